@@ -1,0 +1,61 @@
+"""What the blocks are made of: convolution, normalisation, stochastic depth.
+
+Names inside blocks: c channels, k kernel side, s side of the small parallel kernel.
+Shapes: N batch, H W height and width of the map.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.ops import DepthwiseConv2d
+
+
+def conv2d(c_in: int, c_out: int, k: int, *, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A convolution padded by k // 2; the harness's own operator where it is depth-wise."""
+    if c_in == c_out == groups:
+        return DepthwiseConv2d(c_in, k, stride=stride, padding=k // 2, bias=bias)
+    return nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=bias)
+
+
+class ConvBN(nn.Module):
+    """bn(conv(x))"""
+
+    def __init__(self, c_in: int, c_out: int, k: int, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = conv2d(c_in, c_out, k, stride=stride, groups=groups)
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
+        y: Tensor = self.bn(self.conv(x))
+        return y
+
+
+class ConvBNReLU(ConvBN):
+    """relu(bn(conv(x)))"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
+        return F.relu(super().forward(x))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, an image's residual is 0 with probability p, and scaled by 1 / (1 - p) otherwise.
+
+    Our own, because the libraries that have one take seconds to import in every worker.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, ...) -> (N, ...)"""
+        if not self.training or self.p == 0:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p)
+        return x * (keep / (1 - self.p))
+
+    def extra_repr(self) -> str:
+        """The probability, for the printed network."""
+        return f"p={self.p:.3g}"

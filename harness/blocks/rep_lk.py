@@ -1,0 +1,44 @@
+"""The large-kernel block: pre-norm, a large convolution between two point-wise ones (RepLKNet, section 4.1)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness import cost
+from harness.blocks.layers import ConvBN, ConvBNReLU, DropPath
+from harness.blocks.reparam import ReparamConv
+
+
+class RepLKBlock(nn.Module):
+    """x + pw2(relu(large_kernel(pw1(bn(x)))))
+
+    shortcut=False drops the "x +" of this block alone; the ConvFFN behind it keeps its own.
+    """
+
+    def __init__(
+        self,
+        c: int,
+        *,
+        width: int,
+        k: int,
+        s: int | None = None,
+        depthwise: bool = True,
+        shortcut: bool = True,
+        drop_path: float = 0.0,
+        merged: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+        self.prelkb_bn = nn.BatchNorm2d(c)
+        self.pw1 = ConvBNReLU(c, width, 1)
+        self.large_kernel = ReparamConv(width, k=k, s=s, depthwise=depthwise, merged=merged)
+        self.pw2 = ConvBN(width, c, 1)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H, W)"""
+        y = self.pw1(self.prelkb_bn(x))
+        y = self.pw2(F.relu(self.large_kernel(y)))
+        residual: Tensor = self.drop_path(y)
+        return x + residual if self.shortcut else residual
+
+    cost = staticmethod(cost.rep_lk)

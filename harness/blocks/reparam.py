@@ -1,0 +1,77 @@
+"""A large kernel and a parallel small one, each with its batch norm, merged into one convolution after training.
+
+Source: RepLKNet (arXiv 2203.06717), guideline 3. Names of parameters as in the released checkpoints.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness import cost
+from harness.blocks.layers import ConvBN, conv2d
+
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """A block with a training form and a smaller merged form that computes the same in evaluation mode."""
+
+    def merge(self) -> None:
+        """Take the merged form for good; nothing happens to a block that has it."""
+
+
+class ReparamConv(nn.Module):
+    """bn(conv_k(x)) + bn(conv_s(x)), or as one biased conv_k(x) when merged; s=None leaves the second branch out."""
+
+    lkb_origin: ConvBN | None
+    small_conv: ConvBN | None
+    lkb_reparam: nn.Conv2d | None
+
+    def __init__(self, c: int, *, k: int, s: int | None = None, depthwise: bool = True, merged: bool = False) -> None:
+        super().__init__()
+        groups = c if depthwise else 1
+        self.lkb_origin = None if merged else ConvBN(c, c, k, groups=groups)
+        self.small_conv = None if merged or s is None else ConvBN(c, c, s, groups=groups)
+        self.lkb_reparam = conv2d(c, c, k, groups=groups, bias=True) if merged else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H, W)"""
+        y: Tensor
+        if self.lkb_reparam is not None:
+            y = self.lkb_reparam(x)
+            return y
+        assert self.lkb_origin is not None, "a block has its training branches or its merged kernel"
+        y = self.lkb_origin(x)
+        return y if self.small_conv is None else y + self.small_conv(x)
+
+    cost = staticmethod(cost.reparam_conv)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the running statistics into the kernels and add the small kernel to the large one's centre."""
+        if self.lkb_origin is None:
+            return
+        large = self.lkb_origin.conv
+        kernel, bias = fold_bn(self.lkb_origin)
+        if self.small_conv is not None:
+            small, small_bias = fold_bn(self.small_conv)
+            kernel = kernel + F.pad(small, [(kernel.shape[-1] - small.shape[-1]) // 2] * 4)
+            bias = bias + small_bias
+        with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
+            merged = conv2d(large.in_channels, large.out_channels, kernel.shape[-1], groups=large.groups, bias=True)
+        state = {"weight": kernel.to(large.weight), "bias": bias.to(large.weight)}
+        merged.load_state_dict(state, assign=True)
+        self.lkb_reparam = merged.train(self.training)
+        del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
+        self.lkb_origin = self.small_conv = None
+
+
+def fold_bn(branch: ConvBN) -> tuple[Tensor, Tensor]:
+    """Kernel and bias, in float64, of the one convolution that equals conv and then bn in evaluation mode."""
+    bn = branch.bn
+    assert bn.running_mean is not None and bn.running_var is not None, "a batch norm without running statistics"
+    values = (branch.conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
+    kernel, gamma, beta, mean, var = (value.to("cpu", torch.float64) for value in values)
+    scale = gamma / torch.sqrt(var + bn.eps)
+    return kernel * scale.reshape(-1, 1, 1, 1), beta - mean * scale

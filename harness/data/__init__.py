@@ -1,0 +1,54 @@
+"""The data sets, in one table. Importing this room costs numpy, not torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.data import cifar, imagefolder, shapes
+from harness.data.base import DataInfo, Dataset, Split
+from harness.errors import DataError
+from harness.recipe import Recipe
+
+__all__ = ["DATASETS", "DataInfo", "Dataset", "Source", "Split", "describe", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a data set comes from."""
+
+    describe: Callable[[Recipe], DataInfo]
+    """Cheap: reads no image."""
+    load: Callable[[Recipe, Path], Dataset]
+    """From the cache folder, which it fills first where need be."""
+
+
+DATASETS: dict[str, Source] = {
+    "shapes": Source(shapes.describe, shapes.load),
+    "cifar10": Source(cifar.describe, cifar.load),
+    "cifar100": Source(cifar.describe, cifar.load),
+    "imagefolder": Source(imagefolder.describe, imagefolder.load),
+}
+
+
+def describe(recipe: Recipe) -> DataInfo:
+    """Classes and channels of the recipe's data set. Raises `DataError` where it is not there."""
+    return _source(recipe).describe(recipe)
+
+
+def load(recipe: Recipe, cache: Path) -> Dataset:
+    """The recipe's data set, memory-mapped from `cache`.
+
+    Raises `DataError` where it is not there or not laid out as it should be.
+    """
+    return _source(recipe).load(recipe, cache)
+
+
+def _source(recipe: Recipe) -> Source:
+    if recipe.dataset not in DATASETS:
+        raise DataError(
+            "`proxy.dataset` must be a known data set",
+            value=recipe.dataset,
+            place="proxy.dataset",
+            remedy=f"Data sets: {', '.join(DATASETS)}.",
+        )
+    return DATASETS[recipe.dataset]

@@ -1,0 +1,142 @@
+"""What is done to a batch of training images on the device, and the normalisation that validation needs too.
+
+Shapes: images uint8 (N, C, H, W) in; float32 (N, C, H, W) out, per channel of mean 0 and standard deviation 1 over the
+training split. All randomness is drawn from the generator that is passed, which lives on the CPU: numpy's and Python's
+global streams, which timm's parts draw from, are seeded from it and put back afterwards.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.data.base import Dataset
+from harness.recipe import Augmentation
+
+
+def normalize(images: Tensor, dataset: Dataset) -> Tensor:
+    """uint8 images as float32, of mean 0 and standard deviation 1 per channel."""
+    mean = torch.tensor(dataset.mean, device=images.device)[:, None, None]
+    std = torch.tensor(dataset.std, device=images.device)[:, None, None]
+    return (images.float() / 255 - mean) / std
+
+
+def augment(
+    images: Tensor, labels: Tensor, augmentation: Augmentation, dataset: Dataset, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The batch as it is trained on: images, and int64 labels (N,), or targets (N, classes) where images are mixed.
+
+    Targets carry no label smoothing: the loss adds it to either form alike.
+    """
+    if augmentation.randaugment is not None:
+        images = rand_augment(images, augmentation.randaugment, dataset, generator)
+    batch = normalize(images, dataset)
+    if augmentation.flip:
+        batch = flip(batch, torch.rand(len(batch), generator=generator) < 0.5)
+    if augmentation.shift:
+        reach = augmentation.shift
+        batch = shift(batch, torch.randint(-reach, reach + 1, (len(batch), 2), generator=generator))
+    if augmentation.random_erasing:
+        batch = erase(batch, augmentation.random_erasing, generator)
+    if augmentation.mixup or augmentation.cutmix:
+        return mix(batch, labels, augmentation, dataset.info.classes, generator)
+    return batch, labels
+
+
+def flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen images, bool (N,), mirrored left to right."""
+    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def shift(images: Tensor, offsets: Tensor) -> Tensor:
+    """Each image moved by its whole offsets (N, 2), down and right; what comes in is its own reflection."""
+    rows = _reflected(images.shape[2], offsets[:, 0]).to(images.device)
+    columns = _reflected(images.shape[3], offsets[:, 1]).to(images.device)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.movedim(1, 3)[each, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+
+
+def _reflected(side: int, offsets: Tensor) -> Tensor:
+    """Where each of `side` pixels comes from, (N, side), with the borders reflected as often as needed."""
+    period = max(1, 2 * side - 2)
+    source = (torch.arange(side) - offsets[:, None]) % period
+    return torch.minimum(source, period - source)
+
+
+def erase(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Random erasing as timm has it: 2-33 % of an image become the mean. The images are overwritten."""
+    from timm.data.random_erasing import RandomErasing
+
+    with _global_streams_from(generator):
+        eraser = RandomErasing(probability, mode="const", device=images.device)  # type: ignore[no-untyped-call]
+        erased: Tensor = eraser(images)
+    return erased
+
+
+def mix(
+    images: Tensor, labels: Tensor, augmentation: Augmentation, classes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """mixup and CutMix as timm has them, one choice per batch; each image with its opposite in the batch.
+
+    The last image of an odd batch stays as it is. The images are overwritten.
+    """
+    from timm.data.mixup import Mixup
+
+    targets = F.one_hot(labels, classes).to(images.dtype)
+    even = len(images) // 2 * 2
+    if even:
+        alphas = (augmentation.mixup, augmentation.cutmix)
+        mixup = Mixup(*alphas, label_smoothing=0.0, num_classes=classes)  # type: ignore[no-untyped-call]
+        with _global_streams_from(generator):
+            images[:even], targets[:even] = mixup(images[:even], labels[:even])
+    return images, targets
+
+
+def rand_augment(images: Tensor, policy: str, dataset: Dataset, generator: torch.Generator) -> Tensor:
+    """RandAugment as timm has it, image by image on the CPU; new borders are filled with the data set's mean."""
+    transform = _policy(policy, _fill(dataset), images.shape[2])
+    arrays = images.cpu().numpy().transpose(0, 2, 3, 1)
+    with _global_streams_from(generator):
+        augmented = [_through_image(transform, array) for array in arrays]
+    return torch.from_numpy(np.stack(augmented).transpose(0, 3, 1, 2)).to(images.device)
+
+
+def _fill(dataset: Dataset) -> tuple[int, ...]:
+    levels = tuple(round(255 * mean) for mean in dataset.mean)
+    return levels if len(levels) == 3 else levels * 3
+
+
+@cache
+def _policy(policy: str, fill: tuple[int, ...], side: int) -> Any:
+    from timm.data.auto_augment import rand_augment_transform
+
+    return rand_augment_transform(policy, {"translate_const": int(0.45 * side), "img_mean": fill})
+
+
+def _through_image(transform: Any, array: Any) -> Any:
+    """One image (H, W, C) through a transform of PIL's colour images; a grey one stays grey."""
+    if array.shape[2] == 3:
+        return np.asarray(transform(Image.fromarray(np.ascontiguousarray(array))))
+    grey = transform(Image.fromarray(array[:, :, 0]).convert("RGB")).convert("L")
+    return np.asarray(grey)[:, :, None]
+
+
+@contextmanager
+def _global_streams_from(generator: torch.Generator) -> Iterator[None]:
+    """Seed Python's and numpy's global streams from the generator; put them back at the end."""
+    seed = int(torch.randint(2**32, (), dtype=torch.int64, generator=generator))
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,65 @@
+"""What every data set looks like once it is loaded: plain arrays, memory-mapped, one copy per machine.
+
+Shapes: N images, C channels, H W height and width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What a network must know of a data set before any image is read."""
+
+    classes: int
+    channels: int
+    names: tuple[str, ...]
+    """One name per class, in the order of the labels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """The images of one split, and what is known of each; what a data set does not have is None."""
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W)."""
+    labels: NDArray[np.int64]
+    """(N,)."""
+    masks: NDArray[np.uint8] | None = None
+    """(N, H, W): 0 for ground, 1 + class for the figure."""
+    boxes: NDArray[np.int64] | None = None
+    """(N, 4): x0, y0, x1, y1 of the figure in pixels, x1 and y1 just outside."""
+    cues: NDArray[np.int64] | None = None
+    """(N,): the class for which the figure's texture stands."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """The splits of a data set and the statistics of its training images."""
+
+    info: DataInfo
+    train: Split
+    val: Split
+    mean: tuple[float, ...]
+    """Per channel, of the training images scaled to [0, 1]."""
+    std: tuple[float, ...]
+    conflict: Split | None = None
+    """Where there are cues: images whose texture stands for another class than their shape."""
+    notes: tuple[str, ...] = ()
+    """What a person should be told, such as files that could not be read."""
+
+
+ARRAYS: dict[str, Any] = {
+    "images": np.uint8,
+    "labels": np.int64,
+    "masks": np.uint8,
+    "boxes": np.int64,
+    "cues": np.int64,
+}
+"""The arrays of a split and what they are made of."""

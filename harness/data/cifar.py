@@ -1,0 +1,171 @@
+"""CIFAR-10 and CIFAR-100 from a local copy of their "python version", read without running what a pickle may hide.
+
+Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009; layout as distributed:
+`cifar-10-batches-py/{data_batch_1..5, test_batch, batches.meta}` and `cifar-100-python/{train, test, meta}`.
+"""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.data.base import DataInfo, Dataset, Split
+from harness.data.cache import Writer, cached
+from harness.data.local import root_of, square, subset
+from harness.errors import DataError
+from harness.recipe import Recipe
+
+READER = 1
+"""Part of the cache's hash; raised when the same files give other images."""
+SIDE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names of the files and of the keys in them."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    labels: str
+    names: str
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        "cifar-10-batches-py",
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test_batch",
+        "batches.meta",
+        "labels",
+        "label_names",
+    ),
+    "cifar100": Layout("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names"),
+}
+
+
+def describe(recipe: Recipe) -> DataInfo:
+    """The classes by name; checks that every file is there."""
+    layout, folder = LAYOUTS[recipe.dataset], _folder(recipe)
+    names = _unpickle(folder / layout.meta).get(layout.names)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _broken(folder / layout.meta, f"must list the classes under `{layout.names}`")
+    return DataInfo(len(names), 3, tuple(names))
+
+
+def load(recipe: Recipe, cache: Path) -> Dataset:
+    """The official training and test images, or stratified subsets of them, at the recipe's resolution."""
+    layout, folder, info = LAYOUTS[recipe.dataset], _folder(recipe), describe(recipe)
+    files = {file: (folder / file).stat() for file in (*layout.train, layout.test)}
+    key = {
+        "reader": READER,
+        "folder": str(folder),
+        "files": {file: [stat.st_size, stat.st_mtime_ns] for file, stat in files.items()},
+        "resolution": recipe.resolution,
+        "sizes": [recipe.train_size, recipe.val_size],
+        "seed": recipe.data_seed,
+    }
+
+    def build(writer: Writer) -> None:
+        train = [_read(folder / file, layout, info.classes) for file in layout.train]
+        writer.save("train", _split(train, recipe, "train_size"))
+        writer.save("val", _split([_read(folder / layout.test, layout, info.classes)], recipe, "val_size"))
+        writer.finish(info)
+
+    return cached(cache, recipe.dataset, key, build)
+
+
+def _folder(recipe: Recipe) -> Path:
+    """`proxy.root` itself, or the folder of the distributed name in it; checked to be complete."""
+    layout = LAYOUTS[recipe.dataset]
+    files = (*layout.train, layout.test, layout.meta)
+    expected = f"a folder `{layout.folder}` with the files {', '.join(files)}"
+    root = root_of(recipe, expected)
+    folder = root / layout.folder if (root / layout.folder).is_dir() else root
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise DataError(
+            f"`proxy.root` must hold {recipe.dataset} as it is distributed (missing: {', '.join(missing)})",
+            value=str(root),
+            place="proxy.root",
+            remedy=f"Expected there: {expected}. Nothing is downloaded.",
+        )
+    return folder
+
+
+def _split(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]], recipe: Recipe, key: str) -> Split:
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    size = recipe.train_size if key == "train_size" else recipe.val_size
+    chosen = subset(labels, size, seed=recipe.data_seed, key=key)
+    images, labels = images[chosen], labels[chosen]
+    if recipe.resolution != SIDE:
+        colour = [Image.fromarray(image) for image in images.transpose(0, 2, 3, 1)]
+        images = np.stack([square(image, recipe.resolution) for image in colour])
+    return Split(images, labels)
+
+
+def _read(path: Path, layout: Layout, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N, 3, 32, 32) and labels (N,) of one batch."""
+    batch = _unpickle(path)
+    data, labels = batch.get("data"), batch.get(layout.labels)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
+        raise _broken(path, f"must hold rows of {3 * SIDE * SIDE} bytes under `data`")
+    if not isinstance(labels, list) or len(labels) != len(data) or not set(labels) <= set(range(classes)):
+        raise _broken(path, f"must hold one label below {classes} per image under `{layout.labels}`")
+    return data.reshape(-1, 3, SIDE, SIDE), np.array(labels, np.int64)
+
+
+def _broken(path: Path, rule: str) -> DataError:
+    return DataError(
+        f"`{path.name}` {rule}",
+        place=str(path),
+        remedy="Unpack the archive again; it is the one called the python version.",
+    )
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = _ArraysOnly(file, encoding="latin1").load()
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _broken(path, f"must be a pickle of arrays, lists and strings ({error})") from error
+    if not isinstance(content, dict):
+        raise _broken(path, "must hold a dictionary")
+    return content
+
+
+def _dtype(kind: str, align: int, copy: int) -> np.dtype[Any]:
+    """As Python 2 wrote it, with numbers where numpy now wants booleans."""
+    return np.dtype(kind, bool(align), bool(copy))
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes into an old pickle."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding}")
+    return text.encode("latin1")
+
+
+_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
+
+ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("_codecs", "encode"): _latin1,
+}
+"""All that such a pickle may call."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return ALLOWED[module, name]

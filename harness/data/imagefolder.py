@@ -1,0 +1,171 @@
+"""Images in folders, `root/{train,val}/<class>/<file>`, brought to one size once and kept as uint8.
+
+Grey, palette, CMYK, transparent and 16-bit images become RGB; turned ones are turned back as their EXIF says; the
+middle square is kept. Files that cannot be read are left out and told in the data set's notes.
+"""
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from harness.data.base import DataInfo, Dataset
+from harness.data.cache import Writer, cached
+from harness.data.local import root_of, square, subset
+from harness.errors import DataError
+from harness.recipe import Recipe
+
+READER = 1
+"""Part of the cache's hash; raised when the same files give other images."""
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+LAYOUT = "folders train and val, each with one folder of images per class"
+BATCH = 256
+"""Files decoded at a time, which bounds the memory."""
+NAMED = 5
+"""Unreadable files that the note names."""
+
+UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+"""What PIL raises for damaged files."""
+
+
+def describe(recipe: Recipe) -> DataInfo:
+    """The classes are the folders in `train`, by name; no file is opened."""
+    root = root_of(recipe, LAYOUT)
+    names = _classes(root, "train")
+    unknown = sorted(set(_classes(root, "val")) - set(names))
+    if unknown:
+        raise DataError(
+            f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:NAMED])})",
+            place=str(root / "val"),
+            remedy=f"Expected: {LAYOUT}.",
+        )
+    return DataInfo(len(names), 3, names)
+
+
+def load(recipe: Recipe, cache: Path) -> Dataset:
+    """All images, or stratified subsets of them, at the recipe's resolution."""
+    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    files = {split: _files(root / split, info.names) for split in ("train", "val")}
+    key = {
+        "reader": READER,
+        "root": str(root),
+        "files": _digest(files["train"] + files["val"]),
+        "resolution": recipe.resolution,
+        "sizes": [recipe.train_size, recipe.val_size],
+        "seed": recipe.data_seed,
+    }
+
+    def build(writer: Writer) -> None:
+        notes = []
+        for split, size in (("train", recipe.train_size), ("val", recipe.val_size)):
+            labels = np.array([label for _, label in files[split]], np.int64)
+            chosen = subset(labels, size, seed=recipe.data_seed, key=f"{split}_size")
+            paths = [files[split][i][0] for i in chosen]
+            notes += _write(writer, split, paths, labels[chosen], recipe.resolution)
+        writer.finish(info, tuple(notes))
+
+    return cached(cache, "imagefolder", key, build)
+
+
+def _classes(root: Path, split: str) -> tuple[str, ...]:
+    folder = root / split
+    names = sorted(path.name for path in folder.iterdir() if _is_class(path)) if folder.is_dir() else []
+    if not names:
+        raise DataError(
+            f"`{split}` must be a folder with one folder of images per class",
+            value=str(folder),
+            place="proxy.root",
+            remedy=f"Expected in `proxy.root`: {LAYOUT}. Nothing is downloaded.",
+        )
+    return tuple(names)
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _files(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+    """(path, label) of every image, in the order of the names. Raises `DataError` for a class without any."""
+    found = []
+    for label, name in enumerate(names):
+        paths = sorted(folder.joinpath(name).glob("*"))
+        images = [path for path in paths if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
+        if not images:
+            raise _empty(folder / name, "must hold images")
+        found += [(path, label) for path in images]
+    return found
+
+
+def _empty(folder: Path, rule: str) -> DataError:
+    return DataError(
+        f"every class {rule}",
+        value=folder.name,
+        place=str(folder),
+        remedy=f"Put images there ({', '.join(sorted(ENDINGS))}), or remove the class from train and val.",
+    )
+
+
+def _digest(files: Sequence[tuple[Path, int]]) -> str:
+    """Identity of the files by name, size and time of their last change."""
+    digest = blake2b(digest_size=16)
+    for path, _ in files:
+        stat = path.stat()
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(writer: Writer, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int) -> list[str]:
+    """Decode into the cache; returns what to tell. Raises `DataError` for a class of which nothing could be read."""
+    images = writer.array(split, "images", (len(paths), 3, side, side))
+    readable = np.zeros(len(paths), bool)
+    count = 0
+    for i, image in enumerate(_decoded(paths, side)):
+        if image is not None:
+            images[count] = image
+            readable[i] = True
+            count += 1
+    for label in np.unique(labels):
+        if not readable[labels == label].any():
+            raise _empty(paths[int(np.argmax(labels == label))].parent, f"of `{split}` must hold a readable image")
+    writer.shrink(split, "images", count)
+    kept = writer.array(split, "labels", (count,))
+    kept[:] = labels[readable]
+    return _note(split, [path for path, good in zip(paths, readable, strict=True) if not good])
+
+
+def _note(split: str, lost: Sequence[Path]) -> list[str]:
+    if not lost:
+        return []
+    named = ", ".join(f"{path.parent.name}/{path.name}" for path in lost[:NAMED])
+    more = ", ..." if len(lost) > NAMED else ""
+    return [f"{len(lost)} of the {split} images could not be read and are left out: {named}{more}"]
+
+
+def _decoded(paths: Sequence[Path], side: int) -> Iterator[NDArray[np.uint8] | None]:
+    """Each image as (3, side, side) in the order of the paths, None for a damaged one; PIL decodes in threads."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for start in range(0, len(paths), BATCH):
+            yield from pool.map(lambda path: read_image(path, side), paths[start : start + BATCH])
+
+
+def read_image(path: Path, side: int) -> NDArray[np.uint8] | None:
+    """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return square(_as_rgb(ImageOps.exif_transpose(image)), side)
+    except UNREADABLE:
+        return None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, which PIL would clip and not scale
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P":  # may be transparent, which PIL warns of on the direct way
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

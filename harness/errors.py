@@ -1,0 +1,124 @@
+"""The errors of the harness, and how they speak: rule, value, place, remedy.
+
+HarnessError
+├── UserError            something a person can put right; the door prints it and exits with code 2
+│   ├── SpecError        a network that cannot be built
+│   ├── StudyError       a study file that does not say what can be done
+│   ├── DataError        a data set that is not there or not as its layout says
+│   ├── StoreError       a database that cannot be used: foreign, newer, locked, on the wrong file system
+│   ├── ExecutorError    workers that cannot be had: no such cluster, too few processors
+│   ├── StudyAborted     a study that ends early because its runs fail one after another
+│   └── NotFound         a study, trial or run that nobody recorded
+└── RunFailure           one run ended without a result; the study goes on
+    ├── Stopped          the driver no longer wants it
+    ├── Diverged         a loss that is not finite
+    ├── OutOfMemory      the device had too little memory
+    ├── TimedOut         the run outlived its limit
+    └── WorkerLost       the process or node that trained it is gone
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def did_you_mean(name: str, known: Iterable[str], heading: str = "Known") -> str:
+    """A remedy for a name that nobody knows: the nearest known one, if one is near, and the list of all."""
+    names = [str(each) for each in known]
+    near = difflib.get_close_matches(name[:100], names, n=1)
+    hint = f"Did you mean `{near[0]}`? " if near else ""
+    return f"{hint}{heading}: {', '.join(names)}."
+
+
+class HarnessError(Exception):
+    """The root of all errors that the harness raises on purpose."""
+
+
+class UserError(HarnessError):
+    """What a person can put right. Reads as "<rule>, but got <value> (<place>). <remedy>"."""
+
+    def __init__(self, rule: str, *, value: object = None, place: str | None = None, remedy: str | None = None) -> None:
+        self.rule = rule
+        self.value = value
+        self.place = place
+        self.remedy = remedy
+        super().__init__(rule)
+
+    def __str__(self) -> str:
+        got = "" if self.value is None else f", but got {self.value!r}"
+        place = "" if self.place is None else f" ({self.place})"
+        remedy = "" if self.remedy is None else f" {self.remedy}"
+        return f"{self.rule}{got}{place}.{remedy}"
+
+
+class SpecError(UserError):
+    """A network that cannot be built; `field` is the spec's field at fault, as `K` or `K[2]`."""
+
+    def __init__(
+        self, rule: str, *, field: str, value: object = None, place: str | None = None, remedy: str | None = None
+    ) -> None:
+        self.field = field
+        super().__init__(rule, value=value, place=place, remedy=remedy)
+
+
+class StudyError(UserError):
+    """A study file that does not say what can be done; `problems` holds one error for each thing wrong with it."""
+
+    def __init__(
+        self,
+        rule: str,
+        *,
+        value: object = None,
+        place: str | None = None,
+        remedy: str | None = None,
+        problems: Sequence["UserError"] = (),
+    ) -> None:
+        super().__init__(rule, value=value, place=place, remedy=remedy)
+        self.problems: tuple[UserError, ...] = tuple(problems) or (self,)
+
+    def __str__(self) -> str:
+        own = super().__str__()
+        return own if self.problems == (self,) else "\n".join([own, *(f"  {problem}" for problem in self.problems)])
+
+
+class DataError(UserError):
+    """A data set that is not there, or not laid out as it should be."""
+
+
+class StoreError(UserError):
+    """A database that cannot be used as it is."""
+
+
+class ExecutorError(UserError):
+    """Workers that cannot be had."""
+
+
+class StudyAborted(UserError):
+    """A study that ends early because its runs fail one after another."""
+
+
+class NotFound(UserError):
+    """A study, a trial or a run that nobody recorded."""
+
+
+class RunFailure(HarnessError):
+    """One run ended without a result; the study records the cause and goes on."""
+
+
+class Stopped(RunFailure):
+    """The driver asked the run to end: pruned, or the study was interrupted."""
+
+
+class Diverged(RunFailure):
+    """A loss or a metric is NaN or infinite."""
+
+
+class OutOfMemory(RunFailure):
+    """The device had too little memory for the batch."""
+
+
+class TimedOut(RunFailure):
+    """The run outlived the time that `resources` grants it."""
+
+
+class WorkerLost(RunFailure):
+    """The process or the node that trained the run is gone."""

@@ -1,0 +1,119 @@
+"""One run from start to finish: what a worker executes, as a generator of plain records.
+
+Whatever happens, the last record is an `Ended`; tracebacks go to the job's log.
+"""
+
+import os
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from harness import __version__
+from harness.checkpoint import load_epoch
+from harness.data import load
+from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
+from harness.measures import MEASURES, Trained
+from harness.network import build
+from harness.run import Ended, Job, Measured, Record, RunState, Started
+from harness.training import fit
+
+_STATES: dict[type[BaseException], RunState] = {
+    Stopped: RunState.STOPPED,
+    Diverged: RunState.DIVERGED,
+    OutOfMemory: RunState.OUT_OF_MEMORY,
+    torch.OutOfMemoryError: RunState.OUT_OF_MEMORY,
+    MemoryError: RunState.OUT_OF_MEMORY,
+    TimedOut: RunState.TIMED_OUT,
+}
+
+
+def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+    """Train and measure the job's network: `Started`, an `Epoch` each, `Measured`..., and one `Ended` in every case.
+
+    `should_stop` is asked before every training step; a run that was stopped or timed out goes on from its last epoch
+    when it is evaluated again.
+    """
+    start = time.monotonic()
+
+    def check() -> None:
+        if should_stop():
+            raise Stopped("stopped by the driver")
+        if time.monotonic() - start > 60 * job.minutes:
+            raise TimedOut(f"the run took longer than `resources.minutes_per_run`, {job.minutes:g}")
+
+    try:
+        yield from _train_and_measure(job, check)
+    except Exception as error:
+        state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), RunState.FAILED)
+        cause = _one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {_one_line(error)}"
+        _log(job, traceback.format_exc())
+        yield Ended(state, wall_s=time.monotonic() - start, cause=cause)
+    else:
+        yield Ended(RunState.COMPLETE, wall_s=time.monotonic() - start)
+
+
+def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
+    """The run itself; raises for everything that ends it early."""
+    run = job.run
+    torch.set_num_threads(job.cpus)
+    device = torch.device("cuda" if job.gpus > 0 else "cpu")
+    if run.recipe.precision == "float16" and device.type == "cpu":
+        raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
+    yield Started(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=_describe(device, job.cpus),
+        threads=job.cpus,
+        versions={
+            "harness": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": version("numpy"),
+            "timm": version("timm"),
+        },
+        epochs=run.recipe.epochs,
+        first_epoch=load_epoch(job.checkpoint) + 1,
+    )
+    dataset = load(run.recipe, job.data_cache)
+    torch.manual_seed(run.seed)
+    model = build(run.spec)
+    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
+    trained = Trained(model, dataset, run.recipe, device)
+    for measure in MEASURES.values():
+        check()
+        for name, value in measure(trained):
+            yield Measured(name, value)
+
+
+def _describe(device: torch.device, threads: int) -> str:
+    """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({_cpu_name()}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def _cpu_name() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of an error's text, short enough for a table."""
+    return (str(error).strip().splitlines() or [""])[0][:300]
+
+
+def _log(job: Job, text: str) -> None:
+    """Append to the run's own log."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a") as file:
+        file.write(text)

@@ -1,0 +1,36 @@
+"""Who trains the runs: `inline` in this process, `ray` in workers on this machine or on a cluster. One seam: `Executor`."""
+
+from collections.abc import Callable
+
+from harness.errors import ExecutorError
+from harness.executors.base import Crew, Executor
+
+
+def _inline(crew: Crew) -> Executor:
+    from harness.executors.inline import InlineExecutor
+
+    return InlineExecutor(crew)
+
+
+def _ray(crew: Crew) -> Executor:
+    from harness.executors.ray_executor import RayExecutor
+
+    return RayExecutor(crew)
+
+
+EXECUTORS: dict[str, Callable[[Crew], Executor]] = {
+    "ray": _ray,
+    "inline": _inline,
+}
+
+
+def make_executor(name: str, crew: Crew) -> Executor:
+    """Start the workers. Raises `ExecutorError` where they cannot be had."""
+    if name not in EXECUTORS:
+        raise ExecutorError(
+            "the executor must be a known one", value=name, remedy=f"Executors: {', '.join(EXECUTORS)}."
+        )
+    return EXECUTORS[name](crew)
+
+
+__all__ = ["EXECUTORS", "Crew", "Executor", "make_executor"]

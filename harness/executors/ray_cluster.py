@@ -1,0 +1,208 @@
+"""A Ray cluster to have workers on: started on this machine for one study, or joined where one is running."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ExecutorError
+from harness.executors.base import Crew
+
+AUTO = "auto"
+REACH_S = 3.0
+"""How long a host may take to accept a connection."""
+JOIN_S = 15.0
+"""How long a cluster may take to let a process join."""
+STORE_BYTES = 80 * 1024**2
+"""Shared memory of a cluster of our own; records are small, and data sets are files."""
+LOUDEST = 50
+"""Log level above which Ray may write to the terminal: critical."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # or workers would be given a copy of the working folder
+}
+REHEARSAL = """
+import json, logging, sys
+import ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
+    answer = None
+except BaseException as error:
+    causes = [error] + [cause for cause in (error.__cause__, error.__context__) if cause]
+    answer = "\\n".join(str(cause) for cause in causes)
+print(json.dumps(answer))
+"""
+
+
+def start() -> None:
+    """Start a cluster of this machine alone, which `ray.shutdown` ends again."""
+    with _quietly() as ray:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            _system_config={"prestart_worker_first_driver": False},
+            log_to_driver=False,
+            logging_level=LOUDEST,
+        )
+        _end_idle_services(ray)
+
+
+def join(address: str) -> None:
+    """Join a running cluster. Raises `ExecutorError` within seconds where that cannot be done."""
+    if address != AUTO:
+        _check_reachable(address)
+    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"  # which Ray does for itself with `auto`, and not with an address
+    _rehearse(address)
+    with _quietly() as ray:
+        ray.init(address=address, log_to_driver=False, logging_level=LOUDEST)
+
+
+def leave() -> None:
+    """End a cluster that was started here, with all that runs on it; leave one that was joined to itself."""
+    import ray
+
+    ray.shutdown()
+
+
+def hire(crew: Crew) -> tuple[int, float]:
+    """How many workers there will be, and the GPU share of each: 0 where no node has a GPU.
+
+    Raises `ExecutorError` where the cluster has no room for a single one, or for as many as were asked for.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = crew.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    room = sum(_room_on(node, crew.cpus, gpus) for node in nodes)
+    each = f"{crew.cpus} processor{'s' if crew.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
+    if room == 0:
+        largest = max(nodes, key=lambda node: (node.get("GPU", 0) if gpus else 0, node.get("CPU", 0)))
+        has = f"{largest.get('CPU', 0):g} processors and {largest.get('GPU', 0):g} GPUs"
+        raise ExecutorError(
+            f"a worker must fit on one machine, and the largest has {has}",
+            value=each,
+            place="resources",
+            remedy="Lower `resources.cpus` or `resources.gpus`.",
+        )
+    if crew.workers is not None and crew.workers > room:
+        raise ExecutorError(
+            f"there is room for {room} worker{'s' if room > 1 else ''} with {each} each",
+            value=crew.workers,
+            place="--workers",
+            remedy=f"Ask for at most {room}, or lower `resources.cpus` or `resources.gpus`.",
+        )
+    return max(1, min(crew.workers or room, room if crew.runs is None else crew.runs)), gpus
+
+
+def _room_on(node: dict[str, float], cpus: int, gpus: float) -> int:
+    """Workers that fit on a node; a worker with a share of a GPU has it on one."""
+    by_cpus = int(node.get("CPU", 0) // cpus)
+    if gpus == 0:
+        return by_cpus
+    has = int(node.get("GPU", 0))
+    return min(by_cpus, has // int(gpus) if gpus > 1 else has * int(1 / gpus + 1e-9))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[Any]:
+    """Ray, with the manners of a guest: no prints, no usage reports, signals left as they were."""
+    os.environ.update(ENVIRONMENT)
+    import ray
+    import ray._private.worker
+
+    # The raylet's remarks on a worker's death are printed by the driver past all logging; we record the cause.
+    ray._private.worker._worker_logs_enabled = False
+    if threading.current_thread() is not threading.main_thread():
+        yield ray
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield ray
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _end_idle_services(ray: Any) -> None:
+    """End what a cluster of one machine has no use for: a third of a second of two processors, and 250 MB.
+
+    The autoscaler's monitor would also let every shutdown wait for a second. All works with them, so a Ray that calls
+    them otherwise is no error.
+    """
+    with contextlib.suppress(AttributeError):
+        node = ray._private.worker._global_node
+        for end in (node.kill_monitor, node.kill_log_monitor, node.kill_dashboard):
+            end(check_alive=False)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `ExecutorError` unless something listens at `host:port`; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        raise ExecutorError("a cluster's address must be `host:port` or `auto`", value=address, place="--ray-address")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _rehearse(address: str) -> None:
+    """Join in a process of its own first: one that cannot join is kept waiting for minutes, or ended, by Ray."""
+    command = [sys.executable, "-c", REHEARSAL, address]
+    environment = {**os.environ, **ENVIRONMENT, "RAY_gcs_server_port_wait_time_s": "5"}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=JOIN_S,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unreachable(address, f"no answer within {JOIN_S:g} s") from error
+    answer = json.loads(done.stdout) if done.stdout else "Ray gave up"
+    if answer is None:
+        return
+    if "AuthToken" in done.stderr:
+        raise ExecutorError(
+            "the cluster asks for its token",
+            value=address,
+            place="--ray-address",
+            remedy="Copy `~/.ray/auth_token` from the node where it was started, or set RAY_AUTH_TOKEN.",
+        )
+    if "Version mismatch" in answer:
+        versions = [line.strip() for line in answer.splitlines() if line.startswith("  ")]
+        raise ExecutorError(
+            f"the cluster must run what this process runs ({', '.join(versions[2:4])})",
+            value=", ".join(versions[:2]),
+            place=address,
+            remedy="Install the same versions of Ray and Python on all nodes.",
+        )
+    raise _unreachable(address, answer.strip().splitlines()[0])
+
+
+def _unreachable(address: str, why: str) -> ExecutorError:
+    return ExecutorError(
+        "`--ray-address` must be that of a Ray cluster to which this machine belongs",
+        value=address,
+        place=why,
+        remedy="Start one here (`ray start --head`), let this machine join it (`ray start --address HOST:PORT`), "
+        "or leave `--ray-address` out to train on this machine alone.",
+    )
+
+
+def _has_token() -> bool:
+    """Whether Ray has a token with which to join clusters; one that asks for none takes it as well."""
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return given or (Path.home() / ".ray" / "auth_token").exists()

@@ -1,0 +1,134 @@
+"""Runs trained by a crew of Ray actors that stay from run to run, on this machine or on a cluster."""
+
+import time
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+from harness.errors import ExecutorError, WorkerLost
+from harness.executors import ray_cluster
+from harness.executors.base import Crew
+from harness.executors.ray_hand import Hand, actor_class
+from harness.executors.task import Task
+from harness.run import Ended, Job, Record, RunState
+
+GRACE_S = 60.0
+"""How long a run may outlive its limit before its worker is ended: it ends by itself unless it hangs."""
+LISTEN_S = 1.0
+"""How long to wait for a record before looking at the clock."""
+DEATHS_PER_WORKER = 2
+"""How often in a row a worker may die before it has said anything."""
+
+
+class RayExecutor:
+    """Trains as many runs at a time as there are workers. A worker that dies is replaced, and its run ends LOST."""
+
+    def __init__(self, crew: Crew) -> None:
+        if crew.address is None:
+            ray_cluster.start()
+        else:
+            ray_cluster.join(crew.address)
+        self._said: list[tuple[str, Record]] = []
+        self._waiting: deque[Job] = deque()
+        self._hands: list[Hand] = []
+        self._deaths = 0
+        try:
+            self.slots, self._gpus = ray_cluster.hire(crew)
+        except ExecutorError:
+            self.shutdown()
+            raise
+        self._cpus = crew.cpus
+        self._actors = actor_class(crew.cpus, self._gpus)
+        self._hands = [Hand(self._actors, crew.cpus) for _ in range(self.slots)]
+
+    def submit(self, job: Job) -> None:
+        """See `Executor`, as for all methods of this class."""
+        self._waiting.append(replace(job, folder=job.folder.absolute(), cpus=self._cpus, gpus=self._gpus))
+        self._assign()
+
+    def poll(self, timeout_s: float) -> list[tuple[str, Record]]:  # noqa: D102
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            self._listen(0.0 if self._said else min(max(left_s, 0.0), LISTEN_S))
+            self._end_overdue()
+            self._assign()
+            if self._said or left_s <= 0:
+                said, self._said = self._said, []
+                return said
+
+    def stop(self, run_id: str) -> None:  # noqa: D102
+        for hand in self._hands:
+            if hand.task is not None and hand.task.run_id == run_id:
+                hand.stop()
+        for job in [job for job in self._waiting if job.run.id == run_id]:
+            self._waiting.remove(job)
+            self._said.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
+
+    def shutdown(self) -> None:  # noqa: D102
+        hands, self._hands = self._hands, []
+        for hand in hands:
+            hand.end()
+        self._waiting.clear()
+        self._said.clear()
+        ray_cluster.leave()
+
+    def _assign(self) -> None:
+        """Give waiting jobs to free workers."""
+        for hand in self._hands:
+            if self._waiting and hand.is_free:
+                hand.give(self._waiting.popleft())
+
+    def _listen(self, timeout_s: float) -> None:
+        """Hear all that has been said; wait for the first word."""
+        import ray
+
+        awaited = self._awaited()
+        if not awaited:
+            time.sleep(timeout_s)
+            return
+        ready, _ = ray.wait(list(awaited), timeout=timeout_s)
+        while ready:
+            for reference in ready:
+                self._hear(awaited[reference])
+            awaited = self._awaited()
+            ready = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0] if awaited else []
+
+    def _awaited(self) -> dict[Any, Hand]:
+        return {hand.awaited: hand for hand in self._hands if hand.awaited is not None}
+
+    def _hear(self, hand: Hand) -> None:
+        task = hand.task
+        try:
+            record = hand.hear()
+        except WorkerLost as lost:
+            self._replace(hand, lost)
+            return
+        self._deaths = 0
+        if task is not None and record is not None:
+            self._said.append((task.run_id, record))
+
+    def _replace(self, hand: Hand, lost: WorkerLost) -> None:
+        """Start another worker. A run that had not begun is given to the next one, and nobody need know."""
+        self._hire_in_place_of(hand)
+        if hand.task is not None and (hand.has_spoken or hand.is_stopping):
+            self._said.append((hand.task.run_id, hand.task.ended(RunState.LOST, str(lost))))
+            return
+        if hand.task is not None:
+            self._waiting.appendleft(hand.task.job)
+        self._deaths += 1
+        if self._deaths > DEATHS_PER_WORKER * self.slots:
+            raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
+
+    def _end_overdue(self) -> None:
+        """End the workers of runs that hang."""
+        for hand in list(self._hands):
+            task = hand.task
+            if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + GRACE_S:
+                hand.end_process()
+                self._hire_in_place_of(hand)
+                cause = f"nothing was heard of the run after its limit of {task.job.minutes:g} minutes"
+                self._said.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
+
+    def _hire_in_place_of(self, hand: Hand) -> None:
+        self._hands[self._hands.index(hand)] = Hand(self._actors, self._cpus)

@@ -1,0 +1,45 @@
+"""A job on a worker: what every executor does with it, wherever the worker is."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from harness.run import Ended, Job, Record, RunState
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A job that an executor has taken, and since when."""
+
+    job: Job
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def run_id(self) -> str:
+        """The id of its run."""
+        return self.job.run.id
+
+    def ended(self, state: RunState, cause: str) -> Ended:
+        """The last record, where the run itself can no longer say it."""
+        return Ended(state, wall_s=time.monotonic() - self.start, cause=cause)
+
+
+def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
+    """Evaluate a job on what this machine has. The last record is an `Ended`, even where the log cannot be written."""
+    import torch
+
+    from harness.evaluate import evaluate
+
+    task = Task(job)
+    if not torch.cuda.is_available():
+        job = replace(job, gpus=0.0)
+    try:
+        yield from evaluate(job, should_stop)
+    except Exception as error:
+        yield task.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, short enough for a table."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line), "")[:300]

@@ -1,0 +1,5 @@
+"""The large depth-wise convolution: one public function, its algorithms, and the choice between them."""
+
+from harness.ops.depthwise import DepthwiseConv2d, depthwise_conv2d
+
+__all__ = ["DepthwiseConv2d", "depthwise_conv2d"]

@@ -1,0 +1,63 @@
+"""How a kernel slides over a map, as a value; and the part of a kernel that ever meets the map.
+
+Shapes: N batch, C channels, H W height and width of the map; weights are (C, 1, KH, KW).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    if isinstance(value, int):
+        return value, value
+    height, width = value
+    return height, width
+
+
+class Window(NamedTuple):
+    """Stride, zero padding and dilation along height and width."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+    @classmethod
+    def of(cls, stride: int | Sequence[int], padding: int | Sequence[int], dilation: int | Sequence[int]) -> Self:
+        """A window from values as convolutions take them: one number for both axes, or two."""
+        return cls(_pair(stride), _pair(padding), _pair(dilation))
+
+    def keeps_size(self, kernel: Pair) -> bool:
+        """Whether the output has the side of the input and the kernel's centre stands on each pixel in turn."""
+        spans = (d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True))
+        return self.stride == (1, 1) and all(2 * p == span for p, span in zip(self.padding, spans, strict=True))
+
+
+class Algorithm(NamedTuple):
+    """One way to compute the convolution, exact up to rounding wherever it `fits`."""
+
+    run: Callable[[Tensor, Tensor, Tensor | None, Window], Tensor]
+    """(x, weight, bias, window) -> output; differentiable in the three tensors."""
+    fits: Callable[[Tensor, Tensor, Window], bool]
+    """Whether it can take (x, weight, window)."""
+
+
+def crop(weight: Tensor, window: Window, size: Pair) -> tuple[Tensor, Window]:
+    """The kernel without the taps that fall outside a map of that size from every position, and its window.
+
+    Exact: with a window that keeps the size, only the central 2((H-1)//d) + 1 rows (and columns alike) ever meet the
+    map; the others multiply zeros, and their gradient is zero.
+    """
+    kernel = (weight.shape[-2], weight.shape[-1])
+    if not window.keeps_size(kernel):
+        return weight, window
+    excess = [max(0, (k - 1) // 2 - (n - 1) // d) for k, n, d in zip(kernel, size, window.dilation, strict=True)]
+    if not any(excess) or 0 in size:
+        return weight, window
+    top, left = excess
+    (ph, pw), (dh, dw) = window.padding, window.dilation
+    cropped = weight[..., top : kernel[0] - top, left : kernel[1] - left]
+    return cropped, window._replace(padding=(ph - top * dh, pw - left * dw))

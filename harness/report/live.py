@@ -1,0 +1,205 @@
+"""The live view of a study in a terminal: how far it is, what is best, what every worker trains, what happened last."""
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.answer import Answer
+from harness.report.narrator import Narrator
+from harness.report.verdict import summary_of
+from harness.report.words import DASH, counted, duration, mean_and_spread, printable
+from harness.run import Epoch
+from harness.search.events import (
+    EpochEnded,
+    Progress,
+    RunEnded,
+    RunQueued,
+    RunStarted,
+    StudyEnded,
+    StudyEvent,
+    TrialEnded,
+    TrialStarted,
+)
+
+REFRESHES_PER_S = 4
+WORKERS = 12
+"""Rows of the table of workers; what is beyond them is counted."""
+LAST_EVENTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run that a worker has."""
+
+    name: str
+    since: float
+    epoch: Epoch | None = None
+    epochs: int | None = None
+
+
+@dataclass(slots=True)
+class Scene:
+    """All that is on the screen; changed by events, drawn by `draw`."""
+
+    study: str
+    question: str | None
+    metric: str
+    direction: str
+    narrator: Narrator
+    start: float = field(default_factory=time.monotonic)
+    doing: str = "reading the study"
+    progress: Progress | None = None
+    progress_at: float = 0.0
+    work: dict[str, Work] = field(default_factory=dict)
+    best: str | None = None
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
+
+    def take(self, event: StudyEvent, progress: Progress) -> None:
+        """Change the scene by an event."""
+        text = self.narrator.tell(event)
+        now = time.monotonic()
+        self.progress, self.progress_at = progress, now
+        match event:
+            case RunQueued():
+                self.work[event.run_id] = Work(self.narrator.name(event.trial, event.seed), now)
+                return
+            case RunStarted():
+                self.doing = ""
+                known = self.work.get(event.run_id)
+                if known is not None:
+                    self.work[event.run_id] = replace(known, epochs=event.started.epochs, since=now)
+                return
+            case EpochEnded():
+                known = self.work.get(event.run_id)
+                if known is not None:
+                    self.work[event.run_id] = replace(known, epoch=event.epoch, epochs=event.epochs)
+                return
+            case TrialStarted():
+                return
+            case RunEnded():
+                self.work.pop(event.run_id, None)
+            case TrialEnded() if event.trial == progress.best_trial:
+                value = mean_and_spread(event.value, event.spread, self.metric)
+                self.best = f"{self.narrator.name(event.trial)}: {value} (n = {event.seeds})"
+            case StudyEnded():
+                self.doing = ""
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Add a line to the last events."""
+        self.last.append(f"{datetime.now():%H:%M:%S}  {printable(text)}")
+
+    def draw(self) -> RenderableType:
+        """The scene now; lines that are too long are cut, so that its height stays."""
+        parts: list[RenderableType] = [self._head(), self._bar(), self._best()]
+        if self.work:
+            parts.append(self._workers())
+        if self.last:
+            parts += [Text(), *(_line(text, "dim") for text in self.last)]
+        return Group(*parts)
+
+    def _head(self) -> RenderableType:
+        title = Text(self.study, style="bold", no_wrap=True, overflow="ellipsis")
+        return title.append(f"  {self.question}", style="not bold") if self.question else title
+
+    def _bar(self) -> RenderableType:
+        progress = self.progress
+        if progress is None:
+            return _line(f"{self.doing} ...")
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(ratio=1)
+        table.add_column(no_wrap=True)
+        bar = ProgressBar(total=max(1, progress.runs_total), completed=progress.runs_done)
+        table.add_row(bar, Text(f"{progress.runs_done}/{counted(progress.runs_total, 'run')}  {self._times(progress)}"))
+        return Group(table, _line(f"{self.doing} ...")) if self.doing else table
+
+    def _times(self, progress: Progress) -> str:
+        now = time.monotonic()
+        spent = duration(max(10.0, now - self.start)) if now - self.start >= 10 else "0 s"
+        if progress.eta_s is None:
+            return f"{spent} so far"
+        left = max(0.0, progress.eta_s - (now - self.progress_at))
+        return f"{spent} so far, about {duration(max(left, 10.0))} left"
+
+    def _best(self) -> RenderableType:
+        if self.best is None:
+            return _line(f"best {self.metric} ({self.direction}): none yet")
+        return _line(f"best {self.metric} ({self.direction}): {self.best}", "green")
+
+    def _workers(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)
+        table.add_column("training", ratio=1, no_wrap=True, overflow="ellipsis")
+        for name in ("epoch", "train loss", "top1", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for work in list(self.work.values())[:WORKERS]:
+            epoch = work.epoch
+            table.add_row(
+                Text(work.name),
+                f"{epoch.epoch if epoch else 0}/{work.epochs}" if work.epochs else "waiting",
+                f"{epoch.train_loss:.3f}" if epoch else DASH,
+                f"{epoch.top1:.2f}" if epoch else DASH,
+                f"{time.monotonic() - work.since:.0f} s",
+            )
+        more = len(self.work) - WORKERS
+        return Group(Text(), table, _line(f"and {more} more", "dim")) if more > 0 else Group(Text(), table)
+
+
+class LiveView:
+    """Shows the scene in place, a few times a second, and takes it away at the end."""
+
+    def __init__(self, console: Console, scene: Scene) -> None:
+        self._scene = scene
+        self._lock = threading.Lock()
+        self._live = Live(
+            console=console,
+            get_renderable=self._draw,
+            refresh_per_second=REFRESHES_PER_S,
+            transient=True,
+            vertical_overflow="crop",
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Show it as what is being done."""
+        with self._lock:
+            self._scene.doing = printable(text)
+            self._scene.say(text)
+
+    def begin(self, answer: Answer) -> None:
+        """Show what is best so far."""
+        with self._lock:
+            self._scene.narrator.learn(answer)
+            if answer.best is not None:
+                self._scene.best = f"#{answer.best.trials[0]} {summary_of(answer.best, answer.metric)}"
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Change the scene; the next refresh shows it."""
+        with self._lock:
+            self._scene.take(event, progress)
+
+    def _draw(self) -> RenderableType:
+        """Called by the thread that refreshes."""
+        with self._lock:
+            return self._scene.draw()
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,98 @@
+"""What happens in a study, an event at a time, in words that stand alone on a line."""
+
+from dataclasses import dataclass, field
+
+from harness.report.answer import Answer
+from harness.report.words import counted, duration, label, mean_and_spread, score
+from harness.run import RunState
+from harness.search.events import (
+    EpochEnded,
+    RunEnded,
+    RunQueued,
+    RunStarted,
+    StudyEnded,
+    StudyEvent,
+    StudyStarted,
+    TrialEnded,
+    TrialStarted,
+)
+
+
+@dataclass(slots=True)
+class Narrator:
+    """Remembers which configuration each trial has, so that every line can name it."""
+
+    metric: str
+    labels: dict[int, str] = field(default_factory=dict)
+
+    def learn(self, answer: Answer) -> None:
+        """Take up the configurations of trials that were there before."""
+        self.labels |= {trial: label(row.params) for row in answer.rows for trial in row.trials}
+
+    def tell(self, event: StudyEvent) -> str:
+        """The event in one line."""
+        match event:
+            case StudyStarted():
+                return self._study_started(event)
+            case TrialStarted():
+                self.labels[event.trial] = label(event.params)
+                return f"{self.name(event.trial)}: chosen"
+            case RunQueued():
+                again = "" if event.attempt == 1 else f", attempt {event.attempt}"
+                return f"{self.name(event.trial, event.seed)}: given to a worker{again}"
+            case RunStarted():
+                return self._run_started(event)
+            case EpochEnded():
+                return self._epoch(event)
+            case RunEnded():
+                return self._run_ended(event)
+            case TrialEnded():
+                return self._trial_ended(event)
+            case StudyEnded():
+                if event.trained == 0:
+                    return f"{event.study}: nothing was left to train"
+                return f"{event.study}: trained {counted(event.trained, 'run')} in {duration(event.wall_s)}"
+
+    def name(self, trial: int, seed: int | None = None) -> str:
+        """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
+        known = self.labels.get(trial)
+        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' seed {seed}'}"
+
+    def _study_started(self, event: StudyStarted) -> str:
+        left = event.runs_total - event.runs_done
+        if left <= 0:
+            return f"{event.study}: all {counted(event.runs_done, 'run')} are there already"
+        if event.runs_done:
+            return f"{event.study}: goes on, {event.runs_done} of {counted(event.runs_total, 'run')} are done"
+        return f"{event.study}: {counted(event.runs_total, 'run')} to go"
+
+    def _run_started(self, event: RunStarted) -> str:
+        started = event.started
+        since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
+        return f"{self.name(event.trial, event.seed)}: training on {started.host}, {started.device}{since}"
+
+    def _epoch(self, event: EpochEnded) -> str:
+        epoch = event.epoch
+        return (
+            f"{self.name(event.trial, event.seed)}: epoch {epoch.epoch}/{event.epochs}, "
+            f"train loss {epoch.train_loss:.3f}, top1 {epoch.top1:.2f}, {duration(epoch.wall_s)}"
+        )
+
+    def _run_ended(self, event: RunEnded) -> str:
+        name = self.name(event.trial, event.seed)
+        value = "" if event.value is None else f", {self.metric} {score(event.value, self.metric)}"
+        if event.is_reused:
+            return f"{name}: taken from the store, {event.state}{value}"
+        if event.state == RunState.COMPLETE:
+            return f"{name}: complete{value}, in {duration(event.wall_s)}"
+        cause = f", {event.cause}" if event.cause else ""
+        again = "; will be tried again" if event.will_retry else ""
+        return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
+
+    def _trial_ended(self, event: TrialEnded) -> str:
+        name = self.name(event.trial)
+        if event.state != "complete":
+            return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
+        value = mean_and_spread(event.value, event.spread, self.metric)
+        reason = f"; {event.reason}" if event.reason else ""
+        return f"{name}: {self.metric} {value} over {counted(event.seeds, 'seed')}{reason}"

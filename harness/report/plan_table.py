@@ -1,0 +1,62 @@
+"""The plan of a study as a table: what would be trained, what it costs, how long it would take."""
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.report.plan import Plan, Planned
+from harness.report.tables import plain_table
+from harness.report.words import DASH, amount, counted, duration, short_duration, value
+
+MOST_ROWS = 200
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """Everything that `--dry-run` says."""
+    parts: list[RenderableType] = [_heading(plan), Text(), _table(plan)]
+    if len(plan.rows) > MOST_ROWS:
+        parts.append(Text(f"and {len(plan.rows) - MOST_ROWS} more"))
+    parts += [Text(), *(Text(line) for line in _closing(plan))]
+    return Group(*parts)
+
+
+def _heading(plan: Plan) -> Text:
+    what = "a sample of what the sampler may choose" if plan.is_sample else "what would be trained"
+    return Text(plan.study, style="bold").append(f"  {what}; nothing is trained or written now", style="not bold")
+
+
+def _table(plan: Plan) -> RenderableType:
+    table = plain_table()
+    for name in plan.axes:
+        table.add_column(Text(name), no_wrap=True)
+    for name in ("params", "MACs", "seeds", "in store", "time/run"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in plan.rows[:MOST_ROWS]:
+        table.add_row(*_cells(row, plan), style="dim" if len(row.known) == len(row.seeds) else "")
+    return table
+
+
+def _cells(row: Planned, plan: Plan) -> list[str | Text]:
+    params, cost = row.candidate.params, row.candidate.cost
+    assert cost is not None, "a feasible candidate has a cost"
+    return [
+        *(Text(value(params[name])) if name in params else DASH for name in plan.axes),
+        amount(cost.params),
+        amount(cost.macs),
+        str(len(row.seeds)),
+        str(len(row.known)),
+        short_duration(row.run_s),
+    ]
+
+
+def _closing(plan: Plan) -> list[str]:
+    """The sums, and what they rest on."""
+    runs = sum(len(row.seeds) for row in plan.rows)
+    lines = [
+        f"{counted(len(plan.rows), 'configuration')}, {counted(runs, 'run')}, "
+        f"of which the store has {runs - plan.runs_left}; {plan.runs_left} to train"
+    ]
+    lines += [f"{counted(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
+    workers = counted(plan.workers, "worker")
+    if plan.runs_left:
+        lines.append(f"estimated time: {duration(plan.total_s)} with {workers}; from {plan.basis}")
+    return lines

@@ -1,0 +1,136 @@
+"""Where a study stands, read from its database while another process may be driving it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.report.answer import Answer, RunFacts, state_of
+from harness.report.summary import row_values
+from harness.report.tables import plain_table
+from harness.report.verdict import summary_of
+from harness.report.words import DASH, label, printable
+from harness.run import RunState
+from harness.store import EventRow
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a study stands."""
+
+    answer: Answer
+    driver: str | None
+    """The process that drives it now."""
+    trials: Mapping[str, int]
+    """Configurations by state."""
+    trials_total: int | None
+    """How many there will be: exact for a grid, as granted for a sampler; None where that cannot be known."""
+    runs: Mapping[str, int]
+    """Runs by state."""
+    runs_total: int | None
+    training: tuple[tuple[str, RunFacts], ...]
+    """The runs that workers have now, each with its configuration."""
+    last: tuple[EventRow, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every configuration is settled."""
+        settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
+        return self.trials_total is not None and settled >= self.trials_total
+
+
+def status(
+    answer: Answer,
+    trials: Sequence["FrozenTrial"],
+    *,
+    driver: str | None,
+    trials_total: int | None,
+    seeds: int,
+    last: Iterable[EventRow],
+) -> Status:
+    """The status from an answer and the trials behind it."""
+    states = Counter(state_of(trial)[0] for trial in trials if "fingerprint" in trial.user_attrs)
+    runs = {facts.row.id: (label(row.params), facts) for row in answer.rows for facts in row.runs}
+    training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
+    return Status(
+        answer=answer,
+        driver=driver,
+        trials=dict(states),
+        trials_total=trials_total,
+        runs=dict(Counter(str(facts.row.state) for _, facts in runs.values())),
+        runs_total=None if trials_total is None else trials_total * seeds,
+        training=training,
+        last=tuple(last),
+    )
+
+
+def status_view(status: Status, go_on: str) -> RenderableType:
+    """The status for a terminal; `go_on` is the command that would take the study up."""
+    by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
+    answer = status.answer
+    head = Text(answer.study, style="bold").append(f"  {answer.direction} {answer.metric}: {by}", style="not bold")
+    parts: list[RenderableType] = [head, Text()]
+    parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
+    parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
+    best = "none yet" if answer.best is None else f"#{answer.best.trials[0]} {summary_of(answer.best, answer.metric)}"
+    parts.append(Text(f"best            {best}"))
+    if status.training:
+        parts += [Text(), _training(status)]
+    if status.last:
+        parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
+    if not status.driver and not status.is_finished:
+        parts += [Text(), Text("to go on:", style="bold"), Text(f"  {go_on}", no_wrap=True, overflow="ignore")]
+    return Group(*parts)
+
+
+def status_values(status: Status) -> dict[str, Any]:
+    """The status for JSON."""
+    answer = status.answer
+    return {
+        "study": answer.study,
+        "objective": {"name": answer.metric, "direction": answer.direction},
+        "driver": status.driver,
+        "is_finished": status.is_finished,
+        "configurations": dict(status.trials),
+        "configurations_total": status.trials_total,
+        "runs": dict(status.runs),
+        "runs_at_most": status.runs_total,
+        "best": None if answer.best is None else row_values(answer.best, answer.metric),
+    }
+
+
+def _training(status: Status) -> RenderableType:
+    table = plain_table()
+    table.add_column("training", no_wrap=True)
+    for name in ("epoch", "train loss", "top1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, facts in status.training:
+        last = facts.curve[-1] if facts.curve else None
+        run = facts.row.run
+        table.add_row(
+            Text(f"{name} seed {run.seed}"),
+            f"{last.epoch if last else 0}/{run.recipe.epochs}",
+            f"{last.train_loss:.3f}" if last else DASH,
+            f"{last.top1:.2f}" if last else DASH,
+        )
+    return table
+
+
+def _counts(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in states.items()) or "none"
+
+
+def _of(total: int | None, *, at_most: bool = False) -> str:
+    return "" if total is None else f"; {total} {'at most' if at_most else 'in all'}"
+
+
+def _event(row: EventRow) -> str:
+    trial = "" if row.trial is None else f" #{row.trial}"
+    message = f": {printable(row.message)}" if row.message else ""
+    return f"  {row.time.astimezone():%Y-%m-%d %H:%M:%S}{trial} {row.kind}{message}"

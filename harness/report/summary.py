@@ -1,0 +1,93 @@
+"""The answer as plain values and as files, every figure with its n, its seeds, its device and its versions."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.report.answer import Answer, Row, RunFacts
+from harness.report.tables import answer_view
+from harness.report.verdict import verdict
+from harness.report.words import finite
+
+WIDTH = 160
+"""Columns of the summary as text."""
+
+
+def answer_values(answer: Answer) -> dict[str, Any]:
+    """The answer for JSON."""
+    best = answer.best
+    return {
+        "study": answer.study,
+        "objective": {"name": answer.metric, "direction": answer.direction},
+        "best_trial": None if best is None else best.trials[0],
+        "verdict": verdict(answer),
+        "pareto_front": [row.trials[0] for row in answer.front],
+        "seeds": list(answer.seeds),
+        "devices": list(answer.devices),
+        "versions": {name: list(found) for name, found in answer.versions.items()},
+        "ruled_out": dict(answer.rejected),
+        "configurations": [row_values(row, answer.metric) for row in answer.rows],
+    }
+
+
+def row_values(row: Row, metric: str) -> dict[str, Any]:
+    """One configuration for JSON."""
+    return {
+        "trials": list(row.trials),
+        "choices": row.params,
+        "state": row.state,
+        "reason": row.reason,
+        "mean": row.mean,
+        "sd": row.spread,
+        "n": len(row.values),
+        "seeds": list(row.seeds),
+        "params": row.params_count,
+        "macs": row.macs,
+        "latency_ms_p50": row.latency_ms,
+        "wall_s": row.wall_s,
+        "is_on_pareto_front": row.is_on_front,
+        "spec": row.spec.canonical(),
+        "runs": [run_values(facts, metric) for facts in row.runs],
+    }
+
+
+def run_values(facts: RunFacts, metric: str) -> dict[str, Any]:
+    """One run for JSON."""
+    row = facts.row
+    return {
+        "id": row.id,
+        "seed": row.run.seed,
+        "state": str(row.state),
+        "cause": row.cause,
+        "value": facts.value(metric),
+        "epochs": len(facts.curve),
+        "measures": dict(facts.measures),
+        "wall_s": row.wall_s,
+        "host": row.host,
+        "device": row.device,
+        "threads": row.threads,
+        "versions": row.versions,
+    }
+
+
+def json_text(values: Any) -> str:
+    """Plain values as JSON that every reader takes."""
+    return json.dumps(finite(values), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def write_summary(folder: Path, answer: Answer) -> None:
+    """Write `summary.json` and `summary.txt` into the study's folder, each in one piece."""
+    _write(folder / "summary.json", json_text(answer_values(answer)) + "\n")
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(answer_view(answer, []))
+    _write(folder / "summary.txt", "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,121 @@
+"""One trial from close up: its network, its cost by stage, and each of its runs."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.cost import Cost, network_parts
+from harness.report.answer import RunFacts, spec_of, state_of
+from harness.report.summary import run_values
+from harness.report.tables import plain_table
+from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
+from harness.run import Job
+from harness.spec import NetworkSpec
+from harness.study import dump_spec
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], metric: str, resolution: int) -> RenderableType:
+    """All that is known of a trial."""
+    state, reason = state_of(trial)
+    head = Text(f"trial {trial.number}", style="bold")
+    head.append(f"  {label(trial.params)}  {state}{f', {printable(reason)}' if reason else ''}", style="not bold")
+    if "spec" not in trial.user_attrs:
+        return Group(head, Text("  It was never trained."))
+    spec = spec_of(trial)
+    parts: list[RenderableType] = [head, Text(), Text(dump_spec(spec).rstrip()), Text(), cost_table(spec, resolution)]
+    values = [value for facts in runs if (value := facts.value(metric)) is not None]
+    if values:
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        mean = mean_and_spread(statistics.fmean(values), spread, metric)
+        parts += [Text(), Text(f"{metric} {mean} (n = {len(values)})", style="bold")]
+    for facts in runs:
+        parts += [Text(), *run_view(facts, metric)]
+    return Group(*parts)
+
+
+def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], metric: str, resolution: int) -> dict[str, Any]:
+    """All that is known of a trial, for JSON."""
+    state, reason = state_of(trial)
+    values: dict[str, Any] = {"trial": trial.number, "state": state, "reason": reason, "choices": dict(trial.params)}
+    if "spec" in trial.user_attrs:
+        spec = spec_of(trial)
+        values["spec"] = spec.canonical()
+        values["cost"] = {part.name: asdict(part.cost) for part in network_parts(spec, resolution)}
+    curves = [[asdict(epoch) for epoch in facts.curve] for facts in runs]
+    values["runs"] = [run_values(facts, metric) | {"curve": curve} for facts, curve in zip(runs, curves, strict=True)]
+    return values
+
+
+def cost_table(spec: NetworkSpec, resolution: int) -> Table:
+    """The merged network part by part, for one image."""
+    table = plain_table()
+    table.add_column(f"part, at {resolution} px", no_wrap=True)
+    for name in ("map", "params", "MACs", "in bounds", "large kernels"):
+        table.add_column(name, justify="right", no_wrap=True)
+    parts = network_parts(spec, resolution)
+    for part in parts:
+        share = part.large_kernels.macs / part.cost.macs if part.cost.macs else 0.0
+        table.add_row(part.name, f"{part.size[0]}x{part.size[1]}", *_figures(part.cost), f"{share:.0%}")
+    total = sum((part.cost for part in parts), Cost())
+    large = sum((part.large_kernels for part in parts), Cost())
+    table.add_row("all, merged", "", *_figures(total), f"{large.macs / total.macs:.0%}", style="bold")
+    training = sum((part.cost for part in network_parts(spec, resolution, merged=False)), Cost())
+    table.add_row("all, in training", "", *_figures(training), "")
+    return table
+
+
+def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
+    """A run: how it stands, its curve, what was measured, where it was trained, and where its log is."""
+    row = facts.row
+    value = facts.value(metric)
+    head = f"seed {row.run.seed}: {str(row.state).replace('_', ' ')}"
+    head += f", {metric} {score(value, metric)}" if value is not None else ""
+    head += f", {duration(row.wall_s)}" if row.wall_s else ""
+    lines = [
+        Text(head, style="bold"),
+        Text(f"  run        {row.id}, {row.attempts} attempt{'s' * (row.attempts != 1)}"),
+    ]
+    if row.cause:
+        lines.append(Text(f"  cause      {printable(row.cause)}"))
+    if facts.curve:
+        last = facts.curve[-1]
+        epochs = f"{last.epoch}/{row.run.recipe.epochs}"
+        lines.append(_curve("top1", [e.top1 for e in facts.curve], f"{last.top1:.2f} after epoch {epochs}"))
+        lines.append(_curve("val loss", [e.val_loss for e in facts.curve], f"{last.val_loss:.3f}"))
+        lines.append(_curve("train loss", [e.train_loss for e in facts.curve], f"{last.train_loss:.3f}"))
+    if facts.measures:
+        said = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
+        lines.append(Text(f"  measured   {said}"))
+    if row.device:
+        versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+        lines.append(Text(f"  trained    on {row.host}, {row.device}; {versions}"))
+    if row.folder is not None:
+        job = Job(row.run, row.folder)
+        for name, path in (("log", job.log), ("weights", job.checkpoint)):
+            lines.append(Text(f"  {name:<10} {_where(path)}"))
+    return list(lines)
+
+
+def _figures(cost: Cost) -> tuple[str, str, str]:
+    return amount(cost.params), amount(cost.macs), amount(cost.macs_in_bounds)
+
+
+def _curve(name: str, values: list[float], last: str) -> Text:
+    return Text(f"  {name:<10} {sparkline(values)} {last}")
+
+
+def _measure(name: str, value: float) -> str:
+    return f"{amount(value)}B" if name.endswith("_bytes") else f"{value:.4g}"
+
+
+def _where(path: Path) -> str:
+    return str(path) if path.exists() else f"{DASH} (none at {path})"

@@ -1,0 +1,77 @@
+"""The answer in sentences: what is best, and what the seeds allow to say about it."""
+
+from harness.report.answer import Answer, Row
+from harness.report.words import amount, counted, label, listed, mean_and_spread, milliseconds, score
+
+
+def verdict(answer: Answer) -> list[str]:
+    """What can be said, and what cannot; a sentence or two."""
+    best = answer.best
+    if best is None:
+        return ["No configuration is complete yet, so there is no answer."]
+    if len(answer.complete) == 1:
+        return ["Only one configuration is complete: there is nothing to compare it with."]
+    second = answer.complete[1]
+    gap = score(answer.behind(second), answer.metric)
+    ahead = f"{gap} ahead of the second, {label(second.params)}"
+    few = [row for row in (best, second) if len(row.values) < 2]
+    if few:
+        what = "both were" if len(few) == 2 else f"{label(few[0].params)} was"
+        return [
+            f"The best is {ahead}, but {what} trained with one seed: without a spread, this may be chance.",
+            "Raise `search.seeds` to 3 or more to know.",
+        ]
+    same = answer.unseparated()
+    if second not in same:
+        widest = score(max(best.spread or 0.0, second.spread or 0.0), answer.metric)
+        spread = f"the spread between seeds (standard deviation {widest}, {_seeds(best, second)})"
+        said = f"The best is {ahead}; more than {spread}."
+        return [said, *_also_unseparated(same)]
+    said = (
+        f"Not separated by {_seeds(best, second)}: the best is {ahead}, "
+        f"within the spread between seeds (standard deviations {score(best.spread, answer.metric)} "
+        f"and {score(second.spread, answer.metric)})."
+    )
+    return [said, _cheapest(best, same)]
+
+
+def summary_of(row: Row, metric: str) -> str:
+    """One configuration in a line: choices, value, n, cost."""
+    parts = [f"{mean_and_spread(row.mean, row.spread, metric)} (n = {len(row.values)})"]
+    parts += [f"{amount(row.params_count)} params", f"{amount(row.macs)} MACs"]
+    if row.latency_ms is not None:
+        parts.append(f"{milliseconds(row.latency_ms)} ms")
+    return f"{label(row.params)}: {', '.join(parts)}"
+
+
+def conditions(answer: Answer) -> str:
+    """Under which conditions the figures hold: devices, versions, seeds."""
+    if not answer.devices:
+        return "Nothing has been trained yet."
+    versions = [f"{name} {'/'.join(found)}" for name, found in answer.versions.items()]
+    seeds = ", ".join(str(seed) for seed in answer.seeds) or "none"
+    mixed = "" if len(answer.devices) == 1 else " Latencies of different devices must not be compared."
+    return f"Trained on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}"
+
+
+def _seeds(best: Row, second: Row) -> str:
+    n, m = len(best.values), len(second.values)
+    return counted(n, "seed") if n == m else f"{n} and {m} seeds"
+
+
+def _cheapest(best: Row, same: tuple[Row, ...]) -> str:
+    """Which of those that cannot be told apart costs least."""
+    cheapest = min((best, *same), key=lambda row: row.macs)
+    them = f"Of the {len(same) + 1} configurations that cannot be told apart"
+    if cheapest is best:
+        return f"{them}, the best has the fewest MACs ({amount(best.macs)})."
+    return f"{them}, {label(cheapest.params)} has the fewest MACs ({amount(cheapest.macs)}, not {amount(best.macs)})."
+
+
+def _also_unseparated(same: tuple[Row, ...]) -> list[str]:
+    """Rows further down whose own spread reaches up to the best."""
+    if not same:
+        return []
+    names = listed(label(row.params) for row in same[:3])
+    more = f" and {len(same) - 3} more" if len(same) > 3 else ""
+    return [f"Not separated from the best, for their own spread: {names}{more}."]

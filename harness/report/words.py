@@ -1,0 +1,127 @@
+"""Figures and configurations in few characters, alike in every table, line and view."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+DASH = "-"
+"""Stands for what there is not."""
+BARS = "▁▂▃▄▅▆▇█"
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def amount(number: float | None) -> str:
+    """Three digits and a prefix: 79.9M, 15.4G, 870."""
+    if number is None or not math.isfinite(number):
+        return DASH
+    for size, prefix in PREFIXES:
+        if abs(number) >= 0.9995 * size:
+            return f"{_three_digits(number / size)}{prefix}"
+    return f"{number:.0f}" if float(number).is_integer() else _three_digits(number)
+
+
+def duration(seconds: float | None) -> str:
+    """As 42 s, 3 min 05 s, 2 h 07 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def short_duration(seconds: float | None) -> str:
+    """As 0.9 s, 102 s, 12.3 min, 2.1 h: for columns."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def milliseconds(value: float | None) -> str:
+    """A latency with three digits: 4.31, 28.9."""
+    return DASH if value is None or not math.isfinite(value) else _three_digits(value)
+
+
+def score(mean: float | None, metric: str) -> str:
+    """A value of the objective: accuracies with two decimals, costs with a prefix, the rest with four digits."""
+    if mean is None or not math.isfinite(mean):
+        return DASH
+    if metric == "top1":
+        return f"{mean:.2f}"
+    return amount(mean) if abs(mean) >= 1e4 else f"{mean:.4g}"
+
+
+def mean_and_spread(mean: float | None, spread: float | None, metric: str) -> str:
+    """As 93.40 ± 0.82; without a spread where one seed speaks alone."""
+    return score(mean, metric) if spread is None else f"{score(mean, metric)} ± {score(spread, metric)}"
+
+
+def value(chosen: Any) -> str:
+    """A choice on an axis: lists as 31-29-27-13, null as none."""
+    if isinstance(chosen, str) and chosen.startswith("["):
+        chosen = json.loads(chosen)
+    if isinstance(chosen, list | tuple):
+        return "-".join(value(each) for each in chosen)
+    if chosen is None:
+        return "none"
+    return (
+        str(chosen).lower() if isinstance(chosen, bool) else f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
+    )
+
+
+def label(params: Mapping[str, Any]) -> str:
+    """A configuration by its choices: K=31-29-27-13 reparam=5."""
+    return " ".join(f"{name}={value(chosen)}" for name, chosen in params.items()) or "the base network"
+
+
+def counted(n: int, noun: str) -> str:
+    """As 1 seed, 3 seeds."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """As a, b and c."""
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def question_of(text: str) -> str | None:
+    """What a study file says it is about: the first line of its first comment."""
+    comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
+    return next((printable(line) for line in comments if line), None)
+
+
+def finite(values: Any) -> Any:
+    """Plain values for JSON: numbers that are not finite become null."""
+    if isinstance(values, Mapping):
+        return {key: finite(each) for key, each in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(each) for each in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def printable(text: str) -> str:
+    """One line without control characters, whatever an error or a file has put into it."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve in as many characters as it has points, from its lowest to its highest; gaps where it is not finite."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    steps = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((v - low) * steps)] if math.isfinite(v) else " " for v in values)
+
+
+def _three_digits(number: float) -> str:
+    size = abs(number)
+    return f"{number:.2f}" if size < 9.995 else f"{number:.1f}" if size < 99.95 else f"{number:.0f}"

@@ -1,0 +1,92 @@
+"""What to try next and when to give up: Optuna's samplers and pruners under the names that a study file uses.
+
+Optuna is imported where it is needed, not before: a finished study is answered without it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from harness.errors import StudyError
+
+if TYPE_CHECKING:
+    import optuna
+
+T = TypeVar("T")
+
+HALVING_FACTOR = 3
+"""Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
+
+
+def _random(seed: int) -> "optuna.samplers.BaseSampler":
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+def _tpe(seed: int) -> "optuna.samplers.BaseSampler":
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+
+
+SAMPLERS: dict[str, Callable[[int], "optuna.samplers.BaseSampler"]] = {
+    "grid": _random,  # every configuration is enqueued, so nothing is left to sample
+    "random": _random,
+    "tpe": _tpe,
+}
+
+
+def _none(_: int) -> "optuna.pruners.BasePruner":
+    from optuna.pruners import NopPruner
+
+    return NopPruner()
+
+
+def _successive_halving(epochs: int) -> "optuna.pruners.BasePruner":
+    from optuna.pruners import SuccessiveHalvingPruner
+
+    return SuccessiveHalvingPruner(min_resource=_first_rung(epochs), reduction_factor=HALVING_FACTOR)
+
+
+def _hyperband(epochs: int) -> "optuna.pruners.BasePruner":
+    from optuna.pruners import HyperbandPruner
+
+    return HyperbandPruner(
+        min_resource=max(1, epochs // HALVING_FACTOR**2), max_resource=epochs, reduction_factor=HALVING_FACTOR
+    )
+
+
+def _median(epochs: int) -> "optuna.pruners.BasePruner":
+    from optuna.pruners import MedianPruner
+
+    return MedianPruner(n_startup_trials=3, n_warmup_steps=_first_rung(epochs) - 1)
+
+
+PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
+    "none": _none,
+    "successive_halving": _successive_halving,
+    "hyperband": _hyperband,
+    "median": _median,
+}
+
+
+def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.BaseSampler":
+    """The sampler, seeded by seed and length of the study: with a bare seed, a resumed one repeats its first samples."""
+    return look_up(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
+
+
+def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
+    """The pruner, with its rungs in epochs; no decision falls before a third of the budget (hyperband: a ninth)."""
+    return look_up(PRUNERS, name, "search.pruner")(epochs)
+
+
+def _first_rung(epochs: int) -> int:
+    return max(1, math.ceil(epochs / HALVING_FACTOR))
+
+
+def look_up(table: Mapping[str, T], name: str, key: str) -> T:
+    """The entry of that name. Raises `StudyError`, listing the names, where there is none."""
+    if name not in table:
+        raise StudyError(f"`{key}` must be one of {', '.join(table)}", value=name)
+    return table[name]

@@ -1,0 +1,200 @@
+"""A network as a value: frozen, every rule checked at construction, with a canonical form and a fingerprint.
+
+Alphabet: B blocks, C channels and K kernel side per stage, S (`reparam`) side of the parallel small kernel.
+Source: RepLKNet, arXiv 2203.06717, section 4.1; defaults as in the paper's released networks.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from harness.errors import SpecError
+from harness.fingerprint import fingerprint
+
+STAGES = {"replknet": 4}
+"""Families of networks and the number of stages that each has."""
+
+STEM_STRIDES = (2, 4)
+
+LARGEST = 1_000_000
+"""Above any count, side, width or ratio that a network could have; keeps absurd values out of the arithmetic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """One network of a family. Fields per stage are kept as one value per stage; a single value stands for all.
+
+    Raises `SpecError`, naming the field, for every rule that a value breaks.
+    """
+
+    family: str = "replknet"
+    B: tuple[int, ...]
+    """Blocks per stage; in RepLKNet a block is a large-kernel block and the ConvFFN behind it."""
+    C: tuple[int, ...]
+    """Channels per stage."""
+    K: tuple[int, ...]
+    """Side of the large kernel per stage; odd."""
+    shortcut: bool = True
+    """Whether large-kernel blocks have an identity shortcut (guideline 2)."""
+    reparam: tuple[int | None, ...] = (None,)
+    """Side of the small kernel parallel to the large one (guideline 3), odd and at most K; null for none."""
+    depthwise: bool = True
+    """Whether the large kernels are depth-wise (guideline 1); dense otherwise."""
+    dw_ratio: float = 1.0
+    """Width of the large-kernel convolution relative to C."""
+    ffn_ratio: float = 4.0
+    """Hidden width of the ConvFFN relative to C."""
+    drop_path: float = 0.0
+    """Stochastic depth: drop probability of the last block; grows linearly from 0."""
+    stem_stride: int = 4
+    """Total stride of the stem; 2 keeps the ratio of kernel to map on small images."""
+    in_channels: int = 3
+    classes: int = 1000
+
+    def __post_init__(self) -> None:
+        _check_family(self.family)
+        for name in PER_STAGE:
+            object.__setattr__(self, name, _per_stage(name, getattr(self, name), STAGES[self.family]))
+        for name in ("B", "C", "K"):
+            for i, value in enumerate(getattr(self, name)):
+                _check_int(f"{name}[{i}]", value, at_least=1)
+        for i, (k, s) in enumerate(zip(self.K, self.reparam, strict=True)):
+            _check_odd(f"K[{i}]", k)
+            _check_small(f"reparam[{i}]", s, k)
+        for name in ("shortcut", "depthwise"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecError(f"`{name}` must be true or false", field=name, value=getattr(self, name))
+        for name in ("dw_ratio", "ffn_ratio"):
+            object.__setattr__(self, name, _ratio(name, getattr(self, name), self.C))
+        object.__setattr__(self, "drop_path", _drop_path(self.drop_path))
+        _check_int("stem_stride", self.stem_stride, at_least=1)
+        if self.stem_stride not in STEM_STRIDES:
+            raise SpecError("`stem_stride` must be 2 or 4", field="stem_stride", value=self.stem_stride)
+        _check_int("in_channels", self.in_channels, at_least=1)
+        _check_int("classes", self.classes, at_least=1)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The network that a mapping of field names to plain values describes; the inverse of `canonical`."""
+        for name in values:
+            if name not in FIELDS:
+                raise SpecError(
+                    f"`{name}` is no field of a network", field=name, remedy=f"Fields: {', '.join(FIELDS)}."
+                )
+        for name in ("B", "C", "K"):
+            if name not in values:
+                raise SpecError(f"`{name}` is required: one value per stage, or one for all", field=name)
+        return cls(**values)
+
+    def replace(self, **values: Any) -> Self:
+        """The same network with some fields changed, checked like a new one."""
+        return self.from_mapping({name: getattr(self, name) for name in FIELDS} | values)
+
+    def canonical(self) -> dict[str, Any]:
+        """Plain values, per stage, without the fields that stand at their default: one form per network."""
+        form: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            value = list(value) if isinstance(value, tuple) else value
+            is_default = value == field.default or (field.name == "reparam" and not any(value))
+            if not is_default:
+                form[field.name] = value
+        return form
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits; equal for equal networks, however spelled."""
+        return fingerprint(self.canonical())
+
+
+FIELDS = tuple(field.name for field in fields(NetworkSpec))
+PER_STAGE = ("B", "C", "K", "reparam")
+"""The fields that have one value per stage; each stage can be an axis of its own, as `K[3]`."""
+
+
+def inner_width(channels: int, ratio: float) -> int:
+    """Channels inside a block of that ratio; whole, as every spec guarantees."""
+    return round(channels * ratio)
+
+
+def _check_family(family: object) -> None:
+    if not isinstance(family, str) or family not in STAGES:
+        raise SpecError(
+            "`family` must be a known family",
+            field="family",
+            value=family,
+            remedy=f"Known families: {', '.join(STAGES)}.",
+        )
+
+
+def _per_stage(name: str, value: object, stages: int) -> tuple[object, ...]:
+    """One value per stage from a list of them or from one for all."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (value,) * stages
+    if value == (None,):  # the default of `reparam`, whatever the number of stages
+        return (None,) * stages
+    if len(value) != stages:
+        raise SpecError(
+            f"`{name}` must have one value per stage, {stages} in all",
+            field=name,
+            value=list(value),
+            remedy=f"Give {stages} values, or one for all.",
+        )
+    return tuple(value)
+
+
+def _check_int(name: str, value: object, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= LARGEST:
+        raise SpecError(f"`{name}` must be a whole number from {at_least} to {LARGEST}", field=name, value=value)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise SpecError(f"`{name}` must be a number of at most {LARGEST}", field=name, value=value)
+    return float(value)
+
+
+def _check_odd(name: str, k: int) -> None:
+    if k % 2 == 0:
+        raise SpecError(
+            f"`{name}` must be odd, so that the kernel has a centre",
+            field=name,
+            value=k,
+            remedy=f"Try {k - 1} or {k + 1}.",
+        )
+
+
+def _check_small(name: str, s: object, k: int) -> None:
+    if s is None:
+        return
+    _check_int(name, s, at_least=1)
+    assert isinstance(s, int)
+    _check_odd(name, s)
+    if s > k:
+        raise SpecError(
+            f"`{name}` must be at most the large kernel's side {k}",
+            field=name,
+            value=s,
+            remedy=f"Try {k}, or null for no small kernel in that stage.",
+        )
+
+
+def _ratio(name: str, ratio: object, channels: Sequence[int]) -> float:
+    value = _number(name, ratio)
+    for i, c in enumerate(channels):
+        if inner_width(c, value) < 1 or not math.isclose(inner_width(c, value), c * value):
+            divisor = math.gcd(*channels)
+            raise SpecError(
+                f"`{name}` must be positive and give every stage a whole number of channels (C[{i}] is {c})",
+                field=name,
+                value=ratio,
+                remedy=f"Try {max(1, round(divisor * value)) / divisor}, or other channels.",
+            )
+    return value
+
+
+def _drop_path(p: object) -> float:
+    value = _number("drop_path", p)
+    if not 0 <= value < 1:
+        raise SpecError("`drop_path` must be at least 0 and below 1", field="drop_path", value=p)
+    return value

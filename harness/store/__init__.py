@@ -1,0 +1,23 @@
+"""The store: the only room that opens a database.
+
+`Store` answers and records; `DriverLock` keeps a study to one driver; `optuna_storage` has Optuna's part.
+"""
+
+from harness.store.lock import DriverLock, driver_of
+from harness.store.optuna_storage import fresh, load_study, open_study, optuna_storage, park_trial
+from harness.store.rows import EventRow, RunRow, StudyRow
+from harness.store.store import Store
+
+__all__ = [
+    "DriverLock",
+    "EventRow",
+    "RunRow",
+    "Store",
+    "StudyRow",
+    "driver_of",
+    "fresh",
+    "load_study",
+    "open_study",
+    "optuna_storage",
+    "park_trial",
+]

@@ -1,0 +1,328 @@
+"""The store: every question that the driver and the reports put to the database, and every change they make in it.
+
+Each call is one transaction. Values come back as `RunRow` and its kin, which outlive the store.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from harness.errors import NotFound, StoreError
+from harness.recipe import Recipe
+from harness.run import Epoch, Record, Run, RunState
+from harness.spec import NetworkSpec
+from harness.store import records, rows, schema
+from harness.store.engine import BUSY_S, check_file_system, database_url, make_engine, place_of, sqlite_file
+from harness.store.records import EPOCHS
+from harness.store.refusals import speaking
+from harness.store.rows import EventRow, RunRow, StudyRow
+from harness.store.tables import EventTable, MeasureTable, RunTable, StudyTable, TrialRunTable
+
+BATCH = 500
+"""Ids per question; databases limit the number of values in one."""
+
+
+class Store:
+    """A study database that is open; a context manager. Made by `Store.open`.
+
+    Every method raises `StoreError` where the database refuses: full disk, locked, damaged, gone.
+    """
+
+    def __init__(self, url: URL, engine: Engine, *, is_read_only: bool, busy_s: float) -> None:
+        self.url = url
+        self.engine = engine
+        self.is_read_only = is_read_only
+        self.busy_s = busy_s
+        self.resources = ExitStack()
+        """What else was opened on this database, and is closed with it."""
+        self.resources.callback(engine.dispose)
+
+    @classmethod
+    def open(cls, where: str | Path, *, read_only: bool = False, busy_s: float = BUSY_S) -> Self:
+        """Open the database at a URL or path: create it where there is none, bring its tables up to date.
+
+        Read-only, it creates and changes nothing, and raises `NotFound` where there is none. Raises `StoreError` for a
+        database of another kind or of a newer harness, and for an SQLite file on a network file system.
+        """
+        url = database_url(where)
+        file = sqlite_file(url)
+        with speaking(place_of(url)):
+            if file is not None:
+                check_file_system(file)
+            revision = None if file is not None and not file.exists() else _standing(url, busy_s)
+            if read_only:
+                _check_readable(revision, url)
+            elif file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            engine = make_engine(url, read_only=read_only, busy_s=busy_s)
+            if not read_only and revision != schema.REVISIONS[-1]:
+                schema.migrate(engine, place_of(url))
+        return cls(url, engine, is_read_only=read_only, busy_s=busy_s)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def place(self) -> str:
+        """The database as messages name it."""
+        return place_of(self.url)
+
+    def speaking(self) -> AbstractContextManager[None]:
+        """What Optuna's storage refuses inside is raised as `StoreError`; the store's own methods need no such help."""
+        return speaking(self.place)
+
+    # Studies
+
+    def save_study(self, name: str, *, fingerprint: str, resolved: str) -> StudyRow:
+        """Keep a study file as it was resolved, in place of an earlier one of that name."""
+        now = datetime.now(UTC)
+        with self._session() as session:
+            row = session.get(StudyTable, name) or StudyTable(name=name, created=now)
+            row.fingerprint, row.resolved, row.updated = fingerprint, resolved, now
+            session.add(row)
+            return rows.study_row(row)
+
+    def study(self, name: str) -> StudyRow:
+        """The study of that name. Raises `NotFound`, listing those that there are."""
+        with self._session() as session:
+            row = session.get(StudyTable, name)
+            if row is not None:
+                return rows.study_row(row)
+        known = ", ".join(study.name for study in self.studies()) or "none"
+        raise NotFound("the study must have been started", value=name, place=self.place, remedy=f"Studies: {known}.")
+
+    def studies(self) -> list[StudyRow]:
+        """All studies, by name."""
+        with self._session() as session:
+            return [rows.study_row(row) for row in session.scalars(select(StudyTable).order_by(StudyTable.name))]
+
+    def forget(self, study: str, *, and_then: Callable[[Connection], None]) -> list[RunRow]:
+        """Forget a study, its links and its events, and the runs that no other study is linked to or trains.
+
+        Returns the runs that are gone. `and_then` does its part in the same transaction; see `fresh`.
+        """
+        with self._session() as session:
+            mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
+            others = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
+            is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
+            alone = select(RunTable).where(RunTable.id.in_(mine), RunTable.id.not_in(others), is_free)
+            gone = [self._row(row) for row in session.scalars(alone)]
+            _unlink(session, study)
+            session.execute(delete(StudyTable).where(StudyTable.name == study))
+            for ids in _batches(row.id for row in gone):
+                session.execute(delete(RunTable).where(RunTable.id.in_(ids)))
+            and_then(session.connection())
+            return gone
+
+    # Runs
+
+    def ensure_run(self, run: Run) -> RunRow:
+        """The run's row, made if nobody has asked for the run before."""
+        try:
+            with self._session() as session:
+                row = session.get(RunTable, run.id)
+                if row is None:
+                    row = rows.queued_run(run, datetime.now(UTC))
+                    session.add(row)
+                return self._row(row)
+        except IntegrityError:  # another driver made it in between
+            return self.run(run.id)
+
+    def claim(self, run_id: str, study: str, folder: Path) -> RunRow | None:
+        """Take a run to have it trained for a study; None where it is settled, or being trained.
+
+        The row that comes back is QUEUED, and its folder is where to train: that of the first claim, so that the run
+        goes on from its checkpoint.
+        """
+        with self._session() as session:
+            is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
+            is_over = RunTable.state.not_in((*records.SETTLED, RunState.RUNNING))
+            free = update(RunTable).where(RunTable.id == run_id, is_over, is_free)
+            place = func.coalesce(RunTable.folder, self._relative(folder))
+            taken = session.execute(
+                free.values(owner=study, state=RunState.QUEUED, folder=place).returning(RunTable.id)
+            )
+            is_mine = taken.first() is not None
+            row = self._get(session, run_id)
+            return self._row(row) if is_mine else None
+
+    def record(self, run_id: str, said: Sequence[Record]) -> None:
+        """Write what a claimed run said, all or nothing. Raises `StoreError` for a run that is settled."""
+        with self._session() as session:
+            records.apply(session, self._get(session, run_id, is_changed=True), said)
+
+    def reap(self, study: str) -> list[RunRow]:
+        """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.
+
+        To be called by who holds the study's `DriverLock`. Returns the runs that are LOST.
+        """
+        with self._session() as session:
+            left = list(session.scalars(select(RunTable).where(RunTable.owner == study)))
+            for row in left:
+                records.lose(session, row)
+            return [self._row(row) for row in left if row.state == RunState.LOST]
+
+    def run(self, run_id: str) -> RunRow:
+        """The run of that id. Raises `NotFound`."""
+        with self._session() as session:
+            return self._row(self._get(session, run_id))
+
+    def runs(self, run_ids: Iterable[str]) -> dict[str, RunRow]:
+        """Runs by id, in the order given, without those that are not there."""
+        found: dict[str, RunRow] = {}
+        with self._session() as session:
+            for ids in _batches(run_ids):
+                by_id = {row.id: row for row in session.scalars(select(RunTable).where(RunTable.id.in_(ids)))}
+                found |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
+        return found
+
+    def epochs(self, run_id: str) -> list[Epoch]:
+        """The learning curve of a run, by epoch."""
+        return self.curves([run_id]).get(run_id, [])
+
+    def curves(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:
+        """The learning curves of many runs, without those that have none."""
+        found: dict[str, list[Epoch]] = {}
+        with self._session() as session:
+            for ids in _batches(run_ids):
+                chosen = select(EPOCHS).where(EPOCHS.c.run_id.in_(ids))
+                for run_id, *fields in session.execute(chosen.order_by(EPOCHS.c.run_id, EPOCHS.c.epoch)):
+                    found.setdefault(run_id, []).append(Epoch(*fields))
+        return found
+
+    def measures(self, run_id: str) -> dict[str, float]:
+        """What was measured on a run, by name."""
+        return self.figures([run_id]).get(run_id, {})
+
+    def figures(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
+        """What was measured on many runs, without those where nothing was."""
+        found: dict[str, dict[str, float]] = {}
+        with self._session() as session:
+            for ids in _batches(run_ids):
+                chosen = select(MeasureTable).where(MeasureTable.run_id.in_(ids))
+                for row in session.scalars(chosen.order_by(MeasureTable.run_id, MeasureTable.name)):
+                    found.setdefault(row.run_id, {})[row.name] = row.value
+        return found
+
+    def wall_times(self, recipe: Recipe, spec: NetworkSpec | None = None) -> list[float]:
+        """Seconds that each complete run of a recipe took, of all networks or of one; for estimates."""
+        chosen = select(RunTable.wall_s).where(
+            RunTable.recipe_fingerprint == recipe.fingerprint(), RunTable.state == RunState.COMPLETE
+        )
+        if spec is not None:
+            chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
+        with self._session() as session:
+            return list(session.scalars(chosen))
+
+    # Links and events
+
+    def link(self, study: str, trial: int, run_id: str, position: int) -> None:
+        """Say that a trial owns a run, as its seed number `position`; saying it again changes nothing."""
+        with self._session() as session:
+            session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
+
+    def unlink(self, study: str) -> None:
+        """Forget which runs a study's trials own, and what happened in it; the runs stay."""
+        with self._session() as session:
+            _unlink(session, study)
+
+    def trial_runs(self, study: str) -> dict[int, list[str]]:
+        """Run ids by trial number, in the order of their positions."""
+        links = select(TrialRunTable.trial, TrialRunTable.run_id).where(TrialRunTable.study == study)
+        found: dict[int, list[str]] = {}
+        with self._session() as session:
+            for trial, run_id in session.execute(links.order_by(TrialRunTable.trial, TrialRunTable.position)):
+                found.setdefault(trial, []).append(run_id)
+        return found
+
+    def event(
+        self, study: str, kind: str, message: str, *, trial: int | None = None, run_id: str | None = None
+    ) -> None:
+        """Note that something happened."""
+        now = datetime.now(UTC)
+        with self._session() as session:
+            session.add(EventTable(time=now, study=study, trial=trial, run_id=run_id, kind=kind, message=message))
+
+    def events(self, study: str, limit: int = 100) -> list[EventRow]:
+        """The last events of a study, oldest first."""
+        latest = select(EventTable).where(EventTable.study == study).order_by(EventTable.id.desc()).limit(limit)
+        with self._session() as session:
+            return [rows.event_row(row) for row in session.scalars(latest)][::-1]
+
+    # Private helpers
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """One transaction, whose rows stay readable behind it."""
+        with speaking(self.place), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _get(self, session: Session, run_id: str, *, is_changed: bool = False) -> RunTable:
+        row = session.get(RunTable, run_id, with_for_update=is_changed)
+        if row is None:
+            raise NotFound("the run must have been recorded", value=run_id, place=self.place)
+        return row
+
+    def _row(self, row: RunTable) -> RunRow:
+        return rows.run_row(row, self._root)
+
+    @property
+    def _root(self) -> Path | None:
+        """Folders inside that of the database are kept relative to it, so that a results folder can be moved."""
+        file = sqlite_file(self.url)
+        return None if file is None else file.parent
+
+    def _relative(self, folder: Path) -> str:
+        folder = folder.absolute()
+        return str(folder.relative_to(self._root) if self._root and folder.is_relative_to(self._root) else folder)
+
+
+def _standing(url: URL, busy_s: float) -> str | None:
+    """The schema's revision, read without changing anything; None for an empty database."""
+    engine = make_engine(url, read_only=True, busy_s=busy_s)
+    try:
+        with engine.connect() as connection:
+            return schema.current_revision(connection, place_of(url))
+    finally:
+        engine.dispose()
+
+
+def _check_readable(revision: str | None, url: URL) -> None:
+    if revision is None:
+        raise NotFound("a study must have been run here", place=place_of(url), remedy="Start one: `harness run FILE`.")
+    if revision != schema.REVISIONS[-1]:
+        raise StoreError(
+            f"the database's schema must be at revision {schema.REVISIONS[-1]} to be read",
+            value=revision,
+            place=place_of(url),
+            remedy="Run one of its studies once with this version, which brings it up to date.",
+        )
+
+
+def _unlink(session: Session, study: str) -> None:
+    session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
+    session.execute(delete(EventTable).where(EventTable.study == study))
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    """The ids, so many at a time that a database takes them."""
+    known = list(dict.fromkeys(ids))
+    for start in range(0, len(known), BATCH):
+        yield known[start : start + BATCH]

@@ -1,0 +1,271 @@
+"""Optuna's trials for the one process that writes them: read from memory, written through to Optuna's own tables.
+
+Optuna's `RDBStorage` asks the database for a whole trial, in eight questions, at every report and at every look of a
+pruner. A driver is its study's only writer, so it need not ask: it reads the trials once, and each later change is one
+statement. What stands in the database is what `RDBStorage` would have written.
+
+This module imports Optuna; it is imported where a study is opened, not before.
+"""
+
+import copy
+import json
+from collections.abc import Container, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb.models import BaseModel, TrialIntermediateValueModel, TrialValueModel
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, delete, insert, select, update
+
+from harness.store.upsert import upsert
+
+TABLES = BaseModel.metadata.tables
+KEYS = {
+    "trial_params": ("trial_id", "param_name"),
+    "trial_user_attributes": ("trial_id", "key"),
+    "trial_system_attributes": ("trial_id", "key"),
+    "trial_intermediate_values": ("trial_id", "step"),
+    "trial_values": ("trial_id", "objective"),
+}
+"""The columns that identify a row, by table."""
+
+
+class TrialStorage(BaseStorage):
+    """A storage of Optuna over an `RDBStorage`, for a single writer in a single thread.
+
+    Trials that another process adds to a study after this one has read it are not seen. Each method does what
+    `BaseStorage` says of it.
+    """
+
+    def __init__(self, rows: RDBStorage) -> None:
+        self._rows = rows
+        self._trials: dict[int, list[FrozenTrial]] = {}
+        """By study id, in the order of their numbers; a trial that changes is replaced, for others may hold it."""
+        self._homes: dict[int, tuple[int, int]] = {}
+        """Study id and number by trial id."""
+        self._distributions: dict[tuple[int, str], BaseDistribution] = {}
+        """By study id and parameter: what a later trial's distribution must be compatible with."""
+
+    # Studies
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        """Left to Optuna, like all that is rare."""
+        return self._rows.create_new_study(directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        """Takes a few statements; Optuna's own way takes ten milliseconds per trial."""
+        self._rows.get_study_name_from_id(study_id)
+        with self._rows.engine.begin() as connection:
+            delete_study_rows(connection, study_id)
+        for trial in self._trials.pop(study_id, []):
+            del self._homes[trial._trial_id]
+        self._distributions = {key: known for key, known in self._distributions.items() if key[0] != study_id}
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Left to Optuna."""
+        self._rows.set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Left to Optuna."""
+        self._rows.set_study_system_attr(study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Left to Optuna."""
+        return self._rows.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """Left to Optuna."""
+        return self._rows.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Left to Optuna."""
+        return self._rows.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Left to Optuna."""
+        return self._rows.get_study_user_attrs(study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Left to Optuna."""
+        return self._rows.get_study_system_attrs(study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Left to Optuna."""
+        return self._rows.get_all_studies()
+
+    # Trials: reading
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """From memory."""
+        if trial_id not in self._homes:
+            raise KeyError(f"no trial with id {trial_id} has been read")
+        study_id, number = self._homes[trial_id]
+        return self._trials[study_id][number]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """From memory."""
+        trials = [trial for trial in self._of(study_id) if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        """From memory."""
+        trials = self._of(study_id)
+        if trial_number >= len(trials):
+            raise KeyError(f"no trial number {trial_number} in the study with id {study_id}")
+        return trials[trial_number]._trial_id
+
+    # Trials: writing
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """A new trial that runs, or a copy of `template_trial`."""
+        number = len(self._of(study_id))
+        if template_trial is None:
+            trial = self._insert_trial(study_id, number)
+        else:
+            trial = self._rows.get_trial(self._rows.create_new_trial(study_id, template_trial))
+        self._remember(study_id, trial)
+        return trial._trial_id
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """A parameter, whose distribution must be compatible with that of earlier trials."""
+        trial = self._updatable(trial_id)
+        key = (self._homes[trial_id][0], param_name)
+        if key in self._distributions:
+            check_distribution_compatibility(self._distributions[key], distribution)
+        text = distribution_to_json(distribution)
+        row = {"param_name": param_name, "param_value": param_value_internal, "distribution_json": text}
+        self._upsert("trial_params", trial_id, row)
+        value = distribution.to_external_repr(param_value_internal)
+        self._replace(
+            trial,
+            params={**trial.params, param_name: value},
+            distributions={**trial.distributions, param_name: distribution},
+        )
+        self._distributions[key] = distribution
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """A point of the learning curve."""
+        trial = self._updatable(trial_id)
+        value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
+        row = {"step": step, "intermediate_value": value, "intermediate_value_type": kind}
+        self._upsert("trial_intermediate_values", trial_id, row)
+        self._replace(trial, intermediate_values={**trial.intermediate_values, step: intermediate_value})
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """A user's attribute; any JSON."""
+        trial, text = self._updatable(trial_id), json.dumps(value)
+        self._upsert("trial_user_attributes", trial_id, {"key": key, "value_json": text})
+        self._replace(trial, user_attrs={**trial.user_attrs, key: json.loads(text)})
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """An attribute of Optuna's own; any JSON."""
+        trial, text = self._updatable(trial_id), json.dumps(value)
+        self._upsert("trial_system_attributes", trial_id, {"key": key, "value_json": text})
+        self._replace(trial, system_attrs={**trial.system_attrs, key: json.loads(text)})
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """The state, and the values with it, in one transaction; False for a trial that runs already."""
+        trial = self._updatable(trial_id)
+        if state == TrialState.RUNNING and trial.state != TrialState.WAITING:
+            return False
+        changes: dict[str, Any] = {"state": state}
+        if values is not None:
+            changes["values"] = list(values)
+        times = {}
+        if state == TrialState.RUNNING:
+            times["datetime_start"] = datetime.now()
+        if state.is_finished():
+            times["datetime_complete"] = datetime.now()
+        table = TABLES["trials"]
+        with self._rows.engine.begin() as connection:
+            for objective, value in enumerate(values or ()):
+                stored, kind = TrialValueModel.value_to_stored_repr(value)
+                row = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
+                upsert(connection, TABLES["trial_values"], KEYS["trial_values"], row)
+            columns = {"state": state} | {name: _utc(time) for name, time in times.items()}
+            connection.execute(update(table).where(table.c.trial_id == trial_id).values(columns))
+        self._replace(trial, **changes, **times)
+        return True
+
+    def remove_session(self) -> None:
+        """Close what Optuna keeps open for this thread."""
+        self._rows.remove_session()
+
+    # Private helpers
+
+    def _of(self, study_id: int) -> list[FrozenTrial]:
+        """The trials of a study, read from the database when they are first asked for."""
+        if study_id not in self._trials:
+            found = self._rows.get_all_trials(study_id, deepcopy=False)
+            self._trials[study_id] = []
+            for trial in found:
+                self._remember(study_id, trial)
+        return self._trials[study_id]
+
+    def _remember(self, study_id: int, trial: FrozenTrial) -> None:
+        trials = self._trials[study_id]
+        assert trial.number == len(trials), f"trial number {trial.number} where {len(trials)} was next"
+        trials.append(trial)
+        self._homes[trial._trial_id] = (study_id, trial.number)
+        for name, distribution in trial.distributions.items():
+            self._distributions[study_id, name] = distribution
+
+    def _updatable(self, trial_id: int) -> FrozenTrial:
+        trial = self.get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        return trial
+
+    def _replace(self, trial: FrozenTrial, **changes: Any) -> None:
+        changed = copy.copy(trial)
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        study_id, number = self._homes[trial._trial_id]
+        self._trials[study_id][number] = changed
+
+    def _insert_trial(self, study_id: int, number: int) -> FrozenTrial:
+        now = datetime.now()
+        row = {"number": number, "study_id": study_id, "state": TrialState.RUNNING, "datetime_start": _utc(now)}
+        with self._rows.engine.begin() as connection:
+            (trial_id,) = connection.execute(insert(TABLES["trials"]), row).inserted_primary_key or (None,)
+        assert trial_id is not None
+        return FrozenTrial(
+            trial_id=trial_id,
+            number=number,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=now,
+            datetime_complete=None,
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+
+    def _upsert(self, table: str, trial_id: int, row: dict[str, Any]) -> None:
+        with self._rows.engine.begin() as connection:
+            upsert(connection, TABLES[table], KEYS[table], {"trial_id": trial_id, **row})
+
+
+def delete_study_rows(connection: Connection, study_id: int) -> None:
+    """Delete a study and all that belongs to it from Optuna's tables."""
+    trials = TABLES["trials"]
+    mine = select(trials.c.trial_id).where(trials.c.study_id == study_id)
+    for table in reversed(BaseModel.metadata.sorted_tables):
+        if "study_id" in table.c:
+            connection.execute(delete(table).where(table.c.study_id == study_id))
+        elif "trial_id" in table.c:
+            connection.execute(delete(table).where(table.c.trial_id.in_(mine)))
+
+
+def _utc(time: datetime) -> datetime:
+    """Optuna keeps naive local times in memory and naive UTC in the database."""
+    return time.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,21 @@
+"""The study file: YAML to frozen values, every error with file and line, and the JSON schema for editors."""
+
+from harness.study.files import StudyFile, build_space, load_study, resolved_yaml
+from harness.study.model import Budgets, FullScale, Resources, Search, Study
+from harness.study.schema import json_schema
+from harness.study.specs import dump_spec, load_spec
+
+__all__ = [
+    "Budgets",
+    "FullScale",
+    "Resources",
+    "Search",
+    "Study",
+    "StudyFile",
+    "build_space",
+    "dump_spec",
+    "json_schema",
+    "load_spec",
+    "load_study",
+    "resolved_yaml",
+]

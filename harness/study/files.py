@@ -1,0 +1,98 @@
+"""The study file as a whole: read, checked to the last value, and kept with its lines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.space import Space, plain_fields
+from harness.spec import NetworkSpec
+from harness.study.model import Study
+from harness.study.problems import Problems
+from harness.study.source import Document, KeyPath, read_document, write_yaml
+from harness.study.spaces import read_space, require_feasible
+from harness.study.specs import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """A sound study file."""
+
+    study: Study
+    base: NetworkSpec
+    """The network that `base` means, with its own classes and channels."""
+    full_scale_base: NetworkSpec | None
+    document: Document
+    _space: Space = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The path as it was given."""
+        return self.document.path
+
+    @property
+    def text(self) -> str:
+        """The file as it was read, comments included."""
+        return self.document.text
+
+    def place(self, at: KeyPath = ()) -> str:
+        """Where a key stands, as `search_spaces/smoke.yaml:14`: `place(("proxy", "dataset"))`."""
+        return self.document.place(at)
+
+
+def load_study(path: Path) -> StudyFile:
+    """Read and check a study file. Raises `StudyError`, which holds every problem with its line."""
+    document = read_document(path)
+    problems = Problems(document)
+    study = _study(document.data, problems)
+    base = resolve(study.base, ("base",), problems) if study else None
+    large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
+    space = read_space(study, base, problems) if study and base else None
+    problems.raise_if_any()
+    assert study and base and space, "a study file without problems has all of its parts"
+    return StudyFile(study, base, large, document, space)
+
+
+def build_space(file: StudyFile, *, classes: int, channels: int) -> Space:
+    """The search space on a data set with these classes and image channels.
+
+    Raises `StudyError` where no configuration is within rules and budgets.
+    """
+    space = replace(file._space, base=file.base.replace(classes=classes, in_channels=channels))
+    require_feasible(space, file.document)
+    return space
+
+
+def resolved_yaml(file: StudyFile) -> str:
+    """The study with every default written out and its networks in place of their names; itself a study file."""
+    values = file.study.model_dump(mode="json")
+    values["base"] = plain_fields(file.base)
+    if file.full_scale_base is not None:
+        values["full_scale"]["base"] = plain_fields(file.full_scale_base)
+    return write_yaml(values, f"Resolved from {file.path.name}: every key, those at their default included.")
+
+
+def _study(data: Mapping[str, Any], problems: Problems) -> Study | None:
+    """The study, or what is left of it without the keys at fault, so that the other keys are checked all the same."""
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        faulty = problems.add_invalid(error, Study)
+    try:
+        return Study.model_validate({"study": "unnamed"} | _sound_part(data, faulty))
+    except ValidationError:
+        return None
+
+
+def _sound_part(data: Mapping[str, Any], faulty: set[KeyPath]) -> dict[str, Any]:
+    """The file without the keys at fault; of the axes and their conditions only those at fault are left out."""
+    dropped = {at[1] for at in faulty if at[0:1] in (("axes",), ("when",)) and len(at) > 1}
+    whole = {at[0] for at in faulty if at and not (at[0] in ("axes", "when") and len(at) > 1)}
+    rest = {key: value for key, value in data.items() if key not in whole}
+    for key in {"axes", "when"} & rest.keys():
+        rest[key] = {name: value for name, value in rest[key].items() if name not in dropped}
+    if "search" in whole:
+        rest["search"] = {"sampler": "random", "trials": 1}  # without a claim about the size of the space
+    return rest

@@ -1,0 +1,159 @@
+"""The training loop: one generator that reads as a story and yields one record per epoch.
+
+Everything random in an epoch follows from (seed, epoch), so a run that goes on from its checkpoint gives bit for bit
+what it would have given undisturbed, on a CPU with the same number of threads.
+
+Shapes: N images, C channels, H W height and width; images come as uint8 (N, C, H, W), labels as int64 (N,).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.checkpoint import load_checkpoint, save_checkpoint
+from harness.data import Dataset, Split
+from harness.data.augment import augment, normalize
+from harness.errors import Diverged
+from harness.recipe import Optimizer, Recipe, Schedule
+from harness.run import Epoch
+
+EVAL_BATCH = 250
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Epoch]:
+    """Train `model` in place, one `Epoch` after each; goes on after the last epoch of `checkpoint` where there is one.
+
+    `check` is called before every step and raises to end the run. Raises `Diverged` at the first loss that is not
+    finite.
+    """
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+    images, labels = _resident(dataset.train, device)
+    steps = max(1, len(labels) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
+    done = load_checkpoint(checkpoint, model, optimizer, scaler) if checkpoint else 0
+
+    for epoch in range(done + 1, recipe.epochs + 1):
+        start = time.perf_counter()
+        generator = _seed_epoch(seed, epoch)
+        order = torch.randperm(len(labels), generator=generator).to(images.device)
+        losses = torch.zeros((), device=device)
+        model.train()
+
+        for step, index in enumerate(torch.split(order, recipe.batch_size)[:steps]):
+            check()
+            lr = learning_rate(recipe, (epoch - 1) * steps + step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            batch, targets = images[index].to(device), labels[index].to(device)
+            batch, targets = augment(batch, targets, recipe.augmentation, dataset, generator)
+            with _autocast(recipe, device):
+                output = model(batch.contiguous(memory_format=memory_format))
+                loss = F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
+
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(scaler.scale(loss))
+            if recipe.optimizer.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+
+            losses += loss.detach()
+            if device.type == "cpu" and not math.isfinite(loss.item()):  # on a GPU this would wait for it: see below
+                raise Diverged(f"the training loss is {loss.item()} in epoch {epoch}, step {step + 1}")
+
+        train_loss = losses.item() / steps
+        train_s = time.perf_counter() - start
+        if not math.isfinite(train_loss):
+            raise Diverged(f"the training loss is {train_loss} in epoch {epoch}")
+        val_loss, top1 = validate(model, dataset, recipe, device)
+        if not math.isfinite(val_loss):
+            raise Diverged(f"the validation loss is {val_loss} after epoch {epoch}")
+        if checkpoint:
+            save_checkpoint(checkpoint, model, optimizer, scaler, epoch)
+        yield Epoch(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            top1=top1,
+            lr=lr,
+            wall_s=time.perf_counter() - start,
+            images_per_s=steps * recipe.batch_size / train_s,
+        )
+
+
+@torch.no_grad()
+def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy in percent on the validation images."""
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    images, labels = _resident(dataset.val, device)
+    loss = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device)
+    model.eval()
+    for batch, target in zip(torch.split(images, EVAL_BATCH), torch.split(labels, EVAL_BATCH), strict=True):
+        target = target.to(device)
+        with _autocast(recipe, device):
+            batch = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
+            output = model(batch).float()
+        loss += F.cross_entropy(output, target, reduction="sum")
+        correct += (output.argmax(1) == target).sum()
+    return loss.item() / len(labels), 100 * correct.item() / len(labels)
+
+
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum or AdamW; vectors (norms, biases) are not decayed, as in the paper's code."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step counted from 0: linear warm-up, then a cosine to `final` times the peak."""
+    schedule: Schedule = recipe.schedule
+    warmup = schedule.warmup_epochs * steps_per_epoch
+    total = recipe.epochs * steps_per_epoch
+    if step < warmup:
+        return recipe.optimizer.lr * (step + 1) / (warmup + 1)
+    if schedule.name == "constant":
+        return recipe.optimizer.lr
+    progress = (step - warmup) / max(1.0, total - warmup)
+    return recipe.optimizer.lr * (schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def _seed_epoch(seed: int, epoch: int) -> torch.Generator:
+    """Seed what draws from torch's global stream (stochastic depth), and return the epoch's own stream."""
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    torch.manual_seed(mixed)
+    return torch.Generator().manual_seed(mixed)
+
+
+def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The images as tensors: on a GPU in its memory, on a CPU the shared pages of the file; never a copy per worker."""
+    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    return (images, labels) if device.type == "cpu" else (images.to(device), labels.to(device))
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision as the recipe asks; float32 leaves everything alone."""
+    return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")

@@ -1,0 +1,49 @@
+"""The referee of `harness.cost`: counts what a network does on one image, module by module, on the meta device."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.cost import Cost
+
+
+def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
+    """Parameters as registered; the rest summed by hooks on convolutions and fully connected layers.
+
+    Uses the network up: batch norms, whose MACs don't count and which are slow on the meta device, make way.
+    """
+    seen: list[Cost] = []
+    params = sum(p.numel() for p in network.parameters())
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(_layer(module, inputs[0], output))
+
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv2d | nn.Linear):
+                child.register_forward_hook(hook)
+    with torch.no_grad():
+        network(torch.empty(1, channels, *size, device="meta"))
+    return sum(seen, Cost(params=params))
+
+
+def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Cost:
+    if isinstance(module, nn.Linear):
+        return Cost(0, module.weight.numel(), module.weight.numel(), output.numel())
+    assert isinstance(module, nn.Conv2d)
+    kernel = module.weight.shape[2:]
+    per_tap = module.weight.shape[0] * module.weight.shape[1]
+    taps = _taps_on_the_map(x.shape[2:], kernel, module.stride, module.padding)
+    return Cost(0, per_tap * kernel.numel() * output[0, 0].numel(), per_tap * taps, output.numel())
+
+
+@lru_cache(maxsize=512)
+def _taps_on_the_map(size: Any, kernel: Any, stride: Any, padding: Any) -> int:
+    """A kernel of ones over a map of ones adds up the taps that fall on the map."""
+    ones = torch.ones(1, 1, *size, dtype=torch.float64), torch.ones(1, 1, *kernel, dtype=torch.float64)
+    return int(F.conv2d(*ones, stride=stride, padding=padding).sum())

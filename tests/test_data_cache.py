@@ -1,0 +1,173 @@
+"""The cache: built once, shared, whole or rebuilt; and the table of data sets."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data import DATASETS, Dataset, describe, load
+from harness.data.cache import Writer, cached, statistics
+from harness.errors import DataError
+from harness.recipe import Recipe
+
+SMALL = Recipe(train_size=40, val_size=16, resolution=16)
+
+
+def folders(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.iterdir() if path.is_dir())
+
+
+def same(a: Dataset, b: Dataset) -> bool:
+    splits = ((a.train, b.train), (a.val, b.val))
+    equal = [np.array_equal(x.images, y.images) and np.array_equal(x.labels, y.labels) for x, y in splits]
+    return all(equal) and (a.mean, a.std, a.info) == (b.mean, b.std, b.info)
+
+
+def test_the_second_load_reads_what_the_first_wrote(tmp_path: Path) -> None:
+    first = load(SMALL, tmp_path)
+    (folder,) = folders(tmp_path)
+    written = folder.stat().st_mtime_ns
+    assert same(first, load(SMALL, tmp_path))
+    assert folders(tmp_path) == [folder] and folder.stat().st_mtime_ns == written
+
+
+def test_every_field_that_decides_the_content_has_its_own_folder(tmp_path: Path) -> None:
+    changes: list[dict[str, object]] = [
+        {},
+        {"rendering": "textured"},
+        {"rendering": "textured", "cue_correlation": 0.5},
+        {"difficulty": 0.4},
+        {"train_size": 41},
+        {"val_size": 17},
+        {"data_seed": 1},
+        {"resolution": 17},
+    ]
+    for change in changes:
+        load(SMALL.model_copy(update=change), tmp_path)
+    assert len(folders(tmp_path)) == len(changes)
+    load(SMALL.model_copy(update={"epochs": 99, "batch_size": 8}), tmp_path)
+    assert len(folders(tmp_path)) == len(changes), "training does not change the data"
+
+
+def test_splits_are_maps_of_the_file_that_torch_takes_without_a_warning(tmp_path: Path) -> None:
+    dataset = load(SMALL, tmp_path)
+    assert isinstance(dataset.train.images, np.memmap)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensor = torch.from_numpy(dataset.train.images)
+    tensor.zero_()
+    assert load(SMALL, tmp_path).train.images.any(), "writing into a map changes no file"
+
+
+def test_mean_and_deviation_are_those_of_the_training_images() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 3, 5, 7)).astype(np.uint8)
+    images[:, 1] //= 3
+    mean, std = statistics(images)
+    assert mean == pytest.approx((images / 255).mean(axis=(0, 2, 3)))
+    assert std == pytest.approx((images / 255).std(axis=(0, 2, 3)))
+
+
+def test_constant_images_have_no_deviation_of_zero() -> None:
+    assert statistics(np.full((2, 1, 4, 4), 7, np.uint8))[1] == (1.0,)
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "train" / "images.npy"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "val" / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def delete_an_array(folder: Path) -> None:
+    (folder / "train" / "labels.npy").unlink()
+
+
+def spoil_the_description(folder: Path) -> None:
+    (folder / "meta.json").write_text('{"info": ')
+
+
+def forget_part_of_the_description(folder: Path) -> None:
+    (folder / "meta.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_a_byte, delete_an_array, spoil_the_description, forget_part_of_the_description]
+)
+def test_a_damaged_folder_is_built_again(tmp_path: Path, damage: object) -> None:
+    reference = load(SMALL, tmp_path / "reference")
+    load(SMALL, tmp_path / "damaged")
+    (folder,) = folders(tmp_path / "damaged")
+    assert callable(damage)
+    damage(folder)
+    assert same(reference, load(SMALL, tmp_path / "damaged"))
+    assert folders(tmp_path / "damaged") == [folder], "nothing is left beside it"
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def build(writer: Writer) -> None:
+        writer.array("train", "images", (2, 1, 4, 4))
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match="No space left on device") as caught:
+        cached(tmp_path, "x", {}, build)
+    assert folders(tmp_path) == [] and caught.value.place == str(tmp_path)
+
+
+def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DataError, match="must be writable"):
+        load(SMALL, tmp_path / "file" / "data")
+
+
+def test_what_a_killed_builder_left_is_cleared(tmp_path: Path) -> None:
+    load(SMALL, tmp_path)
+    (folder,) = folders(tmp_path)
+    truncate(folder)
+    left = folder.with_name(f"{folder.name}.0123")
+    (left / "train").mkdir(parents=True)
+    load(SMALL, tmp_path)
+    assert folders(tmp_path) == [folder]
+
+
+LOADER = """
+import sys
+from pathlib import Path
+from harness.data import load
+from harness.recipe import Recipe
+
+print("ready", flush=True)
+sys.stdin.readline()
+print(int(load(Recipe(train_size=40, val_size=16, resolution=16), Path(sys.argv[1])).train.images.sum()))
+"""
+
+
+def test_processes_that_build_at_once_end_with_one_whole_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOADER, str(tmp_path / "shared")]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for worker in workers:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    sums = {int(worker.communicate()[0]) for worker in workers}
+    assert len(folders(tmp_path / "shared")) == 1
+    assert sums == {int(load(SMALL, tmp_path / "reference").train.images.sum())}
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(DataError) as caught:
+        describe(Recipe(dataset="imagenett"))
+    said = str(caught.value)
+    assert "'imagenett'" in said and all(name in said for name in DATASETS)
+    assert caught.value.place == "proxy.dataset"

@@ -1,0 +1,171 @@
+"""A network as a value: spellings, canonical form, identity, and every rule it is checked against."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_specs import specs
+
+from harness.errors import SpecError
+from harness.presets import PRESETS
+from harness.spec import FIELDS, NetworkSpec, inner_width
+
+PLAIN: dict[str, Any] = {"B": 1, "C": 8, "K": 7}
+
+OTHER: dict[str, Any] = {
+    "B": [1, 1, 2, 1],
+    "C": [8, 8, 8, 16],
+    "K": [7, 7, 7, 9],
+    "shortcut": False,
+    "reparam": [None, None, 5, None],
+    "depthwise": False,
+    "dw_ratio": 1.5,
+    "ffn_ratio": 2,
+    "drop_path": 0.1,
+    "stem_stride": 2,
+    "in_channels": 1,
+    "classes": 10,
+}
+"""For each field a value that makes another network of `PLAIN`."""
+
+BROKEN: list[tuple[dict[str, Any], str, str]] = [
+    ({"family": "resnet"}, "family", "Known families: replknet."),
+    ({"family": ["replknet"]}, "family", "known family"),
+    ({"K": 8}, "K[0]", "must be odd, so that the kernel has a centre, but got 8. Try 7 or 9."),
+    ({"K": [7, 7, 7, 0]}, "K[3]", "whole number from 1"),
+    ({"K": [7, 7, -3, 7]}, "K[2]", "but got -3"),
+    ({"K": 7.0}, "K[0]", "whole number"),
+    ({"K": True}, "K[0]", "whole number"),
+    ({"K": "7"}, "K[0]", "whole number"),
+    ({"K": [7, 7, 7]}, "K", "4 in all, but got [7, 7, 7]. Give 4 values, or one for all."),
+    ({"K": [7] * 5}, "K", "one value per stage"),
+    ({"K": []}, "K", "one value per stage"),
+    ({"B": 0}, "B[0]", "whole number from 1"),
+    ({"C": [8, 8, 8, 0]}, "C[3]", "whole number from 1"),
+    ({"C": 10**400}, "C[0]", "whole number from 1"),
+    ({"reparam": 9}, "reparam[0]", "at most the large kernel's side 7, but got 9. Try 7, or null"),
+    ({"reparam": [None, 4, None, None]}, "reparam[1]", "must be odd"),
+    ({"reparam": 0}, "reparam[0]", "whole number from 1"),
+    ({"reparam": [5, 5]}, "reparam", "one value per stage"),
+    ({"reparam": False}, "reparam[0]", "whole number"),
+    ({"shortcut": 1}, "shortcut", "true or false"),
+    ({"shortcut": "no"}, "shortcut", "true or false"),
+    ({"depthwise": None}, "depthwise", "true or false"),
+    ({"dw_ratio": 0}, "dw_ratio", "positive"),
+    ({"dw_ratio": -1}, "dw_ratio", "positive"),
+    ({"dw_ratio": 1.3}, "dw_ratio", "whole number of channels (C[0] is 8), but got 1.3. Try 1.25, or other channels."),
+    ({"dw_ratio": float("nan")}, "dw_ratio", "a number"),
+    ({"ffn_ratio": float("inf")}, "ffn_ratio", "a number"),
+    ({"ffn_ratio": 10**400}, "ffn_ratio", "a number"),
+    ({"ffn_ratio": "4"}, "ffn_ratio", "a number"),
+    ({"ffn_ratio": True}, "ffn_ratio", "a number"),
+    ({"drop_path": 1}, "drop_path", "at least 0 and below 1"),
+    ({"drop_path": -0.1}, "drop_path", "at least 0 and below 1"),
+    ({"drop_path": "0.1"}, "drop_path", "a number"),
+    ({"stem_stride": 3}, "stem_stride", "2 or 4, but got 3"),
+    ({"stem_stride": 2.0}, "stem_stride", "whole number"),
+    ({"in_channels": 0}, "in_channels", "whole number from 1"),
+    ({"classes": 0}, "classes", "whole number from 1"),
+    ({"kernel": 7}, "kernel", "no field of a network. Fields: family, B, C, K"),
+]
+
+
+@pytest.mark.parametrize(("change", "field", "says"), BROKEN, ids=[f"{c}"[:40] for c, _, _ in BROKEN])
+def test_every_broken_rule_names_field_value_and_remedy(change: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        NetworkSpec.from_mapping(PLAIN | change)
+    assert caught.value.field == field
+    assert f"`{field}" in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["B", "C", "K"])
+def test_what_has_no_default_is_required(missing: str) -> None:
+    with pytest.raises(SpecError, match="required") as caught:
+        NetworkSpec.from_mapping({name: value for name, value in PLAIN.items() if name != missing})
+    assert caught.value.field == missing
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(field=st.sampled_from(FIELDS), value=json_values)
+@settings(max_examples=400, deadline=None)
+def test_any_value_in_any_field_is_a_network_or_a_spec_error(field: str, value: object) -> None:
+    try:
+        spec = NetworkSpec.from_mapping(PLAIN | {field: value})
+    except SpecError as error:
+        assert field in str(error)
+    else:
+        assert NetworkSpec.from_mapping(spec.canonical()) == spec
+
+
+def test_one_value_stands_for_all_stages() -> None:
+    spec = NetworkSpec.from_mapping(PLAIN | {"reparam": 5})
+    assert (spec.B, spec.C, spec.K, spec.reparam) == ((1,) * 4, (8,) * 4, (7,) * 4, (5,) * 4)
+
+
+@given(specs())
+@settings(max_examples=200, deadline=None)
+def test_canonical_form_is_the_inverse_of_from_mapping(spec: NetworkSpec) -> None:
+    again = NetworkSpec.from_mapping(spec.canonical())
+    assert again == spec
+    assert again.fingerprint() == spec.fingerprint()
+
+
+def test_spellings_of_one_network_have_one_fingerprint() -> None:
+    spellings = [
+        PLAIN,
+        {"K": [7, 7, 7, 7], "C": [8, 8, 8, 8], "B": [1, 1, 1, 1]},
+        PLAIN | {"dw_ratio": 1, "ffn_ratio": 4, "drop_path": 0, "reparam": None},
+        PLAIN | {"reparam": [None] * 4, "family": "replknet", "shortcut": True},
+    ]
+    assert len({NetworkSpec.from_mapping(spelling).fingerprint() for spelling in spellings}) == 1
+
+
+def test_each_field_that_changes_the_network_changes_the_fingerprint() -> None:
+    assert set(OTHER) == set(FIELDS) - {"family"}, "a new field needs a value here"
+    plain = NetworkSpec.from_mapping(PLAIN)
+    prints = [plain.fingerprint()] + [plain.replace(**{name: value}).fingerprint() for name, value in OTHER.items()]
+    assert len(set(prints)) == len(OTHER) + 1
+
+
+def test_presets_are_different_networks() -> None:
+    assert len({spec.fingerprint() for spec in PRESETS.values()}) == len(PRESETS)
+
+
+def test_fingerprint_is_the_same_in_another_process() -> None:
+    program = "from harness.presets import PRESETS; print(PRESETS['replknet_31b'].fingerprint())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == PRESETS["replknet_31b"].fingerprint()
+
+
+def test_fingerprint_stays_for_ever() -> None:
+    """Stored runs are found by it: a change here orphans them, and must be on purpose."""
+    assert NetworkSpec.from_mapping(PLAIN).fingerprint() == "a07a1da9519da1a2"
+
+
+def test_a_spec_is_frozen_and_hashable() -> None:
+    spec = NetworkSpec.from_mapping(PLAIN)
+    with pytest.raises(AttributeError):
+        spec.classes = 2  # type: ignore[misc]
+    assert len({spec, NetworkSpec.from_mapping(PLAIN)}) == 1
+
+
+def test_replace_checks_the_new_network() -> None:
+    spec = NetworkSpec.from_mapping(PLAIN | {"reparam": 5})
+    assert spec.replace(K=9).K == (9,) * 4
+    with pytest.raises(SpecError, match=r"`reparam\[0\]` must be at most"):
+        spec.replace(K=3)
+
+
+def test_a_ratio_may_be_inexact_in_binary() -> None:
+    spec = NetworkSpec.from_mapping(PLAIN | {"C": 10, "dw_ratio": 1.1})
+    assert inner_width(spec.C[0], spec.dw_ratio) == 11

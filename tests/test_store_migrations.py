@@ -1,0 +1,119 @@
+"""The schema: what the migrations make is what the tables say, and no migration loses a row."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from harness.errors import StoreError
+from harness.presets import preset
+from harness.recipe import Recipe
+from harness.run import Ended, Epoch, Measured, Run, RunState, Started
+from harness.store import Store, open_study, schema
+from harness.store.tables import Base
+
+pytest_plugins = ["postgres"]
+
+RUN = Run(preset("replknet_nano"), Recipe(), seed=0)
+
+REBUILD = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    with op.batch_alter_table("runs", recreate="auto") as batch:
+        batch.add_column(sa.Column("note", sa.Text(), nullable=False, server_default="none"))
+        batch.alter_column("state", type_=sa.String(20))
+    {then}
+"""
+
+
+@pytest.fixture
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The migrations of a later version, whose second revision rebuilds the table that all others refer to."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(schema.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(schema, "SCRIPTS", folder)
+    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
+    yield folder / "versions" / "v0002_rebuild.py"
+
+
+def fill(database: str) -> None:
+    with Store.open(database) as store:
+        store.ensure_run(RUN)
+        store.claim(RUN.id, "s", Path("/results/s"))
+        started = Started("host", 1, "cpu", 1, {"torch": "2.15"}, epochs=1)
+        store.record(RUN.id, [started, Epoch(1, 1.0, 1.0, 50.0, 0.1, 1.0, 10.0), Measured("top1", 50.0)])
+        store.record(RUN.id, [Ended(RunState.COMPLETE, 1.0)])
+        store.link("s", 0, RUN.id, 0)
+        store.event("s", "kind", "message")
+        open_study(store, "s", directions=["maximize"]).ask()
+
+
+def content(database: str) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of all tables but the versions', Optuna's among them."""
+    with Store.open(database, read_only=True) as store, store.engine.connect() as connection:
+        tables = sorted(set(inspect(connection).get_table_names()) - {schema.VERSION_TABLE})
+        return {table: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))] for table in tables}
+
+
+def test_the_migrations_make_what_the_tables_say(database: str) -> None:
+    with Store.open(database) as store, store.engine.connect() as connection:
+        options = {"version_table": schema.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
+
+
+def test_the_revisions_are_those_of_the_scripts() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    scripts = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert tuple(reversed(scripts)) == schema.REVISIONS
+
+
+def test_opening_an_up_to_date_database_changes_nothing(database: str) -> None:
+    fill(database)
+    before = content(database)
+    Store.open(database).close()
+    assert content(database) == before
+
+
+def test_a_migration_keeps_every_row(database: str, later: Path) -> None:
+    with pytest.MonkeyPatch.context() as as_now:
+        as_now.setattr(schema, "REVISIONS", ("0001",))
+        fill(database)
+        before = content(database)
+    later.write_text(REBUILD.format(then=""))
+    with pytest.raises(StoreError, match=r"must be at revision 0002 to be read, but got '0001'"):
+        Store.open(database, read_only=True)
+    with Store.open(database) as store:
+        assert store.run(RUN.id).state == RunState.COMPLETE
+    after = content(database)
+    assert after.pop("runs") == [(*row, "none") for row in before.pop("runs")]
+    assert after == before
+
+
+def test_a_migration_that_fails_changes_nothing(database: str, later: Path) -> None:
+    with pytest.MonkeyPatch.context() as as_now:
+        as_now.setattr(schema, "REVISIONS", ("0001",))
+        fill(database)
+        before = content(database)
+        later.write_text(REBUILD.format(then="raise RuntimeError('the power went')"))
+        with pytest.raises(RuntimeError, match="the power went"):
+            as_now.setattr(schema, "REVISIONS", ("0001", "0002"))
+            Store.open(database)
+        as_now.setattr(schema, "REVISIONS", ("0001",))
+        assert content(database) == before
+    later.write_text(REBUILD.format(then=""))
+    with Store.open(database) as store:
+        assert store.run(RUN.id).state == RunState.COMPLETE

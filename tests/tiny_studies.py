@@ -1,0 +1,129 @@
+"""Studies small enough for tests: trained for real in a subprocess, or played by a script."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from harness.executors.scripted import ScriptedExecutor
+from harness.report.answer import Answer, answer
+from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
+from harness.search.events import Progress, StudyEvent
+from harness.session import Driven, Place, driving, extent
+from harness.study import StudyFile, load_study
+
+REPOSITORY = Path(__file__).parent.parent
+EPOCHS = 4
+VERSIONS = {"harness": "0.1.0", "python": "3.11.9", "torch": "2.15.0"}
+
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "base": {"B": [1, 1, 1, 1], "C": [4, 4, 8, 8], "K": [3, 3, 3, 3], "stem_stride": 2, "ffn_ratio": 2},
+    "axes": {"K": [[3, 3, 3, 3], [5, 5, 3, 3]]},
+    "search": {"seeds": 2},
+    "proxy": {
+        "resolution": 16,
+        "train_size": 64,
+        "val_size": 32,
+        "epochs": 2,
+        "batch_size": 16,
+        "schedule": {"warmup_epochs": 0},
+    },
+}
+"""Trained in a second or two per run."""
+
+SCRIPTED: dict[str, Any] = {
+    "study": "question",
+    "base": "replknet_nano",
+    "axes": {"K": [[3, 3, 3, 3], [13, 13, 13, 13], [31, 29, 27, 13]], "reparam": [None, 5]},
+    "when": {"reparam": "max(K) > 5"},
+    "search": {"seeds": 3},
+    "proxy": {"epochs": EPOCHS, "schedule": {"warmup_epochs": 0}},
+}
+
+
+def write_study(folder: Path, keys: dict[str, Any], comment: str = "How large?", **overrides: Any) -> Path:
+    """A study file; JSON is YAML."""
+    path = folder / "study.yaml"
+    path.write_text(f"# {comment}\n{json.dumps(keys | overrides, indent=1)}\n")
+    return path
+
+
+def harness(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environ(**environment), capture_output=True, text=True, timeout=120
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def environ(**more: str) -> dict[str, str]:
+    """This process's environment, with one thread and no terminal's width."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE")
+    }
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"} | more
+
+
+def started(first_epoch: int = 1) -> Started:
+    return Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=EPOCHS, first_epoch=first_epoch)
+
+
+def epoch(n: int, top1: float) -> Epoch:
+    return Epoch(n, train_loss=2.0 / n, val_loss=2.5 / n, top1=top1, lr=0.1, wall_s=2.0, images_per_s=100.0)
+
+
+def quality(job: Job) -> float:
+    """The accuracy that a run ends with: the larger the first kernel the better; seeds differ by 0.2 points."""
+    spec = job.run.spec
+    return 60.0 + spec.K[0] + 2.0 * (spec.reparam[0] is not None) + 0.2 * job.run.seed
+
+
+def well(job: Job) -> Iterator[Record]:
+    """A run that goes well."""
+    yield started()
+    for n in range(1, EPOCHS + 1):
+        yield epoch(n, quality(job) * n / EPOCHS)
+    yield Measured("latency_ms_p50", 0.5 * job.run.spec.K[0])
+    yield Measured("peak_memory_bytes", 5e8)
+    yield Ended(RunState.COMPLETE, wall_s=12.0)
+
+
+Script = Callable[[Job], Iterator[Record]]
+
+
+class Played:
+    """A study in a folder that is driven by a script."""
+
+    def __init__(self, folder: Path, **overrides: Any) -> None:
+        self.path = write_study(folder, SCRIPTED, **overrides)
+        self.file: StudyFile = load_study(self.path)
+        self.place = Place(folder / "results")
+        self.executor: ScriptedExecutor | None = None
+
+    def events(self, script: Script = well, *, slots: int = 1) -> Iterator[tuple[StudyEvent, Progress, Driven]]:
+        """Drive the study, and give what is known at every event."""
+
+        def start() -> ScriptedExecutor:
+            self.executor = ScriptedExecutor(script, slots=slots)
+            return self.executor
+
+        with ExitStack() as stack:
+            driven = stack.enter_context(driving(self.file, self.place, start))
+            for event in driven.driver.events():
+                yield event, driven.driver.progress(), driven
+
+    def answer(self, script: Script = well) -> Answer:
+        """Drive the study to its end and give its answer."""
+        for _ in self.events(script):
+            pass
+        with driving(self.file, self.place, lambda: ScriptedExecutor(script)) as driven:
+            trials = driven.trials()
+            return answer(self.file.study, driven.store, trials, extent(self.file, trials).ruled_out)
