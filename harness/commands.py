@@ -20,12 +20,12 @@ from harness.report.plan import plan
 from harness.report.plan_table import plan_view
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import answer_values, json_text, write_summary
-from harness.report.tables import answer_view, configurations, heading, reasons
+from harness.report.tables import answer_view, configurations, heading, next_lines, reasons
 from harness.report.trial import trial_values, trial_view
 from harness.report.verdict import conditions, summary_of
 from harness.report.views import Lines, Silence, View
-from harness.report.words import counted, question_of
-from harness.session import Place, Reading, driving, extent, open_space, reading
+from harness.report.words import counted
+from harness.session import Place, Reading, driving, extent, open_space, question_of, reading
 from harness.store import Store, driver_of, optuna_storage
 from harness.study import Resources, Study, StudyFile, dump_spec, json_schema, load_study
 from harness.terminal import available_cpus, is_live, make_console, typed_again, verb
@@ -46,7 +46,8 @@ def run(args: Namespace) -> int:
     except KeyboardInterrupt:
         print(f"stopped; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
         return EXIT_CODE
-    print_view(answer_view(said, _next_commands(args, said)))
+    print_view(answer_view(said))
+    print("\n".join(next_lines(_next_commands(args, said))))
     return 0 if said.best else NO_ANSWER
 
 
@@ -64,7 +65,10 @@ def show_status(args: Namespace) -> int:
         )
     if args.json:
         return print_json(status_values(found))
-    return print_view(status_view(found, verb("run", args.file, _options(args))))
+    print_view(status_view(found))
+    if not found.driver and not found.is_finished:
+        print("\n".join(next_lines([(verb("run", args.file, _options(args)), "go on where it was")])))
+    return 0
 
 
 def show(args: Namespace) -> int:
@@ -207,10 +211,9 @@ def _show_trial(args: Namespace, read: Reading) -> int:
         raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {known}.")
     linked = read.store.trial_runs(study.study).get(trial.number, ())
     runs = list(read_runs(read.store, linked).values())
-    metric = next(iter(study.objectives))
     if args.json:
-        return print_json(trial_values(trial, runs, metric, study.proxy.resolution))
-    return print_view(trial_view(trial, runs, metric, study.proxy.resolution))
+        return print_json(trial_values(trial, runs, study))
+    return print_view(trial_view(trial, runs, study))
 
 
 def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:

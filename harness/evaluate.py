@@ -81,6 +81,8 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         first_epoch=load_epoch(job.checkpoint) + 1,
     )
     dataset = load(run.recipe, job.data_cache)
+    for note in dataset.notes:
+        _log(job, f"{note}\n")
     torch.manual_seed(run.seed)
     model = build(run.spec)
     yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)

@@ -1,6 +1,7 @@
 """A study as the door opens it: its file, its place among the results, and what a driver or a reader of it needs."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -109,6 +110,8 @@ def driving(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
+        with store.speaking():
+            _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
         yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor)), store, trials)
@@ -173,6 +176,34 @@ def identity(values: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in values.items()
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     }
+
+
+def _describe(trials: "optuna.Study", file: StudyFile) -> None:
+    """Say in Optuna's dashboard what is studied."""
+    from optuna.exceptions import ExperimentalWarning
+
+    study = file.study
+    facts = {
+        "question": question_of(file.text) or "",
+        "file": str(file.path),
+        "objective": ", ".join(f"{direction} {name}" for name, direction in study.objectives.items()),
+        "proxy": study.proxy.model_dump(mode="json"),
+        "search": study.search.model_dump(mode="json"),
+    }
+    known = trials.user_attrs
+    for name, value in facts.items():
+        if known.get(name) != value:
+            trials.set_user_attr(name, value)
+    if trials.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            trials.set_metric_names(list(study.objectives))
+
+
+def question_of(text: str) -> str | None:
+    """What a study file says it is about: the first line of its first comment."""
+    comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
+    return next((line for line in comments if line), None)
 
 
 def _check_unchanged(file: StudyFile, store: Store) -> None:

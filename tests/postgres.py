@@ -34,16 +34,21 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def lasting_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a database, of each kind in turn, that the tests of a module share."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('lasting') / 'studies.db'}"
+    else:
+        with _empty_schema(request.getfixturevalue("postgres_server")) as url:
+            yield url
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL schema, which stands for a database: making one of those takes a second."""
-    schema = f"harness_{uuid.uuid4().hex[:12]}"
-    url = make_url(postgres_server).set(drivername="postgresql+psycopg")
-    with _administer(postgres_server) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}".encode())
-    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
-    with _administer(postgres_server) as connection:
-        connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+    """The URL of an empty PostgreSQL database."""
+    with _empty_schema(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +70,18 @@ def postgres_server() -> Iterator[str]:
         server.process.send_signal(signal.SIGINT)
         server.process.wait(START_S)
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _empty_schema(server: str) -> Iterator[str]:
+    """The URL of an empty schema, which stands for a database: making one of those takes a second."""
+    schema = f"harness_{uuid.uuid4().hex[:12]}"
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    with _administer(server) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
+    with _administer(server) as connection:
+        connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
 
 
 class _Server:
@@ -93,8 +110,9 @@ def _server_user(folder: Path) -> dict[str, Any]:
 
 def _start(programs: Path, folder: Path, user: dict[str, Any]) -> _Server:
     data = folder / "data"
-    initdb = [programs / "initdb", "--pgdata", data, "--username=harness", "--auth=trust", "--no-sync", "--locale=C"]
-    subprocess.run([*initdb, "--encoding=UTF8"], check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
+    choices = ["--username=harness", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8"]
+    initdb = [str(programs / "initdb"), "--pgdata", str(data), *choices]
+    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **user)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

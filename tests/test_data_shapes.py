@@ -106,7 +106,7 @@ def by_class(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[
 
 def test_the_histogram_of_contours_tells_no_class(contours: Split) -> None:
     levels = np.stack([np.bincount(image.ravel() // 32, minlength=8) / 64**2 for image in contours.images])
-    assert np.ptp(by_class(levels, contours.labels), axis=0).max() < 0.01
+    assert np.ptp(by_class(levels, contours.labels), axis=0).max() < 0.006
 
 
 def test_the_edges_of_contours_tell_little(contours: Split) -> None:
@@ -114,7 +114,7 @@ def test_the_edges_of_contours_tell_little(contours: Split) -> None:
     across, down = np.gradient(images, axis=2), np.gradient(images, axis=1)
     density = np.hypot(across, down).mean(axis=(1, 2))
     spread = np.ptp(by_class(density[:, None], contours.labels))
-    assert spread < 0.05 * density.mean()
+    assert spread < 0.02 * density.mean()
 
 
 def test_a_linear_reading_of_small_windows_is_near_chance(contours: Split) -> None:
@@ -126,13 +126,13 @@ def test_a_linear_reading_of_small_windows_is_near_chance(contours: Split) -> No
     targets = np.eye(len(NAMES))[contours.labels]
     readout = np.linalg.lstsq(features[:800], targets[:800], rcond=None)[0]
     accuracy = ((features[800:] @ readout).argmax(1) == contours.labels[800:]).mean()
-    assert accuracy < 0.40
+    assert accuracy < 0.30
 
 
-def test_difficulty_dials_both_gaps_and_fragments() -> None:
+def test_difficulty_dials_both_what_is_missing_and_the_strays() -> None:
     easy, middle, hard = (Clutter.of(difficulty) for difficulty in (0.0, 0.5, 1.0))
     assert easy.removed < middle.removed < hard.removed < 1
-    assert easy.fragments < middle.fragments < hard.fragments
+    assert easy.strays < middle.strays < hard.strays
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8, 1.0])

@@ -88,6 +88,5 @@ def test_a_folder_without_room_for_locks_is_named(tmp_path: Path) -> None:
 
 
 def test_two_databases_have_two_drivers(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "a.db") as a, Store.open(tmp_path / "b.db") as b:
-        with DriverLock(a, "s"), DriverLock(b, "s"):
-            assert driver_of(a, "s") == driver_of(b, "s")
+    with Store.open(tmp_path / "a.db") as a, Store.open(tmp_path / "b.db") as b, DriverLock(a, "s"), DriverLock(b, "s"):
+        assert driver_of(a, "s") == driver_of(b, "s")

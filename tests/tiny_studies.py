@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Played:
         self.place = Place(folder / "results")
         self.executor: ScriptedExecutor | None = None
 
-    def events(self, script: Script = well, *, slots: int = 1) -> Iterator[tuple[StudyEvent, Progress, Driven]]:
+    def events(self, script: Script = well, *, slots: int = 1) -> Generator[tuple[StudyEvent, Progress, Driven]]:
         """Drive the study, and give what is known at every event."""
 
         def start() -> ScriptedExecutor:

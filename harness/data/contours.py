@@ -1,8 +1,8 @@
-"""The rendering in which reach decides: a dashed outline among fragments of other images' outlines.
+"""The rendering in which reach decides: a dashed outline among stray dashes of other images' outlines.
 
-All images carry the same number of dashes of the same length. Those of the figure leave gaps; the rest comes from
-outlines of random classes, transposed and shifted around the border. A small window sees much the same in every class;
-the arrangement over the whole image tells which it is.
+All images carry the same number of equally long dashes, and those of a figure leave gaps. The strays are dashes of
+outlines of random classes, transposed and each moved elsewhere. So a small window sees much the same in every class, in
+figure and in ground; only how the dashes lie to each other, over gaps, tells which silhouette it is.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 
 from harness.data.silhouettes import OUTLINE, SCENE, Curve, Pose, draw_distractor, silhouette, walk
 
-DASH = 6.0
-"""Length of a dash in units of the scene."""
-DISTRACTORS = 3
-"""Outlines that lend fragments to an image."""
-REMOVED_AT_HARDEST = 0.6
-"""Share of the figure's dashes that is removed at difficulty 1; in proportion below."""
-FRAGMENTS_AT_HARDEST = 0.7
-"""Share of the distractors' dashes that is drawn at difficulty 1; in proportion below."""
-SCATTERED = 1
-GAP = 0.0
+DASH, GAP = 5.0, 3.0
+"""Length of a dash, and of the gap before the next one of the same outline, in units of the scene."""
+REMOVED_AT_HARDEST = 0.3
+"""Share of the figure's dashes that is left out at difficulty 1; in proportion below."""
+STRAYS_AT_HARDEST = 3.6
+"""Stray dashes per dash of a figure at difficulty 1; in proportion below."""
 STROKE = 0.7
 """Standard deviation of the stroke's profile in units of the scene."""
 NOISE = 0.08
@@ -38,38 +34,46 @@ class Clutter:
     """How much of the figure is missing, and how much stands around it."""
 
     removed: float
-    fragments: float
+    """Share of the figure's dashes."""
+    strays: float
+    """Stray dashes per dash of a whole figure."""
 
     @classmethod
     def of(cls, difficulty: float) -> Self:
         """Nothing missing and nothing around it at difficulty 0."""
-        return cls(REMOVED_AT_HARDEST * difficulty, FRAGMENTS_AT_HARDEST * difficulty)
+        return cls(REMOVED_AT_HARDEST * difficulty, STRAYS_AT_HARDEST * difficulty)
 
     @property
     def dashes(self) -> int:
         """Number of dashes of every image."""
-        return round(OUTLINE / (DASH + GAP) * (1 - self.removed + DISTRACTORS * self.fragments))
+        return round(OUTLINE / (DASH + GAP) * (1 - self.removed + self.strays))
 
 
 def draw_dashes(rng: np.random.Generator, label: int, pose: Pose, clutter: Clutter, per_dash: int) -> Curve:
     """The points of an image's dashes, (dashes, per_dash, 2) in units of the scene; equally many for all images."""
-    figure = _dashes(label, pose, per_dash, rng.random())
+    figure = _dashes(rng, label, pose, per_dash)
     kept = rng.permutation(len(figure))[: round(len(figure) * (1 - clutter.removed))][: clutter.dashes]
-    others = [_dashes(*draw_distractor(rng), per_dash, rng.random()) for _ in range(DISTRACTORS)]
-    fragments = np.concatenate(others)
-    chosen = rng.permutation(len(fragments))[: clutter.dashes - len(kept)]
-    moved = fragments[chosen] + rng.uniform(0.0, SCENE, (len(chosen), 1, 2)) * SCATTERED
-    return np.concatenate([figure[kept], moved % SCENE])
+    strays = _strays(rng, clutter.dashes - len(kept), per_dash)
+    return np.concatenate([figure[kept], strays])
 
 
-def _dashes(label: int, pose: Pose, per_dash: int, phase: float) -> Curve:
-    """A placed outline, cut into equal dashes without gaps: (dashes, per_dash, 2)."""
+def _strays(rng: np.random.Generator, count: int, per_dash: int) -> Curve:
+    """Dashes of other images' outlines, each moved elsewhere and around the border; (count, per_dash, 2)."""
+    pool = np.empty((0, per_dash, 2))
+    while len(pool) < count:
+        pool = np.concatenate([pool, _dashes(rng, *draw_distractor(rng), per_dash)])
+    chosen = pool[rng.permutation(len(pool))[:count]]
+    return (chosen + rng.uniform(0.0, SCENE, (count, 1, 2))) % SCENE
+
+
+def _dashes(rng: np.random.Generator, label: int, pose: Pose, per_dash: int) -> Curve:
+    """A placed outline as dashes with gaps between them, begun anywhere: (dashes, per_dash, 2)."""
+    start, pitch = rng.random(), DASH + GAP
+    within = DASH / pitch * (np.arange(per_dash) + 0.5) / per_dash
     dashes = []
     for corners, walked in _walks(label):
-        count = max(1, round(walked[-1] * pose.scale / (DASH + GAP)))
-        drawn = DASH / (DASH + GAP) * (np.arange(per_dash) + 0.5) / per_dash
-        way = (np.arange(count)[:, None] + drawn).ravel() / count * walked[-1]
-        way = (way + phase * walked[-1]) % walked[-1]
+        count = max(1, round(walked[-1] * pose.scale / pitch))
+        way = (start + (np.arange(count)[:, None] + within).ravel() / count) % 1.0 * walked[-1]
         points = np.stack([np.interp(way, walked, corners[:, i]) for i in range(2)], axis=1)
         dashes.append(pose.place(points).reshape(count, per_dash, 2))
     return np.concatenate(dashes)

@@ -131,10 +131,9 @@ def draw_pose(rng: np.random.Generator, label: int) -> Pose:
 
 
 def draw_distractor(rng: np.random.Generator) -> tuple[int, Pose]:
-    """Another image's silhouette: of any class, transposed, anywhere."""
-    label = int(rng.integers(len(NAMES)))
-    x, y = rng.uniform(0.0, SCENE, size=2)
-    return label, Pose(rng.uniform(*SCALES), rng.uniform(-ANGLE, ANGLE), x, y, is_transposed=True)
+    """Another image's silhouette around the origin: of any class, transposed."""
+    pose = Pose(rng.uniform(*SCALES), rng.uniform(-ANGLE, ANGLE), 0.0, 0.0, is_transposed=True)
+    return int(rng.integers(len(NAMES))), pose
 
 
 def fill(curves: Sequence[Curve], resolution: int) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Who trains the runs: `inline` in this process, `ray` in workers on this machine or on a cluster. One seam: `Executor`."""
+"""Who trains the runs: `inline` in this process, `ray` in workers on this machine or on a cluster, behind one seam."""
 
 from collections.abc import Callable
 

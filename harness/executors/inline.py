@@ -70,7 +70,7 @@ class InlineExecutor:
         self._records = train(job, lambda: self._is_stopping)
 
     def _advance(self, task: Task) -> None:
-        """Train up to the run's next record. An interruption ends the run, which keeps its checkpoint, and is passed on."""
+        """Train up to the run's next record. An interruption is passed on and ends the run; its checkpoint stays."""
         try:
             record = next(self._records)
         except BaseException:

@@ -9,7 +9,6 @@ from harness.errors import ExecutorError, WorkerLost
 from harness.executors import ray_cluster
 from harness.executors.base import Crew
 from harness.executors.ray_hand import Hand, actor_class
-from harness.executors.task import Task
 from harness.run import Ended, Job, Record, RunState
 
 GRACE_S = 60.0

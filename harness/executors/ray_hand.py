@@ -1,5 +1,6 @@
 """One worker of a Ray crew as the driver sees it: give it a job, hear what it says, end it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ from harness import __version__
 from harness.errors import ExecutorError, WorkerLost
 from harness.executors.task import Task, one_line
 from harness.executors.worker import Greeting, Worker
-from harness.run import Ended, Job, Record, RunState
+from harness.run import Ended, Job, Record
 
 CONTROL = "control"
 """The thread of an actor that listens while its other one trains."""
@@ -19,8 +20,8 @@ def actor_class(cpus: int, gpus: float) -> Any:
     """What all hands of a crew are actors of. An actor that died stays dead: its run has a checkpoint, not Ray."""
     import ray
 
-    options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "concurrency_groups": {CONTROL: 1}}
-    return ray.remote(**options)(Worker)
+    remote: Any = ray.remote
+    return remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, concurrency_groups={CONTROL: 1})(Worker)
 
 
 class Hand:
@@ -64,7 +65,7 @@ class Hand:
                 return None
             record: Record = ray.get(next(self._awaited))
         except RayTaskError as error:
-            record = self._failed(error)
+            record = self._failed(error.cause)
         except RayError as error:
             raise WorkerLost(_cause(error)) from error
         self.has_spoken = True
@@ -91,8 +92,9 @@ class Hand:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        beside = NodeAffinitySchedulingStrategy(self._greeting.node_id, soft=False)
-        ray.remote(num_cpus=0, scheduling_strategy=beside)(os.kill).remote(self._greeting.pid, signal.SIGKILL)
+        remote: Any = ray.remote
+        there = NodeAffinitySchedulingStrategy(self._greeting.node_id, soft=False)
+        remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(self._greeting.pid)
 
     def _meet(self, greeting: Greeting) -> None:
         if greeting.version != __version__:
@@ -106,17 +108,22 @@ class Hand:
         self._awaited = None
 
     def _failed(self, error: Exception) -> Ended:
-        """What to make of an error that a worker raises: nothing was wrong with a run that it never had."""
-        if self.task is None:
-            raise ExecutorError(
-                "the harness must work on every node of the cluster",
-                place=one_line(error),
-                remedy="Install the same version of it, and of what it needs, on all of them.",
-            ) from error
-        return self.task.ended(RunState.FAILED, one_line(error))
+        """What to make of an error that a worker raises, by what it was asked for: a run, or only to be ready."""
+        if self.task is not None:
+            return self.task.failed(error)
+        raise ExecutorError(
+            f"version {__version__} of the harness must work on every node of the cluster",
+            place=f"{type(error).__name__}: {one_line(error)}",
+            remedy="Install it there, with all that it needs.",
+        ) from error
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _cause(error: Exception) -> str:
     """Why an actor is gone, out of the many lines that Ray has on it."""
-    found = re.search(r"The actor is dead because (.*?)\.(\s|$)", str(error), re.DOTALL)
-    return f"the worker is gone: {found.group(1)}" if found else f"the worker is gone: {one_line(error)}"
+    found = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
+    return f"the worker is gone: {found.group(1) if found else str(error).strip().splitlines()[-1]}"

@@ -23,6 +23,10 @@ class Task:
         """The last record, where the run itself can no longer say it."""
         return Ended(state, wall_s=time.monotonic() - self.start, cause=cause)
 
+    def failed(self, error: BaseException) -> Ended:
+        """The last record of a run that an error ended, and not `evaluate`."""
+        return self.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
+
 
 def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
     """Evaluate a job on what this machine has. The last record is an `Ended`, even where the log cannot be written."""
@@ -36,10 +40,9 @@ def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
     try:
         yield from evaluate(job, should_stop)
     except Exception as error:
-        yield task.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
+        yield task.failed(error)
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, short enough for a table."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), "")[:300]
+    """The first line of an error's text, short enough for a table."""
+    return (str(error).strip().splitlines() or [""])[0][:300]

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import __version__
 from harness.executors.task import train
-from harness.run import Job, Record
+from harness.run import Ended, Job, Record
 
 STDOUT_AND_STDERR = (1, 2)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -37,20 +36,22 @@ class Worker:
         """Load all that a run needs, once for all runs. No thread pool is made larger than the worker's share."""
         for name in THREAD_VARIABLES:
             os.environ[name] = str(cpus)
+        import ray
         import torch
 
+        import harness.evaluate
+
         torch.set_num_interop_threads(1)
-        import harness.evaluate  # noqa: F401
-
-        import ray
-
-        return Greeting(__version__, ray.get_runtime_context().get_node_id(), os.getpid())
+        return Greeting(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
 
     def train(self, job: Job, ticket: int) -> Iterator[Record]:
-        """The records of a job, live; what is printed meanwhile goes to its log."""
+        """The records of a job, live; what is printed meanwhile goes to its log. Nothing is left of it when it ends."""
         with _output_to(job.log):
-            yield from train(job, lambda: ticket in self._stopping)
+            for record in train(job, lambda: ticket in self._stopping):
+                if not isinstance(record, Ended):
+                    yield record
         _free_memory()
+        yield record
 
     def stop(self, ticket: int) -> None:
         """End the run of that ticket at its next step, whether or not it has begun."""
@@ -78,9 +79,9 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def _free_memory() -> None:
-    """Leave nothing of a run behind: a worker that waits must not hold the memory of a GPU that it shares."""
+    """A worker that waits must not hold the memory of a GPU that it shares."""
     import torch
 
-    gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
         torch.cuda.empty_cache()

@@ -111,6 +111,12 @@ class Answer:
         return next(iter(self.complete), None)
 
     @property
+    def leading(self) -> Row | None:
+        """The best mean so far, also of a configuration whose seeds are not all trained yet."""
+        running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
+        return min(running, key=lambda row: _rank(row, self.direction), default=None)
+
+    @property
     def front(self) -> tuple[Row, ...]:
         """The Pareto front of the objective against MACs, cheapest first."""
         return tuple(sorted((row for row in self.rows if row.is_on_front), key=lambda row: row.macs))
@@ -169,7 +175,7 @@ def answer(study: Study, store: Store, trials: Sequence["FrozenTrial"], rejected
         metric=metric,
         direction=direction,
         axes=tuple(study.axes),
-        rows=_with_front(sorted(rows, key=lambda row: _rank(row, direction)), direction),
+        rows=_with_front(sorted(rows, key=lambda row: _order(row, direction)), direction),
         rejected=rejected,
         devices=tuple(sorted({row.device for row in trained if row.device})),
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
@@ -179,6 +185,12 @@ def answer(study: Study, store: Store, trials: Sequence["FrozenTrial"], rejected
 def spec_of(trial: "FrozenTrial") -> NetworkSpec:
     """The network of a trial that was opened."""
     return NetworkSpec.from_mapping(json.loads(trial.user_attrs["spec"]))
+
+
+def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
+    """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
+    params = trial.params
+    return {name: _choice(params[name]) for name in axes if name in params}
 
 
 def state_of(trial: "FrozenTrial") -> tuple[str, str | None]:
@@ -217,7 +229,7 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     cost = network_cost(spec, study.proxy.resolution)
     return Row(
         trials=tuple(trial.number for trial in group),
-        params={name: group[0].params[name] for name in study.axes if name in group[0].params},
+        params=choices_of(group[0], study.axes),
         spec=spec,
         state=state,
         reason=reason,
@@ -231,11 +243,21 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     )
 
 
-def _rank(row: Row, direction: str) -> tuple[float, ...]:
-    """Complete rows first, by their mean; the rest by trial."""
-    if row.state not in ("complete", "over budget") or row.mean is None or not math.isfinite(row.mean):
-        return (1, row.trials[0])
-    return (0, -row.mean if direction == "maximize" else row.mean)
+def _choice(stored: Any) -> Any:
+    return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
+
+
+def _rank(row: Row, direction: str) -> float:
+    """By the mean, best first."""
+    if row.mean is None or not math.isfinite(row.mean):
+        return math.inf
+    return -row.mean if direction == "maximize" else row.mean
+
+
+def _order(row: Row, direction: str) -> tuple[bool, float, int]:
+    """Complete rows first, by their mean; the others by trial."""
+    is_over = row.state in ("complete", "over budget")
+    return not is_over, _rank(row, direction) if is_over else 0.0, row.trials[0]
 
 
 def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:

@@ -1,5 +1,6 @@
 """The live view of a study in a terminal: how far it is, what is best, what every worker trains, what happened last."""
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -16,7 +17,6 @@ from rich.text import Text
 
 from harness.report.answer import Answer
 from harness.report.narrator import Narrator
-from harness.report.verdict import summary_of
 from harness.report.words import DASH, counted, duration, mean_and_spread, printable
 from harness.run import Epoch
 from harness.search.events import (
@@ -61,7 +61,8 @@ class Scene:
     progress: Progress | None = None
     progress_at: float = 0.0
     work: dict[str, Work] = field(default_factory=dict)
-    best: str | None = None
+    values: dict[int, dict[int, float]] = field(default_factory=dict)
+    """The objective by trial and seed; a trial that is pruned, failed or over budget is not among them."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
 
     def take(self, event: StudyEvent, progress: Progress) -> None:
@@ -88,9 +89,10 @@ class Scene:
                 return
             case RunEnded():
                 self.work.pop(event.run_id, None)
-            case TrialEnded() if event.trial == progress.best_trial:
-                value = mean_and_spread(event.value, event.spread, self.metric)
-                self.best = f"{self.narrator.name(event.trial)}: {value} (n = {event.seeds})"
+                if event.value is not None:
+                    self.values.setdefault(event.trial, {})[event.seed] = event.value
+            case TrialEnded() if event.state != "complete" or "over the budget" in (event.reason or ""):
+                self.values.pop(event.trial, None)
             case StudyEnded():
                 self.doing = ""
         self.say(text)
@@ -132,9 +134,15 @@ class Scene:
         return f"{spent} so far, about {duration(max(left, 10.0))} left"
 
     def _best(self) -> RenderableType:
-        if self.best is None:
+        """The best mean so far, of however many seeds there are."""
+        means = {trial: statistics.fmean(values.values()) for trial, values in self.values.items()}
+        if not means:
             return _line(f"best {self.metric} ({self.direction}): none yet")
-        return _line(f"best {self.metric} ({self.direction}): {self.best}", "green")
+        best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
+        values = list(self.values[best].values())
+        value = mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
+        name = self.narrator.name(best)
+        return _line(f"best {self.metric} ({self.direction}): {value} (n = {len(values)})  {name}", "green")
 
     def _workers(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)
@@ -187,8 +195,9 @@ class LiveView:
         """Show what is best so far."""
         with self._lock:
             self._scene.narrator.learn(answer)
-            if answer.best is not None:
-                self._scene.best = f"#{answer.best.trials[0]} {summary_of(answer.best, answer.metric)}"
+            for row in answer.rows:
+                if row.values and row.state in ("complete", "running", "waiting"):
+                    self._scene.values[row.trials[0]] = dict(zip(row.seeds, row.values, strict=True))
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Change the scene; the next refresh shows it."""

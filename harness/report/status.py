@@ -70,22 +70,21 @@ def status(
     )
 
 
-def status_view(status: Status, go_on: str) -> RenderableType:
-    """The status for a terminal; `go_on` is the command that would take the study up."""
+def status_view(status: Status) -> RenderableType:
+    """The status for a terminal."""
     by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
     answer = status.answer
     head = Text(answer.study, style="bold").append(f"  {answer.direction} {answer.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
-    best = "none yet" if answer.best is None else f"#{answer.best.trials[0]} {summary_of(answer.best, answer.metric)}"
+    first = answer.leading
+    best = "none yet" if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
     if status.training:
         parts += [Text(), _training(status)]
     if status.last:
         parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
-    if not status.driver and not status.is_finished:
-        parts += [Text(), Text("to go on:", style="bold"), Text(f"  {go_on}", no_wrap=True, overflow="ignore")]
     return Group(*parts)
 
 
@@ -101,7 +100,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "configurations_total": status.trials_total,
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
-        "best": None if answer.best is None else row_values(answer.best, answer.metric),
+        "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 
 

@@ -83,7 +83,7 @@ def write_summary(folder: Path, answer: Answer) -> None:
     """Write `summary.json` and `summary.txt` into the study's folder, each in one piece."""
     _write(folder / "summary.json", json_text(answer_values(answer)) + "\n")
     text = io.StringIO()
-    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(answer_view(answer, []))
+    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(answer_view(answer))
     _write(folder / "summary.txt", "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
 
 

@@ -28,8 +28,8 @@ FRONT = "●"
 PERCENTAGES = ("top1",)
 
 
-def answer_view(answer: Answer, commands: Sequence[tuple[str, str]]) -> RenderableType:
-    """All that a study ends with; `commands` are (command, what it does)."""
+def answer_view(answer: Answer) -> RenderableType:
+    """All that a study ends with."""
     front = [_indented(f"{label(row.params)}: {_value(row, answer)}, {amount(row.macs)} MACs") for row in answer.front]
     parts: list[RenderableType] = [heading(answer), Text(), configurations(answer, most=MOST_ROWS), Text()]
     parts += reasons(answer)
@@ -38,8 +38,6 @@ def answer_view(answer: Answer, commands: Sequence[tuple[str, str]]) -> Renderab
     if answer.best is not None:
         parts += [Text("Best network", style="bold"), _indented(summary_of(answer.best, answer.metric))]
     parts += [*(_indented(sentence) for sentence in verdict(answer)), Text(), Text(conditions(answer), style="dim")]
-    if commands:
-        parts += [Text(), Text("Next", style="bold"), command_list(commands)]
     return Group(*parts)
 
 
@@ -102,12 +100,9 @@ def reasons(answer: Answer, *, most: int | None = MOST_REASONS) -> list[Renderab
     return [Text("Not trained to the end, with all seeds", style="bold"), *said[:most], *more, Text()]
 
 
-def command_list(commands: Sequence[tuple[str, str]]) -> RenderableType:
-    """Commands to copy, each below what it does, so that none is broken by a narrow terminal."""
-    lines: list[Text] = []
-    for command, purpose in commands:
-        lines += [Text(f"  # {purpose}", style="dim"), Text(f"  {command}", no_wrap=True, overflow="ignore")]
-    return Group(*lines)
+def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
+    """Commands and what they do, to be printed as they are: a console would break or cut what is longer than a line."""
+    return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]
 
 
 def plain_table() -> Table:

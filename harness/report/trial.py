@@ -11,23 +11,27 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cost import Cost, network_parts
-from harness.report.answer import RunFacts, spec_of, state_of
+from harness.report.answer import RunFacts, choices_of, spec_of, state_of
 from harness.report.summary import run_values
 from harness.report.tables import plain_table
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
 from harness.run import Job
 from harness.spec import NetworkSpec
-from harness.study import dump_spec
+from harness.study import Study, dump_spec
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], metric: str, resolution: int) -> RenderableType:
+def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> RenderableType:
     """All that is known of a trial."""
+    metric, resolution = next(iter(study.objectives)), study.proxy.resolution
     state, reason = state_of(trial)
     head = Text(f"trial {trial.number}", style="bold")
-    head.append(f"  {label(trial.params)}  {state}{f', {printable(reason)}' if reason else ''}", style="not bold")
+    head.append(
+        f"  {label(choices_of(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
+        style="not bold",
+    )
     if "spec" not in trial.user_attrs:
         return Group(head, Text("  It was never trained."))
     spec = spec_of(trial)
@@ -42,10 +46,16 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], metric: str, reso
     return Group(*parts)
 
 
-def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], metric: str, resolution: int) -> dict[str, Any]:
+def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> dict[str, Any]:
     """All that is known of a trial, for JSON."""
+    metric, resolution = next(iter(study.objectives)), study.proxy.resolution
     state, reason = state_of(trial)
-    values: dict[str, Any] = {"trial": trial.number, "state": state, "reason": reason, "choices": dict(trial.params)}
+    values: dict[str, Any] = {
+        "trial": trial.number,
+        "state": state,
+        "reason": reason,
+        "choices": choices_of(trial, study.axes),
+    }
     if "spec" in trial.user_attrs:
         spec = spec_of(trial)
         values["spec"] = spec.canonical()

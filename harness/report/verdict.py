@@ -26,13 +26,13 @@ def verdict(answer: Answer) -> list[str]:
         widest = score(max(best.spread or 0.0, second.spread or 0.0), answer.metric)
         spread = f"the spread between seeds (standard deviation {widest}, {_seeds(best, second)})"
         said = f"The best is {ahead}; more than {spread}."
-        return [said, *_also_unseparated(same)]
+        return [said, *_also_unseparated(same), *_too_few(best, second)]
     said = (
         f"Not separated by {_seeds(best, second)}: the best is {ahead}, "
         f"within the spread between seeds (standard deviations {score(best.spread, answer.metric)} "
         f"and {score(second.spread, answer.metric)})."
     )
-    return [said, _cheapest(best, same)]
+    return [said, _cheapest(best, same), *_too_few(best, second)]
 
 
 def summary_of(row: Row, metric: str) -> str:
@@ -57,6 +57,10 @@ def conditions(answer: Answer) -> str:
 def _seeds(best: Row, second: Row) -> str:
     n, m = len(best.values), len(second.values)
     return counted(n, "seed") if n == m else f"{n} and {m} seeds"
+
+
+def _too_few(best: Row, second: Row) -> list[str]:
+    return ["Two seeds hardly show a spread; 3 or more do."] if min(len(best.values), len(second.values)) < 3 else []
 
 
 def _cheapest(best: Row, same: tuple[Row, ...]) -> str:

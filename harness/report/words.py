@@ -1,6 +1,5 @@
 """Figures and configurations in few characters, alike in every table, line and view."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -65,8 +64,6 @@ def mean_and_spread(mean: float | None, spread: float | None, metric: str) -> st
 
 def value(chosen: Any) -> str:
     """A choice on an axis: lists as 31-29-27-13, null as none."""
-    if isinstance(chosen, str) and chosen.startswith("["):
-        chosen = json.loads(chosen)
     if isinstance(chosen, list | tuple):
         return "-".join(value(each) for each in chosen)
     if chosen is None:
@@ -90,12 +87,6 @@ def listed(parts: Iterable[str]) -> str:
     """As a, b and c."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def question_of(text: str) -> str | None:
-    """What a study file says it is about: the first line of its first comment."""
-    comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
-    return next((printable(line) for line in comments if line), None)
 
 
 def finite(values: Any) -> Any:

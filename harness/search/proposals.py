@@ -8,7 +8,7 @@ from harness.run import Run
 from harness.search.ledger import Ledger
 from harness.search.trial import OpenTrial, chooser, stored_params
 from harness.space import Candidate, Space
-from harness.store import park_trial
+from harness.store import park_trial, together
 from harness.study import Study
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ class Proposals:
                 self._parked -= 1
             elif self._cells is not None:
                 self._enqueue(next(self._cells))
-            trial = self._trials.ask()
-            candidate = self._space.sample(chooser(trial))
-            if candidate.is_feasible:
-                return self._opened(trial, candidate)
-            self._reject(trial, candidate)
+            with together(self._trials):
+                trial = self._trials.ask()
+                candidate = self._space.sample(chooser(trial))
+                if candidate.is_feasible:
+                    return self._opened(trial, candidate)
+                self._reject(trial, candidate)
         return None
 
     def _trials_left(self, in_progress: int) -> int:

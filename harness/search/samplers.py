@@ -25,9 +25,9 @@ def _random(seed: int) -> "optuna.samplers.BaseSampler":
 
 
 def _tpe(seed: int) -> "optuna.samplers.BaseSampler":
-    from optuna.samplers import TPESampler
+    from harness.search.tpe import Tpe
 
-    return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+    return Tpe(seed)
 
 
 SAMPLERS: dict[str, Callable[[int], "optuna.samplers.BaseSampler"]] = {
@@ -72,7 +72,7 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
 
 
 def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.BaseSampler":
-    """The sampler, seeded by seed and length of the study: with a bare seed, a resumed one repeats its first samples."""
+    """The sampler, seeded by the study's seed and its length: by the seed alone, a resumed one repeats itself."""
     return look_up(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.run import Run
 from harness.space import Axis, Choice, Range
 from harness.spec import NetworkSpec
+from harness.store import together
 
 if TYPE_CHECKING:
     import optuna
@@ -90,15 +91,16 @@ class OpenTrial:
             if latency_ms > latency_budget_ms:
                 over = f"latency {latency_ms:.3g} ms is over the budget of {latency_budget_ms:g} ms"
         result = {"values": list(self.values.values()), "spread": self.spread(), "failures": self.failures}
-        for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
-            self.trial.set_user_attr(key, value)
-        match outcome:
-            case "complete":
-                study.tell(self.trial, self.mean())
-            case "pruned":
-                study.tell(self.trial, state=TrialState.PRUNED)
-            case _:
-                study.tell(self.trial, state=TrialState.FAIL)
+        with together(study):
+            for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
+                self.trial.set_user_attr(key, value)
+            match outcome:
+                case "complete":
+                    study.tell(self.trial, self.mean())
+                case "pruned":
+                    study.tell(self.trial, state=TrialState.PRUNED)
+                case _:
+                    study.tell(self.trial, state=TrialState.FAIL)
         return over
 
 

@@ -4,7 +4,7 @@
 """
 
 from harness.store.lock import DriverLock, driver_of
-from harness.store.optuna_storage import fresh, load_study, open_study, optuna_storage, park_trial
+from harness.store.optuna_storage import fresh, load_study, open_study, optuna_storage, park_trial, together
 from harness.store.rows import EventRow, RunRow, StudyRow
 from harness.store.store import Store
 
@@ -20,4 +20,5 @@ __all__ = [
     "open_study",
     "optuna_storage",
     "park_trial",
+    "together",
 ]

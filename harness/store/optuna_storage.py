@@ -6,7 +6,7 @@ settings are left as they are for everybody else.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, inspect, select
@@ -124,6 +124,14 @@ def park_trial(study: "optuna.Study", trial_id: int) -> None:
     from optuna.trial import TrialState
 
     study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def together(study: "optuna.Study") -> AbstractContextManager[None]:
+    """What is set on the trials of a study from `open_study` inside is written in one go, not a transaction each."""
+    from harness.store.trial_storage import TrialStorage
+
+    storage = study._storage
+    return storage.together() if isinstance(storage, TrialStorage) else nullcontext()
 
 
 def _check_version(storage: "RDBStorage", place: str) -> None:

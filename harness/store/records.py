@@ -7,10 +7,10 @@ A run may also end before it started, where no worker could take it.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from harness.errors import StoreError
@@ -18,28 +18,50 @@ from harness.run import Ended, Epoch, Measured, Record, RunState, Started
 from harness.store.tables import Base, EpochTable, MeasureTable, RunTable
 from harness.store.upsert import upsert
 
+RUNS = Base.metadata.tables["runs"]
 EPOCHS = Base.metadata.tables["epochs"]
 MEASURES = Base.metadata.tables["measures"]
+STANDING = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
 
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 """States whose rows never change."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands: what decides whether it may take a record."""
+
+    id: str
+    state: RunState
+    owner: str | None
+
+
+def look(connection: Connection, run_id: str) -> Standing | None:
+    """How a run stands; its row stays as it is until the transaction ends."""
+    found = connection.execute(STANDING, {"run_id": run_id}).one_or_none()
+    return None if found is None else Standing(*found)
+
+
 def apply(session: Session, row: RunTable, records: Sequence[Record]) -> None:
     """Write what a run said, in order. Raises `StoreError` for a record that its state does not allow."""
     for record in records:
+        standing = Standing(row.id, row.state, row.owner)
         match record:
             case Started():
+                _expect(standing, record, RunState.QUEUED)
                 _start(session, row, record)
-            case Epoch():
-                _expect(row, record, RunState.RUNNING)
-                upsert(session.connection(), EPOCHS, ("run_id", "epoch"), {"run_id": row.id, **asdict(record)})
-            case Measured():
-                _expect(row, record, RunState.RUNNING)
-                upsert(session.connection(), MEASURES, ("run_id", "name"), {"run_id": row.id, **asdict(record)})
+            case Epoch() | Measured():
+                add(session.connection(), standing, record)
             case Ended():
-                _expect(row, record, RunState.RUNNING, RunState.QUEUED)
+                _expect(standing, record, RunState.RUNNING, RunState.QUEUED)
                 end(row, record.state, record.wall_s, record.cause)
+
+
+def add(connection: Connection, standing: Standing, record: Epoch | Measured) -> None:
+    """Write what changes nothing in the run's own row. Raises `StoreError` as `apply` does."""
+    _expect(standing, record, RunState.RUNNING)
+    table, key = (EPOCHS, "epoch") if isinstance(record, Epoch) else (MEASURES, "name")
+    upsert(connection, table, ("run_id", key), {"run_id": standing.id, **asdict(record)})
 
 
 def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> None:
@@ -63,7 +85,6 @@ def lose(session: Session, row: RunTable) -> None:
 
 def _start(session: Session, row: RunTable, record: Started) -> None:
     """Open an attempt. What it will train again is forgotten, so that no epoch of another attempt stays behind it."""
-    _expect(row, record, RunState.QUEUED)
     later = (EpochTable.run_id == row.id) & (EpochTable.epoch >= record.first_epoch)
     session.execute(delete(EpochTable).where(later))
     session.execute(delete(MeasureTable).where(MeasureTable.run_id == row.id))
@@ -75,14 +96,14 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
     row.threads, row.versions = record.threads, record.versions
 
 
-def _expect(row: RunTable, record: Record, *states: RunState) -> None:
-    if row.state in SETTLED:
+def _expect(run: Standing, record: Record, *states: RunState) -> None:
+    if run.state in SETTLED:
         raise StoreError(
-            f"a run that is {row.state} must stay as it is", value=type(record).__name__, place=f"run {row.id}"
+            f"a run that is {run.state} must stay as it is", value=type(record).__name__, place=f"run {run.id}"
         )
-    if row.state not in states or row.owner is None:
+    if run.state not in states or run.owner is None:
         raise StoreError(
             f"a run must be claimed and {' or '.join(states)} to take this record",
             value=type(record).__name__,
-            place=f"run {row.id}, which is {row.state}",
+            place=f"run {run.id}, which is {run.state}",
         )

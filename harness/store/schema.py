@@ -43,13 +43,13 @@ def current_revision(connection: Connection, place: str) -> str | None:
     return None if revision is None else str(revision)
 
 
-def migrate(engine: Engine, place: str, *, scripts: Path = SCRIPTS) -> None:
+def migrate(engine: Engine, place: str) -> None:
     """Create the tables, or bring them to the newest revision; in one transaction, and by one process at a time."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     with engine.connect() as connection, _alone(connection):
         current_revision(connection, place)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from sqlalchemy import Connection, Engine, delete, func, select, update
 from sqlalchemy.engine import URL
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from harness.errors import NotFound, StoreError
 from harness.recipe import Recipe
-from harness.run import Epoch, Record, Run, RunState
+from harness.run import Epoch, Measured, Record, Run, RunState
 from harness.spec import NetworkSpec
 from harness.store import records, rows, schema
 from harness.store.engine import BUSY_S, check_file_system, database_url, make_engine, place_of, sqlite_file
@@ -63,8 +63,11 @@ class Store:
             elif file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
             engine = make_engine(url, read_only=read_only, busy_s=busy_s)
-            if not read_only and revision != schema.REVISIONS[-1]:
-                schema.migrate(engine, place_of(url))
+            with ExitStack() as undo:
+                undo.callback(engine.dispose)
+                if not read_only and revision != schema.REVISIONS[-1]:
+                    schema.migrate(engine, place_of(url))
+                undo.pop_all()
         return cls(url, engine, is_read_only=read_only, busy_s=busy_s)
 
     def close(self) -> None:
@@ -165,8 +168,15 @@ class Store:
 
     def record(self, run_id: str, said: Sequence[Record]) -> None:
         """Write what a claimed run said, all or nothing. Raises `StoreError` for a run that is settled."""
+        added = [record for record in said if isinstance(record, Epoch | Measured)]
         with self._session() as session:
-            records.apply(session, self._get(session, run_id, is_changed=True), said)
+            if len(added) < len(said):
+                records.apply(session, self._get(session, run_id, is_changed=True), said)
+                return
+            connection = session.connection()  # epochs are many, and need not read the whole row
+            standing = records.look(connection, run_id) or self._missing(run_id)
+            for record in added:
+                records.add(connection, standing, record)
 
     def reap(self, study: str) -> list[RunRow]:
         """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.
@@ -276,9 +286,10 @@ class Store:
 
     def _get(self, session: Session, run_id: str, *, is_changed: bool = False) -> RunTable:
         row = session.get(RunTable, run_id, with_for_update=is_changed)
-        if row is None:
-            raise NotFound("the run must have been recorded", value=run_id, place=self.place)
-        return row
+        return row or self._missing(run_id)
+
+    def _missing(self, run_id: str) -> NoReturn:
+        raise NotFound("the run must have been recorded", value=run_id, place=self.place)
 
     def _row(self, row: RunTable) -> RunRow:
         return rows.run_row(row, self._root)

@@ -9,7 +9,8 @@ This module imports Optuna; it is imported where a study is opened, not before.
 
 import copy
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,23 @@ class TrialStorage(BaseStorage):
         """Study id and number by trial id."""
         self._distributions: dict[tuple[int, str], BaseDistribution] = {}
         """By study id and parameter: what a later trial's distribution must be compatible with."""
+        self._held: list[tuple[str, dict[str, Any]]] | None = None
+        """Rows by table that wait for the end of `together`; None outside of it."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is set on trials inside in few transactions: at each new state of a trial, and at the end."""
+        if self._held is not None:
+            yield
+            return
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held:
+                with self._rows.engine.begin() as connection:
+                    _upsert_all(connection, held)
 
     # Studies
 
@@ -186,12 +204,15 @@ class TrialStorage(BaseStorage):
             times["datetime_complete"] = datetime.now()
         table = TABLES["trials"]
         with self._rows.engine.begin() as connection:
+            _upsert_all(connection, self._held or ())
             for objective, value in enumerate(values or ()):
                 stored, kind = TrialValueModel.value_to_stored_repr(value)
                 row = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
                 upsert(connection, TABLES["trial_values"], KEYS["trial_values"], row)
             columns = {"state": state} | {name: _utc(time) for name, time in times.items()}
             connection.execute(update(table).where(table.c.trial_id == trial_id).values(columns))
+        if self._held is not None:
+            self._held = []
         self._replace(trial, **changes, **times)
         return True
 
@@ -251,8 +272,17 @@ class TrialStorage(BaseStorage):
         )
 
     def _upsert(self, table: str, trial_id: int, row: dict[str, Any]) -> None:
+        written = (table, {"trial_id": trial_id, **row})
+        if self._held is not None:
+            self._held.append(written)
+            return
         with self._rows.engine.begin() as connection:
-            upsert(connection, TABLES[table], KEYS[table], {"trial_id": trial_id, **row})
+            _upsert_all(connection, [written])
+
+
+def _upsert_all(connection: Connection, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    for table, row in rows:
+        upsert(connection, TABLES[table], KEYS[table], row)
 
 
 def delete_study_rows(connection: Connection, study_id: int) -> None:

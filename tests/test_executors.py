@@ -1,0 +1,266 @@
+"""The contract of the seam on every executor; and that Ray's crew survives what happens to its workers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from polling import FOREVER, end_of, tiny_job, train, until
+
+from harness.errors import ExecutorError
+from harness.executors import EXECUTORS, Crew, Executor, make_executor
+from harness.executors.ray_cluster import hire
+from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
+
+WORKERS = {"inline": 1, "ray": 2}
+
+
+@pytest.fixture(scope="module")
+def crews() -> Iterator[dict[str, Executor]]:
+    started = {name: make_executor(name, Crew(workers=WORKERS[name])) for name in EXECUTORS}
+    yield started
+    for executor in started.values():
+        executor.shutdown()
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest, crews: dict[str, Executor]) -> Executor:
+    return crews[request.param]
+
+
+@pytest.fixture
+def ray(crews: dict[str, Executor]) -> Executor:
+    return crews["ray"]
+
+
+def curve(records: list[Record]) -> list[tuple[float, ...]]:
+    return [(r.epoch, r.train_loss, r.val_loss, r.top1, r.lr) for r in records if isinstance(r, Epoch)]
+
+
+def start_of(records: list[Record]) -> Started:
+    assert isinstance(records[0], Started)
+    return records[0]
+
+
+def test_a_run_says_where_it_is_then_its_epochs_then_its_measures_then_its_end(
+    executor: Executor, tmp_path: Path
+) -> None:
+    records = train(executor, tiny_job(tmp_path))
+    measures = [record for record in records if isinstance(record, Measured)]
+    assert len(measures) > 0
+    assert [type(record) for record in records] == [Started, Epoch, Epoch, Epoch, *[Measured] * len(measures), Ended]
+    assert [record.epoch for record in records if isinstance(record, Epoch)] == [1, 2, 3]
+    assert (start_of(records).epochs, start_of(records).first_epoch, start_of(records).threads) == (3, 1, 1)
+    assert (end_of(records).state, end_of(records).cause) == (RunState.COMPLETE, None)
+
+
+def test_a_run_gives_the_same_numbers_on_every_executor(crews: dict[str, Executor], tmp_path: Path) -> None:
+    first, *others = [curve(train(executor, tiny_job(tmp_path / name, seed=3))) for name, executor in crews.items()]
+    assert len(first) == 3 and len(others) == len(EXECUTORS) - 1
+    assert all(other == first for other in others)
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_numbers_of_an_undisturbed_one(
+    executor: Executor, tmp_path: Path
+) -> None:
+    undisturbed = train(executor, tiny_job(tmp_path / "undisturbed", epochs=8))
+    job = tiny_job(tmp_path / "stopped", epochs=8)
+    executor.submit(job)
+    before = until(executor, Epoch, job)[job.run.id]
+    executor.stop(job.run.id)
+    before += until(executor, Ended, job)[job.run.id]
+    after = train(executor, job)
+    assert end_of(before).state == RunState.STOPPED
+    assert start_of(after).first_epoch == len(curve(before)) + 1 > 1
+    assert end_of(after).state == RunState.COMPLETE
+    assert curve(before) + curve(after) == curve(undisturbed)
+
+
+def test_a_stop_reaches_a_run_that_waits_and_no_other(executor: Executor, tmp_path: Path) -> None:
+    *busy, waiting = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(executor.slots + 1)]
+    for job in (*busy, waiting):
+        executor.submit(job)
+    executor.stop(waiting.run.id)
+    said = until(executor, Ended, waiting)
+    assert end_of(said[waiting.run.id]).state == RunState.STOPPED
+    assert not waiting.checkpoint.exists()
+    for job in busy:
+        executor.stop(job.run.id)
+        assert not any(isinstance(record, Ended) for record in said.get(job.run.id, []))
+    ended = until(executor, Ended, *busy)
+    assert {end_of(ended[job.run.id]).state for job in busy} == {RunState.STOPPED}
+
+
+def test_a_stop_of_a_run_that_has_ended_does_not_reach_its_next_life(executor: Executor, tmp_path: Path) -> None:
+    job = tiny_job(tmp_path)
+    train(executor, job)
+    executor.stop(job.run.id)
+    assert end_of(train(executor, job)).state == RunState.COMPLETE
+
+
+def test_more_jobs_than_workers_all_end_and_none_twice(executor: Executor, tmp_path: Path) -> None:
+    jobs = [tiny_job(tmp_path, seed=seed, epochs=2) for seed in range(5)]
+    for job in jobs:
+        executor.submit(job)
+    said = until(executor, Ended, *jobs)
+    assert set(said) == {job.run.id for job in jobs}
+    assert {end_of(records).state for records in said.values()} == {RunState.COMPLETE}
+    assert executor.poll(0.2) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"optimizer": {"lr": 1e12}, "schedule": {"name": "constant", "warmup_epochs": 0}}, RunState.DIVERGED),
+        ({"minutes": 1e-9}, RunState.TIMED_OUT),
+        ({"precision": "float16"}, RunState.FAILED),
+    ],
+    ids=lambda value: str(value) if isinstance(value, RunState) else "",
+)
+def test_a_run_that_cannot_be_trained_ends_with_its_cause(
+    changes: dict[str, object], state: RunState, executor: Executor, tmp_path: Path
+) -> None:
+    job = tiny_job(tmp_path, **changes)  # type: ignore[arg-type]
+    ended = end_of(train(executor, job))
+    assert ended.state == state
+    assert ended.cause is not None and len(ended.cause.splitlines()) == 1
+    assert "Traceback" in job.log.read_text()
+
+
+def test_a_run_whose_log_cannot_be_written_ends_too(executor: Executor, tmp_path: Path) -> None:
+    job = tiny_job(tmp_path, precision="float16")
+    job.folder.mkdir()
+    job.log.parent.write_text("in the way")
+    ended = end_of(train(executor, job))
+    assert ended.state == RunState.FAILED
+    assert ended.cause is not None and ended.cause.startswith("FileExistsError: ")
+
+
+def test_an_idle_executor_waits_as_long_as_it_is_told(executor: Executor) -> None:
+    for timeout_s in (0.0, 0.3):
+        start = time.monotonic()
+        assert executor.poll(timeout_s) == []
+        assert timeout_s <= time.monotonic() - start < timeout_s + 0.5
+
+
+def test_an_unknown_executor_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ExecutorError, match=r"but got 'rya'\. Executors: ray, inline\."):
+        make_executor("rya", Crew())
+
+
+@pytest.mark.parametrize("crew", [Crew(workers=2), Crew(address="auto")])
+def test_inline_refuses_what_it_cannot_give(crew: Crew) -> None:
+    with pytest.raises(ExecutorError, match=r"`inline` trains .*--executor ray"):
+        make_executor("inline", crew)
+
+
+def test_inline_is_interrupted_within_a_step_and_goes_on_later(
+    crews: dict[str, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inline, job = crews["inline"], tiny_job(tmp_path)
+    inline.submit(job)
+    until(inline, Epoch, job)
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.optim.SGD.step", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            inline.poll(1.0)
+    assert end_of([record for _, record in inline.poll(1.0)]).state == RunState.STOPPED
+    assert start_of(train(inline, job)).first_epoch == 2
+
+
+# Ray alone
+
+
+def test_two_workers_train_at_the_same_time(ray: Executor, tmp_path: Path) -> None:
+    jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
+    for job in jobs:
+        ray.submit(job)
+    said = until(ray, Epoch, *jobs)
+    assert len({start_of(records).pid for records in said.values()} | {os.getpid()}) == 3
+    _stop(ray, *jobs)
+
+
+def test_a_run_whose_worker_is_killed_is_lost_and_the_crew_goes_on(
+    ray: Executor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
+    for job in jobs:
+        ray.submit(job)
+    said = until(ray, Epoch, *jobs)
+    os.kill(start_of(said[jobs[0].run.id]).pid, signal.SIGKILL)
+    lost = end_of(until(ray, Ended, jobs[0])[jobs[0].run.id])
+    assert lost.state == RunState.LOST and lost.wall_s > 0
+    assert lost.cause == "the worker is gone: its worker process has died"
+    assert start_of(train(ray, tiny_job(tmp_path, seed=2))).pid not in [start_of(r).pid for r in said.values()]
+    _stop(ray, *jobs[1:])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_given_to_a_worker_that_is_already_dead_is_given_to_another(ray: Executor, tmp_path: Path) -> None:
+    jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
+    for job in jobs:
+        ray.submit(job)
+    pids = {start_of(records).pid for records in until(ray, Started, *jobs).values()}
+    _stop(ray, *jobs)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert end_of(train(ray, tiny_job(tmp_path, seed=2))).state == RunState.COMPLETE
+
+
+def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
+    ray: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.executors.ray_executor.GRACE_S", 1.0)
+    job = tiny_job(tmp_path, epochs=FOREVER, minutes=0.05)
+    ray.submit(job)
+    pid = start_of(until(ray, Started, job)[job.run.id]).pid
+    os.kill(pid, signal.SIGSTOP)
+    ended = end_of(until(ray, Ended, job)[job.run.id])
+    assert ended.state == RunState.TIMED_OUT
+    assert ended.cause == "nothing was heard of the run after its limit of 0.05 minutes"
+    assert end_of(train(ray, tiny_job(tmp_path))).state == RunState.COMPLETE
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_more_workers_than_there_is_room_for_are_refused_with_both_numbers(ray: Executor) -> None:
+    assert ray.slots == 2
+    with pytest.raises(ExecutorError, match=r"there is room for \d+ workers? with 1 processor each, but got 4096"):
+        hire(Crew(workers=4096))
+    with pytest.raises(ExecutorError, match=r"must fit on one machine, .* but got '4096 processors' \(resources\)"):
+        hire(Crew(cpus=4096))
+
+
+@pytest.mark.usefixtures("ray")
+def test_no_more_workers_are_hired_than_there_are_runs() -> None:
+    assert hire(Crew(runs=1)) == (1, 0.0)
+    assert hire(Crew(workers=2, runs=1)) == (1, 0.0)
+    assert hire(Crew(workers=2, runs=9)) == (2, 0.0)
+
+
+def test_all_output_of_a_worker_goes_to_a_file_which_is_kept_if_there_is_any(tmp_path: Path) -> None:
+    code = """
+import os, pathlib, sys
+with _output_to(pathlib.Path("logs/a.log")):
+    print("from Python", flush=True)
+    os.system("echo from elsewhere; echo and its errors >&2")
+with _output_to(pathlib.Path("logs/b.log")):
+    pass
+print("back again")
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (said.stdout, said.stderr) == ("back again\n", "")
+    assert (tmp_path / "logs/a.log").read_text() == "from Python\nfrom elsewhere\nand its errors\n"
+    assert not (tmp_path / "logs/b.log").exists()
+
+
+def _stop(executor: Executor, *jobs: Job) -> None:
+    for job in jobs:
+        executor.stop(job.run.id)
+    until(executor, Ended, *jobs)

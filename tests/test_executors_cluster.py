@@ -1,0 +1,167 @@
+"""Clusters that are started, joined, refused and left; each test has its own, so none runs beside another."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polling import FOREVER, end_of, tiny_job, train, until
+
+from harness.errors import ExecutorError
+from harness.executors import Crew, make_executor, ray_cluster
+from harness.executors.ray_cluster import _room_on
+from harness.run import Ended, Epoch, RunState, Started
+
+ENOUGH_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes on this machine with a processor each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    started.add_node(num_cpus=1)
+    yield started
+    started.shutdown()  # type: ignore[no-untyped-call]
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_started(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    executor = make_executor("ray", Crew(workers=1))
+    job = tiny_job(tmp_path, epochs=FOREVER)
+    executor.submit(job)
+    executor.submit(tiny_job(tmp_path, seed=1))
+    started = until(executor, Epoch, job)[job.run.id][0]
+    assert isinstance(started, Started)
+    start = time.monotonic()
+    executor.shutdown()
+    executor.shutdown()
+    assert time.monotonic() - start < 3
+    deadline = time.monotonic() + ENOUGH_S
+    while not has_ended(started.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert has_ended(started.pid)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, tmp_path: Path) -> None:
+    doomed = cluster.add_node(num_cpus=1, resources={"doomed": 1})
+    executor = make_executor("ray", Crew(address=cluster.address))
+    assert executor.slots == 3
+    jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(3)]
+    for job in jobs:
+        executor.submit(job)
+    until(executor, Epoch, *jobs)
+    cluster.remove_node(doomed, allow_graceful=False)
+    lost: list[str] = []
+    deadline = time.monotonic() + ENOUGH_S
+    while not lost and time.monotonic() < deadline:
+        ends = [(run_id, record) for run_id, record in executor.poll(1.0) if isinstance(record, Ended)]
+        lost = [run_id for run_id, record in ends if record.state == RunState.LOST]
+        assert len(ends) == len(lost)
+    assert len(lost) == 1
+    others = [job for job in jobs if job.run.id not in lost]
+    for job in others:
+        executor.stop(job.run.id)
+    assert {end_of(said).state for said in until(executor, Ended, *others).values()} == {RunState.STOPPED}
+    assert end_of(train(executor, tiny_job(tmp_path, seed=9))).state == RunState.COMPLETE
+    executor.shutdown()
+
+
+def test_a_cluster_that_was_joined_is_left_to_itself(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    for address in (cluster.address, "auto"):
+        executor = make_executor("ray", Crew(workers=1, address=address))
+        assert end_of(train(executor, tiny_job(tmp_path / address))).state == RunState.COMPLETE
+        executor.shutdown()
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_is_left(cluster: Any) -> None:
+    import ray
+
+    with pytest.raises(ExecutorError, match=r"there is room for 2 workers with 1 processor each, but got 3 \(--work"):
+        make_executor("ray", Crew(workers=3, address=cluster.address))
+    with pytest.raises(ExecutorError, match=r"the largest has 1 processors and 0 GPUs, but got '2 processors'"):
+        make_executor("ray", Crew(cpus=2, address=cluster.address))
+    assert not ray.is_initialized()
+
+
+def test_a_node_with_another_version_of_the_harness_is_refused(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.executors.ray_hand.__version__", "0.0.1")
+    executor = make_executor("ray", Crew(workers=1, address=cluster.address))
+    try:
+        with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
+            executor.poll(60.0)
+    finally:
+        executor.shutdown()
+
+
+def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:
+    key, space = b"CLUSTER_METADATA", b"cluster"
+    client = cluster.head_node.get_gcs_client()
+    truth = client.internal_kv_get(key, namespace=space)
+    client.internal_kv_put(key, json.dumps(json.loads(truth) | {"ray_version": "1.0"}).encode(), True, namespace=space)
+    try:
+        with pytest.raises(ExecutorError, match=r"must run what this process runs \(Ray: .*but got 'Ray: 1\.0, Python"):
+            make_executor("ray", Crew(address=cluster.address))
+    finally:
+        client.internal_kv_put(key, truth, True, namespace=space)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:10001", "127.0.0.1:port", ":6379"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ExecutorError, match="must be `host:port` or `auto`"):
+        make_executor("ray", Crew(address=address))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_an_address_where_nobody_listens_is_refused_within_seconds(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(ExecutorError, match=rf"of a Ray cluster .* but got '{host}:{port}' \(.*ray start"):
+        make_executor("ray", Crew(address=f"{host}:{port}"))
+    assert time.monotonic() - start < ENOUGH_S
+
+
+def test_an_address_where_something_else_listens_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "JOIN_S", 4.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ExecutorError, match=rf"but got '{address}' \(no answer within 4 s\)"):
+            make_executor("ray", Crew(address=address))
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus", "room"),
+    [
+        ({"CPU": 16, "GPU": 1}, 1, 0.25, 4),
+        ({"CPU": 3, "GPU": 1}, 1, 0.25, 3),
+        ({"CPU": 16, "GPU": 2}, 1, 0.3, 6),
+        ({"CPU": 16, "GPU": 4}, 2, 2.0, 2),
+        ({"CPU": 16}, 1, 0.25, 0),
+        ({"CPU": 16, "GPU": 8}, 3, 0.0, 5),
+        ({}, 1, 0.0, 0),
+    ],
+)
+def test_workers_share_processors_and_gpus_but_never_two_gpus(
+    node: dict[str, float], cpus: int, gpus: float, room: int
+) -> None:
+    assert _room_on(node, cpus, gpus) == room

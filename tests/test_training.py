@@ -1,0 +1,149 @@
+"""The loop does what it says: it learns, repeats itself bit for bit, goes on where it was, and stops at nonsense."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import RECIPE, tiny_spec, with_
+from torch import nn
+
+from harness.data import Dataset, load
+from harness.errors import Diverged, Stopped
+from harness.network import build
+from harness.recipe import Optimizer, Recipe
+from harness.run import Epoch
+from harness.training import build_optimizer, fit, learning_rate, validate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load(RECIPE, tmp_path_factory.mktemp("data"))
+
+
+def train(
+    dataset: Dataset, recipe: Recipe = RECIPE, *, seed: int = 0, checkpoint: Path | None = None, drop_path: float = 0.0
+) -> tuple[nn.Module, list[Epoch]]:
+    torch.manual_seed(seed)
+    model = build(tiny_spec(drop_path=drop_path))
+    return model, list(fit(model, dataset, recipe, seed=seed, device=CPU, checkpoint=checkpoint))
+
+
+def outcome(epochs: list[Epoch]) -> list[tuple[float, float, float]]:
+    """What must not depend on when and where a run was trained."""
+    return [(epoch.train_loss, epoch.val_loss, epoch.top1) for epoch in epochs]
+
+
+def test_one_record_per_epoch(dataset: Dataset) -> None:
+    _, epochs = train(dataset)
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert all(0 <= epoch.top1 <= 100 and epoch.images_per_s > 0 for epoch in epochs)
+
+
+def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
+    recipe = with_(train_size=256, val_size=128, difficulty=0.0, resolution=32, epochs=6)
+    dataset = load(recipe, tmp_path)
+    torch.manual_seed(0)
+    model = build(tiny_spec(C=[8, 8, 16, 16], K=7))
+    epochs = list(fit(model, dataset, recipe, seed=0, device=CPU))
+    assert epochs[-1].train_loss < epochs[0].train_loss - 0.3
+    assert epochs[-1].top1 > 3 * 12.5  # three times chance
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.3])
+def test_same_seed_same_bits_other_seed_others(dataset: Dataset, drop_path: float) -> None:
+    first = outcome(train(dataset, drop_path=drop_path)[1])
+    assert first == outcome(train(dataset, drop_path=drop_path)[1])
+    assert first != outcome(train(dataset, drop_path=drop_path, seed=1)[1])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_goes_on_from_its_checkpoint_as_if_undisturbed(dataset: Dataset, tmp_path: Path, optimizer: str) -> None:
+    recipe = with_(optimizer={"name": optimizer, "lr": 0.01}, augmentation={"shift": 2, "mixup": 0.2})
+    _, undisturbed = train(dataset, recipe, drop_path=0.2)
+    path = tmp_path / "run.pt"
+    model = build(tiny_spec(drop_path=0.2), seed=0)
+    first = list(itertools.islice(fit(model, dataset, recipe, seed=0, device=CPU, checkpoint=path), 2))
+    _, rest = train(dataset, recipe, checkpoint=path, drop_path=0.2)
+    assert [epoch.epoch for epoch in rest] == [3]
+    assert outcome(first[:0] + rest) == outcome(undisturbed[2:])
+
+
+def test_a_damaged_checkpoint_counts_as_none(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    path.write_bytes(b"no checkpoint")
+    _, epochs = train(dataset, checkpoint=path)
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert not path.with_suffix(".partial").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_once(dataset: Dataset) -> None:
+    recipe = with_(optimizer={"lr": 1e12}, schedule={"name": "constant", "warmup_epochs": 0})
+    with pytest.raises(Diverged, match="epoch 1, step"):
+        train(dataset, recipe)
+
+
+def test_check_is_called_before_every_step(dataset: Dataset) -> None:
+    calls = itertools.count(1)
+
+    def check() -> None:
+        if next(calls) == 6:  # four steps an epoch
+            raise Stopped("enough")
+
+    epochs = fit(build(tiny_spec()), dataset, RECIPE, seed=0, device=CPU, check=check)
+    assert next(epochs).epoch == 1
+    with pytest.raises(Stopped):
+        next(epochs)
+
+
+def test_learning_rate_warms_up_to_its_peak_and_falls_to_its_end() -> None:
+    recipe = with_(epochs=10, schedule={"warmup_epochs": 2, "final": 0.1}, optimizer={"lr": 0.5})
+    rates = [learning_rate(recipe, step, 8) for step in range(80)]
+    assert rates[:16] == sorted(rates[:16]) and rates[0] > 0
+    assert rates[16] == 0.5 == max(rates)
+    assert rates[16:] == sorted(rates[16:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05, rel=0.05)
+
+
+def test_constant_schedule_stays_at_its_peak() -> None:
+    recipe = with_(schedule={"name": "constant", "warmup_epochs": 0}, optimizer={"lr": 0.5})
+    assert {learning_rate(recipe, step, 4) for step in range(12)} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_are_not_decayed(name: str) -> None:
+    model = build(tiny_spec())
+    optimizer = build_optimizer(model, Optimizer(name=name, weight_decay=0.1))  # type: ignore[arg-type]
+    decayed, others = optimizer.param_groups
+    assert all(p.ndim > 1 for p in decayed["params"]) and decayed["weight_decay"] == 0.1
+    assert all(p.ndim == 1 for p in others["params"]) and others["weight_decay"] == 0.0
+    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_clipping_bounds_the_step(dataset: Dataset) -> None:
+    recipe = with_(
+        epochs=1,
+        optimizer={"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 1e-6},
+        schedule={"name": "constant", "warmup_epochs": 0},
+    )
+    before = build(tiny_spec(), seed=0)
+    after = build(tiny_spec(), seed=0)
+    list(fit(after, dataset, recipe, seed=0, device=CPU))
+    moved = [(a - b).norm() for a, b in zip(after.parameters(), before.parameters(), strict=True)]
+    assert 0 < torch.stack(moved).norm() <= 4.1e-6  # four steps
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(dataset: Dataset) -> None:
+    model, epochs = train(dataset, with_(precision="bfloat16", epochs=2))
+    assert len(epochs) == 2
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert outcome(epochs) != outcome(train(dataset, with_(epochs=2))[1])
+
+
+def test_validation_leaves_the_network_alone(dataset: Dataset) -> None:
+    model = build(tiny_spec(), seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    validate(model, dataset, RECIPE, CPU)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
