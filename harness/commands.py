@@ -39,6 +39,8 @@ DEFAULT_RESULTS = Path("results")
 def run(args: Namespace) -> int:
     """Train what a study needs, and print its answer."""
     file = load_study(args.file)
+    if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
+        make_executor(args.executor, _crew(args, file.study.resources))
     if args.dry_run:
         return _dry_run(args, file)
     try:

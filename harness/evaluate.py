@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -18,6 +17,7 @@ from harness import __version__
 from harness.checkpoint import load_epoch
 from harness.data import load
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
+from harness.machine import cpu_name
 from harness.measures import MEASURES, Trained
 from harness.network import build
 from harness.run import Ended, Job, Measured, Record, RunState, Started
@@ -97,16 +97,7 @@ def _describe(device: torch.device, threads: int) -> str:
     """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({_cpu_name()}, {threads} thread{'s' if threads > 1 else ''})"
-
-
-def _cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return f"cpu ({cpu_name()}, {threads} thread{'s' if threads > 1 else ''})"
 
 
 def _one_line(error: BaseException) -> str:

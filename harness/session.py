@@ -201,9 +201,9 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
 
 
 def question_of(text: str) -> str | None:
-    """What a study file says it is about: the first line of its first comment."""
+    """What a study file says it is about: the first line of its first comment, if that is not for an editor."""
     comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
-    return next((line for line in comments if line), None)
+    return next((line for line in comments if line and not line.startswith("yaml-language-server:")), None)
 
 
 def _check_unchanged(file: StudyFile, store: Store) -> None:

@@ -34,21 +34,16 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def lasting_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a database, of each kind in turn, that the tests of a module share."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('lasting') / 'studies.db'}"
-    else:
-        with _empty_schema(request.getfixturevalue("postgres_server")) as url:
-            yield url
-
-
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database."""
-    with _empty_schema(postgres_server) as url:
-        yield url
+    """The URL of an empty PostgreSQL schema, which stands for a database: making one of those takes a second."""
+    schema = f"harness_{uuid.uuid4().hex[:12]}"
+    url = make_url(postgres_server).set(drivername="postgresql+psycopg")
+    with _administer(postgres_server) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
+    with _administer(postgres_server) as connection:
+        connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
 
 
 @pytest.fixture(scope="session")
@@ -70,18 +65,6 @@ def postgres_server() -> Iterator[str]:
         server.process.send_signal(signal.SIGINT)
         server.process.wait(START_S)
         shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _empty_schema(server: str) -> Iterator[str]:
-    """The URL of an empty schema, which stands for a database: making one of those takes a second."""
-    schema = f"harness_{uuid.uuid4().hex[:12]}"
-    url = make_url(server).set(drivername="postgresql+psycopg")
-    with _administer(server) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}".encode())
-    yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(hide_password=False)
-    with _administer(server) as connection:
-        connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
 
 
 class _Server:

@@ -408,6 +408,7 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path, options: tuple[str, 
     write_study(tmp_path, TINY)
     done = called("run", "study.yaml", *options, cwd=tmp_path)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert "--ray-address" in options or files_of(tmp_path) == {"study.yaml"}
 
 
 def test_a_study_file_that_changed_is_refused_with_the_keys(finished: Finished, tmp_path: Path) -> None:

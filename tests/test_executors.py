@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,24 @@ def test_a_run_whose_log_cannot_be_written_ends_too(executor: Executor, tmp_path
     ended = end_of(train(executor, job))
     assert ended.state == RunState.FAILED
     assert ended.cause is not None and ended.cause.startswith("FileExistsError: ")
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_a_share_of_a_gpu_where_there_is_none_is_done_without(executor: Executor, tmp_path: Path) -> None:
+    records = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
+    assert start_of(records).device.startswith("cpu")
+    assert end_of(records).state == RunState.COMPLETE
+
+
+def test_records_come_while_the_run_goes_on(executor: Executor, tmp_path: Path) -> None:
+    job = tiny_job(tmp_path, epochs=20)
+    executor.submit(job)
+    heard: dict[int, float] = {}
+    while 20 not in heard:
+        heard |= {r.epoch: time.monotonic() for _, r in executor.poll(10.0) if isinstance(r, Epoch)}
+    until(executor, Ended, job)
+    gaps = [heard[epoch] - heard[epoch - 1] for epoch in range(2, 21)]
+    assert sum(gap > 0 for gap in gaps) > 15
 
 
 def test_an_idle_executor_waits_as_long_as_it_is_told(executor: Executor) -> None:

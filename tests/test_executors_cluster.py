@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,18 @@ def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: An
     executor.shutdown()
 
 
-def test_a_cluster_that_was_joined_is_left_to_itself(
+def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_is_done_without(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    for address in (cluster.address, "auto"):
-        executor = make_executor("ray", Crew(workers=1, address=address))
-        assert end_of(train(executor, tiny_job(tmp_path / address))).state == RunState.COMPLETE
-        executor.shutdown()
+    executor = make_executor("ray", Crew(workers=1, gpus=0.25, address="auto"))
+    started, *_, ended = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
+    executor.shutdown()
+    assert isinstance(started, Started) and started.device.startswith("cpu")
+    assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE
+    ray_cluster.join(cluster.address)
+    assert ray_cluster.hire(Crew()) == (2, 0.0)
+    ray_cluster.leave()
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_is_left(cluster: Any) -> None:

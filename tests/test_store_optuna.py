@@ -33,9 +33,9 @@ def store(database: str) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def lasting(lasting_database: str) -> Iterator[RDBStorage]:
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
     """Tables of Optuna that the contract tests share: to make them takes longer than most of the tests."""
-    with Store.open(lasting_database) as opened:
+    with Store.open(tmp_path_factory.mktemp("contract") / "studies.db") as opened:
         yield optuna_storage(opened)
 
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cost import network_cost
 from harness.run import Epoch, RunState
-from harness.search.objective import COSTS
+from harness.search.objective import final_value
 from harness.spec import NetworkSpec
 from harness.store import RunRow, Store
 from harness.study import Study
-from harness.study.model import CURVES
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -35,14 +34,10 @@ class RunFacts:
     measures: Mapping[str, float]
 
     def value(self, metric: str) -> float | None:
-        """The objective of a complete run: of its last epoch, never of its best; None for any other run."""
+        """The objective of a complete run; None for any other run."""
         if self.row.state != RunState.COMPLETE:
             return None
-        if metric in CURVES:
-            return float(getattr(self.curve[-1], metric)) if self.curve else None
-        if metric in COSTS:
-            return float(getattr(network_cost(self.row.run.spec, self.row.run.recipe.resolution), metric))
-        return self.measures.get(metric)
+        return final_value(metric, self.row.run, self.curve, self.measures)
 
 
 @dataclass(frozen=True, slots=True)

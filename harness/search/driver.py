@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import StudyAborted
 from harness.executors.base import Executor
 from harness.run import Ended, Epoch, Job, Record, Run, RunState, Started
+from harness.search.estimate import Estimate
 from harness.search.events import (
     EpochEnded,
     Progress,
@@ -35,7 +36,7 @@ from harness.search.objective import curve_value, final_value
 from harness.search.proposals import Proposals
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
-from harness.store import Store
+from harness.store import RunRow, Store
 from harness.study import Study
 from harness.study.model import CURVES
 
@@ -82,8 +83,6 @@ class Driver:
         self._owner: dict[str, OpenTrial] = {}
         """The trial of every run that the executor has."""
         self._attempts: dict[str, int] = {}
-        self._epoch_s: dict[str, tuple[int, float]] = {}
-        """Epochs and seconds so far of every run that the executor has."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._failures_in_a_row = 0
@@ -94,7 +93,7 @@ class Driver:
         start = time.monotonic()
         self._in.store.reap(self._study.study)
         self._proposals.take_stock()
-        self._walls_s = self._in.store.wall_times(self._study.proxy)
+        self._estimate = Estimate(self._in.store.wall_times(self._study.proxy), self._study.proxy.epochs)
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
             while True:
@@ -139,19 +138,19 @@ class Driver:
     def _begin(self, opened: OpenTrial) -> Iterator[StudyEvent]:
         """Open a configuration: take what the store has of it, and queue the rest."""
         self._open[opened.number] = opened
-        yield TrialStarted(opened.number, opened.params, opened.spec)
+        known = []
         for position, run in enumerate(opened.runs):
-            self._in.store.ensure_run(run)
+            known.append(self._in.store.ensure_run(run))
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
-        for epoch in self._in.store.epochs(opened.first.id):
+        yield TrialStarted(opened.number, opened.params, opened.spec)
+        for epoch in self._in.store.epochs(opened.first.id) if known[0].attempts else ():
             yield from self._judge(opened, opened.first, epoch)
-        for run in list(opened.todo):
-            yield from self._reuse(opened, run)
+        for run, row in zip(opened.runs, known, strict=True):
+            yield from self._reuse(opened, run, row)
 
-    def _reuse(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
+    def _reuse(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
         """Take a run's outcome from the store, where it has one that stands."""
-        known = self._in.store.run(run.id)
         if known.state in (RunState.COMPLETE, RunState.DIVERGED) and owner.number in self._open:
             owner.todo.remove(run)
             yield from self._settle(owner, run, known.state, cause=known.cause, is_reused=True)
@@ -161,7 +160,7 @@ class Driver:
         claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
         if claimed is None:
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
-            yield from self._reuse(owner, run)
+            yield from self._reuse(owner, run, self._in.store.run(run.id))
             return
         owner.todo.remove(run)
         owner.active[run.id] = run
@@ -189,11 +188,10 @@ class Driver:
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
-                self._epoch_s[run_id] = (record.first_epoch - 1, 0.0)
+                self._estimate.started(run_id, record.first_epoch)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, Epoch):
-                seconds = self._epoch_s.get(run_id, (0, 0.0))[1] + record.wall_s
-                self._epoch_s[run_id] = (record.epoch, seconds)
+                self._estimate.advanced(run_id, record)
                 yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
                 yield from self._judge(owner, run, record)
             elif isinstance(record, Ended):
@@ -216,7 +214,7 @@ class Driver:
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """A worker is through with a run: settle it, or have it trained on."""
         del owner.active[run.id], self._owner[run.id]
-        self._epoch_s.pop(run.id, None)
+        self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
         if ended.state == RunState.LOST and self._attempts[run.id] < ATTEMPTS:
             owner.todo.insert(0, run)
             self._in.store.event(self._study.study, "retry", f"{ended.cause}", trial=owner.number, run_id=run.id)
@@ -226,7 +224,6 @@ class Driver:
             return
         if ended.state == RunState.COMPLETE:
             self._trained += 1
-            self._walls_s.append(ended.wall_s)
             self._failures_in_a_row = 0
         yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.FAILED:
@@ -249,7 +246,7 @@ class Driver:
         is_reused: bool = False,
     ) -> Iterator[StudyEvent]:
         """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
-        value = final_value(self._metric, run, self._in.store) if state == RunState.COMPLETE else None
+        value = self._value(run) if state == RunState.COMPLETE else None
         self._ledger.runs_done += 1
         yield RunEnded(owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused)
         if value is not None:
@@ -265,6 +262,11 @@ class Driver:
         outcome = owner.outcome()
         if outcome is not None:
             yield self._tell(owner, outcome)
+
+    def _value(self, run: Run) -> float | None:
+        """The objective of a complete run."""
+        store = self._in.store
+        return final_value(self._metric, run, store.epochs(run.id), store.measures(run.id))
 
     def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
         """Close a trial: its facts as attributes, its value to the sampler."""
@@ -300,11 +302,12 @@ class Driver:
     def progress(self) -> Progress:
         """Where the study stands now."""
         value, number = self._ledger.best or (None, None)
+        total = self._runs_total()
         return Progress(
             runs_done=self._ledger.runs_done,
-            runs_total=self._runs_total(),
+            runs_total=total,
             runs_active=len(self._owner),
-            eta_s=self._eta_s(),
+            eta_s=self._estimate.left_s(total - self._ledger.runs_done, self._executor.slots if self._executor else 1),
             best_trial=number,
             best_value=value,
         )
@@ -313,17 +316,6 @@ class Driver:
         """Runs done, runs of open trials, and what may still be opened."""
         open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
         return self._ledger.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
-
-    def _eta_s(self) -> float | None:
-        """Runs left times the mean time of a run, over the workers; before a run has ended, by the epochs so far."""
-        slots = self._executor.slots if self._executor else 1
-        epochs = self._study.proxy.epochs
-        per_run = [*self._walls_s] or [s / n * epochs for n, s in self._epoch_s.values() if n and s]
-        if not per_run:
-            return None
-        under_way = sum(n / epochs for n, _ in self._epoch_s.values())
-        left = self._runs_total() - self._ledger.runs_done - under_way
-        return max(0.0, left) * sum(per_run) / len(per_run) / slots
 
     def _park(self) -> None:
         """End the workers' runs at their next step, and put the open trials back into the queue."""
