@@ -26,6 +26,7 @@ from harness.report.verdict import conditions, summary_of
 from harness.report.views import Lines, Silence, View
 from harness.report.words import counted
 from harness.session import Place, Reading, driving, extent, open_space, question_of, reading
+from harness.space import Space
 from harness.store import Store, driver_of, optuna_storage
 from harness.study import Resources, Study, StudyFile, dump_spec, json_schema, load_study
 from harness.terminal import available_cpus, is_live, make_console, typed_again, verb
@@ -41,10 +42,11 @@ def run(args: Namespace) -> int:
     file = load_study(args.file)
     if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
         make_executor(args.executor, _crew(args, file.study.resources))
+    space = open_space(file)
     if args.dry_run:
-        return _dry_run(args, file)
+        return _dry_run(args, file.study, space)
     try:
-        said = _drive(args, file)
+        said = _drive(args, file, space)
     except KeyboardInterrupt:
         print(f"stopped; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
         return EXIT_CODE
@@ -56,7 +58,7 @@ def run(args: Namespace) -> int:
 def show_status(args: Namespace) -> int:
     """Print where a study stands."""
     with reading(args.file, _place(args)) as read:
-        study, reach = read.file.study, extent(read.file, read.trials)
+        study, reach = read.file.study, read.extent()
         found = status(
             answer(study, read.store, read.trials, reach.ruled_out),
             read.trials,
@@ -130,7 +132,7 @@ def print_json(values: Any) -> int:
     return 0
 
 
-def _drive(args: Namespace, file: StudyFile) -> Answer:
+def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
     """Run a study to its end while showing it; gives the answer, which is also written beside the results."""
     study, place = file.study, _place(args)
     with Interrupt() as interrupt, _view(file, is_quiet=args.quiet) as view:
@@ -145,13 +147,13 @@ def _drive(args: Namespace, file: StudyFile) -> Answer:
             return Interruptible(executor, interrupt, lambda: view.note(stopping), is_here=args.executor == "inline")
 
         view.note(f"opening {place.database}")
-        with driving(file, place, start_executor, is_fresh=args.fresh) as driven:
+        with driving(file, space, place, start_executor, is_fresh=args.fresh) as driven:
             view.begin(answer(study, driven.store, driven.trials(), {}))
             with closing(driven.driver.events()) as events:
                 for event in events:
                     view.show(event, driven.driver.progress())
             trials = driven.trials()
-            said = answer(study, driven.store, trials, extent(file, trials).ruled_out)
+            said = answer(study, driven.store, trials, extent(study, space, trials).ruled_out)
         write_summary(place.folder(study.study), said)
         return said
 
@@ -185,9 +187,8 @@ def _view(file: StudyFile, *, is_quiet: bool) -> View:
     return LiveView(console, Scene(file.study.study, question_of(file.text), metric, direction, Narrator(metric)))
 
 
-def _dry_run(args: Namespace, file: StudyFile) -> int:
+def _dry_run(args: Namespace, study: Study, space: Space) -> int:
     """Print what would be trained; reads the database where there is one."""
-    study, space = file.study, open_space(file)
     room = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
     workers = args.workers or max(1, room)
     try:
@@ -199,7 +200,7 @@ def _dry_run(args: Namespace, file: StudyFile) -> int:
 
 
 def _show_all(args: Namespace, read: Reading) -> int:
-    said = answer(read.file.study, read.store, read.trials, extent(read.file, read.trials).ruled_out)
+    said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out)
     if args.json:
         return print_json(answer_values(said))
     return print_view(Group(heading(said), Text(), configurations(said), Text(), *reasons(said, most=None)))

@@ -34,7 +34,7 @@ LITERALS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A condition on a network's fields. Raises `StudyError` for a text that is none, or that is neither true nor false.
+    """A condition on a network's fields. Raises `StudyError` for a text that is none, or neither true nor false.
 
     Equal for equal texts; `key` and `place` say where it stands in a study file, for the errors.
     """

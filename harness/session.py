@@ -78,16 +78,30 @@ class Reading:
     """Optuna's number of the study."""
     trials: "list[FrozenTrial]"
 
+    def extent(self) -> "Extent":
+        """How far it reaches; known without its data set as far as that goes."""
+        try:
+            space = open_space(self.file)
+        except DataError:
+            space = None
+        return extent(self.file.study, space, self.trials)
+
 
 def open_space(file: StudyFile) -> Space:
-    """The search space on the study's data set. Raises `DataError` where that is not there."""
-    info = describe(file.study.proxy)
+    """The search space on the study's data set. Raises `DataError`, with the line of the file, where that is not there."""
+    try:
+        info = describe(file.study.proxy)
+    except DataError as error:
+        if error.place is not None and error.place.startswith("proxy."):
+            error.place = file.place(tuple(error.place.split(".")))
+        raise
     return build_space(file, classes=info.classes, channels=info.channels)
 
 
 @contextmanager
 def driving(
     file: StudyFile,
+    space: Space,
     place: Place,
     start_executor: "Callable[[], Executor]",
     *,
@@ -95,11 +109,9 @@ def driving(
 ) -> Iterator[Driven]:
     """All that drives a study, for as long as the block lasts, which holds the study's lock.
 
-    Raises `UserError`s, before anything is written, for data that is not there and for a file that is no longer that of
-    the study that was started.
+    Raises `UserError`s for a study that another process drives, and for a file that is no longer that of the study.
     """
     study = file.study
-    space = open_space(file)
     resolved = resolved_yaml(file)
     with Store.open(place.database) as store, DriverLock(store, study.study):
         if is_fresh:
@@ -147,15 +159,14 @@ class Extent:
     """Those that a grid leaves out or a sampler proposed in vain, by the first rule or budget that each breaks."""
 
 
-def extent(file: StudyFile, trials: "list[FrozenTrial]") -> Extent:
-    """The extent of a study whose trials are these."""
-    if file.study.search.sampler != "grid":
+def extent(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> Extent:
+    """The extent of a study whose trials are these; without its data set there is no space, and a grid has no end."""
+    if study.search.sampler != "grid":
         broken = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
-        return Extent(file.study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
-    try:
-        cells = list(open_space(file).grid())
-    except DataError:  # what was trained stands without the data
+        return Extent(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
+    if space is None:
         return Extent(None, {})
+    cells = list(space.grid())
     ruled_out = Counter(next(iter(cell.violations)) for cell in cells if not cell.is_feasible)
     return Extent(len(cells) - ruled_out.total(), ruled_out)
 

@@ -230,6 +230,21 @@ def test_a_run_given_to_a_worker_that_is_already_dead_is_given_to_another(ray: E
     assert end_of(train(ray, tiny_job(tmp_path, seed=2))).state == RunState.COMPLETE
 
 
+class Deadly(type(Path())):  # type: ignore[misc]
+    """A folder that ends the process that it is sent to."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (7,)
+
+
+def test_a_run_that_no_worker_survives_is_lost_before_it_begins(ray: Executor, tmp_path: Path) -> None:
+    job = replace(tiny_job(tmp_path), folder=Deadly(tmp_path))
+    (lost,) = train(ray, job)
+    assert isinstance(lost, Ended) and lost.state == RunState.LOST
+    assert lost.cause is not None and lost.cause.startswith("the worker is gone: ")
+    assert end_of(train(ray, tiny_job(tmp_path, seed=1))).state == RunState.COMPLETE
+
+
 def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
     ray: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,12 @@ def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_machine_on_which_ray_does_not_start_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))  # sockets have short names
+    with pytest.raises(ExecutorError, match=r"Ray must start on this machine \(OSError: .*RAY_TMPDIR"):
+        make_executor("ray", Crew())
+
+
 def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, tmp_path: Path) -> None:
     doomed = cluster.add_node(num_cpus=1, resources={"doomed": 1})
     executor = make_executor("ray", Crew(address=cluster.address))

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,7 @@ class Bench:
         self.study = file.study
         self.executor: ScriptedExecutor | None = None
 
-    def drive(self, script: Callable[[Job], Iterator[Record]] = well, slots: int = 1) -> Iterator[StudyEvent]:
+    def drive(self, script: Callable[[Job], Iterator[Record]] = well, slots: int = 1) -> Generator[StudyEvent]:
         def start() -> ScriptedExecutor:
             self.executor = ScriptedExecutor(script, slots=slots)
             return self.executor

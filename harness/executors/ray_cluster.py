@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import ExecutorError
 from harness.executors.base import Crew
+from harness.executors.task import one_line
 
 AUTO = "auto"
 REACH_S = 3.0
@@ -45,16 +46,24 @@ print(json.dumps(answer))
 
 
 def start() -> None:
-    """Start a cluster of this machine alone, which `ray.shutdown` ends again."""
+    """Start a cluster of this machine alone, which `leave` ends. Raises `ExecutorError` where Ray does not start."""
     with _quietly() as ray, _without_services():
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=STORE_BYTES,
-            _system_config={"prestart_worker_first_driver": False},
-            log_to_driver=False,
-            logging_level=LOUDEST,
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                _system_config={"prestart_worker_first_driver": False},
+                log_to_driver=False,
+                logging_level=LOUDEST,
+            )
+        except Exception as error:
+            ray.shutdown()
+            raise ExecutorError(
+                "Ray must start on this machine",
+                place=f"{type(error).__name__}: {one_line(error)}",
+                remedy="RAY_TMPDIR says where it keeps its files; `--executor inline` trains without it.",
+            ) from error
 
 
 def join(address: str) -> None:
@@ -123,14 +132,12 @@ def _quietly() -> Iterator[Any]:
 
     # The raylet's remarks on a worker's death are printed by the driver past all logging; we record the cause.
     ray._private.worker._worker_logs_enabled = False
-    if threading.current_thread() is not threading.main_thread():
-        yield ray
-        return
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield ray
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ GRACE_S = 60.0
 LISTEN_S = 1.0
 """How long to wait for a record before looking at the clock."""
 DEATHS_PER_WORKER = 2
-"""How often in a row a worker may die before it has said anything."""
+"""How often in a row, on average, a worker may die before it is ready."""
 
 
 class RayExecutor:
@@ -31,6 +31,9 @@ class RayExecutor:
         self._waiting: deque[Job] = deque()
         self._hands: list[Hand] = []
         self._deaths = 0
+        """Workers in a row that died before they were ready."""
+        self._given_again: set[str] = set()
+        """Runs whose first worker died before they began."""
         try:
             self.slots, self._gpus = ray_cluster.hire(crew)
         except ExecutorError:
@@ -103,21 +106,26 @@ class RayExecutor:
         except WorkerLost as lost:
             self._replace(hand, lost)
             return
-        self._deaths = 0
-        if task is not None and record is not None:
+        if task is None:
+            self._deaths = 0
+        elif record is not None:
+            self._given_again.discard(task.run_id)
             self._said.append((task.run_id, record))
 
     def _replace(self, hand: Hand, lost: WorkerLost) -> None:
-        """Start another worker. A run that had not begun is given to the next one, and nobody need know."""
+        """Start another worker. A run that the lost one had not begun is once given to another without a word."""
         self._hire_in_place_of(hand)
-        if hand.task is not None and (hand.has_spoken or hand.is_stopping):
-            self._said.append((hand.task.run_id, hand.task.ended(RunState.LOST, str(lost))))
-            return
-        if hand.task is not None:
-            self._waiting.appendleft(hand.task.job)
-        self._deaths += 1
-        if self._deaths > DEATHS_PER_WORKER * self.slots:
-            raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
+        task = hand.task
+        if task is None:
+            self._deaths += 1
+            if self._deaths > DEATHS_PER_WORKER * self.slots:
+                raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
+        elif hand.has_spoken or hand.is_stopping or task.run_id in self._given_again:
+            self._given_again.discard(task.run_id)
+            self._said.append((task.run_id, task.ended(RunState.LOST, str(lost))))
+        else:
+            self._given_again.add(task.run_id)
+            self._waiting.appendleft(task.job)
 
     def _end_overdue(self) -> None:
         """End the workers of runs that hang."""

@@ -1,4 +1,4 @@
-"""The seam's fake: runs say what a script has them say, and nothing is trained. For tests of the driver, and its bench."""
+"""The seam's fake: runs say what a script has them say; nothing is trained. For tests and benches of the driver."""
 
 from collections.abc import Callable, Iterable, Iterator
 
