@@ -147,7 +147,7 @@ def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
             return Interruptible(executor, interrupt, lambda: view.note(stopping), is_here=args.executor == "inline")
 
         view.note(f"opening {place.database}")
-        with driving(file, space, place, start_executor, is_fresh=args.fresh) as driven:
+        with driving(file, place, start_executor, space=space, is_fresh=args.fresh) as driven:
             view.begin(answer(study, driven.store, driven.trials(), {}))
             with closing(driven.driver.events()) as events:
                 for event in events:

@@ -62,7 +62,7 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     """The run itself; raises for everything that ends it early."""
     run = job.run
     torch.set_num_threads(job.cpus)
-    device = torch.device("cuda" if job.gpus > 0 else "cpu")
+    device = torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     yield Started(

@@ -36,7 +36,7 @@ class Job:
     cpus: int = 1
     """Threads of the worker."""
     gpus: float = 0.0
-    """Share of a GPU, or number of them; 0 trains on the CPU."""
+    """Share of a GPU, or number of them; 0 trains on the CPU, and so does any on a machine without a GPU."""
     minutes: float = 60.0
     """The run is ended when it has taken this long."""
 

@@ -17,7 +17,7 @@ from harness.bench.figures import Effort, Figure
 from harness.executors.scripted import ScriptedExecutor
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search.events import TrialEnded
-from harness.session import Place, driving
+from harness.session import Place, driving, open_space
 from harness.study import StudyFile, load_study
 
 PER_TRIAL_MS = 60.0
@@ -57,7 +57,8 @@ def trial_times_s(folder: Path, sampler: str, trials: int) -> list[float]:
     """Drive a study of so many trials; the seconds from the end of each trial's predecessor to its own end."""
     file = _study_file(folder, sampler, trials)
     times_s = []
-    with driving(file, Place(folder / "results"), lambda: ScriptedExecutor(_improving())) as driven:
+    place = Place(folder / "results")
+    with driving(file, open_space(file), place, lambda: ScriptedExecutor(_improving())) as driven:
         last = time.perf_counter()
         for event in driven.driver.events():
             driven.driver.progress()

@@ -26,7 +26,13 @@ from harness.study import load_study
 HELP_S = 0.5
 FIRST_STEP_S = {"inline": 5.0, "ray": 10.0}
 """The targets, by executor."""
-PARTS = ("Python and imports", "database and sampler", "workers", "the run's start", "data and network")
+PARTS = (
+    "imports of the driver",
+    "database and sampler",
+    "start of the executor",
+    "imports of the worker",
+    "data and network",
+)
 """What the time to the first step consists of, in order."""
 MARKS = (r"opening ", r"starting ", r"\d+ workers? ready", r"{run}: training on ")
 """The lines of the study's output at which each part but the last ends."""

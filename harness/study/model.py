@@ -74,7 +74,7 @@ class Resources(Strict):
     cpus: Annotated[int, Field(ge=1, le=4096)] = 1
     """Threads of a worker."""
     gpus: Annotated[float, Field(ge=0, le=1024)] = 0.0
-    """Share of a GPU, or a whole number of them; 0 trains on the CPU."""
+    """Share of a GPU, or a whole number of them, where there are any; 0 trains on the CPU."""
     minutes_per_run: Annotated[float, Field(gt=0)] = 60.0
     """A run that has taken this long is ended."""
 
