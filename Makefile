@@ -10,7 +10,7 @@ study: setup
 	$(BIN)/python run_study.py $(STUDY)
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

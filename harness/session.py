@@ -101,10 +101,10 @@ def open_space(file: StudyFile) -> Space:
 @contextmanager
 def driving(
     file: StudyFile,
+    space: Space,
     place: Place,
     start_executor: "Callable[[], Executor]",
     *,
-    space: Space | None = None,
     is_fresh: bool = False,
 ) -> Iterator[Driven]:
     """All that drives a study, for as long as the block lasts, which holds the study's lock.
@@ -112,7 +112,6 @@ def driving(
     Raises `UserError`s for a study that another process drives, and for a file that is no longer that of the study.
     """
     study = file.study
-    space = space or open_space(file)
     resolved = resolved_yaml(file)
     with Store.open(place.database) as store, DriverLock(store, study.study):
         if is_fresh:

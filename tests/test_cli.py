@@ -180,7 +180,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
 
 def test_a_study_survives_all_ways_of_ending_it(tmp_path: Path) -> None:
     """SIGTERM, then Ctrl-C twice, then the end; meanwhile others look at it, and a second driver is refused."""
-    write_study(tmp_path, TINY | LONG)
+    write_study(tmp_path, TINY | LONG, axes={"K": [[3, 3, 3, 3]]})
     process = start(tmp_path, "--fresh")
     wait_for(process, ": epoch 2/60")
     check_others(tmp_path, process.pid)

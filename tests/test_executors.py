@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from polling import FOREVER, end_of, tiny_job, train, until
+from polling import FOREVER, PATIENCE_S, end_of, tiny_job, train, until
 
 from harness.errors import ExecutorError
 from harness.executors import EXECUTORS, Crew, Executor, make_executor
@@ -152,7 +152,8 @@ def test_records_come_while_the_run_goes_on(executor: Executor, tmp_path: Path) 
     job = tiny_job(tmp_path, epochs=20)
     executor.submit(job)
     heard: dict[int, float] = {}
-    while 20 not in heard:
+    deadline = time.monotonic() + PATIENCE_S
+    while 20 not in heard and time.monotonic() < deadline:
         heard |= {r.epoch: time.monotonic() for _, r in executor.poll(10.0) if isinstance(r, Epoch)}
     until(executor, Ended, job)
     gaps = [heard[epoch] - heard[epoch - 1] for epoch in range(2, 21)]
@@ -180,6 +181,9 @@ def test_inline_refuses_what_it_cannot_give(crew: Crew) -> None:
 def test_inline_is_interrupted_within_a_step_and_goes_on_later(
     crews: dict[str, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
     inline, job = crews["inline"], tiny_job(tmp_path)
     inline.submit(job)
     until(inline, Epoch, job)
@@ -280,7 +284,8 @@ def test_no_more_workers_are_hired_than_there_are_runs() -> None:
 
 def test_all_output_of_a_worker_goes_to_a_file_which_is_kept_if_there_is_any(tmp_path: Path) -> None:
     code = """
-import os, pathlib, sys
+import os, pathlib
+from harness.executors.worker import _output_to
 with _output_to(pathlib.Path("logs/a.log")):
     print("from Python", flush=True)
     os.system("echo from elsewhere; echo and its errors >&2")

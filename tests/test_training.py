@@ -1,12 +1,15 @@
 """The loop does what it says: it learns, repeats itself bit for bit, goes on where it was, and stops at nonsense."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 from tiny_runs import RECIPE, tiny_spec, with_
-from torch import nn
+from torch import Tensor, nn
 
 from harness.data import Dataset, load
 from harness.errors import Diverged, Stopped
@@ -120,6 +123,46 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
     assert all(p.ndim > 1 for p in decayed["params"]) and decayed["weight_decay"] == 0.1
     assert all(p.ndim == 1 for p in others["params"]) and others["weight_decay"] == 0.0
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adamw", 0.9)])
+def test_the_optimisers_are_torchs_own_to_the_last_bit(name: Literal["sgd", "adamw"], momentum: float) -> None:
+    config = Optimizer(name=name, lr=0.05, momentum=momentum)
+
+    def trained(stock: bool) -> tuple[list[Tensor], dict[str, Any]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+        optimizer = build_optimizer(model, config)
+        if stock:
+            kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
+            groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
+            optimizer = kind(groups, lr=config.lr)
+        for _ in range(10):
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(model(torch.randn(4, 5)).square().sum())
+            optimizer.step()
+        return list(model.parameters()), optimizer.state_dict()
+
+    ours, theirs = trained(stock=False), trained(stock=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
+    assert ours[1]["param_groups"] == theirs[1]["param_groups"]
+    assert ours[1]["state"].keys() == theirs[1]["state"].keys()
+
+
+def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tiny_runs import tiny_run; from harness.evaluate import evaluate; "
+        "from harness.run import Job; said = list(evaluate(Job(tiny_run(), Path(sys.argv[1]) / 'study'))); "
+        "print(said[-1].state, 'torch._dynamo' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["complete", "False"]
 
 
 def test_clipping_bounds_the_step(dataset: Dataset) -> None:

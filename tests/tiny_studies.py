@@ -13,7 +13,7 @@ from harness.executors.scripted import ScriptedExecutor
 from harness.report.answer import Answer, answer
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search.events import Progress, StudyEvent
-from harness.session import Driven, Place, driving, reading
+from harness.session import Driven, Place, driving, open_space, reading
 from harness.study import StudyFile, load_study
 
 REPOSITORY = Path(__file__).parent.parent
@@ -116,7 +116,7 @@ class Played:
             return self.executor
 
         with ExitStack() as stack:
-            driven = stack.enter_context(driving(self.file, self.place, start))
+            driven = stack.enter_context(driving(self.file, open_space(self.file), self.place, start))
             for event in driven.driver.events():
                 yield event, driven.driver.progress(), driven
 

@@ -1,6 +1,7 @@
 """The inline executor in a process of its own: what a plain process takes for a run, start-up aside."""
 
 import multiprocessing
+import signal
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
@@ -15,11 +16,12 @@ class Aside:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._connection, self._theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._theirs,), daemon=True)
 
     def __enter__(self) -> Self:
         self._process.start()
+        self._theirs.close()
         return self
 
     def __exit__(
@@ -34,12 +36,16 @@ class Aside:
 
     def wait(self) -> None:
         """Until the job is trained. Raises `HarnessError` where it is not complete then."""
-        ended: Ended = self._connection.recv()
+        try:
+            ended: Ended = self._connection.recv()
+        except EOFError as error:
+            raise HarnessError(f"a process of the bench died with exit code {self._process.exitcode}") from error
         if ended.state != RunState.COMPLETE:
             raise HarnessError(f"a proxy of the bench must be complete, but is {ended.state}: {ended.cause}")
 
 
 def _serve(connection: "Connection[Ended, Job]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     executor = make_executor("inline", Crew())
     while True:
         executor.submit(connection.recv())

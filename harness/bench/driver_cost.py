@@ -8,6 +8,7 @@ last, on an SQLite database of their own.
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,30 +46,42 @@ def driver_cost(effort: Effort) -> Iterator[Figure]:
     half = effort.window // 2
     for sampler in SAMPLERS:
         with TemporaryDirectory() as folder:
-            times_ms = [1000 * s for s in trial_times_s(Path(folder), sampler, max(effort.trials) + half)]
+            costs = trial_costs(Path(folder), sampler, max(effort.trials) + half)
         for n in effort.trials:
-            window = tuple(times_ms[max(0, n - half) : n + half])
+            window = costs[max(0, n - half) : n + half]
+            walls = tuple(cost.wall_ms for cost in window)
             yield Figure(
-                name=f"driver per trial, {sampler}, trial {n:,}", unit="ms", values=window, at_most=PER_TRIAL_MS
+                name=f"driver per trial, {sampler}, trial {n:,}", unit="ms", values=walls, at_most=PER_TRIAL_MS
             )
+            yield Figure(name="processor", unit="ms", values=tuple(cost.cpu_ms for cost in window), is_part=True)
 
 
-def trial_times_s(folder: Path, sampler: str, trials: int) -> list[float]:
-    """Drive a study of so many trials; the seconds from the end of each trial's predecessor to its own end."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time from the end of a trial's predecessor to its own end: on the clock, and on the processor."""
+
+    wall_ms: float
+    cpu_ms: float
+
+
+def trial_costs(folder: Path, sampler: str, trials: int) -> list[Cost]:
+    """Drive a study of so many trials; the cost of each."""
     file = _study_file(folder, sampler, trials)
-    times_s = []
     place = Place(folder / "results")
-    with driving(file, open_space(file), place, lambda: ScriptedExecutor(_improving())) as driven:
-        last = time.perf_counter()
+    costs = []
+    with driving(
+        file, space=open_space(file), place=place, start_executor=lambda: ScriptedExecutor(_improving())
+    ) as driven:
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
         for event in driven.driver.events():
             driven.driver.progress()
             if isinstance(event, TrialEnded):
-                now = time.perf_counter()
-                times_s.append(now - last)
-                last = now
+                wall_before, cpu_before = wall_s, cpu_s
+                wall_s, cpu_s = time.perf_counter(), time.process_time()
+                costs.append(Cost(1000 * (wall_s - wall_before), 1000 * (cpu_s - cpu_before)))
         complete = sum(trial.state.name == "COMPLETE" for trial in driven.trials())
-    assert len(times_s) == complete == trials, f"{complete} of {trials} trials are complete"
-    return times_s
+    assert len(costs) == complete == trials, f"{complete} of {trials} trials are complete"
+    return costs
 
 
 def _study_file(folder: Path, sampler: str, trials: int) -> StudyFile:

@@ -33,10 +33,15 @@ MB = 1e6
 
 
 def proxies(effort: Effort) -> Iterator[Figure]:
+    """The middle network of kernel_size.yaml, trained for a few epochs in every way."""
+    with TemporaryDirectory() as folder:
+        yield from compare(Jobs(Path(folder), *_middle_proxy(effort.epochs)), effort.rounds)
+
+
+def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
     """Seconds per proxy inline and in a Ray worker, their ratio, and what a second worker adds."""
-    workers = min(2, available_cpus())
+    workers = _workers()
     with ExitStack() as stack:
-        jobs = Jobs(Path(stack.enter_context(TemporaryDirectory())), *_middle_proxy(effort.epochs))
         asides = [stack.enter_context(Aside()) for _ in range(workers)]
         crew = make_executor("ray", Crew(workers=workers))
         stack.callback(crew.shutdown)
@@ -46,12 +51,13 @@ def proxies(effort: Effort) -> Iterator[Figure]:
             "both inline": lambda: _all_aside(asides, jobs.fresh(workers)),
             "both ray": lambda: train_all(crew, jobs.fresh(workers))[0],
         }
-        yield from _compared(_in_rounds(ways, effort.rounds), workers)
+        times_s = _in_rounds(ways, rounds)
+    yield from figures(times_s, workers)
 
 
 def peak_memory(effort: Effort) -> Iterator[Figure]:  # noqa: ARG001
     """Peak memory of new Ray workers that train the study's largest network for an epoch."""
-    workers = min(2, available_cpus())
+    workers = _workers()
     with TemporaryDirectory() as folder:
         jobs = Jobs(Path(folder), *_largest_proxy())
         crew = make_executor("ray", Crew(workers=workers))
@@ -116,7 +122,9 @@ def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
     return times_s
 
 
-def _compared(times_s: dict[str, list[float]], workers: int) -> Iterator[Figure]:
+def figures(times_s: dict[str, list[float]], workers: int) -> Iterator[Figure]:
+    """What follows from the seconds of each way, round by round."""
+
     def ratio(name: str, over: str, under: str, *, times: int = 1, **rest: Any) -> Figure:
         values = tuple(times * a / b for a, b in zip(times_s[over], times_s[under], strict=True))
         return Figure(name=name, unit="x", values=values, **rest)
@@ -127,6 +135,10 @@ def _compared(times_s: dict[str, list[float]], workers: int) -> Iterator[Figure]
     if workers == 2:
         yield ratio("proxies per hour, two Ray workers over one", "ray", "both ray", times=2, at_least=TWO_OVER_ONE)
         yield ratio("two plain processes over one", "inline", "both inline", times=2, is_part=True)
+
+
+def _workers() -> int:
+    return min(2, available_cpus())
 
 
 def _middle_proxy(epochs: int) -> tuple[NetworkSpec, Recipe]:

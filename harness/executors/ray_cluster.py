@@ -26,6 +26,10 @@ STORE_BYTES = 80 * 1024**2
 LOUDEST = 50
 """Log level above which Ray may write to the terminal: critical."""
 
+CONFIGURATION = {
+    "prestart_worker_first_driver": False,  # one process per processor, although we know how many we want
+    "worker_niceness": 0,  # that of the driver, and not 15 more: whoever wants that calls the driver with `nice`
+}
 SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
 
 ENVIRONMENT = {
@@ -53,7 +57,7 @@ def start() -> None:
                 address="local",
                 include_dashboard=False,
                 object_store_memory=STORE_BYTES,
-                _system_config={"prestart_worker_first_driver": False},
+                _system_config=CONFIGURATION,
                 log_to_driver=False,
                 logging_level=LOUDEST,
             )

@@ -1,7 +1,7 @@
 """Runs trained by a crew of Ray actors that stay from run to run, on this machine or on a cluster."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from typing import Any
 
@@ -32,8 +32,8 @@ class RayExecutor:
         self._hands: list[Hand] = []
         self._deaths = 0
         """Workers in a row that died before they were ready."""
-        self._given_again: set[str] = set()
-        """Runs whose first worker died before they began."""
+        self._given_back: Counter[str] = Counter()
+        """How often a worker died before it had begun a run that it was given."""
         try:
             self.slots, self._gpus = ray_cluster.hire(crew)
         except ExecutorError:
@@ -109,22 +109,25 @@ class RayExecutor:
         if task is None:
             self._deaths = 0
         elif record is not None:
-            self._given_again.discard(task.run_id)
+            del self._given_back[task.run_id]
             self._said.append((task.run_id, record))
 
     def _replace(self, hand: Hand, lost: WorkerLost) -> None:
-        """Start another worker. A run that the lost one had not begun is once given to another without a word."""
+        """Start another worker. A run that the lost one had not begun is given to the next without a word.
+
+        That happens as often as there are workers, which may all have died with their node; then it is the run's fault.
+        """
         self._hire_in_place_of(hand)
         task = hand.task
         if task is None:
             self._deaths += 1
             if self._deaths > DEATHS_PER_WORKER * self.slots:
                 raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
-        elif hand.has_spoken or hand.is_stopping or task.run_id in self._given_again:
-            self._given_again.discard(task.run_id)
+        elif hand.has_spoken or hand.is_stopping or self._given_back[task.run_id] == self.slots:
+            del self._given_back[task.run_id]
             self._said.append((task.run_id, task.ended(RunState.LOST, str(lost))))
         else:
-            self._given_again.add(task.run_id)
+            self._given_back[task.run_id] += 1
             self._waiting.appendleft(task.job)
 
     def _end_overdue(self) -> None:

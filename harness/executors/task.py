@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from harness.run import Ended, Job, Record, RunState
 
@@ -29,14 +29,10 @@ class Task:
 
 
 def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
-    """Evaluate a job on what this machine has. The last record is an `Ended`, even where the log cannot be written."""
-    import torch
-
+    """Evaluate a job. The last record is an `Ended`, even where the run's log cannot be written."""
     from harness.evaluate import evaluate
 
     task = Task(job)
-    if not torch.cuda.is_available():
-        job = replace(job, gpus=0.0)
     try:
         yield from evaluate(job, should_stop)
     except Exception as error:

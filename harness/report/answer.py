@@ -56,6 +56,10 @@ class Row:
     """The objective by seed, of the complete runs."""
     seeds: tuple[int, ...]
     """The seeds behind `values`."""
+    mean: float | None
+    """Mean of the objective over the seeds."""
+    spread: float | None
+    """Standard deviation over the seeds (n - 1); None for fewer than two."""
     runs: tuple[RunFacts, ...]
     params_count: int
     """Parameters of the merged network."""
@@ -67,16 +71,6 @@ class Row:
     """Mean training time of a complete run."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the objective over the seeds."""
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over the seeds (n - 1); None for fewer than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +213,7 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     states = [state_of(trial) for trial in group]
     state, reason = next((each for each in states if each[0] == "complete"), states[-1])
     by_seed = {facts.row.run.seed: value for facts in runs if (value := facts.value(metric)) is not None}
+    values = tuple(by_seed[seed] for seed in sorted(by_seed))
     done = [facts for facts in runs if facts.row.state == RunState.COMPLETE]
     latencies = [facts.measures[LATENCY] for facts in done if LATENCY in facts.measures]
     cost = network_cost(spec, study.proxy.resolution)
@@ -228,8 +223,10 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
         spec=spec,
         state=state,
         reason=reason,
-        values=tuple(by_seed[seed] for seed in sorted(by_seed)),
+        values=values,
         seeds=tuple(sorted(by_seed)),
+        mean=statistics.fmean(values) if values else None,
+        spread=statistics.stdev(values) if len(values) > 1 else None,
         runs=tuple(runs),
         params_count=cost.params,
         macs=cost.macs,

@@ -1,6 +1,7 @@
 """Optuna's dashboard on a study's database: for this machine only, and only to look at."""
 
 import json
+import warnings
 from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
@@ -40,6 +41,13 @@ def dashboard_server(storage: "BaseStorage", port: int) -> Server:
             place=f"{HOST}: {getattr(error, 'strerror', None) or error}",
             remedy="Give another with `--port`, or `--port 0` for any that is free.",
         ) from error
+
+
+def serve(server: Server) -> None:
+    """Answer until KeyboardInterrupt. What Optuna warns of while it draws is nobody's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server.serve_forever()
 
 
 def study_url(server: Server, study_id: int) -> str:

@@ -13,6 +13,7 @@ from harness.report.tables import answer_view
 from harness.report.verdict import verdict
 from harness.report.words import finite
 
+FILES = ("summary.json", "summary.txt")
 WIDTH = 160
 """Columns of the summary as text."""
 
@@ -85,6 +86,17 @@ def write_summary(folder: Path, answer: Answer) -> None:
     text = io.StringIO()
     Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(answer_view(answer))
     _write(folder / "summary.txt", "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+
+
+def has_summary(folder: Path) -> bool:
+    """Whether the folder has both files."""
+    return all((folder / name).is_file() for name in FILES)
+
+
+def remove_summary(folder: Path) -> None:
+    """Delete both files, which a study that goes on makes untrue."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

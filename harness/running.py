@@ -1,0 +1,159 @@
+"""The verb `run`: train what a study needs while showing it, then print its answer; or only say what would be trained."""
+
+import sys
+from argparse import Namespace
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import NotFound
+from harness.executors import Crew, Executor, make_executor
+from harness.interrupt import EXIT_CODE, Interrupt, Interruptible
+from harness.machine import available_cpus
+from harness.report.answer import Answer, answer
+from harness.report.live import LiveView, Scene
+from harness.report.narrator import Narrator
+from harness.report.plan import plan
+from harness.report.plan_table import plan_view
+from harness.report.summary import has_summary, remove_summary, write_summary
+from harness.report.tables import answer_view, next_lines
+from harness.report.views import Lines, Silence, View
+from harness.report.words import counted
+from harness.search.events import TrialStarted
+from harness.session import Driven, Place, driving, extent, open_space, question_of
+from harness.space import Space
+from harness.store import Store
+from harness.study import Study, StudyFile, load_study
+from harness.terminal import is_live, make_console, typed_again, verb
+
+NO_ANSWER = 1
+"""Exit code of a study that ended without a complete configuration."""
+DEFAULT_RESULTS = Path("results")
+
+
+def run(args: Namespace) -> int:
+    """Train what a study needs, and print its answer."""
+    file = load_study(args.file)
+    if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
+        make_executor(args.executor, _crew(args, file.study))
+    space = open_space(file)
+    if args.dry_run:
+        return _dry_run(args, file.study, space)
+    try:
+        said = _drive(args, file, space)
+    except KeyboardInterrupt:
+        print(f"stopped; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
+        return EXIT_CODE
+    make_console().print(answer_view(said))
+    print("\n".join(next_lines(_next_commands(args, said))))
+    return 0 if said.best else NO_ANSWER
+
+
+def place_of(args: Namespace) -> Place:
+    """Where the command line says that studies are."""
+    return Place(args.results, args.storage)
+
+
+def options_of(args: Namespace) -> list[str]:
+    """The options that say where studies are, as far as they were given."""
+    results = [] if args.results == DEFAULT_RESULTS else ["--results", str(args.results)]
+    return results + ([] if args.storage is None else ["--storage", args.storage])
+
+
+def _dry_run(args: Namespace, study: Study, space: Space) -> int:
+    """Print what would be trained; reads the database where there is one."""
+    room = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
+    workers = args.workers or max(1, room)
+    try:
+        with Store.open(place_of(args).database, read_only=True) as store:
+            planned = plan(study, space, store, workers=workers)
+    except NotFound:
+        planned = plan(study, space, None, workers=workers)
+    make_console().print(plan_view(planned))
+    return 0
+
+
+def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
+    """Run a study to its end while showing it; gives the answer, which is also written beside the results."""
+    place = place_of(args)
+    with Interrupt() as interrupt, _view(file, is_quiet=args.quiet) as view:
+
+        def start_executor() -> Executor:
+            progress = driven.driver.progress()
+            left = progress.runs_total - progress.runs_done
+            return Interruptible(
+                _hire(args, file.study, left, view),
+                interrupt,
+                lambda: view.note("stopping: the workers end their step; Ctrl-C again leaves at once"),
+                is_here=args.executor == "inline",
+            )
+
+        view.note(f"opening {place.database}")
+        with driving(file, space, place, start_executor, is_fresh=args.fresh) as driven:
+            return _to_the_end(driven, file.study, space, place.folder(file.study.study), view)
+
+
+def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: View) -> Answer:
+    """Show all events of a study; a summary is kept only of a study that nothing has changed since."""
+    said = answer(study, driven.store, driven.trials(), {})
+    view.begin(said)
+    with closing(driven.driver.events()) as events:
+        for event in events:
+            if isinstance(event, TrialStarted):
+                remove_summary(folder)
+            view.show(event, driven.driver.progress())
+    if has_summary(folder):
+        return replace(said, rejected=extent(study, space, driven.trials()).ruled_out)
+    trials = driven.trials()
+    said = answer(study, driven.store, trials, extent(study, space, trials).ruled_out)
+    write_summary(folder, said)
+    return said
+
+
+def _hire(args: Namespace, study: Study, runs: int, view: View) -> Executor:
+    """Start the workers, and say so."""
+    recipe = study.proxy
+    rendering = f" {recipe.rendering}" if recipe.dataset == "shapes" else ""
+    view.note(f"starting {_workers(args)}")
+    executor = make_executor(args.executor, _crew(args, study, runs=runs))
+    data = f"{recipe.dataset}{rendering}, {recipe.resolution} px"
+    view.note(f"{counted(executor.slots, 'worker')} ready; the first run prepares the data ({data})")
+    return executor
+
+
+def _crew(args: Namespace, study: Study, *, runs: int | None = None) -> Crew:
+    grant = study.resources
+    return Crew(cpus=grant.cpus, gpus=grant.gpus, workers=args.workers, runs=runs, address=args.ray_address)
+
+
+def _workers(args: Namespace) -> str:
+    """The workers that were asked for, in words."""
+    if args.executor == "inline":
+        return "in this process"
+    number = counted(args.workers, "worker") if args.workers else "workers"
+    return f"{number} with Ray, {f'on {args.ray_address}' if args.ray_address else 'on this machine'}"
+
+
+def _view(file: StudyFile, *, is_quiet: bool) -> View:
+    """The view that fits where the output goes."""
+    metric, direction = next(iter(file.study.objectives.items()))
+    console = make_console()
+    if is_quiet:
+        return Silence()
+    if not is_live(console):
+        return Lines(Narrator(metric))
+    return LiveView(console, Scene(file.study.study, question_of(file.text), metric, direction, Narrator(metric)))
+
+
+def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:
+    """What a person may want to type now."""
+    options = options_of(args)
+    commands = [(verb("dashboard", args.file, options), "parameters and learning curves in a browser")]
+    if said.best is None:
+        return [(verb("show", args.file, options), "what became of every configuration"), *commands]
+    number = str(said.best.trials[0])
+    return [
+        (verb("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
+        (f"{verb('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
+        *commands,
+    ]

@@ -1,0 +1,105 @@
+"""Ctrl-C and SIGTERM: nothing that a worker has said is lost, whenever they come."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tiny_studies import Played, epoch, started, well
+
+from harness.executors.scripted import ScriptedExecutor
+from harness.interrupt import Interrupt, Interruptible
+from harness.recipe import Recipe
+from harness.run import Job, Record, Run, RunState
+from harness.search.events import EpochEnded
+from harness.session import driving, open_space, reading
+from harness.spec import NetworkSpec
+
+JOB = Job(Run(NetworkSpec.from_mapping({"B": 1, "C": 8, "K": 3}), Recipe(), 0), Path())
+
+
+def endless(_: Job) -> Iterator[Record]:
+    yield started()
+    n = 0
+    while True:
+        n += 1
+        yield epoch(n, float(n))
+
+
+def kill(number: signal.Signals) -> None:
+    """Send this process a signal, and let Python take it."""
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_raised_at_once_while_no_worker_is_busy(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), Interrupt():
+        kill(number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_while_workers_are_busy_is_raised_by_the_next_poll_which_keeps_its_records() -> None:
+    notes = []
+    with Interrupt() as interrupt:
+        executor = Interruptible(ScriptedExecutor(endless), interrupt, lambda: notes.append("stopping"))
+        executor.submit(JOB)
+        assert executor.poll(0.0) == [(JOB.run.id, started())]
+        kill(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            executor.poll(0.0)
+        executor.stop(JOB.run.id)
+        said = [record for _ in range(2) for _, record in executor.poll(0.0)]
+    assert notes == ["stopping"]
+    assert said[0] == epoch(1, 1.0)
+    assert getattr(said[-1], "state", None) == RunState.STOPPED
+
+
+def test_an_executor_that_trains_in_its_poll_is_interrupted_there() -> None:
+    def training(_: Job) -> Iterator[Record]:
+        yield started()
+        kill(signal.SIGTERM)
+        yield epoch(1, 1.0)
+
+    with Interrupt() as interrupt:
+        notes: list[str] = []
+        inner = ScriptedExecutor(training)
+        executor = Interruptible(inner, interrupt, lambda: notes.append("stopping"), is_here=True)
+        executor.submit(JOB)
+        executor.poll(0.0)
+        with pytest.raises(KeyboardInterrupt):
+            executor.poll(0.0)
+    assert notes == ["stopping"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 7, 20, 33])
+def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, at: int) -> None:
+    study = Played(tmp_path)
+    shown: list[tuple[str, int]] = []
+    with Interrupt() as interrupt:
+
+        def start() -> Interruptible:
+            return Interruptible(ScriptedExecutor(well, slots=2), interrupt, lambda: None)
+
+        with (
+            pytest.raises(KeyboardInterrupt),
+            driving(study.file, open_space(study.file), study.place, start) as driven,
+            closing(driven.driver.events()) as events,
+        ):
+            for n, event in enumerate(events):
+                if isinstance(event, EpochEnded):
+                    shown.append((event.run_id, event.epoch.epoch))
+                if n == at:
+                    kill(signal.SIGINT)
+    with reading(study.path, study.place) as read:
+        kept = {
+            (run_id, e.epoch) for run_id, curve in read.store.curves({run for run, _ in shown}).items() for e in curve
+        }
+        assert set(shown) <= kept
+        assert all(trial.state.name in ("WAITING", "COMPLETE") for trial in read.trials)
+        assert not any(row.state == RunState.RUNNING for row in read.store.runs(run for run, _ in shown).values())
+    assert len(study.answer().complete) == 5
