@@ -1,4 +1,4 @@
-"""The verbs that look at a study, and the table of all verbs: a verb takes the parsed command line and gives the exit code."""
+"""The verbs that look at a study, and the table of all: each takes the parsed command line and gives an exit code."""
 
 from argparse import Namespace
 from collections.abc import Callable

@@ -134,7 +134,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
 
 
 def _uncompiled(optimizer: type[Kind]) -> type[Kind]:
-    """The same optimiser without torch's wrappers for its compiler, which load that: a second and 150 MB for nothing."""
+    """The same optimiser without torch's wrappers for its compiler, which load it: a second and 150 MB for nothing."""
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     bare = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
     return type(optimizer.__name__, (optimizer,), {**bare, "step": torch.no_grad()(inspect.unwrap(optimizer.step))})

@@ -31,7 +31,7 @@ def test_records_come_in_order_and_say_where_and_with_what(tmp_path: Path) -> No
 def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     seen: list[Record] = []
     for record in evaluate(job(tmp_path), lambda: len(seen) >= 3):  # Started and two epochs
-        seen.append(record)
+        seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
     assert seen[-1] == Ended(RunState.STOPPED, wall_s=seen[-1].wall_s, cause="stopped by the driver")  # type: ignore[union-attr]
     again = list(evaluate(job(tmp_path)))
     assert isinstance(again[0], Started) and again[0].first_epoch == 3

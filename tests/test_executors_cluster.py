@@ -4,7 +4,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import pytest
 from polling import FOREVER, end_of, tiny_job, train, until
 
 from harness.errors import ExecutorError
-from harness.executors import Crew, make_executor, ray_cluster
+from harness.executors import Crew, Executor, make_executor, ray_cluster
 from harness.executors.ray_cluster import _room_on
 from harness.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0
+Hire = Callable[[Crew], Executor]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,19 @@ def cluster() -> Iterator[Any]:
     started.shutdown()  # type: ignore[no-untyped-call]
 
 
+@pytest.fixture
+def crew() -> Iterator[Hire]:
+    """Hires a crew on Ray, and dismisses it after the test."""
+    with ExitStack() as at_end:
+
+        def start(wanted: Crew) -> Executor:
+            executor = make_executor("ray", wanted)
+            at_end.callback(executor.shutdown)
+            return executor
+
+        yield start
+
+
 def has_ended(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -41,9 +56,9 @@ def has_ended(pid: int) -> bool:
 
 
 def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_started(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    crew: Hire, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    executor = make_executor("ray", Crew(workers=1))
+    executor = crew(Crew(workers=1))
     job = tiny_job(tmp_path, epochs=FOREVER)
     executor.submit(job)
     executor.submit(tiny_job(tmp_path, seed=1))
@@ -66,10 +81,14 @@ def test_a_machine_on_which_ray_does_not_start_is_told_so(tmp_path: Path, monkey
         make_executor("ray", Crew())
 
 
-def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, tmp_path: Path) -> None:
-    doomed = cluster.add_node(num_cpus=1, resources={"doomed": 1})
-    executor = make_executor("ray", Crew(address=cluster.address))
+def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, crew: Hire, tmp_path: Path) -> None:
+    import ray
+
+    third = cluster.add_node(num_cpus=1)
+    executor = crew(Crew(address=cluster.address))
     assert executor.slots == 3
+    own = ray.get_runtime_context().get_node_id()
+    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != own)
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(3)]
     for job in jobs:
         executor.submit(job)
@@ -87,14 +106,13 @@ def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: An
         executor.stop(job.run.id)
     assert {end_of(said).state for said in until(executor, Ended, *others).values()} == {RunState.STOPPED}
     assert end_of(train(executor, tiny_job(tmp_path, seed=9))).state == RunState.COMPLETE
-    executor.shutdown()
 
 
 def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_is_done_without(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, crew: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    executor = make_executor("ray", Crew(workers=1, gpus=0.25, address="auto"))
+    executor = crew(Crew(workers=1, gpus=0.25, address="auto"))
     started, *_, ended = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
     executor.shutdown()
     assert isinstance(started, Started) and started.device.startswith("cpu")
@@ -114,14 +132,13 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_
     assert not ray.is_initialized()
 
 
-def test_a_node_with_another_version_of_the_harness_is_refused(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_with_another_version_of_the_harness_is_refused(
+    cluster: Any, crew: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.executors.ray_hand.__version__", "0.0.1")
-    executor = make_executor("ray", Crew(workers=1, address=cluster.address))
-    try:
-        with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
-            executor.poll(60.0)
-    finally:
-        executor.shutdown()
+    executor = crew(Crew(workers=1, address=cluster.address))
+    with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
+        executor.poll(60.0)
 
 
 def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:

@@ -192,6 +192,13 @@ def test_a_row_further_down_with_a_wide_spread_is_named(tmp_path: Path) -> None:
     assert named == "Not separated from the best, for their own spread: K=13-13-13-13."
 
 
+def test_a_tie_goes_to_the_cheaper_network_and_is_called_level(tmp_path: Path) -> None:
+    axes = {"K": [[13, 13, 13, 13], [7, 7, 7, 7], [3, 3, 3, 3]]}
+    found = Played(tmp_path, when={}, axes=axes).answer(scored(lambda job: 80.0 + job.run.seed))
+    assert [row.params["K"][0] for row in found.rows] == [3, 7, 13]
+    assert verdict(found)[0].startswith("Not separated by 3 seeds: the best is level with the second, K=7-7-7-7")
+
+
 def test_one_configuration_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     found = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3]]}).answer()
     assert verdict(found) == ["Only one configuration is complete: there is nothing to compare it with."]

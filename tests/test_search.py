@@ -14,7 +14,7 @@ from harness.errors import StudyAborted
 from harness.executors.scripted import ScriptedExecutor
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search import Driver, Inputs
-from harness.search.events import RunEnded, RunQueued, StudyEnded, StudyEvent, TrialEnded
+from harness.search.events import RunEnded, StudyEnded, StudyEvent, TrialEnded
 from harness.search.samplers import PRUNERS, SAMPLERS, build_pruner, build_sampler
 from harness.store import Store, open_study
 from harness.study import Search, StudyFile, build_space, load_study

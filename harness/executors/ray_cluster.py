@@ -45,7 +45,7 @@ try:
 except BaseException as error:
     causes = [error] + [cause for cause in (error.__cause__, error.__context__) if cause]
     answer = "\\n".join(str(cause) for cause in causes)
-print(json.dumps(answer))
+print("\\nanswer:", json.dumps(answer))
 """
 
 
@@ -190,7 +190,8 @@ def _rehearse(address: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise _unreachable(address, f"no answer within {JOIN_S:g} s") from error
-    answer = json.loads(done.stdout) if done.stdout else "Ray gave up"
+    said = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
+    answer = json.loads(said[0]) if said else "Ray gave up"
     if answer is None:
         return
     if "AuthToken" in done.stderr:

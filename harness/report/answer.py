@@ -246,10 +246,11 @@ def _rank(row: Row, direction: str) -> float:
     return -row.mean if direction == "maximize" else row.mean
 
 
-def _order(row: Row, direction: str) -> tuple[bool, float, int]:
-    """Complete rows first, by their mean; the others by trial."""
-    is_over = row.state in ("complete", "over budget")
-    return not is_over, _rank(row, direction) if is_over else 0.0, row.trials[0]
+def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
+    """Complete rows first, by their mean and, where that is equal, by their MACs; the others by trial."""
+    if row.state in ("complete", "over budget"):
+        return False, _rank(row, direction), row.macs, row.trials[0]
+    return True, 0.0, 0, row.trials[0]
 
 
 def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:

@@ -12,8 +12,9 @@ def verdict(answer: Answer) -> list[str]:
     if len(answer.complete) == 1:
         return ["Only one configuration is complete: there is nothing to compare it with."]
     second = answer.complete[1]
-    gap = score(answer.behind(second), answer.metric)
-    ahead = f"{gap} ahead of the second, {label(second.params)}"
+    gap = answer.behind(second)
+    lead = f"{score(gap, answer.metric)} ahead of" if gap else "level with"
+    ahead = f"{lead} the second, {label(second.params)}"
     few = [row for row in (best, second) if len(row.values) < 2]
     if few:
         what = "both were" if len(few) == 2 else f"{label(few[0].params)} was"
