@@ -106,7 +106,7 @@ def _add_run(verbs: Verbs, name: str | None) -> None:
 
 def _add_bench(verbs: Verbs) -> None:
     about = "measure what the harness itself costs on this machine, against its targets"
-    bench = verbs.add_parser("bench", help=about, description=f"{about[0].upper()}{about[1:]}. Takes half an hour.")
+    bench = verbs.add_parser("bench", help=about, description=f"{about[0].upper()}{about[1:]}. Takes ten minutes.")
     bench.add_argument("--quick", action="store_true", help="few repeats, short studies; writes nothing by default")
     bench.add_argument(
         "--only",

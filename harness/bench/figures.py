@@ -56,9 +56,7 @@ class Effort:
     """Trials around each of these lengths."""
     rounds: int = 5
     """Rounds of proxies; a round has every way of training them once."""
-    epochs: int = 2
-    """Epochs of these proxies."""
 
 
 FULL = Effort()
-QUICK = Effort(helps=3, starts=1, trials=(100, 300), rounds=1, epochs=1)
+QUICK = Effort(helps=3, starts=1, trials=(100, 300), rounds=1)

@@ -33,9 +33,10 @@ MB = 1e6
 
 
 def proxies(effort: Effort) -> Iterator[Figure]:
-    """The middle network of kernel_size.yaml, trained for a few epochs in every way."""
+    """The network of median cost of kernel_size.yaml, trained for an epoch in every way."""
+    specs, recipe = _kernel_size()
     with TemporaryDirectory() as folder:
-        yield from compare(Jobs(Path(folder), *_middle_proxy(effort.epochs)), effort.rounds)
+        yield from compare(Jobs(Path(folder), specs[len(specs) // 2], recipe), effort.rounds)
 
 
 def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
@@ -56,10 +57,11 @@ def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
 
 
 def peak_memory(effort: Effort) -> Iterator[Figure]:  # noqa: ARG001
-    """Peak memory of new Ray workers that train the study's largest network for an epoch."""
+    """Peak memory of new Ray workers that train the network of kernel_size.yaml with the most MACs for an epoch."""
     workers = _workers()
+    specs, recipe = _kernel_size()
     with TemporaryDirectory() as folder:
-        jobs = Jobs(Path(folder), *_largest_proxy())
+        jobs = Jobs(Path(folder), specs[-1], recipe)
         crew = make_executor("ray", Crew(workers=workers))
         try:
             _, said = train_all(crew, jobs.fresh(workers))
@@ -141,22 +143,10 @@ def _workers() -> int:
     return min(2, available_cpus())
 
 
-def _middle_proxy(epochs: int) -> tuple[NetworkSpec, Recipe]:
-    """The network of median cost of kernel_size.yaml, trained for a few epochs."""
-    specs, recipe = _kernel_size(epochs)
-    return specs[len(specs) // 2], recipe
-
-
-def _largest_proxy() -> tuple[NetworkSpec, Recipe]:
-    """The network of kernel_size.yaml with the most MACs, trained for one epoch."""
-    specs, recipe = _kernel_size(1)
-    return specs[-1], recipe
-
-
-def _kernel_size(epochs: int) -> tuple[list[NetworkSpec], Recipe]:
-    """The networks of kernel_size.yaml, by MACs, and its recipe cut to so many epochs."""
+def _kernel_size() -> tuple[list[NetworkSpec], Recipe]:
+    """The networks of kernel_size.yaml, by MACs, and its recipe cut to one epoch."""
     file = load_study(ROOT / "search_spaces" / "kernel_size.yaml")
     cells = [cell for cell in open_space(file).grid() if cell.is_feasible]
     cells.sort(key=lambda cell: cell.cost.macs if cell.cost else 0)
-    values = file.study.proxy.model_dump(mode="json") | {"epochs": epochs, "schedule": {"warmup_epochs": 0}}
+    values = file.study.proxy.model_dump(mode="json") | {"epochs": 1, "schedule": {"warmup_epochs": 0}}
     return [cell.spec for cell in cells if cell.spec], Recipe.model_validate(values)
