@@ -1,40 +1,19 @@
-"""What a person sees of a study: the answer and what may be said of it, the views, plan, status, summary."""
+"""The answer of a study: its rows, what may be said of them, its tables."""
 
-import io
-import json
-import math
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
-from tiny_studies import EPOCHS, Played, epoch, quality, started, well
+from tiny_studies import EPOCHS, Played, epoch, started, text_of, well
 
-from harness.report.answer import Answer, read_runs
-from harness.report.live import Scene
-from harness.report.narrator import Narrator
-from harness.report.plan import plan
-from harness.report.plan_table import plan_view
-from harness.report.status import status, status_values, status_view
-from harness.report.summary import answer_values, json_text, write_summary
+from harness.report.answer import Answer
 from harness.report.tables import answer_view, configurations
-from harness.report.trial import trial_values, trial_view
 from harness.report.verdict import conditions, verdict
-from harness.report.views import Lines
-from harness.report.words import amount, duration, label, mean_and_spread, printable, score, short_duration, sparkline
+from harness.report.words import label
 from harness.run import Ended, Job, Measured, Record, RunState
-from harness.session import open_space, reading
-from harness.store import Store
 
 Script = Callable[[Job], Iterator[Record]]
-
-
-def text_of(view: RenderableType, width: int = 120) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width, markup=False, highlight=False, emoji=False).print(view)
-    return out.getvalue()
 
 
 def scored(value: Callable[[Job], float]) -> Script:
@@ -48,20 +27,6 @@ def scored(value: Callable[[Job], float]) -> Script:
         yield Ended(RunState.COMPLETE, wall_s=10.0)
 
     return script
-
-
-@pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """A finished study of five configurations with three seeds each."""
-    study = Played(tmp_path_factory.mktemp("played"))
-    for _ in study.events():
-        pass
-    return study
-
-
-@pytest.fixture(scope="module")
-def said(played: Played) -> Answer:
-    return played.answer()
 
 
 # The answer
@@ -222,241 +187,3 @@ def test_answer_fits_80_columns_and_cuts_nothing(said: Answer) -> None:
 
 def test_long_answers_say_what_they_leave_out(said: Answer) -> None:
     assert "and 3 more" in text_of(configurations(said, most=2))
-
-
-# One trial
-
-
-def test_trial_view_has_spec_cost_curves_seeds_and_places(played: Played) -> None:
-    with reading(played.path, played.place) as read:
-        trial = read.trials[4]
-        runs = list(read_runs(read.store, read.store.trial_runs("question")[4]).values())
-        text, values = text_of(trial_view(trial, runs, played.file.study)), trial_values(trial, runs, played.file.study)
-    for part in ("K: [31, 29, 27, 13]", "stage 4", "all, merged", "top1 93.20 ± 0.20 (n = 3)", "seed 2: complete"):
-        assert part in text
-    assert "▁▃▆█ 93.00 after epoch 4/4" in text
-    assert "peak_memory_bytes 500MB" in text and "cpu (test, 1 thread)" in text
-    assert [len(run["curve"]) for run in values["runs"]] == [EPOCHS] * 3
-    assert values["choices"] == {"K": [31, 29, 27, 13], "reparam": 5}
-    assert sum(part["macs"] for part in values["cost"].values()) == values_macs(played)
-    json.loads(json_text(values))
-
-
-def values_macs(played: Played) -> int:
-    space = open_space(played.file)
-    cost = space.candidate({"K": (31, 29, 27, 13), "reparam": 5}).cost
-    assert cost is not None
-    return cost.macs
-
-
-# Views
-
-
-def test_lines_are_one_per_event_with_time_and_without_control_characters(tmp_path: Path) -> None:
-    def script(job: Job) -> Iterator[Record]:
-        if job.run.spec.K[0] == 3:
-            yield started()
-            yield Ended(RunState.FAILED, wall_s=1.0, cause="bad\x1b[31m\nthing\r")
-        else:
-            yield from well(job)
-
-    out = io.StringIO()
-    view = Lines(Narrator("top1"), out)
-    events = 0
-    for event, progress, _ in Played(tmp_path).events(script):
-        view.show(event, progress)
-        events += 1
-    lines = out.getvalue().splitlines()
-    assert len(lines) == events
-    assert all(line[:4].isdigit() and line[19:21] == "  " for line in lines)
-    assert all(character.isprintable() for line in lines for character in line)
-    assert any(
-        line.endswith("K=31-29-27-13 reparam=5 seed 1: epoch 2/4, train loss 1.000, top1 46.60, 2.0 s")
-        for line in lines
-    )
-    assert any("seed 0: complete, top1 93.00, in 12 s" in line for line in lines)
-    assert any("top1 93.20 ± 0.20 over 3 seeds" in line for line in lines)
-
-
-def test_scene_shows_progress_best_workers_and_events_within_80_columns(tmp_path: Path) -> None:
-    scene = Scene("question", "How large?", "top1", "maximize", Narrator("top1"))
-    scene.doing = "opening the study"
-    frames = [text_of(scene.draw(), width=80)]
-    for event, progress, _ in Played(tmp_path).events(slots=2):
-        scene.take(event, progress)
-        frames.append(text_of(scene.draw(), width=80))
-    assert "opening the study ..." in frames[0] and "How large?" in frames[0]
-    assert all(len(line) <= 80 for frame in frames for line in frame.splitlines())
-    working = next(frame for frame in frames if "2/4" in frame)
-    assert "#0 K=3-3-3-3 seed 0" in working and "1.000" in working and "31.50" in working
-    assert any("best top1 (maximize): 63.00 (n = 1)  #0 K=3-3-3-3" in frame for frame in frames)
-    assert "15/15 runs" in frames[-1]
-    assert "best top1 (maximize): 93.20 ± 0.20 (n = 3)  #4 K=31-29-27-13 reparam=5" in frames[-1]
-    assert "training" not in frames[-1]
-    assert max(len(frame.splitlines()) for frame in frames) <= 15
-
-
-def test_scene_cuts_long_lines_instead_of_growing() -> None:
-    scene = Scene("question", "Why? " * 60, "top1", "maximize", Narrator("top1"))
-    for _ in range(20):
-        scene.say("x" * 300)
-    assert len(text_of(scene.draw(), width=80).splitlines()) < 12
-
-
-def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
-    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
-    for event, progress, _ in Played(tmp_path, budgets={"latency_ms": 10}).events():
-        scene.take(event, progress)
-    assert "K=13-13-13-13 reparam=5" in text_of(scene.draw(), width=100).splitlines()[2]
-
-
-# Status
-
-
-def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
-    with reading(played.path, played.place) as read:
-        from harness.report.answer import answer
-
-        found = status(
-            answer(read.file.study, read.store, read.trials, {}),
-            read.trials,
-            driver=driver,
-            trials_total=5,
-            seeds=3,
-            last=read.store.events("question"),
-        )
-    return text_of(status_view(found)), status_values(found)
-
-
-def test_status_of_a_finished_study(played: Played) -> None:
-    text, values = look(played)
-    assert "finished" in text and "5 complete; 5 in all" in text and "15 complete; 15 at most" in text
-    assert values["is_finished"] and values["best"]["n"] == 3
-
-
-def test_status_while_a_study_runs(tmp_path: Path) -> None:
-    study = Played(tmp_path)
-    for at, _ in enumerate(study.events(slots=2)):
-        if at == 40:
-            text, values = look(study, driver="process 7 on host")
-    assert "driven by process 7 on host" in text
-    assert values["runs"]["running"] == 2
-    assert f"/{EPOCHS}" in text and "best" in text and not values["is_finished"]
-
-
-def test_status_of_a_study_that_was_stopped(tmp_path: Path) -> None:
-    study = Played(tmp_path)
-    events = study.events()
-    for _ in range(20):
-        next(events)
-    events.close()
-    text, values = look(study)
-    assert "not running" in text and not values["is_finished"]
-
-
-# Summary
-
-
-def test_summary_files_hold_every_figure_with_its_conditions(said: Answer, tmp_path: Path) -> None:
-    write_summary(tmp_path, said)
-    values = json.loads((tmp_path / "summary.json").read_text())
-    assert values == json.loads(json_text(answer_values(said)))
-    row = values["configurations"][0]
-    assert row["n"] == 3 and row["seeds"] == [0, 1, 2] and row["sd"] == pytest.approx(0.2)
-    assert {run["device"] for run in row["runs"]} == {"cpu (test, 1 thread)"}
-    assert row["runs"][0]["versions"]["torch"] == "2.15.0"
-    assert values["pareto_front"] == [0, 2, 4] and values["best_trial"] == 4
-    text = (tmp_path / "summary.txt").read_text()
-    assert "93.20 ± 0.20" in text and "\x1b" not in text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json", "summary.txt"]
-
-
-# Plan
-
-
-def test_plan_of_a_new_study_lists_the_grid_and_rests_on_a_stated_rule(tmp_path: Path) -> None:
-    study = Played(tmp_path, budgets={"params": 400_000})
-    found = plan(study.file.study, open_space(study.file), None, workers=2)
-    assert [label(row.candidate.params) for row in found.rows] == [
-        "K=3-3-3-3",
-        "K=13-13-13-13 reparam=none",
-        "K=13-13-13-13 reparam=5",
-    ]
-    assert found.runs_left == 9 and found.rejected == {"params": 2}
-    runs_s = [row.run_s for row in found.rows if row.run_s is not None]
-    assert found.total_s == pytest.approx(sum(runs_s) * 3 / 2)
-    text = text_of(plan_view(found), width=200)
-    assert "3 x MACs" in text and "2 configurations left out by params" in text and "9 to train" in text
-
-
-def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Played, tmp_path: Path) -> None:
-    longer = Played(tmp_path, search={"seeds": 4})
-    with Store.open(played.place.database, read_only=True) as store:
-        found = plan(longer.file.study, open_space(longer.file), store, workers=1)
-    assert [row.known for row in found.rows] == [(0, 1, 2)] * 5
-    assert found.runs_left == 5 and found.total_s == pytest.approx(5 * 12.0)
-    assert "15 stored runs of this recipe" in found.basis
-
-
-def test_plan_of_a_sampler_is_a_seeded_sample_and_says_so(tmp_path: Path) -> None:
-    study = Played(tmp_path, search={"sampler": "tpe", "trials": 3, "seeds": 1})
-    found = [plan(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
-    assert found[0] == found[1] and found[0].is_sample and len(found[0].rows) == 3
-    assert "a sample of what the sampler may choose" in text_of(plan_view(found[0]))
-
-
-def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:
-    study = Played(tmp_path)
-    recipe = study.file.study.proxy.model_copy(update={"dataset": "imagefolder"})
-    unknown = study.file.study.model_copy(update={"proxy": recipe})
-    found = plan(unknown, open_space(study.file), None, workers=1)
-    assert found.total_s is None and "not known" in text_of(plan_view(found), width=200)
-
-
-# Words
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(79_864_168, "79.9M"), (15_354_000_000, "15.4G"), (999_950, "1.00M"), (999, "999"), (1000, "1.00k"),
-     (12.5, "12.5"), (0, "0"), (None, "-"), (math.nan, "-")],
-)  # fmt: skip
-def test_amounts(number: float | None, text: str) -> None:
-    assert amount(number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text", "short"),
-    [(0.04, "0.0 s", "0.0 s"), (9.96, "10 s", "10 s"), (59.7, "1 min 00 s", "60 s"), (185, "3 min 05 s", "185 s"),
-     (7620, "2 h 07 min", "2.1 h"), (None, "-", "-")],
-)  # fmt: skip
-def test_durations(seconds: float | None, text: str, short: str) -> None:
-    assert duration(seconds) == text
-    assert short_duration(seconds) == short
-
-
-def test_scores_fit_their_metric() -> None:
-    assert mean_and_spread(93.456, 0.1234, "top1") == "93.46 ± 0.12"
-    assert score(0.123456, "val_loss") == "0.1235" and score(44_762_368, "macs") == "44.8M"
-    assert score(math.nan, "top1") == "-"
-
-
-def test_labels_are_short() -> None:
-    params = {"K": [31, 29], "reparam": None, "shortcut": True, "dw_ratio": 1.5, "K[3]": 13}
-    assert label(params) == "K=31-29 reparam=none shortcut=true dw_ratio=1.5 K[3]=13"
-    assert label({}) == "the base network"
-
-
-def test_curves_in_a_line() -> None:
-    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert sparkline([1.0, math.nan, 1.0]) == "▁ ▁"
-    assert sparkline([]) == ""
-
-
-def test_text_of_errors_becomes_one_printable_line() -> None:
-    assert printable("a\x1b[31mb\r\nc\u202e") == "a [31mb  c "
-
-
-def test_quality_of_the_script_rises_with_the_kernel(said: Answer) -> None:
-    assert said.best is not None
-    assert said.best.values[0] == quality(Job(said.best.runs[0].row.run, Path()))

@@ -1,14 +1,20 @@
 """Studies small enough for tests: trained for real in a subprocess, or played by a script."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console, RenderableType
+
+from harness.cli import main
 from harness.executors.scripted import ScriptedExecutor
 from harness.report.answer import Answer, answer
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
@@ -46,6 +52,13 @@ SCRIPTED: dict[str, Any] = {
 }
 
 
+INLINE = ("--executor", "inline")
+RAY = {"PYTHONWARNINGS": ""}
+"""Environment of processes that start Ray, which warns of itself."""
+Finished = tuple[Path, subprocess.CompletedProcess[str]]
+"""The folder of a study that was run to its end, and what was printed meanwhile."""
+
+
 def write_study(folder: Path, keys: dict[str, Any], comment: str = "How large?", **overrides: Any) -> Path:
     """A study file; JSON is YAML."""
     path = folder / "study.yaml"
@@ -58,6 +71,30 @@ def harness(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environ(**environment), capture_output=True, text=True, timeout=120
     )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of a command line in this process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def called(*arguments: str | Path, cwd: Path) -> Said:
+    """Run a command line in this process, where a process of its own would only cost time."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # how argparse ends
+            code = int(ended.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -126,3 +163,9 @@ class Played:
             pass
         with reading(self.path, self.place) as read:
             return answer(self.file.study, read.store, read.trials, read.extent().ruled_out)
+
+
+def text_of(view: RenderableType, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, markup=False, highlight=False, emoji=False).print(view)
+    return out.getvalue()
