@@ -23,7 +23,7 @@ from harness.session import Driven, Place, driving, extent, open_space, question
 from harness.space import Space
 from harness.store import Store
 from harness.study import Study, StudyFile, load_study
-from harness.terminal import available_cpus, is_live, make_console, typed_again, verb
+from harness.terminal import available_cpus, is_live, make_console, typed_again, verb, without_password
 
 NO_ANSWER = 1
 """Exit code of a study that ended without a complete configuration."""
@@ -56,7 +56,7 @@ def place_of(args: Namespace) -> Place:
 def options_of(args: Namespace) -> list[str]:
     """The options that say where studies are, as far as they were given."""
     results = [] if args.results == DEFAULT_RESULTS else ["--results", str(args.results)]
-    return results + ([] if args.storage is None else ["--storage", args.storage])
+    return results + ([] if args.storage is None else ["--storage", without_password(args.storage)])
 
 
 def _dry_run(args: Namespace, study: Study, space: Space) -> int:
@@ -87,7 +87,7 @@ def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
                 is_here=args.executor == "inline",
             )
 
-        view.note(f"opening {place.database}")
+        view.note(f"opening {without_password(str(place.database))}")
         with driving(file, space, place, start_executor, is_fresh=args.fresh) as driven:
             return _to_the_end(driven, file.study, space, place.folder(file.study.study), view)
 

@@ -1,6 +1,7 @@
 """The terminal that the harness was called from: what it can show, how it is written to, and what was typed there."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -43,10 +44,15 @@ def available_cpus() -> int:
 def typed_again() -> str:
     """The command that this process was started with, without `--fresh`: typed again, it goes on."""
     script = Path(sys.argv[0]).name
-    rest = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+    rest = [without_password(argument) for argument in sys.argv[1:] if argument != "--fresh"]
     if script == "run_study.py":
         return shlex.join([sys.orig_argv[0], sys.argv[0], *rest])
     return shlex.join([*own_command(), *rest])
+
+
+def without_password(text: str) -> str:
+    """A URL, or any other text, with `***` for the password: what is printed may end in a log."""
+    return re.sub(r"(://[^/:@]*:)[^/@]+@", r"\1***@", text)
 
 
 def verb(name: str, file: Path, options: Sequence[str] = (), *more: str) -> str:

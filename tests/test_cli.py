@@ -1,9 +1,9 @@
 """The other verbs, and what the door says to mistakes."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from tiny_studies import REPOSITORY, TINY, Finished, called, environ, files_of, 
 
 from harness import __version__
 from harness.cli import main
+from harness.terminal import typed_again, without_password
 
 # Looking
 
@@ -181,13 +182,19 @@ def test_version_and_help() -> None:
     assert harness(cwd=REPOSITORY).returncode == 2
 
 
-def test_help_of_run_study_comes_at_once() -> None:
-    times = []
-    for _ in range(3):
-        begun = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "run_study.py", "--help"], cwd=REPOSITORY, env=environ(), capture_output=True, text=True
-        )
-        times.append(time.monotonic() - begun)
-        assert done.returncode == 0 and done.stdout.startswith("usage: run_study.py")
-    assert min(times) < 0.5
+def test_help_of_run_study_takes_little(tmp_path: Path) -> None:
+    """In seconds of processor time, which other processes on the machine don't change."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    script = str(REPOSITORY / "run_study.py")
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, env=environ(), capture_output=True, text=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and done.stdout.startswith("usage: run_study.py")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", "run", "f.yaml", "--fresh", "--storage", "postgresql://me:se:cr@db/x"])
+    assert typed_again().endswith("harness run f.yaml --storage 'postgresql://me:***@db/x'")
+    assert without_password("sqlite:///a:b/c@d.db") == "sqlite:///a:b/c@d.db"

@@ -226,11 +226,11 @@ def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int
 
 
 def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:
-    write_study(tmp_path, TINY, proxy=TINY["proxy"] | {"epochs": 12}, axes={"K": [[3, 3, 3, 3]]})
+    write_study(tmp_path, TINY, proxy=TINY["proxy"] | {"epochs": 9}, axes={"K": [[3, 3, 3, 3]]}, search={"seeds": 1})
     code, said = on_terminal(tmp_path, "run", "study.yaml", *INLINE)
     assert code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", said))
-    assert all(words in plain for words in ("tiny  How large?", "/12", "0/2 runs", "best top1 (maximize)"))
+    assert all(words in plain for words in ("tiny  How large?", "/9", "0/1 run ", "best top1 (maximize)"))
     assert "#0 K=3-3-3-3 seed 0" in plain
     assert max(len(line) for line in plain.splitlines()) <= 80
     assert said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1
