@@ -20,7 +20,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 THREE_WAY_FROM: tuple[tuple[float, int], ...] = ((4, 5), (8, 7), (16, 9), (math.inf, 13))
 """On CPUs, for maps of up to that side in channels-last layout: the least kernel side at which three-way is the faster.
-Forward + backward, float32, N=32, C=16 to 128, one AVX-512 core. In the default layout it wins from K=5 on."""
+Forward + backward, float32, N=32, C=16 to 128, one core of an AMD EPYC (AVX2), beside other work. In the default layout
+it wins from K=5 on."""
 
 HALF = (torch.bfloat16, torch.float16)
 """Computed in float32 on CPUs and rounded at the end: there the stock operator is up to 300 times slower in these."""
