@@ -2,9 +2,9 @@
 
 An axis is a field of the spec (`K`) or one stage of a field that has one value per stage (`K[3]`). An axis with a
 condition is chosen after the axes that its condition speaks of, and only if the condition holds; otherwise the base's
-value stands. One thing about the base gives way: where its small kernel (`reparam`) is larger than the K of a stage,
-that stage has none, as in the paper's RepLKNet-3. A small kernel that an axis chose never gives way: the network is
-then invalid, and a candidate says so.
+value stands. One thing about the base gives way: where a stage has no place for its small kernel (`reparam`), because
+K is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3. A small
+kernel that an axis chose never gives way: the network is then invalid, and a candidate says so.
 """
 
 import math
@@ -16,8 +16,10 @@ from harness.axes import Axis, Choice, Chooser, Odometer, Range, Value, random_c
 from harness.cost import Cost, network_cost
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.expressions import Expression
+from harness.families import FAMILIES
 from harness.fingerprint import fingerprint
-from harness.spec import FIELDS, PER_STAGE, STAGES, NetworkSpec
+from harness.kernels import has_place_for
+from harness.spec import FIELDS, PER_STAGE, NetworkSpec
 
 __all__ = ["Axis", "Candidate", "Choice", "Chooser", "Range", "Space", "Value", "plain_fields", "random_chooser"]
 
@@ -67,7 +69,7 @@ class Space:
     """Side of the images for which MACs are counted."""
 
     def __post_init__(self) -> None:
-        stages = STAGES[self.base.family]
+        stages = FAMILIES[self.base.family].stages
         decided = {name: split_name(name, stages) for name in self.axes}
         for name, (of, stage) in decided.items():
             if stage is not None and of in self.axes:
@@ -145,7 +147,7 @@ class Space:
         """All fields of the network; per-stage ones as lists."""
         fields = plain_fields(self.base)
         for name, value in params.items():
-            of, stage = split_name(name, STAGES[self.base.family])
+            of, stage = split_name(name, FAMILIES[self.base.family].stages)
             if stage is not None:
                 fields[of][stage] = value
             elif of in PER_STAGE:
@@ -153,9 +155,10 @@ class Space:
             else:
                 fields[of] = value
         if "reparam" not in params:
-            chosen = {split_name(name, STAGES[self.base.family]) for name in params}
-            for i, (k, s) in enumerate(zip(fields["K"], fields["reparam"], strict=False)):
-                if ("reparam", i) not in chosen and isinstance(k, int) and s is not None and s > k:
+            chosen = {split_name(name, FAMILIES[self.base.family].stages) for name in params}
+            kernels = zip(fields["K"], fields["reparam"], fields["dilation"], strict=False)
+            for i, (k, s, dilation) in enumerate(kernels):
+                if ("reparam", i) not in chosen and not has_place_for(s, k, fields["kernel"], dilation):
                     fields["reparam"][i] = None
         return fields
 
@@ -179,7 +182,8 @@ def _order(decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Exp
 def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]], stages: int) -> set[str]:
     """The axes that decide what a condition speaks of."""
     spoken = set(condition.references())
-    spoken |= {("K", stage) for of, stage in spoken if of == "reparam"}  # the base's small kernel gives way to K
+    small = [stage for of, stage in spoken if of == "reparam"]  # the base's small kernel gives way to these
+    spoken |= {(of, stage) for stage in small for of in ("K", "dilation")} | {("kernel", None) for _ in small}
     return {
         name
         for name, (of, stage) in decided.items()

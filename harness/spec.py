@@ -5,17 +5,14 @@ Source: RepLKNet, arXiv 2203.06717, section 4.1; defaults as in the paper's rele
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from harness.errors import SpecError
+from harness.families import FAMILIES
 from harness.fingerprint import fingerprint
-
-STAGES = {"replknet": 4}
-"""Families of networks and the number of stages that each has."""
-
-STEM_STRIDES = (2, 4)
+from harness.kernels import KINDS, Kernel, Kind, has_place_for
 
 LARGEST = 1_000_000
 """Above any count, side, width or ratio that a network could have; keeps absurd values out of the arithmetic."""
@@ -51,11 +48,15 @@ class NetworkSpec:
     """Total stride of the stem; 2 keeps the ratio of kernel to map on small images."""
     in_channels: int = 3
     classes: int = 1000
+    kernel: str = "plain"
+    """How the large kernels are built: a key of `harness.kernels.KINDS`."""
+    dilation: tuple[int, ...] = (1,)
+    """Dilation of the large kernel per stage."""
 
     def __post_init__(self) -> None:
-        _check_family(self.family)
+        _check_key("family", self.family, FAMILIES)
         for name in PER_STAGE:
-            object.__setattr__(self, name, _per_stage(name, getattr(self, name), STAGES[self.family]))
+            object.__setattr__(self, name, _per_stage(name, getattr(self, name), FAMILIES[self.family].stages))
         for name in ("B", "C", "K"):
             for i, value in enumerate(getattr(self, name)):
                 _check_int(f"{name}[{i}]", value, at_least=1)
@@ -68,11 +69,57 @@ class NetworkSpec:
         for name in ("dw_ratio", "ffn_ratio"):
             object.__setattr__(self, name, _ratio(name, getattr(self, name), self.C))
         object.__setattr__(self, "drop_path", _drop_path(self.drop_path))
-        _check_int("stem_stride", self.stem_stride, at_least=1)
-        if self.stem_stride not in STEM_STRIDES:
-            raise SpecError("`stem_stride` must be 2 or 4", field="stem_stride", value=self.stem_stride)
+        _check_stem_stride(self.stem_stride, self.family)
         _check_int("in_channels", self.in_channels, at_least=1)
         _check_int("classes", self.classes, at_least=1)
+        _check_key("kernel", self.kernel, KINDS)
+        self._check_kernels(KINDS[self.kernel])
+        for name in self.idle_fields:
+            if getattr(self, name) != DEFAULTS[name]:
+                raise SpecError(
+                    f"`{name}` must stand at its default where it changes nothing: in {self.family} with kernel "
+                    f"{self.kernel}",
+                    field=name,
+                    value=getattr(self, name),
+                    remedy=f"Leave it out, or write {DEFAULTS[name]}.",
+                )
+
+    def _check_kernels(self, kind: Kind) -> None:
+        """What the kind of kernel allows beside it."""
+        if not self.depthwise and not kind.can_be_dense:
+            raise SpecError(f"`depthwise` must be true with kernel {self.kernel}", field="depthwise", value=False)
+        least, most = kind.dilations
+        for i, (s, d) in enumerate(zip(self.reparam, self.dilation, strict=True)):
+            _check_int(f"dilation[{i}]", d, at_least=1)
+            if not least <= d <= most:
+                allowed = f"{least}" if least == most else f"from {least} to {most}"
+                raise SpecError(
+                    f"`dilation[{i}]` must be {allowed} with kernel {self.kernel}", field="dilation", value=d
+                )
+            if s is not None and not has_place_for(s, self.K[i], self.kernel, d):
+                why = f"kernel {self.kernel}" if d == 1 else f"dilation {d}"
+                raise SpecError(
+                    f"`reparam[{i}]` must be null with {why}, which has no place for a parallel small kernel",
+                    field=f"reparam[{i}]",
+                    value=s,
+                )
+
+    @property
+    def idle_fields(self) -> tuple[str, ...]:
+        """The fields that change nothing in a network of this family with this kind of kernel."""
+        others = (name for key, kind in KINDS.items() if key != self.kernel for name in kind.fields)
+        used = KINDS[self.kernel].fields
+        return (*FAMILIES[self.family].lacks, *(name for name in others if name not in used))
+
+    def kernel_of(self, stage: int) -> Kernel:
+        """The large kernel of a stage, counted from 0."""
+        return Kernel(
+            k=self.K[stage],
+            s=self.reparam[stage],
+            kind=self.kernel,
+            dilation=self.dilation[stage],
+            depthwise=self.depthwise,
+        )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -97,7 +144,9 @@ class NetworkSpec:
         for field in fields(self):
             value = getattr(self, field.name)
             value = list(value) if isinstance(value, tuple) else value
-            is_default = value == field.default or (field.name == "reparam" and not any(value))
+            is_default = value == field.default or (
+                isinstance(field.default, tuple) and all(each == field.default[0] for each in value)
+            )
             if not is_default:
                 form[field.name] = value
         return form
@@ -108,7 +157,8 @@ class NetworkSpec:
 
 
 FIELDS = tuple(field.name for field in fields(NetworkSpec))
-PER_STAGE = ("B", "C", "K", "reparam")
+DEFAULTS = {field.name: field.default for field in fields(NetworkSpec)}
+PER_STAGE = ("B", "C", "K", "reparam", "dilation")
 """The fields that have one value per stage; each stage can be an axis of its own, as `K[3]`."""
 
 
@@ -117,22 +167,25 @@ def inner_width(channels: int, ratio: float) -> int:
     return round(channels * ratio)
 
 
-def _check_family(family: object) -> None:
-    if not isinstance(family, str) or family not in STAGES:
-        raise SpecError(
-            "`family` must be a known family",
-            field="family",
-            value=family,
-            remedy=f"Known families: {', '.join(STAGES)}.",
-        )
+def _check_key(name: str, value: object, table: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in table:
+        raise SpecError(f"`{name}` must be a known one", field=name, value=value, remedy=f"Known: {', '.join(table)}.")
+
+
+def _check_stem_stride(stride: object, family: str) -> None:
+    _check_int("stem_stride", stride, at_least=1)
+    allowed = FAMILIES[family].stem_strides
+    if stride not in allowed:
+        rule = f"`stem_stride` must be {' or '.join(map(str, allowed))} in {family}"
+        raise SpecError(rule, field="stem_stride", value=stride)
 
 
 def _per_stage(name: str, value: object, stages: int) -> tuple[object, ...]:
     """One value per stage from a list of them or from one for all."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return (value,) * stages
-    if value == (None,):  # the default of `reparam`, whatever the number of stages
-        return (None,) * stages
+    if value == DEFAULTS[name]:  # one for all, whatever the number of stages
+        return tuple(value) * stages
     if len(value) != stages:
         raise SpecError(
             f"`{name}` must have one value per stage, {stages} in all",

@@ -4,8 +4,10 @@ import inspect
 from typing import Any
 
 from hypothesis import strategies as st
-from random_specs import odd_sides
+from random_specs import kernels, odd_sides
 from torch import nn
+
+from harness.blocks.stem import Stem
 
 ALPHABET: dict[str, st.SearchStrategy[Any]] = {
     "c_in": st.integers(1, 6),
@@ -13,7 +15,9 @@ ALPHABET: dict[str, st.SearchStrategy[Any]] = {
     "width": st.integers(1, 8),
     "k": odd_sides,
     "s": st.none() | odd_sides,
-    "stride": st.sampled_from((2, 4)),
+    "kernel": kernels(),
+    "stride": st.sampled_from((1, 2)),
+    "dilation": st.integers(1, 3),
     "depthwise": st.booleans(),
     "shortcut": st.booleans(),
     "drop_path": st.just(0.0),
@@ -28,6 +32,8 @@ def arguments(draw: st.DrawFn, block: type[nn.Module]) -> dict[str, Any]:
     unknown = set(names) - set(ALPHABET)
     assert not unknown, f"{block.__name__} takes {unknown}: use the alphabet of harness.blocks, or extend ALPHABET here"
     values = {name: draw(ALPHABET[name]) for name in names}
+    if block is Stem:
+        values["stride"] *= 2
     if values.get("s") is not None:
-        values["s"] = min(values["s"], values["k"])
+        values["s"] = min(values["s"], values["k"]) if values.get("dilation", 1) == 1 else None
     return values

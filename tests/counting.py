@@ -38,12 +38,12 @@ def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Cost:
     assert isinstance(module, nn.Conv2d)
     kernel = module.weight.shape[2:]
     per_tap = module.weight.shape[0] * module.weight.shape[1]
-    taps = _taps_on_the_map(x.shape[2:], kernel, module.stride, module.padding)
+    taps = _taps_on_the_map(x.shape[2:], kernel, module.stride, module.padding, module.dilation)
     return Cost(0, per_tap * kernel.numel() * output[0, 0].numel(), per_tap * taps, output.numel())
 
 
 @lru_cache(maxsize=512)
-def _taps_on_the_map(size: Any, kernel: Any, stride: Any, padding: Any) -> int:
+def _taps_on_the_map(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> int:
     """A kernel of ones over a map of ones adds up the taps that fall on the map."""
     ones = torch.ones(1, 1, *size, dtype=torch.float64), torch.ones(1, 1, *kernel, dtype=torch.float64)
-    return int(F.conv2d(*ones, stride=stride, padding=padding).sum())
+    return int(F.conv2d(*ones, stride=stride, padding=padding, dilation=dilation).sum())

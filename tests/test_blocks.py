@@ -17,6 +17,7 @@ from harness.blocks.conv_ffn import ConvFFN
 from harness.blocks.layers import DropPath
 from harness.blocks.rep_lk import RepLKBlock
 from harness.blocks.reparam import Mergeable, ReparamConv
+from harness.kernels import Kernel
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 MERGEABLE = [name for name, block in BLOCKS.items() if "merged" in inspect.signature(block).parameters]
@@ -56,7 +57,7 @@ def test_the_output_has_c_channels_and_the_stride_of_the_block(
     name: str, data: st.DataObject, size: tuple[int, int]
 ) -> None:
     values = data.draw(arguments(BLOCKS[name]))
-    stride = {"transition": 2, "stem": values.get("stride", 1)}.get(name, 1)
+    stride = values.get("stride", 2 if name == "transition" else 1)
     with torch.no_grad():
         y = _trained(BLOCKS[name](**values))(_input(values, size))
     assert y.shape == (2, values["c"], *(-(-n // stride) for n in size))
@@ -111,7 +112,7 @@ def test_the_merged_kernel_keeps_type_mode_and_padding() -> None:
 def test_shortcut_false_drops_the_identity_of_the_large_kernel_block_only() -> None:
     x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
     for shortcut in (True, False):
-        block = RepLKBlock(4, width=4, k=5, shortcut=shortcut)
+        block = RepLKBlock(4, width=4, kernel=Kernel(5), shortcut=shortcut)
         silent = _silenced(block)
         assert torch.equal(silent(x), x if shortcut else torch.zeros_like(x))
     assert torch.equal(_silenced(ConvFFN(4, width=8))(x), x)

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import cost
 from harness.blocks.layers import ConvBN, DropPath
+from harness.cost import replknet
 
 
 class ConvFFN(nn.Module):
@@ -22,4 +22,4 @@ class ConvFFN(nn.Module):
         y: Tensor = self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))
         return x + y
 
-    cost = staticmethod(cost.conv_ffn)
+    cost = staticmethod(replknet.conv_ffn)

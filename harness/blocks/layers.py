@@ -10,19 +10,42 @@ from torch import Tensor, nn
 from harness.ops import DepthwiseConv2d
 
 
-def conv2d(c_in: int, c_out: int, k: int, *, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A convolution padded by k // 2; the harness's own operator where it is depth-wise."""
+def conv2d(
+    c_in: int,
+    c_out: int,
+    k: int | tuple[int, int],
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Conv2d:
+    """A convolution of odd sides k (or height and width), padded so that its centre stands on every stride-th pixel.
+
+    It is the harness's own operator where it is depth-wise.
+    """
+    kh, kw = k if isinstance(k, tuple) else (k, k)
+    padding = (kh // 2 * dilation, kw // 2 * dilation)
     if c_in == c_out == groups:
-        return DepthwiseConv2d(c_in, k, stride=stride, padding=k // 2, bias=bias)
-    return nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=bias)
+        return DepthwiseConv2d(c_in, (kh, kw), stride=stride, padding=padding, dilation=dilation, bias=bias)
+    return nn.Conv2d(c_in, c_out, (kh, kw), stride, padding, dilation, groups, bias)
 
 
 class ConvBN(nn.Module):
     """bn(conv(x))"""
 
-    def __init__(self, c_in: int, c_out: int, k: int, *, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        k: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
         super().__init__()
-        self.conv = conv2d(c_in, c_out, k, stride=stride, groups=groups)
+        self.conv = conv2d(c_in, c_out, k, stride=stride, dilation=dilation, groups=groups)
         self.bn = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import cost
+from harness.blocks.large_kernel import large_kernel
 from harness.blocks.layers import ConvBN, ConvBNReLU, DropPath
-from harness.blocks.reparam import ReparamConv
+from harness.cost import replknet
+from harness.kernels import Kernel
 
 
 class RepLKBlock(nn.Module):
@@ -19,9 +20,7 @@ class RepLKBlock(nn.Module):
         c: int,
         *,
         width: int,
-        k: int,
-        s: int | None = None,
-        depthwise: bool = True,
+        kernel: Kernel,
         shortcut: bool = True,
         drop_path: float = 0.0,
         merged: bool = False,
@@ -30,7 +29,7 @@ class RepLKBlock(nn.Module):
         self.shortcut = shortcut
         self.prelkb_bn = nn.BatchNorm2d(c)
         self.pw1 = ConvBNReLU(c, width, 1)
-        self.large_kernel = ReparamConv(width, k=k, s=s, depthwise=depthwise, merged=merged)
+        self.large_kernel = large_kernel(width, kernel, merged=merged)
         self.pw2 = ConvBN(width, c, 1)
         self.drop_path = DropPath(drop_path)
 
@@ -41,4 +40,4 @@ class RepLKBlock(nn.Module):
         residual: Tensor = self.drop_path(y)
         return x + residual if self.shortcut else residual
 
-    cost = staticmethod(cost.rep_lk)
+    cost = staticmethod(replknet.rep_lk)

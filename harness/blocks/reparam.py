@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import cost
 from harness.blocks.layers import ConvBN, conv2d
+from harness.cost import kernels
 
 
 @runtime_checkable
@@ -28,15 +28,26 @@ class ReparamConv(nn.Module):
     small_conv: ConvBN | None
     lkb_reparam: nn.Conv2d | None
 
-    def __init__(self, c: int, *, k: int, s: int | None = None, depthwise: bool = True, merged: bool = False) -> None:
+    def __init__(
+        self,
+        c: int,
+        *,
+        k: int,
+        s: int | None = None,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = True,
+        merged: bool = False,
+    ) -> None:
         super().__init__()
         groups = c if depthwise else 1
-        self.lkb_origin = None if merged else ConvBN(c, c, k, groups=groups)
-        self.small_conv = None if merged or s is None else ConvBN(c, c, s, groups=groups)
-        self.lkb_reparam = conv2d(c, c, k, groups=groups, bias=True) if merged else None
+        self.lkb_origin = None if merged else ConvBN(c, c, k, stride=stride, dilation=dilation, groups=groups)
+        self.small_conv = None if merged or s is None else ConvBN(c, c, s, stride=stride, groups=groups)
+        large = conv2d(c, c, k, stride=stride, dilation=dilation, groups=groups, bias=True) if merged else None
+        self.lkb_reparam = large
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, c, H, W) -> (N, c, H, W)"""
+        """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up."""
         y: Tensor
         if self.lkb_reparam is not None:
             y = self.lkb_reparam(x)
@@ -45,7 +56,7 @@ class ReparamConv(nn.Module):
         y = self.lkb_origin(x)
         return y if self.small_conv is None else y + self.small_conv(x)
 
-    cost = staticmethod(cost.reparam_conv)
+    cost = staticmethod(kernels.reparam_conv)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -58,13 +69,26 @@ class ReparamConv(nn.Module):
             small, small_bias = fold_bn(self.small_conv)
             kernel = kernel + F.pad(small, [(kernel.shape[-1] - small.shape[-1]) // 2] * 4)
             bias = bias + small_bias
-        with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
-            merged = conv2d(large.in_channels, large.out_channels, kernel.shape[-1], groups=large.groups, bias=True)
-        state = {"weight": kernel.to(large.weight), "bias": bias.to(large.weight)}
-        merged.load_state_dict(state, assign=True)
-        self.lkb_reparam = merged.train(self.training)
+        self.lkb_reparam = biased(large, kernel, bias).train(self.training)
         del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
         self.lkb_origin = self.small_conv = None
+
+
+def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution like this one in stride, dilation, groups, type and device, with a kernel and a bias of its own."""
+    sides, groups = (kernel.shape[-2], kernel.shape[-1]), conv.groups
+    with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
+        made = conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            sides,
+            stride=conv.stride[0],
+            dilation=conv.dilation[0],
+            groups=groups,
+            bias=True,
+        )
+    made.load_state_dict({"weight": kernel.to(conv.weight), "bias": bias.to(conv.weight)}, assign=True)
+    return made
 
 
 def fold_bn(branch: ConvBN) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from harness import cost
 from harness.blocks.layers import ConvBNReLU
+from harness.cost import replknet
 
 
 class Stem(nn.ModuleList):
@@ -22,4 +22,4 @@ class Stem(nn.ModuleList):
             x = layer(x)
         return x
 
-    cost = staticmethod(cost.stem)
+    cost = staticmethod(replknet.stem)

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from harness import cost
 from harness.blocks.layers import ConvBNReLU
+from harness.cost import replknet
 
 
 class Transition(nn.ModuleList):
@@ -20,4 +20,4 @@ class Transition(nn.ModuleList):
             x = layer(x)
         return x
 
-    cost = staticmethod(cost.transition)
+    cost = staticmethod(replknet.transition)

@@ -6,8 +6,9 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from harness.axes import FROM_DATA
+from harness.families import FAMILIES
 from harness.presets import PRESETS
-from harness.spec import FIELDS, PER_STAGE, STAGES, NetworkSpec
+from harness.spec import FIELDS, PER_STAGE, NetworkSpec
 from harness.study.model import Study
 
 JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
@@ -20,7 +21,7 @@ def json_schema() -> dict[str, Any]:
     fields = {name: _field(name, about) for name, about in field_docs().items()}
     network = {"type": "object", "additionalProperties": False, "properties": fields}
     axes = {name: _axis(name, form, ranged) for name, form in fields.items() if name not in FROM_DATA}
-    stages = max(STAGES.values())
+    stages = max(family.stages for family in FAMILIES.values())
     axes |= {f"{name}[{i}]": _axis(name, _scalar(name), ranged) for name in PER_STAGE for i in range(stages)}
     keys = schema["properties"]
     base = {"anyOf": [{"enum": list(PRESETS)}, {"type": "string", "pattern": r"\.ya?ml$"}, network]}

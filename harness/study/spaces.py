@@ -9,8 +9,9 @@ from typing import Any
 from harness.axes import Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
 from harness.errors import SpecError, StudyError
 from harness.expressions import Expression
+from harness.families import FAMILIES
 from harness.space import BUDGETS, Candidate, Space, plain_fields
-from harness.spec import STAGES, NetworkSpec
+from harness.spec import NetworkSpec
 from harness.study.model import OrdinalRange, Study
 from harness.study.problems import Problems
 from harness.study.source import Document, KeyPath, dotted, shown
@@ -85,7 +86,7 @@ def _place_of(violation: str) -> KeyPath:
 def _axis(name: str, raw: list[Any] | OrdinalRange, base: NetworkSpec, problems: Problems) -> Axis | None:
     at: KeyPath = ("axes", name)
     try:
-        split_name(name, STAGES[base.family])
+        split_name(name, FAMILIES[base.family].stages)
     except StudyError as error:
         problems.add_error(at, error)
         return None

@@ -1,24 +1,18 @@
-"""From a spec to a network: stages of blocks, features by stage, the merged form.
+"""RepLKNet: stages of large-kernel blocks and ConvFFNs (arXiv 2203.06717, section 4.1).
 
 Shapes: N batch, H W height and width of the image; stage s has C[s] channels on a map of height H / stem_stride / 2**s.
 Names of modules as in the paper's released checkpoints.
 """
 
-import copy
-from collections.abc import Callable
-from typing import TypeVar
-
-import torch
 from torch import Tensor, nn
 
 from harness.blocks.conv_ffn import ConvFFN
 from harness.blocks.rep_lk import RepLKBlock
-from harness.blocks.reparam import Mergeable
 from harness.blocks.stem import Stem
 from harness.blocks.transition import Transition
+from harness.network.checkpointing import checkpointed
+from harness.network.drop_path import drop_path_by_stage
 from harness.spec import NetworkSpec, inner_width
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Stage(nn.Module):
@@ -26,6 +20,7 @@ class Stage(nn.Module):
 
     def __init__(self, spec: NetworkSpec, i: int, *, drop_paths: list[float], merged: bool) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         c = spec.C[i]
         width, ffn_width = inner_width(c, spec.dw_ratio), inner_width(c, spec.ffn_ratio)
         self.blocks = nn.ModuleList()
@@ -34,9 +29,7 @@ class Stage(nn.Module):
                 RepLKBlock(
                     c,
                     width=width,
-                    k=spec.K[i],
-                    s=spec.reparam[i],
-                    depthwise=spec.depthwise,
+                    kernel=spec.kernel_of(i),
                     shortcut=spec.shortcut,
                     drop_path=p,
                     merged=merged,
@@ -47,7 +40,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)"""
         for block in self.blocks:
-            x = block(x)
+            x = checkpointed(block, x) if self.grad_checkpointing else block(x)
         return x
 
 
@@ -56,21 +49,38 @@ class RepLKNet(nn.Module):
 
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         self.stem = Stem(spec.in_channels, spec.C[0], stride=spec.stem_stride)
         drop_paths = drop_path_by_stage(spec)
         self.stages = nn.ModuleList(Stage(spec, i, drop_paths=p, merged=merged) for i, p in enumerate(drop_paths))
         self.transitions = nn.ModuleList(Transition(a, b) for a, b in zip(spec.C, spec.C[1:], strict=False))
-        self.norm = nn.BatchNorm2d(spec.C[-1])
-        self.head = nn.Linear(spec.C[-1], spec.classes)
+        self.norm: nn.Module = nn.BatchNorm2d(spec.C[-1])
+        self.head: nn.Module = nn.Linear(spec.C[-1], spec.classes)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The output maps of all stages, before the head's norm: (N, C[s], H_s, W_s) each."""
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: keep the input of each layer and block, compute the rest again."""
+        for module in (self, *self.stages):
+            module.grad_checkpointing = enable
+
+    def features(self, x: Tensor, *, count: int | None = None) -> list[Tensor]:
+        """The output maps of the first `count` stages or of all, before the head's norm: (N, C[s], H_s, W_s) each."""
         maps: list[Tensor] = []
-        x = self.stem(x)
+        x = self._through(self.stem, x)
         for i, stage in enumerate(self.stages):
-            x = stage(x if i == 0 else self.transitions[i - 1](x))
+            if i == count:
+                break
+            x = stage(x if i == 0 else self._through(self.transitions[i - 1], x))
             maps.append(x)
         return maps
+
+    def _through(self, layers: nn.Module, x: Tensor) -> Tensor:
+        """Through the stem or a transition."""
+        if not self.grad_checkpointing:
+            y: Tensor = layers(x)
+            return y
+        for layer in layers.children():
+            x = checkpointed(layer, x)
+        return x
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, C[-1], H', W'), normalised."""
@@ -85,38 +95,3 @@ class RepLKNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, classes)."""
         return self.forward_head(self.forward_features(x))
-
-
-FAMILIES: dict[str, Callable[..., nn.Module]] = {"replknet": RepLKNet}
-"""Constructors (spec, *, merged) by the spec's `family`."""
-
-
-def build(spec: NetworkSpec, *, merged: bool = False, seed: int | None = None) -> nn.Module:
-    """The network of a spec with fresh weights, in its training or its merged form.
-
-    A seed decides the weights and leaves the global random state alone; without one they come from that state.
-    """
-    make = FAMILIES[spec.family]
-    if seed is None:
-        return make(spec, merged=merged)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return make(spec, merged=merged)
-
-
-def merge(model: Network) -> Network:
-    """A copy of the network in its merged form, equal to `model` in evaluation mode; `model` is left alone."""
-    merged = copy.deepcopy(model)
-    for module in list(merged.modules()):
-        if isinstance(module, Mergeable):
-            module.merge()
-    return merged
-
-
-def drop_path_by_stage(spec: NetworkSpec) -> list[list[float]]:
-    """Drop probabilities, one per block and stage: linear from 0 at the first block to `drop_path` at the last."""
-    last = max(1, sum(spec.B) - 1)
-    starts = [sum(spec.B[:i]) for i in range(len(spec.B))]
-    return [
-        [spec.drop_path * j / last for j in range(start, start + b)] for start, b in zip(starts, spec.B, strict=True)
-    ]

@@ -1,0 +1,22 @@
+"""The large kernel of any kind, as the block that a spec asks for."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from harness.blocks.reparam import ReparamConv
+from harness.kernels import Kernel
+
+
+def large_kernel(c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> nn.Module:
+    """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up; normalised, without an activation."""
+    return LARGE_KERNELS[kernel.kind](c, kernel, stride, merged)
+
+
+def _plain(c: int, kernel: Kernel, stride: int, merged: bool) -> nn.Module:
+    k, s, dilation, depthwise = kernel.k, kernel.s, kernel.dilation, kernel.depthwise
+    return ReparamConv(c, k=k, s=s, stride=stride, dilation=dilation, depthwise=depthwise, merged=merged)
+
+
+LARGE_KERNELS: dict[str, Callable[[int, Kernel, int, bool], nn.Module]] = {"plain": _plain}
+"""By kind, as in `harness.kernels.KINDS`."""

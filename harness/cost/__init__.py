@@ -1,0 +1,33 @@
+"""What a network costs, in closed form from its spec: parameters, multiply-accumulates, activations.
+
+Conventions, those of RepLKNet's tables (arXiv 2203.06717): a multiply-accumulate (MAC) counts once; convolutions and
+the classifier count, batch norms and activation functions do not. In-bounds MACs leave out the taps on zero padding.
+Activations are the elements of all outputs of convolutions and of the classifier, per image.
+
+`base` and `layers` are the leaves, `kernels` the kinds of large kernel; then a file per family, from its blocks to the
+network. Each function takes h and w, the sides of its input map, and the arguments of the block it prices.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from harness.cost import replknet
+from harness.cost.base import Cost, Part
+from harness.spec import NetworkSpec
+
+__all__ = ["Cost", "Part", "network_cost", "network_parts"]
+
+PARTS: dict[str, Callable[[NetworkSpec, int, int, bool], tuple[Part, ...]]] = {"replknet": replknet.parts}
+"""(spec, height, width, merged) -> the parts of a network, by the spec's `family`."""
+
+
+def network_cost(spec: NetworkSpec, resolution: int | tuple[int, int], merged: bool = True) -> Cost:
+    """The cost of the whole network for one image of that side, or (height, width); by default of its merged form."""
+    return sum((part.cost for part in network_parts(spec, resolution, merged)), Cost())
+
+
+@lru_cache(maxsize=4096)
+def network_parts(spec: NetworkSpec, resolution: int | tuple[int, int], merged: bool = True) -> tuple[Part, ...]:
+    """The cost of the network part by part, from the stem to the head."""
+    h, w = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    return PARTS[spec.family](spec, h, w, merged)
