@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
-from harness.ops.depthwise import ALGORITHMS, choose
+from harness.ops.choice import ALGORITHMS, choose
 from harness.ops.three_way import _fold_batch
 from harness.ops.window import Window, crop
 
@@ -80,6 +80,8 @@ def test_each_algorithm_equals_the_stock_operator_where_it_fits(name: str, case:
 @pytest.mark.parametrize("window", [Window.of(1, 2, 1), Window.of(1, (2, 3), (1, 2)), Window.of(1, 0, 1)], ids=str)
 def test_first_and_second_derivatives_against_finite_differences(name: str, window: Window) -> None:
     tensors = _tensors(2, 2, (5, 6), (5, 3))
+    if not ALGORITHMS[name].fits(tensors[0], tensors[1], window):
+        pytest.skip("not for this device and type")
 
     def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return ALGORITHMS[name].run(x, weight, bias, window)
@@ -91,6 +93,8 @@ def test_first_and_second_derivatives_against_finite_differences(name: str, wind
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_only_the_gradients_that_are_asked_for(name: str) -> None:
     x, weight, _ = _tensors(1, 2, (5, 5), (3, 3))
+    if not ALGORITHMS[name].fits(x, weight, Window.of(1, 1, 1)):
+        pytest.skip("not for this device and type")
     y = ALGORITHMS[name].run(x.detach(), weight, None, Window.of(1, 1, 1))
     torch.autograd.backward(y.sum())
     assert weight.grad is not None
@@ -149,7 +153,7 @@ def test_empty_and_smallest_inputs(shape: tuple[int, ...], k: int) -> None:
     )
 
 
-@pytest.mark.parametrize("k", [3, 13])
+@pytest.mark.parametrize("k", [3, 13, 31])
 def test_equal_calls_give_equal_bits(k: int) -> None:
     results = []
     for _ in range(3):
@@ -161,7 +165,7 @@ def test_equal_calls_give_equal_bits(k: int) -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], again, strict=True))
 
 
-@pytest.mark.parametrize("k", [3, 13])
+@pytest.mark.parametrize("k", [3, 13, 31])
 @pytest.mark.parametrize("backward_inside", [False, True])
 def test_autocast_gives_its_own_precision(k: int, backward_inside: bool) -> None:
     x, weight, bias = _tensors(2, 4, (16, 16), (k, k), torch.float32)
@@ -214,8 +218,11 @@ def test_the_weight_gradient_works_in_channels_last() -> None:
     ("device", "shape", "k", "stride", "expected"),
     [
         ("cpu", (2, 8, 32, 32), 3, 1, "stock"),
-        ("cpu", (2, 8, 32, 32), 31, 1, "three_way"),
-        ("cpu", (2, 8, 32, 32), 31, 2, "stock"),
+        ("cpu", (2, 8, 32, 32), 9, 1, "three_way"),
+        ("cpu", (2, 8, 32, 32), 9, 2, "stock"),
+        ("cpu", (2, 8, 32, 32), 31, 1, "fft"),
+        ("cpu", (2, 8, 32, 32), 31, 2, "fft"),
+        ("cpu", (1, 2048, 14, 14), 27, 1, "three_way"),
         ("cpu", (2, 8, 4, 4), 7, 1, "three_way"),
         ("meta", (2, 8, 32, 32), 31, 1, "stock"),
     ],

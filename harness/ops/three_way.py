@@ -2,10 +2,12 @@
 
 On CPUs the stock operator's forward pass is fast in channels-last layout and its backward pass in none. But both
 gradients are depth-wise convolutions themselves: that of the input is the output's gradient under the flipped kernel,
-that of the weight is the input under N*C kernels, which are the output's gradients.
+that of the weight is the input under N*C kernels, which are the output's gradients. The last is slow once its operands
+leave the cache; from there on the weight gradient is computed as a product of spectra (`fft`).
 
 Shapes: N batch, C channels, H W height and width; x (N, C, H, W), weight (C, 1, KH, KW).
-Extra memory: one copy of the input and one of the output's gradient, while the weight gradient is computed.
+Extra memory: one copy of the input, one of the output's gradient and the weight gradients of all images, while the
+weight gradient is computed, or half of that where these are larger than the images; or what `fft` takes.
 """
 
 from typing import Any
@@ -14,7 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.ops.window import Algorithm, Window
+from harness.ops import fft
+from harness.ops.window import Algorithm, Pair, Window
+
+SPECTRAL_FROM = 2_000_000
+"""Values of the input times kernel side from which the weight gradient is computed as a product of spectra."""
+
+SPECTRAL_BATCH = 8
+"""Images from which the spectra of the maps outweigh those of the kernels."""
 
 
 class _ThreeWay(torch.autograd.Function):
@@ -37,7 +46,7 @@ class _ThreeWay(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):  # for a backward pass called where autocast is on
             return (
                 _input_gradient(grad, weight, ctx.window) if needs_x else None,
-                _weight_gradient(x, grad, ctx.window) if needs_weight else None,
+                _weight_gradient(x, grad, (weight.shape[2], weight.shape[3]), ctx.window) if needs_weight else None,
                 grad.sum((0, 2, 3)) if needs_bias else None,
                 None,
             )
@@ -50,7 +59,16 @@ def _input_gradient(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
     return _depthwise(grad, weight.flip(2, 3), None, window._replace(padding=(ph, pw)))
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, window: Window) -> Tensor:
+def _weight_gradient(x: Tensor, grad: Tensor, kernel: Pair, window: Window) -> Tensor:
+    if x.dtype in fft.DTYPES and min(kernel) * x.numel() >= SPECTRAL_FROM and len(x) >= SPECTRAL_BATCH:
+        return fft.weight_gradient(x, grad, kernel, window)
+    if kernel[0] * kernel[1] < x.shape[2] * x.shape[3]:
+        return _direct_weight_gradient(x, grad, window)
+    halves = zip(x.chunk(2), grad.chunk(2), strict=True)  # the gradients of each image are larger than the images
+    return torch.stack([_direct_weight_gradient(*half, window) for half in halves]).sum(0)
+
+
+def _direct_weight_gradient(x: Tensor, grad: Tensor, window: Window) -> Tensor:
     """dL/dw[c, i, j] = sum over n, h, w of grad[n, c, h, w] x[n, c, h + i d - p, w + j d - p].
 
     A depth-wise convolution over N*C channels, in which the forward pass's dilation d is the stride.

@@ -1,0 +1,101 @@
+"""The choice by measurement: the algorithms timed once per kind of call, and the winner kept on disk.
+
+Off by default. Algorithms round differently, and which one is faster by a hair depends on the day: with tuning on,
+equal runs need not give equal bits. The rule of thumb depends on the call alone, so it decides wherever nobody asked
+for tuning, and wherever nothing can be measured: under `torch.compile`, `torch.func` and dispatch modes, while a CUDA
+graph is captured, and with `torch.use_deterministic_algorithms(True)`.
+
+The stock operator is always a candidate, and another one wins only where it is clearly faster; one that would hold
+much more memory than the stock operator, or runs out of it, is none.
+"""
+
+import functools
+import os
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from harness.ops.choice import choose
+from harness.ops.measure import Call, measure
+from harness.ops.window import Window
+from harness.ops.winners import Winners
+
+
+class autotune:
+    """Whether algorithms are chosen by measurement, in the whole process: from now on, or as a context until its end.
+
+    Measurements are kept in `folder`; by default in the user's cache, `$XDG_CACHE_HOME` or `~/.cache`. Leave the
+    setting alone between a forward pass that is checkpointed and the backward pass that computes it again.
+    """
+
+    def __init__(self, enabled: bool = True, *, folder: Path | None = None) -> None:
+        global _tuner
+        self._before = _tuner
+        _tuner = _tuner_of(folder or default_folder()) if enabled else None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _tuner
+        _tuner = self._before
+
+
+def default_folder() -> Path:
+    """Where measurements are kept unless told otherwise."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "large-kernel-harness" / "dwconv"
+
+
+def pick(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> str:
+    """The key of `ALGORITHMS` to compute this call with: the measured winner with tuning on, else the rule of thumb."""
+    if _tuner is None or torch.compiler.is_compiling() or not _is_measurable(x):
+        return choose(x, weight, window)
+    return _tuner.winner(Call(x, weight, bias, window))
+
+
+def _is_measurable(x: Tensor) -> bool:
+    if x.device.type not in ("cpu", "cuda") or type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
+        return False
+    if torch.are_deterministic_algorithms_enabled() or torch._C._are_functorch_transforms_active():
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    return x.device.type == "cpu" or not torch.cuda.is_current_stream_capturing()
+
+
+class Tuner:
+    """The winners of this process, then those in the folder, then by measurement."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[torch.device, str], str] = {}
+
+    def winner(self, call: Call) -> str:
+        """The algorithm for this kind of call; measured now where nobody did before."""
+        key = call.x.device, call.kind()
+        if key not in self._known:
+            self._known[key] = self._look_up(call)
+        return self._known[key]
+
+    def _look_up(self, call: Call) -> str:
+        names, kind = call.candidates(), call.kind()
+        if names == ["stock"]:
+            return "stock"
+        winners = Winners(self._folder, call.x.device)
+        if (found := winners.find(kind, names)) is not None:
+            return found.winner
+        measured = measure(call, names)
+        return winners.keep(kind, measured, names).winner if measured.ms else measured.winner
+
+
+@functools.cache
+def _tuner_of(folder: Path) -> Tuner:
+    return Tuner(folder)
+
+
+_tuner: Tuner | None = None

@@ -1,0 +1,213 @@
+"""How the Triton kernels cut a convolution into matrix products, and what share of each product is of use.
+
+A row of a map, as a vector over its columns, is convolved by a banded matrix: T_i[v, w] = weight[i, v - w + p]. So
+output rows h to h + R - 1 of one channel are a sum over input rows of one product each, with the matrices of R kernel
+rows stacked; images, and blocks of R rows, are the columns of the other factor. A strip of output columns needs only
+the input columns within its reach, and an input row outside the map is left out: both keep the band from being lost in
+zeros. Shapes: N batch, H W sides of the map, KH KW sides of the kernel.
+
+Useful share = taps inside the map / multiply-accumulates done. At N=64, square maps of side R:
+
+| R | K | strip x rows | reach | row blocks together | MACs per output | useful share |
+| --- | --- | --- | --- | --- | --- | --- |
+| 16 | 31 | 16 x 16 | 16 | 1 | 256 | 100 % |
+| 32 | 31 | 32 x 4 | 32 | 4 | 992 | 56 % |
+| 64 | 31 | 32 x 4 | 48 | 4 | 1560 | 48 % |
+| 64 | 13 | 16 x 8 | 32 | 4 | 640 | 24 % |
+| 56 | 31 | 56 x 2 | 56 | 4 | 1865 | 38 % |
+| 28 | 29 | 28 x 4 | 28 | 4 | 1024 | 45 % |
+| 14 | 27 | 14 x 14 | 14 | 1 | 256 | 77 % |
+
+The loads from the second-level cache bound these kernels, not the products: each row of the map is read again for
+every kernel row that a block does not share. Of (64, 384, R, R) at K=31 in bfloat16, at 5.5 TB/s from that cache and
+790 TFLOP/s: output 11, 106 and 669 us at R=16, 32 and 64 (products alone 4, 63 and 398), weight gradient 75, 283 and
+1,315 us (8, 56 and 469); in TF32 twice that. Calculated, not measured.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+ALIGNED = 8
+"""Strips of the input begin at multiples of this many columns, for loads of 16 bytes in half precision."""
+
+WIDEST_STRIP = 64
+"""Columns; a wider map is always cut."""
+
+LARGEST_TILE = 128 * 256
+"""Sums that a program can keep in its registers."""
+
+MOST_COLUMNS = 256
+"""Images x blocks: their pixels must fit into shared memory, three times over."""
+
+CACHE_BYTES = 24
+"""That a multiprocessor loads from the second-level cache per clock: 5.5 TB/s among 132 at 1.75 GHz, assumed."""
+
+PROGRAMS = 528
+"""Enough to keep 132 multiprocessors busy; below, the sum behind a weight gradient is split."""
+
+
+class Shape(NamedTuple):
+    """One convolution with stride 1 and without dilation, whatever its channels."""
+
+    n: int
+    h: int
+    w: int
+    kh: int
+    kw: int
+    ph: int
+    pw: int
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        return self.h + 2 * self.ph - self.kh + 1, self.w + 2 * self.pw - self.kw + 1
+
+
+class Tile(NamedTuple):
+    """What one program of the forward kernel computes: `blocks` blocks of rows x strip pixels, of `images` images."""
+
+    strip: int
+    """Output columns."""
+    reach: int
+    """Input columns that a strip needs; the map's width where it needs nearly all."""
+    rows: int
+    """Output rows of a block."""
+    blocks: int
+    images: int
+    bm: int
+    """Side of the product for the pixels of a block: the least power of two that holds rows x strip."""
+
+    def programs(self, shape: Shape) -> int:
+        """Programs that compute one channel of the output."""
+        height, width = shape.out
+        groups = _cut(height, self.rows * self.blocks)
+        return _cut(width, self.strip) * groups * _cut(shape.n, self.images)
+
+    def first_column(self, shape: Shape, strip: int) -> int:
+        """The input column at which a strip's reach begins."""
+        return 0 if self.reach == shape.w else max(0, strip * self.strip - shape.pw) // ALIGNED * ALIGNED
+
+    def row_spans(self, shape: Shape) -> Iterator[tuple[int, int]]:
+        """For each group of blocks the rows of the input that are read, relative to the block's first row."""
+        step = self.rows * self.blocks
+        for first in range(0, shape.out[0], step):
+            last = first + step - self.rows
+            yield max(-shape.ph, -last), min(shape.kh - shape.ph + self.rows - 1, shape.h - first)
+
+    def macs(self, shape: Shape) -> float:
+        """Multiply-accumulates per output pixel."""
+        height, width = shape.out
+        rows = sum(end - start for start, end in self.row_spans(shape))
+        strips, tiles = _cut(width, self.strip), _cut(shape.n, self.images)
+        return rows * self.reach * self.bm * strips * tiles * self.blocks * self.images / (height * width * shape.n)
+
+
+class Margins(NamedTuple):
+    """Zeros around a kernel, so that a tile may look up any tap that it could ask for without asking whether it is."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+def _cut(total: int, by: int) -> int:
+    return -(-total // by)
+
+
+def _power(n: int, least: int = 1) -> int:
+    """The least power of two from n on."""
+    return max(least, 1 << max(0, n - 1).bit_length())
+
+
+@cache
+def forward_tiles(shape: Shape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
+    """All cuts worth trying, the one with the least estimated time first.
+
+    `itemsize`: bytes of a number; `lanes`: multiply-accumulates per clock and multiprocessor. The estimate is the
+    slower of the products and of the loads from the second-level cache, `CACHE_BYTES` per clock; unmeasured.
+    """
+
+    def clocks(tile: Tile) -> float:
+        columns = tile.images * tile.blocks
+        loaded = (tile.bm + columns) * itemsize / (tile.bm * columns)
+        return tile.macs(shape) * max(1 / lanes, loaded / CACHE_BYTES)
+
+    return tuple(sorted(_tiles(shape), key=lambda tile: (clocks(tile), tile)))
+
+
+def _tiles(shape: Shape) -> Iterator[Tile]:
+    height, width = shape.out
+    images = min(64, _power(shape.n))
+    for strips in range(_cut(width, WIDEST_STRIP), max(_cut(width, WIDEST_STRIP), width // 16) + 1):
+        strip = _cut(width, strips)
+        reach, least = _reach(shape, strip), max(1, 16 // images)
+        for pixels in (64, 128, 256):
+            rows = _cut(height, _cut(height, max(1, pixels // strip)))
+            bm = _power(rows * strip, 16)
+            for blocks in (1, 2, 4, 8, 16):
+                is_idle = blocks >= 2 * _cut(height, rows) and blocks > least
+                fits = images * blocks <= MOST_COLUMNS and bm * images * blocks <= LARGEST_TILE
+                if blocks >= least and fits and not is_idle:
+                    yield Tile(strip, reach, rows, blocks, images, bm)
+
+
+def _reach(shape: Shape, strip: int) -> int:
+    """Columns from the aligned begin of a strip's reach to its end, at most; rounded up, within the map."""
+    widest = 0
+    for first in range(0, shape.out[1], strip):
+        begin = max(0, first - shape.pw) // ALIGNED * ALIGNED
+        widest = max(widest, min(shape.w, first + strip - 1 - shape.pw + shape.kw) - begin)
+    return min(shape.w, _cut(max(1, widest), ALIGNED) * ALIGNED)
+
+
+@cache
+def margins(shape: Shape, tile: Tile, bk: int) -> Margins:
+    """The zeros that a kernel needs around it under a tile, when a product spans `bk` of the flattened input."""
+    columns = [tile.first_column(shape, s) - s * tile.strip for s in range(_cut(shape.out[1], tile.strip))]
+    least = min(columns) + shape.pw - tile.strip + 1
+    most = max(columns) + shape.pw + tile.reach - 1
+    spans = list(tile.row_spans(shape))
+    highest = min(start for start, _ in spans) + shape.ph - (tile.bm - 1) // tile.strip
+    ends = [
+        start + (_cut((end - start) * tile.reach, bk) * bk - 1) // tile.reach for start, end in spans if end > start
+    ]
+    lowest = max(ends, default=0) + shape.ph
+    left, right = max(0, -least), max(0, most - shape.kw + 1)
+    right += -(left + shape.kw + right) % ALIGNED
+    return Margins(left, right, max(0, -highest), max(0, lowest - shape.kh + 1))
+
+
+class GradientTile(NamedTuple):
+    """What one program of the weight gradient's kernel computes: `rows` rows of one channel's kernel."""
+
+    strip: int
+    """Output columns."""
+    left: int
+    """Input columns before the strip's first that its reach begins with."""
+    reach: int
+    rows: int
+    bm: int
+    bo: int
+    splits: int
+    """Programs among which the sum over strips, images and output rows is divided."""
+    qi: int
+    qj: int
+    """Powers of two that hold the rows, and the kernel's width."""
+
+
+@cache
+def gradient_tile(shape: Shape, channels: int, red: int) -> GradientTile:
+    """The cut for a weight gradient when a product sums over `red` output rows at once."""
+    height, width = shape.out
+    if max(width, shape.w) <= WIDEST_STRIP:
+        strip, left, reach = width, 0, shape.w
+    else:
+        strip, left = 32, _cut(shape.pw, ALIGNED) * ALIGNED
+        reach = _cut(left + strip + shape.kw - 1 - shape.pw, ALIGNED) * ALIGNED
+    rows = _cut(shape.kh, _cut(shape.kh, max(1, 256 // reach)))
+    programs, terms = channels * _cut(shape.kh, rows), _cut(width, strip) * shape.n * height
+    splits = max(1, min(_cut(PROGRAMS, programs), terms // (4 * red)))
+    sizes = _power(rows * reach, 64), _power(strip, 16), splits, _power(rows), _power(shape.kw)
+    return GradientTile(strip, left, reach, rows, *sizes)
