@@ -8,13 +8,13 @@ import pytest
 from tiny_runs import tiny_spec, with_
 from tiny_studies import TINY, write_study
 
-from harness.bench import SECTIONS
 from harness.bench.aside import Aside
 from harness.bench.conditions import Conditions, conditions
 from harness.bench.driver_cost import driver_cost, trial_costs
 from harness.bench.figures import Effort, Figure
 from harness.bench.proxies import Jobs, compare, figures, train_all
 from harness.bench.startup import PARTS, help_time, parts_of_start
+from harness.bench.study import SECTIONS
 from harness.bench.tables import write
 from harness.cli import BENCHED, main
 from harness.errors import HarnessError

@@ -45,7 +45,7 @@ class Conditions:
         if self.is_busy:
             yield "Warning: the machine was busy with other work, so these figures are worse than they should be."
         if self.is_quick:
-            yield "Warning: this was a quick run with few repeats and short studies."
+            yield "Warning: this was a quick run, of few repeats and small sizes."
 
 
 def conditions(*, is_quick: bool) -> Conditions:

@@ -1,0 +1,40 @@
+"""Tables for people, alike on the terminal and in Markdown."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+
+class Grid(NamedTuple):
+    """A table under a title: the first column is text, the others are numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+
+def shown(grid: Grid) -> Group:
+    """For the terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for position, heading in enumerate(grid.headings):
+        table.add_column(heading, justify="left" if position == 0 else "right", no_wrap=True)
+    for line in grid.lines:
+        table.add_row(*line)
+    return Group(Text(grid.title, style="bold"), table)
+
+
+def markdown(title: str, conditions: Iterable[str], grids: Iterable[Grid], reading: str, after: str = "") -> str:
+    """A page: the conditions as a list, every grid under its title, how to read them, and what comes after."""
+    page = [f"# {title}", "", *(f"- {line}" for line in conditions)]
+    for grid in grids:
+        page += ["", f"## {grid.title}", "", *_table(grid)]
+    return "\n".join([*page, "", reading, *(["", after] if after else []), ""])
+
+
+def _table(grid: Grid) -> Iterator[str]:
+    rules = ("---", *("---:" for _ in grid.headings[1:]))
+    for line in (grid.headings, rules, *grid.lines):
+        yield f"| {' | '.join(line)} |"

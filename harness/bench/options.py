@@ -1,0 +1,103 @@
+"""What a bench of operators or networks is asked to measure, and the sizes that fit a device; no torch."""
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+MODES = ("forward", "forward+backward")
+NETWORK_MODES = ("inference", "training")
+LAYOUTS = ("default", "channels_last")
+KERNELS = (3, 5, 7, 9, 13, 17, 21, 27, 29, 31)
+SIDES = (16, 32, 64)
+"""Of Table 1 in RepLKNet's paper (arXiv 2203.06717)."""
+
+
+class Shape(NamedTuple):
+    """A stack of equal depth-wise layers: N `batch`, C `channels`, square maps and square kernels."""
+
+    batch: int
+    channels: int
+    side: int
+    kernel: int
+    layers: int = 1
+
+    def __str__(self) -> str:
+        deep = f" x{self.layers}" if self.layers > 1 else ""
+        return f"({self.batch}, {self.channels}, {self.side}, {self.side}) K={self.kernel}{deep}"
+
+
+ROWS = (
+    Shape(8, 128, 56, 31),
+    Shape(8, 256, 28, 29),
+    Shape(8, 512, 14, 27),
+    Shape(8, 1024, 7, 13),
+    Shape(32, 32, 32, 31),
+    Shape(64, 384, 16, 31),
+    Shape(32, 64, 16, 13),
+    Shape(32, 32, 32, 5),
+    Shape(32, 32, 32, 3),
+)
+"""The four stages of RepLKNet-31B at 224 px, a proxy's first stage at three kernels, a corner of Table 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DwconvOptions:
+    """What `harness bench dwconv` measures; what is None or empty is filled in to fit the device."""
+
+    device: str | None = None
+    precisions: tuple[str, ...] = ()
+    batch: int | None = None
+    channels: int | None = None
+    layers: int | None = None
+    sides: tuple[int, ...] = ()
+    kernels: tuple[int, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was chosen, so that the default sizes of the device are measured."""
+        return all(getattr(self, field.name) in (None, ()) for field in fields(self))
+
+    def shapes(self, device: str, *, is_quick: bool) -> tuple[Shape, ...]:
+        """The stacks of Table 1; on a CPU, where they would take hours, one layer on (8, 128, R, R)."""
+        batch, channels, layers = (64, 384, 24) if device == "cuda" else (8, 128, 1)
+        sides, kernels = (self.sides or SIDES), (self.kernels or KERNELS)
+        if is_quick:
+            sides, kernels = (self.sides or (16, 32)), (self.kernels or (3, 13, 31))
+        return tuple(
+            Shape(self.batch or batch, self.channels or channels, side, kernel, self.layers or layers)
+            for side in sides
+            for kernel in kernels
+        )
+
+    def rows(self, *, is_quick: bool) -> tuple[Shape, ...]:
+        """The rows of single layers; none where sizes were chosen."""
+        return () if is_quick or not self.is_of_default_size else ROWS
+
+    @property
+    def is_of_default_size(self) -> bool:
+        """Whether no size was chosen."""
+        return not (self.batch or self.channels or self.layers or self.sides or self.kernels)
+
+
+BESIDE = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "convnext_base")
+"""timm's networks that are measured beside ours: the paper's rivals, of as many MACs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """What `harness bench network` measures; what is None or empty is filled in to fit the device."""
+
+    networks: tuple[str, ...] = ("replknet_31b",)
+    resolutions: tuple[int, ...] = (224,)
+    beside: tuple[str, ...] = BESIDE
+    device: str | None = None
+    precisions: tuple[str, ...] = ()
+    batch: int | None = None
+
+    def batch_for(self, device: str) -> int:
+        """Images at once: the paper's 64 on a GPU, 1 on a CPU."""
+        return self.batch or (64 if device == "cuda" else 1)
+
+
+def precisions_for(device: str, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """The precisions that were chosen; by default float32, and bfloat16 beside it on a GPU."""
+    return chosen or (("float32", "bfloat16") if device == "cuda" else ("float32",))

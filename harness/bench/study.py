@@ -1,0 +1,44 @@
+"""What the harness itself costs, measured on this machine and held against its targets."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from harness.bench.checkout import ROOT
+from harness.bench.conditions import conditions
+from harness.bench.driver_cost import driver_cost
+from harness.bench.figures import FULL, QUICK, Effort, Figure
+from harness.bench.proxies import peak_memory, proxies
+from harness.bench.startup import first_step, help_time
+from harness.bench.tables import READING, table, write
+from harness.terminal import make_console
+
+SECTIONS: dict[str, Callable[[Effort], Iterator[Figure]]] = {
+    "help": help_time,
+    "start": first_step,
+    "driver": driver_cost,
+    "proxies": proxies,
+    "memory": peak_memory,
+}
+"""What can be measured, in the order in which it is."""
+
+
+def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[Figure]:
+    """Measure, print the table, and write it; a run that is quick or leaves something out is written if told where."""
+    made = conditions(is_quick=is_quick)
+    for line in made.lines():
+        print(line, file=sys.stderr)
+    figures: list[Figure] = []
+    for name, section in SECTIONS.items():
+        if not only or name in only:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            figures += section(QUICK if is_quick else FULL)
+    console = make_console()
+    console.print(table(figures))
+    console.print(f"\n{READING}")
+    if output is None and not only and not is_quick:
+        output = ROOT / "results" / "bench"
+    if output is not None:
+        write(output, figures, made)
+        console.print(f"written: {output / 'study.md'}, {output / 'study.csv'}")
+    return figures

@@ -1,0 +1,103 @@
+"""How calls are timed: warmed up, synchronised, and in rounds, so that what disturbs one disturbs its rivals too."""
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+Key = TypeVar("Key", bound=Hashable)
+Call = Callable[[], object]
+
+SAMPLE_S = 0.005
+"""A sample repeats a call that is shorter than this until it takes about so long."""
+MOST_CALLS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds per call, sample by sample."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """Of all samples."""
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third; of a single sample, that sample."""
+        if self.n == 1:
+            return self.seconds[0], self.seconds[0]
+        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return first, third
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often a call is sampled: at least and at most so often, and between the two until its seconds are used up."""
+
+    least: int = 3
+    most: int = 20
+    seconds: float = 3.0
+    once_s: float = 20.0
+    """A call that takes longer when it is warm has that run for its only sample."""
+
+
+FULL = Patience()
+QUICK = Patience(least=1, most=3, seconds=0.5)
+
+
+def interleave(calls: Mapping[Key, Call], device: torch.device, patience: Patience) -> dict[Key, Times | None]:
+    """The times of every call; None for one for which the memory does not suffice.
+
+    Each call is first run twice to warm up, then there are rounds in which each has one sample, in alternating order.
+    """
+    warm = {key: s for key, call in calls.items() if (s := _warm(call, device)) is not None}
+    samples = {key: [s] if s > patience.once_s else [] for key, s in warm.items()}
+    repeats = {key: max(1, min(MOST_CALLS, round(SAMPLE_S / s))) for key, s in warm.items()}
+    waiting = [key for key, taken in samples.items() if not taken]
+    for _ in range(patience.most):
+        for key in waiting:
+            samples[key].append(seconds_of(calls[key], device, repeats[key]))
+        waiting = [key for key in reversed(waiting) if not _has_enough(samples[key], repeats[key], patience)]
+    return {key: Times(tuple(samples[key])) if key in samples else None for key in calls}
+
+
+def seconds_of(call: Call, device: torch.device, repeats: int = 1) -> float:
+    """Seconds per call, over so many calls in a row; on a GPU as its own clock has it."""
+    if device.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        for _ in range(repeats):
+            call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1000 / repeats
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - begin) / repeats
+
+
+def _warm(call: Call, device: torch.device) -> float | None:
+    """Seconds of the second run: the first one may compile and tune."""
+    try:
+        call()
+        return max(1e-9, seconds_of(call, device))
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):
+            return None
+        raise
+
+
+def _has_enough(samples: list[float], repeats: int, patience: Patience) -> bool:
+    return len(samples) >= patience.least and repeats * sum(samples) >= patience.seconds
