@@ -1,6 +1,7 @@
 """The axes of a search space: which field of a network may vary, over which values, and who chooses among them.
 
-An axis is named after a field of the spec (`K`), or after one stage of a field that has one value per stage (`K[3]`).
+An axis is named after a field of the spec (`K`), or after one stage of a field that has one value per stage (`K[3]`);
+the axis `base` puts whole networks beside each other.
 """
 
 import math
@@ -18,6 +19,8 @@ Value = Scalar | tuple[Scalar, ...]
 
 MAX_VALUES = 10**9
 """Values of one axis."""
+BASE = "base"
+"""The axis that picks a whole network, whose values stand wherever no other axis decides."""
 FROM_DATA = ("in_channels", "classes")
 """Fields that the data set decides, so that no axis can."""
 
@@ -107,7 +110,12 @@ Chooser = Callable[[str, Axis], Any]
 
 
 def split_name(name: str, stages: int) -> tuple[str, int | None]:
-    """The field that an axis decides, and its stage if it decides one alone. Raises `StudyError` for other names."""
+    """The field that an axis decides, and its stage if it decides one alone; `base` is like a field.
+
+    Raises `StudyError` for other names.
+    """
+    if name == BASE:
+        return BASE, None
     match = re.fullmatch(r"(\w+)(?:\[(\d{1,3})\])?", name)
     of, stage = (match[1], match[2]) if match else (name, None)
     if of not in FIELDS:

@@ -25,7 +25,9 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 """As a shell says it of a program that SIGPIPE ended."""
 BENCHED = ("help", "start", "driver", "proxies", "memory")
-"""What `harness bench` measures."""
+"""What `harness bench` measures without a subject."""
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+"""What operator and networks can be measured in; tf32 is float32 whose products a GPU rounds to TF32."""
 
 
 def main(argv: Sequence[str] | None = None, *, run_name: str | None = None) -> int:
@@ -66,10 +68,20 @@ def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_run(verbs, run_name)
     status = _add_verb(verbs, "status", "show where a study stands, also while another process drives it")
-    show = _add_verb(verbs, "show", "show all configurations of a study, or one trial from close up")
+    show = _add_verb(
+        verbs,
+        "show",
+        "show a network by stage; or all configurations of a study, or one trial from close up",
+        file="a preset, as replknet_31b; a network's file; or a study file, as search_spaces/kernel_size.yaml",
+    )
     show.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="the number of a trial, from the column #")
     best = _add_verb(verbs, "best", "print the winner's network as YAML, to be the base of another study")
-    for listing in (status, show, best):
+    presets = verbs.add_parser("presets", help=(about := "list all presets beside the figures of their papers"))
+    presets.description = f"{about[0].upper()}{about[1:]}."
+    presets.set_defaults(call=_verb("presets"))
+    for priced in (show, presets):
+        priced.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
+    for listing in (status, show, presets, best):
         listing.add_argument("--json", action="store_true", help="print JSON")
     dashboard = _add_verb(verbs, "dashboard", "show a study in Optuna's dashboard, on this machine only")
     dashboard.add_argument(
@@ -77,6 +89,7 @@ def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
     )
     schema = verbs.add_parser("schema", help="print the JSON schema of study files, for editors")
     schema.set_defaults(call=_verb("schema"))
+    _add_weights(verbs)
     _add_bench(verbs)
     return parser
 
@@ -104,24 +117,117 @@ def _add_run(verbs: Verbs, name: str | None) -> None:
     how.add_argument("--quiet", action="store_true", help="print the answer only")
 
 
+def _add_weights(verbs: Verbs) -> None:
+    about = "read released checkpoints into files of our own, and write them back"
+    weights = verbs.add_parser("weights", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    directions = weights.add_subparsers(title="directions", metavar="DIRECTION", dest="direction", required=True)
+    taken = directions.add_parser("import", help="keep a checkpoint (.pth) as safetensors that know their network")
+    taken.add_argument("--network", metavar="NETWORK", help="a preset, as replknet_31b, or a network's file")
+    given = directions.add_parser("export", help="write such safetensors as a plain state dict with the official names")
+    for each, kind in ((taken, ".safetensors"), (given, ".pth")):
+        each.add_argument("file", metavar="FILE", type=Path, help="what is read")
+        each.add_argument("--output", metavar="FILE", type=Path, required=True, help=f"what is written ({kind})")
+        each.set_defaults(call=_verb("weights"))
+
+
 def _add_bench(verbs: Verbs) -> None:
-    about = "measure what the harness itself costs on this machine, against its targets"
-    bench = verbs.add_parser("bench", help=about, description=f"{about[0].upper()}{about[1:]}. Takes ten minutes.")
-    bench.add_argument("--quick", action="store_true", help="few repeats, short studies; writes nothing by default")
+    about = "measure what the harness, its operator and its networks cost on this machine"
+    bench = verbs.add_parser(
+        "bench",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}. Without a subject: the harness itself, against its targets, in "
+        "ten minutes.",
+    )
     bench.add_argument(
         "--only",
         action="append",
         choices=BENCHED,
         help="measure this alone (may be repeated); writes nothing by default",
     )
-    bench.add_argument("--output", type=Path, metavar="DIR", help="folder for the table (default: results/bench)")
+    _add_bench_output(bench, quick=False, output=None)
     bench.set_defaults(call=_bench)
+    subjects = bench.add_subparsers(title="subjects", metavar="SUBJECT")
+    _add_bench_dwconv(subjects)
+    _add_bench_network(subjects)
 
 
-def _add_verb(verbs: Verbs, name: str, about: str) -> argparse.ArgumentParser:
+def _add_bench_output(bench: argparse.ArgumentParser, **defaults: object) -> None:
+    """Without defaults a subject leaves what stood before it as it is."""
+    bench.set_defaults(**defaults)
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="few repeats, small sizes; writes nothing by default",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="folder for what is written (default: results/bench)",
+    )
+
+
+def _add_bench_dwconv(subjects: Verbs) -> None:
+    about = "every algorithm of the large depth-wise convolution beside nn.Conv2d: Table 1 of RepLKNet's paper"
+    dwconv = subjects.add_parser(
+        "dwconv",
+        help=about,
+        description=f"Measure {about}. Sizes that are given here are measured alone, and written only with --output.",
+    )
+    _add_bench_output(dwconv)
+    _add_bench_device(dwconv)
+    for name, what in (
+        ("--batch", "images at once (default: 64 on a GPU, 8 on a CPU)"),
+        ("--channels", "channels (default: 384 on a GPU, 128 on a CPU)"),
+        ("--layers", "layers in a stack (default: 24 on a GPU, 1 on a CPU)"),
+    ):
+        dwconv.add_argument(name, type=_positive, metavar="N", help=what)
+    dwconv.add_argument(
+        "--sides", type=_positive, nargs="+", default=(), metavar="R", help="sides of the maps (default: 16 32 64)"
+    )
+    dwconv.add_argument(
+        "--kernels", type=_odd, nargs="+", default=(), metavar="K", help="sides of the kernels (default: 3 to 31)"
+    )
+    dwconv.set_defaults(call=_bench_dwconv)
+
+
+def _add_bench_network(subjects: Verbs) -> None:
+    about = "whole networks: ours with our operator and with nn.Conv2d, and timm's beside them"
+    network = subjects.add_parser("network", help=about, description=f"Measure {about}, in images per second.")
+    network.add_argument("networks", metavar="NETWORK", nargs="+", help="a preset, as replknet_31b, or a spec file")
+    _add_bench_output(network)
+    _add_bench_device(network)
+    network.add_argument(
+        "--resolution", type=_positive, nargs="+", default=(224,), metavar="R", help="of the images (default: 224)"
+    )
+    network.add_argument(
+        "--batch", type=_positive, metavar="N", help="images at once (default: 64 on a GPU, 1 on a CPU)"
+    )
+    network.add_argument(
+        "--beside", nargs="*", metavar="NAME", help="networks of timm's (default: Swin-B and ConvNeXt-B)"
+    )
+    network.set_defaults(call=_bench_network)
+
+
+def _add_bench_device(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--device", choices=("cpu", "cuda"), help="what computes (default: the GPU where there is one)")
+    bench.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        nargs="+",
+        default=(),
+        help="float32, and bfloat16 beside it on a GPU, by default",
+    )
+
+
+def _add_verb(
+    verbs: Verbs, name: str, about: str, *, file: str = "a study file, as search_spaces/kernel_size.yaml"
+) -> argparse.ArgumentParser:
     """A verb on a study."""
     verb = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
-    verb.add_argument("file", metavar="FILE", type=Path, help="a study file, as search_spaces/kernel_size.yaml")
+    verb.add_argument("file", metavar="FILE", type=Path, help=file)
     verb.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of all studies (default: results)"
     )
@@ -142,9 +248,42 @@ def _verb(name: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from harness.bench import bench
+    from harness.bench.study import bench
 
     bench(args.only or (), args.output, is_quick=args.quick)
+    return 0
+
+
+def _bench_dwconv(args: argparse.Namespace) -> int:
+    from harness.bench.options import DwconvOptions
+    from harness.bench.verbs import bench_dwconv
+
+    options = DwconvOptions(
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+        channels=args.channels,
+        layers=args.layers,
+        sides=tuple(args.sides),
+        kernels=tuple(args.kernels),
+    )
+    bench_dwconv(options, args.output, is_quick=args.quick)
+    return 0
+
+
+def _bench_network(args: argparse.Namespace) -> int:
+    from harness.bench.options import BESIDE, NetworkOptions
+    from harness.bench.verbs import bench_network
+
+    options = NetworkOptions(
+        networks=tuple(args.networks),
+        resolutions=tuple(args.resolution),
+        beside=BESIDE if args.beside is None else tuple(args.beside),
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+    )
+    bench_network(options, args.output, is_quick=args.quick)
     return 0
 
 
@@ -156,6 +295,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
+    return number
+
+
+def _odd(text: str) -> int:
+    number = _positive(text)
+    if number % 2 == 0:
+        raise argparse.ArgumentTypeError(f"must be odd, but got {number}")
     return number
 
 

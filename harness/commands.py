@@ -1,4 +1,4 @@
-"""The verbs that look at a study, and the table of all: each takes the parsed command line and gives an exit code."""
+"""The verbs besides `run`, and the table of all: each takes the parsed command line and gives an exit code."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.errors import NotFound
+from harness.errors import NotFound, UserError
 from harness.interrupt import Interrupt
 from harness.report.answer import answer, read_runs
+from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import answer_values, json_text
 from harness.report.tables import configurations, heading, next_lines, reasons
@@ -18,10 +19,12 @@ from harness.report.verdict import conditions, summary_of
 from harness.running import options_of, place_of, run
 from harness.session import Reading, reading
 from harness.store import driver_of, optuna_storage
-from harness.study import dump_spec, json_schema
+from harness.study import dump_spec, find_spec, json_schema, named_spec
 from harness.terminal import make_console, verb
 
 LAST_EVENTS = 5
+LEAST_SIDE, MOST_SIDE = 1, 4096
+"""Of the images that a network is priced for."""
 
 
 def show_status(args: Namespace) -> int:
@@ -45,9 +48,36 @@ def show_status(args: Namespace) -> int:
 
 
 def show(args: Namespace) -> int:
-    """Print all configurations of a study, or one of its trials from close up."""
+    """Print a network, all configurations of a study, or one of its trials from close up."""
+    spec = find_spec(str(args.file))
+    if spec is not None:
+        if args.trial is not None:
+            raise UserError("TRIAL must stand behind a study file; this is a network", value=args.trial)
+        resolution = _resolution(args) or resolutions(spec)[0]
+        return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
+    if args.resolution is not None:
+        raise UserError("`--resolution` must stand with a network; a study has its own", value=args.resolution)
     with reading(args.file, place_of(args)) as study:
         return _show_all(args, study) if args.trial is None else _show_trial(args, study)
+
+
+def presets(args: Namespace) -> int:
+    """Print every preset beside the published figures."""
+    resolution = _resolution(args)
+    return print_json(presets_values(resolution)) if args.json else print_view(presets_view(resolution))
+
+
+def weights(args: Namespace) -> int:
+    """Read a checkpoint into safetensors, or write such a file back as a checkpoint."""
+    from harness.weights import export_weights, import_weights
+
+    if args.direction == "import":
+        spec = named_spec(args.network) if args.network else None
+        found = import_weights(args.file, args.output, spec)
+    else:
+        found = export_weights(args.file, args.output)
+    print(f"{args.output}: {len(found.entries):,} entries, {found.form} form, {found.spec.classes:,} classes")
+    return 0
 
 
 def best(args: Namespace) -> int:
@@ -121,10 +151,22 @@ def _show_trial(args: Namespace, read: Reading) -> int:
     return print_view(trial_view(trial, runs, study))
 
 
+def _resolution(args: Namespace) -> int | None:
+    """The side of the images, if it is given."""
+    side: int | None = args.resolution
+    if side is not None and not LEAST_SIDE <= side <= MOST_SIDE:
+        raise UserError(
+            f"`--resolution` must be from {LEAST_SIDE} to {MOST_SIDE}", value=side, remedy="The paper's are 224 to 384."
+        )
+    return side
+
+
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "run": run,
     "status": show_status,
     "show": show,
+    "presets": presets,
+    "weights": weights,
     "best": best,
     "dashboard": dashboard,
     "schema": schema,

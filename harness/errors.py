@@ -4,6 +4,7 @@ HarnessError
 ├── UserError            something a person can put right; the door prints it and exits with code 2
 │   ├── SpecError        a network that cannot be built
 │   ├── StudyError       a study file that does not say what can be done
+│   ├── WeightsError     a file of weights that cannot be read, or is of another network
 │   ├── DataError        a data set that is not there or not as its layout says
 │   ├── StoreError       a database that cannot be used: foreign, newer, locked, on the wrong file system
 │   ├── ExecutorError    workers that cannot be had: no such cluster, too few processors
@@ -78,6 +79,10 @@ class StudyError(UserError):
     def __str__(self) -> str:
         own = super().__str__()
         return own if self.problems == (self,) else "\n".join([own, *(f"  {problem}" for problem in self.problems)])
+
+
+class WeightsError(UserError):
+    """A file of weights that cannot be read, or is of another network."""
 
 
 class DataError(UserError):

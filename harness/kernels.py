@@ -1,27 +1,11 @@
 """The ways to build a large kernel, as values: what a cost formula and a block both need to know of one.
 
-Letters: k side of the large kernel, s side of the small kernel parallel to it.
+Letters: k side of the large kernel, s side of the small kernel parallel to it, d dilation, c channels.
 """
 
-from typing import NamedTuple
-
-
-class Kind(NamedTuple):
-    """What a kind of large kernel can be combined with."""
-
-    about: str
-    has_small: bool = False
-    """Whether a parallel small kernel (`reparam`) has a place in it."""
-    can_be_dense: bool = False
-    dilations: tuple[int, int] = (1, 1)
-    """The least and the largest `dilation`."""
-    fields: tuple[str, ...] = ()
-    """Fields of a spec that count with this kind alone."""
-
-
-KINDS: dict[str, Kind] = {
-    "plain": Kind("one k x k convolution", has_small=True, can_be_dense=True, dilations=(1, 1000)),
-}
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 
 class Kernel(NamedTuple):
@@ -36,10 +20,110 @@ class Kernel(NamedTuple):
     band_ratio: float = 0.125
 
 
-def has_place_for(s: object, k: object, kind: object, dilation: object) -> bool:
+class Kind(NamedTuple):
+    """What a kind of large kernel can be combined with."""
+
+    about: str
+    has_small: bool = False
+    """Whether a parallel small kernel (`reparam`) has a place in it."""
+    can_be_dense: bool = False
+    dilations: tuple[int, int] = (1, 1)
+    """The least and the largest `dilation`."""
+    least_k: Callable[[Kernel], int] = lambda _: 1
+    """The least side, given the other values of a kernel."""
+    least_width: int = 1
+    """The least number of channels."""
+    fields: tuple[str, ...] = ()
+    """Fields of a spec that count with this kind alone."""
+
+
+KINDS: dict[str, Kind] = {
+    "plain": Kind("one k x k convolution", has_small=True, can_be_dense=True, dilations=(1, 1000)),
+    "dilated_reparam": Kind(
+        "k x k, in training beside small dilated kernels (UniRepLKNet)",
+        least_k=lambda _: 3,
+    ),
+    "stripes": Kind(
+        "k x stripe beside stripe x k (SLaK)",
+        has_small=True,
+        least_k=lambda kernel: kernel.stripe,
+        fields=("stripe",),
+    ),
+    "bands": Kind(
+        "3 x 3, 1 x k and k x 1, each on a share of the channels (InceptionNeXt)",
+        least_k=lambda _: 3,
+        least_width=4,
+        fields=("band_ratio",),
+    ),
+    "peripheral": Kind("k x k whose outer taps share weights (PeLK)", has_small=True),
+    "sequential": Kind(
+        "a small kernel, then a dilated one (VAN)",
+        dilations=(2, 1000),
+        least_k=lambda kernel: 2 * kernel.dilation + 1,
+    ),
+}
+
+
+def largest_small(kernel: Kernel) -> int:
+    """The largest side of a small kernel parallel to this one; 0 where none has a place."""
+    kind = KINDS[kernel.kind]
+    if not kind.has_small or kernel.dilation != 1:
+        return 0
+    return min(kernel.k, kernel.stripe) if "stripe" in kind.fields else kernel.k
+
+
+def has_place_for(s: Any, k: Any, kind: Any, dilation: Any, stripe: Any) -> bool:
     """Whether a small kernel of side s can stand beside that large one; false for values that make no kernel."""
     if s is None:
         return True
-    if not (isinstance(s, int) and isinstance(k, int) and isinstance(kind, str) and kind in KINDS):
+    if not all(isinstance(value, int) for value in (s, k, dilation, stripe)) or kind not in tuple(KINDS):
         return False
-    return s <= k and dilation == 1 and KINDS[kind].has_small
+    return bool(s <= largest_small(Kernel(k, kind=kind, dilation=dilation, stripe=stripe)))
+
+
+DILATED_BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {
+    3: ((1, 1),),
+    5: ((3, 1), (3, 2)),
+    7: ((5, 1), (3, 2), (3, 3)),
+    9: ((5, 1), (5, 2), (3, 3), (3, 4)),
+    11: ((5, 1), (5, 2), (3, 3), (3, 4), (3, 5)),
+    13: ((5, 1), (7, 2), (3, 3), (3, 4), (3, 5)),
+    15: ((5, 1), (7, 2), (3, 3), (3, 5), (3, 7)),
+    17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
+}
+"""By k, the branches of `dilated_reparam` as (side, dilation): UniRepLKNet's (arXiv 2311.15599); ours for 3."""
+
+
+def dilated_branches(k: int) -> tuple[tuple[int, int], ...]:
+    """The small dilated kernels beside a k x k one, as (side, dilation); none reaches over its border.
+
+    Beyond 17, a rule of our own: the branches of 17, their dilations grown as the kernel has, rounded down.
+    """
+    if k in DILATED_BRANCHES:
+        return DILATED_BRANCHES[k]
+    return tuple((side, d * (k - 1) // 16) for side, d in DILATED_BRANCHES[17])
+
+
+def peripheral_cells(k: int) -> tuple[int, ...]:
+    """The sides of the cells that share a weight, from border to border of a k x k kernel, along either axis.
+
+    The five in the middle are single taps; beyond, sides double: 2, 4, 8, ..., the last cut at the border.
+    """
+    half = k // 2
+    ends = [0, *(2**i for i in range(half.bit_length()) if 2**i < half), half]  # counted from the middle tap
+    arm = [after - before for before, after in pairwise(ends) if after > before]
+    return (*reversed(arm), 1, *arm)
+
+
+def dilated_taps(k: int, d: int) -> int:
+    """The side of the second kernel of `sequential`: the fewest taps, an odd number, with which the two reach k pixels.
+
+    Where k / d, rounded up, is odd, it is that: VAN's rule (arXiv 2202.09741), which is silent about even numbers.
+    """
+    taps = -(-k // d)
+    return taps - 1 if taps % 2 == 0 else taps
+
+
+def band_width(c: int, ratio: float) -> int:
+    """Channels of each of the three convolutions of `bands`: their share of c, rounded down, and at least one."""
+    return max(1, int(c * ratio + 1e-9))

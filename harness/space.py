@@ -2,7 +2,8 @@
 
 An axis is a field of the spec (`K`) or one stage of a field that has one value per stage (`K[3]`). An axis with a
 condition is chosen after the axes that its condition speaks of, and only if the condition holds; otherwise the base's
-value stands. One thing about the base gives way: where a stage has no place for its small kernel (`reparam`), because
+value stands. The axis `base` picks a whole network before all others; an axis of one stage counts only where the base
+has that stage. One thing about the base gives way: where a stage has no place for its small kernel (`reparam`), because
 K is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3. A small
 kernel that an axis chose never gives way: the network is then invalid, and a candidate says so.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.axes import Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
+from harness.axes import BASE, Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
 from harness.cost import Cost, network_cost
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.expressions import Expression
@@ -59,6 +60,8 @@ class Space:
 
     base: NetworkSpec
     """Its values stand wherever no axis decides."""
+    bases: dict[str, NetworkSpec] = field(default_factory=dict)
+    """By their names on the axis `base`, which then decides whose values stand."""
     axes: dict[str, Axis]
     """In the order in which they are chosen: an axis stands behind those that its condition speaks of."""
     when: dict[str, Expression] = field(default_factory=dict)
@@ -69,17 +72,18 @@ class Space:
     """Side of the images for which MACs are counted."""
 
     def __post_init__(self) -> None:
-        stages = FAMILIES[self.base.family].stages
-        decided = {name: split_name(name, stages) for name in self.axes}
+        decided = {name: split_name(name, self._most_stages) for name in self.axes}
         for name, (of, stage) in decided.items():
             if stage is not None and of in self.axes:
                 rule = f"The axes `{of}` and `{name}` must not decide the same stage"
                 raise StudyError(rule, remedy=f"Give `{of}` as whole lists, or every stage an axis of its own.")
         for name, condition in self.when.items():
+            if name == BASE:
+                raise StudyError("The axis `base` counts always", place=condition.place, remedy="Leave this one out.")
             if name not in self.axes:
                 remedy = did_you_mean(name, self.axes, "Axes")
                 raise StudyError(f"`{condition.key}` must name an axis", place=condition.place, remedy=remedy)
-        order = _order(decided, self.when, stages)
+        order = _order(decided, self.when, {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())})
         object.__setattr__(self, "axes", {name: self.axes[name] for name in order})
 
     def __hash__(self) -> int:
@@ -98,7 +102,8 @@ class Space:
         }
         when = {name: condition.text for name, condition in self.when.items()}
         rules = [rule.text for rule in self.rules]
-        return fingerprint([self.base.fingerprint(), axes, when, rules, self.budgets, self.resolution])
+        bases = [base.fingerprint() for base in self.bases.values()]
+        return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, self.resolution])
 
     def sample(self, choose: Chooser) -> Candidate:
         """Choose on every axis that counts, and see what becomes of it."""
@@ -108,7 +113,9 @@ class Space:
         """Choose on every axis that counts, in order."""
         params: dict[str, Value] = {}
         for name, axis in self.axes.items():
-            condition = self.when.get(name)
+            condition, stage = self.when.get(name), split_name(name, self._most_stages)[1]
+            if stage is not None and stage >= FAMILIES[self._base(params).family].stages:
+                continue
             if condition is None or condition.holds(self._fields(params)):
                 params[name] = axis.member(choose(name, axis))
         return params
@@ -117,11 +124,11 @@ class Space:
         """What becomes of these choices, the base's values standing for the rest."""
         try:
             spec = self.network(params)
+            cost = network_cost(spec, self.resolution)
         except SpecError as error:
             return Candidate(params, None, None, {"spec": 1.0}, str(error))
         fields = plain_fields(spec)
         wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(fields)}
-        cost = network_cost(spec, self.resolution)
         for name, limit in self.budgets.items():
             amount = getattr(cost, name)
             if amount > limit:
@@ -143,11 +150,23 @@ class Space:
                 seen.add(candidate.fingerprint)
                 yield candidate
 
+    @property
+    def _most_stages(self) -> int:
+        return max(FAMILIES[base.family].stages for base in (self.base, *self.bases.values()))
+
+    def _base(self, params: Mapping[str, Value]) -> NetworkSpec:
+        return self.bases[str(params[BASE])] if BASE in params else self.base
+
     def _fields(self, params: Mapping[str, Value]) -> dict[str, Any]:
-        """All fields of the network; per-stage ones as lists."""
-        fields = plain_fields(self.base)
+        """All fields of the network; per-stage ones as lists. Raises `SpecError` for a stage that the base has not."""
+        base = self._base(params)
+        fields, stages = plain_fields(base), FAMILIES[base.family].stages
         for name, value in params.items():
-            of, stage = split_name(name, FAMILIES[self.base.family].stages)
+            of, stage = split_name(name, self._most_stages)
+            if of == BASE:
+                continue
+            if stage is not None and stage >= stages:
+                raise SpecError(f"`{name}` must be a stage of the base, which has {stages}", field=name)
             if stage is not None:
                 fields[of][stage] = value
             elif of in PER_STAGE:
@@ -155,17 +174,22 @@ class Space:
             else:
                 fields[of] = value
         if "reparam" not in params:
-            chosen = {split_name(name, FAMILIES[self.base.family].stages) for name in params}
+            chosen = {split_name(name, self._most_stages) for name in params}
             kernels = zip(fields["K"], fields["reparam"], fields["dilation"], strict=False)
             for i, (k, s, dilation) in enumerate(kernels):
-                if ("reparam", i) not in chosen and not has_place_for(s, k, fields["kernel"], dilation):
+                if ("reparam", i) not in chosen and not has_place_for(
+                    s, k, fields["kernel"], dilation, fields["stripe"]
+                ):
                     fields["reparam"][i] = None
         return fields
 
 
-def _order(decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Expression], stages: int) -> Iterator[str]:
+def _order(
+    decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Expression], stages: set[int]
+) -> Iterator[str]:
     """The axes, each behind those that its condition speaks of, and otherwise as they stand in the file."""
     needs = {name: _needs(when[name], decided, stages) if name in when else set() for name in decided}
+    needs = {name: axes | ({BASE} & decided.keys() - {name}) for name, axes in needs.items()}
     left = list(decided)
     while left:
         ready = next((name for name in left if not needs[name] & set(left)), None)
@@ -179,16 +203,17 @@ def _order(decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Exp
         yield ready
 
 
-def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]], stages: int) -> set[str]:
-    """The axes that decide what a condition speaks of."""
+def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]], stages: set[int]) -> set[str]:
+    """The axes that decide what a condition speaks of, in networks of so many stages."""
     spoken = set(condition.references())
     small = [stage for of, stage in spoken if of == "reparam"]  # the base's small kernel gives way to these
-    spoken |= {(of, stage) for stage in small for of in ("K", "dilation")} | {("kernel", None) for _ in small}
+    spoken |= {(of, stage) for stage in small for of in ("K", "dilation")}
+    spoken |= {(of, None) for _ in small for of in ("kernel", "stripe")}
     return {
         name
         for name, (of, stage) in decided.items()
         for spoken_of, spoken_stage in spoken
-        if of == spoken_of and (stage is None or spoken_stage is None or stage == spoken_stage % stages)
+        if of == spoken_of and (stage is None or spoken_stage is None or stage in {spoken_stage % n for n in stages})
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from harness.errors import SpecError
 from harness.families import FAMILIES
 from harness.fingerprint import fingerprint
-from harness.kernels import KINDS, Kernel, Kind, has_place_for
+from harness.kernels import KINDS, Kernel, largest_small
 
 LARGEST = 1_000_000
 """Above any count, side, width or ratio that a network could have; keeps absurd values out of the arithmetic."""
@@ -41,7 +41,7 @@ class NetworkSpec:
     dw_ratio: float = 1.0
     """Width of the large-kernel convolution relative to C."""
     ffn_ratio: float = 4.0
-    """Hidden width of the ConvFFN relative to C."""
+    """Hidden width of the ConvFFN or MLP relative to C; in MobileNetV2 the expansion of a block's input."""
     drop_path: float = 0.0
     """Stochastic depth: drop probability of the last block; grows linearly from 0."""
     stem_stride: int = 4
@@ -51,7 +51,11 @@ class NetworkSpec:
     kernel: str = "plain"
     """How the large kernels are built: a key of `harness.kernels.KINDS`."""
     dilation: tuple[int, ...] = (1,)
-    """Dilation of the large kernel per stage."""
+    """Dilation of the large kernel per stage; 1 but with the kernels `plain` and, from 2 on, `sequential`."""
+    stripe: int = 5
+    """Short side of the stripes of kernel `stripes`; odd, at least the side of the small kernel, and at most K."""
+    band_ratio: float = 0.125
+    """Share of the channels that each of the three convolutions of kernel `bands` works on."""
 
     def __post_init__(self) -> None:
         _check_key("family", self.family, FAMILIES)
@@ -73,7 +77,13 @@ class NetworkSpec:
         _check_int("in_channels", self.in_channels, at_least=1)
         _check_int("classes", self.classes, at_least=1)
         _check_key("kernel", self.kernel, KINDS)
-        self._check_kernels(KINDS[self.kernel])
+        _check_int("stripe", self.stripe, at_least=1)
+        _check_odd("stripe", self.stripe)
+        object.__setattr__(self, "band_ratio", _band_ratio(self.band_ratio))
+        ratios = [getattr(self, name) for name in FAMILIES[self.family].widths]
+        for i, c in enumerate(self.C):
+            _check_int(f"dilation[{i}]", self.dilation[i], at_least=1)
+            _check_kernel(i, self.kernel_of(i), width=min(inner_width(c, ratio) for ratio in ratios))
         for name in self.idle_fields:
             if getattr(self, name) != DEFAULTS[name]:
                 raise SpecError(
@@ -82,26 +92,6 @@ class NetworkSpec:
                     field=name,
                     value=getattr(self, name),
                     remedy=f"Leave it out, or write {DEFAULTS[name]}.",
-                )
-
-    def _check_kernels(self, kind: Kind) -> None:
-        """What the kind of kernel allows beside it."""
-        if not self.depthwise and not kind.can_be_dense:
-            raise SpecError(f"`depthwise` must be true with kernel {self.kernel}", field="depthwise", value=False)
-        least, most = kind.dilations
-        for i, (s, d) in enumerate(zip(self.reparam, self.dilation, strict=True)):
-            _check_int(f"dilation[{i}]", d, at_least=1)
-            if not least <= d <= most:
-                allowed = f"{least}" if least == most else f"from {least} to {most}"
-                raise SpecError(
-                    f"`dilation[{i}]` must be {allowed} with kernel {self.kernel}", field="dilation", value=d
-                )
-            if s is not None and not has_place_for(s, self.K[i], self.kernel, d):
-                why = f"kernel {self.kernel}" if d == 1 else f"dilation {d}"
-                raise SpecError(
-                    f"`reparam[{i}]` must be null with {why}, which has no place for a parallel small kernel",
-                    field=f"reparam[{i}]",
-                    value=s,
                 )
 
     @property
@@ -119,6 +109,8 @@ class NetworkSpec:
             kind=self.kernel,
             dilation=self.dilation[stage],
             depthwise=self.depthwise,
+            stripe=self.stripe,
+            band_ratio=self.band_ratio,
         )
 
     @classmethod
@@ -230,6 +222,44 @@ def _check_small(name: str, s: object, k: int) -> None:
             value=s,
             remedy=f"Try {k}, or null for no small kernel in that stage.",
         )
+
+
+def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
+    """What its kind of kernel asks of the other values of stage i."""
+    kind, beside = KINDS[kernel.kind], f"with kernel {kernel.kind}"
+    if not kernel.depthwise and not kind.can_be_dense:
+        raise SpecError(f"`depthwise` must be true {beside}", field="depthwise", value=False)
+    least, most = kind.dilations
+    if not least <= kernel.dilation <= most:
+        allowed = f"{least}" if least == most else f"from {least} to {most}"
+        raise SpecError(f"`dilation[{i}]` must be {allowed} {beside}", field="dilation", value=kernel.dilation)
+    beside += "".join(f" and {name} {getattr(kernel, name)}" for name in kind.fields)
+    beside += f" and dilation {kernel.dilation}" if kernel.dilation > 1 else ""
+    if kernel.k < kind.least_k(kernel):
+        raise SpecError(f"`K[{i}]` must be at least {kind.least_k(kernel)} {beside}", field=f"K[{i}]", value=kernel.k)
+    most = largest_small(kernel)
+    if kernel.s is not None and kernel.s > most:
+        allowed = f"at most {most}" if most else "null"
+        raise SpecError(
+            f"`reparam[{i}]` must be {allowed} {beside}, which has no place for this small kernel",
+            field=f"reparam[{i}]",
+            value=kernel.s,
+        )
+    if width < kind.least_width:
+        rule = f"`C[{i}]` must give the large kernel at least {kind.least_width} channels {beside}"
+        raise SpecError(rule, field=f"C[{i}]", value=width, remedy="Take more channels, or a larger ratio to them.")
+
+
+def _band_ratio(ratio: object) -> float:
+    value = _number("band_ratio", ratio)
+    if not 0 < value <= 1 / 3:
+        raise SpecError(
+            "`band_ratio` must be above 0 and at most 1/3, since three convolutions share the channels",
+            field="band_ratio",
+            value=ratio,
+            remedy="InceptionNeXt has 0.125.",
+        )
+    return value
 
 
 def _ratio(name: str, ratio: object, channels: Sequence[int]) -> float:

@@ -1,5 +1,6 @@
 """The referee of `harness.cost`: counts what a network does on one image, module by module, on the meta device."""
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -7,16 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.blocks.folding import Foldable
+from harness.blocks.peripheral import SharedConv2d
 from harness.cost import Cost
 
 
 def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
-    """Parameters as registered; the rest summed by hooks on convolutions and fully connected layers.
+    """Parameters as registered, and as left by folding; the rest summed by hooks on convolutions and linear layers.
 
     Uses the network up: batch norms, whose MACs don't count and which are slow on the meta device, make way.
     """
     seen: list[Cost] = []
-    params = sum(p.numel() for p in network.parameters())
+    params, saved = _params(network), _params(network) - _params(_folded(network))
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append(_layer(module, inputs[0], output))
@@ -29,15 +32,30 @@ def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
                 child.register_forward_hook(hook)
     with torch.no_grad():
         network(torch.empty(1, channels, *size, device="meta"))
-    return sum(seen, Cost(params=params))
+    return sum(seen, Cost(params=params, params_saved=saved))
+
+
+def _params(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy without batch norms, in the form that the network has; `harness.network.fold` merges it as well."""
+    folded = copy.deepcopy(network)
+    for module in list(folded.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
+    return folded
 
 
 def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Cost:
     if isinstance(module, nn.Linear):
-        return Cost(0, module.weight.numel(), module.weight.numel(), output.numel())
+        macs = module.weight.numel() * output[..., 0].numel()
+        return Cost(0, macs, macs, output.numel())
     assert isinstance(module, nn.Conv2d)
-    kernel = module.weight.shape[2:]
-    per_tap = module.weight.shape[0] * module.weight.shape[1]
+    weight = module.kernel() if isinstance(module, SharedConv2d) else module.weight
+    kernel = weight.shape[2:]
+    per_tap = weight.shape[0] * weight.shape[1]
     taps = _taps_on_the_map(x.shape[2:], kernel, module.stride, module.padding, module.dilation)
     return Cost(0, per_tap * kernel.numel() * output[0, 0].numel(), per_tap * taps, output.numel())
 

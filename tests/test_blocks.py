@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from block_arguments import arguments
-from hypothesis import given, settings
+from block_arguments import arguments, side_after
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_statistics import randomise
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def _trained(block: nn.Module) -> nn.Module:
 def test_every_block_has_the_same_members_in_the_same_order(name: str) -> None:
     members = [member for member in vars(BLOCKS[name]) if not member.startswith("_") or member == "__init__"]
     assert members[:3] == ["__init__", "forward", "cost"]
-    assert set(members[3:]) <= {"merge"}
+    assert set(members[3:]) <= {"merge", "fold"}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -57,10 +57,11 @@ def test_the_output_has_c_channels_and_the_stride_of_the_block(
     name: str, data: st.DataObject, size: tuple[int, int]
 ) -> None:
     values = data.draw(arguments(BLOCKS[name]))
-    stride = values.get("stride", 2 if name == "transition" else 1)
+    sides = tuple(side_after(BLOCKS[name], values, n) for n in size)
+    assume(all(sides))
     with torch.no_grad():
         y = _trained(BLOCKS[name](**values))(_input(values, size))
-    assert y.shape == (2, values["c"], *(-(-n // stride) for n in size))
+    assert y.shape == (2, values["c"], *sides)
     assert y.isfinite().all()
 
 

@@ -32,13 +32,14 @@ def test_trial_view_has_spec_cost_curves_seeds_and_places(played: Played) -> Non
         trial = read.trials[4]
         runs = list(read_runs(read.store, read.store.trial_runs("question")[4]).values())
         text, values = text_of(trial_view(trial, runs, played.file.study)), trial_values(trial, runs, played.file.study)
-    for part in ("K: [31, 29, 27, 13]", "stage 4", "all, merged", "top1 93.20 ± 0.20 (n = 3)", "seed 2: complete"):
+    score = "top1 93.20 ± 0.20 (n = 3)"
+    for part in ("K: [31, 29, 27, 13]", "stage 4", "batch norms folded", score, "seed 2: complete"):
         assert part in text
     assert "▁▃▆█ 93.00 after epoch 4/4" in text
     assert "peak_memory_bytes 500MB" in text and "cpu (test, 1 thread)" in text
     assert [len(run["curve"]) for run in values["runs"]] == [EPOCHS] * 3
     assert values["choices"] == {"K": [31, 29, 27, 13], "reparam": 5}
-    assert sum(part["macs"] for part in values["cost"].values()) == values_macs(played)
+    assert sum(part["merged"]["macs"] for part in values["network"]["parts"]) == values_macs(played)
     json.loads(json_text(values))
 
 

@@ -177,6 +177,26 @@ def test_the_example_of_a_kernel_study() -> None:
     ]
 
 
+def test_the_base_s_small_kernel_gives_way_to_kinds_of_kernel_that_have_no_place_for_it() -> None:
+    kinds = space(
+        {
+            "kernel": Choice(("plain", "stripes", "bands", "sequential")),
+            "stripe": Choice((3, 5)),
+            "dilation": Choice((3,)),
+        },
+        {"stripe": 'kernel == "stripes"', "dilation": 'kernel == "sequential"'},
+    )
+    found = [(candidate.params, candidate.spec.reparam) for candidate in kinds.grid() if candidate.spec]
+    none, five = (None,) * 4, (5,) * 4
+    assert found == [
+        ({"kernel": "plain"}, five),
+        ({"kernel": "stripes", "stripe": 3}, none),
+        ({"kernel": "stripes", "stripe": 5}, five),
+        ({"kernel": "bands"}, none),
+        ({"kernel": "sequential", "dilation": 3}, none),
+    ]
+
+
 def test_the_base_s_small_kernel_gives_way_stage_by_stage_and_a_chosen_one_does_not() -> None:
     stages = space({"K": Choice(((3, 7, 5, 3),))})
     (candidate,) = stages.grid()

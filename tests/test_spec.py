@@ -29,11 +29,17 @@ OTHER: dict[str, Any] = {
     "in_channels": 1,
     "classes": 10,
     "dilation": [1, 1, 1, 2],
+    "kernel": "peripheral",
+    "stripe": 3,
+    "band_ratio": 0.25,
 }
 """For each field a value that makes another network of `PLAIN`."""
 
+COUNTS_IN: dict[str, dict[str, Any]] = {"stripe": {"kernel": "stripes"}, "band_ratio": {"kernel": "bands"}}
+"""What `PLAIN` must be for a field to count."""
+
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
-    ({"family": "resnet"}, "family", "Known: replknet."),
+    ({"family": "resnet"}, "family", "Known: replknet, mobilenet_v2, convnext."),
     ({"family": ["replknet"]}, "family", "a known one"),
     ({"K": 8}, "K[0]", "must be odd, so that the kernel has a centre, but got 8. Try 7 or 9."),
     ({"K": [7, 7, 7, 0]}, "K[3]", "whole number from 1"),
@@ -70,6 +76,28 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"stem_stride": 2.0}, "stem_stride", "whole number"),
     ({"in_channels": 0}, "in_channels", "whole number from 1"),
     ({"classes": 0}, "classes", "whole number from 1"),
+    ({"dilation": 0}, "dilation[0]", "whole number from 1"),
+    ({"dilation": 2, "reparam": 3}, "reparam[0]", "must be null with kernel plain and dilation 2"),
+    ({"kernel": "star"}, "kernel", "a known one, but got 'star'. Known: plain, dilated_reparam,"),
+    ({"kernel": ["plain"]}, "kernel", "a known one"),
+    ({"kernel": "stripes", "depthwise": False}, "depthwise", "must be true with kernel stripes"),
+    ({"kernel": "stripes", "stripe": 4}, "stripe", "must be odd"),
+    ({"kernel": "stripes", "stripe": "5"}, "stripe", "whole number"),
+    ({"kernel": "stripes", "stripe": 9}, "K[0]", "at least 9 with kernel stripes and stripe 9, but got 7"),
+    ({"kernel": "stripes", "stripe": 3, "reparam": 5}, "reparam[0]", "at most 3 with kernel stripes and stripe 3"),
+    ({"stripe": 3}, "stripe", "in replknet with kernel plain, but got 3. Leave it out, or write 5."),
+    ({"kernel": "bands", "band_ratio": 0}, "band_ratio", "above 0 and at most 1/3"),
+    ({"kernel": "bands", "band_ratio": 0.4}, "band_ratio", "above 0 and at most 1/3"),
+    ({"kernel": "bands", "band_ratio": None}, "band_ratio", "a number"),
+    ({"kernel": "bands", "C": [8, 8, 8, 3]}, "C[3]", "at least 4 channels with kernel bands"),
+    ({"kernel": "bands", "dw_ratio": 0.25}, "C[0]", "at least 4 channels"),
+    ({"kernel": "bands", "K": [7, 7, 1, 7]}, "K[2]", "at least 3"),
+    ({"kernel": "peripheral", "band_ratio": 0.25}, "band_ratio", "must stand at its default"),
+    ({"kernel": "peripheral", "dilation": 2}, "dilation", "`dilation[0]` must be 1 with kernel peripheral"),
+    ({"kernel": "dilated_reparam", "reparam": 3}, "reparam[0]", "must be null with kernel dilated_reparam"),
+    ({"kernel": "dilated_reparam", "K": 1}, "K[0]", "at least 3 with kernel dilated_reparam"),
+    ({"kernel": "sequential"}, "dilation", "`dilation[0]` must be from 2 to 1000 with kernel sequential, but got 1"),
+    ({"kernel": "sequential", "dilation": 4}, "K[0]", "at least 9 with kernel sequential and dilation 4, but got 7"),
     ({"kernels": 7}, "kernels", "no field of a network. Fields: family, B, C, K"),
 ]
 
@@ -132,10 +160,11 @@ def test_spellings_of_one_network_have_one_fingerprint() -> None:
 
 
 def test_each_field_that_changes_the_network_changes_the_fingerprint() -> None:
-    assert set(OTHER) == set(FIELDS) - {"family", "kernel"}, "a new field needs a value here"
-    plain = NetworkSpec.from_mapping(PLAIN)
-    prints = [plain.fingerprint()] + [plain.replace(**{name: value}).fingerprint() for name, value in OTHER.items()]
-    assert len(set(prints)) == len(OTHER) + 1
+    assert set(OTHER) == set(FIELDS) - {"family"}, "a new field needs a value here"
+    networks = [PLAIN, *(PLAIN | beside for beside in COUNTS_IN.values())]
+    networks += [PLAIN | COUNTS_IN.get(name, {}) | {name: value} for name, value in OTHER.items()]
+    prints = [NetworkSpec.from_mapping(network).fingerprint() for network in networks]
+    assert len(set(prints)) == len(networks)
 
 
 def test_presets_are_different_networks() -> None:

@@ -106,6 +106,49 @@ def test_shipped_files(path: Path) -> None:
     assert f"python run_study.py search_spaces/{path.name}" in file.text, "the header says how to run it"
 
 
+# Whole networks beside each other
+
+BESIDE = """\
+study: beside
+bases: {mine: nets/mine.yaml, other: {family: convnext, B: 1, C: 8, K: 7, stem_stride: 2}}
+axes:
+  K: [3, 13]
+  base: [replknet_nano, mine, mobilenet_v2_nano, other]
+"""
+
+
+def test_whole_networks_can_be_an_axis(tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    written(tmp_path / "nets", dump_spec(PRESETS["convnext_nano"]), "mine.yaml")
+    file = loaded(tmp_path, BESIDE)
+    jsonschema.Draft202012Validator(json_schema()).validate(file.document.data)
+    assert file.base == PRESETS["replknet_nano"]
+    space = build_space(file, classes=8, channels=1)
+    assert list(space.axes) == ["base", "K"]
+    cells = list(space.grid())
+    assert [cell.params for cell in cells[:3]] == [
+        {"base": "replknet_nano", "K": 3},
+        {"base": "replknet_nano", "K": 13},
+        {"base": "mine", "K": 3},
+    ]
+    specs = [cell.spec for cell in cells if cell.spec is not None]
+    assert [spec.family for spec in specs[::2]] == ["replknet", "convnext", "mobilenet_v2", "convnext"]
+    assert {(spec.classes, spec.in_channels, set(spec.K) == {3} or set(spec.K) == {13}) for spec in specs} == {
+        (8, 1, True)
+    }
+
+
+def test_the_resolved_copy_keeps_the_networks_themselves(tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    written(tmp_path / "nets", dump_spec(PRESETS["convnext_nano"]), "mine.yaml")
+    file = loaded(tmp_path, BESIDE)
+    (tmp_path / "elsewhere").mkdir()
+    again = loaded(tmp_path / "elsewhere", resolved_yaml(file))
+    spaces = [build_space(each, classes=8, channels=3) for each in (file, again)]
+    assert spaces[0] == spaces[1]
+    assert resolved_yaml(again) == resolved_yaml(file)
+
+
 # Specs in files
 
 
@@ -164,8 +207,8 @@ def test_the_schema_is_one_and_describes_every_key() -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     assert json.loads(json.dumps(schema)) == schema
     axes = schema["properties"]["axes"]["properties"]
-    assert {"K", "K[0]", "K[3]", "reparam[2]", "shortcut", "dw_ratio"} <= set(axes)
-    assert not {"classes", "in_channels", "K[4]", "shortcut[0]"} & set(axes)
+    assert {"K", "K[0]", "K[6]", "reparam[2]", "shortcut", "dw_ratio"} <= set(axes)
+    assert not {"classes", "in_channels", "K[7]", "shortcut[0]"} & set(axes)
     assert "Side of the large kernel" in axes["K"]["description"]
     undescribed = [name for name, key in schema["properties"].items() if not described(key, schema)]
     assert undescribed == []

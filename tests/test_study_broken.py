@@ -220,6 +220,38 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
         [(6, "`full_scale.base` must be a preset"), (6, "Did you mean `replknet_31l`?")],
     ),
     "text for full scale": (PLAIN + "full_scale: big\n", [(5, '`full_scale` must be a mapping, but got "big"')]),
+    "no base": ("study: x\naxes: {K: [3, 5]}\n", [(1, "`base` is required")]),
+    "bases without their axis": (
+        PLAIN + "bases:\n  mine: replknet_nano\n",
+        [(6, "`bases` must be listed by an axis `base`")],
+    ),
+    "base as key and as axis": (
+        HEAD + "axes: {base: [replknet_nano]}\n",
+        [(2, "`base` must be left out where it is an axis")],
+    ),
+    "bases that are none": (
+        "study: x\nbases:\n  mine: replknet_tin\naxes:\n  base:\n    - mine\n    - convnext_nan\n",
+        [(3, "`bases.mine` must be a preset"), (7, "`axes.base[1]` must be a preset")],
+    ),
+    "a range of bases": ("study: x\naxes:\n  base: {low: 1, high: 3}\n", [(3, "must be a list of names of networks")]),
+    "numbers as bases": ("study: x\naxes:\n  base: [3, 5]\n", [(3, "a list of names of networks, but got [3, 5]")]),
+    "no bases": ("study: x\naxes:\n  base: []\n", [(3, "must be a list of names of networks, but got []")]),
+    "a base twice": (
+        "study: x\naxes:\n  base: [convnext_nano, convnext_nano]\n",
+        [(3, "`axes.base` must name each value once")],
+    ),
+    "a list that suits none of the bases": (
+        "study: x\naxes:\n  base: [replknet_nano, mobilenet_v2_nano]\n  K:\n    - [3, 3, 3, 3]\n    - [3, 3, 3]\n",
+        [(6, "`K` must have one value per stage, 4 in all, but got [3, 3, 3]")],
+    ),
+    "a stage that none of the bases has": (
+        "study: x\naxes:\n  base: [replknet_nano, mobilenet_v2_nano]\n  K[7]: [3, 5]\n",
+        [(4, "`K` has the stages 0 to 6")],
+    ),
+    "a condition on the base": (
+        "study: x\naxes:\n  base: [replknet_nano]\n  K: [3, 5]\nwhen:\n  base: max(K) > 3\n",
+        [(6, "The axis `base` counts always")],
+    ),
     "everything at once": (
         "study: x y\nbase: replknet_nan\naxes: {K: [4]}\nrules: [Q > 3]\nsearch: {seeds: 0}\n",
         [(1, "`study` must be"), (2, "`base` must be a preset"), (5, "`search.seeds` must be at least 1")],

@@ -1,8 +1,10 @@
 """The feed-forward block behind each large-kernel block: two point-wise convolutions (RepLKNet, section 4.1)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.blocks.folding import fold_ahead
 from harness.blocks.layers import ConvBN, DropPath
 from harness.cost import replknet
 
@@ -23,3 +25,8 @@ class ConvFFN(nn.Module):
         return x + y
 
     cost = staticmethod(replknet.conv_ffn)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Let the first convolution take over the pre-norm."""
+        self.add_module("preffn_bn", fold_ahead(self.preffn_bn, self.pw1.conv))

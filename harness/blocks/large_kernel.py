@@ -4,19 +4,31 @@ from collections.abc import Callable
 
 from torch import nn
 
+from harness.blocks.bands import BandsConv
+from harness.blocks.dilated_reparam import DilatedReparamConv
+from harness.blocks.peripheral import PeripheralConv
 from harness.blocks.reparam import ReparamConv
+from harness.blocks.sequential import SequentialConv
+from harness.blocks.stripes import StripesConv
 from harness.kernels import Kernel
 
 
 def large_kernel(c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> nn.Module:
     """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up; normalised, without an activation."""
-    return LARGE_KERNELS[kernel.kind](c, kernel, stride, merged)
+    return LARGE_KERNELS[kernel.kind](c, kernel, stride=stride, merged=merged)
 
 
-def _plain(c: int, kernel: Kernel, stride: int, merged: bool) -> nn.Module:
+def _plain(c: int, kernel: Kernel, *, stride: int, merged: bool) -> nn.Module:
     k, s, dilation, depthwise = kernel.k, kernel.s, kernel.dilation, kernel.depthwise
     return ReparamConv(c, k=k, s=s, stride=stride, dilation=dilation, depthwise=depthwise, merged=merged)
 
 
-LARGE_KERNELS: dict[str, Callable[[int, Kernel, int, bool], nn.Module]] = {"plain": _plain}
+LARGE_KERNELS: dict[str, Callable[..., nn.Module]] = {
+    "plain": _plain,
+    "dilated_reparam": DilatedReparamConv,
+    "stripes": StripesConv,
+    "bands": BandsConv,
+    "peripheral": PeripheralConv,
+    "sequential": SequentialConv,
+}
 """By kind, as in `harness.kernels.KINDS`."""

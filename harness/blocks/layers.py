@@ -4,10 +4,15 @@ Names inside blocks: c channels, k kernel side, s side of the small parallel ker
 Shapes: N batch, H W height and width of the map.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.blocks.folding import fold_behind
 from harness.ops import DepthwiseConv2d
+
+LAYER_NORM_EPS = 1e-6
+"""As in ConvNeXt's networks."""
 
 
 def conv2d(
@@ -53,6 +58,11 @@ class ConvBN(nn.Module):
         y: Tensor = self.bn(self.conv(x))
         return y
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Give the convolution a bias, and leave an identity for the batch norm."""
+        self.add_module("bn", fold_behind(self.conv, self.bn))
+
 
 class ConvBNReLU(ConvBN):
     """relu(bn(conv(x)))"""
@@ -60,6 +70,25 @@ class ConvBNReLU(ConvBN):
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
         return F.relu(super().forward(x))
+
+
+class ConvBNReLU6(ConvBN):
+    """relu6(bn(conv(x)))"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c_out, H / stride, W / stride), rounded up."""
+        return F.relu6(super().forward(x))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of every pixel."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H, W)"""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):

@@ -1,8 +1,10 @@
 """The large-kernel block: pre-norm, a large convolution between two point-wise ones (RepLKNet, section 4.1)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.blocks.folding import fold_ahead
 from harness.blocks.large_kernel import large_kernel
 from harness.blocks.layers import ConvBN, ConvBNReLU, DropPath
 from harness.cost import replknet
@@ -41,3 +43,8 @@ class RepLKBlock(nn.Module):
         return x + residual if self.shortcut else residual
 
     cost = staticmethod(replknet.rep_lk)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Let the first convolution take over the pre-norm."""
+        self.add_module("prelkb_bn", fold_ahead(self.prelkb_bn, self.pw1.conv))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.blocks.folding import affine, exact
 from harness.blocks.layers import ConvBN, conv2d
 from harness.cost import kernels
 
@@ -67,14 +68,20 @@ class ReparamConv(nn.Module):
         kernel, bias = fold_bn(self.lkb_origin)
         if self.small_conv is not None:
             small, small_bias = fold_bn(self.small_conv)
-            kernel = kernel + F.pad(small, [(kernel.shape[-1] - small.shape[-1]) // 2] * 4)
+            kernel = kernel + centred(small, kernel)
             bias = bias + small_bias
         self.lkb_reparam = biased(large, kernel, bias).train(self.training)
         del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
         self.lkb_origin = self.small_conv = None
 
 
-def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
+def centred(small: Tensor, kernel: Tensor) -> Tensor:
+    """The small kernel among zeros, in the shape of that kernel and on its centre."""
+    high, wide = ((large - side) // 2 for large, side in zip(kernel.shape[2:], small.shape[2:], strict=True))
+    return F.pad(small, [wide, wide, high, high])
+
+
+def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A convolution like this one in stride, dilation, groups, type and device, with a kernel and a bias of its own."""
     sides, groups = (kernel.shape[-2], kernel.shape[-1]), conv.groups
     with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
@@ -85,17 +92,14 @@ def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
             stride=conv.stride[0],
             dilation=conv.dilation[0],
             groups=groups,
-            bias=True,
+            bias=bias is not None,
         )
-    made.load_state_dict({"weight": kernel.to(conv.weight), "bias": bias.to(conv.weight)}, assign=True)
+    state = {"weight": kernel} if bias is None else {"weight": kernel, "bias": bias}
+    made.load_state_dict({name: value.to(conv.weight) for name, value in state.items()}, assign=True)
     return made
 
 
 def fold_bn(branch: ConvBN) -> tuple[Tensor, Tensor]:
     """Kernel and bias, in float64, of the one convolution that equals conv and then bn in evaluation mode."""
-    bn = branch.bn
-    assert bn.running_mean is not None and bn.running_var is not None, "a batch norm without running statistics"
-    values = (branch.conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    kernel, gamma, beta, mean, var = (value.to("cpu", torch.float64) for value in values)
-    scale = gamma / torch.sqrt(var + bn.eps)
-    return kernel * scale.reshape(-1, 1, 1, 1), beta - mean * scale
+    scale, shift = affine(branch.bn)
+    return exact(branch.conv.weight) * scale.reshape(-1, 1, 1, 1), shift

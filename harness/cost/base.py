@@ -12,6 +12,13 @@ class Cost:
     macs: int = 0
     macs_in_bounds: int = 0
     activations: int = 0
+    params_saved: int = 0
+    """Of `params`, those that vanish when every batch norm is folded into the convolution or classifier beside it."""
+
+    @property
+    def params_folded(self) -> int:
+        """Parameters with every batch norm folded: how the paper counts, there in the merged form."""
+        return self.params - self.params_saved
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -19,10 +26,13 @@ class Cost:
             self.macs + other.macs,
             self.macs_in_bounds + other.macs_in_bounds,
             self.activations + other.activations,
+            self.params_saved + other.params_saved,
         )
 
     def __mul__(self, n: int) -> "Cost":
-        return Cost(self.params * n, self.macs * n, self.macs_in_bounds * n, self.activations * n)
+        return Cost(
+            self.params * n, self.macs * n, self.macs_in_bounds * n, self.activations * n, self.params_saved * n
+        )
 
 
 class Part(NamedTuple):

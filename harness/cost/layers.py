@@ -1,4 +1,4 @@
-"""What blocks consist of, priced: convolutions, batch norm, the classifier."""
+"""What blocks consist of, priced: convolutions, norms, fully connected layers."""
 
 from functools import lru_cache
 
@@ -27,7 +27,7 @@ def conv(
 
 def bn(c: int) -> Cost:
     """Batch norm: scale and shift."""
-    return Cost(params=2 * c)
+    return Cost(params=2 * c, params_saved=2 * c)
 
 
 def conv_bn(
@@ -42,12 +42,24 @@ def conv_bn(
     groups: int = 1,
 ) -> Cost:
     """bn(conv(x))"""
-    return conv(h, w, c_in, c, k=k, stride=stride, dilation=dilation, groups=groups) + bn(c)
+    folded_to_bias = Cost(params=2 * c, params_saved=c)
+    return conv(h, w, c_in, c, k=k, stride=stride, dilation=dilation, groups=groups) + folded_to_bias
 
 
-def linear(c_in: int, c: int) -> Cost:
-    """Fully connected layer with bias."""
-    return Cost(c_in * c + c, c_in * c, c_in * c, c)
+def patches(h: int, w: int, c_in: int, c: int, *, k: int) -> Cost:
+    """Biased k x k convolution of stride k without padding: one patch per output, a rest at the border left out."""
+    per_output, outputs = k * k * c_in * c, (h // k) * (w // k)
+    return Cost(per_output + c, per_output * outputs, per_output * outputs, c * outputs)
+
+
+def ln(c: int) -> Cost:
+    """Layer norm: scale and shift."""
+    return Cost(params=2 * c)
+
+
+def linear(c_in: int, c: int, *, positions: int = 1) -> Cost:
+    """Fully connected layer with bias, applied at so many positions."""
+    return Cost(c_in * c + c, c_in * c * positions, c_in * c * positions, c * positions)
 
 
 def strided(n: int, stride: int) -> int:
@@ -58,5 +70,6 @@ def strided(n: int, stride: int) -> int:
 @lru_cache(maxsize=4096)
 def _taps_in_bounds(n: int, k: int, stride: int, dilation: int) -> int:
     """Along one axis of side n: pairs (output i, tap j) with 0 <= i stride + (j - k // 2) dilation < n."""
-    outputs = range(0, strided(n, stride) * stride, stride)
-    return sum(min(k // 2, (n - 1 - at) // dilation) + min(k // 2, at // dilation) + 1 for at in outputs)
+    last, reach = strided(n, stride) - 1, min(k // 2, (n - 1) // dilation)
+    offsets = range(-reach * dilation, reach * dilation + 1, dilation)
+    return sum(max(0, 1 + min(last, (n - 1 - at) // stride) + min(0, at // stride)) for at in offsets)

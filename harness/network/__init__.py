@@ -1,4 +1,4 @@
-"""From a spec to a network, and to its merged form; a file per family."""
+"""From a spec to a network, to its merged form, and to one without batch norms; a file per family."""
 
 import copy
 from collections.abc import Callable
@@ -7,15 +7,22 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from harness.blocks.folding import Foldable
 from harness.blocks.reparam import Mergeable
+from harness.network.convnext import ConvNeXt
+from harness.network.mobilenet_v2 import MobileNetV2
 from harness.network.replknet import RepLKNet
 from harness.spec import NetworkSpec
 
-__all__ = ["NETWORKS", "RepLKNet", "build", "merge"]
+__all__ = ["NETWORKS", "ConvNeXt", "MobileNetV2", "RepLKNet", "build", "fold", "merge"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"replknet": RepLKNet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "replknet": RepLKNet,
+    "mobilenet_v2": MobileNetV2,
+    "convnext": ConvNeXt,
+}
 """Constructors (spec, *, merged) by the spec's `family`."""
 
 
@@ -39,3 +46,16 @@ def merge(model: Network) -> Network:
         if isinstance(module, Mergeable):
             module.merge()
     return merged
+
+
+def fold(model: Network) -> Network:
+    """A copy without batch norms, equal to `model` in evaluation mode: merged, then every batch norm folded.
+
+    Each becomes part of the convolution or classifier beside it; layer norms stay. This is how the paper counts.
+    `features` of RepLKNet are the same maps; `forward_features` gives the last of them without the head's norm.
+    """
+    folded = merge(model)
+    for module in list(folded.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
+    return folded

@@ -9,18 +9,19 @@ from torch.utils.checkpoint import checkpoint
 
 
 class _StillStatistics:
-    """While entered, a block's batch norms compute as before and leave their running statistics alone."""
+    """While entered, a block's batch norms compute as before and leave their running statistics where they are."""
 
     def __init__(self, block: nn.Module) -> None:
-        self.norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self.norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
 
     def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
-            norm.track_running_stats = False
+            norm.momentum, norm.num_batches_tracked = 0.0, None
 
     def __exit__(self, *_: object) -> None:
-        for norm in self.norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(self.norms, self.before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def checkpointed(block: nn.Module, x: Tensor) -> Tensor:

@@ -4,10 +4,13 @@ Shapes: N batch, H W height and width of the image; stage s has C[s] channels on
 Names of modules as in the paper's released checkpoints.
 """
 
+import torch
 from torch import Tensor, nn
 
 from harness.blocks.conv_ffn import ConvFFN
+from harness.blocks.folding import fold_ahead
 from harness.blocks.rep_lk import RepLKBlock
+from harness.blocks.reparam import Mergeable
 from harness.blocks.stem import Stem
 from harness.blocks.transition import Transition
 from harness.network.checkpointing import checkpointed
@@ -42,6 +45,12 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = checkpointed(block, x) if self.grad_checkpointing else block(x)
         return x
+
+    def reparameterize(self) -> None:
+        """Take the merged form; by this name timm's `reparameterize_model` finds what there is to merge."""
+        for module in list(self.modules()):
+            if isinstance(module, Mergeable):
+                module.merge()
 
 
 class RepLKNet(nn.Module):
@@ -95,3 +104,9 @@ class RepLKNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, classes)."""
         return self.forward_head(self.forward_features(x))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Let the classifier take over the head's norm, from which only the mean over the map parts it."""
+        if isinstance(self.head, nn.Linear):
+            self.norm = fold_ahead(self.norm, self.head)

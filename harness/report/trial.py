@@ -1,4 +1,4 @@
-"""One trial from close up: its network, its cost by stage, and each of its runs."""
+"""One trial from close up: its network, what that costs, and each of its runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from harness.cost import Cost, network_parts
 from harness.report.answer import RunFacts, choices_of, spec_of, state_of
+from harness.report.network import network_values, network_view
 from harness.report.summary import run_values
-from harness.report.tables import plain_table
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
 from harness.run import Job
-from harness.spec import NetworkSpec
 from harness.study import Study, dump_spec
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> 
     if "spec" not in trial.user_attrs:
         return Group(head, Text("  It was never trained."))
     spec = spec_of(trial)
-    parts: list[RenderableType] = [head, Text(), Text(dump_spec(spec).rstrip()), Text(), cost_table(spec, resolution)]
+    parts: list[RenderableType] = [head, Text(), Text(dump_spec(spec).rstrip()), Text(), network_view(spec, resolution)]
     values = [value for facts in runs if (value := facts.value(metric)) is not None]
     if values:
         spread = statistics.stdev(values) if len(values) > 1 else None
@@ -57,30 +54,10 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -
         "choices": choices_of(trial, study.axes),
     }
     if "spec" in trial.user_attrs:
-        spec = spec_of(trial)
-        values["spec"] = spec.canonical()
-        values["cost"] = {part.name: asdict(part.cost) for part in network_parts(spec, resolution)}
+        values["network"] = network_values(spec_of(trial), resolution)
     curves = [[asdict(epoch) for epoch in facts.curve] for facts in runs]
     values["runs"] = [run_values(facts, metric) | {"curve": curve} for facts, curve in zip(runs, curves, strict=True)]
     return values
-
-
-def cost_table(spec: NetworkSpec, resolution: int) -> Table:
-    """The merged network part by part, for one image."""
-    table = plain_table()
-    table.add_column(f"part, at {resolution} px", no_wrap=True)
-    for name in ("map", "params", "MACs", "in bounds", "large kernels"):
-        table.add_column(name, justify="right", no_wrap=True)
-    parts = network_parts(spec, resolution)
-    for part in parts:
-        share = part.large_kernels.macs / part.cost.macs if part.cost.macs else 0.0
-        table.add_row(part.name, f"{part.size[0]}x{part.size[1]}", *_figures(part.cost), f"{share:.0%}")
-    total = sum((part.cost for part in parts), Cost())
-    large = sum((part.large_kernels for part in parts), Cost())
-    table.add_row("all, merged", "", *_figures(total), f"{large.macs / total.macs:.0%}", style="bold")
-    training = sum((part.cost for part in network_parts(spec, resolution, merged=False)), Cost())
-    table.add_row("all, in training", "", *_figures(training), "")
-    return table
 
 
 def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
@@ -113,10 +90,6 @@ def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
         for name, path in (("log", job.log), ("weights", job.checkpoint)):
             lines.append(Text(f"  {name:<10} {_where(path)}"))
     return list(lines)
-
-
-def _figures(cost: Cost) -> tuple[str, str, str]:
-    return amount(cost.params), amount(cost.macs), amount(cost.macs_in_bounds)
 
 
 def _curve(name: str, values: list[float], last: str) -> Text:

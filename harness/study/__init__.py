@@ -3,7 +3,7 @@
 from harness.study.files import StudyFile, build_space, load_study, resolved_yaml
 from harness.study.model import Budgets, FullScale, Resources, Search, Study
 from harness.study.schema import json_schema
-from harness.study.specs import dump_spec, load_spec
+from harness.study.specs import dump_spec, find_spec, load_spec, named_spec
 
 __all__ = [
     "Budgets",
@@ -14,8 +14,10 @@ __all__ = [
     "StudyFile",
     "build_space",
     "dump_spec",
+    "find_spec",
     "json_schema",
     "load_spec",
     "load_study",
+    "named_spec",
     "resolved_yaml",
 ]

@@ -13,7 +13,7 @@ from harness.study.model import Study
 from harness.study.problems import Problems
 from harness.study.source import Document, KeyPath, read_document, write_yaml
 from harness.study.spaces import read_space, require_feasible
-from harness.study.specs import resolve
+from harness.study.specs import resolve, resolve_bases
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class StudyFile:
 
     study: Study
     base: NetworkSpec
-    """The network that `base` means, with its own classes and channels."""
+    """The network that `base` means, or the first on the axis of that name; with its own classes and channels."""
     full_scale_base: NetworkSpec | None
     document: Document
     _space: Space = field(repr=False)
@@ -47,9 +47,9 @@ def load_study(path: Path) -> StudyFile:
     document = read_document(path)
     problems = Problems(document)
     study = _study(document.data, problems)
-    base = resolve(study.base, ("base",), problems) if study else None
+    base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
-    space = read_space(study, base, problems) if study and base else None
+    space = read_space(study, base, bases, problems) if study and base else None
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
     return StudyFile(study, base, large, document, space)
@@ -60,7 +60,10 @@ def build_space(file: StudyFile, *, classes: int, channels: int) -> Space:
 
     Raises `StudyError` where no configuration is within rules and budgets.
     """
-    space = replace(file._space, base=file.base.replace(classes=classes, in_channels=channels))
+    base, *others = (
+        each.replace(classes=classes, in_channels=channels) for each in (file.base, *file._space.bases.values())
+    )
+    space = replace(file._space, base=base, bases=dict(zip(file._space.bases, others, strict=True)))
     require_feasible(space, file.document)
     return space
 
@@ -68,7 +71,9 @@ def build_space(file: StudyFile, *, classes: int, channels: int) -> Space:
 def resolved_yaml(file: StudyFile) -> str:
     """The study with every default written out and its networks in place of their names; itself a study file."""
     values = file.study.model_dump(mode="json")
-    values["base"] = plain_fields(file.base)
+    values["bases"] = {name: plain_fields(base) for name, base in file._space.bases.items()}
+    if not values["bases"]:
+        values["base"] = plain_fields(file.base)
     if file.full_scale_base is not None:
         values["full_scale"]["base"] = plain_fields(file.full_scale_base)
     return write_yaml(values, f"Resolved from {file.path.name}: every key, those at their default included.")

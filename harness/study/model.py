@@ -100,10 +100,12 @@ class Study(Strict):
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     """Name of the study, and of its folder in the results folder."""
-    base: Named
+    base: Named | None = None
     """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
     axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
-    """What varies: fields of the network (`K`) or one stage of a field (`K[3]`), with their values."""
+    """What varies: fields of the network (`K`), one stage of a field (`K[3]`), networks (`base`); with their values."""
+    bases: dict[str, Named] = Field(default={})
+    """Networks by name, for the axis `base`; presets and spec files stand there without this too."""
     when: dict[str, str] = Field(default={})
     """Conditions by axis; where one is false, the axis is not chosen and the base's value stands."""
     rules: list[str] = Field(default=[])

@@ -5,7 +5,7 @@ import inspect
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from harness.axes import FROM_DATA
+from harness.axes import BASE, FROM_DATA
 from harness.families import FAMILIES
 from harness.presets import PRESETS
 from harness.spec import FIELDS, PER_STAGE, NetworkSpec
@@ -25,6 +25,14 @@ def json_schema() -> dict[str, Any]:
     axes |= {f"{name}[{i}]": _axis(name, _scalar(name), ranged) for name in PER_STAGE for i in range(stages)}
     keys = schema["properties"]
     base = {"anyOf": [{"enum": list(PRESETS)}, {"type": "string", "pattern": r"\.ya?ml$"}, network]}
+    keys["bases"] |= {"additionalProperties": base}
+    axes[BASE] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "minItems": 1,
+        "description": "Whole networks, by name.",
+    }
+    schema["anyOf"] = [{"required": [BASE]}, {"properties": {"axes": {"required": [BASE]}}}]
     keys["base"] = base | {"description": keys["base"]["description"]}
     schema["$defs"]["FullScale"]["properties"]["base"] |= {"oneOf": base["anyOf"]}
     keys["axes"] |= {"properties": axes, "additionalProperties": False}

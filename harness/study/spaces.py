@@ -29,14 +29,16 @@ MAX_REFUSALS = 10
 """Bad values of one axis that are named."""
 
 
-def read_space(study: Study, base: NetworkSpec, problems: Problems) -> Space | None:
+def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: Problems) -> Space | None:
     """The space that a study file describes; None, with its problems noted, where it describes none."""
-    axes = {name: _axis(name, raw, base, problems) for name, raw in study.axes.items()}
+    stages = max(FAMILIES[each.family].stages for each in (base, *bases.values()))
+    axes = {name: _axis(name, raw, stages, problems) for name, raw in study.axes.items()}
     when = {name: _expression(text, ("when", name), problems) for name, text in study.when.items()}
     rules = [_expression(text, ("rules", i), problems) for i, text in enumerate(study.rules)]
     try:
         space = Space(
             base=base,
+            bases=bases,
             axes={name: axis for name, axis in axes.items() if axis},
             when={name: condition for name, condition in when.items() if condition and axes.get(name, condition)},
             rules=tuple(rule for rule in rules if rule),
@@ -68,10 +70,11 @@ def require_feasible(space: Space, document: Document) -> None:
     causes = ", ".join(f"{count} break `{dotted(_place_of(key))}`" for key, count in counts)
     costs = [candidate.cost for candidate in tried if candidate.cost is not None]
     least = [f"{min(getattr(cost, name) for cost in costs):,} {name}" for name in space.budgets if costs]
+    reason = next((f" {candidate.reason}." for candidate in tried if "spec" in candidate.violations), "")
     raise StudyError(
         "At least one configuration must be within rules and budgets",
         place=document.place(_place_of(counts[0][0])),
-        remedy=f"Of {len(tried)}, {causes}." + (f" The least is {' and '.join(least)}." if least else ""),
+        remedy=f"Of {len(tried)}, {causes}.{reason}" + (f" The least is {' and '.join(least)}." if least else ""),
     )
 
 
@@ -83,10 +86,10 @@ def _place_of(violation: str) -> KeyPath:
     return ("rules", int(stated[1])) if stated else ("axes",)
 
 
-def _axis(name: str, raw: list[Any] | OrdinalRange, base: NetworkSpec, problems: Problems) -> Axis | None:
+def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: Problems) -> Axis | None:
     at: KeyPath = ("axes", name)
     try:
-        split_name(name, FAMILIES[base.family].stages)
+        split_name(name, stages)
     except StudyError as error:
         problems.add_error(at, error)
         return None

@@ -4,27 +4,81 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.axes import BASE
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.presets import PRESETS
 from harness.space import plain_fields
 from harness.spec import FIELDS, NetworkSpec
+from harness.study.model import Study
 from harness.study.problems import Problems
-from harness.study.source import KeyPath, dotted, read_document, shown, write_yaml
+from harness.study.source import Document, KeyPath, dotted, read_document, shown, write_yaml
 
 
 def load_spec(path: Path) -> NetworkSpec:
     """The network that a spec file describes. Raises `StudyError` with the lines of what is wrong."""
+    return _spec_of(read_document(path))
+
+
+def find_spec(named: str) -> NetworkSpec | None:
+    """The network that a preset's name or the path of a spec file means; None for the path of a study file.
+
+    What a file is, its keys say. Raises `SpecError` for a name that is neither, `StudyError` for a file with faults.
+    """
+    if named in PRESETS:
+        return PRESETS[named]
+    path = Path(named)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        raise SpecError(
+            "the network must be a preset or the path of a spec file (.yaml)",
+            field="base",
+            value=named,
+            remedy=did_you_mean(named, PRESETS, "Presets"),
+        )
     document = read_document(path)
-    problems = Problems(document)
-    spec = spec_of_mapping(document.data, (), problems)
-    problems.raise_if_any()
-    assert spec is not None, "a mapping that gives no network leaves a problem"
+    return None if document.data.keys() & {"study", "base", "axes"} else _spec_of(document)
+
+
+def named_spec(named: str) -> NetworkSpec:
+    """As `find_spec`, where a study file won't do."""
+    spec = find_spec(named)
+    if spec is None:
+        raise StudyError(
+            "the network must be a preset or a spec file; this is a study file",
+            place=named,
+            remedy=f"Presets: {', '.join(PRESETS)}.",
+        )
     return spec
 
 
 def dump_spec(spec: NetworkSpec, comment: str | None = None) -> str:
     """The network as the text of a spec file, all fields written out, below a comment."""
     return write_yaml(plain_fields(spec), comment)
+
+
+def resolve_bases(study: Study, problems: Problems) -> tuple[NetworkSpec | None, dict[str, NetworkSpec]]:
+    """The network whose values stand where no axis decides, and, by name, those on the axis `base`: it is their first.
+
+    None, with problems noted, where one cannot be.
+    """
+    listed, data = study.axes.get(BASE), problems.document.data
+    for name in study.bases if listed is None else ():
+        problems.add(("bases", name), "`bases` must be listed by an axis `base`")
+    if listed is None and study.base is not None:
+        return resolve(study.base, ("base",), problems), {}
+    if listed is None and data.get(BASE) is None and BASE not in data["axes"]:
+        problems.add((), "`base` is required", remedy=Study.model_fields["base"].description)
+    if listed is not None and study.base is not None:
+        problems.add(("base",), "`base` must be left out where it is an axis")
+    if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
+        if listed is not None:
+            problems.add(("axes", BASE), "`axes.base` must be a list of names of networks", value=shown(listed))
+        return None, {}
+    bases: dict[str, NetworkSpec | None] = {}
+    for i, name in enumerate(listed):
+        at: KeyPath = ("bases", name) if name in study.bases else ("axes", BASE, i)
+        bases[name] = resolve(study.bases.get(name, name), at, problems)
+    sound = {name: spec for name, spec in bases.items() if spec is not None}
+    return (sound[listed[0]], sound) if len(sound) == len(bases) else (None, {})
 
 
 def resolve(named: str | Mapping[str, Any], at: KeyPath, problems: Problems) -> NetworkSpec | None:
@@ -64,3 +118,11 @@ def spec_of_mapping(values: Mapping[str, Any], at: KeyPath, problems: Problems) 
     except SpecError as error:
         problems.add_error(at, error)
         return None
+
+
+def _spec_of(document: Document) -> NetworkSpec:
+    problems = Problems(document)
+    spec = spec_of_mapping(document.data, (), problems)
+    problems.raise_if_any()
+    assert spec is not None, "a mapping that gives no network leaves a problem"
+    return spec

@@ -1,0 +1,192 @@
+"""One network from close up: its cost by stage and by form, beside what is published of it; and all presets so."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.cost import Cost, Part, network_parts
+from harness.families import FAMILIES
+from harness.paper import Published, preset_of, published
+from harness.presets import PRESETS
+from harness.report.tables import plain_table
+from harness.report.words import DASH, PREFIXES, amount, listed
+from harness.spec import NetworkSpec
+
+
+class Priced(NamedTuple):
+    """A network's costs for one image of that side, in both of its forms."""
+
+    spec: NetworkSpec
+    resolution: int
+    training: tuple[Part, ...]
+    merged: tuple[Part, ...]
+
+    @property
+    def forms(self) -> dict[str, Cost]:
+        """The whole network, by form."""
+        return {"in training": _total(self.training), "merged": _total(self.merged)}
+
+
+def priced(spec: NetworkSpec, resolution: int) -> Priced:
+    """The costs of a network, part by part."""
+    forms = (network_parts(spec, resolution, merged) for merged in (False, True))
+    return Priced(spec, resolution, *forms)
+
+
+def resolutions(spec: NetworkSpec) -> tuple[int, ...]:
+    """The sides of images to show a network at: as published; else those that its stem is made for."""
+    known = tuple(dict.fromkeys(row.resolution for row in published(spec)))
+    is_for_small_images = spec.stem_stride < max(FAMILIES[spec.family].stem_strides)
+    return known or (64 if is_for_small_images else 224,)
+
+
+def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
+    """Its stages, its forms, and the published figures."""
+    found = priced(spec, resolution)
+    head = Text(f"{preset_of(spec) or spec.family} at {resolution} px", style="bold")
+    head.append(f"  {spec.in_channels} channels in, {spec.classes} classes", style="not bold")
+    others = [px for px in resolutions(spec) if px != resolution and published(spec)]
+    note = [Text(f"published at {listed(map(str, others))} px, too", style="dim")] if others else []
+    return Group(head, stages_table(found), Text(), forms_table(found), *note)
+
+
+def stages_table(found: Priced) -> Table:
+    """Part by part: the map it leaves, its blocks, channels and kernels, and its cost in both forms."""
+    table = plain_table()
+    table.add_column("\npart", no_wrap=True)
+    for name in ("\nmap", "\nB", "\nC", "\nK"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("params\ntrain", "\nmerged", "MACs\ntrain", "\nmerged", "in\nbounds", "large\nkernel"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for train, merged in zip(found.training, found.merged, strict=True):
+        table.add_row(train.name, _map(merged), *_alphabet(found.spec, merged.name), *_costs(train, merged))
+    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (found.training, found.merged))
+    table.add_row("all", "", "", "", "", *_costs(train, merged), style="bold")
+    return table
+
+
+def forms_table(found: Priced) -> Table:
+    """The whole network in each of its forms, to the digit, above the published figures."""
+    table = plain_table()
+    table.add_column("form", no_wrap=True)
+    for name in ("params", "MACs", "top-1 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("trained on")
+    for name, cost in found.forms.items():
+        table.add_row(name, f"{cost.params:,}", _fine(cost.macs), "", "")
+    cost = found.forms["merged"]
+    table.add_row("batch norms folded", f"{cost.params_folded:,}", _fine(cost.macs), "", "")
+    for row in published(found.spec):
+        if row.resolution == found.resolution:
+            table.add_row(row.source, *_printed(row), f"{row.top1:.2f}", row.training)
+    return table
+
+
+def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
+    """The same for JSON; counts to the unit."""
+    found = priced(spec, resolution)
+    return {
+        "spec": spec.canonical(),
+        "preset": preset_of(spec),
+        "resolution": resolution,
+        "parts": [
+            {
+                "name": merged.name,
+                "map": list(merged.size),
+                "training": _values(train.cost),
+                "merged": _values(merged.cost),
+                "large_kernels": {"training": _values(train.large_kernels), "merged": _values(merged.large_kernels)},
+            }
+            for train, merged in zip(found.training, found.merged, strict=True)
+        ],
+        "training": _values(found.forms["in training"]),
+        "merged": _values(found.forms["merged"]),
+        "published": [row._asdict() for row in published(spec)],
+    }
+
+
+def presets_view(resolution: int | None) -> RenderableType:
+    """Every preset: parameters and MACs by form, beside the published figures; at that side or at each one's own."""
+    table = plain_table()
+    table.add_column("\npreset", no_wrap=True)
+    names = ("\npx", "params\ntrain", "\nmerged", "\nfolded", "\npaper", "MACs\ntrain", "\nmerged", "\npaper")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, spec in PRESETS.items():
+        for px in _sides(spec, resolution):
+            train, merged = priced(spec, px).forms.values()
+            params = (amount(train.params), amount(merged.params), amount(merged.params_folded))
+            paper_params, paper_macs = _figures(spec, px)
+            table.add_row(name, str(px), *params, paper_params, amount(train.macs), amount(merged.macs), paper_macs)
+    note = "folded: merged, all batch norms folded; so RepLKNet's tables count parameters"
+    return Group(table, Text(), Text(note, style="dim"))
+
+
+def presets_values(resolution: int | None) -> list[dict[str, Any]]:
+    """The same for JSON."""
+    return [network_values(spec, px) for spec in PRESETS.values() for px in _sides(spec, resolution)]
+
+
+def _sides(spec: NetworkSpec, resolution: int | None) -> tuple[int, ...]:
+    return resolutions(spec) if resolution is None else (resolution,)
+
+
+def _figures(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
+    """Parameters and MACs as the first table prints them that has both."""
+    rows = [row for row in published(spec) if row.resolution == resolution and row.params_m is not None]
+    return _printed(rows[0]) if rows else (DASH, DASH)
+
+
+def _total(parts: Sequence[Part]) -> Cost:
+    return sum((part.cost for part in parts), Cost())
+
+
+def _large(parts: Sequence[Part]) -> Cost:
+    return sum((part.large_kernels for part in parts), Cost())
+
+
+def _map(part: Part) -> str:
+    high, wide = part.size
+    return str(high) if high == wide else f"{high}x{wide}"
+
+
+def _alphabet(spec: NetworkSpec, part: str) -> tuple[str, str, str]:
+    """B, C and K of a stage, K as 31+5 with its small kernel and as 3 d5 with a dilation; nothing for other parts."""
+    kind, _, number = part.partition(" ")
+    if kind != "stage":
+        return "", "", ""
+    kernel = spec.kernel_of(int(number) - 1)
+    small = "" if kernel.s is None else f"+{kernel.s}"
+    dilation = "" if kernel.dilation == 1 else f" d{kernel.dilation}"
+    return str(spec.B[int(number) - 1]), str(spec.C[int(number) - 1]), f"{kernel.k}{small}{dilation}"
+
+
+def _costs(train: Part, merged: Part) -> tuple[str, ...]:
+    cost = merged.cost
+    share = merged.large_kernels.macs / cost.macs if cost.macs else 0.0
+    params, macs = (amount(train.cost.params), amount(cost.params)), (amount(train.cost.macs), amount(cost.macs))
+    return (*params, *macs, amount(cost.macs_in_bounds), f"{share:.1%}" if merged.large_kernels.params else "")
+
+
+def _values(cost: Cost) -> dict[str, int]:
+    values = asdict(cost) | {"params_folded": cost.params_folded}
+    del values["params_saved"]
+    return values
+
+
+def _fine(number: int) -> str:
+    """Three decimals and a prefix: 15.354G."""
+    size, prefix = next(((size, prefix) for size, prefix in PREFIXES if number >= size), (1.0, ""))
+    return f"{number / size:.3f}{prefix}"
+
+
+def _printed(row: Published) -> tuple[str, str]:
+    """Parameters and MACs with as many digits as are published: 79.3M, 15.3G."""
+    params = DASH if row.params_m is None else f"{row.params_m:g}M"
+    if row.gmacs is None:
+        return params, DASH
+    return params, f"{row.gmacs:g}G" if row.gmacs >= 1 else f"{1000 * row.gmacs:g}M"
