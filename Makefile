@@ -24,6 +24,8 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m harness.cli bench
+	$(BIN)/python -m harness.cli bench dwconv
+	$(BIN)/python -m harness.cli bench network replknet_31b --resolution 224 384
 
 setup: .venv/.ready
 
