@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.ops import depthwise_conv2d, fft, three_way, toeplitz
-from harness.ops.choice import ALGORITHMS, MOST_EXTRA_BYTES
+from harness.ops import DepthwiseConv2d, depthwise_conv2d, fft, three_way, toeplitz
+from harness.ops.choice import ALGORITHMS, MOST_EXTRA_BYTES, choose
 from harness.ops.memory import peak_bytes
 from harness.ops.window import Window
 
@@ -113,3 +113,21 @@ def test_the_default_choice_holds_no_more_than_twice_what_it_works_on(shape: tup
     upstream = torch.ones_like(outputs[0])
     backward = peak_bytes(lambda: torch.autograd.grad(outputs[0], (x, weight), upstream)) - x.nbytes - weight.nbytes
     assert max(forward, backward) <= max(MOST_EXTRA_BYTES, 4 * math.prod(shape) * x.element_size())
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_product_of_spectra_compiles_in_one_graph(dynamic: bool) -> None:
+    """With tables of sines that are kept outside of the graph, and made under inference mode at first."""
+    torch.compiler.reset()
+    layer = DepthwiseConv2d(2, 31, padding=15)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for n in (8, 9):
+        x = torch.randn(n, 2, 20, 20, requires_grad=True)
+        assert choose(x, layer.weight, Window.of(1, 15, 1)) == "fft"
+        with torch.inference_mode():
+            layer(x)
+        gradients = [
+            torch.autograd.grad(each(x).square().sum(), (x, *layer.parameters())) for each in (compiled, layer)
+        ]
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
+    torch.compiler.reset()

@@ -36,7 +36,9 @@ def grids(rows: Sequence[Row], device: str) -> Iterator[Grid]:
     for row in rows:
         parts.setdefault((row.block, row.precision, row.mode), []).append(row)
     for name, part in parts.items():
-        yield _times(", ".join(name), part)
+        title = ", ".join(name)
+        yield _times(title, part)
+        yield _ours(f"{title}: {CHOSEN}", part)
     yield _means(parts)
     yield _beside_the_paper({name[1:]: part for name, part in parts.items() if name[0] == "table 1"})
     yield _memory(rows)
@@ -46,20 +48,25 @@ def grids(rows: Sequence[Row], device: str) -> Iterator[Grid]:
 
 def _times(title: str, rows: Sequence[Row]) -> Grid:
     others = [name for name in dict.fromkeys(row.algorithm for row in rows) if name not in (CONV2D, CHOSEN)]
-    first = ("shape", "conv2d", "channels-last", *others, CHOSEN)
-    found, lines = gains(rows), []
+    lines = []
     for shape in dict.fromkeys(row.shape for row in rows):
         some = [row for row in rows if row.shape == shape]
         conv2d = {row.layout: row.median_ms for row in some if row.algorithm == CONV2D}
-        best = [best_ms([row for row in some if row.algorithm == name]) for name in others]
-        times = (conv2d["default"], conv2d["channels_last"], *best)
-        ours = _ours([row for row in some if row.algorithm == CHOSEN], found.get(shape))
-        lines.append((str(shape), *map(milliseconds, times), *ours))
-    return Grid(title, (*first, "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
+        best = [best_ms([row for row in some if row.algorithm == name]) for name in (*others, CHOSEN)]
+        lines.append((str(shape), *map(milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
+    return Grid(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
 
 
-def _ours(rows: Sequence[Row], gain: float | None) -> tuple[str, ...]:
-    """The cells of the contender that our blocks use, in its better layout."""
+def _ours(title: str, rows: Sequence[Row]) -> Grid:
+    """The contender that our blocks use, in its better layout."""
+    found, lines = gains(rows), []
+    for shape in dict.fromkeys(row.shape for row in rows):
+        ours = [row for row in rows if row.shape == shape and row.algorithm == CHOSEN]
+        lines.append((str(shape), *_details(ours, found.get(shape))))
+    return Grid(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
+
+
+def _details(rows: Sequence[Row], gain: float | None) -> tuple[str, ...]:
     row = min(rows, key=lambda row: row.median_ms or float("inf"))
     in_bounds = percent(row.macs_in_bounds / row.macs)
     if row.median_ms is None or row.q1_ms is None or row.q3_ms is None:

@@ -20,7 +20,7 @@ def shown(grid: Grid) -> Group:
     """For the terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(grid.headings):
-        table.add_column(heading, justify="left" if position == 0 else "right", no_wrap=True)
+        table.add_column(heading.replace("-", "-\n"), justify="left" if position == 0 else "right", no_wrap=True)
     for line in grid.lines:
         table.add_row(*line)
     return Group(Text(grid.title, style="bold"), table)

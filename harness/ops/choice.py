@@ -53,4 +53,4 @@ def _least(table: tuple[tuple[float, float], ...], side: int) -> float:
 
 
 def _has_memory(x: Tensor, weight: Tensor, window: Window) -> bool:
-    return extra_bytes(x, weight, window) <= max(MOST_EXTRA_BYTES, 4 * x.nbytes)
+    return extra_bytes(x, weight, window) <= max(MOST_EXTRA_BYTES, 4 * x.numel() * x.element_size())

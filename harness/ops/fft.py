@@ -137,7 +137,7 @@ def extra_bytes(x: Tensor, weight: Tensor, window: Window) -> int:
     grids = _grids((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), window)
     each = _spectrum_bytes(grids, x.shape[1], x.element_size())
     images = min(x.shape[0], max(1, CHUNK_BYTES // each))
-    return (2 + 4 * images) * each + x.nbytes
+    return (2 + 4 * images) * each + x.numel() * x.element_size()
 
 
 def _add(total: Tensor | None, more: Tensor) -> Tensor:
