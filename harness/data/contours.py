@@ -19,7 +19,7 @@ DASH, GAP = 5.0, 3.0
 """Length of a dash, and of the gap before the next one of the same outline, in units of the scene."""
 REMOVED_AT_HARDEST = 0.2
 """Share of the figure's dashes that is left out at difficulty 1; in proportion below."""
-STRAYS_AT_HARDEST = 6.0
+STRAYS_AT_HARDEST = 5.7
 """Stray dashes per dash of a figure at difficulty 1; in proportion below."""
 STROKE = 0.7
 """Standard deviation of the stroke's profile in units of the scene."""
