@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.fingerprint import fingerprint
 
-REVISION = 2
+REVISION = 3
 """Part of every fingerprint. Raised when code or a default changes what the same recipe gives, so that the store never
 takes a run of the old meaning for one of the new."""
 
