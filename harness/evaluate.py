@@ -17,7 +17,7 @@ from harness import __version__
 from harness.checkpoint import load_epoch
 from harness.data import load
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
-from harness.machine import cpu_name
+from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import MEASURES, Trained
 from harness.network import build
 from harness.run import Ended, Job, Measured, Record, RunState, Started
@@ -61,6 +61,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
 def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     """The run itself; raises for everything that ends it early."""
     run = job.run
+    keep_freed_memory()
     torch.set_num_threads(job.cpus)
     device = torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
     if run.recipe.precision == "float16" and device.type == "cpu":

