@@ -1,5 +1,6 @@
 """The verbs besides `run`, and the table of all: each takes the parsed command line and gives an exit code."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +11,22 @@ from rich.text import Text
 from harness.errors import NotFound, UserError
 from harness.interrupt import Interrupt
 from harness.report.answer import answer, read_runs
+from harness.report.claims import claims_view
 from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
+from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import answer_values, json_text
 from harness.report.tables import configurations, heading, next_lines, reasons
 from harness.report.trial import trial_values, trial_view
 from harness.report.verdict import conditions, summary_of
 from harness.running import options_of, place_of, run
+from harness.search.claims import due
+from harness.search.ledger import seeds_used
 from harness.session import Reading, reading
 from harness.store import driver_of, optuna_storage
 from harness.study import dump_spec, find_spec, json_schema, named_spec
 from harness.terminal import make_console, verb
+from harness.verifying import verify
 
 LAST_EVENTS = 5
 LEAST_SIDE, MOST_SIDE = 1, 4096
@@ -29,15 +35,16 @@ LEAST_SIDE, MOST_SIDE = 1, 4096
 
 def show_status(args: Namespace) -> int:
     """Print where a study stands."""
-    with reading(args.file, place_of(args)) as read:
-        study, reach = read.file.study, read.extent()
+    with reading(args.file, place_of(args), is_quick=args.quick) as read:
+        study, reach, claims = read.file.study, read.extent(), read.claims()
         found = status(
-            answer(study, read.store, read.trials, reach.ruled_out),
+            answer(study, read.store, read.trials, reach.ruled_out, claims),
             read.trials,
             driver=driver_of(read.store, study.study),
             trials_total=reach.configurations,
             seeds=study.search.seeds,
             last=read.store.events(study.study, limit=LAST_EVENTS),
+            wanted=len(due(study, claims, seeds_used(read.trials))),
         )
     if args.json:
         return print_json(status_values(found))
@@ -57,7 +64,7 @@ def show(args: Namespace) -> int:
         return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
     if args.resolution is not None:
         raise UserError("`--resolution` must stand with a network; a study has its own", value=args.resolution)
-    with reading(args.file, place_of(args)) as study:
+    with reading(args.file, place_of(args), is_quick=args.quick) as study:
         return _show_all(args, study) if args.trial is None else _show_trial(args, study)
 
 
@@ -80,9 +87,54 @@ def weights(args: Namespace) -> int:
     return 0
 
 
+def erf(args: Namespace) -> int:
+    """Print how far networks see, and draw it."""
+    from harness.looking.field_plot import plot_field
+    from harness.looking.field_tables import fields_values, fields_view
+    from harness.looking.fields import see
+    from harness.looking.pictures import file_names
+    from harness.subject import find_subject
+
+    subjects = [find_subject(named, args.storage) for named in args.networks]
+    found = list(see(subjects, images=args.images, resolution=args.resolution, data=args.data))
+    if args.output is not None:
+        for seen, name in zip(found, file_names("erf", [each.name for each in subjects]), strict=True):
+            plot_field(args.output / name, seen)
+            print(f"written: {args.output / name}", file=sys.stderr)
+    return print_json(fields_values(found)) if args.json else print_view(fields_view(found))
+
+
+def kernels(args: Namespace) -> int:
+    """Print where a network's large kernels have their weight, and draw it."""
+    from harness.looking.kernel_plot import plot_kernels
+    from harness.looking.kernel_tables import kernels_values, kernels_view
+    from harness.looking.pictures import file_names
+    from harness.measures.kernel_weights import large_kernels
+    from harness.subject import find_subject
+
+    subject = find_subject(args.network, args.storage)
+    found = list(large_kernels(subject.model))
+    if args.output is not None:
+        path = args.output / file_names("kernels", [subject.name])[0]
+        plot_kernels(path, subject, found)
+        print(f"written: {path}", file=sys.stderr)
+    return print_json(kernels_values(subject, found)) if args.json else print_view(kernels_view(subject, found))
+
+
+def shape_bias(args: Namespace) -> int:
+    """Print what a network makes of images whose shape and texture disagree."""
+    from harness.looking.shape_bias import decide
+    from harness.looking.shape_bias_tables import decided_values, decided_view
+    from harness.subject import find_subject
+
+    subject = find_subject(args.network, args.storage)
+    found = decide(subject, args.stimuli, _resolution(args) or resolutions(subject.spec)[0])
+    return print_json(decided_values(found)) if args.json else print_view(decided_view(found))
+
+
 def best(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
-    with reading(args.file, place_of(args)) as study:
+    with reading(args.file, place_of(args), is_quick=args.quick) as study:
         said = answer(study.file.study, study.store, study.trials, {})
     if said.best is None:
         raise NotFound(
@@ -102,7 +154,7 @@ def dashboard(args: Namespace) -> int:
     """Serve Optuna's dashboard on a study's database until Ctrl-C."""
     from harness.report.dashboard import dashboard_server, serve, study_url
 
-    with reading(args.file, place_of(args)) as study, Interrupt():
+    with reading(args.file, place_of(args), is_quick=args.quick) as study, Interrupt():
         study_id = study.optuna_id
         with dashboard_server(optuna_storage(study.store), args.port) as server:
             print(f"{study.file.study.study} is shown at {study_url(server, study_id)}")
@@ -112,6 +164,11 @@ def dashboard(args: Namespace) -> int:
             except KeyboardInterrupt:
                 print("ended")
     return 0
+
+
+def verify_all(args: Namespace) -> int:
+    """Check what needs no training, and show what the recorded studies say of their claims."""
+    return verify(args, recorded_claims(place_of(args)))
 
 
 def schema(_: Namespace) -> int:
@@ -132,10 +189,11 @@ def print_json(values: Any) -> int:
 
 
 def _show_all(args: Namespace, read: Reading) -> int:
-    said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out)
+    said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out, read.claims())
     if args.json:
         return print_json(answer_values(said))
-    return print_view(Group(heading(said), Text(), configurations(said), Text(), *reasons(said, most=None)))
+    parts = [heading(said), Text(), configurations(said), Text(), *claims_view(said), *reasons(said, most=None)]
+    return print_view(Group(*parts))
 
 
 def _show_trial(args: Namespace, read: Reading) -> int:
@@ -166,7 +224,11 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "status": show_status,
     "show": show,
     "presets": presets,
+    "verify": verify_all,
     "weights": weights,
+    "erf": erf,
+    "kernels": kernels,
+    "shape-bias": shape_bias,
     "best": best,
     "dashboard": dashboard,
     "schema": schema,

@@ -3,6 +3,7 @@
 Whatever happens, the last record is an `Ended`; tracebacks go to the job's log.
 """
 
+import math
 import os
 import platform
 import socket
@@ -18,7 +19,7 @@ from harness.checkpoint import load_epoch
 from harness.data import load
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
-from harness.measures import MEASURES, Trained
+from harness.measures import Trained, measures_of
 from harness.network import build
 from harness.run import Ended, Job, Measured, Record, RunState, Started
 from harness.training import fit
@@ -37,7 +38,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
     """Train and measure the job's network: `Started`, an `Epoch` each, `Measured`..., and one `Ended` in every case.
 
     `should_stop` is asked before every training step; a run that was stopped or timed out goes on from its last epoch
-    when it is evaluated again.
+    when it is evaluated again. A transfer has no checkpoint: one that was stopped begins anew, behind the last epoch.
     """
     start = time.monotonic()
 
@@ -87,11 +88,23 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     torch.manual_seed(run.seed)
     model = build(run.spec)
     yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
-    trained = Trained(model, dataset, run.recipe, device)
-    for measure in MEASURES.values():
+    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check)
+    if run.recipe.transfer is not None:
+        from harness.downstream import transfer  # loads a library of heads, for the runs that need one
+
+        for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
+            yield Measured(name, value)
+
+
+def _measured(job: Job, trained: Trained, check: Callable[[], None]) -> Iterator[Measured]:
+    """What the recipe asks to be measured; a figure that is not finite says nothing, and goes to the log."""
+    for measure in measures_of(trained.recipe):
         check()
         for name, value in measure(trained):
-            yield Measured(name, value)
+            if math.isfinite(value):
+                yield Measured(name, value)
+            else:
+                _log(job, f"{name} is {value}, and left out\n")
 
 
 def _describe(device: torch.device, threads: int) -> str:

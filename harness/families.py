@@ -17,6 +17,8 @@ class Family(NamedTuple):
     """Ratios, fields of a spec, of the channels of its large kernels to C."""
     is_padded: bool = True
     """Whether strided convolutions are padded: sides of maps are then rounded up, and otherwise down."""
+    has_bare_kernels: bool = False
+    """Whether a plain large kernel without a small one is a biased convolution, and no batch norm stands behind it."""
 
     @property
     def stages(self) -> int:
@@ -33,5 +35,7 @@ FAMILIES: dict[str, Family] = {
     "mobilenet_v2": Family(
         strides=(1, 2, 2, 2, 1, 2, 1), stem_strides=(1, 2), lacks=("dw_ratio",), widths=("dw_ratio", "ffn_ratio")
     ),
-    "convnext": Family(strides=(1, 2, 2, 2), stem_strides=(2, 4), lacks=("dw_ratio",), is_padded=False),
+    "convnext": Family(
+        strides=(1, 2, 2, 2), stem_strides=(2, 4), lacks=("dw_ratio",), is_padded=False, has_bare_kernels=True
+    ),
 }

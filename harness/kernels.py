@@ -35,13 +35,43 @@ class Kind(NamedTuple):
     """The least number of channels."""
     fields: tuple[str, ...] = ()
     """Fields of a spec that count with this kind alone."""
+    known_as: Callable[[Kernel], Kernel] = lambda kernel: kernel
+    """Of all spellings that build the same kernel, the one that stands for them."""
+
+
+def _undilated_if_one_tap(kernel: Kernel) -> Kernel:
+    """One tap is the same under every dilation."""
+    return kernel._replace(dilation=1) if kernel.k == 1 else kernel
+
+
+def _plain_if_undilated(kernel: Kernel) -> Kernel:
+    """`dilated_reparam` whose one branch is not dilated is `plain` with that small kernel."""
+    (s, d), *others = dilated_branches(kernel.k)
+    return kernel if others or d > 1 else kernel._replace(kind="plain", s=s)
+
+
+def _plain_if_unshared(kernel: Kernel) -> Kernel:
+    """`peripheral` without a shared weight is `plain`."""
+    return kernel if max(peripheral_cells(kernel.k)) > 1 else kernel._replace(kind="plain")
+
+
+def _least_with_its_taps(kernel: Kernel) -> Kernel:
+    """Neighbouring sides of `sequential` have the same taps: the least of them stands for all."""
+    return kernel._replace(k=(dilated_taps(kernel.k, kernel.dilation) - 1) * kernel.dilation + 1)
 
 
 KINDS: dict[str, Kind] = {
-    "plain": Kind("one k x k convolution", has_small=True, can_be_dense=True, dilations=(1, 1000)),
+    "plain": Kind(
+        "one k x k convolution",
+        has_small=True,
+        can_be_dense=True,
+        dilations=(1, 1000),
+        known_as=_undilated_if_one_tap,
+    ),
     "dilated_reparam": Kind(
         "k x k, in training beside small dilated kernels (UniRepLKNet)",
         least_k=lambda _: 3,
+        known_as=_plain_if_undilated,
     ),
     "stripes": Kind(
         "k x stripe beside stripe x k (SLaK)",
@@ -55,11 +85,16 @@ KINDS: dict[str, Kind] = {
         least_width=4,
         fields=("band_ratio",),
     ),
-    "peripheral": Kind("k x k whose outer taps share weights (PeLK)", has_small=True),
+    "peripheral": Kind(
+        "k x k whose outer taps share weights (PeLK)",
+        has_small=True,
+        known_as=_plain_if_unshared,
+    ),
     "sequential": Kind(
         "a small kernel, then a dilated one (VAN)",
         dilations=(2, 1000),
         least_k=lambda kernel: 2 * kernel.dilation + 1,
+        known_as=_least_with_its_taps,
     ),
 }
 

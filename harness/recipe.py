@@ -6,7 +6,7 @@ on how many workers and for how long at most is not part of it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harness.fingerprint import fingerprint
 
@@ -31,7 +31,7 @@ class Optimizer(Strict):
     """Nesterov momentum of SGD; the first beta of AdamW."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; null for no clipping. Without it, a channel that is the same all over a batch, as
-    happens on maps of few pixels, lets every batch norm above it multiply the gradient by up to 316, to 1e15 in the end."""
+    on maps of few pixels, lets every batch norm above it multiply the gradient by up to 316, to 1e15 in the end."""
 
 
 class Schedule(Strict):
@@ -60,6 +60,33 @@ class Augmentation(Strict):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Transfer(Strict):
+    """Dense prediction on the data set's masks, with the trained network as the backbone (guideline 4).
+
+    Cross-entropy per pixel; AdamW, its learning rate warmed up and then brought down by a cosine. Data, flips, shifts
+    and precision are those of the recipe. The defaults suit proxies of few pixels.
+    """
+
+    head: Literal["deeplabv3plus", "upernet"] = "deeplabv3plus"
+    """The decoder, of segmentation-models-pytorch."""
+    channels: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Width of the decoder; 256 in the papers of both heads, 512 in RepLKNet's UPerNet."""
+    finest: Literal[2, 4, 8] = 4
+    """Stride of the finest map that the head reads; where the network has none so fine, its finest."""
+    frozen: bool = False
+    """Whether the backbone stays as it is, its batch norms' statistics included, and only the head learns."""
+    epochs: Annotated[int, Field(ge=1)] = 3
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    """Peak learning rate of AdamW, for backbone and decoder alike; 2e-4 in RepLKNet's segmentation."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """As in RepLKNet's segmentation."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of all steps in which the learning rate rises."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient; null for no clipping."""
+
+
 class Recipe(Strict):
     """The data, the budget and the optimisation of a run."""
 
@@ -81,7 +108,8 @@ class Recipe(Strict):
     """Seed of a generated data set and of the choice of a subset; not the seed of the run."""
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
     """Side of the square images in pixels."""
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Annotated[int, Field(ge=0)] = 10
+    """Passes over the training images; with 0 the network is only built and measured, with its first weights."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -89,14 +117,33 @@ class Recipe(Strict):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
+    measures: list[Literal["erf", "merge_error", "shape_bias", "throughput", "train_step"]] = Field(default=[])
+    """What is measured on the trained network besides latency and memory: the effective receptive field; how far the
+    merged form is off; shape against texture, of `shapes`, textured; images per second; time and memory of a step."""
+    transfer: Transfer | None = None
+    """Behind the training: the network as the backbone of a segmentation, measured as `miou`; null for none."""
+
+    @field_validator("measures")
+    @classmethod
+    def _check_measures(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"must name each measure once, but got {', '.join(names)}")
+        return sorted(names)  # so that their order changes no fingerprint
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:
+        if "shape_bias" in self.measures and (self.dataset, self.rendering) != ("shapes", "textured"):
+            raise ValueError(
+                "`measures` must leave shape_bias out where no image has a texture of another class than its shape; "
+                "`dataset: shapes` with `rendering: textured` has such"
+            )
+        if self.schedule.warmup_epochs >= self.epochs > 0 and self.schedule.warmup_epochs > 0:
             raise ValueError(
                 f"`schedule.warmup_epochs` must be below `epochs` ({self.epochs}), "
                 f"but got {self.schedule.warmup_epochs:g}"
             )
+        if self.transfer is not None and self.train_size == 1:  # of one image, a map pooled to a pixel has no variance
+            raise ValueError("`train_size` must be at least 2 where there is `transfer`, but got 1")
         return self
 
     def canonical(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from harness.report.summary import has_summary, remove_summary, write_summary
 from harness.report.tables import answer_view, next_lines
 from harness.report.views import Lines, Silence, View
 from harness.report.words import counted
+from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
 from harness.session import Driven, Place, driving, extent, open_space, question_of
 from harness.space import Space
@@ -32,7 +33,7 @@ DEFAULT_RESULTS = Path("results")
 
 def run(args: Namespace) -> int:
     """Train what a study needs, and print its answer."""
-    file = load_study(args.file)
+    file = load_study(args.file, is_quick=args.quick)
     if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
         make_executor(args.executor, _crew(args, file.study))
     space = open_space(file)
@@ -54,8 +55,9 @@ def place_of(args: Namespace) -> Place:
 
 
 def options_of(args: Namespace) -> list[str]:
-    """The options that say where studies are, as far as they were given."""
-    results = [] if args.results == DEFAULT_RESULTS else ["--results", str(args.results)]
+    """The options that say which study is meant and where studies are, as far as they were given."""
+    quick = ["--quick"] if args.quick else []
+    results = quick if args.results == DEFAULT_RESULTS else [*quick, "--results", str(args.results)]
     return results + ([] if args.storage is None else ["--storage", without_password(args.storage)])
 
 
@@ -101,10 +103,11 @@ def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: 
             if isinstance(event, TrialStarted):
                 remove_summary(folder)
             view.show(event, driven.driver.progress())
-    if has_summary(folder):
-        return replace(said, rejected=extent(study, space, driven.trials()).ruled_out)
     trials = driven.trials()
-    said = answer(study, driven.store, trials, extent(study, space, trials).ruled_out)
+    ruled_out, claims = extent(study, space, trials).ruled_out, judge_claims(study, space, driven.store)
+    if has_summary(folder):
+        return replace(said, rejected=ruled_out, claims=claims)
+    said = answer(study, driven.store, trials, ruled_out, claims)
     write_summary(folder, said)
     return said
 
@@ -141,7 +144,9 @@ def _view(file: StudyFile, *, is_quiet: bool) -> View:
         return Silence()
     if not is_live(console):
         return Lines(Narrator(metric))
-    return LiveView(console, Scene(file.study.study, question_of(file.text), metric, direction, Narrator(metric)))
+    behind = "measuring" if file.study.proxy.transfer is None else "transfer"
+    scene = Scene(file.study.study, question_of(file.text), metric, direction, Narrator(metric), behind)
+    return LiveView(console, scene)
 
 
 def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:

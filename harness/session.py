@@ -16,6 +16,7 @@ from harness.data import describe
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.search import Driver, Inputs
+from harness.search.claims import Judged, judge_claims
 from harness.search.samplers import build_pruner, build_sampler
 from harness.space import Space
 from harness.store import DriverLock, RunRow, Store, fresh, open_study
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 DATABASE = "studies.db"
-FREE_TO_CHANGE = ("resources", "full_scale", "search.trials")
+FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick")
 """Keys that decide how long and where a study is trained; all others decide what it says."""
+WORDS = ("says", "paper")
+"""Keys of a claim that decide nothing."""
 REMEDY = (
     "Give the file another name under `study:` (runs that both need are taken from the store), "
     "or start this one anew with `--fresh`."
@@ -86,6 +89,10 @@ class Reading:
             space = None
         return extent(self.file.study, space, self.trials)
 
+    def claims(self) -> tuple[Judged, ...]:
+        """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
+        return judge_claims(self.file.study, open_space(self.file), self.store) if self.file.study.claims else ()
+
 
 def open_space(file: StudyFile) -> Space:
     """The search space on the study's data set. Raises `DataError`, naming the file's line, where that is not there."""
@@ -130,9 +137,9 @@ def driving(
 
 
 @contextmanager
-def reading(path: Path, place: Place) -> Iterator[Reading]:
+def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Reading]:
     """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
-    file = load_study(path)
+    file = load_study(path, is_quick=is_quick)
     name = file.study.study
     with Store.open(place.database, read_only=True) as store:
         try:
@@ -144,7 +151,7 @@ def reading(path: Path, place: Place) -> Iterator[Reading]:
                 "the study must have been started",
                 value=name,
                 place=store.place,
-                remedy=f"Start it: `harness run {path}`. Studies there: {known}.",
+                remedy=f"Start it: `harness run {path}{' --quick' if is_quick else ''}`. Studies there: {known}.",
             ) from error
         yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False))
 
@@ -181,12 +188,16 @@ def study_values(resolved: str) -> dict[str, Any]:
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that decide what a study says."""
+    """The keys that decide what a study says; of a claim, all but its words."""
     return {
-        key: value
+        key: [_without_words(claim) for claim in value] if key == "claims" else value
         for key, value in values.items()
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     }
+
+
+def _without_words(claim: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in claim.items() if key not in WORDS}
 
 
 def _describe(trials: "optuna.Study", file: StudyFile) -> None:

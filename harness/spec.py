@@ -131,7 +131,7 @@ class NetworkSpec:
         return self.from_mapping({name: getattr(self, name) for name in FIELDS} | values)
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values, per stage, without the fields that stand at their default: one form per network."""
+        """Plain values, per stage, without the fields that stand at their default; the inverse of `from_mapping`."""
         form: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -143,9 +143,22 @@ class NetworkSpec:
                 form[field.name] = value
         return form
 
+    def identity(self) -> Self:
+        """This network in the spelling that stands for all specs that build it: there, equal networks are equal."""
+        written = [self.kernel_of(i) for i in range(len(self.K))]
+        known = [KINDS[self.kernel].known_as(kernel) for kernel in written]
+        kind = known[0].kind
+        if known == written or any(kernel.kind != kind for kernel in known):  # of two kinds, which no spec can say
+            return self
+        is_bare = FAMILIES[self.family].has_bare_kernels and any(kernel.s is None for kernel in known)
+        if kind != self.kernel and is_bare:
+            return self
+        k, s, dilation = zip(*((kernel.k, kernel.s, kernel.dilation) for kernel in known), strict=True)
+        return self.replace(kernel=kind, K=k, reparam=s, dilation=dilation)
+
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits; equal for equal networks, however spelled."""
-        return fingerprint(self.canonical())
+        return fingerprint(self.identity().canonical())
 
 
 FIELDS = tuple(field.name for field in fields(NetworkSpec))

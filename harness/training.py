@@ -42,8 +42,8 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `model` in place, one `Epoch` after each; goes on after the last epoch of `checkpoint` where there is one.
 
-    `check` is called before every step and raises to end the run. Raises `Diverged` at the first loss that is not
-    finite.
+    With 0 epochs it is only moved to the device. `check` is called before every step and raises to end the run. Raises
+    `Diverged` at the first loss that is not finite.
     """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
@@ -55,7 +55,7 @@ def fit(
 
     for epoch in range(done + 1, recipe.epochs + 1):
         start = time.perf_counter()
-        generator = _seed_epoch(seed, epoch)
+        generator = seed_epoch(seed, epoch)
         order = torch.randperm(len(labels), generator=generator).to(images.device)
         losses = torch.zeros((), device=device)
         model.train()
@@ -68,17 +68,11 @@ def fit(
 
             batch, targets = images[index].to(device), labels[index].to(device)
             batch, targets = augment(batch, targets, recipe.augmentation, dataset, generator)
-            with _autocast(recipe, device):
+            with autocast(recipe, device):
                 output = model(batch.contiguous(memory_format=memory_format))
                 loss = F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
 
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(scaler.scale(loss))
-            if recipe.optimizer.clip_norm is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
+            descend(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
             losses += loss.detach()
             if device.type == "cpu" and not math.isfinite(loss.item()):  # on a GPU this would wait for it: see below
@@ -107,19 +101,44 @@ def fit(
 @torch.no_grad()
 def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device) -> tuple[float, float]:
     """Mean cross-entropy and top-1 accuracy in percent on the validation images."""
-    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    images, labels = _resident(dataset.val, device)
+    labels = torch.from_numpy(dataset.val.labels).to(device)
+    logits = outputs(model, dataset.val, dataset, recipe, device)
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
-    model.eval()
-    for batch, target in zip(torch.split(images, EVAL_BATCH), torch.split(labels, EVAL_BATCH), strict=True):
-        target = target.to(device)
-        with _autocast(recipe, device):
-            batch = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
-            output = model(batch).float()
+    for output, target in zip(logits, torch.split(labels, EVAL_BATCH), strict=True):
         loss += F.cross_entropy(output, target, reduction="sum")
         correct += (output.argmax(1) == target).sum()
     return loss.item() / len(labels), 100 * correct.item() / len(labels)
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, split: Split, dataset: Dataset, recipe: Recipe, device: torch.device) -> Iterator[Tensor]:
+    """The logits of all images of a split in evaluation mode, some (N, classes) at a time, in float32."""
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    images, _ = _resident(split, device)
+    model.eval()
+    for batch in torch.split(images, EVAL_BATCH):
+        with autocast(recipe, device):
+            output = model(normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)).float()
+        yield output
+
+
+def descend(
+    loss: Tensor,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    clip_norm: float | None,
+) -> None:
+    """One step against the gradient of the loss, which is clipped to `clip_norm` where there is one."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(scaler.scale(loss))
+    if clip_norm is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
@@ -153,7 +172,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return recipe.optimizer.lr * (schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def _seed_epoch(seed: int, epoch: int) -> torch.Generator:
+def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     """Seed what draws from torch's global stream (stochastic depth), and return the epoch's own stream."""
     mixed = (seed * 1_000_003 + epoch) % 2**63
     torch.manual_seed(mixed)
@@ -166,6 +185,6 @@ def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     return (images, labels) if device.type == "cpu" else (images.to(device), labels.to(device))
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision as the recipe asks; float32 leaves everything alone."""
     return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")

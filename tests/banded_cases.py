@@ -1,20 +1,16 @@
 """Convolutions for the Triton kernels, and what each must equal; for the interpreter on a CPU as for a GPU."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from harness.ops.triton_conv import TRITON
 from harness.ops.window import Window
+from harness.verify import convolution
+from harness.verify.convolution import Case, float32_products, tensors
+
+__all__ = ["CASES", "TOLERANCES", "Case", "errors", "float32_products", "tensors"]
 
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Of the largest value of a tensor: sums of float32 products, and one rounding at the end."""
-
-Case = tuple[tuple[int, int, int, int], tuple[int, int], Window]
-"""Shape of x, sides of the kernel, window."""
 
 CASES: dict[str, Case] = {
     "the kernel covers the map": ((3, 1, 16, 16), (31, 31), Window.of(1, 15, 1)),
@@ -33,44 +29,6 @@ CASES: dict[str, Case] = {
 }
 
 
-@contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """PyTorch's setting for convolutions: "tf32", or "ieee" for float32 as it is."""
-    setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = setting.fp32_precision
-    setting.fp32_precision = precision
-    try:
-        yield
-    finally:
-        setting.fp32_precision = before
-
-
-def tensors(case: Case, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """x, weight, bias with gradients, seeded, rounded to the type."""
-    (n, c, h, w), (kh, kw), _ = case
-    g = torch.Generator().manual_seed(n + 10 * c + 100 * (h + w) + 1000 * (kh + kw))
-    shapes = ((n, c, h, w), (c, 1, kh, kw), (c,))
-    return [torch.randn(shape, generator=g).to(device, dtype).requires_grad_() for shape in shapes]
-
-
 def errors(case: Case, dtype: torch.dtype, device: str, *, biased: bool = True) -> dict[str, float]:
     """Against float64: the largest error of the output and of each gradient, relative to the largest value."""
-    given = tensors(case, dtype, device)[: 3 if biased else 2]
-    double = [t.detach().double().requires_grad_() for t in given]
-    window = case[2]
-    ours = TRITON.run(given[0], given[1], given[2] if biased else None, window)
-    bias = double[2] if biased else None
-    exact = F.conv2d(double[0], double[1], bias, 1, window.padding, window.dilation, groups=case[0][1])
-    assert ours.dtype == dtype
-    assert ours.shape == exact.shape
-    g = torch.Generator().manual_seed(0)
-    upstream = torch.randn(exact.shape, generator=g).to(device, dtype)
-    mine = [ours, *torch.autograd.grad(ours, given, upstream)]
-    theirs = [exact, *torch.autograd.grad(exact, double, upstream.double())]
-    assert all(t.dtype == dtype for t in mine)
-    names = ("output", "input gradient", "weight gradient", "bias gradient")
-    return {name: _relative(a, b) for name, a, b in zip(names, mine, theirs, strict=False)}
-
-
-def _relative(mine: Tensor, exact: Tensor) -> float:
-    return ((mine.double() - exact).abs().max() / (1e-30 + exact.abs().max())).item()
+    return convolution.errors(TRITON.run, case, dtype, device, biased=biased)

@@ -16,9 +16,10 @@ from harness.bench.proxies import Jobs, compare, figures, train_all
 from harness.bench.startup import PARTS, help_time, parts_of_start
 from harness.bench.study import SECTIONS
 from harness.bench.tables import write
-from harness.cli import BENCHED, main
+from harness.cli import main
 from harness.errors import HarnessError
 from harness.executors import Crew, make_executor
+from harness.grammar.benches import BENCHED
 from harness.run import Epoch
 
 

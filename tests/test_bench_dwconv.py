@@ -16,11 +16,12 @@ from harness.bench.dwconv_findings import gains, geometric_mean, growth, memory,
 from harness.bench.dwconv_plot import plot, styles
 from harness.bench.dwconv_rows import COLUMNS, Row, write_csv
 from harness.bench.dwconv_tables import grids
-from harness.bench.memory import extra_bytes
 from harness.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
-from harness.bench.timing import Patience, Times, interleave
-from harness.cli import PRECISIONS, main
+from harness.cli import main
 from harness.cost.layers import conv
+from harness.grammar.benches import PRECISIONS
+from harness.measures.allocation import extra_bytes
+from harness.measures.timing import Patience, Times, interleave
 from harness.ops.choice import ALGORITHMS
 
 CPU = torch.device("cpu")

@@ -163,7 +163,7 @@ def test_a_study_file_that_changed_is_refused_with_the_keys(finished: Finished, 
 def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: Path) -> None:
+    def broken(_: Path, *, is_quick: bool) -> None:  # noqa: ARG001
         raise ZeroDivisionError("inner")
 
     monkeypatch.setattr("harness.running.load_study", broken)

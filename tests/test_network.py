@@ -12,7 +12,7 @@ from random_specs import specs_and_sizes
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.cost import PARTS
+from harness.cost import PARTS, network_cost
 from harness.families import FAMILIES
 from harness.network import NETWORKS, RepLKNet, build, merge
 from harness.network.drop_path import drop_path_by_stage
@@ -85,22 +85,6 @@ def test_the_network_computes_the_papers_definition(stem_stride: int, depthwise:
         )
 
 
-@pytest.mark.parametrize(
-    ("name", "merged", "entries"),
-    [
-        ("replknet_31b", False, 1171),
-        ("replknet_31l", False, 1171),
-        ("replknet_31b", True, 931),
-        ("replknet_31l", True, 931),
-        ("replknet_xl", False, 1027),
-    ],
-)
-def test_state_dicts_have_the_released_checkpoints_entries(name: str, merged: bool, entries: int) -> None:
-    with torch.device("meta"):
-        state = build(PRESETS[name], merged=merged).state_dict()
-    assert len(state) == entries
-
-
 def test_parameters_have_the_released_checkpoints_names_and_shapes() -> None:
     with torch.device("meta"):
         training, merged = (build(PRESETS["replknet_31b"], merged=m).state_dict() for m in (False, True))
@@ -151,6 +135,41 @@ def _assert_merge_is_exact(spec: NetworkSpec, size: tuple[int, int], seed: int) 
     direct.load_state_dict(merged.state_dict())
     with torch.no_grad():
         assert torch.equal(direct(images), after)
+
+
+def _assert_one_network(spec: NetworkSpec, size: tuple[int, int]) -> None:
+    """The spec as it is written and its identity, built as they stand, compute the same from the same numbers."""
+    written, known = (NETWORKS[spec.family](each).double().eval() for each in (spec, spec.identity()))
+    randomise(written, seed=1)
+    known.load_state_dict(dict(zip(known.state_dict(), written.state_dict().values(), strict=True)))
+    images = _images(spec.in_channels, size)
+    with torch.no_grad():
+        torch.testing.assert_close(known(images), written(images), rtol=1e-10, atol=1e-10)
+    assert list(build(spec).state_dict()) == list(known.state_dict())
+    assert network_cost(spec, 64, merged=False) == network_cost(spec.identity(), 64, merged=False)
+
+
+@given(drawn=specs_and_sizes(least=8))
+@settings(max_examples=40, deadline=None)
+def test_a_spec_and_its_identity_are_one_network(drawn: tuple[NetworkSpec, tuple[int, int]]) -> None:
+    _assert_one_network(*drawn)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": "peripheral", "K": 7, "reparam": 5},
+        {"kernel": "dilated_reparam", "K": 3},
+        {"kernel": "sequential", "K": 21, "dilation": 3},
+        {"K": 1, "dilation": 2},
+    ],
+    ids=str,
+)
+def test_every_family_builds_one_network_from_both_spellings(family: str, change: dict[str, Any]) -> None:
+    spec = NetworkSpec.from_mapping({"family": family, "B": 1, "C": 8, "stem_stride": 2, "classes": 3} | change)
+    assert spec.identity() != spec
+    _assert_one_network(spec, (48, 40))
 
 
 def test_merge_leaves_its_argument_alone_and_may_be_repeated() -> None:

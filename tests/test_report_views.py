@@ -90,6 +90,7 @@ def test_scene_shows_progress_best_workers_and_events_within_80_columns(tmp_path
     assert all(len(line) <= 80 for frame in frames for line in frame.splitlines())
     working = next(frame for frame in frames if "2/4" in frame)
     assert "#0 K=3-3-3-3 seed 0" in working and "1.000" in working and "31.50" in working
+    assert any("  measuring " in frame for frame in frames)
     assert any("best top1 (maximize): 63.00 (n = 1)  #0 K=3-3-3-3" in frame for frame in frames)
     assert "15/15 runs" in frames[-1]
     assert "best top1 (maximize): 93.20 ± 0.20 (n = 3)  #4 K=31-29-27-13 reparam=5" in frames[-1]

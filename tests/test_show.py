@@ -7,23 +7,12 @@ import pytest
 import yaml
 from tiny_studies import TINY, Played, called, text_of, write_study
 
-from harness.cost import network_cost
-from harness.paper import PUBLISHED, Published, preset_of, published
+from harness.paper import PUBLISHED, preset_of, published
 from harness.presets import PRESETS
 from harness.report.network import network_values, network_view, presets_view, resolutions
 from harness.study import dump_spec
 
 # Published figures
-
-
-@pytest.mark.parametrize("row", [row for row in PUBLISHED if row.params_m and row.gmacs], ids=lambda row: row.preset)
-def test_our_figures_are_the_published_ones_up_to_their_rounding(row: Published) -> None:
-    """Table 5 says 79.3M where 79.389M would round to 79.4M, and 15.3G for 15.354G."""
-    assert row.params_m and row.gmacs
-    cost = network_cost(PRESETS[row.preset], row.resolution)
-    has_decimals = row.params_m % 1 > 0
-    assert cost.params_folded / 1e6 == pytest.approx(row.params_m, abs=0.1 if has_decimals else 0.5)
-    assert cost.macs / 1e9 == pytest.approx(row.gmacs, abs=0.06)
 
 
 def test_figures_belong_to_the_layers_whatever_the_stochastic_depth() -> None:

@@ -29,7 +29,7 @@ OTHER: dict[str, Any] = {
     "in_channels": 1,
     "classes": 10,
     "dilation": [1, 1, 1, 2],
-    "kernel": "peripheral",
+    "kernel": "dilated_reparam",
     "stripe": 3,
     "band_ratio": 0.25,
 }
@@ -165,6 +165,52 @@ def test_each_field_that_changes_the_network_changes_the_fingerprint() -> None:
     networks += [PLAIN | COUNTS_IN.get(name, {}) | {name: value} for name, value in OTHER.items()]
     prints = [NetworkSpec.from_mapping(network).fingerprint() for network in networks]
     assert len(set(prints)) == len(networks)
+
+
+SPELLINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"kernel": "peripheral"}, {}),
+    (
+        {"kernel": "peripheral", "K": [7, 5, 3, 1], "reparam": [5, 3, None, 1]},
+        {"K": [7, 5, 3, 1], "reparam": [5, 3, None, 1]},
+    ),
+    ({"kernel": "dilated_reparam", "K": 3}, {"K": 3, "reparam": 1}),
+    ({"K": [1, 7, 7, 7], "dilation": [4, 1, 1, 1]}, {"K": [1, 7, 7, 7]}),
+    ({"kernel": "sequential", "dilation": 3, "K": 21}, {"kernel": "sequential", "dilation": 3, "K": 23}),
+    ({"kernel": "sequential", "dilation": 3, "K": 21}, {"kernel": "sequential", "dilation": 3, "K": [19, 21, 23, 19]}),
+    ({"kernel": "sequential", "dilation": 2, "K": 5}, {"kernel": "sequential", "dilation": 2, "K": 7}),
+    ({"family": "convnext", "kernel": "peripheral", "reparam": 5}, {"family": "convnext", "reparam": 5}),
+]
+"""Two ways each to write one network, beside `PLAIN`."""
+
+DIFFERENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"kernel": "peripheral", "K": [7, 7, 7, 9]}, {"K": [7, 7, 7, 9]}),
+    ({"kernel": "dilated_reparam", "K": [3, 3, 3, 5]}, {"K": [3, 3, 3, 5], "reparam": 1}),
+    ({"kernel": "sequential", "dilation": 3, "K": 17}, {"kernel": "sequential", "dilation": 3, "K": 19}),
+    ({"kernel": "sequential", "dilation": 3, "K": 23}, {"kernel": "sequential", "dilation": 3, "K": 25}),
+    ({"kernel": "sequential", "dilation": 3, "K": 21}, {"kernel": "sequential", "dilation": 4, "K": 21}),
+    ({"family": "convnext", "kernel": "peripheral"}, {"family": "convnext"}),
+]
+"""Two networks each that look alike; a ConvNeXt's plain kernel has no batch norm behind it."""
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS, ids=str)
+def test_two_spellings_of_one_network_have_one_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
+    specs = [NetworkSpec.from_mapping(PLAIN | change) for change in (one, other)]
+    assert specs[0] != specs[1] and specs[0].identity() == specs[1].identity()
+    assert specs[0].fingerprint() == specs[1].fingerprint()
+    assert NetworkSpec.from_mapping(specs[0].canonical()) == specs[0], "what was written stays"
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT, ids=str)
+def test_networks_that_look_alike_have_fingerprints_of_their_own(one: dict[str, Any], other: dict[str, Any]) -> None:
+    first, second = (NetworkSpec.from_mapping(PLAIN | change).fingerprint() for change in (one, other))
+    assert first != second
+
+
+@given(specs())
+@settings(max_examples=100, deadline=None)
+def test_an_identity_is_its_own(spec: NetworkSpec) -> None:
+    assert spec.identity().identity() == spec.identity()
 
 
 def test_presets_are_different_networks() -> None:

@@ -241,7 +241,7 @@ def test_the_schema_accepts_what_can_be_loaded(tmp_path: Path, text: str) -> Non
         {"base": "replknet_nan"},
         {"base": {"Kernel": 3}},
         {"search": {"sampler": "tp"}},
-        {"proxy": {"epochs": 0}},
+        {"proxy": {"epochs": -1}},
         {"study": "../x"},
     ],
     ids=json.dumps,

@@ -31,7 +31,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
         PLAIN
         + "search: {seeds: three, seed: 1.5}\n"
         + "resources: {cpus: yes, gpus: 1.5, minutes_per_run: '20'}\n"
-        + "proxy:\n  epochs: 0\n  batch_size: 2.5\n  channels_last: on\n  rendering: contour\n"
+        + "proxy:\n  epochs: -1\n  batch_size: 2.5\n  channels_last: on\n  rendering: contour\n"
         + "  optimizer: {name: adam, lr: -1, clip: 1}\n  resolution: [64]\n"
         + "budgets: {params: -1, macs: [1], flops: 3}\n",
         [
@@ -41,7 +41,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
             (6, "`resources.gpus` must be a share of at most 1 or a whole number"),
             (6, '`resources.minutes_per_run` must be a number, but got "20"'),
             (6, "Write it without quotes."),
-            (8, "`proxy.epochs` must be at least 1, but got 0"),
+            (8, "`proxy.epochs` must be at least 0, but got -1"),
             (9, "`proxy.batch_size` must be a whole number, but got 2.5"),
             (10, '`proxy.channels_last` must be true or false, but got "on"'),
             (11, "`proxy.rendering` must be one of 'contours' or 'textured', but got \"contour\""),
@@ -74,6 +74,26 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     "a pruner without a curve": (
         PLAIN + "objectives: {macs: minimize}\nsearch: {pruner: median}\n",
         [(6, "`search.pruner` must be none for the objective macs")],
+    ),
+    "a measure twice": (
+        PLAIN + "proxy:\n  measures: [erf, throughput, erf]\n",
+        [(6, "`proxy.measures` must name each measure once, but got erf, throughput, erf")],
+    ),
+    "shape bias without cues": (
+        PLAIN + "proxy:\n  rendering: contours\n  measures: [shape_bias]\n",
+        [(7, "`proxy.measures` must leave shape_bias out"), (7, "`rendering: textured` has such")],
+    ),
+    "an unknown measure": (
+        PLAIN + "proxy:\n  measures: [trougput]\n",
+        [(6, "`proxy.measures[0]` must be one of"), (6, "Did you mean `throughput`?")],
+    ),
+    "untrained networks by their accuracy": (
+        PLAIN + "objectives: {val_loss: minimize}\nproxy: {epochs: 0}\n",
+        [(5, "`objectives` must hold a cost or a measure where `proxy.epochs` is 0"), (5, "but got val_loss; take")],
+    ),
+    "untrained networks by the default": (
+        PLAIN + "proxy: {epochs: 0}\n",
+        [(1, "`objectives` must hold a cost or a measure"), (1, "but got top1")],
     ),
     "empty section": (PLAIN + "search:\n", [(5, "`search` must be a mapping, but got null"), (5, "or leave it out")]),
     "unknown preset": (

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rich.console import Console, RenderableType
 
@@ -85,7 +86,9 @@ class Said:
 def called(*arguments: str | Path, cwd: Path) -> Said:
     """Run a command line in this process, where a process of its own would only cost time."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    here = mock.patch.dict(os.environ)
+    with here, contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        os.environ.pop("COLUMNS", None)  # a worker of pytest's has one
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # how argparse ends

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from harness.bench.timing import seconds_of
 from harness.errors import UserError
 from harness.machine import cpu_name
+from harness.measures.timing import seconds_of
 
 PRODUCT_SIDES = {"cpu": (256, 2048), "cuda": (4096, 8192)}
 """Of the square matrices whose product is the measure of arithmetic: the least, and the most."""

@@ -20,9 +20,9 @@ from torch import Tensor
 from harness.bench.contenders import CONV2D, Contender, Conv, contenders
 from harness.bench.device import Peak, at_precision, device_name, measure_peak
 from harness.bench.dwconv_rows import Row
-from harness.bench.memory import extra_bytes
 from harness.bench.options import MODES, DwconvOptions, Shape, precisions_for
-from harness.bench.timing import FULL, QUICK, Patience, Times, interleave
+from harness.measures.allocation import extra_bytes
+from harness.measures.timing import FULL, QUICK, Patience, Times, interleave
 
 Tell = Callable[[str], None]
 

@@ -20,7 +20,7 @@ from harness.bench.device import at_precision, device_name
 from harness.bench.network_rows import NetworkRow
 from harness.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
 from harness.bench.peers import make_peer, peers_at
-from harness.bench.timing import Patience, Times, interleave
+from harness.measures.timing import Patience, Times, interleave
 from harness.network import build
 from harness.ops import DepthwiseConv2d
 from harness.presets import PRESETS, preset

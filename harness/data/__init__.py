@@ -20,10 +20,12 @@ class Source:
     """Cheap: reads no image."""
     load: Callable[[Recipe, Path], Dataset]
     """From the cache folder, which it fills first where need be."""
+    has_masks: bool = False
+    """Whether its images come with masks, for dense prediction."""
 
 
 DATASETS: dict[str, Source] = {
-    "shapes": Source(shapes.describe, shapes.load),
+    "shapes": Source(shapes.describe, shapes.load, has_masks=True),
     "cifar10": Source(cifar.describe, cifar.load),
     "cifar100": Source(cifar.describe, cifar.load),
     "imagefolder": Source(imagefolder.describe, imagefolder.load),
@@ -31,7 +33,7 @@ DATASETS: dict[str, Source] = {
 
 
 def describe(recipe: Recipe) -> DataInfo:
-    """Classes and channels of the recipe's data set. Raises `DataError` where it is not there."""
+    """Classes and channels of the recipe's data set. Raises `DataError` where it is not there or lacks masks."""
     return _source(recipe).describe(recipe)
 
 
@@ -51,4 +53,12 @@ def _source(recipe: Recipe) -> Source:
             place="proxy.dataset",
             remedy=f"Data sets: {', '.join(DATASETS)}.",
         )
-    return DATASETS[recipe.dataset]
+    source = DATASETS[recipe.dataset]
+    if recipe.transfer is not None and not source.has_masks:
+        raise DataError(
+            "`proxy.dataset` must have masks where there is `proxy.transfer`",
+            value=recipe.dataset,
+            place="proxy.transfer",
+            remedy=f"With masks: {', '.join(name for name, each in DATASETS.items() if each.has_masks)}.",
+        )
+    return source

@@ -1,12 +1,36 @@
-"""What is measured on a trained network, in one table; a measure yields (name, value) and knows nothing of the loop."""
+"""What is measured of a trained network, in two tables; a measure yields (name, value), and knows no training loop."""
+
+from collections.abc import Iterator
 
 from harness.measures.base import Measure, Trained
+from harness.measures.erf import erf
 from harness.measures.latency import latency
 from harness.measures.memory import peak_memory
+from harness.measures.merge_error import merge_error
+from harness.measures.shape_bias import shape_bias
+from harness.measures.throughput import throughput
+from harness.measures.train_step import train_step
+from harness.recipe import Recipe
 
-MEASURES: dict[str, Measure] = {
+ALWAYS: dict[str, Measure] = {
     "latency": latency,
     "peak_memory": peak_memory,
 }
+"""Taken of every run, and first: the peak of memory is that of the training."""
 
-__all__ = ["MEASURES", "Measure", "Trained"]
+ON_DEMAND: dict[str, Measure] = {
+    "erf": erf,
+    "merge_error": merge_error,
+    "shape_bias": shape_bias,
+    "throughput": throughput,
+    "train_step": train_step,
+}
+"""Taken where the recipe names them under `measures`, which knows the same names."""
+
+__all__ = ["ALWAYS", "ON_DEMAND", "Measure", "Trained", "measures_of"]
+
+
+def measures_of(recipe: Recipe) -> Iterator[Measure]:
+    """All that is measured of a run, in the order of the tables."""
+    yield from ALWAYS.values()
+    yield from (measure for name, measure in ON_DEMAND.items() if name in recipe.measures)

@@ -1,18 +1,20 @@
-"""What every measure is given, and the one method that it is."""
+"""What every measure is given, the one method that it is, and the network as it is deployed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.data import Dataset
+from harness.network import merge
 from harness.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A network at the end of its run, with what it was trained on."""
+    """A network at the end of its run, with what it was trained on; after no epochs, one with its first weights."""
 
     model: nn.Module
     """In training form, as the run left it; a measure that wants the merged form makes a merged copy."""
@@ -23,3 +25,17 @@ class Trained:
 
 Measure = Callable[[Trained], Iterator[tuple[str, float]]]
 """Yields (name, value); the name carries the unit, as `latency_ms_p50`."""
+
+
+def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """What is drawn inside leaves the global random state alone: stochastic depth draws from it."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def deployed(trained: Trained, batch: int) -> tuple[nn.Module, Tensor]:
+    """The merged network in evaluation mode, and that many blank images (N, C, H, W); in the recipe's layout."""
+    channels, side = trained.dataset.info.channels, trained.recipe.resolution
+    memory_format = torch.channels_last if trained.recipe.channels_last else torch.contiguous_format
+    images = torch.zeros(batch, channels, side, side, device=trained.device)
+    model = merge(trained.model).eval().to(memory_format=memory_format)
+    return model, images.contiguous(memory_format=memory_format)

@@ -30,8 +30,9 @@ def build(spec: NetworkSpec, *, merged: bool = False, seed: int | None = None) -
     """The network of a spec with fresh weights, in its training or its merged form.
 
     A seed decides the weights and leaves the global random state alone; without one they come from that state.
+    Specs of one fingerprint give one network, down to the names in its state dict.
     """
-    make = NETWORKS[spec.family]
+    make, spec = NETWORKS[spec.family], spec.identity()
     if seed is None:
         return make(spec, merged=merged)
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cost import network_cost
 from harness.run import Epoch, RunState
+from harness.search.claims import Judged
 from harness.search.objective import final_value
 from harness.spec import NetworkSpec
 from harness.store import RunRow, Store
@@ -88,6 +89,10 @@ class Answer:
     devices: tuple[str, ...]
     versions: Mapping[str, tuple[str, ...]]
     """All versions of each library among the runs."""
+    claims: tuple[Judged, ...] = ()
+    """The study's claims, judged on its runs."""
+    is_training: bool = True
+    """Whether the networks are trained, and not only built and measured."""
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -145,8 +150,14 @@ def read_runs(store: Store, run_ids: Iterable[str]) -> dict[str, RunFacts]:
     }
 
 
-def answer(study: Study, store: Store, trials: Sequence["FrozenTrial"], rejected: Mapping[str, int]) -> Answer:
-    """The answer of a study from its trials and their runs; `rejected` as its space counts them."""
+def answer(
+    study: Study,
+    store: Store,
+    trials: Sequence["FrozenTrial"],
+    rejected: Mapping[str, int],
+    claims: tuple[Judged, ...] = (),
+) -> Answer:
+    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged."""
     links = store.trial_runs(study.study)
     runs = read_runs(store, {run_id for ids in links.values() for run_id in ids})
     metric, direction = next(iter(study.objectives.items()))
@@ -168,6 +179,8 @@ def answer(study: Study, store: Store, trials: Sequence["FrozenTrial"], rejected
         rejected=rejected,
         devices=tuple(sorted({row.device for row in trained if row.device})),
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
+        claims=claims,
+        is_training=study.proxy.epochs > 0,
     )
 
 

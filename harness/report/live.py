@@ -17,7 +17,7 @@ from rich.text import Text
 
 from harness.report.answer import Answer
 from harness.report.narrator import Narrator
-from harness.report.words import DASH, counted, duration, mean_and_spread, printable
+from harness.report.words import DASH, counted, duration, epochs_done, mean_and_spread, printable
 from harness.run import Epoch
 from harness.search.events import (
     EpochEnded,
@@ -46,6 +46,13 @@ class Work:
     epoch: Epoch | None = None
     epochs: int | None = None
 
+    def step(self, behind: str) -> str:
+        """How far it is; `behind` is what comes behind the last epoch."""
+        if self.epochs is None:
+            return "waiting"
+        done = self.epoch.epoch if self.epoch else 0
+        return behind if done == self.epochs > 0 else epochs_done(done, self.epochs)
+
 
 @dataclass(slots=True)
 class Scene:
@@ -56,6 +63,8 @@ class Scene:
     metric: str
     direction: str
     narrator: Narrator
+    behind: str = "measuring"
+    """What a run does behind its last epoch."""
     start: float = field(default_factory=time.monotonic)
     doing: str = "reading the study"
     progress: Progress | None = None
@@ -153,7 +162,7 @@ class Scene:
             epoch = work.epoch
             table.add_row(
                 Text(work.name),
-                f"{epoch.epoch if epoch else 0}/{work.epochs}" if work.epochs else "waiting",
+                work.step(self.behind),
                 f"{epoch.train_loss:.3f}" if epoch else DASH,
                 f"{epoch.top1:.2f}" if epoch else DASH,
                 f"{time.monotonic() - work.since:.0f} s",

@@ -6,6 +6,7 @@ from harness.report.answer import Answer
 from harness.report.words import counted, duration, label, mean_and_spread, score
 from harness.run import RunState
 from harness.search.events import (
+    ClaimsJudged,
     EpochEnded,
     RunEnded,
     RunQueued,
@@ -24,6 +25,8 @@ class Narrator:
 
     metric: str
     labels: dict[int, str] = field(default_factory=dict)
+    is_training: bool = True
+    """Whether the runs are trained, and not only built and measured."""
 
     def learn(self, answer: Answer) -> None:
         """Take up the configurations of trials that were there before."""
@@ -48,10 +51,13 @@ class Narrator:
                 return self._run_ended(event)
             case TrialEnded():
                 return self._trial_ended(event)
+            case ClaimsJudged():
+                return self._claims_judged(event)
             case StudyEnded():
                 if event.trained == 0:
                     return f"{event.study}: nothing was left to train"
-                return f"{event.study}: trained {counted(event.trained, 'run')} in {duration(event.wall_s)}"
+                did = "trained" if self.is_training else "measured"
+                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}"
 
     def name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
@@ -69,7 +75,9 @@ class Narrator:
     def _run_started(self, event: RunStarted) -> str:
         started = event.started
         since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
-        return f"{self.name(event.trial, event.seed)}: training on {started.host}, {started.device}{since}"
+        self.is_training = started.epochs > 0
+        what = "training" if self.is_training else "untrained, measuring"
+        return f"{self.name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}"
 
     def _epoch(self, event: EpochEnded) -> str:
         epoch = event.epoch
@@ -88,6 +96,11 @@ class Narrator:
         cause = f", {event.cause}" if event.cause else ""
         again = "; will be tried again" if event.will_retry else ""
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
+
+    def _claims_judged(self, event: ClaimsJudged) -> str:
+        said = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
+        more = f"; {counted(event.arms, 'configuration')} get another seed" if event.arms else ""
+        return f"claims judged: {said}{more}"
 
     def _trial_ended(self, event: TrialEnded) -> str:
         name = self.name(event.trial)

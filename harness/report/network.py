@@ -12,7 +12,7 @@ from harness.cost import Cost, Part, network_parts
 from harness.families import FAMILIES
 from harness.paper import Published, preset_of, published
 from harness.presets import PRESETS
-from harness.report.tables import plain_table
+from harness.report.layout import plain_table
 from harness.report.words import DASH, PREFIXES, amount, listed
 from harness.spec import NetworkSpec
 

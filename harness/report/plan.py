@@ -16,6 +16,7 @@ from harness.spec import NetworkSpec
 from harness.store import Store
 from harness.store.records import SETTLED
 from harness.study import Study
+from harness.study.arms import arm_choices
 
 MACS_PER_S_PER_THREAD = 7e9
 """The rough rule for recipes that nobody has timed: multiply-accumulates that a CPU thread does in a second.
@@ -24,8 +25,10 @@ The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of 
 """
 MACS_PER_S_PER_GPU = 1e12
 """A guess: nothing has been timed on a GPU."""
+MEASURED_CALLS = 5
+"""Of a measure of time: two that warm up, and three or more."""
 OVERHEAD_S = 2.0
-"""What a run costs besides: building, checkpoints, measures."""
+"""What a run costs besides: building, checkpoints."""
 PASSES = 3
 """A training step costs the forward pass three times over, the backward pass being twice as dear."""
 
@@ -56,6 +59,10 @@ class Plan:
     basis: str
     """What the estimated time rests on."""
     workers: int
+    is_training: bool = True
+    """Whether the runs are trained, and not only built and measured."""
+    runs_for_claims: int = 0
+    """Runs that undecided claims may ask for besides, at most."""
 
     @property
     def runs_left(self) -> int:
@@ -89,7 +96,15 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Pl
         for candidate in candidates
     )
     is_sample = study.search.sampler != "grid"
-    return Plan(study.study, tuple(space.axes), rows, is_sample, rejected, seconds.basis, workers)
+    axes, is_training = tuple(space.axes), study.proxy.epochs > 0
+    return Plan(
+        study.study, axes, rows, is_sample, rejected, seconds.basis, workers, is_training, _for_claims(study, space)
+    )
+
+
+def _for_claims(study: Study, space: Space) -> int:
+    arms = {space.candidate(arm_choices(arm, space)).fingerprint for claim in study.claims for arm in claim.contrast}
+    return len(arms) * max(0, (study.search.max_seeds or 0) - study.search.seeds)
 
 
 def _candidates(study: Study, space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
@@ -134,7 +149,7 @@ class _Estimate:
             self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
         else:
             self.basis = (
-                f"a rough rule, for want of a timed run: 3 x MACs x training images, "
+                f"a rough rule, for want of a timed run: {_rule(study.proxy)}, "
                 f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s per run besides"
             )
 
@@ -150,11 +165,37 @@ class _Estimate:
 
 
 def images_per_run(recipe: Recipe) -> float | None:
-    """Images that a run passes forward, those of training counted threefold; None where their number is not known."""
+    """Images that a run passes forward, those of training counted threefold; None where their number is not known.
+
+    Those of a transfer too, at the cost of its backbone alone; those of measures on the merged network.
+    """
     is_shapes = recipe.dataset == "shapes"
     train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
     val = recipe.val_size or (VAL_SIZE if is_shapes else None)
-    return None if train is None or val is None else recipe.epochs * (PASSES * train + val)
+    measured = measured_images(recipe, val or 0)
+    if recipe.epochs == 0 and recipe.transfer is None:
+        return measured
+    if train is None or val is None:
+        return None
+    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + val
+    return recipe.epochs * (PASSES * train + val) + transfer + measured
+
+
+def measured_images(recipe: Recipe, val: int) -> int:
+    """Images that a run's measures pass forward on a CPU, a gradient counted as two more; see `harness.measures`."""
+    latency, in_float64 = 35, 2
+    on_demand = {
+        "erf": 32 * (1 + 2 * 2),
+        "merge_error": 4 * 3 * in_float64,
+        "shape_bias": val,
+        "throughput": 32 * MEASURED_CALLS,
+        "train_step": recipe.batch_size * PASSES * (MEASURED_CALLS + 1),
+    }
+    return latency + sum(on_demand[name] for name in recipe.measures)
+
+
+def _rule(recipe: Recipe) -> str:
+    return "3 x MACs x training images" if recipe.epochs else "MACs x images that are measured"
 
 
 def _spec(candidate: Candidate) -> NetworkSpec:

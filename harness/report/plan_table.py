@@ -3,8 +3,8 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.report.layout import plain_table
 from harness.report.plan import Plan, Planned
-from harness.report.tables import plain_table
 from harness.report.words import DASH, amount, counted, duration, short_duration, value
 
 MOST_ROWS = 200
@@ -20,7 +20,8 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _heading(plan: Plan) -> Text:
-    what = "a sample of what the sampler may choose" if plan.is_sample else "what would be trained"
+    done = "trained" if plan.is_training else "measured, untrained"
+    what = "a sample of what the sampler may choose" if plan.is_sample else f"what would be {done}"
     return Text(plan.study, style="bold").append(f"  {what}; nothing is trained or written now", style="not bold")
 
 
@@ -53,10 +54,13 @@ def _closing(plan: Plan) -> list[str]:
     runs = sum(len(row.seeds) for row in plan.rows)
     lines = [
         f"{counted(len(plan.rows), 'configuration')}, {counted(runs, 'run')}, "
-        f"of which the store has {runs - plan.runs_left}; {plan.runs_left} to train"
+        f"of which the store has {runs - plan.runs_left}; "
+        f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
     lines += [f"{counted(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
     workers = counted(plan.workers, "worker")
     if plan.runs_left:
         lines.append(f"estimated time: {duration(plan.total_s)} with {workers}; from {plan.basis}")
+    if plan.runs_for_claims:
+        lines.append(f"undecided claims may ask for up to {counted(plan.runs_for_claims, 'run')} more")
     return lines

@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.report.answer import Answer, RunFacts, state_of
+from harness.report.layout import plain_table
 from harness.report.summary import row_values
-from harness.report.tables import plain_table
 from harness.report.verdict import summary_of
-from harness.report.words import DASH, label, printable
+from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
 from harness.store import EventRow
 
@@ -37,12 +37,14 @@ class Status:
     training: tuple[tuple[str, RunFacts], ...]
     """The runs that workers have now, each with its configuration."""
     last: tuple[EventRow, ...]
+    wanted: int = 0
+    """Configurations that claims want another seed of."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether every configuration is settled."""
+        """Whether every configuration is settled, and no claim wants more seeds."""
         settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
-        return self.trials_total is not None and settled >= self.trials_total
+        return self.trials_total is not None and settled >= self.trials_total and not self.wanted
 
 
 def status(
@@ -53,9 +55,13 @@ def status(
     trials_total: int | None,
     seeds: int,
     last: Iterable[EventRow],
+    wanted: int = 0,
 ) -> Status:
-    """The status from an answer and the trials behind it."""
-    states = Counter(state_of(trial)[0] for trial in trials if "fingerprint" in trial.user_attrs)
+    """The status from an answer and the trials behind it; the trials of one configuration of a grid count once."""
+    opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
+    if answer.claims:
+        opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
+    states = Counter(state_of(trial)[0] for trial in opened)
     runs = {facts.row.id: (label(row.params), facts) for row in answer.rows for facts in row.runs}
     training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
     return Status(
@@ -64,9 +70,10 @@ def status(
         trials=dict(states),
         trials_total=trials_total,
         runs=dict(Counter(str(facts.row.state) for _, facts in runs.values())),
-        runs_total=None if trials_total is None else trials_total * seeds,
+        runs_total=None if trials_total is None or answer.claims else trials_total * seeds,
         training=training,
         last=tuple(last),
+        wanted=wanted,
     )
 
 
@@ -81,6 +88,10 @@ def status_view(status: Status) -> RenderableType:
     first = answer.leading
     best = "none yet" if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
+    if answer.claims:
+        verdicts = Counter(str(judged.verdict) for judged in answer.claims)
+        more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
+        parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
     if status.training:
         parts += [Text(), _training(status)]
     if status.last:
@@ -100,6 +111,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "configurations_total": status.trials_total,
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
+        "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 
@@ -114,7 +126,7 @@ def _training(status: Status) -> RenderableType:
         run = facts.row.run
         table.add_row(
             Text(f"{name} seed {run.seed}"),
-            f"{last.epoch if last else 0}/{run.recipe.epochs}",
+            epochs_done(last.epoch if last else 0, run.recipe.epochs),
             f"{last.train_loss:.3f}" if last else DASH,
             f"{last.top1:.2f}" if last else DASH,
         )

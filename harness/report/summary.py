@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.report.answer import Answer, Row, RunFacts
+from harness.report.claims import claim_values
 from harness.report.tables import answer_view
 from harness.report.verdict import verdict
 from harness.report.words import finite
@@ -31,6 +32,7 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "devices": list(answer.devices),
         "versions": {name: list(found) for name, found in answer.versions.items()},
         "ruled_out": dict(answer.rejected),
+        "claims": [claim_values(judged) for judged in answer.claims],
         "configurations": [row_values(row, answer.metric) for row in answer.rows],
     }
 

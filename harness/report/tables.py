@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from harness.report.answer import Answer, Row
+from harness.report.claims import claims_view
+from harness.report.layout import indented, plain_table
 from harness.report.verdict import conditions, summary_of, verdict
 from harness.report.words import (
     DASH,
@@ -30,14 +30,15 @@ PERCENTAGES = ("top1",)
 
 def answer_view(answer: Answer) -> RenderableType:
     """All that a study ends with."""
-    front = [_indented(f"{label(row.params)}: {_value(row, answer)}, {amount(row.macs)} MACs") for row in answer.front]
+    front = [indented(f"{label(row.params)}: {_value(row, answer)}, {amount(row.macs)} MACs") for row in answer.front]
     parts: list[RenderableType] = [heading(answer), Text(), configurations(answer, most=MOST_ROWS), Text()]
     parts += reasons(answer)
     if front:
         parts += [Text(f"Pareto front ({FRONT}) of {answer.metric} against MACs", style="bold"), *front, Text()]
     if answer.best is not None:
-        parts += [Text("Best network", style="bold"), _indented(summary_of(answer.best, answer.metric))]
-    parts += [*(_indented(sentence) for sentence in verdict(answer)), Text(), Text(conditions(answer), style="dim")]
+        parts += [Text("Best network", style="bold"), indented(summary_of(answer.best, answer.metric))]
+    parts += [*(indented(sentence) for sentence in verdict(answer)), Text(), *claims_view(answer)]
+    parts += [Text(conditions(answer), style="dim")]
     return Group(*parts)
 
 
@@ -89,14 +90,14 @@ def cells(row: Row, answer: Answer) -> list[str | Text]:
 def reasons(answer: Answer, *, most: int | None = MOST_REASONS) -> list[RenderableType]:
     """Why configurations are not complete, or lost a seed; one line each."""
     said = [
-        _indented(f"#{row.trials[-1]} {label(row.params)}: {row.state}, {printable(row.reason)}")
+        indented(f"#{row.trials[-1]} {label(row.params)}: {row.state}, {printable(row.reason)}")
         for row in answer.rows
         if row.reason
     ]
     if not said:
         return []
     left = len(said) - len(said[:most])
-    more = [_indented(f"and {left} more")] if left else []
+    more = [indented(f"and {left} more")] if left else []
     return [Text("Not trained to the end, with all seeds", style="bold"), *said[:most], *more, Text()]
 
 
@@ -105,14 +106,5 @@ def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
     return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]
 
 
-def plain_table() -> Table:
-    """A table without lines, as narrow as its content."""
-    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-
-
 def _value(row: Row, answer: Answer) -> str:
     return mean_and_spread(row.mean, row.spread, answer.metric)
-
-
-def _indented(text: str) -> RenderableType:
-    return Padding(Text(text), (0, 0, 0, 2), expand=False)

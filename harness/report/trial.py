@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.report.answer import RunFacts, choices_of, spec_of, state_of
 from harness.report.network import network_values, network_view
+from harness.report.shape_bias import shape_bias_line
 from harness.report.summary import run_values
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
 from harness.run import Job
@@ -63,6 +64,7 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -
 def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
     """A run: how it stands, its curve, what was measured, where it was trained, and where its log is."""
     row = facts.row
+    is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
     head = f"seed {row.run.seed}: {str(row.state).replace('_', ' ')}"
     head += f", {metric} {score(value, metric)}" if value is not None else ""
@@ -82,13 +84,16 @@ def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
     if facts.measures:
         said = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
         lines.append(Text(f"  measured   {said}"))
+        lines += [Text(f"  shape bias {each}") for each in shape_bias_line(facts.measures)]
     if row.device:
         versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-        lines.append(Text(f"  trained    on {row.host}, {row.device}; {versions}"))
+        done = "trained" if is_training else "untrained"
+        lines.append(Text(f"  {done:<10} on {row.host}, {row.device}; {versions}"))
     if row.folder is not None:
         job = Job(row.run, row.folder)
-        for name, path in (("log", job.log), ("weights", job.checkpoint)):
-            lines.append(Text(f"  {name:<10} {_where(path)}"))
+        lines.append(Text(f"  log        {_where(job.log)}"))
+        weights = _where(job.checkpoint) if is_training else f"untrained: those that seed {row.run.seed} begins with"
+        lines.append(Text(f"  weights    {weights}"))
     return list(lines)
 
 

@@ -2,6 +2,7 @@
 
 from harness.report.answer import Answer, Row
 from harness.report.words import amount, counted, label, listed, mean_and_spread, milliseconds, score
+from harness.search.objective import COSTS
 
 
 def verdict(answer: Answer) -> list[str]:
@@ -15,11 +16,13 @@ def verdict(answer: Answer) -> list[str]:
     gap = answer.behind(second)
     lead = f"{score(gap, answer.metric)} ahead of" if gap else "level with"
     ahead = f"{lead} the second, {label(second.params)}"
+    if answer.metric in COSTS:
+        return [f"The best is {ahead}; {answer.metric} follow from the network alone, so chance has no part in it."]
     few = [row for row in (best, second) if len(row.values) < 2]
     if few:
-        what = "both were" if len(few) == 2 else f"{label(few[0].params)} was"
+        what = f"{'both were' if len(few) == 2 else f'{label(few[0].params)} was'} {_done(answer).lower()}"
         return [
-            f"The best is {ahead}, but {what} trained with one seed: without a spread, this may be chance.",
+            f"The best is {ahead}, but {what} with one seed: without a spread, this may be chance.",
             "Raise `search.seeds` to 3 or more to know.",
         ]
     same = answer.unseparated()
@@ -52,7 +55,11 @@ def conditions(answer: Answer) -> str:
     versions = [f"{name} {'/'.join(found)}" for name, found in answer.versions.items()]
     seeds = ", ".join(str(seed) for seed in answer.seeds) or "none"
     mixed = "" if len(answer.devices) == 1 else " Latencies of different devices must not be compared."
-    return f"Trained on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}"
+    return f"{_done(answer)} on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}"
+
+
+def _done(answer: Answer) -> str:
+    return "Trained" if answer.is_training else "Measured untrained"
 
 
 def _seeds(best: Row, second: Row) -> str:

@@ -83,6 +83,11 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def epochs_done(done: int, epochs: int) -> str:
+    """As 3/10; untrained where there is nothing to be trained."""
+    return f"{done}/{epochs}" if epochs else "untrained"
+
+
 def listed(parts: Iterable[str]) -> str:
     """As a, b and c."""
     *most, last = parts

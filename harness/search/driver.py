@@ -2,7 +2,8 @@
 
 One process drives a study and is the only writer of its database. What next is Optuna's question, who trains is the
 executor's; the driver knows neither torch nor Ray. Seeds are paired: every configuration is trained with the seeds
-`search.seed`, `search.seed + 1`, ...
+`search.seed`, `search.seed + 1`, ... When all are trained, the claims are judged, and the configurations of those that
+are undecided get one seed more, as new trials of theirs, until none is left or `search.max_seeds` is spent.
 
 The order: a grid visits every configuration with its first seed before any gets its second, so that an early look sees
 the whole field; a sampler finishes a configuration first, because it learns from finished ones, and so does the median
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import StudyAborted
 from harness.executors.base import Executor
 from harness.run import Ended, Epoch, Job, Record, Run, RunState, Started
+from harness.search.claims import due, judge_claims
 from harness.search.estimate import Estimate
 from harness.search.events import (
+    ClaimsJudged,
     EpochEnded,
     Progress,
     RunEnded,
@@ -35,7 +38,7 @@ from harness.search.ledger import Ledger
 from harness.search.objective import curve_value, final_value
 from harness.search.proposals import Proposals
 from harness.search.trial import OpenTrial, Outcome
-from harness.space import Space
+from harness.space import Candidate, Space
 from harness.store import RunRow, Store
 from harness.study import Study
 from harness.study.model import CURVES
@@ -76,7 +79,9 @@ class Driver:
         self._study = inputs.study
         self._metric, direction = next(iter(inputs.study.objectives.items()))
         self._ledger = Ledger(is_maximized=direction == "maximize")
-        self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger)
+        self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._wanted_by_claims)
+        self._judged: ClaimsJudged | None = None
+        """The last look at the claims, until it is told."""
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         self._executor: Executor | None = None
         self._open: dict[int, OpenTrial] = {}
@@ -118,12 +123,26 @@ class Driver:
             is_second_seed = ready is not None and ready[1] is not ready[0].first
             if ready is None or (is_second_seed and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
+                if self._judged is not None:
+                    yield self._judged
+                    self._judged = None
                 if opened is not None:
                     yield from self._begin(opened)
                     continue
             if ready is None:
                 return
             yield from self._submit(*ready)
+
+    def _wanted_by_claims(self) -> list[Candidate]:
+        """Look at the claims; gives the configurations that need another seed to decide them."""
+        if not self._study.claims:
+            return []
+        judged = judge_claims(self._study, self._in.space, self._in.store)
+        wanted = due(self._study, judged, self._ledger.seeds_used)
+        self._judged = ClaimsJudged({each.claim.name: str(each.verdict) for each in judged}, len(wanted))
+        said = ", ".join(f"{name} {verdict}" for name, verdict in self._judged.verdicts.items())
+        self._in.store.event(self._study.study, "claims judged", said)
+        return wanted
 
     def _next_ready(self) -> tuple[OpenTrial, Run] | None:
         """The run that waits for a worker, lowest seed first, then lowest trial."""
@@ -273,7 +292,9 @@ class Driver:
         del self._open[owner.number]
         over = owner.tell(self._in.trials, outcome, self._facts(owner), self._study.budgets.latency_ms)
         if outcome == "complete":
-            self._ledger.note(owner.mean(), owner.number, is_feasible=over is None)
+            self._ledger.note(
+                owner.spec.fingerprint(), list(owner.values.values()), owner.number, is_feasible=over is None
+            )
         self._ledger.close(owner.spec.fingerprint(), has_failed=outcome == "failed")
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)

@@ -34,5 +34,5 @@ class Estimate:
         per_run = self._walls_s or [s / n * self._epochs for n, s in self._pace.values() if n and s]
         if not per_run:
             return None
-        under_way = sum(n / self._epochs for n, _ in self._pace.values())
+        under_way = sum(n for n, _ in self._pace.values()) / max(1, self._epochs)
         return max(0.0, runs - under_way) * sum(per_run) / len(per_run) / workers

@@ -105,6 +105,16 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimsJudged:
+    """The claims were judged on the seeds so far."""
+
+    verdicts: dict[str, str]
+    """By claim."""
+    arms: int
+    """Configurations that get another seed, because a claim of theirs is undecided."""
+
+
+@dataclass(frozen=True, slots=True)
 class StudyEnded:
     """Nothing is left to train."""
 
@@ -114,4 +124,14 @@ class StudyEnded:
     wall_s: float
 
 
-StudyEvent = StudyStarted | TrialStarted | RunQueued | RunStarted | EpochEnded | RunEnded | TrialEnded | StudyEnded
+StudyEvent = (
+    StudyStarted
+    | TrialStarted
+    | RunQueued
+    | RunStarted
+    | EpochEnded
+    | RunEnded
+    | TrialEnded
+    | ClaimsJudged
+    | StudyEnded
+)

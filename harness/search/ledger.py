@@ -1,11 +1,22 @@
 """What a study has done so far: which configurations are settled, how many seeds each has had, and the best of them."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+
+def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
+    """Seeds given to each configuration, by its fingerprint; those of failed trials don't count."""
+    used: dict[str, int] = {}
+    for trial in trials:
+        fingerprint = trial.user_attrs.get("fingerprint")
+        if fingerprint is not None and trial.state.name != "FAIL":
+            used[fingerprint] = used.get(fingerprint, 0) + len(trial.user_attrs["seeds"])
+    return used
 
 
 @dataclass(slots=True)
@@ -22,26 +33,28 @@ class Ledger:
     rejected: int = 0
     """Proposals against the rules or over budget."""
     runs_done: int = 0
-    best: tuple[float, int] | None = None
-    """Value and number of the best complete trial within the budgets."""
+    values: dict[str, tuple[int, list[float]]] = field(default_factory=dict)
+    """By configuration within the budgets: the number of its first complete trial, and its value for each seed."""
 
     def read(self, trials: Iterable["FrozenTrial"]) -> None:
         """Take up what earlier trials did; of those still open only the seeds that they hold."""
+        trials = list(trials)
+        self.seeds_used = seeds_used(trials)
         for trial in trials:
             fingerprint = trial.user_attrs.get("fingerprint")
             if fingerprint is None:
                 self.rejected += trial.state.is_finished()
                 continue
             seeds = trial.user_attrs["seeds"]
-            if trial.state.name != "FAIL":
-                self.seeds_used[fingerprint] = self.seeds_used.get(fingerprint, 0) + len(seeds)
             if not trial.state.is_finished():
                 continue
             self.runs_done += len(seeds) if trial.state.name == "COMPLETE" else 1
             self.close(fingerprint, has_failed=trial.state.name == "FAIL")
             if trial.state.name == "COMPLETE" and trial.value is not None:
                 is_feasible = all(v <= 0 for v in trial.constraints.values())
-                self.note(trial.value, trial.number, is_feasible=is_feasible)
+                self.note(
+                    fingerprint, trial.user_attrs.get("values", [trial.value]), trial.number, is_feasible=is_feasible
+                )
 
     def next_seeds(self, fingerprint: str, count: int) -> list[int]:
         """Seed positions for a configuration: the first `count`, or one more where it has had some."""
@@ -56,8 +69,14 @@ class Ledger:
         if not has_failed:
             self.settled.add(fingerprint)
 
-    def note(self, value: float, number: int, *, is_feasible: bool) -> None:
-        """Remember a complete trial if it is the best."""
-        is_better = self.best is None or (value > self.best[0] if self.is_maximized else value < self.best[0])
-        if is_feasible and is_better:
-            self.best = (value, number)
+    def note(self, fingerprint: str, values: list[float], number: int, *, is_feasible: bool) -> None:
+        """Take in the values of a complete trial, a configuration's first or that of another seed."""
+        if is_feasible:
+            first, known = self.values.get(fingerprint, (number, []))
+            self.values[fingerprint] = (first, [*known, *values])
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """Mean over the seeds, and number of the first trial, of the best configuration within the budgets."""
+        means = ((statistics.fmean(values), number) for number, values in self.values.values())
+        return (max if self.is_maximized else min)(means, key=lambda pair: pair[0], default=None)

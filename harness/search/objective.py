@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from harness.cost import network_cost
+from harness.formula import Formula
 from harness.run import Epoch, Run
 from harness.study.model import CURVES
 
@@ -22,3 +23,8 @@ def final_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping
     if metric in COSTS:
         return float(getattr(network_cost(run.spec, run.recipe.resolution), metric))
     return measures.get(metric)
+
+
+def formula_value(formula: Formula, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:
+    """What a claim compares, of a complete run."""
+    return formula.value(lambda name: final_value(name, run, curve, measures))

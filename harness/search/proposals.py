@@ -1,7 +1,7 @@
 """Where configurations come from: trials parked by an earlier driver, the cells of a grid, or a sampler's proposals."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.run import Run
@@ -19,16 +19,28 @@ PROPOSALS_PER_TRIAL = 20
 
 
 class Proposals:
-    """Opens one trial after another until a grid is exhausted, or a sampler has had its trials."""
+    """Opens one trial after another until a grid is exhausted, or a sampler has had its trials.
 
-    def __init__(self, study: Study, space: Space, trials: "optuna.Study", ledger: Ledger) -> None:
+    When all of a grid is trained, `more` is asked for configurations that are to get one seed more.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        trials: "optuna.Study",
+        ledger: Ledger,
+        more: Callable[[], list[Candidate]] = list,
+    ) -> None:
         self._study = study
         self._space = space
         self._trials = trials
         self._ledger = ledger
+        self._more = more
         self._parked = 0
         self._cells: Iterator[Candidate] | None = None
         self._cells_left = 0
+        self._are_more = False
 
     def take_stock(self) -> None:
         """Read what was done, put back what a driver left open, and list the cells of the grid that are still to do."""
@@ -53,10 +65,13 @@ class Proposals:
 
     def runs_left(self, *, in_progress: int) -> int:
         """Runs of the trials that may still be opened: exact for a grid without pruning, else at most so many."""
-        return self._trials_left(in_progress) * self._study.search.seeds
+        return self._trials_left(in_progress) * (1 if self._are_more else self._study.search.seeds)
 
     def open(self, *, in_progress: int) -> OpenTrial | None:
         """The next configuration; None when there is none. Proposals that cannot be are told and passed over."""
+        if self._cells is not None and in_progress == 0 and self._trials_left(0) == 0:
+            more = self._more()
+            self._cells, self._cells_left, self._are_more = iter(more), len(more), True
         while self._trials_left(in_progress) > 0:
             if self._parked > 0:
                 self._parked -= 1

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from harness.space import Space, plain_fields
 from harness.spec import NetworkSpec
+from harness.study.arms import check_claims
 from harness.study.model import Study
 from harness.study.problems import Problems
+from harness.study.quick import quick_profile
 from harness.study.source import Document, KeyPath, read_document, write_yaml
 from harness.study.spaces import read_space, require_feasible
 from harness.study.specs import resolve, resolve_bases
@@ -42,14 +44,16 @@ class StudyFile:
         return self.document.place(at)
 
 
-def load_study(path: Path) -> StudyFile:
-    """Read and check a study file. Raises `StudyError`, which holds every problem with its line."""
-    document = read_document(path)
+def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
+    """Read and check a study file, or its quick profile. Raises `StudyError` with every problem and its line."""
+    document = quick_profile(read_document(path)) if is_quick else read_document(path)
     problems = Problems(document)
     study = _study(document.data, problems)
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
     space = read_space(study, base, bases, problems) if study and base else None
+    if study and space:
+        check_claims(study, space, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
     return StudyFile(study, base, large, document, space)

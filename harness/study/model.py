@@ -54,6 +54,8 @@ class Search(Strict):
     """Number of configurations to train; a grid has its own number."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     """How often each configuration is trained; its value is the mean."""
+    max_seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The configurations of a claim that is undecided get one seed more at a time, up to so many; null for none."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
     pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
@@ -65,6 +67,8 @@ class Search(Strict):
             raise ValueError("`trials` must be left out for the sampler grid, which trains every configuration once")
         if self.sampler != "grid" and self.trials is None:
             raise ValueError(f"`trials` must be given for the sampler {self.sampler}, as `trials: 40`")
+        if self.max_seeds is not None and self.max_seeds < self.seeds:
+            raise ValueError(f"`max_seeds` must be at least `seeds` ({self.seeds}), but got {self.max_seeds}")
         return self
 
 
@@ -95,6 +99,25 @@ class FullScale(Strict):
     """Name of a full-scale recipe, as `imagenet_300`."""
 
 
+class Claim(Strict):
+    """A statement about configurations that the runs may support or contradict."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """What the claim is called in tables."""
+    says: str
+    """The claim in a sentence."""
+    metric: str = "top1"
+    """What is compared: an objective or a measure, or a formula of them, as `log(latency_ms_p50 / macs)`."""
+    contrast: Annotated[dict[str, float], Field(min_length=1)]
+    """Weights by arm, an arm being a choice on every axis: `K=13, shortcut=false: -1`; the sum is the effect."""
+    expect: str
+    """Where the effect is expected: `> 0`, `< -1.5`, or `within 0.5` of 0."""
+    ignore: Annotated[float, Field(gt=0)] | None = None
+    """Smallest effect of interest: surely less than this away from the bound is `equivalent`, not undecided."""
+    paper: str | None = None
+    """What was published, with its place."""
+
+
 class Study(Strict):
     """A question about a network, as one file."""
 
@@ -118,6 +141,10 @@ class Study(Strict):
     """How each configuration is trained."""
     resources: Resources = Resources()
     full_scale: FullScale | None = None
+    claims: list[Claim] = Field(default=[])
+    """Statements to be judged by statistics over paired seeds."""
+    quick: dict[str, Any] | None = Field(default=None)
+    """What a first look changes, as `{proxy: {epochs: 1}}`; it is run by `--quick`, under the name `<study>_quick`."""
 
     @field_validator("study")
     @classmethod
@@ -132,6 +159,29 @@ class Study(Strict):
         if len(objectives) != 1:
             raise ValueError(f"must hold one objective; put the others into `budgets` (got {len(objectives)})")
         return objectives
+
+    @model_validator(mode="after")
+    def _check_claims(self) -> Self:
+        names = [claim.name for claim in self.claims]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"`claims` must have different names, but two are called `{twice}`")
+        if self.claims and self.search.sampler != "grid":
+            raise ValueError(f"`search.sampler` must be grid where there are claims, but got {self.search.sampler}")
+        if self.claims and self.search.pruner != "none":
+            raise ValueError(f"`search.pruner` must be none where there are claims, but got {self.search.pruner}")
+        if self.search.max_seeds is not None and not self.claims:
+            raise ValueError("`search.max_seeds` must be left out where there are no claims that need more seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _check_untrained(self) -> Self:
+        objective = next(iter(self.objectives))
+        if self.proxy.epochs == 0 and objective in CURVES:
+            raise ValueError(
+                f"`objectives` must hold a cost or a measure where `proxy.epochs` is 0 and nothing is trained, but got "
+                f"{objective}; take params, macs or latency_ms_p50"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_pruner(self) -> Self:

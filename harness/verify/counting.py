@@ -19,7 +19,7 @@ def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
     Uses the network up: batch norms, whose MACs don't count and which are slow on the meta device, make way.
     """
     seen: list[Cost] = []
-    params, saved = _params(network), _params(network) - _params(_folded(network))
+    params, saved = params_of(network), params_of(network) - params_of(_folded(network))
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append(_layer(module, inputs[0], output))
@@ -35,7 +35,8 @@ def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
     return sum(seen, Cost(params=params, params_saved=saved))
 
 
-def _params(network: nn.Module) -> int:
+def params_of(network: nn.Module) -> int:
+    """All parameters, as registered."""
     return sum(p.numel() for p in network.parameters())
 
 

@@ -1,0 +1,59 @@
+"""A few images of a folder, read at once and kept nowhere: for looking at networks, not for training them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.base import DataInfo, Dataset, Split
+from harness.data.imagefolder import ENDINGS, read_image
+from harness.errors import DataError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What the networks for colour images are trained with, nearly all."""
+LAYOUT = "images, or one folder of images per class, there or in a folder `val`"
+
+
+def some_images(root: Path, count: int, side: int) -> Dataset:
+    """So many images, or all, at that side: the first of every class, then the second of every class, and so on.
+
+    Files that cannot be read are passed over, and told in the notes. Raises `DataError` where none can be read.
+    """
+    names: list[str] = []
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    lost: list[Path] = []
+    for path in _in_turns(root):
+        if len(images) == count:
+            break
+        image = read_image(path, side)
+        if image is None:
+            lost.append(path)
+            continue
+        if path.parent.name not in names:
+            names.append(path.parent.name)
+        images.append(image)
+        labels.append(names.index(path.parent.name))
+    if not images:
+        raise DataError("the folder must hold images that can be read", place=str(root), remedy=f"Expected: {LAYOUT}.")
+    split = Split(np.stack(images), np.array(labels, np.int64))
+    notes = (f"{len(lost)} images could not be read and are left out, {lost[0].name} first",) if lost else ()
+    info = DataInfo(len(names), 3, tuple(names))
+    return Dataset(info, split, split, mean=IMAGENET_MEAN, std=IMAGENET_STD, notes=notes)
+
+
+def _in_turns(root: Path) -> Iterator[Path]:
+    """The files by their place in their class folder, classes by name."""
+    if not root.is_dir():
+        raise DataError("the images must be in an existing folder", place=str(root), remedy=f"Expected: {LAYOUT}.")
+    root = root / "val" if (root / "val").is_dir() else root
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    queues = [queue for folder in folders or [root] if (queue := _images(folder))]
+    for turn in range(max(map(len, queues), default=0)):
+        yield from (queue[turn] for queue in queues if turn < len(queue))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Image files by name; hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")

@@ -1,0 +1,134 @@
+"""A network as the backbone of a segmentation, and the heads of segmentation-models-pytorch on it, in one table.
+
+The backbone stays in its training form: un-merged weights are the better start for training downstream, as RepLKNet's
+author advises, and the whole can be merged when it is trained.
+
+Shapes: N batch, H W height and width of the image; a map of stride s has height H / s, rounded as its family rounds.
+"""
+
+import itertools
+import operator
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.families import FAMILIES
+from harness.recipe import Transfer
+from harness.spec import NetworkSpec
+
+BEHIND_THE_STAGES = ("last", "norm", "head")
+"""What classifies; an encoder drops it."""
+FIRST_READ = 2
+"""Where the decoders of segmentation-models-pytorch look for the finest map: behind the image and a map of stride 2."""
+ATROUS_RATES, ATROUS_SIDE = (6, 12, 18), 33
+"""DeepLabv3's dilations, and the side of the map for which it has them (arXiv 1706.05587: stride 16 of 513 pixels)."""
+DROPOUT = 0.1
+"""Behind the pyramid of DeepLabv3+, as MMSegmentation has it, with which the paper's figures were made."""
+
+
+class Encoder(nn.Module):
+    """A network without its classifier, as segmentation-models-pytorch wants an encoder.
+
+    `out_channels` and the list that it gives go by index: the image, an empty map, then one map per stride from
+    `finest` on (or from the finest that the network has), each the last of its stride.
+    """
+
+    def __init__(self, network: nn.Module, spec: NetworkSpec, *, finest: int) -> None:
+        super().__init__()
+        self.network = network
+        for name in BEHIND_THE_STAGES:
+            if hasattr(network, name):
+                setattr(network, name, nn.Identity())
+        strides = itertools.accumulate(FAMILIES[spec.family].strides, operator.mul, initial=spec.stem_stride)
+        last = {stride: stage for stage, stride in enumerate(itertools.islice(strides, 1, None))}
+        self.stages = {stride: stage for stride, stage in last.items() if stride >= finest}
+        """By stride, the stage whose map is read."""
+        self.out_channels = [spec.in_channels, 0, *(spec.C[stage] for stage in self.stages.values())]
+        self.output_stride = max(self.stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, in_channels, H, W) -> the image, nothing, and the maps from fine to coarse."""
+        maps: list[Tensor] = self.network.features(x)  # type: ignore[operator]
+        return [x, x[:, :0], *(maps[stage] for stage in self.stages.values())]
+
+
+class DeepLabV3Plus(DeepLabV3PlusDecoder):  # type: ignore[misc]
+    """The library's decoder for images of any side: the coarsest map is brought to the size of the finest one."""
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps -> (N, channels, H', W') of the finest."""
+        skip = self.block1(features[FIRST_READ])
+        coarse = _resized(self.aspp(features[-1]), like=skip)
+        y: Tensor = self.block2(torch.cat([coarse, skip], dim=1))
+        return y
+
+
+def deeplabv3plus(encoder: Encoder, *, channels: int, side: int) -> nn.Module:
+    """Atrous pyramid on the coarsest map, then one skip from the finest (arXiv 1802.02611).
+
+    Its dilations keep their ratio to the map: as they are, they would look past the borders of a proxy's few pixels.
+    """
+    shrunk = side / encoder.output_stride / ATROUS_SIDE
+    decoder: nn.Module = DeepLabV3Plus(
+        encoder_channels=encoder.out_channels,
+        encoder_depth=len(encoder.out_channels) - 1,
+        out_channels=channels,
+        atrous_rates=[max(1, round(rate * shrunk)) for rate in ATROUS_RATES],
+        output_stride=16,  # decides on an upsampling that our `forward` replaces
+        aspp_separable=True,
+        aspp_dropout=DROPOUT,
+    )
+    return decoder
+
+
+def upernet(encoder: Encoder, *, channels: int, side: int) -> nn.Module:  # noqa: ARG001 (the table's signature)
+    """Pyramid pooling on the coarsest map and a feature pyramid over all (arXiv 1807.10221)."""
+    decoder: nn.Module = UPerNetDecoder(
+        encoder_channels=encoder.out_channels,
+        encoder_depth=len(encoder.out_channels) - 1,
+        decoder_channels=channels,
+    )
+    initialize_decoder(decoder)  # as the library does for this one of the two
+    return decoder
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "deeplabv3plus": deeplabv3plus,
+    "upernet": upernet,
+}
+"""Makers (encoder, *, channels, side) of decoders by `Transfer.head`; `side` is that of the images."""
+
+
+class Segmenter(nn.Module):
+    """Backbone, decoder, and a 1x1 convolution to classes; logits in the size of the image."""
+
+    def __init__(self, network: nn.Module, spec: NetworkSpec, transfer: Transfer, *, classes: int, side: int) -> None:
+        """`network` becomes a part of it and loses its classifier; `classes` counts the ground."""
+        super().__init__()
+        self.is_frozen = transfer.frozen
+        self.encoder = Encoder(network, spec, finest=transfer.finest)
+        self.encoder.requires_grad_(not self.is_frozen)
+        self.decoder = HEADS[transfer.head](self.encoder, channels=transfer.channels, side=side)
+        self.classifier = nn.Conv2d(transfer.channels, classes, 1)
+        initialize_head(self.classifier)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; a frozen backbone keeps its statistics too."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> logits (N, classes, H, W)."""
+        return _resized(self.classifier(self.decoder(self.encoder(x))), like=x)
+
+
+def _resized(maps: Tensor, *, like: Tensor) -> Tensor:
+    return F.interpolate(maps, size=like.shape[-2:], mode="bilinear", align_corners=False)

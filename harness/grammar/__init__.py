@@ -1,0 +1,22 @@
+"""The grammar of the command line; knows every verb, and imports nothing that one needs."""
+
+import argparse
+
+from harness.grammar.benches import add_bench
+from harness.grammar.networks import add_networks
+from harness.grammar.studies import add_studies, add_version
+
+__all__ = ["build_parser"]
+
+
+def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="harness", description="Architecture studies of large-kernel networks: a YAML file in, an answer out."
+    )
+    add_version(parser)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    add_studies(verbs, run_name)
+    add_networks(verbs)
+    add_bench(verbs)
+    return parser

@@ -1,0 +1,52 @@
+"""The verbs on networks that stand alone: their weights, and what they look like from inside."""
+
+from pathlib import Path
+
+from harness.grammar.arguments import Verbs, positive, verb
+
+
+def add_networks(verbs: Verbs) -> None:
+    """`weights`, `erf`, `kernels`, `shape-bias`."""
+    _add_weights(verbs)
+    _add_looking(verbs)
+
+
+def _add_weights(verbs: Verbs) -> None:
+    about = "read released checkpoints into files of our own, and write them back"
+    weights = verbs.add_parser("weights", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    directions = weights.add_subparsers(title="directions", metavar="DIRECTION", dest="direction", required=True)
+    taken = directions.add_parser("import", help="keep a checkpoint (.pth) as safetensors that know their network")
+    taken.add_argument("--network", metavar="NETWORK", help="a preset, as replknet_31b, or a network's file")
+    given = directions.add_parser("export", help="write such safetensors as a plain state dict with the official names")
+    for each, kind in ((taken, ".safetensors"), (given, ".pth")):
+        each.add_argument("file", metavar="FILE", type=Path, help="what is read")
+        each.add_argument("--output", metavar="FILE", type=Path, required=True, help=f"what is written ({kind})")
+        each.set_defaults(call=verb("weights"))
+
+
+def _add_looking(verbs: Verbs) -> None:
+    network = "a preset, as replknet_31b; a network's file; a run's checkpoint; or a file of weights"
+    about = "show how far networks see, side by side: their effective receptive fields"
+    erf = verbs.add_parser("erf", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    erf.add_argument("networks", metavar="NETWORK", nargs="+", help=network)
+    erf.add_argument("--images", type=positive, default=32, metavar="N", help="how many images (default: 32)")
+    erf.add_argument(
+        "--resolution", type=int, metavar="N", help="side of the images (default: 4 times that of training)"
+    )
+    data = "a folder of images, or shapes (default: what a run was validated on; else shapes)"
+    erf.add_argument("--data", metavar="FOLDER", help=data)
+    about = "show where large kernels have their weight, before and after the merge"
+    kernels = verbs.add_parser("kernels", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    kernels.add_argument("network", metavar="NETWORK", help=network)
+    for drawn in (erf, kernels):
+        drawn.add_argument("--output", type=Path, metavar="DIR", help="draw heat maps (PNG) into this folder")
+    about = "show whether a network for ImageNet-1K goes by shape or by texture where the two disagree"
+    bias = verbs.add_parser("shape-bias", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    bias.add_argument("network", metavar="NETWORK", help="a run's checkpoint, or a file of weights")
+    stimuli = "a folder of images named as cat1-bicycle3.png: shape first, texture second"
+    bias.add_argument("--stimuli", metavar="FOLDER", type=Path, required=True, help=stimuli)
+    bias.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
+    for name, each in (("erf", erf), ("kernels", kernels), ("shape-bias", bias)):
+        each.add_argument("--storage", metavar="URL", help="database that knows the runs (default: beside their study)")
+        each.add_argument("--json", action="store_true", help="print JSON")
+        each.set_defaults(call=verb(name))

@@ -1,0 +1,78 @@
+"""The verbs on studies, and what is checked without one."""
+
+import argparse
+
+from harness import __version__
+from harness.grammar.arguments import Verbs, add_place, add_verb, port, positive, verb
+
+VERIFIED = ("counts", "closed_form", "merge", "operator", "specs", "full_scale", "claims")
+"""What `harness verify` looks at."""
+
+
+def add_studies(verbs: Verbs, run_name: str | None) -> None:
+    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `verify`."""
+    _add_run(verbs, run_name)
+    status = add_verb(verbs, "status", "show where a study stands, also while another process drives it")
+    show = add_verb(
+        verbs,
+        "show",
+        "show a network by stage; or all configurations of a study, or one trial from close up",
+        file="a preset, as replknet_31b; a network's file; or a study file, as search_spaces/kernel_size.yaml",
+    )
+    show.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="the number of a trial, from the column #")
+    best = add_verb(verbs, "best", "print the winner's network as YAML, to be the base of another study")
+    presets = verbs.add_parser("presets", help=(about := "list all presets beside the figures of their papers"))
+    presets.description = f"{about[0].upper()}{about[1:]}."
+    presets.set_defaults(call=verb("presets"))
+    for priced in (show, presets):
+        priced.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
+    for listing in (status, show, presets, best):
+        listing.add_argument("--json", action="store_true", help="print JSON")
+    dashboard = add_verb(verbs, "dashboard", "show a study in Optuna's dashboard, on this machine only")
+    dashboard.add_argument(
+        "--port", type=port, default=8080, metavar="N", help="port to listen on; 0 for any (default: 8080)"
+    )
+    schema = verbs.add_parser("schema", help="print the JSON schema of study files, for editors")
+    schema.set_defaults(call=verb("schema"))
+    _add_verify(verbs)
+
+
+def _add_run(verbs: Verbs, name: str | None) -> None:
+    run = add_verb(verbs, "run", "train what a study needs, and print its answer")
+    run.prog = name or run.prog
+    add_version(run)
+    workers = run.add_argument_group("workers")
+    workers.add_argument(
+        "--executor", choices=("ray", "inline"), default="ray", help="who trains (default: ray; inline: this process)"
+    )
+    workers.add_argument(
+        "--workers", type=positive, metavar="N", help="runs at a time (default: as many as the machine has room for)"
+    )
+    workers.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster that is running, as host:6379 or auto")
+    how = run.add_argument_group("how")
+    how.add_argument(
+        "--dry-run", action="store_true", help="list what would be trained, its cost and time; write nothing"
+    )
+    how.add_argument("--fresh", action="store_true", help="forget this study's trials, and its runs that no other has")
+    how.add_argument("--quiet", action="store_true", help="print the answer only")
+
+
+def _add_verify(verbs: Verbs) -> None:
+    about = "check all that needs no training, then show the verdicts of all recorded claims"
+    codes = (
+        "A check that does not hold, and a claim study whose runs cannot be read, give exit code 1; a claim that is "
+        "contradicted is a finding, not a fault."
+    )
+    verify = verbs.add_parser("verify", help=about, description=f"{about[0].upper()}{about[1:]}. {codes}")
+    verify.add_argument("--only", choices=VERIFIED, nargs="+", metavar="SUBJECT", help=f"of {', '.join(VERIFIED)}")
+    verify.add_argument(
+        "--full", action="store_true", help="the slow checks, too: 31L and XL in float64, 8 GB of memory"
+    )
+    verify.add_argument("--json", action="store_true", help="print JSON, every finding included")
+    add_place(verify)
+    verify.set_defaults(call=verb("verify"), quick=False)
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """The option `--version`."""
+    parser.add_argument("--version", action="version", version=f"harness {__version__}")

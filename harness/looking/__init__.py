@@ -1,0 +1,1 @@
+"""Networks looked at: how far they see, where their large kernels have their weight, and whether they go by shape."""

@@ -1,0 +1,145 @@
+"""The verb `shape-bias`: what a network for ImageNet-1K makes of images whose shape and texture disagree.
+
+The probabilities of the 1000 classes become those of the 16 by the mean over the members of each, and the largest is
+the answer, as Geirhos et al. (2019, arXiv 1811.12231) have it.
+
+Shapes: N images, H W height and width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.data import load
+from harness.data.imagefolder import read_image
+from harness.data.loose import IMAGENET_MEAN, IMAGENET_STD
+from harness.data.sixteen import CLASSES, MEMBERS, NAMES
+from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
+from harness.errors import DataError, UserError
+from harness.looking.fields import teller
+from harness.measures.shape_bias import Decisions, by_class, decisions
+from harness.paper import preset_of
+from harness.spec import NetworkSpec
+from harness.subject import Origin, Subject
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a network decided on a folder of stimuli."""
+
+    subject: Subject
+    side: int
+    """Of the images, in pixels."""
+    folder: Path
+    stimuli: Stimuli
+    unreadable: int
+    """Stimuli that could not be read."""
+    whole: Decisions
+    classes: dict[str, Decisions]
+    """By class of the shape."""
+
+    @property
+    def class_mean_pct(self) -> float | None:
+        """The mean of the classes' shares, of those that have decisions."""
+        shares = [share for each in self.classes.values() if (share := each.share_pct) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+
+def decide(subject: Subject, folder: Path, side: int) -> Decided:
+    """Show a network the stimuli of a folder, at that side in pixels.
+
+    Raises `UserError`s for a network that is not for ImageNet-1K or has random weights, and for a folder without any.
+    """
+    _check(subject)
+    stimuli = find_stimuli(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tell = teller(subject.name, len(stimuli.conflicts))
+    answers, shown = _answers(subject, stimuli.conflicts, side, device, tell)
+    if not shown:
+        raise DataError("the stimuli must be images that can be read", place=str(folder))
+    shapes, textures = (np.array([getattr(each, cue) for each in shown]) for cue in ("shape", "texture"))
+    return Decided(
+        subject=subject,
+        side=side,
+        folder=folder,
+        stimuli=stimuli,
+        unreadable=len(stimuli.conflicts) - len(shown),
+        whole=decisions(answers, shapes, textures),
+        classes=by_class(answers, shapes, textures, NAMES),
+    )
+
+
+def to_sixteen(probabilities: Tensor) -> Tensor:
+    """The mean over the members of each class: (N, 1000) -> (N, 16)."""
+    return torch.stack([probabilities[:, list(members)].mean(1) for members in MEMBERS.values()], dim=1)
+
+
+@torch.no_grad()
+def _answers(
+    subject: Subject, stimuli: Sequence[Stimulus], side: int, device: torch.device, tell: Callable[[int], None]
+) -> tuple[NDArray[np.int64], list[Stimulus]]:
+    """The answers (N,) by the number of the class, and the stimuli that they are to: those that can be read."""
+    model = subject.model.to(device).eval()
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
+    answers, shown = [], []
+    for images, readable in _batches(stimuli, side):
+        logits = model((images.to(device).float() / 255 - mean) / std)
+        answers.append(to_sixteen(logits.double().softmax(1)).argmax(1).cpu())
+        shown += readable
+        tell(len(shown))
+    return (torch.cat(answers).numpy() if answers else np.empty(0, np.int64)), shown
+
+
+def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
+    """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
+    for start in range(0, len(stimuli), BATCH):
+        images, readable = [], []
+        for each in stimuli[start : start + BATCH]:
+            image = read_image(each.path, side)
+            if image is not None:
+                images.append(image)
+                readable.append(each)
+        if readable:
+            yield torch.from_numpy(np.stack(images)), readable
+
+
+def _check(subject: Subject) -> None:
+    spec = subject.spec
+    if subject.origin == Origin.RANDOM:
+        raise UserError(
+            "the network must have learnt something: random weights have no bias worth knowing",
+            value=subject.name,
+            remedy="Give a file of weights: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
+        )
+    if spec.classes != CLASSES or spec.in_channels != 3:
+        raise UserError(
+            "the network must tell the 1000 classes of ImageNet-1K apart in colour images",
+            value=f"{spec.classes} classes, {spec.in_channels} channels",
+            place=subject.name,
+            remedy="For proxies, put shape_bias under `proxy.measures`: they are shown `shapes`.",
+        )
+
+
+def _statistics(subject: Subject) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
+    if subject.recipe is not None and subject.data_cache is not None:
+        dataset = load(subject.recipe, subject.data_cache)
+        return dataset.mean, dataset.std
+    return _published_statistics(subject.spec)
+
+
+def _published_statistics(spec: NetworkSpec) -> tuple[Sequence[float], Sequence[float]]:
+    from harness.timm_models import default_cfgs
+
+    name = preset_of(spec)
+    if name not in default_cfgs:
+        return IMAGENET_MEAN, IMAGENET_STD
+    cfg = default_cfgs[name].default
+    return cfg.mean, cfg.std

@@ -1,0 +1,93 @@
+"""The claims of a study as a table, sentences and plain values."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from harness.report.layout import indented, plain_table
+from harness.report.words import DASH, counted, score
+from harness.search.claims import Judged
+
+if TYPE_CHECKING:
+    from harness.report.answer import Answer
+
+STYLES = {"supported": "green", "contradicted": "red", "equivalent": "cyan", "undecided": "yellow"}
+MOST_ENOUGH = 200
+"""Seeds beyond which a claim is not called decidable by more of them."""
+
+
+def claims_view(answer: "Answer") -> list[RenderableType]:
+    """The claims with effect, interval, n, p and verdict; nothing where the study makes none."""
+    if not answer.claims:
+        return []
+    table = plain_table()
+    for name in ("claim", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for name in ("effect", "95 % interval", "n", "p", "expected"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for judged in answer.claims:
+        verdict = Text(str(judged.verdict), style=STYLES[str(judged.verdict)])
+        table.add_row(Text(judged.claim.name), verdict, *_figures(judged), Text(judged.claim.expect))
+    said = (indented(line) for judged in answer.claims for line in _sentences(judged))
+    how = f"error rate 5 % over all looks; p corrected over {counted(len(answer.claims), 'claim')} (Holm)"
+    return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *said, Text()]
+
+
+def claim_values(judged: Judged) -> dict[str, Any]:
+    """One claim for JSON."""
+    claim, found = judged.claim, judged.estimate
+    return {
+        **claim.model_dump(mode="json"),
+        "verdict": str(judged.verdict),
+        "values": list(judged.values),
+        "seeds": list(judged.seeds),
+        "effect": None if found is None else found.effect,
+        "sd": None if found is None else found.sd,
+        "interval": None if found is None else found.repeated_interval,
+        "interval_of_one_look": None if found is None else found.interval,
+        "interval_bca": None if found is None else found.bootstrap_interval,
+        "p_permutation": None if found is None else found.permutation_p,
+        "n": len(judged.values),
+        "p": judged.p,
+        "seeds_to_decide": judged.enough,
+        "missing": judged.missing,
+    }
+
+
+def p_value(p: float | None) -> str:
+    """A p with two digits, and a bound where it is tiny."""
+    return DASH if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def interval(low: float | None, high: float | None, metric: str) -> str:
+    """As [1.20, 3.40]."""
+    return DASH if low is None or high is None else f"[{score(low, metric)}, {score(high, metric)}]"
+
+
+def _figures(judged: Judged) -> Iterable[Text | str]:
+    metric, found = judged.claim.metric, judged.estimate
+    if found is None:
+        return DASH, DASH, "0", DASH
+    return score(found.effect, metric), interval(found.low, found.high, metric), str(found.n), p_value(judged.p)
+
+
+def _sentences(judged: Judged) -> Iterable[str]:
+    """What was claimed, what was published, and what an undecided claim would need."""
+    claim = judged.claim
+    yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
+    if judged.missing:
+        yield f"  Not judged: {judged.missing}."
+    elif str(judged.verdict) == "equivalent":
+        yield f"  No difference larger than {claim.ignore:g}."
+    elif str(judged.verdict) == "undecided" and judged.estimate is not None:
+        yield f"  {_needed(judged)}"
+
+
+def _needed(judged: Judged) -> str:
+    if judged.enough is None or judged.enough > MOST_ENOUGH:
+        return (
+            f"More than {MOST_ENOUGH} seeds would be needed, if effect and spread are as seen: not a matter of seeds."
+        )
+    return f"About {judged.enough} seeds would decide it with a power of 80 %, if effect and spread are as seen."

@@ -1,0 +1,47 @@
+"""The claims of all studies in a results folder, judged anew on the runs that are recorded there."""
+
+from collections.abc import Iterator
+
+import yaml
+
+from harness.errors import NotFound, UserError
+from harness.report.answer import answer
+from harness.session import Place, Reading, reading
+from harness.store import Store
+from harness.verify import ClaimRow
+
+
+def recorded_claims(place: Place) -> Iterator[ClaimRow]:
+    """A row for each claim, study by study; one that says why, for a study whose runs cannot be read."""
+    try:
+        with Store.open(place.database, read_only=True) as store:
+            studies = [row.name for row in store.studies() if (yaml.safe_load(row.resolved) or {}).get("claims")]
+    except NotFound:
+        return
+    for name in studies:
+        try:
+            with reading(place.folder(name) / "study.yaml", place) as read:
+                yield from _rows(read)
+        except UserError as error:
+            yield ClaimRow(name, "", "", "", None, None, None, 0, None, "", None, "", fault=str(error))
+
+
+def _rows(read: Reading) -> Iterator[ClaimRow]:
+    study = read.file.study
+    said = answer(study, read.store, read.trials, {}, read.claims())
+    for judged in said.claims:
+        claim, found = judged.claim, judged.estimate
+        yield ClaimRow(
+            study=study.study,
+            name=claim.name,
+            says=claim.says,
+            verdict=str(judged.verdict),
+            effect=None if found is None else found.effect,
+            low=None if found is None else found.low,
+            high=None if found is None else found.high,
+            n=len(judged.values),
+            p=judged.p,
+            unit=claim.metric,
+            paper=claim.paper,
+            device=", ".join(said.devices),
+        )

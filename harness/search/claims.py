@@ -1,0 +1,131 @@
+"""The claims of a study, judged on the runs that the store has; and which runs would decide those that are open.
+
+Seeds are paired: for each seed that all arms of a claim have completed, the contrast is one number. More seeds are
+granted one at a time, to the arms of undecided claims alone; what that does to the error rate is in `harness.claims`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.formula import Formula
+from harness.run import Run, RunState
+from harness.search.objective import COSTS, formula_value
+from harness.space import Candidate, Space
+from harness.store import Store
+from harness.study import Study
+from harness.study.arms import arm_choices
+from harness.study.model import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim with all that is known of it."""
+
+    claim: Claim
+    arms: tuple[Candidate, ...]
+    """In the order of the contrast."""
+    values: tuple[float, ...]
+    """The contrast, a number for each seed that every arm has completed, in the order of the seeds."""
+    seeds: tuple[int, ...]
+    estimate: Estimate | None
+    """None before there is a value."""
+    p: float | None
+    """Over all looks so far, corrected over the study's claims (Holm)."""
+    verdict: Verdict
+    enough: int | None = None
+    """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
+    missing: str | None = None
+    """Why there is no value, where that is not for want of runs."""
+
+
+def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]:
+    """Every claim of the study, in the order of the file."""
+    if not study.claims:
+        return ()
+    plan = plan_of(study)
+    known = [_values(claim, study, space, store) for claim in study.claims]
+    expected = [Expectation.parse(claim.expect) for claim in study.claims]
+    estimates = [
+        estimate(list(paired.values()), expectation, plan, ignore=claim.ignore, exact=_is_exact(claim))
+        if paired
+        else None
+        for claim, (_, paired, _), expectation in zip(study.claims, known, expected, strict=True)
+    ]
+    corrected = holm([1.0 if found is None else found.p for found in estimates])
+    return tuple(
+        _judged(claim, *values, found, p, expectation)
+        for claim, values, found, p, expectation in zip(
+            study.claims, known, estimates, corrected, expected, strict=True
+        )
+    )
+
+
+def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
+    """The arms of undecided claims that need one seed more for the next look, each once."""
+    most = plan_of(study).most
+    wanted: dict[str, Candidate] = {}
+    for each in judged:
+        used = [seeds_used.get(arm.fingerprint, 0) for arm in each.arms]
+        target = min(used) + 1
+        if each.verdict == Verdict.UNDECIDED and each.values and target <= most:
+            behind = (arm for arm, has in zip(each.arms, used, strict=True) if has < target)
+            wanted |= {arm.fingerprint: arm for arm in behind}
+    return list(wanted.values())
+
+
+def plan_of(study: Study) -> Plan:
+    """When a study looks at its claims: after the first seeds, and after each seed more."""
+    return Plan(first=study.search.seeds, most=study.search.max_seeds or study.search.seeds)
+
+
+def _is_exact(claim: Claim) -> bool:
+    return Formula(claim.metric).names <= set(COSTS)
+
+
+def _judged(
+    claim: Claim,
+    arms: tuple[Candidate, ...],
+    paired: dict[int, float],
+    missing: str | None,
+    found: Estimate | None,
+    p: float,
+    expectation: Expectation,
+) -> Judged:
+    values, seeds = tuple(paired.values()), tuple(paired)
+    if found is None:
+        return Judged(claim, arms, values, seeds, None, None, Verdict.UNDECIDED, missing=missing)
+    verdict = judge(found, p)
+    granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
+    enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
+    return Judged(claim, arms, values, seeds, found, p, verdict, enough)
+
+
+def _values(
+    claim: Claim, study: Study, space: Space, store: Store
+) -> tuple[tuple[Candidate, ...], dict[int, float], str | None]:
+    """The arms, the contrast by seed, and the name of a figure that complete runs don't have."""
+    arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
+    formula = Formula(claim.metric)
+    figures = [dict(_figures(formula, arm, study, store)) for arm in arms]
+    lacking = any(value is None for by_seed in figures for value in by_seed.values())
+    shared = [seed for seed in figures[0] if all(by_seed.get(seed) is not None for by_seed in figures)]
+    paired = {
+        seed: sum(
+            weight * (by_seed[seed] or 0.0) for weight, by_seed in zip(claim.contrast.values(), figures, strict=True)
+        )
+        for seed in shared
+    }
+    return arms, paired, f"no run has a value of `{claim.metric}`" if lacking and not paired else None
+
+
+def _figures(formula: Formula, arm: Candidate, study: Study, store: Store) -> Iterator[tuple[int, float | None]]:
+    """What the claim compares, by seed, of an arm's complete runs."""
+    assert arm.spec is not None, "an arm is a network"
+    first = study.search.seed
+    runs = [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
+    complete = [row.run for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
+    ids = [run.id for run in complete]
+    curves, figures = store.curves(ids), store.figures(ids)
+    for run in complete:
+        yield run.seed, formula_value(formula, run, curves.get(run.id, ()), figures.get(run.id, {}))

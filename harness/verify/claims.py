@@ -1,0 +1,31 @@
+"""A recorded claim as `harness verify` shows it: the seam between the claim studies and the table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """What the runs of a study say of one of its claims; or, where they cannot be read, why."""
+
+    study: str
+    name: str
+    """What the claim is called in its study."""
+    says: str
+    """The claim in a sentence."""
+    verdict: str
+    """As supported, contradicted, equivalent, undecided."""
+    effect: float | None
+    low: float | None
+    """Of the effect's interval."""
+    high: float | None
+    n: int
+    """Seeds that all arms have completed."""
+    p: float | None
+    unit: str
+    """Of the effect: the metric that the claim is about."""
+    paper: str | None
+    """What was published, with its place."""
+    device: str
+    """That trained the runs."""
+    fault: str | None = None
+    """Why the recorded runs cannot be read; the one thing about a claim that is no finding but a fault."""

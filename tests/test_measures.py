@@ -1,0 +1,210 @@
+"""What is measured on demand: the tables and the recipe agree, and each measure has the property that it measures."""
+
+import copy
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+from random_statistics import randomise
+from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
+from torch import Tensor, nn
+
+from harness.blocks import reparam
+from harness.data import Dataset, load
+from harness.errors import OutOfMemory
+from harness.evaluate import evaluate
+from harness.measures import ALWAYS, ON_DEMAND, Trained, measures_of
+from harness.measures.base import deployed
+from harness.measures.timing import Times
+from harness.network import build
+from harness.recipe import Recipe
+from harness.run import Ended, Job, Measured, RunState
+from harness.spec import NetworkSpec
+
+CPU = torch.device("cpu")
+THROUGHPUT = importlib.import_module("harness.measures.throughput")
+"""The module; the package has the function under this name."""
+TEXTURED = with_(rendering="textured", measures=list(ON_DEMAND))
+SPEC = tiny_spec(K=7, reparam=3, drop_path=0.3)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load(TEXTURED, tmp_path_factory.mktemp("data"))
+
+
+def trained(dataset: Dataset, recipe: Recipe = TEXTURED, spec: NetworkSpec = SPEC) -> Trained:
+    return Trained(build(spec, seed=0), dataset, recipe, CPU)
+
+
+def figures(measure: str, subject: Trained) -> dict[str, float]:
+    return dict(ON_DEMAND[measure](subject))
+
+
+# The tables
+
+
+def test_the_recipe_knows_the_names_of_the_table() -> None:
+    (names,) = get_args(Recipe.model_fields["measures"].annotation)
+    assert sorted(get_args(names)) == sorted(ON_DEMAND)
+    assert not ALWAYS.keys() & ON_DEMAND.keys()
+
+
+def test_what_is_always_measured_comes_first_and_on_demand_only_what_is_named() -> None:
+    assert list(measures_of(RECIPE)) == list(ALWAYS.values())
+    both = with_(measures=["throughput", "erf"])
+    assert list(measures_of(both)) == [*ALWAYS.values(), ON_DEMAND["erf"], ON_DEMAND["throughput"]]
+
+
+def test_the_order_of_measures_changes_no_fingerprint_and_their_names_do() -> None:
+    recipes = [with_(measures=names) for names in (["erf", "throughput"], ["throughput", "erf"], ["erf"], [])]
+    prints = [recipe.fingerprint() for recipe in recipes]
+    assert prints[0] == prints[1] and len(set(prints)) == 3
+    assert prints[3] == RECIPE.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"measures": ["erf", "erf"]}, "must name each measure once, but got erf, erf"),
+        ({"measures": ["shape_bias"]}, "must leave shape_bias out"),
+        ({"measures": ["shape_bias"], "dataset": "cifar10", "rendering": "textured"}, "must leave shape_bias out"),
+        ({"measures": ["accuracy"]}, "Input should be 'erf'"),
+    ],
+)
+def test_measures_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        with_(**changes)
+
+
+@pytest.mark.parametrize("name", ON_DEMAND)
+def test_every_measure_yields_finite_figures_and_leaves_the_network_alone(name: str, dataset: Dataset) -> None:
+    subject = trained(dataset)
+    before = copy.deepcopy(subject.model.state_dict())
+    state = torch.get_rng_state()
+    found = figures(name, subject)
+    assert found and all(math.isfinite(value) for value in found.values())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in subject.model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in subject.model.parameters())
+
+
+def test_a_run_has_the_figures_that_its_recipe_names(tmp_path: Path) -> None:
+    recipe = with_(TEXTURED, epochs=1, schedule={"warmup_epochs": 0})
+    *said, ended = evaluate(Job(tiny_run(recipe=recipe, K=7, reparam=3), tmp_path / "study"))
+    assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
+    names = [record.name for record in said if isinstance(record, Measured)]
+    assert len(names) == len(set(names))
+    assert {"latency_ms_p50", "merge_error_max_abs", "shape_decisions", "cue_decisions"} <= set(names)
+    assert {"throughput_images_per_s_batch32", "train_step_s", "erf_raw_r50_pct"} <= set(names)
+    assert names.index("peak_memory_bytes") < names.index("train_step_s")
+
+
+def test_a_figure_that_is_not_finite_is_left_out_and_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(_: Trained) -> Iterator[tuple[str, float]]:
+        yield from (("good_s", 1.0), ("bad_s", math.nan), ("worse_s", math.inf))
+
+    monkeypatch.setitem(ON_DEMAND, "erf", nothing)
+    job = Job(tiny_run(recipe=with_(epochs=0, measures=["erf"])), tmp_path / "study")
+    names = [record.name for record in evaluate(job) if isinstance(record, Measured)]
+    assert "good_s" in names and not {"bad_s", "worse_s"} & set(names)
+    assert "bad_s is nan, and left out" in job.log.read_text()
+
+
+# Throughput
+
+
+def test_throughput_names_its_batch_and_is_what_its_passes_take(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Size] = []
+
+    def instant(calls: dict[str, Callable[[], Tensor]], *_: object) -> dict[str, Times]:
+        seen.extend(call().shape for call in calls.values())
+        return {"merged": Times((0.25, 0.5, 4.0))}
+
+    monkeypatch.setattr(THROUGHPUT, "interleave", instant)
+    assert figures("throughput", trained(dataset)) == {"throughput_images_per_s_batch32": 64.0}
+    assert seen == [(32, 8)]
+
+
+def test_a_larger_network_has_less_throughput(dataset: Dataset) -> None:
+    small, large = (
+        figures("throughput", trained(dataset, spec=tiny_spec(C=width, B=blocks)))["throughput_images_per_s_batch32"]
+        for width, blocks in (([4, 4, 8, 8], 1), ([32, 64, 64, 64], 2))
+    )
+    assert 0 < large < small
+
+
+def test_too_little_memory_for_a_batch_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(THROUGHPUT, "interleave", lambda *_: {"merged": None})
+    with pytest.raises(OutOfMemory, match="32 images at once"):
+        figures("throughput", trained(dataset))
+
+
+def test_what_is_deployed_is_merged_and_in_the_recipes_layout(dataset: Dataset) -> None:
+    subject = trained(dataset)
+    model, images = deployed(subject, 3)
+    assert images.shape == (3, 1, 16, 16) and images.is_contiguous(memory_format=torch.channels_last)
+    assert not model.training and len(model.state_dict()) < len(subject.model.state_dict())
+
+
+# Merge error
+
+
+def test_a_right_merge_leaves_rounding(dataset: Dataset) -> None:
+    subject = trained(dataset)
+    randomise(subject.model, seed=1)
+    found = figures("merge_error", subject)
+    assert 0 <= found["merge_error_max_abs"] < 1e-11 and found["merge_error_relative"] < 1e-11
+    assert next(subject.model.parameters()).dtype == torch.float32
+
+
+def test_a_merge_that_is_broken_on_purpose_shows(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = reparam.centred
+    monkeypatch.setattr(reparam, "centred", lambda small, kernel: right(small, kernel).roll(1, dims=3))
+    subject = trained(dataset)
+    randomise(subject.model, seed=1)
+    found = figures("merge_error", subject)
+    assert found["merge_error_max_abs"] > 1e-3 and found["merge_error_relative"] > 1e-3
+
+
+def test_a_broken_merge_shows_in_an_untrained_network_too(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, right = with_(TEXTURED, epochs=0), reparam.centred
+    found = figures("merge_error", trained(dataset, recipe))
+    assert found["merge_error_max_abs"] < 1e-11
+    monkeypatch.setattr(reparam, "centred", lambda small, kernel: right(small, kernel).roll(1, dims=3))
+    found = figures("merge_error", trained(dataset, recipe))
+    assert found["merge_error_max_abs"] > 1e-3 and found["merge_error_relative"] > 1e-3
+
+
+# A step of training
+
+
+def test_a_step_takes_more_memory_and_time_for_a_larger_batch(dataset: Dataset) -> None:
+    small, large = (figures("train_step", trained(dataset, with_(TEXTURED, batch_size=size))) for size in (2, 32))
+    weights = 4 * sum(parameter.numel() for parameter in build(SPEC).parameters())
+    assert 2 * weights < small["train_step_peak_bytes"] < large["train_step_peak_bytes"]
+    assert large["train_step_images_per_s"] == pytest.approx(32 / large["train_step_s"])
+    assert small["train_step_gradients_finite"] == large["train_step_gradients_finite"] == 1.0
+
+
+def test_a_batch_larger_than_the_split_is_filled_up(dataset: Dataset) -> None:
+    found = figures("train_step", trained(dataset, with_(TEXTURED, batch_size=len(dataset.train) + 8)))
+    assert found["train_step_gradients_finite"] == 1.0
+
+
+@pytest.mark.parametrize("flaw", ["nan", "unused"])
+def test_gradients_that_are_not_there_or_not_finite_are_found(flaw: str, dataset: Dataset) -> None:
+    subject = trained(dataset)
+    if flaw == "nan":
+        with torch.no_grad():
+            next(subject.model.parameters()).fill_(math.nan)
+    else:
+        subject.model.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    assert figures("train_step", subject)["train_step_gradients_finite"] == 0.0
