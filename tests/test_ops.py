@@ -218,12 +218,13 @@ def test_the_weight_gradient_works_in_channels_last() -> None:
     ("device", "shape", "k", "stride", "expected"),
     [
         ("cpu", (2, 8, 32, 32), 3, 1, "stock"),
-        ("cpu", (2, 8, 32, 32), 9, 1, "three_way"),
+        ("cpu", (2, 8, 32, 32), 5, 1, "direct"),
         ("cpu", (2, 8, 32, 32), 9, 2, "stock"),
-        ("cpu", (2, 8, 32, 32), 31, 1, "fft"),
+        ("cpu", (2, 8, 32, 32), 31, 1, "direct"),
+        ("cpu", (2, 8, 56, 56), 31, 1, "fft"),
+        ("cpu", (1, 128, 112, 112), 31, 1, "direct"),
         ("cpu", (2, 8, 32, 32), 31, 2, "fft"),
-        ("cpu", (1, 2048, 14, 14), 27, 1, "three_way"),
-        ("cpu", (2, 8, 4, 4), 7, 1, "three_way"),
+        ("cpu", (2, 8, 4, 4), 7, 1, "direct"),
         ("meta", (2, 8, 32, 32), 31, 1, "stock"),
     ],
 )
@@ -258,3 +259,8 @@ def test_the_module_starts_like_a_convolution() -> None:
 def test_wrong_shapes_are_named(x: tuple[int, ...], weight: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"x must be \(N, C, H, W\) and weight \(C, 1, KH, KW\), but got"):
         depthwise_conv2d(torch.zeros(x), torch.zeros(weight))
+
+
+def test_small_kernels_with_dilation_are_not_left_to_the_stock_operator() -> None:
+    x, weight = torch.empty(2, 8, 32, 32), torch.empty(8, 1, 3, 3)
+    assert [choose(x, weight, Window.of(1, d, d)) for d in (1, 2, 6)] == ["stock", "direct", "direct"]

@@ -20,7 +20,7 @@ WINDOWS = [
     Window.of((3, 2), 7, (1, 2)),
 ]
 Arguments = tuple[Tensor, Tensor, Tensor]
-MATRICES = ["fft", "toeplitz", "three_way"]
+MATRICES = ["fft", "toeplitz", "three_way", "direct"]
 
 
 def tensors(shape: tuple[int, ...], kernel: tuple[int, int], dtype: torch.dtype = torch.float64) -> Arguments:
@@ -122,7 +122,7 @@ def test_the_product_of_spectra_compiles_in_one_graph(dynamic: bool) -> None:
     layer = DepthwiseConv2d(2, 31, padding=15)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for n in (8, 9):
-        x = torch.randn(n, 2, 20, 20, requires_grad=True)
+        x = torch.randn(n, 2, 40, 40, requires_grad=True)
         assert choose(x, layer.weight, Window.of(1, 15, 1)) == "fft"
         with torch.inference_mode():
             layer(x)

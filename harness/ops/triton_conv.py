@@ -1,9 +1,8 @@
 """The convolution on GPUs as products of banded matrices, computed by tensor cores (the kernels: `triton_kernels`).
 
-Both gradients are of the same kind: that of the input is the convolution of the output's gradient with the flipped
-kernel, that of the weight a correlation, whose own gradients are convolutions again. So two operators suffice, and
-derivatives of any order. Sums are in float32. In float32 the factors are rounded to TF32 where PyTorch lets cuDNN do
-so, and are otherwise split into three products, which keeps float32's precision. Equal calls give equal bits.
+Two operators suffice, and derivatives of any order (`pair`). Sums are in float32. In float32 the factors are rounded to
+TF32 where PyTorch lets cuDNN do so, and are otherwise split into three products, which keeps float32's precision. Equal
+calls give equal bits.
 
 Zeros of the band meet every pixel of a row, so that an infinity or a NaN spreads along its rows further than the
 kernel reaches. Extra memory: the kernel with zeros around it, in up to eight copies but no more than the maps take; for
@@ -11,14 +10,15 @@ inputs in channels-last layout, which these kernels cannot read, a copy of the m
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW).
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.ops.pair import CONVOLVE, CORRELATE, Convolve, operator, output_size
 from harness.ops.triton_tiles import ALIGNED, GradientTile, Margins, Shape, Tile, forward_tiles, gradient_tile, margins
-from harness.ops.window import Algorithm, Window
+from harness.ops.window import Algorithm, Pair, Window
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -35,10 +35,9 @@ WORTHWHILE_TAPS = 49
 map is what bounds both."""
 
 
-@torch.library.custom_op("harness::banded_conv2d", mutates_args=())
-def banded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
+def banded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:
     """The depth-wise convolution with stride 1; contiguous, in the type of x."""
-    x, (ph, pw) = x.contiguous(), padding
+    x, weight, (ph, pw) = x.contiguous(), _spread(weight, dilation), padding
     shape = Shape._make((x.shape[0], *x.shape[2:], *weight.shape[2:], ph, pw))
     out = x.new_empty(*x.shape[:2], *shape.out)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
@@ -46,16 +45,16 @@ def banded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[
     return out
 
 
-@torch.library.custom_op("harness::banded_correlate2d", mutates_args=())
-def banded_correlate2d(x: Tensor, grad: Tensor, padding: list[int], kernel: list[int]) -> Tensor:
+def banded_correlate2d(x: Tensor, grad: Tensor, kernel: list[int], padding: list[int], dilation: list[int]) -> Tensor:
     """The weight's gradient from the input and the output's: (C, 1, KH, KW), in the type of x."""
-    x, grad, (n, c), (ph, pw) = x.contiguous(), grad.contiguous(), x.shape[:2], padding
-    shape = Shape._make((n, *x.shape[2:], *kernel, ph, pw))
+    x, grad, (n, c), (ph, pw), (dh, dw) = x.contiguous(), grad.contiguous(), x.shape[:2], padding, dilation
+    sides = _sides(kernel, dilation)
+    shape = Shape._make((n, *x.shape[2:], *sides, ph, pw))
     tile = gradient_tile(shape, c, _depth(x.dtype))
-    sums = x.new_empty(tile.splits, c, *kernel, dtype=torch.float32)
+    sums = x.new_empty(tile.splits, c, *sides, dtype=torch.float32)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         _launch_correlate(x, grad, sums, shape, tile)
-    return sums.sum(0).to(x.dtype).unsqueeze(1)
+    return sums[..., ::dh, ::dw].sum(0).to(x.dtype).unsqueeze(1)
 
 
 def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shape: Shape, tile: Tile) -> None:
@@ -135,83 +134,43 @@ def _lanes(dtype: torch.dtype) -> int:
     return 1024 if _precision(dtype) == "tf32" else 1024 // 3
 
 
-@banded_conv2d.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:  # noqa: ARG001
-    height, width = (n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], padding, weight.shape[2:], strict=True))
-    return x.new_empty(*x.shape[:2], height, width)
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:  # noqa: ARG001
+    return x.new_empty(*x.shape[:2], *output_size(x, weight, padding, dilation))
 
 
-@banded_correlate2d.register_fake
-def _(x: Tensor, grad: Tensor, padding: list[int], kernel: list[int]) -> Tensor:  # noqa: ARG001
+def _correlated(x: Tensor, grad: Tensor, kernel: list[int], padding: list[int], dilation: list[int]) -> Tensor:  # noqa: ARG001
     return x.new_empty(x.shape[1], 1, *kernel)
 
 
-def _keep_for_conv(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, list[int]], output: Tensor) -> None:  # noqa: ARG001
-    x, weight, _, ctx.padding = inputs
-    ctx.save_for_backward(x, weight)
-
-
-def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-    x, weight = ctx.saved_tensors
-    needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    return (
-        _input_gradient(grad, weight, ctx.padding) if needs_x else None,
-        banded_correlate2d(x, grad, ctx.padding, list(weight.shape[2:])) if needs_weight else None,
-        grad.sum((0, 2, 3)) if needs_bias else None,
-        None,
-    )
-
-
-def _keep_for_correlate(ctx: Any, inputs: tuple[Tensor, Tensor, list[int], list[int]], output: Tensor) -> None:  # noqa: ARG001
-    x, grad, ctx.padding, _ = inputs
-    ctx.save_for_backward(x, grad)
-
-
-def _correlate_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    """The correlation is linear in either factor: an input gradient for x, a convolution for grad."""
-    x, grad = ctx.saved_tensors
-    needs_x, needs_grad, *_ = ctx.needs_input_grad
-    return (
-        _input_gradient(grad, upstream, ctx.padding) if needs_x else None,
-        banded_conv2d(x, upstream, None, ctx.padding) if needs_grad else None,
-        None,
-        None,
-    )
-
-
-def _input_gradient(grad: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
-    complement = [k - 1 - p for k, p in zip(weight.shape[2:], padding, strict=True)]
-    result: Tensor = banded_conv2d(grad, weight.flip(2, 3), None, complement)
-    return result
-
-
-banded_conv2d.register_autograd(_conv_backward, setup_context=_keep_for_conv)
-banded_correlate2d.register_autograd(_correlate_backward, setup_context=_keep_for_correlate)
+OPERATORS = (
+    operator("banded_conv2d", CONVOLVE, "default", banded_conv2d, _convolved),
+    operator("banded_correlate2d", CORRELATE, "default", banded_correlate2d, _correlated),
+)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     is_channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    y: Tensor = banded_conv2d(x, _spread(weight, window.dilation), bias, list(window.padding))
+    y: Tensor = Convolve.apply(*OPERATORS, x, weight, bias, list(window.padding), list(window.dilation))
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last else y
 
 
-def _spread(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
+def _spread(weight: Tensor, dilation: Sequence[int]) -> Tensor:
     """The kernel without dilation that does the same: zeros between the taps."""
-    if dilation == (1, 1):
+    if tuple(dilation) == (1, 1):
         return weight
-    kh, kw = _sides(weight, dilation)
-    spread = weight.new_zeros(weight.shape[0], 1, kh, kw)
+    spread = weight.new_zeros(weight.shape[0], 1, *_sides(weight.shape[2:], dilation))
     spread[..., :: dilation[0], :: dilation[1]] = weight
     return spread
 
 
-def _sides(weight: Tensor, dilation: tuple[int, int]) -> tuple[int, int]:
-    return dilation[0] * (weight.shape[2] - 1) + 1, dilation[1] * (weight.shape[3] - 1) + 1
+def _sides(kernel: Sequence[int], dilation: Sequence[int]) -> Pair:
+    height, width = (d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    return height, width
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
     """An NVIDIA GPU with TF32 and bfloat16, Triton, one of three types, stride 1, and no more padding than reach."""
-    sides = _sides(weight, window.dilation)
+    sides = _sides(weight.shape[2:], window.dilation)
     return (
         x.device.type == "cuda"
         and x.dtype in DTYPES
