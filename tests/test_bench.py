@@ -14,6 +14,7 @@ from harness.bench.driver_cost import driver_cost, trial_costs
 from harness.bench.figures import Effort, Figure
 from harness.bench.proxies import Jobs, compare, figures, train_all
 from harness.bench.startup import PARTS, help_time, parts_of_start
+from harness.bench.step import step_figures
 from harness.bench.study import SECTIONS
 from harness.bench.tables import write
 from harness.cli import main
@@ -77,6 +78,15 @@ def test_the_drivers_cost_is_looked_at_around_each_length() -> None:
     found = list(driver_cost(Effort(trials=(3, 6), window=4)))
     assert [len(figure.values) for figure in found] == [4] * 8
     assert {figure.name for figure in found} >= {"driver per trial, random, trial 3", "driver per trial, tpe, trial 6"}
+
+
+def test_a_training_step_is_held_against_both_layouts_of_pytorch() -> None:
+    found = list(step_figures(tiny_spec(), with_(), 2))
+    assert [figure.is_part for figure in found] == [False, True, True] * 2
+    assert [figure.at_least for figure in found if not figure.is_part] == [7.0, None]
+    for ratio, theirs, ours in (found[:3], found[3:]):
+        assert ratio.values == tuple(a / b for a, b in zip(theirs.values, ours.values, strict=True))
+        assert all(value > 0 for value in ours.values)
 
 
 def test_proxies_are_trained_anew_each_time(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_the_weight_gradient_works_in_channels_last() -> None:
         ("cpu", (2, 8, 32, 32), 3, 1, "stock"),
         ("cpu", (2, 8, 32, 32), 5, 1, "direct"),
         ("cpu", (2, 8, 32, 32), 9, 2, "stock"),
-        ("cpu", (2, 8, 32, 32), 31, 1, "direct"),
+        ("cpu", (2, 8, 24, 24), 31, 1, "direct"),
         ("cpu", (2, 8, 56, 56), 31, 1, "fft"),
         ("cpu", (1, 128, 112, 112), 31, 1, "direct"),
         ("cpu", (2, 8, 32, 32), 31, 2, "fft"),
@@ -230,7 +230,8 @@ def test_the_weight_gradient_works_in_channels_last() -> None:
 )
 def test_the_rule_of_thumb(device: str, shape: tuple[int, ...], k: int, stride: int, expected: str) -> None:
     x = torch.empty(shape, device=device).contiguous(memory_format=torch.channels_last)
-    assert choose(x, torch.empty(shape[1], 1, k, k, device=device), Window.of(stride, k // 2, 1)) == expected
+    weight = torch.empty(shape[1], 1, k, k, device=device, requires_grad=True)
+    assert choose(x, weight, Window.of(stride, k // 2, 1)) == expected
 
 
 def test_the_module_takes_and_gives_the_state_of_a_convolution() -> None:
@@ -261,6 +262,18 @@ def test_wrong_shapes_are_named(x: tuple[int, ...], weight: tuple[int, ...]) -> 
         depthwise_conv2d(torch.zeros(x), torch.zeros(weight))
 
 
-def test_small_kernels_with_dilation_are_not_left_to_the_stock_operator() -> None:
-    x, weight = torch.empty(2, 8, 32, 32), torch.empty(8, 1, 3, 3)
-    assert [choose(x, weight, Window.of(1, d, d)) for d in (1, 2, 6)] == ["stock", "direct", "direct"]
+def test_small_kernels_are_left_to_the_stock_operator_without_a_backward_pass_or_dilation() -> None:
+    x = torch.empty(2, 8, 24, 24)
+    chosen = {}
+    for k, d in ((3, 1), (9, 1), (13, 1), (3, 2), (3, 6)):
+        weight = torch.empty(8, 1, k, k, requires_grad=True)
+        with torch.no_grad():
+            forward = choose(x, weight, Window.of(1, d * (k // 2), d))
+        chosen[k, d] = choose(x, weight, Window.of(1, d * (k // 2), d)), forward
+    assert chosen == {
+        (3, 1): ("stock", "stock"),
+        (9, 1): ("direct", "stock"),
+        (13, 1): ("direct", "direct"),
+        (3, 2): ("direct", "direct"),
+        (3, 6): ("direct", "direct"),
+    }

@@ -34,7 +34,7 @@ MB = 1e6
 
 def proxies(effort: Effort) -> Iterator[Figure]:
     """The network of median cost of kernel_size.yaml, trained for an epoch in every way."""
-    specs, recipe = _kernel_size()
+    specs, recipe = kernel_size()
     with TemporaryDirectory() as folder:
         yield from compare(Jobs(Path(folder), specs[len(specs) // 2], recipe), effort.rounds)
 
@@ -59,7 +59,7 @@ def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
 def peak_memory(effort: Effort) -> Iterator[Figure]:  # noqa: ARG001
     """Peak memory of new Ray workers that train the network of kernel_size.yaml with the most MACs for an epoch."""
     workers = _workers()
-    specs, recipe = _kernel_size()
+    specs, recipe = kernel_size()
     with TemporaryDirectory() as folder:
         jobs = Jobs(Path(folder), specs[-1], recipe)
         crew = make_executor("ray", Crew(workers=workers))
@@ -143,7 +143,7 @@ def _workers() -> int:
     return min(2, available_cpus())
 
 
-def _kernel_size() -> tuple[list[NetworkSpec], Recipe]:
+def kernel_size() -> tuple[list[NetworkSpec], Recipe]:
     """The networks of kernel_size.yaml, by MACs, and its recipe cut to one epoch."""
     file = load_study(ROOT / "search_spaces" / "kernel_size.yaml")
     cells = [cell for cell in open_space(file).grid() if cell.is_feasible]

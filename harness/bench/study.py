@@ -10,6 +10,7 @@ from harness.bench.driver_cost import driver_cost
 from harness.bench.figures import FULL, QUICK, Effort, Figure
 from harness.bench.proxies import peak_memory, proxies
 from harness.bench.startup import first_step, help_time
+from harness.bench.step import training_step
 from harness.bench.tables import READING, table, write
 from harness.terminal import make_console
 
@@ -17,6 +18,7 @@ SECTIONS: dict[str, Callable[[Effort], Iterator[Figure]]] = {
     "help": help_time,
     "start": first_step,
     "driver": driver_cost,
+    "step": training_step,
     "proxies": proxies,
     "memory": peak_memory,
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.grammar.arguments import Verbs, odd, positive
 
-BENCHED = ("help", "start", "driver", "proxies", "memory")
+BENCHED = ("help", "start", "driver", "step", "proxies", "memory")
 """What `harness bench` measures without a subject."""
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 """What operator and networks can be measured in; tf32 is float32 whose products a GPU rounds to TF32."""

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +15,17 @@ Call = Callable[[], object]
 SAMPLE_S = 0.005
 """A sample repeats a call that is shorter than this until it takes about so long."""
 MOST_CALLS = 50
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with that many threads on the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

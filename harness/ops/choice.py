@@ -5,6 +5,7 @@ Shapes: N batch, C channels, H W height and width, KH KW sides of the kernel.
 
 import math
 
+import torch
 from torch import Tensor
 
 from harness.ops.direct import DIRECT
@@ -24,14 +25,13 @@ ALGORITHMS: dict[str, Algorithm] = {
     "triton": TRITON,
 }
 
-DIRECT_FROM = 5
-"""The least kernel side at which direct is faster than the stock operator, which has code of its own for 3x3; with
-dilation it is always (3.5 to 13 times at 3x3)."""
+DIRECT_FROM = {"backward": 5, "forward": 13}
+"""The least kernel side at which direct is faster than the stock operator, with a backward pass to come and without.
+With dilation it is always (3.5 to 13 times at 3x3)."""
 
-FFT_FROM = 29, 33
-"""Kernel side and map side from which fft is faster than direct, whose work grows with the taps: at a side of 40 from
-K=31 on, at 96 too. Both: forward + backward, float32, N=4 to 64, C=16 to 1024, one core of an AMD EPYC (AVX2), beside
-other work."""
+FFT_FROM = 27, 28
+"""Kernel side and map side from which fft is faster than direct, whose work grows with the taps.
+Both: float32, N=4 to 64, C=16 to 1024, an AMD EPYC (AVX2) with one thread and with two."""
 
 STRIDED_FFT_FROM: tuple[tuple[float, float], ...] = ((8, math.inf), (12, 13), (16, 17), (math.inf, 17))
 """For maps of up to that side: the kernel side from which fft is faster than the stock operator where direct, which has
@@ -42,17 +42,22 @@ MOST_EXTRA_BYTES = 8 << 20
 
 
 def choose(x: Tensor, weight: Tensor, window: Window) -> str:
-    """The rule of thumb: a key of `ALGORITHMS`, from device, shapes and layout."""
+    """The rule of thumb: a key of `ALGORITHMS`, from device, shapes, layout, and whether gradients are wanted."""
     if TRITON.fits(x, weight, window) and is_worthwhile(weight):
         return "triton"
     if x.device.type != "cpu":
         return "stock"
     k, side = min(weight.shape[-2:]), max(x.shape[-2:])
-    is_direct = (k >= DIRECT_FROM or max(window.dilation) > 1) and DIRECT.fits(x, weight, window)
+    least = DIRECT_FROM["backward" if _needs_gradient(x, weight) else "forward"]
+    is_direct = (k >= least or max(window.dilation) > 1) and DIRECT.fits(x, weight, window)
     is_spectral = k >= FFT_FROM[0] and side >= FFT_FROM[1] if is_direct else k >= _least(STRIDED_FFT_FROM, side)
     if is_spectral and FFT.fits(x, weight, window) and _has_memory(x, weight, window):
         return "fft"
     return "direct" if is_direct else "stock"
+
+
+def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
 
 
 def _least(table: tuple[tuple[float, float], ...], side: int) -> float:

@@ -30,7 +30,7 @@ def depthwise_conv2d(
 
     Equals `torch.nn.functional.conv2d(..., groups=C)` up to rounding, under autocast too, and is that where the call
     is exported, traced, or transformed by vmap or forward-mode differentiation. Which algorithm computes it depends on
-    device, shapes and layout alone, so that equal calls give equal bits; unless `autotune` is on.
+    device, shapes, layout and whether gradients are wanted, so that equal calls give equal bits; unless `autotune` is on.
     Raises `ValueError` for tensors and numbers that describe no such convolution.
     """
     if is_plain(x):

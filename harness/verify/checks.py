@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 
-import torch
-
 from harness.machine import cpu_name
+from harness.measures.timing import threads
 from harness.ops.choice import ALGORITHMS
 from harness.verify import closed_form, convolution, counts, full_scale, merging, specs
 from harness.verify.findings import Check, Finding, Line, Section, Subject
@@ -75,20 +73,9 @@ def sections(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section
     """Make the checks of these subjects, and give each subject when its last check is made."""
     for name in names:
         start = time.perf_counter()
-        with _one_thread():
+        with threads(1):  # on maps so small more of them wait for each other, up to thirty times as long
             lines = tuple(_line(check) for check in CHECKS[name].checks if is_full or not check.is_slow)
         yield Section(name, CHECKS[name].about, lines, time.perf_counter() - start)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread: on maps so small more of them wait for each other, up to thirty times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _line(check: Check) -> Line:
