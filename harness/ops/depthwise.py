@@ -29,8 +29,9 @@ def depthwise_conv2d(
     """Each channel of x (N, C, H, W) convolved with its own kernel of weight (C, 1, KH, KW).
 
     Equals `torch.nn.functional.conv2d(..., groups=C)` up to rounding, under autocast too, and is that where the call
-    is exported, traced, or transformed by vmap or forward-mode differentiation. Which algorithm computes it depends on
-    device, shapes, layout and whether gradients are wanted, so that equal calls give equal bits; unless `autotune` is on.
+    is exported, traced, or transformed by vmap or forward-mode differentiation. Device, shapes, layout and
+    whether gradients are wanted decide which algorithm computes it, so that equal calls give equal bits; unless
+    `autotune` is on.
     Raises `ValueError` for tensors and numbers that describe no such convolution.
     """
     if is_plain(x):

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+import torch
+
 from harness.machine import cpu_name
 from harness.measures.timing import threads
 from harness.ops.choice import ALGORITHMS
