@@ -1,9 +1,12 @@
 """Claims in a study file: read with their lines, decided by as many seeds as they need, shown with their figures."""
 
+import contextlib
 import json
 import math
 import re
+import sqlite3
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,16 @@ def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:
     assert "claims judged: larger_is_better is" in done.stdout and "Claims  error rate 5 %" in done.stdout
     kept = json.loads((tmp_path / "results" / "tiny" / "summary.json").read_text())
     assert kept["claims"][0]["n"] in (2, 3)
+
+    def looks() -> list[str]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "results" / "studies.db")) as database:
+            rows = database.execute("SELECT message FROM events WHERE kind = 'claims judged' ORDER BY id")
+            return [message for (message,) in rows]
+
+    before = looks()
+    assert before and all(a != b for a, b in pairwise(before)), "a look that says nothing new is not written down"
+    assert harness("run", "study.yaml", *INLINE, cwd=tmp_path).returncode == 0
+    assert looks() == before
 
 
 # Reading

@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import StudyAborted
 from harness.executors.base import Executor
 from harness.run import Ended, Epoch, Job, Record, Run, RunState, Started
-from harness.search.claims import due, judge_claims
 from harness.search.estimate import Estimate
 from harness.search.events import (
-    ClaimsJudged,
     EpochEnded,
     Progress,
     RunEnded,
@@ -35,10 +33,11 @@ from harness.search.events import (
     TrialStarted,
 )
 from harness.search.ledger import Ledger
+from harness.search.looks import Looks
 from harness.search.objective import curve_value, final_value
 from harness.search.proposals import Proposals
 from harness.search.trial import OpenTrial, Outcome
-from harness.space import Candidate, Space
+from harness.space import Space
 from harness.store import RunRow, Store
 from harness.study import Study
 from harness.study.model import CURVES
@@ -79,9 +78,8 @@ class Driver:
         self._study = inputs.study
         self._metric, direction = next(iter(inputs.study.objectives.items()))
         self._ledger = Ledger(is_maximized=direction == "maximize")
-        self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._wanted_by_claims)
-        self._judged: ClaimsJudged | None = None
-        """The last look at the claims, until it is told."""
+        self._looks = Looks(inputs.study, inputs.space, inputs.store, self._ledger)
+        self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         self._executor: Executor | None = None
         self._open: dict[int, OpenTrial] = {}
@@ -123,26 +121,14 @@ class Driver:
             is_second_seed = ready is not None and ready[1] is not ready[0].first
             if ready is None or (is_second_seed and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
-                if self._judged is not None:
-                    yield self._judged
-                    self._judged = None
+                if look := self._looks.untold():
+                    yield look
                 if opened is not None:
                     yield from self._begin(opened)
                     continue
             if ready is None:
                 return
             yield from self._submit(*ready)
-
-    def _wanted_by_claims(self) -> list[Candidate]:
-        """Look at the claims; gives the configurations that need another seed to decide them."""
-        if not self._study.claims:
-            return []
-        judged = judge_claims(self._study, self._in.space, self._in.store)
-        wanted = due(self._study, judged, self._ledger.seeds_used)
-        self._judged = ClaimsJudged({each.claim.name: str(each.verdict) for each in judged}, len(wanted))
-        said = ", ".join(f"{name} {verdict}" for name, verdict in self._judged.verdicts.items())
-        self._in.store.event(self._study.study, "claims judged", said)
-        return wanted
 
     def _next_ready(self) -> tuple[OpenTrial, Run] | None:
         """The run that waits for a worker, lowest seed first, then lowest trial."""
