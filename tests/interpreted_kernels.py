@@ -71,7 +71,7 @@ def test_the_sum_behind_a_weight_gradient_is_split_where_channels_are_few() -> N
     weight = torch.zeros(1, 1, 5, 5, requires_grad=True)
     y = torch.nn.functional.conv2d(x, weight, padding=2)
     (exact,) = torch.autograd.grad(y, weight, grad)
-    torch.testing.assert_close(banded_correlate2d(x, grad, [5, 5], [2, 2], [1, 1]), exact, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(banded_correlate2d(x, grad, [5, 5], [1, 1], [2, 2], [1, 1]), exact, rtol=1e-5, atol=1e-3)
 
 
 def test_second_derivatives() -> None:
@@ -99,9 +99,9 @@ def _stock(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def test_the_operators_keep_the_rules_of_the_compiler() -> None:
     x, weight, bias = tensors(CASES["uneven padding"], torch.float32, "cpu")
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(OPERATORS[0], (x, weight, bias, [3, 1], [1, 2]), test_utils=tests)
-    grad = torch.randn_like(banded_conv2d(x, weight, None, [3, 1], [1, 2]), requires_grad=True)
-    torch.library.opcheck(OPERATORS[1], (x, grad, [4, 6], [3, 1], [1, 2]), test_utils=tests)
+    torch.library.opcheck(OPERATORS[0], (x, weight, bias, [1, 1], [3, 1], [1, 2]), test_utils=tests)
+    grad = torch.randn_like(banded_conv2d(x, weight, None, [1, 1], [3, 1], [1, 2]), requires_grad=True)
+    torch.library.opcheck(OPERATORS[1], (x, grad, [4, 6], [1, 1], [3, 1], [1, 2]), test_utils=tests)
 
 
 def test_compiles_without_a_graph_break() -> None:

@@ -49,7 +49,7 @@ def test_however_many_threads_the_sums_are_the_same(n: int, lanes: int, threads:
 def test_rows_of_any_length_are_filled_and_not_overrun(width: int, dtype: torch.dtype) -> None:
     x, weight = torch.randn(1, 3, 4, width, dtype=dtype), torch.randn(3, 1, 3, 5, dtype=dtype)
     exact = F.conv2d(x.double(), weight.double(), padding=(1, 2), groups=3)
-    ours = OPERATORS[0](x, weight, None, [1, 2], [1, 1])
+    ours = OPERATORS[0](x, weight, None, [1, 1], [1, 2], [1, 1])
     torch.testing.assert_close(ours.double(), exact, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-13)
 
 
@@ -62,7 +62,7 @@ def test_what_is_not_a_number_goes_no_further_than_the_kernel_reaches() -> None:
     x = torch.zeros(1, 2, 12, 12)
     x[0, 0, 3, 4] = torch.nan
     exact = F.conv2d(x, torch.ones(2, 1, 5, 5), padding=2, groups=2)
-    ours = OPERATORS[0](x, torch.ones(2, 1, 5, 5), None, [2, 2], [1, 1])
+    ours = OPERATORS[0](x, torch.ones(2, 1, 5, 5), None, [1, 1], [2, 2], [1, 1])
     assert torch.equal(ours.isnan(), exact.isnan()) and exact.isnan().sum() == 25
 
 
@@ -70,6 +70,6 @@ def test_the_operators_keep_the_rules_of_the_compiler() -> None:
     x, weight = torch.randn(2, 3, 9, 11), torch.randn(3, 1, 7, 3)
     convolve, correlate = OPERATORS
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(convolve, (x, weight, torch.randn(3), [3, 2], [1, 2]), test_utils=tests)
-    grad = torch.randn_like(convolve(x, weight, None, [3, 2], [1, 2]))
-    torch.library.opcheck(correlate, (x, grad, [7, 3], [3, 2], [1, 2]), test_utils=tests)
+    torch.library.opcheck(convolve, (x, weight, torch.randn(3), [2, 1], [3, 2], [1, 2]), test_utils=tests)
+    grad = torch.randn_like(convolve(x, weight, None, [2, 1], [3, 2], [1, 2]))
+    torch.library.opcheck(correlate, (x, grad, [7, 3], [2, 1], [3, 2], [1, 2]), test_utils=tests)

@@ -3,8 +3,6 @@
 Shapes: N batch, C channels, H W height and width, KH KW sides of the kernel.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -33,10 +31,6 @@ FFT_FROM = 27, 28
 """Kernel side and map side from which fft is faster than direct, whose work grows with the taps.
 Both: float32, N=4 to 64, C=16 to 1024, an AMD EPYC (AVX2) with one thread and with two."""
 
-STRIDED_FFT_FROM: tuple[tuple[float, float], ...] = ((8, math.inf), (12, 13), (16, 17), (math.inf, 17))
-"""For maps of up to that side: the kernel side from which fft is faster than the stock operator where direct, which has
-no strides, cannot stand in."""
-
 MOST_EXTRA_BYTES = 8 << 20
 """Memory that fft may take in any case; beyond, it may take no more than twice the input and the output."""
 
@@ -50,7 +44,7 @@ def choose(x: Tensor, weight: Tensor, window: Window) -> str:
     k, side = min(weight.shape[-2:]), max(x.shape[-2:])
     least = DIRECT_FROM["backward" if _needs_gradient(x, weight) else "forward"]
     is_direct = (k >= least or max(window.dilation) > 1) and DIRECT.fits(x, weight, window)
-    is_spectral = k >= FFT_FROM[0] and side >= FFT_FROM[1] if is_direct else k >= _least(STRIDED_FFT_FROM, side)
+    is_spectral = k >= FFT_FROM[0] and side >= FFT_FROM[1] and max(window.stride) == 1
     if is_spectral and FFT.fits(x, weight, window) and _has_memory(x, weight, window):
         return "fft"
     return "direct" if is_direct else "stock"
@@ -58,10 +52,6 @@ def choose(x: Tensor, weight: Tensor, window: Window) -> str:
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-
-
-def _least(table: tuple[tuple[float, float], ...], side: int) -> float:
-    return next(least for up_to, least in table if side <= up_to)
 
 
 def _has_memory(x: Tensor, weight: Tensor, window: Window) -> bool:

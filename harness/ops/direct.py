@@ -36,23 +36,27 @@ THREAD_MACS = 2_000_000
 Shape = tuple[int, ...]
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:
-    """The depth-wise convolution with stride 1; channels-last."""
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    """The depth-wise convolution; channels-last."""
     maps, kernels = _lanes(x), _lanes(weight.transpose(0, 1))
-    y = maps.new_empty(len(x), *output_size(x, weight, padding, dilation), maps.shape[3])
-    _fill(y, maps, kernels, _Slide(tuple(padding), (1, 1), tuple(dilation)), _threads(y, maps, kernels))
+    y = maps.new_empty(len(x), *output_size(x, weight, stride, padding, dilation), maps.shape[3])
+    _fill(y, maps, kernels, _Slide(tuple(padding), tuple(stride), tuple(dilation)), _threads(y, maps, kernels))
     y = y[..., : x.shape[1]]
     return (y if bias is None else y + bias).contiguous().permute(0, 3, 1, 2)
 
 
-def _correlate(x: Tensor, grad: Tensor, kernel: list[int], padding: list[int], dilation: list[int]) -> Tensor:
+def _correlate(
+    x: Tensor, grad: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
     """The weight's gradient from the input and the output's: (C, 1, *kernel)."""
     maps, taps = _lanes(x), _lanes(grad)
     y = maps.new_zeros(1, *kernel, maps.shape[3])
     threads, lanes = _threads(y, maps, taps), maps.shape[3] * maps.element_size() // LANE_BYTES
     if lanes % threads and lanes < 4 * threads:  # lanes alone would leave threads idle
         y = y.repeat(min(threads, len(x)), 1, 1, 1)
-    _fill(y, maps, taps, _Slide(tuple(padding), tuple(dilation), (1, 1)), threads)
+    _fill(y, maps, taps, _Slide(tuple(padding), tuple(dilation), tuple(stride)), threads)
     return y.sum(0)[..., : x.shape[1]].permute(2, 0, 1).unsqueeze(1).contiguous()
 
 
@@ -152,13 +156,12 @@ def _lanes(x: Tensor) -> Tensor:
     return (F.pad(maps, (0, missing)) if missing else maps).contiguous()
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:  # noqa: ARG001
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *window: list[int]) -> Tensor:  # noqa: ARG001
     n, c = x.shape[:2]
-    height, width = output_size(x, weight, padding, dilation)
-    return x.new_empty(n, height, width, c).permute(0, 3, 1, 2)
+    return x.new_empty(n, *output_size(x, weight, *window), c).permute(0, 3, 1, 2)
 
 
-def _correlated(x: Tensor, grad: Tensor, kernel: list[int], padding: list[int], dilation: list[int]) -> Tensor:  # noqa: ARG001
+def _correlated(x: Tensor, grad: Tensor, kernel: list[int], *window: list[int]) -> Tensor:  # noqa: ARG001
     return x.new_empty(x.shape[1], 1, *kernel)
 
 
@@ -169,14 +172,14 @@ OPERATORS = (
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    y: Tensor = Convolve.apply(*OPERATORS, x, weight, bias, list(window.padding), list(window.dilation))
+    y: Tensor = Convolve.apply(*OPERATORS, x, weight, bias, *map(list, window))
     return y
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
-    """On a CPU, in single or double precision, with stride 1, and with something to compute."""
-    has_output = min(output_size(x, weight, window.padding, window.dilation)) > 0
-    return x.device.type == "cpu" and x.dtype in DTYPES and window.stride == (1, 1) and x.numel() > 0 and has_output
+    """On a CPU, in single or double precision, and with something to compute."""
+    has_output = min(output_size(x, weight, *window)) > 0
+    return x.device.type == "cpu" and x.dtype in DTYPES and x.numel() > 0 and has_output
 
 
 DIRECT = Algorithm(run=_run, fits=_fits)

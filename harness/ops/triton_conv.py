@@ -35,8 +35,11 @@ WORTHWHILE_TAPS = 49
 map is what bounds both."""
 
 
-def banded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:
-    """The depth-wise convolution with stride 1; contiguous, in the type of x."""
+def banded_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    """The depth-wise convolution, whose stride must be 1; contiguous, in the type of x."""
+    assert max(stride) == 1, "a call with another stride does not fit"
     x, weight, (ph, pw) = x.contiguous(), _spread(weight, dilation), padding
     shape = Shape._make((x.shape[0], *x.shape[2:], *weight.shape[2:], ph, pw))
     out = x.new_empty(*x.shape[:2], *shape.out)
@@ -45,8 +48,11 @@ def banded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[
     return out
 
 
-def banded_correlate2d(x: Tensor, grad: Tensor, kernel: list[int], padding: list[int], dilation: list[int]) -> Tensor:
-    """The weight's gradient from the input and the output's: (C, 1, KH, KW), in the type of x."""
+def banded_correlate2d(
+    x: Tensor, grad: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    """The weight's gradient from the input and the output's: (C, 1, KH, KW), in the type of x; the stride must be 1."""
+    assert max(stride) == 1, "a call with another stride does not fit"
     x, grad, (n, c), (ph, pw), (dh, dw) = x.contiguous(), grad.contiguous(), x.shape[:2], padding, dilation
     sides = _sides(kernel, dilation)
     shape = Shape._make((n, *x.shape[2:], *sides, ph, pw))
@@ -134,11 +140,11 @@ def _lanes(dtype: torch.dtype) -> int:
     return 1024 if _precision(dtype) == "tf32" else 1024 // 3
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], dilation: list[int]) -> Tensor:  # noqa: ARG001
-    return x.new_empty(*x.shape[:2], *output_size(x, weight, padding, dilation))
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *window: list[int]) -> Tensor:  # noqa: ARG001
+    return x.new_empty(*x.shape[:2], *output_size(x, weight, *window))
 
 
-def _correlated(x: Tensor, grad: Tensor, kernel: list[int], padding: list[int], dilation: list[int]) -> Tensor:  # noqa: ARG001
+def _correlated(x: Tensor, grad: Tensor, kernel: list[int], *window: list[int]) -> Tensor:  # noqa: ARG001
     return x.new_empty(x.shape[1], 1, *kernel)
 
 
@@ -150,7 +156,7 @@ OPERATORS = (
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     is_channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    y: Tensor = Convolve.apply(*OPERATORS, x, weight, bias, list(window.padding), list(window.dilation))
+    y: Tensor = Convolve.apply(*OPERATORS, x, weight, bias, *map(list, window))
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last else y
 
 
