@@ -12,11 +12,12 @@ from harness.errors import NotFound, UserError
 from harness.interrupt import Interrupt
 from harness.report.answer import answer, read_runs
 from harness.report.claims import claims_view
+from harness.report.configurations import Configurations
 from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
-from harness.report.summary import answer_values, json_text
-from harness.report.tables import configurations, heading, next_lines, reasons
+from harness.report.summary import PICTURE, answer_values, json_text
+from harness.report.tables import heading, next_lines, reasons
 from harness.report.trial import trial_values, trial_view
 from harness.report.verdict import conditions, summary_of
 from harness.running import options_of, place_of, run
@@ -74,6 +75,18 @@ def presets(args: Namespace) -> int:
     return print_json(presets_values(resolution)) if args.json else print_view(presets_view(resolution))
 
 
+def plot(args: Namespace) -> int:
+    """Draw the claims of written summaries, each beside its own."""
+    from harness.report.claims_plot import plot_claims
+    from harness.report.kept_claims import SUMMARY, read_claims
+
+    for named in args.summaries:
+        file = named / SUMMARY if named.is_dir() else named
+        plot_claims(file.with_name(PICTURE), read_claims(file))
+        print(f"written: {file.with_name(PICTURE)}", file=sys.stderr)
+    return 0
+
+
 def weights(args: Namespace) -> int:
     """Read a checkpoint into safetensors, or write such a file back as a checkpoint."""
     from harness.weights import export_weights, import_weights
@@ -89,10 +102,10 @@ def weights(args: Namespace) -> int:
 
 def erf(args: Namespace) -> int:
     """Print how far networks see, and draw it."""
-    from harness.looking.field_plot import plot_field
+    from harness.looking.field_plot import plot_field, plot_fields
     from harness.looking.field_tables import fields_values, fields_view
     from harness.looking.fields import see
-    from harness.looking.pictures import file_names
+    from harness.pictures import file_names
     from harness.subject import find_subject
 
     subjects = [find_subject(named, args.storage) for named in args.networks]
@@ -101,6 +114,9 @@ def erf(args: Namespace) -> int:
         for seen, name in zip(found, file_names("erf", [each.name for each in subjects]), strict=True):
             plot_field(args.output / name, seen)
             print(f"written: {args.output / name}", file=sys.stderr)
+        if len(found) > 1:
+            plot_fields(args.output / "erf.png", found)
+            print(f"written: {args.output / 'erf.png'}", file=sys.stderr)
     return print_json(fields_values(found)) if args.json else print_view(fields_view(found))
 
 
@@ -108,8 +124,8 @@ def kernels(args: Namespace) -> int:
     """Print where a network's large kernels have their weight, and draw it."""
     from harness.looking.kernel_plot import plot_kernels
     from harness.looking.kernel_tables import kernels_values, kernels_view
-    from harness.looking.pictures import file_names
     from harness.measures.kernel_weights import large_kernels
+    from harness.pictures import file_names
     from harness.subject import find_subject
 
     subject = find_subject(args.network, args.storage)
@@ -192,7 +208,7 @@ def _show_all(args: Namespace, read: Reading) -> int:
     said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out, read.claims())
     if args.json:
         return print_json(answer_values(said))
-    parts = [heading(said), Text(), configurations(said), Text(), *claims_view(said), *reasons(said, most=None)]
+    parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *reasons(said, most=None)]
     return print_view(Group(*parts))
 
 
@@ -224,6 +240,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "status": show_status,
     "show": show,
     "presets": presets,
+    "plot": plot,
     "verify": verify_all,
     "weights": weights,
     "erf": erf,

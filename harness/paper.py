@@ -62,6 +62,10 @@ class PublishedField(NamedTuple):
     """Area of the squares that hold more than 20, 30, 50 and 99 % of the map, in percent of the image's."""
 
 
+RANDOM_FIELDS = (
+    "random weights mislead: users of the paper's code found ResNet's field larger than that of RepLKNet-31 with them"
+)
+"""Issue 15 of its repository."""
 FIELDS_PX = 1024
 """Side of the 50 images of ImageNet-1K's validation set behind `PUBLISHED_FIELDS`."""
 FIELDS_SOURCE = "arXiv 2203.06717, table 10"

@@ -14,10 +14,10 @@ from harness.report.live import LiveView, Scene
 from harness.report.narrator import Narrator
 from harness.report.plan import plan
 from harness.report.plan_table import plan_view
-from harness.report.summary import has_summary, remove_summary, write_summary
+from harness.report.summary import PICTURE, has_summary, remove_summary, write_summary
 from harness.report.tables import answer_view, next_lines
 from harness.report.views import Lines, Silence, View
-from harness.report.words import counted
+from harness.report.words import counted, printable
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
 from harness.session import Driven, Place, driving, extent, open_space, question_of
@@ -45,6 +45,7 @@ def run(args: Namespace) -> int:
         print(f"stopped; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
         return EXIT_CODE
     make_console().print(answer_view(said))
+    _draw_claims(place_of(args).folder(said.study), said)
     print("\n".join(next_lines(_next_commands(args, said))))
     return 0 if said.best else NO_ANSWER
 
@@ -110,6 +111,22 @@ def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: 
     said = answer(study, driven.store, trials, ruled_out, claims)
     write_summary(folder, said)
     return said
+
+
+def _draw_claims(folder: Path, said: Answer) -> None:
+    """Draw the claims beside the summary, where they are not drawn yet; the answer stands without the picture."""
+    path = folder / PICTURE
+    if not said.claims:
+        return
+    try:
+        if not path.exists():
+            from harness.report.claims_plot import plot_claims
+            from harness.report.kept_claims import kept_claims
+
+            plot_claims(path, kept_claims(said))
+        print(f"\nThe claims as a picture: {path}")
+    except Exception as error:
+        print(f"\nThe claims could not be drawn: {printable(str(error)) or type(error).__name__}", file=sys.stderr)
 
 
 def _hire(args: Namespace, study: Study, runs: int, view: View) -> Executor:

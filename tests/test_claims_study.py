@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_studies import EPOCHS, SCRIPTED, Played, called, epoch, harness, started, text_of, write_study
+from tiny_studies import SCRIPTED, Played, called, gains, harness, started, text_of, well, write_study
 
 from harness.errors import StudyError
 from harness.formula import Formula
 from harness.report.claims import claims_view
 from harness.report.recorded import recorded_claims
-from harness.run import Ended, Job, Measured, Record, RunState
+from harness.run import Ended, Job, Record, RunState
 from harness.search.claims import Judged, judge_claims
 from harness.search.events import ClaimsJudged
 from harness.session import Place, open_space, reading
 from harness.study import load_study
 from harness.study.arms import arm_choices
 
-NOISE = (0.3, -0.5, 0.9, -1.1, 0.4, -0.2, 0.8, -0.7)
 CLAIM: dict[str, Any] = {
     "name": "larger_is_better",
     "says": "K=13 is ahead of K=3",
@@ -33,21 +32,6 @@ CLAIM: dict[str, Any] = {
     "paper": "0.91 points (table 5)",
 }
 CLAIMED: dict[str, Any] = SCRIPTED | {"search": {"seeds": 3, "max_seeds": 6}, "claims": [CLAIM]}
-
-
-def gains(**by_kernel: float) -> Any:
-    """A script in which a network's accuracy is that of its first kernel's side, and noise that the seed decides."""
-
-    def script(job: Job) -> Iterator[Record]:
-        spec, seed = job.run.spec, job.run.seed
-        top1 = 60.0 + by_kernel.get(f"K{spec.K[0]}", 0.0) + NOISE[(seed + spec.K[0]) % len(NOISE)]
-        yield started()
-        for n in range(1, EPOCHS + 1):
-            yield epoch(n, top1 * n / EPOCHS)
-        yield Measured("latency_ms_p50", 0.5 * spec.K[0])
-        yield Ended(RunState.COMPLETE, wall_s=12.0)
-
-    return script
 
 
 def judged(played: Played) -> tuple[Judged, ...]:
@@ -179,8 +163,21 @@ def test_an_undecided_claim_says_what_would_decide_it(tmp_path: Path) -> None:
     values = json.loads(called("show", played.path, "--results", played.place.results, "--json", cwd=tmp_path).stdout)
     (claim,) = values["claims"]
     assert claim["verdict"] == "undecided" and len(claim["values"]) == claim["n"] == 6
+    first, second = claim["arms"]
+    assert (first["choices"]["K"], first["weight"], second["weight"]) == ([13] * 4, 1, -1)
+    assert first["seeds"] == second["seeds"] == claim["seeds"] == [0, 1, 2, 3, 4, 5]
+    assert claim["values"] == [a - b for a, b in zip(first["values"], second["values"], strict=True)]
     status = called("status", played.path, "--results", played.place.results, cwd=tmp_path)
     assert "finished" in status.stdout and "claims          1 undecided" in status.stdout
+
+
+def test_where_no_spread_is_seen_nothing_is_said_of_seeds_that_would_decide(tmp_path: Path) -> None:
+    played = Played(tmp_path, claims=[CLAIM])
+    for _ in played.events(well):  # its seeds make the same difference to both arms
+        pass
+    shown = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
+    assert "No spread is seen in 3 seeds, so that nothing tells how many would decide it." in shown.stdout
+    assert "not a matter of seeds" not in shown.stdout
 
 
 def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:

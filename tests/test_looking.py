@@ -18,12 +18,12 @@ from harness.data import load
 from harness.errors import UserError
 from harness.looking.field_tables import fields_values, fields_view
 from harness.looking.fields import Seen, beside, see
-from harness.looking.pictures import file_names
 from harness.measures import Trained
 from harness.measures.erf import IMAGES, erf
 from harness.measures.receptive_field import Field, receptive_fields
 from harness.network import build, merge
 from harness.paper import PUBLISHED_FIELDS
+from harness.pictures import file_names
 from harness.presets import PRESETS
 from harness.spec import NetworkSpec
 from harness.study import dump_spec
@@ -126,8 +126,9 @@ def test_erf_of_presets_says_that_random_weights_mislead(tmp_path: Path) -> None
 def test_erf_of_a_checkpoint_is_the_runs_measure(checkpoint: Path, trained: Path, tmp_path: Path) -> None:
     said = called("erf", checkpoint, "replknet_nano", "--json", "--output", tmp_path, cwd=trained)
     assert said.returncode == 0, said.stderr
-    assert said.stderr.count("written: ") == 2 and all(map(opens, tmp_path.glob("erf_*.png")))
+    assert said.stderr.count("written: ") == 3 and all(map(opens, tmp_path.glob("erf*.png")))
     assert {path.name for path in tmp_path.iterdir()} == {
+        "erf.png",
         "erf_replknet_nano.png",
         f"erf_tiny_{checkpoint.stem[:8]}.png",
     }

@@ -8,7 +8,8 @@ import pytest
 from tiny_studies import EPOCHS, Played, epoch, started, text_of, well
 
 from harness.report.answer import Answer
-from harness.report.tables import answer_view, configurations
+from harness.report.configurations import Configurations
+from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
 from harness.report.words import label
 from harness.run import Ended, Job, Measured, Record, RunState
@@ -79,7 +80,7 @@ def test_a_configuration_over_the_latency_budget_is_not_the_best(tmp_path: Path)
     assert {row.state for row in found.rows if row.params["K"][0] == 31} == {"over budget"}
     assert found.best is not None and found.best.params == {"K": [13, 13, 13, 13], "reparam": 5}
     assert all(row.params["K"][0] != 31 for row in found.front)
-    assert "over budget" in text_of(configurations(found))
+    assert "over budget" in text_of(Configurations(found))
 
 
 def test_what_rules_and_budgets_leave_out_is_counted(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
 def test_one_seed_is_called_what_it_is(tmp_path: Path) -> None:
     found = Played(tmp_path, search={"seeds": 1}).answer()
     assert "both were trained with one seed: without a spread, this may be chance" in verdict(found)[0]
-    assert "±" not in text_of(configurations(found))
+    assert "±" not in text_of(Configurations(found))
 
 
 def test_a_difference_within_the_spread_is_not_called_one(tmp_path: Path) -> None:
@@ -186,4 +187,4 @@ def test_answer_fits_80_columns_and_cuts_nothing(said: Answer) -> None:
 
 
 def test_long_answers_say_what_they_leave_out(said: Answer) -> None:
-    assert "and 3 more" in text_of(configurations(said, most=2))
+    assert "and 3 more" in text_of(Configurations(said, most=2))

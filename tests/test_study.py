@@ -104,6 +104,8 @@ def test_shipped_files(path: Path) -> None:
     assert any(candidate.is_feasible for candidate in build_space(file, classes=8, channels=3).grid())
     jsonschema.Draft202012Validator(json_schema()).validate(file.document.data)
     assert f"python run_study.py search_spaces/{path.name}" in file.text, "the header says how to run it"
+    if file.study.quick:
+        assert load_study(path, is_quick=True).study.study == f"{path.stem}_quick"
 
 
 # Whole networks beside each other

@@ -165,7 +165,9 @@ def test_the_plan_counts_what_the_measures_take() -> None:
         name: measured_images(RECIPE.model_copy(update={"measures": [name]}), val=200) - latency for name in ON_DEMAND
     }
     assert taken["shape_bias"] == 200 and taken["throughput"] == 5 * batch
-    assert taken["erf"] == 5 * constants["erf"].IMAGES and taken["merge_error"] == 6 * constants["merge_error"].IMAGES
+    enlarged = (constants["erf"].larger(RECIPE.resolution) / RECIPE.resolution) ** 2
+    assert taken["erf"] == 5 * constants["erf"].IMAGES * enlarged and enlarged == 16
+    assert taken["merge_error"] == 6 * constants["merge_error"].IMAGES
     assert taken["train_step"] == 6 * 3 * RECIPE.batch_size
 
 

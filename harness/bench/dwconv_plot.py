@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.bench.contenders import CHOSEN, CONV2D
 from harness.bench.dwconv_rows import Row
+from harness.pictures import new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,14 +26,10 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "ta
 
 def plot(path: Path, rows: Sequence[Row]) -> None:
     """Write a PNG: a line of panels per precision and mode, a panel per side of the map, a line per contender."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = list(dict.fromkeys((row.precision, row.mode) for row in rows))
     sides = list(dict.fromkeys(row.side for row in rows))
     width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * len(sides), height * len(lines) + 1.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width * len(sides), height * len(lines) + 1.2)
     panels = figure.subplots(len(lines), len(sides), squeeze=False)
     for (i, (precision, mode)), (j, side) in product(enumerate(lines), enumerate(sides)):
         some = [row for row in rows if (row.precision, row.mode, row.side) == (precision, mode, side)]
@@ -46,7 +43,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
     named = [dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True)) for panel in panels.flat]
     handles = {label: handle for each in named for label, handle in each.items()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def styles(rows: Sequence[Row]) -> dict[str, Style]:

@@ -1,6 +1,7 @@
 """The verbs on studies, and what is checked without one."""
 
 import argparse
+from pathlib import Path
 
 from harness import __version__
 from harness.grammar.arguments import Verbs, add_place, add_verb, port, positive, verb
@@ -10,7 +11,7 @@ VERIFIED = ("counts", "closed_form", "merge", "operator", "specs", "full_scale",
 
 
 def add_studies(verbs: Verbs, run_name: str | None) -> None:
-    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `verify`."""
+    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `plot`, `verify`."""
     _add_run(verbs, run_name)
     status = add_verb(verbs, "status", "show where a study stands, also while another process drives it")
     show = add_verb(
@@ -34,6 +35,7 @@ def add_studies(verbs: Verbs, run_name: str | None) -> None:
     )
     schema = verbs.add_parser("schema", help="print the JSON schema of study files, for editors")
     schema.set_defaults(call=verb("schema"))
+    _add_plot(verbs)
     _add_verify(verbs)
 
 
@@ -55,6 +57,15 @@ def _add_run(verbs: Verbs, name: str | None) -> None:
     )
     how.add_argument("--fresh", action="store_true", help="forget this study's trials, and its runs that no other has")
     how.add_argument("--quiet", action="store_true", help="print the answer only")
+
+
+def _add_plot(verbs: Verbs) -> None:
+    about = "draw the claims of a study from its summary alone, as `claims.png` beside it"
+    plot = verbs.add_parser("plot", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    plot.add_argument(
+        "summaries", metavar="SUMMARY", type=Path, nargs="+", help="a summary.json, or the folder that holds it"
+    )
+    plot.set_defaults(call=verb("plot"))
 
 
 def _add_verify(verbs: Verbs) -> None:

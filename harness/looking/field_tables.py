@@ -53,6 +53,12 @@ def fields_values(found: Sequence[Seen]) -> list[dict[str, Any]]:
     ]
 
 
+def kernels(seen: Seen) -> str:
+    """K in short: by stage, or once where it is the same everywhere."""
+    K = seen.subject.spec.K
+    return value(K if len(set(K)) > 1 else K[0])
+
+
 def _table(found: Sequence[Seen], definition: str) -> Table:
     table = plain_table()
     table.add_column("\nnetwork", no_wrap=True)
@@ -61,9 +67,8 @@ def _table(found: Sequence[Seen], definition: str) -> Table:
         for t in SHARES:
             table.add_column(f"{kind if t == SHARES[0] else ''}\n{t} %", justify="right", no_wrap=True)
     for seen in found:
-        field, spec = seen.fields[definition], seen.subject.spec
-        kernels = value(spec.K if len(set(spec.K)) > 1 else spec.K[0])
-        table.add_row(seen.subject.name, kernels, *_cells(field), style="dim" if field.is_dead else "")
+        field = seen.fields[definition]
+        table.add_row(seen.subject.name, kernels(seen), *_cells(field), style="dim" if field.is_dead else "")
     if definition == "code" and _is_beside_the_paper(found):
         for row in PUBLISHED_FIELDS:
             figures = (f"{r:.1f}" for r in row.r_pct)

@@ -13,7 +13,7 @@ from harness.families import FAMILIES
 from harness.looking.images import Images, images_for
 from harness.measures.erf import larger
 from harness.measures.receptive_field import DEFINITIONS, Field, receptive_fields
-from harness.paper import FIELDS_PX, has_published_field
+from harness.paper import FIELDS_PX, RANDOM_FIELDS, has_published_field
 from harness.report.network import resolutions
 from harness.report.words import DASH
 from harness.subject import Origin, Subject
@@ -96,10 +96,7 @@ def teller(name: str, images: int) -> Callable[[int], None]:
 
 def _notes(subject: Subject, side: int, fields: dict[str, Field]) -> Iterator[str]:
     if subject.origin == Origin.RANDOM:
-        yield (
-            "random weights mislead: users of the paper's code found ResNet's field larger than that of RepLKNet-31 "
-            "with them. Train the network, or give a checkpoint."
-        )
+        yield f"{RANDOM_FIELDS}. Train the network, or give a checkpoint."
     if side < FIELDS_PX and has_published_field(subject.spec):
         yield (
             f"the paper's figures are at {FIELDS_PX} px. On small images every field reaches the border, and networks "

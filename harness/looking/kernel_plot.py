@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.looking.kernel_tables import size
-from harness.looking.pictures import new_figure, save
 from harness.measures.kernel_weights import LargeKernel, Map, rescaled
+from harness.pictures import new_figure, save
 from harness.subject import Subject
 
 if TYPE_CHECKING:

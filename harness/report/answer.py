@@ -93,6 +93,8 @@ class Answer:
     """The study's claims, judged on its runs."""
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
+    measures: tuple[str, ...] = ()
+    """What is measured because the study asks for it; `transfer` stands for that of a transfer."""
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -181,6 +183,7 @@ def answer(
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
         claims=claims,
         is_training=study.proxy.epochs > 0,
+        measures=(*study.proxy.measures, *(["transfer"] if study.proxy.transfer else [])),
     )
 
 

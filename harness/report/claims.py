@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from harness.claims import Estimate
 from harness.report.layout import indented, plain_table
 from harness.report.words import DASH, counted, score
 from harness.search.claims import Judged
@@ -53,6 +54,10 @@ def claim_values(judged: Judged) -> dict[str, Any]:
         "p": judged.p,
         "seeds_to_decide": judged.enough,
         "missing": judged.missing,
+        "arms": [
+            {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
+            for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
+        ],
     }
 
 
@@ -82,12 +87,14 @@ def _sentences(judged: Judged) -> Iterable[str]:
     elif str(judged.verdict) == "equivalent":
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:
-        yield f"  {_needed(judged)}"
+        yield f"  {_needed(judged.estimate, judged.enough)}"
 
 
-def _needed(judged: Judged) -> str:
-    if judged.enough is None or judged.enough > MOST_ENOUGH:
+def _needed(found: Estimate, enough: int | None) -> str:
+    if found.sd == 0:
+        return f"No spread is seen in {counted(found.n, 'seed')}, so that nothing tells how many would decide it."
+    if enough is None or enough > MOST_ENOUGH:
         return (
             f"More than {MOST_ENOUGH} seeds would be needed, if effect and spread are as seen: not a matter of seeds."
         )
-    return f"About {judged.enough} seeds would decide it with a power of 80 %, if effect and spread are as seen."
+    return f"About {enough} seeds would decide it with a power of 80 %, if effect and spread are as seen."

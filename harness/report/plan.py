@@ -182,10 +182,13 @@ def images_per_run(recipe: Recipe) -> float | None:
 
 
 def measured_images(recipe: Recipe, val: int) -> int:
-    """Images that a run's measures pass forward on a CPU, a gradient counted as two more; see `harness.measures`."""
-    latency, in_float64 = 35, 2
+    """Images that a run's measures pass forward on a CPU, a gradient counted as two more; see `harness.measures`.
+
+    Those that a receptive field is seen on count by their pixels: they are four times as large, up to 1024 a side.
+    """
+    latency, in_float64, side, seen = 35, 2, recipe.resolution, min(32, val or 32)
     on_demand = {
-        "erf": 32 * (1 + 2 * 2),
+        "erf": round(seen * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
         "merge_error": 4 * 3 * in_float64,
         "shape_bias": val,
         "throughput": 32 * MEASURED_CALLS,

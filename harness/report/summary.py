@@ -11,10 +11,12 @@ from rich.console import Console
 from harness.report.answer import Answer, Row, RunFacts
 from harness.report.claims import claim_values
 from harness.report.tables import answer_view
-from harness.report.verdict import verdict
+from harness.report.verdict import conditions, verdict
 from harness.report.words import finite
 
 FILES = ("summary.json", "summary.txt")
+PICTURE = "claims.png"
+"""Beside them, where the study has claims; drawn by `harness.report.claims_plot`."""
 WIDTH = 160
 """Columns of the summary as text."""
 
@@ -27,6 +29,7 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "objective": {"name": answer.metric, "direction": answer.direction},
         "best_trial": None if best is None else best.trials[0],
         "verdict": verdict(answer),
+        "conditions": conditions(answer),
         "pareto_front": [row.trials[0] for row in answer.front],
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
@@ -96,8 +99,8 @@ def has_summary(folder: Path) -> bool:
 
 
 def remove_summary(folder: Path) -> None:
-    """Delete both files, which a study that goes on makes untrue."""
-    for name in FILES:
+    """Delete both files and the picture, which a study that goes on makes untrue."""
+    for name in (*FILES, PICTURE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -25,6 +25,8 @@ class Judged:
     claim: Claim
     arms: tuple[Candidate, ...]
     """In the order of the contrast."""
+    figures: tuple[Mapping[int, float], ...]
+    """What the claim compares, by seed, of each arm's complete runs."""
     values: tuple[float, ...]
     """The contrast, a number for each seed that every arm has completed, in the order of the seeds."""
     seeds: tuple[int, ...]
@@ -39,26 +41,32 @@ class Judged:
     """Why there is no value, where that is not for want of runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the store has of a claim."""
+
+    arms: tuple[Candidate, ...]
+    figures: tuple[Mapping[int, float], ...]
+    paired: Mapping[int, float]
+    """The contrast by seed."""
+    missing: str | None
+
+
 def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]:
     """Every claim of the study, in the order of the file."""
     if not study.claims:
         return ()
     plan = plan_of(study)
-    known = [_values(claim, study, space, store) for claim in study.claims]
+    known = [_seen(claim, study, space, store) for claim in study.claims]
     expected = [Expectation.parse(claim.expect) for claim in study.claims]
     estimates = [
-        estimate(list(paired.values()), expectation, plan, ignore=claim.ignore, exact=_is_exact(claim))
-        if paired
+        estimate(list(seen.paired.values()), expectation, plan, ignore=claim.ignore, exact=_is_exact(claim))
+        if seen.paired
         else None
-        for claim, (_, paired, _), expectation in zip(study.claims, known, expected, strict=True)
+        for claim, seen, expectation in zip(study.claims, known, expected, strict=True)
     ]
     corrected = holm([1.0 if found is None else found.p for found in estimates])
-    return tuple(
-        _judged(claim, *values, found, p, expectation)
-        for claim, values, found, p, expectation in zip(
-            study.claims, known, estimates, corrected, expected, strict=True
-        )
-    )
+    return tuple(map(_judged, study.claims, known, estimates, corrected, expected))
 
 
 def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
@@ -83,40 +91,31 @@ def _is_exact(claim: Claim) -> bool:
     return Formula(claim.metric).names <= set(COSTS)
 
 
-def _judged(
-    claim: Claim,
-    arms: tuple[Candidate, ...],
-    paired: dict[int, float],
-    missing: str | None,
-    found: Estimate | None,
-    p: float,
-    expectation: Expectation,
-) -> Judged:
-    values, seeds = tuple(paired.values()), tuple(paired)
+def _judged(claim: Claim, seen: _Seen, found: Estimate | None, p: float, expectation: Expectation) -> Judged:
+    values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
     if found is None:
-        return Judged(claim, arms, values, seeds, None, None, Verdict.UNDECIDED, missing=missing)
+        undecided = Verdict.UNDECIDED
+        return Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    return Judged(claim, arms, values, seeds, found, p, verdict, enough)
+    return Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough)
 
 
-def _values(
-    claim: Claim, study: Study, space: Space, store: Store
-) -> tuple[tuple[Candidate, ...], dict[int, float], str | None]:
-    """The arms, the contrast by seed, and the name of a figure that complete runs don't have."""
+def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
+    """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
-    figures = [dict(_figures(formula, arm, study, store)) for arm in arms]
-    lacking = any(value is None for by_seed in figures for value in by_seed.values())
-    shared = [seed for seed in figures[0] if all(by_seed.get(seed) is not None for by_seed in figures)]
+    of_runs = [dict(_figures(formula, arm, study, store)) for arm in arms]
+    figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
-        seed: sum(
-            weight * (by_seed[seed] or 0.0) for weight, by_seed in zip(claim.contrast.values(), figures, strict=True)
-        )
-        for seed in shared
+        seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
+        for seed in figures[0]
+        if all(seed in each for each in figures)
     }
-    return arms, paired, f"no run has a value of `{claim.metric}`" if lacking and not paired else None
+    is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
+    missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
+    return _Seen(arms, figures, paired, missing)
 
 
 def _figures(formula: Formula, arm: Candidate, study: Study, store: Store) -> Iterator[tuple[int, float | None]]:

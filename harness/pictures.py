@@ -1,5 +1,7 @@
-"""What the pictures of networks share: a figure without a window, and files with names of their own."""
+"""What all pictures share: a figure without a window, and PNG files with names of their own."""
 
+import io
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 130
+DPI, COLOURS = 130, 256
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -24,13 +26,20 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG, and the folder where it is missing."""
+    """Write a PNG in one piece, and the folder where it is missing; 256 colours make it a quarter as large."""
+    from PIL import Image
+
+    drawn, beside = io.BytesIO(), path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(drawn, dpi=DPI, format="png")
+    picture = Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI)
+        picture.save(beside, format="png", optimize=True)
+        beside.replace(path)
     except OSError as error:
         raise UserError(
-            f"`--output` must be a folder that can be written ({error.strerror or error})", value=str(path.parent)
+            f"the folder of a picture must be one that can be written ({error.strerror or error})",
+            value=str(path.parent),
         ) from error
 
 

@@ -1,0 +1,102 @@
+"""The configurations of a study as a table: a row each, best first, with all figures that the study asks for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.answer import LATENCY, Answer, Row
+from harness.report.figures import FIGURES, measured_columns, reading
+from harness.report.layout import plain_table
+from harness.report.words import DASH, amount, mean_and_spread, milliseconds, value
+
+FRONT = "●"
+PERCENTAGES = ("top1",)
+WIDER_THAN_ANY = 10_000
+"""Columns of a terminal that cuts nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading, and a cell for each row."""
+
+    heading: str
+    cells: Sequence[str | Text]
+    is_left: bool = False
+
+
+class Configurations:
+    """One table where that fits; where it does not, the measures go into tables of their own below it."""
+
+    def __init__(self, answer: Answer, *, most: int | None = None) -> None:
+        self._answer = answer
+        self._rows = answer.rows[:most]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        own, *blocks = self._blocks()
+        held, wide = own, options.update(width=WIDER_THAN_ANY)
+        for block in blocks:
+            if Measurement.get(console, wide, self._table([*held, *block])).maximum > options.max_width:
+                yield self._table(held)
+                yield Text()
+                held = names(self._answer, self._rows)
+            held = [*held, *block]
+        yield self._table(held)
+        if left := len(self._answer.rows) - len(self._rows):
+            yield Text(f"and {left} more", style="dim")
+        yield from (Text(line, style="dim") for line in reading(self._answer))
+
+    def _blocks(self) -> Iterator[list[Column]]:
+        """What stands together, in the order in which it is shown."""
+        yield [*names(self._answer, self._rows), *standing(self._answer, self._rows)]
+        for measure in (name for name in FIGURES if name in self._answer.measures):
+            yield [Column(heading, cells) for heading, cells in measured_columns(measure, self._rows)]
+
+    def _table(self, columns: Sequence[Column]) -> Table:
+        table = plain_table()
+        for column in columns:
+            table.add_column(
+                Text(column.heading), justify="left" if column.is_left else "right", vertical="bottom", no_wrap=True
+            )
+        for row, cells in zip(self._rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+            style = "bold" if row is self._answer.best else "" if row.state == "complete" else "dim"
+            table.add_row(*cells, style=style)
+        return table
+
+
+def names(answer: Answer, rows: Sequence[Row]) -> list[Column]:
+    """Which configuration it is: on the front or not, its first trial, its choices."""
+    return [
+        Column("", [FRONT if row.is_on_front else "" for row in rows], is_left=True),
+        Column("#", [str(row.trials[0]) for row in rows]),
+        *(
+            Column(name, [Text(value(row.params[name])) if name in row.params else DASH for row in rows], is_left=True)
+            for name in answer.axes
+        ),
+    ]
+
+
+def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
+    """The objective, the costs, and how it stands where it is not complete."""
+    unit = " %" if answer.metric in PERCENTAGES else ""
+    yield Column(f"{answer.metric}{unit}", [objective(row, answer) for row in rows])
+    yield Column("n", [str(len(row.values)) for row in rows])
+    yield Column("params", [amount(row.params_count) for row in rows])
+    yield Column("MACs", [amount(row.macs) for row in rows])
+    if answer.metric != LATENCY:
+        yield Column("ms", [milliseconds(row.latency_ms) for row in rows])
+    yield Column("s/run", [_seconds(row.wall_s) for row in rows])
+    if any(row.state != "complete" for row in rows):
+        yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
+
+
+def objective(row: Row, answer: Answer) -> str:
+    """The value that a configuration is ranked by."""
+    return mean_and_spread(row.mean, row.spread, answer.metric)
+
+
+def _seconds(wall_s: float | None) -> str:
+    return DASH if wall_s is None else f"{wall_s:.0f}" if wall_s >= 10 else f"{wall_s:.1f}"

@@ -1,0 +1,91 @@
+"""The claims of a study as its `summary.json` keeps them: all that a picture of them needs."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from harness.claims import Expectation, Verdict
+from harness.errors import NotFound, UserError
+from harness.report.answer import Answer
+from harness.report.summary import FILES, answer_values
+from harness.report.words import finite, printable
+
+SUMMARY = FILES[0]
+REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY}`."
+
+
+class Kept(BaseModel):
+    """A part of a summary; what else stands there is left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class KeptArm(Kept):
+    """A configuration of a contrast."""
+
+    choices: dict[str, Any]
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    """What the claim compares, by seed."""
+
+
+class KeptClaim(Kept):
+    """A claim with all that was known of it."""
+
+    name: str
+    says: str
+    metric: str
+    expect: str
+    ignore: float | None
+    paper: str | None
+    verdict: Verdict
+    values: tuple[float, ...]
+    """The contrast, a number for each pair."""
+    effect: float | None
+    interval: tuple[float, float] | None
+    n: int
+    p: float | None
+    missing: str | None
+    arms: tuple[KeptArm, ...]
+
+    @field_validator("expect")
+    @classmethod
+    def _check_expect(cls, text: str) -> str:
+        Expectation.parse(text)
+        return text
+
+    @property
+    def expected(self) -> Expectation:
+        """Where the effect is expected."""
+        return Expectation.parse(self.expect)
+
+
+class KeptClaims(Kept):
+    """All claims of a study, and under which conditions they were judged."""
+
+    study: str
+    conditions: str
+    claims: tuple[KeptClaim, ...]
+
+
+def kept_claims(answer: Answer) -> KeptClaims:
+    """The claims as the summary of this answer keeps them."""
+    return KeptClaims.model_validate(finite(answer_values(answer)))
+
+
+def read_claims(path: Path) -> KeptClaims:
+    """The claims of a written summary. Raises `UserError`s for a file that is none, or of a study without claims."""
+    try:
+        found = KeptClaims.model_validate_json(path.read_bytes())
+    except OSError as error:
+        rule = f"a summary must be a file that can be read ({error.strerror or error})"
+        raise NotFound(rule, value=str(path), remedy=REMEDY) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        rule = f"a summary must be a {SUMMARY} as this version writes it ({printable(why)})"
+        raise UserError(rule, value=str(path), remedy=REMEDY) from error
+    if not found.claims:
+        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
+    return found
