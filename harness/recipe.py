@@ -4,7 +4,7 @@ The recipe is all that decides the outcome of a run besides its network and its 
 on how many workers and for how long at most is not part of it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -44,6 +44,8 @@ class Schedule(Strict):
 
 RANDAUGMENT = r"^rand(-(m\d+|n\d+|p\d+(\.\d+)?|mstd\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3a|3aw)))*$"
 """The policies that timm's `rand_augment_transform` reads."""
+NORM_GROUPS = 32
+"""Of each group norm in torchvision's FCOS."""
 
 
 class Augmentation(Strict):
@@ -61,16 +63,17 @@ class Augmentation(Strict):
 
 
 class Transfer(Strict):
-    """Dense prediction on the data set's masks, with the trained network as the backbone (guideline 4).
+    """Dense prediction with the trained network as the backbone (guideline 4): the data set's masks, or its boxes.
 
-    Cross-entropy per pixel; AdamW, its learning rate warmed up and then brought down by a cosine. Data, flips, shifts
-    and precision are those of the recipe. The defaults suit proxies of few pixels.
+    Cross-entropy per pixel, or FCOS's losses; AdamW, its learning rate warmed up and then brought down by a cosine.
+    Data, flips, shifts and precision are those of the recipe. The defaults suit proxies of few pixels.
     """
 
-    head: Literal["deeplabv3plus", "upernet"] = "deeplabv3plus"
-    """The decoder, of segmentation-models-pytorch."""
+    head: Literal["deeplabv3plus", "upernet", "fcos"] = "deeplabv3plus"
+    """The decoder of a segmentation, of segmentation-models-pytorch; or FCOS, which detects, of torchvision."""
     channels: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Width of the decoder; 256 in the papers of both heads, 512 in RepLKNet's UPerNet."""
+    """Width of the decoder or of the detector's feature pyramid; 256 in the papers of all heads, 512 in RepLKNet's
+    UPerNet."""
     finest: Literal[2, 4, 8] = 4
     """Stride of the finest map that the head reads; where the network has none so fine, its finest."""
     frozen: bool = False
@@ -78,13 +81,27 @@ class Transfer(Strict):
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=2)] = 16
     lr: Annotated[float, Field(gt=0)] = 3e-3
-    """Peak learning rate of AdamW, for backbone and decoder alike; 2e-4 in RepLKNet's segmentation."""
+    """Peak learning rate of AdamW, for backbone and decoder alike; 2e-4 in RepLKNet's segmentation and FCOS."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """As in RepLKNet's segmentation."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all steps in which the learning rate rises."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; null for no clipping."""
+
+    @property
+    def learns(self) -> Literal["masks", "boxes"]:
+        """What of the data set the head is trained on."""
+        return "boxes" if self.head == "fcos" else "masks"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.head == "fcos" and self.channels % NORM_GROUPS:
+            raise ValueError(
+                f"`channels` must be a multiple of {NORM_GROUPS} with `head: fcos`, whose group norms have as many "
+                f"groups, but got {self.channels}"
+            )
+        return self
 
 
 class Recipe(Strict):
@@ -121,7 +138,8 @@ class Recipe(Strict):
     """What is measured on the trained network besides latency and memory: the effective receptive field; how far the
     merged form is off; shape against texture, of `shapes`, textured; images per second; time and memory of a step."""
     transfer: Transfer | None = None
-    """Behind the training: the network as the backbone of a segmentation, measured as `miou`; null for none."""
+    """Behind the training: the network as the backbone of a segmentation, measured as `miou`, or of a detector,
+    measured as `ap`; null for none."""
 
     @field_validator("measures")
     @classmethod

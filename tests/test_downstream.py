@@ -15,7 +15,7 @@ from torch import nn
 from harness.data import DATASETS, Dataset, describe, load
 from harness.downstream import HEADS, confusion, confusion_on, intersection_over_union, segment, transfer
 from harness.downstream.segment import augment_pairs
-from harness.downstream.transfer import segmentation_recipe
+from harness.downstream.transfer import downstream_recipe
 from harness.errors import DataError, Diverged, Stopped
 from harness.evaluate import evaluate
 from harness.network import build
@@ -107,7 +107,7 @@ def test_a_frozen_backbone_stays_as_it_is(dataset: Dataset, frozen: bool) -> Non
     model, recipe = segmenter(frozen=frozen), recipe_with()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert recipe.transfer is not None
-    list(segment(model, dataset, segmentation_recipe(recipe, recipe.transfer), seed=0, device=CPU))
+    list(segment(model, dataset, downstream_recipe(recipe, recipe.transfer), seed=0, device=CPU))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("decoder.") for name in changed) and "classifier.weight" in changed
     assert any(name.startswith("encoder.") for name in changed) is not frozen
@@ -120,7 +120,7 @@ def test_the_recipes_precision_is_that_of_the_transfer(dataset: Dataset, precisi
     model.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     recipe = with_(recipe_with(), precision=precision)
     assert recipe.transfer is not None
-    list(segment(model, dataset, segmentation_recipe(recipe, recipe.transfer), seed=0, device=CPU))
+    list(segment(model, dataset, downstream_recipe(recipe, recipe.transfer), seed=0, device=CPU))
     assert set(seen) == {getattr(torch, precision)}
 
 
@@ -190,7 +190,7 @@ def test_a_transfer_that_was_stopped_begins_anew(tmp_path: Path) -> None:
 
 def test_a_transfer_without_masks_is_refused(tmp_path: Path) -> None:
     recipe = with_(recipe_with(), dataset="cifar10", root=str(tmp_path), train_size=None, val_size=None)
-    said = "`proxy.dataset` must have masks where there is `proxy.transfer`, but got 'cifar10'"
+    said = "`proxy.dataset` must have masks where `proxy.transfer` has the head deeplabv3plus, but got 'cifar10'"
     for refused in (lambda: describe(recipe), lambda: load(recipe, tmp_path)):
         with pytest.raises(DataError, match=said) as raised:
             refused()
@@ -214,9 +214,11 @@ def test_a_transfer_is_part_of_the_recipe_and_of_its_fingerprint() -> None:
     assert len({RECIPE.fingerprint(), with_(transfer={}).fingerprint(), recipe_with().fingerprint()}) == 3
 
 
-def test_the_table_says_which_data_have_masks(dataset: Dataset) -> None:
-    assert DATASETS["shapes"].has_masks and dataset.train.masks is not None and dataset.val.masks is not None
-    assert [name for name, source in DATASETS.items() if source.has_masks] == ["shapes"]
+def test_the_table_says_which_data_can_be_learnt_downstream(dataset: Dataset) -> None:
+    annotated = {name: source.annotations for name, source in DATASETS.items() if source.annotations}
+    assert annotated == {"shapes": ("masks", "boxes")}
+    for split in (dataset.train, dataset.val):
+        assert split.masks is not None and split.boxes is not None
 
 
 def test_a_plan_counts_the_images_of_a_transfer() -> None:

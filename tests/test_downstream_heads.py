@@ -4,7 +4,7 @@ import pytest
 import torch
 from random_statistics import randomise
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
-from tiny_transfers import CLASSES, segmenter
+from tiny_transfers import CLASSES, segmenter, small_spec
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex
@@ -13,7 +13,6 @@ from harness.downstream import HEADS, IGNORED, Encoder, confusion, intersection_
 from harness.downstream.segment import pixel_loss
 from harness.families import FAMILIES
 from harness.network import build, merge
-from harness.spec import NetworkSpec
 
 # mIoU
 
@@ -69,7 +68,7 @@ def test_pixels_that_are_ignored_count_nowhere() -> None:
 def test_an_encoder_gives_the_last_map_of_every_stride(
     family: str, stem_stride: int, finest: int, strides: dict[int, int]
 ) -> None:
-    spec = _small(family, stem_stride)
+    spec = small_spec(family, stem_stride)
     encoder = Encoder(build(spec), spec, finest=finest).eval()
     assert encoder.stages == strides and encoder.output_stride == max(strides)
     x = torch.randn(2, 1, 64, 64)
@@ -79,27 +78,12 @@ def test_an_encoder_gives_the_last_map_of_every_stride(
     assert [64 // each.shape[2] for each in maps] == list(strides)
 
 
-def _small(family: str, stem_stride: int) -> NetworkSpec:
-    stages = FAMILIES[family].stages
-    return NetworkSpec(
-        family=family,
-        B=(1,) * stages,
-        C=tuple(range(8, 8 + 2 * stages, 2)),
-        K=(5,) * stages,
-        reparam=(3,) * stages,
-        ffn_ratio=2,
-        stem_stride=stem_stride,
-        in_channels=1,
-        classes=8,
-    )
-
-
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(
     ("family", "stem_stride"), [(name, stride) for name, each in FAMILIES.items() for stride in each.stem_strides]
 )
 def test_every_family_learns_under_every_head_at_odd_sizes(family: str, stem_stride: int, head: str) -> None:
-    model = segmenter(_small(family, stem_stride), side=37, head=head)
+    model = segmenter(small_spec(family, stem_stride), side=37, head=head)
     x = torch.randn(2, 1, 37, 45).contiguous(memory_format=torch.channels_last)
     logits = model(x)
     assert logits.shape == (2, CLASSES, 37, 45)
@@ -122,7 +106,7 @@ def test_the_decoder_is_the_librarys_where_its_own_fits() -> None:
 
 
 def test_dilations_keep_their_ratio_to_the_map() -> None:
-    spec = _small("replknet", 4)
+    spec = small_spec("replknet", 4)
     encoder = Encoder(build(spec), spec, finest=4)
 
     def rates(side: int) -> list[int]:
@@ -136,7 +120,7 @@ def test_dilations_keep_their_ratio_to_the_map() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_what_was_trained_unmerged_is_merged_last_without_a_change(head: str) -> None:
-    model = segmenter(_small("replknet", 2), side=32, head=head).double()
+    model = segmenter(small_spec("replknet", 2), side=32, head=head).double()
     randomise(model, seed=0)
     x = torch.randn(2, 1, 32, 32, dtype=torch.float64)
     merged = merge(model.eval())

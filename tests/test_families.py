@@ -8,7 +8,7 @@ import torch
 from random_statistics import randomise
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2  # type: ignore[import-untyped]
+from torchvision.models import mobilenet_v2
 
 from harness.blocks.convnext_block import ConvNeXtBlock
 from harness.blocks.inverted_residual import InvertedResidual

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_runs import RECIPE, tiny_run, with_
+from tiny_transfers import DETECTION, TRANSFER
 
 from harness.evaluate import evaluate
 from harness.executors import Crew, make_executor
@@ -24,6 +25,19 @@ def test_a_run_trains_and_is_measured_on_the_gpu(precision: str, tmp_path: Path)
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
     assert len([record for record in middle if isinstance(record, Epoch)]) == 3
     assert {"latency_ms_p50", "peak_gpu_memory_bytes"} <= {r.name for r in middle if isinstance(r, Measured)}
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("transfer", "figure"), [(TRANSFER, "miou"), (DETECTION, "ap")])
+def test_a_transfer_is_trained_and_measured_on_the_gpu(
+    transfer: dict[str, object], figure: str, precision: str, tmp_path: Path
+) -> None:
+    run = tiny_run(
+        recipe=with_(RECIPE, epochs=1, schedule={"warmup_epochs": 0}, transfer=transfer, precision=precision)
+    )
+    *middle, ended = list(evaluate(Job(run, tmp_path / "study", gpus=1.0)))
+    assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
+    assert figure in {record.name for record in middle if isinstance(record, Measured)}
 
 
 def test_the_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.data import cifar, imagefolder, shapes
 from harness.data.base import DataInfo, Dataset, Split
@@ -20,12 +21,12 @@ class Source:
     """Cheap: reads no image."""
     load: Callable[[Recipe, Path], Dataset]
     """From the cache folder, which it fills first where need be."""
-    has_masks: bool = False
-    """Whether its images come with masks, for dense prediction."""
+    annotations: tuple[Literal["masks", "boxes"], ...] = ()
+    """What its images come with besides their class, for dense prediction."""
 
 
 DATASETS: dict[str, Source] = {
-    "shapes": Source(shapes.describe, shapes.load, has_masks=True),
+    "shapes": Source(shapes.describe, shapes.load, annotations=("masks", "boxes")),
     "cifar10": Source(cifar.describe, cifar.load),
     "cifar100": Source(cifar.describe, cifar.load),
     "imagefolder": Source(imagefolder.describe, imagefolder.load),
@@ -33,7 +34,10 @@ DATASETS: dict[str, Source] = {
 
 
 def describe(recipe: Recipe) -> DataInfo:
-    """Classes and channels of the recipe's data set. Raises `DataError` where it is not there or lacks masks."""
+    """Classes and channels of the recipe's data set.
+
+    Raises `DataError` where it is not there, or lacks what a transfer is to learn.
+    """
     return _source(recipe).describe(recipe)
 
 
@@ -54,11 +58,13 @@ def _source(recipe: Recipe) -> Source:
             remedy=f"Data sets: {', '.join(DATASETS)}.",
         )
     source = DATASETS[recipe.dataset]
-    if recipe.transfer is not None and not source.has_masks:
+    if recipe.transfer is not None and recipe.transfer.learns not in source.annotations:
+        needed = recipe.transfer.learns
+        having = ", ".join(name for name, each in DATASETS.items() if needed in each.annotations)
         raise DataError(
-            "`proxy.dataset` must have masks where there is `proxy.transfer`",
+            f"`proxy.dataset` must have {needed} where `proxy.transfer` has the head {recipe.transfer.head}",
             value=recipe.dataset,
             place="proxy.transfer",
-            remedy=f"With masks: {', '.join(name for name, each in DATASETS.items() if each.has_masks)}.",
+            remedy=f"With {needed}: {having}.",
         )
     return source

@@ -8,8 +8,9 @@ global streams, which timm's parts draw from, are seeded from it and put back af
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -37,17 +38,46 @@ def augment(
     """
     if augmentation.randaugment is not None:
         images = rand_augment(images, augmentation.randaugment, dataset, generator)
-    batch = normalize(images, dataset)
-    if augmentation.flip:
-        batch = flip(batch, torch.rand(len(batch), generator=generator) < 0.5)
-    if augmentation.shift:
-        reach = augmentation.shift
-        batch = shift(batch, torch.randint(-reach, reach + 1, (len(batch), 2), generator=generator))
+    batch = Moves.draw(len(images), augmentation, generator).images(normalize(images, dataset))
     if augmentation.random_erasing:
         batch = erase(batch, augmentation.random_erasing, generator)
     if augmentation.mixup or augmentation.cutmix:
         return mix(batch, labels, augmentation, dataset.info.classes, generator)
     return batch, labels
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How the images of a batch are mirrored and then shifted, and with them what is known of their pixels."""
+
+    mirrored: Tensor | None
+    """bool (N,); None for none."""
+    offsets: Tensor | None
+    """int64 (N, 2), pixels down and right; None for none."""
+
+    @classmethod
+    def draw(cls, count: int, augmentation: Augmentation, generator: torch.Generator) -> Self:
+        """The moves of `count` images."""
+        mirrored = torch.rand(count, generator=generator) < 0.5 if augmentation.flip else None
+        reach = augmentation.shift
+        offsets = torch.randint(-reach, reach + 1, (count, 2), generator=generator) if reach else None
+        return cls(mirrored, offsets)
+
+    def images(self, images: Tensor) -> Tensor:
+        """Images or masks (N, C, H, W), moved."""
+        if self.mirrored is not None:
+            images = flip(images, self.mirrored)
+        return images if self.offsets is None else shift(images, self.offsets)
+
+    def boxes(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """Boxes (N, 4), x0 y0 x1 y1, moved and cut at the border of the image; one that has left it has no area."""
+        far = boxes.new_tensor([width, height, width, height])
+        if self.mirrored is not None:
+            mirrored = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+            boxes = torch.where(self.mirrored.to(boxes.device)[:, None], mirrored, boxes)
+        if self.offsets is not None:
+            boxes = boxes + self.offsets.to(boxes.device)[:, [1, 0, 1, 0]]
+        return torch.minimum(boxes.clamp(min=0), far)
 
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:

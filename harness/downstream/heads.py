@@ -1,15 +1,9 @@
-"""A network as the backbone of a segmentation, and the heads of segmentation-models-pytorch on it, in one table.
+"""Segmentation with a network as the backbone, and the heads of segmentation-models-pytorch on it, in one table.
 
-The backbone stays in its training form: un-merged weights are the better start for training downstream, as RepLKNet's
-author advises, and the whole can be merged when it is trained.
-
-Shapes: N batch, H W height and width of the image; a map of stride s has height H / s, rounded as its family rounds.
+Shapes: N batch, H W height and width of the image.
 """
 
-import itertools
-import operator
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -18,44 +12,14 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.families import FAMILIES
+from harness.downstream.encoder import FIRST_MAP, Encoder
 from harness.recipe import Transfer
 from harness.spec import NetworkSpec
 
-BEHIND_THE_STAGES = ("last", "norm", "head")
-"""What classifies; an encoder drops it."""
-FIRST_READ = 2
-"""Where the decoders of segmentation-models-pytorch look for the finest map: behind the image and a map of stride 2."""
 ATROUS_RATES, ATROUS_SIDE = (6, 12, 18), 33
 """DeepLabv3's dilations, and the side of the map for which it has them (arXiv 1706.05587: stride 16 of 513 pixels)."""
 DROPOUT = 0.1
 """Behind the pyramid of DeepLabv3+, as MMSegmentation has it, with which the paper's figures were made."""
-
-
-class Encoder(nn.Module):
-    """A network without its classifier, as segmentation-models-pytorch wants an encoder.
-
-    `out_channels` and the list that it gives go by index: the image, an empty map, then one map per stride from
-    `finest` on (or from the finest that the network has), each the last of its stride.
-    """
-
-    def __init__(self, network: nn.Module, spec: NetworkSpec, *, finest: int) -> None:
-        super().__init__()
-        self.network = network
-        for name in BEHIND_THE_STAGES:
-            if hasattr(network, name):
-                setattr(network, name, nn.Identity())
-        strides = itertools.accumulate(FAMILIES[spec.family].strides, operator.mul, initial=spec.stem_stride)
-        last = {stride: stage for stage, stride in enumerate(itertools.islice(strides, 1, None))}
-        self.stages = {stride: stage for stride, stage in last.items() if stride >= finest}
-        """By stride, the stage whose map is read."""
-        self.out_channels = [spec.in_channels, 0, *(spec.C[stage] for stage in self.stages.values())]
-        self.output_stride = max(self.stages)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, in_channels, H, W) -> the image, nothing, and the maps from fine to coarse."""
-        maps: list[Tensor] = self.network.features(x)  # type: ignore[operator]
-        return [x, x[:, :0], *(maps[stage] for stage in self.stages.values())]
 
 
 class DeepLabV3Plus(DeepLabV3PlusDecoder):  # type: ignore[misc]
@@ -63,7 +27,7 @@ class DeepLabV3Plus(DeepLabV3PlusDecoder):  # type: ignore[misc]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps -> (N, channels, H', W') of the finest."""
-        skip = self.block1(features[FIRST_READ])
+        skip = self.block1(features[FIRST_MAP])
         coarse = _resized(self.aspp(features[-1]), like=skip)
         y: Tensor = self.block2(torch.cat([coarse, skip], dim=1))
         return y
@@ -111,19 +75,10 @@ class Segmenter(nn.Module):
     def __init__(self, network: nn.Module, spec: NetworkSpec, transfer: Transfer, *, classes: int, side: int) -> None:
         """`network` becomes a part of it and loses its classifier; `classes` counts the ground."""
         super().__init__()
-        self.is_frozen = transfer.frozen
-        self.encoder = Encoder(network, spec, finest=transfer.finest)
-        self.encoder.requires_grad_(not self.is_frozen)
+        self.encoder = Encoder(network, spec, finest=transfer.finest, frozen=transfer.frozen)
         self.decoder = HEADS[transfer.head](self.encoder, channels=transfer.channels, side=side)
         self.classifier = nn.Conv2d(transfer.channels, classes, 1)
         initialize_head(self.classifier)
-
-    def train(self, mode: bool = True) -> Self:
-        """As of every module; a frozen backbone keeps its statistics too."""
-        super().train(mode)
-        if self.is_frozen:
-            self.encoder.eval()
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, classes, H, W)."""

@@ -1,4 +1,4 @@
-"""The step from classification to dense prediction (RepLKNet, guideline 4): a trained network, a head, masks, mIoU.
+"""The step from classification to dense prediction (RepLKNet, guideline 4): a trained network, a head, mIoU or AP.
 
 The network goes in as its training left it, in training form: un-merged weights are the better start downstream, as
 RepLKNet's author advises. Merging comes last, and changes no prediction.
@@ -13,6 +13,9 @@ import torch
 from torch import nn
 
 from harness.data import Dataset
+from harness.downstream.ap import average_precision
+from harness.downstream.detect import detect, found_on
+from harness.downstream.detector import Detector
 from harness.downstream.heads import Segmenter
 from harness.downstream.miou import intersection_over_union
 from harness.downstream.segment import confusion_on, segment
@@ -31,31 +34,72 @@ def transfer(
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, float]]:
-    """Train a copy of `network` with a head on the masks; yields `miou` in percent, `iou_<class>` and `transfer_s`.
+    """Train a copy of `network` with a head on masks or boxes; yields what it gets right, in percent, and `transfer_s`.
 
-    Pixels of all validation images count alike, and the ground is a class; a class that neither the masks nor the
-    predictions have is left out. `network` is left alone. `check` is called before every step and raises to end it
-    all; there is no checkpoint, so what was ended begins anew.
+    `network` is left alone. `check` is called before every step and raises to end it all; there is no checkpoint, so
+    what was ended begins anew.
     """
     assert recipe.transfer is not None
     start = time.perf_counter()
     seed_epoch(seed, 0)  # decides the head's first weights; the network's own training began with 1
+    learnt = TASKS[recipe.transfer.learns]
+    plan = downstream_recipe(recipe, recipe.transfer)
+    yield from learnt(copy.deepcopy(network), spec, dataset, plan, seed=seed, device=device, check=check)
+    yield "transfer_s", time.perf_counter() - start
+
+
+def _masks(
+    network: nn.Module,
+    spec: NetworkSpec,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    check: Callable[[], None],
+) -> Iterator[tuple[str, float]]:
+    """`miou` and `iou_<class>` of a segmentation that is trained now.
+
+    Pixels of all validation images count alike, and the ground is a class; a class that neither the masks nor the
+    predictions have is left out.
+    """
+    assert recipe.transfer is not None
     classes = ("ground", *dataset.info.names)
-    own = copy.deepcopy(network)
-    model = Segmenter(own, spec, recipe.transfer, classes=len(classes), side=recipe.resolution)
-    plan = segmentation_recipe(recipe, recipe.transfer)
-    for _ in segment(model, dataset, plan, seed=seed, device=device, check=check):
+    model = Segmenter(network, spec, recipe.transfer, classes=len(classes), side=recipe.resolution)
+    for _ in segment(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
-    shares = intersection_over_union(confusion_on(dataset.val, model, dataset, plan, device, check=check))
+    shares = intersection_over_union(confusion_on(dataset.val, model, dataset, recipe, device, check=check))
     yield "miou", 100 * shares.nanmean().item()
     for name, share in zip(classes, shares.tolist(), strict=True):
         if not math.isnan(share):
             yield f"iou_{name}", 100 * share
-    yield "transfer_s", time.perf_counter() - start
 
 
-def segmentation_recipe(recipe: Recipe, transfer: Transfer) -> Recipe:
-    """The recipe of the segmentation's own training: the data, precision and augmentation are those of `recipe`."""
+def _boxes(
+    network: nn.Module,
+    spec: NetworkSpec,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    check: Callable[[], None],
+) -> Iterator[tuple[str, float]]:
+    """`ap`, `ap50`, `ap75` and `ap_<class>` of a detector that is trained now."""
+    assert recipe.transfer is not None
+    model = Detector(network, spec, recipe.transfer, classes=dataset.info.classes)
+    for _ in detect(model, dataset, recipe, seed=seed, device=device, check=check):
+        pass
+    found, truth = found_on(dataset.val, model, dataset, recipe, device, check=check)
+    yield from average_precision(found, truth, dataset.info.names)
+
+
+TASKS: dict[str, Callable[..., Iterator[tuple[str, float]]]] = {"masks": _masks, "boxes": _boxes}
+"""What is learnt, and then measured, by `Transfer.learns`."""
+
+
+def downstream_recipe(recipe: Recipe, transfer: Transfer) -> Recipe:
+    """The recipe of the training downstream: the data, precision and augmentation are those of `recipe`."""
     return recipe.model_copy(
         update={
             "epochs": transfer.epochs,
