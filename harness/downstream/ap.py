@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from torchmetrics.detection import MeanAveragePrecision
-
 from harness.downstream.detect import Boxes
 
 
@@ -12,6 +10,8 @@ def average_precision(found: Boxes, truth: Boxes, names: Sequence[str]) -> Itera
 
     `names` are those of the labels. A class that the truth does not have is left out.
     """
+    from torchmetrics.detection import MeanAveragePrecision  # slow to load, and a segmentation has no need of it
+
     metric = MeanAveragePrecision(extended_summary=True, backend="pycocotools")
     metric.update(found, truth)
     figures = metric.compute()
