@@ -10,7 +10,7 @@ from tiny_studies import VERSIONS, Played, text_of
 
 from harness.evaluate import evaluate
 from harness.measures import ON_DEMAND
-from harness.recipe import Recipe
+from harness.recipe import Recipe, Transfer
 from harness.report.answer import Answer
 from harness.report.configurations import Configurations
 from harness.report.figures import FIGURES
@@ -51,7 +51,8 @@ def words_of(said: Answer, width: int) -> list[list[str]]:
 
 def test_every_measure_has_columns() -> None:
     annotation = Recipe.model_fields["measures"].annotation
-    assert {*FIGURES} == {*ON_DEMAND, "transfer"} == {*get_args(get_args(annotation)[0]), "transfer"}
+    learnt = {Transfer(head=head).learns for head in get_args(Transfer.model_fields["head"].annotation)}
+    assert {*FIGURES} == {*ON_DEMAND} | learnt == {*get_args(get_args(annotation)[0])} | learnt
     assert all(FIGURES.values())
 
 
@@ -104,13 +105,14 @@ def test_fields_of_random_weights_are_called_misleading(tmp_path: Path) -> None:
     assert "Nothing was trained, and random weights mislead" in text and "percent of the image's" in text
 
 
-def test_a_transfer_is_a_column_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("head", "figure", "heading"), [("upernet", "miou", "mIoU"), ("fcos", "ap", "AP")])
+def test_a_transfer_is_a_column_too(tmp_path: Path, head: str, figure: str, heading: str) -> None:
     def script(job: Job) -> Iterator[Record]:
         yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0)
-        yield from (Measured("latency_ms_p50", 1.0), Measured("miou", 61.25 + job.run.seed))
+        yield from (Measured("latency_ms_p50", 1.0), Measured(figure, 61.25 + job.run.seed))
         yield Ended(RunState.COMPLETE, wall_s=2.0)
 
-    proxy = {"epochs": 0, "transfer": {"epochs": 1}}
+    proxy = {"epochs": 0, "transfer": {"epochs": 1, "head": head}}
     said = Played(tmp_path, proxy=proxy, objectives=LATENCY).answer(script)
     lines = words_of(said, width=120)
-    assert any("mIoU" in line for line in lines) and lines[-1][-3:] == ["62.2", "±", "1.0"]
+    assert any(heading in line for line in lines) and lines[-1][-3:] == ["62.2", "±", "1.0"]

@@ -94,7 +94,7 @@ class Answer:
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
     measures: tuple[str, ...] = ()
-    """What is measured because the study asks for it; `transfer` stands for that of a transfer."""
+    """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -183,7 +183,7 @@ def answer(
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
         claims=claims,
         is_training=study.proxy.epochs > 0,
-        measures=(*study.proxy.measures, *(["transfer"] if study.proxy.transfer else [])),
+        measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
     )
 
 

@@ -60,10 +60,11 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("erf_log_r99_pct", "99", _percent),
     ),
     "shape_bias": (Figure("shape_bias_pct", "shape\nbias %", _percent),),
-    "transfer": (Figure("miou", "mIoU %", _percent),),
+    "masks": (Figure("miou", "mIoU %", _percent),),
+    "boxes": (Figure("ap", "AP %", _percent),),
 }
-"""By measure, in the order of the columns: the figures to compare networks by. All others are in the JSON and in
-`harness show STUDY TRIAL`."""
+"""By measure, or by what a transfer learns, in the order of the columns: the figures to compare networks by. All others
+are in the JSON and in `harness show STUDY TRIAL`."""
 
 Column = tuple[str, list[str]]
 """A heading, and a cell for each row."""
