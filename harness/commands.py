@@ -13,6 +13,7 @@ from harness.interrupt import Interrupt
 from harness.report.answer import answer, read_runs
 from harness.report.claims import claims_view
 from harness.report.configurations import Configurations
+from harness.report.layout import plain_table
 from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
@@ -21,13 +22,16 @@ from harness.report.tables import heading, next_lines, reasons
 from harness.report.trial import trial_values, trial_view
 from harness.report.verdict import conditions, summary_of
 from harness.running import options_of, place_of, run
+from harness.scaling import train
 from harness.search.claims import due
 from harness.search.ledger import seeds_used
 from harness.session import Reading, reading
 from harness.store import driver_of, optuna_storage
-from harness.study import dump_spec, find_spec, json_schema, named_spec
+from harness.study import dump_spec, find_spec, json_schema, load_full_recipe, named_spec, recipe_file, recipe_names
+from harness.study.source import read_document
 from harness.terminal import make_console, verb
 from harness.verifying import verify
+from harness.winner import Sought, winner
 
 LAST_EVENTS = 5
 LEAST_SIDE, MOST_SIDE = 1, 4096
@@ -151,19 +155,26 @@ def shape_bias(args: Namespace) -> int:
 def best(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
     with reading(args.file, place_of(args), is_quick=args.quick) as study:
-        said = answer(study.file.study, study.store, study.trials, {})
-    if said.best is None:
-        raise NotFound(
-            "a study must have a complete configuration to have a best one",
-            place=str(args.file),
-            remedy=f"See how it stands: `{verb('status', args.file, options_of(args))}`.",
-        )
+        row, said = winner(study, Sought(place_of(args), options=options_of(args)))
     if args.json:
-        return print_json(said.best.spec.canonical())
-    comment = f"Best of the study {said.study}, trial {said.best.trials[0]}.\n"
-    comment += f"{said.metric} {summary_of(said.best, said.metric)}\n{conditions(said)}"
-    print(dump_spec(said.best.spec, comment), end="")
+        return print_json(row.spec.canonical())
+    comment = f"Best of the study {said.study}, trial {row.trials[0]}.\n"
+    comment += f"{said.metric} {summary_of(row, said.metric)}\n{conditions(said)}"
+    print(dump_spec(row.spec, comment), end="")
     return 0
+
+
+def recipes(args: Namespace) -> int:
+    """Print the recipes for full scale, or one of them."""
+    if args.name is not None:
+        print(read_document(recipe_file(args.name)).text, end="")
+        return 0
+    table = plain_table()
+    for column in ("recipe", "for"):
+        table.add_column(column)
+    for name in recipe_names():
+        table.add_row(name, load_full_recipe(name).about)
+    return print_view(table)
 
 
 def dashboard(args: Namespace) -> int:
@@ -247,6 +258,8 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "kernels": kernels,
     "shape-bias": shape_bias,
     "best": best,
+    "train": train,
+    "recipes": recipes,
     "dashboard": dashboard,
     "schema": schema,
 }

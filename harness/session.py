@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from harness.data import describe
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
+from harness.run import Run
 from harness.search import Driver, Inputs
 from harness.search.claims import Judged, judge_claims
 from harness.search.samplers import build_pruner, build_sampler
@@ -92,6 +93,20 @@ class Reading:
     def claims(self) -> tuple[Judged, ...]:
         """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
         return judge_claims(self.file.study, open_space(self.file), self.store) if self.file.study.claims else ()
+
+
+def run_of(path: Path, place: Place) -> Run:
+    """The run of a checkpoint, as its study's database knows it. Raises `NotFound`."""
+    try:
+        with Store.open(place.database, read_only=True) as store:
+            return store.run(path.stem).run
+    except NotFound as error:
+        raise NotFound(
+            f"the run of a checkpoint must be known to a database, which tells its network ({error.place})",
+            place=str(path),
+            remedy="Leave it in its study's folder, as results/STUDY/checkpoints/RUN.pt, or give `--storage URL`; or "
+            "name its network: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
+        ) from error
 
 
 def open_space(file: StudyFile) -> Space:

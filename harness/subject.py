@@ -12,10 +12,9 @@ from harness.errors import NotFound, did_you_mean
 from harness.network import build
 from harness.presets import PRESETS
 from harness.recipe import Recipe
-from harness.run import Job, Run
-from harness.session import Place
+from harness.run import Job
+from harness.session import Place, run_of
 from harness.spec import NetworkSpec
-from harness.store import Store
 from harness.study import named_spec
 from harness.weights import load_weights
 
@@ -81,7 +80,7 @@ def find_subject(named: str, storage: str | None = None) -> Subject:
 def _trained(path: Path, storage: str | None) -> Subject:
     study = path.absolute().parent.parent
     place = Place(study.parent, storage)
-    run = _run(path, place)
+    run = run_of(path, place)
     spec, model = load_weights(path, run.spec)
     return Subject(
         f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
@@ -92,17 +91,3 @@ def _trained(path: Path, storage: str | None) -> Subject:
         epochs=load_epoch(path),
         data_cache=Job(run, study).data_cache,
     )
-
-
-def _run(path: Path, place: Place) -> Run:
-    """The run of a checkpoint, as its study's database knows it."""
-    try:
-        with Store.open(place.database, read_only=True) as store:
-            return store.run(path.stem).run
-    except NotFound as error:
-        raise NotFound(
-            f"the run of a checkpoint must be known to a database, which tells its network ({error.place})",
-            place=str(path),
-            remedy="Leave it in its study's folder, as results/STUDY/checkpoints/RUN.pt, or give `--storage URL`; or "
-            "name its network: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
-        ) from error

@@ -22,6 +22,7 @@ from harness.checkpoint import load_checkpoint, save_checkpoint
 from harness.data import Dataset, Split
 from harness.data.augment import augment, normalize
 from harness.errors import Diverged
+from harness.full_recipe import FullRecipe
 from harness.recipe import Optimizer, Recipe, Schedule
 from harness.run import Epoch
 
@@ -134,6 +135,13 @@ def descend(
     """One step against the gradient of the loss, which is clipped to `clip_norm` where there is one."""
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(scaler.scale(loss))
+    step_down(model, optimizer, scaler, clip_norm=clip_norm)
+
+
+def step_down(
+    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None
+) -> None:
+    """The step itself, once the gradients are there."""
     if clip_norm is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
@@ -147,12 +155,12 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if config.name == "sgd":
-        sgd = _uncompiled(torch.optim.SGD)
+        sgd = uncompiled(torch.optim.SGD)
         return sgd(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
-    return _uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    return uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
 
 
-def _uncompiled(optimizer: type[Kind]) -> type[Kind]:
+def uncompiled(optimizer: type[Kind]) -> type[Kind]:
     """The same optimiser without torch's wrappers for its compiler, which load it: a second and 150 MB for nothing."""
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     bare = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
@@ -185,6 +193,6 @@ def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     return (images, labels) if device.type == "cpu" else (images.to(device), labels.to(device))
 
 
-def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+def autocast(recipe: Recipe | FullRecipe, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision as the recipe asks; float32 leaves everything alone."""
     return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")

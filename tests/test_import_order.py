@@ -112,7 +112,7 @@ def test_torch_is_imported_where_the_table_allows_it(path: Path) -> None:
     room = ROOMS.get(room_of(name))
     if room is None or room.torch == "yes":
         return
-    looked_at = on_import(tree) if room.torch == "in workers" else tree
+    looked_at = on_import(tree) if room.torch else tree
     wrong = [f"{name}:{line} imports {found}" for found, line in imports(looked_at) if found.split(".")[0] in TORCH]
     assert not wrong, "\n".join(wrong)
 

@@ -5,9 +5,7 @@ training split. All randomness is drawn from the generator that is passed, which
 global streams, which timm's parts draw from, are seeded from it and put back afterwards.
 """
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.data.base import Dataset
+from harness.data.streams import global_streams
 from harness.recipe import Augmentation
 
 
@@ -158,15 +157,6 @@ def _through_image(transform: Any, array: Any) -> Any:
     return np.asarray(grey)[:, :, None]
 
 
-@contextmanager
-def _global_streams_from(generator: torch.Generator) -> Iterator[None]:
-    """Seed Python's and numpy's global streams from the generator; put them back at the end."""
-    seed = int(torch.randint(2**32, (), dtype=torch.int64, generator=generator))
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+def _global_streams_from(generator: torch.Generator) -> AbstractContextManager[None]:
+    """Python's and numpy's streams, seeded from the generator until the block ends."""
+    return global_streams(int(torch.randint(2**32, (), dtype=torch.int64, generator=generator)))

@@ -91,7 +91,7 @@ def _folder(recipe: Recipe) -> Path:
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise DataError(
-            f"`proxy.root` must hold {recipe.dataset} as it is distributed (missing: {', '.join(missing)})",
+            f"the folder must hold {recipe.dataset} as it is distributed (missing: {', '.join(missing)})",
             value=str(root),
             place="proxy.root",
             remedy=f"Expected there: {expected}. Nothing is downloaded.",

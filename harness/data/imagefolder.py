@@ -37,8 +37,8 @@ UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.Decompressio
 def describe(recipe: Recipe) -> DataInfo:
     """The classes are the folders in `train`, by name; no file is opened."""
     root = root_of(recipe, LAYOUT)
-    names = _classes(root, "train")
-    unknown = sorted(set(_classes(root, "val")) - set(names))
+    names = classes_of(root, "train")
+    unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         raise DataError(
             f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:NAMED])})",
@@ -51,7 +51,7 @@ def describe(recipe: Recipe) -> DataInfo:
 def load(recipe: Recipe, cache: Path) -> Dataset:
     """All images, or stratified subsets of them, at the recipe's resolution."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
-    files = {split: _files(root / split, info.names) for split in ("train", "val")}
+    files = {split: files_of(root / split, info.names) for split in ("train", "val")}
     key = {
         "reader": READER,
         "root": str(root),
@@ -73,7 +73,8 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
     return cached(cache, "imagefolder", key, build)
 
 
-def _classes(root: Path, split: str) -> tuple[str, ...]:
+def classes_of(root: Path, split: str) -> tuple[str, ...]:
+    """The folders of a split, by name. Raises `DataError` where there is none."""
     folder = root / split
     names = sorted(path.name for path in folder.iterdir() if _is_class(path)) if folder.is_dir() else []
     if not names:
@@ -81,7 +82,7 @@ def _classes(root: Path, split: str) -> tuple[str, ...]:
             f"`{split}` must be a folder with one folder of images per class",
             value=str(folder),
             place="proxy.root",
-            remedy=f"Expected in `proxy.root`: {LAYOUT}. Nothing is downloaded.",
+            remedy=f"Expected: {LAYOUT}. Nothing is downloaded.",
         )
     return tuple(names)
 
@@ -90,7 +91,7 @@ def _is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def _files(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+def files_of(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
     """(path, label) of every image, in the order of the names. Raises `DataError` for a class without any."""
     found = []
     for label, name in enumerate(names):
@@ -156,9 +157,15 @@ def _decoded(paths: Sequence[Path], side: int) -> Iterator[NDArray[np.uint8] | N
 
 def read_image(path: Path, side: int) -> NDArray[np.uint8] | None:
     """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
+    image = open_image(path)
+    return None if image is None else square(image, side)
+
+
+def open_image(path: Path) -> Image.Image | None:
+    """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
     try:
         with Image.open(path) as image:
-            return square(_as_rgb(ImageOps.exif_transpose(image)), side)
+            return _as_rgb(ImageOps.exif_transpose(image))
     except UNREADABLE:
         return None
 

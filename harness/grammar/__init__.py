@@ -5,6 +5,7 @@ import argparse
 from harness.grammar.benches import add_bench
 from harness.grammar.networks import add_networks
 from harness.grammar.studies import add_studies, add_version
+from harness.grammar.trainings import add_trainings
 
 __all__ = ["build_parser"]
 
@@ -18,5 +19,6 @@ def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     add_studies(verbs, run_name)
     add_networks(verbs)
+    add_trainings(verbs)
     add_bench(verbs)
     return parser

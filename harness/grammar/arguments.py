@@ -47,6 +47,14 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
+    return number
+
+
 def odd(text: str) -> int:
     """An odd whole number from 1 on."""
     number = positive(text)

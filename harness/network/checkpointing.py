@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from harness.errors import UserError
+
 
 class _StillStatistics:
     """While entered, a block's batch norms compute as before and leave their running statistics where they are."""
@@ -32,3 +34,12 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     else:
         y = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StillStatistics(block)))
     return y
+
+
+def enable_checkpointing(model: nn.Module, family: str) -> None:
+    """Have a whole network compute its activations again. Raises `UserError` for a family that cannot."""
+    enable = getattr(model, "set_grad_checkpointing", None)
+    if enable is None:
+        rule = "`checkpointing` needs a network that can compute its activations again; RepLKNet can"
+        raise UserError(rule, value=family)
+    enable()

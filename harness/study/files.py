@@ -7,13 +7,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.errors import did_you_mean
 from harness.space import Space, plain_fields
 from harness.spec import NetworkSpec
 from harness.study.arms import check_claims
+from harness.study.full_recipes import recipe_names
 from harness.study.model import Study
 from harness.study.problems import Problems
 from harness.study.quick import quick_profile
-from harness.study.source import Document, KeyPath, read_document, write_yaml
+from harness.study.source import Document, KeyPath, read_document, shown, write_yaml
 from harness.study.spaces import read_space, require_feasible
 from harness.study.specs import resolve, resolve_bases
 
@@ -51,6 +53,8 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
     study = _study(document.data, problems)
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
+    if study and study.full_scale:
+        _check_full_recipe(study.full_scale.recipe, problems)
     space = read_space(study, base, bases, problems) if study and base else None
     if study and space:
         check_claims(study, space, problems)
@@ -81,6 +85,13 @@ def resolved_yaml(file: StudyFile) -> str:
     if file.full_scale_base is not None:
         values["full_scale"]["base"] = plain_fields(file.full_scale_base)
     return write_yaml(values, f"Resolved from {file.path.name}: every key, those at their default included.")
+
+
+def _check_full_recipe(named: str | None, problems: Problems) -> None:
+    if named is not None and named not in recipe_names():
+        rule = "`full_scale.recipe` must be a recipe that comes with the harness"
+        remedy = did_you_mean(named, recipe_names(), "Recipes")
+        problems.add(("full_scale", "recipe"), rule, value=shown(named), remedy=remedy)
 
 
 def _study(data: Mapping[str, Any], problems: Problems) -> Study | None:

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.recipe import Recipe, Strict
 
-RESERVED = ("bench", "claims", "erf")
+RESERVED = ("bench", "claims", "erf", "full_scale")
 """Folders in the results folder that are no study's."""
 CURVES = ("top1", "val_loss")
 """Objectives that are known after every epoch, so that a pruner can act on them."""

@@ -39,8 +39,9 @@ REMEDIES = {
 class Problems:
     """The problems of one file."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, kind: str = "a study file") -> None:
         self.document = document
+        self.kind = kind
         self.found: list[StudyError] = []
 
     def add(self, at: KeyPath, rule: str, *, value: object = None, remedy: str | None = None) -> None:
@@ -83,7 +84,7 @@ class Problems:
             self.add(at, f"`{dotted(at)}` {own}")
         elif kind == "extra_forbidden":
             known = _model_at(model, at[:-1]).model_fields
-            parent = f"`{dotted(at[:-1])}`" if at[1:] else "a study file"
+            parent = f"`{dotted(at[:-1])}`" if at[1:] else self.kind
             rule = f"`{at[-1]!s:.60}` is no key of {parent}"
             self.add(at, rule, remedy=did_you_mean(str(at[-1]), known, "Keys"))
         elif kind == "missing":

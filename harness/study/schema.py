@@ -9,6 +9,7 @@ from harness.axes import BASE, FROM_DATA
 from harness.families import FAMILIES
 from harness.presets import PRESETS
 from harness.spec import FIELDS, PER_STAGE, NetworkSpec
+from harness.study.full_recipes import recipe_names
 from harness.study.model import Study
 
 JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
@@ -34,7 +35,9 @@ def json_schema() -> dict[str, Any]:
     }
     schema["anyOf"] = [{"required": [BASE]}, {"properties": {"axes": {"required": [BASE]}}}]
     keys["base"] = base | {"description": keys["base"]["description"]}
-    schema["$defs"]["FullScale"]["properties"]["base"] |= {"oneOf": base["anyOf"]}
+    full_scale = schema["$defs"]["FullScale"]["properties"]
+    full_scale["base"] |= {"oneOf": base["anyOf"]}
+    full_scale["recipe"]["anyOf"][0] = {"enum": list(recipe_names())}
     keys["axes"] |= {"properties": axes, "additionalProperties": False}
     conditions = {name: {"type": "string", "description": f"When `{name}` is chosen."} for name in axes}
     keys["when"] |= {"properties": conditions, "additionalProperties": False}

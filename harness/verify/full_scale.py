@@ -1,7 +1,6 @@
 """The networks that studies end with: the shipped files' full-scale bases, with what is searched put onto them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from harness.axes import BASE, Value
 from harness.cost import network_cost
 from harness.errors import UserError
 from harness.network import build
+from harness.scale_up.target import around
 from harness.space import Candidate, Space, random_chooser
 from harness.spec import NetworkSpec
 from harness.study import StudyFile, build_space, load_study
@@ -45,12 +45,11 @@ def configurations() -> Iterator[Finding]:
     """Whatever wins a study, its choices make a network of the full-scale base."""
     for path, file, large in _full_scale():
         small = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
-        axes = {name: axis for name, axis in small.axes.items() if name != BASE}
-        scaled = replace(small, base=large, bases={}, axes=axes, when={}, rules=(), budgets={})
+        full = around(small, large)
         for candidate in _candidates(small):
             choices = {name: value for name, value in candidate.params.items() if name != BASE}
             said = " ".join(f"{name}={value}" for name, value in choices.items())
-            yield Finding(f"{path.name}: {said}", FITS, _fit(scaled, choices), f"{path.name}, `full_scale.base`")
+            yield Finding(f"{path.name}: {said}", FITS, _fit(full, choices), f"{path.name}, `full_scale.base`")
 
 
 def _full_scale() -> Iterator[tuple[Path, StudyFile, NetworkSpec]]:

@@ -23,7 +23,7 @@ from harness.spec import NetworkSpec
 from harness.weights.files import Entries, read_file, write_file
 from harness.weights.fit import classes_of, faults, is_merged_form, remedy, shapes
 
-__all__ = ["Weights", "export_weights", "import_weights", "load_weights", "read_weights"]
+__all__ = ["Weights", "export_weights", "import_weights", "load_weights", "read_weights", "save_weights", "sha256"]
 
 
 class Weights(NamedTuple):
@@ -54,16 +54,14 @@ def import_weights(path: Path, output: Path, spec: NetworkSpec | None = None) ->
     """Read a released checkpoint, or any file that `read_weights` takes, and keep it as safetensors of ours."""
     _check_output(path, output, (".safetensors",))
     weights = read_weights(path, spec)
-    metadata = {
-        "format": "pt",
-        "harness": __version__,
-        "spec": json.dumps(weights.spec.canonical()),
-        "form": weights.form,
-        "source": path.name,
-        "source_sha256": _sha256(path),
-    }
-    write_file(output, lambda partial: save_file(weights.entries, partial, metadata))
+    _write(output, weights, {"source": path.name, "source_sha256": sha256(path)})
     return weights
+
+
+def save_weights(output: Path, spec: NetworkSpec, model: nn.Module, source: str) -> None:
+    """Keep a network's weights, in its training form, as safetensors of ours; `source` says what they come from."""
+    entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _write(output, Weights(spec, False, entries), {"source": source})
 
 
 def export_weights(path: Path, output: Path) -> Weights:
@@ -97,6 +95,11 @@ def read_weights(path: Path, spec: NetworkSpec | None = None) -> Weights:
     return Weights(spec, is_merged, {name: entries[name] for name in expected})
 
 
+def _write(output: Path, weights: Weights, origin: Mapping[str, str]) -> None:
+    known = {"format": "pt", "harness": __version__, "spec": json.dumps(weights.spec.canonical()), "form": weights.form}
+    write_file(output, lambda partial: save_file(weights.entries, partial, {**known, **origin}))
+
+
 def _spec_in(metadata: Mapping[str, str], path: Path) -> NetworkSpec:
     """The network that a file of ours names."""
     if "spec" not in metadata:
@@ -123,6 +126,7 @@ def _check_output(path: Path, output: Path, suffixes: tuple[str, ...]) -> None:
         raise WeightsError("`--output` must be a file of its own", value=str(output))
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

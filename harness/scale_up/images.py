@@ -1,0 +1,172 @@
+"""The one seam between a training at full scale and its images: colour pictures by number, and their labels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.data import DATASETS, Split
+from harness.data.cifar import SIDE
+from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
+from harness.data.local import subset
+from harness.data.shapes import TRAIN_SIZE
+from harness.errors import DataError
+from harness.full_recipe import FullRecipe
+from harness.recipe import Recipe
+
+OPTION = "--data"
+GENERATED = ("shapes",)
+TRAIN_SIZES = {"shapes": TRAIN_SIZE, "cifar10": 50_000, "cifar100": 50_000}
+"""Where a recipe leaves the number open."""
+
+
+class Images(Protocol):
+    """The images of a split."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,)."""
+        ...
+
+    def picture(self, i: int) -> Image.Image | None:
+        """An image in colour; None for a file that cannot be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folder:
+    """Images in files, read when they are asked for."""
+
+    paths: tuple[Path, ...]
+    labels: NDArray[np.int64]
+
+    def picture(self, i: int) -> Image.Image | None:
+        """See `Images`."""
+        return open_image(self.paths[i])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Images of a data set that lies in memory."""
+
+    split: Split
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """See `Images`."""
+        return self.split.labels
+
+    def picture(self, i: int) -> Image.Image | None:
+        """See `Images`."""
+        pixels = self.split.images[i].transpose(1, 2, 0)
+        return Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).convert(
+            "RGB"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """All images of a recipe."""
+
+    classes: int
+    train: Images
+    val: Images | None
+
+
+def count_classes(recipe: FullRecipe, root: Path | None) -> int:
+    """The number of classes; no image is read. Raises `DataError`s that name `--data`."""
+    with _about_option():
+        if recipe.data.dataset == "imagefolder":
+            classes = len(classes_of(_folder(recipe, root), "train"))
+        else:
+            classes = DATASETS[recipe.data.dataset].describe(_small(recipe, root)).classes
+    wanted = recipe.data.classes
+    if wanted is not None and classes != wanted:
+        raise DataError(
+            f"the images must be of {wanted:,} classes, as the recipe says (`data.classes`)",
+            value=classes,
+            place=str(root),
+            remedy="Take the data set that the recipe is for, or a copy of the recipe with another number.",
+        )
+    return classes
+
+
+def count_images(recipe: FullRecipe, root: Path | None) -> int:
+    """The number of training images; none is read."""
+    data = recipe.data
+    if data.train_size is not None:
+        return data.train_size
+    if data.dataset != "imagefolder":
+        return TRAIN_SIZES[data.dataset]
+    with _about_option():
+        folder = _folder(recipe, root)
+        return len(files_of(folder / "train", classes_of(folder, "train")))
+
+
+def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Pictures:
+    """The images of a recipe. Raises `DataError`s that name `--data`."""
+    classes = count_classes(recipe, root)
+    with _about_option():
+        if recipe.data.dataset == "imagefolder":
+            return _open_folder(recipe, _folder(recipe, root), classes)
+        dataset = DATASETS[recipe.data.dataset].load(_small(recipe, root), cache)
+    return Pictures(classes, Stored(dataset.train), Stored(dataset.val))
+
+
+def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
+    names = classes_of(root, "train")
+    assert len(names) == classes, "counted before"
+    unknown = sorted(set(classes_of(root, "val")) - set(names)) if recipe.data.has_val else []
+    if unknown:
+        raise DataError(
+            "every class of `val` must be a class of `train`", value=unknown[0], place=str(root / "val"), remedy=LAYOUT
+        )
+    train = _files(root, "train", names, recipe.data.train_size)
+    return Pictures(classes, train, _files(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None)
+
+
+def _files(root: Path, split: str, names: tuple[str, ...], size: int | None) -> Folder:
+    files = files_of(root / split, names)
+    labels = np.array([label for _, label in files], np.int64)
+    chosen = subset(labels, size, seed=0, key=f"{split}_size")
+    return Folder(tuple(files[i][0] for i in chosen), labels[chosen])
+
+
+def _small(recipe: FullRecipe, root: Path | None) -> Recipe:
+    """The data of the recipe as a study's proxy names them; real images at the size that they have."""
+    data = recipe.data
+    folder = None if data.dataset in GENERATED else str(_folder(recipe, root))
+    return Recipe(
+        dataset=data.dataset,
+        root=folder,
+        rendering=data.rendering,
+        difficulty=data.difficulty,
+        train_size=data.train_size,
+        val_size=data.val_size,
+        resolution=recipe.resolution if data.dataset in GENERATED else SIDE,
+    )
+
+
+def _folder(recipe: FullRecipe, root: Path | None) -> Path:
+    if root is None:
+        raise DataError(f"`{OPTION}` must name the folder of the images", value=recipe.data.dataset, place="the recipe")
+    found = root.expanduser().resolve()
+    if not found.is_dir():
+        raise DataError(f"`{OPTION}` must be an existing folder", value=str(root), remedy="Nothing is downloaded.")
+    return found
+
+
+@contextmanager
+def _about_option() -> Iterator[None]:
+    """Let errors about a proxy's data name the option that stands for them here."""
+    try:
+        yield
+    except DataError as error:
+        if error.place is not None and error.place.startswith("proxy."):
+            error.place = "data" + error.place.removeprefix("proxy") if error.place.endswith("_size") else OPTION
+        raise

@@ -1,0 +1,36 @@
+"""The workers that train one network together: a single one, or all of a torch process group."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """One worker's view of it. Every worker calls the methods in the same order."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes files and reports."""
+        return self.rank == 0
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Each flag, raised if any worker raises it."""
+        if self.size == 1:
+            return list(flags)
+        raised = torch.tensor([float(flag) for flag in flags], device=self.device)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in raised.tolist()]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all workers."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values

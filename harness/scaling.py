@@ -1,0 +1,214 @@
+"""The verb `train`: find the network, say what its training costs, and train it at full scale while showing it."""
+
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from harness.errors import RunFailure, Stopped, UserError
+from harness.executors import Crew
+from harness.full_recipe import FullRecipe
+from harness.interrupt import EXIT_CODE, Interrupt
+from harness.report.full_scale import estimate_line, full_view, job_view
+from harness.running import options_of, place_of
+from harness.scale_up.images import count_classes, count_images
+from harness.scale_up.pace import Pace
+from harness.scale_up.records import FullJob, FullRecord, FullRun
+from harness.scale_up.target import fitted
+from harness.space import plain_fields
+from harness.study import load_full_recipe, recipe_names
+from harness.study.source import write_yaml
+from harness.terminal import available_cpus, is_live, make_console, typed_again
+from harness.winner import SHOWN_DIGITS, Sought, Target, find_target
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = "full_scale"
+"""Of all trainings at full scale, in the results folder."""
+FAILED = 1
+
+
+def train(args: Namespace) -> int:
+    """Train a network at full scale."""
+    sought = Sought(place_of(args), args.quick, args.trial, options_of(args))
+    target = find_target(args.network, sought)
+    recipe = _recipe(args, target)
+    classes = count_classes(recipe, args.data)
+    job, crew = _job(args, target, recipe, classes), _crew(args)
+    pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
+    console = make_console()
+    console.print(job_view(job, pace, target.name))
+    is_new = not any(job.checkpoints.glob("*.pt")) or args.fresh
+    if is_new and crew.address is None:
+        console.print(_estimate(job, pace))
+    if args.dry_run:
+        return 0
+    with _alone(job.folder):
+        if args.fresh:
+            _forget(job.folder)
+        _describe(job)
+        return _train(job, crew)
+
+
+def _recipe(args: Namespace, target: Target) -> FullRecipe:
+    """The recipe of the command line, else of the study, with what the command line changes in it."""
+    named = args.recipe or target.recipe
+    if named is None:
+        names = ", ".join(recipe_names())
+        raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
+    recipe = load_full_recipe(named)
+    changes = {name: getattr(args, name) for name in ("epochs", "precision", "micro_batch", "seed")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    try:
+        recipe = FullRecipe.model_validate(recipe.model_dump(mode="json") | changes)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        rule = f"the options must leave a sound recipe; {found['msg'][:1].lower()}{found['msg'][1:]}"
+        raise UserError(rule, place=", ".join(map(str, found["loc"])) or named) from error
+    if recipe.needs_weights and args.weights is None:
+        raise UserError("`--weights` must name a file of weights for this recipe, which goes on from them", value=named)
+    return recipe
+
+
+def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> FullJob:
+    """The run with its folder and its means."""
+    from harness.weights import sha256
+
+    if args.weights is not None and not args.weights.is_file():
+        raise UserError("`--weights` must be an existing file", value=str(args.weights))
+    digest = None if args.weights is None else sha256(args.weights)
+    run = FullRun(fitted(target.spec, recipe, classes), recipe, digest)
+    results = args.results.absolute()
+    loaders, threads = _shares(args)
+    return FullJob(
+        run=run,
+        folder=results / FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
+        cache=results / "data",
+        root=None if args.data is None else args.data.expanduser().absolute(),
+        weights=None if args.weights is None else args.weights.absolute(),
+        loaders=loaders,
+        threads=threads,
+    )
+
+
+def _workers(args: Namespace) -> int:
+    """As many as are asked for; else one for each GPU of this machine, or a single one."""
+    import torch
+
+    workers: int = args.workers or max(1, torch.cuda.device_count())
+    return workers
+
+
+def _shares(args: Namespace) -> tuple[int, int]:
+    """A worker's processes that read images, and its threads: by default all its processors, one of them to train."""
+    import torch
+
+    cpus = 1 if args.ray_address is not None else max(1, available_cpus() // _workers(args))
+    most = cpus - 1 if torch.cuda.is_available() else min(1, cpus - 1)
+    loaders: int = most if args.loaders is None else args.loaders
+    return loaders, max(1, cpus - loaders)
+
+
+def _crew(args: Namespace) -> Crew:
+    import torch
+
+    is_here = args.ray_address is None
+    return Crew(
+        cpus=max(1, available_cpus() // _workers(args)) if is_here else sum(_shares(args)),
+        gpus=0.0 if is_here and not torch.cuda.is_available() else 1.0,
+        workers=_workers(args),
+        address=args.ray_address,
+    )
+
+
+def _train(job: FullJob, crew: Crew) -> int:
+    """Train and show; gives the exit code."""
+    console = make_console()
+    try:
+        with Interrupt() as interrupt, full_view(console, is_live=is_live(console)) as view:
+            interrupt.is_busy = lambda: True  # it is asked for before every step
+            for record in _records(job, crew, interrupt):
+                view.show(record)
+    except Stopped as stopped:
+        print(f"{stopped}; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
+        return EXIT_CODE
+    except RunFailure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return FAILED
+    print(f"trained; weights, states, epochs.jsonl and TensorBoard's files are in {job.folder}")
+    return 0
+
+
+def _records(job: FullJob, crew: Crew, interrupt: Interrupt) -> Iterator[FullRecord]:
+    """From this process where one worker is all that there is; else from the first worker of Ray Train."""
+    if crew.workers == 1 and crew.address is None:
+        from harness.scale_up.team import Team
+        from harness.scale_up.work import work
+
+        return work(job, Team(_device(job)), should_stop=lambda: interrupt.is_asked)
+    from harness.scale_up.together import work_together
+
+    return work_together(job, crew, should_stop=lambda: interrupt.is_asked)
+
+
+def _device(job: FullJob) -> "torch.device":
+    """The GPU where there is one. Raises `UserError` for what a CPU cannot do."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if job.run.recipe.precision == "float16":
+        raise UserError("`precision: float16` needs a GPU", remedy="Take `--precision bfloat16` or float32.")
+    return torch.device("cpu")
+
+
+def _estimate(job: FullJob, pace: Pace) -> str:
+    """How long it takes, in a line."""
+    import torch
+
+    from harness.scale_up.estimate import image_s
+
+    torch.set_num_threads(job.threads)
+    return estimate_line(image_s(job.run, _device(job), pace.micro), pace, job.run.recipe.epochs)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes off a training. Raises `UserError` where one is at it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            "a training must have one process at a time, and another is at this one", place=str(folder)
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _forget(folder: Path) -> None:
+    """Remove what the training has left behind."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def _describe(job: FullJob) -> None:
+    """Write down what is trained, every default included: as files that `harness train` reads again."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    run = job.run
+    texts: dict[str, dict[str, Any]] = {
+        "network.yaml": plain_fields(run.spec),
+        "recipe.yaml": run.recipe.model_dump(mode="json"),
+    }
+    for name, values in texts.items():
+        (job.folder / name).write_text(write_yaml(values, f"Of the training {run.id}."), encoding="utf-8")

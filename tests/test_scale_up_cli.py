@@ -1,0 +1,231 @@
+"""`harness train` and `harness recipes`, from the command line to the files that they leave."""
+
+import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from full_scale_cases import RECIPE, write_folder
+from tiny_studies import RAY, Played, Said, called, harness
+
+from harness.errors import Diverged, ExecutorError, HarnessError, RunFailure, SpecError, Stopped, UserError
+from harness.presets import PRESETS
+from harness.scale_up.together import raise_reason, write_reason
+from harness.session import Place
+from harness.study import load_full_recipe, load_spec
+from harness.winner import Sought, find_target
+
+SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
+
+
+def write(folder: Path, recipe: dict[str, Any] = RECIPE) -> None:
+    (folder / "net.yaml").write_text(yaml.safe_dump(SPEC))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def train(folder: Path, *options: str | Path) -> Said:
+    return called("train", "net.yaml", "--recipe", "recipe.yaml", *options, cwd=folder)
+
+
+def folder_of(results: Path) -> Path:
+    (found,) = (path for path in (results / "full_scale").iterdir() if path.is_dir())
+    return found
+
+
+def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Path) -> None:
+    write(tmp_path)
+    said = train(tmp_path)
+    assert said.returncode == 0, said.stderr
+    for words in ("estimated time:", "2 epochs of 2 steps of 16 images", "gathered 2 times", "epoch 2/2", "EMA loss"):
+        assert words in said.stdout
+    folder = folder_of(tmp_path / "results")
+    assert folder.name.startswith("net-")
+    assert {path.name for path in folder.iterdir()} >= {
+        "best.safetensors",
+        "last.safetensors",
+        "last_ema.safetensors",
+        "epochs.jsonl",
+        "tensorboard",
+        "network.yaml",
+        "recipe.yaml",
+    }
+    assert load_spec(folder / "network.yaml").classes == 8
+    assert (
+        load_full_recipe(str(folder / "recipe.yaml")).fingerprint()
+        == load_full_recipe(str(tmp_path / "recipe.yaml")).fingerprint()
+    )
+    again = train(tmp_path)
+    assert (
+        again.returncode == 0
+        and "epoch 2/2" not in again.stdout
+        and "trained to its last epoch already" in again.stdout
+    )
+    fresh = train(tmp_path, "--fresh")
+    assert fresh.stdout.count("epoch 2/2") == 1
+    assert len((folder / "epochs.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_dry_run_prints_cost_and_time_and_writes_nothing(tmp_path: Path) -> None:
+    write(tmp_path)
+    said = train(tmp_path, "--dry-run")
+    assert said.returncode == 0 and "parameters" in said.stdout and "estimated time" in said.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> None:
+    write(tmp_path)
+    said = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
+    assert said.returncode == 0 and "epoch 1/1" in said.stdout and "gathered 4 times" in said.stdout
+    kept = load_full_recipe(str(folder_of(tmp_path / "results") / "recipe.yaml"))
+    assert (kept.epochs, kept.precision, kept.micro_batch, kept.seed) == (1, "bfloat16", 4, 5)
+
+
+def test_images_from_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, RECIPE | {"data": {"dataset": "imagefolder"}, "batch_size": 8, "epochs": 1})
+    write_folder(tmp_path / "images")
+    said = train(tmp_path, "--data", tmp_path / "images")
+    assert said.returncode == 0 and "3 classes" in said.stdout, said.stderr
+    line = json.loads((folder_of(tmp_path / "results") / "epochs.jsonl").read_text())
+    assert line["unreadable"] == 0 and line["val"]["top5"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("net.yaml",), "`--recipe` must name a recipe where no study does. Recipes: imagenet22k_pretrain"),
+        (("net.yaml", "--recipe", "imagenet_30"), "Did you mean `imagenet_300`"),
+        (("nets.yaml", "--recipe", "recipe.yaml"), "nets.yaml"),
+        (("replknet_31", "--recipe", "shapes"), "Did you mean"),
+        (("net.yaml", "net.yaml", "--recipe", "shapes"), "one network must be named"),
+        (("best-of", "--recipe", "shapes"), "`best-of` must stand before one study file"),
+        (("net.yaml", "--trial", "1", "--recipe", "shapes"), "`--trial` must stand with `best-of STUDY.yaml`"),
+        (("net.yaml", "--recipe", "imagenet_300"), "`--data` must name the folder of the images"),
+        (("net.yaml", "--recipe", "imagenet_384_finetune"), "`--weights` must name a file of weights"),
+        (("net.yaml", "--recipe", "shapes", "--weights", "no.pth"), "`--weights` must be an existing file"),
+        (("net.yaml", "--recipe", "recipe.yaml", "--workers", "3"), "`--workers` must divide `batch_size` (16)"),
+        (("net.yaml", "--recipe", "recipe.yaml", "--micro-batch", "1"), "the options must leave a sound recipe"),
+        (("net.yaml", "--recipe", "recipe.yaml", "--precision", "float16"), "float16` needs a GPU"),
+        (("results/a/checkpoints/0123456789abcdef.pt", "--recipe", "shapes"), "must be known to a database"),
+    ],
+)
+def test_what_a_person_can_put_right_is_said_in_a_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    said = called("train", *arguments, cwd=tmp_path)
+    assert said.returncode == 2 and words in said.stderr and "Traceback" not in said.stderr
+    assert not list(tmp_path.glob("results/full_scale/*/checkpoints"))
+
+
+def test_two_processes_cannot_train_the_same(tmp_path: Path) -> None:
+    write(tmp_path)
+    train(tmp_path)
+    folder = folder_of(tmp_path / "results")
+    with FileLock(f"{folder}.lock"):
+        said = train(tmp_path)
+    assert said.returncode == 2 and "another is at this one" in said.stderr
+
+
+def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, RECIPE | {"epochs": 40})
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 100
+        while not list(tmp_path.glob("results/full_scale/*/checkpoints/*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    said = train(tmp_path)
+    other.join()
+    assert said.returncode == 130 and "epoch 1/40" in said.stdout
+    assert "nothing is lost. To go on where it was:" in said.stderr
+    again = train(tmp_path, "--dry-run")
+    assert again.returncode == 0 and "estimated time" not in again.stdout  # it has begun
+
+
+def test_a_training_that_diverges_ends_with_1(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        RECIPE | {"optimizer": {"name": "sgd", "lr": 1e15, "weight_decay": 1e15}, "schedule": {"warmup_epochs": 0}},
+    )
+    said = train(tmp_path)
+    assert said.returncode == 1 and "error: the training loss is" in said.stderr
+
+
+def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
+    played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
+    played.answer()
+    target = find_target(["best-of", str(played.path)], Sought(played.place))
+    assert target == ("question", PRESETS["replknet_31b"], "imagenet_300")
+    small = find_target(["best-of", str(played.path)], Sought(played.place, trial=0))
+    assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300")
+    said = called("train", "best-of", played.path, "--results", played.place.results, "--dry-run", cwd=tmp_path)
+    assert said.returncode == 2 and "`--data` must name the folder" in said.stderr
+
+
+def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(played: Played, tmp_path: Path) -> None:
+    target = find_target(["best-of", str(played.path)], Sought(played.place))
+    assert target.recipe is None and target.spec.K == (31, 29, 27, 13) and target.spec.C == PRESETS["replknet_nano"].C
+    row = played.answer().best
+    assert row is not None
+    run = played.place.results / "question" / "checkpoints" / f"{row.runs[0].row.id}.pt"
+    found = find_target([str(run)], Sought(Place(tmp_path)))
+    assert found.name == f"question-{run.stem[:8]}" and found.spec == target.spec.replace(in_channels=1, classes=8)
+
+
+def test_a_study_that_was_never_started_has_no_best(tmp_path: Path) -> None:
+    played = Played(tmp_path)
+    said = called("train", "best-of", played.path, "--recipe", "shapes", cwd=tmp_path)
+    assert said.returncode == 2 and "a study must have been run here" in said.stderr
+
+
+def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
+    said = called("recipes", cwd=tmp_path)
+    assert said.returncode == 0 and "imagenet_300" in said.stdout and "31B (table 6)" in said.stdout
+    printed = called("recipes", "imagenet_300", cwd=tmp_path).stdout
+    (tmp_path / "mine.yaml").write_text(printed)
+    assert load_full_recipe(str(tmp_path / "mine.yaml")) == load_full_recipe("imagenet_300")
+    assert called("recipes", "no", cwd=tmp_path).returncode == 2
+
+
+def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
+    write(tmp_path)
+    command = ("train", "net.yaml", "--recipe", "recipe.yaml")
+    said = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "2 workers with 8 images at once" in said.stdout and "epoch 2/2" in said.stdout
+    folder = folder_of(tmp_path / "results")
+    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]
+    assert not {"live.jsonl", "stop", "ray"} & {path.name for path in folder.iterdir()}
+    max((folder / "checkpoints").glob("*.pt")).unlink()
+    alone = train(tmp_path, "--workers", "1")
+    assert alone.returncode == 0 and "warning: there were 2 workers, and now there are 1" in alone.stdout
+    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Stopped("stopped in epoch 1"), Stopped),
+        (Diverged("the training loss is nan"), RunFailure),
+        (SpecError("`K` must be odd", field="K", value=4, place="a.yaml:3"), UserError),
+    ],
+)
+def test_what_ends_a_worker_reaches_the_door(tmp_path: Path, error: HarnessError, kind: type[HarnessError]) -> None:
+    fitting: Future[None] = Future()
+    fitting.set_exception(RuntimeError("as Ray says it"))
+    with pytest.raises(ExecutorError, match="the workers must live to the end"):
+        raise_reason(tmp_path, fitting)
+    write_reason(tmp_path, error)
+    with pytest.raises(kind) as caught:
+        raise_reason(tmp_path, fitting)
+    assert str(caught.value).rstrip(".") == str(error).rstrip(".")
