@@ -37,10 +37,8 @@ MOST_EXTRA_BYTES = 8 << 20
 
 def choose(x: Tensor, weight: Tensor, window: Window) -> str:
     """The rule of thumb: a key of `ALGORITHMS`, from device, shapes, layout, and whether gradients are wanted."""
-    if TRITON.fits(x, weight, window) and is_worthwhile(weight):
-        return "triton"
     if x.device.type != "cpu":
-        return "stock"
+        return "triton" if TRITON.fits(x, weight, window) and is_worthwhile(weight) else "stock"
     k, side = min(weight.shape[-2:]), max(x.shape[-2:])
     least = DIRECT_FROM["backward" if _needs_gradient(x, weight) else "forward"]
     is_direct = (k >= least or max(window.dilation) > 1) and DIRECT.fits(x, weight, window)
