@@ -51,6 +51,11 @@ def default_folder() -> Path:
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "large-kernel-harness" / "dwconv"
 
 
+def is_tuned() -> bool:
+    """Whether tuning is on."""
+    return _tuner is not None
+
+
 def pick(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> str:
     """The key of `ALGORITHMS` to compute this call with: the measured winner with tuning on, else the rule of thumb."""
     if _tuner is None or torch.compiler.is_compiling() or not _is_measurable(x):

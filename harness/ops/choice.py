@@ -3,6 +3,8 @@
 Shapes: N batch, C channels, H W height and width, KH KW sides of the kernel.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,13 +41,19 @@ def choose(x: Tensor, weight: Tensor, window: Window) -> str:
     """The rule of thumb: a key of `ALGORITHMS`, from device, shapes, layout, and whether gradients are wanted."""
     if x.device.type != "cpu":
         return "triton" if TRITON.fits(x, weight, window) and is_worthwhile(weight) else "stock"
+    if is_small(x, weight, window.dilation):
+        return "stock"
     k, side = min(weight.shape[-2:]), max(x.shape[-2:])
-    least = DIRECT_FROM["backward" if _needs_gradient(x, weight) else "forward"]
-    is_direct = (k >= least or max(window.dilation) > 1) and DIRECT.fits(x, weight, window)
     is_spectral = k >= FFT_FROM[0] and side >= FFT_FROM[1] and max(window.stride) == 1
     if is_spectral and FFT.fits(x, weight, window) and _has_memory(x, weight, window):
         return "fft"
-    return "direct" if is_direct else "stock"
+    return "direct" if DIRECT.fits(x, weight, window) else "stock"
+
+
+def is_small(x: Tensor, weight: Tensor, dilation: int | Sequence[int]) -> bool:
+    """Whether the kernel is one that no algorithm beats the stock operator at on a CPU, where x is there."""
+    least = DIRECT_FROM["backward" if _needs_gradient(x, weight) else "forward"]
+    return min(weight.shape[-2:]) < least and dilation in (1, (1, 1))
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:

@@ -4,13 +4,14 @@ Shapes: N batch, C channels, H W height and width, KH KW sides of the kernel.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.ops.autotune import pick
-from harness.ops.choice import ALGORITHMS
+from harness.ops.autotune import is_tuned, pick
+from harness.ops.choice import ALGORITHMS, is_small
 from harness.ops.plain import check, checked_window, is_plain
 from harness.ops.window import Window, crop
 
@@ -36,6 +37,9 @@ def depthwise_conv2d(
     """
     if is_plain(x):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
+    if _is_small(x, weight, padding, dilation):
+        with suppress(RuntimeError, TypeError):  # what it does not take is refused in our words below
+            return F.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
     window = checked_window(stride, padding, dilation)
     dtype, is_autocast = _result_dtype(x)
     check(x, weight, bias, window, is_autocast=is_autocast)
@@ -45,6 +49,14 @@ def depthwise_conv2d(
         return _run(x, weight, bias, window)
     with torch.autocast(x.device.type, enabled=False):
         return _run(x.to(work), weight.to(work), None if bias is None else bias.to(work), window).to(dtype)
+
+
+def _is_small(x: Tensor, weight: Tensor, padding: int | Sequence[int], dilation: int | Sequence[int]) -> bool:
+    """Whether the stock operator is certain to be chosen: next to its few microseconds, to check and ask would cost."""
+    if torch.compiler.is_compiling() or is_tuned() or torch.is_autocast_enabled("cpu") or x.device.type != "cpu":
+        return False
+    is_depthwise = x.dim() == weight.dim() == 4 and weight.shape[1] == 1 and not isinstance(padding, str)
+    return is_depthwise and x.dtype not in HALF and is_small(x, weight, dilation)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:

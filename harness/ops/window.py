@@ -52,12 +52,10 @@ def crop(weight: Tensor, window: Window, size: Pair) -> tuple[Tensor, Window]:
     map; the others multiply zeros, and their gradient is zero.
     """
     kernel = (weight.shape[-2], weight.shape[-1])
-    if not window.keeps_size(kernel):
+    (height, width), (dh, dw) = size, window.dilation
+    top, left = max(0, (kernel[0] - 1) // 2 - (height - 1) // dh), max(0, (kernel[1] - 1) // 2 - (width - 1) // dw)
+    if not (top or left) or 0 in size or not window.keeps_size(kernel):
         return weight, window
-    excess = [max(0, (k - 1) // 2 - (n - 1) // d) for k, n, d in zip(kernel, size, window.dilation, strict=True)]
-    if not any(excess) or 0 in size:
-        return weight, window
-    top, left = excess
-    (ph, pw), (dh, dw) = window.padding, window.dilation
+    ph, pw = window.padding
     cropped = weight[..., top : kernel[0] - top, left : kernel[1] - left]
     return cropped, window._replace(padding=(ph - top * dh, pw - left * dw))
