@@ -39,6 +39,7 @@ PRESETS: dict[str, NetworkSpec] = {
     "mobilenet_v2_nano": _MOBILENET.replace(
         B=(1, 1, 2, 2, 1, 1, 1), C=(8, 12, 16, 24, 32, 48, 64), stem_stride=1, classes=10
     ),
+    "mobilenet_v2_slim": _MOBILENET.replace(C=(8, 12, 16, 24, 32, 48, 64), stem_stride=1, classes=10),
     "convnext_t": _CONVNEXT,
     "convnext_s": _CONVNEXT.replace(B=(3, 3, 27, 3), drop_path=0.4),
     "convnext_t_31": _CONVNEXT.replace(K=(31, 29, 27, 13), reparam=5),

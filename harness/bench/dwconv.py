@@ -21,6 +21,7 @@ from harness.bench.contenders import CONV2D, Contender, Conv, contenders
 from harness.bench.device import Peak, at_precision, device_name, measure_peak
 from harness.bench.dwconv_rows import Row
 from harness.bench.options import MODES, DwconvOptions, Shape, precisions_for
+from harness.machine import keep_freed_memory
 from harness.measures.allocation import extra_bytes
 from harness.measures.timing import FULL, QUICK, Patience, Times, interleave
 
@@ -39,6 +40,7 @@ class Setting(NamedTuple):
 
 def measure(options: DwconvOptions, device: torch.device, tell: Tell, *, is_quick: bool) -> Iterator[Row]:
     """A row for each contender in each mode at each shape; `tell` hears of peaks and progress."""
+    keep_freed_memory()  # as a worker does
     blocks = {
         "table 1": options.shapes(device.type, is_quick=is_quick),
         "rows": options.rows(is_quick=is_quick),
