@@ -15,13 +15,13 @@ from harness.measures.base import Trained, own_randomness
 from harness.measures.timing import Patience, interleave
 from harness.training import autocast
 
-PATIENCE = Patience(least=3, most=10, seconds=2.0)
+PATIENCE = Patience(least=3, most=10, seconds=2.0, once_s=10.0)
 
 
 def train_step(trained: Trained) -> Iterator[tuple[str, float]]:
     """One step forward and backward at the recipe's resolution, batch size and precision, on a copy of the network.
 
-    Seconds are the median of 3 to 10 steps, or of one where a step takes 20 s. Bytes are the most that tensors take at
+    Seconds are the median of 3 to 10 steps, or of one where a step takes 10 s. Bytes are the most that tensors take at
     a time: parameters, buffers, images, activations and gradients, without the optimiser's state. They are what PyTorch
     allocates, on a CPU too, where the resident size of a process that has trained does not tell, for it keeps what it
     freed; that of a fresh process grows by 1.2 to 1.9 times as much (replknet_3 at 224 px, replknet_nano at 48 px).
