@@ -8,11 +8,15 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.downstreaming import downstream
 from harness.errors import NotFound, UserError
+from harness.evaluating import evaluate
 from harness.interrupt import Interrupt
 from harness.report.answer import answer, read_runs
 from harness.report.claims import claims_view
 from harness.report.configurations import Configurations
+from harness.report.examined import evaluation_values, evaluation_view
+from harness.report.full_runs import full_runs_view
 from harness.report.layout import plain_table
 from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
 from harness.report.recorded import recorded_claims
@@ -27,7 +31,7 @@ from harness.search.claims import due
 from harness.search.ledger import seeds_used
 from harness.session import Reading, reading
 from harness.store import driver_of, optuna_storage
-from harness.study import dump_spec, find_spec, json_schema, load_full_recipe, named_spec, recipe_file, recipe_names
+from harness.study import dump_spec, find_spec, json_schema, load_any_recipe, named_spec, recipe_file, recipe_names
 from harness.study.source import read_document
 from harness.terminal import make_console, verb
 from harness.verifying import verify
@@ -152,6 +156,12 @@ def shape_bias(args: Namespace) -> int:
     return print_json(decided_values(found)) if args.json else print_view(decided_view(found))
 
 
+def evaluate_network(args: Namespace) -> int:
+    """Print how accurate a network is."""
+    found = evaluate(args)
+    return print_json(evaluation_values(found)) if args.json else print_view(evaluation_view(found))
+
+
 def best(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
     with reading(args.file, place_of(args), is_quick=args.quick) as study:
@@ -165,15 +175,15 @@ def best(args: Namespace) -> int:
 
 
 def recipes(args: Namespace) -> int:
-    """Print the recipes for full scale, or one of them."""
+    """Print the recipes for full scale and downstream, or one of them."""
     if args.name is not None:
         print(read_document(recipe_file(args.name)).text, end="")
         return 0
     table = plain_table()
     for column in ("recipe", "for"):
         table.add_column(column)
-    for name in recipe_names():
-        table.add_row(name, load_full_recipe(name).about)
+    for name in recipe_names(None):
+        table.add_row(name, load_any_recipe(name).about)
     return print_view(table)
 
 
@@ -219,7 +229,8 @@ def _show_all(args: Namespace, read: Reading) -> int:
     said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out, read.claims())
     if args.json:
         return print_json(answer_values(said))
-    parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *reasons(said, most=None)]
+    parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
+    parts += reasons(said, most=None)
     return print_view(Group(*parts))
 
 
@@ -259,6 +270,8 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "shape-bias": shape_bias,
     "best": best,
     "train": train,
+    "downstream": downstream,
+    "evaluate": evaluate_network,
     "recipes": recipes,
     "dashboard": dashboard,
     "schema": schema,

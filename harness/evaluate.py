@@ -67,21 +67,8 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     device = torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
-    yield Started(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        device=_describe(device, job.cpus),
-        threads=job.cpus,
-        versions={
-            "harness": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": version("numpy"),
-            "timm": version("timm"),
-        },
-        epochs=run.recipe.epochs,
-        first_epoch=load_epoch(job.checkpoint) + 1,
-    )
+    first_epoch = load_epoch(job.checkpoint) + 1
+    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch)
     dataset = load(run.recipe, job.data_cache)
     for note in dataset.notes:
         _log(job, f"{note}\n")
@@ -94,6 +81,25 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
 
         for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
             yield Measured(name, value)
+
+
+def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1) -> Started:
+    """Where and with what this process is about to work."""
+    return Started(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=_describe(device, threads),
+        threads=threads,
+        versions={
+            "harness": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": version("numpy"),
+            "timm": version("timm"),
+        },
+        epochs=epochs,
+        first_epoch=first_epoch,
+    )
 
 
 def _measured(job: Job, trained: Trained, check: Callable[[], None]) -> Iterator[Measured]:

@@ -2,6 +2,8 @@
 
 The proxy of a study (`harness.recipe`) brings all images to one size once and keeps them in memory. At full scale they
 are read anew in every epoch, each cropped and distorted on its own, as timm does it. All images are in colour.
+
+`FullTraining` holds what every training at full scale has, whatever is learnt; `FullRecipe` is that of a classifier.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -22,17 +24,11 @@ PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
-class FullData(Strict):
-    """The images, and how they are made numbers."""
+class ImageData(Strict):
+    """Images, and how they are made numbers."""
 
-    dataset: Literal["shapes", "cifar10", "cifar100", "imagefolder"] = "imagefolder"
-    """Where they come from; `imagefolder` is the layout of ImageNet: folders train and val, a folder per class each."""
-    classes: Annotated[int, Field(ge=2)] | None = None
-    """How many classes the images must be of; null for any number."""
-    has_val: bool = True
-    """Whether there are images to validate on; ImageNet-22K has none."""
     train_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of training images, every class in its proportion; null for all (of `shapes`: 2000)."""
+    """Number of training images, drawn by lot, every class in its proportion; null for all (of `shapes`: 2000)."""
     val_size: Annotated[int, Field(ge=1)] | None = None
     """Number of validation images; null for all (of `shapes`: 1000)."""
     rendering: Literal["contours", "textured"] = "contours"
@@ -50,6 +46,17 @@ class FullData(Strict):
         if min(std) <= 0:
             raise ValueError(f"must be above 0, but got {min(std):g}")
         return std
+
+
+class FullData(ImageData):
+    """The images of a classifier."""
+
+    dataset: Literal["shapes", "cifar10", "cifar100", "imagefolder"] = "imagefolder"
+    """Where they come from; `imagefolder` is the layout of ImageNet: folders train and val, a folder per class each."""
+    classes: Annotated[int, Field(ge=2)] | None = None
+    """How many classes the images must be of; null for any number."""
+    has_val: bool = True
+    """Whether there are images to validate on; ImageNet-22K has none."""
 
 
 class FullAugmentation(Strict):
@@ -114,31 +121,47 @@ class FullOptimizer(Strict):
 
 
 class FullSchedule(Strict):
-    """The learning rate, step by step: up from 0 in a line, then down in a cosine."""
+    """The learning rate, step by step: up, then down.
 
+    A cosine begins where the warm-up ends. The others go by all steps, and the warm-up multiplies them, as in
+    MMSegmentation and MMDetection.
+    """
+
+    name: Literal["cosine", "poly", "step"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 10.0
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """In the place of `warmup_epochs`; null for those."""
+    warmup: Literal["linear", "constant"] = "linear"
+    """Whether the warm-up rises in a line, or stays where it begins."""
+    warmup_start: Share = 0.0
+    """Where it begins, as a share of the rate."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
-    """Where the cosine ends."""
+    """Where cosine and poly end."""
+    power: Positive = 1.0
+    """Of poly: the rate falls with this power of the steps that are left."""
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(default=[])
+    """Of step: the epochs behind which the rate falls."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of step: by what it is multiplied there."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.name == "step") != bool(self.milestones):
+            raise ValueError("`milestones` must be given with `name: step`, and with no other schedule")
+        return self
 
 
-class FullRecipe(Strict):
-    """The data, the budget and the optimisation of a training at full scale."""
+class FullTraining(Strict):
+    """The budget and the optimisation of a training at full scale."""
 
     about: str
     """What it is for, and where it was published, in a line."""
-    data: FullData = FullData()
-    resolution: Annotated[int, Field(ge=8, le=4096)] = 224
-    """Side of the square images in pixels."""
-    epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
     """Images per step of the optimiser, over all workers: the batch that `optimizer.lr` is meant for."""
     micro_batch: Annotated[int, Field(ge=2)] = 64
     """Most images at once in a worker; gradients are gathered until `batch_size` images are seen."""
     optimizer: FullOptimizer = FullOptimizer()
     schedule: FullSchedule = FullSchedule()
-    augmentation: FullAugmentation = FullAugmentation()
-    evaluation: FullEvaluation = FullEvaluation()
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Stochastic depth of the last block; null for the network's own."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -151,28 +174,33 @@ class FullRecipe(Strict):
     """Have `torch.compile` compile the network."""
     sync_bn: bool = True
     """Whether batch norms see the images of all workers, where these are on GPUs."""
-    needs_weights: bool = False
-    """Whether it goes on from a trained network, given by `--weights`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
     """How many checkpoints are kept, besides the best weights."""
     save_minutes: Positive = 30.0
     """A checkpoint is written after every epoch, and so often within one."""
 
+    @property
+    def rounds(self) -> int:
+        """Epochs; where a training counts its steps, the parts between two validations, which stand for epochs."""
+        raise NotImplementedError
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether one pass over the images follows the other without regard to where a round ends."""
+        return False
+
+    def steps_of_round(self, images: int) -> int:
+        """The steps of a round over so many images; those that are left over wait for another one."""
+        return images // self.batch_size
+
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"`schedule.warmup_epochs` must be below `epochs` ({self.epochs}), "
-                f"but got {self.schedule.warmup_epochs:g}"
-            )
+    def _check_schedule(self) -> Self:
         if self.schedule.min_lr > self.optimizer.lr:
             raise ValueError(
                 f"`schedule.min_lr` must be at most `optimizer.lr` ({self.optimizer.lr:g}), "
                 f"but got {self.schedule.min_lr:g}"
             )
-        if not self.data.has_val and self.data.dataset != "imagefolder":
-            raise ValueError(f"`data.has_val` must be true of {self.data.dataset}, which has images to validate on")
         return self
 
     def canonical(self) -> dict[str, Any]:
@@ -184,3 +212,33 @@ class FullRecipe(Strict):
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits; equal for equal recipes, however spelled."""
         return fingerprint([REVISION, self.canonical()])
+
+
+class FullRecipe(FullTraining):
+    """The data, the budget and the optimisation of a classifier's training at full scale."""
+
+    data: FullData = FullData()
+    resolution: Annotated[int, Field(ge=8, le=4096)] = 224
+    """Side of the square images in pixels."""
+    epochs: Annotated[int, Field(ge=1)]
+    augmentation: FullAugmentation = FullAugmentation()
+    evaluation: FullEvaluation = FullEvaluation()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    needs_weights: bool = False
+    """Whether it goes on from a trained network, given by `--weights`."""
+
+    @property
+    def rounds(self) -> int:
+        """Its epochs."""
+        return self.epochs
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule.warmup_steps is None and self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"`schedule.warmup_epochs` must be below `epochs` ({self.epochs}), "
+                f"but got {self.schedule.warmup_epochs:g}"
+            )
+        if not self.data.has_val and self.data.dataset != "imagefolder":
+            raise ValueError(f"`data.has_val` must be true of {self.data.dataset}, which has images to validate on")
+        return self

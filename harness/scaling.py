@@ -4,24 +4,27 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import ValidationError
 
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
-from harness.full_recipe import FullRecipe
+from harness.full_folder import NETWORK, RECIPE, lock_of
+from harness.full_recipe import FullRecipe, FullTraining
 from harness.interrupt import EXIT_CODE, Interrupt
+from harness.recording import Recorder, recorded
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
 from harness.scale_up.images import count_classes, count_images
-from harness.scale_up.pace import Pace
+from harness.scale_up.pace import Pace, shared
 from harness.scale_up.records import FullJob, FullRecord, FullRun
 from harness.scale_up.target import fitted
 from harness.space import plain_fields
+from harness.store import FullRow
 from harness.study import load_full_recipe, recipe_names
 from harness.study.source import write_yaml
 from harness.terminal import available_cpus, is_live, make_console, typed_again
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
 FOLDER = "full_scale"
 """Of all trainings at full scale, in the results folder."""
 FAILED = 1
+CHANGED = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")
+"""Keys of a recipe that options of the same names change."""
+
+R = TypeVar("R", bound=FullTraining)
 
 
 def train(args: Namespace) -> int:
@@ -41,7 +48,7 @@ def train(args: Namespace) -> int:
     target = find_target(args.network, sought)
     recipe = _recipe(args, target)
     classes = count_classes(recipe, args.data)
-    job, crew = _job(args, target, recipe, classes), _crew(args)
+    job, crew = _job(args, target, recipe, classes), crew_of(args)
     pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
     console = make_console()
     console.print(job_view(job, pace, target.name))
@@ -50,11 +57,12 @@ def train(args: Namespace) -> int:
         console.print(_estimate(job, pace))
     if args.dry_run:
         return 0
-    with _alone(job.folder):
+    with alone(job.folder):
         if args.fresh:
-            _forget(job.folder)
-        _describe(job)
-        return _train(job, crew)
+            forget(job.folder)
+        describe(job)
+        row = row_of(job, target.name, args.recipe or target.recipe or "", target)
+        return train_job(job, crew, recorded(row, place_of(args).database))
 
 
 def _recipe(args: Namespace, target: Target) -> FullRecipe:
@@ -63,21 +71,31 @@ def _recipe(args: Namespace, target: Target) -> FullRecipe:
     if named is None:
         names = ", ".join(recipe_names())
         raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
-    recipe = load_full_recipe(named)
-    changes = {name: getattr(args, name) for name in ("epochs", "precision", "micro_batch", "seed")}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    try:
-        recipe = FullRecipe.model_validate(recipe.model_dump(mode="json") | changes)
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        rule = f"the options must leave a sound recipe; {found['msg'][:1].lower()}{found['msg'][1:]}"
-        raise UserError(rule, place=", ".join(map(str, found["loc"])) or named) from error
+    recipe = changed(load_full_recipe(named), args, named)
     if recipe.needs_weights and args.weights is None:
         raise UserError("`--weights` must name a file of weights for this recipe, which goes on from them", value=named)
     return recipe
 
 
-def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> FullJob:
+def changed(recipe: R, args: Namespace, named: str) -> R:
+    """The recipe with what the command line changes in it."""
+    changes = {name: getattr(args, name, None) for name in CHANGED}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return type(recipe).model_validate(recipe.model_dump(mode="json") | changes)
+    except ValidationError as error:
+        raise unsound(error, "recipe", named) from error
+
+
+def unsound(error: ValidationError, what: str, place: str) -> UserError:
+    """The first thing that is wrong with what options have made."""
+    found = error.errors(include_url=False)[0]
+    fault = found["msg"].removeprefix("Value error, ")
+    rule = f"the options must leave a sound {what}; {fault[:1].lower()}{fault[1:]}"
+    return UserError(rule, place=".".join(map(str, found["loc"])) or place)
+
+
+def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> FullJob[FullRecipe]:
     """The run with its folder and its means."""
     from harness.weights import sha256
 
@@ -86,7 +104,7 @@ def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> F
     digest = None if args.weights is None else sha256(args.weights)
     run = FullRun(fitted(target.spec, recipe, classes), recipe, digest)
     results = args.results.absolute()
-    loaders, threads = _shares(args)
+    loaders, threads = shares_of(args)
     return FullJob(
         run=run,
         folder=results / FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
@@ -106,35 +124,57 @@ def _workers(args: Namespace) -> int:
     return workers
 
 
-def _shares(args: Namespace) -> tuple[int, int]:
-    """A worker's processes that read images, and its threads: by default all its processors, one of them to train."""
+def shares_of(args: Namespace) -> tuple[int, int]:
+    """A worker's processes that read images, and its threads."""
     import torch
 
     cpus = 1 if args.ray_address is not None else max(1, available_cpus() // _workers(args))
-    most = cpus - 1 if torch.cuda.is_available() else min(1, cpus - 1)
-    loaders: int = most if args.loaders is None else args.loaders
-    return loaders, max(1, cpus - loaders)
+    return shared(cpus, args.loaders, has_gpu=torch.cuda.is_available())
 
 
-def _crew(args: Namespace) -> Crew:
+def crew_of(args: Namespace) -> Crew:
+    """The workers that the command line asks for."""
     import torch
 
     is_here = args.ray_address is None
     return Crew(
-        cpus=max(1, available_cpus() // _workers(args)) if is_here else sum(_shares(args)),
+        cpus=max(1, available_cpus() // _workers(args)) if is_here else sum(shares_of(args)),
         gpus=0.0 if is_here and not torch.cuda.is_available() else 1.0,
         workers=_workers(args),
         address=args.ray_address,
     )
 
 
-def _train(job: FullJob, crew: Crew) -> int:
-    """Train and show; gives the exit code."""
+def row_of(job: FullJob[Any], name: str, recipe: str, target: Target | None = None) -> FullRow:
+    """The training as the results database has it; the target tells on whose advice it is trained."""
+    run = job.run
+    return FullRow(
+        id=run.id,
+        name=name,
+        spec=run.spec,
+        recipe=run.recipe.model_dump(mode="json"),
+        recipe_name=Path(recipe).stem,
+        recipe_fingerprint=run.recipe.fingerprint(),
+        folder=job.folder,
+        epochs=run.recipe.rounds,
+        study=None if target is None else target.study,
+        trial=None if target is None else target.trial,
+        weights=run.weights,
+    )
+
+
+def train_job(job: FullJob[Any], crew: Crew, keeping: AbstractContextManager[Recorder]) -> int:
+    """Train, show and record; gives the exit code."""
     console = make_console()
     try:
-        with Interrupt() as interrupt, full_view(console, is_live=is_live(console)) as view:
+        with (
+            Interrupt() as interrupt,
+            keeping as recorder,
+            full_view(console, is_live=is_live(console)) as view,
+        ):
             interrupt.is_busy = lambda: True  # it is asked for before every step
             for record in _records(job, crew, interrupt):
+                recorder.take(record)
                 view.show(record)
     except Stopped as stopped:
         print(f"{stopped}; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
@@ -146,19 +186,19 @@ def _train(job: FullJob, crew: Crew) -> int:
     return 0
 
 
-def _records(job: FullJob, crew: Crew, interrupt: Interrupt) -> Iterator[FullRecord]:
+def _records(job: FullJob[Any], crew: Crew, interrupt: Interrupt) -> Iterator[FullRecord]:
     """From this process where one worker is all that there is; else from the first worker of Ray Train."""
     if crew.workers == 1 and crew.address is None:
         from harness.scale_up.team import Team
         from harness.scale_up.work import work
 
-        return work(job, Team(_device(job)), should_stop=lambda: interrupt.is_asked)
+        return work(job, Team(device_for(job)), should_stop=lambda: interrupt.is_asked)
     from harness.scale_up.together import work_together
 
     return work_together(job, crew, should_stop=lambda: interrupt.is_asked)
 
 
-def _device(job: FullJob) -> "torch.device":
+def device_for(job: FullJob[Any]) -> "torch.device":
     """The GPU where there is one. Raises `UserError` for what a CPU cannot do."""
     import torch
 
@@ -169,21 +209,21 @@ def _device(job: FullJob) -> "torch.device":
     return torch.device("cpu")
 
 
-def _estimate(job: FullJob, pace: Pace) -> str:
+def _estimate(job: FullJob[FullRecipe], pace: Pace) -> str:
     """How long it takes, in a line."""
     import torch
 
     from harness.scale_up.estimate import image_s
 
     torch.set_num_threads(job.threads)
-    return estimate_line(image_s(job.run, _device(job), pace.micro), pace, job.run.recipe.epochs)
+    return estimate_line(image_s(job.run, device_for(job), pace.micro), pace, job.run.recipe.rounds)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep other processes off a training. Raises `UserError` where one is at it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -196,19 +236,19 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Remove what the training has left behind."""
     if folder.is_dir():
         shutil.rmtree(folder)
 
 
-def _describe(job: FullJob) -> None:
+def describe(job: FullJob[Any]) -> None:
     """Write down what is trained, every default included: as files that `harness train` reads again."""
     job.folder.mkdir(parents=True, exist_ok=True)
     run = job.run
     texts: dict[str, dict[str, Any]] = {
-        "network.yaml": plain_fields(run.spec),
-        "recipe.yaml": run.recipe.model_dump(mode="json"),
+        NETWORK: plain_fields(run.spec),
+        RECIPE: run.recipe.model_dump(mode="json"),
     }
     for name, values in texts.items():
         (job.folder / name).write_text(write_yaml(values, f"Of the training {run.id}."), encoding="utf-8")

@@ -109,6 +109,13 @@ def run_of(path: Path, place: Place) -> Run:
         ) from error
 
 
+def trial_of(path: Path, study: str, place: Place) -> int | None:
+    """The first trial of a study that owns the run of a checkpoint; None where none does."""
+    with Store.open(place.database, read_only=True) as store:
+        links = store.trial_runs(study)
+    return next((trial for trial, runs in links.items() if path.stem in runs), None)
+
+
 def open_space(file: StudyFile) -> Space:
     """The search space on the study's data set. Raises `DataError`, naming the file's line, where that is not there."""
     try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from harness.checkpoint import load_checkpoint, save_checkpoint
 from harness.data import Dataset, Split
 from harness.data.augment import augment, normalize
-from harness.errors import Diverged
-from harness.full_recipe import FullRecipe
+from harness.errors import Diverged, UserError
 from harness.recipe import Optimizer, Recipe, Schedule
 from harness.run import Epoch
 
@@ -193,6 +192,24 @@ def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     return (images, labels) if device.type == "cpu" else (images.to(device), labels.to(device))
 
 
-def autocast(recipe: Recipe | FullRecipe, device: torch.device) -> AbstractContextManager[object]:
+class Precise(Protocol):
+    """What says in which precision a network computes: a recipe, or an evaluation."""
+
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+        ...
+
+
+def autocast(recipe: Precise, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision as the recipe asks; float32 leaves everything alone."""
     return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is. Raises `UserError` for a GPU that is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "the device must be one that PyTorch can use", value=name, remedy="Leave --device out, or give cpu."
+        )
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

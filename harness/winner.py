@@ -7,7 +7,7 @@ from typing import NamedTuple
 from harness.errors import NotFound, UserError
 from harness.report.answer import Answer, Row, answer
 from harness.scale_up.target import scaled
-from harness.session import Place, Reading, reading, run_of
+from harness.session import Place, Reading, reading, run_of, trial_of
 from harness.spec import NetworkSpec
 from harness.study import named_spec
 from harness.terminal import verb
@@ -24,6 +24,10 @@ class Target(NamedTuple):
     spec: NetworkSpec
     recipe: str | None = None
     """Name of the recipe that its study asks for."""
+    study: str | None = None
+    """The study that found it; None for any other network."""
+    trial: int | None = None
+    """Of that study."""
 
 
 class Sought(NamedTuple):
@@ -52,7 +56,8 @@ def find_target(words: Sequence[str], sought: Sought) -> Target:
     if path.suffix == ".pt":
         study = path.absolute().parent.parent
         run = run_of(path, Place(study.parent, sought.place.storage))
-        return Target(f"{study.name}-{path.stem[:SHOWN_DIGITS]}", run.spec)
+        trial = trial_of(path, study.name, Place(study.parent, sought.place.storage))
+        return Target(f"{study.name}-{path.stem[:SHOWN_DIGITS]}", run.spec, study=study.name, trial=trial)
     return Target(path.stem, named_spec(first))
 
 
@@ -80,4 +85,4 @@ def _best_of(path: Path, sought: Sought) -> Target:
         full = read.file.study.full_scale
         spec = scaled(read.file, row.params) or row.spec
     name = f"{said.study}-{row.trials[0]}" if sought.trial is not None else said.study
-    return Target(name, spec, full.recipe if full else None)
+    return Target(name, spec, full.recipe if full else None, said.study, row.trials[0])

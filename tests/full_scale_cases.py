@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from tiny_runs import tiny_spec
 
-from harness.full_recipe import FullRecipe
+from harness.full_recipe import FullRecipe, FullTraining
 from harness.scale_up.records import FullEpoch, FullJob, FullRecord, FullRun
 from harness.scale_up.team import Team
 from harness.scale_up.work import work
 from harness.spec import NetworkSpec
+from harness.store import FullRow
 
 RECIPE: dict[str, Any] = {
     "about": "a test",
@@ -42,18 +43,18 @@ def recipe_of(**changes: Any) -> FullRecipe:
     return FullRecipe.model_validate(RECIPE | changes)
 
 
-def job_of(folder: Path, recipe: FullRecipe | None = None, **fields: Any) -> FullJob:
+def job_of(folder: Path, recipe: FullRecipe | None = None, **fields: Any) -> FullJob[FullRecipe]:
     """A training of a tiny network, its data beside its folder."""
     recipe = recipe or recipe_of()
     spec = fields.pop("spec", None) or full_spec(recipe)
     return FullJob(FullRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
 
 
-def full_spec(recipe: FullRecipe, **fields: Any) -> NetworkSpec:
+def full_spec(recipe: FullTraining, **fields: Any) -> NetworkSpec:
     return tiny_spec(in_channels=3, drop_path=recipe.drop_path or 0.0, **fields)
 
 
-def trained(job: FullJob, should_stop: Callable[[], bool] = lambda: False) -> list[FullRecord]:
+def trained(job: FullJob[Any], should_stop: Callable[[], bool] = lambda: False) -> list[FullRecord]:
     return list(work(job, CPU, should_stop=should_stop))
 
 
@@ -83,3 +84,19 @@ def _pictures(label: int, count: int, side: int) -> Iterator[Image.Image]:
         pixels = rng.integers(0, 60, (side + i, side, 3)).astype(np.uint8)
         pixels[:, :, label % 3] += 180
         yield Image.fromarray(pixels)
+
+
+def full_row(folder: Path, **fields: Any) -> FullRow:
+    """A training as the results database has it."""
+    run = job_of(folder).run
+    known: dict[str, Any] = {
+        "id": run.id,
+        "name": "net",
+        "spec": run.spec,
+        "recipe": run.recipe.model_dump(mode="json"),
+        "recipe_name": "recipe",
+        "recipe_fingerprint": run.recipe.fingerprint(),
+        "folder": folder,
+        "epochs": run.recipe.rounds,
+    }
+    return FullRow(**known | fields)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.bench.contenders import CHOSEN, CONV2D, TUNED, contenders, fitting
-from harness.bench.device import at_precision, find_device, measure_peak
+from harness.bench.device import at_precision, measure_peak
 from harness.bench.dwconv import measure
 from harness.bench.dwconv_findings import gains, geometric_mean, growth, memory, targets
 from harness.bench.dwconv_plot import plot, styles
@@ -23,6 +23,7 @@ from harness.grammar.benches import PRECISIONS
 from harness.measures.allocation import extra_bytes
 from harness.measures.timing import Patience, Times, interleave
 from harness.ops.choice import ALGORITHMS
+from harness.training import find_device
 
 CPU = torch.device("cpu")
 TINY = DwconvOptions(device="cpu", batch=2, channels=4, layers=2, sides=(6,), kernels=(3, 31))

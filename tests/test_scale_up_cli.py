@@ -163,9 +163,9 @@ def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     played.answer()
     target = find_target(["best-of", str(played.path)], Sought(played.place))
-    assert target == ("question", PRESETS["replknet_31b"], "imagenet_300")
+    assert target[:4] == ("question", PRESETS["replknet_31b"], "imagenet_300", "question")
     small = find_target(["best-of", str(played.path)], Sought(played.place, trial=0))
-    assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300")
+    assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300", "question", 0)
     said = called("train", "best-of", played.path, "--results", played.place.results, "--dry-run", cwd=tmp_path)
     assert said.returncode == 2 and "`--data` must name the folder" in said.stderr
 
@@ -178,6 +178,7 @@ def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(playe
     run = played.place.results / "question" / "checkpoints" / f"{row.runs[0].row.id}.pt"
     found = find_target([str(run)], Sought(Place(tmp_path)))
     assert found.name == f"question-{run.stem[:8]}" and found.spec == target.spec.replace(in_channels=1, classes=8)
+    assert (found.study, found.trial) == ("question", row.trials[0]) == (target.study, target.trial)
 
 
 def test_a_study_that_was_never_started_has_no_best(tmp_path: Path) -> None:

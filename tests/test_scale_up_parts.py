@@ -15,12 +15,13 @@ from harness.errors import DataError, SpecError, UserError
 from harness.network import build
 from harness.presets import PRESETS
 from harness.scale_up.images import count_classes, count_images, open_pictures
-from harness.scale_up.loading import training_batches, validation_batches, validation_transform
+from harness.scale_up.loading import TrainingItems, ValidationItems, loaded, share_of, step_batches
 from harness.scale_up.optimiser import SCALE, layer_count, layer_of, learning_rate, parameter_groups
 from harness.scale_up.pace import Pace
 from harness.scale_up.streams import streams_of
 from harness.scale_up.target import fitted, scaled
 from harness.scale_up.validate import scores
+from harness.scale_up.viewing import Viewing
 from harness.study import load_study
 
 # Target
@@ -211,10 +212,12 @@ def test_images_that_cannot_be_read_are_replaced_in_training_and_left_out_of_val
     pictures = open_pictures(recipe, root, tmp_path)
     assert pictures.val is not None and pictures.train.picture(10) is None
     batches = list(_batches(pictures.train, recipe, loaders=0))
-    assert sum(int(passed.sum()) for _, _, passed in batches) == 1
+    assert sum(int(passed.sum()) for _, _, passed in batches) == 2  # once in each epoch
     assert all((labels >= 0).all() for _, labels, _ in batches)
-    found = scores(build(full_spec(recipe, classes=3)), pictures.val, recipe, CPU, loaders=0)
-    assert found.unreadable == 1 and found.top5 == 100  # of three classes
+    viewing = Viewing.of(recipe)
+    shown = loaded(ValidationItems(pictures.val, viewing), share_of(12, 5, rank=0, size=1), 0)
+    found = scores(build(full_spec(recipe, classes=3)), shown, viewing, CPU)
+    assert found.unreadable == 1 and found["top5"] == 100  # of three classes
 
 
 def test_a_folder_of_damaged_images_is_an_error(tmp_path: Path) -> None:
@@ -252,8 +255,10 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def _batches(images: Any, recipe: Any, *, loaders: int, epoch: int = 1, first_step: int = 0) -> Any:
+    """The batches from there to the last epoch."""
     pace = Pace.of(recipe, len(images.labels), 1)
-    return training_batches(images, recipe, pace, epoch=epoch, rank=0, first_step=first_step, loaders=loaders)
+    items = TrainingItems(images, recipe)
+    return step_batches(items, recipe, pace, epoch=epoch, rank=0, first_step=first_step, loaders=loaders)
 
 
 def test_images_depend_on_seed_epoch_and_number_and_not_on_who_reads_them(tmp_path: Path) -> None:
@@ -265,11 +270,12 @@ def test_images_depend_on_seed_epoch_and_number_and_not_on_who_reads_them(tmp_pa
     assert torch.equal(before, torch.get_rng_state())  # nothing is drawn from the training's own stream
     there = list(_batches(images, recipe, loaders=2))
     late = list(_batches(images, recipe, loaders=0, first_step=1))
-    assert len(here) == 4 and len(late) == 2
-    for a, b in [*zip(here, there, strict=True), *zip(here[2:], late, strict=True)]:
+    second = list(_batches(images, recipe, loaders=1, epoch=2))
+    assert (len(here), len(late), len(second)) == (8, 6, 4)  # of two epochs
+    pairs = [*zip(here, there, strict=True), *zip(here[2:], late, strict=True), *zip(here[4:], second, strict=True)]
+    for a, b in pairs:
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    other = next(_batches(images, recipe, loaders=0, epoch=2))
-    assert not torch.equal(other[0], here[0][0])
+    assert not torch.equal(here[4][0], here[0][0])
     assert not torch.equal(next(_batches(images, recipe_of(seed=1), loaders=0))[0], here[0][0])
 
 
@@ -277,7 +283,8 @@ def test_validation_images_are_shared_without_overlap(tmp_path: Path) -> None:
     recipe = recipe_of(evaluation={"batch_size": 5})
     images = open_pictures(recipe, None, tmp_path).val
     assert images is not None
-    parts = [list(validation_batches(images, recipe, rank=rank, size=3, loaders=0)) for rank in range(3)]
+    items = ValidationItems(images, Viewing.of(recipe))
+    parts = [list(loaded(items, share_of(24, 5, rank=rank, size=3), 0)) for rank in range(3)]
     assert [[len(labels) for _, labels, _ in part] for part in parts] == [[5, 3]] * 3
     labels = torch.stack([torch.cat([each for _, each, _ in part]) for part in parts], 1).flatten()
     assert labels.tolist() == images.labels.tolist()
@@ -290,7 +297,7 @@ def test_validation_cuts_as_the_recipe_says(mode: str, corner: bool) -> None:
     recipe = recipe_of(
         evaluation={"crop": 1.0, "mode": mode}, data=RECIPE["data"] | {"mean": [0, 0, 0], "std": [1, 1, 1]}
     )
-    seen = validation_transform(recipe)(picture)
+    seen = Viewing.of(recipe).transform()(picture)
     assert seen.shape == (3, 16, 16) and bool(seen[:, :, 0].mean() > 0.5) == corner
 
 

@@ -27,6 +27,7 @@ from safetensors import safe_open
 from harness.checkpoint import read_state
 from harness.errors import Diverged, Stopped, UserError
 from harness.network import build, merge
+from harness.run import Started
 from harness.scale_up import clock
 from harness.scale_up.records import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
 from harness.scale_up.work import work
@@ -71,7 +72,7 @@ def test_one_record_per_epoch_with_scores_of_network_and_average(whole: Whole) -
     assert [(epoch.epoch, epoch.epochs, epoch.steps) for epoch in epochs] == [(1, 2, 2), (2, 2, 4)]
     for epoch in epochs:
         assert epoch.val is not None and epoch.ema is not None and epoch.val != epoch.ema
-        assert 0 <= epoch.val.top1 <= epoch.val.top5 <= 100
+        assert 0 <= epoch.val["top1"] <= epoch.val["top5"] <= 100
         assert 0 < epoch.waiting < 1 and epoch.images_per_s > 0 and epoch.train_s < epoch.wall_s
     assert epochs[0].is_best
 
@@ -92,7 +93,7 @@ def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe, spec=full_spec(recipe, C=[8, 8, 16, 16], K=7))
     epochs = epochs_of(trained(job))
     assert epochs[-1].train_loss < epochs[0].train_loss - 0.2
-    assert max(epoch.val.top1 for epoch in epochs if epoch.val) > 2.5 * 12.5  # of chance
+    assert max(epoch.val["top1"] for epoch in epochs if epoch.val) > 2.5 * 12.5  # of chance
     assert all(epoch.ema is None for epoch in epochs)
 
 
@@ -165,7 +166,7 @@ def test_the_last_states_and_the_best_weights_are_kept(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe_of(epochs=4, keep_last=2))
     epochs = epochs_of(trained(job))
     assert [path.name for path in sorted(job.checkpoints.iterdir())] == [f"epoch-000{n}-step-000000.pt" for n in (4, 5)]
-    best = max(epochs, key=lambda epoch: epoch.top1 or 0)
+    best = max(epochs, key=lambda epoch: epoch.value or 0)
     assert [epoch.epoch for epoch in epochs if epoch.is_best][-1] == best.epoch
     for name in ("best", "last", "last_ema"):
         spec, model = load_weights(job.folder / f"{name}.safetensors")
@@ -192,7 +193,8 @@ def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkey
 
 
 def test_records_travel_as_json(whole: Whole) -> None:
-    records: list[FullRecord] = [*whole[1], Note("hear"), Pulse(1, 2, 3, 0.5, 0.1, 9.0, 0.01, 60.0)]
+    where = Started("host", 1, "cpu", 1, {"torch": "2.15.0"}, epochs=2)
+    records: list[FullRecord] = [*whole[1], where, Note("hear"), Pulse(1, 2, 3, 0.5, 0.1, 9.0, 0.01, 60.0)]
     assert [from_plain(json.loads(json.dumps(to_plain(record)))) for record in records] == records
 
 
@@ -261,7 +263,7 @@ def test_trains_on_a_folder_without_validation(tmp_path: Path) -> None:
     )
     job = job_of(tmp_path / "run", recipe, spec=full_spec(recipe, classes=3), root=root, loaders=1)
     (epoch,) = epochs_of(trained(job))
-    assert epoch.val is None and epoch.ema is None and epoch.top1 is None
+    assert epoch.val is None and epoch.ema is None and epoch.value is None
     assert epoch.is_best and job.best.is_file()
 
 
@@ -292,6 +294,6 @@ def test_the_id_follows_from_all_that_decides() -> None:
 def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe_of(epochs=1, schedule={"warmup_epochs": 0}))
     records = work(job, CPU)
-    assert isinstance(next(records), FullEpoch)
+    assert isinstance(next(records), Started) and isinstance(next(records), FullEpoch)
     with safe_open(job.best, framework="pt") as file:
         assert file.metadata()["source"].startswith(f"{job.run.id}, ")

@@ -9,25 +9,28 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from full_scale_cases import full_row
 from sqlalchemy import inspect, text
 
 from harness.errors import StoreError
 from harness.presets import preset
 from harness.recipe import Recipe
 from harness.run import Ended, Epoch, Measured, Run, RunState, Started
-from harness.store import Store, open_study, schema
+from harness.store import FullRuns, Store, open_study, schema
 from harness.store.tables import Base
 
 pytest_plugins = ["postgres"]
 
+NOW = schema.REVISIONS
+NEXT = "9999"
 RUN = Run(preset("replknet_nano"), Recipe(), seed=0)
 
 REBUILD = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{now}"
 
 
 def upgrade():
@@ -44,11 +47,11 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "migrations"
     shutil.copytree(schema.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(schema, "SCRIPTS", folder)
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
-    yield folder / "versions" / "v0002_rebuild.py"
+    monkeypatch.setattr(schema, "REVISIONS", (*NOW, NEXT))
+    yield folder / "versions" / "v9999_rebuild.py"
 
 
-def fill(database: str) -> None:
+def fill(database: str, *, is_old: bool = False) -> None:
     with Store.open(database) as store:
         store.ensure_run(RUN)
         store.claim(RUN.id, "s", Path("/results/s"))
@@ -57,7 +60,9 @@ def fill(database: str) -> None:
         store.record(RUN.id, [Ended(RunState.COMPLETE, 1.0)])
         store.link("s", 0, RUN.id, 0)
         store.event("s", "kind", "message")
-        open_study(store, "s", directions=["maximize"]).ask()
+        if not is_old:
+            FullRuns(store).put(full_row(Path("/results/f")), {1: {"lr": 0.1}}, is_whole=True)
+            open_study(store, "s", directions=["maximize"]).ask()
 
 
 def content(database: str) -> dict[str, list[tuple[object, ...]]]:
@@ -90,11 +95,11 @@ def test_opening_an_up_to_date_database_changes_nothing(database: str) -> None:
 
 def test_a_migration_keeps_every_row(database: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as as_now:
-        as_now.setattr(schema, "REVISIONS", ("0001",))
+        as_now.setattr(schema, "REVISIONS", NOW)
         fill(database)
         before = content(database)
-    later.write_text(REBUILD.format(then=""))
-    with pytest.raises(StoreError, match=r"must be at revision 0002 to be read, but got '0001'"):
+    later.write_text(REBUILD.format(now=NOW[-1], then=""))
+    with pytest.raises(StoreError, match=rf"must be at revision {NEXT} to be read, but got '{NOW[-1]}'"):
         Store.open(database, read_only=True)
     with Store.open(database) as store:
         assert store.run(RUN.id).state == RunState.COMPLETE
@@ -105,15 +110,38 @@ def test_a_migration_keeps_every_row(database: str, later: Path) -> None:
 
 def test_a_migration_that_fails_changes_nothing(database: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as as_now:
-        as_now.setattr(schema, "REVISIONS", ("0001",))
+        as_now.setattr(schema, "REVISIONS", NOW)
         fill(database)
         before = content(database)
-        later.write_text(REBUILD.format(then="raise RuntimeError('the power went')"))
+        later.write_text(REBUILD.format(now=NOW[-1], then="raise RuntimeError('the power went')"))
         with pytest.raises(RuntimeError, match="the power went"):
-            as_now.setattr(schema, "REVISIONS", ("0001", "0002"))
+            as_now.setattr(schema, "REVISIONS", (*NOW, NEXT))
             Store.open(database)
-        as_now.setattr(schema, "REVISIONS", ("0001",))
+        as_now.setattr(schema, "REVISIONS", NOW)
         assert content(database) == before
-    later.write_text(REBUILD.format(then=""))
+    later.write_text(REBUILD.format(now=NOW[-1], then=""))
     with Store.open(database) as store:
         assert store.run(RUN.id).state == RunState.COMPLETE
+
+
+@pytest.mark.parametrize("first", NOW[:-1])
+def test_a_database_of_an_earlier_version_comes_up_to_date_by_itself(
+    database: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = NOW[: NOW.index(first) + 1]
+    folder = tmp_path / "migrations"
+    shutil.copytree(schema.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (folder / "versions").glob("v*.py"):
+        if path.name[1:5] not in earlier:
+            path.unlink()
+    with monkeypatch.context() as then:
+        then.setattr(schema, "SCRIPTS", folder)
+        then.setattr(schema, "REVISIONS", earlier)
+        fill(database, is_old=True)
+        before = content(database)
+    with pytest.raises(StoreError, match=f"must be at revision {NOW[-1]} to be read, but got '{first}'"):
+        Store.open(database, read_only=True)
+    Store.open(database).close()
+    after = content(database)
+    assert {table: after[table] for table in before} == before
+    assert all(after[table] == [] for table in set(after) - set(before))

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from tiny_runs import tiny_spec
 
-from harness.downstream import Detector, Segmenter
+from harness.downstream import Detector, Encoder, Segmenter
+from harness.downstream.pyramid import Pyramid
 from harness.families import FAMILIES
 from harness.network import build
 from harness.recipe import Transfer
@@ -26,7 +27,9 @@ def segmenter(spec: NetworkSpec | None = None, *, side: int = 16, **changes: Any
 def detector(spec: NetworkSpec | None = None, **changes: Any) -> Detector:
     spec = spec or tiny_spec()
     torch.manual_seed(0)
-    return Detector(build(spec), spec, Transfer(**(DETECTION | changes)), classes=CLASSES - 1)
+    plan = Transfer(**(DETECTION | changes))
+    encoder = Encoder(build(spec), spec, finest=plan.finest, frozen=plan.frozen)
+    return Detector(Pyramid(encoder, plan.channels), classes=CLASSES - 1)
 
 
 def small_spec(family: str, stem_stride: int) -> NetworkSpec:

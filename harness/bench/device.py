@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-from harness.errors import UserError
 from harness.machine import cpu_name
 from harness.measures.timing import seconds_of
 
@@ -19,15 +18,6 @@ PRODUCT_S = 0.02
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 """Too many for any cache."""
 PEAK_REPEATS = 7
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is. Raises `UserError` for a GPU that is not there."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "the device must be one that PyTorch can use", value=name, remedy="Leave --device out, or give cpu."
-        )
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def device_name(device: torch.device) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from harness.bench.checkout import ROOT
 from harness.bench.conditions import conditions
-from harness.bench.device import device_lines, find_device, slug
+from harness.bench.device import device_lines, slug
 from harness.bench.grids import Grid, markdown, shown
 from harness.bench.options import DwconvOptions, NetworkOptions
 from harness.terminal import make_console
+from harness.training import find_device
 
 RESULTS = ROOT / "results" / "bench"
 

@@ -81,6 +81,15 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
     return cached(cache, recipe.dataset, key, build)
 
 
+def kind_of(folder: Path) -> str | None:
+    """`cifar10` or `cifar100`, where a folder looks like one of them as it is distributed."""
+    for name, layout in LAYOUTS.items():
+        for place in (folder / layout.folder, folder):
+            if (place / layout.meta).is_file() and (place / layout.test).is_file():
+                return name
+    return None
+
+
 def _folder(recipe: Recipe) -> Path:
     """`proxy.root` itself, or the folder of the distributed name in it; checked to be complete."""
     layout = LAYOUTS[recipe.dataset]

@@ -51,7 +51,7 @@ def describe(recipe: Recipe) -> DataInfo:
 def load(recipe: Recipe, cache: Path) -> Dataset:
     """All images, or stratified subsets of them, at the recipe's resolution."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
-    files = {split: files_of(root / split, info.names) for split in ("train", "val")}
+    files = {split: _paths(root / split, info.names) for split in ("train", "val")}
     key = {
         "reader": READER,
         "root": str(root),
@@ -91,16 +91,32 @@ def _is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def files_of(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    """(path, label) of every image, in the order of the names. Raises `DataError` for a class without any."""
-    found = []
+def files_of(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
+    """(file, label) of every image, as `class/name` below the folder, in the order of the names.
+
+    Plain texts, for there may be millions. Raises `DataError` for a class without any.
+    """
+    found: list[tuple[str, int]] = []
     for label, name in enumerate(names):
-        paths = sorted(folder.joinpath(name).glob("*"))
-        images = [path for path in paths if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
+        images = image_names(folder / name)
         if not images:
             raise _empty(folder / name, "must hold images")
-        found += [(path, label) for path in images]
+        found += [(f"{name}/{image}", label) for image in images]
     return found
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the image files in a folder, sorted; hidden ones left out, and none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    endings = tuple(ENDINGS)
+    return sorted(name for name in names if name.lower().endswith(endings) and name[0] != ".")
+
+
+def _paths(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+    return [(folder / file, label) for file, label in files_of(folder, names)]
 
 
 def _empty(folder: Path, rule: str) -> DataError:

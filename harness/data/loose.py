@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.base import DataInfo, Dataset, Split
-from harness.data.imagefolder import ENDINGS, read_image
+from harness.data.imagefolder import image_names, read_image
 from harness.errors import DataError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,4 +56,4 @@ def _in_turns(root: Path) -> Iterator[Path]:
 
 def _images(folder: Path) -> list[Path]:
     """Image files by name; hidden ones left out."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+    return [folder / name for name in image_names(folder)]

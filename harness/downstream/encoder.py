@@ -26,9 +26,12 @@ class Encoder(nn.Module):
 
     `out_channels` and the list that it gives go by index: the image, an empty map, then one map per stride from
     `finest` on (or from the finest that the network has), each the last of its stride. A frozen one does not learn.
+    With `normed`, the maps go through batch norms of their own, as RepLKNet-XL's do in its code for dense prediction.
     """
 
-    def __init__(self, network: nn.Module, spec: NetworkSpec, *, finest: int, frozen: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, spec: NetworkSpec, *, finest: int, frozen: bool = False, normed: bool = False
+    ) -> None:
         """`network` becomes a part of it and loses its classifier."""
         super().__init__()
         self.network = network
@@ -43,6 +46,9 @@ class Encoder(nn.Module):
         """By stride, the stage whose map is read."""
         self.out_channels = [spec.in_channels, 0, *(spec.C[stage] for stage in self.stages.values())]
         self.output_stride = max(self.stages)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(spec.C[stage]) if normed else nn.Identity() for stage in self.stages.values()
+        )
 
     def train(self, mode: bool = True) -> Self:
         """As of every module; a frozen one keeps the statistics of its batch norms too."""
@@ -51,4 +57,5 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, in_channels, H, W) -> the image, nothing, and the maps from fine to coarse."""
         maps: list[Tensor] = self.network.features(x)  # type: ignore[operator]
-        return [x, x[:, :0], *(maps[stage] for stage in self.stages.values())]
+        own = (norm(maps[stage]) for norm, stage in zip(self.norms, self.stages.values(), strict=True))
+        return [x, x[:, :0], *own]

@@ -4,6 +4,7 @@ Shapes: N batch, H W height and width of the image.
 """
 
 from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.downstream.encoder import FIRST_MAP, Encoder
-from harness.recipe import Transfer
 from harness.spec import NetworkSpec
 
 ATROUS_RATES, ATROUS_SIDE = (6, 12, 18), 33
@@ -66,23 +66,94 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": deeplabv3plus,
     "upernet": upernet,
 }
-"""Makers (encoder, *, channels, side) of decoders by `Transfer.head`; `side` is that of the images."""
+"""Makers (encoder, *, channels, side) of decoders by `Plan.head`; `side` is that of the images."""
+
+
+class Plan(Protocol):
+    """What decides a decoder; `harness.recipe.Transfer` says it, and so does a full-scale recipe's `segmenter`."""
+
+    @property
+    def head(self) -> str:
+        """A key of `HEADS`."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Its width."""
+        ...
+
+    @property
+    def finest(self) -> Literal[2, 4, 8]:
+        """Stride of the finest map that it reads."""
+        ...
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the network stays as it is."""
+        ...
+
+
+class Auxiliary(nn.Module):
+    """A small head on the map before the coarsest one, whose loss helps to train what lies below.
+
+    One 3x3 convolution and one of 1x1, as MMSegmentation's `FCNHead` beside UPerNet and DeepLabv3+.
+    """
+
+    def __init__(self, encoder: Encoder, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(encoder.out_channels[-2], channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            _dropout(dropout),
+        )
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        initialize_decoder(self.body)
+        initialize_head(self.classifier)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """The encoder's maps -> logits (N, classes, H', W') of the last but one."""
+        y: Tensor = self.classifier(self.body(maps[-2]))
+        return y
 
 
 class Segmenter(nn.Module):
     """Backbone, decoder, and a 1x1 convolution to classes; logits in the size of the image."""
 
-    def __init__(self, network: nn.Module, spec: NetworkSpec, transfer: Transfer, *, classes: int, side: int) -> None:
-        """`network` becomes a part of it and loses its classifier; `classes` counts the ground."""
-        super().__init__()
-        self.encoder = Encoder(network, spec, finest=transfer.finest, frozen=transfer.frozen)
-        self.decoder = HEADS[transfer.head](self.encoder, channels=transfer.channels, side=side)
-        self.classifier = nn.Conv2d(transfer.channels, classes, 1)
-        initialize_head(self.classifier)
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: NetworkSpec,
+        plan: Plan,
+        *,
+        classes: int,
+        side: int,
+        dropout: float = 0.0,
+        auxiliary: int | None = None,
+    ) -> None:
+        """`network` becomes a part of it and loses its classifier; `classes` counts the ground.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, classes, H, W)."""
-        return _resized(self.classifier(self.decoder(self.encoder(x))), like=x)
+        `dropout` stands before the last convolution. `auxiliary` is the width of a second head; None for none.
+        """
+        super().__init__()
+        self.encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
+        self.decoder = HEADS[plan.head](self.encoder, channels=plan.channels, side=side)
+        self.dropout = _dropout(dropout)
+        self.classifier = nn.Conv2d(plan.channels, classes, 1)
+        initialize_head(self.classifier)
+        self.auxiliary = None if auxiliary is None else Auxiliary(self.encoder, auxiliary, classes, dropout)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, in_channels, H, W) -> logits (N, classes, H, W); in training with a second head, its logits too."""
+        maps = self.encoder(x)
+        logits = _resized(self.classifier(self.dropout(self.decoder(maps))), like=x)
+        if self.auxiliary is None or not self.training:
+            return logits
+        return logits, _resized(self.auxiliary(maps), like=x)
+
+
+def _dropout(share: float) -> nn.Module:
+    return nn.Dropout2d(share) if share else nn.Identity()
 
 
 def _resized(maps: Tensor, *, like: Tensor) -> Tensor:

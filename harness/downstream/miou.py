@@ -6,8 +6,7 @@ Shapes: any, the same for predicted and true classes; C classes, the ground amon
 import torch
 from torch import Tensor
 
-IGNORED = 255
-"""The label of pixels that count neither in training nor in measuring."""
+from harness.data.masked import IGNORED
 
 
 def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:

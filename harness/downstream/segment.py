@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from harness.data import Dataset, Split
 from harness.data.augment import Moves, normalize
+from harness.data.masked import IGNORED
 from harness.downstream.loop import EVAL_BATCH, DownstreamEpoch, layout, train
-from harness.downstream.miou import IGNORED, confusion
+from harness.downstream.miou import confusion
 from harness.errors import Diverged
 from harness.recipe import Augmentation, Recipe
 from harness.training import autocast

@@ -16,8 +16,10 @@ from harness.data import Dataset
 from harness.downstream.ap import average_precision
 from harness.downstream.detect import detect, found_on
 from harness.downstream.detector import Detector
+from harness.downstream.encoder import Encoder
 from harness.downstream.heads import Segmenter
 from harness.downstream.miou import intersection_over_union
+from harness.downstream.pyramid import Pyramid
 from harness.downstream.segment import confusion_on, segment
 from harness.recipe import Optimizer, Recipe, Schedule, Transfer
 from harness.spec import NetworkSpec
@@ -87,7 +89,9 @@ def _boxes(
 ) -> Iterator[tuple[str, float]]:
     """`ap`, `ap50`, `ap75` and `ap_<class>` of a detector that is trained now."""
     assert recipe.transfer is not None
-    model = Detector(network, spec, recipe.transfer, classes=dataset.info.classes)
+    plan = recipe.transfer
+    encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
+    model = Detector(Pyramid(encoder, plan.channels), classes=dataset.info.classes)
     for _ in detect(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
     found, truth = found_on(dataset.val, model, dataset, recipe, device, check=check)

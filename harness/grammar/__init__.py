@@ -3,6 +3,8 @@
 import argparse
 
 from harness.grammar.benches import add_bench
+from harness.grammar.downstream import add_downstream
+from harness.grammar.evaluation import add_evaluation
 from harness.grammar.networks import add_networks
 from harness.grammar.studies import add_studies, add_version
 from harness.grammar.trainings import add_trainings
@@ -20,5 +22,7 @@ def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
     add_studies(verbs, run_name)
     add_networks(verbs)
     add_trainings(verbs)
+    add_downstream(verbs)
+    add_evaluation(verbs)
     add_bench(verbs)
     return parser

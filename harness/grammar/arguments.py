@@ -69,3 +69,11 @@ def port(text: str) -> int:
     if not 0 <= number < 1 << 16:
         raise argparse.ArgumentTypeError(f"must be 0 to 65535, but got {number}")
     return number
+
+
+def scale(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
+    return number

@@ -1,5 +1,6 @@
 """The verbs that train at full scale."""
 
+import argparse
 from pathlib import Path
 
 from harness.grammar.arguments import Verbs, add_place, natural, positive, verb
@@ -30,7 +31,17 @@ def add_trainings(verbs: Verbs) -> None:
     how.add_argument("--seed", type=natural, metavar="N", help="in place of the recipe's")
     how.add_argument("--dry-run", action="store_true", help="print cost and time; train nothing")
     how.add_argument("--fresh", action="store_true", help="forget what this training has left, and begin anew")
-    workers = train.add_argument_group("workers")
+    add_workers(train)
+    train.set_defaults(call=verb("train"))
+    about = "list the recipes for training at full scale and downstream, or print one of them"
+    recipes = verbs.add_parser("recipes", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    recipes.add_argument("name", metavar="RECIPE", nargs="?", help="print this one, to be changed in a copy")
+    recipes.set_defaults(call=verb("recipes"))
+
+
+def add_workers(verb: argparse.ArgumentParser) -> None:
+    """How many processes train together, and where."""
+    workers = verb.add_argument_group("workers")
     number = "processes that train together, with Ray Train (default: one for each GPU of this machine, else 1)"
     workers.add_argument("--workers", type=positive, metavar="N", help=number)
     workers.add_argument("--loaders", type=natural, metavar="N", help="processes that read images for each worker")
@@ -39,8 +50,3 @@ def add_trainings(verbs: Verbs) -> None:
         metavar="ADDRESS",
         help="a Ray cluster that is running, as host:6379 or auto; it must see the folders",
     )
-    train.set_defaults(call=verb("train"))
-    about = "list the recipes for training at full scale, or print one of them"
-    recipes = verbs.add_parser("recipes", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    recipes.add_argument("name", metavar="RECIPE", nargs="?", help="print this one, to be changed in a copy")
-    recipes.set_defaults(call=verb("recipes"))

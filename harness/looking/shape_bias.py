@@ -17,14 +17,12 @@ from torch import Tensor
 
 from harness.data import load
 from harness.data.imagefolder import read_image
-from harness.data.loose import IMAGENET_MEAN, IMAGENET_STD
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
 from harness.errors import DataError, UserError
 from harness.looking.fields import teller
 from harness.measures.shape_bias import Decisions, by_class, decisions
-from harness.paper import preset_of
-from harness.spec import NetworkSpec
+from harness.scale_up.viewing import published_statistics
 from harness.subject import Origin, Subject
 
 BATCH = 32
@@ -132,14 +130,6 @@ def _statistics(subject: Subject) -> tuple[Sequence[float], Sequence[float]]:
     if subject.recipe is not None and subject.data_cache is not None:
         dataset = load(subject.recipe, subject.data_cache)
         return dataset.mean, dataset.std
-    return _published_statistics(subject.spec)
-
-
-def _published_statistics(spec: NetworkSpec) -> tuple[Sequence[float], Sequence[float]]:
-    from harness.timm_models import default_cfgs
-
-    name = preset_of(spec)
-    if name not in default_cfgs:
-        return IMAGENET_MEAN, IMAGENET_STD
-    cfg = default_cfgs[name].default
-    return cfg.mean, cfg.std
+    if subject.full_recipe is not None:
+        return subject.full_recipe.data.mean, subject.full_recipe.data.std
+    return published_statistics(subject.spec)

@@ -17,7 +17,7 @@ from harness.run import Epoch, RunState
 from harness.search.claims import Judged
 from harness.search.objective import final_value
 from harness.spec import NetworkSpec
-from harness.store import RunRow, Store
+from harness.store import FullRow, FullRuns, RunRow, Store
 from harness.study import Study
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Answer:
     """All versions of each library among the runs."""
     claims: tuple[Judged, ...] = ()
     """The study's claims, judged on its runs."""
+    full_scale: tuple[FullRow, ...] = ()
+    """What was trained at full scale on its advice."""
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
     measures: tuple[str, ...] = ()
@@ -182,6 +184,7 @@ def answer(
         devices=tuple(sorted({row.device for row in trained if row.device})),
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
         claims=claims,
+        full_scale=FullRuns(store).of_study(study.study),
         is_training=study.proxy.epochs > 0,
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
     )

@@ -1,45 +1,84 @@
 """A training at full scale in words: its cost before it begins, and how it goes."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
-from rich.status import Status
 from rich.text import Text
 
 from harness.cost import network_cost
+from harness.full_recipe import FullRecipe, FullTraining
 from harness.paper import preset_of
 from harness.report.layout import plain_table
+from harness.report.ticker import Ticker, ticker
 from harness.report.words import amount, counted, duration, score, value
+from harness.run import Started
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
+from harness.spec import NetworkSpec
 
-QUIET_S = 60.0
-"""How often it is said how it goes where lines cannot be drawn over."""
 BACKWARD = 2
 """MACs of the backward pass for one of the forward pass: towards the images, and towards the weights."""
+SHOWN = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "mask_ap": "mask AP",
+    "mask_ap50": "mask AP50",
+    "mask_ap75": "mask AP75",
+}
+"""Figures whose names are written otherwise."""
 
 
-def job_view(job: FullJob, pace: Pace, name: str) -> RenderableType:
+def job_view(job: FullJob[FullRecipe], pace: Pace, name: str) -> RenderableType:
     """What is trained, how, and what that costs."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
     seen = recipe.epochs * pace.steps * pace.batch
-    share = f"{counted(pace.workers, 'worker')} with {pace.micro} images at once"
-    gathered = f", gathered {pace.parts} times" if pace.parts > 1 else ""
     rows = {
-        "network": f"{preset_of(spec) or spec.family}, B={value(spec.B)} C={value(spec.C)} K={value(spec.K)}, "
-        f"small kernel {value(spec.reparam)}, drop path {spec.drop_path:g}, {spec.classes:,} classes",
+        "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
         "cost": f"{amount(cost.params)} parameters, {amount(cost.macs)} MACs for an image of {recipe.resolution} px; "
         f"in all {amount(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward",
-        "steps": f"{recipe.epochs} epochs of {pace.steps:,} steps of {pace.batch:,} images ({pace.images:,} in all), "
-        f"{share}{gathered}",
-        "arithmetic": f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
-        f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}",
+        "steps": steps_text(recipe, pace),
+        "arithmetic": arithmetic_text(recipe),
         "folder": str(job.folder),
     }
+    return facts_view(name, rows)
+
+
+def steps_text(recipe: FullTraining, pace: Pace) -> str:
+    """The budget, and how a step is shared."""
+    share = f"{counted(pace.workers, 'worker')} with {pace.micro} images at once"
+    gathered = f", gathered {pace.parts} times" if pace.parts > 1 else ""
+    rounds = "epochs" if not recipe.is_endless else "parts, each with a validation behind it,"
+    return (
+        f"{recipe.rounds} {rounds} of {pace.steps:,} steps of {pace.batch:,} images ({pace.images:,} in all), "
+        f"{share}{gathered}"
+    )
+
+
+def arithmetic_text(recipe: FullTraining) -> str:
+    """The precision, and what else does not belong to the network."""
+    return (
+        f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
+        f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
+    )
+
+
+def network_text(spec: NetworkSpec) -> str:
+    """A network in a line, without its classes."""
+    return (
+        f"{preset_of(spec) or spec.family}, B={value(spec.B)} C={value(spec.C)} K={value(spec.K)}, "
+        f"small kernel {value(spec.reparam)}, drop path {spec.drop_path:g}"
+    )
+
+
+def facts_view(name: str, rows: Mapping[str, str]) -> RenderableType:
+    """A heading, and facts with their names."""
     table = plain_table()
     table.show_header = False
     table.add_column(style="dim", no_wrap=True)
@@ -49,9 +88,9 @@ def job_view(job: FullJob, pace: Pace, name: str) -> RenderableType:
     return Group(Text(name, style="bold"), table)
 
 
-def estimate_line(image_s: float, pace: Pace, epochs: int) -> str:
+def estimate_line(image_s: float, pace: Pace, rounds: int) -> str:
     """How long it takes, from the measured seconds per image in one worker."""
-    seconds = epochs * pace.steps * pace.batch / pace.workers * image_s
+    seconds = rounds * pace.steps * pace.batch / pace.workers * image_s
     return (
         f"estimated time: {duration(seconds)} with {counted(pace.workers, 'worker')}, from a measured step "
         f"({1 / image_s:.3g} images/s); validation and waiting for images come on top"
@@ -61,31 +100,27 @@ def estimate_line(image_s: float, pace: Pace, epochs: int) -> str:
 class FullView:
     """Shows the records of a training."""
 
-    def __init__(self, console: Console, status: Status | None) -> None:
-        self._console, self._status, self._last = console, status, time.monotonic()
+    def __init__(self, ticker: Ticker) -> None:
+        self._ticker = ticker
 
     def show(self, record: FullRecord) -> None:
         """Show one record."""
         match record:
             case Note():
-                self._console.print(Text(record.text))
+                self._ticker.say(record.text)
+            case Started():
+                self._ticker.say(f"on {record.device}, {record.host}")
             case FullEpoch():
-                self._console.print(Text(epoch_line(record)))
-            case Pulse() if self._status is not None:
-                self._status.update(Text(pulse_line(record)))
-            case Pulse() if time.monotonic() - self._last >= QUIET_S:
-                self._last = time.monotonic()
-                self._console.print(Text(pulse_line(record)))
+                self._ticker.say(epoch_line(record))
+            case Pulse():
+                self._ticker.tick(pulse_line(record))
 
 
 @contextmanager
 def full_view(console: Console, *, is_live: bool) -> Iterator[FullView]:
     """A view that fits where the output goes: `is_live` is whether lines can be drawn over there."""
-    if not is_live:
-        yield FullView(console, None)
-        return
-    with console.status(Text("starting")) as status:
-        yield FullView(console, status)
+    with ticker(console, is_live=is_live) as each:
+        yield FullView(each)
 
 
 def epoch_line(epoch: FullEpoch) -> str:
@@ -115,4 +150,8 @@ def pulse_line(pulse: Pulse) -> str:
 
 
 def _scores(name: str, found: Scores) -> str:
-    return f"{name} loss {score(found.loss, 'loss')} top-1 {found.top1:.2f} top-5 {found.top5:.2f}"
+    figures = [
+        f"{SHOWN.get(each, each.replace('_', ' '))} {score(value, each) if each == 'loss' else f'{value:.2f}'}"
+        for each, value in found.figures.items()
+    ]
+    return " ".join([name, *figures])

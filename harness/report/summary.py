@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.report.answer import Answer, Row, RunFacts
 from harness.report.claims import claim_values
+from harness.report.full_runs import full_run_values
 from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
 from harness.report.words import finite
@@ -36,6 +37,7 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "versions": {name: list(found) for name, found in answer.versions.items()},
         "ruled_out": dict(answer.rejected),
         "claims": [claim_values(judged) for judged in answer.claims],
+        "full_scale": full_run_values(answer),
         "configurations": [row_values(row, answer.metric) for row in answer.rows],
     }
 

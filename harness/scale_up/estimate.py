@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from harness.cost import network_cost
 from harness.errors import UserError
+from harness.full_recipe import FullRecipe
 from harness.measures.base import own_randomness
 from harness.measures.timing import Patience, interleave
 from harness.network import build
@@ -17,7 +18,7 @@ LEAST_ON_A_CPU, MACS_ON_A_CPU = 2, 10_000_000_000
 """On a CPU as many images are tried as have so many MACs, or two: from there on time grows with their number alone."""
 
 
-def image_s(run: FullRun, device: torch.device, images: int) -> float:
+def image_s(run: FullRun[FullRecipe], device: torch.device, images: int) -> float:
     """Seconds per image of a step forward and backward, with so many at once, or as few as will do on a CPU.
 
     Raises `UserError` where there is too little memory for them.
@@ -44,7 +45,7 @@ def image_s(run: FullRun, device: torch.device, images: int) -> float:
 class _Step:
     """A network and random images; a call goes forward and backward."""
 
-    def __init__(self, run: FullRun, device: torch.device, count: int) -> None:
+    def __init__(self, run: FullRun[FullRecipe], device: torch.device, count: int) -> None:
         self._recipe, self._device = run.recipe, device
         form = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
         self._model = build(run.spec, seed=0).to(device).to(memory_format=form).train()

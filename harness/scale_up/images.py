@@ -1,6 +1,7 @@
 """The one seam between a training at full scale and its images: colour pictures by number, and their labels."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data import DATASETS, Split
+from harness.data import DATASETS, Dataset, Split
 from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
 from harness.data.local import subset
-from harness.data.shapes import TRAIN_SIZE
+from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
 from harness.errors import DataError
-from harness.full_recipe import FullRecipe
+from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
 
 OPTION = "--data"
@@ -42,12 +43,14 @@ class Images(Protocol):
 class Folder:
     """Images in files, read when they are asked for."""
 
-    paths: tuple[Path, ...]
+    root: Path
+    files: NDArray[np.bytes_]
+    """(N,): below the root; no objects, whose counters the processes that read would each make copies of."""
     labels: NDArray[np.int64]
 
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
-        return open_image(self.paths[i])
+        return open_image(self.root / os.fsdecode(self.files[i]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +85,9 @@ def count_classes(recipe: FullRecipe, root: Path | None) -> int:
     """The number of classes; no image is read. Raises `DataError`s that name `--data`."""
     with _about_option():
         if recipe.data.dataset == "imagefolder":
-            classes = len(classes_of(_folder(recipe, root), "train"))
+            classes = len(classes_of(folder_of(recipe.data.dataset, root), "train"))
         else:
-            classes = DATASETS[recipe.data.dataset].describe(_small(recipe, root)).classes
+            classes = DATASETS[recipe.data.dataset].describe(_small(recipe.data, recipe.resolution, root)).classes
     wanted = recipe.data.classes
     if wanted is not None and classes != wanted:
         raise DataError(
@@ -104,7 +107,7 @@ def count_images(recipe: FullRecipe, root: Path | None) -> int:
     if data.dataset != "imagefolder":
         return TRAIN_SIZES[data.dataset]
     with _about_option():
-        folder = _folder(recipe, root)
+        folder = folder_of(data.dataset, root)
         return len(files_of(folder / "train", classes_of(folder, "train")))
 
 
@@ -113,48 +116,106 @@ def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Picture
     classes = count_classes(recipe, root)
     with _about_option():
         if recipe.data.dataset == "imagefolder":
-            return _open_folder(recipe, _folder(recipe, root), classes)
-        dataset = DATASETS[recipe.data.dataset].load(_small(recipe, root), cache)
+            return _open_folder(recipe, folder_of(recipe.data.dataset, root), classes)
+        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache)
     return Pictures(classes, Stored(dataset.train), Stored(dataset.val))
+
+
+def open_validation(
+    data: FullData, classes: int, resolution: int, root: Path | None, cache: Path
+) -> tuple[Images, str]:
+    """The validation images of a data set alone, and which they are, in words.
+
+    A folder may hold `train` and `val`, or be `val` itself. Raises `DataError`s that name `--data`, also where the
+    images are not of so many classes.
+    """
+    with _about_option():
+        if data.dataset == "imagefolder":
+            return _open_val(data, classes, folder_of(data.dataset, root))
+        small = _small(data, resolution, root)
+        _check_classes(DATASETS[data.dataset].describe(small).classes, classes, data.dataset)
+        if data.dataset in GENERATED:
+            about = f"{data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
+            return Stored(make(small, "val", data.val_size or VAL_SIZE)), f"validation images of {about}"
+        split = DATASETS[data.dataset].load(small, cache).val
+    return Stored(split), f"test images of {data.dataset}"
+
+
+def _open_val(data: FullData, classes: int, root: Path) -> tuple[Images, str]:
+    """Classes are numbered in the order of the names of their folders, as ImageNet's synsets are."""
+    if (root / "train").is_dir():
+        names, split = classes_of(root, "train"), "val"
+        _check_known(root, names)
+    else:
+        root, split = (root, "val") if (root / "val").is_dir() else (root.parent, root.name)
+        names = classes_of(root, split)
+    _check_classes(len(names), classes, str(root / split))
+    return _files(root, split, names, data.val_size), f"images of {root / split}"
+
+
+def _check_classes(found: int, wanted: int, place: str) -> None:
+    if found != wanted:
+        raise DataError(
+            f"the images must be of the {wanted:,} classes that the network tells apart",
+            value=found,
+            place=place,
+            remedy="Give the data set that it was trained for, or a network for these classes.",
+        )
 
 
 def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
     names = classes_of(root, "train")
     assert len(names) == classes, "counted before"
-    unknown = sorted(set(classes_of(root, "val")) - set(names)) if recipe.data.has_val else []
+    if recipe.data.has_val:
+        _check_known(root, names)
+    train = _files(root, "train", names, recipe.data.train_size)
+    return Pictures(classes, train, _files(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None)
+
+
+def _check_known(root: Path, names: Sequence[str]) -> None:
+    unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         raise DataError(
             "every class of `val` must be a class of `train`", value=unknown[0], place=str(root / "val"), remedy=LAYOUT
         )
-    train = _files(root, "train", names, recipe.data.train_size)
-    return Pictures(classes, train, _files(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None)
 
 
 def _files(root: Path, split: str, names: tuple[str, ...], size: int | None) -> Folder:
     files = files_of(root / split, names)
     labels = np.array([label for _, label in files], np.int64)
     chosen = subset(labels, size, seed=0, key=f"{split}_size")
-    return Folder(tuple(files[i][0] for i in chosen), labels[chosen])
+    paths = np.array([os.fsencode(file) for file, _ in files])
+    return Folder(root / split, paths[chosen], labels[chosen])
 
 
-def _small(recipe: FullRecipe, root: Path | None) -> Recipe:
-    """The data of the recipe as a study's proxy names them; real images at the size that they have."""
-    data = recipe.data
-    folder = None if data.dataset in GENERATED else str(_folder(recipe, root))
+def _small(data: FullData, resolution: int, root: Path | None) -> Recipe:
+    """The data of a recipe as a study's proxy names them; real images at the size that they have."""
+    if data.dataset in GENERATED:
+        return _described(data, data.dataset, resolution)
+    return _described(data, data.dataset, SIDE, str(folder_of(data.dataset, root)))
+
+
+def _described(data: ImageData, dataset: str, side: int, folder: str | None = None) -> Recipe:
     return Recipe(
-        dataset=data.dataset,
+        dataset=dataset,
         root=folder,
         rendering=data.rendering,
         difficulty=data.difficulty,
         train_size=data.train_size,
         val_size=data.val_size,
-        resolution=recipe.resolution if data.dataset in GENERATED else SIDE,
+        resolution=side,
     )
 
 
-def _folder(recipe: FullRecipe, root: Path | None) -> Path:
+def load_shapes(data: ImageData, side: int, cache: Path) -> Dataset:
+    """The `shapes` of a recipe at that side, with labels, masks and boxes."""
+    return DATASETS["shapes"].load(_described(data, "shapes", side), cache)
+
+
+def folder_of(dataset: str, root: Path | None) -> Path:
+    """The folder that `--data` names. Raises `DataError` where there is none."""
     if root is None:
-        raise DataError(f"`{OPTION}` must name the folder of the images", value=recipe.data.dataset, place="the recipe")
+        raise DataError(f"`{OPTION}` must name the folder of the images", value=dataset, place="the recipe")
     found = root.expanduser().resolve()
     if not found.is_dir():
         raise DataError(f"`{OPTION}` must be an existing folder", value=str(root), remedy="Nothing is downloaded.")

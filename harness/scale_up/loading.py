@@ -6,16 +6,19 @@ Shapes: N images, R the recipe's resolution.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from harness.errors import DataError
-from harness.full_recipe import FullRecipe
+from harness.full_recipe import FullRecipe, FullTraining
 from harness.scale_up.images import OPTION, Images
 from harness.scale_up.pace import Pace
+from harness.scale_up.reader import Collate, Reader
 from harness.scale_up.streams import mixed, streams_of
+from harness.scale_up.viewing import Viewing
 
 MOST_UNREADABLE = 50
 """Images in a row that may be damaged before a training ends."""
@@ -26,25 +29,28 @@ Item = tuple[Tensor, int, int]
 """The image, float32 (3, R, R); its label; and how many images had to be passed over."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """Many of them: (N, 3, R, R), (N,), (N,)."""
+Index = tuple[int, int]
+"""A pass over the training images, from 1, and the number of an image."""
 
 
 class TrainingItems(Dataset[Item]):
-    """The images as one epoch sees them; each depends on its number, the epoch and the seed alone."""
+    """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
 
-    def __init__(self, images: Images, recipe: FullRecipe, epoch: int) -> None:
+    def __init__(self, images: Images, recipe: FullRecipe) -> None:
         self.images, self.side, self.transform = images, recipe.resolution, training_transform(recipe)
-        self.key = (recipe.seed, epoch)
+        self.seed = recipe.seed
 
     def __len__(self) -> int:
         return len(self.images.labels)
 
-    def __getitem__(self, i: int) -> Item:
+    def __getitem__(self, index: Index) -> Item:
         """A file that cannot be read is replaced by the next one that can."""
+        number, i = index
         for passed in range(MOST_UNREADABLE):
             at = (i + passed) % len(self)
             picture = self.images.picture(at)
             if picture is not None:
-                with streams_of(*self.key, i):
+                with streams_of(self.seed, number, i):
                     return self.transform(picture), int(self.images.labels[at]), passed
         return torch.zeros(3, self.side, self.side), LEFT_OUT, MOST_UNREADABLE
 
@@ -52,48 +58,85 @@ class TrainingItems(Dataset[Item]):
 class ValidationItems(Dataset[Item]):
     """The images as they are validated on; one that cannot be read has the label -1."""
 
-    def __init__(self, images: Images, recipe: FullRecipe) -> None:
-        self.images, self.side, self.transform = images, recipe.resolution, validation_transform(recipe)
+    def __init__(self, images: Images, viewing: Viewing) -> None:
+        self.images, self.viewing, self.transform = images, viewing, viewing.transform()
 
     def __len__(self) -> int:
         return len(self.images.labels)
 
     def __getitem__(self, i: int) -> Item:
         picture = self.images.picture(i)
+        channels = len(self.viewing.mean)
         if picture is None:
-            return torch.zeros(3, self.side, self.side), LEFT_OUT, 1
-        return self.transform(picture), int(self.images.labels[i]), 0
+            return torch.zeros(channels, self.viewing.resolution, self.viewing.resolution), LEFT_OUT, 1
+        return self.transform(picture.convert("L") if channels == 1 else picture), int(self.images.labels[i]), 0
 
 
-def training_batches(
-    images: Images, recipe: FullRecipe, pace: Pace, *, epoch: int, rank: int, first_step: int, loaders: int
-) -> Iterator[Batch]:
-    """A worker's parts of the steps of an epoch, from a step on. Raises `DataError` where hardly one is readable."""
-    order = torch.randperm(pace.images, generator=torch.Generator().manual_seed(mixed(recipe.seed, epoch)))
-    parts = list(pace.index_lists(order.tolist(), rank, first_step))
-    for batch in _loader(TrainingItems(images, recipe, epoch), parts, loaders):
-        if int(batch[2].max()) >= MOST_UNREADABLE:
+def step_batches(
+    items: Dataset[Any],
+    recipe: FullTraining,
+    pace: Pace,
+    *,
+    epoch: int,
+    rank: int,
+    first_step: int,
+    loaders: int,
+    collate: Collate | None = None,
+) -> Iterator[Any]:
+    """A worker's parts of all steps, from a step of an epoch to the last epoch, of items by `Index`.
+
+    It is one stream, so that the first images of an epoch are read while the epoch before it is validated. The last of
+    a batch says how many files were passed over for each item. Raises `DataError` where hardly one is readable.
+    """
+    parts = _parts(recipe, pace, epoch, rank, first_step)
+    for batch in Reader(items, loaders, collate).read(parts):
+        if int(batch[-1].max()) >= MOST_UNREADABLE:
             raise DataError(f"of {MOST_UNREADABLE} training images in a row, one must be readable", place=OPTION)
         yield batch
 
 
-def validation_batches(images: Images, recipe: FullRecipe, *, rank: int, size: int, loaders: int) -> Iterator[Batch]:
-    """A worker's share of the validation images."""
-    own, most = range(rank, len(images.labels), size), recipe.evaluation.batch_size
-    parts = [list(own[start : start + most]) for start in range(0, len(own), most)]
-    yield from _loader(ValidationItems(images, recipe), parts, loaders)
+def _parts(recipe: FullTraining, pace: Pace, epoch: int, rank: int, first_step: int) -> Iterator[list[Index]]:
+    """What a worker sees, part by part.
+
+    An epoch is a pass over the images; of endless passes it is what follows on that of the epoch before it.
+    """
+    passes, wanted = _Passes(recipe.seed, pace.images), pace.steps * pace.batch
+    for each in range(epoch, recipe.rounds + 1):
+        start = (each - 1) * (wanted if recipe.is_endless else pace.images)
+        for part in pace.index_lists(range(start, start + wanted), rank, first_step if each == epoch else 0):
+            yield passes.at(part)
 
 
-def _loader(items: Dataset[Item], parts: Sequence[list[int]], loaders: int) -> Iterator[Batch]:
-    """The parts in order. The loader's own randomness, which nothing uses, is kept off the global stream."""
-    loader: DataLoader[Any] = DataLoader(
-        items,
-        batch_sampler=parts,
-        num_workers=loaders,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),
-    )
-    yield from loader
+class _Passes:
+    """Passes over so many images, one behind the other, each in an order of its own."""
+
+    def __init__(self, seed: int, images: int) -> None:
+        self._seed, self._images = seed, images
+        self._number, self._order = 0, np.empty(0, np.int64)
+
+    def at(self, positions: Sequence[int]) -> list[Index]:
+        """What stands at these positions, counted over all passes."""
+        found = []
+        for position in positions:
+            number, place = position // self._images + 1, position % self._images
+            if number != self._number:
+                generator = torch.Generator().manual_seed(mixed(self._seed, number))
+                self._number, self._order = number, torch.randperm(self._images, generator=generator).numpy()
+            found.append((number, int(self._order[place])))
+        return found
+
+
+def share_of(count: int, most: int, *, rank: int, size: int) -> list[list[int]]:
+    """The numbers of a worker's share of so many items, `most` at once."""
+    own = range(rank, count, size)
+    return [list(own[start : start + most]) for start in range(0, len(own), most)]
+
+
+def loaded(
+    items: Dataset[Any], parts: Sequence[list[Any]], loaders: int, collate: Collate | None = None
+) -> Iterator[Any]:
+    """The parts in order, read by processes that end with them."""
+    yield from Reader(items, loaders, collate).read(parts)
 
 
 def training_transform(recipe: FullRecipe) -> Any:
@@ -112,17 +155,4 @@ def training_transform(recipe: FullRecipe) -> Any:
         std=tuple(recipe.data.std),
         re_prob=chosen.erasing,
         re_mode=chosen.erasing_mode,
-    )
-
-
-def validation_transform(recipe: FullRecipe) -> Any:
-    """From a picture to a tensor, resized and cut as timm does it."""
-    how = recipe.augmentation.interpolation
-    return create_transform(
-        recipe.resolution,
-        interpolation="bicubic" if how == "random" else how,
-        mean=tuple(recipe.data.mean),
-        std=tuple(recipe.data.std),
-        crop_pct=recipe.evaluation.crop,
-        crop_mode=recipe.evaluation.mode,
     )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.scale_up.records import FullEpoch, FullRecord, Pulse, Scores, to_plain
+from harness.scale_up.records import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
 
 EPOCHS = "epochs.jsonl"
 BOARD = "tensorboard"
@@ -60,6 +60,20 @@ def logs(folder: Path, done: Sequence[FullEpoch]) -> Iterator[Logs]:
         board.close()
 
 
+def read_epochs(folder: Path) -> list[FullEpoch]:
+    """The epochs that a training's folder knows, up to the first line that cannot be read."""
+    path = folder / EPOCHS
+    found: list[FullEpoch] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            epoch = from_plain({"kind": "epoch", **json.loads(line)})
+        except (ValueError, TypeError, KeyError):
+            break
+        assert isinstance(epoch, FullEpoch), "as its kind says"
+        found.append(epoch)
+    return found
+
+
 def _line(epoch: FullEpoch) -> str:
     values = to_plain(epoch)
     del values["kind"]
@@ -76,5 +90,5 @@ def _curves(epoch: FullEpoch) -> dict[str, float]:
     }
     for name, found in (("val", epoch.val), ("ema", epoch.ema)):
         if isinstance(found, Scores):
-            values |= {f"epoch/{name}_{each}": getattr(found, each) for each in ("loss", "top1", "top5")}
+            values |= {f"epoch/{name}_{each}": value for each, value in found.figures.items()}
     return values

@@ -3,8 +3,6 @@
 Everything random follows from the seed, the epoch, and the number of the image or of the step, so a training that goes
 on from a checkpoint gives bit for bit what it would have given undisturbed, on a CPU with the same number of workers
 and threads. With another number of workers it sees the same images in the same steps, and differs in batch statistics.
-
-Shapes: N images, R the recipe's resolution.
 """
 
 import math
@@ -12,34 +10,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.data.augment import mix
 from harness.errors import Diverged, Stopped
-from harness.recipe import Augmentation
 from harness.scale_up.clock import Clock
-from harness.scale_up.images import Pictures
-from harness.scale_up.loading import Batch, training_batches
 from harness.scale_up.optimiser import learning_rate, set_learning_rate
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullEpoch, FullJob, Pulse, Scores
 from harness.scale_up.state import State
 from harness.scale_up.streams import mixed
+from harness.scale_up.task import Task
 from harness.scale_up.team import Team
-from harness.scale_up.validate import scores
-from harness.training import autocast, step_down
+from harness.training import step_down
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Course:
     """What stays the same over a training."""
 
-    job: FullJob
-    pictures: Pictures
+    job: FullJob[Any]
+    task: Task
     pace: Pace
     team: Team
 
@@ -52,14 +46,14 @@ def fit_full(
     `should_stop` is asked before every step; if any worker is to stop, the state is saved and `Stopped` raised. Raises
     `Diverged` at a loss that is not finite.
     """
-    recipe, pace, team, progress = course.job.run.recipe, course.pace, course.team, state.progress
+    recipe, task, pace, team, progress = course.job.run.recipe, course.task, course.pace, course.team, state.progress
+    batches = task.batches(pace, epoch=progress.epoch, rank=team.rank, first_step=progress.step)
     saved = time.monotonic()
 
-    for epoch in range(progress.epoch, recipe.epochs + 1):
+    for epoch in range(progress.epoch, recipe.rounds + 1):
         clock = Clock(progress.train_s, progress.waiting_s)
         first_step = progress.step
         sums = _own([progress.loss_sum, progress.unreadable], team)  # over the parts of the epoch
-        batches = _batches(course, epoch, first_step)
         state.model.train()
 
         for step in range(first_step, pace.steps):
@@ -82,14 +76,11 @@ def fit_full(
             for part in range(pace.parts):
                 with clock.waiting():
                     batch = next(batches)
-                images, targets = _mixed(batch, course, (epoch, step, part))
                 with _alone(network, is_last=part + 1 == pace.parts):
-                    with autocast(recipe, team.device):
-                        output = network(images)
-                        loss = F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
+                    loss = task.loss(network, batch, (epoch, step, part))
                     torch.autograd.backward(state.scaler.scale(loss / pace.parts))
                 sums[0] += loss.detach()
-                sums[1] += (batch[2] > 0).sum()
+                sums[1] += (batch[-1] > 0).sum()
 
             step_down(state.model, state.optimizer, state.scaler, clip_norm=recipe.optimizer.clip_norm)
             if state.ema is not None:
@@ -108,7 +99,7 @@ def fit_full(
         val, ema = _validated(state, course)
         done = FullEpoch(
             epoch=epoch,
-            epochs=recipe.epochs,
+            epochs=recipe.rounds,
             steps=epoch * pace.steps,
             train_loss=train_loss,
             lr=rate,
@@ -123,7 +114,7 @@ def fit_full(
         )
         done = state.close_epoch(done)
         if done.is_best and team.leads:
-            state.keep_best(course.job)
+            _keep_best(state, course)
         _save(state, course)
         saved = time.monotonic()
         yield done
@@ -134,47 +125,31 @@ def _own(sums: list[float], team: Team) -> Tensor:
     return torch.tensor(sums if team.leads else [0.0] * len(sums), dtype=torch.float64, device=team.device)
 
 
-def _batches(course: Course, epoch: int, first_step: int) -> Iterator[Batch]:
-    job, team = course.job, course.team
-    images, recipe, loaders = course.pictures.train, job.run.recipe, job.loaders
-    return training_batches(
-        images, recipe, course.pace, epoch=epoch, rank=team.rank, first_step=first_step, loaders=loaders
-    )
-
-
-def _mixed(batch: Batch, course: Course, place: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """The images on the device, mixed as the recipe says: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
-    recipe, team = course.job.run.recipe, course.team
-    images, labels = (tensor.to(team.device, non_blocking=True) for tensor in batch[:2])
-    images = images.contiguous(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-    mixing = Augmentation(mixup=recipe.augmentation.mixup, cutmix=recipe.augmentation.cutmix)
-    if not mixing.mixup and not mixing.cutmix:
-        return images, labels
-    generator = torch.Generator().manual_seed(mixed(recipe.seed, *place, team.rank))
-    return mix(images, labels, mixing, course.pictures.classes, generator)
-
-
 def _alone(network: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
     """Keep gradients to oneself until the last part of a step."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
 
 
 def _validated(state: State, course: Course) -> tuple[Scores | None, Scores | None]:
-    """What the network and its moving average make of the validation images."""
-    job, images = course.job, course.pictures.val
-    if images is None:
+    """What the network and its moving average make of the validation images, as the leader keeps them."""
+    for model in (state.model, *([] if state.ema is None else [state.ema.module])):
+        course.team.agree(model)
+    val = course.task.validate(state.model)
+    if val is None:
         return None, None
-    recipe, loaders = job.run.recipe, job.loaders
-    val = scores(state.model, images, recipe, course.team, loaders=loaders)
-    _require_finite(val.loss, "validation", f"after epoch {state.progress.epoch}")
-    if state.ema is None:
-        return val, None
-    return val, scores(state.ema.module, images, recipe, course.team, loaders=loaders)
+    _require_finite(val.figures.get("loss", 0.0), "validation", f"after epoch {state.progress.epoch}")
+    return val, None if state.ema is None else course.task.validate(state.ema.module)
 
 
 def _require_finite(loss: float, kind: str, place: str) -> None:
     if not math.isfinite(loss):
         raise Diverged(f"the {kind} loss is {loss} {place}")
+
+
+def _keep_best(state: State, course: Course) -> None:
+    """Write the weights that did better in the last epoch."""
+    job, (model, which) = course.job, state.best_of_epoch()
+    course.task.save(job.best, model, f"{job.run.id}, {which} after epoch {state.epochs[-1].epoch}")
 
 
 def _save(state: State, course: Course) -> None:
@@ -185,7 +160,7 @@ def _save(state: State, course: Course) -> None:
 
 def _pulse(clock: Clock, steps: int, loss: float, rate: float, state: State, course: Course) -> Pulse:
     """How it goes; `steps` are those of this epoch and process."""
-    progress, pace, epochs = state.progress, course.pace, course.job.run.recipe.epochs
+    progress, pace, epochs = state.progress, course.pace, course.job.run.recipe.rounds
     step_s = clock.here_s / steps
     last = state.epochs[-1] if state.epochs else None
     validation_s = 0.0 if last is None else last.wall_s - last.train_s

@@ -6,7 +6,7 @@ import re
 import torch
 from torch import nn
 
-from harness.full_recipe import FullRecipe
+from harness.full_recipe import FullTraining
 from harness.spec import NetworkSpec
 from harness.training import uncompiled
 
@@ -16,21 +16,29 @@ SCALE = "lr_scale"
 """Key of a parameter group: what the scheduled learning rate is multiplied by; as timm calls it."""
 
 
-def build_full_optimizer(model: nn.Module, spec: NetworkSpec, recipe: FullRecipe) -> torch.optim.Optimizer:
+def build_full_optimizer(
+    model: nn.Module, spec: NetworkSpec, recipe: FullTraining, backbone: str = ""
+) -> torch.optim.Optimizer:
     """AdamW or SGD over groups of equal decay and scale."""
-    config, groups = recipe.optimizer, parameter_groups(model, spec, recipe)
+    config, groups = recipe.optimizer, parameter_groups(model, spec, recipe, backbone)
     if config.name == "sgd":
         return uncompiled(torch.optim.SGD)(groups, lr=config.lr, momentum=config.momentum, fused=True)
     beta1, beta2 = config.betas
     return uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(beta1, beta2), eps=config.eps, fused=True)
 
 
-def parameter_groups(model: nn.Module, spec: NetworkSpec, recipe: FullRecipe) -> list[dict[str, object]]:
-    """Parameters by depth and by whether they decay; vectors do not. One depth for all without layer decay."""
-    config, layers = recipe.optimizer, layer_count(spec)
+def parameter_groups(
+    model: nn.Module, spec: NetworkSpec, recipe: FullTraining, backbone: str = ""
+) -> list[dict[str, object]]:
+    """Parameters by depth and by whether they decay; vectors do not. One depth for all without layer decay.
+
+    `backbone` is where in the model the network is; what lies outside counts to the last group.
+    """
+    config, layers, prefix = recipe.optimizer, layer_count(spec), f"{backbone}." if backbone else ""
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        depth = layers - 1 if config.layer_decay == 1 else layer_of(name, spec)
+        is_last = config.layer_decay == 1 or not name.startswith(prefix)
+        depth = layers - 1 if is_last else layer_of(name.removeprefix(prefix), spec)
         groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
     return [
         {
@@ -69,14 +77,32 @@ def _first(spec: NetworkSpec, stage: int) -> int:
     return 1 + sum(math.ceil(blocks / 2) for blocks in spec.B[:stage])
 
 
-def learning_rate(recipe: FullRecipe, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step counted from 0: up from 0 in a line, then down to `min_lr` in a cosine."""
+def learning_rate(recipe: FullTraining, step: int, steps_per_epoch: int) -> float:
+    """The rate of a step counted from 0, by the recipe's schedule."""
+    schedule = recipe.schedule
+    warmup: float = schedule.warmup_epochs * steps_per_epoch
+    if schedule.warmup_steps is not None:
+        warmup = schedule.warmup_steps
+    rate = _unwarmed(recipe, step, steps_per_epoch, warmup)
+    if step >= warmup:
+        return rate
+    if schedule.warmup == "constant":
+        return rate * schedule.warmup_start
+    return rate * (schedule.warmup_start * (warmup - step) + step) / warmup
+
+
+def _unwarmed(recipe: FullTraining, step: int, steps_per_epoch: int, warmup: float) -> float:
+    """The rate behind a warm-up of so many steps, and what it would be within."""
     schedule, peak = recipe.schedule, recipe.optimizer.lr
-    warmup = schedule.warmup_epochs * steps_per_epoch
+    total, drop = recipe.rounds * steps_per_epoch, peak - schedule.min_lr
+    if schedule.name == "step":
+        return peak * schedule.factor ** sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones)
+    if schedule.name == "poly":
+        rate: float = schedule.min_lr + drop * (1 - step / total) ** schedule.power
+        return rate
     if step < warmup:
-        return peak * step / warmup
-    progress = (step - warmup) / (recipe.epochs * steps_per_epoch - warmup)
-    return schedule.min_lr + (peak - schedule.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+        return peak
+    return schedule.min_lr + drop * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

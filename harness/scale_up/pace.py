@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from harness.errors import UserError
-from harness.full_recipe import FullRecipe
+from harness.full_recipe import FullTraining
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +20,14 @@ class Pace:
     workers: int
     micro: int
     """Images at once in a worker."""
+    steps: int
+    """Steps of an epoch."""
 
     @classmethod
-    def of(cls, recipe: FullRecipe, images: int, workers: int) -> Self:
+    def of(cls, recipe: FullTraining, images: int, workers: int) -> Self:
         """The largest parts within `micro_batch` that give the recipe's `batch_size`. Raises `UserError`s."""
         batch = recipe.batch_size
-        if images < batch:
+        if images < batch and not recipe.is_endless:
             raise UserError(f"`batch_size` must be at most the {images:,} training images", value=batch)
         if batch % workers:
             fit = ", ".join(str(n) for n in range(1, 2 * workers) if batch % n == 0)
@@ -39,12 +43,7 @@ class Pace:
                 value=batch,
                 remedy="Take fewer workers, or another `--micro-batch`.",
             )
-        return cls(images, batch, workers, sizes[-1])
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch; the images that are left over wait for another one."""
-        return self.images // self.batch
+        return cls(images, batch, workers, sizes[-1], recipe.steps_of_round(images))
 
     @property
     def share(self) -> int:
@@ -56,9 +55,19 @@ class Pace:
         """Parts of a worker's share, whose gradients are gathered."""
         return self.share // self.micro
 
-    def index_lists(self, order: Sequence[int], rank: int, first_step: int) -> Iterator[list[int]]:
-        """The parts of a worker from a step on, for an order of all images."""
+    def index_lists(self, order: Sequence[T], rank: int, first_step: int) -> Iterator[list[T]]:
+        """The parts of a worker from a step on, for an order of all that an epoch sees."""
         for step in range(first_step, self.steps):
             start = step * self.batch + rank * self.share
             for part in range(start, start + self.share, self.micro):
                 yield list(order[part : part + self.micro])
+
+
+def shared(cpus: int, loaders: int | None, *, has_gpu: bool) -> tuple[int, int]:
+    """How a worker shares its processors among processes that read images, and threads of its own.
+
+    By default one processor reads where processors also compute, and all but one where a GPU does.
+    """
+    most = cpus - 1 if has_gpu else min(1, cpus - 1)
+    chosen = most if loaders is None else loaders
+    return chosen, max(1, cpus - chosen)

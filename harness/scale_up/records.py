@@ -1,21 +1,30 @@
 """What is asked of a training at full scale, and what it says meanwhile: plain values, to travel between processes."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.fingerprint import fingerprint
-from harness.full_recipe import FullRecipe
+from harness.full_folder import WEIGHTS
+from harness.full_recipe import FullRecipe, FullTraining
+from harness.run import Started
 from harness.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from harness.scale_up.task import Task
+    from harness.scale_up.team import Team
+
+R_co = TypeVar("R_co", bound=FullTraining, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class FullRun:
+class FullRun(Generic[R_co]):
     """What decides the outcome: a network, a recipe, and the weights that it starts from."""
 
     spec: NetworkSpec
     """With the classes and channels of the images, and the recipe's drop path."""
-    recipe: FullRecipe
+    recipe: R_co
     weights: str | None = None
     """Digest of the file of weights; None for fresh ones."""
 
@@ -25,11 +34,18 @@ class FullRun:
         return fingerprint([self.spec.fingerprint(), self.recipe.fingerprint(), self.weights])
 
 
+def classification(job: "FullJob[FullRecipe]", team: "Team") -> "Task":
+    """The task of a classifier."""
+    from harness.scale_up.classification import Classification
+
+    return Classification(job, team)
+
+
 @dataclass(frozen=True, slots=True)
-class FullJob:
+class FullJob(Generic[R_co]):
     """A run with its place and its means, none of which decides the outcome but the number of workers."""
 
-    run: FullRun
+    run: FullRun[R_co]
     folder: Path
     """Keeps checkpoints, weights, the log of epochs, and TensorBoard's files."""
     cache: Path
@@ -42,6 +58,8 @@ class FullJob:
     """Processes that read images for each worker; 0 for the worker itself."""
     threads: int = 1
     """Of a worker on a CPU."""
+    opens: "Callable[[FullJob[Any], Team], Task]" = classification
+    """Gives each worker what is learnt; a function that stands in a module, so that it travels by its name."""
 
     @property
     def checkpoints(self) -> Path:
@@ -51,7 +69,7 @@ class FullJob:
     @property
     def best(self) -> Path:
         """The weights of the best epoch; of the last one, where there is nothing to validate on."""
-        return self.folder / "best.safetensors"
+        return self.folder / WEIGHTS["best"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +99,27 @@ class Pulse:
     """Until the last epoch ends, as it goes now."""
 
 
+MAIN = "top1"
+"""The main figure of a classifier."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What validation found; accuracies in percent."""
+    """What validation found: figures by name, those but the loss in percent and the better the higher."""
 
-    loss: float
-    top1: float
-    top5: float
+    figures: Mapping[str, float]
+    main: str = MAIN
+    """The figure that tells which epoch is the best: `top1`, `miou` or `ap`."""
     unreadable: int = 0
     """Images that could not be read, and were left out."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.figures[name]
+
+    @property
+    def value(self) -> float:
+        """The main figure."""
+        return self.figures[self.main]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +150,35 @@ class FullEpoch:
     is_best: bool = False
 
     @property
-    def top1(self) -> float | None:
-        """The better of the network's accuracy and of that of its moving average."""
-        return max((scores.top1 for scores in (self.val, self.ema) if scores is not None), default=None)
+    def value(self) -> float | None:
+        """The better of the network's main figure and of that of its moving average."""
+        return max((scores.value for scores in (self.val, self.ema) if scores is not None), default=None)
 
 
-FullRecord = Note | Pulse | FullEpoch
-KINDS: dict[str, type[Any]] = {"note": Note, "pulse": Pulse, "epoch": FullEpoch}
+FullRecord = Note | Started | Pulse | FullEpoch
+KINDS: dict[str, type[Any]] = {"note": Note, "started": Started, "pulse": Pulse, "epoch": FullEpoch}
+VALIDATED = ("val", "ema")
+"""The fields of an epoch that are `Scores`; in JSON the figures stand beside the rest, each under its name."""
 
 
 def to_plain(record: FullRecord) -> dict[str, Any]:
     """A record for JSON."""
     kind = next(name for name, each in KINDS.items() if isinstance(record, each))
-    return {"kind": kind, **asdict(record)}
+    values = {"kind": kind, **asdict(record)}
+    for name in VALIDATED:
+        if values.get(name) is not None:
+            found = values[name]
+            values[name] = {**found.pop("figures"), **found}
+    return values
 
 
 def from_plain(values: dict[str, Any]) -> FullRecord:
     """The inverse of `to_plain`."""
     rest = {name: value for name, value in values.items() if name != "kind"}
-    for name in ("val", "ema"):
+    for name in VALIDATED:
         if isinstance(rest.get(name), dict):
-            rest[name] = Scores(**rest[name])
+            found = dict(rest[name])
+            known = {key: found.pop(key) for key in ("main", "unreadable") if key in found}
+            rest[name] = Scores(found, **known)
     record: FullRecord = KINDS[values["kind"]](**rest)
     return record

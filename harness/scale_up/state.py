@@ -13,8 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from harness.checkpoint import read_state, write_state
-from harness.scale_up.records import FullEpoch, FullJob, from_plain, to_plain
-from harness.weights import save_weights
+from harness.scale_up.records import FullEpoch, from_plain, to_plain
 
 
 @dataclass(slots=True)
@@ -32,7 +31,7 @@ class Progress:
     train_s: float = 0.0
     waiting_s: float = 0.0
     best: float | None = None
-    """The best accuracy of an epoch."""
+    """The best main figure of an epoch."""
 
     def begin(self, epoch: int) -> None:
         """Start an epoch."""
@@ -55,20 +54,19 @@ class State:
     def close_epoch(self, done: FullEpoch) -> FullEpoch:
         """Note an epoch, and whether it is the best so far; go on to the next one."""
         best = self.progress.best
-        done = replace(done, is_best=best is None or done.top1 is None or done.top1 > best)
+        done = replace(done, is_best=best is None or done.value is None or done.value > best)
         if done.is_best:
-            self.progress.best = done.top1
+            self.progress.best = done.value
         self.epochs.append(done)
         self.progress.begin(done.epoch + 1)
         return done
 
-    def keep_best(self, job: FullJob) -> None:
-        """Write the weights that did better in the last epoch: the network's, or those of its moving average."""
+    def best_of_epoch(self) -> tuple[nn.Module, str]:
+        """What did better in the last epoch, and its name: the network, or its moving average."""
         done = self.epochs[-1]
-        averaged = self.ema is not None and done.ema is not None and done.ema.top1 == done.top1
-        model = self.ema.module if averaged and self.ema is not None else self.model
-        which = "moving average" if averaged else "network"
-        save_weights(job.best, job.run.spec, model, f"{job.run.id}, {which} after epoch {done.epoch}")
+        if self.ema is not None and done.ema is not None and done.ema.value == done.value:
+            return self.ema.module, "moving average"
+        return self.model, "network"
 
     def save(self, folder: Path, run_id: str, workers: int, keep: int) -> None:
         """Write the state as one file more; the oldest beyond `keep` go."""

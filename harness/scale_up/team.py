@@ -1,10 +1,13 @@
 """The workers that train one network together: a single one, or all of a torch process group."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +37,17 @@ class Team:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def agree(self, module: nn.Module) -> None:
+        """Give every worker the leader's buffers: statistics of batch norms are gathered by each worker alone."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+    def gathered(self, values: list[T]) -> list[T]:
+        """What all workers have, in the order of the workers; of plain values, which travel between processes."""
+        if self.size == 1:
+            return values
+        parts: list[list[T] | None] = [None] * self.size
+        dist.all_gather_object(parts, values)
+        return [value for part in parts if part is not None for value in part]

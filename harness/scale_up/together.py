@@ -24,7 +24,9 @@ LOOK_S = 0.1
 """How often the files are looked at."""
 
 
-def work_together(job: FullJob, crew: Crew, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[FullRecord]:
+def work_together(
+    job: FullJob[Any], crew: Crew, *, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[FullRecord]:
     """What `work` says in the first of the crew's workers.
 
     Raises `ExecutorError` where they cannot be had, and else what `work` raises.
@@ -41,7 +43,7 @@ def work_together(job: FullJob, crew: Crew, *, should_stop: Callable[[], bool] =
 
 
 def _followed(
-    job: FullJob, workers: int, cpus: int, gpus: float, should_stop: Callable[[], bool]
+    job: FullJob[Any], workers: int, cpus: int, gpus: float, should_stop: Callable[[], bool]
 ) -> Iterator[FullRecord]:
     """Start the workers, and tell what they say until they are done."""
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def _tidy(folder: Path) -> None:
     shutil.rmtree(folder / RAYS_OWN, ignore_errors=True)
 
 
-def _fit(job: FullJob, workers: int, cpus: int, gpus: float) -> None:
+def _fit(job: FullJob[Any], workers: int, cpus: int, gpus: float) -> None:
     """Have Ray Train call `_work` in every worker; in a thread of its own, so that signals stay with the door."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -94,7 +96,7 @@ def _work(config: dict[str, Any]) -> None:
     from harness.scale_up.team import Team
     from harness.scale_up.work import work
 
-    job: FullJob = config["job"]
+    job: FullJob[Any] = config["job"]
     context = ray.train.get_context()
     team = Team(get_device(), context.get_world_rank(), context.get_world_size())
     stop = job.folder / STOP

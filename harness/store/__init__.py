@@ -3,6 +3,7 @@
 `Store` answers and records; `DriverLock` keeps a study to one driver; `optuna_storage` has Optuna's part.
 """
 
+from harness.store.full_runs import FullRow, FullRuns
 from harness.store.lock import DriverLock, driver_of
 from harness.store.optuna_storage import fresh, load_study, open_study, optuna_storage, park_trial, together
 from harness.store.rows import EventRow, RunRow, StudyRow
@@ -11,6 +12,8 @@ from harness.store.store import Store
 __all__ = [
     "DriverLock",
     "EventRow",
+    "FullRow",
+    "FullRuns",
     "RunRow",
     "Store",
     "StudyRow",

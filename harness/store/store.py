@@ -24,7 +24,7 @@ from harness.store.engine import BUSY_S, check_file_system, database_url, make_e
 from harness.store.records import EPOCHS
 from harness.store.refusals import speaking
 from harness.store.rows import EventRow, RunRow, StudyRow
-from harness.store.tables import EventTable, MeasureTable, RunTable, StudyTable, TrialRunTable
+from harness.store.tables import EventTable, FullRunTable, MeasureTable, RunTable, StudyTable, TrialRunTable
 
 BATCH = 500
 """Ids per question; databases limit the number of values in one."""
@@ -330,6 +330,7 @@ def _check_readable(revision: str | None, url: URL) -> None:
 def _unlink(session: Session, study: str) -> None:
     session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
     session.execute(delete(EventTable).where(EventTable.study == study))
+    session.execute(update(FullRunTable).where(FullRunTable.study == study).values(study=None, trial=None))
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:

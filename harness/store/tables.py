@@ -68,6 +68,10 @@ class Figure(TypeDecorator[float]):
         return math.nan if value is None else value
 
 
+STATE = Enum(RunState, native_enum=False, length=16, values_callable=lambda states: [str(state) for state in states])
+"""How a run stands, in words."""
+
+
 class Base(DeclarativeBase):
     """The root of our tables, and of their metadata."""
 
@@ -98,9 +102,7 @@ class RunTable(Base):
     recipe: Mapped[dict[str, Any]] = mapped_column(Json)
     recipe_fingerprint: Mapped[str] = mapped_column(Text)
     seed: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[RunState] = mapped_column(
-        Enum(RunState, native_enum=False, length=16, values_callable=lambda states: [str(state) for state in states])
-    )
+    state: Mapped[RunState] = mapped_column(STATE)
     cause: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     owner: Mapped[str | None] = mapped_column(Text)
@@ -166,3 +168,46 @@ class EventTable(Base):
     run_id: Mapped[str | None] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
     message: Mapped[str] = mapped_column(Text)
+
+
+class FullRunTable(Base):
+    """Trainings at full scale: what is trained, on whose advice, how it stands, and where its weights are."""
+
+    __tablename__ = "full_runs"
+    __table_args__ = (Index(None, "study", "trial"),)
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    study: Mapped[str | None] = mapped_column(Text)
+    trial: Mapped[int | None] = mapped_column(Integer)
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    spec_fingerprint: Mapped[str] = mapped_column(Text)
+    recipe: Mapped[dict[str, Any]] = mapped_column(Json)
+    recipe_name: Mapped[str] = mapped_column(Text)
+    recipe_fingerprint: Mapped[str] = mapped_column(Text)
+    weights: Mapped[str | None] = mapped_column(Text)
+    folder: Mapped[str] = mapped_column(Text)
+    state: Mapped[RunState] = mapped_column(STATE)
+    cause: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[datetime] = mapped_column(UtcTime)
+    updated: Mapped[datetime] = mapped_column(UtcTime)
+    host: Mapped[str | None] = mapped_column(Text)
+    device: Mapped[str | None] = mapped_column(Text)
+    threads: Mapped[int | None] = mapped_column(Integer)
+    versions: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    epochs: Mapped[int] = mapped_column(Integer)
+    epochs_done: Mapped[int] = mapped_column(Integer)
+    metric: Mapped[str] = mapped_column(Text)
+    best: Mapped[float | None] = mapped_column(Double)
+    best_epoch: Mapped[int | None] = mapped_column(Integer)
+
+
+class FullFigureTable(Base):
+    """What was seen in each epoch of a training at full scale, by name; what is validated depends on its task."""
+
+    __tablename__ = "full_figures"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("full_runs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[float] = mapped_column(Figure, nullable=True)

@@ -1,0 +1,154 @@
+"""The task of a detector: boxes, perhaps with masks, and average precision as COCO counts it.
+
+Shapes: N images, D boxes found in an image, H W height and width of an image.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from harness.data.figures import Runs, pack
+from harness.dense.detectors import build_detector
+from harness.dense.files import DenseWeights, save_dense
+from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, together
+from harness.detection_recipe import DetectionRecipe
+from harness.downstream.ap import Found, detection_figures
+from harness.network import build, merge
+from harness.scale_up.loading import share_of, step_batches
+from harness.scale_up.pace import Pace
+from harness.scale_up.reader import Reader
+from harness.scale_up.records import FullJob, Note, Scores
+from harness.scale_up.start import first_network
+from harness.scale_up.streams import mixed
+from harness.scale_up.task import Place
+from harness.scale_up.team import Team
+from harness.training import autocast
+
+MAIN = "ap"
+HEADS = 1
+"""Tells the stream of the first weights of the heads from the others of a seed."""
+IN_A_MASK = 0.5
+"""Least probability of a pixel that is in a mask."""
+
+
+class Detection:
+    """See `Task`."""
+
+    backbone = "backbone.encoder.network"
+
+    def __init__(self, job: FullJob[DetectionRecipe], team: Team) -> None:
+        self.job, self.team, self.recipe = job, team, job.run.recipe
+        self.scenes = open_scenes(self.recipe, job.root, job.cache)
+        shown = ValidationSights(self.scenes.val, self.recipe, job.run.spec.in_channels)
+        self.validation = Reader(shown, job.loaders, list)
+
+    @property
+    def images(self) -> int:
+        """See `Task`."""
+        return len(self.scenes.train)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.scenes.names
+
+    def load(self, found: DenseWeights) -> nn.Module:
+        """The detector of a file, in the form and with the weights that the file has, in evaluation mode."""
+        model = build_detector(build(found.spec, seed=0), found.spec, self.recipe, len(found.names)).eval()
+        if found.is_merged:
+            model = merge(model)
+        model.load_state_dict(found.entries)
+        return model
+
+    def save(self, path: Path, model: nn.Module, source: str, *, is_merged: bool = False) -> None:
+        """See `Task`."""
+        spec, names = self.job.run.spec, self.names
+        save_dense(path, model, spec=spec, recipe=self.recipe, names=names, source=source, is_merged=is_merged)
+
+    def build(self) -> tuple[nn.Module, Note | None]:
+        """The detector, its network with fresh weights or those of the job's file."""
+        spec, seed = self.job.run.spec, self.recipe.seed
+        network = first_network(spec, self.job.weights, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mixed(seed, HEADS))
+            model = build_detector(network, spec, self.recipe, len(self.scenes.names))
+        return model, Note("; ".join(self.scenes.notes)) if self.scenes.notes else None
+
+    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Shown]:
+        """See `Task`."""
+        items = TrainingSights(self.scenes.train, self.recipe, self.job.run.spec.in_channels)
+        yield from step_batches(
+            items,
+            self.recipe,
+            pace,
+            epoch=epoch,
+            rank=rank,
+            first_step=first_step,
+            loaders=self.job.loaders,
+            collate=together,
+        )
+
+    def loss(self, network: nn.Module, batch: Shown, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
+        """The sum of the detector's own losses."""
+        device = self.team.device
+        images = [image.to(device, non_blocking=True) for image in batch.images]
+        targets = [
+            {name: value.to(device, non_blocking=True) for name, value in target.items()} for target in batch.targets
+        ]
+        with autocast(self.recipe, device):
+            losses = network(images, targets)
+        return torch.stack(list(losses.values())).sum()
+
+    def validate(self, model: nn.Module) -> Scores | None:
+        """See `Task`: average precision by overlap and size; by class too with `figures_of`."""
+        figures, unreadable = self.figures_of(model)
+        shown = {name: share for name, share in figures.items() if name.removeprefix("mask_") in ("ap", "ap50", "ap75")}
+        return Scores(shown, main=MAIN, unreadable=unreadable)
+
+    def figures_of(self, model: nn.Module) -> tuple[dict[str, float], int]:
+        """All figures of the validation images, and how many of these could not be read; the same in every worker."""
+        masks = self.recipe.detector.learns_masks
+        own = list(self._found(model))
+        seen = sorted(self.team.gathered(own), key=lambda each: each[0])
+        val = self.scenes.val
+        readable = [(i, found) for i, found in seen if found is not None]
+        figures = detection_figures(
+            [found for _, found in readable], (val.figures(i) for i, _ in readable), self.scenes.names, masks=masks
+        )
+        return {MAIN: 0.0} | dict(figures), len(seen) - len(readable)
+
+    @torch.no_grad()
+    def _found(self, model: nn.Module) -> Iterator[tuple[int, Found | None]]:
+        """What the model finds in this worker's share of the images; None for one that cannot be read."""
+        model.eval()
+        recipe, team = self.recipe, self.team
+        parts = share_of(len(self.scenes.val), recipe.evaluation.batch_size, rank=team.rank, size=team.size)
+        for batch in self.validation.read(parts):
+            readable = [(i, image, sides) for i, image, sides in batch if image is not None]
+            yield from ((i, None) for i, image, _ in batch if image is None)
+            if not readable:
+                continue
+            images = [image.to(team.device, non_blocking=True) for _, image, _ in readable]
+            with autocast(recipe, team.device):
+                found = model(images)
+            for (i, image, sides), each in zip(readable, found, strict=True):
+                yield i, in_the_image(each, (image.shape[1], image.shape[2]), sides)
+
+
+def in_the_image(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Found:
+    """What was found in an image that was shown at another height and width, in its own pixels."""
+    (height, width), (own_height, own_width) = shown, sides
+    scale = torch.tensor([own_width / width, own_height / height] * 2)
+    boxes = found["boxes"].float().cpu() * scale
+    masks = _pasted(found["masks"].float().cpu(), boxes, sides) if "masks" in found else None
+    return Found(boxes.numpy(), found["labels"].cpu().numpy(), found["scores"].float().cpu().numpy(), masks)
+
+
+def _pasted(masks: Tensor, boxes: Tensor, sides: tuple[int, int]) -> tuple[Runs, ...]:
+    """Masks (D, 1, 28, 28) of boxes, in the size of their image; one by one, for all at once may not fit."""
+    pasted = (paste_masks_in_image(mask[None], box[None], sides) for mask, box in zip(masks, boxes, strict=True))
+    return tuple(pack(np.asarray(each[0, 0] > IN_A_MASK)) for each in pasted)

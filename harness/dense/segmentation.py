@@ -1,0 +1,178 @@
+"""The task of a segmentation: cross-entropy per pixel, and intersection over union.
+
+Shapes: N images, I channels that the network takes, H W height and width, C classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from harness.data.masked import IGNORED
+from harness.dense.files import DenseWeights, save_dense
+from harness.dense.looks import probabilities
+from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, together
+from harness.dense.tally import Tally, by_class, figures
+from harness.downstream.heads import Segmenter
+from harness.downstream.miou import confusion
+from harness.downstream.segment import pixel_loss
+from harness.errors import DataError, Diverged
+from harness.network import build, merge
+from harness.scale_up.loading import share_of, step_batches
+from harness.scale_up.pace import Pace
+from harness.scale_up.reader import Reader
+from harness.scale_up.records import FullJob, Note, Scores
+from harness.scale_up.start import first_network
+from harness.scale_up.streams import mixed
+from harness.scale_up.task import Place
+from harness.scale_up.team import Team
+from harness.segmentation_recipe import SegmentationRecipe
+from harness.spec import NetworkSpec
+from harness.training import autocast
+
+MAIN = "miou"
+HEADS = 1
+"""Tells the stream of the heads' first weights from others of the recipe's seed."""
+LEAST_SHARE = 1e-12
+"""Of the true class of a pixel, where a loss is taken from it."""
+
+
+class Segmentation:
+    """See `Task`."""
+
+    backbone = "encoder.network"
+
+    def __init__(self, job: FullJob[SegmentationRecipe], team: Team) -> None:
+        self.job, self.team, self.recipe = job, team, job.run.recipe
+        self.masked = open_masked(self.recipe, job.root, job.cache)
+        shown = ValidationPairs(self.masked.val, self.recipe, job.run.spec.in_channels)
+        self.validation = Reader(shown, job.loaders, list)
+
+    @property
+    def images(self) -> int:
+        """See `Task`."""
+        return len(self.masked.train)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.masked.names
+
+    def load(self, found: DenseWeights) -> Segmenter:
+        """The model of a file, in the form and with the weights that the file has, in evaluation mode."""
+        model = segmenter(build(found.spec, seed=0), found.spec, self.recipe, len(found.names)).eval()
+        if found.is_merged:
+            model = merge(model)
+        model.load_state_dict(found.entries)
+        return model
+
+    def build(self) -> tuple[nn.Module, Note | None]:
+        """The network, with fresh weights or those of the job's file, and heads on it."""
+        spec, seed = self.job.run.spec, self.recipe.seed
+        network = first_network(spec, self.job.weights, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mixed(seed, HEADS))
+            return segmenter(network, spec, self.recipe, len(self.masked.names)), None
+
+    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Pairs]:
+        """See `Task`. Raises `DataError` at the first mask that is not its image's."""
+        batches = step_batches(
+            TrainingPairs(self.masked.train, self.recipe, self.job.run.spec.in_channels),
+            self.recipe,
+            pace,
+            epoch=epoch,
+            rank=rank,
+            first_step=first_step,
+            loaders=self.job.loaders,
+            collate=together,
+        )
+        for batch in batches:
+            _require_sound(batch.faults)
+            yield batch
+
+    def loss(self, network: nn.Module, batch: Pairs, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
+        """Cross-entropy over the pixels that count, and that of the second head times its weight."""
+        masks = batch.masks.to(self.team.device, non_blocking=True).long()
+        with autocast(self.recipe, self.team.device):
+            output = network(self._placed(batch.images))
+        if not isinstance(output, tuple):
+            return pixel_loss(output, masks)
+        logits, second = output
+        return pixel_loss(logits, masks) + self.recipe.segmenter.auxiliary * pixel_loss(second, masks)
+
+    def validate(self, model: nn.Module) -> Scores:
+        """See `Task`: loss, mIoU, and accuracies."""
+        tally = self.tallied(model)
+        return Scores(figures(tally), main=MAIN, unreadable=tally.unreadable)
+
+    def figures_of(self, model: nn.Module) -> tuple[dict[str, float], int]:
+        """All figures, those by class too, and how many images could not be read; see `harness.dense.tally`."""
+        tally = self.tallied(model)
+        return figures(tally) | by_class(tally, self.masked.names), tally.unreadable
+
+    @torch.no_grad()
+    def tallied(self, model: nn.Module) -> Tally:
+        """What the model gets right on all images that can be read, the same in every worker.
+
+        It is left in evaluation mode. Raises `Diverged` for what is not finite.
+        """
+        model.eval()
+        tally = Tally.empty(len(self.masked.names), self.team.device)
+        count = len(self.masked.val)
+        parts = share_of(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
+        for part in self.validation.read(parts):
+            _require_sound([each.fault for each in part if each.fault is not None])
+            readable = [each for each in part if each.image is not None]
+            tally.unreadable += len(part) - len(readable)
+            for _, alike in groupby(readable, key=_sides):
+                self._count(tally, model, list(alike))
+        return tally.of_all(self.team)
+
+    def _count(self, tally: Tally, model: nn.Module, images: Sequence[Shown]) -> None:
+        """Count the pixels of images of one size."""
+        batch = self._placed(torch.stack([each.image for each in images if each.image is not None]))
+        truth = torch.stack([each.mask for each in images]).to(self.team.device).long()
+        with autocast(self.recipe, self.team.device):
+            shares = probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
+        if not shares.isfinite().all():
+            raise Diverged("what the segmentation says of a validation image is not finite")
+        tally.counts += confusion(shares.argmax(1), truth, len(self.masked.names))
+        counted = truth != IGNORED
+        own = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]
+        tally.loss_sum -= own.clamp(min=LEAST_SHARE).log().sum(dtype=torch.float64)
+
+    def _placed(self, images: Tensor) -> Tensor:
+        """(N, I, H, W) on the device."""
+        memory_format = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        return images.to(self.team.device, non_blocking=True).contiguous(memory_format=memory_format)
+
+    def save(self, path: Path, model: nn.Module, source: str, *, is_merged: bool = False) -> None:
+        """See `Task`."""
+        spec, names = self.job.run.spec, self.masked.names
+        save_dense(path, model, spec=spec, recipe=self.recipe, names=names, source=source, is_merged=is_merged)
+
+
+def segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:
+    """The model around a network, which becomes a part of it; other weights come from torch's global stream."""
+    plan = recipe.segmenter
+    return Segmenter(
+        network,
+        spec,
+        plan,
+        classes=classes,
+        side=min(recipe.views.crop),
+        dropout=plan.dropout,
+        auxiliary=plan.auxiliary_channels if plan.auxiliary else None,
+    )
+
+
+def _sides(each: Shown) -> tuple[torch.Size, torch.Size]:
+    assert each.image is not None, "those that cannot be read are gone"
+    return each.image.shape, each.mask.shape
+
+
+def _require_sound(faults: Sequence[str]) -> None:
+    if faults:
+        raise DataError(faults[0].rstrip("."))

@@ -1,0 +1,192 @@
+"""The verb `evaluate`: show a network validation images, in one form or in both, and say how accurate it is."""
+
+import statistics
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.cost import network_cost
+from harness.data.cifar import kind_of
+from harness.errors import DataError, UserError
+from harness.full_recipe import FullData
+from harness.paper import accuracies
+from harness.report.examined import Evaluation, seen_line
+from harness.report.network import resolutions
+from harness.report.ticker import ticker
+from harness.scale_up.examined import MERGED, TRAINING, Examined, Seen
+from harness.scale_up.images import OPTION, Images, Stored, open_validation
+from harness.scale_up.pace import shared
+from harness.spec import NetworkSpec
+from harness.terminal import available_cpus, is_live, make_console
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.scale_up.viewing import Viewing
+    from harness.subject import Subject
+
+SHAPES = "shapes"
+IMAGENET_CLASSES = 1000
+LEAST_SIDE, MOST_SIDE = 8, 4096
+
+
+class Shown(NamedTuple):
+    """The images that a network is to be evaluated on."""
+
+    images: Images
+    about: str
+    is_imagenet: bool = False
+    """Whether they are of a folder of as many classes as ImageNet-1K has."""
+
+
+def evaluate(args: Namespace) -> Evaluation:
+    """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
+    import torch
+
+    from harness.evaluate import started
+    from harness.subject import find_subject
+    from harness.training import find_device
+
+    device = find_device(args.device)
+    subject = find_subject(args.network, args.storage, which=args.which)
+    _check(subject.spec)
+    viewing = _changed(_viewing(args, subject), args, subject.spec, device)
+    network_cost(subject.spec, viewing.resolution)  # raises for images that are too small for the network
+    shown = _shown(args, subject, viewing.resolution)
+    loaders, threads = shared(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
+    torch.set_num_threads(threads)
+    result = _examined(args, _forms(args, subject), shown.images, viewing, device, loaders)
+    return Evaluation(
+        name=subject.name,
+        weights=subject.about,
+        spec=subject.spec,
+        data=shown.about,
+        viewing=asdict(viewing),
+        viewed=viewing.about,
+        result=result,
+        known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
+        where=started(device, threads, epochs=0),
+        loaders=loaders,
+    )
+
+
+def _viewing(args: Namespace, subject: "Subject") -> "Viewing":
+    """As the network's own training validates; where nothing is known of that, as the paper has it."""
+    from harness.data import load
+    from harness.scale_up.viewing import WHOLE_FROM, Viewing
+
+    published = Viewing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
+    if subject.recipe is not None and subject.data_cache is not None:
+        recipe, dataset = subject.recipe, load(subject.recipe, subject.data_cache)
+        return Viewing(
+            recipe.resolution,
+            crop=1.0,
+            mean=dataset.mean,
+            std=dataset.std,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+        )
+    if subject.full_recipe is None:
+        return published
+    own = Viewing.of(subject.full_recipe)
+    if own.resolution < WHOLE_FROM <= (args.resolution or own.resolution):
+        return replace(own, crop=published.crop, mode=published.mode)
+    return own
+
+
+def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "torch.device") -> "Viewing":
+    """With what the command line says, for as many channels as the network has."""
+    names = {"resolution": "resolution", "crop": "crop", "mode": "crop_mode", "interpolation": "interpolation"}
+    names |= {"mean": "mean", "std": "std", "batch_size": "batch", "precision": "precision"}
+    given = {name: value for name, option in names.items() if (value := getattr(args, option)) is not None}
+    for name in ("mean", "std"):
+        values = tuple(given.get(name, getattr(viewing, name)))
+        if spec.in_channels == 1 and len(values) > 1 and name not in given:
+            values = (statistics.fmean(values),)
+        if len(values) != spec.in_channels:
+            rule = f"`--{name}` must give a number for each of the network's channels ({spec.in_channels})"
+            raise UserError(rule, value=" ".join(f"{each:g}" for each in values))
+        given[name] = values
+    viewing = replace(viewing, **given)
+    if not LEAST_SIDE <= viewing.resolution <= MOST_SIDE:
+        raise UserError(f"`--resolution` must be from {LEAST_SIDE} to {MOST_SIDE}", value=viewing.resolution)
+    if not 0 < viewing.crop <= 1:
+        raise UserError("`--crop` must be a share above 0 and at most 1", value=viewing.crop)
+    if min(viewing.std) <= 0:
+        raise UserError("`--std` must be above 0", value=min(viewing.std))
+    if viewing.precision == "float16" and device.type == "cpu":
+        if args.precision is not None:
+            raise UserError("`--precision float16` needs a GPU", remedy="Take bfloat16 or float32.")
+        viewing = replace(viewing, precision="float32")
+    return viewing
+
+
+def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
+    """The images of `--data`; without it, those that the network's own training validates on."""
+    from harness.data import load
+
+    own, recipe = subject.full_recipe, subject.recipe
+    kind = _kind(args.data)
+    if recipe is not None and subject.data_cache is not None and (kind is None or kind == recipe.dataset == SHAPES):
+        dataset = load(recipe, subject.data_cache)
+        about = f"validation images of {recipe.dataset}, as the run has them"
+        return Shown(Stored(dataset.val), about)
+    if kind is None and own is None:
+        raise DataError(
+            f"`{OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or `{SHAPES}`",
+            value=subject.name,
+            remedy="ImageNet's validation images are expected by class: val/n01440764/ILSVRC2012_val_00000293.JPEG.",
+        )
+    data = FullData(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
+    root = None if args.data is None or kind == SHAPES else Path(args.data)
+    classes = subject.spec.classes
+    images, about = open_validation(data, classes, resolution, root, Path(args.results) / "data")
+    return Shown(images, about, data.dataset == "imagefolder" and classes == IMAGENET_CLASSES)
+
+
+def _kind(data: str | None) -> Any:
+    """The data set that `--data` means: `shapes`, a folder of CIFAR's, or one of images by class; None without it."""
+    if data is None or data == SHAPES:
+        return data
+    return kind_of(Path(data).expanduser()) or "imagefolder"
+
+
+def _check(spec: NetworkSpec) -> None:
+    if spec.in_channels not in (1, 3):
+        raise UserError("the network must be for colour or for grey images", value=f"{spec.in_channels} channels")
+
+
+def _forms(args: Namespace, subject: "Subject") -> "dict[str, nn.Module]":
+    """The network in the forms that are asked for."""
+    from harness.network import merge
+    from harness.weights.fit import is_merged_form
+
+    if is_merged_form(subject.spec, subject.model.state_dict()):
+        if args.both:
+            raise UserError("`--both` needs weights in training form; these are merged already", value=subject.name)
+        return {MERGED: subject.model}
+    forms = {} if args.merged else {TRAINING: subject.model}
+    return forms | ({MERGED: merge(subject.model)} if args.merged or args.both else {})
+
+
+def _examined(
+    args: Namespace,
+    forms: "dict[str, nn.Module]",
+    images: Images,
+    viewing: "Viewing",
+    device: "torch.device",
+    loaders: int,
+) -> Examined:
+    """The result; how far it is, is shown meanwhile, where no program reads what is printed."""
+    from harness.scale_up.examine import examine
+
+    console = make_console()
+    with ticker(console, is_live=is_live(console) and not args.json) as shown:
+        for said in examine(forms, images, viewing, device, loaders=loaders):
+            if not isinstance(said, Seen):
+                return said
+            if not args.json:
+                shown.tick(seen_line(said))
+    raise AssertionError("an examination ends with its result")

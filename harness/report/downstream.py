@@ -1,0 +1,83 @@
+"""A training downstream in words: what it begins from, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, steps_text
+from harness.report.layout import plain_table
+from harness.report.words import DASH, counted, listed
+from harness.scale_up.pace import Pace
+from harness.scale_up.records import FullJob
+
+UNMERGED = (
+    "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels go on learning, "
+    "and merging changes no prediction"
+)
+IOU, ACCURACY = "iou_", "accuracy_"
+"""Before the name of a class, in the name of a figure."""
+NAMED = 5
+"""Classes that a note names."""
+
+
+def downstream_view(job: FullJob[Any], pace: Pace, name: str, start: str, classes: Sequence[str]) -> RenderableType:
+    """What is trained, from what and how."""
+    recipe = job.run.recipe
+    rows = {
+        "network": network_text(job.run.spec),
+        "begins from": start,
+        "form": UNMERGED,
+        "recipe": recipe.about,
+        "classes": f"{len(classes):,}",
+        "steps": steps_text(recipe, pace),
+        "arithmetic": arithmetic_text(recipe),
+        "folder": str(job.folder),
+    }
+    return facts_view(name, rows)
+
+
+def segmentation_view(figures: Mapping[str, float], names: Sequence[str]) -> RenderableType:
+    """Intersection over union and accuracy by class, and their means."""
+    table = plain_table()
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    table.add_column("accuracy %", justify="right")
+    for name in names:
+        table.add_row(name, _percent(figures.get(f"{IOU}{name}")), _percent(figures.get(f"{ACCURACY}{name}")))
+    means = Text(
+        f"mIoU {figures['miou']:.2f}  pixel accuracy {figures['pixel_accuracy']:.2f}  "
+        f"mean accuracy {figures['mean_accuracy']:.2f}",
+        style="bold",
+    )
+    return Group(table, Text(), means, *_notes(figures, names))
+
+
+def _notes(figures: Mapping[str, float], names: Sequence[str]) -> list[Text]:
+    """What is to be said of classes that are nowhere."""
+    absent = [name for name in names if f"{IOU}{name}" not in figures]
+    if not absent:
+        return []
+    named = listed(absent) if len(absent) <= NAMED else f"{', '.join(absent[:NAMED])}, ..."
+    which = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
+    return [Text(f"{which} neither in the masks nor in what is predicted, and count not in mIoU: {named}")]
+
+
+def ending_lines(apart: Mapping[str, float], maps_apart: float | None, unreadable: int) -> list[str]:
+    """How far the merged form is off, and what was not seen."""
+    lines = []
+    if maps_apart is not None:
+        farthest = max(apart, key=lambda name: abs(apart[name]), default=None)
+        at = "" if farthest is None else f"; of all figures {SHOWN.get(farthest, farthest)} is farthest off, by "
+        by = "" if farthest is None else f"{apart[farthest]:+.2g}"
+        lines.append(
+            f"judged in merged form: its maps are off from those that were trained by {maps_apart:.1e}{at}{by}"
+        )
+    if unreadable:
+        lines.append(f"{counted(unreadable, 'unreadable image')} left out")
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}"

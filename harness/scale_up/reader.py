@@ -1,0 +1,46 @@
+"""Batches from processes that read images ahead, and live as long as a training does."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+Collate = Callable[[list[Any]], Any]
+"""Makes a batch of items."""
+
+
+class Reader:
+    """Reads the items of a set by their keys; the processes are started for the first batch, and end with the reader.
+
+    Between two readings they wait. With 0 loaders the caller's own process reads, when it asks for a batch.
+    """
+
+    def __init__(self, items: Dataset[Any], loaders: int, collate: Collate | None = None) -> None:
+        self._asked = _Asked()
+        self._loader: DataLoader[Any] = DataLoader(
+            items,
+            batch_sampler=self._asked,
+            num_workers=loaders,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=loaders > 0,
+            generator=torch.Generator().manual_seed(0),  # nothing uses it; it is kept off the global stream
+        )
+
+    def read(self, parts: Iterable[Sequence[Any]]) -> Generator[Any]:
+        """A batch for each part, a list of keys, in order; what comes next is read meanwhile.
+
+        The parts are asked for as they are needed, so there may be very many. A reading ends the one before it.
+        """
+        self._asked.parts = parts
+        yield from self._loader
+
+
+class _Asked:
+    """The parts that are to be read now."""
+
+    parts: Iterable[Sequence[Any]] = ()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return (list(part) for part in self.parts)
