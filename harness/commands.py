@@ -145,6 +145,13 @@ def kernels(args: Namespace) -> int:
     return print_json(kernels_values(subject, found)) if args.json else print_view(kernels_view(subject, found))
 
 
+def export(args: Namespace) -> int:
+    """Write a network in the formats that others read, each verified."""
+    from harness.exporting.verb import export_network
+
+    return export_network(args, _resolution(args))
+
+
 def shape_bias(args: Namespace) -> int:
     """Print what a network makes of images whose shape and texture disagree."""
     from harness.looking.shape_bias import decide
@@ -268,6 +275,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "erf": erf,
     "kernels": kernels,
     "shape-bias": shape_bias,
+    "export": export,
     "best": best,
     "train": train,
     "downstream": downstream,

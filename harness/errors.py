@@ -10,6 +10,7 @@ HarnessError
 │   ├── ExecutorError    workers that cannot be had: no such cluster, too few processors
 │   ├── StudyAborted     a study that ends early because its runs fail one after another
 │   └── NotFound         a study, trial or run that nobody recorded
+├── ExportFailure        a file that was exported, and does not give the network's logits when it is loaded back
 └── RunFailure           one run ended without a result; the study goes on
     ├── Stopped          the driver no longer wants it
     ├── Diverged         a loss that is not finite
@@ -103,6 +104,10 @@ class StudyAborted(UserError):
 
 class NotFound(UserError):
     """A study, a trial or a run that nobody recorded."""
+
+
+class ExportFailure(HarnessError):
+    """An exported file that does not give the network's logits when it is loaded back."""
 
 
 class RunFailure(HarnessError):

@@ -13,6 +13,9 @@ NETWORK, RECIPE = "network.yaml", "recipe.yaml"
 WEIGHTS = {"best": "best.safetensors", "last": "last.safetensors", "last-ema": "last_ema.safetensors"}
 """Weights in training form: those of the best epoch, network or moving average; and of the last, one of each."""
 
+CLASSES = "classes.json"
+"""The names of a classifier's classes, in the order of the labels."""
+
 
 def lock_of(folder: Path) -> "FileLock":
     """The lock that a process holds while it trains there."""

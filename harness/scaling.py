@@ -1,5 +1,6 @@
 """The verb `train`: find the network, say what its training costs, and train it at full scale while showing it."""
 
+import json
 import shutil
 import sys
 from argparse import Namespace
@@ -13,13 +14,13 @@ from pydantic import ValidationError
 
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
-from harness.full_folder import NETWORK, RECIPE, lock_of
+from harness.full_folder import CLASSES, NETWORK, RECIPE, lock_of
 from harness.full_recipe import FullRecipe, FullTraining
 from harness.interrupt import EXIT_CODE, Interrupt
 from harness.recording import Recorder, recorded
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
-from harness.scale_up.images import count_classes, count_images
+from harness.scale_up.images import class_names, count_classes, count_images
 from harness.scale_up.pace import Pace, shared
 from harness.scale_up.records import FullJob, FullRecord, FullRun
 from harness.scale_up.target import fitted
@@ -61,6 +62,8 @@ def train(args: Namespace) -> int:
         if args.fresh:
             forget(job.folder)
         describe(job)
+        names = json.dumps(class_names(recipe, args.data), indent=1, ensure_ascii=False)
+        (job.folder / CLASSES).write_text(names, encoding="utf-8")
         row = row_of(job, target.name, args.recipe or target.recipe or "", target)
         return train_job(job, crew, recorded(row, place_of(args).database))
 

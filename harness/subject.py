@@ -1,14 +1,15 @@
-"""A network as the command line names it: a preset, a spec file, a run's checkpoint, a file or a folder of weights."""
+"""A network as the command line names it: a preset, a spec file, a run's or a training's, or a file of weights."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from torch import nn
 
 from harness.checkpoint import load_epoch
-from harness.errors import NotFound, did_you_mean
+from harness.errors import NotFound, UserError, did_you_mean
 from harness.full_folder import RECIPE, is_training, weights_in
 from harness.full_recipe import FullRecipe
 from harness.network import build
@@ -18,7 +19,7 @@ from harness.run import Job
 from harness.session import Place, run_of
 from harness.spec import NetworkSpec
 from harness.study import load_full_recipe, named_spec
-from harness.weights import load_weights
+from harness.weights import read_weights
 
 RUN_FILE = re.compile(r"([0-9a-f]{16})\.pt")
 SHOWN_DIGITS = 8
@@ -31,6 +32,7 @@ class Origin(StrEnum):
     RANDOM = "random weights"
     FILE = "weights from a file"
     RUN = "a run's weights"
+    TRAINING = "weights from a file, trained at full scale"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,10 +40,16 @@ class Subject:
     """A network with its weights, in evaluation mode."""
 
     name: str
-    """Short, for tables: a preset's, that of a file, or `study/run`."""
+    """Short, for tables: a preset's, that of a file, `study/run`, or `training/best`."""
     spec: NetworkSpec
     model: nn.Module
     origin: Origin
+    is_merged: bool = False
+    """Whether the weights are those of the merged form."""
+    file: Path | None = None
+    """The file of the weights."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """What that file says of its origin: `source`, and of an imported file `source_sha256`."""
     recipe: Recipe | None = None
     """How a run trained it."""
     epochs: int | None = None
@@ -49,57 +57,66 @@ class Subject:
     data_cache: Path | None = None
     """Where the run's study keeps prepared data sets."""
     full_recipe: FullRecipe | None = None
-    """How a training at full scale trained it."""
+    """How a training at full scale trained it; `file` stands in the training's folder."""
 
     @property
     def about(self) -> str:
         """Where the weights come from, in words."""
         if self.full_recipe is not None:
-            return f"{self.origin.value}, trained at full scale ({self.full_recipe.about})"
+            return f"{self.origin.value} ({self.full_recipe.about}): {self.source.get('source', self.name)}"
         if self.recipe is None or self.epochs is None:
             return self.origin.value
         return f"{self.origin.value} after {self.epochs} of {self.recipe.epochs} epochs"
 
 
-def find_subject(named: str, storage: str | None = None, *, which: str = "best") -> Subject:
-    """The network of that name or in that file; in the folder of a training at full scale, the weights `which`.
+def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
+    """The network of that name or in that file or folder.
 
     A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; the database beside its study, or that at `storage`,
-    knows its network and recipe. Raises `UserError`s for what is not there, or is something else.
+    knows its network and recipe. A training at full scale is its folder, `<results>/full_scale/<name>`, of which
+    `which` chooses the weights (a key of `WEIGHTS`, by default the best); or a file in it. Raises `UserError`s for what
+    is not there, or is something else.
     """
     path = Path(named)
+    if which not in (None, "best") and not path.is_dir():
+        rule = "which weights are meant must be said of the folder of a training at full scale alone"
+        raise UserError(rule, value=which, place=named)
     if named in PRESETS or path.suffix in (".yaml", ".yml"):
         spec = named_spec(named)
         return Subject(path.stem, spec, build(spec, seed=0).eval(), Origin.RANDOM)
     if path.is_dir():
-        path = weights_in(path, which)
+        path = weights_in(path, which or "best")
     if not path.is_file():
         raise NotFound(
-            "the network must be a preset, a spec file (.yaml), a run's checkpoint (.pt), a file of weights or the "
-            "folder of a training at full scale",
+            "the network must be a preset, a spec file (.yaml), a run's checkpoint (.pt), the folder of a training at "
+            "full scale, or a file of weights",
             value=named,
             remedy=did_you_mean(named, PRESETS, "Presets"),
         )
     if RUN_FILE.fullmatch(path.name):
         return _trained(path, storage)
-    spec, model = load_weights(path)
-    folder = path.absolute().parent
+    found, folder = read_weights(path), path.absolute().parent
+    subject = Subject(
+        path.stem, found.spec, found.network(), Origin.FILE, is_merged=found.is_merged, file=path, source=found.about
+    )
     if not is_training(folder):
-        return Subject(path.stem, spec, model, Origin.FILE)
+        return subject
     recipe = load_full_recipe(str(folder / RECIPE))
-    return Subject(f"{folder.name}/{path.stem}", spec, model, Origin.FILE, full_recipe=recipe)
+    return replace(subject, name=f"{folder.name}/{path.stem}", origin=Origin.TRAINING, full_recipe=recipe)
 
 
 def _trained(path: Path, storage: str | None) -> Subject:
     study = path.absolute().parent.parent
     place = Place(study.parent, storage)
     run = run_of(path, place)
-    spec, model = load_weights(path, run.spec)
+    found = read_weights(path, run.spec)
     return Subject(
         f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
-        spec,
-        model,
+        found.spec,
+        found.network(),
         Origin.RUN,
+        is_merged=found.is_merged,
+        file=path,
         recipe=run.recipe,
         epochs=load_epoch(path),
         data_cache=Job(run, study).data_cache,

@@ -305,7 +305,7 @@ def test_boxes_that_are_off_cost_by_what_they_have_in_common_with_their_figure()
 # Learning by heart
 
 
-@pytest.mark.parametrize(("kind", "steps", "lr"), [("fcos", 70, 1e-2), ("mask_rcnn", 60, 5e-3)])
+@pytest.mark.parametrize(("kind", "steps", "lr"), [("fcos", 50, 1e-2), ("mask_rcnn", 60, 5e-3)])
 def test_a_few_images_are_learnt_by_heart(kind: str, steps: int, lr: float) -> None:
     model, (images, seen) = tiny_detector(kind), lit_rectangles(3)
     fit(model, images, seen, steps=steps, lr=lr)

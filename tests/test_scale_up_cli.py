@@ -55,6 +55,7 @@ def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Pat
         "tensorboard",
         "network.yaml",
         "recipe.yaml",
+        "classes.json",
     }
     assert load_spec(folder / "network.yaml").classes == 8
     assert (

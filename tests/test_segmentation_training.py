@@ -236,10 +236,10 @@ def test_what_a_person_can_put_right_is_said_in_a_line(
     spec = segmentation_spec(segmentation_recipe())
     if network == "merged.safetensors":
         save_weights(tmp_path / "net.safetensors", spec, build(spec, seed=0), "a test")
-        from harness.weights import Weights, _write
+        from harness.weights import Weights, write_weights
 
         entries = {name: value.contiguous() for name, value in merge(build(spec, seed=0).eval()).state_dict().items()}
-        _write(tmp_path / network, Weights(spec, True, entries), {})
+        write_weights(tmp_path / network, Weights(spec, True, entries))
         assert read_weights(tmp_path / network).is_merged
     if network == "headed.safetensors":
         shutil.copy(folder_of(finished[0] / "results") / "best.safetensors", tmp_path / network)

@@ -83,11 +83,7 @@ class Pictures:
 
 def count_classes(recipe: FullRecipe, root: Path | None) -> int:
     """The number of classes; no image is read. Raises `DataError`s that name `--data`."""
-    with _about_option():
-        if recipe.data.dataset == "imagefolder":
-            classes = len(classes_of(folder_of(recipe.data.dataset, root), "train"))
-        else:
-            classes = DATASETS[recipe.data.dataset].describe(_small(recipe.data, recipe.resolution, root)).classes
+    classes = len(class_names(recipe, root))
     wanted = recipe.data.classes
     if wanted is not None and classes != wanted:
         raise DataError(
@@ -97,6 +93,14 @@ def count_classes(recipe: FullRecipe, root: Path | None) -> int:
             remedy="Take the data set that the recipe is for, or a copy of the recipe with another number.",
         )
     return classes
+
+
+def class_names(recipe: FullRecipe, root: Path | None) -> tuple[str, ...]:
+    """The classes in the order of their labels; no image is read. Raises `DataError`s that name `--data`."""
+    with _about_option():
+        if recipe.data.dataset == "imagefolder":
+            return classes_of(folder_of(recipe.data.dataset, root), "train")
+        return DATASETS[recipe.data.dataset].describe(_small(recipe.data, recipe.resolution, root)).names
 
 
 def count_images(recipe: FullRecipe, root: Path | None) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,16 @@ from harness.spec import NetworkSpec
 from harness.weights.files import Entries, read_file, write_file
 from harness.weights.fit import classes_of, faults, is_merged_form, remedy, shapes
 
-__all__ = ["Weights", "export_weights", "import_weights", "load_weights", "read_weights", "save_weights", "sha256"]
+__all__ = [
+    "Weights",
+    "export_weights",
+    "import_weights",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+    "sha256",
+    "write_weights",
+]
 
 
 class Weights(NamedTuple):
@@ -32,11 +42,19 @@ class Weights(NamedTuple):
     spec: NetworkSpec
     is_merged: bool
     entries: Entries
+    about: Mapping[str, str] = MappingProxyType({})
+    """What the file says of its origin: `source`, and of an imported file `source_sha256`."""
 
     @property
     def form(self) -> str:
         """The form of the network that has these entries."""
         return "merged" if self.is_merged else "training"
+
+    def network(self) -> nn.Module:
+        """The network with these entries, in their form and in evaluation mode."""
+        model = build(self.spec, merged=self.is_merged, seed=0)
+        model.load_state_dict(self.entries)
+        return model.eval()
 
 
 def load_weights(path: Path, spec: NetworkSpec | None = None) -> tuple[NetworkSpec, nn.Module]:
@@ -45,23 +63,22 @@ def load_weights(path: Path, spec: NetworkSpec | None = None) -> tuple[NetworkSp
     `spec` may be left out for files that `import_weights` made. Raises `WeightsError`.
     """
     weights = read_weights(path, spec)
-    model = build(weights.spec, merged=weights.is_merged, seed=0)
-    model.load_state_dict(weights.entries)
-    return weights.spec, model.eval()
+    return weights.spec, weights.network()
 
 
 def import_weights(path: Path, output: Path, spec: NetworkSpec | None = None) -> Weights:
     """Read a released checkpoint, or any file that `read_weights` takes, and keep it as safetensors of ours."""
     _check_output(path, output, (".safetensors",))
     weights = read_weights(path, spec)
-    _write(output, weights, {"source": path.name, "source_sha256": sha256(path)})
+    weights = weights._replace(about={"source": path.name, "source_sha256": sha256(path)})
+    write_weights(output, weights)
     return weights
 
 
 def save_weights(output: Path, spec: NetworkSpec, model: nn.Module, source: str) -> None:
     """Keep a network's weights, in its training form, as safetensors of ours; `source` says what they come from."""
     entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write(output, Weights(spec, False, entries), {"source": source})
+    write_weights(output, Weights(spec, False, entries, {"source": source}))
 
 
 def export_weights(path: Path, output: Path) -> Weights:
@@ -92,12 +109,14 @@ def read_weights(path: Path, spec: NetworkSpec | None = None) -> Weights:
             place=str(path),
             remedy=remedy(entries),
         )
-    return Weights(spec, is_merged, {name: entries[name] for name in expected})
+    about = {name: text for name, text in metadata.items() if name.startswith("source")}
+    return Weights(spec, is_merged, {name: entries[name] for name in expected}, about)
 
 
-def _write(output: Path, weights: Weights, origin: Mapping[str, str]) -> None:
+def write_weights(output: Path, weights: Weights) -> None:
+    """Write weights as safetensors of ours, with what they say of their origin. Raises `WeightsError`."""
     known = {"format": "pt", "harness": __version__, "spec": json.dumps(weights.spec.canonical()), "form": weights.form}
-    write_file(output, lambda partial: save_file(weights.entries, partial, {**known, **origin}))
+    write_file(output, lambda partial: save_file(weights.entries, partial, {**known, **weights.about}))
 
 
 def _spec_in(metadata: Mapping[str, str], path: Path) -> NetworkSpec:

@@ -100,7 +100,10 @@ def write_file(output: Path, save: Callable[[Path], Any]) -> None:
     partial = output.with_name(f"{output.name}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
         save(partial)
+        partial.chmod(mode)  # some writers keep everybody else from reading
         partial.replace(output)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The file must be writable: {error}", place=str(output)) from error

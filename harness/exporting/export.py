@@ -1,0 +1,94 @@
+"""The export itself: each format written, loaded back, and held against the network as it was given."""
+
+import platform
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.errors import ExportFailure
+from harness.exporting.card import card
+from harness.exporting.formats import Format
+from harness.exporting.place import RECORD, beside, settle
+from harness.exporting.probes import TOLERANCE, Held, Probes, hold, probes_of
+from harness.exporting.product import Product
+from harness.exporting.rows import Row
+from harness.report.summary import json_text
+from harness.weights import sha256
+
+CARD = "README.md"
+PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
+
+
+def export(
+    product: Product, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
+) -> list[Row]:
+    """Write a network into a folder, which gets all files or, where one has a fault, none."""
+    with beside(folder) as fresh:
+        probes = probes_of(product)
+        rows = []
+        for name, each in formats.items():
+            tell(f"{name}: writing, loading back, comparing")
+            rows.append(_row(name, each, product, fresh, probes))
+        if not any(row.fault for row in rows):
+            versions = _versions()
+            (fresh / CARD).write_text(card(product, formats, rows, versions), encoding="utf-8")
+            (fresh / RECORD).write_text(f"{_record(product, rows, fresh, versions)}\n", encoding="utf-8")
+            settle(fresh, folder)
+    return rows
+
+
+def _row(name: str, each: Format, product: Product, folder: Path, probes: Probes) -> Row:
+    start, before = time.monotonic(), set(folder.iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
+        each.write(product, folder)
+        held, fault = _loaded_back(each, product, folder, probes)
+    sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
+    return Row(name, sizes, held, time.monotonic() - start, fault)
+
+
+def _loaded_back(each: Format, product: Product, folder: Path, probes: Probes) -> tuple[Held | None, str | None]:
+    try:
+        held = hold(each.load(product, folder), probes)
+    except ExportFailure as failure:
+        return None, str(failure)
+    except Exception as error:  # whatever a parser or a runtime finds wrong with a file
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        return None, f"cannot be loaded back: {type(error).__name__}: {said}"
+    fault = f"logits are off by {held.relative:.2g} of what images change, and {TOLERANCE:g} is allowed"
+    return held, None if held.is_close else fault
+
+
+def _record(product: Product, rows: list[Row], folder: Path, versions: Mapping[str, str]) -> str:
+    """What was written and how it held, for programs."""
+    return json_text(
+        {
+            "network": product.subject.name,
+            **product.known,
+            "files": {file.name: _facts(file) for file in sorted(folder.iterdir())},
+            "tolerance": TOLERANCE,
+            "verified": {
+                row.format: {"difference": row.held.difference, "relative": row.held.relative, "wall_s": row.wall_s}
+                for row in rows
+                if row.held is not None
+            },
+            "versions": versions,
+        }
+    )
+
+
+def _facts(file: Path) -> dict[str, object]:
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and of the packages that have a part in it, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,50 @@
+"""Networks to export that take a second: tiny, with batch norms as training leaves them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from random_statistics import randomise
+from torch import Tensor, nn
+
+from harness.blocks.convnext_block import ConvNeXtBlock
+from harness.exporting.facts import facts_of
+from harness.exporting.images import class_names, preparation_of
+from harness.exporting.product import Product
+from harness.families import FAMILIES
+from harness.network import build, merge
+from harness.spec import NetworkSpec
+from harness.subject import Origin, Subject
+
+SIDE = 32
+
+
+def tiny(family: str = "replknet", **fields: Any) -> NetworkSpec:
+    """Odd numbers of classes and of channels of the images; kernels beyond the smaller maps."""
+    stages = FAMILIES[family].stages
+    known = {"family": family, "B": 1, "C": [8, 8, 12, 12][:stages] + [12] * (stages - 4), "K": 7}
+    stride = {"stem_stride": FAMILIES[family].stem_strides[0], "in_channels": 1, "classes": 7}
+    return NetworkSpec.from_mapping(known | stride | fields)
+
+
+def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> Subject:
+    model = build(spec, seed=0)
+    randomise(model, seed=1)
+    for layer in model.modules():  # so that the images, and not the biases, decide the logits
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)
+        elif isinstance(layer, ConvNeXtBlock):
+            nn.init.constant_(layer.gamma, 0.5)
+    model = merge(model) if is_merged else model
+    return Subject("tiny", spec, model.eval(), Origin.FILE, is_merged=is_merged, file=Path("tiny.safetensors"))
+
+
+def product_of(spec: NetworkSpec, *, side: int = SIDE, is_merged: bool = True, **facts: Any) -> Product:
+    subject = facts.pop("subject", None) or subject_of(spec)
+    return Product(
+        subject, side, preparation_of(subject), facts_of(subject), class_names(subject), is_merged=is_merged, **facts
+    )
+
+
+def noise(spec: NetworkSpec, n: int, side: int = SIDE) -> Tensor:
+    return torch.randn(n, spec.in_channels, side, side, generator=torch.Generator().manual_seed(5))
