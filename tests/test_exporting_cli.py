@@ -95,7 +95,7 @@ def test_a_run_whose_images_are_gone_is_exported_all_the_same(run: Path) -> None
 def test_a_training_brings_its_recipe_and_the_figures_of_the_weights(
     training: Path, weights: str, words: str, tmp_path: Path
 ) -> None:
-    said = exported(training, "--weights", weights, cwd=tmp_path)
+    said = exported(training, "--which", weights, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     text = card(tmp_path)
     for each in (words, "recipe: a test", "epochs: 2 of 2", "n = 24 validation images of shapes", "| top-5 % |"):
@@ -151,7 +151,7 @@ def test_a_file_over_the_tolerance_ends_with_exit_code_1(tmp_path: Path, monkeyp
         (("mobilenet_v2_nano", "--format", "timm"), "timm has no mobilenet_v2"),
         (("convnext_nano", "--resolution", "15"), "needs images of 16 pixels"),
         (("replknet_nano", "--resolution", "0"), "`--resolution` must be from 1"),
-        (("replknet_nano", "--weights", "last"), "of a training at full scale alone"),
+        (("replknet_nano", "--which", "last"), "of a training at full scale alone"),
         (("replknet_nano", "--to", "file"), "a new or an empty folder"),
         ((".",), "must be that of a training"),
     ],

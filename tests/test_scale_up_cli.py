@@ -207,6 +207,9 @@ def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]
     assert not {"live.jsonl", "stop", "ray"} & {path.name for path in folder.iterdir()}
+    judged = json.loads(called("evaluate", folder, "--which", "last", "--json", cwd=tmp_path).stdout)
+    loss = judged["forms"]["training"]["loss"]
+    assert loss == pytest.approx(lines[-1]["val"]["loss"], rel=1e-5), "all workers judge with the kept statistics"
     max((folder / "checkpoints").glob("*.pt")).unlink()
     alone = train(tmp_path, "--workers", "1")
     assert alone.returncode == 0 and "warning: there were 2 workers, and now there are 1" in alone.stdout

@@ -20,7 +20,7 @@ FAILED = 1
 
 def export_network(args: Namespace, resolution: int | None) -> int:
     """Export a network; gives the exit code."""
-    subject = find_subject(args.network, args.storage, which=args.weights)
+    subject = find_subject(args.network, args.storage, which=args.which)
     product = product_of(subject, args.storage, resolution, is_merged=not args.unmerged)
     names = None if args.format is None else [name for each in args.format for name in each]
     formats, notes = chosen_formats(product, names)

@@ -42,7 +42,7 @@ def _add_export(verbs: Verbs) -> None:
     unmerged = "keep the training form, with its small kernels and batch norms"
     export.add_argument("--unmerged", action="store_true", help=unmerged)
     which = "of a training's folder: the best epoch's, the last, or their moving average (default: best)"
-    export.add_argument("--weights", choices=tuple(WEIGHTS), help=which)
+    export.add_argument("--which", choices=tuple(WEIGHTS), help=which)
     export.add_argument("--storage", metavar="URL", help="database that knows the runs (default: beside their study)")
     export.set_defaults(call=verb("export"))
 
