@@ -8,9 +8,12 @@ from random_statistics import randomise
 from torch import Tensor, nn
 
 from harness.blocks.convnext_block import ConvNeXtBlock
+from harness.exporting.export import export
 from harness.exporting.facts import facts_of
+from harness.exporting.formats import chosen_formats
 from harness.exporting.images import class_names, preparation_of
 from harness.exporting.product import Product
+from harness.exporting.rows import Row
 from harness.families import FAMILIES
 from harness.network import build, merge
 from harness.spec import NetworkSpec
@@ -30,9 +33,10 @@ def tiny(family: str = "replknet", **fields: Any) -> NetworkSpec:
 def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> Subject:
     model = build(spec, seed=0)
     randomise(model, seed=1)
+    generator = torch.Generator().manual_seed(2)
     for layer in model.modules():  # so that the images, and not the biases, decide the logits
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)
+            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5, generator=generator)
         elif isinstance(layer, ConvNeXtBlock):
             nn.init.constant_(layer.gamma, 0.5)
     model = merge(model) if is_merged else model
@@ -48,3 +52,8 @@ def product_of(spec: NetworkSpec, *, side: int = SIDE, is_merged: bool = True, *
 
 def noise(spec: NetworkSpec, n: int, side: int = SIDE) -> Tensor:
     return torch.randn(n, spec.in_channels, side, side, generator=torch.Generator().manual_seed(5))
+
+
+def written(product: Product, folder: Path, *names: str) -> list[Row]:
+    formats, _ = chosen_formats(product, names or None)
+    return export(product, formats, folder)
