@@ -1,9 +1,16 @@
 """What many tests look at and none changes: a study that a script has played, and one that was trained."""
 
 import pytest
+import torch
 from tiny_studies import RAY, TINY, Finished, Played, harness, write_study
 
 from harness.report.answer import Answer
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Random weights and inputs that do not hang on which tests ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

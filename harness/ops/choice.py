@@ -52,8 +52,11 @@ def choose(x: Tensor, weight: Tensor, window: Window) -> str:
 
 def is_small(x: Tensor, weight: Tensor, dilation: int | Sequence[int]) -> bool:
     """Whether the kernel is one that no algorithm beats the stock operator at on a CPU, where x is there."""
-    least = DIRECT_FROM["backward" if _needs_gradient(x, weight) else "forward"]
-    return min(weight.shape[-2:]) < least and dilation in (1, (1, 1))
+    _, _, high, wide = weight.shape
+    side = high if high < wide else wide
+    if side >= DIRECT_FROM["forward"] or dilation not in (1, (1, 1)):
+        return False
+    return side < DIRECT_FROM["backward"] or not _needs_gradient(x, weight)
 
 
 def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
