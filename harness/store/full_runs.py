@@ -76,7 +76,7 @@ class FullRuns:
         With `is_whole`, and where the row is new, all epochs are written, and others forgotten.
         """
         now = datetime.now(UTC)
-        with self._store._session() as session:
+        with self._store.session() as session:
             found = session.get(FullRunTable, row.id)
             known = found or FullRunTable(id=row.id, created=now)
             values = self._values(row)
@@ -96,13 +96,13 @@ class FullRuns:
     def of_study(self, study: str) -> tuple[FullRow, ...]:
         """Those that have a study's choices, by trial, the latest first."""
         chosen = select(FullRunTable).where(FullRunTable.study == study)
-        with self._store._session() as session:
+        with self._store.session() as session:
             found = session.scalars(chosen.order_by(FullRunTable.trial, FullRunTable.updated.desc()))
             return tuple(self._row(row) for row in found)
 
     def all(self) -> tuple[FullRow, ...]:
         """All, the latest first."""
-        with self._store._session() as session:
+        with self._store.session() as session:
             found = session.scalars(select(FullRunTable).order_by(FullRunTable.updated.desc()))
             return tuple(self._row(row) for row in found)
 
@@ -110,7 +110,7 @@ class FullRuns:
         """What was seen in each epoch."""
         chosen = select(FullFigureTable).where(FullFigureTable.run_id == run_id)
         found: dict[int, dict[str, float]] = {}
-        with self._store._session() as session:
+        with self._store.session() as session:
             for row in session.scalars(chosen.order_by(FullFigureTable.epoch, FullFigureTable.name)):
                 found.setdefault(row.epoch, {})[row.name] = row.value
         return found
@@ -122,7 +122,7 @@ class FullRuns:
             "spec": spec_values(row.spec),
             "spec_fingerprint": row.spec.fingerprint(),
             "recipe": dict(row.recipe),
-            "folder": self._store._relative(row.folder),
+            "folder": self._store.relative(row.folder),
             "versions": None if row.versions is None else dict(row.versions),
         }
 
@@ -131,7 +131,7 @@ class FullRuns:
             id=found.id,
             spec=NetworkSpec.from_mapping(found.spec),
             recipe=found.recipe,
-            folder=(self._store._root or Path()) / found.folder,
+            folder=(self._store.root or Path()) / found.folder,
             created=found.created,
             updated=found.updated,
             versions=found.versions,

@@ -96,7 +96,7 @@ class Store:
     def save_study(self, name: str, *, fingerprint: str, resolved: str) -> StudyRow:
         """Keep a study file as it was resolved, in place of an earlier one of that name."""
         now = datetime.now(UTC)
-        with self._session() as session:
+        with self.session() as session:
             row = session.get(StudyTable, name) or StudyTable(name=name, created=now)
             row.fingerprint, row.resolved, row.updated = fingerprint, resolved, now
             session.add(row)
@@ -104,7 +104,7 @@ class Store:
 
     def study(self, name: str) -> StudyRow:
         """The study of that name. Raises `NotFound`, listing those that there are."""
-        with self._session() as session:
+        with self.session() as session:
             row = session.get(StudyTable, name)
             if row is not None:
                 return rows.study_row(row)
@@ -113,7 +113,7 @@ class Store:
 
     def studies(self) -> list[StudyRow]:
         """All studies, by name."""
-        with self._session() as session:
+        with self.session() as session:
             return [rows.study_row(row) for row in session.scalars(select(StudyTable).order_by(StudyTable.name))]
 
     def forget(self, study: str, *, and_then: Callable[[Connection], None]) -> list[RunRow]:
@@ -121,7 +121,7 @@ class Store:
 
         Returns the runs that are gone. `and_then` does its part in the same transaction; see `fresh`.
         """
-        with self._session() as session:
+        with self.session() as session:
             mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
             others = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
             is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
@@ -139,7 +139,7 @@ class Store:
     def ensure_run(self, run: Run) -> RunRow:
         """The run's row, made if nobody has asked for the run before."""
         try:
-            with self._session() as session:
+            with self.session() as session:
                 row = session.get(RunTable, run.id)
                 if row is None:
                     row = rows.queued_run(run, datetime.now(UTC))
@@ -154,11 +154,11 @@ class Store:
         The row that comes back is QUEUED, and its folder is where to train: that of the first claim, so that the run
         goes on from its checkpoint.
         """
-        with self._session() as session:
+        with self.session() as session:
             is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
             is_over = RunTable.state.not_in((*records.SETTLED, RunState.RUNNING))
             free = update(RunTable).where(RunTable.id == run_id, is_over, is_free)
-            place = func.coalesce(RunTable.folder, self._relative(folder))
+            place = func.coalesce(RunTable.folder, self.relative(folder))
             taken = session.execute(
                 free.values(owner=study, state=RunState.QUEUED, folder=place).returning(RunTable.id)
             )
@@ -169,7 +169,7 @@ class Store:
     def record(self, run_id: str, said: Sequence[Record]) -> None:
         """Write what a claimed run said, all or nothing. Raises `StoreError` for a run that is settled."""
         added = [record for record in said if isinstance(record, Epoch | Measured)]
-        with self._session() as session:
+        with self.session() as session:
             if len(added) < len(said):
                 records.apply(session, self._get(session, run_id, is_changed=True), said)
                 return
@@ -183,7 +183,7 @@ class Store:
 
         To be called by who holds the study's `DriverLock`. Returns the runs that are LOST.
         """
-        with self._session() as session:
+        with self.session() as session:
             left = list(session.scalars(select(RunTable).where(RunTable.owner == study)))
             for row in left:
                 records.lose(session, row)
@@ -191,13 +191,13 @@ class Store:
 
     def run(self, run_id: str) -> RunRow:
         """The run of that id. Raises `NotFound`."""
-        with self._session() as session:
+        with self.session() as session:
             return self._row(self._get(session, run_id))
 
     def runs(self, run_ids: Iterable[str]) -> dict[str, RunRow]:
         """Runs by id, in the order given, without those that are not there."""
         found: dict[str, RunRow] = {}
-        with self._session() as session:
+        with self.session() as session:
             for ids in _batches(run_ids):
                 by_id = {row.id: row for row in session.scalars(select(RunTable).where(RunTable.id.in_(ids)))}
                 found |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
@@ -210,7 +210,7 @@ class Store:
     def curves(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:
         """The learning curves of many runs, without those that have none."""
         found: dict[str, list[Epoch]] = {}
-        with self._session() as session:
+        with self.session() as session:
             for ids in _batches(run_ids):
                 chosen = select(EPOCHS).where(EPOCHS.c.run_id.in_(ids))
                 for run_id, *fields in session.execute(chosen.order_by(EPOCHS.c.run_id, EPOCHS.c.epoch)):
@@ -224,7 +224,7 @@ class Store:
     def figures(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """What was measured on many runs, without those where nothing was."""
         found: dict[str, dict[str, float]] = {}
-        with self._session() as session:
+        with self.session() as session:
             for ids in _batches(run_ids):
                 chosen = select(MeasureTable).where(MeasureTable.run_id.in_(ids))
                 for row in session.scalars(chosen.order_by(MeasureTable.run_id, MeasureTable.name)):
@@ -238,26 +238,26 @@ class Store:
         )
         if spec is not None:
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
-        with self._session() as session:
+        with self.session() as session:
             return list(session.scalars(chosen))
 
     # Links and events
 
     def link(self, study: str, trial: int, run_id: str, position: int) -> None:
         """Say that a trial owns a run, as its seed number `position`; saying it again changes nothing."""
-        with self._session() as session:
+        with self.session() as session:
             session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
 
     def unlink(self, study: str) -> None:
         """Forget which runs a study's trials own, and what happened in it; the runs stay."""
-        with self._session() as session:
+        with self.session() as session:
             _unlink(session, study)
 
     def trial_runs(self, study: str) -> dict[int, list[str]]:
         """Run ids by trial number, in the order of their positions."""
         links = select(TrialRunTable.trial, TrialRunTable.run_id).where(TrialRunTable.study == study)
         found: dict[int, list[str]] = {}
-        with self._session() as session:
+        with self.session() as session:
             for trial, run_id in session.execute(links.order_by(TrialRunTable.trial, TrialRunTable.position)):
                 found.setdefault(trial, []).append(run_id)
         return found
@@ -267,22 +267,35 @@ class Store:
     ) -> None:
         """Note that something happened."""
         now = datetime.now(UTC)
-        with self._session() as session:
+        with self.session() as session:
             session.add(EventTable(time=now, study=study, trial=trial, run_id=run_id, kind=kind, message=message))
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
         latest = select(EventTable).where(EventTable.study == study).order_by(EventTable.id.desc()).limit(limit)
-        with self._session() as session:
+        with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
 
-    # Private helpers
+    # For all that this database holds
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[Session]:
         """One transaction, whose rows stay readable behind it."""
         with speaking(self.place), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @property
+    def root(self) -> Path | None:
+        """The database's folder; those inside are kept relative to it, so that a results folder can be moved."""
+        file = sqlite_file(self.url)
+        return None if file is None else file.parent
+
+    def relative(self, folder: Path) -> str:
+        """A folder as it is kept; see `root`."""
+        folder = folder.absolute()
+        return str(folder.relative_to(self.root) if self.root and folder.is_relative_to(self.root) else folder)
+
+    # Private helpers
 
     def _get(self, session: Session, run_id: str, *, is_changed: bool = False) -> RunTable:
         row = session.get(RunTable, run_id, with_for_update=is_changed)
@@ -292,17 +305,7 @@ class Store:
         raise NotFound("the run must have been recorded", value=run_id, place=self.place)
 
     def _row(self, row: RunTable) -> RunRow:
-        return rows.run_row(row, self._root)
-
-    @property
-    def _root(self) -> Path | None:
-        """Folders inside that of the database are kept relative to it, so that a results folder can be moved."""
-        file = sqlite_file(self.url)
-        return None if file is None else file.parent
-
-    def _relative(self, folder: Path) -> str:
-        folder = folder.absolute()
-        return str(folder.relative_to(self._root) if self._root and folder.is_relative_to(self._root) else folder)
+        return rows.run_row(row, self.root)
 
 
 def _standing(url: URL, busy_s: float) -> str | None:
