@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.full_recipe import FullTraining, ImageData, Share
+from harness.full_recipe import CountedInEpochs, ImageData, Share
 from harness.recipe import NORM_GROUPS, Strict
 
 Side = Annotated[int, Field(ge=8, le=8192)]
@@ -101,26 +101,11 @@ class DetectorPlan(Strict):
         return self
 
 
-class DetectionRecipe(FullTraining):
+class DetectionRecipe(CountedInEpochs):
     """The data, the detector, the budget and the optimisation."""
 
     task: Literal["detection"]
     data: DetectionData = DetectionData()
     detector: DetectorPlan = DetectorPlan()
-    epochs: Annotated[int, Field(ge=1)]
     views: Views = Views()
     evaluation: DetectionEvaluation = DetectionEvaluation()
-
-    @property
-    def rounds(self) -> int:
-        """Its epochs."""
-        return self.epochs
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.schedule.warmup_steps is None and self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"`schedule.warmup_epochs` must be below `epochs` ({self.epochs}), "
-                f"but got {self.schedule.warmup_epochs:g}; `schedule.warmup_steps` counts steps"
-            )
-        return self

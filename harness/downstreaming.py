@@ -20,7 +20,21 @@ from harness.report.downstream import downstream_view, ending_lines, segmentatio
 from harness.report.summary import json_text
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRun
-from harness.scaling import alone, changed, crew_of, describe, device_for, forget, row_of, shares_of, train_job, unsound
+from harness.scaling import (
+    alone,
+    changed,
+    crew_of,
+    describe,
+    device_for,
+    estimate,
+    forget,
+    is_new,
+    opened,
+    row_of,
+    shares_of,
+    train_job,
+    unsound,
+)
 from harness.segmentation_recipe import SegmentationRecipe
 from harness.session import Place
 from harness.spec import NetworkSpec
@@ -120,9 +134,11 @@ def downstream(args: Namespace) -> int:
 def _train(args: Namespace, kind: Kind) -> int:
     start, recipe = find_start(args.network, args.storage), _recipe(args, kind)
     job, crew = _job(args, kind, start, recipe), crew_of(args)
-    task, console = _task(job), make_console()
+    task, console = opened(job), make_console()
     pace = Pace.of(recipe, task.images, crew.workers or 1)
     console.print(downstream_view(job, pace, start.name, start.about, task.names))
+    if is_new(job, args) and crew.address is None:
+        console.print(estimate(job, pace, task))
     if args.dry_run:
         return 0
     with alone(job.folder):
@@ -159,7 +175,7 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
         raise UserError(f"the weights must be of a {kind.task}", value=str(path), remedy="See `harness recipes`.")
     recipe = _looked(changed(found.recipe, args, str(path)), args, kind)
     job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args, kind))
-    task = _task(job)
+    task = opened(job)
     if tuple(task.names) != found.names:
         raise UserError(
             f"the images must be of the classes of the weights ({len(found.names):,})", value=len(task.names)
@@ -275,13 +291,3 @@ def _means(args: Namespace, kind: Kind) -> dict[str, Any]:
         "threads": threads,
         "opens": kind.opens,
     }
-
-
-def _task(job: FullJob[Any]) -> Any:
-    """The task in this process, with all processors that a worker has."""
-    import torch
-
-    from harness.scale_up.team import Team
-
-    torch.set_num_threads(job.threads)
-    return job.opens(job, Team(device_for(job)))

@@ -6,6 +6,7 @@ are read anew in every epoch, each cropped and distorted on its own, as timm doe
 `FullTraining` holds what every training at full scale has, whatever is learnt; `FullRecipe` is that of a classifier.
 """
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -151,7 +152,7 @@ class FullSchedule(Strict):
         return self
 
 
-class FullTraining(Strict):
+class FullTraining(Strict, ABC):
     """The budget and the optimisation of a training at full scale."""
 
     about: str
@@ -181,9 +182,9 @@ class FullTraining(Strict):
     """A checkpoint is written after every epoch, and so often within one."""
 
     @property
+    @abstractmethod
     def rounds(self) -> int:
         """Epochs; where a training counts its steps, the parts between two validations, which stand for epochs."""
-        raise NotImplementedError
 
     @property
     def is_endless(self) -> bool:
@@ -214,18 +215,10 @@ class FullTraining(Strict):
         return fingerprint([REVISION, self.canonical()])
 
 
-class FullRecipe(FullTraining):
-    """The data, the budget and the optimisation of a classifier's training at full scale."""
+class CountedInEpochs(FullTraining):
+    """A training that is as long as so many passes over the images."""
 
-    data: FullData = FullData()
-    resolution: Annotated[int, Field(ge=8, le=4096)] = 224
-    """Side of the square images in pixels."""
     epochs: Annotated[int, Field(ge=1)]
-    augmentation: FullAugmentation = FullAugmentation()
-    evaluation: FullEvaluation = FullEvaluation()
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    needs_weights: bool = False
-    """Whether it goes on from a trained network, given by `--weights`."""
 
     @property
     def rounds(self) -> int:
@@ -233,12 +226,29 @@ class FullRecipe(FullTraining):
         return self.epochs
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_warmup(self) -> Self:
         if self.schedule.warmup_steps is None and self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"`schedule.warmup_epochs` must be below `epochs` ({self.epochs}), "
-                f"but got {self.schedule.warmup_epochs:g}"
+                f"but got {self.schedule.warmup_epochs:g}; `schedule.warmup_steps` counts steps"
             )
+        return self
+
+
+class FullRecipe(CountedInEpochs):
+    """The data, the budget and the optimisation of a classifier's training at full scale."""
+
+    data: FullData = FullData()
+    resolution: Annotated[int, Field(ge=8, le=4096)] = 224
+    """Side of the square images in pixels."""
+    augmentation: FullAugmentation = FullAugmentation()
+    evaluation: FullEvaluation = FullEvaluation()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    needs_weights: bool = False
+    """Whether it goes on from a trained network, given by `--weights`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if not self.data.has_val and self.data.dataset != "imagefolder":
             raise ValueError(f"`data.has_val` must be true of {self.data.dataset}, which has images to validate on")
         return self

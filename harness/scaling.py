@@ -5,8 +5,10 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import Timeout
@@ -53,9 +55,9 @@ def train(args: Namespace) -> int:
     pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
     console = make_console()
     console.print(job_view(job, pace, target.name))
-    is_new = not any(job.checkpoints.glob("*.pt")) or args.fresh
-    if is_new and crew.address is None:
-        console.print(_estimate(job, pace))
+    if is_new(job, args) and crew.address is None:
+        with TemporaryDirectory() if args.dry_run else nullcontext(job.cache) as cache:
+            console.print(estimate(job, pace, opened(replace(job, cache=Path(cache), loaders=0))))
     if args.dry_run:
         return 0
     with alone(job.folder):
@@ -212,14 +214,27 @@ def device_for(job: FullJob[Any]) -> "torch.device":
     return torch.device("cpu")
 
 
-def _estimate(job: FullJob[FullRecipe], pace: Pace) -> str:
-    """How long it takes, in a line."""
+def opened(job: FullJob[Any]) -> Any:
+    """The task in this process, with all processors that a worker has."""
     import torch
 
-    from harness.scale_up.estimate import image_s
+    from harness.scale_up.team import Team
 
     torch.set_num_threads(job.threads)
-    return estimate_line(image_s(job.run, device_for(job), pace.micro), pace, job.run.recipe.rounds)
+    return job.opens(job, Team(device_for(job)))
+
+
+def estimate(job: FullJob[Any], pace: Pace, task: Any) -> str:
+    """How long it takes, in a line."""
+    from harness.scale_up.estimate import image_s
+    from harness.scale_up.loop import Course
+
+    return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds)
+
+
+def is_new(job: FullJob[Any], args: Namespace) -> bool:
+    """Whether the training begins, and does not go on from a checkpoint."""
+    return args.fresh or not any(job.checkpoints.glob("*.pt"))
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def test_trains_merges_last_and_judges(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     for words in ("trained un-merged and merged last", "random weights", "epoch 2/2", "AP of boxes", "AP of masks"):
         assert words in said.stdout, words
-    for words in ("AP50", "small", "large", "crescent", "in merged form"):
+    for words in ("AP50", "small", "large", "crescent", "in merged form", "estimated time:"):
         assert words in said.stdout, words
     folder = folder_of(tmp_path)
     assert not read_dense(folder / "best.safetensors").is_merged

@@ -154,7 +154,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
 def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Said]) -> None:
     root, said = finished
     assert said.returncode == 0, said.stderr
-    for words in ("trained un-merged and merged last", "best.safetensors", "mIoU", "judged in merged form", "ground"):
+    for words in (
+        "trained un-merged and merged last",
+        "estimated time:",
+        "best.safetensors",
+        "in merged form",
+        "mIoU",
+        "ground",
+    ):
         assert words in said.stdout
     folder = folder_of(root / "results")
     assert folder.name.startswith("net-segment-")

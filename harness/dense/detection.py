@@ -4,7 +4,6 @@ Shapes: N images, D boxes found in an image, H W height and width of an image.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,84 +12,37 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from harness.data.figures import Runs, pack
 from harness.dense.detectors import build_detector
-from harness.dense.files import DenseWeights, save_dense
 from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, together
+from harness.dense.task import Dense
 from harness.detection_recipe import DetectionRecipe
 from harness.downstream.ap import Found, detection_figures
-from harness.network import build, merge
-from harness.scale_up.loading import share_of, step_batches
-from harness.scale_up.pace import Pace
-from harness.scale_up.reader import Reader
-from harness.scale_up.records import FullJob, Note, Scores
-from harness.scale_up.start import first_network
-from harness.scale_up.streams import mixed
+from harness.scale_up.loading import share_of
+from harness.scale_up.records import FullJob, Scores
 from harness.scale_up.task import Place
 from harness.scale_up.team import Team
+from harness.spec import NetworkSpec
 from harness.training import autocast
 
 MAIN = "ap"
-HEADS = 1
-"""Tells the stream of the first weights of the heads from the others of a seed."""
 IN_A_MASK = 0.5
 """Least probability of a pixel that is in a mask."""
 
 
-class Detection:
+class Detection(Dense[DetectionRecipe]):
     """See `Task`."""
 
     backbone = "backbone.encoder.network"
 
     def __init__(self, job: FullJob[DetectionRecipe], team: Team) -> None:
-        self.job, self.team, self.recipe = job, team, job.run.recipe
-        self.scenes = open_scenes(self.recipe, job.root, job.cache)
-        shown = ValidationSights(self.scenes.val, self.recipe, job.run.spec.in_channels)
-        self.validation = Reader(shown, job.loaders, list)
+        recipe, channels = job.run.recipe, job.run.spec.in_channels
+        self.scenes = open_scenes(recipe, job.root, job.cache)
+        training = TrainingSights(self.scenes.train, recipe, channels)
+        validation = ValidationSights(self.scenes.val, recipe, channels)
+        super().__init__(job, team, self.scenes, training=training, validation=validation, collate=together)
 
-    @property
-    def images(self) -> int:
-        """See `Task`."""
-        return len(self.scenes.train)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.scenes.names
-
-    def load(self, found: DenseWeights) -> nn.Module:
-        """The detector of a file, in the form and with the weights that the file has, in evaluation mode."""
-        model = build_detector(build(found.spec, seed=0), found.spec, self.recipe, len(found.names)).eval()
-        if found.is_merged:
-            model = merge(model)
-        model.load_state_dict(found.entries)
-        return model
-
-    def save(self, path: Path, model: nn.Module, source: str, *, is_merged: bool = False) -> None:
-        """See `Task`."""
-        spec, names = self.job.run.spec, self.names
-        save_dense(path, model, spec=spec, recipe=self.recipe, names=names, source=source, is_merged=is_merged)
-
-    def build(self) -> tuple[nn.Module, Note | None]:
-        """The detector, its network with fresh weights or those of the job's file."""
-        spec, seed = self.job.run.spec, self.recipe.seed
-        network = first_network(spec, self.job.weights, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mixed(seed, HEADS))
-            model = build_detector(network, spec, self.recipe, len(self.scenes.names))
-        return model, Note("; ".join(self.scenes.notes)) if self.scenes.notes else None
-
-    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Shown]:
-        """See `Task`."""
-        items = TrainingSights(self.scenes.train, self.recipe, self.job.run.spec.in_channels)
-        yield from step_batches(
-            items,
-            self.recipe,
-            pace,
-            epoch=epoch,
-            rank=rank,
-            first_step=first_step,
-            loaders=self.job.loaders,
-            collate=together,
-        )
+    def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
+        """See `Dense`."""
+        return build_detector(network, spec, self.recipe, classes)
 
     def loss(self, network: nn.Module, batch: Shown, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
         """The sum of the detector's own losses."""

@@ -39,6 +39,8 @@ class AllMasked:
     """Of the classes."""
     train: Masked
     val: Masked
+    notes: tuple[str, ...] = ()
+    """What was left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

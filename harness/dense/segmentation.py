@@ -5,27 +5,22 @@ Shapes: N images, I channels that the network takes, H W height and width, C cla
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from harness.data.masked import IGNORED
-from harness.dense.files import DenseWeights, save_dense
 from harness.dense.looks import probabilities
 from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, together
 from harness.dense.tally import Tally, by_class, figures
+from harness.dense.task import Dense
 from harness.downstream.heads import Segmenter
 from harness.downstream.miou import confusion
 from harness.downstream.segment import pixel_loss
 from harness.errors import DataError, Diverged
-from harness.network import build, merge
-from harness.scale_up.loading import share_of, step_batches
+from harness.scale_up.loading import share_of
 from harness.scale_up.pace import Pace
-from harness.scale_up.reader import Reader
-from harness.scale_up.records import FullJob, Note, Scores
-from harness.scale_up.start import first_network
-from harness.scale_up.streams import mixed
+from harness.scale_up.records import FullJob, Scores
 from harness.scale_up.task import Place
 from harness.scale_up.team import Team
 from harness.segmentation_recipe import SegmentationRecipe
@@ -33,62 +28,29 @@ from harness.spec import NetworkSpec
 from harness.training import autocast
 
 MAIN = "miou"
-HEADS = 1
-"""Tells the stream of the heads' first weights from others of the recipe's seed."""
 LEAST_SHARE = 1e-12
 """Of the true class of a pixel, where a loss is taken from it."""
 
 
-class Segmentation:
+class Segmentation(Dense[SegmentationRecipe]):
     """See `Task`."""
 
     backbone = "encoder.network"
 
     def __init__(self, job: FullJob[SegmentationRecipe], team: Team) -> None:
-        self.job, self.team, self.recipe = job, team, job.run.recipe
-        self.masked = open_masked(self.recipe, job.root, job.cache)
-        shown = ValidationPairs(self.masked.val, self.recipe, job.run.spec.in_channels)
-        self.validation = Reader(shown, job.loaders, list)
+        recipe, channels = job.run.recipe, job.run.spec.in_channels
+        self.masked = open_masked(recipe, job.root, job.cache)
+        training = TrainingPairs(self.masked.train, recipe, channels)
+        validation = ValidationPairs(self.masked.val, recipe, channels)
+        super().__init__(job, team, self.masked, training=training, validation=validation, collate=together)
 
-    @property
-    def images(self) -> int:
-        """See `Task`."""
-        return len(self.masked.train)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.masked.names
-
-    def load(self, found: DenseWeights) -> Segmenter:
-        """The model of a file, in the form and with the weights that the file has, in evaluation mode."""
-        model = segmenter(build(found.spec, seed=0), found.spec, self.recipe, len(found.names)).eval()
-        if found.is_merged:
-            model = merge(model)
-        model.load_state_dict(found.entries)
-        return model
-
-    def build(self) -> tuple[nn.Module, Note | None]:
-        """The network, with fresh weights or those of the job's file, and heads on it."""
-        spec, seed = self.job.run.spec, self.recipe.seed
-        network = first_network(spec, self.job.weights, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mixed(seed, HEADS))
-            return segmenter(network, spec, self.recipe, len(self.masked.names)), None
+    def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
+        """See `Dense`."""
+        return segmenter(network, spec, self.recipe, classes)
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Pairs]:
         """See `Task`. Raises `DataError` at the first mask that is not its image's."""
-        batches = step_batches(
-            TrainingPairs(self.masked.train, self.recipe, self.job.run.spec.in_channels),
-            self.recipe,
-            pace,
-            epoch=epoch,
-            rank=rank,
-            first_step=first_step,
-            loaders=self.job.loaders,
-            collate=together,
-        )
-        for batch in batches:
+        for batch in super().batches(pace, epoch=epoch, rank=rank, first_step=first_step):
             _require_sound(batch.faults)
             yield batch
 
@@ -147,11 +109,6 @@ class Segmentation:
         """(N, I, H, W) on the device."""
         memory_format = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         return images.to(self.team.device, non_blocking=True).contiguous(memory_format=memory_format)
-
-    def save(self, path: Path, model: nn.Module, source: str, *, is_merged: bool = False) -> None:
-        """See `Task`."""
-        spec, names = self.job.run.spec, self.masked.names
-        save_dense(path, model, spec=spec, recipe=self.recipe, names=names, source=source, is_merged=is_merged)
 
 
 def segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:

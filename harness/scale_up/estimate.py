@@ -1,64 +1,60 @@
 """How long an image takes in training on this machine, measured before a long training begins."""
 
-import torch
-from torch.nn import functional as F
+from collections.abc import Callable
+from dataclasses import replace
 
-from harness.cost import network_cost
+import torch
+
 from harness.errors import UserError
-from harness.full_recipe import FullRecipe
 from harness.measures.base import own_randomness
 from harness.measures.timing import Patience, interleave
-from harness.network import build
-from harness.network.checkpointing import enable_checkpointing
-from harness.scale_up.records import FullRun
-from harness.training import autocast
+from harness.scale_up.loop import Course
+from harness.scale_up.work import prepared
 
 PATIENCE = Patience(least=1, most=2, seconds=1.0)
-LEAST_ON_A_CPU, MACS_ON_A_CPU = 2, 10_000_000_000
-"""On a CPU as many images are tried as have so many MACs, or two: from there on time grows with their number alone."""
+FEW = 2
+"""Images that are tried at first, where there is no GPU."""
+ENOUGH_S = 1.0
+"""On a CPU no more images are tried at once than take about so long: from there on time grows with their number."""
 
 
-def image_s(run: FullRun[FullRecipe], device: torch.device, images: int) -> float:
-    """Seconds per image of a step forward and backward, with so many at once, or as few as will do on a CPU.
+def image_s(course: Course) -> float:
+    """Seconds per image of a step forward and backward, on the first training images; reading them is not counted.
 
-    Raises `UserError` where there is too little memory for them.
+    It takes as many at once as the course does, or as few as will do on a CPU. Raises `UserError` where there is too
+    little memory for them, and what a task raises.
     """
-    recipe = run.recipe
-    count = images
-    if device.type == "cpu":
-        macs = network_cost(run.spec, recipe.resolution, merged=False).macs
-        count = min(images, max(LEAST_ON_A_CPU, MACS_ON_A_CPU // macs))
+    device, micro = course.team.device, course.pace.micro
     with own_randomness(device):
-        step = _Step(run, device, count)
-        times = interleave({"step": step}, device, PATIENCE)["step"]
+        if device.type == "cpu":
+            few = min(FEW, micro)
+            micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(course, few))))
+        seconds = _step_s(course, micro)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # other processes may be about to use this GPU
+    return seconds / micro
+
+
+def _step_s(course: Course, images: int) -> float:
+    """Seconds of a step with so many images at once."""
+    times = interleave({"step": _step(course, images)}, course.team.device, PATIENCE)["step"]
     if times is None:
         raise UserError(
-            f"the device must have memory for {count} images of {recipe.resolution} pixels in training",
-            value=str(device),
+            f"the device must have memory for {images} images in training",
+            value=str(course.team.device),
             remedy="Take a smaller `--micro-batch`, `--precision bfloat16`, or a recipe with `checkpointing: true`.",
         )
-    return times.median / count
+    return times.median
 
 
-class _Step:
-    """A network and random images; a call goes forward and backward."""
+def _step(course: Course, images: int) -> Callable[[], None]:
+    """A step of the network with its first weights; each call goes forward and backward."""
+    task, pace = course.task, replace(course.pace, workers=1, micro=images)
+    model = prepared(task.build()[0], course).train()
+    batch = next(task.batches(pace, epoch=1, rank=0, first_step=0))
 
-    def __init__(self, run: FullRun[FullRecipe], device: torch.device, count: int) -> None:
-        self._recipe, self._device = run.recipe, device
-        form = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
-        self._model = build(run.spec, seed=0).to(device).to(memory_format=form).train()
-        if run.recipe.checkpointing:
-            enable_checkpointing(self._model, run.spec.family)
-        side = run.recipe.resolution
-        self._images = torch.randn(count, run.spec.in_channels, side, side, device=device).contiguous(
-            memory_format=form
-        )
-        self._labels = torch.zeros(count, dtype=torch.int64, device=device)
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        torch.autograd.backward(task.loss(model, batch, (1, 0, 0)))
 
-    def __call__(self) -> None:
-        self._model.zero_grad(set_to_none=True)
-        with autocast(self._recipe, self._device):
-            loss = F.cross_entropy(self._model(self._images).float(), self._labels)
-        torch.autograd.backward(loss)
+    return step

@@ -32,7 +32,7 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     task = job.opens(job, team)
     course = Course(job, task, Pace.of(job.run.recipe, task.images, team.size), team)
     model, note = task.build()
-    model = _prepared(model, course)
+    model = prepared(model, course)
     if note is not None:
         yield note
     state = _state(model, course)
@@ -47,7 +47,7 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
         _keep(state, course)
 
 
-def _prepared(model: nn.Module, course: Course) -> nn.Module:
+def prepared(model: nn.Module, course: Course) -> nn.Module:
     """The model as the recipe wants it computed, on its device."""
     run, team = course.job.run, course.team
     if run.recipe.checkpointing:
