@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_scale_cases import job_of
 from polling import FOREVER, end_of, tiny_job, train, until
 
 from harness.errors import ExecutorError
 from harness.executors import Crew, Executor, make_executor, ray_cluster
 from harness.executors.ray_cluster import _room_on
 from harness.run import Ended, Epoch, RunState, Started
+from harness.scale_up.records import FullEpoch, Note
+from harness.scale_up.together import work_together
 
 ENOUGH_S = 30.0
 Hire = Callable[[Crew], Executor]
@@ -144,6 +149,54 @@ def test_a_node_with_another_version_of_the_harness_is_refused(
     executor = crew(Crew(workers=1, address=cluster.address))
     with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
         executor.poll(60.0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train reads settings of its own that Ray deprecates
+def test_a_network_is_trained_by_workers_on_two_nodes_and_goes_on_there_as_if_undisturbed(
+    cluster: Any, tmp_path: Path
+) -> None:
+    job, pair = job_of(tmp_path / "run"), Crew(workers=2, address=cluster.address)
+    undisturbed = [record for record in work_together(job, pair) if isinstance(record, FullEpoch)]
+    assert [(epoch.epoch, epoch.workers) for epoch in undisturbed] == [(1, 2), (2, 2)]
+    max(job.checkpoints.glob("*.pt")).unlink()
+    note, *records = work_together(job, pair)
+    assert isinstance(note, Note) and note.text.startswith("going on in epoch 2 after 0 steps")
+    (again,) = (record for record in records if isinstance(record, FullEpoch))
+    assert (again.train_loss, again.val, again.ema) == (
+        undisturbed[1].train_loss,
+        undisturbed[1].val,
+        undisturbed[1].ema,
+    )
+
+
+ASKS_FOR_NONE = """
+import os
+import ray
+from ray.cluster_utils import Cluster
+from harness.executors import ray_cluster
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+del os.environ["RAY_AUTH_MODE"]
+ray_cluster.join(cluster.address)
+
+@ray.remote
+class Actor:
+    def answer(self):
+        return 42
+
+print("answer:", ray.get(Actor.remote().answer.remote(), timeout=30))
+ray_cluster.leave()
+cluster.shutdown()
+"""
+
+
+def test_a_token_is_not_shown_to_a_cluster_that_asks_for_none(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    environment |= {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of another cluster
+    command = [sys.executable, "-c", ASKS_FOR_NONE]  # Ray reads its settings once a process
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "answer: 42" in done.stdout, done.stderr
 
 
 def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:

@@ -70,13 +70,16 @@ def start() -> None:
             ) from error
 
 
+class _TokenAsked(ExecutorError):
+    """A cluster answers only those who show its token."""
+
+
 def join(address: str) -> None:
     """Join a running cluster. Raises `ExecutorError` within seconds where that cannot be done."""
     if address != AUTO:
         _check_reachable(address)
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+    if _asks_for_token(address):
         os.environ["RAY_AUTH_MODE"] = "token"  # which Ray does for itself with `auto`, and not with an address
-    _rehearse(address)
     with _quietly() as ray:
         ray.init(address=address, log_to_driver=False, logging_level=LOUDEST)
 
@@ -174,10 +177,26 @@ def _check_reachable(address: str) -> None:
         raise _unreachable(address, str(error)) from error
 
 
-def _rehearse(address: str) -> None:
+def _asks_for_token(address: str) -> bool:
+    """Whether one can join a cluster, but only with the token that is here.
+
+    It is not shown where nobody asks: tasks run there nevertheless, but actors end before they start.
+    """
+    try:
+        _rehearse(address)
+    except _TokenAsked:
+        if "RAY_AUTH_MODE" in os.environ or not _has_token():
+            raise
+    else:
+        return False
+    _rehearse(address, RAY_AUTH_MODE="token")
+    return True
+
+
+def _rehearse(address: str, **settings: str) -> None:
     """Join in a process of its own first: one that cannot join is kept waiting for minutes, or ended, by Ray."""
     command = [sys.executable, "-c", REHEARSAL, address]
-    environment = {**os.environ, **ENVIRONMENT, "RAY_gcs_server_port_wait_time_s": "5"}
+    environment = {**os.environ, **ENVIRONMENT, "RAY_gcs_server_port_wait_time_s": "5", **settings}
     try:
         done = subprocess.run(
             command,
@@ -195,7 +214,7 @@ def _rehearse(address: str) -> None:
     if answer is None:
         return
     if "AuthToken" in done.stderr:
-        raise ExecutorError(
+        raise _TokenAsked(
             "the cluster asks for its token",
             value=address,
             place="--ray-address",
@@ -223,6 +242,6 @@ def _unreachable(address: str, why: str) -> ExecutorError:
 
 
 def _has_token() -> bool:
-    """Whether Ray has a token with which to join clusters; one that asks for none takes it as well."""
+    """Whether Ray has a token with which to join clusters that ask for one."""
     given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return given or (Path.home() / ".ray" / "auth_token").exists()
