@@ -10,6 +10,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
@@ -17,10 +18,12 @@ import torch
 from harness import __version__
 from harness.checkpoint import load_epoch
 from harness.data import load
+from harness.environment import Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Trained, measures_of
 from harness.network import build
+from harness.recipe import Recipe
 from harness.run import Ended, Job, Measured, Record, RunState, Started
 from harness.training import fit
 
@@ -68,7 +71,8 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     first_epoch = load_epoch(job.checkpoint) + 1
-    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch)
+    computed_by = environment_of(run.recipe, device, job.cpus)
+    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch, environment=computed_by)
     dataset = load(run.recipe, job.data_cache)
     for note in dataset.notes:
         _log(job, f"{note}\n")
@@ -83,7 +87,26 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
             yield Measured(name, value)
 
 
-def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1) -> Started:
+def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
+    """What computes a run of that recipe in this process; what PyTorch itself tells is taken from it."""
+    is_gpu = device.type == "cuda"
+    found = environment_here(
+        recipe,
+        threads=threads,
+        device="cuda" if is_gpu else "cpu",
+        device_name=torch.cuda.get_device_name(device) if is_gpu else cpu_name(),
+    )
+    return replace(found, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def started(
+    device: torch.device,
+    threads: int,
+    *,
+    epochs: int,
+    first_epoch: int = 1,
+    environment: Environment | None = None,
+) -> Started:
     """Where and with what this process is about to work."""
     return Started(
         host=socket.gethostname(),
@@ -99,6 +122,7 @@ def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int
         },
         epochs=epochs,
         first_epoch=first_epoch,
+        environment=environment,
     )
 
 

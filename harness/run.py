@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from harness.environment import Environment
 from harness.fingerprint import fingerprint
 from harness.recipe import Recipe
 from harness.spec import NetworkSpec
@@ -89,6 +90,8 @@ class Started:
     epochs: int
     first_epoch: int = 1
     """Above 1 where the run goes on from a checkpoint."""
+    environment: Environment | None = None
+    """What computes the run; None where the worker does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
