@@ -164,6 +164,7 @@ def processor_features() -> str:
     return "+".join(name for name in FEATURES if name in flags) or platform.machine()
 
 
+@functools.cache
 def gpu_name() -> str | None:
     """The name of the first GPU as its driver gives it."""
     for path in sorted(GPUS.glob("*/information")):

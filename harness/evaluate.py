@@ -9,19 +9,20 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 
 import torch
 
 from harness import __version__
-from harness.checkpoint import load_epoch
+from harness.checkpoint import load_epoch, read_state
 from harness.data import load
 from harness.environment import Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
-from harness.measures import Trained, measures_of
+from harness.measures import Measure, Trained, measures_of, times_of
+from harness.metrics import is_of_machine
 from harness.network import build
 from harness.recipe import Recipe
 from harness.run import Ended, Job, Measured, Record, RunState, Started
@@ -52,7 +53,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
             raise TimedOut(f"the run took longer than `resources.minutes_per_run`, {job.minutes:g}")
 
     try:
-        yield from _train_and_measure(job, check)
+        yield from _measure_again(job, check) if job.only_times else _train_and_measure(job, check)
     except Exception as error:
         state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), RunState.FAILED)
         cause = _one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {_one_line(error)}"
@@ -64,10 +65,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
 
 def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     """The run itself; raises for everything that ends it early."""
-    run = job.run
-    keep_freed_memory()
-    torch.set_num_threads(job.cpus)
-    device = torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
+    run, device = job.run, _prepare(job)
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     first_epoch = load_epoch(job.checkpoint) + 1
@@ -79,12 +77,39 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     torch.manual_seed(run.seed)
     model = build(run.spec)
     yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
-    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check)
+    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 
         for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
             yield Measured(name, value)
+
+
+def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
+    """Measure the times of a complete run, on its stored weights; of a run without training, on its first ones."""
+    run, device = job.run, _prepare(job)
+    computed_by = environment_of(run.recipe, device, job.cpus)
+    yield started(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
+    torch.manual_seed(run.seed)
+    model = build(run.spec)
+    if run.recipe.epochs > 0:
+        state = read_state(job.checkpoint)
+        if state is None or state.get("epoch") != run.recipe.epochs:
+            raise HarnessError(f"no weights of the last epoch are kept ({job.checkpoint})")
+        model.load_state_dict(state["model"])
+    memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)
+    trained = Trained(model.eval(), load(run.recipe, job.data_cache), run.recipe, device)
+    for measured in _measured(job, trained, check, times_of(run.recipe)):
+        if is_of_machine(measured.name):
+            yield measured
+
+
+def _prepare(job: Job) -> torch.device:
+    """Set this process up for a job; gives the device that it computes on."""
+    keep_freed_memory()
+    torch.set_num_threads(job.cpus)
+    return torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
 def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
@@ -126,9 +151,9 @@ def started(
     )
 
 
-def _measured(job: Job, trained: Trained, check: Callable[[], None]) -> Iterator[Measured]:
-    """What the recipe asks to be measured; a figure that is not finite says nothing, and goes to the log."""
-    for measure in measures_of(trained.recipe):
+def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: Iterable[Measure]) -> Iterator[Measured]:
+    """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
+    for measure in measures:
         check()
         for name, value in measure(trained):
             if math.isfinite(value):

@@ -1,6 +1,7 @@
 """What this machine is."""
 
 import ctypes
+import functools
 import platform
 from pathlib import Path
 
@@ -13,6 +14,7 @@ def has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
+@functools.cache
 def cpu_name() -> str:
     """The processor's name where the system tells it, else its architecture."""
     try:

@@ -40,6 +40,8 @@ class Job:
     """Share of a GPU, or number of them; 0 trains on the CPU, and so does any on a machine without a GPU."""
     minutes: float = 60.0
     """The run is ended when it has taken this long."""
+    only_times: bool = False
+    """Whether a complete run is to have its times measured again, on its stored weights; nothing is trained then."""
 
     @property
     def log(self) -> Path:
@@ -55,6 +57,11 @@ class Job:
     def data_cache(self) -> Path:
         """Where prepared data sets are kept for all studies beside this one and all workers of a machine."""
         return self.folder.parent / "data"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights of a complete run can be had, as far as this machine sees: stored, or never trained."""
+        return self.run.recipe.epochs == 0 or self.checkpoint.is_file()
 
 
 class RunState(StrEnum):

@@ -6,15 +6,18 @@
 A run may also end before it started, where no worker could take it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
+from harness.environment import Environment
 from harness.errors import StoreError
 from harness.run import Ended, Epoch, Measured, Record, RunState, Started
+from harness.store.rows import environments_of, stored_environments
 from harness.store.tables import Base, EpochTable, MeasureTable, RunTable
 from harness.store.upsert import upsert
 
@@ -94,6 +97,19 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
     row.started, row.finished = datetime.now(UTC), None
     row.host, row.pid, row.device = record.host, record.pid, record.device
     row.threads, row.versions = record.threads, record.versions
+    row.environment = _environments_from(environments_of(row.environment), record)
+
+
+def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, Any] | None:
+    """What computes a run from this attempt on. Where it is resumed, its first epochs may be of other environments."""
+    earlier: list[Environment | None] = []
+    if record.first_epoch > 1:
+        for each in (*before.get("earlier", ()), before.get("environment")):
+            if each != record.environment and each not in earlier:
+                earlier.append(each)
+    if record.environment is None and not any(earlier):
+        return None
+    return stored_environments(record.environment, earlier, record.environment)
 
 
 def _expect(run: Standing, record: Record, *states: RunState) -> None:

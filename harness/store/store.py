@@ -3,7 +3,7 @@
 Each call is one transaction. Values come back as `RunRow` and its kin, which outlive the store.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from harness.environment import Environment
 from harness.errors import NotFound, StoreError
+from harness.metrics import is_of_machine
 from harness.recipe import Recipe
 from harness.run import Epoch, Measured, Record, Run, RunState
 from harness.spec import NetworkSpec
@@ -177,6 +179,25 @@ class Store:
             standing = records.look(connection, run_id) or self._missing(run_id)
             for record in added:
                 records.add(connection, standing, record)
+
+    def set_times(self, run_id: str, figures: Mapping[str, float], environment: Environment) -> bool:
+        """Put times and memory that were measured again in the place of all that a complete run has.
+
+        `environment` is where they were measured. False for a run that is not complete any longer, which stays as it
+        is.
+        """
+        with self.session() as session:
+            row = self._get(session, run_id, is_changed=True)
+            if row.state != RunState.COMPLETE:
+                return False
+            names = session.scalars(select(MeasureTable.name).where(MeasureTable.run_id == run_id))
+            old = [name for name in names if is_of_machine(name)]
+            gone = (MeasureTable.run_id == run_id) & MeasureTable.name.in_(old)
+            session.execute(delete(MeasureTable).where(gone))
+            session.add_all(MeasureTable(run_id=run_id, name=name, value=value) for name, value in figures.items())
+            known = rows.environments_of(row.environment)
+            row.environment = rows.stored_environments(known.get("environment"), known.get("earlier", ()), environment)
+            return True
 
     def reap(self, study: str) -> list[RunRow]:
         """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.

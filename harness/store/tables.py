@@ -116,6 +116,8 @@ class RunTable(Base):
     device: Mapped[str | None] = mapped_column(Text)
     threads: Mapped[int | None] = mapped_column(Integer)
     versions: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    environment: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    data: Mapped[str | None] = mapped_column(Text)
 
 
 class EpochTable(Base):
@@ -200,6 +202,7 @@ class FullRunTable(Base):
     metric: Mapped[str] = mapped_column(Text)
     best: Mapped[float | None] = mapped_column(Double)
     best_epoch: Mapped[int | None] = mapped_column(Integer)
+    environment: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
 
 class FullFigureTable(Base):
