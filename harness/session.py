@@ -18,6 +18,7 @@ from harness.fingerprint import fingerprint
 from harness.run import Run
 from harness.search import Driver, Inputs
 from harness.search.claims import Judged, judge_claims
+from harness.search.reuse import Reusable, Reuse, environment_of
 from harness.search.samplers import build_pruner, build_sampler
 from harness.space import Space
 from harness.store import DriverLock, RunRow, Store, fresh, open_study
@@ -135,8 +136,12 @@ def driving(
     start_executor: "Callable[[], Executor]",
     *,
     is_fresh: bool = False,
+    reuse: Reusable = "any",
+    is_cluster: bool = False,
 ) -> Iterator[Driven]:
     """All that drives a study, for as long as the block lasts, which holds the study's lock.
+
+    `reuse` is what is taken of runs of another environment; with `is_cluster`, the workers' is not this machine's.
 
     Raises `UserError`s for a study that another process drives, and for a file that is no longer that of the study.
     """
@@ -151,11 +156,14 @@ def driving(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
+        rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), reuse, is_cluster)
+        if rule.take_back(trials):
+            trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.speaking():
             _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor)), store, trials)
+        yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor, rule)), store, trials)
 
 
 @contextmanager

@@ -77,7 +77,11 @@ OLD_ROWS = {
     "full_runs": {
         **dict.fromkeys(("id", "name", "spec", "spec_fingerprint", "recipe", "recipe_name"), "x"),
         **dict.fromkeys(("recipe_fingerprint", "folder", "metric"), "x"),
-        "state": "running", "created": TIME, "updated": TIME, "epochs": 2, "epochs_done": 1,
+        "state": "running",
+        "created": TIME,
+        "updated": TIME,
+        "epochs": 2,
+        "epochs_done": 1,
     },
     "full_figures": {"run_id": "x", "epoch": 1, "name": "lr", "value": 0.1},
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_runs import tiny_run, with_
-from tiny_studies import TINY, VERSIONS, Played, called, files_of, text_of, write_study
+from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
 from harness.data import load
 from harness.errors import StudyError
@@ -67,7 +67,7 @@ def test_a_warm_up_says_nothing_where_there_are_no_epochs() -> None:
 
 def no_training(job: Job) -> Iterator[Record]:
     """What a worker says of an untrained network: the larger the first kernel, the slower."""
-    yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0)
+    yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
     yield Measured("latency_ms_p50", job.run.spec.K[0] + 0.1 * job.run.seed)
     yield Measured("peak_memory_bytes", 5e8)
     yield Ended(RunState.COMPLETE, wall_s=2.0)

@@ -16,7 +16,9 @@ from unittest import mock
 from rich.console import Console, RenderableType
 
 from harness.cli import main
+from harness.environment import environment_here
 from harness.executors.scripted import ScriptedExecutor
+from harness.recipe import Recipe
 from harness.report.answer import Answer, answer
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search.events import Progress, StudyEvent
@@ -25,6 +27,7 @@ from harness.study import StudyFile, load_study
 
 REPOSITORY = Path(__file__).parent.parent
 EPOCHS = 4
+HERE = environment_here(Recipe())
 VERSIONS = {"harness": "0.1.0", "python": "3.11.9", "torch": "2.15.0"}
 
 TINY: dict[str, Any] = {
@@ -113,7 +116,9 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def started(first_epoch: int = 1) -> Started:
-    return Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=EPOCHS, first_epoch=first_epoch)
+    return Started(
+        "host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=EPOCHS, first_epoch=first_epoch, environment=HERE
+    )
 
 
 def epoch(n: int, top1: float) -> Epoch:

@@ -12,7 +12,7 @@ pruner, which compares with them. Only the first seed of a configuration can be 
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ from harness.search.ledger import Ledger
 from harness.search.looks import Looks
 from harness.search.objective import curve_value, final_value
 from harness.search.proposals import Proposals
+from harness.search.reuse import SETTLED, Reuse, environment_of
+from harness.search.timing import Timing
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
 from harness.store import RunRow, Store
@@ -68,6 +70,8 @@ class Inputs:
     """The study's folder, for logs and checkpoints."""
     start_executor: Callable[[], Executor]
     """Called when there is something to train, and only then."""
+    reuse: Reuse | None = None
+    """What is taken of runs that another environment computed; by default their accuracy, and their times anew."""
 
 
 class Driver:
@@ -86,10 +90,15 @@ class Driver:
         self._owner: dict[str, OpenTrial] = {}
         """The trial of every run that the executor has."""
         self._attempts: dict[str, int] = {}
+        self._own: set[str] = set()
+        """Runs that this driver has had trained."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._failures_in_a_row = 0
         self._trained = 0
+        study, store = inputs.study, inputs.store
+        self._reuse = inputs.reuse or Reuse(study, store, environment_of(study))
+        self._timing = Timing(study.study, store, self._reuse.here)
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left; yields everything that happens."""
@@ -145,18 +154,31 @@ class Driver:
         self._open[opened.number] = opened
         known = []
         for position, run in enumerate(opened.runs):
-            known.append(self._in.store.ensure_run(run))
+            known.append(self._ensure(run))
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
         yield TrialStarted(opened.number, opened.params, opened.spec)
         for epoch in self._in.store.epochs(opened.first.id) if known[0].attempts else ():
             yield from self._judge(opened, opened.first, epoch)
         for run, row in zip(opened.runs, known, strict=True):
-            yield from self._reuse(opened, run, row)
+            if not self._is_to_time(row):
+                yield from self._take_stored(opened, run, row)
 
-    def _reuse(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
-        """Take a run's outcome from the store, where it has one that stands."""
-        if known.state in (RunState.COMPLETE, RunState.DIVERGED) and owner.number in self._open:
+    def _ensure(self, run: Run) -> RunRow:
+        """The run's row; one that is not to be reused is taken back to be trained again."""
+        row = self._in.store.ensure_run(run)
+        if row.state in SETTLED and self._reuse.fate(row) == "train":
+            self._reuse.train_again([run.id], is_open=True)
+            row = self._in.store.run(run.id)
+        return row
+
+    def _is_to_time(self, row: RunRow) -> bool:
+        """Whether a worker is to measure a stored run's times, which are of another environment."""
+        return row.state == RunState.COMPLETE and row.id not in self._timing.tried and self._reuse.fate(row) == "time"
+
+    def _take_stored(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
+        """Take a run's outcome from the store, where it has a final one."""
+        if known.state in SETTLED and owner.number in self._open:
             owner.todo.remove(run)
             yield from self._settle(owner, run, known.state, cause=known.cause, is_reused=True)
 
@@ -164,17 +186,26 @@ class Driver:
         """Hand a run to the executor, unless another study's driver has it or has just finished it."""
         claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
         if claimed is None:
+            row = self._in.store.run(run.id)
+            if self._is_to_time(row):
+                self._timing.begin(row)
+                self._give(owner, run, row.folder, only_times=True)
+                return
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
-            yield from self._reuse(owner, run, self._in.store.run(run.id))
+            yield from self._take_stored(owner, run, row)
             return
+        self._give(owner, run, claimed.folder)
+        yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
+
+    def _give(self, owner: OpenTrial, run: Run, folder: Path | None, *, only_times: bool = False) -> None:
+        """Submit a run of a trial."""
         owner.todo.remove(run)
         owner.active[run.id] = run
         self._owner[run.id] = owner
         self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
         grant = self._study.resources
-        folder = claimed.folder or self._in.folder
-        self._workers().submit(Job(run, folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run))
-        yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
+        job = Job(run, folder or self._in.folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run)
+        self._workers().submit(replace(job, only_times=only_times))
 
     def _workers(self) -> Executor:
         """The executor, started when the first run needs it."""
@@ -186,6 +217,9 @@ class Driver:
 
     def _take(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
         """Store what a run said, then act on it."""
+        if self._timing.is_under_way(run_id):
+            yield from self._take_times(run_id, records)
+            return
         self._in.store.record(run_id, records)
         owner = self._owner.get(run_id)
         if owner is None:
@@ -193,6 +227,7 @@ class Driver:
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
+                self._own.add(run_id)
                 self._estimate.started(run_id, record.first_epoch)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, Epoch):
@@ -201,6 +236,15 @@ class Driver:
                 yield from self._judge(owner, run, record)
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
+
+    def _take_times(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
+        """Take in the times of a stored run; once all are there, or cannot be had, take its outcome from the store."""
+        if not self._timing.take(run_id, records):
+            return
+        owner = self._owner.pop(run_id)
+        run = owner.active.pop(run_id)
+        owner.todo.insert(0, run)
+        yield from self._take_stored(owner, run, self._in.store.run(run_id))
 
     def _judge(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Add an epoch of the first seed to the learning curve, and stop the run where the pruner says so."""
@@ -270,8 +314,12 @@ class Driver:
 
     def _value(self, run: Run) -> float | None:
         """The objective of a complete run."""
-        store = self._in.store
-        return final_value(self._metric, run, store.epochs(run.id), store.measures(run.id))
+        return final_value(self._metric, run, self._in.store.epochs(run.id), self._figures(run.id))
+
+    def _figures(self, run_id: str) -> dict[str, float]:
+        """What was measured on a run; without times of another environment than that of this driver's workers."""
+        is_own = run_id in self._own or run_id in self._timing.done
+        return self._in.store.measures(run_id) if is_own else self._reuse.figures(run_id)
 
     def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
         """Close a trial: its facts as attributes, its value to the sampler."""
@@ -301,7 +349,7 @@ class Driver:
             "device": ", ".join(sorted({str(row.device) for row in started})),
             "versions": started[0].versions if started else {},
             "wall_s": round(sum(row.wall_s for row in rows), 1),
-            **self._in.store.measures(owner.first.id),
+            **self._figures(owner.first.id),
         }
 
     # How far
@@ -333,7 +381,8 @@ class Driver:
             deadline = time.monotonic() + STOP_S
             while waiting and time.monotonic() < deadline:
                 for run_id, records in _by_run(self._executor.poll(timeout_s=0.5)).items():
-                    self._in.store.record(run_id, records)
+                    if not self._timing.is_under_way(run_id):
+                        self._in.store.record(run_id, records)
                     if isinstance(records[-1], Ended):
                         waiting.discard(run_id)
             self._executor.shutdown()
