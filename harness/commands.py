@@ -17,14 +17,15 @@ from harness.report.claims import claims_view
 from harness.report.configurations import Configurations
 from harness.report.examined import evaluation_values, evaluation_view
 from harness.report.full_runs import full_runs_view
-from harness.report.layout import plain_table
+from harness.report.layout import indented, plain_table
 from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import PICTURE, answer_values, json_text
 from harness.report.tables import heading, next_lines, reasons
 from harness.report.trial import trial_values, trial_view
-from harness.report.verdict import conditions, summary_of
+from harness.report.verdict import conditions, environment_notes, summary_of
+from harness.reproducing import reproduce
 from harness.running import options_of, place_of, run
 from harness.scaling import train
 from harness.search.claims import due
@@ -238,6 +239,7 @@ def _show_all(args: Namespace, read: Reading) -> int:
         return print_json(answer_values(said))
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
     parts += reasons(said, most=None)
+    parts += [indented(note) for note in environment_notes(said)]
     return print_view(Group(*parts))
 
 
@@ -266,6 +268,7 @@ def _resolution(args: Namespace) -> int | None:
 
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "run": run,
+    "reproduce": reproduce,
     "status": show_status,
     "show": show,
     "presets": presets,

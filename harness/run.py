@@ -40,6 +40,8 @@ class Job:
     """Share of a GPU, or number of them; 0 trains on the CPU, and so does any on a machine without a GPU."""
     minutes: float = 60.0
     """The run is ended when it has taken this long."""
+    cache: Path | None = None
+    """Where prepared data sets are kept, if not beside the study's folder."""
     only_times: bool = False
     """Whether a complete run is to have its times measured again, on its stored weights; nothing is trained then."""
 
@@ -56,7 +58,7 @@ class Job:
     @property
     def data_cache(self) -> Path:
         """Where prepared data sets are kept for all studies beside this one and all workers of a machine."""
-        return self.folder.parent / "data"
+        return self.cache or self.folder.parent / "data"
 
     @property
     def has_weights(self) -> bool:

@@ -20,6 +20,7 @@ from harness.report.views import Lines, Silence, View
 from harness.report.words import counted, printable
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
+from harness.search.reuse import Reuse, environment_of
 from harness.session import Driven, Place, driving, extent, open_space, question_of
 from harness.space import Space
 from harness.store import Store
@@ -68,7 +69,9 @@ def _dry_run(args: Namespace, study: Study, space: Space) -> int:
     workers = args.workers or max(1, room)
     try:
         with Store.open(place_of(args).database, read_only=True) as store:
-            planned = plan(study, space, store, workers=workers)
+            is_cluster = args.ray_address is not None
+            rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), args.reuse, is_cluster)
+            planned = plan(study, space, store, workers=workers, rule=rule)
     except NotFound:
         planned = plan(study, space, None, workers=workers)
     make_console().print(plan_view(planned))
@@ -91,13 +94,24 @@ def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
             )
 
         view.note(f"opening {without_password(str(place.database))}")
-        with driving(file, space, place, start_executor, is_fresh=args.fresh) as driven:
-            return _to_the_end(driven, file.study, space, place.folder(file.study.study), view)
+        with driving(
+            file,
+            space,
+            place,
+            start_executor,
+            is_fresh=args.fresh,
+            reuse=args.reuse,
+            is_cluster=args.ray_address is not None,
+        ) as driven:
+            return _to_the_end(
+                driven, file.study, space, place.folder(file.study.study), view, args.ray_address is not None
+            )
 
 
-def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: View) -> Answer:
+def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: View, is_cluster: bool) -> Answer:
     """Show all events of a study; a summary is kept only of a study that nothing has changed since."""
-    said = answer(study, driven.store, driven.trials(), {})
+    here = environment_of(study, is_cluster=is_cluster)
+    said = answer(study, driven.store, driven.trials(), {}, here=here)
     view.begin(said)
     with closing(driven.driver.events()) as events:
         for event in events:
@@ -105,10 +119,10 @@ def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: 
                 remove_summary(folder)
             view.show(event, driven.driver.progress())
     trials = driven.trials()
-    ruled_out, claims = extent(study, space, trials).ruled_out, judge_claims(study, space, driven.store)
+    ruled_out, claims = extent(study, space, trials).ruled_out, judge_claims(study, space, driven.store, here)
     if has_summary(folder):
         return replace(said, rejected=ruled_out, claims=claims)
-    said = answer(study, driven.store, trials, ruled_out, claims)
+    said = answer(study, driven.store, trials, ruled_out, claims, here)
     write_summary(folder, said)
     return said
 

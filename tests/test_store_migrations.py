@@ -54,7 +54,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder / "versions" / "v9999_rebuild.py"
 
 
-OLD_ROWS = {
+OLD_ROWS: dict[str, dict[str, object]] = {
     "study_files": {"name": "s", "fingerprint": "f", "resolved": "study: s", "created": TIME, "updated": TIME},
     "runs": {
         "id": RUN.id,

@@ -44,5 +44,5 @@ def measures_of(recipe: Recipe) -> Iterator[Measure]:
 def times_of(recipe: Recipe) -> Iterator[Measure]:
     """Of all that is measured of a run, what describes the machine and can be measured again on stored weights."""
     wanted = [name for name in OF_MACHINE if name not in ONLY_IN_TRAINING]
-    known = {**ALWAYS, **{name: measure for name, measure in ON_DEMAND.items() if name in recipe.measures}}
-    yield from (known[name] for name in wanted if name in known)
+    yield from (ALWAYS[name] for name in wanted if name in ALWAYS)
+    yield from (ON_DEMAND[name] for name in wanted if name in recipe.measures)

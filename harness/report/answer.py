@@ -13,9 +13,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.cost import network_cost
+from harness.environment import Environment
+from harness.report.environments import Origin, origins, time_notes
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
 from harness.search.objective import final_value
+from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.spec import NetworkSpec
 from harness.store import FullRow, FullRuns, RunRow, Store
 from harness.study import Study
@@ -33,6 +36,10 @@ class RunFacts:
     row: RunRow
     curve: tuple[Epoch, ...]
     measures: Mapping[str, float]
+    lacks_times: bool = False
+    """Whether times were left out, because they are of another environment than those of other runs."""
+    is_of_reference: bool = True
+    """Whether it was trained in the environment whose times are shown."""
 
     def value(self, metric: str) -> float | None:
         """The objective of a complete run; None for any other run."""
@@ -69,7 +76,7 @@ class Row:
     latency_ms: float | None
     """Median over the runs of their median."""
     wall_s: float | None
-    """Mean training time of a complete run."""
+    """Mean training time of a complete run, of those of the environment whose times are shown."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
 
@@ -97,6 +104,12 @@ class Answer:
     """Whether the networks are trained, and not only built and measured."""
     measures: tuple[str, ...] = ()
     """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
+    here: Environment | None = None
+    """What would compute the study's runs here and now."""
+    origins: tuple[Origin, ...] = ()
+    """Complete runs of other environments."""
+    time_notes: tuple[str, ...] = ()
+    """Which times are left out, and why."""
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -160,10 +173,18 @@ def answer(
     trials: Sequence["FrozenTrial"],
     rejected: Mapping[str, int],
     claims: tuple[Judged, ...] = (),
+    here: Environment | None = None,
 ) -> Answer:
-    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged."""
+    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
+
+    Runs are held against the environment `here`; by default that in which this machine would compute them.
+    """
+    here = here or environment_of(study)
     links = store.trial_runs(study.study)
     runs = read_runs(store, {run_id for ids in links.values() for run_id in ids})
+    stored = [facts.row for facts in runs.values()]
+    reference = time_reference(stored, here)
+    runs = {run_id: _of_one_environment(facts, reference) for run_id, facts in runs.items()}
     metric, direction = next(iter(study.objectives.items()))
     groups: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
@@ -187,6 +208,9 @@ def answer(
         full_scale=FullRuns(store).of_study(study.study),
         is_training=study.proxy.epochs > 0,
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
+        here=here,
+        origins=origins(stored, here),
+        time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
     )
 
 
@@ -226,6 +250,14 @@ def rejections(trials: Iterable["FrozenTrial"]) -> Counter[str]:
     return Counter(trial.user_attrs["rejected"] for trial in trials if "rejected" in trial.user_attrs)
 
 
+def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:
+    """The run without times of another environment than the reference, whose times the answer shows."""
+    row = facts.row
+    measures, lacks_times = without_other_times(row, facts.measures, reference)
+    is_of_reference = row.environment is None if reference is None else row.is_of(reference)
+    return replace(facts, measures=measures, lacks_times=lacks_times, is_of_reference=is_of_reference)
+
+
 def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study, metric: str) -> Row:
     """The configuration that these trials share."""
     spec = spec_of(group[0])
@@ -235,6 +267,7 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     values = tuple(by_seed[seed] for seed in sorted(by_seed))
     done = [facts for facts in runs if facts.row.state == RunState.COMPLETE]
     latencies = [facts.measures[LATENCY] for facts in done if LATENCY in facts.measures]
+    walls_s = [facts.row.wall_s for facts in done if facts.is_of_reference]
     cost = network_cost(spec, study.proxy.resolution)
     return Row(
         trials=tuple(trial.number for trial in group),
@@ -250,7 +283,7 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
         params_count=cost.params,
         macs=cost.macs,
         latency_ms=statistics.median(latencies) if latencies else None,
-        wall_s=statistics.fmean(facts.row.wall_s for facts in done) if done else None,
+        wall_s=statistics.fmean(walls_s) if walls_s else None,
     )
 
 

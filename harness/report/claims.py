@@ -7,6 +7,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from harness.claims import Estimate
+from harness.environment import Environment
+from harness.report.environments import Origin, origins
 from harness.report.layout import indented, plain_table
 from harness.report.words import DASH, counted, score
 from harness.search.claims import Judged
@@ -31,12 +33,12 @@ def claims_view(answer: "Answer") -> list[RenderableType]:
     for judged in answer.claims:
         verdict = Text(str(judged.verdict), style=STYLES[str(judged.verdict)])
         table.add_row(Text(judged.claim.name), verdict, *_figures(judged), Text(judged.claim.expect))
-    said = (indented(line) for judged in answer.claims for line in _sentences(judged))
+    said = (indented(line) for judged in answer.claims for line in _sentences(judged, answer.here))
     how = f"error rate 5 % over all looks; p corrected over {counted(len(answer.claims), 'claim')} (Holm)"
     return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *said, Text()]
 
 
-def claim_values(judged: Judged) -> dict[str, Any]:
+def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, Any]:
     """One claim for JSON."""
     claim, found = judged.claim, judged.estimate
     return {
@@ -54,6 +56,7 @@ def claim_values(judged: Judged) -> dict[str, Any]:
         "p": judged.p,
         "seeds_to_decide": judged.enough,
         "missing": judged.missing,
+        "other_environments": [origin.text for origin in _origins(judged, here)],
         "arms": [
             {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
             for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
@@ -78,7 +81,11 @@ def _figures(judged: Judged) -> Iterable[Text | str]:
     return score(found.effect, metric), interval(found.low, found.high, metric), str(found.n), p_value(judged.p)
 
 
-def _sentences(judged: Judged) -> Iterable[str]:
+def _origins(judged: Judged, here: Environment | None) -> tuple[Origin, ...]:
+    return () if here is None else origins(judged.runs, here)
+
+
+def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
     """What was claimed, what was published, and what an undecided claim would need."""
     claim = judged.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
@@ -88,6 +95,8 @@ def _sentences(judged: Judged) -> Iterable[str]:
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:
         yield f"  {_needed(judged.estimate, judged.enough)}"
+    if others := _origins(judged, here):
+        yield f"  Of another environment: {'; '.join(origin.text for origin in others)}."
 
 
 def _needed(found: Estimate, enough: int | None) -> str:

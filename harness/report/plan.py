@@ -11,6 +11,7 @@ from harness.machine import has_gpu
 from harness.recipe import Recipe
 from harness.run import Run
 from harness.search.proposals import PROPOSALS_PER_TRIAL
+from harness.search.reuse import Reuse
 from harness.space import Candidate, Space, random_chooser
 from harness.spec import NetworkSpec
 from harness.store import Store
@@ -63,6 +64,8 @@ class Plan:
     """Whether the runs are trained, and not only built and measured."""
     runs_for_claims: int = 0
     """Runs that undecided claims may ask for besides, at most."""
+    runs_to_time: int = 0
+    """Runs of the store whose times would be measured again, because they are of another environment."""
 
     @property
     def runs_left(self) -> int:
@@ -78,13 +81,15 @@ class Plan:
         return sum((run_s or 0.0) * left for run_s, left in times) / self.workers
 
 
-def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Plan:
-    """The plan of a study; `store` is None where there is no database yet."""
+def plan(study: Study, space: Space, store: Store | None, *, workers: int, rule: Reuse | None = None) -> Plan:
+    """The plan of a study; `store` is None where there is no database yet, and `rule` tells what is taken from it."""
     rejected: Counter[str] = Counter()
     candidates = list(_candidates(study, space, rejected))
     seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
     runs = {(c.fingerprint, seed): Run(_spec(c), study.proxy, seed).id for c in candidates for seed in seeds}
-    known = {run_id for run_id, row in store.runs(runs.values()).items() if row.state in SETTLED} if store else set()
+    stored = store.runs(runs.values()).values() if store else ()
+    fates = {row.id: rule.fate(row) if rule else "take" for row in stored if row.state in SETTLED}
+    known = {run_id for run_id, fate in fates.items() if fate != "train"}
     seconds = _Estimate(study, store)
     rows = tuple(
         Planned(
@@ -97,9 +102,9 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Pl
     )
     is_sample = study.search.sampler != "grid"
     axes, is_training = tuple(space.axes), study.proxy.epochs > 0
-    return Plan(
-        study.study, axes, rows, is_sample, rejected, seconds.basis, workers, is_training, _for_claims(study, space)
-    )
+    to_time = sum(fate == "time" for fate in fates.values())
+    for_claims = _for_claims(study, space)
+    return Plan(study.study, axes, rows, is_sample, rejected, seconds.basis, workers, is_training, for_claims, to_time)
 
 
 def _for_claims(study: Study, space: Space) -> int:

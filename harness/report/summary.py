@@ -3,13 +3,16 @@
 import io
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.recipe import REVISION
 from harness.report.answer import Answer, Row, RunFacts
 from harness.report.claims import claim_values
+from harness.report.environments import environment_values
 from harness.report.full_runs import full_run_values
 from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
@@ -35,11 +38,22 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
         "versions": {name: list(found) for name, found in answer.versions.items()},
+        "environment": None if answer.here is None else answer.here.values(),
+        "other_environments": [asdict(origin) | {"text": origin.text} for origin in answer.origins],
+        "left_out": list(answer.time_notes),
+        "recipe_revision": REVISION,
+        "recipe": _recipe(answer),
         "ruled_out": dict(answer.rejected),
-        "claims": [claim_values(judged) for judged in answer.claims],
+        "claims": [claim_values(judged, answer.here) for judged in answer.claims],
         "full_scale": full_run_values(answer),
         "configurations": [row_values(row, answer.metric) for row in answer.rows],
     }
+
+
+def _recipe(answer: Answer) -> dict[str, Any] | None:
+    """What all runs of the study are trained with, defaults included."""
+    recipes = (facts.row.run.recipe for row in answer.rows for facts in row.runs)
+    return next((recipe.model_dump(mode="json") for recipe in recipes), None)
 
 
 def row_values(row: Row, metric: str) -> dict[str, Any]:
@@ -79,6 +93,8 @@ def run_values(facts: RunFacts, metric: str) -> dict[str, Any]:
         "device": row.device,
         "threads": row.threads,
         "versions": row.versions,
+        "curve": [asdict(epoch) for epoch in facts.curve],
+        **environment_values(row),
     }
 
 

@@ -1,6 +1,7 @@
 """The answer in sentences: what is best, and what the seeds allow to say about it."""
 
 from harness.report.answer import Answer, Row
+from harness.report.environments import origin_sentences
 from harness.report.words import amount, counted, label, listed, mean_and_spread, milliseconds, score
 from harness.search.objective import COSTS
 
@@ -55,7 +56,13 @@ def conditions(answer: Answer) -> str:
     versions = [f"{name} {'/'.join(found)}" for name, found in answer.versions.items()]
     seeds = ", ".join(str(seed) for seed in answer.seeds) or "none"
     mixed = "" if len(answer.devices) == 1 else " Latencies of different devices must not be compared."
-    return f"{_done(answer)} on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}"
+    origin = "".join(f" {sentence}" for sentence in environment_notes(answer))
+    return f"{_done(answer)} on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}{origin}"
+
+
+def environment_notes(answer: Answer) -> list[str]:
+    """Which runs are of another environment than this one, and which times are left out for it."""
+    return [*origin_sentences(answer.origins, answer.here), *answer.time_notes]
 
 
 def _done(answer: Answer) -> str:

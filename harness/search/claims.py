@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.environment import Environment
 from harness.formula import Formula
 from harness.run import Run, RunState
 from harness.search.objective import COSTS, formula_value
+from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.space import Candidate, Space
-from harness.store import Store
+from harness.store import RunRow, Store
 from harness.study import Study
 from harness.study.arms import arm_choices
 from harness.study.model import Claim
@@ -39,6 +41,8 @@ class Judged:
     """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
     missing: str | None = None
     """Why there is no value, where that is not for want of runs."""
+    runs: tuple[RunRow, ...] = ()
+    """The complete runs of all arms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,19 @@ class _Seen:
     paired: Mapping[int, float]
     """The contrast by seed."""
     missing: str | None
+    runs: tuple[RunRow, ...]
 
 
-def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]:
-    """Every claim of the study, in the order of the file."""
+def judge_claims(study: Study, space: Space, store: Store, here: Environment | None = None) -> tuple[Judged, ...]:
+    """Every claim of the study, in the order of the file.
+
+    Times of two environments are not compared: those that are not of `here` are left out, where any run has such.
+    """
     if not study.claims:
         return ()
     plan = plan_of(study)
-    known = [_seen(claim, study, space, store) for claim in study.claims]
+    here = here or environment_of(study)
+    known = [_seen(claim, study, space, store, here) for claim in study.claims]
     expected = [Expectation.parse(claim.expect) for claim in study.claims]
     estimates = [
         estimate(list(seen.paired.values()), expectation, plan, ignore=claim.ignore, exact=_is_exact(claim))
@@ -95,18 +104,23 @@ def _judged(claim: Claim, seen: _Seen, found: Estimate | None, p: float, expecta
     values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
     if found is None:
         undecided = Verdict.UNDECIDED
-        return Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
+        return Judged(
+            claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing, runs=seen.runs
+        )
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    return Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough)
+    return Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough, runs=seen.runs)
 
 
-def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
+def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _Seen:
     """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
-    of_runs = [dict(_figures(formula, arm, study, store)) for arm in arms]
+    of_arms = [_complete(arm, study, store) for arm in arms]
+    rows = tuple(row for each in of_arms for row in each)
+    reference = time_reference(rows, here)
+    of_runs = [dict(_figures(formula, each, store, reference)) for each in of_arms]
     figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
         seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
@@ -115,16 +129,23 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
     }
     is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
-    return _Seen(arms, figures, paired, missing)
+    return _Seen(arms, figures, paired, missing, rows)
 
 
-def _figures(formula: Formula, arm: Candidate, study: Study, store: Store) -> Iterator[tuple[int, float | None]]:
-    """What the claim compares, by seed, of an arm's complete runs."""
+def _complete(arm: Candidate, study: Study, store: Store) -> list[RunRow]:
+    """An arm's complete runs, by seed."""
     assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
     runs = [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
-    complete = [row.run for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
-    ids = [run.id for run in complete]
+    return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
+
+
+def _figures(
+    formula: Formula, rows: list[RunRow], store: Store, reference: Environment | None
+) -> Iterator[tuple[int, float | None]]:
+    """What the claim compares, by seed, of complete runs."""
+    ids = [row.id for row in rows]
     curves, figures = store.curves(ids), store.figures(ids)
-    for run in complete:
-        yield run.seed, formula_value(formula, run, curves.get(run.id, ()), figures.get(run.id, {}))
+    for row in rows:
+        known, _ = without_other_times(row, figures.get(row.id, {}), reference)
+        yield row.run.seed, formula_value(formula, row.run, curves.get(row.id, ()), known)

@@ -82,7 +82,8 @@ class Driver:
         self._study = inputs.study
         self._metric, direction = next(iter(inputs.study.objectives.items()))
         self._ledger = Ledger(is_maximized=direction == "maximize")
-        self._looks = Looks(inputs.study, inputs.space, inputs.store, self._ledger)
+        self._reuse = inputs.reuse or Reuse(inputs.study, inputs.store, environment_of(inputs.study))
+        self._looks = Looks(self._reuse, inputs.space, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         self._executor: Executor | None = None
@@ -96,9 +97,7 @@ class Driver:
         """When to look again for runs that another study's driver has."""
         self._failures_in_a_row = 0
         self._trained = 0
-        study, store = inputs.study, inputs.store
-        self._reuse = inputs.reuse or Reuse(study, store, environment_of(study))
-        self._timing = Timing(study.study, store, self._reuse.here)
+        self._timing = Timing(inputs.study.study, inputs.store, self._reuse.here)
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left; yields everything that happens."""

@@ -4,7 +4,7 @@ Accuracy is a draw of the same distribution in any environment, and is taken by 
 are measured again on the stored weights, or left out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +37,26 @@ def current_figures(row: RunRow, figures: Mapping[str, float], here: Environment
     """What was measured on a run, without times and memory of another environment."""
     is_current = not differs(row.timed, here)
     return {name: value for name, value in figures.items() if is_current or not is_of_machine(name)}
+
+
+def time_reference(rows: Sequence[RunRow], here: Environment) -> Environment | None:
+    """The environment whose times an answer shows: `here` if any run has such, else that of the most runs.
+
+    None stands for times of an unknown environment; those of two environments never stand side by side.
+    """
+    timed = [row.timed for row in rows if row.state == RunState.COMPLETE]
+    if any(not differs(each, here) for each in timed):
+        return here
+    return max(timed, key=timed.count, default=here)
+
+
+def without_other_times(
+    row: RunRow, figures: Mapping[str, float], reference: Environment | None
+) -> tuple[dict[str, float], bool]:
+    """What was measured on a run, without times that are not of the reference; and whether any were left out."""
+    is_of_reference = row.timed is None if reference is None else not differs(row.timed, reference)
+    kept = {name: value for name, value in figures.items() if is_of_reference or not is_of_machine(name)}
+    return kept, len(kept) < len(figures)
 
 
 def needs_times(study: Study) -> bool:
