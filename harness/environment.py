@@ -10,7 +10,7 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -109,20 +109,36 @@ def environment_here(
 
     `device` and its name are those that a worker has; by default those that it would choose.
     """
-    is_gpu = gpus > 0 and _can_see_gpu() if device is None else device == "cuda"
-    libraries = LIBRARIES + (DOWNSTREAM_LIBRARIES if recipe.transfer else ()) + (CUDA_LIBRARIES if is_gpu else ())
-    versions = {name: version for name in libraries if (version := _version(name)) is not None}
+    is_downstream = recipe.transfer is not None
+    if device is None:
+        device = "cuda" if gpus > 0 and _can_see_gpu() else "cpu"
+    return described(
+        code_digest(downstream=is_downstream),
+        LIBRARIES + (DOWNSTREAM_LIBRARIES if is_downstream else ()),
+        threads=threads,
+        device=device,
+        device_name=device_name,
+        precision=recipe.precision,
+    )
+
+
+def described(
+    code: str, libraries: Sequence[str], *, threads: int, device: Device, device_name: str | None, precision: str
+) -> Environment:
+    """The environment of this process, for code of that digest that computes with these distributions."""
+    is_gpu = device == "cuda"
+    names = (*libraries, *(CUDA_LIBRARIES if is_gpu else ()))
     return Environment(
         operator=operator_digest(),
-        code=code_digest(downstream=recipe.transfer is not None),
+        code=code,
         torch=torch_version(),
-        libraries=versions,
+        libraries={name: version for name in names if (version := _version(name)) is not None},
         capability=cpu_capability(),
         processor=processor_features(),
         threads=threads,
-        device="cuda" if is_gpu else "cpu",
+        device=device,
         device_name=device_name or (gpu_name() if is_gpu else cpu_name()),
-        precision=recipe.precision,
+        precision=precision,
         settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
     )
 

@@ -18,7 +18,7 @@ import torch
 from harness import __version__
 from harness.checkpoint import load_epoch, read_state
 from harness.data import load
-from harness.environment import Environment, environment_here
+from harness.environment import Device, Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Measure, Trained, measures_of, times_of
@@ -113,15 +113,21 @@ def _prepare(job: Job) -> torch.device:
 
 
 def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
-    """What computes a run of that recipe in this process; what PyTorch itself tells is taken from it."""
-    is_gpu = device.type == "cuda"
-    found = environment_here(
-        recipe,
-        threads=threads,
-        device="cuda" if is_gpu else "cpu",
-        device_name=torch.cuda.get_device_name(device) if is_gpu else cpu_name(),
+    """What computes a run of that recipe in this process."""
+    kind: Device = "cuda" if device.type == "cuda" else "cpu"
+    return as_torch_has_it(
+        environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
     )
-    return replace(found, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def as_torch_has_it(environment: Environment) -> Environment:
+    """The environment with what PyTorch itself knows of it."""
+    return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def device_name(device: torch.device) -> str:
+    """As `NVIDIA H200` or `AMD EPYC`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def started(
@@ -165,8 +171,8 @@ def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: I
 def _describe(device: torch.device, threads: int) -> str:
     """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
     if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({cpu_name()}, {threads} thread{'s' if threads > 1 else ''})"
+        return f"cuda ({device_name(device)})"
+    return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"
 
 
 def _one_line(error: BaseException) -> str:

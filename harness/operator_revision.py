@@ -23,6 +23,8 @@ TRAINING = (
 """What else decides the outcome of a run: networks, defaults, images, the training loop, seeding, and the measures."""
 DOWNSTREAM = ("downstream",)
 """What decides the outcome of a transfer besides."""
+FULL_SCALE = ("full_recipe.py", "segmentation_recipe.py", "detection_recipe.py", "scale_up", "dense")
+"""What decides the outcome of a training at full scale, besides all of the above."""
 DIGITS = 8
 CACHE = PACKAGE / "__pycache__" / "revisions.json"
 """Digests by the files' exact content; parsing them takes a tenth of a second, reading them a few milliseconds."""
@@ -34,11 +36,13 @@ def operator_digest() -> str:
     return _digest(OPERATOR)
 
 
-def code_digest(*, downstream: bool = False) -> str:
+def code_digest(*, downstream: bool = False, full_scale: bool = False) -> str:
     """Eight hexadecimal digits of the code that trains and measures, the operator left out.
 
-    With `downstream`, of that of a transfer too.
+    With `downstream`, of that of a transfer too; with `full_scale`, of all that trains at full scale.
     """
+    if full_scale:
+        return _digest((*TRAINING, *DOWNSTREAM, *FULL_SCALE))
     return _digest((*TRAINING, *DOWNSTREAM) if downstream else TRAINING)
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from harness.environment import Environment
 from harness.fingerprint import fingerprint
 from harness.full_folder import WEIGHTS
 from harness.full_recipe import FullRecipe, FullTraining
@@ -180,5 +181,7 @@ def from_plain(values: dict[str, Any]) -> FullRecord:
             found = dict(rest[name])
             known = {key: found.pop(key) for key in ("main", "unreadable") if key in found}
             rest[name] = Scores(found, **known)
+    if rest.get("environment") is not None:
+        rest["environment"] = Environment.from_values(rest["environment"])
     record: FullRecord = KINDS[values["kind"]](**rest)
     return record
