@@ -15,7 +15,7 @@ from importlib.metadata import version
 import torch
 
 from harness import __version__
-from harness.checkpoint import load_epoch
+from harness.checkpoint import Checkpoint
 from harness.data import load
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
@@ -67,14 +67,16 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     device = torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
-    first_epoch = load_epoch(job.checkpoint) + 1
-    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch)
-    dataset = load(run.recipe, job.data_cache)
-    for note in dataset.notes:
-        _log(job, f"{note}\n")
     torch.manual_seed(run.seed)
     model = build(run.spec)
-    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
+    checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+    notes = () if checkpoint.note is None else (checkpoint.note,)
+    first_epoch = len(checkpoint.epochs) + 1
+    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch, notes=notes)
+    dataset = load(run.recipe, job.data_cache)
+    for note in (*notes, *dataset.notes):
+        _log(job, f"{note}\n")
+    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=checkpoint, check=check)
     yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check)
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
@@ -83,7 +85,9 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
             yield Measured(name, value)
 
 
-def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1) -> Started:
+def started(
+    device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1, notes: tuple[str, ...] = ()
+) -> Started:
     """Where and with what this process is about to work."""
     return Started(
         host=socket.gethostname(),
@@ -99,6 +103,7 @@ def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int
         },
         epochs=epochs,
         first_epoch=first_epoch,
+        notes=notes,
     )
 
 

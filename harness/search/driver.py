@@ -185,8 +185,8 @@ class Driver:
     # Taking in
 
     def _take(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
-        """Store what a run said, then act on it."""
-        self._in.store.record(run_id, records)
+        """Store the records of a run, then act on them as they were written."""
+        records = self._in.store.record(run_id, records)
         owner = self._owner.get(run_id)
         if owner is None:
             return
@@ -194,6 +194,8 @@ class Driver:
         for record in records:
             if isinstance(record, Started):
                 self._estimate.started(run_id, record.first_epoch)
+                for note in record.notes:
+                    self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
