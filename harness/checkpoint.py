@@ -7,9 +7,9 @@ its epochs, so that a database that lacks them gets them when the run is resumed
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from harness.errors import StateNotWritten, UnusableState
 from harness.run import Epoch
+from harness.weights.digest import DIGEST, content_digest
 
-DIGEST = "digest"
-"""Key of the digest in a file; it is computed over everything else."""
 NAMED = 3
 """Differences that a message lists."""
 
@@ -43,52 +42,30 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         raise StateNotWritten(f"the checkpoint could not be written ({reason}): {path}") from error
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
+def read_state(path: Path, *, is_digest_needed: bool = True) -> dict[str, Any] | None:
     """The content of such a file, on the CPU; None where there is no file.
 
-    Raises `UnusableState` for a file that cannot be read, that has no digest, or whose content is not as written.
+    Raises `UnusableState` for a file that cannot be read, whose content is not as written, or that has no digest, as
+    those of earlier versions; unless that is not needed: then the checksums of the archive are compared.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        is_signed = isinstance(state, dict) and DIGEST in state
+        with zipfile.ZipFile(path) as archive:
+            damaged = None if is_signed else archive.testzip()
     except Exception as error:  # any kind of error may come out of damaged bytes
         raise UnusableState(f"it cannot be read ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise UnusableState(f"it holds a {type(state).__name__}, not a state")
-    digest = state.pop(DIGEST, None)
-    if digest is None:
+    if damaged is not None:
+        raise UnusableState(f"its content is not what was written: the checksum of {damaged} differs")
+    if not is_signed and is_digest_needed:
         raise UnusableState("it has no digest of its content, as those of earlier versions")
-    if digest != content_digest(state):
+    if is_signed and state.pop(DIGEST) != content_digest(state):
         raise UnusableState("its content is not what was written: the digest differs")
     return state
-
-
-def content_digest(state: Mapping[str, Any]) -> str:
-    """A digest of nested mappings, sequences, plain values and tensors; of a tensor's type, shape and bytes."""
-    digest = blake2b(digest_size=16)
-    for part in _parts(state):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    """The bytes that a digest is computed over; every value is preceded by its kind and, if it has one, its length."""
-    if isinstance(value, Tensor):
-        tensor = value.detach().cpu().contiguous()
-        yield f"tensor {tensor.dtype} {tuple(tensor.shape)}\0".encode()
-        yield tensor.reshape(-1).view(torch.uint8).numpy()
-    elif isinstance(value, Mapping):
-        yield f"mapping {len(value)}\0".encode()
-        for key, each in value.items():
-            yield from _parts(key)
-            yield from _parts(each)
-    elif isinstance(value, list | tuple):
-        yield f"sequence {len(value)}\0".encode()
-        for each in value:
-            yield from _parts(each)
-    else:
-        yield f"{type(value).__name__} {value!r}\0".encode()
 
 
 @dataclass(slots=True, eq=False)
@@ -150,7 +127,7 @@ def _checked_records(state: Mapping[str, Any], run_id: str, epochs: int, model: 
         records = [Epoch(**values) for values in state["epochs"]]
         last, entries = state["epoch"], state["model"]
         require_shapes(entries, model)
-        _require_optimizer(state["optimizer"], model)
+        require_optimizer(state["optimizer"], model)
     except (KeyError, TypeError, AttributeError) as error:
         raise UnusableState(f"it lacks a part or has one of another kind ({error})") from error
     if not isinstance(last, int) or not 1 <= last <= epochs:
@@ -181,7 +158,7 @@ def _shape(value: Tensor) -> str:
     return "x".join(map(str, value.shape)) or "()"
 
 
-def _require_optimizer(state: Mapping[str, Any], model: nn.Module) -> None:
+def require_optimizer(state: Mapping[str, Any], model: nn.Module) -> None:
     """Raise `UnusableState` where the optimizer's state cannot be of the model's parameters."""
     shapes = {parameter.shape for parameter in model.parameters()}
     count = sum(len(group["params"]) for group in state["param_groups"])

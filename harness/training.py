@@ -41,8 +41,9 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield an `Epoch` after each; resumes after the last epoch of `checkpoint`.
 
-    The records that the checkpoint holds are yielded first: whoever lost them gets them again. With 0 epochs it is only moved to the device. `check` is called before every step and raises to end the run. Raises
-    `Diverged` at the first loss that is not finite.
+    The records that the checkpoint holds are yielded first: whoever lost them gets them again. With 0 epochs the model
+    is only moved to the device. `check` is called before every step and raises to end the run. Raises `Diverged` at the
+    first loss that is not finite.
     """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)

@@ -1,4 +1,4 @@
-"""A checkpoint carries its run, its records and a digest; one that fails a check is not used, and the run starts anew."""
+"""A checkpoint carries its run, its records and a digest; one that fails a check is not used: the run starts anew."""
 
 import itertools
 from collections.abc import Callable
@@ -9,11 +9,12 @@ import pytest
 import torch
 from tiny_runs import tiny_run, with_
 
-from harness.checkpoint import DIGEST, Checkpoint, content_digest, read_state, write_state
+from harness.checkpoint import Checkpoint, read_state, write_state
 from harness.errors import StateNotWritten, UnusableState
 from harness.evaluate import evaluate
 from harness.network import build
 from harness.run import Ended, Epoch, Job, Record, RunState, Started
+from harness.weights.digest import DIGEST, content_digest
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -114,7 +115,7 @@ def test_changed_bytes_are_found_wherever_they_are(at: float, data: Path) -> Non
     assert opened.epochs == [] and opened.note is not None
 
 
-def test_a_single_changed_bit_of_a_weight_is_found(data: Path, tmp_path: Path) -> None:
+def test_a_single_changed_bit_of_a_weight_is_found(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     write_state(path, {"weight": torch.arange(1000.0)})
     content = bytearray(path.read_bytes())
