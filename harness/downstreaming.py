@@ -18,18 +18,18 @@ from harness.recording import recorded
 from harness.report.detection import detection_view
 from harness.report.downstream import downstream_view, ending_lines, segmentation_view
 from harness.report.summary import json_text
+from harness.scale_up.data_record import DataRecord, require_same_data
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRun
 from harness.scaling import (
     alone,
     changed,
     crew_of,
-    describe,
     device_for,
     estimate,
-    forget,
     is_new,
     opened,
+    prepare_folder,
     row_of,
     shares_of,
     train_job,
@@ -74,6 +74,10 @@ class DenseTask(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """The classes."""
+        ...
+
+    def data_record(self) -> DataRecord:
+        """What it is trained on."""
         ...
 
     def figures_of(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
@@ -137,14 +141,15 @@ def _train(args: Namespace, kind: Kind) -> int:
     task, console = opened(job), make_console()
     pace = Pace.of(recipe, task.images, crew.workers or 1)
     console.print(downstream_view(job, pace, start.name, start.about, task.names))
-    if is_new(job, args) and crew.address is None:
+    if (args.fresh or is_new(job)) and crew.address is None:
         console.print(estimate(job, pace, task))
+    data = task.data_record()
+    if not args.fresh:
+        require_same_data(job.folder, data)
     if args.dry_run:
         return 0
     with alone(job.folder):
-        if args.fresh:
-            forget(job.folder)
-        describe(job)
+        prepare_folder(job, data, is_fresh=args.fresh)
         row = row_of(job, start.name, args.recipe)
         code = train_job(job, crew, recorded(row, Place(args.results, args.storage).database))
         return code or _finish(job, kind, task, console)

@@ -16,7 +16,7 @@ from importlib.metadata import version
 import torch
 
 from harness import __version__
-from harness.checkpoint import load_epoch, read_state
+from harness.checkpoint import Checkpoint
 from harness.data import load
 from harness.environment import Device, Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
@@ -68,15 +68,22 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     run, device = job.run, _prepare(job)
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
-    first_epoch = load_epoch(job.checkpoint) + 1
-    computed_by = environment_of(run.recipe, device, job.cpus)
-    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch, environment=computed_by)
-    dataset = load(run.recipe, job.data_cache)
-    for note in dataset.notes:
-        _log(job, f"{note}\n")
     torch.manual_seed(run.seed)
     model = build(run.spec)
-    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
+    checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+    notes = () if checkpoint.note is None else (checkpoint.note,)
+    yield started(
+        device,
+        job.cpus,
+        epochs=run.recipe.epochs,
+        first_epoch=len(checkpoint.epochs) + 1,
+        environment=environment_of(run.recipe, device, job.cpus),
+        notes=notes,
+    )
+    dataset = load(run.recipe, job.data_cache)
+    for note in (*notes, *dataset.notes):
+        _log(job, f"{note}\n")
+    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=checkpoint, check=check)
     yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
@@ -93,10 +100,10 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     torch.manual_seed(run.seed)
     model = build(run.spec)
     if run.recipe.epochs > 0:
-        state = read_state(job.checkpoint)
-        if state is None or state.get("epoch") != run.recipe.epochs:
-            raise HarnessError(f"no weights of the last epoch are kept ({job.checkpoint})")
-        model.load_state_dict(state["model"])
+        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+        if len(checkpoint.epochs) != run.recipe.epochs:
+            raise HarnessError(checkpoint.note or f"no weights of the last epoch are kept ({job.checkpoint})")
+        checkpoint.restore_model(model)
     memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
     trained = Trained(model.eval(), load(run.recipe, job.data_cache), run.recipe, device)
@@ -137,6 +144,7 @@ def started(
     epochs: int,
     first_epoch: int = 1,
     environment: Environment | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Started:
     """Where and with what this process is about to work."""
     return Started(
@@ -154,6 +162,7 @@ def started(
         epochs=epochs,
         first_epoch=first_epoch,
         environment=environment,
+        notes=notes,
     )
 
 

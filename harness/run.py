@@ -3,6 +3,7 @@
 All of it is plain values, which travel between processes and into the store; nothing here knows torch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -98,9 +99,11 @@ class Started:
     """Versions of harness, python, torch, numpy, timm."""
     epochs: int
     first_epoch: int = 1
-    """Above 1 where the run goes on from a checkpoint."""
+    """The first epoch that is trained now; above 1 where the run is resumed from a checkpoint."""
     environment: Environment | None = None
     """What computes the run; None where the worker does not tell."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the start, such as a checkpoint that could not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +142,8 @@ class Ended:
 
 
 Record = Started | Epoch | Measured | Ended
+
+
+def missing_epochs(epochs: Iterable[int], total: int) -> list[int]:
+    """The epochs from 1 to `total` that a learning curve lacks, ascending."""
+    return sorted(set(range(1, total + 1)) - set(epochs))

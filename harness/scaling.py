@@ -1,6 +1,5 @@
 """The verb `train`: find the network, say what its training costs, and train it at full scale while showing it."""
 
-import json
 import shutil
 import sys
 from argparse import Namespace
@@ -16,13 +15,15 @@ from pydantic import ValidationError
 
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
-from harness.full_folder import CLASSES, NETWORK, RECIPE, lock_of
+from harness.full_folder import NETWORK, RECIPE, STATES, is_started, lock_of
 from harness.full_recipe import FullRecipe, FullTraining
 from harness.interrupt import EXIT_CODE, Interrupt
 from harness.recording import Recorder, recorded
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
-from harness.scale_up.images import class_names, count_classes, count_images
+from harness.scale_up.data_record import DataRecord, keep_data, require_same_data
+from harness.scale_up.images import count_classes, count_images, record_pictures
+from harness.scale_up.logs import read_epochs
 from harness.scale_up.pace import Pace, shared
 from harness.scale_up.records import FullJob, FullRecord, FullRun
 from harness.scale_up.target import fitted
@@ -55,17 +56,18 @@ def train(args: Namespace) -> int:
     pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
     console = make_console()
     console.print(job_view(job, pace, target.name))
-    if is_new(job, args) and crew.address is None:
+    if (args.fresh or is_new(job)) and crew.address is None:
         with TemporaryDirectory() if args.dry_run else nullcontext(job.cache) as cache:
             console.print(estimate(job, pace, opened(replace(job, cache=Path(cache), loaders=0))))
+    if args.dry_run and not is_started(job.folder):
+        return 0
+    data = record_pictures(recipe, job.root, job.cache)
+    if not args.fresh:
+        require_same_data(job.folder, data)
     if args.dry_run:
         return 0
     with alone(job.folder):
-        if args.fresh:
-            forget(job.folder)
-        describe(job)
-        names = json.dumps(class_names(recipe, args.data), indent=1, ensure_ascii=False)
-        (job.folder / CLASSES).write_text(names, encoding="utf-8")
+        prepare_folder(job, data, is_fresh=args.fresh)
         row = row_of(job, target.name, args.recipe or target.recipe or "", target)
         return train_job(job, crew, recorded(row, place_of(args).database))
 
@@ -232,9 +234,9 @@ def estimate(job: FullJob[Any], pace: Pace, task: Any) -> str:
     return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds)
 
 
-def is_new(job: FullJob[Any], args: Namespace) -> bool:
-    """Whether the training begins, and does not go on from a checkpoint."""
-    return args.fresh or not any(job.checkpoints.glob("*.pt"))
+def is_new(job: FullJob[Any]) -> bool:
+    """Whether there is no state to resume from."""
+    return not any(job.checkpoints.glob(f"{STATES}*"))
 
 
 @contextmanager
@@ -252,6 +254,25 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def prepare_folder(job: FullJob[Any], data: DataRecord, *, is_fresh: bool) -> None:
+    """Have a training's folder say what is trained, and on which data; nothing of another training is overwritten.
+
+    Raises `UserError` where the training that is there is of other data, or has ended epochs and left no state.
+    """
+    if is_fresh:
+        forget(job.folder)
+    keep_data(job.folder, data)
+    done = read_epochs(job.folder)
+    if done and is_new(job):
+        raise UserError(
+            f"a training of which {len(done)} epochs are done must have a state to be resumed from",
+            place=str(job.checkpoints),
+            remedy="Put its states back, give another folder with `--results`, or begin anew in its place with "
+            "`--fresh`, which removes its weights.",
+        )
+    describe(job)
 
 
 def forget(folder: Path) -> None:

@@ -11,14 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.checkpoint import load_checkpoint, save_checkpoint
+from harness.checkpoint import Checkpoint
 from harness.data import Dataset, Split
 from harness.data.augment import augment, normalize
 from harness.errors import Diverged, UserError
@@ -37,13 +36,14 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place, one `Epoch` after each; goes on after the last epoch of `checkpoint` where there is one.
+    """Train `model` in place and yield an `Epoch` after each; resumes after the last epoch of `checkpoint`.
 
-    With 0 epochs it is only moved to the device. `check` is called before every step and raises to end the run. Raises
-    `Diverged` at the first loss that is not finite.
+    The records that the checkpoint holds are yielded first: whoever lost them gets them again. With 0 epochs the model
+    is only moved to the device. `check` is called before every step and raises to end the run. Raises `Diverged` at the
+    first loss that is not finite.
     """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
@@ -51,9 +51,13 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     images, labels = _resident(dataset.train, device)
     steps = max(1, len(labels) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
-    done = load_checkpoint(checkpoint, model, optimizer, scaler) if checkpoint else 0
+    done: list[Epoch] = []
+    if checkpoint is not None:
+        checkpoint.restore(model, optimizer, scaler)
+        done = list(checkpoint.epochs)
+    yield from done
 
-    for epoch in range(done + 1, recipe.epochs + 1):
+    for epoch in range(len(done) + 1, recipe.epochs + 1):
         start = time.perf_counter()
         generator = seed_epoch(seed, epoch)
         order = torch.randperm(len(labels), generator=generator).to(images.device)
@@ -85,9 +89,7 @@ def fit(
         val_loss, top1 = validate(model, dataset, recipe, device)
         if not math.isfinite(val_loss):
             raise Diverged(f"the validation loss is {val_loss} after epoch {epoch}")
-        if checkpoint:
-            save_checkpoint(checkpoint, model, optimizer, scaler, epoch)
-        yield Epoch(
+        record = Epoch(
             epoch=epoch,
             train_loss=train_loss,
             val_loss=val_loss,
@@ -96,6 +98,9 @@ def fit(
             wall_s=time.perf_counter() - start,
             images_per_s=steps * recipe.batch_size / train_s,
         )
+        if checkpoint is not None:
+            checkpoint.save(model, optimizer, scaler, record)
+        yield record
 
 
 @torch.no_grad()

@@ -12,10 +12,11 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from harness.data.figures import Runs, pack
 from harness.dense.detectors import build_detector
-from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, together
+from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, record_scenes, together
 from harness.dense.task import Dense
 from harness.detection_recipe import DetectionRecipe
 from harness.downstream.ap import Found, detection_figures
+from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
 from harness.scale_up.records import FullJob, Scores
 from harness.scale_up.task import Place
@@ -43,6 +44,10 @@ class Detection(Dense[DetectionRecipe]):
     def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
         """See `Dense`."""
         return build_detector(network, spec, self.recipe, classes)
+
+    def data_record(self) -> DataRecord:
+        """See `Dense`."""
+        return record_scenes(self.recipe, self.scenes, self.job.root)
 
     def loss(self, network: nn.Module, batch: Shown, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
         """The sum of the detector's own losses."""

@@ -16,6 +16,7 @@ from harness.errors import SpecError, WeightsError
 from harness.full_recipe import FullTraining
 from harness.spec import NetworkSpec
 from harness.study import recipe_kind
+from harness.weights.digest import DIGEST, content_digest
 from harness.weights.files import Entries, read_file, write_file
 
 KEYS = ("spec", "recipe", "classes", "form")
@@ -52,6 +53,7 @@ def save_dense(
         "classes": json.dumps(names),
         "form": "merged" if is_merged else "training",
         "source": source,
+        DIGEST: content_digest(entries),
     }
     write_file(output, lambda partial: save_file(entries, partial, metadata))
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from harness.data.masked import IGNORED
 from harness.dense.looks import probabilities
-from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, together
+from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, record_masked, together
 from harness.dense.tally import Tally, by_class, figures
 from harness.dense.task import Dense
 from harness.downstream.heads import Segmenter
 from harness.downstream.miou import confusion
 from harness.downstream.segment import pixel_loss
 from harness.errors import DataError, Diverged
+from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, Scores
@@ -47,6 +48,10 @@ class Segmentation(Dense[SegmentationRecipe]):
     def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
         """See `Dense`."""
         return segmenter(network, spec, self.recipe, classes)
+
+    def data_record(self) -> DataRecord:
+        """See `Dense`."""
+        return record_masked(self.recipe, self.masked, self.job.root)
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Pairs]:
         """See `Task`. Raises `DataError` at the first mask that is not its image's."""

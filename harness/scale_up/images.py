@@ -19,6 +19,7 @@ from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
+from harness.scale_up.data_record import DataRecord, Source, record_data
 
 OPTION = "--data"
 GENERATED = ("shapes",)
@@ -52,6 +53,10 @@ class Folder:
         """See `Images`."""
         return open_image(self.root / os.fsdecode(self.files[i]))
 
+    def paths(self) -> list[Path]:
+        """All files, in the order of the images."""
+        return [self.root / os.fsdecode(file) for file in self.files]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
@@ -79,6 +84,24 @@ class Pictures:
     classes: int
     train: Images
     val: Images | None
+
+
+def record_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> DataRecord:
+    """What a classifier is trained on. Raises `DataError`s that name `--data`."""
+    pictures = open_pictures(recipe, root, cache)
+    splits = {split: each for split, each in (("train", pictures.train), ("val", pictures.val)) if each is not None}
+    return record_data(
+        recipe.data.dataset,
+        class_names(recipe, root),
+        {split: _source(each) for split, each in splits.items()},
+        images={split: len(each.labels) for split, each in splits.items()},
+        root=None if recipe.data.dataset in GENERATED else folder_of(recipe.data.dataset, root),
+    )
+
+
+def _source(images: Images) -> Source:
+    assert isinstance(images, Folder | Stored), "the two kinds of images"
+    return images.paths() if isinstance(images, Folder) else images.split
 
 
 def count_classes(recipe: FullRecipe, root: Path | None) -> int:

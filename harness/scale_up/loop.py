@@ -113,9 +113,9 @@ def fit_full(
             ema=ema,
         )
         done = state.close_epoch(done)
+        _save(state, course)  # before the weights: these can be written again from the state, which they cannot give
         if done.is_best and team.leads:
-            _keep_best(state, course)
-        _save(state, course)
+            keep_best(state, course)
         saved = time.monotonic()
         yield done
 
@@ -146,10 +146,15 @@ def _require_finite(loss: float, kind: str, place: str) -> None:
         raise Diverged(f"the {kind} loss is {loss} {place}")
 
 
-def _keep_best(state: State, course: Course) -> None:
+def keep_best(state: State, course: Course) -> None:
     """Write the weights that did better in the last epoch."""
     job, (model, which) = course.job, state.best_of_epoch()
-    course.task.save(job.best, model, f"{job.run.id}, {which} after epoch {state.epochs[-1].epoch}")
+    course.task.save(job.best, model, f"{job.run.id}, {which}{epoch_of(state.epochs[-1].epoch)}")
+
+
+def epoch_of(epoch: int) -> str:
+    """How the origin of the best weights ends."""
+    return f" after epoch {epoch}"
 
 
 def _save(state: State, course: Course) -> None:

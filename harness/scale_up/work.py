@@ -17,12 +17,13 @@ from harness.network.checkpointing import enable_checkpointing
 from harness.operator_revision import code_digest
 from harness.scale_up.environments import keep_environment
 from harness.scale_up.logs import logs
-from harness.scale_up.loop import Course, fit_full
+from harness.scale_up.loop import Course, epoch_of, fit_full, keep_best
 from harness.scale_up.optimiser import build_full_optimizer
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRecord, Note
-from harness.scale_up.state import State, newest
+from harness.scale_up.state import Passed, State, newest
 from harness.scale_up.team import Team
+from harness.weights.files import read_metadata
 
 
 def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[FullRecord]:
@@ -39,7 +40,7 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     if note is not None:
         yield note
     state = _state(model, course)
-    yield from _resumed(state, job, team)
+    yield from _resumed(state, course)
     with logs(job.folder, state.epochs) if team.leads else nullcontext() as log:
         environment, epoch = full_environment(job, team.device), state.progress.epoch
         if team.leads:
@@ -87,12 +88,23 @@ def _state(model: nn.Module, course: Course) -> State:
     return State(model, optimizer, scaler, ema)
 
 
-def _resumed(state: State, job: FullJob[Any], team: Team) -> Iterator[Note]:
-    """Put the state where the newest checkpoint has it."""
-    kept = newest(job.checkpoints, job.run.id)
+def _resumed(state: State, course: Course) -> Iterator[Note]:
+    """Put the state where the newest checkpoint has it that can be used.
+
+    Raises `UserError` for the state of another network.
+    """
+    job, team = course.job, course.team
+    kept, passed = newest(job.checkpoints, job.run.id, rounds=job.run.recipe.rounds, steps=course.pace.steps)
+    yield from (Note(f"warning: checkpoint not used: {each.reason} ({each.path})") for each in passed)
     if kept is None:
+        if passed:
+            yield Note("warning: no state of this training can be used; it begins anew")
+            _set_aside(passed, team)
         return
     state.restore(kept)
+    _set_aside(passed, team)
+    if team.leads:
+        yield from _best_kept(state, course)
     if kept.progress.epoch > job.run.recipe.rounds:
         yield Note("trained to its last epoch already")
         return
@@ -103,6 +115,32 @@ def _resumed(state: State, job: FullJob[Any], team: Team) -> Iterator[Note]:
             "each step sees the same images, but batch statistics and mixing differ, and so the result does from that "
             "of an undisturbed training"
         )
+
+
+def _set_aside(passed: list[Passed], team: Team) -> None:
+    if team.leads:
+        for each in passed:
+            each.set_aside()
+
+
+def _best_kept(state: State, course: Course) -> Iterator[Note]:
+    """See that the weights of the best epoch are there, which are written after the state of that epoch.
+
+    They are written again where the state is the one behind that epoch; else it is said that they are gone.
+    """
+    done = [each.epoch for each in state.epochs if each.is_best]
+    if not done or not state.epochs:
+        return
+    best, path = done[-1], course.job.best
+    if read_metadata(path).get("source", "").endswith(epoch_of(best)):
+        return
+    if state.progress.epoch == best + 1 and state.progress.step == 0:
+        keep_best(state, course)
+        return
+    yield Note(
+        f"warning: {path.name} does not hold the weights of the best epoch, which is epoch {best}; "
+        "they come only with a better epoch, or with training anew (`--fresh`)"
+    )
 
 
 def _wrapped(model: nn.Module, job: FullJob[Any], team: Team) -> nn.Module:

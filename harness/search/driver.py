@@ -215,11 +215,11 @@ class Driver:
     # Taking in
 
     def _take(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
-        """Store what a run said, then act on it."""
+        """Store the records of a run, then act on them as they were written."""
         if self._timing.is_under_way(run_id):
             yield from self._take_times(run_id, records)
             return
-        self._in.store.record(run_id, records)
+        records = self._in.store.record(run_id, records)
         owner = self._owner.get(run_id)
         if owner is None:
             return
@@ -228,6 +228,8 @@ class Driver:
             if isinstance(record, Started):
                 self._own.add(run_id)
                 self._estimate.started(run_id, record.first_epoch)
+                for note in record.notes:
+                    self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)

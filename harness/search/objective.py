@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.cost import network_cost
 from harness.formula import Formula
-from harness.run import Epoch, Run
+from harness.run import Epoch, Run, missing_epochs
 from harness.study.model import CURVES
 
 COSTS = ("params", "macs")
@@ -17,9 +17,13 @@ def curve_value(metric: str, epoch: Epoch) -> float | None:
 
 
 def final_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:
-    """The objective of a complete run: of its last epoch, never of its best; None where nobody measured it."""
+    """The objective of a complete run: of its last epoch, never of its best; None where it was not measured.
+
+    A curve that lacks an epoch has no value: its last epoch may be another one than the recipe's.
+    """
     if metric in CURVES:
-        return curve_value(metric, curve[-1]) if curve else None
+        is_whole = not missing_epochs((epoch.epoch for epoch in curve), run.recipe.epochs)
+        return curve_value(metric, curve[-1]) if curve and is_whole else None
     if metric in COSTS:
         return float(getattr(network_cost(run.spec, run.recipe.resolution), metric))
     return measures.get(metric)

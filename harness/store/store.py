@@ -139,13 +139,18 @@ class Store:
     # Runs
 
     def ensure_run(self, run: Run) -> RunRow:
-        """The run's row, made if nobody has asked for the run before."""
+        """The run's row, made if nobody has asked for the run before.
+
+        A run that an earlier version recorded as COMPLETE without all of its epochs is FAILED from now on.
+        """
         try:
             with self.session() as session:
                 row = session.get(RunTable, run.id)
                 if row is None:
                     row = rows.queued_run(run, datetime.now(UTC))
                     session.add(row)
+                elif row.state == RunState.COMPLETE:
+                    records.reopen_incomplete(session, row)
                 return self._row(row)
         except IntegrityError:  # another driver made it in between
             return self.run(run.id)
@@ -168,17 +173,21 @@ class Store:
             row = self._get(session, run_id)
             return self._row(row) if is_mine else None
 
-    def record(self, run_id: str, said: Sequence[Record]) -> None:
-        """Write what a claimed run said, all or nothing. Raises `StoreError` for a run that is settled."""
+    def record(self, run_id: str, said: Sequence[Record]) -> list[Record]:
+        """Write the records of a claimed run, all or nothing, and return them as they were written.
+
+        They differ in one case: a run that ends as COMPLETE without all of its epochs is FAILED. Raises `StoreError`
+        for a run that is settled.
+        """
         added = [record for record in said if isinstance(record, Epoch | Measured)]
         with self.session() as session:
             if len(added) < len(said):
-                records.apply(session, self._get(session, run_id, is_changed=True), said)
-                return
+                return records.apply(session, self._get(session, run_id, is_changed=True), said)
             connection = session.connection()  # epochs are many, and need not read the whole row
             standing = records.look(connection, run_id) or self._missing(run_id)
             for record in added:
                 records.add(connection, standing, record)
+            return list(said)
 
     def set_times(self, run_id: str, figures: Mapping[str, float], environment: Environment) -> bool:
         """Put times and memory that were measured again in the place of all that a complete run has.

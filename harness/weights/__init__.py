@@ -21,6 +21,7 @@ from harness.errors import SpecError, WeightsError
 from harness.network import build
 from harness.paper import preset_of
 from harness.spec import NetworkSpec
+from harness.weights.digest import DIGEST, content_digest
 from harness.weights.files import Entries, read_file, write_file
 from harness.weights.fit import classes_of, faults, is_merged_form, remedy, shapes
 
@@ -116,6 +117,7 @@ def read_weights(path: Path, spec: NetworkSpec | None = None) -> Weights:
 def write_weights(output: Path, weights: Weights) -> None:
     """Write weights as safetensors of ours, with what they say of their origin. Raises `WeightsError`."""
     known = {"format": "pt", "harness": __version__, "spec": json.dumps(weights.spec.canonical()), "form": weights.form}
+    known[DIGEST] = content_digest(weights.entries)
     write_file(output, lambda partial: save_file(weights.entries, partial, {**known, **weights.about}))
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.errors import WeightsError
+from harness.weights.digest import DIGEST, content_digest
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which training scripts put the state dict, beside what else they keep."""
@@ -35,13 +36,33 @@ def read_file(path: Path) -> tuple[Entries, Mapping[str, str]]:
         raise WeightsError(f"The file must be readable and whole: {error}", place=str(path)) from error
 
 
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """What a safetensors file says of itself; empty where the file is missing or is another kind of file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
 def _read_safetensors(path: Path) -> tuple[Entries, Mapping[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            entries, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         rule = f"The file must be whole safetensors: {error}"
         raise WeightsError(rule, place=str(path), remedy="Fetch or import it again.") from error
+    if DIGEST in metadata and metadata[DIGEST] != content_digest(entries):
+        raise _changed(path)
+    return entries, metadata
+
+
+def _changed(path: Path) -> WeightsError:
+    return WeightsError(
+        "The weights in the file must be those that were written: the digest that it carries differs",
+        place=str(path),
+        remedy="Take a copy from before it was changed, or make it again.",
+    )
 
 
 def _read_pickled(path: Path) -> object:
@@ -52,7 +73,7 @@ def _read_pickled(path: Path) -> object:
                 damaged = archive.testzip()  # torch.load does not look at the checksums
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a parser meets in bytes that anybody may have written
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found:
@@ -66,6 +87,10 @@ def _read_pickled(path: Path) -> object:
             place=str(path),
             remedy="Fetch it again.",
         ) from error
+    is_ours = isinstance(content, dict) and "run" in content and isinstance(content.get(DIGEST), str)
+    if is_ours and content.pop(DIGEST) != content_digest(content):
+        raise _changed(path)
+    return content
 
 
 def _state_dict(content: object, path: Path) -> Entries:
