@@ -108,4 +108,6 @@ class Narrator:
             return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
         value = mean_and_spread(event.value, event.spread, self.metric)
         reason = f"; {event.reason}" if event.reason else ""
-        return f"{name}: {self.metric} {value} over {counted(event.seeds, 'seed')}{reason}"
+        is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
+        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else counted(event.seeds, "seed")
+        return f"{name}: {self.metric} {value} over {seeds}{reason}"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.answer import RunFacts, choices_of, spec_of, state_of
+from harness.report.answer import RunFacts, choices_of, spec_of
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
 from harness.report.summary import run_values
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
 from harness.run import Job
+from harness.search.standing import trial_standing
 from harness.study import Study, dump_spec
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> RenderableType:
     """All that is known of a trial."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason = state_of(trial)
+    state, reason, _ = trial_standing(trial)
     head = Text(f"trial {trial.number}", style="bold")
     head.append(
         f"  {label(choices_of(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
@@ -47,7 +48,7 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> 
 def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> dict[str, Any]:
     """All that is known of a trial, for JSON."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason = state_of(trial)
+    state, reason, _ = trial_standing(trial)
     values: dict[str, Any] = {
         "trial": trial.number,
         "state": state,

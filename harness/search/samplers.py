@@ -81,6 +81,28 @@ def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
     return look_up(PRUNERS, name, "search.pruner")(epochs)
 
 
+def screening_epochs(name: str, epochs: int) -> int:
+    """Epochs of the run that the pruner decides on; 0 where it never decides.
+
+    No decision falls after half of the budget: what a configuration gives then is worth training its seeds for.
+    """
+    latest = min(math.ceil(epochs / 2), epochs - 1)
+    match name:
+        case "none":
+            return 0
+        case "median":
+            return latest
+        case "hyperband":
+            rung = max(1, epochs // HALVING_FACTOR**2)
+        case _:
+            rung = _first_rung(epochs)
+    if rung > latest:
+        return 0
+    while rung * HALVING_FACTOR <= latest:
+        rung *= HALVING_FACTOR
+    return rung
+
+
 def _first_rung(epochs: int) -> int:
     return max(1, math.ceil(epochs / HALVING_FACTOR))
 
