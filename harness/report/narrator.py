@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from harness.report.answer import Answer
 from harness.report.words import counted, duration, label, mean_and_spread, score
 from harness.run import RunState
+from harness.search.samplers import seed_text
 from harness.search.events import (
     ClaimsJudged,
     EpochEnded,
@@ -62,7 +63,7 @@ class Narrator:
     def name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
         known = self.labels.get(trial)
-        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' seed {seed}'}"
+        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' {seed_text(seed)}'}"
 
     def _study_started(self, event: StudyStarted) -> str:
         left = event.runs_total - event.runs_done

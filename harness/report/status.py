@@ -14,6 +14,7 @@ from harness.report.summary import row_values
 from harness.report.verdict import summary_of
 from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
+from harness.search.samplers import seed_text
 from harness.search.standing import INFEASIBLE, standings, trial_standing
 from harness.store import EventRow
 
@@ -132,7 +133,7 @@ def _training(status: Status) -> RenderableType:
         last = facts.curve[-1] if facts.curve else None
         run = facts.row.run
         table.add_row(
-            Text(f"{name} seed {run.seed}"),
+            Text(f"{name} {seed_text(run.seed)}"),
             epochs_done(last.epoch if last else 0, run.recipe.epochs),
             f"{last.train_loss:.3f}" if last else DASH,
             f"{last.top1:.2f}" if last else DASH,

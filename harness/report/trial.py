@@ -15,6 +15,7 @@ from harness.report.shape_bias import shape_bias_line
 from harness.report.summary import run_values
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
 from harness.run import Job
+from harness.search.samplers import seed_text
 from harness.search.standing import trial_standing
 from harness.study import Study, dump_spec
 
@@ -67,7 +68,7 @@ def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
     row = facts.row
     is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
-    head = f"seed {row.run.seed}: {str(row.state).replace('_', ' ')}"
+    head = f"{seed_text(row.run.seed)}: {str(row.state).replace('_', ' ')}"
     head += f", {metric} {score(value, metric)}" if value is not None else ""
     head += f", {duration(row.wall_s)}" if row.wall_s else ""
     lines = [

@@ -4,8 +4,8 @@ Seeds are paired: for each seed that all arms of a claim have completed, the con
 granted one at a time, to the arms of undecided claims alone; what that does to the error rate is in `harness.claims`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
 from harness.formula import Formula
@@ -16,6 +16,25 @@ from harness.store import Store
 from harness.study import Study
 from harness.study.arms import arm_choices
 from harness.study.model import Claim
+
+WITHOUT_VALUE = (RunState.DIVERGED, RunState.OUT_OF_MEMORY, RunState.TIMED_OUT, RunState.LOST, RunState.FAILED)
+"""States of runs that ended by themselves and are not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostPair:
+    """A seed that an arm was trained with to no value."""
+
+    seed: int
+    arm: str
+    """As the claim writes it."""
+    state: str
+    """As `diverged`, `out of memory`."""
+
+    @property
+    def text(self) -> str:
+        """As `seed 2 of K=3 diverged`."""
+        return f"seed {self.seed} of {self.arm} {self.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +58,13 @@ class Judged:
     """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
     missing: str | None = None
     """Why there is no value, where that is not for want of runs."""
+    lost: tuple[LostPair, ...] = ()
+    """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
+
+    @property
+    def pairs(self) -> int:
+        """Seeds of the contrast, those that were lost included."""
+        return len(self.values) + len({each.seed for each in self.lost})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +76,7 @@ class _Seen:
     paired: Mapping[int, float]
     """The contrast by seed."""
     missing: str | None
+    lost: tuple[LostPair, ...]
 
 
 def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]:
@@ -95,11 +122,12 @@ def _judged(claim: Claim, seen: _Seen, found: Estimate | None, p: float, expecta
     values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
     if found is None:
         undecided = Verdict.UNDECIDED
-        return Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
+        unknown = Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
+        return replace(unknown, lost=seen.lost)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    return Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough)
+    return Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough, lost=seen.lost)
 
 
 def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
@@ -115,14 +143,29 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
     }
     is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
-    return _Seen(arms, figures, paired, missing)
+    lost = tuple(_lost_pairs(claim, arms, study, store))
+    if lost and not paired and missing is None:
+        missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
+    return _Seen(arms, figures, paired, missing, lost)
+
+
+def _lost_pairs(claim: Claim, arms: Sequence[Candidate], study: Study, store: Store) -> Iterator[LostPair]:
+    """The seeds that an arm was trained with to no value, in the order of the seeds."""
+    runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study)}
+    ended = [row for row in store.runs(runs).values() if row.state in WITHOUT_VALUE]
+    for row in sorted(ended, key=lambda row: row.run.seed):
+        yield LostPair(row.run.seed, runs[row.id], str(row.state).replace("_", " "))
+
+
+def _runs(arm: Candidate, study: Study) -> list[Run]:
+    assert arm.spec is not None, "an arm is a network"
+    first = study.search.seed
+    return [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
 
 
 def _figures(formula: Formula, arm: Candidate, study: Study, store: Store) -> Iterator[tuple[int, float | None]]:
     """What the claim compares, by seed, of an arm's complete runs."""
-    assert arm.spec is not None, "an arm is a network"
-    first = study.search.seed
-    runs = [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
+    runs = _runs(arm, study)
     complete = [row.run for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
     ids = [run.id for run in complete]
     curves, figures = store.curves(ids), store.figures(ids)

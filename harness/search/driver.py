@@ -37,6 +37,7 @@ from harness.search.ledger import Ledger
 from harness.search.looks import Looks
 from harness.search.objective import curve_value, objective_value
 from harness.search.proposals import Proposals
+from harness.search.samplers import seed_text
 from harness.search.standing import DIVERGED
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
@@ -285,6 +286,8 @@ class Driver:
         """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
         value = self._value(run) if state == RunState.COMPLETE and run is not owner.screening else None
         self._ledger.runs_done += 1
+        if run is owner.screening and owner.is_screened:
+            cause = PASSED
         yield RunEnded(owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused)
         if value is not None:
             owner.values[run.id] = value
@@ -295,7 +298,7 @@ class Driver:
         elif state == RunState.COMPLETE:
             owner.failures[run.id] = f"no measure is called `{self._metric}`"
         elif not owner.is_pruned:
-            owner.failures[run.id] = f"seed {run.seed} {str(state).replace('_', ' ')}: {cause}"
+            owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
             if state == RunState.DIVERGED:
                 owner.trial.set_constraint(DIVERGED, 1.0)
         outcome = owner.outcome()

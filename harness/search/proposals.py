@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.run import Run
 from harness.search.ledger import Ledger
-from harness.search.samplers import screening_epochs
+from harness.search.samplers import SCREENING_SEEDS, screening_epochs
 from harness.search.trial import OpenTrial, chooser, stored_params
 from harness.space import Candidate, Space
 from harness.store import park_trial, together
@@ -15,8 +15,6 @@ from harness.study import Study
 if TYPE_CHECKING:
     import optuna
 
-SCREENING_SEEDS = 1_000_000
-"""By how much the seed of all screening runs is above the study's first seed: far from all seeds that a mean has."""
 PROPOSALS_PER_TRIAL = 20
 """How many proposals against the rules or over budget a sampler may make for each trial that it was granted."""
 

@@ -18,6 +18,15 @@ HALVING_FACTOR = 3
 """Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
 
 
+SCREENING_SEEDS = 1_000_000
+"""By how much the seed of all screening runs is above the study's first seed: far from all seeds that a mean has."""
+
+
+def seed_text(seed: int) -> str:
+    """The seed of a run in a sentence: `seed 3`, or `screening run`."""
+    return "screening run" if seed >= SCREENING_SEEDS else f"seed {seed}"
+
+
 def _random(seed: int) -> "optuna.samplers.BaseSampler":
     from optuna.samplers import RandomSampler
 
