@@ -262,7 +262,7 @@ def first_seed_is_judged(number: int) -> dict[float, list[float]]:
 
 
 def screening_is_judged(number: int) -> dict[float, list[float]]:
-    """The rule: a screening run is judged once; seeds are never, also not those of a pruned configuration that returns."""
+    """The rule: a screening run is judged once; seeds never are, nor those of a pruned configuration that returns."""
     seeds, rung, values = Seeds(number), [], {}
     seen: set[float] = set()
     for truth in random.Random(-number - 1).choices(CONFIGURATIONS, k=PROPOSALS):

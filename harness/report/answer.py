@@ -77,7 +77,6 @@ class Row:
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
 
-
     @property
     def latency_ms(self) -> float | None:
         """Median latency."""

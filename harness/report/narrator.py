@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from harness.report.answer import Answer
 from harness.report.words import counted, duration, label, mean_and_spread, score
 from harness.run import RunState
-from harness.search.samplers import seed_text
 from harness.search.events import (
     ClaimsJudged,
     EpochEnded,
@@ -18,6 +17,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from harness.search.samplers import seed_text
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from harness.machine import has_gpu
 from harness.recipe import Recipe
 from harness.run import Run
 from harness.search.proposals import PROPOSALS_PER_TRIAL
+from harness.search.samplers import screening_epochs
 from harness.space import Candidate, Space, random_chooser
 from harness.spec import NetworkSpec
 from harness.store import Store
@@ -63,6 +64,8 @@ class Plan:
     """Whether the runs are trained, and not only built and measured."""
     runs_for_claims: int = 0
     """Runs that undecided claims may ask for besides, at most."""
+    screening: tuple[int, int] = (0, 1)
+    """Epochs of the screening run of each configuration, 0 without a pruner, and those of a whole run."""
 
     @property
     def runs_left(self) -> int:
@@ -75,7 +78,8 @@ class Plan:
         times = [(row.run_s, len(row.seeds) - len(row.known)) for row in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
-        return sum((run_s or 0.0) * left for run_s, left in times) / self.workers
+        share = self.screening[0] / max(1, self.screening[1])
+        return sum((run_s or 0.0) * (left + (share if left else 0.0)) for run_s, left in times) / self.workers
 
 
 def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Plan:
@@ -97,8 +101,18 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Pl
     )
     is_sample = study.search.sampler != "grid"
     axes, is_training = tuple(space.axes), study.proxy.epochs > 0
+    screening = screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs
     return Plan(
-        study.study, axes, rows, is_sample, rejected, seconds.basis, workers, is_training, _for_claims(study, space)
+        study.study,
+        axes,
+        rows,
+        is_sample,
+        rejected,
+        seconds.basis,
+        workers,
+        is_training,
+        _for_claims(study, space),
+        screening,
     )
 
 

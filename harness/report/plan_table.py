@@ -61,6 +61,12 @@ def _closing(plan: Plan) -> list[str]:
     workers = counted(plan.workers, "worker")
     if plan.runs_left:
         lines.append(f"estimated time: {duration(plan.total_s)} with {workers}; from {plan.basis}")
+    screening, epochs = plan.screening
+    if screening:
+        lines.append(
+            f"each configuration also has a screening run of at most {screening} of {counted(epochs, 'epoch')}, "
+            "by which the pruner may leave it out; its seed enters no mean"
+        )
     if plan.runs_for_claims:
         lines.append(f"undecided claims may ask for up to {counted(plan.runs_for_claims, 'run')} more")
     return lines

@@ -94,10 +94,8 @@ class Driver:
         """When to look again for runs that another study's driver has."""
         self._failures_in_a_row = 0
         self._doubted: list[OpenTrial] = []
-        """Trials that would end with a failed run; not told before it is known whether all runs fail, and the study ends.
-
-        They are trained again then, by the same command.
-        """
+        """Trials that would end with a failed run; kept open until a run is complete. If all runs fail instead, the
+        study is aborted, and the same command trains them again."""
         self._trained = 0
 
     def events(self) -> Generator[StudyEvent]:
