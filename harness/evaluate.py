@@ -17,6 +17,7 @@ import torch
 from harness import __version__
 from harness.checkpoint import load_epoch
 from harness.data import load
+from harness.device_slot import computing, in_turn
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Trained, measures_of
@@ -73,13 +74,16 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     for note in dataset.notes:
         _log(job, f"{note}\n")
     torch.manual_seed(run.seed)
-    model = build(run.spec)
-    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
-    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check)
+    with computing(device):
+        model = build(run.spec)
+    epochs = fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
+    yield from in_turn(epochs, device)
+    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times"), check)
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 
-        for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
+        learned = transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check)
+        for name, value in in_turn(learned, device):
             yield Measured(name, value)
 
 
@@ -106,7 +110,9 @@ def _measured(job: Job, trained: Trained, check: Callable[[], None]) -> Iterator
     """What the recipe asks to be measured; a figure that is not finite says nothing, and goes to the log."""
     for measure in measures_of(trained.recipe):
         check()
-        for name, value in measure(trained):
+        with computing(trained.device):  # a measure of times asks for the device alone
+            measured = list(measure(trained))
+        for name, value in measured:
             if math.isfinite(value):
                 yield Measured(name, value)
             else:

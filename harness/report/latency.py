@@ -45,17 +45,17 @@ def latency_values(latency: Latency | None) -> dict[str, Any]:
         "latency_ms_p50": None if latency is None else latency.median_ms,
         "latency_ms_low": None if latency is None else latency.low_ms,
         "latency_ms_high": None if latency is None else latency.high_ms,
-        "latency_n": None if latency is None else latency.n,
+        "latency_ms_n": None if latency is None else latency.n,
         "latency_is_quiet": None if latency is None else latency.is_quiet,
     }
 
 
 def _latency(measures: Mapping[str, float]) -> Latency:
-    n = measures.get("latency_n")
+    n = measures.get("latency_ms_n")
     return Latency(
         measures[LATENCY],
         measures.get("latency_ms_low"),
         measures.get(LATENCY_BOUND),
         None if n is None else int(n),
-        is_quiet=measures.get("latency_quiet", 1.0) > 0,
+        is_quiet="latency_ms_disturbed" not in measures,
     )

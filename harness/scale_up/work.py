@@ -9,6 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.device_slot import in_turn
 from harness.evaluate import started
 from harness.full_folder import WEIGHTS
 from harness.machine import keep_freed_memory
@@ -39,7 +40,8 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     yield from _resumed(state, job, team)
     with logs(job.folder, state.epochs) if team.leads else nullcontext() as log:
         yield started(team.device, job.threads, epochs=job.run.recipe.rounds, first_epoch=state.progress.epoch)
-        for record in fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop):
+        records = fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop)
+        for record in in_turn(records, team.device, leads=team.leads):
             if log is not None:
                 log.take(record)
             yield record
