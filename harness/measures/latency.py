@@ -15,8 +15,8 @@ WARM_UP = 5
 def latency(trained: Trained) -> Iterator[tuple[str, float]]:
     """Milliseconds per forward pass at batch size 1, while nothing else of ours computes on the device.
 
-    The median, its 95 % interval (`low`, `high`), the 90th percentile, the number of passes, and `disturbed` where other
-    work of ours did not make room. Passes are sampled until the interval is within 1 % of the median, for 3 s or 300 passes at most.
+    The median, its 95 % interval (`low`, `high`), the 90th percentile, the number of passes, and `disturbed` where
+    other work of ours did not make room. See `sample_until_sure` for how many passes there are.
     """
     model, image = deployed(trained, batch=1)
 
