@@ -18,6 +18,7 @@ import torch
 from harness import __version__
 from harness.checkpoint import Checkpoint
 from harness.data import load
+from harness.device_slot import computing, in_turn
 from harness.environment import Device, Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
@@ -69,8 +70,9 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     torch.manual_seed(run.seed)
-    model = build(run.spec)
-    checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+    with computing(device):
+        model = build(run.spec)
+        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
     notes = () if checkpoint.note is None else (checkpoint.note,)
     yield started(
         device,
@@ -83,12 +85,15 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     dataset = load(run.recipe, job.data_cache)
     for note in (*notes, *dataset.notes):
         _log(job, f"{note}\n")
-    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=checkpoint, check=check)
-    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check, measures_of(run.recipe))
+    epochs = fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=checkpoint, check=check)
+    yield from in_turn(epochs, device)
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
+    yield from _measured(job, trained, check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 
-        for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
+        learned = transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check)
+        for name, value in in_turn(learned, device):
             yield Measured(name, value)
 
 
@@ -106,7 +111,7 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         checkpoint.restore_model(model)
     memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
-    trained = Trained(model.eval(), load(run.recipe, job.data_cache), run.recipe, device)
+    trained = Trained(model.eval(), load(run.recipe, job.data_cache), run.recipe, device, job.data_cache / "times")
     for measured in _measured(job, trained, check, times_of(run.recipe)):
         if is_of_machine(measured.name):
             yield measured
@@ -170,7 +175,9 @@ def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: I
     """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
     for measure in measures:
         check()
-        for name, value in measure(trained):
+        with computing(trained.device):  # a measure of times asks for the device alone
+            measured = list(measure(trained))
+        for name, value in measured:
             if math.isfinite(value):
                 yield Measured(name, value)
             else:

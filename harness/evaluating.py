@@ -10,6 +10,7 @@ from harness.cost import network_cost
 from harness.data.cifar import kind_of
 from harness.errors import DataError, UserError
 from harness.full_recipe import FullData
+from harness.machine import available_cpus
 from harness.paper import accuracies
 from harness.report.examined import Evaluation, seen_line
 from harness.report.network import resolutions
@@ -18,7 +19,7 @@ from harness.scale_up.examined import MERGED, TRAINING, Examined, Seen
 from harness.scale_up.images import OPTION, Images, Stored, open_validation
 from harness.scale_up.pace import shared
 from harness.spec import NetworkSpec
-from harness.terminal import available_cpus, is_live, make_console
+from harness.terminal import is_live, make_console
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.errors import NotFound
 from harness.executors import Crew, Executor, make_executor
 from harness.interrupt import EXIT_CODE, Interrupt, Interruptible
+from harness.machine import available_cpus
 from harness.report.answer import Answer, answer
 from harness.report.live import LiveView, Scene
 from harness.report.narrator import Narrator
@@ -25,7 +26,7 @@ from harness.session import Driven, Place, driving, extent, open_space, question
 from harness.space import Space
 from harness.store import Store
 from harness.study import Study, StudyFile, load_study
-from harness.terminal import available_cpus, is_live, make_console, typed_again, verb, without_password
+from harness.terminal import is_live, make_console, typed_again, verb, without_password
 
 NO_ANSWER = 1
 """Exit code of a study that ended without a complete configuration."""

@@ -18,6 +18,7 @@ from harness.executors import Crew
 from harness.full_folder import NETWORK, RECIPE, STATES, is_started, lock_of
 from harness.full_recipe import FullRecipe, FullTraining
 from harness.interrupt import EXIT_CODE, Interrupt
+from harness.machine import available_cpus
 from harness.recording import Recorder, recorded
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
@@ -31,7 +32,7 @@ from harness.space import plain_fields
 from harness.store import FullRow
 from harness.study import load_full_recipe, recipe_names
 from harness.study.source import write_yaml
-from harness.terminal import available_cpus, is_live, make_console, typed_again
+from harness.terminal import is_live, make_console, typed_again
 from harness.winner import SHOWN_DIGITS, Sought, Target, find_target
 
 if TYPE_CHECKING:

@@ -36,11 +36,6 @@ def is_live(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def available_cpus() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def typed_again() -> str:
     """The command that this process was started with, without `--fresh`: typed again, it goes on."""
     script = Path(sys.argv[0]).name

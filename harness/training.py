@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from harness.checkpoint import Checkpoint
 from harness.data import Dataset, Split
 from harness.data.augment import augment, normalize
+from harness.device_slot import offer
 from harness.errors import Diverged, UserError
 from harness.recipe import Optimizer, Recipe, Schedule
 from harness.run import Epoch
@@ -66,6 +67,7 @@ def fit(
 
         for step, index in enumerate(torch.split(order, recipe.batch_size)[:steps]):
             check()
+            offer()
             lr = learning_rate(recipe, (epoch - 1) * steps + step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -123,6 +125,7 @@ def outputs(model: nn.Module, split: Split, dataset: Dataset, recipe: Recipe, de
     images, _ = _resident(split, device)
     model.eval()
     for batch in torch.split(images, EVAL_BATCH):
+        offer()
         with autocast(recipe, device):
             output = model(normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)).float()
         yield output

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from harness import __version__
-from harness.machine import cpu_name
-from harness.terminal import available_cpus
+from harness.machine import available_cpus, cpu_name
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy")
 BUSY_PER_CPU = 0.25

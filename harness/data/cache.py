@@ -19,6 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.data.base import ARRAYS, DataInfo, Dataset, Split
+from harness.device_slot import computing
 from harness.errors import DataError
 from harness.fingerprint import fingerprint
 
@@ -98,7 +99,8 @@ def _build(folder: Path, build: Callable[[Writer], None]) -> None:
     fresh = folder.with_name(f"{folder.name}.{uuid4().hex}")
     fresh.mkdir()
     try:
-        build(Writer(fresh))
+        with computing():
+            build(Writer(fresh))
         if folder.exists():  # damaged, or it would have been opened
             folder.rename(fresh / "damaged")
         fresh.rename(folder)

@@ -18,7 +18,9 @@ from PIL import Image, ImageOps
 from harness.data.base import DataInfo, Dataset
 from harness.data.cache import Writer, cached
 from harness.data.local import root_of, square, subset
+from harness.device_slot import offer
 from harness.errors import DataError
+from harness.machine import available_cpus
 from harness.recipe import Recipe
 
 READER = 1
@@ -166,8 +168,9 @@ def _note(split: str, lost: Sequence[Path]) -> list[str]:
 
 def _decoded(paths: Sequence[Path], side: int) -> Iterator[NDArray[np.uint8] | None]:
     """Each image as (3, side, side) in the order of the paths, None for a damaged one; PIL decodes in threads."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for start in range(0, len(paths), BATCH):
+            offer()
             yield from pool.map(lambda path: read_image(path, side), paths[start : start + BATCH])
 
 

@@ -12,6 +12,7 @@ from harness.data import contours, textured
 from harness.data.base import DataInfo, Dataset, Split
 from harness.data.cache import Writer, cached
 from harness.data.silhouettes import NAMES, bounding_box, draw_pose, fill, outline
+from harness.device_slot import offer
 from harness.recipe import Recipe
 
 GENERATOR = 8
@@ -59,6 +60,7 @@ def make(recipe: Recipe, split: str, size: int) -> Split:
     boxes = np.empty((size, 4), np.int64)
     cues = np.empty(size, np.int64) if recipe.rendering == "textured" else None
     for start in range(0, size, CHUNK):
+        offer()
         part = slice(start, min(start + CHUNK, size))
         streams = [_stream(recipe.data_seed, split, i) for i in range(part.start, part.stop)]
         poses = [draw_pose(rng, label) for rng, label in zip(streams, labels[part], strict=True)]

@@ -15,6 +15,7 @@ from harness.dense.detectors import build_detector
 from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, record_scenes, together
 from harness.dense.task import Dense
 from harness.detection_recipe import DetectionRecipe
+from harness.device_slot import offer
 from harness.downstream.ap import Found, detection_figures
 from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
@@ -85,6 +86,7 @@ class Detection(Dense[DetectionRecipe]):
         recipe, team = self.recipe, self.team
         parts = share_of(len(self.scenes.val), recipe.evaluation.batch_size, rank=team.rank, size=team.size)
         for batch in self.validation.read(parts):
+            offer()
             readable = [(i, image, sides) for i, image, sides in batch if image is not None]
             yield from ((i, None) for i, image, _ in batch if image is None)
             if not readable:

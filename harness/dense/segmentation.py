@@ -14,6 +14,7 @@ from harness.dense.looks import probabilities
 from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, record_masked, together
 from harness.dense.tally import Tally, by_class, figures
 from harness.dense.task import Dense
+from harness.device_slot import offer
 from harness.downstream.heads import Segmenter
 from harness.downstream.miou import confusion
 from harness.downstream.segment import pixel_loss
@@ -90,6 +91,7 @@ class Segmentation(Dense[SegmentationRecipe]):
         count = len(self.masked.val)
         parts = share_of(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
         for part in self.validation.read(parts):
+            offer()
             _require_sound([each.fault for each in part if each.fault is not None])
             readable = [each for each in part if each.image is not None]
             tally.unreadable += len(part) - len(readable)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from harness.data import Dataset, Split
 from harness.data.augment import Moves, normalize
 from harness.data.masked import IGNORED
+from harness.device_slot import offer
 from harness.downstream.loop import EVAL_BATCH, DownstreamEpoch, layout, train
 from harness.downstream.miou import confusion
 from harness.errors import Diverged
@@ -62,6 +63,7 @@ def confusion_on(
     model.eval()
     for batch, truth in zip(torch.split(images, EVAL_BATCH), torch.split(masks, EVAL_BATCH), strict=True):
         check()
+        offer()
         with autocast(recipe, device):
             logits = model(normalize(batch, dataset).contiguous(memory_format=layout(recipe)))
         if not logits.isfinite().all():

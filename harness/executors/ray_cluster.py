@@ -15,6 +15,7 @@ from typing import Any
 from harness.errors import ExecutorError
 from harness.executors.base import Crew
 from harness.executors.task import one_line
+from harness.machine import available_cpus
 
 AUTO = "auto"
 REACH_S = 3.0
@@ -55,6 +56,7 @@ def start() -> None:
         try:
             ray.init(
                 address="local",
+                num_cpus=available_cpus(),  # Ray counts those of the machine, whatever this process may use
                 include_dashboard=False,
                 object_store_memory=STORE_BYTES,
                 _system_config=CONFIGURATION,

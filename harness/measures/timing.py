@@ -1,5 +1,6 @@
 """How calls are timed: warmed up, synchronised, and in rounds, so that what disturbs one disturbs its rivals too."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -52,6 +53,31 @@ class Times:
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
         return first, third
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the median, by order statistics: whatever the distribution of independent samples.
+
+        Of fewer than 6 samples the least and the largest.
+        """
+        ordered = sorted(self.seconds)
+        left_out = median_rank(self.n)
+        return ordered[left_out], ordered[self.n - 1 - left_out]
+
+    def percentile(self, percent: int) -> float:
+        """The value that so many percent of the samples do not exceed."""
+        return statistics.quantiles(self.seconds, n=100)[percent - 1] if self.n > 1 else self.seconds[0]
+
+
+def median_rank(n: int, confidence: float = 0.95) -> int:
+    """How many samples at each end of n may be left out so that the rest hold the true median with this confidence."""
+    tail, left_out = 0.0, 0
+    for k in range(n):
+        tail += math.comb(n, k) / 2**n
+        if tail > (1 - confidence) / 2:
+            break
+        left_out = k + 1
+    return left_out
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -82,6 +108,39 @@ def interleave(calls: Mapping[Key, Call], device: torch.device, patience: Patien
             samples[key].append(seconds_of(calls[key], device, repeats[key]))
         waiting = [key for key in reversed(waiting) if not _has_enough(samples[key], repeats[key], patience)]
     return {key: Times(tuple(samples[key])) if key in samples else None for key in calls}
+
+
+def sample_until_sure(
+    call: Call,
+    device: torch.device,
+    *,
+    warm_up: int = 5,
+    share: float = 0.01,
+    least: int = 30,
+    most: int = 300,
+    seconds: float = 3.0,
+) -> Times:
+    """Sample a call until the median's interval reaches at most this share of the median to either side.
+
+    It takes at least 30 samples and at most 300; after 3 s 10 are enough, after 20 s 3.
+    """
+    for _ in range(warm_up):
+        seconds_of(call, device)
+    samples: list[float] = []
+    while True:
+        samples.append(seconds_of(call, device))
+        spent = sum(samples)
+        enough = 3 if spent >= 20.0 else 10 if spent >= seconds else most
+        if len(samples) >= enough:
+            break
+        if len(samples) >= least and len(samples) % 10 == 0 and _is_sure(Times(tuple(samples)), share):
+            break
+    return Times(tuple(samples))
+
+
+def _is_sure(times: Times, share: float) -> bool:
+    low, high = times.interval
+    return max(high - times.median, times.median - low) <= share * times.median
 
 
 def seconds_of(call: Call, device: torch.device, repeats: int = 1) -> float:

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 from harness.cost import network_cost
 from harness.environment import Environment
 from harness.report.environments import Origin, origins, time_notes
+from harness.report.latency import Latency, latency_of
+from harness.report.seeds import MissingSeed, missing_seeds, shortfall
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
-from harness.search.objective import final_value
+from harness.search.objective import objective_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
+from harness.search.standing import configuration_standing, trial_standing
 from harness.spec import NetworkSpec
 from harness.store import FullRow, FullRuns, RunRow, Store
 from harness.study import Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-LATENCY = "latency_ms_p50"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class RunFacts:
         """The objective of a complete run; None for any other run."""
         if self.row.state != RunState.COMPLETE:
             return None
-        return final_value(metric, self.row.run, self.curve, self.measures)
+        return objective_value(metric, self.row.run, self.curve, self.measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Row:
     """Its choices; an axis that did not count is not among them."""
     spec: NetworkSpec
     state: str
-    """`complete`, `over budget`, `pruned`, `failed`, `running` or `waiting`."""
+    """`complete`, `diverged`, `over budget`, `pruned`, `failed`, `running` or `waiting`; see `search.standing`."""
     reason: str | None
+    """Why it is not complete, or which of its seeds are missing."""
     values: tuple[float, ...]
     """The objective by seed, of the complete runs."""
     seeds: tuple[int, ...]
@@ -73,12 +75,19 @@ class Row:
     """Parameters of the merged network."""
     macs: int
     """Nominal multiply-accumulates of the merged network, for one image of the proxy's resolution."""
-    latency_ms: float | None
-    """Median over the runs of their median."""
+    latency: Latency | None
+    """Of the merged network; the seeds of a configuration share one measurement."""
     wall_s: float | None
     """Mean training time of a complete run, of those of the environment whose times are shown."""
+    missing: tuple[MissingSeed, ...] = ()
+    """Seeds that were trained and gave no value."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median latency."""
+        return None if self.latency is None else self.latency.median_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,26 +234,6 @@ def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     return {name: _choice(params[name]) for name in axes if name in params}
 
 
-def state_of(trial: "FrozenTrial") -> tuple[str, str | None]:
-    """How a trial stands, and why."""
-    failures = trial.user_attrs.get("failures") or {}
-    reason = next(iter(failures.values()), None)
-    match trial.state.name:
-        case "COMPLETE":
-            over = [name for name, violation in trial.constraints.items() if violation > 0]
-            return ("over budget", f"over the budget of {', '.join(over)}") if over else ("complete", reason)
-        case "PRUNED" if "rejected" in trial.user_attrs:
-            return "rejected", trial.user_attrs["rejected"]
-        case "PRUNED" if "diverged" in trial.constraints:
-            return "failed", reason or "diverged"
-        case "PRUNED":
-            steps = trial.intermediate_values
-            return "pruned", reason or (f"behind the others after epoch {max(steps)}" if steps else None)
-        case "FAIL":
-            return "failed", reason
-    return trial.state.name.lower(), None
-
-
 def rejections(trials: Iterable["FrozenTrial"]) -> Counter[str]:
     """Proposals that a sampler made in vain, by reason."""
     return Counter(trial.user_attrs["rejected"] for trial in trials if "rejected" in trial.user_attrs)
@@ -261,20 +250,22 @@ def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFa
 def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study, metric: str) -> Row:
     """The configuration that these trials share."""
     spec = spec_of(group[0])
-    states = [state_of(trial) for trial in group]
-    state, reason = next((each for each in states if each[0] == "complete"), states[-1])
-    by_seed = {facts.row.run.seed: value for facts in runs if (value := facts.value(metric)) is not None}
+    standing = configuration_standing([trial_standing(trial) for trial in group])
+    screening = {trial.user_attrs.get("screening") for trial in group}
+    seeds = [facts for facts in runs if facts.row.run.seed not in screening]
+    by_seed = {facts.row.run.seed: value for facts in seeds if (value := facts.value(metric)) is not None}
     values = tuple(by_seed[seed] for seed in sorted(by_seed))
-    done = [facts for facts in runs if facts.row.state == RunState.COMPLETE]
-    latencies = [facts.measures[LATENCY] for facts in done if LATENCY in facts.measures]
+    over = {seed for trial in group if trial.state.is_finished() for seed in trial.user_attrs["seeds"]}
+    missing = missing_seeds((facts.row for facts in seeds if facts.row.run.seed in over), tuple(by_seed))
+    done = [facts for facts in seeds if facts.row.state == RunState.COMPLETE]
     walls_s = [facts.row.wall_s for facts in done if facts.is_of_reference]
     cost = network_cost(spec, study.proxy.resolution)
     return Row(
         trials=tuple(trial.number for trial in group),
         params=choices_of(group[0], study.axes),
         spec=spec,
-        state=state,
-        reason=reason,
+        state=standing.state,
+        reason=(shortfall(len(values), missing) if values else None) or standing.reason,
         values=values,
         seeds=tuple(sorted(by_seed)),
         mean=statistics.fmean(values) if values else None,
@@ -282,7 +273,8 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
         runs=tuple(runs),
         params_count=cost.params,
         macs=cost.macs,
-        latency_ms=statistics.median(latencies) if latencies else None,
+        latency=latency_of(facts.measures for facts in done),
+        missing=missing if values else (),
         wall_s=statistics.fmean(walls_s) if walls_s else None,
     )
 

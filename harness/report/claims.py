@@ -53,6 +53,8 @@ def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, A
         "interval_bca": None if found is None else found.bootstrap_interval,
         "p_permutation": None if found is None else found.permutation_p,
         "n": len(judged.values),
+        "n_trained": judged.pairs,
+        "lost": [each.text for each in judged.lost],
         "p": judged.p,
         "seeds_to_decide": judged.enough,
         "missing": judged.missing,
@@ -77,8 +79,13 @@ def interval(low: float | None, high: float | None, metric: str) -> str:
 def _figures(judged: Judged) -> Iterable[Text | str]:
     metric, found = judged.claim.metric, judged.estimate
     if found is None:
-        return DASH, DASH, "0", DASH
-    return score(found.effect, metric), interval(found.low, found.high, metric), str(found.n), p_value(judged.p)
+        return DASH, DASH, _n(judged), DASH
+    return score(found.effect, metric), interval(found.low, found.high, metric), _n(judged), p_value(judged.p)
+
+
+def _n(judged: Judged) -> str:
+    """The number of pairs, as `4`, or `3 of 4` where one was lost."""
+    return f"{len(judged.values)} of {judged.pairs}" if judged.lost else str(len(judged.values))
 
 
 def _origins(judged: Judged, here: Environment | None) -> tuple[Origin, ...]:
@@ -89,6 +96,9 @@ def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
     """What was claimed, what was published, and what an undecided claim would need."""
     claim = judged.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
+    if judged.lost:
+        why = "; ".join(each.text for each in judged.lost)
+        yield f"  {_n(judged)} seeds: {why}. What was lost by its outcome is missing from effect and interval."
     if judged.missing:
         yield f"  Not judged: {judged.missing}."
     elif str(judged.verdict) == "equivalent":

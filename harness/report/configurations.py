@@ -8,10 +8,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.answer import LATENCY, Answer, Row
+from harness.report.answer import Answer, Row
 from harness.report.figures import FIGURES, measured_columns, reading
+from harness.report.latency import latency_text
 from harness.report.layout import plain_table
-from harness.report.words import DASH, amount, mean_and_spread, milliseconds, value
+from harness.report.seeds import seeds_text
+from harness.report.words import DASH, amount, mean_and_spread, value
+from harness.search.objective import LATENCY
 
 FRONT = "●"
 PERCENTAGES = ("top1",)
@@ -83,18 +86,20 @@ def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
     """The objective, the costs, and how it stands where it is not complete."""
     unit = " %" if answer.metric in PERCENTAGES else ""
     yield Column(f"{answer.metric}{unit}", [objective(row, answer) for row in rows])
-    yield Column("n", [str(len(row.values)) for row in rows])
+    yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
     yield Column("params", [amount(row.params_count) for row in rows])
     yield Column("MACs", [amount(row.macs) for row in rows])
     if answer.metric != LATENCY:
-        yield Column("ms", [milliseconds(row.latency_ms) for row in rows])
+        yield Column("ms", [latency_text(row.latency) for row in rows])
     yield Column("s/run", [_seconds(row.wall_s) for row in rows])
     if any(row.state != "complete" for row in rows):
         yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
 
 
 def objective(row: Row, answer: Answer) -> str:
-    """The value that a configuration is ranked by."""
+    """The value that a configuration is ranked by; of a latency the median, whose upper bound ranks it."""
+    if answer.metric == LATENCY and row.latency is not None and row.latency.high_ms is not None:
+        return row.latency.text
     return mean_and_spread(row.mean, row.spread, answer.metric)
 
 

@@ -17,6 +17,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from harness.search.samplers import seed_text
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class Narrator:
     def name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
         known = self.labels.get(trial)
-        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' seed {seed}'}"
+        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' {seed_text(seed)}'}"
 
     def _study_started(self, event: StudyStarted) -> str:
         left = event.runs_total - event.runs_done
@@ -111,4 +112,6 @@ class Narrator:
             return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
         value = mean_and_spread(event.value, event.spread, self.metric)
         reason = f"; {event.reason}" if event.reason else ""
-        return f"{name}: {self.metric} {value} over {counted(event.seeds, 'seed')}{reason}"
+        is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
+        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else counted(event.seeds, "seed")
+        return f"{name}: {self.metric} {value} over {seeds}{reason}"

@@ -12,6 +12,7 @@ from harness.recipe import Recipe
 from harness.run import Run
 from harness.search.proposals import PROPOSALS_PER_TRIAL
 from harness.search.reuse import Reuse
+from harness.search.samplers import screening_epochs
 from harness.space import Candidate, Space, random_chooser
 from harness.spec import NetworkSpec
 from harness.store import Store
@@ -66,6 +67,8 @@ class Plan:
     """Runs that undecided claims may ask for besides, at most."""
     runs_to_time: int = 0
     """Runs of the store whose times would be measured again, because they are of another environment."""
+    screening: tuple[int, int] = (0, 1)
+    """Epochs of the screening run of each configuration, 0 without a pruner, and those of a whole run."""
 
     @property
     def runs_left(self) -> int:
@@ -78,7 +81,8 @@ class Plan:
         times = [(row.run_s, len(row.seeds) - len(row.known)) for row in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
-        return sum((run_s or 0.0) * left for run_s, left in times) / self.workers
+        share = self.screening[0] / max(1, self.screening[1])
+        return sum((run_s or 0.0) * (left + (share if left else 0.0)) for run_s, left in times) / self.workers
 
 
 def plan(study: Study, space: Space, store: Store | None, *, workers: int, rule: Reuse | None = None) -> Plan:
@@ -102,9 +106,19 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int, rule:
     )
     is_sample = study.search.sampler != "grid"
     axes, is_training = tuple(space.axes), study.proxy.epochs > 0
-    to_time = sum(fate == "time" for fate in fates.values())
-    for_claims = _for_claims(study, space)
-    return Plan(study.study, axes, rows, is_sample, rejected, seconds.basis, workers, is_training, for_claims, to_time)
+    return Plan(
+        study.study,
+        axes,
+        rows,
+        is_sample,
+        rejected,
+        seconds.basis,
+        workers,
+        is_training,
+        runs_for_claims=_for_claims(study, space),
+        runs_to_time=sum(fate == "time" for fate in fates.values()),
+        screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
+    )
 
 
 def _for_claims(study: Study, space: Space) -> int:

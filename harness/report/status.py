@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.answer import Answer, RunFacts, state_of
+from harness.report.answer import Answer, RunFacts
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
 from harness.report.verdict import summary_of
 from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
+from harness.search.samplers import seed_text
+from harness.search.standing import INFEASIBLE, standings, trial_standing
 from harness.store import EventRow
 
 if TYPE_CHECKING:
@@ -61,7 +63,13 @@ def status(
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
     if answer.claims:
         opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
-    states = Counter(state_of(trial)[0] for trial in opened)
+    configurations = standings(trials)
+
+    def state(trial: "FrozenTrial") -> str:
+        own, whole = trial_standing(trial), configurations[trial.user_attrs["fingerprint"]]
+        return whole.state if own.state == "complete" and whole.state in INFEASIBLE else own.state
+
+    states = Counter(state(trial) for trial in opened)
     runs = {facts.row.id: (label(row.params), facts) for row in answer.rows for facts in row.runs}
     training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
     return Status(
@@ -125,7 +133,7 @@ def _training(status: Status) -> RenderableType:
         last = facts.curve[-1] if facts.curve else None
         run = facts.row.run
         table.add_row(
-            Text(f"{name} seed {run.seed}"),
+            Text(f"{name} {seed_text(run.seed)}"),
             epochs_done(last.epoch if last else 0, run.recipe.epochs),
             f"{last.train_loss:.3f}" if last else DASH,
             f"{last.top1:.2f}" if last else DASH,

@@ -14,6 +14,7 @@ from harness.report.answer import Answer, Row, RunFacts
 from harness.report.claims import claim_values
 from harness.report.environments import environment_values
 from harness.report.full_runs import full_run_values
+from harness.report.latency import latency_values
 from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
 from harness.report.words import finite
@@ -66,10 +67,12 @@ def row_values(row: Row, metric: str) -> dict[str, Any]:
         "mean": row.mean,
         "sd": row.spread,
         "n": len(row.values),
+        "n_trained": len(row.values) + len(row.missing),
+        "missing_seeds": [each._asdict() for each in row.missing],
         "seeds": list(row.seeds),
         "params": row.params_count,
         "macs": row.macs,
-        "latency_ms_p50": row.latency_ms,
+        **latency_values(row.latency),
         "wall_s": row.wall_s,
         "is_on_pareto_front": row.is_on_front,
         "spec": row.spec.canonical(),

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.environment import Environment, describe_environment
-from harness.report.answer import RunFacts, choices_of, spec_of, state_of
+from harness.report.answer import RunFacts, choices_of, spec_of
 from harness.report.environments import difference
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
@@ -17,6 +17,8 @@ from harness.report.summary import run_values
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
 from harness.run import Job, RunState
 from harness.search.reuse import environment_of
+from harness.search.samplers import seed_text
+from harness.search.standing import trial_standing
 from harness.store import RunRow
 from harness.study import Study, dump_spec
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> RenderableType:
     """All that is known of a trial."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason = state_of(trial)
+    state, reason, _ = trial_standing(trial)
     head = Text(f"trial {trial.number}", style="bold")
     head.append(
         f"  {label(choices_of(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
@@ -50,7 +52,7 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> 
 def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> dict[str, Any]:
     """All that is known of a trial, for JSON."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason = state_of(trial)
+    state, reason, _ = trial_standing(trial)
     values: dict[str, Any] = {
         "trial": trial.number,
         "state": state,
@@ -68,7 +70,7 @@ def run_view(facts: RunFacts, metric: str, here: Environment) -> list[Renderable
     row = facts.row
     is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
-    head = f"seed {row.run.seed}: {str(row.state).replace('_', ' ')}"
+    head = f"{seed_text(row.run.seed)}: {str(row.state).replace('_', ' ')}"
     head += f", {metric} {score(value, metric)}" if value is not None else ""
     head += f", {duration(row.wall_s)}" if row.wall_s else ""
     lines = [

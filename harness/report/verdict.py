@@ -2,7 +2,8 @@
 
 from harness.report.answer import Answer, Row
 from harness.report.environments import origin_sentences
-from harness.report.words import amount, counted, label, listed, mean_and_spread, milliseconds, score
+from harness.report.seeds import seeds_text
+from harness.report.words import amount, counted, label, listed, mean_and_spread, score
 from harness.search.objective import COSTS
 
 
@@ -42,10 +43,11 @@ def verdict(answer: Answer) -> list[str]:
 
 def summary_of(row: Row, metric: str) -> str:
     """One configuration in a line: choices, value, n, cost."""
-    parts = [f"{mean_and_spread(row.mean, row.spread, metric)} (n = {len(row.values)})"]
+    parts = [f"{mean_and_spread(row.mean, row.spread, metric)} (n = {seeds_text(len(row.values), row.missing)})"]
     parts += [f"{amount(row.params_count)} params", f"{amount(row.macs)} MACs"]
-    if row.latency_ms is not None:
-        parts.append(f"{milliseconds(row.latency_ms)} ms")
+    if row.latency is not None:
+        measured = "" if row.latency.n is None else f" (n = {row.latency.n})"
+        parts.append(f"{row.latency.text} ms{measured}")
     return f"{label(row.params)}: {', '.join(parts)}"
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.device_slot import offer
 from harness.errors import Diverged, Stopped
 from harness.scale_up.clock import Clock
 from harness.scale_up.optimiser import learning_rate, set_learning_rate
@@ -57,6 +58,7 @@ def fit_full(
         state.model.train()
 
         for step in range(first_step, pace.steps):
+            offer()
             is_due = team.leads and time.monotonic() - saved > 60 * recipe.save_minutes
             stops, saves = team.any(should_stop(), is_due)
             if stops or saves:

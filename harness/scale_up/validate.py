@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.device_slot import offer
 from harness.scale_up.loading import Batch
 from harness.scale_up.records import Scores
 from harness.scale_up.team import Team
@@ -50,6 +51,7 @@ def answers(
         model.eval()
     memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
     for batch, labels, passed in batches:
+        offer()
         readable = passed == 0
         shown = batch[readable].to(device, non_blocking=True).contiguous(memory_format=memory_format)
         targets = labels[readable].to(device, non_blocking=True)

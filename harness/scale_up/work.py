@@ -9,6 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.device_slot import in_turn
 from harness.environment import DOWNSTREAM_LIBRARIES, LIBRARIES, Environment, described
 from harness.evaluate import as_torch_has_it, device_name, started
 from harness.full_folder import WEIGHTS
@@ -48,7 +49,8 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
             yield from keep_environment(job.folder, environment, epoch, is_resumed=is_resumed)
         rounds = job.run.recipe.rounds
         yield started(team.device, job.threads, epochs=rounds, first_epoch=epoch, environment=environment)
-        for record in fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop):
+        records = fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop)
+        for record in in_turn(records, team.device, leads=team.leads):
             if log is not None:
                 log.take(record)
             yield record

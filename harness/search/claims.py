@@ -4,8 +4,8 @@ Seeds are paired: for each seed that all arms of a claim have completed, the con
 granted one at a time, to the arms of undecided claims alone; what that does to the error rate is in `harness.claims`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
 from harness.environment import Environment
@@ -18,6 +18,25 @@ from harness.store import RunRow, Store
 from harness.study import Study
 from harness.study.arms import arm_choices
 from harness.study.model import Claim
+
+WITHOUT_VALUE = (RunState.DIVERGED, RunState.OUT_OF_MEMORY, RunState.TIMED_OUT, RunState.LOST, RunState.FAILED)
+"""States of runs that ended by themselves and are not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostPair:
+    """A seed that an arm was trained with to no value."""
+
+    seed: int
+    arm: str
+    """As the claim writes it."""
+    state: str
+    """As `diverged`, `out of memory`."""
+
+    @property
+    def text(self) -> str:
+        """As `seed 2 of K=3 diverged`."""
+        return f"seed {self.seed} of {self.arm} {self.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +62,13 @@ class Judged:
     """Why there is no value, where that is not for want of runs."""
     runs: tuple[RunRow, ...] = ()
     """The complete runs of all arms."""
+    lost: tuple[LostPair, ...] = ()
+    """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
+
+    @property
+    def pairs(self) -> int:
+        """Seeds of the contrast, those that were lost included."""
+        return len(self.values) + len({each.seed for each in self.lost})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +81,7 @@ class _Seen:
     """The contrast by seed."""
     missing: str | None
     runs: tuple[RunRow, ...]
+    lost: tuple[LostPair, ...]
 
 
 def judge_claims(study: Study, space: Space, store: Store, here: Environment | None = None) -> tuple[Judged, ...]:
@@ -104,13 +131,13 @@ def _judged(claim: Claim, seen: _Seen, found: Estimate | None, p: float, expecta
     values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
     if found is None:
         undecided = Verdict.UNDECIDED
-        return Judged(
-            claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing, runs=seen.runs
-        )
+        unknown = Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
+        return replace(unknown, lost=seen.lost, runs=seen.runs)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    return Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough, runs=seen.runs)
+    judged = Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough)
+    return replace(judged, lost=seen.lost, runs=seen.runs)
 
 
 def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _Seen:
@@ -129,14 +156,29 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     }
     is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
-    return _Seen(arms, figures, paired, missing, rows)
+    lost = tuple(_lost_pairs(claim, arms, study, store))
+    if lost and not paired and missing is None:
+        missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
+    return _Seen(arms, figures, paired, missing, rows, lost)
+
+
+def _lost_pairs(claim: Claim, arms: Sequence[Candidate], study: Study, store: Store) -> Iterator[LostPair]:
+    """The seeds that an arm was trained with to no value, in the order of the seeds."""
+    runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study)}
+    ended = [row for row in store.runs(runs).values() if row.state in WITHOUT_VALUE]
+    for row in sorted(ended, key=lambda row: row.run.seed):
+        yield LostPair(row.run.seed, runs[row.id], str(row.state).replace("_", " "))
+
+
+def _runs(arm: Candidate, study: Study) -> list[Run]:
+    assert arm.spec is not None, "an arm is a network"
+    first = study.search.seed
+    return [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
 
 
 def _complete(arm: Candidate, study: Study, store: Store) -> list[RunRow]:
     """An arm's complete runs, by seed."""
-    assert arm.spec is not None, "an arm is a network"
-    first = study.search.seed
-    runs = [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
+    runs = _runs(arm, study)
     return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
 
 

@@ -7,7 +7,8 @@ are undecided get one seed more, as new trials of theirs, until none is left or 
 
 The order: a grid visits every configuration with its first seed before any gets its second, so that an early look sees
 the whole field; a sampler finishes a configuration first, because it learns from finished ones, and so does the median
-pruner, which compares with them. Only the first seed of a configuration can be pruned; the others wait for it.
+pruner, which compares with them. A pruner decides on a screening run, whose seed no mean has; once it has passed, all
+seeds of the configuration are trained to the end. So no mean rests on a run that was chosen by its own outcome.
 """
 
 import time
@@ -34,9 +35,11 @@ from harness.search.events import (
 )
 from harness.search.ledger import Ledger
 from harness.search.looks import Looks
-from harness.search.objective import curve_value, final_value
+from harness.search.objective import curve_value, objective_value
 from harness.search.proposals import Proposals
 from harness.search.reuse import SETTLED, Reuse, environment_of
+from harness.search.samplers import seed_text
+from harness.search.standing import DIVERGED
 from harness.search.timing import Timing
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
@@ -53,6 +56,7 @@ FAILURES_IN_A_ROW = 3
 """As many failed runs without a complete one between them end the study: something is wrong with it, not with them."""
 ELSEWHERE_S = 5.0
 """How long to leave a run alone that another study's driver is having trained."""
+PASSED = "passed the pruner"
 STOP_S = 20.0
 """How long an interrupted driver waits for its workers to end their step."""
 
@@ -96,6 +100,9 @@ class Driver:
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._failures_in_a_row = 0
+        self._doubted: list[OpenTrial] = []
+        """Trials that would end with a failed run; kept open until a run is complete. If all runs fail instead, the
+        study is aborted, and the same command trains them again."""
         self._trained = 0
         self._timing = Timing(inputs.study.study, inputs.store, self._reuse.here)
 
@@ -109,8 +116,11 @@ class Driver:
         try:
             while True:
                 yield from self._fill()
-                if not self._open:
-                    break
+                if len(self._open) == len(self._doubted):
+                    if not self._open:
+                        break
+                    yield from self._tell_doubted()
+                    continue
                 if not self._owner:  # all that is left is being trained for another study
                     time.sleep(1.0)
                     continue
@@ -126,8 +136,8 @@ class Driver:
         """Give every free worker a run."""
         while self._executor is None or len(self._owner) < self._executor.slots:
             ready = self._next_ready()
-            is_second_seed = ready is not None and ready[1] is not ready[0].first
-            if ready is None or (is_second_seed and self._is_breadth_first):
+            is_later = ready is not None and ready[1] is not ready[0].opening
+            if ready is None or (is_later and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
                 if look := self._looks.untold():
                     yield look
@@ -146,21 +156,26 @@ class Driver:
             for trial in self._open.values()
             if (run := trial.ready()) is not None and self._elsewhere.get(run.id, now) <= now
         ]
-        return min(ready, key=lambda pair: (pair[0].runs.index(pair[1]), pair[0].number), default=None)
+        return min(ready, key=lambda pair: (pair[0].rank(pair[1]), pair[0].number), default=None)
 
     def _begin(self, opened: OpenTrial) -> Iterator[StudyEvent]:
         """Open a configuration: take what the store has of it, and queue the rest."""
         self._open[opened.number] = opened
         known = []
-        for position, run in enumerate(opened.runs):
+        for run in opened.all_runs:
             known.append(self._ensure(run))
+            position = len(opened.runs) if run is opened.screening else opened.runs.index(run)
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
         yield TrialStarted(opened.number, opened.params, opened.spec)
-        for epoch in self._in.store.epochs(opened.first.id) if known[0].attempts else ():
-            yield from self._judge(opened, opened.first, epoch)
-        for run, row in zip(opened.runs, known, strict=True):
-            if not self._is_to_time(row):
+        for epoch in self._in.store.epochs(opened.opening.id) if known[0].attempts else ():
+            yield from self._judge(opened, opened.opening, epoch)
+        screening = opened.screening
+        if screening is not None and opened.is_screened:
+            opened.todo.remove(screening)
+            yield from self._settle(opened, screening, RunState.STOPPED, cause=PASSED, is_reused=True)
+        for run, row in zip(opened.all_runs, known, strict=True):
+            if run in opened.todo and not self._is_to_time(row):
                 yield from self._take_stored(opened, run, row)
 
     def _ensure(self, run: Run) -> RunRow:
@@ -248,18 +263,24 @@ class Driver:
         yield from self._take_stored(owner, run, self._in.store.run(run_id))
 
     def _judge(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
-        """Add an epoch of the first seed to the learning curve, and stop the run where the pruner says so."""
+        """Add an epoch of the opening run to the learning curve, and end a screening run that is decided."""
         value = curve_value(self._metric, epoch)
-        if run is not owner.first or value is None or owner.is_pruned:
+        if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened:
             return
         owner.report(value, epoch.epoch)
-        if epoch.epoch < run.recipe.epochs and owner.trial.should_prune():
+        if run is not owner.screening:
+            return
+        if owner.trial.should_prune():
             owner.is_pruned = True
             owner.failures[run.id] = f"behind the others after epoch {epoch.epoch}"
-            if run.id in owner.active:
-                self._workers().stop(run.id)
-            else:
-                yield self._tell(owner, "pruned")
+        elif epoch.epoch >= owner.screening_epochs:
+            owner.is_screened = True
+        else:
+            return
+        if run.id in owner.active:
+            self._workers().stop(run.id)
+        elif owner.is_pruned:
+            yield self._tell(owner, "pruned")
 
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """A worker is through with a run: settle it, or have it trained on."""
@@ -275,15 +296,24 @@ class Driver:
         if ended.state == RunState.COMPLETE:
             self._trained += 1
             self._failures_in_a_row = 0
-        yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
-        if ended.state == RunState.FAILED:
+        elif ended.state == RunState.FAILED:
             self._failures_in_a_row += 1
-            if self._failures_in_a_row == FAILURES_IN_A_ROW:
-                raise StudyAborted(
-                    f"{FAILURES_IN_A_ROW} runs in a row failed, the last with: {ended.cause}",
-                    place=str(self._in.folder / "logs" / f"{run.id}.log"),
-                    remedy="Put the cause right and run the same command again; nothing is lost.",
-                )
+        yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
+        if ended.state == RunState.COMPLETE:
+            yield from self._tell_doubted()
+        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+            raise StudyAborted(
+                f"{FAILURES_IN_A_ROW} runs in a row failed, the last with: {ended.cause}",
+                place=str(self._in.folder / "logs" / f"{run.id}.log"),
+                remedy="Put the cause right and run the same command again; nothing is lost.",
+            )
+
+    def _tell_doubted(self) -> Iterator[StudyEvent]:
+        """Close the trials with a failed run, now that the failures are known to be their own."""
+        doubted, self._doubted = self._doubted, []
+        for owner in doubted:
+            if (outcome := owner.outcome()) is not None:
+                yield self._tell(owner, outcome)
 
     def _settle(
         self,
@@ -296,26 +326,32 @@ class Driver:
         is_reused: bool = False,
     ) -> Iterator[StudyEvent]:
         """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
-        value = self._value(run) if state == RunState.COMPLETE else None
+        value = self._value(run) if state == RunState.COMPLETE and run is not owner.screening else None
         self._ledger.runs_done += 1
+        if run is owner.screening and owner.is_screened:
+            cause = PASSED
         yield RunEnded(owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused)
         if value is not None:
             owner.values[run.id] = value
-            if run is not owner.first and self._metric in CURVES:
+            if run is not owner.opening and self._metric in CURVES:
                 owner.report(owner.mean(), len(owner.values) * run.recipe.epochs)
+        elif run is owner.screening and owner.is_screened:
+            pass  # it has done what it was for, however it ended
         elif state == RunState.COMPLETE:
             owner.failures[run.id] = f"no measure is called `{self._metric}`"
         elif not owner.is_pruned:
-            owner.failures[run.id] = f"{state}: {cause}"
+            owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
             if state == RunState.DIVERGED:
-                owner.trial.set_constraint("diverged", 1.0)
+                owner.trial.set_constraint(DIVERGED, 1.0)
         outcome = owner.outcome()
-        if outcome is not None:
+        if outcome is not None and state == RunState.FAILED and not is_reused:
+            self._doubted.append(owner)
+        elif outcome is not None and owner not in self._doubted:
             yield self._tell(owner, outcome)
 
     def _value(self, run: Run) -> float | None:
-        """The objective of a complete run."""
-        return final_value(self._metric, run, self._in.store.epochs(run.id), self._figures(run.id))
+        """What a complete run is ranked by."""
+        return objective_value(self._metric, run, self._in.store.epochs(run.id), self._figures(run.id))
 
     def _figures(self, run_id: str) -> dict[str, float]:
         """What was measured on a run; without times of another environment than that of this driver's workers."""
@@ -325,12 +361,9 @@ class Driver:
     def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
         """Close a trial: its facts as attributes, its value to the sampler."""
         del self._open[owner.number]
+        self._mark_if_diverged(owner)
         over = owner.tell(self._in.trials, outcome, self._facts(owner), self._study.budgets.latency_ms)
-        if outcome == "complete":
-            self._ledger.note(
-                owner.spec.fingerprint(), list(owner.values.values()), owner.number, is_feasible=over is None
-            )
-        self._ledger.close(owner.spec.fingerprint(), has_failed=outcome == "failed")
+        standing = self._ledger.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(
@@ -340,11 +373,19 @@ class Driver:
             spread=owner.spread(),
             seeds=len(owner.values),
             reason=reason,
+            standing=standing,
+            seeds_asked=len(owner.runs),
         )
+
+    def _mark_if_diverged(self, owner: OpenTrial) -> None:
+        """Let the sampler learn from each trial of a configuration that it has diverged with another seed."""
+        known = self._ledger.configurations.get(owner.spec.fingerprint())
+        if known is not None and known.standing.state == DIVERGED and owner.values:
+            owner.trial.set_constraint(DIVERGED, 1.0)
 
     def _facts(self, owner: OpenTrial) -> dict[str, Any]:
         """Where and with what a trial was trained, and what was measured on its first run."""
-        rows = list(self._in.store.runs(run.id for run in owner.runs).values())
+        rows = list(self._in.store.runs(run.id for run in owner.all_runs).values())
         started = [row for row in rows if row.device is not None]
         return {
             "device": ", ".join(sorted({str(row.device) for row in started})),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run import Epoch, RunState, Started
+from harness.search.standing import Standing
 from harness.spec import NetworkSpec
 
 
@@ -101,7 +102,12 @@ class TrialEnded:
     spread: float | None
     """Standard deviation over the seeds (n - 1), where there are two or more."""
     seeds: int
+    """Seeds behind the value."""
     reason: str | None = None
+    standing: Standing | None = None
+    """How its configuration stands now, by all of its trials."""
+    seeds_asked: int | None = None
+    """Seeds that the trial was to have."""
 
 
 @dataclass(frozen=True, slots=True)

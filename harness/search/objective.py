@@ -9,6 +9,9 @@ from harness.study.model import CURVES
 
 COSTS = ("params", "macs")
 """Objectives that follow from the spec: of the merged network, at the recipe's resolution."""
+LATENCY = "latency_ms_p50"
+LATENCY_BOUND = "latency_ms_high"
+"""The upper end of the median's 95 % interval: what budgets and objectives decide on, so that noise buys nothing."""
 
 
 def curve_value(metric: str, epoch: Epoch) -> float | None:
@@ -27,6 +30,13 @@ def final_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping
     if metric in COSTS:
         return float(getattr(network_cost(run.spec, run.recipe.resolution), metric))
     return measures.get(metric)
+
+
+def objective_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:
+    """What a complete run is ranked by: its `final_value`, but of a latency the upper bound where there is one."""
+    if metric == LATENCY and LATENCY_BOUND in measures:
+        return measures[LATENCY_BOUND]
+    return final_value(metric, run, curve, measures)
 
 
 def formula_value(formula: Formula, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:

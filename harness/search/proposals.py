@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.run import Run
 from harness.search.ledger import Ledger
+from harness.search.samplers import SCREENING_SEEDS, screening_epochs
 from harness.search.trial import OpenTrial, chooser, stored_params
 from harness.space import Candidate, Space
 from harness.store import park_trial, together
@@ -65,7 +66,8 @@ class Proposals:
 
     def runs_left(self, *, in_progress: int) -> int:
         """Runs of the trials that may still be opened: exact for a grid without pruning, else at most so many."""
-        return self._trials_left(in_progress) * (1 if self._are_more else self._study.search.seeds)
+        screens = screening_epochs(self._study.search.pruner, self._study.proxy.epochs) > 0
+        return self._trials_left(in_progress) * (1 if self._are_more else self._study.search.seeds + screens)
 
     def open(self, *, in_progress: int) -> OpenTrial | None:
         """The next configuration; None when there is none. Proposals that cannot be are told and passed over."""
@@ -105,15 +107,21 @@ class Proposals:
             trial.set_user_attr(key, facts[key])
         runs = [Run(candidate.spec, self._study.proxy, seed) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
-        return OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
+        opened = OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
+        if "screening" in facts:
+            opened.screening = Run(candidate.spec, self._study.proxy, facts["screening"])
+            opened.screening_epochs = screening_epochs(self._study.search.pruner, self._study.proxy.epochs)
+            opened.is_screened = max(steps, default=0) >= opened.screening_epochs
+        return opened
 
     def _facts(self, candidate: Candidate) -> dict[str, Any]:
         """What a trial says of itself from the start."""
         assert candidate.spec is not None and candidate.cost is not None
-        fingerprint = candidate.spec.fingerprint()
-        first = self._study.search.seed
-        seeds = [first + i for i in self._ledger.next_seeds(fingerprint, self._study.search.seeds)]
+        fingerprint, search = candidate.spec.fingerprint(), self._study.search
+        screens = self._ledger.is_new(fingerprint) and screening_epochs(search.pruner, self._study.proxy.epochs) > 0
+        seeds = self._ledger.next_seeds(fingerprint, search.seed, search.seeds)
         return {
+            **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
             "fingerprint": fingerprint,
             "spec": json.dumps(candidate.spec.canonical()),
             "params": candidate.cost.params,
