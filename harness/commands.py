@@ -102,10 +102,12 @@ def weights(args: Namespace) -> int:
 
     if args.direction == "import":
         spec = named_spec(args.network) if args.network else None
-        found = import_weights(args.file, args.output, spec)
+        found = import_weights(args.file, args.output, spec, entry=args.entry)
     else:
         found = export_weights(args.file, args.output)
     print(f"{args.output}: {len(found.entries):,} entries, {found.form} form, {found.spec.classes:,} classes")
+    for note in found.notes:
+        print(f"  {note}")
     return 0
 
 

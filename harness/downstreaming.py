@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
+from harness.data.labels import differing
 from harness.dense.tasks import detection, segmentation
 from harness.detection_recipe import DetectionRecipe
 from harness.errors import UserError
@@ -173,6 +174,7 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     """Judge weights that this verb has written; such in training form are merged first."""
     from harness.dense.ending import Ending, merged_last
     from harness.dense.files import read_dense
+    from harness.finite import as_user_error
 
     path = Path(args.network)
     found = read_dense(weights_in(path, BEST) if path.is_dir() else path)
@@ -181,21 +183,31 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     recipe = _looked(changed(found.recipe, args, str(path)), args, kind)
     job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args, kind))
     task = opened(job)
-    if tuple(task.names) != found.names:
-        raise UserError(
-            f"the images must be of the classes of the weights ({len(found.names):,})", value=len(task.names)
-        )
+    _check_classes(task.names, found.names, str(path))
     model = task.load(found).to(device_for(job))
-    if found.is_merged:
-        figures, unreadable = task.figures_of(model)
-        ending = Ending(figures, {}, 0.0, unreadable)
-    else:
-        _, ending = merged_last(model, task)
+    with as_user_error(args.network):
+        if found.is_merged:
+            figures, unreadable = task.figures_of(model)
+            ending = Ending(figures, {}, 0.0, unreadable)
+        else:
+            _, ending = merged_last(model, task)
     if args.json:
         print(json_text(_values(ending)))
         return 0
     _show(kind, task, ending, make_console(), is_compared=not found.is_merged)
     return 0
+
+
+def _check_classes(names: Sequence[str], known: Sequence[str], place: str) -> None:
+    """Raise `UserError` where the classes of the images are not those of the weights, in the same order."""
+    if tuple(names) == tuple(known):
+        return
+    rule = "the images must be of the classes of the weights"
+    if set(names) == set(known):
+        i = next(i for i, (one, other) in enumerate(zip(names, known, strict=True)) if one != other)
+        value = f"`{names[i]}` for `{known[i]}` as class {i}"
+        raise UserError(f"{rule}, in the same order", value=value, place=place)
+    raise UserError(rule, value=differing(names, known), place=place)
 
 
 def _show(kind: Kind, task: DenseTask, ending: "Ending", console: Console, *, is_compared: bool = True) -> None:

@@ -22,6 +22,7 @@ from harness.data import Dataset, Split
 from harness.data.augment import augment, normalize
 from harness.device_slot import offer
 from harness.errors import Diverged, UserError
+from harness.finite import require_finite
 from harness.recipe import Optimizer, Recipe, Schedule
 from harness.run import Epoch
 
@@ -120,14 +121,19 @@ def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.d
 
 @torch.no_grad()
 def outputs(model: nn.Module, split: Split, dataset: Dataset, recipe: Recipe, device: torch.device) -> Iterator[Tensor]:
-    """The logits of all images of a split in evaluation mode, some (N, classes) at a time, in float32."""
+    """The logits of all images of a split in evaluation mode, some (N, classes) at a time, in float32.
+
+    Raises `Diverged` where one is not finite.
+    """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     images, _ = _resident(split, device)
     model.eval()
     for batch in torch.split(images, EVAL_BATCH):
         offer()
         with autocast(recipe, device):
-            output = model(normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)).float()
+            shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
+            output = model(shown).float()
+            require_finite(output, model, shown, "the logits of a validation image")
         yield output
 
 

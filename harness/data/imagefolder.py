@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from harness.data.base import DataInfo, Dataset
 from harness.data.cache import Writer, cached
+from harness.data.labels import order_of
 from harness.data.local import root_of, square, subset
 from harness.device_slot import offer
 from harness.errors import DataError
@@ -76,9 +77,9 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
 
 
 def classes_of(root: Path, split: str) -> tuple[str, ...]:
-    """The folders of a split, by name. Raises `DataError` where there is none."""
+    """The folders of a split in the order of their labels, see `order_of`. Raises `DataError` where there is none."""
     folder = root / split
-    names = sorted(path.name for path in folder.iterdir() if _is_class(path)) if folder.is_dir() else []
+    names = order_of([path.name for path in folder.iterdir() if _is_class(path)]) if folder.is_dir() else []
     if not names:
         raise DataError(
             f"`{split}` must be a folder with one folder of images per class",

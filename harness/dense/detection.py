@@ -17,6 +17,8 @@ from harness.dense.task import Dense
 from harness.detection_recipe import DetectionRecipe
 from harness.device_slot import offer
 from harness.downstream.ap import Found, detection_figures
+from harness.errors import Diverged
+from harness.finite import describe_fault
 from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
 from harness.scale_up.records import FullJob, Scores
@@ -93,9 +95,17 @@ class Detection(Dense[DetectionRecipe]):
                 continue
             images = [image.to(team.device, non_blocking=True) for _, image, _ in readable]
             with autocast(recipe, team.device):
-                found = model(images)
+                found = self._answers(model, images)
             for (i, image, sides), each in zip(readable, found, strict=True):
                 yield i, in_the_image(each, (image.shape[1], image.shape[2]), sides)
+
+    def _answers(self, model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """What the model finds. Raises `Diverged` where an output of a head is not finite, naming the first layer."""
+        try:
+            found: list[dict[str, Tensor]] = model(images)
+        except Diverged:
+            raise Diverged(describe_fault(model, images, "the detection's outputs")) from None
+        return found
 
 
 def in_the_image(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Found:

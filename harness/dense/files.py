@@ -13,6 +13,7 @@ from torch import nn
 
 from harness import __version__
 from harness.errors import SpecError, WeightsError
+from harness.finite import count_nonfinite, nonfinite_entries
 from harness.full_recipe import FullTraining
 from harness.spec import NetworkSpec
 from harness.study import recipe_kind
@@ -73,6 +74,10 @@ def read_dense(path: Path) -> DenseWeights:
             place=str(path),
             remedy="A network's weights alone are given by `--weights`, to be trained.",
         )
+    counts = nonfinite_entries(entries)
+    if counts:
+        rule = f"Weights must be finite numbers; {count_nonfinite(counts)}"
+        raise WeightsError(rule, place=str(path), remedy="Take those of an earlier epoch, or train again.")
     try:
         recipe: dict[str, Any] = json.loads(metadata["recipe"])
         return DenseWeights(

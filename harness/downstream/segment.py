@@ -15,7 +15,7 @@ from harness.data.masked import IGNORED
 from harness.device_slot import offer
 from harness.downstream.loop import EVAL_BATCH, DownstreamEpoch, layout, train
 from harness.downstream.miou import confusion
-from harness.errors import Diverged
+from harness.finite import require_finite
 from harness.recipe import Augmentation, Recipe
 from harness.training import autocast
 
@@ -65,9 +65,9 @@ def confusion_on(
         check()
         offer()
         with autocast(recipe, device):
-            logits = model(normalize(batch, dataset).contiguous(memory_format=layout(recipe)))
-        if not logits.isfinite().all():
-            raise Diverged("the segmentation's logits are not finite after its last step")
+            shown = normalize(batch, dataset).contiguous(memory_format=layout(recipe))
+            logits = model(shown)
+            require_finite(logits, model, shown, "the segmentation's logits after its last step")
         counts += confusion(logits.argmax(1), truth, classes)
     return counts
 

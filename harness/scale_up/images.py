@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from PIL import Image
 from harness.data import DATASETS, Dataset, Split
 from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
+from harness.data.labels import Assignment, assign_labels, by_position
 from harness.data.local import subset
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
 from harness.errors import DataError
@@ -75,6 +76,28 @@ class Stored:
         return Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).convert(
             "RGB"
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relabeled:
+    """Images with other labels."""
+
+    images: Images
+    labels: NDArray[np.int64]
+
+    def picture(self, i: int) -> Image.Image | None:
+        """See `Images`."""
+        return self.images.picture(i)
+
+
+class Validation(NamedTuple):
+    """Images that a network is to be evaluated on."""
+
+    images: Images
+    about: str
+    """Which they are."""
+    labels: str
+    """How their labels were found; see `harness.data.labels`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,45 +172,67 @@ def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Picture
 
 
 def open_validation(
-    data: FullData, classes: int, resolution: int, root: Path | None, cache: Path
-) -> tuple[Images, str]:
-    """The validation images of a data set alone, and which they are, in words.
+    data: FullData,
+    classes: int,
+    resolution: int,
+    root: Path | None,
+    cache: Path,
+    known: Sequence[str] | None = None,
+    *,
+    is_by_name: bool = True,
+) -> Validation:
+    """The validation images of a data set alone, with the labels of a network of so many classes.
 
-    A folder may hold `train` and `val`, or be `val` itself. Raises `DataError`s that name `--data`, also where the
-    images are not of so many classes.
+    A folder may hold `train` and `val`, or be `val` itself. `known` are the names of the network's classes; without
+    `is_by_name` they are left aside. Raises `DataError`s that name `--data`, also where the classes do not fit.
     """
+    known = known if is_by_name else None
     with _about_option():
         if data.dataset == "imagefolder":
-            return _open_val(data, classes, folder_of(data.dataset, root))
+            return _open_val(data, classes, folder_of(data.dataset, root), known, is_by_name=is_by_name)
         small = _small(data, resolution, root)
-        _check_classes(DATASETS[data.dataset].describe(small).classes, classes, data.dataset)
+        names = DATASETS[data.dataset].describe(small).names
+        given = _assigned(names, known, classes, data.dataset, is_by_name=is_by_name)
         if data.dataset in GENERATED:
-            about = f"{data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
-            return Stored(make(small, "val", data.val_size or VAL_SIZE)), f"validation images of {about}"
-        split = DATASETS[data.dataset].load(small, cache).val
-    return Stored(split), f"test images of {data.dataset}"
+            split = make(small, "val", data.val_size or VAL_SIZE)
+            about = f"validation images of {data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
+        else:
+            split, about = DATASETS[data.dataset].load(small, cache).val, f"test images of {data.dataset}"
+    return Validation(_relabeled(Stored(split), given), about, given.about)
 
 
-def _open_val(data: FullData, classes: int, root: Path) -> tuple[Images, str]:
-    """Classes are numbered in the order of the names of their folders, as ImageNet's synsets are."""
+def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool) -> Validation:
+    """Classes are found by the names of their folders; those of `train` decide where the network has no names."""
     if (root / "train").is_dir():
         names, split = classes_of(root, "train"), "val"
         _check_known(root, names)
     else:
         root, split = (root, "val") if (root / "val").is_dir() else (root.parent, root.name)
         names = classes_of(root, split)
-    _check_classes(len(names), classes, str(root / split))
-    return _files(root, split, names, data.val_size), f"images of {root / split}"
+    place = str(root / split)
+    if known is None:
+        given = _assigned(names, None, classes, place, is_by_name=is_by_name)
+    else:
+        names = classes_of(root, split)
+        given = assign_labels(names, known, classes, place)
+    ordered = [names[i] for i in np.argsort(given.labels)]
+    files = _files(root, split, tuple(ordered), data.val_size)
+    sound = given._replace(labels=tuple(sorted(given.labels)))
+    return Validation(_relabeled(files, sound), f"images of {place}", given.about)
 
 
-def _check_classes(found: int, wanted: int, place: str) -> None:
-    if found != wanted:
-        raise DataError(
-            f"the images must be of the {wanted:,} classes that the network tells apart",
-            value=found,
-            place=place,
-            remedy="Give the data set that it was trained for, or a network for these classes.",
-        )
+def _assigned(
+    names: Sequence[str], known: Sequence[str] | None, classes: int, place: str, *, is_by_name: bool
+) -> Assignment:
+    if is_by_name:
+        return assign_labels(names, known, classes, place)
+    return by_position(names, classes, place, "as `--labels position` says")
+
+
+def _relabeled(images: Images, given: Assignment) -> Images:
+    if given.labels == tuple(range(len(given.labels))):
+        return images
+    return Relabeled(images, np.array(given.labels, np.int64)[images.labels])
 
 
 def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:

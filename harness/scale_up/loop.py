@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.device_slot import offer
 from harness.errors import Diverged, Stopped
+from harness.finite import count_nonfinite, nonfinite_entries
 from harness.scale_up.clock import Clock
 from harness.scale_up.optimiser import learning_rate, set_learning_rate
 from harness.scale_up.pace import Pace
@@ -138,6 +139,7 @@ def _validated(state: State, course: Course) -> tuple[Scores | None, Scores | No
         course.team.agree(model)
     val = course.task.validate(state.model)
     if val is None:
+        _require_finite_weights(state)
         return None, None
     _require_finite(val.figures.get("loss", 0.0), "validation", f"after epoch {state.progress.epoch}")
     return val, None if state.ema is None else course.task.validate(state.ema.module)
@@ -146,6 +148,15 @@ def _validated(state: State, course: Course) -> tuple[Scores | None, Scores | No
 def _require_finite(loss: float, kind: str, place: str) -> None:
     if not math.isfinite(loss):
         raise Diverged(f"the {kind} loss is {loss} {place}")
+
+
+def _require_finite_weights(state: State) -> None:
+    """What nobody validates would be kept with weights that the last step has made NaN."""
+    for model in (state.model, *([] if state.ema is None else [state.ema.module])):
+        counts = nonfinite_entries(model.state_dict())
+        if counts:
+            place = f"after epoch {state.progress.epoch}"
+            raise Diverged(f"weights must be finite {place}; {count_nonfinite(counts)}")
 
 
 def keep_best(state: State, course: Course) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.device_slot import offer
+from harness.finite import require_finite
 from harness.scale_up.loading import Batch
 from harness.scale_up.records import Scores
 from harness.scale_up.team import Team
@@ -45,7 +46,8 @@ def answers(
 ) -> Iterator[Said]:
     """The networks in evaluation mode on every batch; they are left in that mode.
 
-    With `waits`, a GPU is waited for behind each network, so that the seconds are right.
+    With `waits`, a GPU is waited for behind each network, so that the seconds are right. Raises `Diverged` where a
+    logit is not finite.
     """
     for model in models:
         model.eval()
@@ -63,6 +65,8 @@ def answers(
             if waits and device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
+            with autocast(viewing, device):
+                require_finite(logits[-1], model, shown)
         yield Said(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
 
 
