@@ -16,12 +16,12 @@ import torch
 
 from harness import __version__
 from harness.checkpoint import load_epoch
-from harness.data import load
+from harness.data import Dataset, load, require_same
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Trained, measures_of
 from harness.network import build
-from harness.run import Ended, Job, Measured, Record, RunState, Started
+from harness.run import TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
 
 _STATES: dict[type[BaseException], RunState] = {
@@ -70,8 +70,8 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     first_epoch = load_epoch(job.checkpoint) + 1
     yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch)
     dataset = load(run.recipe, job.data_cache)
-    for note in dataset.notes:
-        _log(job, f"{note}\n")
+    require_same(dataset.info, run.data, run.recipe)
+    yield from _described(job, dataset)
     torch.manual_seed(run.seed)
     model = build(run.spec)
     yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
@@ -81,6 +81,16 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
 
         for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
             yield Measured(name, value)
+
+
+def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
+    """What the result will be of: notes about the data set, and the numbers of images read from disk."""
+    for note in dataset.notes:
+        _log(job, f"{note}\n")
+        yield Noted(note)
+    if job.run.data is not None:
+        yield Measured(TRAIN_IMAGES, len(dataset.train))
+        yield Measured(VAL_IMAGES, len(dataset.val))
 
 
 def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1) -> Started:

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.cost import network_cost
+from harness.report.data_notes import data_lines
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
 from harness.search.objective import final_value
@@ -95,6 +96,8 @@ class Answer:
     """What was trained at full scale on its advice."""
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
+    data: tuple[str, ...] = ()
+    """Statements about the data: how many images, what is missing, and whether the folder holds other data now."""
     measures: tuple[str, ...] = ()
     """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
 
@@ -160,8 +163,12 @@ def answer(
     trials: Sequence["FrozenTrial"],
     rejected: Mapping[str, int],
     claims: tuple[Judged, ...] = (),
+    data: Sequence[str] = (),
 ) -> Answer:
-    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged."""
+    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
+
+    `data` are statements about the data set as it is now.
+    """
     links = store.trial_runs(study.study)
     runs = read_runs(store, {run_id for ids in links.values() for run_id in ids})
     metric, direction = next(iter(study.objectives.items()))
@@ -186,6 +193,7 @@ def answer(
         claims=claims,
         full_scale=FullRuns(store).of_study(study.study),
         is_training=study.proxy.epochs > 0,
+        data=(*data, *data_lines(store, runs)),
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
     )
 

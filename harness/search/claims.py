@@ -106,7 +106,7 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
     """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
-    of_runs = [dict(_figures(formula, arm, study, store)) for arm in arms]
+    of_runs = [dict(_figures(formula, arm, study, space, store)) for arm in arms]
     figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
         seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
@@ -118,11 +118,13 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
     return _Seen(arms, figures, paired, missing)
 
 
-def _figures(formula: Formula, arm: Candidate, study: Study, store: Store) -> Iterator[tuple[int, float | None]]:
+def _figures(
+    formula: Formula, arm: Candidate, study: Study, space: Space, store: Store
+) -> Iterator[tuple[int, float | None]]:
     """What the claim compares, by seed, of an arm's complete runs."""
     assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
-    runs = [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
+    runs = [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + plan_of(study).most)]
     complete = [row.run for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
     ids = [run.id for run in complete]
     curves, figures = store.curves(ids), store.figures(ids)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import StudyAborted
 from harness.executors.base import Executor
-from harness.run import Ended, Epoch, Job, Record, Run, RunState, Started
+from harness.run import Ended, Epoch, Job, Noted, Record, Run, RunState, Started
 from harness.search.estimate import Estimate
 from harness.search.events import (
+    DataNoted,
     EpochEnded,
     Progress,
     RunEnded,
@@ -88,6 +89,8 @@ class Driver:
         self._attempts: dict[str, int] = {}
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
+        self._notes: set[str] = set()
+        """Those that were shown; all runs of a study have the same."""
         self._failures_in_a_row = 0
         self._trained = 0
 
@@ -96,7 +99,9 @@ class Driver:
         start = time.monotonic()
         self._in.store.reap(self._study.study)
         self._proposals.take_stock()
-        self._estimate = Estimate(self._in.store.wall_times(self._study.proxy), self._study.proxy.epochs)
+        self._estimate = Estimate(
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data), self._study.proxy.epochs
+        )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
             while True:
@@ -195,6 +200,9 @@ class Driver:
             if isinstance(record, Started):
                 self._estimate.started(run_id, record.first_epoch)
                 yield RunStarted(owner.number, run_id, run.seed, record)
+            elif isinstance(record, Noted) and record.text not in self._notes:
+                self._notes.add(record.text)
+                yield DataNoted(owner.number, run_id, run.seed, record.text)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
                 yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)

@@ -103,7 +103,7 @@ class Proposals:
         facts: dict[str, Any] = trial.user_attrs if "seeds" in trial.user_attrs else self._facts(candidate)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
-        runs = [Run(candidate.spec, self._study.proxy, seed) for seed in facts["seeds"]]
+        runs = [Run(candidate.spec, self._study.proxy, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
         return OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
 
@@ -119,7 +119,7 @@ class Proposals:
             "params": candidate.cost.params,
             "macs": candidate.cost.macs,
             "seeds": seeds,
-            "runs": [Run(candidate.spec, self._study.proxy, seed).id for seed in seeds],
+            "runs": [Run(candidate.spec, self._study.proxy, seed, self._space.data).id for seed in seeds],
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from harness.errors import StoreError
-from harness.run import Ended, Epoch, Measured, Record, RunState, Started
-from harness.store.tables import Base, EpochTable, MeasureTable, RunTable
+from harness.run import Ended, Epoch, Measured, Noted, Record, RunState, Started
+from harness.store.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
 from harness.store.upsert import upsert
 
 RUNS = Base.metadata.tables["runs"]
@@ -23,6 +23,8 @@ EPOCHS = Base.metadata.tables["epochs"]
 MEASURES = Base.metadata.tables["measures"]
 STANDING = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
 
+NOTE = "data"
+"""Kind of the events that are notes on a run's data."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 """States whose rows never change."""
 
@@ -50,6 +52,9 @@ def apply(session: Session, row: RunTable, records: Sequence[Record]) -> None:
             case Started():
                 _expect(standing, record, RunState.QUEUED)
                 _start(session, row, record)
+            case Noted():
+                _expect(standing, record, RunState.RUNNING)
+                _note(session, row, record)
             case Epoch() | Measured():
                 add(session.connection(), standing, record)
             case Ended():
@@ -94,6 +99,13 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
     row.started, row.finished = datetime.now(UTC), None
     row.host, row.pid, row.device = record.host, record.pid, record.device
     row.threads, row.versions = record.threads, record.versions
+
+
+def _note(session: Session, row: RunTable, record: Noted) -> None:
+    """Keep it among the events of the study that is having the run trained."""
+    assert row.owner is not None, "a run that takes a record has an owner"
+    now = datetime.now(UTC)
+    session.add(EventTable(time=now, study=row.owner, run_id=row.id, kind=NOTE, message=record.text))
 
 
 def _expect(run: Standing, record: Record, *states: RunState) -> None:

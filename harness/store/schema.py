@@ -10,7 +10,7 @@ from harness.errors import StoreError
 
 VERSION_TABLE = "harness_alembic"
 """Holds our revision; Optuna keeps its own in `alembic_version`."""
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """All revisions of the schema, oldest first; the last is the one that this code reads and writes."""
 SCRIPTS = Path(__file__).parent / "migrations"
 MIGRATION_KEY = 0x6861726E6573735F

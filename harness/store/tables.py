@@ -116,6 +116,8 @@ class RunTable(Base):
     device: Mapped[str | None] = mapped_column(Text)
     threads: Mapped[int | None] = mapped_column(Integer)
     versions: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    environment: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    data: Mapped[str | None] = mapped_column(Text)
 
 
 class EpochTable(Base):
