@@ -45,7 +45,7 @@ def test_16_bit_files_are_scaled_by_the_bits_in_use(tmp_path: Path, bits: int) -
     [
         ((RAMP / 255).astype(np.float32), RAMP),
         (RAMP.astype(np.float32), RAMP),
-        ((RAMP * 1e-3).astype(np.float32), RAMP),
+        ((RAMP * 1e-4).astype(np.float32), RAMP),
         ((RAMP - 128.0).astype(np.float32), RAMP),
         (RAMP.astype(np.int32), RAMP),
         ((RAMP - 1000).astype(np.int32), RAMP),

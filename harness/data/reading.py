@@ -7,7 +7,7 @@ images are turned as their EXIF says. Images of more than 8 bits are scaled by t
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,13 @@ DEPTHS = (8, 10, 12, 14, 16, 24, 31)
 """Bits per value that cameras and scanners have; the least that holds all values of a data set is taken."""
 BRIGHTEST = (1.0, 255.0, 65535.0)
 """What white is in floating-point images, by convention."""
+SAMPLE = 256
+"""Files of a large set that are looked at first."""
 LEAST_WIDE = 64
 """High byte of the brightest value of 16-bit color images, of which Pillow keeps no more than that byte."""
+
+TURNED_SIDEWAYS = (5, 6, 7, 8)
+"""EXIF's orientations that swap width and height."""
 
 FAULTS = (OSError, EOFError, ValueError, SyntaxError, struct.error, MemoryError, Image.DecompressionBombError)
 """What Pillow raises for files that it cannot decode."""
@@ -56,6 +61,10 @@ class Levels:
         return f"images of more than 8 bits are scaled over the whole data set: {', '.join(parts)}" if parts else None
 
 
+NO_LEVELS = Levels()
+"""Of images of 8 bits."""
+
+
 def _known(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((kind, ends) for kind, ends in named.items() if ends is not None)
 
@@ -68,6 +77,10 @@ class Picture:
     """Mode RGB."""
     remarks: tuple[str, ...] = ()
     """What was left out of the file."""
+    orientation: int = 1
+    """EXIF's, by which the image was turned; 1 is upright."""
+    stored_sides: tuple[int, int] | None = None
+    """Width and height of the file, where the image was turned."""
 
 
 def open_picture(path: Path, levels: Levels | None = None, *, turns: bool = True) -> Picture:
@@ -77,15 +90,29 @@ def open_picture(path: Path, levels: Levels | None = None, *, turns: bool = True
     """
     with _opened(path) as image:
         frames = image.format != "MPO" and getattr(image, "is_animated", False)
-        upright = _upright(image) if turns else image
+        stored, orientation = image.size, _orientation(image) if turns else 1
+        upright = _upright(image, orientation)
         remarks = (*(["more than one frame, of which the first is taken"] if frames else []), *_transparency(upright))
-        return Picture(_as_rgb(upright, levels), remarks)
+        return Picture(_as_rgb(upright, levels), remarks, orientation, None if orientation == 1 else stored)
+
+
+def open_stored(path: Path) -> Image.Image:
+    """The image as the file has it: not turned, in its own mode. Raises `Unreadable`."""
+    with _opened(path) as image:
+        image.load()
+        return image.copy()
 
 
 def sides_of(path: Path) -> tuple[tuple[int, int], int]:
     """Width and height as stored, and EXIF's orientation (1 is upright); decodes nothing. Raises `Unreadable`."""
     with _opened(path) as image:
         return image.size, _orientation(image)
+
+
+def read_sampled_levels(paths: Sequence[Path]) -> Levels:
+    """As `read_levels`, for very many files: where none of a sample has more than 8 bits, the others are not opened."""
+    step = max(1, len(paths) // SAMPLE)
+    return NO_LEVELS if read_levels(paths[::step]) == NO_LEVELS else read_levels(paths)
 
 
 def read_levels(paths: Iterable[Path]) -> Levels:
@@ -182,12 +209,10 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     """The image as viewers show it; as it is stored, where its EXIF is damaged."""
     image.load()
-    if _orientation(image) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
+    return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def _transparency(image: Image.Image) -> list[str]:
@@ -223,8 +248,8 @@ def _scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
 
 
 def _white(bottom: float, high: float) -> float:
-    """What is white where `high` is the brightest value: a conventional value, where much of its range is in use."""
-    usual = (white for white in BRIGHTEST if bottom == 0 and white / 2 < high <= white)
+    """What is white where `high` is the brightest value: a conventional value, where 5 of its 8 bits are in use."""
+    usual = (white for white in BRIGHTEST if bottom == 0 and white / 8 < high <= white)
     return next(usual, high)
 
 

@@ -2,14 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
+from harness.data.reading import Unreadable, open_picture
 from harness.errors import DataError
 
 MOST_LOST = 0.1
 """Share of the images of a split that may be unreadable."""
 ALWAYS_ALLOWED = 2
 """Unreadable images that are allowed in any split."""
+LOOKED = 2000
+"""Files that are read again to name those that are unreadable."""
+REASONS = 5
+"""Reasons that are named."""
 NAMED = 5
 """Files that a note names for each reason."""
 
@@ -44,6 +51,39 @@ def require_most(split: str, total: int, lost: Sequence[Lost]) -> None:
         )
 
 
+def reason_of(path: Path) -> Lost | None:
+    """Why a file gives no image; None where it gives one."""
+    try:
+        open_picture(path)
+    except Unreadable as error:
+        return Lost(path, str(error))
+    return None
+
+
+class Files(Protocol):
+    """Images that are read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def reason(self, i: int) -> Lost | None:
+        """Why an image cannot be shown; None where it can."""
+        ...
+
+
+def require_readable(split: str, total: int, lost: int, files: Files) -> None:
+    """As `require_most`, where the unreadable images were only counted: the first of them are read again."""
+    if is_too_much(total, lost):
+        looked = (files.reason(i) for i in range(min(len(files), LOOKED)))
+        first = list(islice((each for each in looked if each is not None), NAMED))
+        named = f"The first: {reasons_text(first)}. " if first else ""
+        raise DataError(
+            f"at most {100 * MOST_LOST:.0f} % of the {split} images may be unreadable",
+            value=f"{lost:,} of {total:,}",
+            place=str(first[0].path.parent) if first else None,
+            remedy=f"{named}Restore these files; or remove them, and the result is of the images that are left.",
+        )
+
+
 def is_too_much(total: int, lost: int) -> bool:
     """Whether so many unreadable images make a split another one."""
     return lost > max(ALWAYS_ALLOWED, MOST_LOST * total) or lost == total > 0
@@ -55,7 +95,9 @@ def reasons_text(lost: Iterable[Lost]) -> str:
     for each in lost:
         groups.setdefault(each.reason, []).append(each.path)
     largest_first = sorted(groups.items(), key=lambda group: -len(group[1]))
-    return "; ".join(f"{len(paths):,} {reason} ({files_text(paths)})" for reason, paths in largest_first)
+    texts = [f"{len(paths):,} {reason} ({files_text(paths)})" for reason, paths in largest_first[:REASONS]]
+    left = sum(len(paths) for _, paths in largest_first[REASONS:])
+    return "; ".join([*texts, *([f"{left:,} for other reasons"] if left else [])])
 
 
 def remark_notes(split: str, remarks: Mapping[str, Sequence[Path]]) -> list[str]:

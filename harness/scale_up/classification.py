@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.augment import mix
+from harness.data.survey import require_readable
 from harness.full_recipe import FullRecipe
 from harness.network import build
 from harness.recipe import Augmentation
@@ -50,14 +51,15 @@ class Classification:
         spec = self.job.run.spec
         model = build(spec, seed=self.recipe.seed)
         if self.job.weights is None:
-            return model, None
+            return model, _note(self.pictures.notes)
         found = trainable(self.job.weights, spec)
         own = model.state_dict()
         fitting = {name: value for name, value in found.entries.items() if value.shape == own[name].shape}
         model.load_state_dict(fitting, strict=False)
         if len(fitting) == len(own):
-            return model, None
-        return model, Note(f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}")
+            return model, _note(self.pictures.notes)
+        fresh = f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}"
+        return model, _note((fresh, *self.pictures.notes))
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
         """See `Task`."""
@@ -89,8 +91,18 @@ class Classification:
             return None
         count, most = len(self.pictures.val.labels), self.viewing.batch_size
         parts = share_of(count, most, rank=self.team.rank, size=self.team.size)
-        return scores(model, self.validation.read(parts), self.viewing, self.team)
+        found = scores(model, self.validation.read(parts), self.viewing, self.team)
+        require_readable("validation", count, found.unreadable, self.pictures.val)
+        return found
+
+    def require_training(self, total: int, unreadable: int) -> None:
+        """See `Task`."""
+        require_readable("training", total, unreadable, self.pictures.train)
 
     def save(self, path: Path, model: nn.Module, source: str) -> None:
         """See `Task`."""
         save_weights(path, self.job.run.spec, model, source)
+
+
+def _note(texts: tuple[str, ...]) -> Note | None:
+    return Note("; ".join(texts)) if texts else None

@@ -15,7 +15,9 @@ from harness.data import DATASETS, Dataset, Split
 from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
 from harness.data.local import subset
+from harness.data.reading import NO_LEVELS, Levels, read_sampled_levels
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
+from harness.data.survey import Lost, reason_of
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
@@ -38,6 +40,12 @@ class Images(Protocol):
         """An image in colour; None for a file that cannot be read."""
         ...
 
+    def __len__(self) -> int: ...
+
+    def reason(self, i: int) -> Lost | None:
+        """Why there is no image; None where there is one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folder:
@@ -47,10 +55,23 @@ class Folder:
     files: NDArray[np.bytes_]
     """(N,): below the root; no objects, whose counters the processes that read would each make copies of."""
     labels: NDArray[np.int64]
+    levels: Levels = NO_LEVELS
+    """Of the images of all splits."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
-        return open_image(self.root / os.fsdecode(self.files[i]))
+        return open_image(self.path(i), self.levels)
+
+    def reason(self, i: int) -> Lost | None:
+        """See `Images`."""
+        return reason_of(self.path(i))
+
+    def path(self, i: int) -> Path:
+        """The file of an image."""
+        return self.root / os.fsdecode(self.files[i])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +84,13 @@ class Stored:
     def labels(self) -> NDArray[np.int64]:
         """See `Images`."""
         return self.split.labels
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+        """See `Images`."""
+        return None
 
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
@@ -79,6 +107,8 @@ class Pictures:
     classes: int
     train: Images
     val: Images | None
+    notes: tuple[str, ...] = ()
+    """What a person should be told."""
 
 
 def count_classes(recipe: FullRecipe, root: Path | None) -> int:
@@ -154,7 +184,10 @@ def _open_val(data: FullData, classes: int, root: Path) -> tuple[Images, str]:
         root, split = (root, "val") if (root / "val").is_dir() else (root.parent, root.name)
         names = classes_of(root, split)
     _check_classes(len(names), classes, str(root / split))
-    return _files(root, split, names, data.val_size), f"images of {root / split}"
+    parts = ["train"] if (root / "train").is_dir() and split == "val" else []
+    levels = _levels(root, [*parts, split])
+    about = "" if levels.about is None else f"; {levels.about}"
+    return _files(root, split, names, data.val_size, levels), f"images of {root / split}{about}"
 
 
 def _check_classes(found: int, wanted: int, place: str) -> None:
@@ -172,8 +205,17 @@ def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
     assert len(names) == classes, "counted before"
     if recipe.data.has_val:
         _check_known(root, names)
-    train = _files(root, "train", names, recipe.data.train_size)
-    return Pictures(classes, train, _files(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None)
+    levels = _levels(root, ["train", "val"] if recipe.data.has_val else ["train"])
+    train = _files(root, "train", names, recipe.data.train_size, levels)
+    val = _files(root, "val", names, recipe.data.val_size, levels) if recipe.data.has_val else None
+    return Pictures(classes, train, val, () if levels.about is None else (levels.about,))
+
+
+def _levels(root: Path, splits: Sequence[str]) -> Levels:
+    """The range of the images of these splits, where they have more than 8 bits."""
+    folders = {split: root / split for split in splits}
+    named = {split: files_of(folder, classes_of(root, split)) for split, folder in folders.items()}
+    return read_sampled_levels([folders[split] / file for split, files in named.items() for file, _ in files])
 
 
 def _check_known(root: Path, names: Sequence[str]) -> None:
@@ -184,12 +226,12 @@ def _check_known(root: Path, names: Sequence[str]) -> None:
         )
 
 
-def _files(root: Path, split: str, names: tuple[str, ...], size: int | None) -> Folder:
+def _files(root: Path, split: str, names: tuple[str, ...], size: int | None, levels: Levels) -> Folder:
     files = files_of(root / split, names)
     labels = np.array([label for _, label in files], np.int64)
     chosen = subset(labels, size, seed=0, key=f"{split}_size")
     paths = np.array([os.fsencode(file) for file, _ in files])
-    return Folder(root / split, paths[chosen], labels[chosen])
+    return Folder(root / split, paths[chosen], labels[chosen], levels)
 
 
 def _small(data: FullData, resolution: int, root: Path | None) -> Recipe:
