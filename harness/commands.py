@@ -15,6 +15,7 @@ from harness.interrupt import Interrupt
 from harness.report.answer import answer, read_runs
 from harness.report.claims import claims_view
 from harness.report.configurations import Configurations
+from harness.report.data_notes import data_view
 from harness.report.examined import evaluation_values, evaluation_view
 from harness.report.full_runs import full_runs_view
 from harness.report.layout import indented, plain_table
@@ -48,7 +49,7 @@ def show_status(args: Namespace) -> int:
     with reading(args.file, place_of(args), is_quick=args.quick) as read:
         study, reach, claims = read.file.study, read.extent(), read.claims()
         found = status(
-            answer(study, read.store, read.trials, reach.ruled_out, claims),
+            answer(study, read.store, read.trials, reach.ruled_out, claims, data=read.data_notes()),
             read.trials,
             driver=driver_of(read.store, study.study),
             trials_total=reach.configurations,
@@ -236,11 +237,12 @@ def print_json(values: Any) -> int:
 
 
 def _show_all(args: Namespace, read: Reading) -> int:
-    said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out, read.claims())
+    ruled_out, claims, data = read.extent().ruled_out, read.claims(), read.data_notes()
+    said = answer(read.file.study, read.store, read.trials, ruled_out, claims, data=data)
     if args.json:
         return print_json(answer_values(said))
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
-    parts += reasons(said, most=None)
+    parts += [*data_view(said.data), *reasons(said, most=None)]
     parts += [indented(note) for note in environment_notes(said)]
     return print_view(Group(*parts))
 
@@ -255,7 +257,8 @@ def _show_trial(args: Namespace, read: Reading) -> int:
     runs = list(read_runs(read.store, linked).values())
     if args.json:
         return print_json(trial_values(trial, runs, study))
-    return print_view(trial_view(trial, runs, study))
+    notes = [*read.data_notes(), *read.store.notes_of(linked)]
+    return print_view(Group(trial_view(trial, runs, study), Text(), *data_view(notes)))
 
 
 def _resolution(args: Namespace) -> int | None:

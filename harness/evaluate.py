@@ -17,7 +17,7 @@ import torch
 
 from harness import __version__
 from harness.checkpoint import Checkpoint
-from harness.data import load
+from harness.data import Dataset, load, require_same
 from harness.device_slot import computing, in_turn
 from harness.environment import Device, Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
@@ -26,7 +26,7 @@ from harness.measures import Measure, Trained, measures_of, times_of
 from harness.metrics import is_of_machine
 from harness.network import build
 from harness.recipe import Recipe
-from harness.run import Ended, Job, Measured, Record, RunState, Started
+from harness.run import TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
 
 _STATES: dict[type[BaseException], RunState] = {
@@ -82,9 +82,11 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         environment=environment_of(run.recipe, device, job.cpus),
         notes=notes,
     )
-    dataset = load(run.recipe, job.data_cache)
-    for note in (*notes, *dataset.notes):
+    for note in notes:
         _log(job, f"{note}\n")
+    dataset = load(run.recipe, job.data_cache)
+    require_same(dataset.info, run.data, run.recipe)
+    yield from _described(job, dataset)
     epochs = fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=checkpoint, check=check)
     yield from in_turn(epochs, device)
     trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
@@ -140,6 +142,16 @@ def as_torch_has_it(environment: Environment) -> Environment:
 def device_name(device: torch.device) -> str:
     """As `NVIDIA H200` or `AMD EPYC`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
+    """What the result will be of: notes about the data set, and the numbers of images read from disk."""
+    for note in dataset.notes:
+        _log(job, f"{note}\n")
+        yield Noted(note)
+    if job.run.data is not None:
+        yield Measured(TRAIN_IMAGES, len(dataset.train))
+        yield Measured(VAL_IMAGES, len(dataset.val))
 
 
 def started(

@@ -110,7 +110,8 @@ class Recipe(Strict):
     dataset: str = "shapes"
     """A key of `harness.data.DATASETS`."""
     root: str | None = None
-    """Folder of a data set that is not generated."""
+    """Folder of a data set that is not generated; relative to the study file. Where it is does not count for the
+    fingerprint: a run is identified by the content of its data."""
     rendering: Literal["contours", "textured"] = "contours"
     """Of `shapes`: dashed outlines among fragments of others', or textured silhouettes on textured ground."""
     difficulty: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -169,5 +170,5 @@ class Recipe(Strict):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits; equal for equal recipes, however spelled."""
-        return fingerprint([REVISION, self.canonical()])
+        """Sixteen hexadecimal digits; equal for equal recipes, however spelled, wherever the data are."""
+        return fingerprint([REVISION, {key: value for key, value in self.canonical().items() if key != "root"}])

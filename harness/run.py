@@ -1,4 +1,4 @@
-"""The run, (spec, recipe, seed): one network trained once; what is asked of a worker, and what it says meanwhile.
+"""The run, (spec, recipe, seed, data): one network trained once; what is asked of a worker, and what it says meanwhile.
 
 All of it is plain values, which travel between processes and into the store; nothing here knows torch.
 """
@@ -21,11 +21,14 @@ class Run:
     spec: NetworkSpec
     recipe: Recipe
     seed: int
+    data: str | None = None
+    """Digest of the content of a data set that is read from disk (`DataInfo.digest`); None for generated data."""
 
     @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits, a function of spec, recipe and seed alone."""
-        return fingerprint([self.spec.fingerprint(), self.recipe.fingerprint(), self.seed])
+        """Sixteen hexadecimal digits, a function of spec, recipe, seed and data alone."""
+        parts: list[object] = [self.spec.fingerprint(), self.recipe.fingerprint(), self.seed]
+        return fingerprint(parts if self.data is None else [*parts, self.data])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,18 @@ class Ended:
     """Why, in one line, for every state but COMPLETE."""
 
 
-Record = Started | Epoch | Measured | Ended
+TRAIN_IMAGES, VAL_IMAGES = "train_images", "val_images"
+"""Measures of runs on data that are read from disk: the images of the training, and those that `top1` is a share of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something about the run's data that belongs to its result, such as files that could not be read."""
+
+    text: str
+
+
+Record = Started | Noted | Epoch | Measured | Ended
 
 
 def missing_epochs(epochs: Iterable[int], total: int) -> list[int]:

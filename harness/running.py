@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
     file = load_study(args.file, is_quick=args.quick)
     if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
         make_executor(args.executor, _crew(args, file.study))
-    space = open_space(file)
+    space = open_space(file, place_of(args).data_cache)
     if args.dry_run:
         return _dry_run(args, file.study, space)
     try:

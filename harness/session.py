@@ -5,17 +5,18 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
-from harness.data import describe
+from harness.data import identify
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.run import Run
+from harness.same_data import data_notes, require_same_data, write_description
 from harness.search import Driver, Inputs
 from harness.search.claims import Judged, judge_claims
 from harness.search.reuse import Reusable, Reuse, environment_of
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 DATABASE = "studies.db"
-FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick")
-"""Keys that decide how long and where a study is trained; all others decide what it says."""
+FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "proxy.root")
+"""Keys that decide how long and where a study is trained; all others decide what it says. The folder of its data is
+identified by its content; see `harness.same_data`."""
 WORDS = ("says", "paper")
 """Keys of a claim that decide nothing."""
 REMEDY = (
@@ -54,6 +56,11 @@ class Place:
     def database(self) -> str | Path:
         """What the store opens."""
         return self.storage or self.results / DATABASE
+
+    @property
+    def data_cache(self) -> Path:
+        """Where prepared data sets are kept for all studies."""
+        return self.results / "data"
 
     def folder(self, study: str) -> Path:
         """The study's own folder: its resolved file, logs, checkpoints and summary."""
@@ -82,18 +89,30 @@ class Reading:
     optuna_id: int
     """Optuna's number of the study."""
     trials: "list[FrozenTrial]"
+    place: Place
 
     def extent(self) -> "Extent":
         """How far it reaches; known without its data set as far as that goes."""
         try:
-            space = open_space(self.file)
+            space = open_space(self.file, self.place.data_cache)
         except DataError:
             space = None
         return extent(self.file.study, space, self.trials)
 
     def claims(self) -> tuple[Judged, ...]:
         """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
-        return judge_claims(self.file.study, open_space(self.file), self.store) if self.file.study.claims else ()
+        return self._judged() if self.file.study.claims else ()
+
+    def _judged(self) -> tuple[Judged, ...]:
+        return judge_claims(self.file.study, open_space(self.file, self.place.data_cache), self.store)
+
+    def data_notes(self) -> tuple[str, ...]:
+        """Whether its runs were trained on the data that the folder holds now; nothing where that is not there."""
+        study = self.file.study
+        try:
+            return tuple(data_notes(self.store, study.study, identify(study.proxy, self.place.data_cache)))
+        except DataError:
+            return ()
 
 
 def run_of(path: Path, place: Place) -> Run:
@@ -117,15 +136,19 @@ def trial_of(path: Path, study: str, place: Place) -> int | None:
     return next((trial for trial, runs in links.items() if path.stem in runs), None)
 
 
-def open_space(file: StudyFile) -> Space:
-    """The search space on the study's data set. Raises `DataError`, naming the file's line, where that is not there."""
+def open_space(file: StudyFile, cache: Path | None = None) -> Space:
+    """The search space on the study's data set, which is identified by its content.
+
+    `cache` is the folder of prepared data sets, whose digests of files save reading them again. Raises `DataError`,
+    naming the file's line, where the data set is not there.
+    """
     try:
-        info = describe(file.study.proxy)
+        info = identify(file.study.proxy, cache)
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = file.place(tuple(error.place.split(".")))
         raise
-    return build_space(file, classes=info.classes, channels=info.channels)
+    return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
 @contextmanager
@@ -151,10 +174,13 @@ def driving(
         if is_fresh:
             _remove_files(fresh(store, study.study))
         _check_unchanged(file, store)
+        info = replace(identify(study.proxy, place.data_cache), digest=space.data)
+        require_same_data(store, study.study, info, study.proxy, place.folder(study.study))
         store.save_study(study.study, fingerprint=fingerprint(identity(study_values(resolved))), resolved=resolved)
         folder = place.folder(study.study)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
+        write_description(folder, info)
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
         rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), reuse, is_cluster)
         if rule.take_back(trials):
@@ -183,7 +209,7 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
                 place=store.place,
                 remedy=f"Start it: `harness run {path}{' --quick' if is_quick else ''}`. Studies there: {known}.",
             ) from error
-        yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False))
+        yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
 
 
 @dataclass(frozen=True, slots=True)

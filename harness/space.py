@@ -70,6 +70,8 @@ class Space:
     """Upper limits, of `BUDGETS`."""
     resolution: int = 64
     """Side of the images for which MACs are counted."""
+    data: str | None = None
+    """Digest of the data set that its networks are trained on; None for a generated one."""
 
     def __post_init__(self) -> None:
         decided = {name: split_name(name, self._most_stages) for name in self.axes}

@@ -10,7 +10,7 @@ from harness.data.base import DataInfo, Dataset, Split
 from harness.errors import DataError
 from harness.recipe import Recipe
 
-__all__ = ["DATASETS", "DataInfo", "Dataset", "Source", "Split", "describe", "load"]
+__all__ = ["DATASETS", "DataInfo", "Dataset", "Source", "Split", "describe", "identify", "load", "require_same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,17 @@ class Source:
     """Cheap: reads no image."""
     load: Callable[[Recipe, Path], Dataset]
     """From the cache folder, which it fills first where need be."""
+    identify: Callable[[Recipe, Path | None], DataInfo]
+    """As `describe`, with the digest of the content where that is read from disk."""
     annotations: tuple[Literal["masks", "boxes"], ...] = ()
     """What its images come with besides their class, for dense prediction."""
 
 
 DATASETS: dict[str, Source] = {
-    "shapes": Source(shapes.describe, shapes.load, annotations=("masks", "boxes")),
-    "cifar10": Source(cifar.describe, cifar.load),
-    "cifar100": Source(cifar.describe, cifar.load),
-    "imagefolder": Source(imagefolder.describe, imagefolder.load),
+    "shapes": Source(shapes.describe, shapes.load, shapes.identify, annotations=("masks", "boxes")),
+    "cifar10": Source(cifar.describe, cifar.load, cifar.identify),
+    "cifar100": Source(cifar.describe, cifar.load, cifar.identify),
+    "imagefolder": Source(imagefolder.describe, imagefolder.load, imagefolder.identify),
 }
 
 
@@ -39,6 +41,25 @@ def describe(recipe: Recipe) -> DataInfo:
     Raises `DataError` where it is not there, or lacks what a transfer is to learn.
     """
     return _source(recipe).describe(recipe)
+
+
+def identify(recipe: Recipe, cache: Path | None = None) -> DataInfo:
+    """As `describe`, and the digest of the content of what is read from disk; see `harness.data.content`.
+
+    `cache` is the folder of prepared data sets, where the digests of single files are kept. Raises `DataError`.
+    """
+    return _source(recipe).identify(recipe, cache)
+
+
+def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:
+    """Raise `DataError` where the data set is not the one with that digest, which a run was given."""
+    if info.digest != digest:
+        raise DataError(
+            f"the data set must be the one of the run (content {digest or 'unknown'})",
+            value=f"content {info.digest}",
+            place=recipe.root,
+            remedy="Its files were changed, added, moved or removed. Restore them, or train a new run on them.",
+        )
 
 
 def load(recipe: Recipe, cache: Path) -> Dataset:

@@ -18,6 +18,10 @@ class DataInfo:
     channels: int
     names: tuple[str, ...]
     """One name per class, in the order of the labels."""
+    digest: str | None = None
+    """Of the content of the files; None for generated data, and where it was not asked for (see `identify`)."""
+    images: tuple[int, int] | None = None
+    """Training and validation images, where these are counted without reading any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ from harness.device_slot import computing
 from harness.errors import DataError
 from harness.fingerprint import fingerprint
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of every hash; raised when this file changes what a folder looks like."""
 CHECKED_BYTES = 1 << 28
 """Files up to this size are read whole to check their sum on opening; of larger ones only the size is checked."""
@@ -58,9 +58,15 @@ class Writer:
             if (values := getattr(arrays, name)) is not None:
                 np.save(self.folder / split / f"{name}.npy", values.astype(ARRAYS[name], copy=False))
 
-    def finish(self, info: DataInfo, notes: tuple[str, ...] = ()) -> None:
-        """Measure the training images and write `meta.json`; the folder is whole then."""
-        mean, std = statistics(np.load(self.folder / "train" / "images.npy", mmap_mode="r"))
+    def finish(self, info: DataInfo, notes: tuple[str, ...] = (), place: str | None = None) -> None:
+        """Measure the training images and write `meta.json`; the folder is whole then.
+
+        Raises `DataError`, naming `place`, for images that are all alike.
+        """
+        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in ("train", "val"))
+        require_varied(train, "training", place)
+        require_varied(val, "validation", place)
+        mean, std = statistics(train)
         files = {str(path.relative_to(self.folder)): _sum(path) for path in sorted(self.folder.glob("*/*.npy"))}
         meta = {"info": asdict(info), "mean": mean, "std": std, "notes": notes, "files": files}
         (self.folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -118,7 +124,9 @@ def _open(folder: Path) -> Dataset | None:
     except (OSError, ValueError, KeyError):
         return None
     splits = {name: _split(folder / name) for name in SPLITS if (folder / name).exists()}
-    info = DataInfo(meta["info"]["classes"], meta["info"]["channels"], tuple(meta["info"]["names"]))
+    about = meta["info"]
+    images = None if about["images"] is None else (about["images"][0], about["images"][1])
+    info = DataInfo(about["classes"], about["channels"], tuple(about["names"]), about["digest"], images)
     return Dataset(info, mean=tuple(meta["mean"]), std=tuple(meta["std"]), notes=tuple(meta["notes"]), **splits)
 
 
@@ -138,13 +146,37 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def require_varied(images: NDArray[np.uint8], split: str, place: str | None = None) -> None:
+    """Raise `DataError` for a channel of images (N, C, H, W) that has one value in all of them.
+
+    There is nothing to learn in it, and no standard deviation to divide by.
+    """
+    for channel, row in enumerate(_counts(images)):
+        if np.count_nonzero(row) == 1 and images[:, channel].size > 1:
+            raise DataError(
+                f"every channel of the {split} images must have more than one value",
+                value=f"{int(row.argmax())} in all pixels of channel {channel} of {len(images):,} images",
+                place=place,
+                remedy="Look at the files: are they masks, empty, of few bits, or drawn in the transparency alone?",
+            )
+
+
 def statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, C, H, W) scaled to [0, 1]."""
+    """Mean and standard deviation per channel of images (N, C, H, W) scaled to [0, 1]; 1 for one without deviation.
+
+    A data set with such a channel is refused before (`require_varied`); a few images that are only looked at are not.
+    """
+    counts = _counts(images)
+    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    mean = share @ levels
+    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
+    return tuple(map(float, mean)), tuple(float(s) or 1.0 for s in std)
+
+
+def _counts(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """How often each channel has each value, (C, 256)."""
     counts = np.zeros((images.shape[1], 256))
     for start in range(0, len(images), 256):
         for channel, row in enumerate(counts):
             row += np.bincount(images[start : start + 256, channel].ravel(), minlength=256)
-    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
-    mean = share @ levels
-    std = np.sqrt(share @ levels**2 - mean**2)
-    return tuple(map(float, mean)), tuple(float(s) or 1.0 for s in std)
+    return counts

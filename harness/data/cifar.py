@@ -6,7 +6,7 @@ Source: Krizhevsky, "Learning multiple layers of features from tiny images", 200
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from harness.data.base import DataInfo, Dataset, Split
 from harness.data.cache import Writer, cached
+from harness.data.content import read_content
 from harness.data.local import root_of, square, subset
 from harness.errors import DataError
 from harness.recipe import Recipe
@@ -59,14 +60,21 @@ def describe(recipe: Recipe) -> DataInfo:
     return DataInfo(len(names), 3, tuple(names))
 
 
+def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
+    """As `describe`, with the digest over the content of all files."""
+    layout, info = LAYOUTS[recipe.dataset], describe(recipe)
+    content = read_content(
+        _folder(recipe), [*layout.train, layout.test, layout.meta], extra=recipe.dataset, cache=cache
+    )
+    return replace(info, digest=content.digest)
+
+
 def load(recipe: Recipe, cache: Path) -> Dataset:
     """The official training and test images, or stratified subsets of them, at the recipe's resolution."""
-    layout, folder, info = LAYOUTS[recipe.dataset], _folder(recipe), describe(recipe)
-    files = {file: (folder / file).stat() for file in (*layout.train, layout.test)}
+    layout, folder, info = LAYOUTS[recipe.dataset], _folder(recipe), identify(recipe, cache)
     key = {
         "reader": READER,
-        "folder": str(folder),
-        "files": {file: [stat.st_size, stat.st_mtime_ns] for file, stat in files.items()},
+        "content": info.digest,
         "resolution": recipe.resolution,
         "sizes": [recipe.train_size, recipe.val_size],
         "seed": recipe.data_seed,
@@ -76,7 +84,7 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
         train = [_read(folder / file, layout, info.classes) for file in layout.train]
         writer.save("train", _split(train, recipe, "train_size"))
         writer.save("val", _split([_read(folder / layout.test, layout, info.classes)], recipe, "val_size"))
-        writer.finish(info)
+        writer.finish(info, place=str(folder))
 
     return cached(cache, recipe.dataset, key, build)
 

@@ -7,7 +7,7 @@ would take thirty times the memory, in each of the processes that read images.
 import json
 import math
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.data.coco_files import Sides, find_frames, id_of, in_order, located
 from harness.data.figures import Figures
-from harness.data.imagefolder import open_image
 from harness.data.outlines import Outlines, OutlinesBuilder
+from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, read_sampled_levels
+from harness.data.survey import Lost
 from harness.errors import DataError
 
 LAYOUT = (
@@ -35,7 +37,7 @@ class CocoScenes:
 
     paths: tuple[Path, ...]
     sides: NDArray[np.int64]
-    """(N, 2): width and height of each image as its entry has them."""
+    """(N, 2): width and height of each image, in the frame in which its figures are drawn."""
     first: NDArray[np.int64]
     """(N + 1,): where the figures of an image begin, in the arrays below."""
     boxes: NDArray[np.float32]
@@ -47,14 +49,41 @@ class CocoScenes:
     """The classes, in the order of their ids."""
     notes: tuple[str, ...]
     """What a person should be told."""
+    maskless: NDArray[np.bool_]
+    """Which figures have no mask, where masks are asked for; in its place is their box."""
+    is_stored: bool = False
+    """Whether images that EXIF turns are meant as stored, where their sides do not tell."""
+    levels: Levels = NO_LEVELS
+    """Of the images."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def picture(self, i: int) -> Image.Image | None:
         """An image in colour; None too where its sides are not those that its figures were drawn for."""
-        picture = open_image(self.paths[i])
-        return picture if picture is not None and picture.size == tuple(self.sides[i]) else None
+        try:
+            return self._read(i)
+        except Unreadable:
+            return None
+
+    def reason(self, i: int) -> Lost | None:
+        """Why there is no image; None where there is one."""
+        try:
+            self._read(i)
+        except Unreadable as error:
+            return Lost(self.paths[i], str(error))
+        return None
+
+    def _read(self, i: int) -> Image.Image:
+        """The image as stored or as viewers show it, whichever has the sides of its figures."""
+        picture = open_picture(self.paths[i], self.levels)
+        sides = tuple(self.sides[i].tolist())
+        if picture.stored_sides == sides and (picture.image.size != sides or self.is_stored):
+            return open_picture(self.paths[i], self.levels, turns=False).image
+        if picture.image.size != sides:
+            found = "x".join(map(str, picture.image.size))
+            raise Unreadable(f"of {found} pixels, where the entry says {sides[0]}x{sides[1]}")
+        return picture.image
 
     def figures(self, i: int) -> Figures:
         """What is in it, crowds among it."""
@@ -63,7 +92,8 @@ class CocoScenes:
         if self.outlines is not None:
             width, height = self.sides[i].tolist()
             masks = tuple(self.outlines.runs(each, height, width) for each in range(which.start, which.stop))
-        return Figures(self.boxes[which], self.labels[which], self.areas[which], self.crowds[which], masks)
+        maskless = None if masks is None else self.maskless[which]
+        return Figures(self.boxes[which], self.labels[which], self.areas[which], self.crowds[which], masks, maskless)
 
     def trainable(self) -> NDArray[np.int64]:
         """The images that have a figure besides crowds, ascending."""
@@ -89,13 +119,20 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
     content = _read(file)
     names, label_of = _classes(content, file)
     images, lost = _images(content, file, folder)
-    rows = _Rows(images, {entry["id"] for entry in content["images"]}, label_of, masks)
+    paths = tuple(folder / image.name for image in images.values())
+    sides = np.array([image.sides for image in images.values()], np.int64).reshape(-1, 2)
+    frames = find_frames(paths, sides, _extents(content, images))
+    images = {key: replace(image, sides=_pair(frames.sides[image.number])) for key, image in images.items()}
+    rows = _Rows(images, {id_of(entry["id"]) for entry in content["images"]}, label_of, masks)
     _figures(content, file, rows)
+    rows.finish()
+    levels = read_sampled_levels(paths)
+    notes = (*lost, *frames.notes, *rows.notes(), *([] if levels.about is None else [levels.about]))
     order = sorted(range(len(rows.images)), key=rows.images.__getitem__)  # stable: as in the file, image by image
     counts = np.bincount(rows.images, minlength=len(images))
     return CocoScenes(
-        paths=tuple(folder / image.name for image in images.values()),
-        sides=np.array([image.sides for image in images.values()], np.int64).reshape(-1, 2),
+        paths=paths,
+        sides=frames.sides,
         first=np.concatenate([[0], np.cumsum(counts)]),
         boxes=np.array([rows.boxes[i] for i in order], np.float32).reshape(-1, BOX),
         labels=np.array([rows.labels[i] for i in order], np.int64),
@@ -103,7 +140,10 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
         crowds=np.array([rows.crowds[i] for i in order], bool),
         outlines=rows.outlines.build(order) if masks else None,
         names=names,
-        notes=tuple(f"{split}: {note}" for note in (*lost, *rows.notes())),
+        notes=tuple(f"{split}: {note}" for note in notes),
+        maskless=np.array([rows.maskless[i] for i in order], bool),
+        is_stored=frames.stored,
+        levels=levels,
     )
 
 
@@ -118,41 +158,65 @@ class _Image:
 class _Rows:
     """The figures of images that are kept, in the order of the file."""
 
-    def __init__(self, images: Mapping[Any, _Image], known: Set[Any], label_of: Mapping[int, int], masks: bool) -> None:
+    def __init__(self, images: Mapping[str, _Image], known: Set[str], label_of: Mapping[str, int], masks: bool) -> None:
         self._all, self._known, self._label_of, self._masks = images, known, label_of, masks
         self.images: list[int] = []
         self.boxes: list[tuple[float, ...]] = []
         self.labels: list[int] = []
         self.areas: list[float] = []
         self.crowds: list[bool] = []
+        self.maskless: list[bool] = []
         self.outlines = OutlinesBuilder()
+        self._never_masked = 0
         self._strangers = self._without_area = 0
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Take a figure, or leave it out. Raises `KeyError`, `TypeError` or `ValueError` for no figure."""
-        image, label = self._all.get(entry["image_id"]), self._label_of.get(entry["category_id"])
+        key = id_of(entry["image_id"])
+        image, label = self._all.get(key), self._label_of.get(id_of(entry["category_id"]))
         box = [float(number) for number in entry["bbox"]]
         if len(box) != BOX or label is None:
             what = "`bbox` must be x, y, width, height" if label is not None else "`category_id` must be a category's"
             raise ValueError(f"{what}, but got {entry['bbox' if label is not None else 'category_id']}")
         area, is_crowd = float(entry.get("area", box[2] * box[3])), bool(entry.get("iscrowd", 0))
         if image is None:
-            self._strangers += entry["image_id"] not in self._known
+            self._strangers += key not in self._known
             return
         corners = _corners(box, image.sides)
-        if corners is None or (self._masks and not self.outlines.add(entry["segmentation"], image.sides)):
+        if corners is None:
             self._without_area += 1
             return
+        is_maskless = self._masks and not self.outlines.add(entry["segmentation"], image.sides)
+        if is_maskless:
+            self.outlines.add_box(corners)
+        self.maskless.append(is_maskless)
         self.images.append(image.number)
         self.boxes.append(corners)
         self.labels.append(label)
         self.areas.append(area)
         self.crowds.append(is_crowd)
 
+    def finish(self) -> None:
+        """Leave all figures out where masks are asked for and none has one: there is nothing to learn for masks."""
+        if self._masks and self.maskless and all(self.maskless):
+            self._never_masked = len(self.maskless)
+            for each in (self.images, self.boxes, self.labels, self.areas, self.crowds, self.maskless):
+                each.clear()
+
     def notes(self) -> list[str]:
-        """What to tell of those that were left out."""
-        kinds = {"of images without an entry": self._strangers, "without an area inside the image": self._without_area}
-        return [f"figures {kind}, left out: {count:,}" for kind, count in kinds.items() if count]
+        """What to tell of those that were left out, and of those without a mask."""
+        kinds = {
+            "of images without an entry": self._strangers,
+            "without an area inside the image": self._without_area,
+            "without a mask (no polygon of three corners), as all are": self._never_masked,
+        }
+        notes = [f"figures {kind}, left out: {count:,}" for kind, count in kinds.items() if count]
+        if sum(self.maskless):
+            notes.append(
+                f"figures without a mask (no polygon of three corners): {sum(self.maskless):,} of "
+                f"{len(self.maskless):,}; they count for boxes, and neither for nor against masks"
+            )
+        return notes
 
 
 def annotations_of(root: Path) -> list[Path]:
@@ -195,12 +259,12 @@ def _wrong(file: Path, key: str, i: int, error: Exception) -> DataError:
     return DataError(f"every entry of `{key}` must be as COCO's format says: {said}", place=f"{file}: {key}[{i}]")
 
 
-def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...], dict[int, int]]:
+def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...], dict[str, int]]:
     """The names by id, and the label of each id; ids may have gaps."""
-    by_id: dict[int, str] = {}
+    by_id: dict[str, str] = {}
     for i, entry in enumerate(content["categories"]):
         try:
-            number, name = int(entry["id"]), str(entry["name"])
+            number, name = id_of(entry["id"]), str(entry["name"])
             if number in by_id or name in by_id.values():
                 raise ValueError(f"id {number} or name {name!r} is there twice")
         except (KeyError, TypeError, ValueError) as error:
@@ -208,33 +272,66 @@ def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...]
         by_id[number] = name
     if not by_id:
         raise DataError("`categories` must name a class at least", place=str(file))
-    ids = sorted(by_id)
+    ids = in_order(by_id)
     return tuple(by_id[number] for number in ids), {number: label for label, number in enumerate(ids)}
 
 
-def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[dict[Any, _Image], list[str]]:
+def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[dict[str, _Image], list[str]]:
     """The images by id, without those that have no file, and what to tell of these."""
-    found: dict[Any, _Image] = {}
+    found: dict[str, _Image] = {}
     lost: list[str] = []
-    seen: set[Any] = set()
+    elsewhere: dict[str, str] = {}
+    seen: set[str] = set()
     there = {path.name for path in folder.iterdir()}
     for i, entry in enumerate(content["images"]):
         try:
-            number, name, sides = entry["id"], str(entry["file_name"]), (int(entry["width"]), int(entry["height"]))
+            number, name, sides = id_of(entry["id"]), str(entry["file_name"]), _sides_of(entry)
             if number in seen or min(sides) < 1:
                 raise ValueError(f"id {number} is there twice" if number in seen else f"sides must be above 0: {sides}")
+            file_name = located(name, there, folder)
+            if file_name is not None and file_name != name:
+                if file_name in elsewhere:
+                    raise ValueError(f"`file_name` leads to {file_name}, and so does {elsewhere[file_name]}: {name}")
+                elsewhere[file_name] = name
         except (KeyError, TypeError, ValueError) as error:
             raise _wrong(file, "images", i, error) from error
         seen.add(number)
-        if name in there or ("/" in name and (folder / name).is_file()):
-            found[number] = _Image(len(found), name, sides)
+        if file_name is not None:
+            found[number] = _Image(len(found), file_name, sides)
         else:
             lost.append(name)
     if not found:
         rule = f"the images of {file.name} must be in this folder; none is"
-        raise DataError(rule, place=str(folder), remedy=f"Expected: {LAYOUT}.")
+        remedy = f"The first is called {lost[0]}. " if lost else ""
+        raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {LAYOUT}.")
     note = f"images without a file, left out: {len(lost):,} of {len(seen):,} ({lost[0]} first)" if lost else None
-    return found, [note] if note else []
+    moved = next(iter(elsewhere.items()), None)
+    where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
+    named = [f"{where} ({moved[1]} as {moved[0]})"] if moved else []
+    return found, [*([note] if note else []), *named]
+
+
+def _sides_of(entry: Mapping[str, Any]) -> Sides:
+    return int(entry["width"]), int(entry["height"])
+
+
+def _pair(sides: NDArray[np.int64]) -> Sides:
+    return int(sides[0]), int(sides[1])
+
+
+def _extents(content: dict[str, list[Any]], images: Mapping[str, _Image]) -> dict[int, Sides]:
+    """The largest x and y of the boxes of each image; what is no box is told of later."""
+    found: dict[int, Sides] = {}
+    for entry in content["annotations"]:
+        try:
+            image = images.get(id_of(entry["image_id"]))
+            x, y, width, height = map(float, entry["bbox"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if image is not None and width > 0 and height > 0 and math.isfinite(x + y + width + height):
+            right, bottom = found.get(image.number, (0, 0))
+            found[image.number] = max(right, math.ceil(x + width)), max(bottom, math.ceil(y + height))
+    return found
 
 
 def _figures(content: dict[str, list[Any]], file: Path, rows: _Rows) -> None:

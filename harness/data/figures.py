@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.data.survey import Lost
+
 Runs = dict[str, Any]
 """A mask as pycocotools packs it: `size` (height and width) and `counts` (lengths of runs, as bytes)."""
 
@@ -30,6 +32,13 @@ class Figures:
     """(B,): whether it is a crowd that nobody counted: not trained on, and wherever found, neither right nor wrong."""
     masks: tuple[Runs, ...] | None = None
     """None where there are none, or none were asked for."""
+    maskless: NDArray[np.bool_] | None = None
+    """(B,): which figures have their box in place of a mask that is unknown; None for none."""
+
+    @property
+    def has_mask(self) -> NDArray[np.bool_]:
+        """(B,): whether the mask of each is known."""
+        return np.ones(len(self), bool) if self.maskless is None else ~self.maskless
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +53,10 @@ class Scenes(Protocol):
 
     def picture(self, i: int) -> Image.Image | None:
         """An image; None for a file that cannot be read."""
+        ...
+
+    def reason(self, i: int) -> Lost | None:
+        """Why there is no image; None where there is one."""
         ...
 
     def figures(self, i: int) -> Figures:

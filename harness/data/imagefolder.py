@@ -1,40 +1,36 @@
 """Images in folders, `root/{train,val}/<class>/<file>`, brought to one size once and kept as uint8.
 
-Grey, palette, CMYK, transparent and 16-bit images become RGB; turned ones are turned back as their EXIF says; the
-middle square is kept. Files that cannot be read are left out and told in the data set's notes.
+Every file becomes RGB as `harness.data.reading` has it, and its middle square is kept. Files that cannot be read are
+left out and counted in the data set's notes; more than a tenth of a split, or a whole class, is an error.
 """
 
 import os
-import struct
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from harness.data.base import DataInfo, Dataset
 from harness.data.cache import Writer, cached
+from harness.data.content import Content, read_content
 from harness.data.labels import order_of
 from harness.data.local import root_of, square, subset
-from harness.device_slot import offer
+from harness.data.reading import Levels, Unreadable, open_picture, read_levels
+from harness.data.survey import Lost, lost_note, reasons_text, remark_notes, require_most
+from harness.data.workers import in_threads
 from harness.errors import DataError
-from harness.machine import available_cpus
 from harness.recipe import Recipe
 
-READER = 1
+READER = 2
 """Part of the cache's hash; raised when the same files give other images."""
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SPLITS = ("train", "val")
 LAYOUT = "folders train and val, each with one folder of images per class"
-BATCH = 256
-"""Files decoded at a time, which bounds the memory."""
 NAMED = 5
-"""Unreadable files that the note names."""
-
-UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
-"""What PIL raises for damaged files."""
+"""Unknown classes that an error names."""
 
 
 def describe(recipe: Recipe) -> DataInfo:
@@ -51,29 +47,59 @@ def describe(recipe: Recipe) -> DataInfo:
     return DataInfo(len(names), 3, names)
 
 
+def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
+    """As `describe`, with the digest over classes, names and content of all images, and their number."""
+    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    files = {split: _files(root, split, info.names) for split in SPLITS}
+    return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
+
+
 def load(recipe: Recipe, cache: Path) -> Dataset:
     """All images, or stratified subsets of them, at the recipe's resolution."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
-    files = {split: _paths(root / split, info.names) for split in ("train", "val")}
+    files = {split: _files(root, split, info.names) for split in SPLITS}
+    content = _content(root, files, info.names, cache)
+    info = replace(info, digest=content.digest, images=_counts(files))
     key = {
         "reader": READER,
-        "root": str(root),
-        "files": _digest(files["train"] + files["val"]),
+        "content": content.digest,
         "resolution": recipe.resolution,
         "sizes": [recipe.train_size, recipe.val_size],
         "seed": recipe.data_seed,
     }
 
     def build(writer: Writer) -> None:
-        notes = []
+        levels = read_levels([root / file for split in SPLITS for file, _ in files[split]])
+        notes = [note for note in (content.note, levels.about) if note is not None]
         for split, size in (("train", recipe.train_size), ("val", recipe.val_size)):
             labels = np.array([label for _, label in files[split]], np.int64)
             chosen = subset(labels, size, seed=recipe.data_seed, key=f"{split}_size")
-            paths = [files[split][i][0] for i in chosen]
-            notes += _write(writer, split, paths, labels[chosen], recipe.resolution)
-        writer.finish(info, tuple(notes))
+            paths = [root / files[split][i][0] for i in chosen]
+            notes += _write(writer, split, paths, labels[chosen], recipe.resolution, levels)
+        if identify(recipe, cache).digest != content.digest:
+            raise DataError(
+                "the data set must stay as it is while it is read",
+                place=str(root),
+                remedy="Files were changed, added or removed meanwhile. Run the same command when that is over.",
+            )
+        writer.finish(info, tuple(notes), place=str(root))
 
     return cached(cache, "imagefolder", key, build)
+
+
+def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
+    """(file below the root, label) of every image of a split."""
+    return [(f"{split}/{file}", label) for file, label in files_of(root / split, names)]
+
+
+def _content(root: Path, files: dict[str, list[tuple[str, int]]], names: Sequence[str], cache: Path | None) -> Content:
+    """The classes are named, because one without validation images has no file in that split."""
+    listed = [file for split in SPLITS for file, _ in files[split]]
+    return read_content(root, listed, extra=list(names), cache=cache)
+
+
+def _counts(files: dict[str, list[tuple[str, int]]]) -> tuple[int, int]:
+    return len(files["train"]), len(files["val"])
 
 
 def classes_of(root: Path, split: str) -> tuple[str, ...]:
@@ -118,81 +144,71 @@ def image_names(folder: Path) -> list[str]:
     return sorted(name for name in names if name.lower().endswith(endings) and name[0] != ".")
 
 
-def _paths(folder: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    return [(folder / file, label) for file, label in files_of(folder, names)]
-
-
-def _empty(folder: Path, rule: str) -> DataError:
+def _empty(folder: Path, rule: str, reasons: str = "") -> DataError:
     return DataError(
         f"every class {rule}",
         value=folder.name,
         place=str(folder),
-        remedy=f"Put images there ({', '.join(sorted(ENDINGS))}), or remove the class from train and val.",
+        remedy=f"{reasons}Put images there ({', '.join(sorted(ENDINGS))}), or remove the class from train and val.",
     )
 
 
-def _digest(files: Sequence[tuple[Path, int]]) -> str:
-    """Identity of the files by name, size and time of their last change."""
-    digest = blake2b(digest_size=16)
-    for path, _ in files:
-        stat = path.stat()
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _write(writer: Writer, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int) -> list[str]:
-    """Decode into the cache; returns what to tell. Raises `DataError` for a class of which nothing could be read."""
+def _write(
+    writer: Writer, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int, levels: Levels
+) -> list[str]:
+    """Decode into the cache; returns the notes. Raises `DataError` where too much of it cannot be read."""
     images = writer.array(split, "images", (len(paths), 3, side, side))
     readable = np.zeros(len(paths), bool)
-    count = 0
-    for i, image in enumerate(_decoded(paths, side)):
-        if image is not None:
-            images[count] = image
-            readable[i] = True
-            count += 1
+    lost: list[Lost] = []
+    remarks: dict[str, list[Path]] = {}
+    for i, decoded in enumerate(in_threads(lambda path: decode(path, side, levels), paths)):
+        if decoded.pixels is None:
+            lost.append(Lost(paths[i], decoded.reason))
+            continue
+        images[i - len(lost)] = decoded.pixels
+        readable[i] = True
+        for remark in decoded.remarks:
+            remarks.setdefault(remark, []).append(paths[i])
     for label in np.unique(labels):
         if not readable[labels == label].any():
-            raise _empty(paths[int(np.argmax(labels == label))].parent, f"of `{split}` must hold a readable image")
+            folder = paths[int(np.argmax(labels == label))].parent
+            raise _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(lost)}. ")
+    require_most(split, len(paths), lost)
+    count = len(paths) - len(lost)
     writer.shrink(split, "images", count)
     kept = writer.array(split, "labels", (count,))
     kept[:] = labels[readable]
-    return _note(split, [path for path, good in zip(paths, readable, strict=True) if not good])
+    return [*lost_note(split, len(paths), lost), *remark_notes(split, remarks)]
 
 
-def _note(split: str, lost: Sequence[Path]) -> list[str]:
-    if not lost:
-        return []
-    named = ", ".join(f"{path.parent.name}/{path.name}" for path in lost[:NAMED])
-    more = ", ..." if len(lost) > NAMED else ""
-    return [f"{len(lost)} of the {split} images could not be read and are left out: {named}{more}"]
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """The middle square of an image."""
+
+    pixels: NDArray[np.uint8] | None
+    """(3, side, side); None for a file that gives no image."""
+    remarks: tuple[str, ...] = ()
+    reason: str = ""
+    """Why there are no pixels."""
 
 
-def _decoded(paths: Sequence[Path], side: int) -> Iterator[NDArray[np.uint8] | None]:
-    """Each image as (3, side, side) in the order of the paths, None for a damaged one; PIL decodes in threads."""
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for start in range(0, len(paths), BATCH):
-            offer()
-            yield from pool.map(lambda path: read_image(path, side), paths[start : start + BATCH])
+def decode(path: Path, side: int, levels: Levels | None = None) -> Decoded:
+    """The image's middle square as RGB, or the reason why there is none."""
+    try:
+        picture = open_picture(path, levels)
+    except Unreadable as error:
+        return Decoded(None, reason=str(error))
+    return Decoded(square(picture.image, side), picture.remarks)
 
 
-def read_image(path: Path, side: int) -> NDArray[np.uint8] | None:
+def read_image(path: Path, side: int, levels: Levels | None = None) -> NDArray[np.uint8] | None:
     """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
-    image = open_image(path)
-    return None if image is None else square(image, side)
+    return decode(path, side, levels).pixels
 
 
-def open_image(path: Path) -> Image.Image | None:
+def open_image(path: Path, levels: Levels | None = None) -> Image.Image | None:
     """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
     try:
-        with Image.open(path) as image:
-            return _as_rgb(ImageOps.exif_transpose(image))
-    except UNREADABLE:
+        return open_picture(path, levels).image
+    except Unreadable:
         return None
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which PIL would clip and not scale
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # may be transparent, which PIL warns of on the direct way
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")

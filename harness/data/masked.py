@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.imagefolder import ENDINGS, UNREADABLE, open_image
+from harness.data.imagefolder import ENDINGS
+from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, open_stored, read_sampled_levels
+from harness.data.survey import Lost
 from harness.errors import DataError
 
 IGNORED = 255
 """The label of pixels that count neither in training nor in measuring."""
 NAMED = 3
 """Missing files that an error names."""
+LISTED = 10
+"""Values of a mask that an error names."""
 LEVELS = 256
 
 Mask = NDArray[np.uint8]
@@ -37,6 +41,14 @@ class Masked(Protocol):
         """
         ...
 
+    def reason(self, i: int) -> Lost | None:
+        """Why there is no pair; None where there is one."""
+        ...
+
+    def place(self, i: int) -> str:
+        """The mask as a message names it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedFiles:
@@ -48,16 +60,37 @@ class MaskedFiles:
     """For each pair one of (256,): the class of each value of the mask's file."""
     allowed: Sequence[int]
     """For each pair the largest value that the mask's file may have, besides 255."""
+    levels: Levels = NO_LEVELS
+    """Of the images, over all splits."""
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
         """See `Masked`."""
-        image_path, mask_path = self.pairs[i]
-        image, values = open_image(image_path), _values(mask_path)
-        if image is None or values is None:
+        try:
+            return self._read(i)
+        except Unreadable:
             return None
+
+    def reason(self, i: int) -> Lost | None:
+        """See `Masked`."""
+        for path, read in zip(self.pairs[i], (open_picture, _values), strict=True):
+            try:
+                read(path)
+            except Unreadable as error:
+                return Lost(path, str(error))
+        return None
+
+    def place(self, i: int) -> str:
+        """See `Masked`."""
+        path = self.pairs[i][1]
+        return f"{path}, whose values are {_listed(np.unique(_values(path)).tolist())}"
+
+    def _read(self, i: int) -> tuple[Image.Image, Mask]:
+        image_path, mask_path = self.pairs[i]
+        values = _values(mask_path)
+        image = _image_of(image_path, (values.shape[1], values.shape[0]), self.levels)
         if values.shape != (image.height, image.width):
             raise DataError(
                 f"a mask must have the size of its image ({image.width}x{image.height})",
@@ -75,14 +108,55 @@ class MaskedFiles:
         return image, self.tables[i][values]
 
 
-def _values(path: Path) -> Mask | None:
-    """What stands in a mask's file, (H, W); None for one that cannot be read."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            found = np.asarray(image)
-    except UNREADABLE:
-        return None
+def require_labels(masked: Masked, split: str) -> None:
+    """Raise `DataError` where no pixel of a split has a class; reads masks until one has.
+
+    Such a split has no loss and no mean, and a mean over nothing looks like a result.
+    """
+    first: int | None = None
+    for i in range(len(masked)):
+        pair = masked.pair(i)
+        if pair is None:
+            continue
+        if (pair[1] != IGNORED).any():
+            return
+        first = i if first is None else first
+    if first is not None:
+        raise DataError(
+            f"a pixel of the {split} masks at least must have a class; of {len(masked):,} masks, none has",
+            place=masked.place(first),
+            remedy="All their values mean that a pixel is left out. Look which values the data set's format expects, "
+            "and write the masks with these.",
+        )
+
+
+def _image_of(path: Path, sides: tuple[int, int], levels: Levels) -> Image.Image:
+    """An image in the frame of its mask, whose file has these sides: as viewers turn it by its EXIF, or as stored.
+
+    Raises `Unreadable`, and `DataError` where the sides fit both ways and so do not tell.
+    """
+    picture = open_picture(path, levels)
+    if picture.stored_sides is None:
+        return picture.image
+    if picture.stored_sides == picture.image.size == sides:
+        raise DataError(
+            "an image must not be turned by its EXIF where its mask fits both ways, because the mask may be wrong then",
+            value=f"orientation {picture.orientation}",
+            place=str(path),
+            remedy="Turn the pixels themselves and remove the EXIF tag, or remove the tag alone.",
+        )
+    return open_picture(path, levels, turns=False).image if picture.stored_sides == sides else picture.image
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values[:LISTED])) + (", ..." if len(values) > LISTED else "")
+
+
+def _values(path: Path) -> Mask:
+    """What stands in a mask's file, (H, W). Raises `Unreadable`, and `DataError` for what is no mask."""
+    found = np.asarray(open_stored(path))
+    if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
+        raise DataError("the values of a mask must be whole numbers", place=str(path))
     if found.ndim != 2:
         raise DataError("a mask must have one channel", value=found.shape[2], place=str(path))
     if int(found.max(initial=0)) >= LEVELS or int(found.min(initial=0)) < 0:
@@ -98,6 +172,11 @@ def image_files(folder: Path, layout: str) -> list[Path]:
             "the folder must hold images", place=str(folder), remedy=f"Expected: {layout}. Nothing is downloaded."
         )
     return found
+
+
+def levels_of(*splits: MaskedFiles) -> Levels:
+    """The range of the images of all splits, where they have more than 8 bits."""
+    return read_sampled_levels([image for split in splits for image, _ in split.pairs])
 
 
 def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:

@@ -71,6 +71,14 @@ class OutlinesBuilder:
         self._first.append((begin, begin + len(polygons)))
         return True
 
+    def add_box(self, corners: Sequence[float]) -> None:
+        """Take a box, x0, y0, x1, y1, for a figure that has no outline."""
+        x0, y0, x1, y1 = corners
+        begin = len(self._parts) - 1
+        self._numbers.append(np.array([x0, y0, x1, y0, x1, y1, x0, y1], np.float64))
+        self._parts.append(self._parts[-1] + 8)
+        self._first.append((begin, begin + 1))
+
     def build(self, order: Sequence[int]) -> Outlines:
         """All figures, put into that order."""
         first = np.array([self._first[i] for i in order], np.int64).reshape(-1, 2)

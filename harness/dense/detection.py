@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from harness.data.figures import Runs, pack
+from harness.data.survey import require_readable
 from harness.dense.detectors import build_detector
 from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, record_scenes, together
 from harness.dense.task import Dense
 from harness.detection_recipe import DetectionRecipe
 from harness.device_slot import offer
 from harness.downstream.ap import Found, detection_figures
-from harness.errors import Diverged
+from harness.errors import DataError, Diverged
 from harness.finite import describe_fault
 from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
@@ -67,7 +68,7 @@ class Detection(Dense[DetectionRecipe]):
         """See `Task`: average precision by overlap and size; by class too with `figures_of`."""
         figures, unreadable = self.figures_of(model)
         shown = {name: share for name, share in figures.items() if name.removeprefix("mask_") in ("ap", "ap50", "ap75")}
-        return Scores(shown, main=MAIN, unreadable=unreadable)
+        return Scores(shown, main=MAIN, unreadable=unreadable, images=len(self.scenes.val) - unreadable)
 
     def figures_of(self, model: nn.Module) -> tuple[dict[str, float], int]:
         """All figures of the validation images, and how many of these could not be read; the same in every worker."""
@@ -76,10 +77,18 @@ class Detection(Dense[DetectionRecipe]):
         seen = sorted(self.team.gathered(own), key=lambda each: each[0])
         val = self.scenes.val
         readable = [(i, found) for i, found in seen if found is not None]
+        require_readable("validation", len(seen), len(seen) - len(readable), val)
         figures = detection_figures(
             [found for _, found in readable], (val.figures(i) for i, _ in readable), self.scenes.names, masks=masks
         )
-        return {MAIN: 0.0} | dict(figures), len(seen) - len(readable)
+        found = dict(figures)
+        if MAIN not in found:
+            raise DataError(
+                "the validation images that can be read must have a figure besides crowds",
+                value=f"{len(readable)} images",
+                place=str(self.job.root) if self.job.root is not None else None,
+            )
+        return found, len(seen) - len(readable)
 
     @torch.no_grad()
     def _found(self, model: nn.Module) -> Iterator[tuple[int, Found | None]]:

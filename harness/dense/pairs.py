@@ -4,7 +4,7 @@ Shapes: N images, I channels that the network takes, H W height and width, those
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from harness.data import Split
 from harness.data.ade20k import names_in, open_ade20k
 from harness.data.cityscapes import NAMES, open_cityscapes
-from harness.data.masked import IGNORED, Mask, Masked, MaskedFiles
+from harness.data.masked import IGNORED, Mask, Masked, MaskedFiles, levels_of, require_labels
+from harness.data.survey import Lost
 from harness.dense.views import viewed
 from harness.downstream.sights import numbers, resized_sides
 from harness.errors import DataError
@@ -59,6 +60,14 @@ class StoredMasks:
         picture = Stored(self.split).picture(i)
         return None if picture is None else (picture, np.asarray(self.split.masks[i]))
 
+    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+        """See `Masked`."""
+        return None
+
+    def place(self, i: int) -> str:
+        """See `Masked`."""
+        return f"image {i}"
+
 
 def open_masked(recipe: SegmentationRecipe, root: Path | None, cache: Path) -> AllMasked:
     """The images of a recipe; those in folders are not read. Raises `DataError`s."""
@@ -90,13 +99,22 @@ def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> AllMaske
 def _cityscapes(recipe: SegmentationRecipe, root: Path | None, _: Path) -> AllMasked:
     folder, data = folder_of(recipe.data.dataset, root), recipe.data
     train, val = open_cityscapes(folder, "train", data.train_size), open_cityscapes(folder, "val", data.val_size)
-    return AllMasked(NAMES, train, val)
+    return _in_files(NAMES, train, val)
 
 
 def _ade20k(recipe: SegmentationRecipe, root: Path | None, _: Path) -> AllMasked:
     folder, data = folder_of(recipe.data.dataset, root), recipe.data
     train, val = open_ade20k(folder, "train", data.train_size), open_ade20k(folder, "val", data.val_size)
-    return AllMasked(names_in(folder), train, val)
+    return _in_files(names_in(folder), train, val)
+
+
+def _in_files(names: tuple[str, ...], train: MaskedFiles, val: MaskedFiles) -> AllMasked:
+    """Both splits, with the range of their images. Raises `DataError` where one has no pixel of a class."""
+    levels = levels_of(train, val)
+    splits = replace(train, levels=levels), replace(val, levels=levels)
+    for name, split in zip(("training", "validation"), splits, strict=True):
+        require_labels(split, name)
+    return AllMasked(names, *splits, notes=() if levels.about is None else (levels.about,))
 
 
 OPENERS: dict[str, Callable[[SegmentationRecipe, Path | None, Path], AllMasked]] = {

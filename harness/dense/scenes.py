@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from harness.data import Split
 from harness.data.coco import CocoScenes, annotations_of, open_coco
 from harness.data.figures import Figures, Scenes, pack
+from harness.data.survey import Lost
 from harness.detection_recipe import DetectionRecipe, Views
 from harness.downstream.sights import Sight, numbers, resized_sides
 from harness.errors import DataError
@@ -50,6 +51,10 @@ class StoredScenes:
         """See `Scenes`."""
         return Stored(self.split).picture(i)
 
+    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+        """See `Scenes`."""
+        return None
+
     def figures(self, i: int) -> Figures:
         """See `Scenes`."""
         assert self.split.boxes is not None and self.split.masks is not None, "only `shapes` is opened so"
@@ -76,6 +81,10 @@ class Chosen:
     def picture(self, i: int) -> Image.Image | None:
         """See `Scenes`."""
         return self.scenes.picture(self.which[i])
+
+    def reason(self, i: int) -> Lost | None:
+        """See `Scenes`."""
+        return self.scenes.reason(self.which[i])
 
     def figures(self, i: int) -> Figures:
         """See `Scenes`."""
@@ -151,8 +160,15 @@ def _some(scenes: CocoScenes, which: np.ndarray, size: int | None, key: str) -> 
     if size is not None:
         which = np.sort(np.random.default_rng(0).permutation(which)[:size])
     chosen = Chosen(scenes, tuple(which.tolist()))
-    if not len(chosen) or not any(scenes.first[i + 1] > scenes.first[i] for i in chosen.which):
-        raise DataError("an image at least must have a figure", place=str(scenes.paths[0].parent))
+    if not np.isin(chosen.which, scenes.trainable()).any():
+        crowds = int(scenes.crowds.sum())
+        marked = [f"figures that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]
+        raise DataError(
+            "an image at least must have a figure besides crowds",
+            value=f"{len(chosen)} images and {len(scenes.labels)} figures",
+            place=str(scenes.paths[0].parent),
+            remedy="; ".join((*scenes.notes, *(marked if crowds else []))) + "." if scenes.notes or crowds else None,
+        )
     return chosen
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.masked import IGNORED
+from harness.data.survey import require_readable
 from harness.dense.looks import probabilities
 from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, record_masked, together
 from harness.dense.tally import Tally, by_class, figures
@@ -73,7 +74,8 @@ class Segmentation(Dense[SegmentationRecipe]):
     def validate(self, model: nn.Module) -> Scores:
         """See `Task`: loss, mIoU, and accuracies."""
         tally = self.tallied(model)
-        return Scores(figures(tally), main=MAIN, unreadable=tally.unreadable)
+        images = len(self.masked.val) - tally.unreadable
+        return Scores(figures(tally), main=MAIN, unreadable=tally.unreadable, images=images)
 
     def figures_of(self, model: nn.Module) -> tuple[dict[str, float], int]:
         """All figures, those by class too, and how many images could not be read; see `harness.dense.tally`."""
@@ -97,7 +99,13 @@ class Segmentation(Dense[SegmentationRecipe]):
             tally.unreadable += len(part) - len(readable)
             for _, alike in groupby(readable, key=_sides):
                 self._count(tally, model, list(alike))
-        return tally.of_all(self.team)
+        whole = tally.of_all(self.team)
+        require_readable("validation", count, whole.unreadable, self.masked.val)
+        if not whole.counts.any():
+            raise DataError(
+                "a pixel of the validation masks at least must have a class", place=self.masked.val.place(0)
+            )
+        return whole
 
     def _count(self, tally: Tally, model: nn.Module, images: Sequence[Shown]) -> None:
         """Count the pixels of images of one size."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from harness.data.survey import Files, require_readable
 from harness.dense.files import DenseWeights, save_dense
 from harness.detection_recipe import DetectionRecipe
 from harness.network import build, merge
@@ -35,6 +36,11 @@ class Opened(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The classes."""
+        ...
+
+    @property
+    def train(self) -> Files:
+        """The training images."""
         ...
 
     @property
@@ -103,6 +109,10 @@ class Dense(ABC, Generic[R]):
         """See `Task`."""
         spec, names = self.job.run.spec, self.names
         save_dense(path, model, spec=spec, recipe=self.recipe, names=names, source=source, is_merged=is_merged)
+
+    def require_training(self, total: int, unreadable: int) -> None:
+        """See `Task`."""
+        require_readable("training", total, unreadable, self.opened.train)
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Any]:
         """See `Task`."""

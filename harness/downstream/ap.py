@@ -50,6 +50,8 @@ def detection_figures(
     for kind, prefix in (("bbox", ""), *([("segm", "mask_")] if masks else [])):
         for annotation in seen["annotations"]:
             annotation["area"] = annotation[f"area_{kind}"]
+        for annotation in there["annotations"] if kind == "segm" else ():  # a mask that is unknown is not counted
+            annotation["iscrowd"] = int(annotation["iscrowd"] or annotation["is_maskless"])
         yield from ((prefix + name, share) for name, share in _figures(there, seen, kind, names))
 
 
@@ -100,7 +102,8 @@ def _rest(image: Found | Figures, i: int, box_area: float) -> dict[str, Any]:
 
     rest: dict[str, Any] = {} if image.masks is None else {"segmentation": image.masks[i]}
     if isinstance(image, Figures):
-        return rest | {"area": float(image.areas[i]), "iscrowd": int(image.crowds[i])}
+        is_maskless = not bool(image.has_mask[i])
+        return rest | {"area": float(image.areas[i]), "iscrowd": int(image.crowds[i]), "is_maskless": is_maskless}
     area = box_area if image.masks is None else float(runs.area(image.masks[i]))
     return rest | {"area_bbox": box_area, "area_segm": area, "iscrowd": 0, "score": float(image.scores[i])}
 

@@ -167,14 +167,24 @@ class Stage(RoIHeads):  # type: ignore[misc]
         matched: list[Tensor],
         labels: list[Tensor],
     ) -> Tensor:
-        """Cross-entropy per pixel in the boxes that are figures, of the figure's class."""
-        chosen = [torch.where(label > 0)[0] for label in labels]
+        """Cross-entropy per pixel in the boxes that are figures, of the figure's class; where its mask is known."""
+        known = [_has_mask(target)[each] for target, each in zip(targets, matched, strict=True)]
+        chosen = [torch.where((label > 0) & each)[0] for label, each in zip(labels, known, strict=True)]
         inside = [each[which] for each, which in zip(boxes, chosen, strict=True)]
         whose = [each[which] for each, which in zip(matched, chosen, strict=True)]
         logits = self.mask_logits(maps, inside, sizes)
         masks, classes = ([target[name] for target in targets] for name in ("masks", "labels"))
         loss: Tensor = maskrcnn_loss(logits, inside, masks, classes, whose)
         return loss
+
+
+def _has_mask(target: dict[str, Tensor]) -> Tensor:
+    """(B,): whether the mask of each figure is known; an image without figures has one that nothing is matched with."""
+    known = target.get("has_mask")
+    known = (
+        torch.ones(len(target["boxes"]), dtype=torch.bool, device=target["boxes"].device) if known is None else known
+    )
+    return known if len(known) else known.new_zeros(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,8 @@ class Sight:
     labels: NDArray[np.int64]
     masks: NDArray[np.uint8] | None
     """(B, H, W), 0 or 1; None where none are learnt."""
+    has_mask: NDArray[np.bool_]
+    """(B,): whether the mask is known."""
 
     @classmethod
     def of(cls, picture: Image.Image, figures: Figures) -> Self:
@@ -37,7 +39,7 @@ class Sight:
         masks = None
         if figures.masks is not None:
             masks = unpack(tuple(figures.masks[i] for i in chosen), picture.height, picture.width)
-        return cls(picture, figures.boxes[chosen], figures.labels[chosen], masks)
+        return cls(picture, figures.boxes[chosen], figures.labels[chosen], masks, figures.has_mask[chosen])
 
     def mirrored(self) -> Self:
         """Left to right."""
@@ -61,7 +63,8 @@ class Sight:
         inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         masks = None if self.masks is None else self.masks[inside, y : y + height, x : x + width]
         picture = self.picture.crop((x, y, x + width, y + height))
-        return replace(self, picture=picture, boxes=boxes[inside], labels=self.labels[inside], masks=masks)
+        labels, has_mask = self.labels[inside], self.has_mask[inside]
+        return replace(self, picture=picture, boxes=boxes[inside], labels=labels, masks=masks, has_mask=has_mask)
 
     def target(self) -> dict[str, Tensor]:
         """What a detector learns from it; without figures that rounding has left no area."""
@@ -69,6 +72,7 @@ class Sight:
         target = {"boxes": torch.from_numpy(self.boxes[seen]), "labels": torch.from_numpy(self.labels[seen])}
         if self.masks is not None:
             target["masks"] = torch.from_numpy(np.ascontiguousarray(self.masks[seen]))
+            target["has_mask"] = torch.from_numpy(self.has_mask[seen])
         return target
 
 

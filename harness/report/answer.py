@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cost import network_cost
 from harness.environment import Environment
+from harness.report.data_notes import data_lines
 from harness.report.environments import Origin, origins, time_notes
 from harness.report.latency import Latency, latency_of
 from harness.report.seeds import MissingSeed, missing_seeds, shortfall
@@ -111,6 +112,8 @@ class Answer:
     """What was trained at full scale on its advice."""
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
+    data: tuple[str, ...] = ()
+    """Statements about the data: how many images, what is missing, and whether the folder holds other data now."""
     measures: tuple[str, ...] = ()
     """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
     here: Environment | None = None
@@ -183,10 +186,12 @@ def answer(
     rejected: Mapping[str, int],
     claims: tuple[Judged, ...] = (),
     here: Environment | None = None,
+    data: Sequence[str] = (),
 ) -> Answer:
     """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
 
-    Runs are held against the environment `here`; by default that in which this machine would compute them.
+    Runs are compared with the environment `here`; by default that in which this machine would compute them. `data` are
+    statements about the data set as it is now.
     """
     here = here or environment_of(study)
     links = store.trial_runs(study.study)
@@ -216,6 +221,7 @@ def answer(
         claims=claims,
         full_scale=FullRuns(store).of_study(study.study),
         is_training=study.proxy.epochs > 0,
+        data=(*data, *data_lines(store, runs)),
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
         here=here,
         origins=origins(stored, here),

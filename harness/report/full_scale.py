@@ -136,8 +136,12 @@ def epoch_line(epoch: FullEpoch) -> str:
     if epoch.unreadable:
         parts.append(f"{counted(epoch.unreadable, 'unreadable image')} replaced")
     if epoch.val is not None and epoch.val.unreadable:
-        parts.append(f"{counted(epoch.val.unreadable, 'unreadable image')} not validated on")
+        parts.append(f"{counted(epoch.val.unreadable, 'unreadable image')} not validated on, {_of(epoch.val.images)}")
     return "  ".join([*parts, *(["best"] if epoch.is_best else [])])
+
+
+def _of(images: int | None) -> str:
+    return "the scores are of the others" if images is None else f"the scores are of {counted(images, 'image')}"
 
 
 def pulse_line(pulse: Pulse) -> str:

@@ -7,6 +7,7 @@ from harness.report.words import counted, duration, label, mean_and_spread, scor
 from harness.run import RunState
 from harness.search.events import (
     ClaimsJudged,
+    DataNoted,
     EpochEnded,
     RunEnded,
     RunQueued,
@@ -46,6 +47,8 @@ class Narrator:
                 return f"{self.name(event.trial, event.seed)}: given to a worker{again}"
             case RunStarted():
                 return self._run_started(event)
+            case DataNoted():
+                return f"{self.name(event.trial, event.seed)}: {event.text}"
             case EpochEnded():
                 return self._epoch(event)
             case RunEnded():

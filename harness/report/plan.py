@@ -90,11 +90,13 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int, rule:
     rejected: Counter[str] = Counter()
     candidates = list(_candidates(study, space, rejected))
     seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
-    runs = {(c.fingerprint, seed): Run(_spec(c), study.proxy, seed).id for c in candidates for seed in seeds}
+    runs = {
+        (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
+    }
     stored = store.runs(runs.values()).values() if store else ()
     fates = {row.id: rule.fate(row) if rule else "take" for row in stored if row.state in SETTLED}
     known = {run_id for run_id, fate in fates.items() if fate != "train"}
-    seconds = _Estimate(study, store)
+    seconds = _Estimate(study, store, space.data)
     rows = tuple(
         Planned(
             candidate,
@@ -151,10 +153,11 @@ def _is_new(candidate: Candidate, seen: set[str], rejected: Counter[str]) -> boo
 class _Estimate:
     """Seconds of a run: as runs of the same recipe took, or by the rough rule."""
 
-    def __init__(self, study: Study, store: Store | None) -> None:
+    def __init__(self, study: Study, store: Store | None, data: str | None) -> None:
         self._study = study
         self._store = store
-        walls = store.wall_times(study.proxy) if store else []
+        self._data = data
+        walls = store.wall_times(study.proxy, data=data) if store else []
         self._mean = sum(walls) / len(walls) if walls else None
         self._images = images_per_run(study.proxy)
         gpus = study.resources.gpus if has_gpu() else 0.0
@@ -176,7 +179,7 @@ class _Estimate:
         """Estimated seconds for one run of a configuration."""
         spec = _spec(candidate)
         if self._store is not None and self._mean is not None:
-            own = self._store.wall_times(self._study.proxy, spec)
+            own = self._store.wall_times(self._study.proxy, spec, data=self._data)
             return sum(own) / len(own) if own else self._mean
         if self._images is None:
             return None

@@ -115,7 +115,7 @@ def from_summary(path: Path, trial: int | None, run_id: str | None) -> RecordedR
         number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, lambda each: each["id"], str(file))
         return RecordedRun(
             id=run["id"],
-            run=Run(NetworkSpec.from_mapping(specs[run["id"]]), _recipe(values, file), run["seed"]),
+            run=Run(NetworkSpec.from_mapping(specs[run["id"]]), _recipe(values, file), run["seed"], run.get("data")),
             study=values["study"],
             trial=number,
             metric=values["objective"]["name"],

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.report.answer import Answer, RunFacts
+from harness.report.data_notes import data_view
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
 from harness.report.verdict import summary_of
@@ -100,6 +101,8 @@ def status_view(status: Status) -> RenderableType:
         verdicts = Counter(str(judged.verdict) for judged in answer.claims)
         more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
+    if answer.data:
+        parts += [Text(), *data_view(answer.data)[:-1]]
     if status.training:
         parts += [Text(), _training(status)]
     if status.last:
@@ -120,6 +123,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
         "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
+        "data": list(answer.data),
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 

@@ -35,6 +35,7 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "best_trial": None if best is None else best.trials[0],
         "verdict": verdict(answer),
         "conditions": conditions(answer),
+        "data": list(answer.data),
         "pareto_front": [row.trials[0] for row in answer.front],
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
@@ -86,6 +87,7 @@ def run_values(facts: RunFacts, metric: str) -> dict[str, Any]:
     return {
         "id": row.id,
         "seed": row.run.seed,
+        "data": row.run.data,
         "state": str(row.state),
         "cause": row.cause,
         "value": facts.value(metric),

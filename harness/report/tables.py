@@ -8,6 +8,7 @@ from rich.text import Text
 from harness.report.answer import Answer
 from harness.report.claims import claims_view
 from harness.report.configurations import FRONT, Configurations, objective
+from harness.report.data_notes import data_view
 from harness.report.full_runs import full_runs_view
 from harness.report.layout import indented
 from harness.report.verdict import conditions, summary_of, verdict
@@ -30,6 +31,7 @@ def answer_view(answer: Answer) -> RenderableType:
     if answer.best is not None:
         parts += [Text("Best network", style="bold"), indented(summary_of(answer.best, answer.metric))]
     parts += [*(indented(sentence) for sentence in verdict(answer)), Text(), *claims_view(answer)]
+    parts += data_view(answer.data)
     parts += [*full_runs_view(answer), Text(conditions(answer), style="dim")]
     return Group(*parts)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from harness.data.augment import mix
 from harness.data.labels import differing
+from harness.data.survey import require_readable
 from harness.full_recipe import FullRecipe
 from harness.network import build
 from harness.recipe import Augmentation
@@ -53,7 +54,7 @@ class Classification:
         spec = self.job.run.spec
         model = build(spec, seed=self.recipe.seed)
         if self.job.weights is None:
-            return model, None
+            return model, _note(self.pictures.notes)
         found = trainable(self.job.weights, spec)
         own, classifier = model.state_dict(), f"{classifier_of(spec)}."
         fitting = {name: value for name, value in found.entries.items() if value.shape == own[name].shape}
@@ -68,7 +69,7 @@ class Classification:
         if found.spec.classes != spec.classes:
             notes = [*found.notes[:-1]] if found.notes and "classifier is for" in found.notes[-1] else notes
             notes.append(f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}")
-        return model, Note("; ".join(notes)) if notes else None
+        return model, _note((*notes, *self.pictures.notes))
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
         """See `Task`."""
@@ -100,7 +101,13 @@ class Classification:
             return None
         count, most = len(self.pictures.val.labels), self.viewing.batch_size
         parts = share_of(count, most, rank=self.team.rank, size=self.team.size)
-        return scores(model, self.validation.read(parts), self.viewing, self.team)
+        found = scores(model, self.validation.read(parts), self.viewing, self.team)
+        require_readable("validation", count, found.unreadable, self.pictures.val)
+        return found
+
+    def require_training(self, total: int, unreadable: int) -> None:
+        """See `Task`."""
+        require_readable("training", total, unreadable, self.pictures.train)
 
     def save(self, path: Path, model: nn.Module, source: str) -> None:
         """See `Task`."""
@@ -115,7 +122,10 @@ def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] 
     if known is None or tuple(known) == tuple(names):
         return None, ""
     if sorted(known) == sorted(names) and len(set(known)) == len(known):
-        return [
-            known.index(name) for name in names
-        ], "the classifier's rows were put in the order of the images' classes"
+        rows = [known.index(name) for name in names]
+        return rows, "the classifier's rows were put in the order of the images' classes"
     return None, f"a fresh classifier, for the weights are of other classes: {differing(names, known)}"
+
+
+def _note(texts: tuple[str, ...]) -> Note | None:
+    return Note("; ".join(texts)) if texts else None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from harness.data.survey import require_readable
 from harness.errors import DataError, UserError
 from harness.scale_up.clock import Clock
 from harness.scale_up.examined import MERGED, TRAINING, Difference, Examined, Form, Seen
@@ -88,7 +89,7 @@ def examine(
     try:
         for said in answers(models, batches, viewing, device, waits=True):
             count.add(said)
-            if clock.beats():
+            if count.images and clock.beats():
                 yield _seen(count, of, clock.here_s)
     except torch.OutOfMemoryError as error:
         raise UserError(
@@ -98,6 +99,7 @@ def examine(
         ) from error
     if not count.images:
         raise DataError("of the images, one must be readable", value=f"{of} that are not", place=OPTION)
+    require_readable("validation", of, count.unreadable, images)
     found = {name: Form(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
     yield Examined(
         forms=found,

@@ -16,7 +16,9 @@ from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
 from harness.data.labels import Assignment, assign_labels, by_position
 from harness.data.local import subset
+from harness.data.reading import NO_LEVELS, Levels, read_sampled_levels
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
+from harness.data.survey import Lost, reason_of
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
@@ -40,6 +42,12 @@ class Images(Protocol):
         """An image in colour; None for a file that cannot be read."""
         ...
 
+    def __len__(self) -> int: ...
+
+    def reason(self, i: int) -> Lost | None:
+        """Why there is no image; None where there is one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folder:
@@ -49,10 +57,23 @@ class Folder:
     files: NDArray[np.bytes_]
     """(N,): below the root; no objects, whose counters the processes that read would each make copies of."""
     labels: NDArray[np.int64]
+    levels: Levels = NO_LEVELS
+    """Of the images of all splits."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
-        return open_image(self.root / os.fsdecode(self.files[i]))
+        return open_image(self.path(i), self.levels)
+
+    def reason(self, i: int) -> Lost | None:
+        """See `Images`."""
+        return reason_of(self.path(i))
+
+    def path(self, i: int) -> Path:
+        """The file of an image."""
+        return self.root / os.fsdecode(self.files[i])
 
     def paths(self) -> list[Path]:
         """All files, in the order of the images."""
@@ -70,6 +91,13 @@ class Stored:
         """See `Images`."""
         return self.split.labels
 
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+        """See `Images`."""
+        return None
+
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
         pixels = self.split.images[i].transpose(1, 2, 0)
@@ -85,9 +113,16 @@ class Relabeled:
     images: Images
     labels: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
         return self.images.picture(i)
+
+    def reason(self, i: int) -> Lost | None:
+        """See `Images`."""
+        return self.images.reason(i)
 
 
 class Validation(NamedTuple):
@@ -107,6 +142,8 @@ class Pictures:
     classes: int
     train: Images
     val: Images | None
+    notes: tuple[str, ...] = ()
+    """What a person should be told."""
 
 
 def record_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> DataRecord:
@@ -216,9 +253,12 @@ def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | N
         names = classes_of(root, split)
         given = assign_labels(names, known, classes, place)
     ordered = [names[i] for i in np.argsort(given.labels)]
-    files = _files(root, split, tuple(ordered), data.val_size)
+    parts = ["train"] if (root / "train").is_dir() and split == "val" else []
+    levels = _levels(root, [*parts, split])
+    files = _files(root, split, tuple(ordered), data.val_size, levels)
     sound = given._replace(labels=tuple(sorted(given.labels)))
-    return Validation(_relabeled(files, sound), f"images of {place}", given.about)
+    about = "" if levels.about is None else f"; {levels.about}"
+    return Validation(_relabeled(files, sound), f"images of {place}{about}", given.about)
 
 
 def _assigned(
@@ -240,8 +280,17 @@ def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
     assert len(names) == classes, "counted before"
     if recipe.data.has_val:
         _check_known(root, names)
-    train = _files(root, "train", names, recipe.data.train_size)
-    return Pictures(classes, train, _files(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None)
+    levels = _levels(root, ["train", "val"] if recipe.data.has_val else ["train"])
+    train = _files(root, "train", names, recipe.data.train_size, levels)
+    val = _files(root, "val", names, recipe.data.val_size, levels) if recipe.data.has_val else None
+    return Pictures(classes, train, val, () if levels.about is None else (levels.about,))
+
+
+def _levels(root: Path, splits: Sequence[str]) -> Levels:
+    """The range of the images of these splits, where they have more than 8 bits."""
+    folders = {split: root / split for split in splits}
+    named = {split: files_of(folder, classes_of(root, split)) for split, folder in folders.items()}
+    return read_sampled_levels([folders[split] / file for split, files in named.items() for file, _ in files])
 
 
 def _check_known(root: Path, names: Sequence[str]) -> None:
@@ -252,12 +301,12 @@ def _check_known(root: Path, names: Sequence[str]) -> None:
         )
 
 
-def _files(root: Path, split: str, names: tuple[str, ...], size: int | None) -> Folder:
+def _files(root: Path, split: str, names: tuple[str, ...], size: int | None, levels: Levels) -> Folder:
     files = files_of(root / split, names)
     labels = np.array([label for _, label in files], np.int64)
     chosen = subset(labels, size, seed=0, key=f"{split}_size")
     paths = np.array([os.fsencode(file) for file, _ in files])
-    return Folder(root / split, paths[chosen], labels[chosen])
+    return Folder(root / split, paths[chosen], labels[chosen], levels)
 
 
 def _small(data: FullData, resolution: int, root: Path | None) -> Recipe:

@@ -99,6 +99,7 @@ def fit_full(
         train_s, (loss_sum, unreadable) = clock.train_s, team.total(sums).tolist()
         train_loss = loss_sum / (pace.steps * pace.parts * team.size)
         _require_finite(train_loss, "training", f"in epoch {epoch}")
+        task.require_training(pace.steps * pace.batch, int(unreadable))
         val, ema = _validated(state, course)
         done = FullEpoch(
             epoch=epoch,

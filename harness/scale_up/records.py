@@ -113,6 +113,8 @@ class Scores:
     """The figure that tells which epoch is the best: `top1`, `miou` or `ap`."""
     unreadable: int = 0
     """Images that could not be read, and were left out."""
+    images: int | None = None
+    """Those that the figures are of; None where an earlier version did not count them."""
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
@@ -179,7 +181,7 @@ def from_plain(values: dict[str, Any]) -> FullRecord:
     for name in VALIDATED:
         if isinstance(rest.get(name), dict):
             found = dict(rest[name])
-            known = {key: found.pop(key) for key in ("main", "unreadable") if key in found}
+            known = {key: found.pop(key) for key in ("main", "unreadable", "images") if key in found}
             rest[name] = Scores(found, **known)
     if rest.get("environment") is not None:
         rest["environment"] = Environment.from_values(rest["environment"])

@@ -52,6 +52,10 @@ class Task(Protocol):
         """
         ...
 
+    def require_training(self, total: int, unreadable: int) -> None:
+        """Raise `DataError` where too many of the images that an epoch wanted could not be read."""
+        ...
+
     def loss(self, network: nn.Module, batch: Batch, place: Place) -> Tensor:
         """The mean loss of a batch, (), in float32; `network` is called exactly once, with mixed precision around it.
 

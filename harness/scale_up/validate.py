@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.device_slot import offer
+from harness.errors import DataError
 from harness.finite import require_finite
 from harness.scale_up.loading import Batch
 from harness.scale_up.records import Scores
@@ -97,8 +98,12 @@ def scores(model: nn.Module, batches: Iterable[Batch], viewing: Viewing, team: T
 
 
 def scores_of(sums: Tensor) -> Scores:
-    """The figures that follow from the sums of a `Tally`, and from how many images could not be read."""
+    """The figures that follow from the sums of a `Tally`, and from how many images could not be read.
+
+    Raises `DataError` where none could: there is no mean over nothing.
+    """
     loss, first, among, count, unreadable = sums.tolist()
-    seen = max(1.0, count)
-    figures = {"loss": loss / seen, "top1": 100 * first / seen, "top5": 100 * among / seen}
-    return Scores(figures, unreadable=int(unreadable))
+    if not count:
+        raise DataError("of the images, one must be readable", value=f"{int(unreadable):,} that are not")
+    figures = {"loss": loss / count, "top1": 100 * first / count, "top5": 100 * among / count}
+    return Scores(figures, unreadable=int(unreadable), images=int(count))

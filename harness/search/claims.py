@@ -144,7 +144,7 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
-    of_arms = [_complete(arm, study, store) for arm in arms]
+    of_arms = [_complete(arm, study, space, store) for arm in arms]
     rows = tuple(row for each in of_arms for row in each)
     reference = time_reference(rows, here)
     of_runs = [dict(_figures(formula, each, store, reference)) for each in of_arms]
@@ -156,29 +156,31 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     }
     is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
-    lost = tuple(_lost_pairs(claim, arms, study, store))
+    lost = tuple(_lost_pairs(claim, arms, study, space, store))
     if lost and not paired and missing is None:
         missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
     return _Seen(arms, figures, paired, missing, rows, lost)
 
 
-def _lost_pairs(claim: Claim, arms: Sequence[Candidate], study: Study, store: Store) -> Iterator[LostPair]:
+def _lost_pairs(
+    claim: Claim, arms: Sequence[Candidate], study: Study, space: Space, store: Store
+) -> Iterator[LostPair]:
     """The seeds that an arm was trained with to no value, in the order of the seeds."""
-    runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study)}
+    runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study, space)}
     ended = [row for row in store.runs(runs).values() if row.state in WITHOUT_VALUE]
     for row in sorted(ended, key=lambda row: row.run.seed):
         yield LostPair(row.run.seed, runs[row.id], str(row.state).replace("_", " "))
 
 
-def _runs(arm: Candidate, study: Study) -> list[Run]:
+def _runs(arm: Candidate, study: Study, space: Space) -> list[Run]:
     assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
-    return [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
+    return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + plan_of(study).most)]
 
 
-def _complete(arm: Candidate, study: Study, store: Store) -> list[RunRow]:
+def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[RunRow]:
     """An arm's complete runs, by seed."""
-    runs = _runs(arm, study)
+    runs = _runs(arm, study, space)
     return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
 
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import StudyAborted
 from harness.executors.base import Executor
-from harness.run import Ended, Epoch, Job, Record, Run, RunState, Started
+from harness.run import Ended, Epoch, Job, Noted, Record, Run, RunState, Started
 from harness.search.estimate import Estimate
 from harness.search.events import (
+    DataNoted,
     EpochEnded,
     Progress,
     RunEnded,
@@ -99,6 +100,8 @@ class Driver:
         """Runs that this driver has had trained."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
+        self._notes: set[str] = set()
+        """Those that were shown; all runs of a study have the same."""
         self._failures_in_a_row = 0
         self._doubted: list[OpenTrial] = []
         """Trials that would end with a failed run; kept open until a run is complete. If all runs fail instead, the
@@ -111,7 +114,9 @@ class Driver:
         start = time.monotonic()
         self._in.store.reap(self._study.study)
         self._proposals.take_stock()
-        self._estimate = Estimate(self._in.store.wall_times(self._study.proxy), self._study.proxy.epochs)
+        self._estimate = Estimate(
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data), self._study.proxy.epochs
+        )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
             while True:
@@ -246,6 +251,9 @@ class Driver:
                 for note in record.notes:
                     self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
+            elif isinstance(record, Noted) and record.text not in self._notes:
+                self._notes.add(record.text)
+                yield DataNoted(owner.number, run_id, run.seed, record.text)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
                 yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)

@@ -63,6 +63,16 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class DataNoted:
+    """A run found something about its data that belongs to its result."""
+
+    trial: int
+    run_id: str
+    seed: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class EpochEnded:
     """A run finished an epoch."""
 
@@ -135,6 +145,7 @@ StudyEvent = (
     | TrialStarted
     | RunQueued
     | RunStarted
+    | DataNoted
     | EpochEnded
     | RunEnded
     | TrialEnded

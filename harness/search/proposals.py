@@ -105,11 +105,11 @@ class Proposals:
         facts: dict[str, Any] = trial.user_attrs if "seeds" in trial.user_attrs else self._facts(candidate)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
-        runs = [Run(candidate.spec, self._study.proxy, seed) for seed in facts["seeds"]]
+        runs = [Run(candidate.spec, self._study.proxy, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
         opened = OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
         if "screening" in facts:
-            opened.screening = Run(candidate.spec, self._study.proxy, facts["screening"])
+            opened.screening = Run(candidate.spec, self._study.proxy, facts["screening"], self._space.data)
             opened.screening_epochs = screening_epochs(self._study.search.pruner, self._study.proxy.epochs)
             opened.is_screened = max(steps, default=0) >= opened.screening_epochs
         return opened
@@ -127,7 +127,7 @@ class Proposals:
             "params": candidate.cost.params,
             "macs": candidate.cost.macs,
             "seeds": seeds,
-            "runs": [Run(candidate.spec, self._study.proxy, seed).id for seed in seeds],
+            "runs": [Run(candidate.spec, self._study.proxy, seed, self._space.data).id for seed in seeds],
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:

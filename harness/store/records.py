@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from harness.environment import Environment
 from harness.errors import StoreError
-from harness.run import Ended, Epoch, Measured, Record, RunState, Started, missing_epochs
+from harness.run import Ended, Epoch, Measured, Noted, Record, RunState, Started, missing_epochs
 from harness.store.rows import environments_of, stored_environments
-from harness.store.tables import Base, EpochTable, MeasureTable, RunTable
+from harness.store.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
 from harness.store.upsert import upsert
 
 RUNS = Base.metadata.tables["runs"]
@@ -29,6 +29,8 @@ STANDING = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bind
 
 NAMED = 5
 """Missing epochs that a cause lists."""
+NOTE = "data"
+"""Kind of the events that are notes on a run's data."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 """States whose rows never change."""
 
@@ -60,6 +62,9 @@ def apply(session: Session, row: RunTable, records: Sequence[Record]) -> list[Re
             case Started():
                 _expect(standing, record, RunState.QUEUED)
                 _start(session, row, record)
+            case Noted():
+                _expect(standing, record, RunState.RUNNING)
+                _note(session, row, record)
             case Epoch() | Measured():
                 add(session.connection(), standing, record)
             case Ended():
@@ -158,6 +163,13 @@ def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, 
     if record.environment is None and not any(earlier):
         return None
     return stored_environments(record.environment, earlier, record.environment)
+
+
+def _note(session: Session, row: RunTable, record: Noted) -> None:
+    """Keep it among the events of the study that is having the run trained."""
+    assert row.owner is not None, "a run that takes a record has an owner"
+    now = datetime.now(UTC)
+    session.add(EventTable(time=now, study=row.owner, run_id=row.id, kind=NOTE, message=record.text))
 
 
 def _expect(run: Standing, record: Record, *states: RunState) -> None:

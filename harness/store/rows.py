@@ -89,6 +89,7 @@ def queued_run(run: Run, now: datetime) -> RunTable:
         recipe=run.recipe.model_dump(mode="json"),
         recipe_fingerprint=run.recipe.fingerprint(),
         seed=run.seed,
+        data=run.data,
         state=RunState.QUEUED,
         created=now,
         attempts=0,
@@ -106,7 +107,7 @@ def run_row(row: RunTable, root: Path | None) -> RunRow:
     """The value of a row; `root` is the folder that relative folders are relative to."""
     return RunRow(
         id=row.id,
-        run=Run(NetworkSpec.from_mapping(row.spec), Recipe.model_validate(row.recipe), row.seed),
+        run=Run(NetworkSpec.from_mapping(row.spec), Recipe.model_validate(row.recipe), row.seed, row.data),
         state=row.state,
         cause=row.cause,
         attempts=row.attempts,

@@ -261,10 +261,12 @@ class Store:
                     found.setdefault(row.run_id, {})[row.name] = row.value
         return found
 
-    def wall_times(self, recipe: Recipe, spec: NetworkSpec | None = None) -> list[float]:
-        """Seconds that each complete run of a recipe took, of all networks or of one; for estimates."""
+    def wall_times(self, recipe: Recipe, spec: NetworkSpec | None = None, *, data: str | None = None) -> list[float]:
+        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates."""
         chosen = select(RunTable.wall_s).where(
-            RunTable.recipe_fingerprint == recipe.fingerprint(), RunTable.state == RunState.COMPLETE
+            RunTable.recipe_fingerprint == recipe.fingerprint(),
+            RunTable.state == RunState.COMPLETE,
+            RunTable.data.is_not_distinct_from(data),
         )
         if spec is not None:
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
@@ -305,6 +307,15 @@ class Store:
         latest = select(EventTable).where(EventTable.study == study).order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
+
+    def notes_of(self, run_ids: Iterable[str]) -> list[str]:
+        """The notes on the data of runs, each once, oldest first."""
+        found: dict[str, None] = {}
+        with self.session() as session:
+            for ids in _batches(run_ids):
+                chosen = select(EventTable.message).where(EventTable.kind == records.NOTE, EventTable.run_id.in_(ids))
+                found |= dict.fromkeys(session.scalars(chosen.order_by(EventTable.id)))
+        return list(found)
 
     # For all that this database holds
 

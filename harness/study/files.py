@@ -1,5 +1,6 @@
 """The study file as a whole: read, checked to the last value, and kept with its lines."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
     document = quick_profile(read_document(path)) if is_quick else read_document(path)
     problems = Problems(document)
     study = _study(document.data, problems)
+    study = _with_root(study, path) if study else None
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
     if study and study.full_scale:
@@ -63,15 +65,15 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
     return StudyFile(study, base, large, document, space)
 
 
-def build_space(file: StudyFile, *, classes: int, channels: int) -> Space:
-    """The search space on a data set with these classes and image channels.
+def build_space(file: StudyFile, *, classes: int, channels: int, data: str | None = None) -> Space:
+    """The search space on a data set with these classes and image channels, and with that digest of its content.
 
     Raises `StudyError` where no configuration is within rules and budgets.
     """
     base, *others = (
         each.replace(classes=classes, in_channels=channels) for each in (file.base, *file._space.bases.values())
     )
-    space = replace(file._space, base=base, bases=dict(zip(file._space.bases, others, strict=True)))
+    space = replace(file._space, base=base, bases=dict(zip(file._space.bases, others, strict=True)), data=data)
     require_feasible(space, file.document)
     return space
 
@@ -85,6 +87,14 @@ def resolved_yaml(file: StudyFile) -> str:
     if file.full_scale_base is not None:
         values["full_scale"]["base"] = plain_fields(file.full_scale_base)
     return write_yaml(values, f"Resolved from {file.path.name}: every key, those at their default included.")
+
+
+def _with_root(study: Study, path: Path) -> Study:
+    """The study with an absolute `proxy.root`, which is relative to the study's file as all paths in it are."""
+    if study.proxy.root is None:
+        return study
+    root = path.absolute().parent / Path(study.proxy.root).expanduser()
+    return study.model_copy(update={"proxy": study.proxy.model_copy(update={"root": os.path.normpath(root)})})
 
 
 def _check_full_recipe(named: str | None, problems: Problems) -> None:

@@ -94,10 +94,15 @@ def _read_one(path: Path) -> Content:
     if is_safetensors:
         return _read_safetensors(path)
     tree = read_pickle(path)
-    is_ours = isinstance(tree, dict) and "run" in tree and isinstance(tree.get(DIGEST), str)
-    if is_ours and tree.pop(DIGEST) != content_digest(tree):
-        raise _changed(path)
+    if isinstance(tree, dict) and "run" in tree and isinstance(tree.get(DIGEST), str):  # a state of ours
+        _require_digest(tree, path)
     return Content(tree, {})
+
+
+def _require_digest(state: dict[str, Any], path: Path) -> None:
+    """Take the digest out of a state, and compare it with the rest."""
+    if state.pop(DIGEST) != content_digest(state):
+        raise _changed(path)
 
 
 def _read_shards(index: Path) -> Content:

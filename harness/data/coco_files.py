@@ -1,0 +1,129 @@
+"""Which file and which frame the entries of a JSON file in COCO's format mean, where tools differ.
+
+Tools write file names with folders of their own, URL-encoded, or with backslashes; ids as texts in one list and as
+numbers in another; and the sides of an image that its EXIF turns either as stored or as a viewer shows it.
+
+Shapes: N images.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.reading import TURNED_SIDEWAYS, Unreadable, sides_of
+
+LOOKED_AT = 64
+"""Images of a split whose EXIF is looked at, where nothing in the file points to a turned one."""
+SLACK = 1.5
+"""Pixels that boxes of a sound file may be outside."""
+
+Sides = tuple[int, int]
+"""Width and height."""
+
+
+def id_of(value: Any) -> str:
+    """An id as a text, so that 7, 7.0 and "7" are one. Raises `TypeError` for what is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"an id must be a number or a text, but got {value!r}")
+    return str(value).strip()
+
+
+def in_order(ids: Collection[str]) -> list[str]:
+    """Ids in their order: numbers by value, then texts."""
+    return sorted(ids, key=lambda each: (0, int(each), "") if re.fullmatch(r"-?\d+", each) else (1, 0, each))
+
+
+def located(name: str, there: Collection[str], folder: Path) -> str | None:
+    """The file that a name means, relative to the folder; None where there is none.
+
+    The name as it is comes first, then the name without the folders that lead to it elsewhere.
+    """
+    if name in there or ("/" in name and (folder / name).is_file()):
+        return name
+    for text in dict.fromkeys((name, unquote(name), unquote(name.partition("?")[0]))):
+        parts = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..")]
+        for start in range(len(parts)):
+            below = "/".join(parts[start:])
+            if below in there or (start + 1 < len(parts) and (folder / below).is_file()):
+                return below
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """In which frame boxes and masks are drawn."""
+
+    sides: NDArray[np.int64]
+    """(N, 2): width and height of each."""
+    stored: bool
+    """Whether images that EXIF turns upside down or mirrors are meant as stored, for their sides do not tell."""
+    notes: tuple[str, ...]
+
+
+def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mapping[int, Sides]) -> Frames:
+    """The frame of each image, from the sides of its entry and the largest x and y of its boxes.
+
+    Where boxes are outside the sides of their entries and inside the swapped ones, the entries of the split have width
+    and height swapped, and the file's own sides are taken where the boxes fit into them. Otherwise an entry is right.
+    """
+    swapped = [i for i, extent in extents.items() if not _fits(extent, sides[i]) and _fits(extent, sides[i][::-1])]
+    if not swapped:
+        return Frames(sides, *_looked_at(paths, sides, range(0, len(paths), max(1, len(paths) // LOOKED_AT))))
+    put_right = sides.copy()
+    changed = []
+    for i, path in enumerate(paths):
+        entry, other = (int(sides[i][0]), int(sides[i][1])), (int(sides[i][1]), int(sides[i][0]))
+        stored, viewed = _sides(path, entry)
+        is_turned = entry == stored and viewed == other
+        if (entry not in (stored, viewed) or is_turned) and other in (stored, viewed) and _fits(extents.get(i), other):
+            put_right[i] = other
+            changed.append(path.name)
+    if not changed:
+        return Frames(sides, False, ())
+    note = (
+        f"width and height are swapped in {len(changed):,} entries ({changed[0]} first), as boxes outside of them "
+        "show; the files' own sides are taken"
+    )
+    return Frames(put_right, False, (note,))
+
+
+def _fits(extent: Sides | None, sides: Sequence[int] | NDArray[np.int64]) -> bool:
+    return extent is None or (extent[0] <= sides[0] + SLACK and extent[1] <= sides[1] + SLACK)
+
+
+def _sides(path: Path, default: Sides) -> tuple[Sides, Sides]:
+    """Of a file as stored, and as viewers show it; the default where it cannot be read."""
+    try:
+        stored, orientation = sides_of(path)
+    except Unreadable:
+        return default, default
+    return stored, stored[::-1] if orientation in TURNED_SIDEWAYS else stored
+
+
+def _looked_at(paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[int]) -> tuple[bool, tuple[str, ...]]:
+    """Whether entries mean images as stored, and a note where that is unknown but matters."""
+    as_stored = as_viewed = unknown = 0
+    for i in which:
+        try:
+            stored, orientation = sides_of(paths[i])
+        except Unreadable:
+            continue
+        viewed = stored[::-1] if orientation in TURNED_SIDEWAYS else stored
+        as_stored += orientation != 1 and stored == tuple(sides[i]) != viewed
+        as_viewed += orientation != 1 and viewed == tuple(sides[i]) != stored
+        unknown += orientation != 1 and viewed == stored
+    is_stored = as_stored > 0 and not as_viewed
+    if not unknown or bool(as_stored) != bool(as_viewed):
+        return is_stored, ()
+    return is_stored, (
+        f"{unknown:,} of {len(which):,} images that were looked at are turned by their EXIF in a way that their sides "
+        "do not tell; boxes are taken as drawn on what viewers show",
+    )

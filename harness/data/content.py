@@ -1,0 +1,142 @@
+"""Identity of files by their content: a digest that is independent of where the folder is and how its path is spelled.
+
+The digest covers the relative names, because their order decides the order of the images, and every byte of the files.
+Digests of single files are cached by path, size, inode and times of change, so that a second look reads no content.
+Above `LARGE_BYTES` the digest covers the names and sizes of all files, and the content of a sample of them.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from uuid import uuid4
+
+from harness.data.workers import in_threads
+from harness.errors import DataError
+from harness.fingerprint import fingerprint
+
+LARGE_BYTES = 4 << 30
+"""Total size above which only a sample of the files is read."""
+SAMPLE = 4096
+"""Files of a large folder whose content is read."""
+SETTLED_NS = 2_000_000_000
+"""Files that were changed less than this ago are not cached: a change within one tick of the clock would be missed."""
+FOLDER = "digests"
+"""Of the cached digests, in the cache of data sets."""
+CHUNK = 1 << 20
+
+Stamp = tuple[int, int, int, int]
+"""Size, inode, and times of the last change of content and of the inode. The latter cannot be set by a program, so that
+a file that was replaced by one of the same size and time is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What files hold."""
+
+    digest: str
+    """Sixteen hexadecimal digits."""
+    note: str | None = None
+    """Set where not all content was read."""
+
+
+def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> Content:
+    """The identity of `files`, given relative to `root`, and of `extra`, plain values that also decide the outcome.
+
+    `cache` is the folder of prepared data sets; nothing is written where it does not exist. Raises `DataError` for a
+    file that cannot be read.
+    """
+    stamps = [_stamp(root / file) for file in files]
+    total = sum(stamp[0] for stamp in stamps)
+    chosen = range(len(files)) if total <= LARGE_BYTES else _sample(files)
+    digests = _digests(root, [files[i] for i in chosen], [stamps[i] for i in chosen], cache)
+    names = [[file, stamp[0]] for file, stamp in zip(_printable(files), stamps, strict=True)]
+    digest = fingerprint([extra, names, digests])
+    if total <= LARGE_BYTES:
+        return Content(digest)
+    return Content(
+        digest,
+        f"the data set is identified by the names and sizes of its {len(files):,} files and by the content of "
+        f"{len(digests):,} of them, because it is larger than {LARGE_BYTES >> 30} GiB",
+    )
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _printable(files: Sequence[str]) -> list[str]:
+    """Names as JSON takes them; bytes that are no UTF-8 are kept apart from each other."""
+    return [os.fsencode(file).decode("utf-8", "backslashreplace") for file in files]
+
+
+def _sample(files: Sequence[str]) -> list[int]:
+    """The files whose names have the least digests: the same ones wherever the folder is."""
+    order = sorted(range(len(files)), key=lambda i: blake2b(os.fsencode(files[i]), digest_size=8).digest())
+    return sorted(order[:SAMPLE])
+
+
+def _digests(root: Path, files: Sequence[str], stamps: Sequence[Stamp], cache: Path | None) -> list[str]:
+    """The digest of each file, taken from the cache where its stamp is the same."""
+    store = None if cache is None else cache / FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
+    known = _read(store)
+    wanted = [(file, list(stamp)) for file, stamp in zip(files, stamps, strict=True)]
+    missing = [i for i, (file, stamp) in enumerate(wanted) if known.get(file, [None])[0] != stamp]
+    started = time.time_ns()
+    fresh = dict(zip(missing, in_threads(lambda i: _hash(root / files[i]), missing), strict=True))
+    digests = [fresh[i] if i in fresh else str(known[file][1]) for i, (file, _) in enumerate(wanted)]
+    if fresh and store is not None and store.parent.parent.is_dir():
+        settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - SETTLED_NS)
+        _write(store, {wanted[i][0]: [wanted[i][1], digests[i]] for i in settled})
+    return digests
+
+
+def _hash(path: Path) -> str:
+    digest = blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return digest.hexdigest()
+
+
+def _read(store: Path | None) -> dict[str, list[object]]:
+    """The cached digests by file, `[stamp, digest]`; none where they are missing or damaged."""
+    try:
+        found = json.loads(store.read_bytes()) if store is not None else {}
+    except (OSError, ValueError):
+        return {}
+    is_sound = isinstance(found, dict) and all(isinstance(each, list) and len(each) == 2 for each in found.values())
+    return found if is_sound else {}
+
+
+def _write(store: Path, digests: dict[str, list[object]]) -> None:
+    """Replace the cached digests; a cache that cannot be written is none."""
+    fresh = store.with_suffix(f".{uuid4().hex}")
+    try:
+        store.parent.mkdir(exist_ok=True)
+        fresh.write_text(json.dumps(digests), encoding="ascii")
+        fresh.replace(store)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """A file that the operating system does not give out, which says nothing of its content."""
+    remedy = "It is a link to nothing: restore the file, or remove the link." if path.is_symlink() else None
+    if isinstance(error, PermissionError):
+        remedy = "Allow this user to read it, or remove it from the folder."
+    return DataError(
+        f"every file of the data set must be readable ({error.strerror or error})",
+        place=str(path),
+        remedy=remedy or "Check the disk and the path, and run the same command again.",
+    )
