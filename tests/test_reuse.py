@@ -316,7 +316,7 @@ def test_a_study_that_shares_the_runs_agrees_with_them_afterwards(lab: Lab) -> N
     lab.run(other, worker(OLD))
     lab.run(lab.file("new", **THREE), worker(HERE, gain=5.0), reuse="same")
     row = lab.said(other).rows[0]
-    assert (row.state, row.values) == ("waiting", pytest.approx((68.0, 68.2, 68.4)))
+    assert row.state == "waiting" and row.values == pytest.approx((68.0, 68.2, 68.4))
     with reading(other, lab.place) as read:
         assert read.trials[0].values is None and not read.trials[0].intermediate_values
     lab.run(other, worker(HERE))
@@ -385,3 +385,10 @@ def test_a_value_that_does_not_agree_with_the_runs_is_told_anew(lab: Lab) -> Non
     assert lab.jobs == []
     with reading(path, lab.place) as read:
         assert read.trials[0].value == 1.0
+
+
+def test_verify_marks_recorded_claims_of_another_environment(lab: Lab) -> None:
+    shared(lab)
+    done = called("verify", "--only", "claims", "--results", lab.place.results, cwd=lab.folder)
+    assert done.returncode == 0
+    assert f"new, c: of another environment: 3 of 6 runs: {WORDS}" in " ".join(done.stdout.split())
