@@ -181,6 +181,40 @@ def test_a_run_that_was_resumed_in_another_environment_is_of_both(lab: Lab) -> N
     assert first.differs_by == f"first epochs: {WORDS}"
 
 
+def test_a_run_that_another_environment_began_begins_anew_with_reuse_same(lab: Lab) -> None:
+    path = lab.file("new", **ONE | {"search": {"seeds": 1}})
+
+    def first_half(job: Job) -> Iterator[Record]:
+        yield Started("host", 1, "cpu", 1, VERSIONS, epochs=EPOCHS, environment=OLD)
+        job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        job.checkpoint.write_text("half")
+        yield epoch(1, 10.0)
+        yield Ended(RunState.STOPPED, 1.0, "stopped")
+
+    lab.run(path, first_half, stop_at=RunEnded)
+    lab.run(path, worker(HERE), reuse="same")
+    assert lab.said(path).origins == ()
+    assert (lab.place.folder("new") / "replaced" / f"{lab.jobs[0].run.id}.1.pt").read_text() == "half"
+
+
+def test_status_names_the_environments_too(lab: Lab) -> None:
+    path = shared(lab)
+    where = ("--results", lab.place.results)
+    assert f"environments    3 of 6 runs: {WORDS}" in called("status", path, *where, cwd=lab.folder).stdout
+    said = called("status", path, "--json", *where, cwd=lab.folder).stdout
+    assert json.loads(said)["other_environments"] == [f"3 of 6 runs: {WORDS}"]
+
+
+def test_an_estimate_rests_on_times_of_this_environment(lab: Lab) -> None:
+    path = lab.file("new", **THREE)
+    lab.run(lab.file("old", **ONE), worker(OLD))
+    where = ("--dry-run", "--results", lab.place.results)
+    assert "a rough rule" in called("run", path, *where, cwd=lab.folder).stdout
+    lab.run(path, worker(HERE))
+    done = called("run", path, "--reuse", "same", *where, cwd=lab.folder).stdout
+    assert "from the wall times of 3 stored runs" in done
+
+
 def test_of_a_cluster_only_what_is_known_here_is_compared(lab: Lab) -> None:
     lab.run(lab.file("old", **ONE), worker(replace(HERE, torch="2.14", device="cuda")))
     path = lab.file("new", **ONE)

@@ -92,6 +92,7 @@ def status_view(status: Status) -> RenderableType:
         verdicts = Counter(str(judged.verdict) for judged in answer.claims)
         more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
+    parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
     if status.training:
         parts += [Text(), _training(status)]
     if status.last:
@@ -112,6 +113,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
         "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
+        "other_environments": [origin.text for origin in answer.origins],
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 
