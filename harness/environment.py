@@ -36,6 +36,7 @@ SETTINGS = (
 """Variables of the process that make the libraries compute otherwise."""
 CPUINFO = Path("/proc/cpuinfo")
 GPUS = Path("/proc/driver/nvidia/gpus")
+MIG = Path("/proc/driver/nvidia/capabilities")
 UNKNOWN = "unknown environment, recorded before environments were kept"
 """In place of the differences, where nothing is known of the other environment."""
 
@@ -182,12 +183,12 @@ def processor_features() -> str:
 
 @functools.cache
 def gpu_name() -> str | None:
-    """The name of the first GPU as its driver gives it."""
-    for path in sorted(GPUS.glob("*/information")):
-        match = re.search(r"^Model:\s*(.+)$", path.read_text(), re.MULTILINE)
-        if match:
-            return match.group(1).strip()
-    return None
+    """The name of the GPUs as their driver gives it; None where they differ or are divided, so that it is not known."""
+    if any(MIG.glob("gpu*/mig/gi*")):
+        return None
+    texts = [path.read_text() for path in GPUS.glob("*/information")]
+    names = {match.group(1).strip() for text in texts if (match := re.search(r"^Model:\s*(.+)$", text, re.MULTILINE))}
+    return names.pop() if len(names) == 1 else None
 
 
 def _can_see_gpu() -> bool:

@@ -119,8 +119,12 @@ def test_a_gpu_is_known_by_its_driver(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "0000:01").mkdir()
     (tmp_path / "0000:01" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ: 1\n")
     monkeypatch.setattr(environment, "GPUS", tmp_path)
+    monkeypatch.setattr(environment, "gpu_name", environment.gpu_name.__wrapped__)
     monkeypatch.setattr(environment, "has_gpu", lambda: True)
     on_gpu = environment_here(RECIPE, gpus=0.5)
     assert (on_gpu.device, on_gpu.device_name) == ("cuda", "NVIDIA H200")
+    (tmp_path / "0000:02").mkdir()
+    (tmp_path / "0000:02" / "information").write_text("Model: NVIDIA L4\n")
+    assert environment_here(RECIPE, gpus=0.5).device_name is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert environment_here(RECIPE, gpus=0.5).device == "cpu"

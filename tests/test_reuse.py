@@ -181,6 +181,40 @@ def test_a_run_that_was_resumed_in_another_environment_is_of_both(lab: Lab) -> N
     assert first.differs_by == f"first epochs: {WORDS}"
 
 
+def test_a_run_that_another_environment_began_begins_anew_with_reuse_same(lab: Lab) -> None:
+    path = lab.file("new", **ONE | {"search": {"seeds": 1}})
+
+    def first_half(job: Job) -> Iterator[Record]:
+        yield Started("host", 1, "cpu", 1, VERSIONS, epochs=EPOCHS, environment=OLD)
+        job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        job.checkpoint.write_text("half")
+        yield epoch(1, 10.0)
+        yield Ended(RunState.STOPPED, 1.0, "stopped")
+
+    lab.run(path, first_half, stop_at=RunEnded)
+    lab.run(path, worker(HERE), reuse="same")
+    assert lab.said(path).origins == ()
+    assert (lab.place.folder("new") / "replaced" / f"{lab.jobs[0].run.id}.1.pt").read_text() == "half"
+
+
+def test_status_names_the_environments_too(lab: Lab) -> None:
+    path = shared(lab)
+    where = ("--results", lab.place.results)
+    assert f"environments    3 of 6 runs: {WORDS}" in called("status", path, *where, cwd=lab.folder).stdout
+    said = called("status", path, "--json", *where, cwd=lab.folder).stdout
+    assert json.loads(said)["other_environments"] == [f"3 of 6 runs: {WORDS}"]
+
+
+def test_an_estimate_rests_on_times_of_this_environment(lab: Lab) -> None:
+    path = lab.file("new", **THREE)
+    lab.run(lab.file("old", **ONE), worker(OLD))
+    where = ("--dry-run", "--results", lab.place.results)
+    assert "a rough rule" in called("run", path, *where, cwd=lab.folder).stdout
+    lab.run(path, worker(HERE))
+    done = called("run", path, "--reuse", "same", *where, cwd=lab.folder).stdout
+    assert "from the wall times of 3 stored runs" in done
+
+
 def test_of_a_cluster_only_what_is_known_here_is_compared(lab: Lab) -> None:
     lab.run(lab.file("old", **ONE), worker(replace(HERE, torch="2.14", device="cuda")))
     path = lab.file("new", **ONE)
@@ -316,7 +350,7 @@ def test_a_study_that_shares_the_runs_agrees_with_them_afterwards(lab: Lab) -> N
     lab.run(other, worker(OLD))
     lab.run(lab.file("new", **THREE), worker(HERE, gain=5.0), reuse="same")
     row = lab.said(other).rows[0]
-    assert (row.state, row.values) == ("waiting", pytest.approx((68.0, 68.2, 68.4)))
+    assert row.state == "waiting" and row.values == pytest.approx((68.0, 68.2, 68.4))
     with reading(other, lab.place) as read:
         assert read.trials[0].values is None and not read.trials[0].intermediate_values
     lab.run(other, worker(HERE))
@@ -385,3 +419,10 @@ def test_a_value_that_does_not_agree_with_the_runs_is_told_anew(lab: Lab) -> Non
     assert lab.jobs == []
     with reading(path, lab.place) as read:
         assert read.trials[0].value == 1.0
+
+
+def test_verify_marks_recorded_claims_of_another_environment(lab: Lab) -> None:
+    shared(lab)
+    done = called("verify", "--only", "claims", "--results", lab.place.results, cwd=lab.folder)
+    assert done.returncode == 0
+    assert f"new, c: of another environment: 3 of 6 runs: {WORDS}" in " ".join(done.stdout.split())

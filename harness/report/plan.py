@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.cost import network_cost
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE
+from harness.environment import Environment
 from harness.machine import has_gpu
 from harness.recipe import Recipe
 from harness.run import Run
@@ -96,7 +97,7 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int, rule:
     stored = store.runs(runs.values()).values() if store else ()
     fates = {row.id: rule.fate(row) if rule else "take" for row in stored if row.state in SETTLED}
     known = {run_id for run_id, fate in fates.items() if fate != "train"}
-    seconds = _Estimate(study, store, space.data)
+    seconds = _Estimate(study, store, space.data, rule.here if rule else None)
     rows = tuple(
         Planned(
             candidate,
@@ -153,11 +154,12 @@ def _is_new(candidate: Candidate, seen: set[str], rejected: Counter[str]) -> boo
 class _Estimate:
     """Seconds of a run: as runs of the same recipe took, or by the rough rule."""
 
-    def __init__(self, study: Study, store: Store | None, data: str | None) -> None:
+    def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
         self._study = study
         self._store = store
         self._data = data
-        walls = store.wall_times(study.proxy, data=data) if store else []
+        self._here = here
+        walls = store.wall_times(study.proxy, data=data, here=here) if store else []
         self._mean = sum(walls) / len(walls) if walls else None
         self._images = images_per_run(study.proxy)
         gpus = study.resources.gpus if has_gpu() else 0.0
@@ -179,7 +181,7 @@ class _Estimate:
         """Estimated seconds for one run of a configuration."""
         spec = _spec(candidate)
         if self._store is not None and self._mean is not None:
-            own = self._store.wall_times(self._study.proxy, spec, data=self._data)
+            own = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
             return sum(own) / len(own) if own else self._mean
         if self._images is None:
             return None

@@ -6,6 +6,8 @@ import yaml
 
 from harness.errors import NotFound, UserError
 from harness.report.answer import answer
+from harness.report.environments import origins
+from harness.search.reuse import environment_of
 from harness.session import Place, Reading, reading
 from harness.store import Store
 from harness.verify import ClaimRow
@@ -29,6 +31,7 @@ def recorded_claims(place: Place) -> Iterator[ClaimRow]:
 def _rows(read: Reading) -> Iterator[ClaimRow]:
     study = read.file.study
     said = answer(study, read.store, read.trials, {}, read.claims())
+    here = environment_of(study)
     for judged in said.claims:
         claim, found = judged.claim, judged.estimate
         yield ClaimRow(
@@ -44,4 +47,5 @@ def _rows(read: Reading) -> Iterator[ClaimRow]:
             unit=claim.metric,
             paper=claim.paper,
             device=", ".join(said.devices),
+            environments="; ".join(origin.text for origin in origins(judged.runs, here)),
         )

@@ -1,6 +1,7 @@
 """A run as it was recorded: in a study's database, or in a summary alone, of this version or an earlier one."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,8 @@ def _recipe(values: Mapping[str, Any], file: Path) -> Recipe:
 
 def _epoch(values: Mapping[str, Any]) -> Epoch:
     """An epoch; a number that was not finite is null in JSON."""
-    return Epoch(**{name: float("nan") if value is None else value for name, value in values.items()})
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+    return Epoch(**numbers)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def status_view(status: Status) -> RenderableType:
         verdicts = Counter(str(judged.verdict) for judged in answer.claims)
         more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
+    parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
     if answer.data:
         parts += [Text(), *data_view(answer.data)[:-1]]
     if status.training:
@@ -124,6 +125,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "runs_at_most": status.runs_total,
         "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
         "data": list(answer.data),
+        "other_environments": [origin.text for origin in answer.origins],
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 

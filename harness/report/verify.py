@@ -46,8 +46,13 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
         if row.fault is None:
             table.add_row(*_verdict(row))
     faults = [Text(f"{FAILS} {row.study}: {printable(row.fault)}", style="red") for row in rows if row.fault]
+    others = [
+        Text(f"  {row.study}, {row.name}: of another environment: {printable(row.environments)}", style="dim")
+        for row in rows
+        if row.environments
+    ]
     about = f"{counted(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
-    return Group(_heading("claims", about), table, *faults, Text())
+    return Group(_heading("claims", about), table, *others, *faults, Text())
 
 
 def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> RenderableType:

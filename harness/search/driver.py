@@ -115,7 +115,8 @@ class Driver:
         self._in.store.reap(self._study.study)
         self._proposals.take_stock()
         self._estimate = Estimate(
-            self._in.store.wall_times(self._study.proxy, data=self._in.space.data), self._study.proxy.epochs
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.here),
+            self._study.proxy.epochs,
         )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
@@ -186,7 +187,7 @@ class Driver:
     def _ensure(self, run: Run) -> RunRow:
         """The run's row; one that is not to be reused is taken back to be trained again."""
         row = self._in.store.ensure_run(run)
-        if row.state in SETTLED and self._reuse.fate(row) == "train":
+        if self._reuse.is_mixture(row) or (row.state in SETTLED and self._reuse.fate(row) == "train"):
             self._reuse.train_again([run.id], is_open=True)
             row = self._in.store.run(run.id)
         return row

@@ -85,12 +85,17 @@ class Reuse:
             return "time"
         return "train" if needs_times(self.study) else "take"
 
+    def is_mixture(self, row: RunRow) -> bool:
+        """Whether an unfinished run must begin anew, because another environment trained its first epochs."""
+        is_begun = row.state not in (*SETTLED, RunState.QUEUED, RunState.RUNNING) and row.owner is None
+        return self.mode == "same" and is_begun and not row.is_of(self.here)
+
     def figures(self, run_id: str) -> dict[str, float]:
         """What was measured on a run in this environment, and all that does not depend on it."""
         return current_figures(self.store.run(run_id), self.store.measures(run_id), self.here)
 
     def train_again(self, run_ids: list[str], *, is_open: bool = False) -> None:
-        """Take back what is settled of these runs; see `replace_runs`."""
+        """Have these runs trained from their first epoch on; see `replace_runs`."""
         from harness.store.reopening import replace_runs
 
         for row in replace_runs(self.store, self.study.study, run_ids, is_open=is_open):

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, delete, inspect, select, update
 from harness.errors import StoreError
 from harness.run import Job, RunState
 from harness.store.lock import DriverLock
-from harness.store.records import EPOCHS, MEASURES, SETTLED
+from harness.store.records import EPOCHS, MEASURES
 from harness.store.rows import RunRow, stored_environments
 from harness.store.store import Store
 from harness.store.tables import Base
@@ -37,13 +37,13 @@ RESULT_PREFIXES = ("constraints", "completed_rung_")
 
 
 def replace_runs(store: Store, study: str, run_ids: Collection[str], *, is_open: bool = False) -> list[RunRow]:
-    """Have settled runs trained again: QUEUED, without epochs and measures. Returns what they were.
+    """Have runs trained from their first epoch on: QUEUED, without epochs and measures. Returns what they were.
 
     Their records and weights are kept as files, see `keep_replaced`. Trials of all studies that rest on them go back
     into the queue; with `is_open`, those of `study` itself are left alone. To be called under the `DriverLock` of
     `study`; raises `StoreError` where another study that shares a run is being driven, or a run is being trained.
     """
-    replaced = [row for row in store.runs(run_ids).values() if row.state in SETTLED]
+    replaced = [row for row in store.runs(run_ids).values() if row.state not in (RunState.QUEUED, RunState.RUNNING)]
     owners = _owners(store, [row.id for row in replaced])
     with ExitStack() as locks:
         for other in sorted({name for name, _ in owners} - {study}):

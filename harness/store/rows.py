@@ -137,6 +137,12 @@ def environments_of(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def is_of(stored: Mapping[str, Any] | None, reference: Environment) -> bool:
+    """Whether a run with such a column was computed in an environment like the reference."""
+    found = environments_of(stored)
+    return not any(differs(each, reference) for each in (*found.get("earlier", ()), found.get("environment")))
+
+
 def stored_environments(
     environment: Environment | None, earlier: Sequence[Environment | None], timed: Environment | None
 ) -> dict[str, Any]:

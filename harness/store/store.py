@@ -261,9 +261,19 @@ class Store:
                     found.setdefault(row.run_id, {})[row.name] = row.value
         return found
 
-    def wall_times(self, recipe: Recipe, spec: NetworkSpec | None = None, *, data: str | None = None) -> list[float]:
-        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates."""
-        chosen = select(RunTable.wall_s).where(
+    def wall_times(
+        self,
+        recipe: Recipe,
+        spec: NetworkSpec | None = None,
+        *,
+        data: str | None = None,
+        here: Environment | None = None,
+    ) -> list[float]:
+        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates.
+
+        With `here`, of those alone that were trained in such an environment.
+        """
+        chosen = select(RunTable.wall_s, RunTable.environment).where(
             RunTable.recipe_fingerprint == recipe.fingerprint(),
             RunTable.state == RunState.COMPLETE,
             RunTable.data.is_not_distinct_from(data),
@@ -271,7 +281,8 @@ class Store:
         if spec is not None:
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
         with self.session() as session:
-            return list(session.scalars(chosen))
+            found = session.execute(chosen).all()
+        return [wall_s for wall_s, stored in found if here is None or rows.is_of(stored, here)]
 
     # Links and events
 

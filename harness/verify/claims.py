@@ -27,5 +27,7 @@ class ClaimRow:
     """What was published, with its place."""
     device: str
     """That trained the runs."""
+    environments: str = ""
+    """Runs of other environments than this machine's, as `3 of 15 runs: torch 2.14`; empty where there are none."""
     fault: str | None = None
     """Why the recorded runs cannot be read; the one thing about a claim that is no finding but a fault."""
