@@ -14,7 +14,7 @@ from harness.data.augment import mix
 from harness.full_recipe import FullRecipe
 from harness.network import build
 from harness.recipe import Augmentation
-from harness.scale_up.images import open_pictures
+from harness.scale_up.images import Pictures, open_pictures
 from harness.scale_up.loading import Batch, TrainingItems, ValidationItems, share_of, step_batches
 from harness.scale_up.pace import Pace
 from harness.scale_up.reader import Reader
@@ -34,9 +34,9 @@ class Classification:
 
     backbone = ""
 
-    def __init__(self, job: FullJob[FullRecipe], team: Team) -> None:
+    def __init__(self, job: FullJob[FullRecipe], team: Team, pictures: Pictures | None = None) -> None:
         self.job, self.team, self.recipe = job, team, job.run.recipe
-        self.pictures = open_pictures(self.recipe, job.root, job.cache)
+        self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
         self.viewing, val = Viewing.of(self.recipe), self.pictures.val
         self.validation = None if val is None else Reader(ValidationItems(val, self.viewing), job.loaders)
 
