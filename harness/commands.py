@@ -32,7 +32,7 @@ from harness.scaling import train
 from harness.search.claims import due
 from harness.search.ledger import seeds_used
 from harness.session import Reading, reading
-from harness.store import driver_of, optuna_storage
+from harness.store import driver_of
 from harness.study import dump_spec, find_spec, json_schema, load_any_recipe, named_spec, recipe_file, recipe_names
 from harness.study.source import read_document
 from harness.terminal import make_console, verb
@@ -200,12 +200,13 @@ def recipes(args: Namespace) -> int:
 
 def dashboard(args: Namespace) -> int:
     """Serve Optuna's dashboard on a study's database until Ctrl-C."""
-    from harness.report.dashboard import dashboard_server, serve, study_url
+    from harness.report.dashboard import dashboard_app, dashboard_server, serve, study_url
 
     with reading(args.file, place_of(args), is_quick=args.quick) as study, Interrupt():
-        study_id = study.optuna_id
-        with dashboard_server(optuna_storage(study.store), args.port) as server:
-            print(f"{study.file.study.study} is shown at {study_url(server, study_id)}")
+        study_id, name = study.optuna_id, study.file.study.study
+        app = dashboard_app(study.store, {name: study.file.study})
+        with dashboard_server(app, args.port) as server:
+            print(f"{name} is shown at {study_url(server, study_id)}")
             print("Ctrl-C ends it.", flush=True)
             try:
                 serve(server)

@@ -20,6 +20,7 @@ from harness.report.detection import detection_view
 from harness.report.downstream import downstream_view, ending_lines, segmentation_view
 from harness.report.summary import json_text
 from harness.scale_up.data_record import DataRecord, require_same_data
+from harness.scale_up.expected import expected_images, is_here
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRun
 from harness.scaling import (
@@ -139,9 +140,11 @@ def downstream(args: Namespace) -> int:
 def _train(args: Namespace, kind: Kind) -> int:
     start, recipe = find_start(args.network, args.storage), _recipe(args, kind)
     job, crew = _job(args, kind, start, recipe), crew_of(args)
+    if args.dry_run and not is_here(job.run.recipe.data.dataset, args.data):
+        return _foresee(job, start, crew.workers or 1)
     task, console = opened(job), make_console()
     pace = Pace.of(recipe, task.images, crew.workers or 1)
-    console.print(downstream_view(job, pace, start.name, start.about, task.names))
+    console.print(downstream_view(job, pace, start.name, start.about, len(task.names)))
     if (args.fresh or is_new(job)) and crew.address is None:
         console.print(estimate(job, pace, task))
     data = task.data_record()
@@ -154,6 +157,15 @@ def _train(args: Namespace, kind: Kind) -> int:
         row = row_of(job, start.name, args.recipe)
         code = train_job(job, crew, recorded(row, Place(args.results, args.storage).database))
         return code or _finish(job, kind, task, console)
+
+
+def _foresee(job: FullJob[Any], start: Start, workers: int) -> int:
+    """Print what would be trained on images that are not here; how long a step takes depends on their sizes."""
+    recipe = job.run.recipe
+    expected = expected_images(recipe.data, recipe.data.dataset)
+    pace = Pace.of(recipe, expected.images or recipe.batch_size, workers)
+    make_console().print(downstream_view(job, pace, start.name, start.about, expected.classes or 0, expected))
+    return 0
 
 
 def _finish(job: FullJob[Any], kind: Kind, task: DenseTask, console: Console) -> int:

@@ -2,15 +2,16 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import NotFound
+from harness.errors import NotFound, SpecError
 from harness.executors import Crew, Executor, make_executor
 from harness.interrupt import EXIT_CODE, Interrupt, Interruptible
 from harness.machine import available_cpus
-from harness.report.answer import Answer, answer
+from harness.report.answer import Answer, Row, answer
 from harness.report.live import LiveView, Scene
 from harness.report.narrator import Narrator
 from harness.report.plan import plan
@@ -19,15 +20,20 @@ from harness.report.summary import PICTURE, has_summary, remove_summary, write_s
 from harness.report.tables import answer_view, next_lines
 from harness.report.views import Lines, Silence, View
 from harness.report.words import counted, printable
+from harness.scale_up.images import GENERATED
+from harness.scale_up.target import scaled
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
 from harness.search.reuse import Reuse, environment_of
 from harness.session import Driven, Place, driving, extent, open_space, question_of
 from harness.space import Space
 from harness.store import Store
-from harness.study import Study, StudyFile, load_study
+from harness.study import Study, StudyFile, load_full_recipe, load_study
 from harness.terminal import is_live, make_console, typed_again, verb, without_password
+from harness.winner import BEST_OF
 
+ANY_RECIPE = "imagenet_300"
+"""For a study that names a network at full scale and no recipe."""
 NO_ANSWER = 1
 """Exit code of a study that ended without a complete configuration."""
 DEFAULT_RESULTS = Path("results")
@@ -48,7 +54,7 @@ def run(args: Namespace) -> int:
         return EXIT_CODE
     make_console().print(answer_view(said))
     _draw_claims(place_of(args).folder(said.study), said)
-    print("\n".join(next_lines(_next_commands(args, said))))
+    print("\n".join(next_lines(_next_commands(args, said, file))))
     return 0 if said.best else NO_ANSWER
 
 
@@ -181,7 +187,7 @@ def _view(file: StudyFile, *, is_quiet: bool) -> View:
     return LiveView(console, scene)
 
 
-def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:
+def _next_commands(args: Namespace, said: Answer, file: StudyFile) -> list[tuple[str, str]]:
     """What a person may want to type now."""
     options = options_of(args)
     commands = [(verb("dashboard", args.file, options), "parameters and learning curves in a browser")]
@@ -191,5 +197,24 @@ def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:
     return [
         (verb("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
         (f"{verb('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
+        *full_scale_commands(file, said.best, options),
         *commands,
     ]
+
+
+def full_scale_commands(file: StudyFile, best: Row, options: Sequence[str]) -> list[tuple[str, str]]:
+    """What the best network costs at full scale, where the study names a network for that which takes its choices."""
+    full = file.study.full_scale
+    if full is None:
+        return []
+    try:
+        scaled(file, best.params)
+    except SpecError:
+        return []
+    name = full.recipe or ANY_RECIPE
+    recipe = load_full_recipe(name)
+    images = [] if recipe.data.dataset in GENERATED else ["--data", "FOLDER"]
+    weights = ["--weights", "FILE"] if recipe.needs_weights else []
+    words = [str(file.path), "--recipe", name, *images, *weights, "--dry-run"]
+    purpose = f"the best network at full scale: {recipe.about}; its cost and time; without --dry-run it is trained"
+    return [(verb("train", Path(BEST_OF), options, *words), purpose)]

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ from harness.recording import Recorder, recorded
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
 from harness.scale_up.data_record import DataRecord, keep_data, require_same_data
+from harness.scale_up.expected import Expected, expected_images, is_here
 from harness.scale_up.images import count_classes, count_images, record_pictures
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.pace import Pace, shared
@@ -52,6 +54,9 @@ def train(args: Namespace) -> int:
     sought = Sought(place_of(args), args.quick, args.trial, options_of(args))
     target = find_target(args.network, sought)
     recipe = _recipe(args, target)
+    if args.dry_run and not is_here(recipe.data.dataset, args.data):
+        return _foresee(args, target, recipe)
+    _require_weights(args, recipe)
     classes = count_classes(recipe, args.data)
     job, crew = _job(args, target, recipe, classes), crew_of(args)
     pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
@@ -73,16 +78,49 @@ def train(args: Namespace) -> int:
         return train_job(job, crew, recorded(row, place_of(args).database))
 
 
+def _foresee(args: Namespace, target: Target, recipe: FullRecipe) -> int:
+    """Print what would be trained on images that are not here, and about how long that takes."""
+    expected = expected_images(recipe.data, recipe.data.dataset)
+    job, crew = _job(args, target, recipe, expected.classes or target.spec.classes), crew_of(args)
+    images = expected.images or recipe.batch_size
+    pace, console = Pace.of(recipe, images, crew.workers or 1), make_console()
+    console.print(job_view(job, pace, target.name, expected))
+    if crew.address is None:
+        console.print(_estimate_of_noise(job, pace, expected, images))
+    if _lacks_weights(args, recipe):
+        console.print("weights: not looked at; to train, `--weights` must name the file that the training begins from")
+    return 0
+
+
+def _lacks_weights(args: Namespace, recipe: FullRecipe) -> bool:
+    """Whether the training begins from weights that are not here."""
+    return recipe.needs_weights if args.weights is None else not args.weights.is_file()
+
+
+def _estimate_of_noise(job: FullJob[FullRecipe], pace: Pace, expected: Expected, images: int) -> str:
+    """How long it takes, in a line."""
+    from harness.scale_up.noise import classification_of_noise
+
+    job = replace(job, loaders=0, opens=partial(classification_of_noise, images=images))
+    return estimate(job, pace, opened(job), expected)
+
+
 def _recipe(args: Namespace, target: Target) -> FullRecipe:
     """The recipe of the command line, else of the study, with what the command line changes in it."""
     named = args.recipe or target.recipe
     if named is None:
         names = ", ".join(recipe_names())
         raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
-    recipe = changed(load_full_recipe(named), args, named)
+    return changed(load_full_recipe(named), args, named)
+
+
+def _require_weights(args: Namespace, recipe: FullRecipe) -> None:
+    """Raise `UserError` where the weights that the training begins from are not given, or not there."""
     if recipe.needs_weights and args.weights is None:
-        raise UserError("`--weights` must name a file of weights for this recipe, which goes on from them", value=named)
-    return recipe
+        rule = "`--weights` must name a file of weights for this recipe, which goes on from them"
+        raise UserError(rule, value=recipe.about)
+    if args.weights is not None and not args.weights.is_file():
+        raise UserError("`--weights` must be an existing file", value=str(args.weights))
 
 
 def changed(recipe: R, args: Namespace, named: str) -> R:
@@ -107,9 +145,8 @@ def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> F
     """The run with its folder and its means."""
     from harness.weights import sha256
 
-    if args.weights is not None and not args.weights.is_file():
-        raise UserError("`--weights` must be an existing file", value=str(args.weights))
-    digest = None if args.weights is None else sha256(args.weights)
+    weights = args.weights.absolute() if args.weights is not None and args.weights.is_file() else None
+    digest = None if weights is None else sha256(weights)
     run = FullRun(fitted(target.spec, recipe, classes), recipe, digest)
     results = args.results.absolute()
     loaders, threads = shares_of(args)
@@ -118,7 +155,7 @@ def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> F
         folder=results / FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
         cache=results / "data",
         root=None if args.data is None else args.data.expanduser().absolute(),
-        weights=None if args.weights is None else args.weights.absolute(),
+        weights=weights,
         loaders=loaders,
         threads=threads,
     )
@@ -227,12 +264,12 @@ def opened(job: FullJob[Any]) -> Any:
     return job.opens(job, Team(device_for(job)))
 
 
-def estimate(job: FullJob[Any], pace: Pace, task: Any) -> str:
+def estimate(job: FullJob[Any], pace: Pace, task: Any, expected: Expected | None = None) -> str:
     """How long it takes, in a line."""
     from harness.scale_up.estimate import image_s
     from harness.scale_up.loop import Course
 
-    return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds)
+    return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds, expected)
 
 
 def is_new(job: FullJob[Any]) -> bool:

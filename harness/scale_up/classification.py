@@ -16,7 +16,7 @@ from harness.data.survey import require_readable
 from harness.full_recipe import FullRecipe
 from harness.network import build
 from harness.recipe import Augmentation
-from harness.scale_up.images import class_names, open_pictures
+from harness.scale_up.images import Pictures, class_names, open_pictures
 from harness.scale_up.loading import Batch, TrainingItems, ValidationItems, share_of, step_batches
 from harness.scale_up.pace import Pace
 from harness.scale_up.reader import Reader
@@ -37,10 +37,10 @@ class Classification:
 
     backbone = ""
 
-    def __init__(self, job: FullJob[FullRecipe], team: Team) -> None:
+    def __init__(self, job: FullJob[FullRecipe], team: Team, pictures: Pictures | None = None) -> None:
         self.job, self.team, self.recipe = job, team, job.run.recipe
-        self.pictures = open_pictures(self.recipe, job.root, job.cache)
-        self.names = class_names(self.recipe, job.root)
+        self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
+        self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
         self.viewing, val = Viewing.of(self.recipe), self.pictures.val
         self.validation = None if val is None else Reader(ValidationItems(val, self.viewing), job.loaders)
 
@@ -129,3 +129,8 @@ def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] 
 
 def _note(texts: tuple[str, ...]) -> Note | None:
     return Note("; ".join(texts)) if texts else None
+
+
+def _numbered(classes: int) -> tuple[str, ...]:
+    """Names of classes that have none, as those of images that are not there yet."""
+    return tuple(map(str, range(classes)))
