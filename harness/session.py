@@ -1,15 +1,13 @@
 """A study as the door opens it: its file, its place among the results, and what a driver or a reader of it needs."""
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from pydantic import ValidationError
 
 from harness.data import describe
@@ -17,12 +15,15 @@ from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.run import Run
 from harness.search import Driver, Inputs
-from harness.search.claims import Judged, judge_claims
+from harness.search.claims import Judged, judge_claims, paired_seeds
+from harness.search.history import pending_change
 from harness.search.samplers import build_pruner, build_sampler
+from harness.search.trial import distribution_of
 from harness.space import Space
-from harness.store import DriverLock, RunRow, Store, fresh, open_study
+from harness.store import DriverLock, RunRow, Store, fresh, open_study, widen_distributions
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
+from harness.study.growth import Growth, growth, identity, study_values
 
 if TYPE_CHECKING:
     import optuna
@@ -31,13 +32,9 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 DATABASE = "studies.db"
-FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick")
-"""Keys that decide how long and where a study is trained; all others decide what it says."""
-WORDS = ("says", "paper")
-"""Keys of a claim that decide nothing."""
 REMEDY = (
-    "Give the file another name under `study:` (runs that both need are taken from the store), "
-    "or start this one anew with `--fresh`."
+    "Seeds, trials, values of an axis and claims can be added. For anything else, give the file another name under "
+    "`study:` (runs that both need are taken from the store), or start this one anew with `--fresh`."
 )
 
 
@@ -145,13 +142,22 @@ def driving(
     with Store.open(place.database) as store, DriverLock(store, study.study):
         if is_fresh:
             _remove_files(fresh(store, study.study))
-        _check_unchanged(file, store)
-        store.save_study(study.study, fingerprint=fingerprint(identity(study_values(resolved))), resolved=resolved)
+        added = grown(file, store).added
+        change = pending_change(study, store, paired_seeds(study, space, store), added)
+        store.save_study(
+            study.study,
+            fingerprint=fingerprint(identity(study_values(resolved))),
+            resolved=resolved,
+            change=None if change is None else change.text(),
+        )
+        if added:
+            store.event(study.study, "study grown", "; ".join(added))
         folder = place.folder(study.study)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.speaking():
+            widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
@@ -200,28 +206,6 @@ def extent(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> Ex
     return Extent(len(cells) - ruled_out.total(), ruled_out)
 
 
-def study_values(resolved: str) -> dict[str, Any]:
-    """A resolved study as plain values by dotted key; every axis, and every list, is one value.
-
-    What a file of an earlier version does not say stands at its default.
-    """
-    values = yaml.safe_load(resolved)
-    return dict(_flat(Study.model_validate(values).model_dump(mode="json")))
-
-
-def identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that decide what a study says; of a claim, all but its words."""
-    return {
-        key: [_without_words(claim) for claim in value] if key == "claims" else value
-        for key, value in values.items()
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
-    }
-
-
-def _without_words(claim: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in claim.items() if key not in WORDS}
-
-
 def _describe(trials: "optuna.Study", file: StudyFile) -> None:
     """Say in Optuna's dashboard what is studied."""
     from optuna.exceptions import ExperimentalWarning
@@ -250,42 +234,30 @@ def question_of(text: str) -> str | None:
     return next((line for line in comments if line and not line.startswith("yaml-language-server:")), None)
 
 
-def _check_unchanged(file: StudyFile, store: Store) -> None:
-    """Raise `StudyError` where a study of that name was started from a file that says something else."""
+def grown(file: StudyFile, store: Store) -> Growth:
+    """What the file adds to the study of that name, if there is one.
+
+    Raises `StudyError` where it takes away or changes what the runs so far were trained for.
+    """
     name = file.study.study
     started = {row.name: row.resolved for row in store.studies()}.get(name)
     if started is None:
-        return
+        return Growth()
     try:
-        before = identity(study_values(started))
+        found = growth(started, resolved_yaml(file))
     except ValidationError as error:
         raise StudyError(
             f"the study `{name}` must have been started by a version whose files this one reads",
             place=store.place,
             remedy=REMEDY,
         ) from error
-    now = identity(study_values(resolved_yaml(file)))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if changed:
-        was = ", ".join(f"`{key}` from {_shown(before.get(key))} to {_shown(now.get(key))}" for key in changed)
+    if found.refused:
         raise StudyError(
-            f"the study `{name}` must stay what it was started as; changed: {was}",
-            place=str(file.path),
+            f"the study `{name}` may grow, but must keep what it was started as; changed: {', '.join(found.refused)}",
+            place=file.place(found.key),
             remedy=REMEDY,
         )
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return found
 
 
 def _remove_files(runs: list[RunRow]) -> None:

@@ -82,7 +82,7 @@ def test_a_plan_after_its_last_look_has_nothing_left() -> None:
     assert estimate(values, ABOVE, plan).p == estimate(values[:3], ABOVE, Plan(3, 3)).p
 
 
-def test_plans_that_nobody_could_have_used_leave_no_trace() -> None:
+def test_plans_that_no_look_used_leave_no_trace() -> None:
     assert plan_after((Plan(1, 1), Plan(3, 8)), (1,)) == Plan(3, 8)  # no look at one value
     assert plan_after((Plan(3, 3), Plan(3, 8)), (0,)) == Plan(3, 8)
     assert plan_after((Plan(3, 8), Plan(3, 8)), (4,)) == Plan(3, 8)
@@ -99,7 +99,7 @@ def whenever_undecided(p: float, n: int) -> int | None:
     return 16 if n == 7 and p > 0.05 else None
 
 
-def again_and_again(p: float, n: int) -> int | None:
+def again_and_again(_: float, n: int) -> int | None:
     """Four more pairs, one pair before each plan ends."""
     return n + 5 if n in (7, 11, 15) else None
 

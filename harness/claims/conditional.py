@@ -1,17 +1,17 @@
 """The conditional error of a plan: how likely it is, under the null, to reject at one of its later looks.
 
-Legend: n values so far, x their differences from the bound, s the state, c a bound on |s|; A plans side by side, M states,
-P points of a quadrature.
+Legend: n values so far, x their differences from the bound, s the state, c a bound on |s|; A plans side by side,
+M states, P points of a quadrature.
 
 The state of n values is s_n = sum(x) / sqrt(sum(x^2)), so that |s_n| <= sqrt(n) and the t of n values is
-s_n sqrt((n - 1) / (n - s_n^2)). Under the null, the next value over the length of those before, x_(n+1) / |(x_1 ... x_n)|,
-is tan(theta) where theta has the density cos(theta)^(n-1) up to a constant, whatever the variance; and then
+s_n sqrt((n - 1) / (n - s_n^2)). Under the null, the next value over the length of those before it is tan(theta), where
+theta has the density cos(theta)^(n-1) up to a constant, whatever the variance; and then
 
     s_(n+1) = s_n cos(theta) + sin(theta) = sqrt(1 + s_n^2) sin(theta + arctan(s_n)).
 
-So the states are a Markov chain that knows no variance, and the conditional error given s_n follows by recursion from the
-last look: the chance that s_(n+1) crosses its bound, and else the conditional error there. It is a conditional error given
-the t statistic, as in Posch et al. 2004 (Biometrical Journal 46, 389-405), and exact for normal differences.
+So the states are a Markov chain that knows no variance, and the conditional error given s_n follows by recursion from
+the last look: the chance that s_(n+1) crosses its bound, and else the conditional error there. It is a conditional
+error given the t statistic, as in Posch et al. 2004 (Biometrical Journal 46, 389-405), exact for normal differences.
 """
 
 import math

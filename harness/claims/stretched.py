@@ -2,16 +2,16 @@
 
 The conditional rejection principle (Müller & Schäfer 2001, Biometrics 57, 886-891; 2004, Statistics in Medicine 23,
 2497-2508): if a plan is changed after n values, for whatever reason, the new plan may reject with no more probability,
-given these values, than the old one would have. Then the error rate over both is that of the old plan. Here the new plan
-is used at the alpha' at which both conditional errors are equal, which is found for every alpha at once, so that the p of
-a stretched plan is again the smallest alpha at which one of its looks decides.
+given these values, than the old one would have. Then the error rate over both is that of the old plan. Here the new
+plan is used at the alpha' at which both conditional errors are equal, which is found for every alpha at once, so that
+the p of a stretched plan is again the smallest alpha at which one of its looks decides.
 
-With an unknown variance the conditional error of a t test depends on it (Timmesfeld, Schäfer & Müller 2007, Statistics in
-Medicine 26, 2449-2464). It is taken here given the t statistic (`conditional`), which is exact where the decision to
-change depends on the t statistics, that is on p and verdicts, and not on the size of the spread by itself.
+With an unknown variance the conditional error of a t test depends on it (Timmesfeld, Schäfer & Müller 2007, Statistics
+in Medicine 26, 2449-2464). It is taken here given the t statistic (`conditional`), which is exact where the decision
+to change depends on the t statistics, that is on p and verdicts, and not on the size of the spread by itself.
 
-A plan that has had its last look has no conditional error left: a change after it can add nothing to its verdict, and what
-more values say is exploratory. A plan that was changed before its second value is as good as made anew.
+A plan that has had its last look has no conditional error left: a change after it can add nothing to its verdict, and
+what more values say is exploratory. A plan that was changed before its second value is as good as made anew.
 """
 
 import math
@@ -94,7 +94,7 @@ class Stretched:
 
 
 def plan_after(plans: Sequence[Plan], changes: Sequence[int]) -> Plan | Stretched:
-    """The plans that followed one another, without those that nobody could have used: see the module's docstring."""
+    """The plans that followed one another, without those that no look can have used."""
     kept: list[tuple[Plan, int]] = []
     for plan, change in zip(plans, changes, strict=False):
         if plan.looks and change > 1:

@@ -10,7 +10,6 @@ from harness.data.shapes import TRAIN_SIZE, VAL_SIZE
 from harness.machine import has_gpu
 from harness.recipe import Recipe
 from harness.run import Run
-from harness.search.proposals import PROPOSALS_PER_TRIAL
 from harness.space import Candidate, Space, random_chooser
 from harness.spec import NetworkSpec
 from harness.store import Store
@@ -18,6 +17,7 @@ from harness.store.records import SETTLED
 from harness.study import Study
 from harness.study.arms import arm_choices
 
+PROPOSALS_PER_TRIAL = 20
 MACS_PER_S_PER_THREAD = 7e9
 """The rough rule for recipes that nobody has timed: multiply-accumulates that a CPU thread does in a second.
 

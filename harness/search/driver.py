@@ -32,7 +32,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from harness.search.ledger import Ledger
+from harness.search.ledger import FURTHER, Ledger
 from harness.search.looks import Looks
 from harness.search.objective import curve_value, final_value
 from harness.search.proposals import Proposals
@@ -110,7 +110,10 @@ class Driver:
                     yield from self._take(run_id, records)
         finally:
             self._park()
-        yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start)
+        reason = self._proposals.why_ended()
+        if reason is not None:
+            self._in.store.event(self._study.study, "search ended", reason)
+        yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
     # Handing out
 
@@ -148,7 +151,8 @@ class Driver:
             known.append(self._in.store.ensure_run(run))
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
-        yield TrialStarted(opened.number, opened.params, opened.spec)
+        is_repeat = opened.first.seed != self._study.search.seed
+        yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
         for epoch in self._in.store.epochs(opened.first.id) if known[0].attempts else ():
             yield from self._judge(opened, opened.first, epoch)
         for run, row in zip(opened.runs, known, strict=True):
@@ -281,7 +285,8 @@ class Driver:
             self._ledger.note(
                 owner.spec.fingerprint(), list(owner.values.values()), owner.number, is_feasible=over is None
             )
-        self._ledger.close(owner.spec.fingerprint(), has_failed=outcome == "failed")
+        is_further = FURTHER in owner.trial.user_attrs
+        self._ledger.close(owner.spec.fingerprint(), has_failed=outcome == "failed", is_further=is_further)
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+FURTHER = "further_seeds"
+"""Attribute of the trials that give known configurations the seeds by which a study has grown."""
+
 
 def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
     """Seeds given to each configuration, by its fingerprint; those of failed trials don't count."""
@@ -49,23 +52,32 @@ class Ledger:
             if not trial.state.is_finished():
                 continue
             self.runs_done += len(seeds) if trial.state.name == "COMPLETE" else 1
-            self.close(fingerprint, has_failed=trial.state.name == "FAIL")
+            self.close(fingerprint, has_failed=trial.state.name == "FAIL", is_further=FURTHER in trial.user_attrs)
             if trial.state.name == "COMPLETE" and trial.value is not None:
                 is_feasible = all(v <= 0 for v in trial.constraints.values())
                 self.note(
                     fingerprint, trial.user_attrs.get("values", [trial.value]), trial.number, is_feasible=is_feasible
                 )
 
-    def next_seeds(self, fingerprint: str, count: int) -> list[int]:
-        """Seed positions for a configuration: the first `count`, or one more where it has had some."""
-        used = self.seeds_used.get(fingerprint, 0)
-        fresh = list(range(count)) if used == 0 else [used]
-        self.seeds_used[fingerprint] = used + len(fresh)
-        return fresh
+    def lacks_seeds(self, fingerprint: str, count: int) -> bool:
+        """Whether a configuration has had some seeds, but not the first `count`."""
+        return 0 < self.seeds_used.get(fingerprint, 0) < count
 
-    def close(self, fingerprint: str, *, has_failed: bool) -> None:
-        """Count a trial that has ended."""
-        self.trials += 1
+    def due(self, fingerprint: str, count: int) -> range:
+        """Seed positions for a configuration: what it lacks of the first `count`, or one more where it has them."""
+        used = self.seeds_used.get(fingerprint, 0)
+        return range(used, max(count, used + 1))
+
+    def next_seeds(self, fingerprint: str, count: int) -> list[int]:
+        """Give a configuration its seeds: see `due`."""
+        seeds = self.due(fingerprint, count)
+        self.seeds_used[fingerprint] = seeds.stop
+        return list(seeds)
+
+    def close(self, fingerprint: str, *, has_failed: bool, is_further: bool = False) -> None:
+        """Count a trial that has ended; one that gave a known configuration the seeds that the study grew by does not
+        count among those that a sampler was granted."""
+        self.trials += not is_further
         if not has_failed:
             self.settled.add(fingerprint)
 
