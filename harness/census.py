@@ -15,7 +15,11 @@ from harness.axes import Axis, Choice, Value, random_chooser
 from harness.space import Candidate, Space
 
 MOST_PRICED = 20_000
-"""Combinations that are priced, which takes some 6 s."""
+"""Combinations of a space that is priced as a whole, which takes some 6 s."""
+SMALL = 1_000
+"""Combinations that are priced as a whole even if the space is not scarce."""
+MOST_DRAWN = 5_000
+"""Draws from a larger space."""
 PROBES = 400
 """Draws that tell whether a space is scarce."""
 SCARCE = 0.1
@@ -67,8 +71,13 @@ class Census:
             are = "is" if len(self.feasible) == 1 else "are"
             return f"{len(self.feasible):,} of {self.tried:,} networks {are} within rules and budgets"
         low, high = self.interval()
-        share = f"{100 * self.hits / self.draws:.2g} % of {self.size:,} combinations are within rules and budgets"
+        share = f"about {100 * self.hits / self.draws:.2g} % of {self.size:,} combinations are within rules and budgets"
         return f"{share} (95 % interval {100 * low:.2g} to {100 * high:.2g} %, from {self.draws:,} draws)"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every network that was priced is within rules and budgets."""
+        return len(self.feasible) == self.tried
 
     def nearest_to(self, params: dict[str, Value], axes: dict[str, Axis], known: Collection[str]) -> Candidate | None:
         """The feasible network nearest to some choices that is not known yet, by its fingerprint; None for none."""
@@ -84,12 +93,14 @@ def distance(a: dict[str, Value], b: dict[str, Value], axes: dict[str, Axis]) ->
 @lru_cache(maxsize=4)
 def take_census(space: Space) -> Census:
     """Price the space: as a whole where it is small enough, else as many draws from it; the same every time."""
-    if space.size <= MOST_PRICED:
+    if space.size <= SMALL:
         return _count(space, space.grid())
     probes = _draw(space, PROBES)
     if sum(each.is_feasible for each in probes) >= SCARCE * PROBES:
         return _sampled(space, probes)
-    draws = _draw(space, MOST_PRICED)
+    if space.size <= MOST_PRICED:
+        return _count(space, space.grid())
+    draws = _draw(space, MOST_DRAWN)
     found = _sampled(space, draws)
     return found if found.feasible else _downhill(space, found, draws)
 

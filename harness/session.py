@@ -23,6 +23,7 @@ from harness.space import Space
 from harness.store import DriverLock, RunRow, Store, fresh, open_study, widen_distributions
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
+from harness.study.checks import check_classes
 from harness.study.growth import Growth, growth, identity, study_values
 
 if TYPE_CHECKING:
@@ -114,13 +115,17 @@ def trial_of(path: Path, study: str, place: Place) -> int | None:
 
 
 def open_space(file: StudyFile) -> Space:
-    """The search space on the study's data set. Raises `DataError`, naming the file's line, where that is not there."""
+    """The search space on the study's data set.
+
+    Raises `DataError`, naming the file's line, where that is not there, and `StudyError` for what it cannot yield.
+    """
     try:
         info = describe(file.study.proxy)
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = file.place(tuple(error.place.split(".")))
         raise
+    check_classes(file.study, info.names, file.document)
     return build_space(file, classes=info.classes, channels=info.channels)
 
 
