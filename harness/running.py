@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import NotFound, SpecError
+from harness.errors import NotFound, SpecError, StudyError
 from harness.executors import Crew, Executor, make_executor
 from harness.interrupt import EXIT_CODE, Interrupt, Interruptible
-from harness.machine import available_cpus
+from harness.machine import available_cpus, has_gpu
 from harness.report.answer import Answer, Row, answer
 from harness.report.live import LiveView, Scene
 from harness.report.narrator import Narrator
@@ -25,10 +25,12 @@ from harness.scale_up.target import scaled
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
 from harness.search.reuse import Reuse, environment_of
-from harness.session import Driven, Place, driving, extent, open_space, question_of
+from harness.session import Driven, Place, driving, extent, grown, open_space, question_of
 from harness.space import Space
 from harness.store import Store
 from harness.study import Study, StudyFile, load_full_recipe, load_study
+from harness.study.checks import check_device
+from harness.study.growth import Growth
 from harness.terminal import is_live, make_console, typed_again, verb, without_password
 from harness.winner import BEST_OF
 
@@ -41,12 +43,9 @@ DEFAULT_RESULTS = Path("results")
 
 def run(args: Namespace) -> int:
     """Train what a study needs, and print its answer."""
-    file = load_study(args.file, is_quick=args.quick)
-    if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
-        make_executor(args.executor, _crew(args, file.study))
-    space = open_space(file, place_of(args).data_cache)
+    file, space = check_study(args)
     if args.dry_run:
-        return _dry_run(args, file.study, space)
+        return _dry_run(args, file, space)
     try:
         said = _drive(args, file, space)
     except KeyboardInterrupt:
@@ -56,6 +55,39 @@ def run(args: Namespace) -> int:
     _draw_claims(place_of(args).folder(said.study), said)
     print("\n".join(next_lines(_next_commands(args, said, file))))
     return 0 if said.best else NO_ANSWER
+
+
+def check_study(args: Namespace) -> tuple[StudyFile, Space]:
+    """The study that a command line means, with its space: all that is refused is refused here, and nothing is written.
+
+    Raises `UserError`s.
+    """
+    file = load_study(args.file, is_quick=args.quick)
+    if args.executor == "inline":  # starts nothing
+        make_executor(args.executor, _crew(args, file.study))
+    elif args.ray_address is None and file.study.resources.cpus > available_cpus():
+        raise StudyError(
+            f"`resources.cpus` must be at most the processors that this process may use ({available_cpus()})",
+            value=file.study.resources.cpus,
+            place=file.place(("resources", "cpus")),
+            remedy="Lower it, or train on a cluster with `--ray-address`.",
+        )
+    space = open_space(file, place_of(args).data_cache)
+    if file.study.resources.gpus == 0 or args.ray_address is None:
+        device = "cuda" if file.study.resources.gpus and has_gpu() else "cpu"
+        check_device(file.study, file.document, device=device)
+    if not args.fresh:
+        _growth(args, file)
+    return file, space
+
+
+def _growth(args: Namespace, file: StudyFile) -> Growth:
+    """What the file adds to its study. Raises `StudyError` where it must not change what it does."""
+    try:
+        with Store.open(place_of(args).database, read_only=True) as store:
+            return grown(file, store)
+    except NotFound:
+        return Growth()
 
 
 def place_of(args: Namespace) -> Place:
@@ -70,15 +102,17 @@ def options_of(args: Namespace) -> list[str]:
     return results + ([] if args.storage is None else ["--storage", without_password(args.storage)])
 
 
-def _dry_run(args: Namespace, study: Study, space: Space) -> int:
+def _dry_run(args: Namespace, file: StudyFile, space: Space) -> int:
     """Print what would be trained; reads the database where there is one."""
+    study = file.study
     room = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
     workers = args.workers or max(1, room)
     try:
         with Store.open(place_of(args).database, read_only=True) as store:
             is_cluster = args.ray_address is not None
             rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), args.reuse, is_cluster)
-            planned = plan(study, space, store, workers=workers, rule=rule)
+            growth = Growth() if args.fresh else grown(file, store)
+            planned = plan(study, space, store, workers=workers, rule=rule, growth=growth)
     except NotFound:
         planned = plan(study, space, None, workers=workers)
     make_console().print(plan_view(planned))

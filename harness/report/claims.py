@@ -31,10 +31,11 @@ def claims_view(answer: "Answer") -> list[RenderableType]:
     for name in ("effect", "95 % interval", "n", "p", "expected"):
         table.add_column(name, justify="right", no_wrap=True)
     for judged in answer.claims:
-        verdict = Text(str(judged.verdict), style=STYLES[str(judged.verdict)])
+        verdict = Text(judged.verdict_text, style=STYLES[str(judged.verdict)])
         table.add_row(Text(judged.claim.name), verdict, *_figures(judged), Text(judged.claim.expect))
     said = (indented(line) for judged in answer.claims for line in _sentences(judged, answer.here))
-    how = f"error rate 5 % over all looks; p corrected over {counted(len(answer.claims), 'claim')} (Holm)"
+    confirmed = sum(judged.p is not None or judged.estimate is None for judged in answer.claims)
+    how = f"error rate 5 % over all looks; p corrected over {counted(confirmed, 'claim')} (Holm)"
     return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *said, Text()]
 
 
@@ -57,6 +58,8 @@ def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, A
         "lost": [each.text for each in judged.lost],
         "p": judged.p,
         "seeds_to_decide": judged.enough,
+        "exploratory": exploratory_values(judged),
+        "note": judged.note,
         "missing": judged.missing,
         "other_environments": [origin.text for origin in _origins(judged, here)],
         "arms": [
@@ -64,6 +67,12 @@ def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, A
             for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
         ],
     }
+
+
+def exploratory_values(judged: Judged) -> dict[str, Any] | None:
+    """For JSON: the verdict without an error rate, where there is one, and why it has none."""
+    explored = judged.exploratory
+    return explored and {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
 
 
 def p_value(p: float | None) -> str:
@@ -99,8 +108,15 @@ def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
     if judged.lost:
         why = "; ".join(each.text for each in judged.lost)
         yield f"  {_n(judged)} seeds: {why}. What was lost by its outcome is missing from effect and interval."
+    if judged.note:
+        yield f"  Its error rate: {judged.note}."
     if judged.missing:
         yield f"  Not judged: {judged.missing}."
+    elif judged.exploratory is not None:
+        explored = judged.exploratory
+        yield f"  Exploratory, without an error rate: {explored.reason}."
+        would_be = f"it would be {explored.verdict} (p {p_value(explored.p)})"
+        yield f"  Had claim and plan been there before the first run, {would_be}."
     elif str(judged.verdict) == "equivalent":
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:

@@ -74,7 +74,7 @@ def _arms(kept: KeptClaims) -> dict[str, dict[str, KeptArm]]:
 
 def _title(kept: KeptClaims) -> str:
     """The study, how its claims stand, n, and the conditions."""
-    verdicts = Counter(str(claim.verdict) for claim in kept.claims)
+    verdicts = Counter(claim.verdict_text for claim in kept.claims)
     ns = sorted({claim.n for claim in kept.claims})
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
@@ -119,13 +119,14 @@ def _draw_claim(axes: "Axes", claim: KeptClaim) -> None:
         why = textwrap.fill(claim.missing or "no seed that all arms have completed", LINE_CHARACTERS // 2)
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=FONT, parse_math=False)
     _beside(axes, 0.45, claim.name, fontweight="bold")
-    _beside(axes, -0.45, str(claim.verdict), color=colour, fontweight="bold")
+    _beside(axes, -0.45, claim.verdict_text, color=colour, fontweight="bold")
     for height, text in zip((0.45, -0.45), _figures(claim), strict=True):
         _beside(axes, height, text, is_right=True)
     axes.set_xlim(*_limits(claim))
     axes.set_ylim(-1, 1)
     paper = f" Paper: {claim.paper}." if claim.paper else ""
-    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}")
+    why = f" Exploratory: {claim.exploratory.reason}." if claim.exploratory else ""
+    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}{why}")
 
 
 def _figures(claim: KeptClaim) -> tuple[str, str]:

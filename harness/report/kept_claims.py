@@ -30,6 +30,13 @@ class KeptArm(Kept):
     """What the claim compares, by seed."""
 
 
+class KeptExploratory(Kept):
+    """A verdict without an error rate."""
+
+    verdict: Verdict
+    reason: str
+
+
 class KeptClaim(Kept):
     """A claim with all that was known of it."""
 
@@ -48,12 +55,20 @@ class KeptClaim(Kept):
     p: float | None
     missing: str | None
     arms: tuple[KeptArm, ...]
+    exploratory: KeptExploratory | None = None
+    note: str | None = None
+    """How the verdict keeps its error rate, where the plan was stretched."""
 
     @field_validator("expect")
     @classmethod
     def _check_expect(cls, text: str) -> str:
         Expectation.parse(text)
         return text
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict; one without an error rate is marked as exploratory."""
+        return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
 
     @property
     def expected(self) -> Expectation:

@@ -41,7 +41,7 @@ class Narrator:
                 return self._study_started(event)
             case TrialStarted():
                 self.labels[event.trial] = label(event.params)
-                return f"{self.name(event.trial)}: chosen"
+                return f"{self.name(event.trial)}: {'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
             case RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
                 return f"{self.name(event.trial, event.seed)}: given to a worker{again}"
@@ -58,10 +58,11 @@ class Narrator:
             case ClaimsJudged():
                 return self._claims_judged(event)
             case StudyEnded():
+                why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
-                    return f"{event.study}: nothing was left to train"
+                    return f"{event.study}: nothing was left to train{why}"
                 did = "trained" if self.is_training else "measured"
-                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}"
+                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}{why}"
 
     def name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""

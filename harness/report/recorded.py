@@ -38,7 +38,7 @@ def _rows(read: Reading) -> Iterator[ClaimRow]:
             study=study.study,
             name=claim.name,
             says=claim.says,
-            verdict=str(judged.verdict),
+            verdict=judged.verdict_text,
             effect=None if found is None else found.effect,
             low=None if found is None else found.low,
             high=None if found is None else found.high,

@@ -98,7 +98,7 @@ def status_view(status: Status) -> RenderableType:
     best = "none yet" if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
     if answer.claims:
-        verdicts = Counter(str(judged.verdict) for judged in answer.claims)
+        verdicts = Counter(judged.verdict_text for judged in answer.claims)
         more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
     parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
@@ -123,7 +123,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "configurations_total": status.trials_total,
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
-        "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
+        "claims": {judged.claim.name: judged.verdict_text for judged in answer.claims},
         "data": list(answer.data),
         "other_environments": [origin.text for origin in answer.origins],
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),

@@ -24,7 +24,7 @@ class Noise:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def reason(self, i: int) -> None:  # noqa: ARG002 (the protocol's signature)
+    def reason(self, i: int) -> None:
         """See `Images`."""
 
     def picture(self, i: int) -> Image.Image:

@@ -7,10 +7,11 @@ granted one at a time, to the arms of undecided claims alone; what that does to 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.claims import Estimate, Expectation, Plan, Stretched, Verdict, estimate, holm, judge, seeds_to_decide
 from harness.environment import Environment
 from harness.formula import Formula
 from harness.run import Run, RunState
+from harness.search.history import history_of, plan_of
 from harness.search.objective import COSTS, formula_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.space import Candidate, Space
@@ -64,11 +65,36 @@ class Judged:
     """The complete runs of all arms."""
     lost: tuple[LostPair, ...] = ()
     """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
+    exploratory: "Exploratory | None" = None
+    """What the runs say where no verdict has an error rate: see there."""
+    note: str | None = None
+    """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
 
     @property
     def pairs(self) -> int:
         """Seeds of the contrast, those that were lost included."""
         return len(self.values) + len({each.seed for each in self.lost})
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict; one without an error rate is marked as exploratory."""
+        return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds may still bring a verdict, be it an exploratory one."""
+        is_decided = self.exploratory is not None and self.exploratory.verdict != Verdict.UNDECIDED
+        return self.verdict == Verdict.UNDECIDED and not is_decided
+
+
+@dataclass(frozen=True, slots=True)
+class Exploratory:
+    """The verdict as if claim and plan had been made before the first run, which they were not: without error rate."""
+
+    verdict: Verdict
+    p: float
+    reason: str
+    """As `added after 15 runs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +117,37 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
     """
     if not study.claims:
         return ()
-    plan = plan_of(study)
     here = here or environment_of(study)
     known = [_seen(claim, study, space, store, here) for claim in study.claims]
+    history = history_of(
+        study, store, {claim.name: tuple(seen.paired) for claim, seen in zip(study.claims, known, strict=True)}
+    )
+    known = [_in_order(seen, history.seeds_first(claim.name)) for claim, seen in zip(study.claims, known, strict=True)]
+    plans = [history.plan_of(claim.name) for claim in study.claims]
+    late = [history.added_after(claim.name) for claim in study.claims]
     expected = [Expectation.parse(claim.expect) for claim in study.claims]
-    estimates = [
-        estimate(list(seen.paired.values()), expectation, plan, ignore=claim.ignore, exact=_is_exact(claim))
-        if seen.paired
-        else None
-        for claim, seen, expectation in zip(study.claims, known, expected, strict=True)
+    estimates = list(map(_estimate, study.claims, known, expected, plans))
+    as_new = [
+        found if plan == history.plan else _estimate(claim, seen, expectation, history.plan)
+        for claim, seen, expectation, plan, found in zip(study.claims, known, expected, plans, estimates, strict=True)
     ]
-    corrected = holm([1.0 if found is None else found.p for found in estimates])
-    return tuple(map(_judged, study.claims, known, estimates, corrected, expected))
+    ps = [None if runs else 1.0 if found is None else found.p for found, runs in zip(estimates, late, strict=True)]
+    corrected = iter(holm([p for p in ps if p is not None]))
+    confirmed = [None if p is None else next(corrected) for p in ps]
+    explored = holm([1.0 if found is None else found.p for found in as_new])
+    judged = map(_judged, study.claims, known, as_new, estimates, confirmed, expected)
+    reasons = map(_why_exploratory, plans, late)
+    return tuple(
+        replace(each, exploratory=_explored(each, found, p, reason), note=_note(plan, reason))
+        for each, found, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
+    )
+
+
+def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[int, ...]]:
+    """By claim, the seeds that all of its arms have completed."""
+    return {
+        claim.name: tuple(_seen(claim, study, space, store, environment_of(study)).paired) for claim in study.claims
+    }
 
 
 def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
@@ -112,32 +157,78 @@ def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int])
     for each in judged:
         used = [seeds_used.get(arm.fingerprint, 0) for arm in each.arms]
         target = min(used) + 1
-        if each.verdict == Verdict.UNDECIDED and each.values and target <= most:
+        if each.is_open and each.values and target <= most:
             behind = (arm for arm, has in zip(each.arms, used, strict=True) if has < target)
             wanted |= {arm.fingerprint: arm for arm in behind}
     return list(wanted.values())
-
-
-def plan_of(study: Study) -> Plan:
-    """When a study looks at its claims: after the first seeds, and after each seed more."""
-    return Plan(first=study.search.seeds, most=study.search.max_seeds or study.search.seeds)
 
 
 def _is_exact(claim: Claim) -> bool:
     return Formula(claim.metric).names <= set(COSTS)
 
 
-def _judged(claim: Claim, seen: _Seen, found: Estimate | None, p: float, expectation: Expectation) -> Judged:
+def _estimate(claim: Claim, seen: _Seen, expectation: Expectation, plan: Plan | Stretched) -> Estimate | None:
+    values = list(seen.paired.values())
+    return estimate(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
+
+
+def _judged(
+    claim: Claim,
+    seen: _Seen,
+    as_new: Estimate | None,
+    found: Estimate | None,
+    p: float | None,
+    expectation: Expectation,
+) -> Judged:
+    """A claim with the verdict that has an error rate; `p` is None for a claim that came after its data."""
     values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
     if found is None:
         undecided = Verdict.UNDECIDED
         unknown = Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
         return replace(unknown, lost=seen.lost, runs=seen.runs)
+    if p is None:
+        late = Judged(claim, seen.arms, seen.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
+        return replace(late, lost=seen.lost, runs=seen.runs)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    judged = Judged(claim, seen.arms, seen.figures, values, seeds, found, p, verdict, enough)
+    shown = as_new if found.repeated_interval is None else found
+    judged = Judged(claim, seen.arms, seen.figures, values, seeds, shown, p, verdict, enough)
     return replace(judged, lost=seen.lost, runs=seen.runs)
+
+
+def _why_exploratory(plan: Plan | Stretched, added_after: int | None) -> str | None:
+    """Why a verdict has no error rate; None where it has one."""
+    if added_after is not None:
+        return f"the claim was added after {added_after} runs"
+    if isinstance(plan, Stretched) and plan.exhausted_at is not None:
+        seeds = f"{plan.exhausted_at} seeds"
+        return f"the plan was stretched after its last look, at {seeds}, when nothing was left of its error rate"
+    return None
+
+
+def _explored(each: Judged, as_new: Estimate | None, p: float, reason: str | None) -> Exploratory | None:
+    if reason is None or as_new is None or each.verdict != Verdict.UNDECIDED:
+        return None
+    return Exploratory(judge(as_new, p), p, reason)
+
+
+def _note(plan: Plan | Stretched, reason: str | None) -> str | None:
+    if not isinstance(plan, Stretched) or reason is not None:
+        return None
+    steps = zip(plan.plans, plan.plans[1:], plan.changes, strict=False)
+    changed = ", ".join(f"from {_looks(old)} to {_looks(new)} at {n} pairs" for old, new, n in steps)
+    return f"the plan was stretched {changed}; conditional rejection keeps its error rate"
+
+
+def _looks(plan: Plan) -> str:
+    return f"{plan.first}-{plan.most} seeds"
+
+
+def _in_order(seen: _Seen, first: tuple[int, ...]) -> _Seen:
+    """Pairs in the order in which they were complete when the file changed, then by seed."""
+    order = [*(seed for seed in first if seed in seen.paired), *(seed for seed in seen.paired if seed not in first)]
+    return replace(seen, paired={seed: seen.paired[seed] for seed in order})
 
 
 def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _Seen:

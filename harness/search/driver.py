@@ -134,7 +134,10 @@ class Driver:
                     yield from self._take(run_id, records)
         finally:
             self._park()
-        yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start)
+        reason = self._proposals.why_ended()
+        if reason is not None:
+            self._in.store.event(self._study.study, "search ended", reason)
+        yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
     # Handing out
 
@@ -173,7 +176,8 @@ class Driver:
             position = len(opened.runs) if run is opened.screening else opened.runs.index(run)
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
-        yield TrialStarted(opened.number, opened.params, opened.spec)
+        is_repeat = opened.first.seed != self._study.search.seed
+        yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
         for epoch in self._in.store.epochs(opened.opening.id) if known[0].attempts else ():
             yield from self._judge(opened, opened.opening, epoch)
         screening = opened.screening

@@ -39,6 +39,8 @@ class TrialStarted:
     trial: int
     params: dict[str, Any]
     spec: NetworkSpec
+    is_repeat: bool = False
+    """Whether the study had the configuration already, so that this is a further seed of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class StudyEnded:
     trained: int
     """Runs trained by this call; 0 when the store had everything."""
     wall_s: float
+    reason: str | None = None
+    """Why a sampler ended before its trials were used up, or that it repeated itself."""
 
 
 StudyEvent = (

@@ -10,6 +10,9 @@ from harness.search.standing import Standing, configuration_standing, trial_stan
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+FURTHER = "further_seeds"
+"""Attribute of the trials that give known configurations the seeds by which a study has grown."""
+
 
 def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
     """Number of seeds given to each configuration, by its fingerprint."""
@@ -59,7 +62,8 @@ class Ledger:
     taken: dict[str, set[int]] = field(default_factory=dict)
     """Seeds given to each configuration; one that is proposed again gets the next."""
     trials: int = 0
-    """Trials that have ended; proposals against the rules or over budget are not among them."""
+    """Trials that have ended. Not counted: proposals against the rules or over budget, and trials that gave a known
+    configuration the seeds by which the study has grown."""
     rejected: int = 0
     """Proposals against the rules or over budget."""
     runs_done: int = 0
@@ -88,11 +92,19 @@ class Ledger:
         was_pruned = known is not None and any(each.state == "pruned" for each in known.trials)
         return not self.taken.get(fingerprint) and not was_pruned
 
+    def lacks_seeds(self, fingerprint: str, count: int) -> bool:
+        """Whether a configuration has had some seeds, but not as many as `count`."""
+        return 0 < len(self.taken.get(fingerprint, ())) < count
+
+    def seeds_due(self, fingerprint: str, count: int) -> int:
+        """How many seeds a configuration is to get next: what it lacks of `count`, or one more where it has them."""
+        return max(1, count - len(self.taken.get(fingerprint, ())))
+
     def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
-        """Seeds for a configuration: `count` from `first` on, or one more where it has had some."""
+        """Give a configuration its next seeds, from `first` on; see `seeds_due` for their number."""
+        wanted = self.seeds_due(fingerprint, count)
         taken = self.taken.setdefault(fingerprint, set())
-        wanted = count if not taken else 1
-        free = (seed for seed in range(first, first + len(taken) + count) if seed not in taken)
+        free = (seed for seed in range(first, first + len(taken) + wanted) if seed not in taken)
         fresh = [seed for seed, _ in zip(free, range(wanted), strict=False)]
         taken.update(fresh)
         return fresh
@@ -106,7 +118,7 @@ class Ledger:
 
     def _close(self, trial: "FrozenTrial") -> Standing:
         fingerprint = trial.user_attrs["fingerprint"]
-        self.trials += 1
+        self.trials += FURTHER not in trial.user_attrs
         if trial.state.name != "FAIL":
             self.settled.add(fingerprint)
         known = self.configurations.setdefault(fingerprint, Configuration(trial.number))

@@ -38,7 +38,7 @@ class Looks:
     def _look(self) -> list[Candidate]:
         judged = judge_claims(self._study, self._space, self._store, self._here)
         wanted = due(self._study, judged, self._ledger.seeds_used)
-        self._untold = ClaimsJudged({each.claim.name: str(each.verdict) for each in judged}, len(wanted))
+        self._untold = ClaimsJudged({each.claim.name: each.verdict_text for each in judged}, len(wanted))
         said = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())
         before = [event.message for event in self._store.events(self._study.study) if event.kind == KIND]
         if before[-1:] != [said]:

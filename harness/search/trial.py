@@ -15,6 +15,7 @@ from harness.store import together
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 Outcome = Literal["complete", "pruned", "failed"]
@@ -142,6 +143,17 @@ class OpenTrial:
         return over
 
 
+def distribution_of(axis: Axis) -> "BaseDistribution":
+    """What `chooser` has Optuna draw from."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(axis, Choice):
+        return CategoricalDistribution([label(value) for value in axis.values])
+    if axis.is_integer:
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step))
+    return FloatDistribution(axis.low, axis.high, step=axis.step)
+
+
 def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
     """Let an Optuna trial choose on every axis: ordinal ones as stepped numbers, the others as categories."""
 
@@ -152,6 +164,17 @@ def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
             return trial.suggest_float(name, axis.low, axis.high, step=axis.step)
         labels = {label(value): value for value in axis.values}
         return labels[trial.suggest_categorical(name, list(labels))]
+
+    return choose
+
+
+def replay(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
+    """Choose what a trial chose, given its parameters as Optuna keeps them."""
+
+    def choose(name: str, axis: Axis) -> Any:
+        if isinstance(axis, Range):
+            return params[name]
+        return next(value for value in axis.values if label(value) == params[name])
 
     return choose
 

@@ -30,6 +30,8 @@ from harness.store.tables import EventTable, FullRunTable, MeasureTable, RunTabl
 
 BATCH = 500
 """Ids per question; databases limit the number of values in one."""
+CHANGE = "file changed"
+"""Kind of the event that keeps how a study file grew; it is read by `changes`, and not listed among the others."""
 
 
 class Store:
@@ -95,14 +97,25 @@ class Store:
 
     # Studies
 
-    def save_study(self, name: str, *, fingerprint: str, resolved: str) -> StudyRow:
-        """Keep a study file as it was resolved, in place of an earlier one of that name."""
+    def save_study(self, name: str, *, fingerprint: str, resolved: str, change: str | None = None) -> StudyRow:
+        """Keep a study file as it was resolved, in place of an earlier one of that name.
+
+        `change` describes how it grew; it is kept in the same transaction, and `changes` gives it back.
+        """
         now = datetime.now(UTC)
         with self.session() as session:
             row = session.get(StudyTable, name) or StudyTable(name=name, created=now)
             row.fingerprint, row.resolved, row.updated = fingerprint, resolved, now
             session.add(row)
+            if change is not None:
+                session.add(EventTable(time=now, study=name, trial=None, run_id=None, kind=CHANGE, message=change))
             return rows.study_row(row)
+
+    def changes(self, study: str) -> list[str]:
+        """How the file of a study grew, oldest first."""
+        kept = select(EventTable.message).where(EventTable.study == study, EventTable.kind == CHANGE)
+        with self.session() as session:
+            return list(session.scalars(kept.order_by(EventTable.id)))
 
     def study(self, name: str) -> StudyRow:
         """The study of that name. Raises `NotFound`, listing those that there are."""
@@ -292,9 +305,9 @@ class Store:
             session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
 
     def unlink(self, study: str) -> None:
-        """Forget which runs a study's trials own, and what happened in it; the runs stay."""
+        """Forget which runs a study's trials own and what happened in it, but not how its file changed; runs stay."""
         with self.session() as session:
-            _unlink(session, study)
+            _unlink(session, study, is_keeping_changes=True)
 
     def trial_runs(self, study: str) -> dict[int, list[str]]:
         """Run ids by trial number, in the order of their positions."""
@@ -315,7 +328,8 @@ class Store:
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
-        latest = select(EventTable).where(EventTable.study == study).order_by(EventTable.id.desc()).limit(limit)
+        told = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE)
+        latest = told.order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
 
@@ -382,9 +396,10 @@ def _check_readable(revision: str | None, url: URL) -> None:
         )
 
 
-def _unlink(session: Session, study: str) -> None:
+def _unlink(session: Session, study: str, *, is_keeping_changes: bool = False) -> None:
     session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
-    session.execute(delete(EventTable).where(EventTable.study == study))
+    events = delete(EventTable).where(EventTable.study == study)
+    session.execute(events.where(EventTable.kind != CHANGE) if is_keeping_changes else events)
     session.execute(update(FullRunTable).where(FullRunTable.study == study).values(study=None, trial=None))
 
 

@@ -147,7 +147,8 @@ class Study(Strict):
     claims: list[Claim] = Field(default=[])
     """Statements to be judged by statistics over paired seeds."""
     quick: dict[str, Any] | None = Field(default=None)
-    """What a first look changes, as `{proxy: {epochs: 1}}`; it is run by `--quick`, under the name `<study>_quick`."""
+    """What a first look changes, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
+    `<study>_quick`."""
 
     @field_validator("study")
     @classmethod
