@@ -12,15 +12,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
+import numpy as np
 import torch
 
 from harness import __version__
 from harness.checkpoint import load_epoch
-from harness.data import load
+from harness.data import Dataset, load
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Trained, measures_of
 from harness.network import build
+from harness.recipe import Recipe
 from harness.run import Ended, Job, Measured, Record, RunState, Started
 from harness.training import fit
 
@@ -69,18 +71,28 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     first_epoch = load_epoch(job.checkpoint) + 1
     yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch)
-    dataset = load(run.recipe, job.data_cache)
+    dataset = load(run.recipe, job.data_cache, run.seed)
     for note in dataset.notes:
         _log(job, f"{note}\n")
-    torch.manual_seed(run.seed)
+    torch.manual_seed(run.training_seed)
     model = build(run.spec)
-    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
+    seed = run.training_seed
+    yield from fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=job.checkpoint, check=check)
+    yield from judged_on(dataset, run.recipe)
     yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check)
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 
-        for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
+        for name, value in transfer(model, run.spec, dataset, run.recipe, seed=seed, device=device, check=check):
             yield Measured(name, value)
+
+
+def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
+    """How many images the last epoch was judged on, and the accuracy in percent of the best answer that is constant."""
+    if recipe.epochs > 0:
+        labels = dataset.val.labels
+        yield Measured("val_images", float(len(labels)))
+        yield Measured("chance_top1", 100.0 * float(np.bincount(labels).max()) / len(labels))
 
 
 def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1) -> Started:

@@ -25,6 +25,14 @@ class Run:
         """Sixteen hexadecimal digits, a function of spec, recipe and seed alone."""
         return fingerprint([self.spec.fingerprint(), self.recipe.fingerprint(), self.seed])
 
+    @property
+    def training_seed(self) -> int:
+        """What decides initial weights, order of the images and augmentation: the seed, another for every replica.
+
+        The images themselves follow from `seed` alone, so that replicas are paired by them as all networks are.
+        """
+        return int(fingerprint(["replica", self.seed, self.spec.replica]), 16) >> 2 if self.spec.replica else self.seed
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

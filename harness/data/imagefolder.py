@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 
 from harness.data.base import DataInfo, Dataset
 from harness.data.cache import Writer, cached
-from harness.data.local import root_of, square, subset
+from harness.data.local import root_of, square
+from harness.data.resampling import pool_key, pool_of, resampled
 from harness.errors import DataError
 from harness.recipe import Recipe
 
@@ -48,8 +49,8 @@ def describe(recipe: Recipe) -> DataInfo:
     return DataInfo(len(names), 3, names)
 
 
-def load(recipe: Recipe, cache: Path) -> Dataset:
-    """All images, or stratified subsets of them, at the recipe's resolution."""
+def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+    """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
     files = {split: _paths(root / split, info.names) for split in ("train", "val")}
     key = {
@@ -57,20 +58,19 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
         "root": str(root),
         "files": _digest(files["train"] + files["val"]),
         "resolution": recipe.resolution,
-        "sizes": [recipe.train_size, recipe.val_size],
-        "seed": recipe.data_seed,
+        "pool": pool_key(recipe),
     }
+    labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
+    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
 
     def build(writer: Writer) -> None:
         notes = []
-        for split, size in (("train", recipe.train_size), ("val", recipe.val_size)):
-            labels = np.array([label for _, label in files[split]], np.int64)
-            chosen = subset(labels, size, seed=recipe.data_seed, key=f"{split}_size")
-            paths = [files[split][i][0] for i in chosen]
-            notes += _write(writer, split, paths, labels[chosen], recipe.resolution)
+        for split, numbers in chosen.items():
+            paths = [files[split][i][0] for i in numbers]
+            notes += _write(writer, split, paths, labels[split][numbers], recipe.resolution)
         writer.finish(info, tuple(notes))
 
-    return cached(cache, "imagefolder", key, build)
+    return resampled(cached(cache, "imagefolder", key, build), recipe, seed)
 
 
 def classes_of(root: Path, split: str) -> tuple[str, ...]:

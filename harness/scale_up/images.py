@@ -16,6 +16,7 @@ from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
 from harness.data.local import subset
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
+from harness.data.shapes import load as load_annotated
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
@@ -121,7 +122,7 @@ def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Picture
     with _about_option():
         if recipe.data.dataset == "imagefolder":
             return _open_folder(recipe, folder_of(recipe.data.dataset, root), classes)
-        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache)
+        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache, 0)
     return Pictures(classes, Stored(dataset.train), Stored(dataset.val))
 
 
@@ -141,7 +142,7 @@ def open_validation(
         if data.dataset in GENERATED:
             about = f"{data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
             return Stored(make(small, "val", data.val_size or VAL_SIZE)), f"validation images of {about}"
-        split = DATASETS[data.dataset].load(small, cache).val
+        split = DATASETS[data.dataset].load(small, cache, 0).val
     return Stored(split), f"test images of {data.dataset}"
 
 
@@ -207,13 +208,15 @@ def _described(data: ImageData, dataset: str, side: int, folder: str | None = No
         difficulty=data.difficulty,
         train_size=data.train_size,
         val_size=data.val_size,
+        final_val_size=data.val_size or (VAL_SIZE if dataset in GENERATED else None),
+        resample="none",
         resolution=side,
     )
 
 
 def load_shapes(data: ImageData, side: int, cache: Path) -> Dataset:
     """The `shapes` of a recipe at that side, with labels, masks and boxes."""
-    return DATASETS["shapes"].load(_described(data, "shapes", side), cache)
+    return load_annotated(_described(data, "shapes", side), cache, 0, annotated=True)
 
 
 def folder_of(dataset: str, root: Path | None) -> Path:
