@@ -22,9 +22,9 @@ from harness.report.network import network_values, network_view, presets_values,
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import PICTURE, answer_values, json_text
-from harness.report.tables import heading, next_lines, reasons
+from harness.report.tables import heading, next_lines, noise_view, reasons
 from harness.report.trial import trial_values, trial_view
-from harness.report.verdict import conditions, summary_of
+from harness.report.verdict import conditions, limit_sentence, summary_of
 from harness.running import options_of, place_of, run
 from harness.scaling import train
 from harness.search.claims import due
@@ -237,7 +237,8 @@ def _show_all(args: Namespace, read: Reading) -> int:
     if args.json:
         return print_json(answer_values(said))
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
-    parts += reasons(said, most=None)
+    parts += [*reasons(said, most=None), *noise_view(said)]
+    parts += [Text(limit_sentence(said), style="bold")] if said.limit else []
     return print_view(Group(*parts))
 
 

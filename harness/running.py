@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
     make_console().print(answer_view(said))
     _draw_claims(place_of(args).folder(said.study), said)
     print("\n".join(next_lines(_next_commands(args, said))))
-    return 0 if said.best else NO_ANSWER
+    return 0 if said.complete else NO_ANSWER
 
 
 def place_of(args: Namespace) -> Place:

@@ -202,7 +202,7 @@ def test_what_was_trained_unmerged_is_merged_last_without_a_change() -> None:
 def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
     dataset = load(recipe, tmp_path, 0)
-    changes = recipe_with(recipe, epochs=3, lr=1e-2, finest=2)
+    changes = recipe_with(recipe, epochs=5, lr=1e-2, finest=2)
     learnt = transferred(dataset, changes, C=[8, 8, 16, 16])
 
     untrained = detector(tiny_spec(C=[8, 8, 16, 16]), finest=2)

@@ -178,7 +178,7 @@ class Curves(NamedTuple):
     @property
     def most_dashes(self) -> int:
         """The most that a curve has at the largest scale."""
-        return round(self.lengths.max() * SCALES[1] / (DASH + GAP))
+        return round(float(self.lengths.max()) * SCALES[1] / (DASH + GAP))
 
 
 @cache
@@ -201,8 +201,8 @@ def fewest_dashes() -> int:
     """The fewest that an outline has, at the smallest scale."""
     curves = known_curves()
     counts = np.maximum(1, np.rint(curves.lengths * SCALES[0] / (DASH + GAP)))
-    fewest: np.float64 = np.where(curves.rows >= 0, counts[curves.rows], 0).sum(axis=1).min()
-    return int(fewest)
+    of_class: NDArray[np.float64] = np.where(curves.rows >= 0, counts[curves.rows], 0).sum(axis=1)
+    return round(float(of_class.min()))
 
 
 def points_per_dash(resolution: int) -> int:

@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from harness.claims.limits import Limit, sampling_error
 from harness.cost import network_cost
+from harness.report.noise import resampling_of
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
+from harness.search.limits import RunValues, images_of, limit_of_runs
 from harness.search.objective import final_value
 from harness.spec import NetworkSpec
 from harness.store import FullRow, FullRuns, RunRow, Store
@@ -33,6 +36,11 @@ class RunFacts:
     row: RunRow
     curve: tuple[Epoch, ...]
     measures: Mapping[str, float]
+
+    @property
+    def values(self) -> RunValues:
+        """What it recorded."""
+        return RunValues(self.row.run, self.curve, self.measures)
 
     def value(self, metric: str) -> float | None:
         """The objective of a complete run; None for any other run."""
@@ -72,6 +80,20 @@ class Row:
     """Mean training time of a complete run."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
+    limit: Limit | None = None
+    """What its objective cannot be told from: chance, or the most that there is."""
+    val_images: int | None = None
+    """Validation images behind the value of each seed; the fewest."""
+
+    @property
+    def sampling_error(self) -> float | None:
+        """The standard error of a seed's accuracy, in points, that comes from the number of validation images."""
+        return None if self.mean is None or self.val_images is None else sampling_error(self.mean, self.val_images)
+
+    @property
+    def noise(self) -> float:
+        """The larger of the spread between seeds and, of an accuracy, the sampling error; 0 where nothing is known."""
+        return max(self.spread or 0.0, self.sampling_error or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +120,15 @@ class Answer:
     measures: tuple[str, ...] = ()
     """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
 
+    resampling: tuple[tuple[str, bool], ...] = ()
+    """How the runs' images were drawn, and whether they were generated; see `harness.report.noise`."""
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
+        limits = {row.limit for row in self.complete}
+        return limits.pop() if len(limits) == 1 else None
+
     @property
     def complete(self) -> tuple[Row, ...]:
         """The complete configurations within the budgets, best first."""
@@ -105,12 +136,14 @@ class Answer:
 
     @property
     def best(self) -> Row | None:
-        """The complete configuration within the budgets with the best mean."""
-        return next(iter(self.complete), None)
+        """The complete configuration within the budgets with the best mean; None where all are at one limit."""
+        return None if self.limit else next(iter(self.complete), None)
 
     @property
     def leading(self) -> Row | None:
-        """The best mean so far, also of a configuration whose seeds are not all trained yet."""
+        """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
+        if self.limit:
+            return None
         running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
@@ -140,7 +173,7 @@ class Answer:
         return tuple(
             row
             for row in self.complete[1:]
-            if row.spread is not None and self.behind(row) <= max(row.spread, self.best.spread)
+            if row.spread is not None and self.behind(row) <= max(row.noise, self.best.noise)
         )
 
 
@@ -173,6 +206,7 @@ def answer(
         _row(group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric)
         for group in groups.values()
     ]
+    rows = _with_limits(rows, metric)
     trained = [facts.row for facts in runs.values() if facts.row.device is not None]
     return Answer(
         study=study.study,
@@ -187,6 +221,7 @@ def answer(
         full_scale=FullRuns(store).of_study(study.study),
         is_training=study.proxy.epochs > 0,
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
+        resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
     )
 
 
@@ -254,6 +289,25 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     )
 
 
+def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The rows with the limits that they are at."""
+    done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
+    tests = max(1, sum(map(bool, done)))
+    return [
+        replace(
+            row,
+            limit=limit_of_runs((metric,), runs, tests=tests),
+            val_images=_fewest_images(runs) if metric == "top1" else None,
+        )
+        for row, runs in zip(rows, done, strict=True)
+    ]
+
+
+def _fewest_images(runs: Sequence[RunValues]) -> int | None:
+    known = [images for each in runs if (images := images_of(each.run, each.measures)) is not None]
+    return min(known, default=None)
+
+
 def _choice(stored: Any) -> Any:
     return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
 
@@ -275,7 +329,9 @@ def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
 def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
-    complete = [row for row in rows if row.state == "complete" and row.mean is not None]
+    complete = [row for row in rows if row.state == "complete" and row.mean is not None and row.limit != Limit.CHANCE]
+    if all(row.limit is not None for row in complete):
+        return tuple(rows)
     front: set[tuple[int, ...]] = set()
     best = -math.inf
     for _, same_macs in groupby(sorted(complete, key=lambda row: row.macs), key=lambda row: row.macs):

@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from harness.claims import Estimate
+from harness.claims.limits import Limit
 from harness.report.layout import indented, plain_table
 from harness.report.words import DASH, counted, score
 from harness.search.claims import Judged
@@ -54,6 +55,7 @@ def claim_values(judged: Judged) -> dict[str, Any]:
         "p": judged.p,
         "seeds_to_decide": judged.enough,
         "missing": judged.missing,
+        "limit": judged.limit,
         "arms": [
             {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
             for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
@@ -82,7 +84,11 @@ def _sentences(judged: Judged) -> Iterable[str]:
     """What was claimed, what was published, and what an undecided claim would need."""
     claim = judged.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
-    if judged.missing:
+    if judged.limit == Limit.CHANCE:
+        yield "  All arms are at chance: nothing can be told apart here, and more seeds would not help."
+    elif judged.limit == Limit.CEILING:
+        yield "  All arms are at the ceiling: nothing can be told apart here, and more seeds would not help."
+    elif judged.missing:
         yield f"  Not judged: {judged.missing}."
     elif str(judged.verdict) == "equivalent":
         yield f"  No difference larger than {claim.ignore:g}."

@@ -6,6 +6,7 @@ import yaml
 
 from harness.errors import NotFound, UserError
 from harness.report.answer import answer
+from harness.report.noise import noise_line
 from harness.session import Place, Reading, reading
 from harness.store import Store
 from harness.verify import ClaimRow
@@ -44,4 +45,6 @@ def _rows(read: Reading) -> Iterator[ClaimRow]:
             unit=claim.metric,
             paper=claim.paper,
             device=", ".join(said.devices),
+            limit=judged.limit,
+            noise=noise_line(said.resampling),
         )

@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.report.answer import Answer, RunFacts, state_of
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
-from harness.report.verdict import summary_of
+from harness.report.verdict import limit_sentence, summary_of
 from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
 from harness.store import EventRow
@@ -86,7 +86,7 @@ def status_view(status: Status) -> RenderableType:
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
     first = answer.leading
-    best = "none yet" if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
+    best = _none(answer) if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
     if answer.claims:
         verdicts = Counter(str(judged.verdict) for judged in answer.claims)
@@ -97,6 +97,10 @@ def status_view(status: Status) -> RenderableType:
     if status.last:
         parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
     return Group(*parts)
+
+
+def _none(answer: Answer) -> str:
+    return f"none: {limit_sentence(answer)}" if answer.limit else "none yet"
 
 
 def status_values(status: Status) -> dict[str, Any]:
@@ -112,6 +116,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
         "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
+        "limit": answer.limit,
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from harness.report.answer import Answer, Row, RunFacts
 from harness.report.claims import claim_values
 from harness.report.full_runs import full_run_values
+from harness.report.noise import noise_line
 from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
 from harness.report.words import finite
@@ -31,6 +32,9 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "best_trial": None if best is None else best.trials[0],
         "verdict": verdict(answer),
         "conditions": conditions(answer),
+        "limit": answer.limit,
+        "noise": noise_line(answer.resampling),
+        "resample": "+".join(dict.fromkeys(way for way, _ in answer.resampling)) or None,
         "pareto_front": [row.trials[0] for row in answer.front],
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
@@ -52,6 +56,9 @@ def row_values(row: Row, metric: str) -> dict[str, Any]:
         "mean": row.mean,
         "sd": row.spread,
         "n": len(row.values),
+        "val_images": row.val_images,
+        "sampling_error": row.sampling_error,
+        "limit": row.limit,
         "seeds": list(row.seeds),
         "params": row.params_count,
         "macs": row.macs,

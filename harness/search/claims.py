@@ -4,12 +4,14 @@ Seeds are paired: for each seed that all arms of a claim have completed, the con
 granted one at a time, to the arms of undecided claims alone; what that does to the error rate is in `harness.claims`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.claims.limits import Limit
 from harness.formula import Formula
 from harness.run import Run, RunState
+from harness.search.limits import RunValues, limit_of_runs
 from harness.search.objective import COSTS, formula_value
 from harness.space import Candidate, Space
 from harness.store import Store
@@ -39,6 +41,8 @@ class Judged:
     """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
     missing: str | None = None
     """Why there is no value, where that is not for want of runs."""
+    limit: Limit | None = None
+    """What all arms are at, if they are: nothing is told apart then, and the claim stays undecided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class _Seen:
     paired: Mapping[int, float]
     """The contrast by seed."""
     missing: str | None
+    limit: Limit | None
 
 
 def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]:
@@ -65,18 +70,22 @@ def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]
         else None
         for claim, seen, expectation in zip(study.claims, known, expected, strict=True)
     ]
-    corrected = holm([1.0 if found is None else found.p for found in estimates])
+    judged = zip(known, estimates, strict=True)
+    corrected = holm([1.0 if found is None or seen.limit else found.p for seen, found in judged])
     return tuple(map(_judged, study.claims, known, estimates, corrected, expected))
 
 
 def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
-    """The arms of undecided claims that need one seed more for the next look, each once."""
+    """The arms of undecided claims that need one seed more for the next look, each once.
+
+    Where all arms are at chance or at the ceiling, more seeds would not help.
+    """
     most = plan_of(study).most
     wanted: dict[str, Candidate] = {}
     for each in judged:
         used = [seeds_used.get(arm.fingerprint, 0) for arm in each.arms]
         target = min(used) + 1
-        if each.verdict == Verdict.UNDECIDED and each.values and target <= most:
+        if each.verdict == Verdict.UNDECIDED and each.limit is None and each.values and target <= most:
             behind = (arm for arm, has in zip(each.arms, used, strict=True) if has < target)
             wanted |= {arm.fingerprint: arm for arm in behind}
     return list(wanted.values())
@@ -96,6 +105,9 @@ def _judged(claim: Claim, seen: _Seen, found: Estimate | None, p: float, expecta
     if found is None:
         undecided = Verdict.UNDECIDED
         return Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
+    if seen.limit is not None:
+        undecided = Verdict.UNDECIDED
+        return Judged(claim, seen.arms, seen.figures, values, seeds, found, 1.0, undecided, limit=seen.limit)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
@@ -106,7 +118,9 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
     """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
-    of_runs = [dict(_figures(formula, arm, study, store)) for arm in arms]
+    runs = [_runs(arm, study, store) for arm in arms]
+    of_runs = [{each.run.seed: formula_value(formula, *each) for each in of_arm} for of_arm in runs]
+    limits = {limit_of_runs(formula.names, of_arm, tests=len(arms)) for of_arm in runs}
     figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
         seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
@@ -115,16 +129,15 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store) -> _Seen:
     }
     is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
-    return _Seen(arms, figures, paired, missing)
+    return _Seen(arms, figures, paired, missing, limits.pop() if len(limits) == 1 else None)
 
 
-def _figures(formula: Formula, arm: Candidate, study: Study, store: Store) -> Iterator[tuple[int, float | None]]:
-    """What the claim compares, by seed, of an arm's complete runs."""
+def _runs(arm: Candidate, study: Study, store: Store) -> list[RunValues]:
+    """The complete runs of an arm with what they recorded, in the order of their seeds."""
     assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
     runs = [Run(arm.spec, study.proxy, seed) for seed in range(first, first + plan_of(study).most)]
     complete = [row.run for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
     ids = [run.id for run in complete]
     curves, figures = store.curves(ids), store.figures(ids)
-    for run in complete:
-        yield run.seed, formula_value(formula, run, curves.get(run.id, ()), figures.get(run.id, {}))
+    return [RunValues(run, curves.get(run.id, ()), figures.get(run.id, {})) for run in complete]

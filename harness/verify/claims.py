@@ -27,5 +27,9 @@ class ClaimRow:
     """What was published, with its place."""
     device: str
     """That trained the runs."""
+    limit: str | None = None
+    """`chance` or `ceiling`, where all arms are there and nothing is told apart."""
+    noise: str | None = None
+    """Which sources of noise the interval holds."""
     fault: str | None = None
     """Why the recorded runs cannot be read; the one thing about a claim that is no finding but a fault."""
