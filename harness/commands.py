@@ -172,10 +172,11 @@ def evaluate_network(args: Namespace) -> int:
 def best(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
     with reading(args.file, place_of(args), is_quick=args.quick) as study:
-        row, said = winner(study, Sought(place_of(args), options=options_of(args)))
+        row, said = winner(study, Sought(place_of(args), trial=args.trial, options=options_of(args)))
     if args.json:
         return print_json(row.spec.canonical())
-    comment = f"Best of the study {said.study}, trial {row.trials[0]}.\n"
+    which = "Best" if args.trial is None else "One"
+    comment = f"{which} of the study {said.study}, trial {row.trials[0]}.\n"
     comment += f"{said.metric} {summary_of(row, said.metric)}\n{conditions(said)}"
     print(dump_spec(row.spec, comment), end="")
     return 0
