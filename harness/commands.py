@@ -23,9 +23,9 @@ from harness.report.network import network_values, network_view, presets_values,
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import PICTURE, answer_values, json_text
-from harness.report.tables import heading, next_lines, reasons
+from harness.report.tables import heading, next_lines, noise_view, reasons
 from harness.report.trial import trial_values, trial_view
-from harness.report.verdict import conditions, environment_notes, summary_of
+from harness.report.verdict import conditions, environment_notes, limit_sentence, summary_of
 from harness.reproducing import reproduce
 from harness.running import options_of, place_of, run
 from harness.scaling import train
@@ -176,10 +176,11 @@ def evaluate_network(args: Namespace) -> int:
 def best(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
     with reading(args.file, place_of(args), is_quick=args.quick) as study:
-        row, said = winner(study, Sought(place_of(args), options=options_of(args)))
+        row, said = winner(study, Sought(place_of(args), trial=args.trial, options=options_of(args)))
     if args.json:
         return print_json(row.spec.canonical())
-    comment = f"Best of the study {said.study}, trial {row.trials[0]}.\n"
+    which = "Best" if args.trial is None else "One"
+    comment = f"{which} of the study {said.study}, trial {row.trials[0]}.\n"
     comment += f"{said.metric} {summary_of(row, said.metric)}\n{conditions(said)}"
     print(dump_spec(row.spec, comment), end="")
     return 0
@@ -243,8 +244,9 @@ def _show_all(args: Namespace, read: Reading) -> int:
     if args.json:
         return print_json(answer_values(said))
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
-    parts += [*data_view(said.data), *reasons(said, most=None)]
+    parts += [*data_view(said.data), *reasons(said, most=None), *noise_view(said)]
     parts += [indented(note) for note in environment_notes(said)]
+    parts += [Text(limit_sentence(said), style="bold")] if said.limit else []
     return print_view(Group(*parts))
 
 

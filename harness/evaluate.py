@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 
+import numpy as np
 import torch
 
 from harness import __version__
@@ -26,7 +27,7 @@ from harness.measures import Measure, Trained, measures_of, times_of
 from harness.metrics import is_of_machine
 from harness.network import build
 from harness.recipe import Recipe
-from harness.run import TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
+from harness.run import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
 
 _STATES: dict[type[BaseException], RunState] = {
@@ -69,7 +70,7 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     run, device = job.run, _prepare(job)
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
-    torch.manual_seed(run.seed)
+    torch.manual_seed(run.training_seed)
     with computing(device):
         model = build(run.spec)
         checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
@@ -84,17 +85,19 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     )
     for note in notes:
         _log(job, f"{note}\n")
-    dataset = load(run.recipe, job.data_cache)
+    dataset = load(run.recipe, job.data_cache, run.seed)
     require_same(dataset.info, run.data, run.recipe)
     yield from _described(job, dataset)
-    epochs = fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=checkpoint, check=check)
+    seed = run.training_seed
+    epochs = fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=checkpoint, check=check)
     yield from in_turn(epochs, device)
+    yield from judged_on(dataset, run.recipe)
     trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
     yield from _measured(job, trained, check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 
-        learned = transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check)
+        learned = transfer(model, run.spec, dataset, run.recipe, seed=seed, device=device, check=check)
         for name, value in in_turn(learned, device):
             yield Measured(name, value)
 
@@ -104,7 +107,7 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     run, device = job.run, _prepare(job)
     computed_by = environment_of(run.recipe, device, job.cpus)
     yield started(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
-    torch.manual_seed(run.seed)
+    torch.manual_seed(run.training_seed)
     model = build(run.spec)
     if run.recipe.epochs > 0:
         checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
@@ -113,7 +116,9 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         checkpoint.restore_model(model)
     memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
-    trained = Trained(model.eval(), load(run.recipe, job.data_cache), run.recipe, device, job.data_cache / "times")
+    dataset = load(run.recipe, job.data_cache, run.seed)
+    require_same(dataset.info, run.data, run.recipe)
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
     for measured in _measured(job, trained, check, times_of(run.recipe)):
         if is_of_machine(measured.name):
             yield measured
@@ -145,13 +150,20 @@ def device_name(device: torch.device) -> str:
 
 
 def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
-    """What the result will be of: notes about the data set, and the numbers of images read from disk."""
+    """What the result will be of: notes about the data set, and the number of training images read from disk."""
     for note in dataset.notes:
         _log(job, f"{note}\n")
         yield Noted(note)
     if job.run.data is not None:
-        yield Measured(TRAIN_IMAGES, len(dataset.train))
-        yield Measured(VAL_IMAGES, len(dataset.val))
+        yield Measured(TRAIN_IMAGES, float(len(dataset.train)))
+
+
+def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
+    """How many images the last epoch was judged on, and the accuracy in percent of the best answer that is constant."""
+    if recipe.epochs > 0:
+        labels = dataset.val.labels
+        yield Measured(VAL_IMAGES, float(len(labels)))
+        yield Measured(CHANCE_TOP1, 100.0 * float(np.bincount(labels).max()) / len(labels))
 
 
 def started(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.recipe import Recipe
+from harness.run import CHANCE_TOP1, VAL_IMAGES
 
 CURVES = ("top1", "val_loss")
 """Known after every epoch."""
@@ -36,8 +37,10 @@ ON_DEMAND = {
     ),
 }
 """By measure that a recipe can name; see `harness.measures.ON_DEMAND`."""
+JUDGED_ON = (VAL_IMAGES, CHANCE_TOP1)
+"""Of every run that is trained."""
 TRANSFERS = {
-    "masks": ("miou", "iou_ground", "iou_{class}", "transfer_s"),
+    "masks": ("miou", "chance_miou", "iou_ground", "iou_{class}", "transfer_s"),
     "boxes": ("ap", "ap50", "ap75", "ap_{class}", "transfer_s"),
 }
 """By what a transfer learns; see `harness.downstream.transfer.TASKS`."""
@@ -80,7 +83,7 @@ def metrics_of(recipe: Recipe, *, device: str | None = None) -> tuple[str, ...]:
 
 def sources(recipe: Recipe) -> Iterator[Source]:
     """All metrics that there are, with what this recipe lacks of them."""
-    yield Source(CURVES, None if recipe.epochs else "`proxy.epochs` of at least 1")
+    yield Source((*CURVES, *JUDGED_ON), None if recipe.epochs else "`proxy.epochs` of at least 1")
     yield Source(COSTS, None)
     yield from (Source(names, None) for names in ALWAYS.values())
     for measure, names in ON_DEMAND.items():

@@ -30,6 +30,14 @@ class Run:
         parts: list[object] = [self.spec.fingerprint(), self.recipe.fingerprint(), self.seed]
         return fingerprint(parts if self.data is None else [*parts, self.data])
 
+    @property
+    def training_seed(self) -> int:
+        """What decides initial weights, order of the images and augmentation: the seed, another for every replica.
+
+        The images themselves follow from `seed` alone, so that replicas are paired by them as all networks are.
+        """
+        return int(fingerprint(["replica", self.seed, self.spec.replica]), 16) >> 2 if self.spec.replica else self.seed
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -144,8 +152,9 @@ class Ended:
     """Why, in one line, for every state but COMPLETE."""
 
 
-TRAIN_IMAGES, VAL_IMAGES = "train_images", "val_images"
-"""Measures of runs on data that are read from disk: the images of the training, and those that `top1` is a share of."""
+TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
+"""Measures of what a result is of: training images that were read from disk, validation images that the last epoch was
+judged on, and the accuracy in percent of the best answer to them that is constant."""
 
 
 @dataclass(frozen=True, slots=True)

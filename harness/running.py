@@ -54,7 +54,7 @@ def run(args: Namespace) -> int:
     make_console().print(answer_view(said))
     _draw_claims(place_of(args).folder(said.study), said)
     print("\n".join(next_lines(_next_commands(args, said, file))))
-    return 0 if said.best else NO_ANSWER
+    return 0 if said.complete else NO_ANSWER
 
 
 def check_study(args: Namespace) -> tuple[StudyFile, Space]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from harness.checkpoint import load_epoch
-from harness.data import describe
+from harness.data import Dataset, describe, load
 from harness.data.labels import differing
 from harness.errors import DataError, NotFound, UserError, did_you_mean
 from harness.full_folder import CLASSES, RECIPE, is_training, weights_in
@@ -55,6 +55,8 @@ class Subject:
     """What that file says of its origin: `source`, and of an imported file `source_sha256`."""
     recipe: Recipe | None = None
     """How a run trained it."""
+    seed: int | None = None
+    """The run's, which decides its images."""
     epochs: int | None = None
     """How many of its epochs the run has behind it."""
     data_cache: Path | None = None
@@ -72,6 +74,15 @@ class Subject:
         if self.recipe is None or self.epochs is None:
             return self.origin.value
         return f"{self.origin.value} after {self.epochs} of {self.recipe.epochs} epochs"
+
+    def load_images(self) -> Dataset | None:
+        """The data set of its run, as the run had it; None where no run trained it.
+
+        Raises `DataError` where that is not there any more.
+        """
+        if self.recipe is None or self.data_cache is None or self.seed is None:
+            return None
+        return load(self.recipe, self.data_cache, self.seed)
 
 
 def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
@@ -169,6 +180,7 @@ def _trained(path: Path, storage: str | None) -> Subject:
         is_merged=found.is_merged,
         file=path,
         recipe=run.recipe,
+        seed=run.seed,
         epochs=load_epoch(path),
         data_cache=Job(run, study).data_cache,
     )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.checkpoint import Checkpoint
-from harness.data import Dataset, Split
+from harness.data import Dataset, Rows, Split
 from harness.data.augment import augment, normalize
 from harness.device_slot import offer
 from harness.errors import Diverged, UserError
@@ -62,7 +62,7 @@ def fit(
     for epoch in range(len(done) + 1, recipe.epochs + 1):
         start = time.perf_counter()
         generator = seed_epoch(seed, epoch)
-        order = torch.randperm(len(labels), generator=generator).to(images.device)
+        order = torch.randperm(len(labels), generator=generator).to(labels.device)
         losses = torch.zeros((), device=device)
         model.train()
 
@@ -89,7 +89,8 @@ def fit(
         train_s = time.perf_counter() - start
         if not math.isfinite(train_loss):
             raise Diverged(f"the training loss is {train_loss} in epoch {epoch}")
-        val_loss, top1 = validate(model, dataset, recipe, device)
+        count = len(dataset.val) if epoch == recipe.epochs else dataset.interim_val
+        val_loss, top1 = validate(model, dataset, recipe, device, count=count)
         if not math.isfinite(val_loss):
             raise Diverged(f"the validation loss is {val_loss} after epoch {epoch}")
         record = Epoch(
@@ -107,10 +108,12 @@ def fit(
 
 
 @torch.no_grad()
-def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 accuracy in percent on the validation images."""
-    labels = torch.from_numpy(dataset.val.labels).to(device)
-    logits = outputs(model, dataset.val, dataset, recipe, device)
+def validate(
+    model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device, *, count: int | None = None
+) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy in percent on the first `count` validation images, or on all."""
+    labels = torch.from_numpy(dataset.val.labels[:count]).to(device)
+    logits = outputs(model, dataset.val, dataset, recipe, device, count=len(labels))
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
     for output, target in zip(logits, torch.split(labels, EVAL_BATCH), strict=True):
@@ -120,16 +123,25 @@ def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.d
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, split: Split, dataset: Dataset, recipe: Recipe, device: torch.device) -> Iterator[Tensor]:
-    """The logits of all images of a split in evaluation mode, some (N, classes) at a time, in float32.
+def outputs(
+    model: nn.Module,
+    split: Split,
+    dataset: Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    count: int | None = None,
+) -> Iterator[Tensor]:
+    """The logits of the first `count` images of a split, or of all, in evaluation mode, some at a time, in float32.
 
-    Raises `Diverged` where one is not finite.
+    Each part is (N, classes). Raises `Diverged` where a logit is not finite.
     """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     images, _ = _resident(split, device)
     model.eval()
-    for batch in torch.split(images, EVAL_BATCH):
+    for index in torch.split(torch.arange(len(split))[:count], EVAL_BATCH):
         offer()
+        batch = images[index[0] : index[-1] + 1]
         with autocast(recipe, device):
             shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
             output = model(shown).float()
@@ -200,10 +212,22 @@ def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+class _Chosen:
+    """Images that lie in several places, as tensors, copied when they are asked for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, key: Tensor | slice) -> Tensor:
+        return torch.from_numpy(self._rows[key if isinstance(key, slice) else key.numpy()])
+
+
+def _resident(split: Split, device: torch.device) -> tuple[Tensor | _Chosen, Tensor]:
     """The images as tensors: on a GPU in its memory, on a CPU the shared pages of the file; never a copy per worker."""
-    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-    return (images, labels) if device.type == "cpu" else (images.to(device), labels.to(device))
+    labels = torch.from_numpy(split.labels).to(device)
+    if device.type != "cpu":
+        return torch.from_numpy(split.images[:]).to(device), labels
+    return _Chosen(split.images) if isinstance(split.images, Rows) else torch.from_numpy(split.images), labels
 
 
 class Precise(Protocol):

@@ -25,7 +25,7 @@ RUN = "0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(RECIPE, tmp_path_factory.mktemp("data"))
+    return load(RECIPE, tmp_path_factory.mktemp("data"), 0)
 
 
 def train(
@@ -50,7 +50,7 @@ def test_one_record_per_epoch(dataset: Dataset) -> None:
 
 def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     recipe = with_(train_size=256, val_size=128, difficulty=0.0, resolution=32, epochs=6)
-    dataset = load(recipe, tmp_path)
+    dataset = load(recipe, tmp_path, 0)
     torch.manual_seed(0)
     model = build(tiny_spec(C=[8, 8, 16, 16], K=7))
     epochs = list(fit(model, dataset, recipe, seed=0, device=CPU))

@@ -50,7 +50,7 @@ def test_a_run_is_built_and_measured_and_keeps_no_weights(tmp_path: Path) -> Non
 def test_nothing_is_trained_or_validated(tmp_path: Path) -> None:
     model = build(tiny_run().spec, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    dataset = load(RECIPE, tmp_path)
+    dataset = load(RECIPE, tmp_path, 0)
     assert list(fit(model, dataset, RECIPE, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "run.pt")) == []
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not (tmp_path / "run.pt").exists()

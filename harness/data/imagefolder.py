@@ -17,8 +17,9 @@ from harness.data.base import DataInfo, Dataset
 from harness.data.cache import Writer, cached
 from harness.data.content import Content, read_content
 from harness.data.labels import order_of
-from harness.data.local import root_of, square, subset
+from harness.data.local import root_of, square
 from harness.data.reading import Levels, Unreadable, open_picture, read_levels
+from harness.data.resampling import pool_key, pool_of, resampled
 from harness.data.survey import Lost, lost_note, reasons_text, remark_notes, require_most
 from harness.data.workers import in_threads
 from harness.errors import DataError
@@ -54,8 +55,8 @@ def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
     return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
 
 
-def load(recipe: Recipe, cache: Path) -> Dataset:
-    """All images, or stratified subsets of them, at the recipe's resolution."""
+def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+    """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     content = _content(root, files, info.names, cache)
@@ -64,18 +65,17 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
         "reader": READER,
         "content": content.digest,
         "resolution": recipe.resolution,
-        "sizes": [recipe.train_size, recipe.val_size],
-        "seed": recipe.data_seed,
+        "pool": pool_key(recipe),
     }
+    labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
+    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
 
     def build(writer: Writer) -> None:
         levels = read_levels([root / file for split in SPLITS for file, _ in files[split]])
         notes = [note for note in (content.note, levels.about) if note is not None]
-        for split, size in (("train", recipe.train_size), ("val", recipe.val_size)):
-            labels = np.array([label for _, label in files[split]], np.int64)
-            chosen = subset(labels, size, seed=recipe.data_seed, key=f"{split}_size")
-            paths = [root / files[split][i][0] for i in chosen]
-            notes += _write(writer, split, paths, labels[chosen], recipe.resolution, levels)
+        for split, numbers in chosen.items():
+            paths = [root / files[split][i][0] for i in numbers]
+            notes += _write(writer, split, paths, labels[split][numbers], recipe.resolution, levels)
         if identify(recipe, cache).digest != content.digest:
             raise DataError(
                 "the data set must stay as it is while it is read",
@@ -84,7 +84,7 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
             )
         writer.finish(info, tuple(notes), place=str(root))
 
-    return cached(cache, "imagefolder", key, build)
+    return resampled(cached(cache, "imagefolder", key, build), recipe, seed)
 
 
 def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:

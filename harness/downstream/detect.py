@@ -87,5 +87,5 @@ def augment_boxes(
 def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Images, boxes and labels as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
     assert split.boxes is not None, "a recipe whose head learns boxes is refused on data without when it is checked"
-    images, boxes, labels = (torch.from_numpy(each).to(device) for each in (split.images, split.boxes, split.labels))
+    images, boxes, labels = (torch.from_numpy(each[:]).to(device) for each in (split.images, split.boxes, split.labels))
     return images, boxes, labels

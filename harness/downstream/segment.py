@@ -89,4 +89,4 @@ def augment_pairs(
 def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images and masks as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
     assert split.masks is not None, "a recipe whose head learns masks is refused on data without when it is checked"
-    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.masks).to(device)
+    return torch.from_numpy(split.images[:]).to(device), torch.from_numpy(split.masks).to(device)

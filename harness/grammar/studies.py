@@ -22,6 +22,7 @@ def add_studies(verbs: Verbs, run_name: str | None) -> None:
     )
     show.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="the number of a trial, from the column #")
     best = add_verb(verbs, "best", "print the winner's network as YAML, to be the base of another study")
+    best.add_argument("--trial", type=int, metavar="N", help="another trial than the winner, from the column #")
     presets = verbs.add_parser("presets", help=(about := "list all presets beside the figures of their papers"))
     presets.description = f"{about[0].upper()}{about[1:]}."
     presets.set_defaults(call=verb("presets"))

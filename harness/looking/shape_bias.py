@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data import load
 from harness.data.imagefolder import read_image
 from harness.data.labels import differing, imagenet_synsets
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
@@ -171,8 +170,7 @@ def _check(subject: Subject) -> None:
 
 def _statistics(subject: Subject) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
-    if subject.recipe is not None and subject.data_cache is not None:
-        dataset = load(subject.recipe, subject.data_cache)
+    if (dataset := subject.load_images()) is not None:
         return dataset.mean, dataset.std
     if subject.full_recipe is not None:
         return subject.full_recipe.data.mean, subject.full_recipe.data.std

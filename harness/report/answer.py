@@ -12,14 +12,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from harness.claims.limits import Limit, sampling_error
 from harness.cost import network_cost
 from harness.environment import Environment
 from harness.report.data_notes import data_lines
 from harness.report.environments import Origin, origins, time_notes
 from harness.report.latency import Latency, latency_of
+from harness.report.noise import resampling_of
 from harness.report.seeds import MissingSeed, missing_seeds, shortfall
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
+from harness.search.limits import RunValues, images_of, limit_of_runs
 from harness.search.objective import objective_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.search.standing import configuration_standing, trial_standing
@@ -42,6 +45,11 @@ class RunFacts:
     """Whether times were left out, because they are of another environment than those of other runs."""
     is_of_reference: bool = True
     """Whether it was trained in the environment whose times are shown."""
+
+    @property
+    def values(self) -> RunValues:
+        """What it recorded."""
+        return RunValues(self.row.run, self.curve, self.measures)
 
     def value(self, metric: str) -> float | None:
         """The objective of a complete run; None for any other run."""
@@ -84,6 +92,20 @@ class Row:
     """Seeds that were trained and gave no value."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
+    limit: Limit | None = None
+    """What its objective cannot be told from: chance, or the most that there is."""
+    val_images: int | None = None
+    """Validation images behind the value of each seed; the fewest."""
+
+    @property
+    def sampling_error(self) -> float | None:
+        """The standard error of a seed's accuracy, in points, that comes from the number of validation images."""
+        return None if self.mean is None or self.val_images is None else sampling_error(self.mean, self.val_images)
+
+    @property
+    def noise(self) -> float:
+        """The larger of the spread between seeds and, of an accuracy, the sampling error; 0 where nothing is known."""
+        return max(self.spread or 0.0, self.sampling_error or 0.0)
 
     @property
     def latency_ms(self) -> float | None:
@@ -123,6 +145,15 @@ class Answer:
     time_notes: tuple[str, ...] = ()
     """Which times are left out, and why."""
 
+    resampling: tuple[tuple[str, bool], ...] = ()
+    """How the runs' images were drawn, and whether they were generated; see `harness.report.noise`."""
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
+        limits = {row.limit for row in self.complete}
+        return limits.pop() if len(limits) == 1 else None
+
     @property
     def complete(self) -> tuple[Row, ...]:
         """The complete configurations within the budgets, best first."""
@@ -130,12 +161,14 @@ class Answer:
 
     @property
     def best(self) -> Row | None:
-        """The complete configuration within the budgets with the best mean."""
-        return next(iter(self.complete), None)
+        """The complete configuration within the budgets with the best mean; None where all are at one limit."""
+        return None if self.limit else next(iter(self.complete), None)
 
     @property
     def leading(self) -> Row | None:
-        """The best mean so far, also of a configuration whose seeds are not all trained yet."""
+        """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
+        if self.limit:
+            return None
         running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
@@ -165,7 +198,7 @@ class Answer:
         return tuple(
             row
             for row in self.complete[1:]
-            if row.spread is not None and self.behind(row) <= max(row.spread, self.best.spread)
+            if row.spread is not None and self.behind(row) <= max(row.noise, self.best.noise)
         )
 
 
@@ -208,6 +241,7 @@ def answer(
         _row(group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric)
         for group in groups.values()
     ]
+    rows = _with_limits(rows, metric)
     trained = [facts.row for facts in runs.values() if facts.row.device is not None]
     return Answer(
         study=study.study,
@@ -226,6 +260,7 @@ def answer(
         here=here,
         origins=origins(stored, here),
         time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
+        resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
     )
 
 
@@ -285,6 +320,25 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     )
 
 
+def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The rows with the limits that they are at."""
+    done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
+    tests = max(1, sum(map(bool, done)))
+    return [
+        replace(
+            row,
+            limit=limit_of_runs((metric,), runs, tests=tests),
+            val_images=_fewest_images(runs) if metric == "top1" else None,
+        )
+        for row, runs in zip(rows, done, strict=True)
+    ]
+
+
+def _fewest_images(runs: Sequence[RunValues]) -> int | None:
+    known = [images for each in runs if (images := images_of(each.run, each.measures)) is not None]
+    return min(known, default=None)
+
+
 def _choice(stored: Any) -> Any:
     return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
 
@@ -306,7 +360,9 @@ def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
 def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
-    complete = [row for row in rows if row.state == "complete" and row.mean is not None]
+    complete = [row for row in rows if row.state == "complete" and row.mean is not None and row.limit != Limit.CHANCE]
+    if all(row.limit is not None for row in complete):
+        return tuple(rows)
     front: set[tuple[int, ...]] = set()
     best = -math.inf
     for _, same_macs in groupby(sorted(complete, key=lambda row: row.macs), key=lambda row: row.macs):

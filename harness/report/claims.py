@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from harness.claims import Estimate
+from harness.claims.limits import Limit
 from harness.environment import Environment
 from harness.report.environments import Origin, origins
 from harness.report.layout import indented, plain_table
@@ -62,6 +63,7 @@ def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, A
         "note": judged.note,
         "missing": judged.missing,
         "other_environments": [origin.text for origin in _origins(judged, here)],
+        "limit": judged.limit,
         "arms": [
             {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
             for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
@@ -110,7 +112,11 @@ def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
         yield f"  {_n(judged)} seeds: {why}. What was lost by its outcome is missing from effect and interval."
     if judged.note:
         yield f"  Its error rate: {judged.note}."
-    if judged.missing:
+    if judged.limit == Limit.CHANCE:
+        yield "  All arms are at chance: nothing can be told apart here, and more seeds would not help."
+    elif judged.limit == Limit.CEILING:
+        yield "  All arms are at the ceiling: nothing can be told apart here, and more seeds would not help."
+    elif judged.missing:
         yield f"  Not judged: {judged.missing}."
     elif judged.exploratory is not None:
         explored = judged.exploratory

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES = 10.0
 ARM_INCHES, CLAIM_INCHES = 0.3, 0.5
-AROUND_INCHES, HEAD_INCHES = 0.55, 0.9
+AROUND_INCHES, HEAD_INCHES = 0.55, 1.1
 """For ticks and words: of each panel, and of the whole page."""
 FONT, SMALL_FONT = 8, 7
 NAME_CHARACTERS, LINE_CHARACTERS, PAGE_CHARACTERS = 48, 105, 165
@@ -79,7 +79,8 @@ def _title(kept: KeptClaims) -> str:
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     head = f"{kept.study}: {counted(len(kept.claims), 'claim')}, {stands}; {n}"
-    return "\n".join([head, *textwrap.wrap(kept.conditions, PAGE_CHARACTERS - 25)])
+    below = (kept.noise_line, kept.conditions)
+    return "\n".join([head, *(line for text in below for line in textwrap.wrap(text, PAGE_CHARACTERS - 25))])
 
 
 def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, KeptArm]) -> None:

@@ -50,7 +50,7 @@ class Configurations:
         yield self._table(held)
         if left := len(self._answer.rows) - len(self._rows):
             yield Text(f"and {left} more", style="dim")
-        yield from (Text(line, style="dim") for line in reading(self._answer))
+        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *reading(self._answer)))
 
     def _blocks(self) -> Iterator[list[Column]]:
         """What stands together, in the order in which it is shown."""
@@ -70,6 +70,14 @@ class Configurations:
         return table
 
 
+def _sampling(rows: Sequence[Row]) -> Iterator[str]:
+    """What must be known to read the sampling errors."""
+    images = sorted({row.val_images for row in rows if row.val_images})
+    if images:
+        n = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+        yield f"± val: the standard error of a seed's accuracy that comes from its {n} validation images."
+
+
 def names(answer: Answer, rows: Sequence[Row]) -> list[Column]:
     """Which configuration it is: on the front or not, its first trial, its choices."""
     return [
@@ -87,6 +95,8 @@ def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
     unit = " %" if answer.metric in PERCENTAGES else ""
     yield Column(f"{answer.metric}{unit}", [objective(row, answer) for row in rows])
     yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
+    if any(row.val_images for row in rows):
+        yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
     yield Column("params", [amount(row.params_count) for row in rows])
     yield Column("MACs", [amount(row.macs) for row in rows])
     if answer.metric != LATENCY:

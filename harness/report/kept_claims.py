@@ -6,8 +6,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from harness.claims import Expectation, Verdict
+from harness.claims.limits import Limit
 from harness.errors import NotFound, UserError
 from harness.report.answer import Answer
+from harness.report.noise import noise_line
 from harness.report.summary import FILES, answer_values
 from harness.report.words import finite, printable
 
@@ -54,6 +56,7 @@ class KeptClaim(Kept):
     n: int
     p: float | None
     missing: str | None
+    limit: Limit | None = None
     arms: tuple[KeptArm, ...]
     exploratory: KeptExploratory | None = None
     note: str | None = None
@@ -81,7 +84,15 @@ class KeptClaims(Kept):
 
     study: str
     conditions: str
+    noise: str | None = None
+    resample: str | None = "none"
+    """How each seed's images were drawn; summaries that do not say it are of one data set for all seeds."""
     claims: tuple[KeptClaim, ...]
+
+    @property
+    def noise_line(self) -> str:
+        """Which noise the intervals hold."""
+        return self.noise or noise_line([("none", True)]) or ""
 
 
 def kept_claims(answer: Answer) -> KeptClaims:

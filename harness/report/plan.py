@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.census import Census, take_census
 from harness.cost import network_cost
-from harness.data.shapes import TRAIN_SIZE, VAL_SIZE
+from harness.data.shapes import FINAL, TRAIN_SIZE, val_sizes
 from harness.environment import Environment
 from harness.machine import has_gpu
 from harness.recipe import Recipe
@@ -254,14 +254,20 @@ def images_per_run(recipe: Recipe) -> float | None:
     """
     is_shapes = recipe.dataset == "shapes"
     train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
-    val = recipe.val_size or (VAL_SIZE if is_shapes else None)
-    measured = measured_images(recipe, val or 0)
+    val, final = val_sizes(recipe) if is_shapes else _val_sizes(recipe)
+    measured = measured_images(recipe, final or 0)
     if recipe.epochs == 0 and recipe.transfer is None:
         return measured
-    if train is None or val is None:
+    if train is None or val is None or final is None:
         return None
-    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + val
-    return recipe.epochs * (PASSES * train + val) + transfer + measured
+    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + final
+    last = final - val if recipe.epochs else 0
+    return recipe.epochs * (PASSES * train + val) + last + transfer + measured
+
+
+def _val_sizes(recipe: Recipe) -> tuple[int | None, int | None]:
+    """As `shapes.val_sizes`, of a folder, which may have fewer."""
+    return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
 
 
 def measured_images(recipe: Recipe, val: int) -> int:

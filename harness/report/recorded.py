@@ -7,6 +7,7 @@ import yaml
 from harness.errors import NotFound, UserError
 from harness.report.answer import answer
 from harness.report.environments import origins
+from harness.report.noise import noise_line
 from harness.search.reuse import environment_of
 from harness.session import Place, Reading, reading
 from harness.store import Store
@@ -48,4 +49,6 @@ def _rows(read: Reading) -> Iterator[ClaimRow]:
             paper=claim.paper,
             device=", ".join(said.devices),
             environments="; ".join(origin.text for origin in origins(judged.runs, here)),
+            limit=judged.limit,
+            noise=noise_line(said.resampling),
         )

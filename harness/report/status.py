@@ -12,7 +12,7 @@ from harness.report.answer import Answer, RunFacts
 from harness.report.data_notes import data_view
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
-from harness.report.verdict import summary_of
+from harness.report.verdict import limit_sentence, summary_of
 from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
 from harness.search.samplers import seed_text
@@ -95,7 +95,7 @@ def status_view(status: Status) -> RenderableType:
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
     first = answer.leading
-    best = "none yet" if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
+    best = _none(answer) if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
     if answer.claims:
         verdicts = Counter(judged.verdict_text for judged in answer.claims)
@@ -109,6 +109,10 @@ def status_view(status: Status) -> RenderableType:
     if status.last:
         parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
     return Group(*parts)
+
+
+def _none(answer: Answer) -> str:
+    return f"none: {limit_sentence(answer)}" if answer.limit else "none yet"
 
 
 def status_values(status: Status) -> dict[str, Any]:
@@ -126,6 +130,7 @@ def status_values(status: Status) -> dict[str, Any]:
         "claims": {judged.claim.name: judged.verdict_text for judged in answer.claims},
         "data": list(answer.data),
         "other_environments": [origin.text for origin in answer.origins],
+        "limit": answer.limit,
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 

@@ -15,6 +15,7 @@ from harness.report.claims import claim_values
 from harness.report.environments import environment_values
 from harness.report.full_runs import full_run_values
 from harness.report.latency import latency_values
+from harness.report.noise import noise_line
 from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
 from harness.report.words import finite
@@ -36,6 +37,9 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "verdict": verdict(answer),
         "conditions": conditions(answer),
         "data": list(answer.data),
+        "limit": answer.limit,
+        "noise": noise_line(answer.resampling),
+        "resample": "+".join(dict.fromkeys(way for way, _ in answer.resampling)) or None,
         "pareto_front": [row.trials[0] for row in answer.front],
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
@@ -70,6 +74,9 @@ def row_values(row: Row, metric: str) -> dict[str, Any]:
         "n": len(row.values),
         "n_trained": len(row.values) + len(row.missing),
         "missing_seeds": [each._asdict() for each in row.missing],
+        "val_images": row.val_images,
+        "sampling_error": row.sampling_error,
+        "limit": row.limit,
         "seeds": list(row.seeds),
         "params": row.params_count,
         "macs": row.macs,

@@ -1,5 +1,6 @@
 """The answer in sentences: what is best, and what the seeds allow to say about it."""
 
+from harness.claims.limits import Limit
 from harness.report.answer import Answer, Row
 from harness.report.environments import origin_sentences
 from harness.report.seeds import seeds_text
@@ -9,9 +10,44 @@ from harness.search.objective import COSTS
 
 def verdict(answer: Answer) -> list[str]:
     """What can be said, and what cannot; a sentence or two."""
+    if answer.limit is not None:
+        return [limit_sentence(answer)]
     best = answer.best
     if best is None:
         return ["No configuration is complete yet, so there is no answer."]
+    return [*_ranked(answer, best), *_at_limits(answer)]
+
+
+def limit_sentence(answer: Answer) -> str:
+    """That nothing can be told apart, and why."""
+    rows, seeds = answer.complete, [len(row.values) for row in answer.complete]
+    all_of = "The configuration is" if len(rows) == 1 else f"All {len(rows)} configurations are"
+    n = f"{counted(sum(seeds), 'run')}{_images(answer)}"
+    if answer.limit == Limit.CHANCE:
+        why = "no better than a constant answer"
+        return f"{all_of} at chance ({why}, {n}): nothing can be told apart here. Train longer, or on easier images."
+    return f"{all_of} at the ceiling (next to no error, {n}): nothing can be told apart here. Take harder images."
+
+
+def _images(answer: Answer) -> str:
+    images = sorted({row.val_images for row in answer.complete if row.val_images is not None})
+    return f" of {images[0]:,} validation images" if images else ""
+
+
+def _at_limits(answer: Answer) -> list[str]:
+    """The configurations that are at a limit where others are not."""
+    lines = []
+    for limit, name in ((Limit.CHANCE, "at chance"), (Limit.CEILING, "at the ceiling")):
+        rows = [row for row in answer.complete if row.limit == limit]
+        if rows:
+            names = listed(label(row.params) for row in rows[:3])
+            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+            lines.append(f"{name.capitalize()}, not to be told apart: {names}{more}.")
+    return lines
+
+
+def _ranked(answer: Answer, best: Row) -> list[str]:
+    """How far the best is ahead, and what the seeds allow to say about that."""
     if len(answer.complete) == 1:
         return ["Only one configuration is complete: there is nothing to compare it with."]
     second = answer.complete[1]

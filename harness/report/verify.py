@@ -1,5 +1,6 @@
 """What `harness verify` found: a table per subject, the verdicts of all claims, and the sum."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -52,7 +53,9 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
         if row.environments
     ]
     about = f"{counted(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
-    return Group(_heading("claims", about), table, *others, *faults, Text())
+    noises = Counter(row.noise for row in rows if row.noise)
+    notes = [Text(f"{counted(n, 'claim')}: {noise}", style="dim") for noise, n in noises.items()]
+    return Group(_heading("claims", about), table, *others, *faults, *notes, Text())
 
 
 def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> RenderableType:
@@ -150,7 +153,7 @@ def _mark(mark: str) -> Text:
 def _verdict(row: ClaimRow) -> Iterator[str | Text]:
     yield row.study
     yield Text(row.name)
-    yield Text(row.verdict, style=STYLES.get(row.verdict, ""))
+    yield Text(f"at {row.limit}" if row.limit else row.verdict, style=STYLES.get(row.verdict, ""))
     yield score(row.effect, row.unit)
     yield interval(row.low, row.high, row.unit)
     yield str(row.n)

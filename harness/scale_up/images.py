@@ -18,6 +18,7 @@ from harness.data.labels import Assignment, assign_labels, by_position
 from harness.data.local import subset
 from harness.data.reading import NO_LEVELS, Levels, read_sampled_levels
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
+from harness.data.shapes import load as load_annotated
 from harness.data.survey import Lost, reason_of
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
@@ -204,7 +205,7 @@ def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Picture
     with _about_option():
         if recipe.data.dataset == "imagefolder":
             return _open_folder(recipe, folder_of(recipe.data.dataset, root), classes)
-        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache)
+        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache, 0)
     return Pictures(classes, Stored(dataset.train), Stored(dataset.val))
 
 
@@ -234,7 +235,7 @@ def open_validation(
             split = make(small, "val", data.val_size or VAL_SIZE)
             about = f"validation images of {data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
         else:
-            split, about = DATASETS[data.dataset].load(small, cache).val, f"test images of {data.dataset}"
+            split, about = DATASETS[data.dataset].load(small, cache, 0).val, f"test images of {data.dataset}"
     return Validation(_relabeled(Stored(split), given), about, given.about)
 
 
@@ -324,13 +325,15 @@ def _described(data: ImageData, dataset: str, side: int, folder: str | None = No
         difficulty=data.difficulty,
         train_size=data.train_size,
         val_size=data.val_size,
+        final_val_size=data.val_size or (VAL_SIZE if dataset in GENERATED else None),
+        resample="none",
         resolution=side,
     )
 
 
 def load_shapes(data: ImageData, side: int, cache: Path) -> Dataset:
     """The `shapes` of a recipe at that side, with labels, masks and boxes."""
-    return DATASETS["shapes"].load(_described(data, "shapes", side), cache)
+    return load_annotated(_described(data, "shapes", side), cache, 0, annotated=True)
 
 
 def folder_of(dataset: str, root: Path | None) -> Path:

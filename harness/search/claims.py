@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.claims import Estimate, Expectation, Plan, Stretched, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.claims.limits import Limit
 from harness.environment import Environment
 from harness.formula import Formula
 from harness.run import Run, RunState
 from harness.search.history import history_of, plan_of
+from harness.search.limits import RunValues, limit_of_runs
 from harness.search.objective import COSTS, formula_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.space import Candidate, Space
@@ -69,6 +71,8 @@ class Judged:
     """What the runs say where no verdict has an error rate: see there."""
     note: str | None = None
     """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
+    limit: Limit | None = None
+    """What all arms are at, if they are: nothing is told apart then, and the claim stays undecided."""
 
     @property
     def pairs(self) -> int:
@@ -84,7 +88,7 @@ class Judged:
     def is_open(self) -> bool:
         """Whether more seeds may still bring a verdict, be it an exploratory one."""
         is_decided = self.exploratory is not None and self.exploratory.verdict != Verdict.UNDECIDED
-        return self.verdict == Verdict.UNDECIDED and not is_decided
+        return self.verdict == Verdict.UNDECIDED and not is_decided and self.limit is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class _Seen:
     missing: str | None
     runs: tuple[RunRow, ...]
     lost: tuple[LostPair, ...]
+    limit: Limit | None
 
 
 def judge_claims(study: Study, space: Space, store: Store, here: Environment | None = None) -> tuple[Judged, ...]:
@@ -131,10 +136,15 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
         found if plan == history.plan else _estimate(claim, seen, expectation, history.plan)
         for claim, seen, expectation, plan, found in zip(study.claims, known, expected, plans, estimates, strict=True)
     ]
-    ps = [None if runs else 1.0 if found is None else found.p for found, runs in zip(estimates, late, strict=True)]
+    ps = [
+        None if runs else 1.0 if found is None or seen.limit else found.p
+        for found, seen, runs in zip(estimates, known, late, strict=True)
+    ]
     corrected = iter(holm([p for p in ps if p is not None]))
     confirmed = [None if p is None else next(corrected) for p in ps]
-    explored = holm([1.0 if found is None else found.p for found in as_new])
+    explored = holm(
+        [1.0 if found is None or seen.limit else found.p for found, seen in zip(as_new, known, strict=True)]
+    )
     judged = map(_judged, study.claims, known, as_new, estimates, confirmed, expected)
     reasons = map(_why_exploratory, plans, late)
     return tuple(
@@ -151,7 +161,10 @@ def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[in
 
 
 def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
-    """The arms of undecided claims that need one seed more for the next look, each once."""
+    """The arms of undecided claims that need one seed more for the next look, each once.
+
+    Where all arms are at chance or at the ceiling, more seeds would not help.
+    """
     most = plan_of(study).most
     wanted: dict[str, Candidate] = {}
     for each in judged:
@@ -189,6 +202,9 @@ def _judged(
     if p is None:
         late = Judged(claim, seen.arms, seen.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
         return replace(late, lost=seen.lost, runs=seen.runs)
+    if seen.limit is not None:
+        limited = Judged(claim, seen.arms, seen.figures, values, seeds, found, 1.0, Verdict.UNDECIDED, limit=seen.limit)
+        return replace(limited, lost=seen.lost, runs=seen.runs)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
@@ -238,7 +254,9 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     of_arms = [_complete(arm, study, space, store) for arm in arms]
     rows = tuple(row for each in of_arms for row in each)
     reference = time_reference(rows, here)
-    of_runs = [dict(_figures(formula, each, store, reference)) for each in of_arms]
+    recorded = [_recorded(each, store, reference) for each in of_arms]
+    of_runs = [{each.run.seed: formula_value(formula, *each) for each in of_arm} for of_arm in recorded]
+    limits = {limit_of_runs(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
     figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
         seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
@@ -250,7 +268,8 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     lost = tuple(_lost_pairs(claim, arms, study, space, store))
     if lost and not paired and missing is None:
         missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
-    return _Seen(arms, figures, paired, missing, rows, lost)
+    limit = limits.pop() if len(limits) == 1 else None
+    return _Seen(arms, figures, paired, missing, rows, lost, limit)
 
 
 def _lost_pairs(
@@ -275,12 +294,11 @@ def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[
     return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
 
 
-def _figures(
-    formula: Formula, rows: list[RunRow], store: Store, reference: Environment | None
-) -> Iterator[tuple[int, float | None]]:
-    """What the claim compares, by seed, of complete runs."""
+def _recorded(rows: list[RunRow], store: Store, reference: Environment | None) -> list[RunValues]:
+    """Complete runs with what they recorded, without times of another environment than the reference."""
     ids = [row.id for row in rows]
-    curves, figures = store.curves(ids), store.figures(ids)
-    for row in rows:
-        known, _ = without_other_times(row, figures.get(row.id, {}), reference)
-        yield row.run.seed, formula_value(formula, row.run, curves.get(row.id, ()), known)
+    curves, metrics = store.curves(ids), store.figures(ids)
+    return [
+        RunValues(row.run, curves.get(row.id, ()), without_other_times(row, metrics.get(row.id, {}), reference)[0])
+        for row in rows
+    ]

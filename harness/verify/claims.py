@@ -29,5 +29,9 @@ class ClaimRow:
     """That trained the runs."""
     environments: str = ""
     """Runs of other environments than this machine's, as `3 of 15 runs: torch 2.14`; empty where there are none."""
+    limit: str | None = None
+    """`chance` or `ceiling`, where all arms are there and nothing is told apart."""
+    noise: str | None = None
+    """Which sources of noise the interval holds."""
     fault: str | None = None
     """Why the recorded runs cannot be read; the one thing about a claim that is no finding but a fault."""
