@@ -63,9 +63,9 @@ def _closing(plan: Plan) -> list[str]:
         lines.append(f"estimated time: {duration(plan.total_s)} with {workers}; from {plan.basis}")
     if plan.runs_to_time:
         them = "are" if plan.runs_to_time > 1 else "is"
-        runs = counted(plan.runs_to_time, "run")
+        timed = counted(plan.runs_to_time, "run")
         lines.append(
-            f"{runs} {them} of another environment: times would be measured again, `--reuse same` trains again"
+            f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
         )
     if plan.runs_for_claims:
         lines.append(f"undecided claims may ask for up to {counted(plan.runs_for_claims, 'run')} more")
