@@ -125,7 +125,9 @@ def test_accuracy_of_another_environment_is_taken_and_every_view_says_so(lab: La
     assert [len(row.values) for row in said.rows] == [3, 3]
     words = f"3 of 6 runs: {WORDS}"
     assert [origin.text for origin in said.origins] == [words]
-    assert words in text_of(answer_view(said), width=1000)
+    assert f"{words} (here: operator revision {HERE.operator}, torch {HERE.torch})" in text_of(
+        answer_view(said), width=1000
+    )
     values = answer_values(said)
     assert words in values["conditions"] and values["other_environments"][0]["text"] == words
     assert values["claims"][0]["other_environments"] == [words]
@@ -149,7 +151,7 @@ def test_runs_of_this_environment_are_not_mentioned(lab: Lab) -> None:
     path = lab.file("new", **THREE)
     lab.run(path, worker(HERE))
     said = lab.said(path)
-    assert said.origins == () and "environment" not in answer_values(said)["conditions"]
+    assert said.origins == () and "environments" not in answer_values(said)["conditions"]
     events = lab.run(path, worker(HERE))
     assert lab.jobs == [] and not any(isinstance(event, TrialEnded) for event in events)
 
@@ -234,7 +236,7 @@ def test_times_of_another_environment_are_measured_again_on_the_stored_weights(l
     assert {row.spec.K[0]: row.latency_ms for row in said.rows} == {3: 6.0, 13: 26.0}
     assert {row.spec.K[0]: row.wall_s for row in said.rows} == {3: None, 13: 12.0}
     assert "peak_memory_bytes" not in said.rows[1].runs[0].measures
-    assert "Left out is peak memory" in " ".join(said.time_notes)
+    assert "Peak memory of 3 of 6 runs, whose times" in " ".join(said.time_notes)
     with lab.store() as store:
         again = [event for event in store.events("new") if event.kind == "times measured again"]
         assert len(again) == 3 and f"latency_ms_p50 3.0, peak_memory_bytes 500000000.0 ({WORDS})" in again[0].message
@@ -425,4 +427,4 @@ def test_verify_marks_recorded_claims_of_another_environment(lab: Lab) -> None:
     shared(lab)
     done = called("verify", "--only", "claims", "--results", lab.place.results, cwd=lab.folder)
     assert done.returncode == 0
-    assert f"new, c: of another environment: 3 of 6 runs: {WORDS}" in " ".join(done.stdout.split())
+    assert f"new, c: other environments: 3 of 6 runs: {WORDS}" in " ".join(done.stdout.split())

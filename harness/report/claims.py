@@ -128,7 +128,7 @@ def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:
         yield f"  {_needed(judged.estimate, judged.enough)}"
     if others := _origins(judged, here):
-        yield f"  Of another environment: {'; '.join(origin.text for origin in others)}."
+        yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 
 
 def _needed(found: Estimate, enough: int | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.environment import UNKNOWN, Environment, describe_difference, describe_environment
+from harness.environment import Environment, describe_difference
 from harness.report.words import counted
 from harness.run import Job, RunState
 from harness.store import RunRow
@@ -19,6 +19,8 @@ class Origin:
     """Complete runs in all."""
     differs_by: str
     """What differs, as `operator revision a1b2, torch 2.14`."""
+    here: str = ""
+    """The same of the reference, as `operator revision c3d4, torch 2.15`; empty where nothing is known of theirs."""
 
     @property
     def text(self) -> str:
@@ -29,12 +31,12 @@ class Origin:
 def origins(rows: Iterable[RunRow], here: Environment) -> tuple[Origin, ...]:
     """The complete runs that were computed in other environments than `here`, those alike together; most runs first."""
     complete = [row for row in rows if row.state == RunState.COMPLETE]
-    counts: dict[str, int] = {}
+    groups: dict[str, list[RunRow]] = {}
     for row in complete:
         if words := difference(row, here):
-            counts[words] = counts.get(words, 0) + 1
-    by_number = sorted(counts.items(), key=lambda pair: -pair[1])
-    return tuple(Origin(runs, len(complete), words) for words, runs in by_number)
+            groups.setdefault(words, []).append(row)
+    by_number = sorted(groups.items(), key=lambda pair: -len(pair[1]))
+    return tuple(Origin(len(each), len(complete), words, _here_of(each[0], here)) for words, each in by_number)
 
 
 def difference(row: RunRow, here: Environment) -> str:
@@ -45,14 +47,16 @@ def difference(row: RunRow, here: Environment) -> str:
     return "; ".join([own, *resumed] if own else resumed)
 
 
-def origin_sentences(found: Sequence[Origin], here: Environment | None) -> list[str]:
-    """The origins in sentences, the environment that they are compared with at the end; none for none."""
-    if not found or here is None:
-        return []
-    said = [f"Of another environment: {'; '.join(origin.text for origin in found)}."]
-    if any(origin.differs_by != UNKNOWN for origin in found):
-        said.append(f"Here: {describe_environment(here)}.")
-    return said
+def origin_sentences(found: Sequence[Origin]) -> list[str]:
+    """The origins as a sentence; none for none."""
+    parts = [f"{origin.text}{f' (here: {origin.here})' if origin.here else ''}" for origin in found]
+    return [f"Other environments: {'; '.join(parts)}."] if parts else []
+
+
+def _here_of(row: RunRow, here: Environment) -> str:
+    """What of the reference differs from a run's environments."""
+    known = [each for each in row.environments if each is not None]
+    return "; ".join(words for each in known if (words := describe_difference(here, each)))
 
 
 def environment_values(row: RunRow) -> dict[str, Any]:
@@ -77,8 +81,11 @@ def time_notes(rows: Sequence[RunRow], left_out: Iterable[str]) -> list[str]:
     if len(lost) < len(ids):
         notes.append("`harness run` measures those again whose weights are kept.")
     if again := [row for row in complete if row.timed is not None and row.timed != row.environment]:
-        peak = f"peak memory and the time of a transfer of {len(again)} of {total}"
-        notes.append(f"Left out is {peak}: it is known in training alone, and their times were measured again.")
+        what = (
+            "Peak memory" if all(row.run.recipe.transfer is None for row in again) else "Peak memory, and `transfer_s`,"
+        )
+        them = f"{len(again)} of {total}, whose times were measured again, is left out"
+        notes.append(f"{what} of {them}: it is known in training alone.")
     return notes
 
 

@@ -44,7 +44,8 @@ class Narrator:
                 return f"{self.name(event.trial)}: {'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
             case RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
-                return f"{self.name(event.trial, event.seed)}: given to a worker{again}"
+                task = " to measure its times in this environment" if event.only_times else ""
+                return f"{self.name(event.trial, event.seed)}: given to a worker{task}{again}"
             case RunStarted():
                 return self._run_started(event)
             case DataNoted():

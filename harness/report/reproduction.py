@@ -93,8 +93,11 @@ def reproduction_view(found: Reproduction) -> RenderableType:
         Text(recorded.study, style="bold").append(
             f" {trial} seed {recorded.run.seed}, run {recorded.id}", style="not bold"
         ),
-        Text(f"  recorded  {metric} {score(recorded.value, metric)}; {_computed_by(recorded)}"),
-        Text(f"  again     {metric} {score(found.value, metric)}; {describe_environment(found.environment)}"),
+        Text(
+            f"  recorded  {metric} {score(recorded.value, metric)}"
+            + (f" on {recorded.device}" if recorded.device else "")
+        ),
+        Text(f"  again     {metric} {score(found.value, metric)}: {describe_environment(found.environment)}"),
         Text(),
         Text(_head(found), style="bold red" if found.outcome == "same environment and other bits" else "bold"),
         *(Text(f"  {line}") for line in _details(found)),
@@ -160,11 +163,6 @@ def _reasons(recorded: RecordedRun, environment: Environment | None) -> Iterator
         words = UNKNOWN if environment is None else describe_difference(each, environment)
         if words:
             yield words
-
-
-def _computed_by(recorded: RecordedRun) -> str:
-    known = "; ".join(describe_environment(each) for each in recorded.environments)
-    return f"{known} ({recorded.device})" if None in recorded.environments and recorded.device else known
 
 
 def _head(found: Reproduction) -> str:

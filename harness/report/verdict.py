@@ -100,7 +100,7 @@ def conditions(answer: Answer) -> str:
 
 def environment_notes(answer: Answer) -> list[str]:
     """Which runs are of another environment than this one, and which times are left out for it."""
-    return [*origin_sentences(answer.origins, answer.here), *answer.time_notes]
+    return [*origin_sentences(answer.origins), *answer.time_notes]
 
 
 def _done(answer: Answer) -> str:

@@ -48,7 +48,7 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
             table.add_row(*_verdict(row))
     faults = [Text(f"{FAILS} {row.study}: {printable(row.fault)}", style="red") for row in rows if row.fault]
     others = [
-        Text(f"  {row.study}, {row.name}: of another environment: {printable(row.environments)}", style="dim")
+        Text(f"  {row.study}, {row.name}: other environments: {printable(row.environments)}", style="dim")
         for row in rows
         if row.environments
     ]

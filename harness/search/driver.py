@@ -214,6 +214,7 @@ class Driver:
             if self._is_to_time(row):
                 self._timing.begin(row)
                 self._give(owner, run, row.folder, only_times=True)
+                yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id], only_times=True)
                 return
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
             yield from self._take_stored(owner, run, row)

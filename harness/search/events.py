@@ -52,6 +52,8 @@ class RunQueued:
     seed: int
     spec: NetworkSpec
     attempt: int
+    only_times: bool = False
+    """Whether the run is complete, and only its times are to be measured again."""
 
 
 @dataclass(frozen=True, slots=True)
