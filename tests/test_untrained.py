@@ -11,6 +11,7 @@ import torch
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
+from harness.checkpoint import Checkpoint
 from harness.data import load
 from harness.errors import StudyError
 from harness.evaluate import evaluate
@@ -51,7 +52,8 @@ def test_nothing_is_trained_or_validated(tmp_path: Path) -> None:
     model = build(tiny_run().spec, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     dataset = load(RECIPE, tmp_path, 0)
-    assert list(fit(model, dataset, RECIPE, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "run.pt")) == []
+    checkpoint = Checkpoint(tmp_path / "run.pt", "0" * 16)
+    assert list(fit(model, dataset, RECIPE, seed=0, device=torch.device("cpu"), checkpoint=checkpoint)) == []
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not (tmp_path / "run.pt").exists()
 

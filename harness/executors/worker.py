@@ -46,6 +46,9 @@ class Worker:
         torch.set_num_interop_threads(1)
         return Greeting(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
 
+    def report(self) -> None:
+        """Say that the process runs."""
+
     def train(self, job: Job, ticket: int) -> Iterator[Record]:
         """The records of a job, live; what is printed meanwhile goes to its log. Nothing is left of it when it ends."""
         with _output_to(job.log):

@@ -431,19 +431,25 @@ class Driver:
     def _park(self) -> None:
         """End the workers' runs at their next step, and put the open trials back into the queue."""
         if self._executor is not None:
-            for run_id in self._owner:
-                self._executor.stop(run_id)
-            waiting = set(self._owner)
-            deadline = time.monotonic() + STOP_S
-            while waiting and time.monotonic() < deadline:
-                for run_id, records in _by_run(self._executor.poll(timeout_s=0.5)).items():
-                    if not self._timing.is_under_way(run_id):
-                        self._in.store.record(run_id, records)
-                    if isinstance(records[-1], Ended):
-                        waiting.discard(run_id)
-            self._executor.shutdown()
+            try:
+                self._stop_all(self._executor)
+            finally:
+                self._executor.shutdown()
         self._in.store.reap(self._study.study)
         self._proposals.park()
+
+    def _stop_all(self, executor: Executor) -> None:
+        """Ask all runs to end, and record what they still have to say."""
+        for run_id in self._owner:
+            executor.stop(run_id)
+        waiting = set(self._owner)
+        deadline = time.monotonic() + STOP_S
+        while waiting and time.monotonic() < deadline:
+            for run_id, records in _by_run(executor.poll(timeout_s=0.5)).items():
+                if not self._timing.is_under_way(run_id):
+                    self._in.store.record(run_id, records)
+                if isinstance(records[-1], Ended):
+                    waiting.discard(run_id)
 
 
 def _by_run(records: list[tuple[str, Record]]) -> dict[str, list[Record]]:
