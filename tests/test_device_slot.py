@@ -145,7 +145,7 @@ def test_a_trainer_goes_on_without_a_slot_that_is_never_given_back(
 
 
 @pytest.mark.usefixtures("slots")
-def test_who_computes_can_measure_and_holds_its_share_again_afterwards(start: Start, tmp_path: Path) -> None:
+def test_who_computes_can_measure_and_holds_its_share_again_afterwards(start: Start) -> None:
     with computing():
         with measuring(timeout_s=5) as quiet:
             assert quiet.is_quiet
@@ -159,7 +159,8 @@ def test_who_computes_can_measure_and_holds_its_share_again_afterwards(start: St
     assert other.stdout is not None and other.stdout.readline().strip() == "True"
 
 
-def test_nothing_is_held_between_the_items_of_a_generator(start: Start) -> None:
+@pytest.mark.usefixtures("slots")
+def test_nothing_is_held_between_the_items_of_a_generator() -> None:
     items = in_turn(iter(range(3)))
     assert next(items) == 0
     with measuring(timeout_s=1) as quiet:

@@ -241,9 +241,11 @@ class Seeds:
         return truth + 0.9 * own + 0.436 * self._random.gauss(0, 1), truth + own
 
 
-def every_seed_is_judged(number: int) -> dict[float, list[float]]:
+def every_seed_is_judged(number: int) -> Means:
     """The rule that was: each trial, a configuration's first or another seed, is pruned by its own early epochs."""
-    seeds, rung, values = Seeds(number), [], {}
+    seeds = Seeds(number)
+    rung: list[float] = []
+    values: Means = {}
     for truth in random.Random(-number - 1).choices(CONFIGURATIONS, k=PROPOSALS):
         early, final = seeds.draw(truth)
         if halving_passes(early, rung):
@@ -251,9 +253,11 @@ def every_seed_is_judged(number: int) -> dict[float, list[float]]:
     return values
 
 
-def first_seed_is_judged(number: int) -> dict[float, list[float]]:
+def first_seed_is_judged(number: int) -> Means:
     """The half measure: only a configuration's first seed is pruned; if it passes, the mean has it."""
-    seeds, rung, values = Seeds(number), [], {}
+    seeds = Seeds(number)
+    rung: list[float] = []
+    values: Means = {}
     for truth in random.Random(-number - 1).choices(CONFIGURATIONS, k=PROPOSALS):
         early, final = seeds.draw(truth)
         if truth in values or halving_passes(early, rung):
@@ -261,9 +265,11 @@ def first_seed_is_judged(number: int) -> dict[float, list[float]]:
     return values
 
 
-def screening_is_judged(number: int) -> dict[float, list[float]]:
+def screening_is_judged(number: int) -> Means:
     """The rule: a screening run is judged once; seeds never are, nor those of a pruned configuration that returns."""
-    seeds, rung, values = Seeds(number), [], {}
+    seeds = Seeds(number)
+    rung: list[float] = []
+    values: Means = {}
     seen: set[float] = set()
     for truth in random.Random(-number - 1).choices(CONFIGURATIONS, k=PROPOSALS):
         if truth not in seen:
@@ -274,7 +280,7 @@ def screening_is_judged(number: int) -> dict[float, list[float]]:
     return values
 
 
-def biases(rule: Callable[[int], dict[float, list[float]]]) -> dict[float, float]:
+def biases(rule: Callable[[int], Means]) -> dict[float, float]:
     """Reported mean minus true mean of each configuration, over the studies that report one, in standard errors."""
     errors: Means = {}
     for number in range(STUDIES):
@@ -292,7 +298,7 @@ def test_no_reported_mean_is_biased_by_pruning() -> None:
 
 @pytest.mark.parametrize("rule", [every_seed_is_judged, first_seed_is_judged])
 def test_the_simulation_finds_the_bias_of_rules_that_judge_a_seed_of_the_mean(
-    rule: Callable[[int], dict[float, list[float]]],
+    rule: Callable[[int], Means],
 ) -> None:
     assert min(biases(rule).values()) > 10
 

@@ -17,11 +17,11 @@ class Latency(NamedTuple):
     n: int | None
     """Samples."""
     is_quiet: bool
-    """Whether nothing else of ours ran on the device meanwhile, as far as that is on record."""
+    """Whether nothing else had the device meanwhile, as far as that is on record."""
 
     @property
     def text(self) -> str:
-        """As `5.91 [5.88, 5.95]`; with `~` where other work of ours ran beside it."""
+        """As `5.91 [5.88, 5.95]`; with `~` where other work disturbed it."""
         mark = "" if self.is_quiet else "~"
         if self.low_ms is None or self.high_ms is None:
             return f"{mark}{milliseconds(self.median_ms)}"
