@@ -74,6 +74,11 @@ class DenseTask(Protocol):
         ...
 
     @property
+    def validation_images(self) -> int:
+        """How many there are, readable or not."""
+        ...
+
+    @property
     def names(self) -> Sequence[str]:
         """The classes."""
         ...
@@ -200,7 +205,7 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     with as_user_error(args.network):
         if found.is_merged:
             figures, unreadable = task.figures_of(model)
-            ending = Ending(figures, {}, 0.0, unreadable)
+            ending = Ending(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
         else:
             _, ending = merged_last(model, task)
     if args.json:
@@ -224,7 +229,8 @@ def _check_classes(names: Sequence[str], known: Sequence[str], place: str) -> No
 
 def _show(kind: Kind, task: DenseTask, ending: "Ending", console: Console, *, is_compared: bool = True) -> None:
     console.print(kind.view(ending.figures, task.names))
-    for line in ending_lines(ending.apart, ending.maps_apart if is_compared else None, ending.unreadable):
+    compared = ending.maps_apart if is_compared else None
+    for line in ending_lines(ending.apart, compared, ending.unreadable, ending.images):
         console.print(line)
 
 
@@ -234,6 +240,7 @@ def _values(ending: "Ending") -> dict[str, Any]:
         "figures": dict(ending.figures),
         "merged_apart": dict(ending.apart),
         "maps_apart": ending.maps_apart,
+        "images": ending.images,
         "unreadable": ending.unreadable,
     }
 

@@ -13,6 +13,7 @@ from tiny_runs import tiny_spec
 
 from harness.cli import main
 from harness.data import content, identify, load
+from harness.data.reading import read_levels
 from harness.errors import DataError
 from harness.evaluate import evaluate
 from harness.recipe import Recipe
@@ -173,15 +174,13 @@ def test_a_run_on_other_data_than_its_own_fails_with_both_digests(folder: Path, 
 def test_data_that_change_while_they_are_read_are_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.data import imagefolder
-
-    real = imagefolder.read_levels
+    real = read_levels
 
     def reading(paths: list[Path]) -> object:
         changed_labels(folder)
         return real(paths[:1])
 
-    monkeypatch.setattr(imagefolder, "read_levels", reading)
+    monkeypatch.setattr("harness.data.imagefolder.read_levels", reading)
     with pytest.raises(DataError, match=r"must stay as it is while it is read|No such file"):
         load(of(folder), tmp_path / "cache")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.data.imagefolder import ENDINGS
 from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, open_stored, read_sampled_levels
-from harness.data.survey import Lost
+from harness.data.survey import Lost, reason_of
 from harness.errors import DataError
 
 IGNORED = 255
@@ -75,12 +75,12 @@ class MaskedFiles:
 
     def reason(self, i: int) -> Lost | None:
         """See `Masked`."""
-        for path, read in zip(self.pairs[i], (open_picture, _values), strict=True):
-            try:
-                read(path)
-            except Unreadable as error:
-                return Lost(path, str(error))
-        return None
+        image, mask = self.pairs[i]
+        try:
+            _values(mask)
+        except Unreadable as error:
+            return Lost(mask, str(error))
+        return reason_of(image)
 
     def place(self, i: int) -> str:
         """See `Masked`."""

@@ -219,8 +219,8 @@ def _transparency(image: Image.Image) -> list[str]:
     """A remark on an image that has transparent pixels."""
     if not image.has_transparency_data:
         return []
-    alpha = image.convert("RGBA").getchannel("A").getextrema()
-    return ["transparent pixels, whose colors are taken as if they were opaque"] if alpha[0] < 255 else []
+    is_clear = image.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha < 255)).getbbox() is not None
+    return ["transparent pixels, whose colors are taken as if they were opaque"] if is_clear else []
 
 
 def _as_rgb(image: Image.Image, levels: Levels | None) -> Image.Image:

@@ -18,6 +18,11 @@ class Judged(Protocol):
 
     backbone: str
 
+    @property
+    def validation_images(self) -> int:
+        """How many there are, readable or not."""
+        ...
+
     def figures_of(self, model: nn.Module) -> tuple[Mapping[str, float], int]:
         """All figures by name, in percent, and how many validation images could not be read."""
         ...
@@ -35,6 +40,8 @@ class Ending:
     """The largest difference between the maps of both forms of the network, relative to the largest value."""
     unreadable: int
     """Validation images that could not be read."""
+    images: int
+    """Those that the figures are of."""
 
 
 def merged_last(model: nn.Module, task: Judged) -> tuple[nn.Module, Ending]:
@@ -43,7 +50,8 @@ def merged_last(model: nn.Module, task: Judged) -> tuple[nn.Module, Ending]:
     before, _ = task.figures_of(model)
     after, unreadable = task.figures_of(merged)
     apart = {name: value - before[name] for name, value in after.items() if name in before}
-    return merged, Ending(after, apart, maps_apart(model, merged, task.backbone), unreadable)
+    images = task.validation_images - unreadable
+    return merged, Ending(after, apart, maps_apart(model, merged, task.backbone), unreadable, images)
 
 
 @torch.no_grad()

@@ -163,11 +163,13 @@ def _some(scenes: CocoScenes, which: np.ndarray, size: int | None, key: str) -> 
     if not np.isin(chosen.which, scenes.trainable()).any():
         crowds = int(scenes.crowds.sum())
         marked = [f"figures that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]
+        reasons = "; ".join((*scenes.notes, *(marked if crowds else [])))
+        boxes = " A recipe whose detector learns no masks does without them." if "without a mask" in reasons else ""
         raise DataError(
             "an image at least must have a figure besides crowds",
-            value=f"{len(chosen)} images and {len(scenes.labels)} figures",
+            value=f"{len(scenes):,} images and {len(scenes.labels):,} figures",
             place=str(scenes.paths[0].parent),
-            remedy="; ".join((*scenes.notes, *(marked if crowds else []))) + "." if scenes.notes or crowds else None,
+            remedy=f"{reasons[:1].upper()}{reasons[1:]}.{boxes}" if reasons else None,
         )
     return chosen
 

@@ -44,6 +44,11 @@ class Opened(Protocol):
         ...
 
     @property
+    def val(self) -> Files:
+        """The validation images."""
+        ...
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was left out, and is to be said."""
         ...
@@ -78,6 +83,11 @@ class Dense(ABC, Generic[R]):
     def images(self) -> int:
         """See `Task`."""
         return len(self.training)  # type: ignore[arg-type]  # torch's `Dataset` leaves the length to its kinds
+
+    @property
+    def validation_images(self) -> int:
+        """How many there are, readable or not."""
+        return len(self.opened.val)
 
     @property
     def names(self) -> tuple[str, ...]:

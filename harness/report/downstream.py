@@ -51,8 +51,10 @@ def segmentation_view(figures: Mapping[str, float], names: Sequence[str]) -> Ren
     table.add_column("accuracy %", justify="right")
     for name in names:
         table.add_row(name, _percent(figures.get(f"{IOU}{name}")), _percent(figures.get(f"{ACCURACY}{name}")))
+    counted_in = sum(f"{IOU}{name}" in figures for name in names)
+    over = "" if counted_in == len(names) else f" over {counted_in} of {len(names)} classes"
     means = Text(
-        f"mIoU {figures['miou']:.2f}  pixel accuracy {figures['pixel_accuracy']:.2f}  "
+        f"mIoU {figures['miou']:.2f}{over}  pixel accuracy {figures['pixel_accuracy']:.2f}  "
         f"mean accuracy {figures['mean_accuracy']:.2f}",
         style="bold",
     )
@@ -62,14 +64,23 @@ def segmentation_view(figures: Mapping[str, float], names: Sequence[str]) -> Ren
 def _notes(figures: Mapping[str, float], names: Sequence[str]) -> list[Text]:
     """What is to be said of classes that are nowhere."""
     absent = [name for name in names if f"{IOU}{name}" not in figures]
-    if not absent:
-        return []
-    named = listed(absent) if len(absent) <= NAMED else f"{', '.join(absent[:NAMED])}, ..."
-    which = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
-    return [Text(f"{which} neither in the masks nor in what is predicted, and count not in mIoU: {named}")]
+    wrong = [name for name in names if f"{IOU}{name}" in figures and f"{ACCURACY}{name}" not in figures]
+    notes = []
+    if absent:
+        which = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
+        said = "neither in the masks nor in what is predicted, and count not in mIoU"
+        notes.append(Text(f"{which} {said}: {_some(absent)}"))
+    if wrong:
+        which = f"{len(wrong)} classes are" if len(wrong) > 1 else "1 class is"
+        notes.append(Text(f"{which} predicted and in no mask, and count in mIoU as 0: {_some(wrong)}"))
+    return notes
 
 
-def ending_lines(apart: Mapping[str, float], maps_apart: float | None, unreadable: int) -> list[str]:
+def _some(names: Sequence[str]) -> str:
+    return listed(names) if len(names) <= NAMED else f"{', '.join(names[:NAMED])}, ..."
+
+
+def ending_lines(apart: Mapping[str, float], maps_apart: float | None, unreadable: int, images: int) -> list[str]:
     """How far the merged form is off, and what was not seen."""
     lines = []
     if maps_apart is not None:
@@ -79,8 +90,8 @@ def ending_lines(apart: Mapping[str, float], maps_apart: float | None, unreadabl
         lines.append(
             f"judged in merged form: its maps are off from those that were trained by {maps_apart:.1e}{at}{by}"
         )
-    if unreadable:
-        lines.append(f"{counted(unreadable, 'unreadable image')} left out")
+    left_out = f"; {counted(unreadable, 'unreadable image')} left out" if unreadable else ""
+    lines.append(f"on {counted(images, 'validation image')}{left_out}")
     return lines
 
 
