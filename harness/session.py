@@ -23,6 +23,7 @@ from harness.space import Space
 from harness.store import DriverLock, RunRow, Store, fresh, open_study
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
+from harness.terminal import without_password
 
 if TYPE_CHECKING:
     import optuna
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 DATABASE = "studies.db"
+DEFAULT_RESULTS = Path("results")
 FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick")
 """Keys that decide how long and where a study is trained; all others decide what it says."""
 WORDS = ("says", "paper")
@@ -53,6 +55,12 @@ class Place:
     def database(self) -> str | Path:
         """What the store opens."""
         return self.storage or self.results / DATABASE
+
+    @property
+    def options(self) -> list[str]:
+        """The options of a command that means this place, as far as it is not the default one."""
+        results = [] if self.results == DEFAULT_RESULTS else ["--results", str(self.results)]
+        return results + ([] if self.storage is None else ["--storage", without_password(self.storage)])
 
     def folder(self, study: str) -> Path:
         """The study's own folder: its resolved file, logs, checkpoints and summary."""

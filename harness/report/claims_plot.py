@@ -79,7 +79,8 @@ def _title(kept: KeptClaims) -> str:
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     head = f"{kept.study}: {counted(len(kept.claims), 'claim')}, {stands}; {n}"
-    return "\n".join([head, *textwrap.wrap(kept.conditions, PAGE_CHARACTERS - 25)])
+    mark = [kept.mark] if kept.mark else []
+    return "\n".join([head, *textwrap.wrap(kept.conditions, PAGE_CHARACTERS - 25), *mark])
 
 
 def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, KeptArm]) -> None:

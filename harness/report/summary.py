@@ -35,11 +35,18 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
         "versions": {name: list(found) for name, found in answer.versions.items()},
+        "finished": finished(answer),
         "ruled_out": dict(answer.rejected),
         "claims": [claim_values(judged) for judged in answer.claims],
         "full_scale": full_run_values(answer),
         "configurations": [row_values(row, answer.metric) for row in answer.rows],
     }
+
+
+def finished(answer: Answer) -> str | None:
+    """When the last of the answer's runs was finished, ISO 8601 in UTC; None before any was."""
+    times = [facts.row.finished for row in answer.rows for facts in row.runs if facts.row.finished is not None]
+    return max(times).isoformat(timespec="seconds") if times else None
 
 
 def row_values(row: Row, metric: str) -> dict[str, Any]:
