@@ -38,7 +38,6 @@ ANY_RECIPE = "imagenet_300"
 """For a study that names a network at full scale and no recipe."""
 NO_ANSWER = 1
 """Exit code of a study that ended without a complete configuration."""
-DEFAULT_RESULTS = Path("results")
 
 
 def run(args: Namespace) -> int:
@@ -97,9 +96,7 @@ def place_of(args: Namespace) -> Place:
 
 def options_of(args: Namespace) -> list[str]:
     """The options that say which study is meant and where studies are, as far as they were given."""
-    quick = ["--quick"] if args.quick else []
-    results = quick if args.results == DEFAULT_RESULTS else [*quick, "--results", str(args.results)]
-    return results + ([] if args.storage is None else ["--storage", without_password(args.storage)])
+    return [*(["--quick"] if args.quick else []), *place_of(args).options]
 
 
 def _dry_run(args: Namespace, file: StudyFile, space: Space) -> int:

@@ -27,6 +27,7 @@ from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
 from harness.study.checks import check_classes
 from harness.study.growth import Growth, growth, identity, study_values
+from harness.terminal import without_password
 
 if TYPE_CHECKING:
     import optuna
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 DATABASE = "studies.db"
+DEFAULT_RESULTS = Path("results")
 REMEDY = (
     "Seeds, trials, values of an axis and claims can be added. For anything else, give the file another name under "
     "`study:` (runs that both need are taken from the store), or start this one anew with `--fresh`."
@@ -58,6 +60,12 @@ class Place:
     def data_cache(self) -> Path:
         """Where prepared data sets are kept for all studies."""
         return self.results / "data"
+
+    @property
+    def options(self) -> list[str]:
+        """The options of a command that means this place, as far as it is not the default one."""
+        results = [] if self.results == DEFAULT_RESULTS else ["--results", str(self.results)]
+        return results + ([] if self.storage is None else ["--storage", without_password(self.storage)])
 
     def folder(self, study: str) -> Path:
         """The study's own folder: its resolved file, logs, checkpoints and summary."""

@@ -55,6 +55,11 @@ def verb(name: str, file: Path, options: Sequence[str] = (), *more: str) -> str:
     return shlex.join([*own_command(), name, str(file), *more, *options])
 
 
+def near(path: Path) -> Path:
+    """The path as it is typed in this folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def own_command() -> list[str]:
     """How `harness` is called here: by its name where the shell finds it, else by its path, else through Python."""
     script = Path(sys.executable).with_name("harness")

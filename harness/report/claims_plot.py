@@ -79,8 +79,8 @@ def _title(kept: KeptClaims) -> str:
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     head = f"{kept.study}: {counted(len(kept.claims), 'claim')}, {stands}; {n}"
-    below = (kept.noise_line, kept.conditions)
-    return "\n".join([head, *(line for text in below for line in textwrap.wrap(text, PAGE_CHARACTERS - 25))])
+    below = [line for text in (kept.noise_line, kept.conditions) for line in textwrap.wrap(text, PAGE_CHARACTERS - 25)]
+    return "\n".join([head, *below, *([kept.mark] if kept.mark else [])])
 
 
 def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, KeptArm]) -> None:

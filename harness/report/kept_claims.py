@@ -1,7 +1,7 @@
 """The claims of a study as its `summary.json` keeps them: all that a picture of them needs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -14,6 +14,8 @@ from harness.report.summary import FILES, answer_values
 from harness.report.words import finite, printable
 
 SUMMARY = FILES[0]
+EARLIER = "of an earlier environment (operator and data rules before 2026-11-30)"
+"""What is said of a summary that does not tell how its runs were computed."""
 REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY}`."
 
 
@@ -88,11 +90,23 @@ class KeptClaims(Kept):
     resample: str | None = "none"
     """How each seed's images were drawn; summaries that do not say it are of one data set for all seeds."""
     claims: tuple[KeptClaim, ...]
+    recipe_revision: int | None = None
+    """Of the recipe's meaning when the runs were trained; unknown before their environments were recorded."""
+    finished: str | None = None
+    """When the last run was finished; ISO 8601."""
+
+    @property
+    def mark(self) -> str:
+        """What is to be said wherever its numbers are shown; empty where it tells how its runs were computed."""
+        return EARLIER if self.recipe_revision is None else ""
 
     @property
     def noise_line(self) -> str:
         """Which noise the intervals hold."""
         return self.noise or noise_line([("none", True)]) or ""
+
+
+K = TypeVar("K", bound=KeptClaims)
 
 
 def kept_claims(answer: Answer) -> KeptClaims:
@@ -102,8 +116,16 @@ def kept_claims(answer: Answer) -> KeptClaims:
 
 def read_claims(path: Path) -> KeptClaims:
     """The claims of a written summary. Raises `UserError`s for a file that is none, or of a study without claims."""
+    found = read_kept(path, KeptClaims)
+    if not found.claims:
+        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
+    return found
+
+
+def read_kept(path: Path, kind: type[K]) -> K:
+    """A written summary, or the part of it that is asked for. Raises `UserError`s for a file that is none."""
     try:
-        found = KeptClaims.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         rule = f"a summary must be a file that can be read ({error.strerror or error})"
         raise NotFound(rule, value=str(path), remedy=REMEDY) from error
@@ -112,6 +134,3 @@ def read_claims(path: Path) -> KeptClaims:
         why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
         rule = f"a summary must be a {SUMMARY} as this version writes it ({printable(why)})"
         raise UserError(rule, value=str(path), remedy=REMEDY) from error
-    if not found.claims:
-        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
-    return found

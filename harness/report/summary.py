@@ -47,8 +47,9 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "environment": None if answer.here is None else answer.here.values(),
         "other_environments": [asdict(origin) | {"text": origin.text} for origin in answer.origins],
         "left_out": list(answer.time_notes),
-        "recipe_revision": REVISION,
+        "recipe_revision": _revision(answer),
         "recipe": _recipe(answer),
+        "finished": finished(answer),
         "ruled_out": dict(answer.rejected),
         "claims": [claim_values(judged, answer.here) for judged in answer.claims],
         "full_scale": full_run_values(answer),
@@ -56,10 +57,22 @@ def answer_values(answer: Answer) -> dict[str, Any]:
     }
 
 
+def _revision(answer: Answer) -> int | None:
+    """Of the recipe's meaning, where all runs have the present one; None for runs of an earlier one."""
+    rows = (facts.row for row in answer.rows for facts in row.runs)
+    return REVISION if all(row.id == row.run.id for row in rows) else None
+
+
 def _recipe(answer: Answer) -> dict[str, Any] | None:
     """What all runs of the study are trained with, defaults included."""
     recipes = (facts.row.run.recipe for row in answer.rows for facts in row.runs)
     return next((recipe.model_dump(mode="json") for recipe in recipes), None)
+
+
+def finished(answer: Answer) -> str | None:
+    """When the last of the answer's runs was finished, ISO 8601 in UTC; None before any was."""
+    times = [facts.row.finished for row in answer.rows for facts in row.runs if facts.row.finished is not None]
+    return max(times).isoformat(timespec="seconds") if times else None
 
 
 def row_values(row: Row, metric: str) -> dict[str, Any]:
