@@ -132,8 +132,8 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
         )
     others = {value.dtype for value in entries.values() if value.is_floating_point()} - {torch.float32}
     if others:
-        named = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
-        changes.append(f"entries are {named}, and the network computes in float32")
+        kinds = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
+        changes.append(f"entries are {kinds}, and the network computes in float32")
     about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
     ordered = own_memory({name: entries[name] for name in expected})
     return Weights(spec, is_merged, ordered, about, _classes_in(content.metadata, spec.classes), (*notes, *changes))
