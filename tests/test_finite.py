@@ -58,6 +58,12 @@ def fault_of(model: nn.Module) -> str:
     return next(name for name, _ in model.named_parameters() if name.startswith("stages.1") and name.endswith("bias"))
 
 
+def head_of(model: nn.Module) -> nn.Linear:
+    head = model.head
+    assert isinstance(head, nn.Linear)
+    return head
+
+
 def dataset(spec: NetworkSpec = SPEC, count: int = 6) -> Dataset:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (count, spec.in_channels, 16, 16)).astype(np.uint8)
@@ -80,11 +86,12 @@ def test_entries_are_counted_and_named(value: float) -> None:
 
 
 def test_the_first_layer_in_the_order_of_computation_is_named() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), Overflow()), nn.Linear(2, 2))
+    first = nn.Linear(2, 2)
+    model = nn.Sequential(first, nn.Sequential(nn.Linear(2, 2), Overflow()), nn.Linear(2, 2))
     assert first_nonfinite_layer(lambda: model(torch.ones(1, 2)), model) == "1.1"
     assert "the first layer whose output is NaN or infinite is `1.1`" in describe_fault(model, torch.ones(1, 2), "x")
-    assert first_nonfinite_layer(lambda: model[0](torch.ones(1, 2)), model) is None
-    assert not model[0]._forward_hooks and not model[1][1]._forward_hooks
+    assert first_nonfinite_layer(lambda: first(torch.ones(1, 2)), model) is None
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_what_is_finite_passes() -> None:
@@ -106,7 +113,7 @@ def test_validation_of_a_run_diverges_and_names_the_entry(value: float) -> None:
 def test_a_logit_of_minus_infinity_is_no_answer() -> None:
     """Its cross-entropy is finite for images of other classes."""
     model = network()
-    model.head = nn.Sequential(model.head, _Minus())
+    model.head = nn.Sequential(head_of(model), _Minus())
     with pytest.raises(Diverged, match=r"`head\.1`"):
         list(outputs(model, dataset().val, dataset(), Recipe(resolution=16), CPU))
 
@@ -136,12 +143,12 @@ def test_an_examination_ends_at_the_first_logit_that_is_none() -> None:
 
 def test_equal_logits_and_constant_answers_are_told() -> None:
     model = network()
-    nn.init.zeros_(model.head.weight)
-    nn.init.zeros_(model.head.bias)
+    for each in head_of(model).parameters():
+        nn.init.zeros_(each)
     notes = examined(model).notes
     assert "the largest logit is that of several classes for 6 of 6 images" in notes[0]
     assert "the answer is class 0 for every image" in notes[1]
-    model.head.bias.data[2] = 1.0
+    head_of(model).bias.data[2] = 1.0
     assert len(examined(model).notes) == 1 and "class 2 for every image" in examined(model).notes[0]
 
 
@@ -223,7 +230,7 @@ def test_evaluate_ends_where_finite_weights_overflow(tmp_path: Path) -> None:
 def test_evaluate_tells_of_constant_answers(tmp_path: Path) -> None:
     write_folder(tmp_path / "images", train=0, val=2)
     model = network()
-    for each in (model.head.weight, model.head.bias):
+    for each in head_of(model).parameters():
         nn.init.zeros_(each)
     path = tmp_path / "x.safetensors"
     write_weights(path, Weights(SPEC, False, dict(model.state_dict()), {"source": "a test"}))

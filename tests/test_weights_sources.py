@@ -186,6 +186,13 @@ def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
     assert "1 no real numbers (head.weight is int8)" in said
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_precision_is_told(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in A.items()}
+    (note,) = read(tmp_path, state).notes
+    assert note == f"entries are {str(dtype).removeprefix('torch.')}, and the network computes in float32"
+
+
 def test_another_number_of_classes_is_told(tmp_path: Path) -> None:
     found = read_weights(saved(tmp_path, A), SPEC.replace(classes=1000))
     assert found.spec.classes == SPEC.classes and "and the network as named for 1,000" in found.notes[0]

@@ -4,7 +4,7 @@ A network's classes are the rows of its classifier. A folder's classes are the n
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.errors import DataError
 
@@ -63,7 +63,8 @@ def imagenet_synsets() -> tuple[str, ...]:
     """The synsets of ImageNet-1K's classes, as `n01440764`, in the order of the labels."""
     from timm.data import ImageNetInfo
 
-    return tuple(ImageNetInfo(IMAGENET).label_names())
+    info: Any = ImageNetInfo(IMAGENET)
+    return tuple(info.label_names())
 
 
 def differing(names: Sequence[str], known: Sequence[str]) -> str:

@@ -39,9 +39,9 @@ class _Count:
         self.seen.append((len(said.targets), said.seconds))
         for form, (tally, logits) in enumerate(zip(self.tallies, said.logits, strict=True)):
             tally.add(logits, said.targets)
-            self.answers[form] |= set(logits.argmax(1).unique().tolist())
+            self.answers[form] |= set(logits.argmax(1).tolist())
             self.ties[form] += int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
-        self.truths |= set(said.targets.unique().tolist())
+        self.truths |= set(said.targets.tolist())
         first, last = said.logits[0], said.logits[-1]
         self.changed += (first.argmax(1) != last.argmax(1)).sum()
         self.apart = torch.maximum(self.apart, (first - last).abs().max())

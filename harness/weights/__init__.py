@@ -131,6 +131,10 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
         changes.append(
             f"the classifier is for {spec.classes:,} classes, and the network as named for {named.classes:,}"
         )
+    others = {value.dtype for value in entries.values() if value.is_floating_point()} - {torch.float32}
+    if others:
+        kinds = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
+        changes.append(f"entries are {kinds}, and the network computes in float32")
     about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
     ordered = own_memory({name: entries[name] for name in expected})
     return Weights(spec, is_merged, ordered, about, _classes_in(content.metadata, spec.classes), (*notes, *changes))

@@ -153,18 +153,24 @@ def _in_mapping(path: tuple[str, ...], entries: Entries, names: frozenset[str], 
             for name, value in entries.items()
             if name.startswith(prefix) and not (others and name.startswith(others))
         }
-        left_out = [name for name in entries if not name.startswith(prefix)]
-        renamed: tuple[tuple[str, str], ...] = ()
-        outer = re.sub(r"(?:^|(?<=\.))(?:backbone|encoder)\.$", "", prefix)
-        if outer != prefix:
-            for head in HEADS:
-                taken = {name: name.removeprefix(outer + head) for name in left_out if name.startswith(outer + head)}
-                if set(taken.values()) == {"weight", "bias"} and f"{classifier}.weight" not in own:
-                    own |= {f"{classifier}.{part}": entries[name] for name, part in taken.items()}
-                    left_out = [name for name in left_out if name not in taken]
-                    renamed = ((outer + head, f"{classifier}."),)
-                    break
-        yield Candidate(path, prefix, own, tuple(left_out), renamed)
+        left_out = tuple(name for name in entries if not name.startswith(prefix))
+        found = Candidate(path, prefix, own, left_out)
+        yield found if f"{classifier}.weight" in own else _with_head(found, entries, classifier)
+
+
+def _with_head(found: Candidate, entries: Entries, classifier: str) -> Candidate:
+    """A backbone with the classifier beside it, where there is one of a usual name."""
+    outer = re.sub(r"(?:^|(?<=\.))(?:backbone|encoder)\.$", "", found.prefix)
+    if outer == found.prefix:
+        return found
+    for head in HEADS:
+        start = outer + head
+        taken = {name: name.removeprefix(start) for name in found.left_out if name.startswith(start)}
+        if set(taken.values()) == {"weight", "bias"}:
+            rows = {f"{classifier}.{part}": entries[name] for name, part in taken.items()}
+            left_out = tuple(name for name in found.left_out if name not in taken)
+            return found._replace(entries=found.entries | rows, left_out=left_out, renamed=((start, f"{classifier}."),))
+    return found
 
 
 def _prefixes(name: str, names: frozenset[str]) -> Iterator[str]:
