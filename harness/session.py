@@ -27,7 +27,7 @@ from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
 from harness.study.checks import check_classes
 from harness.study.growth import Growth, growth, identity, study_values
-from harness.terminal import without_password
+from harness.terminal import verb, without_password
 
 if TYPE_CHECKING:
     import optuna
@@ -218,11 +218,12 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
             found = load_trials(store, name)
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies()) or "none"
+            start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
             raise NotFound(
                 "the study must have been started",
                 value=name,
                 place=store.place,
-                remedy=f"Start it: `harness run {path}{' --quick' if is_quick else ''}`. Studies there: {known}.",
+                remedy=f"Start it: `{start}`. Studies there: {known}.",
             ) from error
         yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
 

@@ -83,3 +83,15 @@ def test_a_recipe_that_goes_on_from_weights_or_none(recipe: str | None, tmp_path
     assert ("--weights FILE" in command) == (recipe is not None)
     assert re.search("--recipe (imagenet_384_finetune|imagenet_300) --data FOLDER", command)
     assert command.endswith("--dry-run --results there") and "without --dry-run it is trained" in purpose
+
+
+def test_the_remedy_for_a_study_that_was_never_started_starts_it(tmp_path: Path) -> None:
+    write_study(tmp_path, TINY, search={"seeds": 1})
+    place = ("--results", "my results")
+    assert called("run", "study.yaml", *INLINE, *place, "--quiet", cwd=tmp_path).returncode == 0
+    write_study(tmp_path, TINY, study="other", quick={"search": {"seeds": 1}})
+    said = called("status", "study.yaml", "--quick", *place, cwd=tmp_path)
+    assert said.returncode == 2
+    words = shlex.split(said.stderr.partition("Start it: `")[2].partition("`")[0])[len(own_command()) :]
+    assert words == ["run", "study.yaml", "--quick", *place]
+    assert called(*words, "--dry-run", cwd=tmp_path).returncode == 0

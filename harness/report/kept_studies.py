@@ -12,15 +12,16 @@ from pydantic import ConfigDict, ValidationError
 
 from harness.data import describe
 from harness.errors import HarnessError, UserError
-from harness.machine import has_gpu
+from harness.machine import available_cpus, has_gpu
 from harness.report.kept_claims import SUMMARY, Kept, KeptClaims, read_kept
 from harness.report.words import counted
 from harness.run import Run
-from harness.session import Place, identity, study_values
+from harness.session import Place
 from harness.spec import NetworkSpec
 from harness.study import StudyFile, load_study, resolved_yaml
+from harness.study.growth import identity, study_values
 from harness.study.quick import SUFFIX
-from harness.terminal import available_cpus, near, verb
+from harness.terminal import near, verb
 from harness.verify import ClaimRow
 from harness.verify.shipped import study_files
 

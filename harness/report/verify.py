@@ -78,6 +78,10 @@ def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
 
 def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> RenderableType:
     """How many findings hold, and under which conditions."""
+    if not sections:
+        return Text("no check was asked for", style="bold").append(
+            f"  {duration(wall_s)}, {conditions}", style="not bold dim"
+        )
     failed = sum(section.failed for section in sections)
     held = sum(section.held for section in sections)
     broken = [section.name for section in sections if section.failed]
