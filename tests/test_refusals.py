@@ -93,8 +93,8 @@ def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("measure", [*ALWAYS, *ON_DEMAND])
 def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measure: str) -> None:
-    textured = {"rendering": "textured"} if measure == "shape_bias" else {}
-    recipe = with_(measures=[measure] if measure in ON_DEMAND else [], **textured)
+    rendering = "textured" if measure == "shape_bias" else "contours"
+    recipe = with_(measures=[measure] if measure in ON_DEMAND else [], rendering=rendering)
     run = tiny_run(recipe=recipe)
     dataset = load(recipe, tmp_path)
     model = build(run.spec.replace(in_channels=dataset.info.channels, classes=dataset.info.classes)).eval()
