@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from harness.axes import Axis, Choice, Value, random_chooser
+from harness.axes import Axis, Choice, Chooser, Value, random_chooser
 from harness.space import Candidate, Space
 
 MOST_PRICED = 20_000
@@ -167,8 +167,12 @@ def _descend(space: Space, start: Candidate) -> Candidate:
 def _neighbors(space: Space, here: Candidate) -> Iterator[Candidate]:
     for name, axis in space.axes.items():
         for i in _indices(axis, here.params.get(name)):
-            changed = {**here.params, name: axis.at(i)}
-            yield space.sample(lambda asked, of, changed=changed: changed.get(asked, of.at(0)))
+            yield space.sample(_chooser({**here.params, name: axis.at(i)}))
+
+
+def _chooser(params: dict[str, Value]) -> Chooser:
+    """Choose these values; the first one on an axis that did not count before."""
+    return lambda name, axis: params.get(name, axis.at(0))
 
 
 def _indices(axis: Axis, value: Value) -> Iterable[int]:

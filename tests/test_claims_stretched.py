@@ -109,9 +109,10 @@ def after_the_end(p: float, n: int) -> int | None:
     return 16 if n == 8 and p > 0.05 else None
 
 
-def outcome(values: np.ndarray, stretch: Stretch) -> bool:
+def outcome(values: list[float], stretch: Stretch) -> bool:
     """Whether a study with these pairs comes to a verdict on `> 0`, its plan stretched as its data suggest."""
-    plans, changes = [Plan(3, 8)], []
+    plans = [Plan(3, 8)]
+    changes: list[int] = []
     n, p = 3, 1.0
     while n <= plans[-1].most:
         p = min(p, plan_after(plans, changes).p_of(values)(Sample.of(values[:n]), 0.0))
@@ -128,7 +129,7 @@ def outcome(values: np.ndarray, stretch: Stretch) -> bool:
 @pytest.mark.parametrize("stretch", [promising, whenever_undecided, again_and_again, after_the_end])
 def test_stretched_null_studies_err_no_more_than_planned(stretch: Stretch) -> None:
     rng = np.random.default_rng(20)
-    rate = sum(outcome(rng.standard_normal(20), stretch) for _ in range(STUDIES)) / STUDIES
+    rate = sum(outcome(rng.standard_normal(20).tolist(), stretch) for _ in range(STUDIES)) / STUDIES
     assert rate <= 0.05 + 1.96 * math.sqrt(0.05 * 0.95 / STUDIES)
     assert rate >= 0.03  # and they do not err less because nothing is ever decided
 
@@ -138,7 +139,7 @@ def test_a_stretch_without_the_correction_errs_more() -> None:
     rng = np.random.default_rng(20)
     wrong = 0
     for _ in range(STUDIES):
-        values = rng.standard_normal(16)
+        values = rng.standard_normal(16).tolist()
         looks = [Sample.of(values[:n]) for n in range(3, 17)]
         short, long = Plan(3, 8).p_of(values), Plan(3, 16).p_of(values)
         wrong += any(short(look, 0.0) <= 0.05 for look in looks[:6]) or any(long(look, 0.0) <= 0.05 for look in looks)

@@ -82,10 +82,9 @@ def test_further_values_of_an_axis_are_trained_with_all_seeds(study: Grown) -> N
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_samplers_propose_the_further_values_too(study: Grown, before: Any, after: Any, sampler: str) -> None:
     axes = {"drop_path": [0.0, 0.1]}
-    number = {"sampler": sampler, "seeds": 1}
-    rule = {"rules": []}
-    study.run(axes={"B[0]": [1, 2], "C[3]": _widths(before)} | axes, search=number | {"trials": 12}, **rule)
-    study.run(axes={"B[0]": [1, 2], "C[3]": _widths(after)} | axes, search=number | {"trials": 40}, **rule)
+    number: dict[str, Any] = {"sampler": sampler, "seeds": 1}
+    study.run(axes={"B[0]": [1, 2], "C[3]": _widths(before)} | axes, search=number | {"trials": 12})
+    study.run(axes={"B[0]": [1, 2], "C[3]": _widths(after)} | axes, search=number | {"trials": 40})
     with Store.open(study.played.place.database) as store:
         trials = open_study(store, "question", directions=["maximize"]).get_trials()
     news = set(_members(_widths(after))) - set(_members(_widths(before)))
@@ -148,7 +147,7 @@ def test_an_interrupted_growth_goes_on(study: Grown) -> None:
     ],
 )
 def test_what_earlier_runs_meant_cannot_change(study: Grown, keys: dict[str, Any], told: str) -> None:
-    first = {"search": {"seeds": 3}, "claims": [CLAIM]}
+    first: dict[str, Any] = {"search": {"seeds": 3}, "claims": [CLAIM]}
     study.run(**first)
     before = _everything(study)
     with pytest.raises(StudyError) as refusal:

@@ -70,7 +70,7 @@ def test_a_study_that_gave_up_before_goes_on(tmp_path: Path, limit: int) -> None
             else:
                 trial.set_user_attr("rejected", candidate.reason)
                 study.tell(trial, state=TrialState.PRUNED)
-    assert len(of(list(bench.drive()), TrialStarted)) == 2
+    assert len({event.spec for event in of(list(bench.drive()), TrialStarted)}) == 2
 
 
 def test_a_proposal_in_vain_is_replaced_by_the_nearest_network_that_fits(tmp_path: Path) -> None:

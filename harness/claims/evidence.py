@@ -32,22 +32,22 @@ def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, p: Look
     def strongest(test: Test) -> float:
         return min((test(look) for look in looks), default=1.0)
 
-    def is_above(bound: float) -> Test:
+    def rises_above(bound: float) -> Test:
         return lambda look: p(look, bound) if look.mean > bound else 1.0
 
-    def is_below(bound: float) -> Test:
+    def falls_below(bound: float) -> Test:
         return lambda look: p(look, bound) if look.mean < bound else 1.0
 
-    def is_between(low: float, high: float) -> Test:
+    def lies_between(low: float, high: float) -> Test:
         """Two one-sided tests (Schuirmann 1987), each at half the two-sided level: the interval lies inside."""
         return lambda look: max(p(look, low), p(look, high)) if low < look.mean < high else 1.0
 
     bound = expectation.bound
     if expectation.kind == Kind.WITHIN:
-        outside = min(strongest(is_below(-bound)), strongest(is_above(bound)))
-        return Evidence(supported=strongest(is_between(-bound, bound)), contradicted=outside)
-    above, below = strongest(is_above(bound)), strongest(is_below(bound))
-    same = 1.0 if ignore is None else strongest(is_between(bound - ignore, bound + ignore))
+        outside = min(strongest(falls_below(-bound)), strongest(rises_above(bound)))
+        return Evidence(supported=strongest(lies_between(-bound, bound)), contradicted=outside)
+    above, below = strongest(rises_above(bound)), strongest(falls_below(bound))
+    same = 1.0 if ignore is None else strongest(lies_between(bound - ignore, bound + ignore))
     is_above = expectation.kind == Kind.ABOVE
     return Evidence(above if is_above else below, below if is_above else above, same)
 

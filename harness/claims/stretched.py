@@ -19,10 +19,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from harness.claims.conditional import Boundary, ConditionalError
 from harness.claims.sample import Sample
 from harness.claims.sequential import SMALLEST_P, Plan, rising_levels
+
+if TYPE_CHECKING:
+    from harness.claims.conditional import ConditionalError
 
 LookP = Callable[[Sample, float], float]
 """The smallest alpha at which a look, given as its sample, rejects a bound."""
@@ -136,8 +139,10 @@ def _errors(plan: Plan, n: int, state: float) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=64)
-def _conditional_error(plan: Plan, n: int) -> ConditionalError:
+def _conditional_error(plan: Plan, n: int) -> "ConditionalError":
     import numpy as np
+
+    from harness.claims.conditional import Boundary, ConditionalError
 
     _, levels = rising_levels(plan)
     return ConditionalError(Boundary({m: np.array(look) for m, look in zip(plan.looks, levels, strict=True)}), n)

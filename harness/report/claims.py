@@ -74,7 +74,7 @@ def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, A
 def exploratory_values(judged: Judged) -> dict[str, Any] | None:
     """For JSON: the verdict without an error rate, where there is one, and why it has none."""
     explored = judged.exploratory
-    return explored and {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
+    return None if explored is None else {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
 
 
 def p_value(p: float | None) -> str:
