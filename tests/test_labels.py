@@ -1,6 +1,7 @@
 """Which class of a network an image is of: by name where both sides have names, as numbers, and never silently."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,22 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
     said = called("evaluate", "x.safetensors", "--data", "d", "--json", "--resolution", "16", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["labels"].startswith("by name: 2 of 3 classes have images")
+
+
+def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
+    """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
+    from harness.evaluating import _shown
+
+    synsets = imagenet_synsets()
+    spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
+    subject = Subject("mine", spec, torch.nn.Identity(), Origin.FILE)
+    for names, is_imagenet in ((synsets, True), (synsets[:20], False), (tuple(map(str, range(1000))), False)):
+        root = tmp_path / f"{len(names)}{names[0]}"
+        for name in names:
+            (root / name).mkdir(parents=True)
+            (root / name / "0.png").touch()
+        args = Namespace(data=str(root), results=tmp_path, labels="name")
+        assert _shown(args, subject, 16).is_imagenet is is_imagenet
 
 
 # Trainings that begin from weights
