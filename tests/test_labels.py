@@ -26,7 +26,7 @@ from harness.scale_up.records import Note
 from harness.scale_up.team import Team
 from harness.study import dump_spec
 from harness.study.source import write_yaml
-from harness.subject import Origin, Subject
+from harness.subject import Origin, Subject, class_names, find_subject
 from harness.weights import read_weights, save_weights
 
 PADDED = tuple(f"{i:02d}" for i in range(12))
@@ -165,6 +165,16 @@ def test_evaluate_matches_names_and_refuses_others(tmp_path: Path) -> None:
     assert labels.startswith("by position") and "as `--labels position` says" in labels and other != loss
     said = called("evaluate", folder, "--data", padded, cwd=tmp_path)
     assert "labels     by name: 12 of 12 classes" in said.stdout and "as in its training" in said.stdout
+
+
+@pytest.mark.parametrize("content", ["{", '["a"]', '{"a": 0}'])
+def test_names_that_cannot_be_read_are_not_passed_over(tmp_path: Path, content: str) -> None:
+    folder = training_folder(tmp_path / "training", PADDED)
+    (folder / CLASSES).write_text(content)
+    with pytest.raises(UserError, match="must list the names of the 12 classes"):
+        class_names(find_subject(str(folder)))
+    (folder / CLASSES).unlink()
+    assert class_names(find_subject(str(folder))) is None
 
 
 def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: Path) -> None:
