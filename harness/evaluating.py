@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.cost import network_cost
 from harness.data.cifar import kind_of
+from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
 from harness.errors import DataError, UserError
 from harness.full_recipe import FullData
 from harness.machine import available_cpus
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from harness.subject import Subject
 
 SHAPES = "shapes"
-IMAGENET_CLASSES = 1000
 LEAST_SIDE, MOST_SIDE = 8, 4096
 
 
@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     labels: str
     """How their labels were found."""
     is_imagenet: bool = False
-    """Whether they are of a folder of as many classes as ImageNet-1K has."""
+    """Whether they are of a folder that has the classes of ImageNet-1K, all of them."""
 
 
 def evaluate(args: Namespace) -> Evaluation:
@@ -180,7 +180,8 @@ def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
         class_names(subject),
         is_by_name=args.labels == "name",
     )
-    return Shown(*found, is_imagenet=data.dataset == "imagefolder" and classes == IMAGENET_CLASSES)
+    is_imagenet = classes == len(found.names) == IMAGENET_CLASSES and set(found.names) == set(imagenet_synsets())
+    return Shown(found.images, found.about, found.labels, is_imagenet)
 
 
 def _kind(data: str | None) -> Any:

@@ -148,6 +148,12 @@ def class_names(subject: Subject) -> tuple[str, ...] | None:
 
 def _names_of_training(subject: Subject, file: Path) -> tuple[str, ...] | None:
     names = _read_names(file, subject.spec.classes)
+    if names is None and subject.classes is None and file.exists():
+        raise UserError(
+            f"{CLASSES} must list the names of the {subject.spec.classes:,} classes of the weights",
+            place=str(file),
+            remedy="Without it, classes are taken by their position: remove it where that is right.",
+        )
     if names is None or subject.classes is None or names == subject.classes:
         return subject.classes or names
     raise UserError(

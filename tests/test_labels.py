@@ -1,6 +1,7 @@
 """Which class of a network an image is of: by name where both sides have names, as numbers, and never silently."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from harness.scale_up.records import Note
 from harness.scale_up.team import Team
 from harness.study import dump_spec
 from harness.study.source import write_yaml
-from harness.subject import Origin, Subject
+from harness.subject import Origin, Subject, class_names, find_subject
 from harness.weights import read_weights, save_weights
 
 PADDED = tuple(f"{i:02d}" for i in range(12))
@@ -166,6 +167,16 @@ def test_evaluate_matches_names_and_refuses_others(tmp_path: Path) -> None:
     assert "labels     by name: 12 of 12 classes" in said.stdout and "as in its training" in said.stdout
 
 
+@pytest.mark.parametrize("content", ["{", '["a"]', '{"a": 0}'])
+def test_names_that_cannot_be_read_are_not_passed_over(tmp_path: Path, content: str) -> None:
+    folder = training_folder(tmp_path / "training", PADDED)
+    (folder / CLASSES).write_text(content)
+    with pytest.raises(UserError, match="must list the names of the 12 classes"):
+        class_names(find_subject(str(folder)))
+    (folder / CLASSES).unlink()
+    assert class_names(find_subject(str(folder))) is None
+
+
 def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: Path) -> None:
     names = ("b", "a", "c")
     spec = tiny_spec(in_channels=3, classes=3)
@@ -174,6 +185,22 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
     said = called("evaluate", "x.safetensors", "--data", "d", "--json", "--resolution", "16", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["labels"].startswith("by name: 2 of 3 classes have images")
+
+
+def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
+    """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
+    from harness.evaluating import _shown
+
+    synsets = imagenet_synsets()
+    spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
+    subject = Subject("mine", spec, torch.nn.Identity(), Origin.FILE)
+    for names, is_imagenet in ((synsets, True), (synsets[:20], False), (tuple(map(str, range(1000))), False)):
+        root = tmp_path / f"{len(names)}{names[0]}"
+        for name in names:
+            (root / name).mkdir(parents=True)
+            (root / name / "0.png").touch()
+        args = Namespace(data=str(root), results=tmp_path, labels="name")
+        assert _shown(args, subject, 16).is_imagenet is is_imagenet
 
 
 # Trainings that begin from weights

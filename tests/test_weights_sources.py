@@ -414,6 +414,14 @@ def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path: Path
     assert not (tmp_path / "y.safetensors").exists()
 
 
+def test_an_average_that_is_nan_is_refused_with_what_else_there_is(tmp_path: Path) -> None:
+    broken = A | {"head.bias": torch.full_like(A["head.bias"], float("nan"))}
+    path = saved(tmp_path, {"model": A, "model_ema": broken})
+    said = error_of(path)
+    assert "`head.bias`" in said and "Not taken: `model` (`--entry` chooses)." in said
+    assert_equal(read_weights(path, SPEC, entry="model").entries, A)
+
+
 def test_a_file_of_ours_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
     names = tuple(f"class {i}" for i in range(SPEC.classes))
     save_weights(tmp_path / "x.safetensors", SPEC, build(SPEC, seed=1), "a test", classes=names)

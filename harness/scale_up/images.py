@@ -134,6 +134,8 @@ class Validation(NamedTuple):
     """Which they are."""
     labels: str
     """How their labels were found; see `harness.data.labels`."""
+    names: tuple[str, ...]
+    """The classes that have images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,7 +238,7 @@ def open_validation(
             about = f"validation images of {data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
         else:
             split, about = DATASETS[data.dataset].load(small, cache, 0).val, f"test images of {data.dataset}"
-    return Validation(_relabeled(Stored(split), given), about, given.about)
+    return Validation(_relabeled(Stored(split), given), about, given.about, names)
 
 
 def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool) -> Validation:
@@ -259,7 +261,7 @@ def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | N
     files = _files(root, split, tuple(ordered), data.val_size, levels)
     sound = given._replace(labels=tuple(sorted(given.labels)))
     about = "" if levels.about is None else f"; {levels.about}"
-    return Validation(_relabeled(files, sound), f"images of {place}{about}", given.about)
+    return Validation(_relabeled(files, sound), f"images of {place}{about}", given.about, tuple(ordered))
 
 
 def _assigned(

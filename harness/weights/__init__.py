@@ -126,7 +126,7 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
             place=str(path),
             remedy=shard_remedy(path) or " ".join([*_sentences(notes), remedy(entries, expected)]),
         )
-    _require_finite(entries, path)
+    _require_finite(entries, path, notes)
     if spec.classes != named.classes:
         changes.append(
             f"the classifier is for {spec.classes:,} classes, and the network as named for {named.classes:,}"
@@ -190,13 +190,15 @@ def _no_weights(tree: object, path: Path) -> WeightsError:
     return WeightsError(f"{rule}; `{name!s:.60}` ({type(value).__name__}) is none", place=str(path))
 
 
-def _require_finite(entries: Entries, path: Path) -> None:
+def _require_finite(entries: Entries, path: Path, notes: list[str]) -> None:
     counts = nonfinite_entries(entries)
     if counts:
         raise WeightsError(
             f"Weights must be finite numbers; {count_nonfinite(counts)}",
             place=str(path),
-            remedy="The training that made them diverged, or the file is damaged: take those of an earlier epoch.",
+            remedy=" ".join(
+                [*_sentences(notes), "The training that made them diverged, or the file is damaged: take other ones."]
+            ),
         )
 
 
