@@ -74,12 +74,11 @@ def evaluate(args: Namespace) -> Evaluation:
 
 def _viewing(args: Namespace, subject: "Subject") -> "Viewing":
     """As the network's own training validates; where nothing is known of that, as the paper has it."""
-    from harness.data import load
     from harness.scale_up.viewing import WHOLE_FROM, Viewing
 
     published = Viewing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
-    if subject.recipe is not None and subject.data_cache is not None:
-        recipe, dataset = subject.recipe, load(subject.recipe, subject.data_cache)
+    if subject.recipe is not None and (dataset := subject.load_images()) is not None:
+        recipe = subject.recipe
         return Viewing(
             recipe.resolution,
             crop=1.0,
@@ -125,14 +124,13 @@ def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "to
 
 def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
     """The images of `--data`; without it, those that the network's own training validates on."""
-    from harness.data import load
-
     own, recipe = subject.full_recipe, subject.recipe
     kind = _kind(args.data)
-    if recipe is not None and subject.data_cache is not None and (kind is None or kind == recipe.dataset == SHAPES):
-        dataset = load(recipe, subject.data_cache)
-        about = f"validation images of {recipe.dataset}, as the run has them"
-        return Shown(Stored(dataset.val), about)
+    if recipe is not None and (kind is None or kind == recipe.dataset == SHAPES):
+        dataset = subject.load_images()
+        if dataset is not None:
+            about = f"validation images of {recipe.dataset}, as the run has them"
+            return Shown(Stored(dataset.val), about)
     if kind is None and own is None:
         raise DataError(
             f"`{OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or `{SHAPES}`",

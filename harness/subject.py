@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from harness.checkpoint import load_epoch
+from harness.data import Dataset, load, require_same
 from harness.errors import NotFound, UserError, did_you_mean
 from harness.full_folder import RECIPE, is_training, weights_in
 from harness.full_recipe import FullRecipe
@@ -52,6 +53,10 @@ class Subject:
     """What that file says of its origin: `source`, and of an imported file `source_sha256`."""
     recipe: Recipe | None = None
     """How a run trained it."""
+    seed: int | None = None
+    """The run's, which decides its images."""
+    data: str | None = None
+    """Digest of the run's data, where these are read from disk."""
     epochs: int | None = None
     """How many of its epochs the run has behind it."""
     data_cache: Path | None = None
@@ -67,6 +72,17 @@ class Subject:
         if self.recipe is None or self.epochs is None:
             return self.origin.value
         return f"{self.origin.value} after {self.epochs} of {self.recipe.epochs} epochs"
+
+    def load_images(self) -> Dataset | None:
+        """The data set of its run, as the run had it; None where no run trained it.
+
+        Raises `DataError` where that is not there any more, or is not the one that the run was trained on.
+        """
+        if self.recipe is None or self.data_cache is None or self.seed is None:
+            return None
+        dataset = load(self.recipe, self.data_cache)
+        require_same(dataset.info, self.data, self.recipe)
+        return dataset
 
 
 def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
@@ -118,6 +134,8 @@ def _trained(path: Path, storage: str | None) -> Subject:
         is_merged=found.is_merged,
         file=path,
         recipe=run.recipe,
+        seed=run.seed,
+        data=run.data,
         epochs=load_epoch(path),
         data_cache=Job(run, study).data_cache,
     )

@@ -241,3 +241,18 @@ def test_a_relative_root_is_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     path = write_folder_study(tmp_path / "studies" / "s.yaml", "../pets/./")
     assert load_study(path).study.proxy.root == str(tmp_path / "pets")
+
+
+def test_a_checkpoint_is_not_judged_on_other_data_than_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(write_folder_study(tmp_path / "s.yaml", folder), tmp_path / "r", "--quiet") == 0
+    (checkpoint,) = (tmp_path / "r" / "s" / "checkpoints").glob("*.pt")
+    capsys.readouterr()
+    assert main(["evaluate", str(checkpoint), "--json"]) == 0
+    assert '"images": 16' in capsys.readouterr().out
+    before = digest(folder)
+    changed_labels(folder)
+    assert main(["evaluate", str(checkpoint)]) == 2
+    said = capsys.readouterr().err
+    assert before in said and digest(folder) in said

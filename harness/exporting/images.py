@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data import describe, load
+from harness.data import describe
 from harness.errors import DataError
 from harness.full_folder import CLASSES
 from harness.full_recipe import FullRecipe
@@ -95,10 +95,11 @@ def _of_full_recipe(recipe: FullRecipe) -> Preparation:
 
 def _of_run(subject: Subject) -> Preparation | None:
     """The middle square of each image, with the statistics of the training images; None where these are gone."""
-    assert subject.recipe is not None and subject.data_cache is not None, "a run has a recipe and a folder"
     try:
-        dataset = load(subject.recipe, subject.data_cache)
+        dataset = subject.load_images()
     except DataError:
+        return None
+    if dataset is None or subject.recipe is None:
         return None
     known_from = f"the training images of its run ({subject.recipe.dataset})"
     return Preparation(dataset.mean, dataset.std, 1.0, "center", "bicubic", known_from)

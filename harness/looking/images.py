@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.data import Dataset, load
+from harness.data import Dataset
 from harness.data.augment import normalize
 from harness.data.cache import statistics
 from harness.data.loose import some_images
@@ -49,8 +49,9 @@ def images_for(spec: NetworkSpec, data: str | None, shown: Subject | None, *, co
         recipe = Recipe(resolution=side)
         dataset, about = _shapes(recipe, count), _words(recipe)
     else:
-        assert shown is not None and shown.data_cache is not None, "a run has a recipe and a folder"
-        dataset, about = load(recipe, shown.data_cache), _words(recipe)
+        loaded = None if shown is None else shown.load_images()
+        assert loaded is not None, "a run has a recipe, a seed and a folder"
+        dataset, about = loaded, _words(recipe)
     chosen = across_classes(dataset.val.labels, count)
     pixels = normalize(torch.from_numpy(dataset.val.images[chosen]), dataset)
     return Images(_coloured(resized(pixels, side), spec, about), about, dataset.notes)

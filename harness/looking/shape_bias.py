@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data import load
 from harness.data.imagefolder import read_image
+from harness.data.reading import read_sampled_levels
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
 from harness.errors import DataError, UserError
@@ -97,10 +97,11 @@ def _answers(
 
 def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
     """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
+    levels = read_sampled_levels([each.path for each in stimuli])
     for start in range(0, len(stimuli), BATCH):
         images, readable = [], []
         for each in stimuli[start : start + BATCH]:
-            image = read_image(each.path, side)
+            image = read_image(each.path, side, levels)
             if image is not None:
                 images.append(image)
                 readable.append(each)
@@ -127,8 +128,7 @@ def _check(subject: Subject) -> None:
 
 def _statistics(subject: Subject) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
-    if subject.recipe is not None and subject.data_cache is not None:
-        dataset = load(subject.recipe, subject.data_cache)
+    if (dataset := subject.load_images()) is not None:
         return dataset.mean, dataset.std
     if subject.full_recipe is not None:
         return subject.full_recipe.data.mean, subject.full_recipe.data.std
