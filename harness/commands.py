@@ -18,20 +18,21 @@ from harness.report.configurations import Configurations
 from harness.report.data_notes import data_view
 from harness.report.examined import evaluation_values, evaluation_view
 from harness.report.full_runs import full_runs_view
-from harness.report.layout import plain_table
+from harness.report.layout import indented, plain_table
 from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import PICTURE, answer_values, json_text
-from harness.report.tables import heading, next_lines, reasons
+from harness.report.tables import heading, next_lines, noise_view, reasons
 from harness.report.trial import trial_values, trial_view
-from harness.report.verdict import conditions, summary_of
+from harness.report.verdict import conditions, environment_notes, limit_sentence, summary_of
+from harness.reproducing import reproduce
 from harness.running import options_of, place_of, run
 from harness.scaling import train
 from harness.search.claims import due
 from harness.search.ledger import seeds_used
 from harness.session import Reading, reading
-from harness.store import driver_of, optuna_storage
+from harness.store import driver_of
 from harness.study import dump_spec, find_spec, json_schema, load_any_recipe, named_spec, recipe_file, recipe_names
 from harness.study.source import read_document
 from harness.terminal import make_console, verb
@@ -48,7 +49,7 @@ def show_status(args: Namespace) -> int:
     with reading(args.file, place_of(args), is_quick=args.quick) as read:
         study, reach, claims = read.file.study, read.extent(), read.claims()
         found = status(
-            answer(study, read.store, read.trials, reach.ruled_out, claims, read.data_notes()),
+            answer(study, read.store, read.trials, reach.ruled_out, claims, data=read.data_notes()),
             read.trials,
             driver=driver_of(read.store, study.study),
             trials_total=reach.configurations,
@@ -102,10 +103,12 @@ def weights(args: Namespace) -> int:
 
     if args.direction == "import":
         spec = named_spec(args.network) if args.network else None
-        found = import_weights(args.file, args.output, spec)
+        found = import_weights(args.file, args.output, spec, entry=args.entry)
     else:
         found = export_weights(args.file, args.output)
     print(f"{args.output}: {len(found.entries):,} entries, {found.form} form, {found.spec.classes:,} classes")
+    for note in found.notes:
+        print(f"  {note}")
     return 0
 
 
@@ -173,10 +176,11 @@ def evaluate_network(args: Namespace) -> int:
 def best(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
     with reading(args.file, place_of(args), is_quick=args.quick) as study:
-        row, said = winner(study, Sought(place_of(args), options=options_of(args)))
+        row, said = winner(study, Sought(place_of(args), trial=args.trial, options=options_of(args)))
     if args.json:
         return print_json(row.spec.canonical())
-    comment = f"Best of the study {said.study}, trial {row.trials[0]}.\n"
+    which = "Best" if args.trial is None else "One"
+    comment = f"{which} of the study {said.study}, trial {row.trials[0]}.\n"
     comment += f"{said.metric} {summary_of(row, said.metric)}\n{conditions(said)}"
     print(dump_spec(row.spec, comment), end="")
     return 0
@@ -197,12 +201,13 @@ def recipes(args: Namespace) -> int:
 
 def dashboard(args: Namespace) -> int:
     """Serve Optuna's dashboard on a study's database until Ctrl-C."""
-    from harness.report.dashboard import dashboard_server, serve, study_url
+    from harness.report.dashboard import dashboard_app, dashboard_server, serve, study_url
 
     with reading(args.file, place_of(args), is_quick=args.quick) as study, Interrupt():
-        study_id = study.optuna_id
-        with dashboard_server(optuna_storage(study.store), args.port) as server:
-            print(f"{study.file.study.study} is shown at {study_url(server, study_id)}")
+        study_id, name = study.optuna_id, study.file.study.study
+        app = dashboard_app(study.store, {name: study.file.study})
+        with dashboard_server(app, args.port) as server:
+            print(f"{name} is shown at {study_url(server, study_id)}")
             print("Ctrl-C ends it.", flush=True)
             try:
                 serve(server)
@@ -234,11 +239,14 @@ def print_json(values: Any) -> int:
 
 
 def _show_all(args: Namespace, read: Reading) -> int:
-    said = answer(read.file.study, read.store, read.trials, read.extent().ruled_out, read.claims(), read.data_notes())
+    ruled_out, claims, data = read.extent().ruled_out, read.claims(), read.data_notes()
+    said = answer(read.file.study, read.store, read.trials, ruled_out, claims, data=data)
     if args.json:
         return print_json(answer_values(said))
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
-    parts += [*data_view(said.data), *reasons(said, most=None)]
+    parts += [*data_view(said.data), *reasons(said, most=None), *noise_view(said)]
+    parts += [indented(note) for note in environment_notes(said)]
+    parts += [Text(limit_sentence(said), style="bold")] if said.limit else []
     return print_view(Group(*parts))
 
 
@@ -268,6 +276,7 @@ def _resolution(args: Namespace) -> int | None:
 
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "run": run,
+    "reproduce": reproduce,
     "status": show_status,
     "show": show,
     "presets": presets,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
+from harness.data.labels import differing
 from harness.dense.tasks import detection, segmentation
 from harness.detection_recipe import DetectionRecipe
 from harness.errors import UserError
@@ -18,18 +19,19 @@ from harness.recording import recorded
 from harness.report.detection import detection_view
 from harness.report.downstream import downstream_view, ending_lines, segmentation_view
 from harness.report.summary import json_text
+from harness.scale_up.data_record import DataRecord, require_same_data
+from harness.scale_up.expected import expected_images, is_here
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRun
 from harness.scaling import (
     alone,
     changed,
     crew_of,
-    describe,
     device_for,
     estimate,
-    forget,
     is_new,
     opened,
+    prepare_folder,
     row_of,
     shares_of,
     train_job,
@@ -79,6 +81,10 @@ class DenseTask(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """The classes."""
+        ...
+
+    def data_record(self) -> DataRecord:
+        """What it is trained on."""
         ...
 
     def figures_of(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
@@ -139,20 +145,32 @@ def downstream(args: Namespace) -> int:
 def _train(args: Namespace, kind: Kind) -> int:
     start, recipe = find_start(args.network, args.storage), _recipe(args, kind)
     job, crew = _job(args, kind, start, recipe), crew_of(args)
+    if args.dry_run and not is_here(job.run.recipe.data.dataset, args.data):
+        return _foresee(job, start, crew.workers or 1)
     task, console = opened(job), make_console()
     pace = Pace.of(recipe, task.images, crew.workers or 1)
-    console.print(downstream_view(job, pace, start.name, start.about, task.names))
-    if is_new(job, args) and crew.address is None:
+    console.print(downstream_view(job, pace, start.name, start.about, len(task.names)))
+    if (args.fresh or is_new(job)) and crew.address is None:
         console.print(estimate(job, pace, task))
+    data = task.data_record()
+    if not args.fresh:
+        require_same_data(job.folder, data)
     if args.dry_run:
         return 0
     with alone(job.folder):
-        if args.fresh:
-            forget(job.folder)
-        describe(job)
+        prepare_folder(job, data, is_fresh=args.fresh)
         row = row_of(job, start.name, args.recipe)
         code = train_job(job, crew, recorded(row, Place(args.results, args.storage).database))
         return code or _finish(job, kind, task, console)
+
+
+def _foresee(job: FullJob[Any], start: Start, workers: int) -> int:
+    """Print what would be trained on images that are not here; how long a step takes depends on their sizes."""
+    recipe = job.run.recipe
+    expected = expected_images(recipe.data, recipe.data.dataset)
+    pace = Pace.of(recipe, expected.images or recipe.batch_size, workers)
+    make_console().print(downstream_view(job, pace, start.name, start.about, expected.classes or 0, expected))
+    return 0
 
 
 def _finish(job: FullJob[Any], kind: Kind, task: DenseTask, console: Console) -> int:
@@ -173,6 +191,7 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     """Judge weights that this verb has written; such in training form are merged first."""
     from harness.dense.ending import Ending, merged_last
     from harness.dense.files import read_dense
+    from harness.finite import as_user_error
 
     path = Path(args.network)
     found = read_dense(weights_in(path, BEST) if path.is_dir() else path)
@@ -181,21 +200,31 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     recipe = _looked(changed(found.recipe, args, str(path)), args, kind)
     job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args, kind))
     task = opened(job)
-    if tuple(task.names) != found.names:
-        raise UserError(
-            f"the images must be of the classes of the weights ({len(found.names):,})", value=len(task.names)
-        )
+    _check_classes(task.names, found.names, str(path))
     model = task.load(found).to(device_for(job))
-    if found.is_merged:
-        figures, unreadable = task.figures_of(model)
-        ending = Ending(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
-    else:
-        _, ending = merged_last(model, task)
+    with as_user_error(args.network):
+        if found.is_merged:
+            figures, unreadable = task.figures_of(model)
+            ending = Ending(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
+        else:
+            _, ending = merged_last(model, task)
     if args.json:
         print(json_text(_values(ending)))
         return 0
     _show(kind, task, ending, make_console(), is_compared=not found.is_merged)
     return 0
+
+
+def _check_classes(names: Sequence[str], known: Sequence[str], place: str) -> None:
+    """Raise `UserError` where the classes of the images are not those of the weights, in the same order."""
+    if tuple(names) == tuple(known):
+        return
+    rule = "the images must be of the classes of the weights"
+    if set(names) == set(known):
+        i = next(i for i, (one, other) in enumerate(zip(names, known, strict=True)) if one != other)
+        value = f"`{names[i]}` for `{known[i]}` as class {i}"
+        raise UserError(f"{rule}, in the same order", value=value, place=place)
+    raise UserError(rule, value=differing(names, known), place=place)
 
 
 def _show(kind: Kind, task: DenseTask, ending: "Ending", console: Console, *, is_compared: bool = True) -> None:

@@ -10,12 +10,14 @@ HarnessError
 │   ├── ExecutorError    workers that cannot be had: no such cluster, too few processors
 │   ├── StudyAborted     a study that ends early because its runs fail one after another
 │   └── NotFound         a study, trial or run that nobody recorded
+├── UnusableState        a file of a training's state that must not be used; the training starts anew
 ├── ExportFailure        a file that was exported, and does not give the network's logits when it is loaded back
 └── RunFailure           one run ended without a result; the study goes on
     ├── Stopped          the driver no longer wants it
     ├── Diverged         a loss that is not finite
     ├── OutOfMemory      the device had too little memory
     ├── TimedOut         the run outlived its limit
+    ├── StateNotWritten  its checkpoint could not be written
     └── WorkerLost       the process or node that trained it is gone
 """
 
@@ -106,6 +108,10 @@ class NotFound(UserError):
     """A study, a trial or a run that nobody recorded."""
 
 
+class UnusableState(HarnessError):
+    """A file of a training's state that must not be used; the text is the reason, without the file's name."""
+
+
 class ExportFailure(HarnessError):
     """An exported file that does not give the network's logits when it is loaded back."""
 
@@ -128,6 +134,10 @@ class OutOfMemory(RunFailure):
 
 class TimedOut(RunFailure):
     """The run outlived the time that `resources` grants it."""
+
+
+class StateNotWritten(RunFailure):
+    """The checkpoint of a run could not be written: a full disk, a folder that is gone."""
 
 
 class WorkerLost(RunFailure):

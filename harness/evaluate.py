@@ -9,19 +9,25 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 
+import numpy as np
 import torch
 
 from harness import __version__
-from harness.checkpoint import load_epoch
+from harness.checkpoint import Checkpoint
 from harness.data import Dataset, load, require_same
+from harness.device_slot import computing, in_turn
+from harness.environment import Device, Environment, environment_here
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
-from harness.measures import Trained, measures_of
+from harness.measures import Measure, Trained, measures_of, times_of
+from harness.metrics import is_of_machine
 from harness.network import build
-from harness.run import TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
+from harness.recipe import Recipe
+from harness.run import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
 
 _STATES: dict[type[BaseException], RunState] = {
@@ -49,7 +55,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
             raise TimedOut(f"the run took longer than `resources.minutes_per_run`, {job.minutes:g}")
 
     try:
-        yield from _train_and_measure(job, check)
+        yield from _measure_again(job, check) if job.only_times else _train_and_measure(job, check)
     except Exception as error:
         state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), RunState.FAILED)
         cause = _one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {_one_line(error)}"
@@ -61,39 +67,114 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
 
 def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     """The run itself; raises for everything that ends it early."""
-    run = job.run
-    keep_freed_memory()
-    torch.set_num_threads(job.cpus)
-    device = torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
+    run, device = job.run, _prepare(job)
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
-    first_epoch = load_epoch(job.checkpoint) + 1
-    yield started(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first_epoch)
-    dataset = load(run.recipe, job.data_cache)
+    torch.manual_seed(run.training_seed)
+    with computing(device):
+        model = build(run.spec)
+        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+    notes = () if checkpoint.note is None else (checkpoint.note,)
+    yield started(
+        device,
+        job.cpus,
+        epochs=run.recipe.epochs,
+        first_epoch=len(checkpoint.epochs) + 1,
+        environment=environment_of(run.recipe, device, job.cpus),
+        notes=notes,
+    )
+    for note in notes:
+        _log(job, f"{note}\n")
+    dataset = load(run.recipe, job.data_cache, run.seed)
     require_same(dataset.info, run.data, run.recipe)
     yield from _described(job, dataset)
-    torch.manual_seed(run.seed)
-    model = build(run.spec)
-    yield from fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
-    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device), check)
+    seed = run.training_seed
+    epochs = fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=checkpoint, check=check)
+    yield from in_turn(epochs, device)
+    yield from judged_on(dataset, run.recipe)
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
+    yield from _measured(job, trained, check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 
-        for name, value in transfer(model, run.spec, dataset, run.recipe, seed=run.seed, device=device, check=check):
+        learned = transfer(model, run.spec, dataset, run.recipe, seed=seed, device=device, check=check)
+        for name, value in in_turn(learned, device):
             yield Measured(name, value)
 
 
+def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
+    """Measure the times of a complete run, on its stored weights; of a run without training, on its first ones."""
+    run, device = job.run, _prepare(job)
+    computed_by = environment_of(run.recipe, device, job.cpus)
+    yield started(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
+    torch.manual_seed(run.training_seed)
+    model = build(run.spec)
+    if run.recipe.epochs > 0:
+        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+        if len(checkpoint.epochs) != run.recipe.epochs:
+            raise HarnessError(checkpoint.note or f"no weights of the last epoch are kept ({job.checkpoint})")
+        checkpoint.restore_model(model)
+    memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)
+    dataset = load(run.recipe, job.data_cache, run.seed)
+    require_same(dataset.info, run.data, run.recipe)
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
+    for measured in _measured(job, trained, check, times_of(run.recipe)):
+        if is_of_machine(measured.name):
+            yield measured
+
+
+def _prepare(job: Job) -> torch.device:
+    """Set this process up for a job; gives the device that it computes on."""
+    keep_freed_memory()
+    torch.set_num_threads(job.cpus)
+    return torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
+
+
+def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
+    """What computes a run of that recipe in this process."""
+    kind: Device = "cuda" if device.type == "cuda" else "cpu"
+    return as_torch_has_it(
+        environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
+    )
+
+
+def as_torch_has_it(environment: Environment) -> Environment:
+    """The environment with what PyTorch itself knows of it."""
+    return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def device_name(device: torch.device) -> str:
+    """As `NVIDIA H200` or `AMD EPYC`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
 def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
-    """What the result will be of: notes about the data set, and the numbers of images read from disk."""
+    """What the result will be of: notes about the data set, and the number of training images read from disk."""
     for note in dataset.notes:
         _log(job, f"{note}\n")
         yield Noted(note)
     if job.run.data is not None:
-        yield Measured(TRAIN_IMAGES, len(dataset.train))
-        yield Measured(VAL_IMAGES, len(dataset.val))
+        yield Measured(TRAIN_IMAGES, float(len(dataset.train)))
 
 
-def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1) -> Started:
+def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
+    """How many images the last epoch was judged on, and the accuracy in percent of the best answer that is constant."""
+    if recipe.epochs > 0:
+        labels = dataset.val.labels
+        yield Measured(VAL_IMAGES, float(len(labels)))
+        yield Measured(CHANCE_TOP1, 100.0 * float(np.bincount(labels).max()) / len(labels))
+
+
+def started(
+    device: torch.device,
+    threads: int,
+    *,
+    epochs: int,
+    first_epoch: int = 1,
+    environment: Environment | None = None,
+    notes: tuple[str, ...] = (),
+) -> Started:
     """Where and with what this process is about to work."""
     return Started(
         host=socket.gethostname(),
@@ -109,14 +190,18 @@ def started(device: torch.device, threads: int, *, epochs: int, first_epoch: int
         },
         epochs=epochs,
         first_epoch=first_epoch,
+        environment=environment,
+        notes=notes,
     )
 
 
-def _measured(job: Job, trained: Trained, check: Callable[[], None]) -> Iterator[Measured]:
-    """What the recipe asks to be measured; a figure that is not finite says nothing, and goes to the log."""
-    for measure in measures_of(trained.recipe):
+def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: Iterable[Measure]) -> Iterator[Measured]:
+    """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
+    for measure in measures:
         check()
-        for name, value in measure(trained):
+        with computing(trained.device):  # a measure of times asks for the device alone
+            measured = list(measure(trained))
+        for name, value in measured:
             if math.isfinite(value):
                 yield Measured(name, value)
             else:
@@ -126,8 +211,8 @@ def _measured(job: Job, trained: Trained, check: Callable[[], None]) -> Iterator
 def _describe(device: torch.device, threads: int) -> str:
     """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
     if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({cpu_name()}, {threads} thread{'s' if threads > 1 else ''})"
+        return f"cuda ({device_name(device)})"
+    return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import statistics
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,8 @@ from harness.cost import network_cost
 from harness.data.cifar import kind_of
 from harness.errors import DataError, UserError
 from harness.full_recipe import FullData
-from harness.paper import accuracies
+from harness.machine import available_cpus
+from harness.paper import accuracies, preset_of
 from harness.report.examined import Evaluation, seen_line
 from harness.report.network import resolutions
 from harness.report.ticker import ticker
@@ -18,7 +20,7 @@ from harness.scale_up.examined import MERGED, TRAINING, Examined, Seen
 from harness.scale_up.images import OPTION, Images, Stored, open_validation
 from harness.scale_up.pace import shared
 from harness.spec import NetworkSpec
-from harness.terminal import available_cpus, is_live, make_console
+from harness.terminal import is_live, make_console
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +39,8 @@ class Shown(NamedTuple):
 
     images: Images
     about: str
+    labels: str
+    """How their labels were found."""
     is_imagenet: bool = False
     """Whether they are of a folder of as many classes as ImageNet-1K has."""
 
@@ -46,23 +50,28 @@ def evaluate(args: Namespace) -> Evaluation:
     import torch
 
     from harness.evaluate import started
+    from harness.finite import as_user_error
     from harness.subject import find_subject
     from harness.training import find_device
 
     device = find_device(args.device)
     subject = find_subject(args.network, args.storage, which=args.which)
     _check(subject.spec)
-    viewing = _changed(_viewing(args, subject), args, subject.spec, device)
+    own = _viewing(args, subject)
+    viewing = _changed(own, args, subject.spec, device)
     network_cost(subject.spec, viewing.resolution)  # raises for images that are too small for the network
     shown = _shown(args, subject, viewing.resolution)
     loaders, threads = shared(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
     torch.set_num_threads(threads)
-    result = _examined(args, _forms(args, subject), shown.images, viewing, device, loaders)
+    with as_user_error(subject.name, _remedy(viewing)):
+        result = _examined(args, _forms(args, subject), shown.images, viewing, device, loaders)
     return Evaluation(
         name=subject.name,
         weights=subject.about,
         spec=subject.spec,
         data=shown.about,
+        labels=shown.labels,
+        normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, subject)}",
         viewing=asdict(viewing),
         viewed=viewing.about,
         result=result,
@@ -70,6 +79,26 @@ def evaluate(args: Namespace) -> Evaluation:
         where=started(device, threads, epochs=0),
         loaders=loaders,
     )
+
+
+def _remedy(viewing: "Viewing") -> str:
+    if viewing.precision == "float16":
+        return "Numbers above 65,504 are infinite in float16: take `--precision bfloat16` or float32."
+    return "Take the weights of an earlier epoch, or train again."
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _statistics_from(args: Namespace, subject: "Subject") -> str:
+    """Where mean and standard deviation of the images are known from."""
+    if args.mean is not None or args.std is not None:
+        return "from the command line"
+    if subject.recipe is not None or subject.full_recipe is not None:
+        return "as in its training"
+    name = preset_of(subject.spec)
+    return f"as published of {name}" if name else "ImageNet's, for nothing is known of its training"
 
 
 def _viewing(args: Namespace, subject: "Subject") -> "Viewing":
@@ -124,13 +153,15 @@ def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "to
 
 def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
     """The images of `--data`; without it, those that the network's own training validates on."""
+    from harness.subject import class_names
+
     own, recipe = subject.full_recipe, subject.recipe
     kind = _kind(args.data)
     if recipe is not None and (kind is None or kind == recipe.dataset == SHAPES):
         dataset = subject.load_images()
         if dataset is not None:
             about = f"validation images of {recipe.dataset}, as the run has them"
-            return Shown(Stored(dataset.val), about)
+            return Shown(Stored(dataset.val), about, "of the data that the run was trained on")
     if kind is None and own is None:
         raise DataError(
             f"`{OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or `{SHAPES}`",
@@ -140,8 +171,16 @@ def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
     data = FullData(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
     root = None if args.data is None or kind == SHAPES else Path(args.data)
     classes = subject.spec.classes
-    images, about = open_validation(data, classes, resolution, root, Path(args.results) / "data")
-    return Shown(images, about, data.dataset == "imagefolder" and classes == IMAGENET_CLASSES)
+    found = open_validation(
+        data,
+        classes,
+        resolution,
+        root,
+        Path(args.results) / "data",
+        class_names(subject),
+        is_by_name=args.labels == "name",
+    )
+    return Shown(*found, is_imagenet=data.dataset == "imagefolder" and classes == IMAGENET_CLASSES)
 
 
 def _kind(data: str | None) -> Any:

@@ -15,6 +15,18 @@ from harness.errors import StudyError
 
 MAX_CHARACTERS = 200
 FUNCTIONS = {"log": math.log, "log2": math.log2, "log10": math.log10, "sqrt": math.sqrt, "abs": abs}
+OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
+    ast.Add: lambda a, b: float(a) + float(b),
+    ast.Sub: lambda a, b: float(a) - float(b),
+    ast.Mult: lambda a, b: float(a) * float(b),
+    ast.Div: lambda a, b: float(a) / float(b),
+    ast.Pow: lambda a, b: float(a) ** float(b),
+    ast.USub: lambda a: -float(a),
+    ast.UAdd: float,
+}
+"""In floating point, where every operation takes the same time: the digits of a whole number know no bound."""
+PROBES = ((1e-3, 1.0), (0.4, -1.0), (1.7, 1.0), (30.0, -1.0), (97.0, 1.0), (1e7, 1.0), (4e9, -1.0))
+"""Sizes of metrics, and how they are spread, at which a formula must have a value."""
 GRAMMAR = (
     *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UnaryOp, ast.USub, ast.UAdd),
     *(ast.Name, ast.Load, ast.Constant, ast.Call),
@@ -45,6 +57,7 @@ class Formula:
             raise self._wrong(f"`{min(bare)}` is a function, as `{min(bare)}(macs)`")
         if not self.names:
             raise self._wrong("it names no figure of a run")
+        self._check_values()
 
     def value(self, figure: Callable[[str], float | None]) -> float | None:
         """The number; None where a figure is missing, or the formula has no finite value for them."""
@@ -52,10 +65,20 @@ class Formula:
         if any(value is None for value in figures.values()):
             return None
         try:
-            value = SimpleEval(names=figures, functions=FUNCTIONS).eval(self.text)
-        except (ArithmeticError, ValueError, TypeError, InvalidExpression):
+            value = SimpleEval(operators=OPERATORS, names=figures, functions=FUNCTIONS).eval(self.text)
+        except (ArithmeticError, ValueError, TypeError, RecursionError, InvalidExpression):
             return None
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    def _check_values(self) -> None:
+        """Raise `StudyError` for a formula that is the same, or no number, whatever the metrics are."""
+        names = sorted(self.names)
+        probes = ({name: size * (1 + i) ** power for i, name in enumerate(names)} for size, power in PROBES)
+        values = {value for probe in probes if (value := self.value(probe.get)) is not None}
+        if not values:
+            raise self._wrong("it has no finite value, whatever its metrics are")
+        if len(values) == 1:
+            raise self._wrong("its value does not depend on any metric")
 
     def _parsed(self) -> ast.expr:
         if len(self.text) > MAX_CHARACTERS:

@@ -14,7 +14,15 @@ WEIGHTS = {"best": "best.safetensors", "last": "last.safetensors", "last-ema": "
 """Weights in training form: those of the best epoch, network or moving average; and of the last, one of each."""
 
 CLASSES = "classes.json"
-"""The names of a classifier's classes, in the order of the labels."""
+"""The names of the classes, in the order of the labels."""
+DATA = "data.json"
+"""What is trained on; see `harness.scale_up.data_record`."""
+EPOCHS = "epochs.jsonl"
+"""The log of epochs."""
+CHECKPOINTS = "checkpoints"
+"""The folder of the last states."""
+STATES = "epoch-*-step-*.pt"
+"""Their names, in it."""
 
 
 def lock_of(folder: Path) -> "FileLock":
@@ -38,6 +46,14 @@ def is_at_work(folder: Path) -> bool:
         return True
     except OSError:  # somebody else's folder
         return False
+
+
+def is_started(folder: Path) -> bool:
+    """Whether a training has left anything there that another one would overwrite: a state, weights, epochs."""
+    kept = (folder / name for name in (*WEIGHTS.values(), EPOCHS))
+    return any(path.is_file() and path.stat().st_size > 0 for path in kept) or any(
+        (folder / CHECKPOINTS).glob(f"{STATES}*")
+    )
 
 
 def is_training(folder: Path) -> bool:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError
 from harness.executors.task import one_line
+from harness.full_folder import EPOCHS
 from harness.run import RunState, Started
-from harness.scale_up.logs import EPOCHS, read_epochs
+from harness.scale_up.environments import earlier_environments
+from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import VALIDATED, FullEpoch, FullRecord, to_plain
 from harness.store import FullRow, FullRuns, Store
 
@@ -58,7 +60,13 @@ class Recorder:
         """Note a record."""
         if isinstance(record, Started):
             self._row = replace(
-                self._row, host=record.host, device=record.device, threads=record.threads, versions=record.versions
+                self._row,
+                host=record.host,
+                device=record.device,
+                threads=record.threads,
+                versions=record.versions,
+                environment=record.environment,
+                earlier=tuple(earlier_environments(self._row.folder)),
             )
             self.write()
         elif isinstance(record, FullEpoch):

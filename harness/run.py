@@ -3,10 +3,12 @@
 All of it is plain values, which travel between processes and into the store; nothing here knows torch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from harness.environment import Environment
 from harness.fingerprint import fingerprint
 from harness.recipe import Recipe
 from harness.spec import NetworkSpec
@@ -28,6 +30,14 @@ class Run:
         parts: list[object] = [self.spec.fingerprint(), self.recipe.fingerprint(), self.seed]
         return fingerprint(parts if self.data is None else [*parts, self.data])
 
+    @property
+    def training_seed(self) -> int:
+        """What decides initial weights, order of the images and augmentation: the seed, another for every replica.
+
+        The images themselves follow from `seed` alone, so that replicas are paired by them as all networks are.
+        """
+        return int(fingerprint(["replica", self.seed, self.spec.replica]), 16) >> 2 if self.spec.replica else self.seed
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -42,6 +52,10 @@ class Job:
     """Share of a GPU, or number of them; 0 trains on the CPU, and so does any on a machine without a GPU."""
     minutes: float = 60.0
     """The run is ended when it has taken this long."""
+    cache: Path | None = None
+    """Where prepared data sets are kept, if not beside the study's folder."""
+    only_times: bool = False
+    """Whether a complete run is to have its times measured again, on its stored weights; nothing is trained then."""
 
     @property
     def log(self) -> Path:
@@ -56,7 +70,12 @@ class Job:
     @property
     def data_cache(self) -> Path:
         """Where prepared data sets are kept for all studies beside this one and all workers of a machine."""
-        return self.folder.parent / "data"
+        return self.cache or self.folder.parent / "data"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights of a complete run can be had, as far as this machine sees: stored, or never trained."""
+        return self.run.recipe.epochs == 0 or self.checkpoint.is_file()
 
 
 class RunState(StrEnum):
@@ -91,7 +110,11 @@ class Started:
     """Versions of harness, python, torch, numpy, timm."""
     epochs: int
     first_epoch: int = 1
-    """Above 1 where the run goes on from a checkpoint."""
+    """The first epoch that is trained now; above 1 where the run is resumed from a checkpoint."""
+    environment: Environment | None = None
+    """What computes the run; None where the worker does not tell."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the start, such as a checkpoint that could not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +152,9 @@ class Ended:
     """Why, in one line, for every state but COMPLETE."""
 
 
-TRAIN_IMAGES, VAL_IMAGES = "train_images", "val_images"
-"""Measures of runs on data that are read from disk: the images of the training, and those that `top1` is a share of."""
+TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
+"""Measures of what a result is of: training images that were read from disk, validation images that the last epoch was
+judged on, and the accuracy in percent of the best answer to them that is constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +165,8 @@ class Noted:
 
 
 Record = Started | Noted | Epoch | Measured | Ended
+
+
+def missing_epochs(epochs: Iterable[int], total: int) -> list[int]:
+    """The epochs from 1 to `total` that a learning curve lacks, ascending."""
+    return sorted(set(range(1, total + 1)) - set(epochs))

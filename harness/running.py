@@ -2,14 +2,16 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import NotFound
+from harness.errors import NotFound, SpecError, StudyError
 from harness.executors import Crew, Executor, make_executor
 from harness.interrupt import EXIT_CODE, Interrupt, Interruptible
-from harness.report.answer import Answer, answer
+from harness.machine import available_cpus, has_gpu
+from harness.report.answer import Answer, Row, answer
 from harness.report.live import LiveView, Scene
 from harness.report.narrator import Narrator
 from harness.report.plan import plan
@@ -18,27 +20,31 @@ from harness.report.summary import PICTURE, has_summary, remove_summary, write_s
 from harness.report.tables import answer_view, next_lines
 from harness.report.views import Lines, Silence, View
 from harness.report.words import counted, printable
+from harness.scale_up.images import GENERATED
+from harness.scale_up.target import scaled
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
-from harness.session import Driven, Place, driving, extent, open_space, question_of
+from harness.search.reuse import Reuse, environment_of
+from harness.session import Driven, Place, driving, extent, grown, open_space, question_of
 from harness.space import Space
 from harness.store import Store
-from harness.study import Study, StudyFile, load_study
-from harness.terminal import available_cpus, is_live, make_console, typed_again, verb, without_password
+from harness.study import Study, StudyFile, load_full_recipe, load_study
+from harness.study.checks import check_device
+from harness.study.growth import Growth
+from harness.terminal import is_live, make_console, typed_again, verb, without_password
+from harness.winner import BEST_OF
 
+ANY_RECIPE = "imagenet_300"
+"""For a study that names a network at full scale and no recipe."""
 NO_ANSWER = 1
 """Exit code of a study that ended without a complete configuration."""
-DEFAULT_RESULTS = Path("results")
 
 
 def run(args: Namespace) -> int:
     """Train what a study needs, and print its answer."""
-    file = load_study(args.file, is_quick=args.quick)
-    if args.executor == "inline":  # starts nothing, so that what it refuses is refused before anything is written
-        make_executor(args.executor, _crew(args, file.study))
-    space = open_space(file, place_of(args).data_cache)
+    file, space = check_study(args)
     if args.dry_run:
-        return _dry_run(args, file.study, space)
+        return _dry_run(args, file, space)
     try:
         said = _drive(args, file, space)
     except KeyboardInterrupt:
@@ -46,8 +52,41 @@ def run(args: Namespace) -> int:
         return EXIT_CODE
     make_console().print(answer_view(said))
     _draw_claims(place_of(args).folder(said.study), said)
-    print("\n".join(next_lines(_next_commands(args, said))))
-    return 0 if said.best else NO_ANSWER
+    print("\n".join(next_lines(_next_commands(args, said, file))))
+    return 0 if said.complete else NO_ANSWER
+
+
+def check_study(args: Namespace) -> tuple[StudyFile, Space]:
+    """The study that a command line means, with its space: all that is refused is refused here, and nothing is written.
+
+    Raises `UserError`s.
+    """
+    file = load_study(args.file, is_quick=args.quick)
+    if args.executor == "inline":  # starts nothing
+        make_executor(args.executor, _crew(args, file.study))
+    elif args.ray_address is None and file.study.resources.cpus > available_cpus():
+        raise StudyError(
+            f"`resources.cpus` must be at most the processors that this process may use ({available_cpus()})",
+            value=file.study.resources.cpus,
+            place=file.place(("resources", "cpus")),
+            remedy="Lower it, or train on a cluster with `--ray-address`.",
+        )
+    space = open_space(file, place_of(args).data_cache)
+    if file.study.resources.gpus == 0 or args.ray_address is None:
+        device = "cuda" if file.study.resources.gpus and has_gpu() else "cpu"
+        check_device(file.study, file.document, device=device)
+    if not args.fresh:
+        _growth(args, file)
+    return file, space
+
+
+def _growth(args: Namespace, file: StudyFile) -> Growth:
+    """What the file adds to its study. Raises `StudyError` where it must not change what it does."""
+    try:
+        with Store.open(place_of(args).database, read_only=True) as store:
+            return grown(file, store)
+    except NotFound:
+        return Growth()
 
 
 def place_of(args: Namespace) -> Place:
@@ -57,18 +96,20 @@ def place_of(args: Namespace) -> Place:
 
 def options_of(args: Namespace) -> list[str]:
     """The options that say which study is meant and where studies are, as far as they were given."""
-    quick = ["--quick"] if args.quick else []
-    results = quick if args.results == DEFAULT_RESULTS else [*quick, "--results", str(args.results)]
-    return results + ([] if args.storage is None else ["--storage", without_password(args.storage)])
+    return [*(["--quick"] if args.quick else []), *place_of(args).options]
 
 
-def _dry_run(args: Namespace, study: Study, space: Space) -> int:
+def _dry_run(args: Namespace, file: StudyFile, space: Space) -> int:
     """Print what would be trained; reads the database where there is one."""
+    study = file.study
     room = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
     workers = args.workers or max(1, room)
     try:
         with Store.open(place_of(args).database, read_only=True) as store:
-            planned = plan(study, space, store, workers=workers)
+            is_cluster = args.ray_address is not None
+            rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), args.reuse, is_cluster)
+            growth = Growth() if args.fresh else grown(file, store)
+            planned = plan(study, space, store, workers=workers, rule=rule, growth=growth)
     except NotFound:
         planned = plan(study, space, None, workers=workers)
     make_console().print(plan_view(planned))
@@ -91,13 +132,24 @@ def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
             )
 
         view.note(f"opening {without_password(str(place.database))}")
-        with driving(file, space, place, start_executor, is_fresh=args.fresh) as driven:
-            return _to_the_end(driven, file.study, space, place.folder(file.study.study), view)
+        with driving(
+            file,
+            space,
+            place,
+            start_executor,
+            is_fresh=args.fresh,
+            reuse=args.reuse,
+            is_cluster=args.ray_address is not None,
+        ) as driven:
+            return _to_the_end(
+                driven, file.study, space, place.folder(file.study.study), view, args.ray_address is not None
+            )
 
 
-def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: View) -> Answer:
+def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: View, is_cluster: bool) -> Answer:
     """Show all events of a study; a summary is kept only of a study that nothing has changed since."""
-    said = answer(study, driven.store, driven.trials(), {})
+    here = environment_of(study, is_cluster=is_cluster)
+    said = answer(study, driven.store, driven.trials(), {}, here=here)
     view.begin(said)
     with closing(driven.driver.events()) as events:
         for event in events:
@@ -105,10 +157,10 @@ def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: 
                 remove_summary(folder)
             view.show(event, driven.driver.progress())
     trials = driven.trials()
-    ruled_out, claims = extent(study, space, trials).ruled_out, judge_claims(study, space, driven.store)
+    ruled_out, claims = extent(study, space, trials).ruled_out, judge_claims(study, space, driven.store, here)
     if has_summary(folder):
         return replace(said, rejected=ruled_out, claims=claims)
-    said = answer(study, driven.store, trials, ruled_out, claims)
+    said = answer(study, driven.store, trials, ruled_out, claims, here)
     write_summary(folder, said)
     return said
 
@@ -166,7 +218,7 @@ def _view(file: StudyFile, *, is_quiet: bool) -> View:
     return LiveView(console, scene)
 
 
-def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:
+def _next_commands(args: Namespace, said: Answer, file: StudyFile) -> list[tuple[str, str]]:
     """What a person may want to type now."""
     options = options_of(args)
     commands = [(verb("dashboard", args.file, options), "parameters and learning curves in a browser")]
@@ -176,5 +228,24 @@ def _next_commands(args: Namespace, said: Answer) -> list[tuple[str, str]]:
     return [
         (verb("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
         (f"{verb('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
+        *full_scale_commands(file, said.best, options),
         *commands,
     ]
+
+
+def full_scale_commands(file: StudyFile, best: Row, options: Sequence[str]) -> list[tuple[str, str]]:
+    """What the best network costs at full scale, where the study names a network for that which takes its choices."""
+    full = file.study.full_scale
+    if full is None:
+        return []
+    try:
+        scaled(file, best.params)
+    except SpecError:
+        return []
+    name = full.recipe or ANY_RECIPE
+    recipe = load_full_recipe(name)
+    images = [] if recipe.data.dataset in GENERATED else ["--data", "FOLDER"]
+    weights = ["--weights", "FILE"] if recipe.needs_weights else []
+    words = [str(file.path), "--recipe", name, *images, *weights, "--dry-run"]
+    purpose = f"the best network at full scale: {recipe.about}; its cost and time; without --dry-run it is trained"
+    return [(verb("train", Path(BEST_OF), options, *words), purpose)]

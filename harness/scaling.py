@@ -1,12 +1,12 @@
 """The verb `train`: find the network, say what its training costs, and train it at full scale while showing it."""
 
-import json
 import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,13 +16,17 @@ from pydantic import ValidationError
 
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
-from harness.full_folder import CLASSES, NETWORK, RECIPE, lock_of
+from harness.full_folder import NETWORK, RECIPE, STATES, is_started, lock_of
 from harness.full_recipe import FullRecipe, FullTraining
 from harness.interrupt import EXIT_CODE, Interrupt
+from harness.machine import available_cpus
 from harness.recording import Recorder, recorded
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
-from harness.scale_up.images import class_names, count_classes, count_images
+from harness.scale_up.data_record import DataRecord, keep_data, require_same_data
+from harness.scale_up.expected import Expected, expected_images, is_here
+from harness.scale_up.images import count_classes, count_images, record_pictures
+from harness.scale_up.logs import read_epochs
 from harness.scale_up.pace import Pace, shared
 from harness.scale_up.records import FullJob, FullRecord, FullRun
 from harness.scale_up.target import fitted
@@ -30,7 +34,7 @@ from harness.space import plain_fields
 from harness.store import FullRow
 from harness.study import load_full_recipe, recipe_names
 from harness.study.source import write_yaml
-from harness.terminal import available_cpus, is_live, make_console, typed_again
+from harness.terminal import is_live, make_console, typed_again
 from harness.winner import SHOWN_DIGITS, Sought, Target, find_target
 
 if TYPE_CHECKING:
@@ -50,24 +54,55 @@ def train(args: Namespace) -> int:
     sought = Sought(place_of(args), args.quick, args.trial, options_of(args))
     target = find_target(args.network, sought)
     recipe = _recipe(args, target)
+    if args.dry_run and not is_here(recipe.data.dataset, args.data):
+        return _foresee(args, target, recipe)
+    _require_weights(args, recipe)
     classes = count_classes(recipe, args.data)
     job, crew = _job(args, target, recipe, classes), crew_of(args)
     pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
     console = make_console()
     console.print(job_view(job, pace, target.name))
-    if is_new(job, args) and crew.address is None:
+    if (args.fresh or is_new(job)) and crew.address is None:
         with TemporaryDirectory() if args.dry_run else nullcontext(job.cache) as cache:
             console.print(estimate(job, pace, opened(replace(job, cache=Path(cache), loaders=0))))
+    if args.dry_run and not is_started(job.folder):
+        return 0
+    data = record_pictures(recipe, job.root, job.cache)
+    if not args.fresh:
+        require_same_data(job.folder, data)
     if args.dry_run:
         return 0
     with alone(job.folder):
-        if args.fresh:
-            forget(job.folder)
-        describe(job)
-        names = json.dumps(class_names(recipe, args.data), indent=1, ensure_ascii=False)
-        (job.folder / CLASSES).write_text(names, encoding="utf-8")
+        prepare_folder(job, data, is_fresh=args.fresh)
         row = row_of(job, target.name, args.recipe or target.recipe or "", target)
         return train_job(job, crew, recorded(row, place_of(args).database))
+
+
+def _foresee(args: Namespace, target: Target, recipe: FullRecipe) -> int:
+    """Print what would be trained on images that are not here, and about how long that takes."""
+    expected = expected_images(recipe.data, recipe.data.dataset)
+    job, crew = _job(args, target, recipe, expected.classes or target.spec.classes), crew_of(args)
+    images = expected.images or recipe.batch_size
+    pace, console = Pace.of(recipe, images, crew.workers or 1), make_console()
+    console.print(job_view(job, pace, target.name, expected))
+    if crew.address is None:
+        console.print(_estimate_of_noise(job, pace, expected, images))
+    if _lacks_weights(args, recipe):
+        console.print("weights: not looked at; to train, `--weights` must name the file that the training begins from")
+    return 0
+
+
+def _lacks_weights(args: Namespace, recipe: FullRecipe) -> bool:
+    """Whether the training begins from weights that are not here."""
+    return recipe.needs_weights if args.weights is None else not args.weights.is_file()
+
+
+def _estimate_of_noise(job: FullJob[FullRecipe], pace: Pace, expected: Expected, images: int) -> str:
+    """How long it takes, in a line."""
+    from harness.scale_up.noise import classification_of_noise
+
+    job = replace(job, loaders=0, opens=partial(classification_of_noise, images=images))
+    return estimate(job, pace, opened(job), expected)
 
 
 def _recipe(args: Namespace, target: Target) -> FullRecipe:
@@ -76,10 +111,16 @@ def _recipe(args: Namespace, target: Target) -> FullRecipe:
     if named is None:
         names = ", ".join(recipe_names())
         raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
-    recipe = changed(load_full_recipe(named), args, named)
+    return changed(load_full_recipe(named), args, named)
+
+
+def _require_weights(args: Namespace, recipe: FullRecipe) -> None:
+    """Raise `UserError` where the weights that the training begins from are not given, or not there."""
     if recipe.needs_weights and args.weights is None:
-        raise UserError("`--weights` must name a file of weights for this recipe, which goes on from them", value=named)
-    return recipe
+        rule = "`--weights` must name a file of weights for this recipe, which goes on from them"
+        raise UserError(rule, value=recipe.about)
+    if args.weights is not None and not args.weights.is_file():
+        raise UserError("`--weights` must be an existing file", value=str(args.weights))
 
 
 def changed(recipe: R, args: Namespace, named: str) -> R:
@@ -104,9 +145,8 @@ def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> F
     """The run with its folder and its means."""
     from harness.weights import sha256
 
-    if args.weights is not None and not args.weights.is_file():
-        raise UserError("`--weights` must be an existing file", value=str(args.weights))
-    digest = None if args.weights is None else sha256(args.weights)
+    weights = args.weights.absolute() if args.weights is not None and args.weights.is_file() else None
+    digest = None if weights is None else sha256(weights)
     run = FullRun(fitted(target.spec, recipe, classes), recipe, digest)
     results = args.results.absolute()
     loaders, threads = shares_of(args)
@@ -115,7 +155,7 @@ def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> F
         folder=results / FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
         cache=results / "data",
         root=None if args.data is None else args.data.expanduser().absolute(),
-        weights=None if args.weights is None else args.weights.absolute(),
+        weights=weights,
         loaders=loaders,
         threads=threads,
     )
@@ -224,17 +264,17 @@ def opened(job: FullJob[Any]) -> Any:
     return job.opens(job, Team(device_for(job)))
 
 
-def estimate(job: FullJob[Any], pace: Pace, task: Any) -> str:
+def estimate(job: FullJob[Any], pace: Pace, task: Any, expected: Expected | None = None) -> str:
     """How long it takes, in a line."""
     from harness.scale_up.estimate import image_s
     from harness.scale_up.loop import Course
 
-    return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds)
+    return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds, expected)
 
 
-def is_new(job: FullJob[Any], args: Namespace) -> bool:
-    """Whether the training begins, and does not go on from a checkpoint."""
-    return args.fresh or not any(job.checkpoints.glob("*.pt"))
+def is_new(job: FullJob[Any]) -> bool:
+    """Whether there is no state to resume from."""
+    return not any(job.checkpoints.glob(f"{STATES}*"))
 
 
 @contextmanager
@@ -252,6 +292,25 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def prepare_folder(job: FullJob[Any], data: DataRecord, *, is_fresh: bool) -> None:
+    """Have a training's folder say what is trained, and on which data; nothing of another training is overwritten.
+
+    Raises `UserError` where the training that is there is of other data, or has ended epochs and left no state.
+    """
+    if is_fresh:
+        forget(job.folder)
+    keep_data(job.folder, data)
+    done = read_epochs(job.folder)
+    if done and is_new(job):
+        raise UserError(
+            f"a training of which {len(done)} epochs are done must have a state to be resumed from",
+            place=str(job.checkpoints),
+            remedy="Put its states back, give another folder with `--results`, or begin anew in its place with "
+            "`--fresh`, which removes its weights.",
+        )
+    describe(job)
 
 
 def forget(folder: Path) -> None:

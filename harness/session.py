@@ -1,15 +1,13 @@
 """A study as the door opens it: its file, its place among the results, and what a driver or a reader of it needs."""
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from pydantic import ValidationError
 
 from harness.data import DataInfo, identify
@@ -18,12 +16,18 @@ from harness.fingerprint import fingerprint
 from harness.run import Run
 from harness.same_data import data_notes, require_same_data, write_description
 from harness.search import Driver, Inputs
-from harness.search.claims import Judged, judge_claims
+from harness.search.claims import Judged, judge_claims, paired_seeds
+from harness.search.history import pending_change
+from harness.search.reuse import Reusable, Reuse, environment_of
 from harness.search.samplers import build_pruner, build_sampler
+from harness.search.trial import distribution_of
 from harness.space import Space
-from harness.store import DriverLock, RunRow, Store, fresh, open_study
+from harness.store import DriverLock, RunRow, Store, fresh, open_study, widen_distributions
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
+from harness.study.checks import check_classes
+from harness.study.growth import Growth, growth, identity, study_values
+from harness.terminal import verb, without_password
 
 if TYPE_CHECKING:
     import optuna
@@ -32,14 +36,10 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 DATABASE = "studies.db"
-FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "proxy.root")
-"""Keys that decide how long and where a study is trained; all others decide what it says. The folder of its data is
-identified by its content; see `harness.same_data`."""
-WORDS = ("says", "paper")
-"""Keys of a claim that decide nothing."""
+DEFAULT_RESULTS = Path("results")
 REMEDY = (
-    "Give the file another name under `study:` (runs that both need are taken from the store), "
-    "or start this one anew with `--fresh`."
+    "Seeds, trials, values of an axis and claims can be added. For anything else, give the file another name under "
+    "`study:` (runs that both need are taken from the store), or start this one anew with `--fresh`."
 )
 
 
@@ -60,6 +60,12 @@ class Place:
     def data_cache(self) -> Path:
         """Where prepared data sets are kept for all studies."""
         return self.results / "data"
+
+    @property
+    def options(self) -> list[str]:
+        """The options of a command that means this place, as far as it is not the default one."""
+        results = [] if self.results == DEFAULT_RESULTS else ["--results", str(self.results)]
+        return results + ([] if self.storage is None else ["--storage", without_password(self.storage)])
 
     def folder(self, study: str) -> Path:
         """The study's own folder: its resolved file, logs, checkpoints and summary."""
@@ -146,12 +152,13 @@ def open_space(file: StudyFile, cache: Path | None = None) -> Space:
     """The search space on the study's data set, which is identified by its content.
 
     `cache` is the folder of prepared data sets, whose digests of files save reading them again. Raises `DataError`,
-    naming the file's line, where the data set is not there.
+    naming the file's line, where the data set is not there, and `StudyError` for what it cannot yield.
     """
     return _space_on(file, _info_of(file, cache))
 
 
 def _space_on(file: StudyFile, info: DataInfo) -> Space:
+    check_classes(file.study, info.names, file.document)
     return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
@@ -173,8 +180,12 @@ def driving(
     start_executor: "Callable[[], Executor]",
     *,
     is_fresh: bool = False,
+    reuse: Reusable = "any",
+    is_cluster: bool = False,
 ) -> Iterator[Driven]:
     """All that drives a study, for as long as the block lasts, which holds the study's lock.
+
+    `reuse` is what is taken of runs of another environment; with `is_cluster`, the workers' is not this machine's.
 
     Raises `UserError`s for a study that another process drives, and for a file that is no longer that of the study.
     """
@@ -183,20 +194,32 @@ def driving(
     with Store.open(place.database) as store, DriverLock(store, study.study):
         if is_fresh:
             _remove_files(fresh(store, study.study))
-        _check_unchanged(file, store)
+        added = grown(file, store).added
         info = replace(identify(study.proxy, place.data_cache), digest=space.data)
         require_same_data(store, study.study, info, study.proxy, place.folder(study.study))
-        store.save_study(study.study, fingerprint=fingerprint(identity(study_values(resolved))), resolved=resolved)
+        change = pending_change(study, store, paired_seeds(study, space, store), added)
+        store.save_study(
+            study.study,
+            fingerprint=fingerprint(identity(study_values(resolved))),
+            resolved=resolved,
+            change=None if change is None else change.text(),
+        )
+        if added:
+            store.event(study.study, "study grown", "; ".join(added))
         folder = place.folder(study.study)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
         write_description(folder, info)
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
+        rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), reuse, is_cluster)
+        if rule.take_back(trials):
+            trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.speaking():
+            widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor)), store, trials)
+        yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor, rule)), store, trials)
 
 
 @contextmanager
@@ -210,11 +233,12 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
             found = load_trials(store, name)
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies()) or "none"
+            start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
             raise NotFound(
                 "the study must have been started",
                 value=name,
                 place=store.place,
-                remedy=f"Start it: `harness run {path}{' --quick' if is_quick else ''}`. Studies there: {known}.",
+                remedy=f"Start it: `{start}`. Studies there: {known}.",
             ) from error
         yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
 
@@ -239,28 +263,6 @@ def extent(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> Ex
     cells = list(space.grid())
     ruled_out = Counter(next(iter(cell.violations)) for cell in cells if not cell.is_feasible)
     return Extent(len(cells) - ruled_out.total(), ruled_out)
-
-
-def study_values(resolved: str) -> dict[str, Any]:
-    """A resolved study as plain values by dotted key; every axis, and every list, is one value.
-
-    What a file of an earlier version does not say stands at its default.
-    """
-    values = yaml.safe_load(resolved)
-    return dict(_flat(Study.model_validate(values).model_dump(mode="json")))
-
-
-def identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that decide what a study says; of a claim, all but its words."""
-    return {
-        key: [_without_words(claim) for claim in value] if key == "claims" else value
-        for key, value in values.items()
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
-    }
-
-
-def _without_words(claim: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in claim.items() if key not in WORDS}
 
 
 def _describe(trials: "optuna.Study", file: StudyFile) -> None:
@@ -291,42 +293,30 @@ def question_of(text: str) -> str | None:
     return next((line for line in comments if line and not line.startswith("yaml-language-server:")), None)
 
 
-def _check_unchanged(file: StudyFile, store: Store) -> None:
-    """Raise `StudyError` where a study of that name was started from a file that says something else."""
+def grown(file: StudyFile, store: Store) -> Growth:
+    """What the file adds to the study of that name, if there is one.
+
+    Raises `StudyError` where it takes away or changes what the runs so far were trained for.
+    """
     name = file.study.study
     started = {row.name: row.resolved for row in store.studies()}.get(name)
     if started is None:
-        return
+        return Growth()
     try:
-        before = identity(study_values(started))
+        found = growth(started, resolved_yaml(file))
     except ValidationError as error:
         raise StudyError(
             f"the study `{name}` must have been started by a version whose files this one reads",
             place=store.place,
             remedy=REMEDY,
         ) from error
-    now = identity(study_values(resolved_yaml(file)))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if changed:
-        was = ", ".join(f"`{key}` from {_shown(before.get(key))} to {_shown(now.get(key))}" for key in changed)
+    if found.refused:
         raise StudyError(
-            f"the study `{name}` must stay what it was started as; changed: {was}",
-            place=str(file.path),
+            f"the study `{name}` may grow, but must keep what it was started as; changed: {', '.join(found.refused)}",
+            place=file.place(found.key),
             remedy=REMEDY,
         )
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return found
 
 
 def _remove_files(runs: list[RunRow]) -> None:

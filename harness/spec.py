@@ -56,6 +56,9 @@ class NetworkSpec:
     """Short side of the stripes of kernel `stripes`; odd, at least the side of the small kernel, and at most K."""
     band_ratio: float = 0.125
     """Share of the channels that each of the three convolutions of kernel `bands` works on."""
+    replica: int = 0
+    """Which of several equal networks; each has initial weights and an order of the images of its own, and nothing
+    else. Two of them are the arms of an A/A test (`search_spaces/aa.yaml`)."""
 
     def __post_init__(self) -> None:
         _check_key("family", self.family, FAMILIES)
@@ -76,6 +79,7 @@ class NetworkSpec:
         _check_stem_stride(self.stem_stride, self.family)
         _check_int("in_channels", self.in_channels, at_least=1)
         _check_int("classes", self.classes, at_least=1)
+        _check_int("replica", self.replica, at_least=0)
         _check_key("kernel", self.kernel, KINDS)
         _check_int("stripe", self.stripe, at_least=1)
         _check_odd("stripe", self.stripe)

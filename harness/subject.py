@@ -1,5 +1,6 @@
 """A network as the command line names it: a preset, a spec file, a run's or a training's, or a file of weights."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,9 +10,10 @@ from pathlib import Path
 from torch import nn
 
 from harness.checkpoint import load_epoch
-from harness.data import Dataset, load, require_same
-from harness.errors import NotFound, UserError, did_you_mean
-from harness.full_folder import RECIPE, is_training, weights_in
+from harness.data import Dataset, describe, load, require_same
+from harness.data.labels import differing
+from harness.errors import DataError, NotFound, UserError, did_you_mean
+from harness.full_folder import CLASSES, RECIPE, is_training, weights_in
 from harness.full_recipe import FullRecipe
 from harness.network import build
 from harness.presets import PRESETS
@@ -63,6 +65,8 @@ class Subject:
     """Where the run's study keeps prepared data sets."""
     full_recipe: FullRecipe | None = None
     """How a training at full scale trained it; `file` stands in the training's folder."""
+    classes: tuple[str, ...] | None = None
+    """The names of its classes in the order of the logits, where its file has them; see `class_names`."""
 
     @property
     def about(self) -> str:
@@ -80,7 +84,7 @@ class Subject:
         """
         if self.recipe is None or self.data_cache is None or self.seed is None:
             return None
-        dataset = load(self.recipe, self.data_cache)
+        dataset = load(self.recipe, self.data_cache, self.seed)
         require_same(dataset.info, self.data, self.recipe)
         return dataset
 
@@ -113,12 +117,58 @@ def find_subject(named: str, storage: str | None = None, *, which: str | None = 
         return _trained(path, storage)
     found, folder = read_weights(path), path.absolute().parent
     subject = Subject(
-        path.stem, found.spec, found.network(), Origin.FILE, is_merged=found.is_merged, file=path, source=found.about
+        path.stem,
+        found.spec,
+        found.network(),
+        Origin.FILE,
+        is_merged=found.is_merged,
+        file=path,
+        source=found.about,
+        classes=found.classes,
     )
     if not is_training(folder):
         return subject
     recipe = load_full_recipe(str(folder / RECIPE))
     return replace(subject, name=f"{folder.name}/{path.stem}", origin=Origin.TRAINING, full_recipe=recipe)
+
+
+def class_names(subject: Subject) -> tuple[str, ...] | None:
+    """The names of its classes in the order of the logits, where its file or what trained it has them.
+
+    Raises `UserError` where the file of weights and the training's folder have different names.
+    """
+    if subject.full_recipe is not None and subject.file is not None:
+        return _names_of_training(subject, subject.file.with_name(CLASSES))
+    if subject.classes is not None:
+        return subject.classes
+    if subject.recipe is None:
+        return None
+    try:
+        names = describe(subject.recipe).names
+    except DataError:
+        return None
+    return names if len(names) == subject.spec.classes else None
+
+
+def _names_of_training(subject: Subject, file: Path) -> tuple[str, ...] | None:
+    names = _read_names(file, subject.spec.classes)
+    if names is None or subject.classes is None or names == subject.classes:
+        return subject.classes or names
+    raise UserError(
+        f"{CLASSES} must have the names of the classes that the weights were trained on",
+        value=differing(names, subject.classes) or "the same names in another order",
+        place=str(file),
+        remedy=f"Remove {CLASSES}: the weights have the names, too.",
+    )
+
+
+def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_whole else None
 
 
 def _trained(path: Path, storage: str | None) -> Subject:

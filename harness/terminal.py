@@ -36,11 +36,6 @@ def is_live(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def available_cpus() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def typed_again() -> str:
     """The command that this process was started with, without `--fresh`: typed again, it goes on."""
     script = Path(sys.argv[0]).name
@@ -58,6 +53,11 @@ def without_password(text: str) -> str:
 def verb(name: str, file: Path, options: Sequence[str] = (), *more: str) -> str:
     """A command on a study, to be typed in this terminal."""
     return shlex.join([*own_command(), name, str(file), *more, *options])
+
+
+def near(path: Path) -> Path:
+    """The path as it is typed in this folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def own_command() -> list[str]:

@@ -11,17 +11,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.checkpoint import load_checkpoint, save_checkpoint
-from harness.data import Dataset, Split
+from harness.checkpoint import Checkpoint
+from harness.data import Dataset, Rows, Split
 from harness.data.augment import augment, normalize
+from harness.device_slot import offer
 from harness.errors import Diverged, UserError
+from harness.finite import require_finite
 from harness.recipe import Optimizer, Recipe, Schedule
 from harness.run import Epoch
 
@@ -37,13 +38,14 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place, one `Epoch` after each; goes on after the last epoch of `checkpoint` where there is one.
+    """Train `model` in place and yield an `Epoch` after each; resumes after the last epoch of `checkpoint`.
 
-    With 0 epochs it is only moved to the device. `check` is called before every step and raises to end the run. Raises
-    `Diverged` at the first loss that is not finite.
+    The records that the checkpoint holds are yielded first: whoever lost them gets them again. With 0 epochs the model
+    is only moved to the device. `check` is called before every step and raises to end the run. Raises `Diverged` at the
+    first loss that is not finite.
     """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
@@ -51,17 +53,22 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     images, labels = _resident(dataset.train, device)
     steps = max(1, len(labels) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
-    done = load_checkpoint(checkpoint, model, optimizer, scaler) if checkpoint else 0
+    done: list[Epoch] = []
+    if checkpoint is not None:
+        checkpoint.restore(model, optimizer, scaler)
+        done = list(checkpoint.epochs)
+    yield from done
 
-    for epoch in range(done + 1, recipe.epochs + 1):
+    for epoch in range(len(done) + 1, recipe.epochs + 1):
         start = time.perf_counter()
         generator = seed_epoch(seed, epoch)
-        order = torch.randperm(len(labels), generator=generator).to(images.device)
+        order = torch.randperm(len(labels), generator=generator).to(labels.device)
         losses = torch.zeros((), device=device)
         model.train()
 
         for step, index in enumerate(torch.split(order, recipe.batch_size)[:steps]):
             check()
+            offer()
             lr = learning_rate(recipe, (epoch - 1) * steps + step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -82,12 +89,11 @@ def fit(
         train_s = time.perf_counter() - start
         if not math.isfinite(train_loss):
             raise Diverged(f"the training loss is {train_loss} in epoch {epoch}")
-        val_loss, top1 = validate(model, dataset, recipe, device)
+        count = len(dataset.val) if epoch == recipe.epochs else dataset.interim_val
+        val_loss, top1 = validate(model, dataset, recipe, device, count=count)
         if not math.isfinite(val_loss):
             raise Diverged(f"the validation loss is {val_loss} after epoch {epoch}")
-        if checkpoint:
-            save_checkpoint(checkpoint, model, optimizer, scaler, epoch)
-        yield Epoch(
+        record = Epoch(
             epoch=epoch,
             train_loss=train_loss,
             val_loss=val_loss,
@@ -96,13 +102,18 @@ def fit(
             wall_s=time.perf_counter() - start,
             images_per_s=steps * recipe.batch_size / train_s,
         )
+        if checkpoint is not None:
+            checkpoint.save(model, optimizer, scaler, record)
+        yield record
 
 
 @torch.no_grad()
-def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy and top-1 accuracy in percent on the validation images."""
-    labels = torch.from_numpy(dataset.val.labels).to(device)
-    logits = outputs(model, dataset.val, dataset, recipe, device)
+def validate(
+    model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device, *, count: int | None = None
+) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy in percent on the first `count` validation images, or on all."""
+    labels = torch.from_numpy(dataset.val.labels[:count]).to(device)
+    logits = outputs(model, dataset.val, dataset, recipe, device, count=len(labels))
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
     for output, target in zip(logits, torch.split(labels, EVAL_BATCH), strict=True):
@@ -112,14 +123,29 @@ def validate(model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.d
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, split: Split, dataset: Dataset, recipe: Recipe, device: torch.device) -> Iterator[Tensor]:
-    """The logits of all images of a split in evaluation mode, some (N, classes) at a time, in float32."""
+def outputs(
+    model: nn.Module,
+    split: Split,
+    dataset: Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    count: int | None = None,
+) -> Iterator[Tensor]:
+    """The logits of the first `count` images of a split, or of all, in evaluation mode, some at a time, in float32.
+
+    Each part is (N, classes). Raises `Diverged` where a logit is not finite.
+    """
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     images, _ = _resident(split, device)
     model.eval()
-    for batch in torch.split(images, EVAL_BATCH):
+    for index in torch.split(torch.arange(len(split))[:count], EVAL_BATCH):
+        offer()
+        batch = images[index[0] : index[-1] + 1]
         with autocast(recipe, device):
-            output = model(normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)).float()
+            shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
+            output = model(shown).float()
+            require_finite(output, model, shown, "the logits of a validation image")
         yield output
 
 
@@ -186,10 +212,22 @@ def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+class _Chosen:
+    """Images that lie in several places, as tensors, copied when they are asked for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, key: Tensor | slice) -> Tensor:
+        return torch.from_numpy(self._rows[key if isinstance(key, slice) else key.numpy()])
+
+
+def _resident(split: Split, device: torch.device) -> tuple[Tensor | _Chosen, Tensor]:
     """The images as tensors: on a GPU in its memory, on a CPU the shared pages of the file; never a copy per worker."""
-    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-    return (images, labels) if device.type == "cpu" else (images.to(device), labels.to(device))
+    labels = torch.from_numpy(split.labels).to(device)
+    if device.type != "cpu":
+        return torch.from_numpy(split.images[:]).to(device), labels
+    return _Chosen(split.images) if isinstance(split.images, Rows) else torch.from_numpy(split.images), labels
 
 
 class Precise(Protocol):

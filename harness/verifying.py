@@ -3,13 +3,12 @@
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from harness.report.summary import json_text
 from harness.report.tables import next_lines
 from harness.report.verify import section_view, sum_view, verdicts_view, verify_values
 from harness.running import options_of
-from harness.terminal import make_console, verb
+from harness.terminal import make_console, near, verb
 from harness.verify import ClaimRow, Section
 from harness.verify.shipped import claim_studies
 
@@ -50,11 +49,6 @@ def _show_claims(args: Namespace, claims: Sequence[ClaimRow] | None) -> None:
         return
     print(f"claims  no claim study is recorded in {args.results}; these would give verdicts:")
     commands = [
-        (verb("run", _near(path), options_of(args)), f"judge the claims of {path.stem}") for path in claim_studies()
+        (verb("run", near(path), options_of(args)), f"judge the claims of {path.stem}") for path in claim_studies()
     ]
     print("\n".join([*next_lines(commands or ANY_STUDY), ""]))
-
-
-def _near(path: Path) -> Path:
-    """The path as it is typed in this folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

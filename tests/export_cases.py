@@ -11,13 +11,13 @@ from harness.blocks.convnext_block import ConvNeXtBlock
 from harness.exporting.export import export
 from harness.exporting.facts import facts_of
 from harness.exporting.formats import chosen_formats
-from harness.exporting.images import class_names, preparation_of
+from harness.exporting.images import preparation_of
 from harness.exporting.product import Product
 from harness.exporting.rows import Row
 from harness.families import FAMILIES
 from harness.network import build, merge
 from harness.spec import NetworkSpec
-from harness.subject import Origin, Subject
+from harness.subject import Origin, Subject, class_names
 
 SIDE = 32
 

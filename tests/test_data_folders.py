@@ -32,38 +32,40 @@ def cifar100(tmp_path: Path) -> Path:
 
 def of(dataset: str, root: Path | None, **values: object) -> Recipe:
     root_value = None if root is None else str(root)
-    return Recipe.model_validate({"dataset": dataset, "root": root_value, "resolution": 32, **values})
+    whole = {"dataset": dataset, "root": root_value, "resolution": 32, "resample": "none"}
+    return Recipe.model_validate(whole | values)
 
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_cifar10_is_read_from_its_folder_or_the_one_above(cifar10: Path, tmp_path: Path, inside: bool) -> None:
     root = cifar10 / "cifar-10-batches-py" if inside else cifar10
-    dataset = load(of("cifar10", root), tmp_path / "cache")
+    dataset = load(of("cifar10", root), tmp_path / "cache", 0)
     assert (dataset.info.classes, dataset.info.channels, dataset.info.names[9]) == (10, 3, "kind 9")
     expected = np.concatenate([batch(i, 20, 10)["data"] for i in range(1, 6)]).reshape(-1, 3, 32, 32)
-    assert np.array_equal(dataset.train.images, expected)
+    assert np.array_equal(dataset.train.images[:], expected)
     assert dataset.train.labels.tolist() == [*range(10)] * 10
     assert dataset.val.images.shape == (30, 3, 32, 32)
     assert dataset.train.masks is None and dataset.conflict is None
 
 
 def test_cifar100_has_its_fine_classes(cifar100: Path, tmp_path: Path) -> None:
-    dataset = load(of("cifar100", cifar100), tmp_path / "cache")
+    dataset = load(of("cifar100", cifar100), tmp_path / "cache", 0)
     assert dataset.info.classes == 100 and dataset.info.names[42] == "kind 42"
-    assert np.array_equal(dataset.val.images.reshape(100, -1), batch(1, 100, 100)["data"])
+    assert np.array_equal(dataset.val.images[:].reshape(100, -1), batch(1, 100, 100)["data"])
 
 
 def test_cifar_comes_at_another_resolution_and_in_stratified_subsets(cifar10: Path, tmp_path: Path) -> None:
-    dataset = load(of("cifar10", cifar10, resolution=48, train_size=50, val_size=10), tmp_path / "cache")
+    dataset = load(of("cifar10", cifar10, resolution=48, train_size=50, val_size=10), tmp_path / "cache", 0)
     assert dataset.train.images.shape == (50, 3, 48, 48)
     assert np.bincount(dataset.train.labels).tolist() == [5] * 10
-    assert np.bincount(dataset.val.labels).tolist() == [1] * 10
+    assert len(dataset.val) == 30 and dataset.interim_val == 10
+    assert np.bincount(dataset.val.labels[:10]).tolist() == [1] * 10
 
 
 def test_cifar_that_changes_is_read_again(cifar10: Path, tmp_path: Path) -> None:
-    before = load(of("cifar10", cifar10), tmp_path / "cache")
+    before = load(of("cifar10", cifar10), tmp_path / "cache", 0)
     (cifar10 / "cifar-10-batches-py" / "test_batch").write_bytes(as_python_2(batch(99, 40, 10)))
-    after = load(of("cifar10", cifar10), tmp_path / "cache")
+    after = load(of("cifar10", cifar10), tmp_path / "cache", 0)
     assert len(before.val) == 30 and len(after.val) == 40
 
 
@@ -90,7 +92,7 @@ BROKEN: dict[str, bytes] = {
 def test_a_broken_batch_is_refused_by_name(cifar10: Path, tmp_path: Path, content: bytes) -> None:
     (cifar10 / "cifar-10-batches-py" / "data_batch_3").write_bytes(content)
     with pytest.raises(DataError, match="data_batch_3") as caught:
-        load(of("cifar10", cifar10), tmp_path / "cache")
+        load(of("cifar10", cifar10), tmp_path / "cache", 0)
     assert caught.value.place and caught.value.remedy
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
@@ -131,7 +133,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_image_folder_is_read_by_class(folder: Path, tmp_path: Path) -> None:
-    dataset = load(of("imagefolder", folder), tmp_path / "cache")
+    dataset = load(of("imagefolder", folder), tmp_path / "cache", 0)
     assert dataset.info.names == ("cat", "dog", "eel") and dataset.info.channels == 3
     assert dataset.train.images.shape == (18, 3, 32, 32)
     assert np.bincount(dataset.train.labels).tolist() == [6, 6, 6]
@@ -143,41 +145,42 @@ def test_an_image_folder_is_read_by_class(folder: Path, tmp_path: Path) -> None:
 
 
 def test_subsets_of_a_folder_are_stratified(folder: Path, tmp_path: Path) -> None:
-    dataset = load(of("imagefolder", folder, train_size=9, val_size=3), tmp_path / "cache")
+    dataset = load(of("imagefolder", folder, train_size=9, val_size=3), tmp_path / "cache", 0)
     assert np.bincount(dataset.train.labels).tolist() == [3, 3, 3]
-    assert np.bincount(dataset.val.labels).tolist() == [1, 1, 1]
+    assert dataset.interim_val == 3 and np.bincount(dataset.val.labels[:3]).tolist() == [1, 1, 1]
+    assert len(dataset.val) == 9, "the last epoch is judged on all"
 
 
 def test_a_changed_folder_is_read_again(folder: Path, tmp_path: Path) -> None:
-    load(of("imagefolder", folder), tmp_path / "cache")
+    load(of("imagefolder", folder), tmp_path / "cache", 0)
     picture((64, 64)).save(folder / "val" / "eel" / "new.png")
-    assert len(load(of("imagefolder", folder), tmp_path / "cache").val) == 10
+    assert len(load(of("imagefolder", folder), tmp_path / "cache", 0).val) == 10
 
 
 def test_damaged_files_are_left_out_and_told(folder: Path, tmp_path: Path) -> None:
     whole = (folder / "train" / "dog" / "0.jpg").read_bytes()
     (folder / "train" / "dog" / "0.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "train" / "eel" / "1.png").write_bytes(b"")
-    dataset = load(of("imagefolder", folder), tmp_path / "cache")
+    dataset = load(of("imagefolder", folder), tmp_path / "cache", 0)
     assert np.bincount(dataset.train.labels).tolist() == [6, 5, 5]
     assert dataset.train.images.shape == (16, 3, 32, 32) and dataset.train.images[-1].any()
     (note,) = dataset.notes
     assert "2 of the train images" in note and "dog/0.jpg" in note and "eel/1.png" in note
-    assert load(of("imagefolder", folder), tmp_path / "cache").notes == dataset.notes
+    assert load(of("imagefolder", folder), tmp_path / "cache", 0).notes == dataset.notes
 
 
 def test_a_class_of_damaged_files_is_refused(folder: Path, tmp_path: Path) -> None:
     for path in (folder / "val" / "eel").iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"every class of `val` must hold a readable image, but got 'eel'"):
-        load(of("imagefolder", folder), tmp_path / "cache")
+        load(of("imagefolder", folder), tmp_path / "cache", 0)
 
 
 def test_a_class_without_images_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "val" / "dog")
     (folder / "val" / "dog").mkdir()
     with pytest.raises(DataError, match="every class must hold images, but got 'dog'"):
-        load(of("imagefolder", folder), tmp_path / "cache")
+        load(of("imagefolder", folder), tmp_path / "cache", 0)
 
 
 def test_a_class_that_was_never_trained_is_refused(folder: Path) -> None:
@@ -203,10 +206,11 @@ def test_a_data_set_without_its_root_tells_the_layout(dataset: str, tmp_path: Pa
         assert caught.value.place == "proxy.root"
 
 
-@pytest.mark.parametrize("key", ["train_size", "val_size"])
-def test_more_images_than_there_are_cannot_be_asked_for(folder: Path, tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize("key", ["train_size", "val_size", "final_val_size"])
+@pytest.mark.parametrize("resample", ["none", "split", "bootstrap"])
+def test_more_images_than_there_are_cannot_be_asked_for(folder: Path, tmp_path: Path, key: str, resample: str) -> None:
     with pytest.raises(DataError, match=f"`{key}` must be at most the") as caught:
-        load(of("imagefolder", folder, **{key: 1000}), tmp_path / "cache")
+        load(of("imagefolder", folder, **{key: 1000}, resample=resample), tmp_path / "cache", 0)
     assert caught.value.place == f"proxy.{key}"
 
 

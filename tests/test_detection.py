@@ -33,7 +33,7 @@ EVERY_STEM = [(name, stride) for name, each in FAMILIES.items() for stride in ea
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(RECIPE, tmp_path_factory.mktemp("data"))
+    return load(recipe_with(), tmp_path_factory.mktemp("data"), 0)
 
 
 def recipe_with(recipe: Recipe = RECIPE, **changes: Any) -> Recipe:
@@ -200,9 +200,9 @@ def test_what_was_trained_unmerged_is_merged_last_without_a_change() -> None:
 
 
 def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
-    recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64)
-    dataset = load(recipe, tmp_path)
-    changes = recipe_with(recipe, epochs=3, lr=1e-2, finest=2)
+    recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
+    dataset = load(recipe, tmp_path, 0)
+    changes = recipe_with(recipe, epochs=5, lr=1e-2, finest=2)
     learnt = transferred(dataset, changes, C=[8, 8, 16, 16])
 
     untrained = detector(tiny_spec(C=[8, 8, 16, 16]), finest=2)
@@ -296,7 +296,7 @@ def test_a_run_ends_with_the_detection(tmp_path: Path) -> None:
 
 def test_a_detection_without_boxes_is_refused(tmp_path: Path) -> None:
     recipe = with_(recipe_with(), dataset="cifar10", root=str(tmp_path), train_size=None, val_size=None)
-    refused: list[Callable[[], object]] = [lambda: describe(recipe), lambda: load(recipe, tmp_path)]
+    refused: list[Callable[[], object]] = [lambda: describe(recipe), lambda: load(recipe, tmp_path, 0)]
     for refuse in refused:
         with pytest.raises(DataError, match=r"must have boxes where .* has the head fcos, but got 'cifar10'") as raised:
             refuse()

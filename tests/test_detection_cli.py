@@ -113,6 +113,16 @@ def test_what_cannot_be_is_told(tmp_path: Path, options: list[str], said: str) -
     assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--data", "nowhere")])
+def test_a_dry_run_needs_no_images(tmp_path: Path, options: tuple[str, ...]) -> None:
+    write(tmp_path, data={"dataset": "coco"})
+    said = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml", "--dry-run", *options)
+    assert (said.returncode, said.stderr) == (0, "")
+    for words in ("not looked at", "117,266", "instances_train2017.json", "not measured", "random weights"):
+        assert words in said.stdout
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_broken_file_of_figures_is_told_with_its_place(tmp_path: Path) -> None:
     write(tmp_path, data={"dataset": "coco"})
     root = write_coco(tmp_path / "coco")

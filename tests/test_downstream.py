@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(RECIPE, tmp_path_factory.mktemp("data"))
+    return load(with_(transfer={}), tmp_path_factory.mktemp("data"), 0)
 
 
 def recipe_with(**changes: Any) -> Recipe:
@@ -62,8 +62,8 @@ def test_images_and_masks_are_turned_and_moved_together(dataset: Dataset) -> Non
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
-    recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64)
-    dataset = load(recipe, tmp_path)
+    recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
+    dataset = load(recipe, tmp_path, 0)
     masks = torch.from_numpy(dataset.val.masks)
     constant = intersection_over_union(confusion(torch.zeros_like(masks, dtype=torch.int64), masks, CLASSES))
     chance = 100 * constant.nanmean().item()
@@ -87,7 +87,8 @@ def test_same_seed_same_figures_other_seed_others(dataset: Dataset) -> None:
 
 def test_figures_have_the_names_of_the_classes_and_their_mean(dataset: Dataset) -> None:
     figures = outcome(transferred(dataset, recipe_with()))
-    miou = figures.pop("miou")
+    miou, chance = figures.pop("miou"), figures.pop("chance_miou")
+    assert 0 < chance < 100 / 9
     assert set(figures) == {"iou_ground", *(f"iou_{name}" for name in dataset.info.names)}
     assert all(0 <= share <= 100 for share in figures.values())
     assert miou == pytest.approx(sum(figures.values()) / len(figures))
@@ -191,7 +192,7 @@ def test_a_transfer_that_was_stopped_begins_anew(tmp_path: Path) -> None:
 def test_a_transfer_without_masks_is_refused(tmp_path: Path) -> None:
     recipe = with_(recipe_with(), dataset="cifar10", root=str(tmp_path), train_size=None, val_size=None)
     said = "`proxy.dataset` must have masks where `proxy.transfer` has the head deeplabv3plus, but got 'cifar10'"
-    for refused in (lambda: describe(recipe), lambda: load(recipe, tmp_path)):
+    for refused in (lambda: describe(recipe), lambda: load(recipe, tmp_path, 0)):
         with pytest.raises(DataError, match=said) as raised:
             refused()
         assert raised.value.remedy == "With masks: shapes."
@@ -224,4 +225,4 @@ def test_the_table_says_which_data_can_be_learnt_downstream(dataset: Dataset) ->
 def test_a_plan_counts_the_images_of_a_transfer() -> None:
     plain, more = images_per_run(RECIPE), images_per_run(recipe_with(epochs=2))
     assert plain is not None and more is not None
-    assert more - plain == 2 * 3 * 64 + 32
+    assert more - plain == 2 * 3 * 64 + 8 * 32

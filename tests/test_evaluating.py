@@ -218,7 +218,8 @@ def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_pa
 def test_a_grey_network_sees_a_folder_in_grey(results: Path, tmp_path: Path) -> None:
     (path, *_) = (results / "tiny" / "checkpoints").glob("*.pt")
     root = write_folder(tmp_path / "images", train=0, val=2, classes=8)
-    found = values(path, "--data", root, cwd=tmp_path)
+    found = values(path, "--data", root, "--labels", "position", cwd=tmp_path)
+    assert found["labels"].startswith("by position")
     assert found["images"] == 16 and found["viewing"]["crop"] == 1.0
 
 
@@ -275,6 +276,8 @@ def test_the_published_figure_stands_beside_ours() -> None:
         known=accuracies(spec, 224),
         where=Started("host", 1, "cuda (a GPU)", 1, {"torch": "2.15.0"}, epochs=0),
         loaders=8,
+        labels="by name",
+        normalized="0.5",
     )
     text = text_of(evaluation_view(found), width=200)
     assert "83.48, top-5 96.57 (ImageNet-1K; the released weights" in text and "here -0.08 points" in text

@@ -11,10 +11,10 @@ from full_scale_cases import job_of, trained
 from tiny_studies import INLINE, TINY, Said, called, write_study
 
 from harness.exporting.formats import FORMATS
-from harness.exporting.images import class_names, preparation_of
+from harness.exporting.images import preparation_of
 from harness.full_folder import CLASSES
 from harness.scaling import describe
-from harness.subject import find_subject
+from harness.subject import class_names, find_subject
 from harness.weights import export_weights, import_weights, load_weights, save_weights
 
 
@@ -42,7 +42,6 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training at full scale."""
     job = job_of(tmp_path_factory.mktemp("full") / "net-0123")
     describe(job)
-    (job.folder / CLASSES).write_text(json.dumps([f"class {i}" for i in range(8)]))
     trained(job)
     return job.folder
 
@@ -112,11 +111,18 @@ def test_a_training_brings_its_recipe_and_the_figures_of_the_weights(
 def test_a_training_without_a_log_is_exported_without_figures(training: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(training, tmp_path / "net")
     assert exported(folder, cwd=tmp_path).returncode == 0
-    assert '"class 7"' in card(tmp_path)
+    assert '"triangle"' in card(tmp_path)
     (folder / "epochs.jsonl").unlink()
     (folder / CLASSES).write_text("{")
     assert exported(folder, cwd=tmp_path).returncode == 0
-    assert "None is recorded" in card(tmp_path) and "## Classes" not in card(tmp_path)
+    assert "None is recorded" in card(tmp_path) and '"triangle"' in card(tmp_path)
+
+
+def test_names_of_classes_that_are_not_those_of_the_weights_are_refused(training: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(training, tmp_path / "net")
+    (folder / CLASSES).write_text(json.dumps([f"class {i}" for i in range(8)]))
+    said = exported(folder, cwd=tmp_path)
+    assert said.returncode == 2 and "8 unknown (`class 0`, " in said.stderr and "Remove classes.json" in said.stderr
 
 
 def test_imported_weights_keep_their_origin_and_its_licence(tmp_path: Path) -> None:

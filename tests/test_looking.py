@@ -138,7 +138,7 @@ def test_erf_of_a_checkpoint_is_the_runs_measure(checkpoint: Path, trained: Path
     assert (preset["resolution"], preset["data"]) == (64, mine["data"]), "shown what the run is shown"
     found = find_subject(str(checkpoint))
     assert found.recipe is not None and found.data_cache is not None
-    dataset = load(found.recipe, found.data_cache)
+    dataset = load(found.recipe, found.data_cache, 0)
     figures = dict(erf(Trained(found.model, dataset, found.recipe, torch.device("cpu"))))
     for kind in ("raw", "log"):
         for t, share in mine["fields"]["paper"]["r"][kind].items():

@@ -35,7 +35,7 @@ SPEC = tiny_spec(K=7, reparam=3, drop_path=0.3)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(TEXTURED, tmp_path_factory.mktemp("data"))
+    return load(TEXTURED, tmp_path_factory.mktemp("data"), 0)
 
 
 def trained(dataset: Dataset, recipe: Recipe = TEXTURED, spec: NetworkSpec = SPEC) -> Trained:

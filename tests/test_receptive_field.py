@@ -222,7 +222,7 @@ def test_larger_kernels_see_farther() -> None:
 
 
 def test_the_measure_yields_what_the_definition_says(tmp_path: Path) -> None:
-    model, dataset = build(tiny_spec(K=5), seed=0), load(RECIPE, tmp_path)
+    model, dataset = build(tiny_spec(K=5), seed=0), load(RECIPE, tmp_path, 0)
     trained = Trained(model, dataset, RECIPE, torch.device("cpu"))
     figures = dict(erf(trained))
     assert list(figures) == [f"erf_{kind}_r{t}_pct" for kind in ("raw", "log") for t in SHARES]

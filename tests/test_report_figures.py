@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 from tiny_runs import tiny_run, with_
-from tiny_studies import VERSIONS, Played, text_of
+from tiny_studies import HERE, VERSIONS, Played, text_of
 
 from harness.evaluate import evaluate
 from harness.measures import ON_DEMAND
@@ -25,7 +25,7 @@ LATENCY = {"latency_ms_p50": "minimize"}
 def measured(job: Job) -> Iterator[Record]:
     """What a worker says of an untrained network of which everything is measured."""
     k, seed = job.run.spec.K[0], job.run.seed
-    yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0)
+    yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
     figures = {
         "latency_ms_p50": k + 0.1 * seed,
         "throughput_images_per_s_batch32": 100.0 / k,
@@ -108,7 +108,7 @@ def test_fields_of_random_weights_are_called_misleading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("head", "figure", "heading"), [("upernet", "miou", "mIoU"), ("fcos", "ap", "AP")])
 def test_a_transfer_is_a_column_too(tmp_path: Path, head: str, figure: str, heading: str) -> None:
     def script(job: Job) -> Iterator[Record]:
-        yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0)
+        yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
         yield from (Measured("latency_ms_p50", 1.0), Measured(figure, 61.25 + job.run.seed))
         yield Ended(RunState.COMPLETE, wall_s=2.0)
 

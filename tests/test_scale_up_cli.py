@@ -80,6 +80,53 @@ def test_a_dry_run_prints_cost_and_time_and_writes_nothing(tmp_path: Path) -> No
     assert not (tmp_path / "results").exists()
 
 
+FOLDER_RECIPE = {
+    **RECIPE,
+    "data": {"dataset": "imagefolder", "classes": 1000},
+    "batch_size": 16,
+}
+
+
+@pytest.mark.parametrize("options", [(), ("--data", "no/such/folder")])
+def test_a_dry_run_needs_no_images(options: tuple[str, ...], tmp_path: Path) -> None:
+    write(tmp_path, FOLDER_RECIPE)
+    said = train(tmp_path, "--dry-run", *options)
+    assert (said.returncode, said.stderr) == (0, "")
+    for words in (
+        "1,000 classes",
+        "(1,281,167 in all, as ImageNet-1K has)",
+        "not looked at",
+        "folders train and val, each with one folder of images per class",
+        "estimated time:",
+        "noise in place of the images",
+    ):
+        assert words in said.stdout, words
+    assert ("no/such/folder" if options else "no `--data`") in said.stdout
+    assert not (tmp_path / "results").exists()
+    assert train(tmp_path, *options).returncode == 2
+
+
+def test_a_dry_run_without_images_of_unknown_number_promises_no_total(tmp_path: Path) -> None:
+    write(tmp_path, FOLDER_RECIPE | {"data": {"dataset": "imagefolder"}})
+    said = train(tmp_path, "--dry-run")
+    assert said.returncode == 0 and "in all" not in said.stdout
+    assert "as many as the images give" in said.stdout and "for every 10,000 training images" in said.stdout
+
+
+def test_a_dry_run_needs_neither_images_nor_weights(tmp_path: Path) -> None:
+    write(tmp_path, FOLDER_RECIPE | {"needs_weights": True})
+    for options in ((), ("--data", "FOLDER", "--weights", "FILE")):
+        said = train(tmp_path, "--dry-run", *options)
+        assert said.returncode == 0 and "weights: not looked at" in said.stdout, said.stderr
+
+
+def test_images_that_are_there_are_looked_at_in_a_dry_run(tmp_path: Path) -> None:
+    write(tmp_path, FOLDER_RECIPE)
+    write_folder(tmp_path / "images")
+    said = train(tmp_path, "--dry-run", "--data", "images")
+    assert said.returncode == 2 and "must be of 1,000 classes" in said.stderr
+
+
 def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> None:
     write(tmp_path)
     said = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
@@ -167,7 +214,7 @@ def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     assert target[:4] == ("question", PRESETS["replknet_31b"], "imagenet_300", "question")
     small = find_target(["best-of", str(played.path)], Sought(played.place, trial=0))
     assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300", "question", 0)
-    said = called("train", "best-of", played.path, "--results", played.place.results, "--dry-run", cwd=tmp_path)
+    said = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
     assert said.returncode == 2 and "`--data` must name the folder" in said.stderr
 
 

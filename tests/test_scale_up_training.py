@@ -25,10 +25,12 @@ from full_scale_cases import (
 from safetensors import safe_open
 
 from harness.checkpoint import read_state
+from harness.environment import Environment
 from harness.errors import Diverged, Stopped, UserError
 from harness.network import build, merge
 from harness.run import Started
 from harness.scale_up import clock
+from harness.scale_up.environments import earlier_environments, keep_environment, read_environments
 from harness.scale_up.records import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
 from harness.scale_up.work import work
 from harness.weights import load_weights, read_weights
@@ -297,3 +299,33 @@ def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
     assert isinstance(next(records), Started) and isinstance(next(records), FullEpoch)
     with safe_open(job.best, framework="pt") as file:
         assert file.metadata()["source"].startswith(f"{job.run.id}, ")
+
+
+def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_path: Path) -> None:
+    job = job_of(tmp_path / "t", recipe_of(epochs=2))
+    seen: list[FullRecord] = []
+    with pytest.raises(Stopped):
+        for record in work(job, CPU, should_stop=lambda: any(isinstance(each, FullEpoch) for each in seen)):
+            seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
+    path = job.folder / "environments.json"
+    (kept,) = json.loads(path.read_text())
+    assert kept["epoch"] == 1
+    kept["environment"] |= {"operator": "a1b2", "torch": "2.14"}
+    path.write_text(json.dumps([kept]))
+    notes = [record.text for record in trained(job) if isinstance(record, Note)]
+    assert any("another environment (before: operator revision a1b2, torch 2.14)" in text for text in notes)
+    assert [(each["epoch"], each["environment"]["operator"] == "a1b2") for each in json.loads(path.read_text())] == [
+        (1, True),
+        (2, False),
+    ]
+    assert [each and each.torch for each in earlier_environments(job.folder)] == ["2.14"]
+    assert not any("another environment" in str(record) for record in trained(job))
+
+
+def test_a_training_of_before_environments_were_kept_is_resumed_from_an_unknown_one(tmp_path: Path) -> None:
+    environment = Environment(operator="a1b2")
+    (note,) = keep_environment(tmp_path, environment, 3, is_resumed=True)
+    assert "(before: unknown environment" in note.text
+    assert read_environments(tmp_path) == [(1, None), (3, environment)]
+    assert list(keep_environment(tmp_path, environment, 4, is_resumed=True)) == []
+    assert len(read_environments(tmp_path)) == 2

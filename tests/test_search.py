@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import optuna
 import pytest
 
+from harness.environment import environment_here
 from harness.errors import StudyAborted
 from harness.executors.scripted import ScriptedExecutor
+from harness.recipe import Recipe
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search import Driver, Inputs
 from harness.search.events import RunEnded, StudyEnded, StudyEvent, TrialEnded
@@ -20,10 +22,13 @@ from harness.store import Store, open_study
 from harness.study import Search, StudyFile, build_space, load_study
 
 EPOCHS = 6
+HERE = environment_here(Recipe())
 
 
 def started(first_epoch: int = 1) -> Started:
-    return Started("host", 1, "cpu (test, 1 thread)", 1, {"torch": "2"}, epochs=EPOCHS, first_epoch=first_epoch)
+    return Started(
+        "host", 1, "cpu (test, 1 thread)", 1, {"torch": "2"}, epochs=EPOCHS, first_epoch=first_epoch, environment=HERE
+    )
 
 
 def epoch(n: int, top1: float) -> Epoch:

@@ -220,6 +220,15 @@ def test_folders_as_they_are_distributed(tmp_path: Path, dataset: str) -> None:
     assert "occur neither in the masks" in said.stdout
 
 
+@pytest.mark.parametrize(("dataset", "layout"), [("ade20k", "annotations/"), ("cityscapes", "gtFine/")])
+def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) -> None:
+    write(tmp_path, data={"dataset": dataset})
+    said = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "not looked at (no `--data`)" in said.stdout and layout in said.stdout
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("network", "options", "words"),
     [

@@ -5,17 +5,23 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_specs import specs
 
+from harness.cost import network_cost
 from harness.errors import SpecError
+from harness.network import build
 from harness.presets import PRESETS
+from harness.recipe import Recipe
+from harness.run import Run
 from harness.spec import FIELDS, NetworkSpec, inner_width
 
 PLAIN: dict[str, Any] = {"B": 1, "C": 8, "K": 7}
 
 OTHER: dict[str, Any] = {
+    "replica": 1,
     "B": [1, 1, 2, 1],
     "C": [8, 8, 8, 16],
     "K": [7, 7, 7, 9],
@@ -245,3 +251,25 @@ def test_replace_checks_the_new_network() -> None:
 def test_a_ratio_may_be_inexact_in_binary() -> None:
     spec = NetworkSpec.from_mapping(PLAIN | {"C": 10, "dw_ratio": 1.1})
     assert inner_width(spec.C[0], spec.dw_ratio) == 11
+
+
+def test_replicas_are_one_network_by_two_names() -> None:
+    a, b = (NetworkSpec.from_mapping(PLAIN | {"replica": replica}) for replica in (0, 1))
+    assert a.fingerprint() == NetworkSpec.from_mapping(PLAIN).fingerprint() != b.fingerprint()
+    assert a.canonical() == NetworkSpec.from_mapping(PLAIN).canonical()
+    assert network_cost(a, 64) == network_cost(b, 64)
+    first, second = (build(spec, seed=0).state_dict() for spec in (a, b))
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def test_a_replica_has_weights_and_an_order_of_its_own_and_the_images_of_its_seed() -> None:
+    recipe = Recipe()
+    runs = [Run(NetworkSpec.from_mapping(PLAIN | {"replica": r}), recipe, seed) for r in (0, 1, 2) for seed in (0, 1)]
+    assert len({run.training_seed for run in runs}) == len({run.id for run in runs}) == 6
+    assert [run.training_seed for run in runs[:2]] == [0, 1], "without a replica it is the seed"
+    assert len({run.recipe.image_seed(run.seed) for run in runs}) == 2
+
+
+def test_a_negative_replica_is_refused() -> None:
+    with pytest.raises(SpecError, match="`replica` must be a whole number from 0"):
+        NetworkSpec.from_mapping(PLAIN | {"replica": -1})

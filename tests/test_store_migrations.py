@@ -1,5 +1,6 @@
 """The schema: what the migrations make is what the tables say, and no migration loses a row."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +18,14 @@ from harness.presets import preset
 from harness.recipe import Recipe
 from harness.run import Ended, Epoch, Measured, Run, RunState, Started
 from harness.store import FullRuns, Store, open_study, schema
+from harness.store.rows import spec_values
 from harness.store.tables import Base
 
 pytest_plugins = ["postgres"]
 
 NOW = schema.REVISIONS
 NEXT = "9999"
+TIME = "2026-01-01 00:00:00.000000"
 RUN = Run(preset("replknet_nano"), Recipe(), seed=0)
 
 REBUILD = """
@@ -51,7 +54,51 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder / "versions" / "v9999_rebuild.py"
 
 
-def fill(database: str, *, is_old: bool = False) -> None:
+OLD_ROWS: dict[str, dict[str, object]] = {
+    "study_files": {"name": "s", "fingerprint": "f", "resolved": "study: s", "created": TIME, "updated": TIME},
+    "runs": {
+        "id": RUN.id,
+        "spec": json.dumps(spec_values(RUN.spec)),
+        "spec_fingerprint": RUN.spec.fingerprint(),
+        "recipe": RUN.recipe.model_dump_json(),
+        "recipe_fingerprint": RUN.recipe.fingerprint(),
+        "seed": 0,
+        "state": "complete",
+        "attempts": 1,
+        "created": TIME,
+        "wall_s": 1.0,
+        "device": "cpu",
+        "versions": '{"torch": "2.15"}',
+    },
+    "epochs": {"run_id": RUN.id, "epoch": 1, "top1": 50.0},
+    "measures": {"run_id": RUN.id, "name": "latency_ms_p50", "value": 1.5},
+    "trial_runs": {"study": "s", "trial": 0, "position": 0, "run_id": RUN.id},
+    "events": {"id": 1, "time": TIME, "study": "s", "kind": "kind", "message": "message"},
+    "full_runs": {
+        **dict.fromkeys(("id", "name", "spec", "spec_fingerprint", "recipe", "recipe_name"), "x"),
+        **dict.fromkeys(("recipe_fingerprint", "folder", "metric"), "x"),
+        "state": "running",
+        "created": TIME,
+        "updated": TIME,
+        "epochs": 2,
+        "epochs_done": 1,
+    },
+    "full_figures": {"run_id": "x", "epoch": 1, "name": "lr", "value": 0.1},
+}
+"""Rows as the first versions wrote them, by table."""
+
+
+def fill_old(database: str) -> None:
+    """Write into each table that a database of an earlier version has."""
+    with Store.open(database) as store, store.engine.begin() as connection:
+        tables = inspect(connection).get_table_names()
+        for table, row in OLD_ROWS.items():
+            if table in tables:
+                named = ", ".join(f":{name}" for name in row)
+                connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({named})"), row)
+
+
+def fill(database: str) -> None:
     with Store.open(database) as store:
         store.ensure_run(RUN)
         store.claim(RUN.id, "s", Path("/results/s"))
@@ -60,9 +107,8 @@ def fill(database: str, *, is_old: bool = False) -> None:
         store.record(RUN.id, [Ended(RunState.COMPLETE, 1.0)])
         store.link("s", 0, RUN.id, 0)
         store.event("s", "kind", "message")
-        if not is_old:
-            FullRuns(store).put(full_row(Path("/results/f")), {1: {"lr": 0.1}}, is_whole=True)
-            open_study(store, "s", directions=["maximize"]).ask()
+        FullRuns(store).put(full_row(Path("/results/f")), {1: {"lr": 0.1}}, is_whole=True)
+        open_study(store, "s", directions=["maximize"]).ask()
 
 
 def content(database: str) -> dict[str, list[tuple[object, ...]]]:
@@ -137,11 +183,17 @@ def test_a_database_of_an_earlier_version_comes_up_to_date_by_itself(
     with monkeypatch.context() as then:
         then.setattr(schema, "SCRIPTS", folder)
         then.setattr(schema, "REVISIONS", earlier)
-        fill(database, is_old=True)
+        fill_old(database)
         before = content(database)
     with pytest.raises(StoreError, match=f"must be at revision {NOW[-1]} to be read, but got '{first}'"):
         Store.open(database, read_only=True)
     Store.open(database).close()
     after = content(database)
-    assert {table: after[table] for table in before} == before
+    for table, rows in before.items():
+        assert [row[: len(old)] for row, old in zip(after[table], rows, strict=True)] == rows
+        assert not any(any(row[len(old) :]) for row, old in zip(after[table], rows, strict=True))
     assert all(after[table] == [] for table in set(after) - set(before))
+    with Store.open(database, read_only=True) as store:
+        row = store.run(RUN.id)
+    assert (row.environment, row.earlier, row.timed) == (None, (), None)
+    assert row.run == RUN and row.versions == {"torch": "2.15"}

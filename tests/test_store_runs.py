@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from harness.errors import NotFound, StoreError
 from harness.presets import PRESETS, preset
 from harness.recipe import Augmentation, Optimizer, Recipe, Schedule
 from harness.run import Ended, Epoch, Measured, Run, RunState, Started
 from harness.store import RunRow, Store, fresh, open_study
+from harness.store.tables import EpochTable
 
 pytest_plugins = ["postgres"]
 
 NANO = preset("replknet_nano")
-RUN = Run(NANO, Recipe(), seed=0)
+RECIPE = Recipe(epochs=3)
+RUN = Run(NANO, RECIPE, seed=0)
 STARTED = Started("node1", 4711, "cpu (x, 1 thread)", 1, {"python": "3.11", "torch": "2.15"}, epochs=3)
 FINAL = tuple(state for state in RunState if state not in (RunState.QUEUED, RunState.RUNNING))
 
@@ -58,7 +61,7 @@ def test_a_run_comes_back_as_it_was(store: Store) -> None:
 def test_asking_again_gives_the_same_run(store: Store) -> None:
     first = store.ensure_run(RUN)
     train(store, RUN)
-    again = store.ensure_run(Run(NANO.replace(K=list(NANO.K)), Recipe(epochs=10), seed=0))
+    again = store.ensure_run(Run(NANO.replace(K=list(NANO.K)), Recipe(epochs=3), seed=0))
     assert again == store.run(RUN.id)
     assert (again.created, again.state) == (first.created, RunState.COMPLETE)
 
@@ -122,6 +125,33 @@ def test_an_attempt_from_the_start_leaves_nothing_of_the_one_before(store: Store
     assert store.measures(RUN.id) == {}
 
 
+@pytest.mark.parametrize("seen", [[], [1, 2], [2, 3], [1, 3], [3]])
+def test_a_run_without_all_of_its_epochs_is_not_complete(store: Store, seen: list[int]) -> None:
+    store.ensure_run(RUN)
+    store.claim(RUN.id, "s", Path("/results/s"))
+    taken = store.record(RUN.id, [replace(STARTED, first_epoch=3), *map(epoch, seen), Ended(RunState.COMPLETE, 1.0)])
+    row = store.run(RUN.id)
+    assert row.state == RunState.FAILED and row.cause is not None
+    missing = sorted({1, 2, 3} - set(seen))
+    assert f"lacks {len(missing)} of 3 epochs ({', '.join(map(str, missing))})" in row.cause
+    assert taken[-1] == Ended(RunState.FAILED, 1.0, row.cause), "the driver acts on what was written"
+    assert store.claim(RUN.id, "s", Path("/results/s")), "it may be trained again"
+    store.record(RUN.id, [replace(STARTED, first_epoch=4), epoch(1), epoch(2), epoch(3)])
+    store.record(RUN.id, [Ended(RunState.COMPLETE, 0.5)])
+    row = store.run(RUN.id)
+    assert (row.state, store.epochs(RUN.id)) == (RunState.COMPLETE, [epoch(1), epoch(2), epoch(3)])
+    assert row.wall_s == 6.0, "at least the time of its epochs, which another database may have seen"
+
+
+def test_a_complete_run_of_an_earlier_version_that_lacks_an_epoch_is_trained_again(store: Store) -> None:
+    train(store, RUN)
+    with store.session() as session:
+        session.execute(delete(EpochTable).where(EpochTable.epoch == 2))
+    assert store.run(RUN.id).state == RunState.COMPLETE
+    assert store.ensure_run(RUN).state == RunState.FAILED
+    assert store.claim(RUN.id, "s", Path("/results/s")) is not None
+
+
 def test_one_driver_trains_a_run(store: Store) -> None:
     store.ensure_run(RUN)
     assert store.claim(RUN.id, "s", Path("/results/s"))
@@ -157,13 +187,13 @@ def test_a_run_may_end_before_it_starts(store: Store) -> None:
 
 
 def test_a_dead_driver_is_reaped(store: Store) -> None:
-    runs = [Run(NANO, Recipe(), seed) for seed in range(4)]
+    runs = [Run(NANO, RECIPE, seed) for seed in range(4)]
     for run, study in zip(runs, ["s", "s", "other", "s"], strict=True):
         store.ensure_run(run)
         store.claim(run.id, study, Path("/results") / study)
     store.record(runs[0].id, [STARTED, epoch(1), epoch(2)])
     store.record(runs[2].id, [STARTED])
-    store.record(runs[3].id, [STARTED, Ended(RunState.COMPLETE, 1.0)])
+    store.record(runs[3].id, [STARTED, epoch(1), epoch(2), epoch(3), Ended(RunState.COMPLETE, 1.0)])
     assert [row.id for row in store.reap("s")] == [runs[0].id]
     lost, queued, other, complete = (store.run(run.id) for run in runs)
     assert (lost.state, lost.owner, lost.wall_s) == (RunState.LOST, None, 4.0)
@@ -184,7 +214,7 @@ def test_what_is_not_finite_is_kept(store: Store, value: float) -> None:
 
 
 def test_many_runs_at_once(store: Store) -> None:
-    runs = [Run(NANO, Recipe(), seed) for seed in range(3)]
+    runs = [Run(NANO, RECIPE, seed) for seed in range(3)]
     for run in runs[:2]:
         train(store, run)
     ids = [runs[1].id, "0" * 16, runs[2].id, runs[0].id] + [f"{i:016x}" for i in range(1, 1200)]
@@ -195,13 +225,13 @@ def test_many_runs_at_once(store: Store) -> None:
 
 
 def test_wall_times_are_of_complete_runs(store: Store) -> None:
-    small, other = NANO.replace(K=3, reparam=None), Recipe(epochs=3)
+    small, other = NANO.replace(K=3, reparam=None), Recipe(epochs=2)
     train(store, RUN)
-    train(store, Run(small, Recipe(), 0))
-    train(store, Run(small, Recipe(), 1), state=RunState.FAILED)
+    train(store, Run(small, RECIPE, 0))
+    train(store, Run(small, RECIPE, 1), state=RunState.FAILED)
     train(store, Run(small, other, 1))
-    assert store.wall_times(Recipe()) == [6.5, 6.5]
-    assert store.wall_times(Recipe(), small) == [6.5]
+    assert store.wall_times(RECIPE) == [6.5, 6.5]
+    assert store.wall_times(RECIPE, small) == [6.5]
     assert store.wall_times(Recipe(epochs=4)) == []
 
 
@@ -228,7 +258,7 @@ def test_a_study_file_is_kept_as_it_was_last_saved(store: Store) -> None:
 
 
 def test_links_are_kept_in_order(store: Store) -> None:
-    runs = [store.ensure_run(Run(NANO, Recipe(), seed)).id for seed in range(3)]
+    runs = [store.ensure_run(Run(NANO, RECIPE, seed)).id for seed in range(3)]
     for trial, position, run_id in [(1, 0, runs[2]), (0, 1, runs[1]), (0, 0, runs[0]), (0, 1, runs[1])]:
         store.link("s", trial, run_id, position)
     store.link("t", 0, runs[0], 0)
@@ -247,7 +277,7 @@ def test_events_come_back_last_ones_first_to_last(store: Store) -> None:
 
 
 def test_fresh_keeps_what_others_have(store: Store) -> None:
-    mine, shared, taken, free = (Run(NANO, Recipe(), seed) for seed in range(4))
+    mine, shared, taken, free = (Run(NANO, RECIPE, seed) for seed in range(4))
     for name in "st":
         study = open_study(store, name, directions=["maximize"])
         asked = study.ask()
@@ -277,16 +307,16 @@ def test_a_results_folder_can_be_moved(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     with Store.open(here / "studies.db") as store:
         for seed, folder in enumerate((here / "s", tmp_path / "outside")):
-            store.ensure_run(Run(NANO, Recipe(), seed))
-            store.claim(Run(NANO, Recipe(), seed).id, "s", folder)
+            store.ensure_run(Run(NANO, RECIPE, seed))
+            store.claim(Run(NANO, RECIPE, seed).id, "s", folder)
     here.rename(there)
     with Store.open(there / "studies.db") as store:
-        found = [store.run(Run(NANO, Recipe(), seed).id).folder for seed in range(2)]
+        found = [store.run(Run(NANO, RECIPE, seed).id).folder for seed in range(2)]
     assert found == [there / "s", tmp_path / "outside"]
 
 
 def test_readers_see_whole_batches_while_a_driver_writes(database: str) -> None:
-    runs = [Run(NANO, Recipe(), seed) for seed in range(12)]
+    runs = [Run(NANO, RECIPE, seed) for seed in range(12)]
     torn: list[str] = []
     seen: set[int] = set()
     is_over = threading.Event()

@@ -52,7 +52,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @given(operations=st.lists(OPERATIONS, max_size=10))
 def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str | list[Record]]) -> None:
     store = shared_store
-    run = Run(NANO, Recipe(), next(UNUSED_SEEDS))
+    run = Run(NANO, Recipe(epochs=3), next(UNUSED_SEEDS))
     row = store.ensure_run(run)
     for operation in operations:
         before, curve = row, store.epochs(run.id)
@@ -60,6 +60,8 @@ def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str 
         row = store.run(run.id)
         if before.state in (RunState.COMPLETE, RunState.DIVERGED) or (operation not in NAMED and not accepted):
             assert (row, store.epochs(run.id)) == (before, curve)
+        if row.state == RunState.COMPLETE:
+            assert [e.epoch for e in store.epochs(run.id)] == [1, 2, 3]
         starts = sum(isinstance(record, Started) for record in accepted)
         assert row.attempts == before.attempts + starts
         assert row.wall_s >= before.wall_s

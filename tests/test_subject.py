@@ -7,8 +7,8 @@ import torch
 from full_scale_cases import epochs_of, job_of, trained
 
 from harness.errors import UserError
-from harness.full_folder import NETWORK, RECIPE, WEIGHTS
-from harness.scale_up.logs import EPOCHS, read_epochs
+from harness.full_folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
+from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import FullEpoch
 from harness.scaling import describe
 from harness.subject import Origin, find_subject

@@ -11,6 +11,7 @@ import torch
 from tiny_runs import RECIPE, tiny_spec, with_
 from torch import Tensor, nn
 
+from harness.checkpoint import Checkpoint
 from harness.data import Dataset, load
 from harness.errors import Diverged, Stopped
 from harness.network import build
@@ -19,11 +20,12 @@ from harness.run import Epoch
 from harness.training import build_optimizer, fit, learning_rate, validate
 
 CPU = torch.device("cpu")
+RUN = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(RECIPE, tmp_path_factory.mktemp("data"))
+    return load(RECIPE, tmp_path_factory.mktemp("data"), 0)
 
 
 def train(
@@ -31,7 +33,8 @@ def train(
 ) -> tuple[nn.Module, list[Epoch]]:
     torch.manual_seed(seed)
     model = build(tiny_spec(drop_path=drop_path))
-    return model, list(fit(model, dataset, recipe, seed=seed, device=CPU, checkpoint=checkpoint))
+    kept = None if checkpoint is None else Checkpoint.open(checkpoint, RUN, epochs=recipe.epochs, model=model)
+    return model, list(fit(model, dataset, recipe, seed=seed, device=CPU, checkpoint=kept))
 
 
 def outcome(epochs: list[Epoch]) -> list[tuple[float, float, float]]:
@@ -47,7 +50,7 @@ def test_one_record_per_epoch(dataset: Dataset) -> None:
 
 def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:
     recipe = with_(train_size=256, val_size=128, difficulty=0.0, resolution=32, epochs=6)
-    dataset = load(recipe, tmp_path)
+    dataset = load(recipe, tmp_path, 0)
     torch.manual_seed(0)
     model = build(tiny_spec(C=[8, 8, 16, 16], K=7))
     epochs = list(fit(model, dataset, recipe, seed=0, device=CPU))
@@ -68,10 +71,12 @@ def test_goes_on_from_its_checkpoint_as_if_undisturbed(dataset: Dataset, tmp_pat
     _, undisturbed = train(dataset, recipe, drop_path=0.2)
     path = tmp_path / "run.pt"
     model = build(tiny_spec(drop_path=0.2), seed=0)
-    first = list(itertools.islice(fit(model, dataset, recipe, seed=0, device=CPU, checkpoint=path), 2))
-    _, rest = train(dataset, recipe, checkpoint=path, drop_path=0.2)
-    assert [epoch.epoch for epoch in rest] == [3]
-    assert outcome(first[:0] + rest) == outcome(undisturbed[2:])
+    checkpoint = Checkpoint.open(path, RUN, epochs=recipe.epochs, model=model)
+    first = list(itertools.islice(fit(model, dataset, recipe, seed=0, device=CPU, checkpoint=checkpoint), 2))
+    _, resumed = train(dataset, recipe, checkpoint=path, drop_path=0.2)
+    assert [epoch.epoch for epoch in resumed] == [1, 2, 3]
+    assert resumed[:2] == first, "the records of the checkpoint, as they were first yielded"
+    assert outcome(resumed) == outcome(undisturbed)
 
 
 def test_a_damaged_checkpoint_counts_as_none(dataset: Dataset, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from tiny_runs import tiny_run, with_
-from tiny_studies import TINY, VERSIONS, Played, called, files_of, text_of, write_study
+from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
+from harness.checkpoint import Checkpoint
 from harness.data import load
 from harness.errors import StudyError
 from harness.evaluate import evaluate
@@ -50,8 +51,9 @@ def test_a_run_is_built_and_measured_and_keeps_no_weights(tmp_path: Path) -> Non
 def test_nothing_is_trained_or_validated(tmp_path: Path) -> None:
     model = build(tiny_run().spec, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    dataset = load(RECIPE, tmp_path)
-    assert list(fit(model, dataset, RECIPE, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "run.pt")) == []
+    dataset = load(RECIPE, tmp_path, 0)
+    checkpoint = Checkpoint(tmp_path / "run.pt", "0" * 16)
+    assert list(fit(model, dataset, RECIPE, seed=0, device=torch.device("cpu"), checkpoint=checkpoint)) == []
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not (tmp_path / "run.pt").exists()
 
@@ -67,7 +69,7 @@ def test_a_warm_up_says_nothing_where_there_are_no_epochs() -> None:
 
 def no_training(job: Job) -> Iterator[Record]:
     """What a worker says of an untrained network: the larger the first kernel, the slower."""
-    yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0)
+    yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
     yield Measured("latency_ms_p50", job.run.spec.K[0] + 0.1 * job.run.seed)
     yield Measured("peak_memory_bytes", 5e8)
     yield Ended(RunState.COMPLETE, wall_s=2.0)

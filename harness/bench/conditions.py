@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from harness import __version__
-from harness.machine import cpu_name
-from harness.terminal import available_cpus
+from harness.environment import processor_features
+from harness.machine import available_cpus, cpu_name
+from harness.operator_revision import operator_digest
 
-PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy")
+PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
 BUSY_PER_CPU = 0.25
 """Load per processor above which a machine does too much else to be measured."""
 
@@ -52,6 +53,7 @@ def conditions(*, is_quick: bool) -> Conditions:
     """The conditions now."""
     names = [("harness", __version__), ("python", platform.python_version())]
     names += [(package, version(package)) for package in PACKAGES]
+    names += [("operator revision", operator_digest()), ("processor features", processor_features())]
     cpus = available_cpus()
     return Conditions(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -18,12 +18,12 @@ from harness.bench.checkout import ROOT
 from harness.bench.figures import Effort, Figure
 from harness.errors import HarnessError
 from harness.executors import Crew, Executor, make_executor
+from harness.machine import available_cpus
 from harness.recipe import Recipe
 from harness.run import Ended, Job, Measured, Record, Run, RunState
 from harness.session import open_space
 from harness.spec import NetworkSpec
 from harness.study import load_study
-from harness.terminal import available_cpus
 
 RAY_OVER_INLINE = 1.05
 TWO_OVER_ONE = 1.7

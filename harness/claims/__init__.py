@@ -32,8 +32,9 @@ How intervals, p and verdict go together:
   they are shown beside, and decide nothing. With one look only, the plain and the repeated ones are the same.
 
 A look at n belongs to the first n seeds: judge when the seeds of a round are all in, else the looks differ with the
-order in which runs happen to end. And a plan is made before the first look: one that is stretched because a claim came
-out undecided errs more often than alpha.
+order in which runs happen to end. And a plan is made before the first look. One that is changed later keeps its error
+rate by the conditional rejection principle (`stretched`), where it had not had its last look; after that nothing is
+left of its error rate, and a verdict that more seeds bring is exploratory.
 
 Sources: Jennison & Turnbull 1999, Group Sequential Methods, chapters 3, 7 and 9 (significance levels, error spending,
 repeated intervals); Lan & DeMets 1983, Biometrika 70, 659-663; Efron 1987, JASA 82, 171-185; Holm 1979, Scandinavian
@@ -45,6 +46,7 @@ from harness.claims.evidence import Evidence
 from harness.claims.expectation import Expectation, Kind
 from harness.claims.power import seeds_to_decide
 from harness.claims.sequential import Plan
+from harness.claims.stretched import Stretched, plan_after
 from harness.claims.verdicts import Verdict, holm, judge
 
 __all__ = [
@@ -53,9 +55,11 @@ __all__ = [
     "Expectation",
     "Kind",
     "Plan",
+    "Stretched",
     "Verdict",
     "estimate",
     "holm",
     "judge",
+    "plan_after",
     "seeds_to_decide",
 ]

@@ -8,6 +8,7 @@ from harness.claims.expectation import Expectation
 from harness.claims.resampling import bootstrap_interval, sign_flip_p
 from harness.claims.sample import Sample
 from harness.claims.sequential import Plan
+from harness.claims.stretched import Stretched
 
 Interval = tuple[float, float]
 
@@ -77,7 +78,7 @@ class Estimate:
 def estimate(
     values: Sequence[float],
     expectation: Expectation,
-    plan: Plan,
+    plan: Plan | Stretched,
     *,
     ignore: float | None = None,
     exact: bool = False,
@@ -97,7 +98,7 @@ def estimate(
     if is_exact:
         evidence = exact_evidence(now.mean, expectation, ignore)
     else:
-        evidence = repeated_evidence(looks, expectation, plan, ignore)
+        evidence = repeated_evidence(looks, expectation, plan.p_of(values), ignore)
     point = (now.mean, now.mean) if is_exact else None
     return Estimate(
         values=tuple(values),
@@ -108,7 +109,7 @@ def estimate(
         ignore=ignore,
         nearest=nearest,
         interval=point or now.interval(plan.alpha),
-        repeated_interval=point or (now.interval(plan.level(now.n)) if looks else None),
+        repeated_interval=point or (plan.interval(values, looks[-1]) if looks else None),
         t_p=evidence.p if is_exact else now.p(nearest),
         evidence=evidence,
     )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from harness.claims.expectation import Expectation, Kind
 from harness.claims.sample import Sample
-from harness.claims.sequential import Plan
 
+LookP = Callable[[Sample, float], float]
+"""The smallest alpha at which a look, given as its sample, rejects a bound."""
 Test = Callable[[Sample], float]
-"""The smallest two-sided level at which one look comes to a conclusion; 1 where it points elsewhere."""
+"""The smallest alpha at which one look comes to a conclusion; 1 where it points elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,28 @@ class Evidence:
         return min(self.supported, self.contradicted, self.equivalent)
 
 
-def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, plan: Plan, ignore: float | None) -> Evidence:
-    """The evidence of samples that grow by one value each, one for each look of the plan up to now."""
+def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, p: LookP, ignore: float | None) -> Evidence:
+    """The evidence of samples that grow by one value each, one for each look up to now; `p` is the plan's."""
 
     def strongest(test: Test) -> float:
-        return min((plan.repeated_p(look.n, test(look)) for look in looks), default=1.0)
+        return min((test(look) for look in looks), default=1.0)
+
+    def rises_above(bound: float) -> Test:
+        return lambda look: p(look, bound) if look.mean > bound else 1.0
+
+    def falls_below(bound: float) -> Test:
+        return lambda look: p(look, bound) if look.mean < bound else 1.0
+
+    def lies_between(low: float, high: float) -> Test:
+        """Two one-sided tests (Schuirmann 1987), each at half the two-sided level: the interval lies inside."""
+        return lambda look: max(p(look, low), p(look, high)) if low < look.mean < high else 1.0
 
     bound = expectation.bound
     if expectation.kind == Kind.WITHIN:
-        outside = min(strongest(_below(-bound)), strongest(_above(bound)))
-        return Evidence(supported=strongest(_between(-bound, bound)), contradicted=outside)
-    above, below = strongest(_above(bound)), strongest(_below(bound))
-    same = 1.0 if ignore is None else strongest(_between(bound - ignore, bound + ignore))
+        outside = min(strongest(falls_below(-bound)), strongest(rises_above(bound)))
+        return Evidence(supported=strongest(lies_between(-bound, bound)), contradicted=outside)
+    above, below = strongest(rises_above(bound)), strongest(falls_below(bound))
+    same = 1.0 if ignore is None else strongest(lies_between(bound - ignore, bound + ignore))
     is_above = expectation.kind == Kind.ABOVE
     return Evidence(above if is_above else below, below if is_above else above, same)
 
@@ -46,16 +57,3 @@ def exact_evidence(effect: float, expectation: Expectation, ignore: float | None
     if ignore is not None and expectation.kind != Kind.WITHIN and abs(effect - expectation.bound) < ignore:
         return Evidence(equivalent=0.0)
     return Evidence(supported=0.0) if expectation.holds(effect) else Evidence(contradicted=0.0)
-
-
-def _above(bound: float) -> Test:
-    return lambda sample: sample.p(bound) if sample.mean > bound else 1.0
-
-
-def _below(bound: float) -> Test:
-    return lambda sample: sample.p(bound) if sample.mean < bound else 1.0
-
-
-def _between(low: float, high: float) -> Test:
-    """Two one-sided tests (Schuirmann 1987), each at half the two-sided level: the interval lies inside."""
-    return lambda sample: max(sample.p(low), sample.p(high)) if low < sample.mean < high else 1.0

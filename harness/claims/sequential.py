@@ -16,8 +16,11 @@ than that. Held to those levels, the plan (3, 8) decides 6.0 % of null studies a
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from harness.claims.sample import Sample
 
 EXPONENT = 2
 """Of the error rate's growth with the pairs."""
@@ -53,15 +56,23 @@ class Plan:
 
     def level(self, n: int) -> float:
         """The two-sided level of the t test at n pairs."""
-        alphas, levels = _levels(self)
+        alphas, levels = rising_levels(self)
         return levels[self.looks.index(n)][alphas.index(self.alpha)]
+
+    def p_of(self, _: Sequence[float]) -> Callable[[Sample, float], float]:
+        """How looks are read: the smallest alpha at which a look, given as its sample, rejects a bound."""
+        return lambda look, bound: self.repeated_p(look.n, look.p(bound))
+
+    def interval(self, _: Sequence[float], look: Sample) -> tuple[float, float] | None:
+        """The bounds that a look does not reject at alpha; None where no spread is seen."""
+        return look.interval(self.level(look.n))
 
     def repeated_p(self, n: int, p: float) -> float:
         """The smallest alpha at which a plan with these looks decides at n pairs, given that look's own two-sided p.
 
         It is at most alpha just where p is at most `level(n)`. The smallest of several looks is the p over all.
         """
-        alphas, levels = _levels(self)
+        alphas, levels = rising_levels(self)
         own = levels[self.looks.index(n)]
         if p > own[-1]:
             return 1.0
@@ -74,7 +85,7 @@ class Plan:
 
 
 @lru_cache(maxsize=64)
-def _levels(plan: Plan) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+def rising_levels(plan: Plan) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
     """Rising alphas, the plan's own among them, and by look the nominal level at each."""
     import numpy as np
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from harness.data import cifar, imagefolder, shapes
-from harness.data.base import DataInfo, Dataset, Split
+from harness.data.base import DataInfo, Dataset, Rows, Split
 from harness.errors import DataError
 from harness.recipe import Recipe
 
-__all__ = ["DATASETS", "DataInfo", "Dataset", "Source", "Split", "describe", "identify", "load", "require_same"]
+__all__ = ["DATASETS", "DataInfo", "Dataset", "Rows", "Source", "Split", "describe", "identify", "load", "require_same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Source:
 
     describe: Callable[[Recipe], DataInfo]
     """Cheap: reads no image."""
-    load: Callable[[Recipe, Path], Dataset]
-    """From the cache folder, which it fills first where need be."""
+    load: Callable[[Recipe, Path, int], Dataset]
+    """As the run with this seed has it, from the cache folder, which it fills first where need be."""
     identify: Callable[[Recipe, Path | None], DataInfo]
     """As `describe`, with the digest of the content where that is read from disk."""
     annotations: tuple[Literal["masks", "boxes"], ...] = ()
@@ -62,12 +62,12 @@ def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:
         )
 
 
-def load(recipe: Recipe, cache: Path) -> Dataset:
-    """The recipe's data set, memory-mapped from `cache`.
+def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+    """The images of a run with this seed, whatever its network, memory-mapped from `cache`; see `Recipe.resample`.
 
     Raises `DataError` where it is not there or not laid out as it should be.
     """
-    return _source(recipe).load(recipe, cache)
+    return _source(recipe).load(recipe, cache, seed)
 
 
 def _source(recipe: Recipe) -> Source:

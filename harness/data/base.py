@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H W height and width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,38 @@ class DataInfo:
     """Training and validation images, where these are counted without reading any."""
 
 
+class Rows:
+    """Images (N, C, H, W) chosen from stored ones by their numbers; read when they are asked for, never all at once."""
+
+    def __init__(self, stored: Sequence[NDArray[np.uint8]], index: NDArray[np.int64]) -> None:
+        self._stored, self._index = stored, index
+        self._starts = np.cumsum([0, *map(len, stored)])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return len(self), *self._stored[0].shape[1:]
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        """As an array has it, by a number, a slice or an array of numbers."""
+        numbers = self._index[key]
+        flat = np.atleast_1d(numbers)
+        images = np.empty((len(flat), *self.shape[1:]), np.uint8)
+        for stored, start, end in zip(self._stored, self._starts, self._starts[1:], strict=False):
+            here = (start <= flat) & (flat < end)
+            images[here] = stored[flat[here] - start]
+        return images if np.ndim(numbers) else images[0]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """The images of one split, and what is known of each; what a data set does not have is None."""
 
-    images: NDArray[np.uint8]
-    """(N, C, H, W)."""
+    images: NDArray[np.uint8] | Rows
+    """(N, C, H, W); an array where the images are stored as they are used."""
     labels: NDArray[np.int64]
     """(N,)."""
     masks: NDArray[np.uint8] | None = None
@@ -55,6 +82,8 @@ class Dataset:
     std: tuple[float, ...]
     conflict: Split | None = None
     """Where there are cues: images whose texture stands for another class than their shape."""
+    interim_val: int | None = None
+    """How many validation images, the first ones, epochs before the last are judged on; None for all."""
     notes: tuple[str, ...] = ()
     """What a person should be told, such as files that could not be read."""
 

@@ -7,18 +7,21 @@ so that what stands under the final name is whole; `meta.json` says what every f
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from harness.data.base import ARRAYS, DataInfo, Dataset, Split
+from harness.data.base import ARRAYS, DataInfo, Dataset, Rows, Split
+from harness.device_slot import computing
 from harness.errors import DataError
 from harness.fingerprint import fingerprint
 
@@ -26,6 +29,9 @@ LAYOUT = 2
 """Part of every hash; raised when this file changes what a folder looks like."""
 CHECKED_BYTES = 1 << 28
 """Files up to this size are read whole to check their sum on opening; of larger ones only the size is checked."""
+
+GENERATED_BYTES = 4 << 30
+"""What generated data sets may take of a cache; beyond it, those that were opened longest ago are removed."""
 
 SPLITS = ("train", "val", "conflict")
 
@@ -73,11 +79,14 @@ class Writer:
             _flush(path)
 
 
-def cached(cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writer], None]) -> Dataset:
+def cached(
+    cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writer], None], *, most_bytes: int | None = None
+) -> Dataset:
     """The data set under the hash of `key`; `build` writes it where it is missing or damaged.
 
-    Several processes may ask at once: one builds while the others wait. Raises `DataError` where the cache cannot be
-    written.
+    Several processes may ask at once: one builds while the others wait. Where all data sets of that name, which can be
+    generated again, take more than `most_bytes`, those that were opened longest ago are removed. Raises `DataError`
+    where the cache cannot be written.
     """
     folder = cache / f"{name}-{fingerprint([LAYOUT, dict(key)])}"
     if (found := _open(folder)) is not None:
@@ -88,6 +97,8 @@ def cached(cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writ
             if (found := _open(folder)) is None:
                 _build(folder, build)
                 found = _open(folder)
+        if most_bytes is not None:
+            _trim(cache, name, most_bytes, keep=folder)
     except OSError as error:
         raise DataError(
             f"the cache of data sets must be writable ({error.strerror or error})",
@@ -98,13 +109,34 @@ def cached(cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writ
     return found
 
 
+def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
+    """Remove data sets, the one opened longest ago first; whoever has one mapped keeps what is mapped."""
+    sizes: dict[Path, int] = {}
+    opened: dict[Path, float] = {}
+    for meta in cache.glob(f"{name}-????????????????/meta.json"):
+        with suppress(OSError):  # another process may be removing it
+            opened[meta.parent] = meta.stat().st_atime
+            sizes[meta.parent] = sum(path.stat().st_size for path in meta.parent.rglob("*.*"))
+    for folder in sorted(sizes, key=lambda each: opened[each]):
+        if sum(sizes.values()) <= most_bytes:
+            return
+        if folder == keep:
+            continue
+        sizes.pop(folder)
+        gone = folder.with_name(f"{folder.name}.{uuid4().hex}")
+        with suppress(OSError, Timeout), FileLock(f"{folder}.lock", timeout=0):
+            folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+
 def _build(folder: Path, build: Callable[[Writer], None]) -> None:
     for left in folder.parent.glob(f"{folder.name}.*/"):  # by a builder that was killed: the lock is ours
         shutil.rmtree(left)
     fresh = folder.with_name(f"{folder.name}.{uuid4().hex}")
     fresh.mkdir()
     try:
-        build(Writer(fresh))
+        with computing():
+            build(Writer(fresh))
         if folder.exists():  # damaged, or it would have been opened
             folder.rename(fresh / "damaged")
         fresh.rename(folder)
@@ -119,13 +151,18 @@ def _open(folder: Path) -> Dataset | None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if any(_sum(folder / file) != expected for file, expected in meta["files"].items()):
             return None
-    except (OSError, ValueError, KeyError):
+        splits = {name: _split(folder / name) for name in SPLITS if (folder / name).exists()}
+        os.utime(folder / "meta.json", (time.time(), (folder / "meta.json").stat().st_mtime))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    splits = {name: _split(folder / name) for name in SPLITS if (folder / name).exists()}
     about = meta["info"]
     images = None if about["images"] is None else (about["images"][0], about["images"][1])
     info = DataInfo(about["classes"], about["channels"], tuple(about["names"]), about["digest"], images)
-    return Dataset(info, mean=tuple(meta["mean"]), std=tuple(meta["std"]), notes=tuple(meta["notes"]), **splits)
+    train, val, conflict = (splits.get(name) for name in SPLITS)
+    if train is None or val is None:
+        return None
+    mean, std, notes = (tuple(meta[name]) for name in ("mean", "std", "notes"))
+    return Dataset(info, train, val, mean, std, conflict, notes=notes)
 
 
 def _split(folder: Path) -> Split:
@@ -144,13 +181,13 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def require_varied(images: NDArray[np.uint8], split: str, place: str | None = None) -> None:
+def require_varied(images: NDArray[np.uint8] | Rows, split: str, place: str | None = None) -> None:
     """Raise `DataError` for a channel of images (N, C, H, W) that has one value in all of them.
 
     There is nothing to learn in it, and no standard deviation to divide by.
     """
     for channel, row in enumerate(_counts(images)):
-        if np.count_nonzero(row) == 1 and images[:, channel].size > 1:
+        if np.count_nonzero(row) == 1 and row.sum() > 1:
             raise DataError(
                 f"every channel of the {split} images must have more than one value",
                 value=f"{int(row.argmax())} in all pixels of channel {channel} of {len(images):,} images",
@@ -159,7 +196,7 @@ def require_varied(images: NDArray[np.uint8], split: str, place: str | None = No
             )
 
 
-def statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: NDArray[np.uint8] | Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of images (N, C, H, W) scaled to [0, 1]; 1 for one without deviation.
 
     A data set with such a channel is refused before (`require_varied`); a few images that are only looked at are not.
@@ -171,10 +208,11 @@ def statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[floa
     return tuple(map(float, mean)), tuple(float(s) or 1.0 for s in std)
 
 
-def _counts(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _counts(images: NDArray[np.uint8] | Rows) -> NDArray[np.float64]:
     """How often each channel has each value, (C, 256)."""
     counts = np.zeros((images.shape[1], 256))
     for start in range(0, len(images), 256):
+        part = images[start : start + 256]
         for channel, row in enumerate(counts):
-            row += np.bincount(images[start : start + 256, channel].ravel(), minlength=256)
+            row += np.bincount(part[:, channel].ravel(), minlength=256)
     return counts

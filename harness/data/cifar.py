@@ -17,7 +17,8 @@ from PIL import Image
 from harness.data.base import DataInfo, Dataset, Split
 from harness.data.cache import Writer, cached
 from harness.data.content import read_content
-from harness.data.local import root_of, square, subset
+from harness.data.local import root_of, square
+from harness.data.resampling import pool_key, pool_of, resampled
 from harness.errors import DataError
 from harness.recipe import Recipe
 
@@ -69,24 +70,26 @@ def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
     return replace(info, digest=content.digest)
 
 
-def load(recipe: Recipe, cache: Path) -> Dataset:
-    """The official training and test images, or stratified subsets of them, at the recipe's resolution."""
+def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+    """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
     layout, folder, info = LAYOUTS[recipe.dataset], _folder(recipe), identify(recipe, cache)
     key = {
         "reader": READER,
         "content": info.digest,
         "resolution": recipe.resolution,
-        "sizes": [recipe.train_size, recipe.val_size],
-        "seed": recipe.data_seed,
+        "pool": pool_key(recipe),
     }
 
     def build(writer: Writer) -> None:
-        train = [_read(folder / file, layout, info.classes) for file in layout.train]
-        writer.save("train", _split(train, recipe, "train_size"))
-        writer.save("val", _split([_read(folder / layout.test, layout, info.classes)], recipe, "val_size"))
+        images, labels = zip(*(_read(folder / file, layout, info.classes) for file in layout.train), strict=True)
+        train = np.concatenate(images), np.concatenate(labels)
+        val = _read(folder / layout.test, layout, info.classes)
+        chosen = pool_of(train[1], val[1], recipe)
+        for name, split, numbers in zip(("train", "val"), (train, val), chosen, strict=True):
+            writer.save(name, _at_side(split[0][numbers], split[1][numbers], recipe.resolution))
         writer.finish(info, place=str(folder))
 
-    return cached(cache, recipe.dataset, key, build)
+    return resampled(cached(cache, recipe.dataset, key, build), recipe, seed)
 
 
 def kind_of(folder: Path) -> str | None:
@@ -116,14 +119,10 @@ def _folder(recipe: Recipe) -> Path:
     return folder
 
 
-def _split(batches: list[tuple[NDArray[np.uint8], NDArray[np.int64]]], recipe: Recipe, key: str) -> Split:
-    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    size = recipe.train_size if key == "train_size" else recipe.val_size
-    chosen = subset(labels, size, seed=recipe.data_seed, key=key)
-    images, labels = images[chosen], labels[chosen]
-    if recipe.resolution != SIDE:
-        colour = [Image.fromarray(image) for image in images.transpose(0, 2, 3, 1)]
-        images = np.stack([square(image, recipe.resolution) for image in colour])
+def _at_side(images: NDArray[np.uint8], labels: NDArray[np.int64], side: int) -> Split:
+    if side != SIDE:
+        color = [Image.fromarray(image) for image in images.transpose(0, 2, 3, 1)]
+        images = np.stack([square(image, side) for image in color])
     return Split(images, labels)
 
 

@@ -219,6 +219,11 @@ class _Rows:
         return notes
 
 
+def annotations_of(root: Path) -> list[Path]:
+    """The files of figures of both splits. Raises `DataError`."""
+    return [_places(root, split)[0] for split in ("train", "val")]
+
+
 def _places(root: Path, split: str) -> tuple[Path, Path]:
     """The file of a split's figures, and the folder of its images."""
     found = sorted((root / "annotations").glob(f"instances_{split}*.json"))

@@ -5,15 +5,14 @@ outlines of random classes, transposed and each moved elsewhere. So a small wind
 figure and in ground; only how the dashes lie to each other, over gaps, tells which silhouette it is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.silhouettes import OUTLINE, SCENE, Curve, Pose, draw_distractor, silhouette, walk
+from harness.data.silhouettes import ANGLE, NAMES, OUTLINE, SCALES, SCENE, SHIFT, Pose, silhouette, walk
 
 DASH, GAP = 5.0, 3.0
 """Length of a dash, and of the gap before the next one of the same outline, in units of the scene."""
@@ -27,6 +26,25 @@ NOISE = 0.08
 """Standard deviation of the noise, where a line has contrast 1."""
 GROUND, LINE = 64.0, 144.0
 """Grey level of the ground, and how much brighter a line is."""
+SAMPLES = 1 << 13
+"""Points at which a curve is known: at most 0.017 of the scene's units apart, a small part of a pixel. A power of 2."""
+
+Points = NDArray[np.float32]
+"""(..., 2): x and y in units of the scene."""
+
+
+class Poses(NamedTuple):
+    """Where the silhouettes of N images are in the scene."""
+
+    scale: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    """(N, 2): x and y."""
+
+    def pose(self, i: int) -> Pose:
+        """That of one image."""
+        x, y = self.middle[i].tolist()
+        return Pose(float(self.scale[i]), float(self.angle[i]), x, y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,39 +67,142 @@ class Clutter:
         return round(OUTLINE / (DASH + GAP) * (1 - self.removed + self.strays))
 
 
-def draw_dashes(rng: np.random.Generator, label: int, pose: Pose, clutter: Clutter, per_dash: int) -> Curve:
-    """The points of an image's dashes, (dashes, per_dash, 2) in units of the scene; equally many for all images."""
-    figure = _dashes(rng, label, pose, per_dash)
-    kept = rng.permutation(len(figure))[: round(len(figure) * (1 - clutter.removed))][: clutter.dashes]
-    strays = _strays(rng, clutter.dashes - len(kept), per_dash)
-    return np.concatenate([figure[kept], strays])
+def draw_poses(rng: np.random.Generator, labels: NDArray[np.int64]) -> Poses:
+    """A random pose for each of N images, in which its whole silhouette lies inside the scene."""
+    scale, angle = rng.uniform(*SCALES, len(labels)), rng.uniform(-ANGLE, ANGLE, len(labels))
+    share = rng.random((len(labels), 2))
+    low, high = np.empty_like(share), np.empty_like(share)
+    for label in np.unique(labels):
+        chosen = np.flatnonzero(labels == label)
+        corners = np.concatenate(silhouette(int(label)))
+        cos, sin = np.cos(angle[chosen, None]) * scale[chosen, None], np.sin(angle[chosen, None]) * scale[chosen, None]
+        turned = np.stack([cos * corners[:, 0] - sin * corners[:, 1], sin * corners[:, 0] + cos * corners[:, 1]], -1)
+        low[chosen] = np.maximum(SCENE / 2 - SHIFT, 1.0 - turned.min(axis=1))
+        high[chosen] = np.minimum(SCENE / 2 + SHIFT, SCENE - 1.0 - turned.max(axis=1))
+    assert (low <= high).all(), "a silhouette at its largest fits into the scene"
+    return Poses(scale, angle, low + share * (high - low))
 
 
-def _strays(rng: np.random.Generator, count: int, per_dash: int) -> Curve:
-    """Dashes of other images' outlines, each moved elsewhere and around the border; (count, per_dash, 2)."""
-    pool = np.empty((0, per_dash, 2))
-    while len(pool) < count:
-        pool = np.concatenate([pool, _dashes(rng, *draw_distractor(rng), per_dash)])
-    chosen = pool[rng.permutation(len(pool))[:count]]
-    return (chosen + rng.uniform(0.0, SCENE, (count, 1, 2))) % SCENE
+def draw_dashes(
+    rng: np.random.Generator, labels: NDArray[np.int64], poses: Poses, clutter: Clutter, per_dash: int
+) -> Points:
+    """The dashes of N images, (N, dashes, per_dash, 2) in units of the scene; equally many for all images."""
+    n, dashes = len(labels), clutter.dashes
+    distractors = -(-dashes // fewest_dashes())
+    figure = Outlines.draw(rng, labels[:, None], poses.scale[:, None], poses.angle[:, None])
+    others = Outlines.draw(
+        rng,
+        rng.integers(len(NAMES), size=(n, distractors)),
+        rng.uniform(*SCALES, (n, distractors)),
+        rng.uniform(-ANGLE, ANGLE, (n, distractors)),
+    )
+    kept = np.minimum(np.rint(figure.is_dash.sum(axis=1) * (1 - clutter.removed)), dashes)
+    own = figure.choose(rng, min(dashes, figure.is_dash.shape[1]), per_dash)
+    own += poses.middle[:, None, None].astype(np.float32)
+    points = others.choose(rng, dashes, per_dash)[..., ::-1]  # transposed: as a figure never lies
+    points = points + rng.uniform(0.0, SCENE, (n, dashes, 1, 2)).astype(np.float32)
+    points -= np.float32(SCENE) * np.floor(points * np.float32(1 / SCENE))
+    is_own = np.arange(own.shape[1]) < kept[:, None]
+    points[:, : own.shape[1]][is_own] = own[is_own]
+    return points
 
 
-def _dashes(rng: np.random.Generator, label: int, pose: Pose, per_dash: int) -> Curve:
-    """A placed outline as dashes with gaps between them, begun anywhere: (dashes, per_dash, 2)."""
-    start, pitch = rng.random(), DASH + GAP
-    within = DASH / pitch * (np.arange(per_dash) + 0.5) / per_dash
-    dashes = []
-    for corners, walked in _walks(label):
-        count = max(1, round(walked[-1] * pose.scale / pitch))
-        way = (start + (np.arange(count)[:, None] + within).ravel() / count) % 1.0 * walked[-1]
-        points = np.stack([np.interp(way, walked, corners[:, i]) for i in range(2)], axis=1)
-        dashes.append(pose.place(points).reshape(count, per_dash, 2))
-    return np.concatenate(dashes)
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """The dashes of M outlines for each of N images, around the origin; (N, dashes), with places that hold none."""
+
+    curve: NDArray[np.intp]
+    """The row of `Curves.points` that a dash is part of."""
+    begin: NDArray[np.float64]
+    """Where on the curve it begins; from 0 to 1, as `reach`."""
+    reach: NDArray[np.float64]
+    """How much of the curve it covers."""
+    cos: NDArray[np.float64]
+    """Of its outline's turn, times the scale; as `sin`."""
+    sin: NDArray[np.float64]
+    is_dash: NDArray[np.bool_]
+
+    @classmethod
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        labels: NDArray[np.int64],
+        scale: NDArray[np.float64],
+        angle: NDArray[np.float64],
+    ) -> Self:
+        """Outlines (N, M) as dashes with gaps between them, begun anywhere."""
+        curves = known_curves()
+        curve = curves.rows[labels]  # (N, M, curves), -1 for a second curve that a class lacks
+        count = np.maximum(1, np.rint(curves.lengths[curve] * scale[..., None] / (DASH + GAP)))
+        count = np.where(curve >= 0, count, 0.0)[..., None]
+        each = np.arange(curves.most_dashes)
+        start = rng.random(labels.shape)[..., None, None]
+        begin = (start + each / np.maximum(count, 1)) % 1.0
+        shape, flat = begin.shape, (len(labels), -1)
+
+        def spread(values: NDArray[Any]) -> NDArray[Any]:
+            return np.broadcast_to(values, shape).reshape(flat)
+
+        cos, sin = (np.cos(angle) * scale)[..., None, None], (np.sin(angle) * scale)[..., None, None]
+        reach = DASH / (DASH + GAP) / np.maximum(count, 1)
+        return cls(
+            spread(curve[..., None]), begin.reshape(flat), spread(reach), spread(cos), spread(sin), spread(each < count)
+        )
+
+    def choose(self, rng: np.random.Generator, count: int, per_dash: int) -> Points:
+        """`count` dashes of every image at random, (N, count, per_dash, 2); places without one come last."""
+        keys = np.where(self.is_dash, rng.random(self.is_dash.shape, np.float32), np.float32(2))
+        order = np.argsort(keys, axis=1)[:, :count]
+        curve, *numbers = (
+            np.take_along_axis(values, order, axis=1)[..., None]
+            for values in (self.curve, self.begin, self.reach, self.cos, self.sin)
+        )
+        begin, reach, cos, sin = (values.astype(np.float32) for values in numbers)
+        within = ((np.arange(per_dash) + 0.5) / per_dash).astype(np.float32)
+        sample = ((begin + reach * within) * np.float32(SAMPLES)).astype(np.intp) & (SAMPLES - 1)
+        at = known_curves().points[curve, sample]
+        x, y = at[..., 0], at[..., 1]
+        return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+
+
+class Curves(NamedTuple):
+    """The curves of all silhouettes."""
+
+    points: Points
+    """(curves, SAMPLES, 2): each at equal steps along its way."""
+    lengths: NDArray[np.float64]
+    """(curves,)."""
+    rows: NDArray[np.intp]
+    """(classes, 2): the curves of a class; -1 for a second one that it lacks."""
+
+    @property
+    def most_dashes(self) -> int:
+        """The most that a curve has at the largest scale."""
+        return round(float(self.lengths.max()) * SCALES[1] / (DASH + GAP))
 
 
 @cache
-def _walks(label: int) -> list[tuple[Curve, NDArray[np.float64]]]:
-    return [walk(curve) for curve in silhouette(label)]
+def known_curves() -> Curves:
+    """The table of curves, made at the first call."""
+    points: list[NDArray[np.float64]] = []
+    lengths: list[float] = []
+    rows = np.full((len(NAMES), 2), -1)
+    for label in range(len(NAMES)):
+        for i, (corners, walked) in enumerate(map(walk, silhouette(label))):
+            rows[label, i] = len(points)
+            way = (np.arange(SAMPLES) + 0.5) / SAMPLES * walked[-1]
+            points.append(np.stack([np.interp(way, walked, corners[:, axis]) for axis in range(2)], axis=1))
+            lengths.append(walked[-1])
+    return Curves(np.stack(points).astype(np.float32), np.array(lengths), rows)
+
+
+@cache
+def fewest_dashes() -> int:
+    """The fewest that an outline has, at the smallest scale."""
+    curves = known_curves()
+    counts = np.maximum(1, np.rint(curves.lengths * SCALES[0] / (DASH + GAP)))
+    of_class: NDArray[np.float64] = np.where(curves.rows >= 0, counts[curves.rows], 0).sum(axis=1)
+    return round(float(of_class.min()))
 
 
 def points_per_dash(resolution: int) -> int:
@@ -89,26 +210,29 @@ def points_per_dash(resolution: int) -> int:
     return max(4, round(4 * DASH * resolution / SCENE))
 
 
-def ink(points: NDArray[np.float32], resolution: int) -> NDArray[np.float32]:
-    """Strokes through the points, (N, P, 2) in units of the scene -> (N, H, W); about 1 on the middle of a line."""
-    n, p, _ = points.shape
-    at = points * np.float32(resolution / SCENE) - np.float32(0.5)
-    corner = np.floor(at)
-    weight = at - corner
-    x, y = corner[..., 0].astype(np.int64), corner[..., 1].astype(np.int64)
-    canvas = np.zeros(n * resolution * resolution)
-    base = np.arange(n)[:, None] * resolution * resolution
-    for dy in (0, 1):
-        for dx in (0, 1):
-            share = np.abs(1 - dx - weight[..., 0]) * np.abs(1 - dy - weight[..., 1])
-            place = base + (y + dy) % resolution * resolution + (x + dx) % resolution
-            canvas += np.bincount(place.ravel(), weights=share.ravel(), minlength=canvas.size)
+def ink(points: Points, resolution: int) -> NDArray[np.float32]:
+    """Strokes through dashes (N, dashes, points, 2) in units of the scene -> (N, H, W); 1 on the middle of a line.
+
+    Each point is spread over the four pixels around it; those beyond a border count at the opposite one.
+    """
+    n, side = len(points), resolution + 2
+    at = points.reshape(n, -1, 2) * np.float32(resolution / SCENE) + np.float32(0.5)
+    corner = at.astype(np.int32)  # rounds down, since no point is below 0
+    right, below = np.moveaxis(at - corner, -1, 0)
+    place = (np.arange(n)[:, None] * side + corner[..., 1]) * side + corner[..., 0]
+    left, above = 1 - right, 1 - below
+    canvas = np.zeros(n * side * side)
+    for offset, share in ((0, left * above), (1, right * above), (side, left * below), (side + 1, right * below)):
+        canvas += np.bincount((place + offset).ravel(), weights=share.ravel(), minlength=canvas.size)
+    framed = canvas.astype(np.float32).reshape(n, side, side)
+    framed[:, :, -2] += framed[:, :, 0]
+    framed[:, :, 1] += framed[:, :, -1]
+    framed[:, -2] += framed[:, 0]
+    framed[:, 1] += framed[:, -1]
+    height = DASH / points.shape[2] * resolution / SCENE / _crest(resolution)
     profile = _profile(resolution)
-    spacing = DASH / points_per_dash(resolution)
-    height = np.float32(spacing * resolution / SCENE)
-    blurred = profile @ (canvas.reshape(n, resolution, resolution).astype(np.float32) * height) @ profile.T
-    assert p % points_per_dash(resolution) == 0, "points come in whole dashes"
-    strokes: NDArray[np.float32] = np.minimum(blurred / _crest(resolution), np.float32(1.0))
+    blurred = profile @ (framed[:, 1:-1, 1:-1] @ (profile.T * np.float32(height)))
+    strokes: NDArray[np.float32] = np.minimum(blurred, np.float32(1.0), out=blurred)
     return strokes
 
 
@@ -129,21 +253,16 @@ def _crest(resolution: int) -> np.float32:
 
 def shade(strokes: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Grey levels of bright, slightly noisy lines on darker ground."""
-    return np.clip(np.rint(GROUND + LINE * (strokes + NOISE * noise)), 0, 255).astype(np.uint8)
+    levels = LINE * strokes
+    levels += np.float32(LINE * NOISE) * noise
+    levels += np.float32(GROUND + 0.5)  # rounds to the nearest below
+    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
 def render(
-    streams: Sequence[np.random.Generator],
-    labels: NDArray[np.int64],
-    poses: Sequence[Pose],
-    difficulty: float,
-    resolution: int,
+    rng: np.random.Generator, labels: NDArray[np.int64], poses: Poses, difficulty: float, resolution: int, count: int
 ) -> NDArray[np.uint8]:
-    """One image per stream, (N, H, W)."""
-    clutter, per_dash = Clutter.of(difficulty), points_per_dash(resolution)
-    points = [
-        draw_dashes(rng, int(label), pose, clutter, per_dash).reshape(-1, 2)
-        for rng, label, pose in zip(streams, labels, poses, strict=True)
-    ]
-    noise = np.stack([rng.standard_normal((resolution, resolution), np.float32) for rng in streams])
-    return shade(ink(np.stack(points).astype(np.float32), resolution), noise)
+    """The first `count` images of those with these labels and poses, (count, H, W); each is the same for any count."""
+    points = draw_dashes(rng, labels, poses, Clutter.of(difficulty), points_per_dash(resolution))
+    noise = rng.standard_normal((count, resolution, resolution), np.float32)
+    return shade(ink(points[:count], resolution), noise)

@@ -16,8 +16,10 @@ from PIL import Image
 from harness.data.base import DataInfo, Dataset
 from harness.data.cache import Writer, cached
 from harness.data.content import Content, read_content
-from harness.data.local import root_of, square, subset
+from harness.data.labels import order_of
+from harness.data.local import root_of, square
 from harness.data.reading import Levels, Unreadable, open_picture, read_levels
+from harness.data.resampling import pool_key, pool_of, resampled
 from harness.data.survey import Lost, lost_note, reasons_text, remark_notes, require_most
 from harness.data.workers import in_threads
 from harness.errors import DataError
@@ -53,8 +55,8 @@ def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
     return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
 
 
-def load(recipe: Recipe, cache: Path) -> Dataset:
-    """All images, or stratified subsets of them, at the recipe's resolution."""
+def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+    """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     content = _content(root, files, info.names, cache)
@@ -63,18 +65,17 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
         "reader": READER,
         "content": content.digest,
         "resolution": recipe.resolution,
-        "sizes": [recipe.train_size, recipe.val_size],
-        "seed": recipe.data_seed,
+        "pool": pool_key(recipe),
     }
+    labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
+    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
 
     def build(writer: Writer) -> None:
         levels = read_levels([root / file for split in SPLITS for file, _ in files[split]])
         notes = [note for note in (content.note, levels.about) if note is not None]
-        for split, size in (("train", recipe.train_size), ("val", recipe.val_size)):
-            labels = np.array([label for _, label in files[split]], np.int64)
-            chosen = subset(labels, size, seed=recipe.data_seed, key=f"{split}_size")
-            paths = [root / files[split][i][0] for i in chosen]
-            notes += _write(writer, split, paths, labels[chosen], recipe.resolution, levels)
+        for split, numbers in chosen.items():
+            paths = [root / files[split][i][0] for i in numbers]
+            notes += _write(writer, split, paths, labels[split][numbers], recipe.resolution, levels)
         if identify(recipe, cache).digest != content.digest:
             raise DataError(
                 "the data set must stay as it is while it is read",
@@ -83,7 +84,7 @@ def load(recipe: Recipe, cache: Path) -> Dataset:
             )
         writer.finish(info, tuple(notes), place=str(root))
 
-    return cached(cache, "imagefolder", key, build)
+    return resampled(cached(cache, "imagefolder", key, build), recipe, seed)
 
 
 def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -102,9 +103,9 @@ def _counts(files: dict[str, list[tuple[str, int]]]) -> tuple[int, int]:
 
 
 def classes_of(root: Path, split: str) -> tuple[str, ...]:
-    """The folders of a split, by name. Raises `DataError` where there is none."""
+    """The folders of a split in the order of their labels, see `order_of`. Raises `DataError` where there is none."""
     folder = root / split
-    names = sorted(path.name for path in folder.iterdir() if _is_class(path)) if folder.is_dir() else []
+    names = order_of([path.name for path in folder.iterdir() if _is_class(path)]) if folder.is_dir() else []
     if not names:
         raise DataError(
             f"`{split}` must be a folder with one folder of images per class",

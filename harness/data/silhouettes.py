@@ -95,14 +95,11 @@ class Pose:
     """Radians."""
     x: float
     y: float
-    is_transposed: bool = False
-    """Whether x and y change places: keeps every local statistic of an outline but not its arrangement."""
 
     def place(self, points: Curve) -> Curve:
         """The points of a silhouette, in the scene."""
         cos, sin = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
-        turned: Curve = points @ np.array([[cos, sin], [-sin, cos]])
-        placed: Curve = (turned[:, ::-1] if self.is_transposed else turned) + np.array([self.x, self.y])
+        placed: Curve = points @ np.array([[cos, sin], [-sin, cos]]) + np.array([self.x, self.y])
         return placed
 
 
@@ -128,12 +125,6 @@ def draw_pose(rng: np.random.Generator, label: int) -> Pose:
     assert (low <= high).all(), "a silhouette at its largest fits into the scene"
     x, y = rng.uniform(low, high)
     return Pose(scale, angle, x, y)
-
-
-def draw_distractor(rng: np.random.Generator) -> tuple[int, Pose]:
-    """Another image's silhouette around the origin: of any class, transposed."""
-    pose = Pose(rng.uniform(*SCALES), rng.uniform(-ANGLE, ANGLE), 0.0, 0.0, is_transposed=True)
-    return int(rng.integers(len(NAMES))), pose
 
 
 def fill(curves: Sequence[Curve], resolution: int) -> NDArray[np.bool_]:

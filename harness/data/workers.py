@@ -1,9 +1,11 @@
 """Work on many files in threads: Pillow, zlib and the hashes of `hashlib` leave Python's lock while they work."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from harness.device_slot import offer
+from harness.machine import available_cpus
 
 AT_ONCE = 256
 """Files whose results are held at a time, which bounds the memory."""
@@ -14,6 +16,7 @@ Result = TypeVar("Result")
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """The results in the order of the items; an exception of `work` is raised where its result is due."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for start in range(0, len(items), AT_ONCE):
+            offer()
             yield from pool.map(work, items[start : start + AT_ONCE])

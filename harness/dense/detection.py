@@ -13,11 +13,14 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from harness.data.figures import Runs, pack
 from harness.data.survey import require_readable
 from harness.dense.detectors import build_detector
-from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, together
+from harness.dense.scenes import Shown, TrainingSights, ValidationSights, open_scenes, record_scenes, together
 from harness.dense.task import Dense
 from harness.detection_recipe import DetectionRecipe
+from harness.device_slot import offer
 from harness.downstream.ap import Found, detection_figures
-from harness.errors import DataError
+from harness.errors import DataError, Diverged
+from harness.finite import describe_fault
+from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
 from harness.scale_up.records import FullJob, Scores
 from harness.scale_up.task import Place
@@ -45,6 +48,10 @@ class Detection(Dense[DetectionRecipe]):
     def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
         """See `Dense`."""
         return build_detector(network, spec, self.recipe, classes)
+
+    def data_record(self) -> DataRecord:
+        """See `Dense`."""
+        return record_scenes(self.recipe, self.scenes, self.job.root)
 
     def loss(self, network: nn.Module, batch: Shown, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
         """The sum of the detector's own losses."""
@@ -90,15 +97,24 @@ class Detection(Dense[DetectionRecipe]):
         recipe, team = self.recipe, self.team
         parts = share_of(len(self.scenes.val), recipe.evaluation.batch_size, rank=team.rank, size=team.size)
         for batch in self.validation.read(parts):
+            offer()
             readable = [(i, image, sides) for i, image, sides in batch if image is not None]
             yield from ((i, None) for i, image, _ in batch if image is None)
             if not readable:
                 continue
             images = [image.to(team.device, non_blocking=True) for _, image, _ in readable]
             with autocast(recipe, team.device):
-                found = model(images)
+                found = self._answers(model, images)
             for (i, image, sides), each in zip(readable, found, strict=True):
                 yield i, in_the_image(each, (image.shape[1], image.shape[2]), sides)
+
+    def _answers(self, model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """What the model finds. Raises `Diverged` where an output of a head is not finite, naming the first layer."""
+        try:
+            found: list[dict[str, Tensor]] = model(images)
+        except Diverged:
+            raise Diverged(describe_fault(model, images, "the detection's outputs")) from None
+        return found
 
 
 def in_the_image(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Found:

@@ -61,6 +61,6 @@ def maps_apart(model: nn.Module, merged: nn.Module, backbone: str) -> float:
     first = next(own.parameters())
     noise = torch.randn(2, first.shape[1], SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(first)
     maps, others = (each.features(noise) for each in (own, other))  # type: ignore[operator]
-    largest = max(each.abs().max().item() for each in maps)
-    apart = max((a - b).abs().max().item() for a, b in zip(maps, others, strict=True))
+    largest = torch.stack([each.abs().max() for each in maps]).max().item()
+    apart = torch.stack([(a - b).abs().max() for a, b in zip(maps, others, strict=True)]).max().item()  # NaN stays NaN
     return float(apart / max(largest, 1e-30))

@@ -13,9 +13,11 @@ from torch import nn
 
 from harness import __version__
 from harness.errors import SpecError, WeightsError
+from harness.finite import count_nonfinite, nonfinite_entries
 from harness.full_recipe import FullTraining
 from harness.spec import NetworkSpec
 from harness.study import recipe_kind
+from harness.weights.digest import DIGEST, content_digest
 from harness.weights.files import Entries, read_file, write_file
 
 KEYS = ("spec", "recipe", "classes", "form")
@@ -52,6 +54,7 @@ def save_dense(
         "classes": json.dumps(names),
         "form": "merged" if is_merged else "training",
         "source": source,
+        DIGEST: content_digest(entries),
     }
     write_file(output, lambda partial: save_file(entries, partial, metadata))
 
@@ -71,6 +74,10 @@ def read_dense(path: Path) -> DenseWeights:
             place=str(path),
             remedy="A network's weights alone are given by `--weights`, to be trained.",
         )
+    counts = nonfinite_entries(entries)
+    if counts:
+        rule = f"Weights must be finite numbers; {count_nonfinite(counts)}"
+        raise WeightsError(rule, place=str(path), remedy="Take those of an earlier epoch, or train again.")
     try:
         recipe: dict[str, Any] = json.loads(metadata["recipe"])
         return DenseWeights(

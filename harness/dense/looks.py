@@ -9,16 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.finite import require_finite
 from harness.segmentation_recipe import SegmentationEvaluation
 
 
 def probabilities(
     model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation, size: tuple[int, int]
 ) -> Tensor:
-    """The mean over all looks, each brought to `size`: (N, I, H, W) -> float32 (N, C, *size)."""
+    """The mean over all looks, each brought to `size`: (N, I, H, W) -> float32 (N, C, *size).
+
+    Raises `Diverged` where a logit is not finite.
+    """
     total: Tensor | None = None
     count = 0
     for logits in looks(model, images, evaluation):
+        require_finite(logits, model, images, "what the segmentation says of a validation image")
         shares = _resized(logits.float(), size).softmax(1)
         total = shares if total is None else total + shares
         count += 1

@@ -23,6 +23,7 @@ from harness.data.survey import Lost
 from harness.dense.views import viewed
 from harness.downstream.sights import numbers, resized_sides
 from harness.errors import DataError
+from harness.scale_up.data_record import DataRecord, Source, record_data
 from harness.scale_up.images import Stored, folder_of, load_shapes
 from harness.scale_up.loading import MOST_UNREADABLE, Index
 from harness.scale_up.streams import mixed
@@ -71,6 +72,23 @@ class StoredMasks:
 def open_masked(recipe: SegmentationRecipe, root: Path | None, cache: Path) -> AllMasked:
     """The images of a recipe; those in folders are not read. Raises `DataError`s."""
     return OPENERS[recipe.data.dataset](recipe, root, cache)
+
+
+def record_masked(recipe: SegmentationRecipe, masked: AllMasked, root: Path | None) -> DataRecord:
+    """What a segmentation is trained on: images and masks."""
+    splits = {"train": masked.train, "val": masked.val}
+    return record_data(
+        recipe.data.dataset,
+        masked.names,
+        {split: _source(each) for split, each in splits.items()},
+        images={split: len(each) for split, each in splits.items()},
+        root=None if isinstance(masked.train, StoredMasks) else folder_of(recipe.data.dataset, root),
+    )
+
+
+def _source(masked: Masked) -> Source:
+    assert isinstance(masked, MaskedFiles | StoredMasks), "the two kinds of images with masks"
+    return masked.split if isinstance(masked, StoredMasks) else [path for pair in masked.pairs for path in pair]
 
 
 def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> AllMasked:

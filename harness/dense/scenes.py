@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from harness.data import Split
-from harness.data.coco import CocoScenes, open_coco
+from harness.data.coco import CocoScenes, annotations_of, open_coco
 from harness.data.figures import Figures, Scenes, pack
 from harness.data.survey import Lost
 from harness.detection_recipe import DetectionRecipe, Views
 from harness.downstream.sights import Sight, numbers, resized_sides
 from harness.errors import DataError
+from harness.scale_up.data_record import DataRecord, Source, record_data
 from harness.scale_up.images import Stored, folder_of, load_shapes
 from harness.scale_up.loading import MOST_UNREADABLE, Index
 from harness.scale_up.streams import mixed
@@ -71,7 +72,7 @@ class StoredScenes:
 class Chosen:
     """Some images of others."""
 
-    scenes: Scenes
+    scenes: CocoScenes
     which: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -89,6 +90,10 @@ class Chosen:
         """See `Scenes`."""
         return self.scenes.figures(self.which[i])
 
+    def paths(self) -> list[Path]:
+        """Their files."""
+        return [self.scenes.paths[i] for i in self.which]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllScenes:
@@ -104,6 +109,25 @@ class AllScenes:
 def open_scenes(recipe: DetectionRecipe, root: Path | None, cache: Path) -> AllScenes:
     """The images of a recipe, with masks where its detector learns them. Raises `DataError`s."""
     return _open_shapes(recipe, cache) if recipe.data.dataset == "shapes" else _open_coco(recipe, root)
+
+
+def record_scenes(recipe: DetectionRecipe, scenes: AllScenes, root: Path | None) -> DataRecord:
+    """What a detector is trained on: images, and the files of their figures."""
+    splits = {"train": scenes.train, "val": scenes.val}
+    folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
+    return record_data(
+        recipe.data.dataset,
+        scenes.names,
+        {split: _source(each) for split, each in splits.items()},
+        images={split: len(each) for split, each in splits.items()},
+        root=folder,
+        annotations=() if folder is None else annotations_of(folder),
+    )
+
+
+def _source(scenes: Scenes) -> Source:
+    assert isinstance(scenes, Chosen | StoredScenes), "the two kinds of images with figures"
+    return scenes.paths() if isinstance(scenes, Chosen) else scenes.split
 
 
 def _open_shapes(recipe: DetectionRecipe, cache: Path) -> AllScenes:

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from harness.data.masked import IGNORED
 from harness.data.survey import require_readable
 from harness.dense.looks import probabilities
-from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, together
+from harness.dense.pairs import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, record_masked, together
 from harness.dense.tally import Tally, by_class, figures
 from harness.dense.task import Dense
+from harness.device_slot import offer
 from harness.downstream.heads import Segmenter
 from harness.downstream.miou import confusion
 from harness.downstream.segment import pixel_loss
-from harness.errors import DataError, Diverged
+from harness.errors import DataError
+from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import share_of
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, Scores
@@ -48,6 +50,10 @@ class Segmentation(Dense[SegmentationRecipe]):
     def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
         """See `Dense`."""
         return segmenter(network, spec, self.recipe, classes)
+
+    def data_record(self) -> DataRecord:
+        """See `Dense`."""
+        return record_masked(self.recipe, self.masked, self.job.root)
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Pairs]:
         """See `Task`. Raises `DataError` at the first mask that is not its image's."""
@@ -87,6 +93,7 @@ class Segmentation(Dense[SegmentationRecipe]):
         count = len(self.masked.val)
         parts = share_of(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
         for part in self.validation.read(parts):
+            offer()
             _require_sound([each.fault for each in part if each.fault is not None])
             readable = [each for each in part if each.image is not None]
             tally.unreadable += len(part) - len(readable)
@@ -106,8 +113,6 @@ class Segmentation(Dense[SegmentationRecipe]):
         truth = torch.stack([each.mask for each in images]).to(self.team.device).long()
         with autocast(self.recipe, self.team.device):
             shares = probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
-        if not shares.isfinite().all():
-            raise Diverged("what the segmentation says of a validation image is not finite")
         tally.counts += confusion(shares.argmax(1), truth, len(self.masked.names))
         counted = truth != IGNORED
         own = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]

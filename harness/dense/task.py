@@ -13,6 +13,7 @@ from harness.data.survey import Files, require_readable
 from harness.dense.files import DenseWeights, save_dense
 from harness.detection_recipe import DetectionRecipe
 from harness.network import build, merge
+from harness.scale_up.data_record import DataRecord
 from harness.scale_up.loading import step_batches
 from harness.scale_up.pace import Pace
 from harness.scale_up.reader import Collate, Reader
@@ -92,6 +93,10 @@ class Dense(ABC, Generic[R]):
     def names(self) -> tuple[str, ...]:
         """The classes."""
         return self.opened.names
+
+    @abstractmethod
+    def data_record(self) -> DataRecord:
+        """What it is trained on, as it is recorded in its folder."""
 
     def build(self) -> tuple[nn.Module, Note | None]:
         """The model, its network with fresh weights or those of the job's file."""

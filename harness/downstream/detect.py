@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.data import Dataset, Split
 from harness.data.augment import Moves, normalize
+from harness.device_slot import offer
 from harness.downstream.loop import EVAL_BATCH, DownstreamEpoch, layout, train
 from harness.recipe import Augmentation, Recipe
 from harness.training import autocast
@@ -62,6 +63,7 @@ def found_on(
     model.eval()
     for batch in torch.split(images, EVAL_BATCH):
         check()
+        offer()
         with autocast(recipe, device):
             found += model(normalize(batch, dataset).contiguous(memory_format=layout(recipe)))
     on_cpu = [{name: value.cpu() for name, value in each.items()} for each in found]
@@ -85,5 +87,5 @@ def augment_boxes(
 def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Images, boxes and labels as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
     assert split.boxes is not None, "a recipe whose head learns boxes is refused on data without when it is checked"
-    images, boxes, labels = (torch.from_numpy(each).to(device) for each in (split.images, split.boxes, split.labels))
+    images, boxes, labels = (torch.from_numpy(each[:]).to(device) for each in (split.images, split.boxes, split.labels))
     return images, boxes, labels

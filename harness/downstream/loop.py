@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from harness.device_slot import offer
 from harness.errors import Diverged
 from harness.recipe import Recipe
 from harness.training import autocast, build_optimizer, descend, learning_rate, seed_epoch
@@ -62,6 +63,7 @@ def train(
 
         for step, index in enumerate(torch.split(order, recipe.batch_size)[:steps]):
             check()
+            offer()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, (epoch - 1) * steps + step, steps)
 

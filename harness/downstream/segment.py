@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from harness.data import Dataset, Split
 from harness.data.augment import Moves, normalize
 from harness.data.masked import IGNORED
+from harness.device_slot import offer
 from harness.downstream.loop import EVAL_BATCH, DownstreamEpoch, layout, train
 from harness.downstream.miou import confusion
-from harness.errors import Diverged
+from harness.finite import require_finite
 from harness.recipe import Augmentation, Recipe
 from harness.training import autocast
 
@@ -62,10 +63,11 @@ def confusion_on(
     model.eval()
     for batch, truth in zip(torch.split(images, EVAL_BATCH), torch.split(masks, EVAL_BATCH), strict=True):
         check()
+        offer()
         with autocast(recipe, device):
-            logits = model(normalize(batch, dataset).contiguous(memory_format=layout(recipe)))
-        if not logits.isfinite().all():
-            raise Diverged("the segmentation's logits are not finite after its last step")
+            shown = normalize(batch, dataset).contiguous(memory_format=layout(recipe))
+            logits = model(shown)
+            require_finite(logits, model, shown, "the segmentation's logits after its last step")
         counts += confusion(logits.argmax(1), truth, classes)
     return counts
 
@@ -87,4 +89,4 @@ def augment_pairs(
 def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images and masks as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
     assert split.masks is not None, "a recipe whose head learns masks is refused on data without when it is checked"
-    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.masks).to(device)
+    return torch.from_numpy(split.images[:]).to(device), torch.from_numpy(split.masks).to(device)

@@ -60,7 +60,7 @@ def _masks(
     device: torch.device,
     check: Callable[[], None],
 ) -> Iterator[tuple[str, float]]:
-    """`miou` and `iou_<class>` of a segmentation that is trained now.
+    """`miou` and `iou_<class>` of a segmentation that is trained now; `chance_miou` is that of one class everywhere.
 
     Pixels of all validation images count alike, and the ground is a class; a class that neither the masks nor the
     predictions have is left out.
@@ -70,8 +70,11 @@ def _masks(
     model = Segmenter(network, spec, recipe.transfer, classes=len(classes), side=recipe.resolution)
     for _ in segment(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
-    shares = intersection_over_union(confusion_on(dataset.val, model, dataset, recipe, device, check=check))
+    counts = confusion_on(dataset.val, model, dataset, recipe, device, check=check)
+    shares = intersection_over_union(counts)
     yield "miou", 100 * shares.nanmean().item()
+    truth = counts.sum(dim=1).double()
+    yield "chance_miou", 100 * (truth.max() / truth.sum() / (truth > 0).sum()).item()
     for name, share in zip(classes, shares.tolist(), strict=True):
         if not math.isnan(share):
             yield f"iou_{name}", 100 * share

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from harness.errors import ExecutorError
 from harness.executors.base import Crew
 from harness.executors.task import one_line
+from harness.machine import available_cpus
 
 AUTO = "auto"
 REACH_S = 3.0
@@ -23,6 +25,14 @@ JOIN_S = 15.0
 """How long a cluster may take to let a process join."""
 STORE_BYTES = 80 * 1024**2
 """Shared memory of a cluster of our own; records are small, and data sets are files."""
+LEAVE_S = 15.0
+"""How long the processes of a cluster of our own may take to end before they are killed."""
+SILENCE_S = 40.0
+"""How long a cluster may leave a question unanswered; Ray itself ends this process after a minute."""
+ASK_S = 5.0
+"""How often a cluster is asked for its nodes."""
+END_S = 1.0
+"""How long to wait for the last answer."""
 LOUDEST = 50
 """Log level above which Ray may write to the terminal: critical."""
 
@@ -55,6 +65,7 @@ def start() -> None:
         try:
             ray.init(
                 address="local",
+                num_cpus=available_cpus(),  # Ray counts those of the machine, whatever this process may use
                 include_dashboard=False,
                 object_store_memory=STORE_BYTES,
                 _system_config=CONFIGURATION,
@@ -84,11 +95,81 @@ def join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=LOUDEST)
 
 
-def leave() -> None:
+def leave(*, by_force: bool = False) -> None:
     """End a cluster that was started here, with all that runs on it; leave one that was joined to itself."""
-    import ray
+    with ending(by_force=by_force):
+        import ray
 
-    ray.shutdown()
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def ending(*, by_force: bool = False) -> Iterator[None]:
+    """A time limit for a block that ends workers or a cluster: Ray waits for ever for one that hangs.
+
+    The processes of a cluster of our own are killed after `LEAVE_S`, or at once by force; Ray then returns.
+    """
+    if by_force:
+        _kill_own_processes()
+    limit = threading.Timer(LEAVE_S, _kill_own_processes)
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+
+
+def _own_processes() -> list[tuple[str, Any]]:
+    """The processes of a cluster that was started here, by kind; none of one that was joined."""
+    from ray._private import worker
+
+    node = worker._global_node
+    known = {} if node is None else dict(node.all_processes)
+    return [(kind, info.process) for kind, infos in known.items() for info in infos]
+
+
+def _kill_own_processes() -> None:
+    for _, process in _own_processes():
+        process.kill()
+
+
+class Watch:
+    """Says whether a cluster can still be worked with; never waits. One for each cluster, from its start to its end."""
+
+    def __init__(self) -> None:
+        self._is_ended = threading.Event()
+        self._answered = time.monotonic()
+        self._nodes_alive = 1
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def fault(self) -> str | None:
+        """Why the cluster cannot be worked with; None where nothing is known against it."""
+        dead = [kind for kind, process in _own_processes() if process.poll() is not None]
+        if dead:
+            return f"its process {dead[0]} has ended"
+        if self._nodes_alive == 0:
+            return "none of its nodes is alive"
+        silence_s = time.monotonic() - self._answered
+        return f"it has not answered for {silence_s:.0f} s" if silence_s > SILENCE_S else None
+
+    def end(self) -> None:
+        """Ask no more; waits a moment for an answer that is on its way."""
+        self._is_ended.set()
+        self._thread.join(END_S)
+
+    def _ask(self) -> None:
+        """Ask for the nodes, in a thread of its own: the question itself may hang."""
+        import ray
+
+        while not self._is_ended.wait(ASK_S):
+            try:
+                nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            except Exception:  # whatever a lost connection raises; the silence counts
+                continue
+            self._nodes_alive = sum(bool(node["Alive"]) for node in nodes)
+            self._answered = time.monotonic()
 
 
 def hire(crew: Crew) -> tuple[int, float]:

@@ -15,6 +15,10 @@ GRACE_S = 60.0
 """How long a run may outlive its limit before its worker is ended: it ends by itself unless it hangs."""
 LISTEN_S = 1.0
 """How long to wait for a record before looking at the clock."""
+REPORT_S = 50.0
+"""How long the first worker of a cluster may take to report. Twice that and a restart take less than two minutes."""
+RESTARTS = 2
+"""How often a cluster of our own is started anew without a record in between; once if no worker reports."""
 DEATHS_PER_WORKER = 2
 """How often in a row, on average, a worker may die before it is ready."""
 
@@ -27,6 +31,10 @@ class RayExecutor:
             ray_cluster.start()
         else:
             ray_cluster.join(crew.address)
+        self._is_own = crew.address is None
+        self._watch = ray_cluster.Watch()
+        self._restarts = 0
+        """Of the cluster, since the last record."""
         self._said: list[tuple[str, Record]] = []
         self._waiting: deque[Job] = deque()
         self._hands: list[Hand] = []
@@ -53,6 +61,7 @@ class RayExecutor:
         while True:
             left_s = deadline - time.monotonic()
             self._listen(0.0 if self._said else min(max(left_s, 0.0), LISTEN_S))
+            self._look_after_cluster()
             self._end_overdue()
             self._assign()
             if self._said or left_s <= 0:
@@ -69,11 +78,14 @@ class RayExecutor:
 
     def shutdown(self) -> None:  # noqa: D102
         hands, self._hands = self._hands, []
-        for hand in hands:
-            hand.end()
         self._waiting.clear()
         self._said.clear()
-        ray_cluster.leave()
+        is_broken = self._watch.fault() is not None
+        self._watch.end()
+        with ray_cluster.ending(by_force=is_broken):
+            for hand in () if is_broken else hands:
+                hand.end()
+        ray_cluster.leave(by_force=is_broken)
 
     def _assign(self) -> None:
         """Give waiting jobs to free workers."""
@@ -110,7 +122,44 @@ class RayExecutor:
             self._deaths = 0
         elif record is not None:
             del self._given_back[task.run_id]
+            self._restarts = 0
             self._said.append((task.run_id, record))
+
+    def _look_after_cluster(self) -> None:
+        """Start a cluster of our own anew that is broken. Raises `ExecutorError` where that is not possible."""
+        fault, is_silent = self._watch.fault(), False
+        if fault is None and self._hands and all(hand.is_silent(REPORT_S) for hand in self._hands):
+            fault, is_silent = f"no worker has reported within {REPORT_S:g} s", True
+        if fault is None:
+            return
+        if self._is_own and self._restarts < (1 if is_silent else RESTARTS):
+            self._restart(f"the Ray cluster was lost: {fault}")
+            return
+        remedy = "Nothing is lost: run the same command again."
+        if not self._is_own:
+            remedy = f"See how the cluster is with `ray status`. {remedy}"
+        elif is_silent:
+            remedy = f"Free memory and processors of this machine, or train with `--executor inline`. {remedy}"
+        raise ExecutorError("a Ray cluster must work for as long as a study is trained", place=fault, remedy=remedy)
+
+    def _restart(self, cause: str) -> None:
+        """Start the cluster and its workers anew. Runs that had begun are lost; the others keep their place."""
+        hands, self._hands = self._hands, []
+        for hand in reversed(hands):
+            task = hand.task
+            if task is not None and (hand.has_spoken or hand.is_stopping):
+                self._said.append((task.run_id, task.ended(RunState.LOST, cause)))
+            elif task is not None:
+                self._waiting.appendleft(task.job)
+        self._watch.end()
+        ray_cluster.leave(by_force=True)
+        for hand in hands:
+            hand.kill_here()
+        self._restarts += 1
+        ray_cluster.start()
+        self._watch = ray_cluster.Watch()
+        self._actors = actor_class(self._cpus, self._gpus)
+        self._hands = [Hand(self._actors, self._cpus) for _ in hands]
 
     def _replace(self, hand: Hand, lost: WorkerLost) -> None:
         """Start another worker. A run that the lost one had not begun is given to the next without a word.

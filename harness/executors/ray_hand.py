@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from typing import Any
 
 from harness import __version__
@@ -12,6 +13,8 @@ from harness.executors.task import Task, one_line
 from harness.executors.worker import Greeting, Worker
 from harness.run import Ended, Job, Record
 
+HEAR_S = 30.0
+"""How long a record that is ready may take to be read."""
 CONTROL = "control"
 """The thread of an actor that listens while its other one trains."""
 
@@ -36,6 +39,8 @@ class Hand:
         self._actor = actors.remote()
         self._greeting: Greeting | None = None
         self._awaited: Any = self._actor.greet.remote(cpus)
+        self._report = self._actor.report.options(concurrency_group=CONTROL).remote()
+        self._start = time.monotonic()
         self._ticket = 0
 
     @property
@@ -47,6 +52,16 @@ class Hand:
     def is_free(self) -> bool:
         """Whether it can be given a job."""
         return self._awaited is None
+
+    def has_reported(self) -> bool:
+        """Whether its process runs; it may still be loading what a run needs."""
+        import ray
+
+        return self._greeting is not None or bool(ray.wait([self._report], timeout=0)[0])
+
+    def is_silent(self, limit_s: float) -> bool:
+        """Whether its process has not reported for that long, counted from when it was asked for."""
+        return time.monotonic() - self._start > limit_s and not self.has_reported()
 
     def give(self, job: Job) -> None:
         """Have a job trained."""
@@ -61,9 +76,9 @@ class Hand:
 
         try:
             if self.task is None:
-                self._meet(ray.get(self._awaited))
+                self._meet(ray.get(self._awaited, timeout=HEAR_S))
                 return None
-            record: Record = ray.get(next(self._awaited))
+            record: Record = ray.get(next(self._awaited), timeout=HEAR_S)
         except RayTaskError as error:
             record = self._failed(error.cause)
         except RayError as error:
@@ -95,6 +110,11 @@ class Hand:
         remote: Any = ray.remote
         there = NodeAffinitySchedulingStrategy(self._greeting.node_id, soft=False)
         remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(self._greeting.pid)
+
+    def kill_here(self) -> None:
+        """Kill the process of a worker on this machine whose cluster is gone."""
+        if self._greeting is not None:
+            _kill(self._greeting.pid)
 
     def _meet(self, greeting: Greeting) -> None:
         if greeting.version != __version__:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.device_slot import computing
 from harness.executors.task import train
 from harness.run import Ended, Job, Record
 
@@ -36,13 +37,17 @@ class Worker:
         """Load all that a run needs, once for all runs. No thread pool is made larger than the worker's share."""
         for name in THREAD_VARIABLES:
             os.environ[name] = str(cpus)
-        import ray
-        import torch
+        with computing():  # loading takes seconds of a processor
+            import ray
+            import torch
 
-        import harness.evaluate
+            import harness.evaluate
 
         torch.set_num_interop_threads(1)
         return Greeting(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
+
+    def report(self) -> None:
+        """Say that the process runs."""
 
     def train(self, job: Job, ticket: int) -> Iterator[Record]:
         """The records of a job, live; what is printed meanwhile goes to its log. Nothing is left of it when it ends."""

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.data.shapes import VAL_SIZE
+from harness.environment import describe_environment
 from harness.full_folder import WEIGHTS
+from harness.metrics import is_of_machine
 from harness.report.words import DASH, counted, duration
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import FullEpoch, to_plain
@@ -62,11 +64,15 @@ def _of_run(subject: Subject, storage: str | None) -> Facts:
         "epochs": f"{subject.epochs} of {recipe.epochs}",
         "data": f"{recipe.dataset} at {recipe.resolution} px, {_size(recipe.train_size)} training images",
         "trained on": f"{row.device or DASH}, {duration(row.wall_s)}",
+        "computed by": "; ".join(describe_environment(each) for each in row.environments),
     }
     on = f"{_validated_on(recipe.dataset, recipe.val_size)}, {recipe.resolution} px, one seed"
     scores = [Figure("top-1 %", f"{each.top1:.2f}", on) for each in epochs if each.epoch == subject.epochs]
     device = f"measured by the run, {row.device or DASH}"
-    others = [Figure(name, f"{value:.6g}", device) for name, value in measures.items()]
+    again = f"measured again: {describe_environment(row.timed)}" if row.timed != row.environment else device
+    others = [
+        Figure(name, f"{value:.6g}", again if is_of_machine(name) else device) for name, value in measures.items()
+    ]
     return Facts(about, [*scores, *others], recipe.model_dump(mode="json"))
 
 

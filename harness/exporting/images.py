@@ -1,13 +1,9 @@
 """How images are prepared for a network: what is known of it, from whatever trained it."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from harness.data import describe
 from harness.errors import DataError
-from harness.full_folder import CLASSES
 from harness.full_recipe import FullRecipe
 from harness.paper import preset_of
 from harness.report.network import resolutions
@@ -57,28 +53,6 @@ def resolution_of(subject: Subject) -> int:
     """The side of the images that it was trained on; else that it is published for, or that its stem is made for."""
     recipe = subject.full_recipe or subject.recipe
     return resolutions(subject.spec)[0] if recipe is None else recipe.resolution
-
-
-def class_names(subject: Subject) -> tuple[str, ...] | None:
-    """The names of its classes in the order of the logits, where what trained it knows them."""
-    if subject.full_recipe is not None and subject.file is not None:
-        return _read_names(subject.file.with_name(CLASSES), subject.spec.classes)
-    if subject.recipe is None:
-        return None
-    try:
-        names = describe(subject.recipe).names
-    except DataError:
-        return None
-    return names if len(names) == subject.spec.classes else None
-
-
-def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
-    try:
-        names = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_whole else None
 
 
 def _of_full_recipe(recipe: FullRecipe) -> Preparation:

@@ -73,7 +73,7 @@ class Product:
     def weights(self) -> Weights:
         """The state of `kept`, for a file that knows its network."""
         entries = {name: value.detach().cpu().contiguous() for name, value in self.kept.state_dict().items()}
-        return Weights(self.spec, self.is_merged, entries, self.source)
+        return Weights(self.spec, self.is_merged, entries, self.source, self.classes)
 
     @property
     def source(self) -> Mapping[str, str]:

@@ -17,8 +17,8 @@ from harness.presets import PRESETS
 from harness.spec import FIELDS, NetworkSpec
 
 FILE = "config.json"
-GIVEN_OTHERWISE = ("family", "classes", "in_channels", "drop_path")
-"""Fields of a spec that timm has arguments of its own for."""
+GIVEN_OTHERWISE = ("family", "classes", "in_channels", "drop_path", "replica")
+"""Fields of a spec that timm has arguments of its own for, or that change nothing of a trained network."""
 
 
 class Architecture(NamedTuple):

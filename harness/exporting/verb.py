@@ -8,10 +8,10 @@ from harness.cost import network_cost
 from harness.exporting.export import export
 from harness.exporting.facts import facts_of
 from harness.exporting.formats import chosen_formats
-from harness.exporting.images import class_names, preparation_of, resolution_of
+from harness.exporting.images import preparation_of, resolution_of
 from harness.exporting.product import Product
 from harness.exporting.rows import rows_table
-from harness.subject import Origin, Subject, find_subject
+from harness.subject import Origin, Subject, class_names, find_subject
 from harness.terminal import make_console
 
 FOLDER = Path("exports")

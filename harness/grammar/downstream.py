@@ -35,7 +35,9 @@ def _add_common(task: argparse.ArgumentParser) -> None:
     how.add_argument("--precision", choices=PRECISIONS, help="in place of the recipe's")
     how.add_argument("--micro-batch", type=positive, metavar="N", help="most images at once in a worker, likewise")
     how.add_argument("--seed", type=natural, metavar="N", help="in place of the recipe's")
-    how.add_argument("--dry-run", action="store_true", help="say what would be trained; train nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="print what would be trained, also without the images; train nothing"
+    )
     how.add_argument("--fresh", action="store_true", help="forget what this training has left, and begin anew")
     how.add_argument("--evaluate-only", action="store_true", help="judge weights that this verb has written")
     how.add_argument("--json", action="store_true", help="of --evaluate-only: print JSON")

@@ -21,6 +21,8 @@ def add_evaluation(verbs: Verbs) -> None:
     )
     data = "folder with a folder of images per class, or of CIFAR; or shapes (default: what it was validated on)"
     evaluate.add_argument("--data", metavar="DIR", help=data)
+    ways = "how images are given their labels: by the names of their classes, or by their order (default: name)"
+    evaluate.add_argument("--labels", choices=("name", "position"), default="name", help=ways)
     forms = evaluate.add_mutually_exclusive_group()
     forms.add_argument("--merged", action="store_true", help="evaluate the merged form")
     forms.add_argument("--both", action="store_true", help="evaluate both forms, and say how they differ")

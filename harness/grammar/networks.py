@@ -23,6 +23,10 @@ def _add_weights(verbs: Verbs) -> None:
     directions = weights.add_subparsers(title="directions", metavar="DIRECTION", dest="direction", required=True)
     taken = directions.add_parser("import", help="keep a checkpoint (.pth) as safetensors that know their network")
     taken.add_argument("--network", metavar="NETWORK", help="a preset, as replknet_31b, or a network's file")
+    entry = "which network of several in the file, by the key or prefix of its entries, as model, model_ema or teacher"
+    taken.add_argument(
+        "--entry", metavar="NAME", help=f"{entry} (default: the only one; a moving average before others)"
+    )
     given = directions.add_parser("export", help="write such safetensors as a plain state dict with the official names")
     for each, kind in ((taken, ".safetensors"), (given, ".pth")):
         each.add_argument("file", metavar="FILE", type=Path, help="what is read")

@@ -11,7 +11,7 @@ VERIFIED = ("counts", "closed_form", "merge", "operator", "specs", "full_scale",
 
 
 def add_studies(verbs: Verbs, run_name: str | None) -> None:
-    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `plot`, `verify`."""
+    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `reproduce`, `plot`, `verify`."""
     _add_run(verbs, run_name)
     status = add_verb(verbs, "status", "show where a study stands, also while another process drives it")
     show = add_verb(
@@ -22,6 +22,7 @@ def add_studies(verbs: Verbs, run_name: str | None) -> None:
     )
     show.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="the number of a trial, from the column #")
     best = add_verb(verbs, "best", "print the winner's network as YAML, to be the base of another study")
+    best.add_argument("--trial", type=int, metavar="N", help="another trial than the winner, from the column #")
     presets = verbs.add_parser("presets", help=(about := "list all presets beside the figures of their papers"))
     presets.description = f"{about[0].upper()}{about[1:]}."
     presets.set_defaults(call=verb("presets"))
@@ -35,6 +36,7 @@ def add_studies(verbs: Verbs, run_name: str | None) -> None:
     )
     schema = verbs.add_parser("schema", help="print the JSON schema of study files, for editors")
     schema.set_defaults(call=verb("schema"))
+    _add_reproduce(verbs)
     _add_plot(verbs)
     _add_verify(verbs)
 
@@ -55,8 +57,30 @@ def _add_run(verbs: Verbs, name: str | None) -> None:
     how.add_argument(
         "--dry-run", action="store_true", help="list what would be trained, its cost and time; write nothing"
     )
+    how.add_argument(
+        "--reuse",
+        choices=("any", "same"),
+        default="any",
+        help="runs to take that are there already: of any environment, or of one like this (code, libraries, "
+        "processor, threads, device), the others being trained again; times are never taken from another "
+        "(default: any)",
+    )
     how.add_argument("--fresh", action="store_true", help="forget this study's trials, and its runs that no other has")
     how.add_argument("--quiet", action="store_true", help="print the answer only")
+
+
+def _add_reproduce(verbs: Verbs) -> None:
+    about = "train a recorded run again, and compare the two bit by bit"
+    reproduce = add_verb(verbs, "reproduce", about, file="a study file, or a summary.json or the folder that holds it")
+    reproduce.description = (
+        f"{about[0].upper()}{about[1:]}. Says `same bits`, or `not the same environment`, what differs and how far "
+        "apart the values are, or SAME ENVIRONMENT AND OTHER BITS, which alone gives exit code 1. Nothing of the study "
+        "is changed."
+    )
+    reproduce.add_argument(
+        "which", metavar="TRIAL|RUN", nargs="?", help="a trial's number, or a run's id (default: the best trial)"
+    )
+    reproduce.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_plot(verbs: Verbs) -> None:

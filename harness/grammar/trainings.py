@@ -29,7 +29,9 @@ def add_trainings(verbs: Verbs) -> None:
     how.add_argument("--precision", choices=PRECISIONS, help="in place of the recipe's")
     how.add_argument("--micro-batch", type=positive, metavar="N", help="most images at once in a worker, likewise")
     how.add_argument("--seed", type=natural, metavar="N", help="in place of the recipe's")
-    how.add_argument("--dry-run", action="store_true", help="print cost and time; train nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="print cost and time, also without the images; train nothing"
+    )
     how.add_argument("--fresh", action="store_true", help="forget what this training has left, and begin anew")
     add_workers(train)
     train.set_defaults(call=verb("train"))

@@ -10,6 +10,7 @@ import torch
 from harness.cost import network_parts
 from harness.errors import UserError
 from harness.families import FAMILIES
+from harness.finite import describe_fault
 from harness.looking.images import Images, images_for
 from harness.measures.erf import larger
 from harness.measures.receptive_field import DEFINITIONS, Field, receptive_fields
@@ -50,6 +51,7 @@ def see(
     for (subject, shown), side in zip(plans, sides, strict=True):
         found = images_for(subject.spec, data, shown, count=images, side=side)
         fields = _fields(subject, found, teller(subject.name, len(found.pixels)))
+        _require_images(subject, found, fields)
         notes = (*found.notes, *_notes(subject, side, fields))
         yield Seen(subject, side, found.about, fields, notes)
 
@@ -77,6 +79,16 @@ def _fields(subject: Subject, images: Images, tell: Callable[[int], None]) -> di
             value=f"{subject.name} at {side} px",
             remedy="Give a smaller `--resolution`.",
         ) from error
+
+
+def _require_images(subject: Subject, images: Images, fields: dict[str, Field]) -> None:
+    """Raise `UserError` where no image has a finite gradient, which is no field that is zero."""
+    if any(field.images == 0 and field.skipped for field in fields.values()):
+        device = next(subject.model.parameters()).device
+        what = "the gradients of all images are NaN or infinite, and so there is no field: they"
+        with torch.no_grad():
+            fault = describe_fault(subject.model, images.pixels[:1].to(device), what)
+        raise UserError(fault, place=subject.name, remedy="Take the weights of an earlier epoch, or train again.")
 
 
 def teller(name: str, images: int) -> Callable[[int], None]:

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.imagefolder import read_image
+from harness.data.labels import differing, imagenet_synsets
 from harness.data.reading import read_sampled_levels
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
 from harness.errors import DataError, UserError
+from harness.finite import as_user_error, require_finite
 from harness.looking.fields import teller
 from harness.measures.shape_bias import Decisions, by_class, decisions
 from harness.scale_up.viewing import published_statistics
-from harness.subject import Origin, Subject
+from harness.subject import Origin, Subject, class_names
 
 BATCH = 32
 
@@ -42,6 +44,10 @@ class Decided:
     whole: Decisions
     classes: dict[str, Decisions]
     """By class of the shape."""
+    labels: str
+    """How the network's classes were matched with the synsets of ImageNet-1K."""
+    notes: tuple[str, ...] = ()
+    """What must be known before a figure is believed."""
 
     @property
     def class_mean_pct(self) -> float | None:
@@ -59,7 +65,9 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
     stimuli = find_stimuli(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tell = teller(subject.name, len(stimuli.conflicts))
-    answers, shown = _answers(subject, stimuli.conflicts, side, device, tell)
+    order, labels = _order(subject)
+    with as_user_error(subject.name):
+        answers, shown = _answers(subject, stimuli.conflicts, side, device, order, tell)
     if not shown:
         raise DataError("the stimuli must be images that can be read", place=str(folder))
     shapes, textures = (np.array([getattr(each, cue) for each in shown]) for cue in ("shape", "texture"))
@@ -71,6 +79,8 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
         unreadable=len(stimuli.conflicts) - len(shown),
         whole=decisions(answers, shapes, textures),
         classes=by_class(answers, shapes, textures, NAMES),
+        labels=labels,
+        notes=tuple(_notes(answers)),
     )
 
 
@@ -81,14 +91,26 @@ def to_sixteen(probabilities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _answers(
-    subject: Subject, stimuli: Sequence[Stimulus], side: int, device: torch.device, tell: Callable[[int], None]
+    subject: Subject,
+    stimuli: Sequence[Stimulus],
+    side: int,
+    device: torch.device,
+    order: list[int] | None,
+    tell: Callable[[int], None],
 ) -> tuple[NDArray[np.int64], list[Stimulus]]:
-    """The answers (N,) by the number of the class, and the stimuli that they are to: those that can be read."""
+    """The answers (N,) by the number of the class, and the stimuli that they are to: those that can be read.
+
+    `order` gives the logit of each synset of ImageNet-1K; None where they are in their usual order.
+    """
     model = subject.model.to(device).eval()
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
     answers, shown = [], []
     for images, readable in _batches(stimuli, side):
-        logits = model((images.to(device).float() / 255 - mean) / std)
+        batch = (images.to(device).float() / 255 - mean) / std
+        logits = model(batch)
+        require_finite(logits, model, batch, "the logits of a stimulus")
+        if order is not None:
+            logits = logits[:, order]
         answers.append(to_sixteen(logits.double().softmax(1)).argmax(1).cpu())
         shown += readable
         tell(len(shown))
@@ -107,6 +129,28 @@ def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, l
                 readable.append(each)
         if readable:
             yield torch.from_numpy(np.stack(images)), readable
+
+
+def _order(subject: Subject) -> tuple[list[int] | None, str]:
+    """The logits in the usual order of ImageNet-1K's synsets, None where they are; and how that is known.
+
+    Raises `UserError` for a network whose classes are known to be others.
+    """
+    known, synsets = class_names(subject), imagenet_synsets()
+    if known is None:
+        return None, "by position, as synsets of ImageNet-1K in their usual order: the weights do not say their classes"
+    if set(known) != set(synsets):
+        raise UserError(
+            "the network's classes must be the synsets of ImageNet-1K, as n01440764",
+            value=differing(known, synsets),
+            place=subject.name,
+        )
+    return [known.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
+
+
+def _notes(answers: NDArray[np.int64]) -> Iterator[str]:
+    if len(answers) > 1 and (answers == answers[0]).all():
+        yield f"every stimulus is given to the class {NAMES[answers[0]]}: the network does not tell images apart"
 
 
 def _check(subject: Subject) -> None:

@@ -26,7 +26,10 @@ def decided_view(found: Decided) -> RenderableType:
     title = Text(f"Shape bias of {found.subject.name}", style="bold")
     title.append(f"  {found.subject.about}, {found.folder} at {found.side} px", style="not bold")
     left_out = [Text(f"left out: {said}", style="dim") for said in left_out_words(found)]
-    return Group(title, _table(found), Text(), _published(found), Text(), Text(READING, style="dim"), *left_out)
+    told = [Text(f"warning: {note}") for note in found.notes]
+    told.append(Text(f"classes matched {found.labels}", style="dim"))
+    reading = Text(READING, style="dim")
+    return Group(title, _table(found), Text(), _published(found), Text(), reading, *told, *left_out)
 
 
 def decided_values(found: Decided) -> dict[str, Any]:
@@ -39,6 +42,8 @@ def decided_values(found: Decided) -> dict[str, Any]:
         "resolution": found.side,
         **_values(found.whole),
         "class_mean_pct": found.class_mean_pct,
+        "labels": found.labels,
+        "notes": list(found.notes),
         "classes": {name: _values(each) for name, each in found.classes.items()},
         "left_out": {
             "misnamed": len(found.stimuli.misnamed),

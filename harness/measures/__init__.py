@@ -27,10 +27,22 @@ ON_DEMAND: dict[str, Measure] = {
 }
 """Taken where the recipe names them under `measures`, which knows the same names."""
 
-__all__ = ["ALWAYS", "ON_DEMAND", "Measure", "Trained", "measures_of"]
+OF_MACHINE = ("latency", "peak_memory", "throughput", "train_step")
+"""Measures that yield times, throughput or memory: what `harness.metrics.is_of_machine` holds for."""
+ONLY_IN_TRAINING = ("peak_memory",)
+"""Those that are known at the end of a training alone, and cannot be measured again on its weights."""
+
+__all__ = ["ALWAYS", "OF_MACHINE", "ONLY_IN_TRAINING", "ON_DEMAND", "Measure", "Trained", "measures_of", "times_of"]
 
 
 def measures_of(recipe: Recipe) -> Iterator[Measure]:
     """All that is measured of a run, in the order of the tables."""
     yield from ALWAYS.values()
     yield from (measure for name, measure in ON_DEMAND.items() if name in recipe.measures)
+
+
+def times_of(recipe: Recipe) -> Iterator[Measure]:
+    """Of all that is measured of a run, what describes the machine and can be measured again on stored weights."""
+    wanted = [name for name in OF_MACHINE if name not in ONLY_IN_TRAINING]
+    yield from (ALWAYS[name] for name in wanted if name in ALWAYS)
+    yield from (ON_DEMAND[name] for name in wanted if name in recipe.measures)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class Trained:
     dataset: Dataset
     recipe: Recipe
     device: torch.device
+    times: Path | None = None
+    """Folder of times that were taken before; without one, nothing is kept."""
 
 
 Measure = Callable[[Trained], Iterator[tuple[str, float]]]

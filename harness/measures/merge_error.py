@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.augment import normalize
+from harness.finite import require_finite
 from harness.measures.base import Trained, own_randomness
 from harness.network import merge
 
@@ -34,7 +35,11 @@ def merge_error(trained: Trained) -> Iterator[tuple[str, float]]:
             _take_statistics(model, batch)
     model.eval()
     logits = model(batch)
-    error = (merge(model)(batch) - logits).abs().max().item()
+    require_finite(logits, model, batch, "the logits of a validation image in float64")
+    merged = merge(model)
+    found = merged(batch)
+    require_finite(found, merged, batch, "the merged network's logits of a validation image in float64")
+    error = (found - logits).abs().max().item()
     yield "merge_error_max_abs", error
     yield "merge_error_relative", error / max(logits.abs().max().item(), sys.float_info.min)
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from harness.device_slot import offer
 from harness.network import merge
 
 SHARES = (20, 30, 50, 99)
@@ -90,6 +91,7 @@ def receptive_fields(
     at_once = batch or max(1, PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
     done = 0
     for part in torch.split(images, at_once):
+        offer()
         for name, maps in _gradients(cast(Featured, still), part.to(device)).items():
             tallies[name].add(maps)
         done += len(part)

@@ -6,6 +6,7 @@ import torch
 
 from harness.errors import OutOfMemory
 from harness.measures.base import Trained, deployed
+from harness.measures.kept_times import Metrics, kept_times
 from harness.measures.timing import Patience, interleave
 
 BATCHES = {"cpu": 32, "cuda": 128}
@@ -18,7 +19,12 @@ def throughput(trained: Trained) -> Iterator[tuple[str, float]]:
     """Images per second in float32, at the median time of 3 to 10 forward passes; of one where a pass takes 5 s."""
     batch = BATCHES[trained.device.type]
     model, images = deployed(trained, batch)
-    times = interleave({"merged": lambda: model(images)}, trained.device, PATIENCE)["merged"]
-    if times is None:
-        raise OutOfMemory(f"the measure `throughput` needs memory for {batch} images at once")
-    yield f"throughput_images_per_s_batch{batch}", batch / times.median
+
+    def measure() -> Metrics:
+        times = interleave({"merged": lambda: model(images)}, trained.device, PATIENCE)["merged"]
+        if times is None:
+            raise OutOfMemory(f"the measure `throughput` needs memory for {batch} images at once")
+        return {f"throughput_images_per_s_batch{batch}": batch / times.median}
+
+    metrics, _ = kept_times(trained, "throughput", model, images, measure)
+    yield from metrics.items()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.data.augment import normalize
+from harness.device_slot import measuring
 from harness.errors import OutOfMemory
 from harness.measures.allocation import extra_bytes
 from harness.measures.base import Trained, own_randomness
@@ -31,7 +32,8 @@ def train_step(trained: Trained) -> Iterator[tuple[str, float]]:
     with own_randomness(trained.device):
         peak_bytes = extra_bytes(lambda: Step(trained)(), trained.device)
         step = Step(trained)
-        times = interleave({"step": step}, trained.device, PATIENCE)["step"]
+        with measuring(trained.device):
+            times = interleave({"step": step}, trained.device, PATIENCE)["step"]
     if times is None:
         raise OutOfMemory(f"the measure `train_step` needs memory for {batch} images at once")
     yield "train_step_s", times.median

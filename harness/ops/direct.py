@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.machine import available_cpus
 from harness.ops.direct_loop import LANE_BYTES, Call, Loops, best_block, compiled
 from harness.ops.pair import CONVOLVE, CORRELATE, Convolve, operator, output_size
 from harness.ops.window import Algorithm, Pair, Window
@@ -146,7 +147,7 @@ def _in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001
     """A process that was forked has none of its parent's threads, hence its own pool."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="direct")
+    return ThreadPoolExecutor(available_cpus(), thread_name_prefix="direct")
 
 
 def _lanes(x: Tensor) -> Tensor:

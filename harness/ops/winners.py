@@ -1,6 +1,5 @@
 """What was measured, kept on disk: one JSON file per device and set of versions, shared by all processes of a user."""
 
-import functools
 import importlib.metadata
 import json
 import os
@@ -10,8 +9,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from harness.environment import processor_features
 from harness.fingerprint import fingerprint
 from harness.machine import cpu_name
+from harness.operator_revision import operator_digest
 from harness.ops.measure import Measured
 
 WAIT_S = 10.0
@@ -62,14 +63,13 @@ class Winners:
 
 def about(device: torch.device) -> dict[str, str]:
     """What all measurements of a device depend on: the device itself, the libraries, and this code."""
-    triton = [each.version for each in importlib.metadata.distributions(name="triton")]
-    common = {"torch": torch.__version__, "triton": ", ".join(triton), "code": _code()}
+    versions = {
+        name: ", ".join(each.version for each in importlib.metadata.distributions(name=name))
+        for name in ("triton", "llvmlite")
+    }
+    common = {"torch": torch.__version__, **versions, "code": operator_digest()}
     if device.type == "cpu":
-        return common | {"device": cpu_name(), "capability": torch.backends.cpu.get_cpu_capability()}
+        capability = torch.backends.cpu.get_cpu_capability()
+        return common | {"device": cpu_name(), "capability": capability, "features": processor_features()}
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return common | {"cuda": str(torch.version.cuda), "cudnn": str(cudnn), "device": torch.cuda.get_device_name(device)}
-
-
-@functools.cache
-def _code() -> str:
-    return fingerprint([path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))])

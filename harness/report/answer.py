@@ -12,19 +12,26 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from harness.claims.limits import Limit, sampling_error
 from harness.cost import network_cost
+from harness.environment import Environment
 from harness.report.data_notes import data_lines
+from harness.report.environments import Origin, origins, time_notes
+from harness.report.latency import Latency, latency_of
+from harness.report.noise import resampling_of
+from harness.report.seeds import MissingSeed, missing_seeds, shortfall
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
-from harness.search.objective import final_value
+from harness.search.limits import RunValues, images_of, limit_of_runs
+from harness.search.objective import objective_value
+from harness.search.reuse import environment_of, time_reference, without_other_times
+from harness.search.standing import configuration_standing, trial_standing
 from harness.spec import NetworkSpec
 from harness.store import FullRow, FullRuns, RunRow, Store
 from harness.study import Study
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-LATENCY = "latency_ms_p50"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,21 @@ class RunFacts:
     row: RunRow
     curve: tuple[Epoch, ...]
     measures: Mapping[str, float]
+    lacks_times: bool = False
+    """Whether times were left out, because they are of another environment than those of other runs."""
+    is_of_reference: bool = True
+    """Whether it was trained in the environment whose times are shown."""
+
+    @property
+    def values(self) -> RunValues:
+        """What it recorded."""
+        return RunValues(self.row.run, self.curve, self.measures)
 
     def value(self, metric: str) -> float | None:
         """The objective of a complete run; None for any other run."""
         if self.row.state != RunState.COMPLETE:
             return None
-        return final_value(metric, self.row.run, self.curve, self.measures)
+        return objective_value(metric, self.row.run, self.curve, self.measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +68,9 @@ class Row:
     """Its choices; an axis that did not count is not among them."""
     spec: NetworkSpec
     state: str
-    """`complete`, `over budget`, `pruned`, `failed`, `running` or `waiting`."""
+    """`complete`, `diverged`, `over budget`, `pruned`, `failed`, `running` or `waiting`; see `search.standing`."""
     reason: str | None
+    """Why it is not complete, or which of its seeds are missing."""
     values: tuple[float, ...]
     """The objective by seed, of the complete runs."""
     seeds: tuple[int, ...]
@@ -67,12 +84,33 @@ class Row:
     """Parameters of the merged network."""
     macs: int
     """Nominal multiply-accumulates of the merged network, for one image of the proxy's resolution."""
-    latency_ms: float | None
-    """Median over the runs of their median."""
+    latency: Latency | None
+    """Of the merged network; the seeds of a configuration share one measurement."""
     wall_s: float | None
-    """Mean training time of a complete run."""
+    """Mean training time of a complete run, of those of the environment whose times are shown."""
+    missing: tuple[MissingSeed, ...] = ()
+    """Seeds that were trained and gave no value."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
+    limit: Limit | None = None
+    """What its objective cannot be told from: chance, or the most that there is."""
+    val_images: int | None = None
+    """Validation images behind the value of each seed; the fewest."""
+
+    @property
+    def sampling_error(self) -> float | None:
+        """The standard error of a seed's accuracy, in points, that comes from the number of validation images."""
+        return None if self.mean is None or self.val_images is None else sampling_error(self.mean, self.val_images)
+
+    @property
+    def noise(self) -> float:
+        """The larger of the spread between seeds and, of an accuracy, the sampling error; 0 where nothing is known."""
+        return max(self.spread or 0.0, self.sampling_error or 0.0)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median latency."""
+        return None if self.latency is None else self.latency.median_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +138,21 @@ class Answer:
     """Statements about the data: how many images, what is missing, and whether the folder holds other data now."""
     measures: tuple[str, ...] = ()
     """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
+    here: Environment | None = None
+    """What would compute the study's runs here and now."""
+    origins: tuple[Origin, ...] = ()
+    """Complete runs of other environments."""
+    time_notes: tuple[str, ...] = ()
+    """Which times are left out, and why."""
+
+    resampling: tuple[tuple[str, bool], ...] = ()
+    """How the runs' images were drawn, and whether they were generated; see `harness.report.noise`."""
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
+        limits = {row.limit for row in self.complete}
+        return limits.pop() if len(limits) == 1 else None
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -108,12 +161,14 @@ class Answer:
 
     @property
     def best(self) -> Row | None:
-        """The complete configuration within the budgets with the best mean."""
-        return next(iter(self.complete), None)
+        """The complete configuration within the budgets with the best mean; None where all are at one limit."""
+        return None if self.limit else next(iter(self.complete), None)
 
     @property
     def leading(self) -> Row | None:
-        """The best mean so far, also of a configuration whose seeds are not all trained yet."""
+        """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
+        if self.limit:
+            return None
         running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
@@ -143,7 +198,7 @@ class Answer:
         return tuple(
             row
             for row in self.complete[1:]
-            if row.spread is not None and self.behind(row) <= max(row.spread, self.best.spread)
+            if row.spread is not None and self.behind(row) <= max(row.noise, self.best.noise)
         )
 
 
@@ -163,14 +218,20 @@ def answer(
     trials: Sequence["FrozenTrial"],
     rejected: Mapping[str, int],
     claims: tuple[Judged, ...] = (),
+    here: Environment | None = None,
     data: Sequence[str] = (),
 ) -> Answer:
     """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
 
-    `data` are statements about the data set as it is now.
+    Runs are compared with the environment `here`; by default that in which this machine would compute them. `data` are
+    statements about the data set as it is now.
     """
+    here = here or environment_of(study)
     links = store.trial_runs(study.study)
     runs = read_runs(store, {run_id for ids in links.values() for run_id in ids})
+    stored = [facts.row for facts in runs.values()]
+    reference = time_reference(stored, here)
+    runs = {run_id: _of_one_environment(facts, reference) for run_id, facts in runs.items()}
     metric, direction = next(iter(study.objectives.items()))
     groups: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
@@ -180,6 +241,7 @@ def answer(
         _row(group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric)
         for group in groups.values()
     ]
+    rows = _with_limits(rows, metric)
     trained = [facts.row for facts in runs.values() if facts.row.device is not None]
     return Answer(
         study=study.study,
@@ -195,6 +257,10 @@ def answer(
         is_training=study.proxy.epochs > 0,
         data=(*data, *data_lines(store, runs)),
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
+        here=here,
+        origins=origins(stored, here),
+        time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
+        resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
     )
 
 
@@ -209,47 +275,38 @@ def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     return {name: _choice(params[name]) for name in axes if name in params}
 
 
-def state_of(trial: "FrozenTrial") -> tuple[str, str | None]:
-    """How a trial stands, and why."""
-    failures = trial.user_attrs.get("failures") or {}
-    reason = next(iter(failures.values()), None)
-    match trial.state.name:
-        case "COMPLETE":
-            over = [name for name, violation in trial.constraints.items() if violation > 0]
-            return ("over budget", f"over the budget of {', '.join(over)}") if over else ("complete", reason)
-        case "PRUNED" if "rejected" in trial.user_attrs:
-            return "rejected", trial.user_attrs["rejected"]
-        case "PRUNED" if "diverged" in trial.constraints:
-            return "failed", reason or "diverged"
-        case "PRUNED":
-            steps = trial.intermediate_values
-            return "pruned", reason or (f"behind the others after epoch {max(steps)}" if steps else None)
-        case "FAIL":
-            return "failed", reason
-    return trial.state.name.lower(), None
-
-
 def rejections(trials: Iterable["FrozenTrial"]) -> Counter[str]:
     """Proposals that a sampler made in vain, by reason."""
     return Counter(trial.user_attrs["rejected"] for trial in trials if "rejected" in trial.user_attrs)
 
 
+def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:
+    """The run without times of another environment than the reference, whose times the answer shows."""
+    row = facts.row
+    measures, lacks_times = without_other_times(row, facts.measures, reference)
+    is_of_reference = row.environment is None if reference is None else row.is_of(reference)
+    return replace(facts, measures=measures, lacks_times=lacks_times, is_of_reference=is_of_reference)
+
+
 def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study, metric: str) -> Row:
     """The configuration that these trials share."""
     spec = spec_of(group[0])
-    states = [state_of(trial) for trial in group]
-    state, reason = next((each for each in states if each[0] == "complete"), states[-1])
-    by_seed = {facts.row.run.seed: value for facts in runs if (value := facts.value(metric)) is not None}
+    standing = configuration_standing([trial_standing(trial) for trial in group])
+    screening = {trial.user_attrs.get("screening") for trial in group}
+    seeds = [facts for facts in runs if facts.row.run.seed not in screening]
+    by_seed = {facts.row.run.seed: value for facts in seeds if (value := facts.value(metric)) is not None}
     values = tuple(by_seed[seed] for seed in sorted(by_seed))
-    done = [facts for facts in runs if facts.row.state == RunState.COMPLETE]
-    latencies = [facts.measures[LATENCY] for facts in done if LATENCY in facts.measures]
+    over = {seed for trial in group if trial.state.is_finished() for seed in trial.user_attrs["seeds"]}
+    missing = missing_seeds((facts.row for facts in seeds if facts.row.run.seed in over), tuple(by_seed))
+    done = [facts for facts in seeds if facts.row.state == RunState.COMPLETE]
+    walls_s = [facts.row.wall_s for facts in done if facts.is_of_reference]
     cost = network_cost(spec, study.proxy.resolution)
     return Row(
         trials=tuple(trial.number for trial in group),
         params=choices_of(group[0], study.axes),
         spec=spec,
-        state=state,
-        reason=reason,
+        state=standing.state,
+        reason=(shortfall(len(values), missing) if values else None) or standing.reason,
         values=values,
         seeds=tuple(sorted(by_seed)),
         mean=statistics.fmean(values) if values else None,
@@ -257,9 +314,29 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
         runs=tuple(runs),
         params_count=cost.params,
         macs=cost.macs,
-        latency_ms=statistics.median(latencies) if latencies else None,
-        wall_s=statistics.fmean(facts.row.wall_s for facts in done) if done else None,
+        latency=latency_of(facts.measures for facts in done),
+        missing=missing if values else (),
+        wall_s=statistics.fmean(walls_s) if walls_s else None,
     )
+
+
+def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The rows with the limits that they are at."""
+    done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
+    tests = max(1, sum(map(bool, done)))
+    return [
+        replace(
+            row,
+            limit=limit_of_runs((metric,), runs, tests=tests),
+            val_images=_fewest_images(runs) if metric == "top1" else None,
+        )
+        for row, runs in zip(rows, done, strict=True)
+    ]
+
+
+def _fewest_images(runs: Sequence[RunValues]) -> int | None:
+    known = [images for each in runs if (images := images_of(each.run, each.measures)) is not None]
+    return min(known, default=None)
 
 
 def _choice(stored: Any) -> Any:
@@ -283,7 +360,9 @@ def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
 def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
-    complete = [row for row in rows if row.state == "complete" and row.mean is not None]
+    complete = [row for row in rows if row.state == "complete" and row.mean is not None and row.limit != Limit.CHANCE]
+    if all(row.limit is not None for row in complete):
+        return tuple(rows)
     front: set[tuple[int, ...]] = set()
     best = -math.inf
     for _, same_macs in groupby(sorted(complete, key=lambda row: row.macs), key=lambda row: row.macs):

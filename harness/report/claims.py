@@ -7,6 +7,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from harness.claims import Estimate
+from harness.claims.limits import Limit
+from harness.environment import Environment
+from harness.report.environments import Origin, origins
 from harness.report.layout import indented, plain_table
 from harness.report.words import DASH, counted, score
 from harness.search.claims import Judged
@@ -29,14 +32,15 @@ def claims_view(answer: "Answer") -> list[RenderableType]:
     for name in ("effect", "95 % interval", "n", "p", "expected"):
         table.add_column(name, justify="right", no_wrap=True)
     for judged in answer.claims:
-        verdict = Text(str(judged.verdict), style=STYLES[str(judged.verdict)])
+        verdict = Text(judged.verdict_text, style=STYLES[str(judged.verdict)])
         table.add_row(Text(judged.claim.name), verdict, *_figures(judged), Text(judged.claim.expect))
-    said = (indented(line) for judged in answer.claims for line in _sentences(judged))
-    how = f"error rate 5 % over all looks; p corrected over {counted(len(answer.claims), 'claim')} (Holm)"
+    said = (indented(line) for judged in answer.claims for line in _sentences(judged, answer.here))
+    confirmed = sum(judged.p is not None or judged.estimate is None for judged in answer.claims)
+    how = f"error rate 5 % over all looks; p corrected over {counted(confirmed, 'claim')} (Holm)"
     return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *said, Text()]
 
 
-def claim_values(judged: Judged) -> dict[str, Any]:
+def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, Any]:
     """One claim for JSON."""
     claim, found = judged.claim, judged.estimate
     return {
@@ -51,14 +55,26 @@ def claim_values(judged: Judged) -> dict[str, Any]:
         "interval_bca": None if found is None else found.bootstrap_interval,
         "p_permutation": None if found is None else found.permutation_p,
         "n": len(judged.values),
+        "n_trained": judged.pairs,
+        "lost": [each.text for each in judged.lost],
         "p": judged.p,
         "seeds_to_decide": judged.enough,
+        "exploratory": exploratory_values(judged),
+        "note": judged.note,
         "missing": judged.missing,
+        "other_environments": [origin.text for origin in _origins(judged, here)],
+        "limit": judged.limit,
         "arms": [
             {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
             for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
         ],
     }
+
+
+def exploratory_values(judged: Judged) -> dict[str, Any] | None:
+    """For JSON: the verdict without an error rate, where there is one, and why it has none."""
+    explored = judged.exploratory
+    return None if explored is None else {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
 
 
 def p_value(p: float | None) -> str:
@@ -74,20 +90,45 @@ def interval(low: float | None, high: float | None, metric: str) -> str:
 def _figures(judged: Judged) -> Iterable[Text | str]:
     metric, found = judged.claim.metric, judged.estimate
     if found is None:
-        return DASH, DASH, "0", DASH
-    return score(found.effect, metric), interval(found.low, found.high, metric), str(found.n), p_value(judged.p)
+        return DASH, DASH, _n(judged), DASH
+    return score(found.effect, metric), interval(found.low, found.high, metric), _n(judged), p_value(judged.p)
 
 
-def _sentences(judged: Judged) -> Iterable[str]:
+def _n(judged: Judged) -> str:
+    """The number of pairs, as `4`, or `3 of 4` where one was lost."""
+    return f"{len(judged.values)} of {judged.pairs}" if judged.lost else str(len(judged.values))
+
+
+def _origins(judged: Judged, here: Environment | None) -> tuple[Origin, ...]:
+    return () if here is None else origins(judged.runs, here)
+
+
+def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
     """What was claimed, what was published, and what an undecided claim would need."""
     claim = judged.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
-    if judged.missing:
+    if judged.lost:
+        why = "; ".join(each.text for each in judged.lost)
+        yield f"  {_n(judged)} seeds: {why}. What was lost by its outcome is missing from effect and interval."
+    if judged.note:
+        yield f"  Its error rate: {judged.note}."
+    if judged.limit == Limit.CHANCE:
+        yield "  All arms are at chance: nothing can be told apart here, and more seeds would not help."
+    elif judged.limit == Limit.CEILING:
+        yield "  All arms are at the ceiling: nothing can be told apart here, and more seeds would not help."
+    elif judged.missing:
         yield f"  Not judged: {judged.missing}."
+    elif judged.exploratory is not None:
+        explored = judged.exploratory
+        yield f"  Exploratory, without an error rate: {explored.reason}."
+        would_be = f"it would be {explored.verdict} (p {p_value(explored.p)})"
+        yield f"  Had claim and plan been there before the first run, {would_be}."
     elif str(judged.verdict) == "equivalent":
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:
         yield f"  {_needed(judged.estimate, judged.enough)}"
+    if others := _origins(judged, here):
+        yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 
 
 def _needed(found: Estimate, enough: int | None) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES = 10.0
 ARM_INCHES, CLAIM_INCHES = 0.3, 0.5
-AROUND_INCHES, HEAD_INCHES = 0.55, 0.9
+AROUND_INCHES, HEAD_INCHES = 0.55, 1.1
 """For ticks and words: of each panel, and of the whole page."""
 FONT, SMALL_FONT = 8, 7
 NAME_CHARACTERS, LINE_CHARACTERS, PAGE_CHARACTERS = 48, 105, 165
@@ -74,12 +74,13 @@ def _arms(kept: KeptClaims) -> dict[str, dict[str, KeptArm]]:
 
 def _title(kept: KeptClaims) -> str:
     """The study, how its claims stand, n, and the conditions."""
-    verdicts = Counter(str(claim.verdict) for claim in kept.claims)
+    verdicts = Counter(claim.verdict_text for claim in kept.claims)
     ns = sorted({claim.n for claim in kept.claims})
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     head = f"{kept.study}: {counted(len(kept.claims), 'claim')}, {stands}; {n}"
-    return "\n".join([head, *textwrap.wrap(kept.conditions, PAGE_CHARACTERS - 25)])
+    below = [line for text in (kept.noise_line, kept.conditions) for line in textwrap.wrap(text, PAGE_CHARACTERS - 25)]
+    return "\n".join([head, *below, *([kept.mark] if kept.mark else [])])
 
 
 def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, KeptArm]) -> None:
@@ -119,13 +120,14 @@ def _draw_claim(axes: "Axes", claim: KeptClaim) -> None:
         why = textwrap.fill(claim.missing or "no seed that all arms have completed", LINE_CHARACTERS // 2)
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=FONT, parse_math=False)
     _beside(axes, 0.45, claim.name, fontweight="bold")
-    _beside(axes, -0.45, str(claim.verdict), color=colour, fontweight="bold")
+    _beside(axes, -0.45, claim.verdict_text, color=colour, fontweight="bold")
     for height, text in zip((0.45, -0.45), _figures(claim), strict=True):
         _beside(axes, height, text, is_right=True)
     axes.set_xlim(*_limits(claim))
     axes.set_ylim(-1, 1)
     paper = f" Paper: {claim.paper}." if claim.paper else ""
-    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}")
+    why = f" Exploratory: {claim.exploratory.reason}." if claim.exploratory else ""
+    _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}{why}")
 
 
 def _figures(claim: KeptClaim) -> tuple[str, str]:

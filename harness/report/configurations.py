@@ -8,10 +8,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.answer import LATENCY, Answer, Row
+from harness.report.answer import Answer, Row
 from harness.report.figures import FIGURES, measured_columns, reading
+from harness.report.latency import latency_text
 from harness.report.layout import plain_table
-from harness.report.words import DASH, amount, mean_and_spread, milliseconds, value
+from harness.report.seeds import seeds_text
+from harness.report.words import DASH, amount, mean_and_spread, value
+from harness.search.objective import LATENCY
 
 FRONT = "●"
 PERCENTAGES = ("top1",)
@@ -47,7 +50,7 @@ class Configurations:
         yield self._table(held)
         if left := len(self._answer.rows) - len(self._rows):
             yield Text(f"and {left} more", style="dim")
-        yield from (Text(line, style="dim") for line in reading(self._answer))
+        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *reading(self._answer)))
 
     def _blocks(self) -> Iterator[list[Column]]:
         """What stands together, in the order in which it is shown."""
@@ -67,6 +70,14 @@ class Configurations:
         return table
 
 
+def _sampling(rows: Sequence[Row]) -> Iterator[str]:
+    """What must be known to read the sampling errors."""
+    images = sorted({row.val_images for row in rows if row.val_images})
+    if images:
+        n = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+        yield f"± val: the standard error of a seed's accuracy that comes from its {n} validation images."
+
+
 def names(answer: Answer, rows: Sequence[Row]) -> list[Column]:
     """Which configuration it is: on the front or not, its first trial, its choices."""
     return [
@@ -83,18 +94,22 @@ def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
     """The objective, the costs, and how it stands where it is not complete."""
     unit = " %" if answer.metric in PERCENTAGES else ""
     yield Column(f"{answer.metric}{unit}", [objective(row, answer) for row in rows])
-    yield Column("n", [str(len(row.values)) for row in rows])
+    yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
+    if any(row.val_images for row in rows):
+        yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
     yield Column("params", [amount(row.params_count) for row in rows])
     yield Column("MACs", [amount(row.macs) for row in rows])
     if answer.metric != LATENCY:
-        yield Column("ms", [milliseconds(row.latency_ms) for row in rows])
+        yield Column("ms", [latency_text(row.latency) for row in rows])
     yield Column("s/run", [_seconds(row.wall_s) for row in rows])
     if any(row.state != "complete" for row in rows):
         yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
 
 
 def objective(row: Row, answer: Answer) -> str:
-    """The value that a configuration is ranked by."""
+    """The value that a configuration is ranked by; of a latency the median, whose upper bound ranks it."""
+    if answer.metric == LATENCY and row.latency is not None and row.latency.high_ms is not None:
+        return row.latency.text
     return mean_and_spread(row.mean, row.spread, answer.metric)
 
 

@@ -1,20 +1,28 @@
 """Optuna's dashboard on a study's database: for this machine only, and only to look at."""
 
 import json
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from harness.errors import UserError
+from harness.report.trial_note import rejected_note, study_note, trial_note
+from harness.store import Store, optuna_storage
+from harness.study import Study
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from optuna.storages import BaseStorage
+
+    from harness.report.shown_trials import ShownTrials
 
 HOST = "127.0.0.1"
 READING = ("GET", "HEAD")
+STUDY = re.compile("/api/studies/([0-9]+)/?")
+REJECTED = "Rejected"
+"""State that is shown of a proposal that was never trained; Optuna has it as pruned."""
 
 
 class Server(ThreadingMixIn, WSGIServer):
@@ -28,12 +36,20 @@ class _Quiet(WSGIRequestHandler):
         """Requests are not logged."""
 
 
-def dashboard_server(storage: "BaseStorage", port: int) -> Server:
-    """A server that listens on the port (0: any that is free). Raises `UserError` where the port cannot be had."""
+def dashboard_app(store: Store, studies: Mapping[str, Study]) -> "WSGIApplication":
+    """The dashboard of all studies of a store; `studies` are those whose files are at hand, by name."""
     from optuna_dashboard import wsgi
 
+    from harness.report.shown_storage import ShownStorage
+
+    storage = ShownStorage(optuna_storage(store), store, studies)
+    return read_only(presented(wsgi(storage), storage.shown))
+
+
+def dashboard_server(app: "WSGIApplication", port: int) -> Server:
+    """A server that listens on the port (0: any that is free). Raises `UserError` where the port cannot be had."""
     try:
-        return make_server(HOST, port, read_only(wsgi(storage)), server_class=Server, handler_class=_Quiet)
+        return make_server(HOST, port, app, server_class=Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise UserError(
             "the dashboard's port must be free and permitted",
@@ -67,3 +83,47 @@ def read_only(app: "WSGIApplication") -> "WSGIApplication":
         return [body]
 
     return guarded
+
+
+def presented(app: "WSGIApplication", shown: "Callable[[int], ShownTrials]") -> "WSGIApplication":
+    """The application with what it cannot read from a storage: no best trial where there is none, states, notes."""
+
+    def answered(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        path = STUDY.fullmatch(environ.get("PATH_INFO", ""))
+        if path is None or environ["REQUEST_METHOD"] != "GET":
+            return app(environ, start_response)
+        head: list[Any] = []
+        body = b"".join(app(environ, lambda *given: head.extend(given)))  # type: ignore[arg-type]
+        status, headers, *rest = head
+        if status.startswith("200"):
+            details = json.loads(body)
+            present(details, shown(int(path[1])))
+            body = json.dumps(details).encode()
+            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
+            headers.append(("Content-Length", str(len(body))))
+        start_response(status, headers, *rest)
+        return [body]
+
+    return answered
+
+
+def present(details: dict[str, Any], shown: "ShownTrials") -> None:
+    """Complete what the dashboard's interface says of a study, in place."""
+    if shown.best is None:
+        details["best_trials"] = []
+    if shown.answer is not None:
+        _append_note(details, study_note(shown.answer))
+    for trial in (*details["trials"], *details["best_trials"]):
+        row = shown.rows.get(trial["number"])
+        reason = next((each["value"] for each in trial["user_attrs"] if each["key"] == "rejected"), None)
+        if reason is not None:
+            trial["state"] = REJECTED
+            _append_note(trial, rejected_note(reason))
+        elif row is not None and shown.answer is not None:
+            _append_note(trial, trial_note(trial["number"], row, shown.answer))
+
+
+def _append_note(owner: dict[str, Any], text: str) -> None:
+    """Add to the note that somebody may have written."""
+    written = owner["note"]["body"]
+    owner["note"] = {"version": owner["note"]["version"], "body": f"{written}\n\n---\n\n{text}" if written else text}

@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, steps_text
+from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, place_rows, steps_text
 from harness.report.layout import plain_table
 from harness.report.words import DASH, counted, listed
+from harness.scale_up.expected import Expected
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob
 
@@ -22,19 +23,23 @@ NAMED = 5
 """Classes that a note names."""
 
 
-def downstream_view(job: FullJob[Any], pace: Pace, name: str, start: str, classes: Sequence[str]) -> RenderableType:
-    """What is trained, from what and how."""
+def downstream_view(
+    job: FullJob[Any], pace: Pace, name: str, start: str, classes: int, expected: Expected | None = None
+) -> RenderableType:
+    """What is trained, from what and how; `expected` are its images where nobody has looked at them."""
     recipe = job.run.recipe
     rows = {
         "network": network_text(job.run.spec),
         "begins from": start,
         "form": UNMERGED,
         "recipe": recipe.about,
-        "classes": f"{len(classes):,}",
-        "steps": steps_text(recipe, pace),
+        "classes": f"{classes:,}",
+        "steps": steps_text(recipe, pace, expected),
         "arithmetic": arithmetic_text(recipe),
-        "folder": str(job.folder),
+        **place_rows(job, expected),
     }
+    if expected is not None:
+        rows["time"] = "not measured: how long a step takes depends on the images"
     return facts_view(name, rows)
 
 

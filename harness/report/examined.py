@@ -34,6 +34,10 @@ class Evaluation:
     """What is published for this network, this side and these images."""
     where: Started
     loaders: int
+    labels: str = ""
+    """How the images' labels were found."""
+    normalized: str = ""
+    """Mean and standard deviation of the images, and where they are known from."""
 
 
 def seen_line(seen: Seen) -> str:
@@ -74,6 +78,8 @@ def evaluation_values(found: Evaluation) -> dict[str, Any]:
         "weights": found.weights,
         "preset": preset_of(found.spec),
         "data": found.data,
+        "labels": found.labels,
+        "notes": list(result.notes),
         "images": result.images,
         "unreadable": result.unreadable,
         "viewing": dict(found.viewing),
@@ -110,7 +116,10 @@ def _lines(found: Evaluation) -> Iterator[str]:
     for row in found.known:
         among = "" if row.top5 is None else f", top-5 {row.top5:.2f}"
         yield f"published  {row.top1:.2f}{among} ({row.training}; {row.source}): here {first - row.top1:+.2f} points"
+    yield from (f"warning    {note}" for note in result.notes)
     yield f"images     {found.data}; {found.viewed}"
+    yield f"labels     {found.labels}"
+    yield f"normalized by mean and std {found.normalized}"
     versions = ", ".join(f"{name} {version}" for name, version in found.where.versions.items())
     batches = f"{found.viewing['batch_size']} at once, {counted(found.loaders, 'loader')}"
     yield f"here       {found.where.device}, {batches}; {versions}"

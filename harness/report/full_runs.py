@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from harness.environment import UNKNOWN, Environment, describe_difference
 from harness.full_folder import WEIGHTS, is_at_work
 from harness.paper import preset_of
 from harness.report.layout import indented, plain_table
@@ -75,7 +76,13 @@ def _place(row: FullRow) -> str:
     weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
     when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"
     versions = ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())
-    return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}"
+    earlier = "; ".join(_words(each, row.environment) for each in row.earlier)
+    resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
+    return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"
+
+
+def _words(earlier: Environment | None, environment: Environment | None) -> str:
+    return UNKNOWN if environment is None else describe_difference(earlier, environment)
 
 
 def _values(row: FullRow, answer: "Answer") -> dict[str, Any]:
@@ -101,5 +108,7 @@ def _values(row: FullRow, answer: "Answer") -> dict[str, Any]:
         "host": row.host,
         "device": row.device,
         "versions": row.versions,
+        "environment": None if row.environment is None else row.environment.values(),
+        "earlier_environments": [None if each is None else each.values() for each in row.earlier],
         "spec": row.spec.canonical(),
     }

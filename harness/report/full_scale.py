@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -13,12 +14,15 @@ from harness.report.layout import plain_table
 from harness.report.ticker import Ticker, ticker
 from harness.report.words import amount, counted, duration, score, value
 from harness.run import Started
+from harness.scale_up.expected import Expected
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
 from harness.spec import NetworkSpec
 
 BACKWARD = 2
 """MACs of the backward pass for one of the forward pass: towards the images, and towards the weights."""
+PER_IMAGES = 10_000
+"""Training images that a time is given for where their number is not known."""
 SHOWN = {
     "top1": "top-1",
     "top5": "top-5",
@@ -33,32 +37,47 @@ SHOWN = {
 """Figures whose names are written otherwise."""
 
 
-def job_view(job: FullJob[FullRecipe], pace: Pace, name: str) -> RenderableType:
-    """What is trained, how, and what that costs."""
+def job_view(job: FullJob[FullRecipe], pace: Pace, name: str, expected: Expected | None = None) -> RenderableType:
+    """What is trained, how, and what that costs; `expected` are its images where nobody has looked at them."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
-    seen = recipe.epochs * pace.steps * pace.batch
+    costs = f"{amount(cost.params)} parameters, {amount(cost.macs)} MACs for an image of {recipe.resolution} px"
+    if expected is None or expected.images is not None:
+        seen = recipe.epochs * pace.steps * pace.batch
+        costs += f"; in all {amount(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
     rows = {
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
-        "cost": f"{amount(cost.params)} parameters, {amount(cost.macs)} MACs for an image of {recipe.resolution} px; "
-        f"in all {amount(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward",
-        "steps": steps_text(recipe, pace),
+        "cost": costs,
+        "steps": steps_text(recipe, pace, expected),
         "arithmetic": arithmetic_text(recipe),
-        "folder": str(job.folder),
+        **place_rows(job, expected),
     }
     return facts_view(name, rows)
 
 
-def steps_text(recipe: FullTraining, pace: Pace) -> str:
+def place_rows(job: FullJob[Any], expected: Expected | None) -> dict[str, str]:
+    """Where the training is kept; where nobody has looked at its images, how they must lie."""
+    if expected is None:
+        return {"folder": str(job.folder)}
+    missing = "no `--data`" if job.root is None else f"no folder {job.root}"
+    return {
+        "folder": f"below {job.folder.parent}; its name follows from the network, the recipe, and what it begins from",
+        "images": f"not looked at ({missing}); nothing is downloaded",
+        "expected": expected.layout,
+    }
+
+
+def steps_text(recipe: FullTraining, pace: Pace, expected: Expected | None = None) -> str:
     """The budget, and how a step is shared."""
     share = f"{counted(pace.workers, 'worker')} with {pace.micro} images at once"
     gathered = f", gathered {pace.parts} times" if pace.parts > 1 else ""
     rounds = "epochs" if not recipe.is_endless else "parts, each with a validation behind it,"
-    return (
-        f"{recipe.rounds} {rounds} of {pace.steps:,} steps of {pace.batch:,} images ({pace.images:,} in all), "
-        f"{share}{gathered}"
-    )
+    step = f"steps of {pace.batch:,} images"
+    if expected is not None and expected.images is None and not recipe.is_endless:
+        return f"{recipe.rounds} {rounds} of {step}, as many as the images give, {share}{gathered}"
+    source = "" if expected is None or expected.name is None else f", as {expected.name} has"
+    return f"{recipe.rounds} {rounds} of {pace.steps:,} {step} ({pace.images:,} in all{source}), {share}{gathered}"
 
 
 def arithmetic_text(recipe: FullTraining) -> str:
@@ -88,13 +107,17 @@ def facts_view(name: str, rows: Mapping[str, str]) -> RenderableType:
     return Group(Text(name, style="bold"), table)
 
 
-def estimate_line(image_s: float, pace: Pace, rounds: int) -> str:
+def estimate_line(image_s: float, pace: Pace, rounds: int, expected: Expected | None = None) -> str:
     """How long it takes, from the measured seconds per image in one worker."""
-    seconds = rounds * pace.steps * pace.batch / pace.workers * image_s
-    return (
-        f"estimated time: {duration(seconds)} with {counted(pace.workers, 'worker')}, from a measured step "
-        f"({1 / image_s:.3g} images/s); validation and waiting for images come on top"
-    )
+    images = rounds * pace.steps * pace.batch
+    workers, on_top = counted(pace.workers, "worker"), "validation and waiting for images come on top"
+    if expected is not None and expected.images is None:
+        seconds = rounds * PER_IMAGES / pace.workers * image_s
+        total = f"{duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
+    else:
+        total = f"{duration(images / pace.workers * image_s)} with {workers}"
+    of = "" if expected is None else " of noise in place of the images"
+    return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {on_top}"
 
 
 class FullView:

@@ -1,17 +1,21 @@
 """The claims of a study as its `summary.json` keeps them: all that a picture of them needs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from harness.claims import Expectation, Verdict
+from harness.claims.limits import Limit
 from harness.errors import NotFound, UserError
 from harness.report.answer import Answer
+from harness.report.noise import noise_line
 from harness.report.summary import FILES, answer_values
 from harness.report.words import finite, printable
 
 SUMMARY = FILES[0]
+EARLIER = "of an earlier environment (operator and data rules before 2026-11-30)"
+"""What is said of a summary that does not tell how its runs were computed."""
 REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY}`."
 
 
@@ -28,6 +32,13 @@ class KeptArm(Kept):
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     """What the claim compares, by seed."""
+
+
+class KeptExploratory(Kept):
+    """A verdict without an error rate."""
+
+    verdict: Verdict
+    reason: str
 
 
 class KeptClaim(Kept):
@@ -47,13 +58,22 @@ class KeptClaim(Kept):
     n: int
     p: float | None
     missing: str | None
+    limit: Limit | None = None
     arms: tuple[KeptArm, ...]
+    exploratory: KeptExploratory | None = None
+    note: str | None = None
+    """How the verdict keeps its error rate, where the plan was stretched."""
 
     @field_validator("expect")
     @classmethod
     def _check_expect(cls, text: str) -> str:
         Expectation.parse(text)
         return text
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict; one without an error rate is marked as exploratory."""
+        return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
 
     @property
     def expected(self) -> Expectation:
@@ -66,7 +86,27 @@ class KeptClaims(Kept):
 
     study: str
     conditions: str
+    noise: str | None = None
+    resample: str | None = "none"
+    """How each seed's images were drawn; summaries that do not say it are of one data set for all seeds."""
     claims: tuple[KeptClaim, ...]
+    recipe_revision: int | None = None
+    """Of the recipe's meaning when the runs were trained; unknown before their environments were recorded."""
+    finished: str | None = None
+    """When the last run was finished; ISO 8601."""
+
+    @property
+    def mark(self) -> str:
+        """What is to be said wherever its numbers are shown; empty where it tells how its runs were computed."""
+        return EARLIER if self.recipe_revision is None else ""
+
+    @property
+    def noise_line(self) -> str:
+        """Which noise the intervals hold."""
+        return self.noise or noise_line([("none", True)]) or ""
+
+
+K = TypeVar("K", bound=KeptClaims)
 
 
 def kept_claims(answer: Answer) -> KeptClaims:
@@ -76,8 +116,16 @@ def kept_claims(answer: Answer) -> KeptClaims:
 
 def read_claims(path: Path) -> KeptClaims:
     """The claims of a written summary. Raises `UserError`s for a file that is none, or of a study without claims."""
+    found = read_kept(path, KeptClaims)
+    if not found.claims:
+        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
+    return found
+
+
+def read_kept(path: Path, kind: type[K]) -> K:
+    """A written summary, or the part of it that is asked for. Raises `UserError`s for a file that is none."""
     try:
-        found = KeptClaims.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         rule = f"a summary must be a file that can be read ({error.strerror or error})"
         raise NotFound(rule, value=str(path), remedy=REMEDY) from error
@@ -86,6 +134,3 @@ def read_claims(path: Path) -> KeptClaims:
         why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
         rule = f"a summary must be a {SUMMARY} as this version writes it ({printable(why)})"
         raise UserError(rule, value=str(path), remedy=REMEDY) from error
-    if not found.claims:
-        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
-    return found

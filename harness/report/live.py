@@ -30,6 +30,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from harness.search.standing import OPEN, Standing
 
 REFRESHES_PER_S = 4
 WORKERS = 12
@@ -70,8 +71,14 @@ class Scene:
     progress: Progress | None = None
     progress_at: float = 0.0
     work: dict[str, Work] = field(default_factory=dict)
-    values: dict[int, dict[int, float]] = field(default_factory=dict)
-    """The objective by trial and seed; a trial that is pruned, failed or over budget is not among them."""
+    first: dict[str, int] = field(default_factory=dict)
+    """The first trial of each configuration."""
+    configuration: dict[int, str] = field(default_factory=dict)
+    """The configuration of each trial."""
+    values: dict[str, dict[int, float]] = field(default_factory=dict)
+    """The objective by configuration and seed."""
+    ruled_out: set[str] = field(default_factory=set)
+    """Configurations that are not complete, though none of their trials is open: failed, diverged, over budget."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
 
     def take(self, event: StudyEvent, progress: Progress) -> None:
@@ -95,16 +102,23 @@ class Scene:
                     self.work[event.run_id] = replace(known, epoch=event.epoch, epochs=event.epochs)
                 return
             case TrialStarted():
+                self.learn(event.spec.fingerprint(), event.trial)
                 return
             case RunEnded():
                 self.work.pop(event.run_id, None)
                 if event.value is not None:
-                    self.values.setdefault(event.trial, {})[event.seed] = event.value
-            case TrialEnded() if event.state != "complete" or "over the budget" in (event.reason or ""):
-                self.values.pop(event.trial, None)
+                    self.values.setdefault(self.configuration[event.trial], {})[event.seed] = event.value
+            case TrialEnded(standing=Standing() as standing):
+                keep = self.ruled_out.discard if standing.state == "complete" else self.ruled_out.add
+                keep(self.configuration[event.trial])
             case StudyEnded():
                 self.doing = ""
         self.say(text)
+
+    def learn(self, configuration: str, trial: int) -> None:
+        """Remember which configuration a trial has."""
+        self.configuration[trial] = configuration
+        self.first.setdefault(configuration, trial)
 
     def say(self, text: str) -> None:
         """Add a line to the last events."""
@@ -144,13 +158,14 @@ class Scene:
 
     def _best(self) -> RenderableType:
         """The best mean so far, of however many seeds there are."""
-        means = {trial: statistics.fmean(values.values()) for trial, values in self.values.items()}
+        allowed = (each for each in self.values.items() if each[0] not in self.ruled_out)
+        means = {configuration: statistics.fmean(values.values()) for configuration, values in allowed}
         if not means:
             return _line(f"best {self.metric} ({self.direction}): none yet")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
         value = mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
-        name = self.narrator.name(best)
+        name = self.narrator.name(self.first[best])
         return _line(f"best {self.metric} ({self.direction}): {value} (n = {len(values)})  {name}", "green")
 
     def _workers(self) -> RenderableType:
@@ -205,8 +220,12 @@ class LiveView:
         with self._lock:
             self._scene.narrator.learn(answer)
             for row in answer.rows:
-                if row.values and row.state in ("complete", "running", "waiting"):
-                    self._scene.values[row.trials[0]] = dict(zip(row.seeds, row.values, strict=True))
+                for trial in row.trials:
+                    self._scene.learn(row.spec.fingerprint(), trial)
+                if row.values:
+                    self._scene.values[row.spec.fingerprint()] = dict(zip(row.seeds, row.values, strict=True))
+                if row.state not in ("complete", *OPEN):
+                    self._scene.ruled_out.add(row.spec.fingerprint())
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Change the scene; the next refresh shows it."""

@@ -18,6 +18,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from harness.search.samplers import seed_text
 
 
 @dataclass(slots=True)
@@ -40,10 +41,11 @@ class Narrator:
                 return self._study_started(event)
             case TrialStarted():
                 self.labels[event.trial] = label(event.params)
-                return f"{self.name(event.trial)}: chosen"
+                return f"{self.name(event.trial)}: {'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
             case RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
-                return f"{self.name(event.trial, event.seed)}: given to a worker{again}"
+                task = " to measure its times in this environment" if event.only_times else ""
+                return f"{self.name(event.trial, event.seed)}: given to a worker{task}{again}"
             case RunStarted():
                 return self._run_started(event)
             case DataNoted():
@@ -57,15 +59,16 @@ class Narrator:
             case ClaimsJudged():
                 return self._claims_judged(event)
             case StudyEnded():
+                why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
-                    return f"{event.study}: nothing was left to train"
+                    return f"{event.study}: nothing was left to train{why}"
                 did = "trained" if self.is_training else "measured"
-                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}"
+                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}{why}"
 
     def name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
         known = self.labels.get(trial)
-        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' seed {seed}'}"
+        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' {seed_text(seed)}'}"
 
     def _study_started(self, event: StudyStarted) -> str:
         left = event.runs_total - event.runs_done
@@ -80,7 +83,10 @@ class Narrator:
         since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
         self.is_training = started.epochs > 0
         what = "training" if self.is_training else "untrained, measuring"
-        return f"{self.name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}"
+        if self.is_training and started.first_epoch > started.epochs:
+            what, since = "trained already, measuring", ""
+        notes = "".join(f"; {note}" for note in started.notes)
+        return f"{self.name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
 
     def _epoch(self, event: EpochEnded) -> str:
         epoch = event.epoch
@@ -111,4 +117,6 @@ class Narrator:
             return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
         value = mean_and_spread(event.value, event.spread, self.metric)
         reason = f"; {event.reason}" if event.reason else ""
-        return f"{name}: {self.metric} {value} over {counted(event.seeds, 'seed')}{reason}"
+        is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
+        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else counted(event.seeds, "seed")
+        return f"{name}: {self.metric} {value} over {seeds}{reason}"

@@ -30,6 +30,15 @@ class Priced(NamedTuple):
         """The whole network, by form."""
         return {"in training": _total(self.training), "merged": _total(self.merged)}
 
+    def merged_rows(self) -> list[tuple[str, ...]]:
+        """Part, map, B, C, K, params and MACs of the merged network; its sum at the end."""
+        rows = [
+            (part.name, _map(part), *_alphabet(self.spec, part.name), amount(part.cost.params), amount(part.cost.macs))
+            for part in self.merged
+        ]
+        total = self.forms["merged"]
+        return [*rows, ("all", "", "", "", "", amount(total.params), amount(total.macs))]
+
 
 def priced(spec: NetworkSpec, resolution: int) -> Priced:
     """The costs of a network, part by part."""

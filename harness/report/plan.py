@@ -1,23 +1,29 @@
 """What a study would train, and for how long: its configurations, their cost, and the runs that the store has."""
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.census import Census, take_census
 from harness.cost import network_cost
-from harness.data.shapes import TRAIN_SIZE, VAL_SIZE
+from harness.data.shapes import FINAL, TRAIN_SIZE, val_sizes
+from harness.environment import Environment
 from harness.machine import has_gpu
 from harness.recipe import Recipe
 from harness.run import Run
-from harness.search.proposals import PROPOSALS_PER_TRIAL
-from harness.space import Candidate, Space, random_chooser
+from harness.search.claims import judge_claims
+from harness.search.reuse import Reuse
+from harness.search.samplers import screening_epochs
+from harness.space import Candidate, Space
 from harness.spec import NetworkSpec
 from harness.store import Store
 from harness.store.records import SETTLED
 from harness.study import Study
 from harness.study.arms import arm_choices
+from harness.study.growth import Growth, seeds_of
 
+MOST_SAMPLED = 200
+"""Configurations of a sampler that are shown."""
 MACS_PER_S_PER_THREAD = 7e9
 """The rough rule for recipes that nobody has timed: multiply-accumulates that a CPU thread does in a second.
 
@@ -63,11 +69,31 @@ class Plan:
     """Whether the runs are trained, and not only built and measured."""
     runs_for_claims: int = 0
     """Runs that undecided claims may ask for besides, at most."""
+    runs_to_time: int = 0
+    """Runs of the store whose times would be measured again, because they are of another environment."""
+    screening: tuple[int, int] = (0, 1)
+    """Epochs of the screening run of each configuration, 0 without a pruner, and those of a whole run."""
+
+    configurations: int | None = None
+    """Those that would be trained, where the rows are a sample of them."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know: how the study grows, how many networks its rules and budgets leave."""
+
+    @property
+    def runs(self) -> int:
+        """Runs of the study, those that the store has among them."""
+        rows = sum(len(row.seeds) for row in self.rows)
+        return rows if self.configurations is None else self.configurations * (rows // max(1, len(self.rows)))
+
+    @property
+    def runs_known(self) -> int:
+        """Runs that the store has already."""
+        return sum(len(row.known) for row in self.rows)
 
     @property
     def runs_left(self) -> int:
         """Runs that would be trained."""
-        return sum(len(row.seeds) - len(row.known) for row in self.rows)
+        return self.runs - self.runs_known
 
     @property
     def total_s(self) -> float | None:
@@ -75,19 +101,40 @@ class Plan:
         times = [(row.run_s, len(row.seeds) - len(row.known)) for row in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
-        return sum((run_s or 0.0) * left for run_s, left in times) / self.workers
+        share = self.screening[0] / max(1, self.screening[1])
+        seconds, left = (
+            sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times),
+            sum(n for _, n in times),
+        )
+        scale = self.runs_left / left if self.configurations is not None and left else 1.0
+        return scale * seconds / self.workers
 
 
-def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Plan:
-    """The plan of a study; `store` is None where there is no database yet."""
+def plan(
+    study: Study,
+    space: Space,
+    store: Store | None,
+    *,
+    workers: int,
+    rule: Reuse | None = None,
+    growth: Growth | None = None,
+) -> Plan:
+    """The plan of a study; `store` is None where there is no database yet, and `rule` tells what is taken from it.
+
+    Of a sampler's configurations, a sample of `MOST_SAMPLED` at most is shown, so that any number is planned at once.
+    """
     rejected: Counter[str] = Counter()
-    candidates = list(_candidates(study, space, rejected))
+    is_sample = study.search.sampler != "grid"
+    census = take_census(space) if is_sample else None
+    candidates = list(_cells(space, rejected) if census is None else _sample(study, census))
     seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
     runs = {
         (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
     }
-    known = {run_id for run_id, row in store.runs(runs.values()).items() if row.state in SETTLED} if store else set()
-    seconds = _Estimate(study, store, space.data)
+    stored = store.runs(runs.values()).values() if store else ()
+    fates = {row.id: rule.fate(row) if rule else "take" for row in stored if row.state in SETTLED}
+    known = {run_id for run_id, fate in fates.items() if fate != "train"}
+    seconds = _Estimate(study, store, space.data, rule.here if rule else None)
     rows = tuple(
         Planned(
             candidate,
@@ -97,48 +144,81 @@ def plan(study: Study, space: Space, store: Store | None, *, workers: int) -> Pl
         )
         for candidate in candidates
     )
-    is_sample = study.search.sampler != "grid"
-    axes, is_training = tuple(space.axes), study.proxy.epochs > 0
+    configurations = study.search.trials
+    if census is not None and census.is_complete and census.is_scarce:
+        configurations = min(configurations or 0, len(census.feasible))
     return Plan(
-        study.study, axes, rows, is_sample, rejected, seconds.basis, workers, is_training, _for_claims(study, space)
+        study=study.study,
+        axes=tuple(space.axes),
+        rows=rows,
+        is_sample=is_sample,
+        rejected=rejected,
+        basis=seconds.basis,
+        workers=workers,
+        is_training=study.proxy.epochs > 0,
+        runs_for_claims=_for_claims(study, space, store),
+        runs_to_time=sum(fate == "time" for fate in fates.values()),
+        screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
+        configurations=configurations if is_sample else None,
+        notes=(
+            *([census.text()] if census is not None and not census.is_whole else []),
+            *_growth_notes(study, space, store, growth),
+        ),
     )
 
 
-def _for_claims(study: Study, space: Space) -> int:
-    arms = {space.candidate(arm_choices(arm, space)).fingerprint for claim in study.claims for arm in claim.contrast}
-    return len(arms) * max(0, (study.search.max_seeds or 0) - study.search.seeds)
+def _for_claims(study: Study, space: Space, store: Store | None) -> int:
+    """Runs that undecided claims may ask for besides, without those that the store has."""
+    each = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
+    arms = {arm.fingerprint: arm for arm in each}
+    first, most = seeds_of(study.search)
+    later = range(study.search.seed + first, study.search.seed + most)
+    ids = [Run(_spec(arm), study.proxy, seed, space.data).id for arm in arms.values() for seed in later]
+    return len(ids) - len(_settled(ids, store))
 
 
-def _candidates(study: Study, space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
-    """The cells of a grid, or as many different configurations as a sampler is granted; those left out are counted."""
-    if study.search.sampler == "grid":
-        wanted, source = space.size, space.grid()
-    else:
-        choose = random_chooser(study.search.seed)
-        wanted = study.search.trials or 0
-        source = (space.sample(choose) for _ in range(PROPOSALS_PER_TRIAL * wanted))
-    seen: set[str] = set()
-    feasible = (each for each in source if _is_new(each, seen, rejected))
-    yield from itertools.islice(feasible, wanted)
+def _settled(ids: Iterable[str], store: Store | None) -> set[str]:
+    return {run_id for run_id, row in store.runs(ids).items() if row.state in SETTLED} if store else set()
 
 
-def _is_new(candidate: Candidate, seen: set[str], rejected: Counter[str]) -> bool:
-    if candidate.fingerprint in seen:
-        return False
-    seen.add(candidate.fingerprint)
-    if not candidate.is_feasible:
-        rejected[next(iter(candidate.violations))] += 1
-    return candidate.is_feasible
+def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
+    """The cells of a grid; those left out are counted."""
+    for candidate in space.grid():
+        if candidate.is_feasible:
+            yield candidate
+        else:
+            rejected[next(iter(candidate.violations))] += 1
+
+
+def _sample(study: Study, census: Census) -> Iterator[Candidate]:
+    """Networks that a sampler may choose."""
+    wanted = min(study.search.trials or 0, MOST_SAMPLED, len(census.feasible))
+    step = len(census.feasible) / max(1, wanted)
+    return (census.feasible[int(i * step)] for i in range(wanted))
+
+
+def _growth_notes(study: Study, space: Space, store: Store | None, growth: Growth | None) -> Iterator[str]:
+    """What a study file adds to its study, and what that does to the verdicts of its claims."""
+    if growth is None or store is None or not growth.added:
+        return
+    yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
+    for judged in judge_claims(study, space, store):
+        name = judged.claim.name
+        if judged.exploratory is not None:
+            yield f"{name}: its verdict would be exploratory, since {judged.exploratory.reason}"
+        elif judged.note is not None:
+            yield f"{name}: {judged.note}"
 
 
 class _Estimate:
     """Seconds of a run: as runs of the same recipe took, or by the rough rule."""
 
-    def __init__(self, study: Study, store: Store | None, data: str | None) -> None:
+    def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
         self._study = study
         self._store = store
         self._data = data
-        walls = store.wall_times(study.proxy, data=data) if store else []
+        self._here = here
+        walls = store.wall_times(study.proxy, data=data, here=here) if store else []
         self._mean = sum(walls) / len(walls) if walls else None
         self._images = images_per_run(study.proxy)
         gpus = study.resources.gpus if has_gpu() else 0.0
@@ -160,7 +240,7 @@ class _Estimate:
         """Estimated seconds for one run of a configuration."""
         spec = _spec(candidate)
         if self._store is not None and self._mean is not None:
-            own = self._store.wall_times(self._study.proxy, spec, data=self._data)
+            own = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
             return sum(own) / len(own) if own else self._mean
         if self._images is None:
             return None
@@ -174,14 +254,20 @@ def images_per_run(recipe: Recipe) -> float | None:
     """
     is_shapes = recipe.dataset == "shapes"
     train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
-    val = recipe.val_size or (VAL_SIZE if is_shapes else None)
-    measured = measured_images(recipe, val or 0)
+    val, final = val_sizes(recipe) if is_shapes else _val_sizes(recipe)
+    measured = measured_images(recipe, final or 0)
     if recipe.epochs == 0 and recipe.transfer is None:
         return measured
-    if train is None or val is None:
+    if train is None or val is None or final is None:
         return None
-    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + val
-    return recipe.epochs * (PASSES * train + val) + transfer + measured
+    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + final
+    last = final - val if recipe.epochs else 0
+    return recipe.epochs * (PASSES * train + val) + last + transfer + measured
+
+
+def _val_sizes(recipe: Recipe) -> tuple[int | None, int | None]:
+    """As `shapes.val_sizes`, of a folder, which may have fewer."""
+    return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
 
 
 def measured_images(recipe: Recipe, val: int) -> int:

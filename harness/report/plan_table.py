@@ -49,18 +49,36 @@ def _cells(row: Planned, plan: Plan) -> list[str | Text]:
     ]
 
 
+def _of_those_shown(plan: Plan) -> str:
+    is_part = plan.configurations is not None and plan.configurations > len(plan.rows)
+    return " of the sample" if is_part else ""
+
+
 def _closing(plan: Plan) -> list[str]:
     """The sums, and what they rest on."""
-    runs = sum(len(row.seeds) for row in plan.rows)
+    configurations = len(plan.rows) if plan.configurations is None else plan.configurations
     lines = [
-        f"{counted(len(plan.rows), 'configuration')}, {counted(runs, 'run')}, "
-        f"of which the store has {runs - plan.runs_left}; "
+        f"{counted(configurations, 'configuration')}, {counted(plan.runs, 'run')}, "
+        f"of which the store has {plan.runs_known}{_of_those_shown(plan)}; "
         f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
     lines += [f"{counted(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
     workers = counted(plan.workers, "worker")
     if plan.runs_left:
         lines.append(f"estimated time: {duration(plan.total_s)} with {workers}; from {plan.basis}")
+    if plan.runs_to_time:
+        them = "are" if plan.runs_to_time > 1 else "is"
+        timed = counted(plan.runs_to_time, "run")
+        lines.append(
+            f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
+        )
+    screening, epochs = plan.screening
+    if screening:
+        lines.append(
+            f"each configuration also has a screening run of at most {screening} of {counted(epochs, 'epoch')}, "
+            "by which the pruner may leave it out; its seed enters no mean"
+        )
+    lines += plan.notes
     if plan.runs_for_claims:
         lines.append(f"undecided claims may ask for up to {counted(plan.runs_for_claims, 'run')} more")
     return lines

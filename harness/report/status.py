@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.answer import Answer, RunFacts, state_of
+from harness.report.answer import Answer, RunFacts
 from harness.report.data_notes import data_view
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
-from harness.report.verdict import summary_of
+from harness.report.verdict import limit_sentence, summary_of
 from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
+from harness.search.samplers import seed_text
+from harness.search.standing import INFEASIBLE, standings, trial_standing
 from harness.store import EventRow
 
 if TYPE_CHECKING:
@@ -62,7 +64,13 @@ def status(
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
     if answer.claims:
         opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
-    states = Counter(state_of(trial)[0] for trial in opened)
+    configurations = standings(trials)
+
+    def state(trial: "FrozenTrial") -> str:
+        own, whole = trial_standing(trial), configurations[trial.user_attrs["fingerprint"]]
+        return whole.state if own.state == "complete" and whole.state in INFEASIBLE else own.state
+
+    states = Counter(state(trial) for trial in opened)
     runs = {facts.row.id: (label(row.params), facts) for row in answer.rows for facts in row.runs}
     training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
     return Status(
@@ -87,12 +95,13 @@ def status_view(status: Status) -> RenderableType:
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
     first = answer.leading
-    best = "none yet" if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
+    best = _none(answer) if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
     if answer.claims:
-        verdicts = Counter(str(judged.verdict) for judged in answer.claims)
+        verdicts = Counter(judged.verdict_text for judged in answer.claims)
         more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
+    parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
     if answer.data:
         parts += [Text(), *data_view(answer.data)[:-1]]
     if status.training:
@@ -100,6 +109,10 @@ def status_view(status: Status) -> RenderableType:
     if status.last:
         parts += [Text(), Text("last events", style="bold"), *(Text(_event(row), style="dim") for row in status.last)]
     return Group(*parts)
+
+
+def _none(answer: Answer) -> str:
+    return f"none: {limit_sentence(answer)}" if answer.limit else "none yet"
 
 
 def status_values(status: Status) -> dict[str, Any]:
@@ -114,8 +127,10 @@ def status_values(status: Status) -> dict[str, Any]:
         "configurations_total": status.trials_total,
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
-        "claims": {judged.claim.name: str(judged.verdict) for judged in answer.claims},
+        "claims": {judged.claim.name: judged.verdict_text for judged in answer.claims},
         "data": list(answer.data),
+        "other_environments": [origin.text for origin in answer.origins],
+        "limit": answer.limit,
         "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
     }
 
@@ -129,7 +144,7 @@ def _training(status: Status) -> RenderableType:
         last = facts.curve[-1] if facts.curve else None
         run = facts.row.run
         table.add_row(
-            Text(f"{name} seed {run.seed}"),
+            Text(f"{name} {seed_text(run.seed)}"),
             epochs_done(last.epoch if last else 0, run.recipe.epochs),
             f"{last.train_loss:.3f}" if last else DASH,
             f"{last.top1:.2f}" if last else DASH,

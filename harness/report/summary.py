@@ -3,14 +3,19 @@
 import io
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.recipe import REVISION
 from harness.report.answer import Answer, Row, RunFacts
 from harness.report.claims import claim_values
+from harness.report.environments import environment_values
 from harness.report.full_runs import full_run_values
+from harness.report.latency import latency_values
+from harness.report.noise import noise_line
 from harness.report.tables import answer_view
 from harness.report.verdict import conditions, verdict
 from harness.report.words import finite
@@ -32,15 +37,42 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "verdict": verdict(answer),
         "conditions": conditions(answer),
         "data": list(answer.data),
+        "limit": answer.limit,
+        "noise": noise_line(answer.resampling),
+        "resample": "+".join(dict.fromkeys(way for way, _ in answer.resampling)) or None,
         "pareto_front": [row.trials[0] for row in answer.front],
         "seeds": list(answer.seeds),
         "devices": list(answer.devices),
         "versions": {name: list(found) for name, found in answer.versions.items()},
+        "environment": None if answer.here is None else answer.here.values(),
+        "other_environments": [asdict(origin) | {"text": origin.text} for origin in answer.origins],
+        "left_out": list(answer.time_notes),
+        "recipe_revision": _revision(answer),
+        "recipe": _recipe(answer),
+        "finished": finished(answer),
         "ruled_out": dict(answer.rejected),
-        "claims": [claim_values(judged) for judged in answer.claims],
+        "claims": [claim_values(judged, answer.here) for judged in answer.claims],
         "full_scale": full_run_values(answer),
         "configurations": [row_values(row, answer.metric) for row in answer.rows],
     }
+
+
+def _revision(answer: Answer) -> int | None:
+    """Of the recipe's meaning, where all runs have the present one; None for runs of an earlier one."""
+    rows = (facts.row for row in answer.rows for facts in row.runs)
+    return REVISION if all(row.id == row.run.id for row in rows) else None
+
+
+def _recipe(answer: Answer) -> dict[str, Any] | None:
+    """What all runs of the study are trained with, defaults included."""
+    recipes = (facts.row.run.recipe for row in answer.rows for facts in row.runs)
+    return next((recipe.model_dump(mode="json") for recipe in recipes), None)
+
+
+def finished(answer: Answer) -> str | None:
+    """When the last of the answer's runs was finished, ISO 8601 in UTC; None before any was."""
+    times = [facts.row.finished for row in answer.rows for facts in row.runs if facts.row.finished is not None]
+    return max(times).isoformat(timespec="seconds") if times else None
 
 
 def row_values(row: Row, metric: str) -> dict[str, Any]:
@@ -53,10 +85,15 @@ def row_values(row: Row, metric: str) -> dict[str, Any]:
         "mean": row.mean,
         "sd": row.spread,
         "n": len(row.values),
+        "n_trained": len(row.values) + len(row.missing),
+        "missing_seeds": [each._asdict() for each in row.missing],
+        "val_images": row.val_images,
+        "sampling_error": row.sampling_error,
+        "limit": row.limit,
         "seeds": list(row.seeds),
         "params": row.params_count,
         "macs": row.macs,
-        "latency_ms_p50": row.latency_ms,
+        **latency_values(row.latency),
         "wall_s": row.wall_s,
         "is_on_pareto_front": row.is_on_front,
         "spec": row.spec.canonical(),
@@ -81,6 +118,8 @@ def run_values(facts: RunFacts, metric: str) -> dict[str, Any]:
         "device": row.device,
         "threads": row.threads,
         "versions": row.versions,
+        "curve": [asdict(epoch) for epoch in facts.curve],
+        **environment_values(row),
     }
 
 

@@ -11,6 +11,7 @@ from harness.report.configurations import FRONT, Configurations, objective
 from harness.report.data_notes import data_view
 from harness.report.full_runs import full_runs_view
 from harness.report.layout import indented
+from harness.report.noise import noise_line
 from harness.report.verdict import conditions, summary_of, verdict
 from harness.report.words import amount, counted, label, printable
 
@@ -32,8 +33,14 @@ def answer_view(answer: Answer) -> RenderableType:
         parts += [Text("Best network", style="bold"), indented(summary_of(answer.best, answer.metric))]
     parts += [*(indented(sentence) for sentence in verdict(answer)), Text(), *claims_view(answer)]
     parts += data_view(answer.data)
-    parts += [*full_runs_view(answer), Text(conditions(answer), style="dim")]
+    parts += [*full_runs_view(answer), *noise_view(answer), Text(conditions(answer), style="dim")]
     return Group(*parts)
+
+
+def noise_view(answer: Answer) -> list[RenderableType]:
+    """Which noise the spreads and intervals hold; nothing where nothing was trained."""
+    line = noise_line(answer.resampling)
+    return [] if line is None else [Text(line, style="dim")]
 
 
 def heading(answer: Answer) -> RenderableType:

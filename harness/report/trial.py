@@ -2,19 +2,24 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.answer import RunFacts, choices_of, spec_of, state_of
+from harness.environment import Environment, describe_environment
+from harness.report.answer import RunFacts, choices_of, spec_of
+from harness.report.environments import difference
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
 from harness.report.summary import run_values
 from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
-from harness.run import Job
+from harness.run import Job, RunState
+from harness.search.reuse import environment_of
+from harness.search.samplers import seed_text
+from harness.search.standing import trial_standing
+from harness.store import RunRow
 from harness.study import Study, dump_spec
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> RenderableType:
     """All that is known of a trial."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason = state_of(trial)
+    state, reason, _ = trial_standing(trial)
     head = Text(f"trial {trial.number}", style="bold")
     head.append(
         f"  {label(choices_of(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
@@ -40,14 +45,14 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> 
         mean = mean_and_spread(statistics.fmean(values), spread, metric)
         parts += [Text(), Text(f"{metric} {mean} (n = {len(values)})", style="bold")]
     for facts in runs:
-        parts += [Text(), *run_view(facts, metric)]
+        parts += [Text(), *run_view(facts, metric, environment_of(study))]
     return Group(*parts)
 
 
 def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> dict[str, Any]:
     """All that is known of a trial, for JSON."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason = state_of(trial)
+    state, reason, _ = trial_standing(trial)
     values: dict[str, Any] = {
         "trial": trial.number,
         "state": state,
@@ -56,17 +61,16 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -
     }
     if "spec" in trial.user_attrs:
         values["network"] = network_values(spec_of(trial), resolution)
-    curves = [[asdict(epoch) for epoch in facts.curve] for facts in runs]
-    values["runs"] = [run_values(facts, metric) | {"curve": curve} for facts, curve in zip(runs, curves, strict=True)]
+    values["runs"] = [run_values(facts, metric) for facts in runs]
     return values
 
 
-def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
+def run_view(facts: RunFacts, metric: str, here: Environment) -> list[RenderableType]:
     """A run: how it stands, its curve, what was measured, where it was trained, and where its log is."""
     row = facts.row
     is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
-    head = f"seed {row.run.seed}: {str(row.state).replace('_', ' ')}"
+    head = f"{seed_text(row.run.seed)}: {str(row.state).replace('_', ' ')}"
     head += f", {metric} {score(value, metric)}" if value is not None else ""
     head += f", {duration(row.wall_s)}" if row.wall_s else ""
     lines = [
@@ -89,12 +93,24 @@ def run_view(facts: RunFacts, metric: str) -> list[RenderableType]:
         versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
         done = "trained" if is_training else "untrained"
         lines.append(Text(f"  {done:<10} on {row.host}, {row.device}; {versions}"))
+    if row.state == RunState.COMPLETE:
+        lines += environment_lines(row, here)
     if row.folder is not None:
         job = Job(row.run, row.folder)
         lines.append(Text(f"  log        {_where(job.log)}"))
         weights = _where(job.checkpoint) if is_training else f"untrained: those that seed {row.run.seed} begins with"
         lines.append(Text(f"  weights    {weights}"))
     return list(lines)
+
+
+def environment_lines(row: RunRow, here: Environment) -> list[Text]:
+    """What computed a run, how that differs from this machine, and where its times are from."""
+    lines = [Text(f"  computed   {describe_environment(row.environment)}")]
+    if words := difference(row, here):
+        lines.append(Text(f"  not here   {words}"))
+    if row.timed is not None and row.timed != row.environment:
+        lines.append(Text(f"  times      measured again: {describe_environment(row.timed)}"))
+    return lines
 
 
 def _curve(name: str, values: list[float], last: str) -> Text:

@@ -1,15 +1,53 @@
 """The answer in sentences: what is best, and what the seeds allow to say about it."""
 
+from harness.claims.limits import Limit
 from harness.report.answer import Answer, Row
-from harness.report.words import amount, counted, label, listed, mean_and_spread, milliseconds, score
+from harness.report.environments import origin_sentences
+from harness.report.seeds import seeds_text
+from harness.report.words import amount, counted, label, listed, mean_and_spread, score
 from harness.search.objective import COSTS
 
 
 def verdict(answer: Answer) -> list[str]:
     """What can be said, and what cannot; a sentence or two."""
+    if answer.limit is not None:
+        return [limit_sentence(answer)]
     best = answer.best
     if best is None:
         return ["No configuration is complete yet, so there is no answer."]
+    return [*_ranked(answer, best), *_at_limits(answer)]
+
+
+def limit_sentence(answer: Answer) -> str:
+    """That nothing can be told apart, and why."""
+    rows, seeds = answer.complete, [len(row.values) for row in answer.complete]
+    all_of = "The configuration is" if len(rows) == 1 else f"All {len(rows)} configurations are"
+    n = f"{counted(sum(seeds), 'run')}{_images(answer)}"
+    if answer.limit == Limit.CHANCE:
+        why = "no better than a constant answer"
+        return f"{all_of} at chance ({why}, {n}): nothing can be told apart here. Train longer, or on easier images."
+    return f"{all_of} at the ceiling (next to no error, {n}): nothing can be told apart here. Take harder images."
+
+
+def _images(answer: Answer) -> str:
+    images = sorted({row.val_images for row in answer.complete if row.val_images is not None})
+    return f" of {images[0]:,} validation images" if images else ""
+
+
+def _at_limits(answer: Answer) -> list[str]:
+    """The configurations that are at a limit where others are not."""
+    lines = []
+    for limit, name in ((Limit.CHANCE, "at chance"), (Limit.CEILING, "at the ceiling")):
+        rows = [row for row in answer.complete if row.limit == limit]
+        if rows:
+            names = listed(label(row.params) for row in rows[:3])
+            more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+            lines.append(f"{name.capitalize()}, not to be told apart: {names}{more}.")
+    return lines
+
+
+def _ranked(answer: Answer, best: Row) -> list[str]:
+    """How far the best is ahead, and what the seeds allow to say about that."""
     if len(answer.complete) == 1:
         return ["Only one configuration is complete: there is nothing to compare it with."]
     second = answer.complete[1]
@@ -41,10 +79,11 @@ def verdict(answer: Answer) -> list[str]:
 
 def summary_of(row: Row, metric: str) -> str:
     """One configuration in a line: choices, value, n, cost."""
-    parts = [f"{mean_and_spread(row.mean, row.spread, metric)} (n = {len(row.values)})"]
+    parts = [f"{mean_and_spread(row.mean, row.spread, metric)} (n = {seeds_text(len(row.values), row.missing)})"]
     parts += [f"{amount(row.params_count)} params", f"{amount(row.macs)} MACs"]
-    if row.latency_ms is not None:
-        parts.append(f"{milliseconds(row.latency_ms)} ms")
+    if row.latency is not None:
+        measured = "" if row.latency.n is None else f" (n = {row.latency.n})"
+        parts.append(f"{row.latency.text} ms{measured}")
     return f"{label(row.params)}: {', '.join(parts)}"
 
 
@@ -55,7 +94,13 @@ def conditions(answer: Answer) -> str:
     versions = [f"{name} {'/'.join(found)}" for name, found in answer.versions.items()]
     seeds = ", ".join(str(seed) for seed in answer.seeds) or "none"
     mixed = "" if len(answer.devices) == 1 else " Latencies of different devices must not be compared."
-    return f"{_done(answer)} on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}"
+    origin = "".join(f" {sentence}" for sentence in environment_notes(answer))
+    return f"{_done(answer)} on {listed(answer.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}{origin}"
+
+
+def environment_notes(answer: Answer) -> list[str]:
+    """Which runs are of another environment than this one, and which times are left out for it."""
+    return [*origin_sentences(answer.origins), *answer.time_notes]
 
 
 def _done(answer: Answer) -> str:

@@ -1,7 +1,9 @@
 """What `harness verify` found: a table per subject, the verdicts of all claims, and the sum."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.claims import STYLES, interval, p_value
-from harness.report.layout import plain_table
+from harness.report.layout import indented, plain_table
 from harness.report.words import DASH, counted, duration, listed, printable, score
 from harness.verify import ClaimRow, Finding, Line, Section
 
 HOLDS, FAILS, EMPTY = "✓", "✗", "·"
+MARK = "†"
+"""After a verdict that was reached in another environment than today's."""
 MOST_FAILED = 12
 """Findings of one check that are named when they do not hold."""
 MARKS = {HOLDS: "green", FAILS: "bold red", EMPTY: "dim"}
@@ -46,12 +50,38 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
         if row.fault is None:
             table.add_row(*_verdict(row))
     faults = [Text(f"{FAILS} {row.study}: {printable(row.fault)}", style="red") for row in rows if row.fault]
+    others = [
+        Text(f"  {row.study}, {row.name}: other environments: {printable(row.environments)}", style="dim")
+        for row in rows
+        if row.environments
+    ]
     about = f"{counted(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
-    return Group(_heading("claims", about), table, *faults, Text())
+    noises = Counter(row.noise for row in rows if row.noise)
+    notes = [Text(f"{counted(n, 'claim')}: {noise}", style="dim") for noise, n in noises.items()]
+    return Group(_heading("claims", about), table, *others, *faults, *notes, Text(), *_records(rows))
+
+
+def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
+    """Of each kept study: where it is kept, how it was computed, and whether it can be checked again here."""
+    marks = sorted({row.environment for row in rows if row.environment})
+    yield from (Text(f"{MARK} {printable(mark)}", style="yellow") for mark in marks)
+    for source, group in groupby((row for row in rows if row.check), key=lambda row: row.source):
+        kept = list(group)
+        yield Text(kept[0].study, style="bold").append(f"  kept in {printable(source)}", style="not bold dim")
+        yield indented(f"can be checked again here: {printable(kept[0].check)}")
+        for row in kept:
+            if row.compared:
+                yield indented(f"{row.name}: {printable(row.compared)}")
+    if marks or any(row.check for row in rows):
+        yield Text()
 
 
 def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> RenderableType:
     """How many findings hold, and under which conditions."""
+    if not sections:
+        return Text("no check was asked for", style="bold").append(
+            f"  {duration(wall_s)}, {conditions}", style="not bold dim"
+        )
     failed = sum(section.failed for section in sections)
     held = sum(section.held for section in sections)
     broken = [section.name for section in sections if section.failed]
@@ -145,7 +175,8 @@ def _mark(mark: str) -> Text:
 def _verdict(row: ClaimRow) -> Iterator[str | Text]:
     yield row.study
     yield Text(row.name)
-    yield Text(row.verdict, style=STYLES.get(row.verdict, ""))
+    verdict = f"at {row.limit}" if row.limit else row.verdict
+    yield Text(f"{verdict} {MARK}" if row.environment else verdict, style=STYLES.get(row.verdict, ""))
     yield score(row.effect, row.unit)
     yield interval(row.low, row.high, row.unit)
     yield str(row.n)

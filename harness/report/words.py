@@ -7,7 +7,7 @@ from typing import Any
 DASH = "-"
 """Stands for what there is not."""
 BARS = "▁▂▃▄▅▆▇█"
-PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def amount(number: float | None) -> str:
@@ -21,7 +21,7 @@ def amount(number: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """As 42 s, 3 min 05 s, 2 h 07 min."""
+    """As 42 s, 3 min 05 s, 2 h 07 min, 1,234 h."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if seconds < 9.95:
@@ -31,7 +31,9 @@ def duration(seconds: float | None) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 360_000:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 3600:,} h"
 
 
 def short_duration(seconds: float | None) -> str:

@@ -3,7 +3,7 @@
 Shapes: N images, R the recipe's resolution.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.augment import mix
+from harness.data.labels import differing
 from harness.data.survey import require_readable
 from harness.full_recipe import FullRecipe
 from harness.network import build
 from harness.recipe import Augmentation
-from harness.scale_up.images import open_pictures
+from harness.scale_up.images import Pictures, class_names, open_pictures
 from harness.scale_up.loading import Batch, TrainingItems, ValidationItems, share_of, step_batches
 from harness.scale_up.pace import Pace
 from harness.scale_up.reader import Reader
@@ -28,6 +29,7 @@ from harness.scale_up.validate import scores
 from harness.scale_up.viewing import Viewing
 from harness.training import autocast
 from harness.weights import save_weights
+from harness.weights.fit import classifier_of
 
 
 class Classification:
@@ -35,9 +37,10 @@ class Classification:
 
     backbone = ""
 
-    def __init__(self, job: FullJob[FullRecipe], team: Team) -> None:
+    def __init__(self, job: FullJob[FullRecipe], team: Team, pictures: Pictures | None = None) -> None:
         self.job, self.team, self.recipe = job, team, job.run.recipe
-        self.pictures = open_pictures(self.recipe, job.root, job.cache)
+        self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
+        self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
         self.viewing, val = Viewing.of(self.recipe), self.pictures.val
         self.validation = None if val is None else Reader(ValidationItems(val, self.viewing), job.loaders)
 
@@ -53,13 +56,20 @@ class Classification:
         if self.job.weights is None:
             return model, _note(self.pictures.notes)
         found = trainable(self.job.weights, spec)
-        own = model.state_dict()
+        own, classifier = model.state_dict(), f"{classifier_of(spec)}."
         fitting = {name: value for name, value in found.entries.items() if value.shape == own[name].shape}
+        notes = list(found.notes)
+        order, about = _rows(found.classes, self.names)
+        if about and found.spec.classes == spec.classes:
+            notes.append(about)
+            head = {name: value for name, value in fitting.items() if name.startswith(classifier)}
+            fitting = {name: value for name, value in fitting.items() if name not in head}
+            fitting |= {name: value[order] for name, value in head.items() if order is not None}
         model.load_state_dict(fitting, strict=False)
-        if len(fitting) == len(own):
-            return model, _note(self.pictures.notes)
-        fresh = f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}"
-        return model, _note((fresh, *self.pictures.notes))
+        if found.spec.classes != spec.classes:
+            notes = [*found.notes[:-1]] if found.notes and "classifier is for" in found.notes[-1] else notes
+            notes.append(f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}")
+        return model, _note((*notes, *self.pictures.notes))
 
     def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
         """See `Task`."""
@@ -101,8 +111,26 @@ class Classification:
 
     def save(self, path: Path, model: nn.Module, source: str) -> None:
         """See `Task`."""
-        save_weights(path, self.job.run.spec, model, source)
+        save_weights(path, self.job.run.spec, model, source, classes=self.names)
+
+
+def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] | None, str]:
+    """The rows of a classifier for `known` classes in the order of others, and what is to be said of that.
+
+    No rows where the classes are others; nothing is to be said where they are the same or not known.
+    """
+    if known is None or tuple(known) == tuple(names):
+        return None, ""
+    if sorted(known) == sorted(names) and len(set(known)) == len(known):
+        rows = [known.index(name) for name in names]
+        return rows, "the classifier's rows were put in the order of the images' classes"
+    return None, f"a fresh classifier, for the weights are of other classes: {differing(names, known)}"
 
 
 def _note(texts: tuple[str, ...]) -> Note | None:
     return Note("; ".join(texts)) if texts else None
+
+
+def _numbered(classes: int) -> tuple[str, ...]:
+    """Names of classes that have none, as those of images that are not there yet."""
+    return tuple(map(str, range(classes)))

@@ -28,14 +28,20 @@ class _Count:
         self.unreadable = 0
         self.changed = torch.zeros((), dtype=torch.int64, device=device)
         self.apart = torch.zeros((), device=device)
+        self.answers: list[set[int]] = [set() for _ in range(forms)]
+        self.truths: set[int] = set()
+        self.ties = [0] * forms
 
     def add(self, said: Said) -> None:
         self.unreadable += said.unreadable
         if not said.logits:
             return
         self.seen.append((len(said.targets), said.seconds))
-        for tally, logits in zip(self.tallies, said.logits, strict=True):
+        for form, (tally, logits) in enumerate(zip(self.tallies, said.logits, strict=True)):
             tally.add(logits, said.targets)
+            self.answers[form] |= set(logits.argmax(1).tolist())
+            self.ties[form] += int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
+        self.truths |= set(said.targets.tolist())
         first, last = said.logits[0], said.logits[-1]
         self.changed += (first.argmax(1) != last.argmax(1)).sum()
         self.apart = torch.maximum(self.apart, (first - last).abs().max())
@@ -43,6 +49,20 @@ class _Count:
     @property
     def images(self) -> int:
         return sum(count for count, _ in self.seen)
+
+    def notes(self, form: int, name: str) -> Iterator[str]:
+        """What makes a form's figures say nothing of what it has learned."""
+        if self.ties[form]:
+            yield (
+                f"{name} form: the largest logit is that of several classes for {self.ties[form]:,} of {self.images:,} "
+                "images, and which of them counts as the answer is chance"
+            )
+        if len(self.answers[form]) == 1 and len(self.truths) > 1:
+            (answer,) = self.answers[form]
+            yield (
+                f"{name} form: the answer is class {answer} for every image, so that top-1 is the share of the images "
+                "that are of it"
+            )
 
     def scores(self, form: int) -> Scores:
         sums = self.tallies[form].sums
@@ -59,7 +79,8 @@ def examine(
 ) -> Iterator[Seen | Examined]:
     """How far it is, batch by batch, then the result. The networks are moved to the device.
 
-    Raises `DataError` where no image can be read, and `UserError` where the device has too little memory.
+    Raises `DataError` where no image can be read, `UserError` where the device has too little memory, and `Diverged`
+    where a logit is not finite.
     """
     models = [_placed(model, viewing, device) for model in forms.values()]
     count, clock, of = _Count(len(models), device), Clock(), len(images.labels)
@@ -87,6 +108,7 @@ def examine(
         unreadable=count.unreadable,
         wall_s=clock.here_s,
         waiting=clock.waiting_share,
+        notes=tuple(note for i, name in enumerate(forms) for note in count.notes(i, name)),
     )
 
 

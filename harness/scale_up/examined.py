@@ -56,3 +56,5 @@ class Examined:
     wall_s: float
     waiting: float
     """Share of it that went by in waiting for images."""
+    notes: tuple[str, ...] = ()
+    """What must be known before a figure is believed."""

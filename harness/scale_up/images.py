@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,16 @@ from PIL import Image
 from harness.data import DATASETS, Dataset, Split
 from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
+from harness.data.labels import Assignment, assign_labels, by_position
 from harness.data.local import subset
 from harness.data.reading import NO_LEVELS, SAMPLE, Levels, read_levels
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
+from harness.data.shapes import load as load_annotated
 from harness.data.survey import Lost, reason_of
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
+from harness.scale_up.data_record import DataRecord, Source, record_data
 
 OPTION = "--data"
 GENERATED = ("shapes",)
@@ -73,6 +76,10 @@ class Folder:
         """The file of an image."""
         return self.root / os.fsdecode(self.files[i])
 
+    def paths(self) -> list[Path]:
+        """All files, in the order of the images."""
+        return [self.root / os.fsdecode(file) for file in self.files]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
@@ -101,6 +108,35 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Relabeled:
+    """Images with other labels."""
+
+    images: Images
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def picture(self, i: int) -> Image.Image | None:
+        """See `Images`."""
+        return self.images.picture(i)
+
+    def reason(self, i: int) -> Lost | None:
+        """See `Images`."""
+        return self.images.reason(i)
+
+
+class Validation(NamedTuple):
+    """Images that a network is to be evaluated on."""
+
+    images: Images
+    about: str
+    """Which they are."""
+    labels: str
+    """How their labels were found; see `harness.data.labels`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
     """All images of a recipe."""
 
@@ -109,6 +145,24 @@ class Pictures:
     val: Images | None
     notes: tuple[str, ...] = ()
     """What a person should be told."""
+
+
+def record_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> DataRecord:
+    """What a classifier is trained on. Raises `DataError`s that name `--data`."""
+    pictures = open_pictures(recipe, root, cache)
+    splits = {split: each for split, each in (("train", pictures.train), ("val", pictures.val)) if each is not None}
+    return record_data(
+        recipe.data.dataset,
+        class_names(recipe, root),
+        {split: _source(each) for split, each in splits.items()},
+        images={split: len(each.labels) for split, each in splits.items()},
+        root=None if recipe.data.dataset in GENERATED else folder_of(recipe.data.dataset, root),
+    )
+
+
+def _source(images: Images) -> Source:
+    assert isinstance(images, Folder | Stored), "the two kinds of images"
+    return images.paths() if isinstance(images, Folder) else images.split
 
 
 def count_classes(recipe: FullRecipe, root: Path | None) -> int:
@@ -151,55 +205,76 @@ def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Picture
     with _about_option():
         if recipe.data.dataset == "imagefolder":
             return _open_folder(recipe, folder_of(recipe.data.dataset, root), classes)
-        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache)
+        dataset = DATASETS[recipe.data.dataset].load(_small(recipe.data, recipe.resolution, root), cache, 0)
     return Pictures(classes, Stored(dataset.train), Stored(dataset.val))
 
 
 def open_validation(
-    data: FullData, classes: int, resolution: int, root: Path | None, cache: Path
-) -> tuple[Images, str]:
-    """The validation images of a data set alone, and which they are, in words.
+    data: FullData,
+    classes: int,
+    resolution: int,
+    root: Path | None,
+    cache: Path,
+    known: Sequence[str] | None = None,
+    *,
+    is_by_name: bool = True,
+) -> Validation:
+    """The validation images of a data set alone, with the labels of a network of so many classes.
 
-    A folder may hold `train` and `val`, or be `val` itself. Raises `DataError`s that name `--data`, also where the
-    images are not of so many classes.
+    A folder may hold `train` and `val`, or be `val` itself. `known` are the names of the network's classes; without
+    `is_by_name` they are left aside. Raises `DataError`s that name `--data`, also where the classes do not fit.
     """
+    known = known if is_by_name else None
     with _about_option():
         if data.dataset == "imagefolder":
-            return _open_val(data, classes, folder_of(data.dataset, root))
+            return _open_val(data, classes, folder_of(data.dataset, root), known, is_by_name=is_by_name)
         small = _small(data, resolution, root)
-        _check_classes(DATASETS[data.dataset].describe(small).classes, classes, data.dataset)
+        names = DATASETS[data.dataset].describe(small).names
+        given = _assigned(names, known, classes, data.dataset, is_by_name=is_by_name)
         if data.dataset in GENERATED:
-            about = f"{data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
-            return Stored(make(small, "val", data.val_size or VAL_SIZE)), f"validation images of {about}"
-        split = DATASETS[data.dataset].load(small, cache).val
-    return Stored(split), f"test images of {data.dataset}"
+            split = make(small, "val", data.val_size or VAL_SIZE)
+            about = f"validation images of {data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
+        else:
+            split, about = DATASETS[data.dataset].load(small, cache, 0).val, f"test images of {data.dataset}"
+    return Validation(_relabeled(Stored(split), given), about, given.about)
 
 
-def _open_val(data: FullData, classes: int, root: Path) -> tuple[Images, str]:
-    """Classes are numbered in the order of the names of their folders, as ImageNet's synsets are."""
+def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool) -> Validation:
+    """Classes are found by the names of their folders; those of `train` decide where the network has no names."""
     if (root / "train").is_dir():
         names, split = classes_of(root, "train"), "val"
         _check_known(root, names)
     else:
         root, split = (root, "val") if (root / "val").is_dir() else (root.parent, root.name)
         names = classes_of(root, split)
-    _check_classes(len(names), classes, str(root / split))
-    val = _files(root, split, names, data.val_size)
-    levels = _levels([val])
+    place = str(root / split)
+    if known is None:
+        given = _assigned(names, None, classes, place, is_by_name=is_by_name)
+    else:
+        names = classes_of(root, split)
+        given = assign_labels(names, known, classes, place)
+    ordered = [names[i] for i in np.argsort(given.labels)]
+    files = _files(root, split, tuple(ordered), data.val_size)
+    levels = _levels([files])
     if levels != NO_LEVELS and (root / "train").is_dir() and split == "val":
-        levels = _levels([val, _files(root, "train", names, None)])
+        levels = _levels([files, _files(root, "train", classes_of(root, "train"), None)])
+    sound = given._replace(labels=tuple(sorted(given.labels)))
     about = "" if levels.about is None else f"; {levels.about}"
-    return replace(val, levels=levels), f"images of {root / split}{about}"
+    return Validation(_relabeled(replace(files, levels=levels), sound), f"images of {place}{about}", given.about)
 
 
-def _check_classes(found: int, wanted: int, place: str) -> None:
-    if found != wanted:
-        raise DataError(
-            f"the images must be of the {wanted:,} classes that the network tells apart",
-            value=found,
-            place=place,
-            remedy="Give the data set that it was trained for, or a network for these classes.",
-        )
+def _assigned(
+    names: Sequence[str], known: Sequence[str] | None, classes: int, place: str, *, is_by_name: bool
+) -> Assignment:
+    if is_by_name:
+        return assign_labels(names, known, classes, place)
+    return by_position(names, classes, place, "as `--labels position` says")
+
+
+def _relabeled(images: Images, given: Assignment) -> Images:
+    if given.labels == tuple(range(len(given.labels))):
+        return images
+    return Relabeled(images, np.array(given.labels, np.int64)[images.labels])
 
 
 def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
@@ -253,13 +328,15 @@ def _described(data: ImageData, dataset: str, side: int, folder: str | None = No
         difficulty=data.difficulty,
         train_size=data.train_size,
         val_size=data.val_size,
+        final_val_size=data.val_size or (VAL_SIZE if dataset in GENERATED else None),
+        resample="none",
         resolution=side,
     )
 
 
 def load_shapes(data: ImageData, side: int, cache: Path) -> Dataset:
     """The `shapes` of a recipe at that side, with labels, masks and boxes."""
-    return DATASETS["shapes"].load(_described(data, "shapes", side), cache)
+    return load_annotated(_described(data, "shapes", side), cache, 0, annotated=True)
 
 
 def folder_of(dataset: str, root: Path | None) -> Path:

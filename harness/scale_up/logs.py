@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.full_folder import EPOCHS
 from harness.scale_up.records import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
 
-EPOCHS = "epochs.jsonl"
 BOARD = "tensorboard"
 
 

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.device_slot import offer
 from harness.errors import Diverged, Stopped
+from harness.finite import count_nonfinite, nonfinite_entries
 from harness.scale_up.clock import Clock
 from harness.scale_up.optimiser import learning_rate, set_learning_rate
 from harness.scale_up.pace import Pace
@@ -57,6 +59,7 @@ def fit_full(
         state.model.train()
 
         for step in range(first_step, pace.steps):
+            offer()
             is_due = team.leads and time.monotonic() - saved > 60 * recipe.save_minutes
             stops, saves = team.any(should_stop(), is_due)
             if stops or saves:
@@ -114,9 +117,9 @@ def fit_full(
             ema=ema,
         )
         done = state.close_epoch(done)
+        _save(state, course)  # before the weights: these can be written again from the state, which they cannot give
         if done.is_best and team.leads:
-            _keep_best(state, course)
-        _save(state, course)
+            keep_best(state, course)
         saved = time.monotonic()
         yield done
 
@@ -137,6 +140,7 @@ def _validated(state: State, course: Course) -> tuple[Scores | None, Scores | No
         course.team.agree(model)
     val = course.task.validate(state.model)
     if val is None:
+        _require_finite_weights(state)
         return None, None
     _require_finite(val.figures.get("loss", 0.0), "validation", f"after epoch {state.progress.epoch}")
     return val, None if state.ema is None else course.task.validate(state.ema.module)
@@ -147,10 +151,24 @@ def _require_finite(loss: float, kind: str, place: str) -> None:
         raise Diverged(f"the {kind} loss is {loss} {place}")
 
 
-def _keep_best(state: State, course: Course) -> None:
+def _require_finite_weights(state: State) -> None:
+    """What nobody validates would be kept with weights that the last step has made NaN."""
+    for model in (state.model, *([] if state.ema is None else [state.ema.module])):
+        counts = nonfinite_entries(model.state_dict())
+        if counts:
+            place = f"after epoch {state.progress.epoch}"
+            raise Diverged(f"weights must be finite {place}; {count_nonfinite(counts)}")
+
+
+def keep_best(state: State, course: Course) -> None:
     """Write the weights that did better in the last epoch."""
     job, (model, which) = course.job, state.best_of_epoch()
-    course.task.save(job.best, model, f"{job.run.id}, {which} after epoch {state.epochs[-1].epoch}")
+    course.task.save(job.best, model, f"{job.run.id}, {which}{epoch_of(state.epochs[-1].epoch)}")
+
+
+def epoch_of(epoch: int) -> str:
+    """How the origin of the best weights ends."""
+    return f" after epoch {epoch}"
 
 
 def _save(state: State, course: Course) -> None:

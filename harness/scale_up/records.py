@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from harness.environment import Environment
 from harness.fingerprint import fingerprint
-from harness.full_folder import WEIGHTS
+from harness.full_folder import CHECKPOINTS, WEIGHTS
 from harness.full_recipe import FullRecipe, FullTraining
 from harness.run import Started
 from harness.spec import NetworkSpec
@@ -64,7 +65,7 @@ class FullJob(Generic[R_co]):
     @property
     def checkpoints(self) -> Path:
         """One file for each of the last states."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     @property
     def best(self) -> Path:
@@ -182,5 +183,9 @@ def from_plain(values: dict[str, Any]) -> FullRecord:
             found = dict(rest[name])
             known = {key: found.pop(key) for key in ("main", "unreadable", "images") if key in found}
             rest[name] = Scores(found, **known)
+    if rest.get("environment") is not None:
+        rest["environment"] = Environment.from_values(rest["environment"])
+    if "notes" in rest:
+        rest["notes"] = tuple(rest["notes"])
     record: FullRecord = KINDS[values["kind"]](**rest)
     return record

@@ -3,7 +3,8 @@
 Random states are not among it: all that is random follows from the seed and from where in the training it is drawn.
 """
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from harness.checkpoint import read_state, write_state
+from harness.checkpoint import read_state, require_optimizer, require_shapes, write_state
+from harness.errors import UnusableState, UserError
+from harness.full_folder import STATES
 from harness.scale_up.records import FullEpoch, from_plain, to_plain
+
+UNUSABLE = ".unusable"
+"""What the name of a state that is not used ends in from then on."""
 
 
 @dataclass(slots=True)
@@ -87,8 +93,23 @@ class State:
         for old in list(_files(folder))[keep:]:
             old.unlink(missing_ok=True)
 
+    def require_fits(self, kept: "Kept") -> None:
+        """Raise `UserError` for the state of another network; nothing is restored."""
+        models = {"model": self.model, **({} if self.ema is None else {"ema": self.ema.module})}
+        try:
+            for name, model in models.items():
+                require_shapes(kept.values[name], model)
+            require_optimizer(kept.values["optimizer"], self.model)
+        except UnusableState as reason:
+            raise UserError(
+                f"a training must be resumed with the network and data that it began with; of the last state, {reason}",
+                place=str(kept.path),
+                remedy="Give `--data` as when it began, or begin anew in its place with `--fresh`.",
+            ) from reason
+
     def restore(self, kept: "Kept") -> None:
-        """Go on from there."""
+        """Put everything where the file has it. Raises `UserError` for the state of another network."""
+        self.require_fits(kept)
         self.model.load_state_dict(kept.values["model"])
         self.optimizer.load_state_dict(kept.values["optimizer"])
         self.scaler.load_state_dict(kept.values["scaler"])
@@ -109,15 +130,57 @@ class Kept:
     values: dict[str, Any]
 
 
-def newest(folder: Path, run_id: str) -> Kept | None:
-    """The newest state of a run that can be read; damaged files are passed over."""
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A file that is not used, and why."""
+
+    path: Path
+    reason: str
+
+    def set_aside(self) -> None:
+        """Rename it: under its name it would be taken for the newest state, and newer ones be removed in its favor."""
+        with contextlib.suppress(OSError):
+            self.path.replace(self.path.with_name(f"{self.path.name}{UNUSABLE}"))
+
+
+def newest(folder: Path, run_id: str, *, rounds: int, steps: int) -> tuple[Kept | None, list[Passed]]:
+    """The newest state of a run that can be used, and the newer files that cannot.
+
+    `rounds` is the number of its epochs and `steps` that of the steps in each.
+    """
+    passed: list[Passed] = []
     for path in _files(folder):
-        values = read_state(path)
-        if values is not None and values.get("run") == run_id:
-            return Kept(path, values["workers"], Progress(**values["progress"]), values)
-    return None
+        try:
+            values = read_state(path, is_digest_needed=False)
+            if values is not None:
+                return _checked(path, values, run_id, rounds=rounds, steps=steps), passed
+        except UnusableState as reason:
+            passed.append(Passed(path, str(reason)))
+    return None, passed
+
+
+def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, steps: int) -> Kept:
+    """The state in a file. Raises `UnusableState` for one that cannot be of this training."""
+    if values.get("run") != run_id:
+        raise UnusableState(f"it is of the training {values.get('run')}, not of {run_id}")
+    try:
+        progress, workers = Progress(**values["progress"]), int(values["workers"])
+        done = [from_plain(each) for each in values["epochs"]]
+        parts = [values[name] for name in ("model", "optimizer", "scaler", "ema")]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableState(f"it lacks a part or has one of another kind ({error})") from error
+    if not 1 <= progress.epoch <= rounds + 1 or not 0 <= progress.step <= steps:
+        raise UnusableState(
+            f"it is in epoch {progress.epoch} after {progress.step} steps, "
+            f"and the training has {rounds} epochs of {steps} steps"
+        )
+    if [each.epoch for each in done if isinstance(each, FullEpoch)] != list(range(1, progress.epoch)):
+        raise UnusableState(f"it is in epoch {progress.epoch} and has the records of {len(done)} epochs")
+    if not all(isinstance(each, Mapping) for each in parts[:3]):
+        raise UnusableState("it lacks a part or has one of another kind")
+    return Kept(path, workers, progress, values)
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """The states in a folder, the newest first."""
-    yield from sorted(folder.glob("epoch-*-step-*.pt"), reverse=True)
+    yield from sorted(folder.glob(STATES), reverse=True)

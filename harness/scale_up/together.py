@@ -6,9 +6,10 @@ first worker line by line, a wish to stop, and the reason of an end that was not
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ RAYS_OWN = "ray"
 """Folder of what Ray Train keeps; all that a training needs to go on is in ours."""
 LOOK_S = 0.1
 """How often the files are looked at."""
+BEGIN_S = 100.0
+"""How long all workers together may take to come up."""
+END_S = 30.0
+"""How long Ray Train may take to end once it is to stop."""
+READY = "ready"
+"""The line that the first worker writes before it opens its images, which may take long."""
 
 
 def work_together(
@@ -35,35 +42,70 @@ def work_together(
         ray_cluster.start()
     else:
         ray_cluster.join(crew.address)
+    watch = ray_cluster.Watch()
     try:
         workers, gpus = ray_cluster.hire(crew)
-        yield from _followed(job, workers, crew.cpus, gpus, should_stop)
+        yield from _followed(job, workers, crew.cpus, gpus, should_stop, watch)
     finally:
-        ray_cluster.leave()
+        is_broken = watch.fault() is not None
+        watch.end()
+        ray_cluster.leave(by_force=is_broken)
 
 
 def _followed(
-    job: FullJob[Any], workers: int, cpus: int, gpus: float, should_stop: Callable[[], bool]
+    job: FullJob[Any],
+    workers: int,
+    cpus: int,
+    gpus: float,
+    should_stop: Callable[[], bool],
+    watch: ray_cluster.Watch,
 ) -> Iterator[FullRecord]:
-    """Start the workers, and tell what they say until they are done."""
+    """Start the workers, and yield their records until they are done. Raises `ExecutorError` for a broken cluster."""
     job.folder.mkdir(parents=True, exist_ok=True)
     _tidy(job.folder)
     (job.folder / REASON).unlink(missing_ok=True)
     live = job.folder / LIVE
     live.write_text("", encoding="utf-8")
-    with ThreadPoolExecutor(1) as pool, live.open(encoding="utf-8") as lines:
-        fitting = pool.submit(_fit, job, workers, cpus, gpus)
+    fitting, start = _in_a_thread(lambda: _fit(job, workers, cpus, gpus)), time.monotonic()
+    with live.open(encoding="utf-8") as lines:
         try:
             while not fitting.done():
                 if should_stop():
                     (job.folder / STOP).touch()
                 yield from _said(lines)
+                is_late = live.stat().st_size == 0 and time.monotonic() - start > BEGIN_S
+                _require_working(watch.fault() or (f"no worker has begun within {BEGIN_S:g} s" if is_late else None))
                 time.sleep(LOOK_S)
             yield from _said(lines)
         finally:
             (job.folder / STOP).touch()
+            if watch.fault() is None:
+                wait([fitting], END_S)
     _tidy(job.folder)
     raise_reason(job.folder, fitting)
+
+
+def _in_a_thread(call: Callable[[], None]) -> "Future[None]":
+    """Call in a thread that ends with the process: one that hangs in a broken cluster must not keep it."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _require_working(fault: str | None) -> None:
+    if fault is not None:
+        raise ExecutorError(
+            "a Ray cluster must work for as long as a network is trained",
+            place=fault,
+            remedy="Nothing is lost: the same command resumes from the last checkpoint.",
+        )
 
 
 def _tidy(folder: Path) -> None:
@@ -102,6 +144,9 @@ def _work(config: dict[str, Any]) -> None:
     stop = job.folder / STOP
     try:
         with (job.folder / LIVE).open("a", encoding="utf-8") as live:
+            if team.leads:
+                live.write(f"{json.dumps(READY)}\n")
+                live.flush()
             for record in work(job, team, should_stop=stop.exists):
                 if team.leads:
                     live.write(f"{json.dumps(to_plain(record))}\n")
@@ -121,7 +166,9 @@ def _said(lines: Any) -> Iterator[FullRecord]:
         if not line.endswith("\n"):
             lines.seek(at)
             return
-        yield from_plain(json.loads(line))
+        values = json.loads(line)
+        if values != READY:
+            yield from_plain(values)
 
 
 def write_reason(folder: Path, error: HarnessError) -> None:

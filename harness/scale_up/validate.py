@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.device_slot import offer
 from harness.errors import DataError
+from harness.finite import require_finite
 from harness.scale_up.loading import Batch
 from harness.scale_up.records import Scores
 from harness.scale_up.team import Team
@@ -45,12 +47,14 @@ def answers(
 ) -> Iterator[Said]:
     """The networks in evaluation mode on every batch; they are left in that mode.
 
-    With `waits`, a GPU is waited for behind each network, so that the seconds are right.
+    With `waits`, a GPU is waited for behind each network, so that the seconds are right. Raises `Diverged` where a
+    logit is not finite.
     """
     for model in models:
         model.eval()
     memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
     for batch, labels, passed in batches:
+        offer()
         readable = passed == 0
         shown = batch[readable].to(device, non_blocking=True).contiguous(memory_format=memory_format)
         targets = labels[readable].to(device, non_blocking=True)
@@ -62,6 +66,8 @@ def answers(
             if waits and device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
+            with autocast(viewing, device):
+                require_finite(logits[-1], model, shown)
         yield Said(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
 
 

@@ -9,17 +9,22 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.evaluate import started
+from harness.device_slot import in_turn
+from harness.environment import DOWNSTREAM_LIBRARIES, LIBRARIES, Environment, described
+from harness.evaluate import as_torch_has_it, device_name, started
 from harness.full_folder import WEIGHTS
 from harness.machine import keep_freed_memory
 from harness.network.checkpointing import enable_checkpointing
+from harness.operator_revision import code_digest
+from harness.scale_up.environments import keep_environment
 from harness.scale_up.logs import logs
-from harness.scale_up.loop import Course, fit_full
+from harness.scale_up.loop import Course, epoch_of, fit_full, keep_best
 from harness.scale_up.optimiser import build_full_optimizer
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRecord, Note
-from harness.scale_up.state import State, newest
+from harness.scale_up.state import Passed, State, newest
 from harness.scale_up.team import Team
+from harness.weights.files import read_metadata
 
 
 def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[FullRecord]:
@@ -36,15 +41,34 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     if note is not None:
         yield note
     state = _state(model, course)
-    yield from _resumed(state, job, team)
+    yield from _resumed(state, course)
     with logs(job.folder, state.epochs) if team.leads else nullcontext() as log:
-        yield started(team.device, job.threads, epochs=job.run.recipe.rounds, first_epoch=state.progress.epoch)
-        for record in fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop):
+        environment, epoch = full_environment(job, team.device), state.progress.epoch
+        if team.leads:
+            is_resumed = epoch > 1 or state.progress.step > 0
+            yield from keep_environment(job.folder, environment, epoch, is_resumed=is_resumed)
+        rounds = job.run.recipe.rounds
+        yield started(team.device, job.threads, epochs=rounds, first_epoch=epoch, environment=environment)
+        records = fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop)
+        for record in in_turn(records, team.device, leads=team.leads):
             if log is not None:
                 log.take(record)
             yield record
     if team.leads:
         _keep(state, course)
+
+
+def full_environment(job: FullJob[Any], device: torch.device) -> Environment:
+    """What computes a training at full scale in this process."""
+    found = described(
+        code_digest(full_scale=True),
+        LIBRARIES + DOWNSTREAM_LIBRARIES,
+        threads=job.threads,
+        device="cuda" if device.type == "cuda" else "cpu",
+        device_name=device_name(device),
+        precision=job.run.recipe.precision,
+    )
+    return as_torch_has_it(found)
 
 
 def prepared(model: nn.Module, course: Course) -> nn.Module:
@@ -66,12 +90,23 @@ def _state(model: nn.Module, course: Course) -> State:
     return State(model, optimizer, scaler, ema)
 
 
-def _resumed(state: State, job: FullJob[Any], team: Team) -> Iterator[Note]:
-    """Put the state where the newest checkpoint has it."""
-    kept = newest(job.checkpoints, job.run.id)
+def _resumed(state: State, course: Course) -> Iterator[Note]:
+    """Put the state where the newest checkpoint has it that can be used.
+
+    Raises `UserError` for the state of another network.
+    """
+    job, team = course.job, course.team
+    kept, passed = newest(job.checkpoints, job.run.id, rounds=job.run.recipe.rounds, steps=course.pace.steps)
+    yield from (Note(f"warning: checkpoint not used: {each.reason} ({each.path})") for each in passed)
     if kept is None:
+        if passed:
+            yield Note("warning: no state of this training can be used; it begins anew")
+            _set_aside(passed, team)
         return
     state.restore(kept)
+    _set_aside(passed, team)
+    if team.leads:
+        yield from _best_kept(state, course)
     if kept.progress.epoch > job.run.recipe.rounds:
         yield Note("trained to its last epoch already")
         return
@@ -82,6 +117,32 @@ def _resumed(state: State, job: FullJob[Any], team: Team) -> Iterator[Note]:
             "each step sees the same images, but batch statistics and mixing differ, and so the result does from that "
             "of an undisturbed training"
         )
+
+
+def _set_aside(passed: list[Passed], team: Team) -> None:
+    if team.leads:
+        for each in passed:
+            each.set_aside()
+
+
+def _best_kept(state: State, course: Course) -> Iterator[Note]:
+    """See that the weights of the best epoch are there, which are written after the state of that epoch.
+
+    They are written again where the state is the one behind that epoch; else it is said that they are gone.
+    """
+    done = [each.epoch for each in state.epochs if each.is_best]
+    if not done or not state.epochs:
+        return
+    best, path = done[-1], course.job.best
+    if read_metadata(path).get("source", "").endswith(epoch_of(best)):
+        return
+    if state.progress.epoch == best + 1 and state.progress.step == 0:
+        keep_best(state, course)
+        return
+    yield Note(
+        f"warning: {path.name} does not hold the weights of the best epoch, which is epoch {best}; "
+        "they come only with a better epoch, or with training anew (`--fresh`)"
+    )
 
 
 def _wrapped(model: nn.Module, job: FullJob[Any], team: Team) -> nn.Module:

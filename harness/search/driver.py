@@ -7,12 +7,13 @@ are undecided get one seed more, as new trials of theirs, until none is left or 
 
 The order: a grid visits every configuration with its first seed before any gets its second, so that an early look sees
 the whole field; a sampler finishes a configuration first, because it learns from finished ones, and so does the median
-pruner, which compares with them. Only the first seed of a configuration can be pruned; the others wait for it.
+pruner, which compares with them. A pruner decides on a screening run, whose seed no mean has; once it has passed, all
+seeds of the configuration are trained to the end. So no mean rests on a run that was chosen by its own outcome.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,12 @@ from harness.search.events import (
 )
 from harness.search.ledger import Ledger
 from harness.search.looks import Looks
-from harness.search.objective import curve_value, final_value
+from harness.search.objective import curve_value, objective_value
 from harness.search.proposals import Proposals
+from harness.search.reuse import SETTLED, Reuse, environment_of
+from harness.search.samplers import seed_text
+from harness.search.standing import DIVERGED
+from harness.search.timing import Timing
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
 from harness.store import RunRow, Store
@@ -52,6 +57,7 @@ FAILURES_IN_A_ROW = 3
 """As many failed runs without a complete one between them end the study: something is wrong with it, not with them."""
 ELSEWHERE_S = 5.0
 """How long to leave a run alone that another study's driver is having trained."""
+PASSED = "passed the pruner"
 STOP_S = 20.0
 """How long an interrupted driver waits for its workers to end their step."""
 
@@ -69,6 +75,8 @@ class Inputs:
     """The study's folder, for logs and checkpoints."""
     start_executor: Callable[[], Executor]
     """Called when there is something to train, and only then."""
+    reuse: Reuse | None = None
+    """What is taken of runs that another environment computed; by default their accuracy, and their times anew."""
 
 
 class Driver:
@@ -79,7 +87,8 @@ class Driver:
         self._study = inputs.study
         self._metric, direction = next(iter(inputs.study.objectives.items()))
         self._ledger = Ledger(is_maximized=direction == "maximize")
-        self._looks = Looks(inputs.study, inputs.space, inputs.store, self._ledger)
+        self._reuse = inputs.reuse or Reuse(inputs.study, inputs.store, environment_of(inputs.study))
+        self._looks = Looks(self._reuse, inputs.space, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         self._executor: Executor | None = None
@@ -87,12 +96,18 @@ class Driver:
         self._owner: dict[str, OpenTrial] = {}
         """The trial of every run that the executor has."""
         self._attempts: dict[str, int] = {}
+        self._own: set[str] = set()
+        """Runs that this driver has had trained."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._notes: set[str] = set()
         """Those that were shown; all runs of a study have the same."""
         self._failures_in_a_row = 0
+        self._doubted: list[OpenTrial] = []
+        """Trials that would end with a failed run; kept open until a run is complete. If all runs fail instead, the
+        study is aborted, and the same command trains them again."""
         self._trained = 0
+        self._timing = Timing(inputs.study.study, inputs.store, self._reuse.here)
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left; yields everything that happens."""
@@ -100,14 +115,18 @@ class Driver:
         self._in.store.reap(self._study.study)
         self._proposals.take_stock()
         self._estimate = Estimate(
-            self._in.store.wall_times(self._study.proxy, data=self._in.space.data), self._study.proxy.epochs
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.here),
+            self._study.proxy.epochs,
         )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
             while True:
                 yield from self._fill()
-                if not self._open:
-                    break
+                if len(self._open) == len(self._doubted):
+                    if not self._open:
+                        break
+                    yield from self._tell_doubted()
+                    continue
                 if not self._owner:  # all that is left is being trained for another study
                     time.sleep(1.0)
                     continue
@@ -115,7 +134,10 @@ class Driver:
                     yield from self._take(run_id, records)
         finally:
             self._park()
-        yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start)
+        reason = self._proposals.why_ended()
+        if reason is not None:
+            self._in.store.event(self._study.study, "search ended", reason)
+        yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
     # Handing out
 
@@ -123,8 +145,8 @@ class Driver:
         """Give every free worker a run."""
         while self._executor is None or len(self._owner) < self._executor.slots:
             ready = self._next_ready()
-            is_second_seed = ready is not None and ready[1] is not ready[0].first
-            if ready is None or (is_second_seed and self._is_breadth_first):
+            is_later = ready is not None and ready[1] is not ready[0].opening
+            if ready is None or (is_later and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
                 if look := self._looks.untold():
                     yield look
@@ -143,25 +165,44 @@ class Driver:
             for trial in self._open.values()
             if (run := trial.ready()) is not None and self._elsewhere.get(run.id, now) <= now
         ]
-        return min(ready, key=lambda pair: (pair[0].runs.index(pair[1]), pair[0].number), default=None)
+        return min(ready, key=lambda pair: (pair[0].rank(pair[1]), pair[0].number), default=None)
 
     def _begin(self, opened: OpenTrial) -> Iterator[StudyEvent]:
         """Open a configuration: take what the store has of it, and queue the rest."""
         self._open[opened.number] = opened
         known = []
-        for position, run in enumerate(opened.runs):
-            known.append(self._in.store.ensure_run(run))
+        for run in opened.all_runs:
+            known.append(self._ensure(run))
+            position = len(opened.runs) if run is opened.screening else opened.runs.index(run)
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
-        yield TrialStarted(opened.number, opened.params, opened.spec)
-        for epoch in self._in.store.epochs(opened.first.id) if known[0].attempts else ():
-            yield from self._judge(opened, opened.first, epoch)
-        for run, row in zip(opened.runs, known, strict=True):
-            yield from self._reuse(opened, run, row)
+        is_repeat = opened.first.seed != self._study.search.seed
+        yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
+        for epoch in self._in.store.epochs(opened.opening.id) if known[0].attempts else ():
+            yield from self._judge(opened, opened.opening, epoch)
+        screening = opened.screening
+        if screening is not None and opened.is_screened:
+            opened.todo.remove(screening)
+            yield from self._settle(opened, screening, RunState.STOPPED, cause=PASSED, is_reused=True)
+        for run, row in zip(opened.all_runs, known, strict=True):
+            if run in opened.todo and not self._is_to_time(row):
+                yield from self._take_stored(opened, run, row)
 
-    def _reuse(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
-        """Take a run's outcome from the store, where it has one that stands."""
-        if known.state in (RunState.COMPLETE, RunState.DIVERGED) and owner.number in self._open:
+    def _ensure(self, run: Run) -> RunRow:
+        """The run's row; one that is not to be reused is taken back to be trained again."""
+        row = self._in.store.ensure_run(run)
+        if self._reuse.is_mixture(row) or (row.state in SETTLED and self._reuse.fate(row) == "train"):
+            self._reuse.train_again([run.id], is_open=True)
+            row = self._in.store.run(run.id)
+        return row
+
+    def _is_to_time(self, row: RunRow) -> bool:
+        """Whether a worker is to measure a stored run's times, which are of another environment."""
+        return row.state == RunState.COMPLETE and row.id not in self._timing.tried and self._reuse.fate(row) == "time"
+
+    def _take_stored(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
+        """Take a run's outcome from the store, where it has a final one."""
+        if known.state in SETTLED and owner.number in self._open:
             owner.todo.remove(run)
             yield from self._settle(owner, run, known.state, cause=known.cause, is_reused=True)
 
@@ -169,17 +210,27 @@ class Driver:
         """Hand a run to the executor, unless another study's driver has it or has just finished it."""
         claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
         if claimed is None:
+            row = self._in.store.run(run.id)
+            if self._is_to_time(row):
+                self._timing.begin(row)
+                self._give(owner, run, row.folder, only_times=True)
+                yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id], only_times=True)
+                return
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
-            yield from self._reuse(owner, run, self._in.store.run(run.id))
+            yield from self._take_stored(owner, run, row)
             return
+        self._give(owner, run, claimed.folder)
+        yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
+
+    def _give(self, owner: OpenTrial, run: Run, folder: Path | None, *, only_times: bool = False) -> None:
+        """Submit a run of a trial."""
         owner.todo.remove(run)
         owner.active[run.id] = run
         self._owner[run.id] = owner
         self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
         grant = self._study.resources
-        folder = claimed.folder or self._in.folder
-        self._workers().submit(Job(run, folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run))
-        yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
+        job = Job(run, folder or self._in.folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run)
+        self._workers().submit(replace(job, only_times=only_times))
 
     def _workers(self) -> Executor:
         """The executor, started when the first run needs it."""
@@ -190,15 +241,21 @@ class Driver:
     # Taking in
 
     def _take(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
-        """Store what a run said, then act on it."""
-        self._in.store.record(run_id, records)
+        """Store the records of a run, then act on them as they were written."""
+        if self._timing.is_under_way(run_id):
+            yield from self._take_times(run_id, records)
+            return
+        records = self._in.store.record(run_id, records)
         owner = self._owner.get(run_id)
         if owner is None:
             return
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
+                self._own.add(run_id)
                 self._estimate.started(run_id, record.first_epoch)
+                for note in record.notes:
+                    self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, Noted) and record.text not in self._notes:
                 self._notes.add(record.text)
@@ -210,19 +267,34 @@ class Driver:
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
 
+    def _take_times(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
+        """Take in the times of a stored run; once all are there, or cannot be had, take its outcome from the store."""
+        if not self._timing.take(run_id, records):
+            return
+        owner = self._owner.pop(run_id)
+        run = owner.active.pop(run_id)
+        owner.todo.insert(0, run)
+        yield from self._take_stored(owner, run, self._in.store.run(run_id))
+
     def _judge(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
-        """Add an epoch of the first seed to the learning curve, and stop the run where the pruner says so."""
+        """Add an epoch of the opening run to the learning curve, and end a screening run that is decided."""
         value = curve_value(self._metric, epoch)
-        if run is not owner.first or value is None or owner.is_pruned:
+        if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened:
             return
         owner.report(value, epoch.epoch)
-        if epoch.epoch < run.recipe.epochs and owner.trial.should_prune():
+        if run is not owner.screening:
+            return
+        if owner.trial.should_prune():
             owner.is_pruned = True
             owner.failures[run.id] = f"behind the others after epoch {epoch.epoch}"
-            if run.id in owner.active:
-                self._workers().stop(run.id)
-            else:
-                yield self._tell(owner, "pruned")
+        elif epoch.epoch >= owner.screening_epochs:
+            owner.is_screened = True
+        else:
+            return
+        if run.id in owner.active:
+            self._workers().stop(run.id)
+        elif owner.is_pruned:
+            yield self._tell(owner, "pruned")
 
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """A worker is through with a run: settle it, or have it trained on."""
@@ -238,15 +310,24 @@ class Driver:
         if ended.state == RunState.COMPLETE:
             self._trained += 1
             self._failures_in_a_row = 0
-        yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
-        if ended.state == RunState.FAILED:
+        elif ended.state == RunState.FAILED:
             self._failures_in_a_row += 1
-            if self._failures_in_a_row == FAILURES_IN_A_ROW:
-                raise StudyAborted(
-                    f"{FAILURES_IN_A_ROW} runs in a row failed, the last with: {ended.cause}",
-                    place=str(self._in.folder / "logs" / f"{run.id}.log"),
-                    remedy="Put the cause right and run the same command again; nothing is lost.",
-                )
+        yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
+        if ended.state == RunState.COMPLETE:
+            yield from self._tell_doubted()
+        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+            raise StudyAborted(
+                f"{FAILURES_IN_A_ROW} runs in a row failed, the last with: {ended.cause}",
+                place=str(self._in.folder / "logs" / f"{run.id}.log"),
+                remedy="Put the cause right and run the same command again; nothing is lost.",
+            )
+
+    def _tell_doubted(self) -> Iterator[StudyEvent]:
+        """Close the trials with a failed run, now that the failures are known to be their own."""
+        doubted, self._doubted = self._doubted, []
+        for owner in doubted:
+            if (outcome := owner.outcome()) is not None:
+                yield self._tell(owner, outcome)
 
     def _settle(
         self,
@@ -259,37 +340,44 @@ class Driver:
         is_reused: bool = False,
     ) -> Iterator[StudyEvent]:
         """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
-        value = self._value(run) if state == RunState.COMPLETE else None
+        value = self._value(run) if state == RunState.COMPLETE and run is not owner.screening else None
         self._ledger.runs_done += 1
+        if run is owner.screening and owner.is_screened:
+            cause = PASSED
         yield RunEnded(owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused)
         if value is not None:
             owner.values[run.id] = value
-            if run is not owner.first and self._metric in CURVES:
+            if run is not owner.opening and self._metric in CURVES:
                 owner.report(owner.mean(), len(owner.values) * run.recipe.epochs)
+        elif run is owner.screening and owner.is_screened:
+            pass  # it has done what it was for, however it ended
         elif state == RunState.COMPLETE:
             owner.failures[run.id] = f"no measure is called `{self._metric}`"
         elif not owner.is_pruned:
-            owner.failures[run.id] = f"{state}: {cause}"
+            owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
             if state == RunState.DIVERGED:
-                owner.trial.set_constraint("diverged", 1.0)
+                owner.trial.set_constraint(DIVERGED, 1.0)
         outcome = owner.outcome()
-        if outcome is not None:
+        if outcome is not None and state == RunState.FAILED and not is_reused:
+            self._doubted.append(owner)
+        elif outcome is not None and owner not in self._doubted:
             yield self._tell(owner, outcome)
 
     def _value(self, run: Run) -> float | None:
-        """The objective of a complete run."""
-        store = self._in.store
-        return final_value(self._metric, run, store.epochs(run.id), store.measures(run.id))
+        """What a complete run is ranked by."""
+        return objective_value(self._metric, run, self._in.store.epochs(run.id), self._figures(run.id))
+
+    def _figures(self, run_id: str) -> dict[str, float]:
+        """What was measured on a run; without times of another environment than that of this driver's workers."""
+        is_own = run_id in self._own or run_id in self._timing.done
+        return self._in.store.measures(run_id) if is_own else self._reuse.figures(run_id)
 
     def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
         """Close a trial: its facts as attributes, its value to the sampler."""
         del self._open[owner.number]
+        self._mark_if_diverged(owner)
         over = owner.tell(self._in.trials, outcome, self._facts(owner), self._study.budgets.latency_ms)
-        if outcome == "complete":
-            self._ledger.note(
-                owner.spec.fingerprint(), list(owner.values.values()), owner.number, is_feasible=over is None
-            )
-        self._ledger.close(owner.spec.fingerprint(), has_failed=outcome == "failed")
+        standing = self._ledger.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(
@@ -299,17 +387,25 @@ class Driver:
             spread=owner.spread(),
             seeds=len(owner.values),
             reason=reason,
+            standing=standing,
+            seeds_asked=len(owner.runs),
         )
+
+    def _mark_if_diverged(self, owner: OpenTrial) -> None:
+        """Let the sampler learn from each trial of a configuration that it has diverged with another seed."""
+        known = self._ledger.configurations.get(owner.spec.fingerprint())
+        if known is not None and known.standing.state == DIVERGED and owner.values:
+            owner.trial.set_constraint(DIVERGED, 1.0)
 
     def _facts(self, owner: OpenTrial) -> dict[str, Any]:
         """Where and with what a trial was trained, and what was measured on its first run."""
-        rows = list(self._in.store.runs(run.id for run in owner.runs).values())
+        rows = list(self._in.store.runs(run.id for run in owner.all_runs).values())
         started = [row for row in rows if row.device is not None]
         return {
             "device": ", ".join(sorted({str(row.device) for row in started})),
             "versions": started[0].versions if started else {},
             "wall_s": round(sum(row.wall_s for row in rows), 1),
-            **self._in.store.measures(owner.first.id),
+            **self._figures(owner.first.id),
         }
 
     # How far
@@ -335,18 +431,25 @@ class Driver:
     def _park(self) -> None:
         """End the workers' runs at their next step, and put the open trials back into the queue."""
         if self._executor is not None:
-            for run_id in self._owner:
-                self._executor.stop(run_id)
-            waiting = set(self._owner)
-            deadline = time.monotonic() + STOP_S
-            while waiting and time.monotonic() < deadline:
-                for run_id, records in _by_run(self._executor.poll(timeout_s=0.5)).items():
-                    self._in.store.record(run_id, records)
-                    if isinstance(records[-1], Ended):
-                        waiting.discard(run_id)
-            self._executor.shutdown()
+            try:
+                self._stop_all(self._executor)
+            finally:
+                self._executor.shutdown()
         self._in.store.reap(self._study.study)
         self._proposals.park()
+
+    def _stop_all(self, executor: Executor) -> None:
+        """Ask all runs to end, and record what they still have to say."""
+        for run_id in self._owner:
+            executor.stop(run_id)
+        waiting = set(self._owner)
+        deadline = time.monotonic() + STOP_S
+        while waiting and time.monotonic() < deadline:
+            for run_id, records in _by_run(executor.poll(timeout_s=0.5)).items():
+                if not self._timing.is_under_way(run_id):
+                    self._in.store.record(run_id, records)
+                if isinstance(records[-1], Ended):
+                    waiting.discard(run_id)
 
 
 def _by_run(records: list[tuple[str, Record]]) -> dict[str, list[Record]]:

@@ -19,8 +19,10 @@ class Estimate:
         self._pace[run_id] = (first_epoch - 1, 0.0)
 
     def advanced(self, run_id: str, epoch: Epoch) -> None:
-        """A run has finished an epoch."""
-        _, seconds = self._pace.get(run_id, (0, 0.0))
+        """A run has finished an epoch; those that come out of its checkpoint took no time now."""
+        done, seconds = self._pace.get(run_id, (0, 0.0))
+        if epoch.epoch <= done:
+            return
         self._pace[run_id] = (epoch.epoch, seconds + epoch.wall_s)
 
     def ended(self, run_id: str, wall_s: float | None) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run import Epoch, RunState, Started
+from harness.search.standing import Standing
 from harness.spec import NetworkSpec
 
 
@@ -38,6 +39,8 @@ class TrialStarted:
     trial: int
     params: dict[str, Any]
     spec: NetworkSpec
+    is_repeat: bool = False
+    """Whether the study had the configuration already, so that this is a further seed of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class RunQueued:
     seed: int
     spec: NetworkSpec
     attempt: int
+    only_times: bool = False
+    """Whether the run is complete, and only its times are to be measured again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,12 @@ class TrialEnded:
     spread: float | None
     """Standard deviation over the seeds (n - 1), where there are two or more."""
     seeds: int
+    """Seeds behind the value."""
     reason: str | None = None
+    standing: Standing | None = None
+    """How its configuration stands now, by all of its trials."""
+    seeds_asked: int | None = None
+    """Seeds that the trial was to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,8 @@ class StudyEnded:
     trained: int
     """Runs trained by this call; 0 when the store had everything."""
     wall_s: float
+    reason: str | None = None
+    """Why a sampler ended before its trials were used up, or that it repeated itself."""
 
 
 StudyEvent = (

@@ -1,22 +1,55 @@
 """What a study has done so far: which configurations are settled, how many seeds each has had, and the best of them."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from harness.search.standing import Standing, configuration_standing, trial_standing
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+FURTHER = "further_seeds"
+"""Attribute of the trials that give known configurations the seeds by which a study has grown."""
+
 
 def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
-    """Seeds given to each configuration, by its fingerprint; those of failed trials don't count."""
-    used: dict[str, int] = {}
+    """Number of seeds given to each configuration, by its fingerprint."""
+    return {fingerprint: len(seeds) for fingerprint, seeds in seeds_taken(trials).items()}
+
+
+def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
+    """Seeds given to each configuration, by its fingerprint, from trials in their order.
+
+    Those of failed trials don't count, nor those that a configuration did not get because it was pruned before.
+    """
+    taken: dict[str, set[int]] = {}
     for trial in trials:
         fingerprint = trial.user_attrs.get("fingerprint")
-        if fingerprint is not None and trial.state.name != "FAIL":
-            used[fingerprint] = used.get(fingerprint, 0) + len(trial.user_attrs["seeds"])
-    return used
+        if fingerprint is None or trial.state.name == "FAIL":
+            continue
+        seeds = taken.setdefault(fingerprint, set())
+        if not seeds and trial.state.is_finished() and trial_standing(trial).state == "pruned":
+            continue
+        seeds.update(trial.user_attrs["seeds"])
+    return {fingerprint: seeds for fingerprint, seeds in taken.items() if seeds}
+
+
+@dataclass(slots=True)
+class Configuration:
+    """What the trials of one configuration gave."""
+
+    number: int
+    """Of its first trial that has ended."""
+    trials: list[Standing] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    """The objective by seed."""
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands by the trials that have ended."""
+        return configuration_standing(self.trials)
 
 
 @dataclass(slots=True)
@@ -26,57 +59,87 @@ class Ledger:
     is_maximized: bool
     settled: set[str] = field(default_factory=set)
     """Fingerprints of the configurations whose trial is complete or pruned; a failed one may be tried again."""
-    seeds_used: dict[str, int] = field(default_factory=dict)
+    taken: dict[str, set[int]] = field(default_factory=dict)
     """Seeds given to each configuration; one that is proposed again gets the next."""
     trials: int = 0
-    """Trials that have ended; proposals against the rules or over budget are not among them."""
+    """Trials that have ended. Not counted: proposals against the rules or over budget, and trials that gave a known
+    configuration the seeds by which the study has grown."""
     rejected: int = 0
     """Proposals against the rules or over budget."""
     runs_done: int = 0
-    values: dict[str, tuple[int, list[float]]] = field(default_factory=dict)
-    """By configuration within the budgets: the number of its first complete trial, and its value for each seed."""
+    configurations: dict[str, Configuration] = field(default_factory=dict)
 
     def read(self, trials: Iterable["FrozenTrial"]) -> None:
         """Take up what earlier trials did; of those still open only the seeds that they hold."""
         trials = list(trials)
-        self.seeds_used = seeds_used(trials)
+        self.taken = seeds_taken(trials)
         for trial in trials:
-            fingerprint = trial.user_attrs.get("fingerprint")
-            if fingerprint is None:
+            if "fingerprint" not in trial.user_attrs:
                 self.rejected += trial.state.is_finished()
-                continue
-            seeds = trial.user_attrs["seeds"]
-            if not trial.state.is_finished():
-                continue
-            self.runs_done += len(seeds) if trial.state.name == "COMPLETE" else 1
-            self.close(fingerprint, has_failed=trial.state.name == "FAIL")
-            if trial.state.name == "COMPLETE" and trial.value is not None:
-                is_feasible = all(v <= 0 for v in trial.constraints.values())
-                self.note(
-                    fingerprint, trial.user_attrs.get("values", [trial.value]), trial.number, is_feasible=is_feasible
-                )
+            elif trial.state.is_finished():
+                runs = len(trial.user_attrs["seeds"]) + ("screening" in trial.user_attrs)
+                self.runs_done += runs if trial.state.name == "COMPLETE" else 1
+                self._close(trial)
 
-    def next_seeds(self, fingerprint: str, count: int) -> list[int]:
-        """Seed positions for a configuration: the first `count`, or one more where it has had some."""
-        used = self.seeds_used.get(fingerprint, 0)
-        fresh = list(range(count)) if used == 0 else [used]
-        self.seeds_used[fingerprint] = used + len(fresh)
+    @property
+    def seeds_used(self) -> Mapping[str, int]:
+        """Number of seeds given to each configuration."""
+        return {fingerprint: len(seeds) for fingerprint, seeds in self.taken.items() if seeds}
+
+    def is_new(self, fingerprint: str) -> bool:
+        """Whether a configuration was neither given seeds nor pruned before."""
+        known = self.configurations.get(fingerprint)
+        was_pruned = known is not None and any(each.state == "pruned" for each in known.trials)
+        return not self.taken.get(fingerprint) and not was_pruned
+
+    def lacks_seeds(self, fingerprint: str, count: int) -> bool:
+        """Whether a configuration has had some seeds, but not as many as `count`."""
+        return 0 < len(self.taken.get(fingerprint, ())) < count
+
+    def seeds_due(self, fingerprint: str, count: int) -> int:
+        """How many seeds a configuration is to get next: what it lacks of `count`, or one more where it has them."""
+        return max(1, count - len(self.taken.get(fingerprint, ())))
+
+    def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
+        """Give a configuration its next seeds, from `first` on; see `seeds_due` for their number."""
+        wanted = self.seeds_due(fingerprint, count)
+        taken = self.taken.setdefault(fingerprint, set())
+        free = (seed for seed in range(first, first + len(taken) + wanted) if seed not in taken)
+        fresh = [seed for seed, _ in zip(free, range(wanted), strict=False)]
+        taken.update(fresh)
         return fresh
 
-    def close(self, fingerprint: str, *, has_failed: bool) -> None:
-        """Count a trial that has ended."""
-        self.trials += 1
-        if not has_failed:
-            self.settled.add(fingerprint)
+    def end(self, trial: "FrozenTrial") -> Standing:
+        """Take in a trial that has just ended; returns how its configuration stands now."""
+        fingerprint = trial.user_attrs["fingerprint"]
+        if "screening" in trial.user_attrs and trial_standing(trial).state == "pruned":
+            self.taken[fingerprint] -= set(trial.user_attrs["seeds"])
+        return self._close(trial)
 
-    def note(self, fingerprint: str, values: list[float], number: int, *, is_feasible: bool) -> None:
-        """Take in the values of a complete trial, a configuration's first or that of another seed."""
-        if is_feasible:
-            first, known = self.values.get(fingerprint, (number, []))
-            self.values[fingerprint] = (first, [*known, *values])
+    def _close(self, trial: "FrozenTrial") -> Standing:
+        fingerprint = trial.user_attrs["fingerprint"]
+        self.trials += FURTHER not in trial.user_attrs
+        if trial.state.name != "FAIL":
+            self.settled.add(fingerprint)
+        known = self.configurations.setdefault(fingerprint, Configuration(trial.number))
+        known.trials.append(trial_standing(trial))
+        known.values |= values_by_seed(trial)
+        return known.standing
 
     @property
     def best(self) -> tuple[float, int] | None:
         """Mean over the seeds, and number of the first trial, of the best configuration within the budgets."""
-        means = ((statistics.fmean(values), number) for number, values in self.values.values())
+        complete = (each for each in self.configurations.values() if each.standing.state == "complete" and each.values)
+        means = ((statistics.fmean(each.values.values()), each.number) for each in complete)
         return (max if self.is_maximized else min)(means, key=lambda pair: pair[0], default=None)
+
+
+def values_by_seed(trial: "FrozenTrial") -> dict[str, float]:
+    """The objective by seed of a trial that has ended; of one of an earlier version, by seeds in the order given."""
+    if trial.state.name != "COMPLETE":
+        return {}
+    if "values_by_seed" in trial.user_attrs:
+        return dict(trial.user_attrs["values_by_seed"])
+    values = trial.user_attrs.get("values", [trial.value])
+    seeds = trial.user_attrs["seeds"] if len(trial.user_attrs["seeds"]) == len(values) else range(len(values))
+    return {str(seed): value for seed, value in zip(seeds, values, strict=True)}

@@ -3,9 +3,8 @@
 from harness.search.claims import due, judge_claims
 from harness.search.events import ClaimsJudged
 from harness.search.ledger import Ledger
+from harness.search.reuse import Reuse
 from harness.space import Candidate, Space
-from harness.store import Store
-from harness.study import Study
 
 KIND = "claims judged"
 
@@ -13,10 +12,11 @@ KIND = "claims judged"
 class Looks:
     """Judges the claims on what the store has. A look is told once, and written down where it says something new."""
 
-    def __init__(self, study: Study, space: Space, store: Store, ledger: Ledger) -> None:
-        self._study = study
+    def __init__(self, rule: Reuse, space: Space, ledger: Ledger) -> None:
+        self._study = rule.study
         self._space = space
-        self._store = store
+        self._store = rule.store
+        self._here = rule.here
         self._ledger = ledger
         self._seen: tuple[int, list[Candidate]] | None = None
         """The runs that were done at the last look, and what it wanted."""
@@ -36,9 +36,9 @@ class Looks:
         return told
 
     def _look(self) -> list[Candidate]:
-        judged = judge_claims(self._study, self._space, self._store)
+        judged = judge_claims(self._study, self._space, self._store, self._here)
         wanted = due(self._study, judged, self._ledger.seeds_used)
-        self._untold = ClaimsJudged({each.claim.name: str(each.verdict) for each in judged}, len(wanted))
+        self._untold = ClaimsJudged({each.claim.name: each.verdict_text for each in judged}, len(wanted))
         said = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())
         before = [event.message for event in self._store.events(self._study.study) if event.kind == KIND]
         if before[-1:] != [said]:

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from harness.cost import network_cost
 from harness.formula import Formula
-from harness.run import Epoch, Run
+from harness.run import Epoch, Run, missing_epochs
 from harness.study.model import CURVES
 
 COSTS = ("params", "macs")
 """Objectives that follow from the spec: of the merged network, at the recipe's resolution."""
+LATENCY = "latency_ms_p50"
+LATENCY_BOUND = "latency_ms_high"
+"""The upper end of the median's 95 % interval: what budgets and objectives decide on, so that noise buys nothing."""
 
 
 def curve_value(metric: str, epoch: Epoch) -> float | None:
@@ -17,12 +20,23 @@ def curve_value(metric: str, epoch: Epoch) -> float | None:
 
 
 def final_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:
-    """The objective of a complete run: of its last epoch, never of its best; None where nobody measured it."""
+    """The objective of a complete run: of its last epoch, never of its best; None where it was not measured.
+
+    A curve that lacks an epoch has no value: its last epoch may be another one than the recipe's.
+    """
     if metric in CURVES:
-        return curve_value(metric, curve[-1]) if curve else None
+        is_whole = not missing_epochs((epoch.epoch for epoch in curve), run.recipe.epochs)
+        return curve_value(metric, curve[-1]) if curve and is_whole else None
     if metric in COSTS:
         return float(getattr(network_cost(run.spec, run.recipe.resolution), metric))
     return measures.get(metric)
+
+
+def objective_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:
+    """What a complete run is ranked by: its `final_value`, but of a latency the upper bound where there is one."""
+    if metric == LATENCY and LATENCY_BOUND in measures:
+        return measures[LATENCY_BOUND]
+    return final_value(metric, run, curve, measures)
 
 
 def formula_value(formula: Formula, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:

@@ -1,27 +1,38 @@
-"""Where configurations come from: trials parked by an earlier driver, the cells of a grid, or a sampler's proposals."""
+"""Where configurations come from: trials parked by an earlier driver, the cells of a grid, or a sampler's proposals.
+
+A sampler in a space where few networks are within rules and budgets would propose in vain for ever. There those within
+them are listed (`harness.census`), and each proposal in vain is replaced by the nearest of these that is untried.
+"""
 
 import json
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from harness.axes import Value
+from harness.census import take_census
 from harness.run import Run
-from harness.search.ledger import Ledger
-from harness.search.trial import OpenTrial, chooser, stored_params
+from harness.search.ledger import FURTHER, Ledger
+from harness.search.samplers import SCREENING_SEEDS, screening_epochs
+from harness.search.standing import OVER_BUDGET, configuration_standing, trial_standing
+from harness.search.trial import OpenTrial, chooser, replay, stored_params
 from harness.space import Candidate, Space
 from harness.store import park_trial, together
 from harness.study import Study
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
-PROPOSALS_PER_TRIAL = 20
-"""How many proposals against the rules or over budget a sampler may make for each trial that it was granted."""
+PATIENCE = 20
+"""Proposals against the rules or over budget, one after another, after which the networks within them are listed."""
 
 
 class Proposals:
     """Opens one trial after another until a grid is exhausted, or a sampler has had its trials.
 
-    When all of a grid is trained, `more` is asked for configurations that are to get one seed more.
+    Configurations that have fewer seeds than the study has grown to get them first. When all of a grid is trained,
+    `more` is asked for configurations that are to get one seed more.
     """
 
     def __init__(
@@ -37,13 +48,22 @@ class Proposals:
         self._trials = trials
         self._ledger = ledger
         self._more = more
+        self._is_grid = study.search.sampler == "grid"
+        self._screening_epochs = screening_epochs(study.search.pruner, study.proxy.epochs)
         self._parked = 0
-        self._cells: Iterator[Candidate] | None = None
-        self._cells_left = 0
-        self._are_more = False
+        self._queue: deque[Candidate] = deque()
+        """Configurations that need no proposal: cells of a grid, and those that get further seeds."""
+        self._in_vain = 0
+        """Proposals against the rules or over budget since the last one within them."""
+        self._is_scarce = False
+        """Whether so few networks are within them that a proposal in vain is replaced by the nearest of these."""
+        self._is_exhausted = False
+        """Whether all networks within rules and budgets are tried."""
+        self._opened_here: set[str] = set()
+        self._repeats = 0
 
     def take_stock(self) -> None:
-        """Read what was done, put back what a driver left open, and list the cells of the grid that are still to do."""
+        """Read what was done, put back what a driver left open, and list the configurations that follow."""
         from optuna.trial import TrialState
 
         self.park()
@@ -51,10 +71,13 @@ class Proposals:
         self._ledger.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
-        if self._study.search.sampler == "grid":
+        self._queue.extend(self._lacking_seeds())
+        if self._is_grid:
             taken = self._ledger.settled | {trial.user_attrs.get("fingerprint") for trial in parked}
-            cells = [cell for cell in self._space.grid() if cell.is_feasible and cell.fingerprint not in taken]
-            self._cells, self._cells_left = iter(cells), len(cells)
+            cells = (cell for cell in self._space.grid() if cell.is_feasible)
+            self._queue.extend(cell for cell in cells if cell.fingerprint not in taken)
+        elif self._ledger.rejected >= PATIENCE:
+            self._is_scarce = take_census(self._space).is_scarce
 
     def park(self) -> None:
         """Put every trial that is open back into Optuna's queue; it comes out again with the parameters it has."""
@@ -64,62 +87,118 @@ class Proposals:
             park_trial(self._trials, trial._trial_id)
 
     def runs_left(self, *, in_progress: int) -> int:
-        """Runs of the trials that may still be opened: exact for a grid without pruning, else at most so many."""
-        return self._trials_left(in_progress) * (1 if self._are_more else self._study.search.seeds)
+        """Runs of the trials that may still be opened: exact for a grid without pruning, else at most as many."""
+        seeds, screens = self._study.search.seeds, self._screening_epochs > 0
+        queued = sum(
+            self._ledger.seeds_due(cell.fingerprint, seeds) + (screens and self._ledger.is_new(cell.fingerprint))
+            for cell in self._queue
+        )
+        return queued + (self._trials_left(in_progress) - len(self._queue)) * (seeds + screens)
 
     def open(self, *, in_progress: int) -> OpenTrial | None:
         """The next configuration; None when there is none. Proposals that cannot be are told and passed over."""
-        if self._cells is not None and in_progress == 0 and self._trials_left(0) == 0:
-            more = self._more()
-            self._cells, self._cells_left, self._are_more = iter(more), len(more), True
+        if in_progress == 0 and self._trials_left(0) == 0:
+            self._queue.extend(self._lacking_seeds() or (self._more() if self._is_grid else ()))
         while self._trials_left(in_progress) > 0:
             if self._parked > 0:
                 self._parked -= 1
-            elif self._cells is not None:
-                self._enqueue(next(self._cells))
+            elif self._queue:
+                self._enqueue(self._queue.popleft())
+            elif self._is_scarce and self._nearest_untried({}) is None:
+                self._is_exhausted = True
+                return None
             with together(self._trials):
                 trial = self._trials.ask()
                 candidate = self._space.sample(chooser(trial))
                 if candidate.is_feasible:
+                    self._in_vain = 0
                     return self._opened(trial, candidate)
                 self._reject(trial, candidate)
+            if self._is_scarce or self._in_vain >= PATIENCE:
+                self._replace(candidate)
         return None
 
+    def why_ended(self) -> str | None:
+        """Why a sampler ended before its trials were used up, or how often it repeated itself; None for neither."""
+        if self._is_exhausted:
+            census = take_census(self._space)
+            tried = "and all are tried" if census.is_complete else f"and the {len(census.feasible)} found are tried"
+            granted = self._study.search.trials or 0
+            return f"{census.text()}, {tried}: {granted - self._ledger.trials} of {granted} trials are left"
+        if self._repeats:
+            repeats = f"{self._repeats} proposal{'s' if self._repeats > 1 else ''}"
+            return f"{repeats} repeated a known network, for a further seed of it"
+        return None
+
+    def _replace(self, proposal: Candidate) -> None:
+        """Put the untried network that is nearest to a proposal in vain into the queue."""
+        self._in_vain = 0
+        self._is_scarce = take_census(self._space).is_scarce
+        nearest = self._nearest_untried(proposal.params)
+        if nearest is not None:
+            self._queue.append(nearest)
+
+    def _nearest_untried(self, params: dict[str, Value]) -> Candidate | None:
+        known = self._ledger.settled | self._opened_here
+        return take_census(self._space).nearest_to(params, self._space.axes, known)
+
+    def _lacking_seeds(self) -> list[Candidate]:
+        """The complete configurations that have fewer seeds than the study has grown to."""
+        trials: dict[str, list[FrozenTrial]] = {}
+        for trial in self._trials.get_trials(deepcopy=False):
+            if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL":
+                trials.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
+        return [
+            self._space.sample(replay(group[0].params))
+            for fingerprint, group in trials.items()
+            if self._ledger.lacks_seeds(fingerprint, self._study.search.seeds)
+            and all(trial.state.is_finished() for trial in group)
+            and configuration_standing([trial_standing(trial) for trial in group]).state in ("complete", OVER_BUDGET)
+        ]
+
     def _trials_left(self, in_progress: int) -> int:
-        if self._cells is not None:
-            return self._parked + self._cells_left
-        limit = self._study.search.trials or 0
-        if self._ledger.rejected >= PROPOSALS_PER_TRIAL * limit:
-            return self._parked
-        return max(self._parked, limit - self._ledger.trials - in_progress)
+        if self._is_grid or self._is_exhausted:
+            return self._parked + len(self._queue)
+        granted = (self._study.search.trials or 0) - self._ledger.trials - in_progress
+        return len(self._queue) + max(self._parked, granted)
 
     def _enqueue(self, cell: Candidate) -> None:
-        self._cells_left -= 1
         self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=self._facts(cell))
 
     def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
         """The trial with its runs; the seeds that a parked trial had are its own again."""
         assert candidate.spec is not None
+        is_known = bool(self._ledger.taken.get(candidate.fingerprint))
         facts: dict[str, Any] = trial.user_attrs if "seeds" in trial.user_attrs else self._facts(candidate)
+        self._repeats += is_known and facts is not trial.user_attrs
+        self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
         runs = [Run(candidate.spec, self._study.proxy, seed, self._space.data) for seed in facts["seeds"]]
         steps = set(trial.study._storage.get_trial(trial._trial_id).intermediate_values)
-        return OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
+        opened = OpenTrial(trial, dict(candidate.params), candidate.spec, runs, steps=steps)
+        if "screening" in facts:
+            opened.screening = Run(candidate.spec, self._study.proxy, facts["screening"], self._space.data)
+            opened.screening_epochs = self._screening_epochs
+            opened.is_screened = max(steps, default=0) >= opened.screening_epochs
+        return opened
 
     def _facts(self, candidate: Candidate) -> dict[str, Any]:
         """What a trial says of itself from the start."""
         assert candidate.spec is not None and candidate.cost is not None
-        fingerprint = candidate.spec.fingerprint()
-        first = self._study.search.seed
-        seeds = [first + i for i in self._ledger.next_seeds(fingerprint, self._study.search.seeds)]
+        fingerprint, search = candidate.spec.fingerprint(), self._study.search
+        screens = self._screening_epochs > 0 and self._ledger.is_new(fingerprint)
+        is_further = self._ledger.lacks_seeds(fingerprint, search.seeds)
+        seeds = self._ledger.next_seeds(fingerprint, search.seed, search.seeds)
         return {
+            **({"screening": search.seed + SCREENING_SEEDS} if screens else {}),
             "fingerprint": fingerprint,
             "spec": json.dumps(candidate.spec.canonical()),
             "params": candidate.cost.params,
             "macs": candidate.cost.macs,
             "seeds": seeds,
             "runs": [Run(candidate.spec, self._study.proxy, seed, self._space.data).id for seed in seeds],
+            **({FURTHER: True} if is_further else {}),
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:
@@ -131,3 +210,4 @@ class Proposals:
         trial.set_user_attr("rejected", candidate.reason)
         self._trials.tell(trial, state=TrialState.PRUNED)
         self._ledger.rejected += 1
+        self._in_vain += 1

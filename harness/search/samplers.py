@@ -18,6 +18,15 @@ HALVING_FACTOR = 3
 """Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
 
 
+SCREENING_SEEDS = 1_000_000
+"""By how much the seed of all screening runs is above the study's first seed: far from all seeds that a mean has."""
+
+
+def seed_text(seed: int) -> str:
+    """The seed of a run in a sentence: `seed 3`, or `screening run`."""
+    return "screening run" if seed >= SCREENING_SEEDS else f"seed {seed}"
+
+
 def _random(seed: int) -> "optuna.samplers.BaseSampler":
     from optuna.samplers import RandomSampler
 
@@ -79,6 +88,28 @@ def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
     """The pruner, with its rungs in epochs; no decision falls before a third of the budget (hyperband: a ninth)."""
     return look_up(PRUNERS, name, "search.pruner")(epochs)
+
+
+def screening_epochs(name: str, epochs: int) -> int:
+    """Epochs of the run that the pruner decides on; 0 where it never decides.
+
+    No decision falls after half of the budget: what a configuration gives then is worth training its seeds for.
+    """
+    latest = min(math.ceil(epochs / 2), epochs - 1)
+    match name:
+        case "none":
+            return 0
+        case "median":
+            return latest
+        case "hyperband":
+            rung = max(1, epochs // HALVING_FACTOR**2)
+        case _:
+            rung = _first_rung(epochs)
+    if rung > latest:
+        return 0
+    while rung * HALVING_FACTOR <= latest:
+        rung *= HALVING_FACTOR
+    return rung
 
 
 def _first_rung(epochs: int) -> int:

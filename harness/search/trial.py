@@ -7,24 +7,36 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.run import Run
+from harness.search.objective import LATENCY, LATENCY_BOUND
+from harness.search.standing import DIVERGED
 from harness.space import Axis, Choice, Range
 from harness.spec import NetworkSpec
 from harness.store import together
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 Outcome = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(slots=True)
 class OpenTrial:
-    """One configuration that is being trained. Its first run may be pruned; the others wait until that is complete."""
+    """One configuration that is being trained.
+
+    A pruner decides on its screening run alone, which gives the mean nothing: a run that the pruner let pass is one
+    that was lucky, and a mean with it would be too good. The seeds wait for the screening, and for the first of them.
+    """
 
     trial: "optuna.Trial"
     params: dict[str, Any]
     spec: NetworkSpec
     runs: list[Run]
+    screening: Run | None = None
+    """The run that the pruner decides on, with a seed of its own; None without a pruner, and for further seeds."""
+    screening_epochs: int = 0
+    """Epochs after which the screening run has passed."""
     todo: list[Run] = field(default_factory=list)
     """Runs not yet handed to the executor."""
     active: dict[str, Run] = field(default_factory=dict)
@@ -36,6 +48,8 @@ class OpenTrial:
     steps: set[int] = field(default_factory=set)
     """Steps already reported; Optuna keeps the first report of a step."""
     is_pruned: bool = False
+    is_screened: bool = False
+    """Whether the screening run has passed all decisions."""
 
     @property
     def number(self) -> int:
@@ -44,15 +58,31 @@ class OpenTrial:
 
     @property
     def first(self) -> Run:
-        """The run that speaks for the configuration until it is complete."""
+        """The run of the first seed; the other seeds wait until it is complete."""
         return self.runs[0]
+
+    @property
+    def opening(self) -> Run:
+        """The run that comes first: the screening run, or that of the first seed."""
+        return self.screening or self.first
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """The screening run, where there is one, and a run for each seed."""
+        return [*([] if self.screening is None else [self.screening]), *self.runs]
 
     def ready(self) -> Run | None:
         """The next run that may be trained now."""
         if not self.todo or self.is_pruned:
             return None
         run = self.todo[0]
+        if self.screening is not None and not self.is_screened:
+            return run if run is self.screening else None
         return run if run is self.first or self.first.id in self.values else None
+
+    def rank(self, run: Run) -> int:
+        """The place of a run in the order of training."""
+        return self.all_runs.index(run)
 
     def outcome(self) -> Outcome | None:
         """What became of the configuration, once that is decided; None as long as something is to be trained."""
@@ -60,9 +90,13 @@ class OpenTrial:
             return None
         if self.is_pruned:
             return "pruned"
-        if self.first.id in self.failures:
-            return "pruned" if "diverged" in self.trial.constraints else "failed"
+        if self.opening.id in self.failures or self.first.id in self.failures:
+            return "pruned" if DIVERGED in self.trial.constraints else "failed"
         return "complete" if not self.todo and self.values else None
+
+    def frozen(self) -> "FrozenTrial":
+        """The trial as Optuna has it now."""
+        return self.trial.study._storage.get_trial(self.trial._trial_id)
 
     def report(self, value: float, step: int) -> None:
         """Add a point to the learning curve, unless the curve has that step."""
@@ -85,12 +119,17 @@ class OpenTrial:
         from optuna.trial import TrialState
 
         over = None
-        latency_ms = facts.get("latency_ms_p50")
+        latency_ms = facts.get(LATENCY_BOUND, facts.get(LATENCY))
         if latency_budget_ms is not None and latency_ms is not None:
             self.trial.set_constraint("latency_ms", latency_ms - latency_budget_ms)
             if latency_ms > latency_budget_ms:
                 over = f"latency {latency_ms:.3g} ms is over the budget of {latency_budget_ms:g} ms"
-        result = {"values": list(self.values.values()), "spread": self.spread(), "failures": self.failures}
+        result = {
+            "values": list(self.values.values()),
+            "values_by_seed": {str(run.seed): self.values[run.id] for run in self.runs if run.id in self.values},
+            "spread": self.spread(),
+            "failures": self.failures,
+        }
         with together(study):
             for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
                 self.trial.set_user_attr(key, value)
@@ -104,6 +143,17 @@ class OpenTrial:
         return over
 
 
+def distribution_of(axis: Axis) -> "BaseDistribution":
+    """What `chooser` has Optuna draw from."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(axis, Choice):
+        return CategoricalDistribution([label(value) for value in axis.values])
+    if axis.is_integer:
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step))
+    return FloatDistribution(axis.low, axis.high, step=axis.step)
+
+
 def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
     """Let an Optuna trial choose on every axis: ordinal ones as stepped numbers, the others as categories."""
 
@@ -114,6 +164,17 @@ def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
             return trial.suggest_float(name, axis.low, axis.high, step=axis.step)
         labels = {label(value): value for value in axis.values}
         return labels[trial.suggest_categorical(name, list(labels))]
+
+    return choose
+
+
+def replay(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
+    """Choose what a trial chose, given its parameters as Optuna keeps them."""
+
+    def choose(name: str, axis: Axis) -> Any:
+        if isinstance(axis, Range):
+            return params[name]
+        return next(value for value in axis.values if label(value) == params[name])
 
     return choose
 

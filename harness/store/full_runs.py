@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
+from harness.environment import Environment
 from harness.run import RunState
 from harness.spec import NetworkSpec
-from harness.store.rows import spec_values
+from harness.store.rows import environments_of, spec_values, stored_environments
 from harness.store.store import Store
 from harness.store.tables import FullFigureTable, FullRunTable
 
@@ -47,6 +48,10 @@ class FullRow:
     device: str | None = None
     threads: int | None = None
     versions: Mapping[str, str] | None = None
+    environment: Environment | None = None
+    """What computes it now; None for a training that was recorded before environments were."""
+    earlier: tuple[Environment | None, ...] = ()
+    """What computed its first epochs, where it was resumed in another environment."""
     epochs_done: int = 0
     metric: str = "top1"
     """The figure by which an epoch is the best."""
@@ -124,9 +129,11 @@ class FullRuns:
             "recipe": dict(row.recipe),
             "folder": self._store.relative(row.folder),
             "versions": None if row.versions is None else dict(row.versions),
+            "environment": None if row.environment is None else stored_environments(row.environment, row.earlier, None),
         }
 
     def _row(self, found: FullRunTable) -> FullRow:
+        environments = environments_of(found.environment)
         return FullRow(
             id=found.id,
             spec=NetworkSpec.from_mapping(found.spec),
@@ -135,6 +142,8 @@ class FullRuns:
             created=found.created,
             updated=found.updated,
             versions=found.versions,
+            environment=environments.get("environment"),
+            earlier=environments.get("earlier", ()),
             **{name: getattr(found, name) for name in COPIED},
         )
 

@@ -5,7 +5,7 @@ settings are left as they are for everybody else.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,7 @@ from harness.store.store import Store
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
@@ -124,6 +125,19 @@ def park_trial(study: "optuna.Study", trial_id: int) -> None:
     from optuna.trial import TrialState
 
     study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def widen_distributions(study: "optuna.Study", distributions: Mapping[str, "BaseDistribution"]) -> None:
+    """Say of all trials of a study from `open_study` that their parameters came from these distributions.
+
+    So an axis can be given further values: Optuna takes no other choices for a parameter than those of earlier trials,
+    and its samplers propose none. Every stored value must be one of the new distribution's. One transaction.
+    """
+    from harness.store.trial_storage import TrialStorage
+
+    storage = study._storage
+    assert isinstance(storage, TrialStorage), "a study from open_study"
+    storage.widen_distributions(study._study_id, distributions)
 
 
 def together(study: "optuna.Study") -> AbstractContextManager[None]:

@@ -6,15 +6,19 @@
 A run may also end before it started, where no worker could take it.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
+from harness.environment import Environment
 from harness.errors import StoreError
-from harness.run import Ended, Epoch, Measured, Noted, Record, RunState, Started
+from harness.run import Ended, Epoch, Measured, Noted, Record, RunState, Started, missing_epochs
+from harness.store.rows import environments_of, stored_environments
 from harness.store.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
 from harness.store.upsert import upsert
 
@@ -23,6 +27,8 @@ EPOCHS = Base.metadata.tables["epochs"]
 MEASURES = Base.metadata.tables["measures"]
 STANDING = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
 
+NAMED = 5
+"""Missing epochs that a cause lists."""
 NOTE = "data"
 """Kind of the events that are notes on a run's data."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
@@ -44,8 +50,12 @@ def look(connection: Connection, run_id: str) -> Standing | None:
     return None if found is None else Standing(*found)
 
 
-def apply(session: Session, row: RunTable, records: Sequence[Record]) -> None:
-    """Write what a run said, in order. Raises `StoreError` for a record that its state does not allow."""
+def apply(session: Session, row: RunTable, records: Sequence[Record]) -> list[Record]:
+    """Write a run's records in order and return them as they were written; see `checked_end`.
+
+    Raises `StoreError` for a record that the run's state does not allow.
+    """
+    taken: list[Record] = []
     for record in records:
         standing = Standing(row.id, row.state, row.owner)
         match record:
@@ -59,7 +69,10 @@ def apply(session: Session, row: RunTable, records: Sequence[Record]) -> None:
                 add(session.connection(), standing, record)
             case Ended():
                 _expect(standing, record, RunState.RUNNING, RunState.QUEUED)
+                record = checked_end(session, row, record)
                 end(row, record.state, record.wall_s, record.cause)
+        taken.append(record)
+    return taken
 
 
 def add(connection: Connection, standing: Standing, record: Epoch | Measured) -> None:
@@ -67,6 +80,33 @@ def add(connection: Connection, standing: Standing, record: Epoch | Measured) ->
     _expect(standing, record, RunState.RUNNING)
     table, key = (EPOCHS, "epoch") if isinstance(record, Epoch) else (MEASURES, "name")
     upsert(connection, table, ("run_id", key), {"run_id": standing.id, **asdict(record)})
+
+
+def checked_end(session: Session, row: RunTable, record: Ended) -> Ended:
+    """The record, or FAILED in its place where a run ends as COMPLETE and its learning curve lacks an epoch.
+
+    The value of such a run would be that of another epoch. Its checkpoint has the missing records: when the run is
+    asked for again, they are written. The time of a complete run is at least that of its epochs, which may have been
+    trained for another database.
+    """
+    if record.state != RunState.COMPLETE:
+        return record
+    session.flush()
+    known = session.execute(select(EPOCHS.c.epoch, EPOCHS.c.wall_s).where(EPOCHS.c.run_id == row.id)).all()
+    cause = hole_in_curve((epoch for epoch, _ in known), row.recipe["epochs"])
+    if cause is not None:
+        return Ended(RunState.FAILED, record.wall_s, cause)
+    seen_s = sum(wall_s for _, wall_s in known if math.isfinite(wall_s))
+    return replace(record, wall_s=max(record.wall_s, seen_s - row.wall_s))
+
+
+def hole_in_curve(epochs: Iterable[int], total: int) -> str | None:
+    """Why a run with these epochs must not count as complete; None where it has all of them."""
+    missing = missing_epochs(epochs, total)
+    if not missing:
+        return None
+    named = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+    return f"its learning curve lacks {len(missing)} of {total} epochs ({named}); run the same command again"
 
 
 def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> None:
@@ -79,6 +119,14 @@ def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> Non
     row.owner = None
 
 
+def reopen_incomplete(session: Session, row: RunTable) -> None:
+    """Make a run FAILED that is COMPLETE and lacks an epoch, as earlier versions could leave one."""
+    epochs = session.scalars(select(EpochTable.epoch).where(EpochTable.run_id == row.id))
+    cause = hole_in_curve(epochs, row.recipe["epochs"])
+    if cause is not None:
+        row.state, row.cause = RunState.FAILED, cause
+
+
 def lose(session: Session, row: RunTable) -> None:
     """Close an attempt whose driver is gone; of its time, only that of its epochs is known."""
     if row.state == RunState.QUEUED:
@@ -89,7 +137,10 @@ def lose(session: Session, row: RunTable) -> None:
 
 
 def _start(session: Session, row: RunTable, record: Started) -> None:
-    """Open an attempt. What it will train again is forgotten, so that no epoch of another attempt stays behind it."""
+    """Open an attempt. What it will train again is forgotten, so that no epoch of another attempt stays after it.
+
+    Earlier epochs come again out of the run's checkpoint, and replace what is known of them.
+    """
     later = (EpochTable.run_id == row.id) & (EpochTable.epoch >= record.first_epoch)
     session.execute(delete(EpochTable).where(later))
     session.execute(delete(MeasureTable).where(MeasureTable.run_id == row.id))
@@ -99,6 +150,19 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
     row.started, row.finished = datetime.now(UTC), None
     row.host, row.pid, row.device = record.host, record.pid, record.device
     row.threads, row.versions = record.threads, record.versions
+    row.environment = _environments_from(environments_of(row.environment), record)
+
+
+def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, Any] | None:
+    """What computes a run from this attempt on. Where it is resumed, its first epochs may be of other environments."""
+    earlier: list[Environment | None] = []
+    if record.first_epoch > 1:
+        for each in (*before.get("earlier", ()), before.get("environment")):
+            if each != record.environment and each not in earlier:
+                earlier.append(each)
+    if record.environment is None and not any(earlier):
+        return None
+    return stored_environments(record.environment, earlier, record.environment)
 
 
 def _note(session: Session, row: RunTable, record: Noted) -> None:

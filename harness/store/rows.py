@@ -1,10 +1,12 @@
 """What the store hands out: plain frozen values, free of any session."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.environment import Environment, differs
 from harness.recipe import Recipe
 from harness.run import Run, RunState
 from harness.spec import FIELDS, NetworkSpec
@@ -37,6 +39,21 @@ class RunRow:
     device: str | None
     threads: int | None
     versions: dict[str, str]
+    environment: Environment | None = None
+    """What computed its last attempt; None for a run that was recorded before environments were."""
+    earlier: tuple[Environment | None, ...] = ()
+    """Other environments that trained its first epochs, where it was resumed in another one."""
+    timed: Environment | None = None
+    """Where its times and its memory were measured."""
+
+    @property
+    def environments(self) -> tuple[Environment | None, ...]:
+        """All that had a part in its weights."""
+        return (*self.earlier, self.environment)
+
+    def is_of(self, reference: Environment) -> bool:
+        """Whether all of it was computed in an environment like the reference."""
+        return not any(differs(each, reference) for each in self.environments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +122,36 @@ def run_row(row: RunTable, root: Path | None) -> RunRow:
         device=row.device,
         threads=row.threads,
         versions=row.versions or {},
+        **environments_of(row.environment),
     )
+
+
+def environments_of(stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The three fields of `RunRow` in what the column `environment` holds."""
+    if stored is None:
+        return {}
+    return {
+        "environment": Environment.from_values(stored["trained"]),
+        "earlier": tuple(Environment.from_values(each) for each in stored["earlier"]),
+        "timed": Environment.from_values(stored["timed"]),
+    }
+
+
+def is_of(stored: Mapping[str, Any] | None, reference: Environment) -> bool:
+    """Whether a run with such a column was computed in an environment like the reference."""
+    found = environments_of(stored)
+    return not any(differs(each, reference) for each in (*found.get("earlier", ()), found.get("environment")))
+
+
+def stored_environments(
+    environment: Environment | None, earlier: Sequence[Environment | None], timed: Environment | None
+) -> dict[str, Any]:
+    """The same for the column."""
+    return {
+        "trained": None if environment is None else environment.values(),
+        "earlier": [None if each is None else each.values() for each in earlier],
+        "timed": None if timed is None else timed.values(),
+    }
 
 
 def study_row(row: StudyTable) -> StudyRow:

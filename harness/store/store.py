@@ -3,7 +3,7 @@
 Each call is one transaction. Values come back as `RunRow` and its kin, which outlive the store.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from harness.environment import Environment
 from harness.errors import NotFound, StoreError
+from harness.metrics import is_of_machine
 from harness.recipe import Recipe
 from harness.run import Epoch, Measured, Record, Run, RunState
 from harness.spec import NetworkSpec
@@ -28,6 +30,8 @@ from harness.store.tables import EventTable, FullRunTable, MeasureTable, RunTabl
 
 BATCH = 500
 """Ids per question; databases limit the number of values in one."""
+CHANGE = "file changed"
+"""Kind of the event that keeps how a study file grew; it is read by `changes`, and not listed among the others."""
 
 
 class Store:
@@ -93,14 +97,25 @@ class Store:
 
     # Studies
 
-    def save_study(self, name: str, *, fingerprint: str, resolved: str) -> StudyRow:
-        """Keep a study file as it was resolved, in place of an earlier one of that name."""
+    def save_study(self, name: str, *, fingerprint: str, resolved: str, change: str | None = None) -> StudyRow:
+        """Keep a study file as it was resolved, in place of an earlier one of that name.
+
+        `change` describes how it grew; it is kept in the same transaction, and `changes` gives it back.
+        """
         now = datetime.now(UTC)
         with self.session() as session:
             row = session.get(StudyTable, name) or StudyTable(name=name, created=now)
             row.fingerprint, row.resolved, row.updated = fingerprint, resolved, now
             session.add(row)
+            if change is not None:
+                session.add(EventTable(time=now, study=name, trial=None, run_id=None, kind=CHANGE, message=change))
             return rows.study_row(row)
+
+    def changes(self, study: str) -> list[str]:
+        """How the file of a study grew, oldest first."""
+        kept = select(EventTable.message).where(EventTable.study == study, EventTable.kind == CHANGE)
+        with self.session() as session:
+            return list(session.scalars(kept.order_by(EventTable.id)))
 
     def study(self, name: str) -> StudyRow:
         """The study of that name. Raises `NotFound`, listing those that there are."""
@@ -137,13 +152,18 @@ class Store:
     # Runs
 
     def ensure_run(self, run: Run) -> RunRow:
-        """The run's row, made if nobody has asked for the run before."""
+        """The run's row, made if nobody has asked for the run before.
+
+        A run that an earlier version recorded as COMPLETE without all of its epochs is FAILED from now on.
+        """
         try:
             with self.session() as session:
                 row = session.get(RunTable, run.id)
                 if row is None:
                     row = rows.queued_run(run, datetime.now(UTC))
                     session.add(row)
+                elif row.state == RunState.COMPLETE:
+                    records.reopen_incomplete(session, row)
                 return self._row(row)
         except IntegrityError:  # another driver made it in between
             return self.run(run.id)
@@ -166,17 +186,40 @@ class Store:
             row = self._get(session, run_id)
             return self._row(row) if is_mine else None
 
-    def record(self, run_id: str, said: Sequence[Record]) -> None:
-        """Write what a claimed run said, all or nothing. Raises `StoreError` for a run that is settled."""
+    def record(self, run_id: str, said: Sequence[Record]) -> list[Record]:
+        """Write the records of a claimed run, all or nothing, and return them as they were written.
+
+        They differ in one case: a run that ends as COMPLETE without all of its epochs is FAILED. Raises `StoreError`
+        for a run that is settled.
+        """
         added = [record for record in said if isinstance(record, Epoch | Measured)]
         with self.session() as session:
             if len(added) < len(said):
-                records.apply(session, self._get(session, run_id, is_changed=True), said)
-                return
+                return records.apply(session, self._get(session, run_id, is_changed=True), said)
             connection = session.connection()  # epochs are many, and need not read the whole row
             standing = records.look(connection, run_id) or self._missing(run_id)
             for record in added:
                 records.add(connection, standing, record)
+            return list(said)
+
+    def set_times(self, run_id: str, figures: Mapping[str, float], environment: Environment) -> bool:
+        """Put times and memory that were measured again in the place of all that a complete run has.
+
+        `environment` is where they were measured. False for a run that is not complete any longer, which stays as it
+        is.
+        """
+        with self.session() as session:
+            row = self._get(session, run_id, is_changed=True)
+            if row.state != RunState.COMPLETE:
+                return False
+            names = session.scalars(select(MeasureTable.name).where(MeasureTable.run_id == run_id))
+            old = [name for name in names if is_of_machine(name)]
+            gone = (MeasureTable.run_id == run_id) & MeasureTable.name.in_(old)
+            session.execute(delete(MeasureTable).where(gone))
+            session.add_all(MeasureTable(run_id=run_id, name=name, value=value) for name, value in figures.items())
+            known = rows.environments_of(row.environment)
+            row.environment = rows.stored_environments(known.get("environment"), known.get("earlier", ()), environment)
+            return True
 
     def reap(self, study: str) -> list[RunRow]:
         """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.
@@ -231,9 +274,19 @@ class Store:
                     found.setdefault(row.run_id, {})[row.name] = row.value
         return found
 
-    def wall_times(self, recipe: Recipe, spec: NetworkSpec | None = None, *, data: str | None = None) -> list[float]:
-        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates."""
-        chosen = select(RunTable.wall_s).where(
+    def wall_times(
+        self,
+        recipe: Recipe,
+        spec: NetworkSpec | None = None,
+        *,
+        data: str | None = None,
+        here: Environment | None = None,
+    ) -> list[float]:
+        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates.
+
+        With `here`, of those alone that were trained in such an environment.
+        """
+        chosen = select(RunTable.wall_s, RunTable.environment).where(
             RunTable.recipe_fingerprint == recipe.fingerprint(),
             RunTable.state == RunState.COMPLETE,
             RunTable.data.is_not_distinct_from(data),
@@ -241,7 +294,8 @@ class Store:
         if spec is not None:
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
         with self.session() as session:
-            return list(session.scalars(chosen))
+            found = session.execute(chosen).all()
+        return [wall_s for wall_s, stored in found if here is None or rows.is_of(stored, here)]
 
     # Links and events
 
@@ -251,9 +305,9 @@ class Store:
             session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
 
     def unlink(self, study: str) -> None:
-        """Forget which runs a study's trials own, and what happened in it; the runs stay."""
+        """Forget which runs a study's trials own and what happened in it, but not how its file changed; runs stay."""
         with self.session() as session:
-            _unlink(session, study)
+            _unlink(session, study, is_keeping_changes=True)
 
     def trial_runs(self, study: str) -> dict[int, list[str]]:
         """Run ids by trial number, in the order of their positions."""
@@ -274,7 +328,8 @@ class Store:
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
-        latest = select(EventTable).where(EventTable.study == study).order_by(EventTable.id.desc()).limit(limit)
+        told = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE)
+        latest = told.order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
 
@@ -341,9 +396,10 @@ def _check_readable(revision: str | None, url: URL) -> None:
         )
 
 
-def _unlink(session: Session, study: str) -> None:
+def _unlink(session: Session, study: str, *, is_keeping_changes: bool = False) -> None:
     session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
-    session.execute(delete(EventTable).where(EventTable.study == study))
+    events = delete(EventTable).where(EventTable.study == study)
+    session.execute(events.where(EventTable.kind != CHANGE) if is_keeping_changes else events)
     session.execute(update(FullRunTable).where(FullRunTable.study == study).values(study=None, trial=None))
 
 

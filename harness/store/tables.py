@@ -202,6 +202,7 @@ class FullRunTable(Base):
     metric: Mapped[str] = mapped_column(Text)
     best: Mapped[float | None] = mapped_column(Double)
     best_epoch: Mapped[int | None] = mapped_column(Integer)
+    environment: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
 
 class FullFigureTable(Base):

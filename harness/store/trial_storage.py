@@ -9,12 +9,18 @@ This module imports Optuna; it is imported where a study is opened, not before.
 
 import copy
 import json
-from collections.abc import Container, Iterable, Iterator, Sequence
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import BaseModel, TrialIntermediateValueModel, TrialValueModel
 from optuna.study import StudyDirection
@@ -216,6 +222,30 @@ class TrialStorage(BaseStorage):
         self._replace(trial, **changes, **times)
         return True
 
+    def widen_distributions(self, study_id: int, distributions: Mapping[str, BaseDistribution]) -> None:
+        """Give the parameters of all trials these distributions; their values stay, as the new ones count them."""
+        rows: list[tuple[str, dict[str, Any]]] = []
+        changed: list[tuple[FrozenTrial, dict[str, BaseDistribution]]] = []
+        for trial in self._of(study_id):
+            others = {
+                name: distributions[name]
+                for name, known in trial.distributions.items()
+                if name in distributions and known != distributions[name]
+            }
+            for name, distribution in others.items():
+                value = _internal(distribution, trial.params[name])
+                text = distribution_to_json(distribution)
+                row = {"param_name": name, "param_value": value, "distribution_json": text}
+                rows.append(("trial_params", {"trial_id": trial._trial_id, **row}))
+            if others:
+                changed.append((trial, others))
+        if rows:
+            with self._rows.engine.begin() as connection:
+                _upsert_all(connection, rows)
+        for trial, others in changed:
+            self._replace(trial, distributions={**trial.distributions, **others})
+            self._distributions |= {(study_id, name): distribution for name, distribution in others.items()}
+
     def remove_session(self) -> None:
         """Close what Optuna keeps open for this thread."""
         self._rows.remove_session()
@@ -278,6 +308,14 @@ class TrialStorage(BaseStorage):
             return
         with self._rows.engine.begin() as connection:
             _upsert_all(connection, [written])
+
+
+def _internal(distribution: BaseDistribution, value: Any) -> float:
+    """A value as a distribution counts it; of a float that was drawn in steps, the choice within rounding."""
+    if isinstance(distribution, CategoricalDistribution) and isinstance(value, float):
+        numbers = (choice for choice in distribution.choices if isinstance(choice, int | float))
+        value = next((choice for choice in numbers if math.isclose(choice, value, rel_tol=1e-9)), value)
+    return float(distribution.to_internal_repr(value))
 
 
 def _upsert_all(connection: Connection, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:

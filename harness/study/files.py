@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import did_you_mean
+from harness.errors import StudyError, did_you_mean
 from harness.space import Space, plain_fields
 from harness.spec import NetworkSpec
 from harness.study.arms import check_claims
+from harness.study.checks import check_requests
 from harness.study.full_recipes import recipe_names
 from harness.study.model import Study
 from harness.study.problems import Problems
@@ -48,11 +49,34 @@ class StudyFile:
 
 
 def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
-    """Read and check a study file, or its quick profile. Raises `StudyError` with every problem and its line."""
-    document = quick_profile(read_document(path)) if is_quick else read_document(path)
+    """Read and check a study file and its quick profile; gives the one that is asked for.
+
+    Raises `StudyError` with every problem and its line.
+    """
+    written = read_document(path)
+    if is_quick:
+        return _checked(quick_profile(written))
+    file = _checked(written)
+    if file.study.quick is not None:
+        _check_quick(written)
+    return file
+
+
+def _check_quick(written: Document) -> None:
+    """Raise `StudyError` for a quick profile that `--quick` would refuse."""
+    try:
+        _checked(quick_profile(written))
+    except StudyError as error:
+        for problem in error.problems:
+            problem.rule = f"In the profile `quick`: {problem.rule}"
+        raise
+
+
+def _checked(document: Document) -> StudyFile:
+    """The study that a document describes. Raises `StudyError` with every problem and its line."""
     problems = Problems(document)
     study = _study(document.data, problems)
-    study = _with_root(study, path) if study else None
+    study = _with_root(study, document.path) if study else None
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
     if study and study.full_scale:
@@ -60,6 +84,8 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
     space = read_space(study, base, bases, problems) if study and base else None
     if study and space:
         check_claims(study, space, problems)
+    if study:
+        check_requests(study, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
     return StudyFile(study, base, large, document, space)

@@ -59,7 +59,10 @@ class Search(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
     pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
-    """The rule that ends the first run of a bad configuration early."""
+    """The rule that leaves out a bad configuration by the first epochs of a screening run.
+
+    Its seed is none of the configuration's and enters no mean; the seeds of one that passes are trained to the end.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -144,7 +147,8 @@ class Study(Strict):
     claims: list[Claim] = Field(default=[])
     """Statements to be judged by statistics over paired seeds."""
     quick: dict[str, Any] | None = Field(default=None)
-    """What a first look changes, as `{proxy: {epochs: 1}}`; it is run by `--quick`, under the name `<study>_quick`."""
+    """What a first look changes, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
+    `<study>_quick`."""
 
     @field_validator("study")
     @classmethod

@@ -20,7 +20,7 @@ def quick_profile(document: Document) -> Document:
         raise StudyError(
             "The file must have a key `quick` to be run with `--quick`",
             place=str(document.path),
-            remedy="Add what a first look changes, as `quick: {proxy: {epochs: 1}}`.",
+            remedy="Add what a first look changes, as `quick: {search: {seeds: 1}, proxy: {epochs: 2}}`.",
         )
     data = {key: value for key, value in document.data.items() if key != "quick"}
     data = _merged(data, changes)

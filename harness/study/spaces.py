@@ -1,12 +1,13 @@
 """From the keys `axes`, `when`, `rules` and `budgets` to a search space, every value tried before any training."""
 
 import itertools
+import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from harness.axes import Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
+from harness.census import take_census
 from harness.errors import SpecError, StudyError
 from harness.expressions import Expression
 from harness.families import FAMILIES
@@ -18,8 +19,8 @@ from harness.study.source import Document, KeyPath, dotted, shown
 
 MAX_GRID = 20_000
 """Combinations above which a grid is refused."""
-ENUMERATED = 2_000
-"""Combinations up to which a space is searched for a configuration that fits."""
+PRICED_FIRST = 200
+"""Combinations among which a configuration that fits is sought before the whole space is priced."""
 PROBES = 300
 """Random combinations on which the expressions of a larger space are tried."""
 ALONE = 64
@@ -58,24 +59,33 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
 
 
 def require_feasible(space: Space, document: Document) -> None:
-    """Raise `StudyError` where no configuration is within rules and budgets, as far as the space can be walked."""
-    tried: list[Candidate] = []
-    for candidate in itertools.islice(space.grid(), ENUMERATED):
-        if candidate.is_feasible:
-            return
-        tried.append(candidate)
-    if space.size > ENUMERATED:
+    """Raise `StudyError` where no configuration is within rules and budgets, as far as the space can be priced.
+
+    The error says which of them leave none, and what the nearest network costs.
+    """
+    if any(candidate.is_feasible for candidate in itertools.islice(space.grid(), PRICED_FIRST)):
         return
-    counts = Counter(key for candidate in tried for key in candidate.violations).most_common()
-    causes = ", ".join(f"{count} break `{dotted(_place_of(key))}`" for key, count in counts)
-    costs = [candidate.cost for candidate in tried if candidate.cost is not None]
-    least = [f"{min(getattr(cost, name) for cost in costs):,} {name}" for name in space.budgets if costs]
-    reason = next((f" {candidate.reason}." for candidate in tried if "spec" in candidate.violations), "")
+    census = take_census(space)
+    if census.feasible:
+        return
+    assert census.nearest is not None, "every space has a configuration"
+    counts = census.ruled_out.most_common()
+    causes = ", ".join(f"{count:,} break `{dotted(_place_of(key))}`" for key, count in counts)
+    of = f"{census.tried:,}" if census.is_complete else f"{census.tried:,} drawn from {census.size:,} combinations"
     raise StudyError(
         "At least one configuration must be within rules and budgets",
         place=document.place(_place_of(counts[0][0])),
-        remedy=f"Of {len(tried)}, {causes}.{reason}" + (f" The least is {' and '.join(least)}." if least else ""),
+        remedy=f"Of {of}, {causes}. {_nearest(census.nearest, space)}",
     )
+
+
+def _nearest(candidate: Candidate, space: Space) -> str:
+    """What is wrong with the network that breaks rules and budgets least, and what it costs."""
+    choices = ", ".join(f"{name}={json.dumps(value)}" for name, value in candidate.params.items())
+    cost = candidate.cost
+    amounts = [f"{getattr(cost, name):,} {name}" for name in space.budgets] if cost else []
+    has = f" has {' and '.join(amounts)}" if amounts else ""
+    return f"The nearest, {choices},{has or ' is none'}: {candidate.reason}."
 
 
 def _place_of(violation: str) -> KeyPath:

@@ -27,5 +27,21 @@ class ClaimRow:
     """What was published, with its place."""
     device: str
     """That trained the runs."""
+    environments: str = ""
+    """Runs of other environments than this machine's, as `3 of 15 runs: torch 2.14`; empty where there are none."""
+    limit: str | None = None
+    """`chance` or `ceiling`, where all arms are there and nothing is told apart."""
+    noise: str | None = None
+    """Which sources of noise the interval holds."""
     fault: str | None = None
     """Why the recorded runs cannot be read; the one thing about a claim that is no finding but a fault."""
+    source: str = ""
+    """Where it is recorded: a database of runs, or a kept summary."""
+    environment: str = ""
+    """What is to be said of how the runs were computed, where it is not as they would be computed now."""
+    finished: str | None = None
+    """When the last run was finished; ISO 8601 in UTC."""
+    check: str = ""
+    """Of a kept summary: whether it can be checked again here, by which command and in what time, or why not."""
+    compared: str | None = None
+    """Of a kept summary: how it stands to the runs that are stored here, where there are any."""

@@ -1,8 +1,9 @@
 """Weights in files: the checkpoints that RepLKNet's authors released, in and out, and ours, which know their network.
 
 Released: a state dict as `torch.save` wrote it (.pth), with the names of arXiv 2203.06717's official code, which are
-those of our modules; perhaps inside a mapping, under `model` or `state_dict`. Ours: safetensors with the same names,
-and the network, the form and the origin in the metadata.
+those of our modules; perhaps inside a mapping, and with prefixes that training scripts put before the names (see
+`harness.weights.candidates`). Ours: safetensors with the same names, and the network, the form, the origin and, where
+they are known, the names of the classes in the metadata.
 """
 
 import hashlib
@@ -18,11 +19,14 @@ from torch import nn
 
 from harness import __version__
 from harness.errors import SpecError, WeightsError
+from harness.finite import count_nonfinite, nonfinite_entries
 from harness.network import build
 from harness.paper import preset_of
 from harness.spec import NetworkSpec
-from harness.weights.files import Entries, read_file, write_file
-from harness.weights.fit import classes_of, faults, is_merged_form, remedy, shapes
+from harness.weights.candidates import all_entries, choose, find_candidates, stand_ins
+from harness.weights.digest import DIGEST, content_digest
+from harness.weights.files import Content, Entries, files_of, own_memory, read_content, shard_remedy, write_file
+from harness.weights.fit import classes_of, classifier_of, faults, fitted, is_merged_form, names_of, remedy, shapes
 
 __all__ = [
     "Weights",
@@ -43,7 +47,11 @@ class Weights(NamedTuple):
     is_merged: bool
     entries: Entries
     about: Mapping[str, str] = MappingProxyType({})
-    """What the file says of its origin: `source`, and of an imported file `source_sha256`."""
+    """What the file says of its origin: `source`, and of an imported file `source_sha256` and `source_entry`."""
+    classes: tuple[str, ...] | None = None
+    """The names of the classes in the order of the logits; None where the file does not have them."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or changed in reading them."""
 
     @property
     def form(self) -> str:
@@ -66,19 +74,25 @@ def load_weights(path: Path, spec: NetworkSpec | None = None) -> tuple[NetworkSp
     return weights.spec, weights.network()
 
 
-def import_weights(path: Path, output: Path, spec: NetworkSpec | None = None) -> Weights:
+def import_weights(path: Path, output: Path, spec: NetworkSpec | None = None, *, entry: str | None = None) -> Weights:
     """Read a released checkpoint, or any file that `read_weights` takes, and keep it as safetensors of ours."""
     _check_output(path, output, (".safetensors",))
-    weights = read_weights(path, spec)
-    weights = weights._replace(about={"source": path.name, "source_sha256": sha256(path)})
+    weights = read_weights(path, spec, entry=entry)
+    taken = {name: text for name, text in weights.about.items() if name == "source_entry"}
+    weights = weights._replace(about={"source": path.name, "source_sha256": sha256(path), **taken})
     write_weights(output, weights)
     return weights
 
 
-def save_weights(output: Path, spec: NetworkSpec, model: nn.Module, source: str) -> None:
-    """Keep a network's weights, in its training form, as safetensors of ours; `source` says what they come from."""
+def save_weights(
+    output: Path, spec: NetworkSpec, model: nn.Module, source: str, *, classes: tuple[str, ...] | None = None
+) -> None:
+    """Keep a network's weights, in its training form, as safetensors of ours; `source` says what they come from.
+
+    `classes` are the names of its classes in the order of the logits.
+    """
     entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_weights(output, Weights(spec, False, entries, {"source": source}))
+    write_weights(output, Weights(spec, False, entries, {"source": source}, classes))
 
 
 def export_weights(path: Path, output: Path) -> Weights:
@@ -89,34 +103,115 @@ def export_weights(path: Path, output: Path) -> Weights:
     return weights
 
 
-def read_weights(path: Path, spec: NetworkSpec | None = None) -> Weights:
+def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | None = None) -> Weights:
     """The weights in a file, checked against the network: that given, or that which the file names.
 
-    The number of classes and the form, training or merged, are those of the file. Raises `WeightsError` with what is
-    missing, unexpected or of another shape.
+    The number of classes and the form, training or merged, are those of the file. Of several networks in a file,
+    `entry` names one; without it, of weights and their moving average the average is taken, and everything else is
+    refused. Raises `WeightsError` with what is missing, unexpected, of another shape, or not finite.
     """
-    entries, metadata = read_file(path)
-    spec = spec or _spec_in(metadata, path)
-    name = preset_of(spec) or f"this {spec.family}"
-    spec = spec.replace(classes=classes_of(spec, entries))
+    content = read_content(path)
+    named = spec or _spec_in(content.metadata, path)
+    entries, about, notes = _network_in(content, named, entry, path)
+    spec = named.replace(classes=classes_of(named, entries))
     is_merged = is_merged_form(spec, entries)
     expected = shapes(spec, is_merged)
+    entries, changes = fitted(expected, entries)
     found = faults(expected, entries)
     if found:
         form = "merged" if is_merged else "training"
+        name = preset_of(named) or f"this {named.family}"
         raise WeightsError(
             f"The file must hold the {len(expected)} entries of {name} in its {form} form: {'; '.join(found)}",
             place=str(path),
-            remedy=remedy(entries),
+            remedy=shard_remedy(path) or " ".join([*_sentences(notes), remedy(entries, expected)]),
         )
-    about = {name: text for name, text in metadata.items() if name.startswith("source")}
-    return Weights(spec, is_merged, {name: entries[name] for name in expected}, about)
+    _require_finite(entries, path)
+    if spec.classes != named.classes:
+        changes.append(
+            f"the classifier is for {spec.classes:,} classes, and the network as named for {named.classes:,}"
+        )
+    others = {value.dtype for value in entries.values() if value.is_floating_point()} - {torch.float32}
+    if others:
+        kinds = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
+        changes.append(f"entries are {kinds}, and the network computes in float32")
+    about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
+    ordered = own_memory({name: entries[name] for name in expected})
+    return Weights(spec, is_merged, ordered, about, _classes_in(content.metadata, spec.classes), (*notes, *changes))
 
 
 def write_weights(output: Path, weights: Weights) -> None:
     """Write weights as safetensors of ours, with what they say of their origin. Raises `WeightsError`."""
     known = {"format": "pt", "harness": __version__, "spec": json.dumps(weights.spec.canonical()), "form": weights.form}
+    known[DIGEST] = content_digest(weights.entries)
+    if weights.classes is not None:
+        known["classes"] = json.dumps(weights.classes, ensure_ascii=False)
     write_file(output, lambda partial: save_file(weights.entries, partial, {**known, **weights.about}))
+
+
+def _network_in(
+    content: Content, spec: NetworkSpec, entry: str | None, path: Path
+) -> tuple[Entries, dict[str, str], list[str]]:
+    """The entries of the network as it names them, where in the file they were, and notes on that."""
+    if "spec" in content.metadata and entry is None:
+        return all_entries(content.tree), {}, []
+    least = len(shapes(spec, True)) // 4
+    names = names_of(spec)
+    candidates = find_candidates(content.tree, names, classifier_of(spec), least)
+    if candidates:
+        taken, notes = choose(candidates, names, entry, path)
+        return taken.entries, {"source_entry": taken.label} if notes else {}, notes
+    entries = all_entries(content.tree)
+    if not entries:
+        raise _no_weights(content.tree, path)
+    if entry is not None:
+        rule = "`--entry` must name a network in the file, and the file holds none with these names of entries"
+        raise WeightsError(rule, value=entry, place=str(path), remedy=remedy(entries, shapes(spec, False)))
+    return entries, {}, []
+
+
+def _no_weights(tree: object, path: Path) -> WeightsError:
+    """The error for a file without tensors by name, which says what it holds."""
+    rule = "The file must hold a state dict, plain tensors by name"
+    objects = list(stand_ins(tree))
+    if objects:
+        key, kind = objects[0]
+        where = f" under `{key}`" if key else ""
+        return WeightsError(
+            f"{rule}; it holds{where} a pickled object of the class {kind}, not weights",
+            place=str(path),
+            remedy="Where you trust it, load it with PyTorch and save its weights alone: "
+            "`torch.save(model.state_dict(), FILE)`.",
+        )
+    if not isinstance(tree, Mapping) or not tree:
+        what = "nothing" if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
+        return WeightsError(f"{rule}; it holds {what}", place=str(path))
+    name, value = next(iter(tree.items()))
+    return WeightsError(f"{rule}; `{name!s:.60}` ({type(value).__name__}) is none", place=str(path))
+
+
+def _require_finite(entries: Entries, path: Path) -> None:
+    counts = nonfinite_entries(entries)
+    if counts:
+        raise WeightsError(
+            f"Weights must be finite numbers; {count_nonfinite(counts)}",
+            place=str(path),
+            remedy="The training that made them diverged, or the file is damaged: take those of an earlier epoch.",
+        )
+
+
+def _classes_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:
+    """The names of the classes that a file of ours gives, where it gives one for each."""
+    try:
+        names = json.loads(metadata.get("classes", "null"))
+    except ValueError:
+        return None
+    is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_whole else None
+
+
+def _sentences(notes: list[str]) -> list[str]:
+    return [f"{note[:1].upper()}{note[1:]}." for note in notes]
 
 
 def _spec_in(metadata: Mapping[str, str], path: Path) -> NetworkSpec:
@@ -146,6 +241,9 @@ def _check_output(path: Path, output: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The digest of a file's content; of an index, that of the digests of the index and of all files that it names."""
+    digests = []
+    for each in files_of(path):
+        with each.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

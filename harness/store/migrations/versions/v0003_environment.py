@@ -1,7 +1,4 @@
-"""What computed a run, and what it was trained on.
-
-Revision: 0003, after 0002.
-"""
+"""What computed a run, and the content of the data that it was trained on."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +8,12 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Two columns, unknown for runs of earlier versions."""
-    with op.batch_alter_table("runs", recreate="auto") as batch:
-        batch.add_column(sa.Column("environment", sa.Text(), nullable=True))
-        batch.add_column(sa.Column("data", sa.Text(), nullable=True))
+    op.add_column("runs", sa.Column("environment", sa.Text()))
+    op.add_column("runs", sa.Column("data", sa.Text()))
+    op.add_column("full_runs", sa.Column("environment", sa.Text()))
+
+
+def downgrade() -> None:
+    op.drop_column("full_runs", "environment")
+    op.drop_column("runs", "data")
+    op.drop_column("runs", "environment")

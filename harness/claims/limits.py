@@ -1,0 +1,71 @@
+"""Whether what was measured can be told from chance, or from the most that there is: else it tells nothing apart."""
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+ALPHA = 0.05
+"""Error rate of both tests, shared out over the configurations that are tested together (Bonferroni)."""
+
+
+class Limit(StrEnum):
+    """What a configuration cannot be told from."""
+
+    CHANCE = "chance"
+    CEILING = "ceiling"
+
+
+class Counts(NamedTuple):
+    """What one run got right."""
+
+    correct: int
+    images: int
+    chance: float
+    """The share that the best constant answer gets right."""
+
+    @classmethod
+    def of(cls, accuracy: float, images: int, chance: float) -> "Counts":
+        """From an accuracy and a chance level in percent."""
+        return cls(min(images, max(0, round(accuracy / 100 * images))), images, chance / 100)
+
+
+def limit_of(runs: Sequence[Counts], *, tests: int = 1) -> Limit | None:
+    """Of the runs of one configuration together, one for each seed; `tests` configurations are tested at a time.
+
+    At chance: the one-sided binomial test does not find more right answers than the best constant answer gives. At the
+    ceiling: the sign test does not tell the number of errors from none.
+    """
+    images, correct = sum(run.images for run in runs), sum(run.correct for run in runs)
+    if not images:
+        return None
+    chance = sum(run.chance * run.images for run in runs) / images
+    if at_least(correct, images, chance) > ALPHA / tests:
+        return Limit.CHANCE
+    return Limit.CEILING if 2.0 ** (1 - (images - correct)) > ALPHA / tests else None
+
+
+def at_least(correct: int, images: int, chance: float) -> float:
+    """The probability of so many right answers or more at chance."""
+    if correct <= 0 or chance >= 1:
+        return 1.0
+    from scipy.special import bdtrc
+
+    return float(bdtrc(correct - 1, images, chance))
+
+
+def is_above(values: Sequence[float], level: float, *, tests: int = 1) -> bool:
+    """Whether measured values, one for each seed, are above a level: by a one-sided t test where they have a spread."""
+    n, mean = len(values), math.fsum(values) / len(values)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
+    if sd == 0 or mean <= level:
+        return mean > level
+    from scipy.special import stdtr
+
+    return bool(stdtr(n - 1, -(mean - level) * math.sqrt(n) / sd) <= ALPHA / tests)
+
+
+def sampling_error(accuracy: float, images: int) -> float:
+    """The standard error of an accuracy, both in percent, that comes from the number of images it is measured on."""
+    share = min(1.0, max(0.0, accuracy / 100))
+    return 100 * math.sqrt(share * (1 - share) / images)

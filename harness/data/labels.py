@@ -1,0 +1,117 @@
+"""Which class of a network each class of some images is: by name where both sides have names, and never silently.
+
+A network's classes are the rows of its classifier. A folder's classes are the names of its folders, in any order.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from harness.errors import DataError
+
+IMAGENET = "imagenet-1k"
+IMAGENET_CLASSES = 1000
+NAMED = 3
+BY_POSITION = "Give `--labels position` to take the classes in their order, whatever they are called."
+
+
+class Assignment(NamedTuple):
+    """The labels of some images, as a network has them."""
+
+    labels: tuple[int, ...]
+    """For each class of the images, the network's class."""
+    about: str
+    """How they were found, to be shown with every result."""
+
+
+def order_of(names: Sequence[str]) -> list[str]:
+    """The names in the order of their labels: as numbers where all are whole numbers, else as text."""
+    return sorted(names, key=_number) if _are_numbers(names) else sorted(names)
+
+
+def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: int, place: str) -> Assignment:
+    """Find the network's class for each of the images' classes `names`, in the order of the images' labels.
+
+    `known` are the names of the network's classes, None where they are not known; `classes` is their number. Raises
+    `DataError` where both sides have names and these differ, and where nothing tells which class is which.
+    """
+    if known is not None:
+        return _by_name(names, known, place)
+    synsets = imagenet_synsets() if classes == IMAGENET_CLASSES else ()
+    if synsets and set(names) <= set(synsets):
+        labels = tuple(synsets.index(name) for name in names)
+        about = f"by name, as synsets of ImageNet-1K in their usual order: {_share(names, classes)}"
+        return Assignment(labels, f"{about}; the weights do not say their classes")
+    return by_position(names, classes, place, "the weights do not say their classes")
+
+
+def by_position(names: Sequence[str], classes: int, place: str, why: str) -> Assignment:
+    """The n-th class of the images is the n-th of the network. Raises `DataError` where their numbers differ."""
+    if len(names) != classes:
+        raise DataError(
+            f"the images must be of the {classes:,} classes that the network tells apart",
+            value=len(names),
+            place=place,
+            remedy="Give the data set that it was trained for, or a network for these classes.",
+        )
+    first, last = (f"`{name[:40]}`" for name in (names[0], names[-1]))
+    order = ", as numbers," if _are_numbers(names) else ""
+    about = f"by position, in order{order} from {first} to {last}: {why}"
+    return Assignment(tuple(range(classes)), about)
+
+
+def imagenet_synsets() -> tuple[str, ...]:
+    """The synsets of ImageNet-1K's classes, as `n01440764`, in the order of the labels."""
+    from timm.data import ImageNetInfo
+
+    info: Any = ImageNetInfo(IMAGENET)
+    return tuple(info.label_names())
+
+
+def differing(names: Sequence[str], known: Sequence[str]) -> str:
+    """Which of the `names` are not among the `known`, and which are missing, as words."""
+    extra = [name for name in names if name not in set(known)]
+    missing = [name for name in known if name not in set(names)]
+    parts = [f"{len(extra):,} unknown ({_first(extra)})"] if extra else []
+    return "; ".join([*parts, *([f"{len(missing):,} missing ({_first(missing)})"] if missing else [])])
+
+
+def _by_name(names: Sequence[str], known: Sequence[str], place: str) -> Assignment:
+    if len(set(known)) < len(known):
+        if tuple(names) == tuple(known):
+            return Assignment(tuple(range(len(known))), f"by position, where all names agree: {len(known):,} classes")
+        raise DataError("the network's classes must have different names", value=_first(known), place=place)
+    index = {name: label for label, name in enumerate(known)}
+    if set(names) <= set(index):
+        return Assignment(tuple(index[name] for name in names), f"by name: {_share(names, len(known))}")
+    if _are_numbers(names) and _are_numbers(known):
+        numbers = {_number(name): label for name, label in index.items()}
+        if {_number(name) for name in names} <= set(numbers):
+            labels = tuple(numbers[_number(name)] for name in names)
+            return Assignment(labels, f"by number: {_share(names, len(known))}")
+    raise DataError(
+        f"the classes of the images must be among those of the network: {_first(known)}",
+        value=differing(names, known),
+        place=place,
+        remedy=f"Rename the folders of the images as the classes were called in the training. {BY_POSITION}",
+    )
+
+
+def _share(names: Sequence[str], classes: int) -> str:
+    if len(names) == classes:
+        return f"{len(names):,} of {classes:,} classes"
+    return f"{len(names):,} of {classes:,} classes have images, and answers are among all {classes:,}"
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether all names are whole numbers, and different ones."""
+    are_whole = all(name.isascii() and name.isdigit() for name in names)
+    return are_whole and len({int(name) for name in names}) == len(names)
+
+
+def _number(name: str) -> int:
+    return int(name)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > NAMED else ""
+    return ", ".join(f"`{name[:40]}`" for name in names[:NAMED]) + more

@@ -1,0 +1,190 @@
+"""How a run that was trained again compares with its record: equal bits, and if not, in which environment."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.environment import UNKNOWN, Environment, describe_difference, describe_environment
+from harness.errors import UserError
+from harness.metrics import is_of_machine
+from harness.report.recorded_runs import RecordedRun
+from harness.report.words import counted, duration, score
+from harness.run import Ended, Epoch, Started
+from harness.search.objective import final_value
+
+Outcome = Literal["same bits", "not the same environment", "same environment and other bits"]
+COMPARED = ("train_loss", "val_loss", "top1", "lr")
+"""Fields of an epoch that are no times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A number that is not the same."""
+
+    name: str
+    """As `top1 of epoch 2`."""
+    recorded: float | None
+    again: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """A recorded run beside its new training."""
+
+    recorded: RecordedRun
+    environment: Environment | None
+    """Of the new training."""
+    value: float | None
+    wall_s: float
+    compared: int
+    """Numbers that were compared."""
+    differences: tuple[Difference, ...]
+    """Those that are not equal bit by bit, in the order in which they come about."""
+    other_environment: tuple[str, ...]
+    """Why the two trainings need not have the same bits; empty where they must."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What there is to say in a few words."""
+        if not self.differences:
+            return "same bits"
+        return "not the same environment" if self.other_environment else "same environment and other bits"
+
+    @property
+    def apart(self) -> float | None:
+        """By how much the objective of both differs."""
+        known, again = self.recorded.value, self.value
+        return None if known is None or again is None else abs(known - again)
+
+
+def compare(
+    recorded: RecordedRun, started: Started, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
+) -> Reproduction:
+    """Hold a new training against the record. Raises `UserError` where the record has nothing that can be compared."""
+    pairs = list(_pairs(recorded, curve, measures, ended))
+    if not pairs:
+        raise UserError("a run must have recorded more than times to be compared", value=recorded.id)
+    environment = started.environment
+    return Reproduction(
+        recorded,
+        environment,
+        final_value(recorded.metric, recorded.run, curve, measures),
+        ended.wall_s,
+        len(pairs),
+        tuple(pair for pair in pairs if not _is_equal(pair.recorded, pair.again)),
+        tuple(_reasons(recorded, environment)),
+    )
+
+
+def epoch_line(epoch: Epoch, epochs: int) -> str:
+    """An epoch of the new training in a line."""
+    return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {duration(epoch.wall_s)}"
+
+
+def reproduction_view(found: Reproduction) -> RenderableType:
+    """All that there is to say, for people."""
+    recorded, metric = found.recorded, found.recorded.metric
+    trial = "" if recorded.trial is None else f" trial {recorded.trial},"
+    lines = [
+        Text(recorded.study, style="bold").append(
+            f" {trial} seed {recorded.run.seed}, run {recorded.id}", style="not bold"
+        ),
+        Text(
+            f"  recorded  {metric} {score(recorded.value, metric)}"
+            + (f" on {recorded.device}" if recorded.device else "")
+        ),
+        Text(f"  again     {metric} {score(found.value, metric)}: {describe_environment(found.environment)}"),
+        Text(),
+        Text(_head(found), style="bold red" if found.outcome == "same environment and other bits" else "bold"),
+        *(Text(f"  {line}") for line in _details(found)),
+    ]
+    return Group(*lines)
+
+
+def reproduction_values(found: Reproduction) -> dict[str, Any]:
+    """The same for JSON."""
+    recorded = found.recorded
+    return {
+        "outcome": found.outcome,
+        "study": recorded.study,
+        "trial": recorded.trial,
+        "run": recorded.id,
+        "seed": recorded.run.seed,
+        "objective": recorded.metric,
+        "recorded": recorded.value,
+        "again": found.value,
+        "apart": found.apart,
+        "sd_of_seeds": recorded.spread,
+        "n_seeds": len(recorded.siblings),
+        "not_the_same_environment": list(found.other_environment),
+        "recorded_environments": [None if each is None else each.values() for each in recorded.environments],
+        "environment": None if found.environment is None else found.environment.values(),
+        "compared": found.compared,
+        "differences": [
+            {"name": each.name, "recorded": each.recorded, "again": each.again} for each in found.differences
+        ],
+        "wall_s": found.wall_s,
+    }
+
+
+def _pairs(
+    recorded: RecordedRun, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
+) -> Iterator[Difference]:
+    """All numbers that must be equal: how it ended, every epoch's, and every measure's that is no time."""
+    if recorded.state != ended.state:
+        yield Difference(f"it is {ended.state} and was {recorded.state}", 0.0, 1.0)
+    known, again = ({epoch.epoch: epoch for epoch in each} for each in (recorded.curve, curve))
+    for number in sorted(known.keys() | again.keys()) if known else ():
+        for name in COMPARED:
+            both = (getattr(each.get(number), name, None) for each in (known, again))
+            yield Difference(f"{name} of epoch {number}", *both)
+    metric = recorded.metric
+    if not known and recorded.value is not None and metric not in recorded.measures and not is_of_machine(metric):
+        yield Difference(metric, recorded.value, final_value(metric, recorded.run, curve, measures))
+    for name in sorted(recorded.measures):
+        if not is_of_machine(name):
+            yield Difference(name, recorded.measures[name], measures.get(name))
+
+
+def _is_equal(recorded: float | None, again: float | None) -> bool:
+    if recorded is None or again is None:
+        return recorded is again
+    return recorded == again or (math.isnan(recorded) and math.isnan(again))
+
+
+def _reasons(recorded: RecordedRun, environment: Environment | None) -> Iterator[str]:
+    if changed := recorded.changed_meaning:
+        yield changed
+    for each in recorded.environments:
+        words = UNKNOWN if environment is None else describe_difference(each, environment)
+        if words:
+            yield words
+
+
+def _head(found: Reproduction) -> str:
+    reasons = "; ".join(found.other_environment)
+    match found.outcome:
+        case "same bits":
+            although = f", although this is not the same environment ({reasons})" if reasons else ""
+            return f"same bits: {counted(found.compared, 'number')} compared, all equal{although}"
+        case "not the same environment":
+            return f"not the same environment ({reasons})"
+    return "SAME ENVIRONMENT AND OTHER BITS"
+
+
+def _details(found: Reproduction) -> Iterator[str]:
+    if not found.differences:
+        return
+    first, metric = found.differences[0], found.recorded.metric
+    count = f"{len(found.differences)} of {counted(found.compared, 'number')} differ"
+    yield f"{count}; the first is {first.name}: {first.recorded!r} was recorded, {first.again!r} came now"
+    if found.apart is not None and not is_of_machine(metric):
+        spread = found.recorded.spread
+        seeds = f"n = {len(found.recorded.siblings)}"
+        beside = f"the seeds have a standard deviation of {score(spread, metric)} ({seeds})"
+        unknown = f"the spread of the seeds is not known ({seeds})"
+        yield f"{metric} is {score(found.apart, metric)} apart; {unknown if spread is None else beside}"

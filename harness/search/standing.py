@@ -1,0 +1,82 @@
+"""The state of a trial and of a configuration. Answer, live view, `best`, ledger and sampler all take it from here.
+
+A configuration may have several trials, one for each time it was chosen. It is infeasible as soon as one of them is,
+whatever the others gave: a recipe that diverges with one seed in four is not one to build on.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+DIVERGED = "diverged"
+"""Name of the constraint, and of the state of a configuration that has values and a seed that diverged."""
+OVER_BUDGET = "over budget"
+INFEASIBLE = (DIVERGED, OVER_BUDGET)
+"""States of configurations that have values and must not be chosen."""
+
+OPEN = ("running", "waiting")
+
+
+class Standing(NamedTuple):
+    """How a trial or a configuration stands."""
+
+    state: str
+    """`complete`, `diverged`, `over budget`, `pruned`, `rejected`, `failed`, `running` or `waiting`."""
+    reason: str | None = None
+    has_diverged: bool = False
+    """Whether a seed diverged; without a seed that is complete the state is `failed`."""
+
+    @property
+    def has_values(self) -> bool:
+        """Whether a seed is complete."""
+        return self.state == "complete" or self.state in INFEASIBLE
+
+
+def trial_standing(trial: "FrozenTrial") -> Standing:
+    """How a trial stands, and why."""
+    failures = trial.user_attrs.get("failures") or {}
+    reason = next(iter(failures.values()), None)
+    has_diverged = trial.constraints.get(DIVERGED, 0.0) > 0
+    if has_diverged:
+        reason = next((each for each in failures.values() if DIVERGED in each), reason)
+    match trial.state.name:
+        case "COMPLETE" if has_diverged:
+            return Standing(DIVERGED, reason, has_diverged)
+        case "COMPLETE":
+            over = [name for name, violation in trial.constraints.items() if violation > 0]
+            if over:
+                return Standing(OVER_BUDGET, f"over the budget of {', '.join(over)}")
+            return Standing("complete", reason)
+        case "PRUNED" if "rejected" in trial.user_attrs:
+            return Standing("rejected", trial.user_attrs["rejected"])
+        case "PRUNED" if has_diverged:
+            return Standing("failed", reason or DIVERGED, has_diverged)
+        case "PRUNED":
+            steps = trial.intermediate_values
+            return Standing("pruned", reason or (f"behind the others after epoch {max(steps)}" if steps else None))
+        case "FAIL":
+            return Standing("failed", reason)
+    return Standing(trial.state.name.lower())
+
+
+def configuration_standing(trials: Sequence[Standing]) -> Standing:
+    """How a configuration stands by its trials, in their order: infeasible before complete, else as the last one."""
+    diverged = [each for each in trials if each.has_diverged]
+    if diverged and any(each.has_values for each in trials):
+        return Standing(DIVERGED, next((each.reason for each in diverged if each.reason), None), has_diverged=True)
+    for state in (OVER_BUDGET, "complete"):
+        found = next((each for each in trials if each.state == state), None)
+        if found is not None:
+            return found
+    return trials[-1]
+
+
+def standings(trials: Iterable["FrozenTrial"]) -> dict[str, Standing]:
+    """How each configuration that was opened stands, by its fingerprint."""
+    groups: dict[str, list[Standing]] = {}
+    for trial in trials:
+        if "fingerprint" in trial.user_attrs:
+            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial_standing(trial))
+    return {fingerprint: configuration_standing(group) for fingerprint, group in groups.items()}

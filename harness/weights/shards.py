@@ -1,0 +1,67 @@
+"""Weights in several files: the index that Hugging Face's libraries write, and the files that it names.
+
+The index is JSON: under `weight_map`, the name of the file that each entry is in, all in the index's own folder.
+"""
+
+import json
+from pathlib import Path
+
+from harness.errors import WeightsError
+
+ENDING = ".index.json"
+NAMED = 3
+MANY_BYTES = 256 << 20
+"""Of an index: no one is as large."""
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file's name is that of an index."""
+    return path.name.endswith(ENDING)
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """The file of each entry, by the entry's name. Raises `WeightsError` for something else, and for missing files."""
+    try:
+        if path.stat().st_size > MANY_BYTES:
+            raise ValueError("too large")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        files = index["weight_map"]
+        is_sound = bool(files) and all(isinstance(file, str) and isinstance(name, str) for name, file in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unsound(path) from error
+    if not is_sound or any(Path(file).name != file for file in files.values()):
+        raise _unsound(path)
+    missing = sorted({file for file in files.values() if not (path.parent / file).is_file()})
+    if missing:
+        more = ", ..." if len(missing) > NAMED else ""
+        raise WeightsError(
+            f"All {len(set(files.values()))} files of the index must be in its folder; {len(missing)} missing "
+            f"({', '.join(missing[:NAMED])}{more})",
+            place=str(path),
+            remedy="Fetch them, too.",
+        )
+    return dict(files)
+
+
+def shard_paths(path: Path) -> list[Path]:
+    """The files that an index names, in order of their names."""
+    return [path.parent / file for file in sorted(set(read_index(path).values()))]
+
+
+def index_of(shard: Path) -> Path | None:
+    """The index that names a file beside it, if there is one."""
+    for index in sorted(shard.parent.glob(f"*{ENDING}")):
+        try:
+            if shard.name in read_index(index).values():
+                return index
+        except WeightsError:
+            continue
+    return None
+
+
+def _unsound(path: Path) -> WeightsError:
+    return WeightsError(
+        "The index must be JSON whose `weight_map` gives the file of each entry, by names without folders",
+        place=str(path),
+        remedy="Fetch it again, or give the file of weights itself.",
+    )

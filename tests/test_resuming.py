@@ -1,0 +1,111 @@
+"""Whatever becomes of the database or the checkpoints between two commands, no learning curve has a hole."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sqlalchemy.exc import OperationalError
+from tiny_studies import INLINE, TINY, Said, called, write_study
+
+from harness.run import Epoch, Record, RunState
+from harness.store import Store
+
+EPOCHS = 3
+STUDY: dict[str, Any] = TINY | {"search": {"seeds": 1}}
+STUDY["proxy"] = TINY["proxy"] | {"epochs": EPOCHS}
+Curves = dict[str, list[tuple[int, float, float]]]
+
+
+def run(folder: Path, *more: str) -> Said:
+    return called("run", "study.yaml", *INLINE, *more, cwd=folder)
+
+
+def curves_of(folder: Path, database: str = "results/studies.db") -> Curves:
+    """(epoch, training loss, top-1) of every run of the study, all of which must be complete."""
+    with Store.open(folder / database, read_only=True) as store:
+        ids = [run_id for runs in store.trial_runs("tiny").values() for run_id in runs]
+        assert {row.state for row in store.runs(ids).values()} == {RunState.COMPLETE}
+        curves = store.curves(ids)
+    assert len(ids) == 2 and all([epoch.epoch for epoch in curves[each]] == [1, 2, 3] for each in ids)
+    return {run_id: [(each.epoch, each.train_loss, each.top1) for each in curve] for run_id, curve in curves.items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_study(folder, STUDY)
+    assert run(folder).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def copied(undisturbed: Path, tmp_path: Path) -> Path:
+    """A copy of the folder of the study that was run to its end."""
+    return Path(shutil.copytree(undisturbed, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("how", ["removed", "another"])
+def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
+    how: str, undisturbed: Path, copied: Path
+) -> None:
+    more = ("--storage", "sqlite:///other.db") if how == "another" else ()
+    if how == "removed":
+        (copied / "results" / "studies.db").rename(copied / "results" / "damaged.db")
+    again = run(copied, *more)
+    assert again.returncode == 0, again.stderr
+    assert curves_of(copied, "other.db" if more else "results/studies.db") == curves_of(undisturbed)
+    assert "trained already, measuring" in again.stdout and "epoch 3/3" in again.stdout
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_record_that_could_not_be_written_comes_again(
+    lost: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, STUDY)
+    record = Store.record
+
+    def full(self: Store, run_id: str, records: Sequence[Record]) -> list[Record]:
+        if any(isinstance(each, Epoch) and each.epoch == lost for each in records):
+            with self.speaking():
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorname = "SQLITE_FULL"
+                raise OperationalError("INSERT", {}, error)
+        return record(self, run_id, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "record", full)
+        said = run(tmp_path)
+    assert said.returncode == 2 and "the disk must have room for the database" in said.stderr
+    assert run(tmp_path).returncode == 0
+    assert curves_of(tmp_path) == curves_of(undisturbed)
+
+
+def test_a_checkpoint_that_was_changed_is_told_and_the_run_starts_anew(undisturbed: Path, copied: Path) -> None:
+    for path in (copied / "results" / "tiny" / "checkpoints").iterdir():
+        content = torch.load(path, weights_only=True)
+        torch.save({**content, "epoch": 99}, path)
+    (copied / "results" / "studies.db").unlink()
+    again = run(copied)
+    assert again.returncode == 0 and "checkpoint not used: its content is not what was written" in again.stdout
+    assert curves_of(copied) == curves_of(undisturbed)
+    with Store.open(copied / "results" / "studies.db", read_only=True) as store:
+        events = [each for each in store.events("tiny") if each.kind == "checkpoint"]
+    assert len(events) == 2 and all(each.run_id and "checkpoint not used" in each.message for each in events)
+
+
+def test_a_run_that_lost_an_epoch_has_no_value(copied: Path) -> None:
+    from sqlalchemy import delete
+
+    from harness.store.tables import EpochTable
+
+    with Store.open(copied / "results" / "studies.db") as store, store.session() as session:
+        session.execute(delete(EpochTable).where(EpochTable.epoch == EPOCHS))
+    said = called("status", "study.yaml", "--json", cwd=copied)
+    assert said.returncode == 0, said.stderr
+    rows = json.loads(said.stdout)
+    assert "null" in json.dumps(rows) and rows.get("best") is None, rows
