@@ -4,13 +4,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from harness.data import identify
+from harness.data import DataInfo, identify
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.run import Run
@@ -98,29 +98,36 @@ class Reading:
     """Optuna's number of the study."""
     trials: "list[FrozenTrial]"
     place: Place
+    _known: list[DataInfo] = field(default_factory=list, repr=False)
+    """The data set, once it was asked for: all questions about a study are about the same files."""
 
     def extent(self) -> "Extent":
         """How far it reaches; known without its data set as far as that goes."""
         try:
-            space = open_space(self.file, self.place.data_cache)
+            space = self._space()
         except DataError:
             space = None
         return extent(self.file.study, space, self.trials)
 
     def claims(self) -> tuple[Judged, ...]:
         """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
-        return self._judged() if self.file.study.claims else ()
-
-    def _judged(self) -> tuple[Judged, ...]:
-        return judge_claims(self.file.study, open_space(self.file, self.place.data_cache), self.store)
+        return judge_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
 
     def data_notes(self) -> tuple[str, ...]:
         """Whether its runs were trained on the data that the folder holds now; nothing where that is not there."""
         study = self.file.study
         try:
-            return tuple(data_notes(self.store, study.study, identify(study.proxy, self.place.data_cache)))
+            return tuple(data_notes(self.store, study.study, self._info()))
         except DataError:
             return ()
+
+    def _space(self) -> Space:
+        return _space_on(self.file, self._info())
+
+    def _info(self) -> DataInfo:
+        if not self._known:
+            self._known.append(_info_of(self.file, self.place.data_cache))
+        return self._known[0]
 
 
 def run_of(path: Path, place: Place) -> Run:
@@ -150,14 +157,22 @@ def open_space(file: StudyFile, cache: Path | None = None) -> Space:
     `cache` is the folder of prepared data sets, whose digests of files save reading them again. Raises `DataError`,
     naming the file's line, where the data set is not there, and `StudyError` for what it cannot yield.
     """
+    return _space_on(file, _info_of(file, cache))
+
+
+def _space_on(file: StudyFile, info: DataInfo) -> Space:
+    check_classes(file.study, info.names, file.document)
+    return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
+
+
+def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
+    """The data set of a study. Raises `DataError`, naming the file's line, where it is not there."""
     try:
-        info = identify(file.study.proxy, cache)
+        return identify(file.study.proxy, cache)
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = file.place(tuple(error.place.split(".")))
         raise
-    check_classes(file.study, info.names, file.document)
-    return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from harness.checkpoint import load_epoch
-from harness.data import Dataset, describe, load
+from harness.data import Dataset, describe, load, require_same
 from harness.data.labels import differing
 from harness.errors import DataError, NotFound, UserError, did_you_mean
 from harness.full_folder import CLASSES, RECIPE, is_training, weights_in
@@ -57,6 +57,8 @@ class Subject:
     """How a run trained it."""
     seed: int | None = None
     """The run's, which decides its images."""
+    data: str | None = None
+    """Digest of the run's data, where these are read from disk."""
     epochs: int | None = None
     """How many of its epochs the run has behind it."""
     data_cache: Path | None = None
@@ -78,11 +80,13 @@ class Subject:
     def load_images(self) -> Dataset | None:
         """The data set of its run, as the run had it; None where no run trained it.
 
-        Raises `DataError` where that is not there any more.
+        Raises `DataError` where that is not there any more, or is not the one that the run was trained on.
         """
         if self.recipe is None or self.data_cache is None or self.seed is None:
             return None
-        return load(self.recipe, self.data_cache, self.seed)
+        dataset = load(self.recipe, self.data_cache, self.seed)
+        require_same(dataset.info, self.data, self.recipe)
+        return dataset
 
 
 def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
@@ -187,6 +191,7 @@ def _trained(path: Path, storage: str | None) -> Subject:
         file=path,
         recipe=run.recipe,
         seed=run.seed,
+        data=run.data,
         epochs=load_epoch(path),
         data_cache=Job(run, study).data_cache,
     )

@@ -22,7 +22,14 @@ from harness.study import load_study
 
 
 def of(root: Path | str, **fields: object) -> Recipe:
-    values = {"dataset": "imagefolder", "root": str(root), "resolution": 16, "epochs": 1, "batch_size": 4}
+    values = {
+        "dataset": "imagefolder",
+        "root": str(root),
+        "resolution": 16,
+        "epochs": 1,
+        "batch_size": 4,
+        "resample": "none",
+    }
     return Recipe.model_validate({**values, "schedule": {"warmup_epochs": 0}, **fields})
 
 
@@ -121,7 +128,7 @@ def test_a_large_folder_is_sampled_and_says_so(folder: Path, tmp_path: Path, mon
     monkeypatch.setattr(content, "SAMPLE", 5)
     before = digest(folder)
     assert digest(Path(shutil.copytree(folder, tmp_path / "copy"))) == before
-    (note,) = load(of(folder), tmp_path / "cache").notes
+    (note,) = load(of(folder), tmp_path / "cache", 0).notes
     assert "names and sizes of its 32 files and by the content of 5 of them" in note
     (folder / "train" / "a" / "0.png").rename(folder / "train" / "a" / "9.png")
     assert digest(folder) != before
@@ -155,10 +162,10 @@ def test_generated_data_leave_ids_as_they_were() -> None:
 
 
 def test_a_moved_folder_is_not_decoded_again(folder: Path, tmp_path: Path) -> None:
-    load(of(folder), tmp_path / "cache")
+    load(of(folder), tmp_path / "cache", 0)
     before = sorted(path.name for path in (tmp_path / "cache").glob("imagefolder-*/"))
     moved = folder.rename(tmp_path / "moved")
-    assert load(of(moved), tmp_path / "cache").info.digest == digest(moved)
+    assert load(of(moved), tmp_path / "cache", 0).info.digest == digest(moved)
     assert sorted(path.name for path in (tmp_path / "cache").glob("imagefolder-*/")) == before
 
 
@@ -182,7 +189,7 @@ def test_data_that_change_while_they_are_read_are_refused(
 
     monkeypatch.setattr("harness.data.imagefolder.read_levels", reading)
     with pytest.raises(DataError, match=r"must stay as it is while it is read|No such file"):
-        load(of(folder), tmp_path / "cache")
+        load(of(folder), tmp_path / "cache", 0)
 
 
 # --- studies
@@ -241,3 +248,18 @@ def test_a_relative_root_is_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     path = write_folder_study(tmp_path / "studies" / "s.yaml", "../pets/./")
     assert load_study(path).study.proxy.root == str(tmp_path / "pets")
+
+
+def test_a_checkpoint_is_not_judged_on_other_data_than_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(write_folder_study(tmp_path / "s.yaml", folder), tmp_path / "r", "--quiet") == 0
+    (checkpoint,) = (tmp_path / "r" / "s" / "checkpoints").glob("*.pt")
+    capsys.readouterr()
+    assert main(["evaluate", str(checkpoint), "--json"]) == 0
+    assert '"images": 16' in capsys.readouterr().out
+    before = digest(folder)
+    changed_labels(folder)
+    assert main(["evaluate", str(checkpoint)]) == 2
+    said = capsys.readouterr().err
+    assert before in said and digest(folder) in said

@@ -19,6 +19,7 @@ def root_of(recipe: Recipe, layout: str) -> Path:
         )
     root = Path(recipe.root).expanduser().resolve()
     if not root.is_dir():
+        remedy = f"{remedy} In a study file, a relative path leads from the folder of the file."
         raise DataError("`proxy.root` must be an existing folder", value=str(root), place="proxy.root", remedy=remedy)
     return root
 

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.base import DataInfo, Dataset, Split
-from harness.data.imagefolder import image_names, read_image
+from harness.data.imagefolder import decode, image_names
+from harness.data.reading import read_sampled_levels
+from harness.data.survey import Lost, reasons_text
 from harness.errors import DataError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,27 +22,34 @@ def some_images(root: Path, count: int, side: int) -> Dataset:
 
     Files that cannot be read are passed over, and told in the notes. Raises `DataError` where none can be read.
     """
+    listed = list(_in_turns(root))
+    levels = read_sampled_levels(listed)
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    lost: list[Path] = []
-    for path in _in_turns(root):
+    lost: list[Lost] = []
+    for path in listed:
         if len(images) == count:
             break
-        image = read_image(path, side)
+        decoded = decode(path, side, levels)
+        image = decoded.pixels
         if image is None:
-            lost.append(path)
+            lost.append(Lost(path, decoded.reason))
             continue
         if path.parent.name not in names:
             names.append(path.parent.name)
         images.append(image)
         labels.append(names.index(path.parent.name))
     if not images:
-        raise DataError("the folder must hold images that can be read", place=str(root), remedy=f"Expected: {LAYOUT}.")
+        reasons = f"Unreadable: {reasons_text(lost)}. " if lost else ""
+        raise DataError(
+            "the folder must hold images that can be read", place=str(root), remedy=f"{reasons}Expected: {LAYOUT}."
+        )
     split = Split(np.stack(images), np.array(labels, np.int64))
-    notes = (f"{len(lost)} images could not be read and are left out, {lost[0].name} first",) if lost else ()
+    notes = [f"{len(lost)} images could not be read and are left out: {reasons_text(lost)}"] if lost else []
+    notes += [] if levels.about is None else [levels.about]
     info = DataInfo(len(names), 3, tuple(names))
-    return Dataset(info, split, split, mean=IMAGENET_MEAN, std=IMAGENET_STD, notes=notes)
+    return Dataset(info, split, split, mean=IMAGENET_MEAN, std=IMAGENET_STD, notes=tuple(notes))
 
 
 def _in_turns(root: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.data.imagefolder import read_image
 from harness.data.labels import differing, imagenet_synsets
+from harness.data.reading import read_sampled_levels
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
 from harness.errors import DataError, UserError
@@ -118,10 +119,11 @@ def _answers(
 
 def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
     """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
+    levels = read_sampled_levels([each.path for each in stimuli])
     for start in range(0, len(stimuli), BATCH):
         images, readable = [], []
         for each in stimuli[start : start + BATCH]:
-            image = read_image(each.path, side)
+            image = read_image(each.path, side, levels)
             if image is not None:
                 images.append(image)
                 readable.append(each)

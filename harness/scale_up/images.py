@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,7 +16,7 @@ from harness.data.cifar import SIDE
 from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
 from harness.data.labels import Assignment, assign_labels, by_position
 from harness.data.local import subset
-from harness.data.reading import NO_LEVELS, Levels, read_sampled_levels
+from harness.data.reading import NO_LEVELS, SAMPLE, Levels, read_levels
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
 from harness.data.shapes import load as load_annotated
 from harness.data.survey import Lost, reason_of
@@ -256,12 +256,14 @@ def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | N
         names = classes_of(root, split)
         given = assign_labels(names, known, classes, place)
     ordered = [names[i] for i in np.argsort(given.labels)]
-    parts = ["train"] if (root / "train").is_dir() and split == "val" else []
-    levels = _levels(root, [*parts, split])
-    files = _files(root, split, tuple(ordered), data.val_size, levels)
+    files = _files(root, split, tuple(ordered), data.val_size)
+    levels = _levels([files])
+    if levels != NO_LEVELS and (root / "train").is_dir() and split == "val":
+        levels = _levels([files, _files(root, "train", classes_of(root, "train"), None)])
     sound = given._replace(labels=tuple(sorted(given.labels)))
     about = "" if levels.about is None else f"; {levels.about}"
-    return Validation(_relabeled(files, sound), f"images of {place}{about}", given.about, tuple(ordered))
+    shown = _relabeled(replace(files, levels=levels), sound)
+    return Validation(shown, f"images of {place}{about}", given.about, tuple(ordered))
 
 
 def _assigned(
@@ -283,17 +285,19 @@ def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
     assert len(names) == classes, "counted before"
     if recipe.data.has_val:
         _check_known(root, names)
-    levels = _levels(root, ["train", "val"] if recipe.data.has_val else ["train"])
-    train = _files(root, "train", names, recipe.data.train_size, levels)
-    val = _files(root, "val", names, recipe.data.val_size, levels) if recipe.data.has_val else None
-    return Pictures(classes, train, val, () if levels.about is None else (levels.about,))
+    train = _files(root, "train", names, recipe.data.train_size)
+    val = _files(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None
+    levels = _levels([train] if val is None else [train, val])
+    notes = () if levels.about is None else (levels.about,)
+    return Pictures(classes, replace(train, levels=levels), None if val is None else replace(val, levels=levels), notes)
 
 
-def _levels(root: Path, splits: Sequence[str]) -> Levels:
-    """The range of the images of these splits, where they have more than 8 bits."""
-    folders = {split: root / split for split in splits}
-    named = {split: files_of(folder, classes_of(root, split)) for split, folder in folders.items()}
-    return read_sampled_levels([folders[split] / file for split, files in named.items() for file, _ in files])
+def _levels(folders: Sequence[Folder]) -> Levels:
+    """The range of all images of these folders, where a sample of them has more than 8 bits."""
+    sample = [folder.path(i) for folder in folders for i in range(0, len(folder), max(1, len(folder) // SAMPLE))]
+    if read_levels(sample) == NO_LEVELS:
+        return NO_LEVELS
+    return read_levels([folder.path(i) for folder in folders for i in range(len(folder))])
 
 
 def _check_known(root: Path, names: Sequence[str]) -> None:
@@ -304,12 +308,12 @@ def _check_known(root: Path, names: Sequence[str]) -> None:
         )
 
 
-def _files(root: Path, split: str, names: tuple[str, ...], size: int | None, levels: Levels) -> Folder:
+def _files(root: Path, split: str, names: tuple[str, ...], size: int | None) -> Folder:
     files = files_of(root / split, names)
     labels = np.array([label for _, label in files], np.int64)
     chosen = subset(labels, size, seed=0, key=f"{split}_size")
     paths = np.array([os.fsencode(file) for file, _ in files])
-    return Folder(root / split, paths[chosen], labels[chosen], levels)
+    return Folder(root / split, paths[chosen], labels[chosen])
 
 
 def _small(data: FullData, resolution: int, root: Path | None) -> Recipe:
