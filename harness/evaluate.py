@@ -78,7 +78,8 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         model = build(run.spec)
     epochs = fit(model, dataset, run.recipe, seed=run.seed, device=device, checkpoint=job.checkpoint, check=check)
     yield from in_turn(epochs, device)
-    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times"), check)
+    times = job.data_cache / "times" if job.shares_times else None
+    yield from _measured(job, Trained(model.eval(), dataset, run.recipe, device, times), check)
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
 

@@ -39,6 +39,8 @@ class Job:
     """Share of a GPU, or number of them; 0 trains on the CPU, and so does any on a machine without a GPU."""
     minutes: float = 60.0
     """The run is ended when it has taken this long."""
+    shares_times: bool = True
+    """Whether times may be those that another run of an equal network had; not where they are what is compared."""
 
     @property
     def log(self) -> Path:

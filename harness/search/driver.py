@@ -35,7 +35,7 @@ from harness.search.events import (
 )
 from harness.search.ledger import Ledger
 from harness.search.looks import Looks
-from harness.search.objective import curve_value, objective_value
+from harness.search.objective import compares_times, curve_value, objective_value
 from harness.search.proposals import Proposals
 from harness.search.samplers import seed_text
 from harness.search.standing import DIVERGED
@@ -85,6 +85,8 @@ class Driver:
         self._looks = Looks(inputs.study, inputs.space, inputs.store, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
+        compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
+        self._shares_times = not compares_times(compared)
         self._executor: Executor | None = None
         self._open: dict[int, OpenTrial] = {}
         self._owner: dict[str, OpenTrial] = {}
@@ -189,7 +191,8 @@ class Driver:
         self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
         grant = self._study.resources
         folder = claimed.folder or self._in.folder
-        self._workers().submit(Job(run, folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run))
+        job = Job(run, folder, grant.cpus, grant.gpus, grant.minutes_per_run, shares_times=self._shares_times)
+        self._workers().submit(job)
         yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
 
     def _workers(self) -> Executor:
