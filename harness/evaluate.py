@@ -92,7 +92,7 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     epochs = fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=checkpoint, check=check)
     yield from in_turn(epochs, device)
     yield from judged_on(dataset, run.recipe)
-    trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.times)
     yield from _measured(job, trained, check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.downstream import transfer  # loads a library of heads, for the runs that need one
@@ -118,7 +118,7 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     model.to(device).to(memory_format=memory_format)
     dataset = load(run.recipe, job.data_cache, run.seed)
     require_same(dataset.info, run.data, run.recipe)
-    trained = Trained(model.eval(), dataset, run.recipe, device, job.data_cache / "times")
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.times)
     for measured in _measured(job, trained, check, times_of(run.recipe)):
         if is_of_machine(measured.name):
             yield measured

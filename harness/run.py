@@ -56,6 +56,8 @@ class Job:
     """Where prepared data sets are kept, if not beside the study's folder."""
     only_times: bool = False
     """Whether a complete run is to have its times measured again, on its stored weights; nothing is trained then."""
+    shares_times: bool = True
+    """Whether times may be those that another run of an equal network had; not where they are what is compared."""
 
     @property
     def log(self) -> Path:
@@ -71,6 +73,11 @@ class Job:
     def data_cache(self) -> Path:
         """Where prepared data sets are kept for all studies beside this one and all workers of a machine."""
         return self.cache or self.folder.parent / "data"
+
+    @property
+    def times(self) -> Path | None:
+        """Where measured times are kept for other runs of an equal network; None where each run has its own."""
+        return self.data_cache / "times" if self.shares_times else None
 
     @property
     def has_weights(self) -> bool:

@@ -29,6 +29,7 @@ from harness.report.configurations import Configurations
 from harness.report.summary import row_values
 from harness.report.tables import answer_view
 from harness.run import Ended, Job, Measured, Record, RunState
+from harness.search.objective import compares_times
 from harness.spec import NetworkSpec
 
 CPU = torch.device("cpu")
@@ -155,6 +156,29 @@ def test_a_run_keeps_its_times_beside_the_data(tmp_path: Path) -> None:
     times = [{r.name: r.value for r in run if isinstance(r, Measured) and "_ms" in r.name} for run in records]
     assert times[0] == times[1] and "latency_ms_high" in times[0]
     assert len(list((tmp_path / "data" / "times").iterdir())) == 2
+
+
+def test_runs_that_are_compared_by_their_times_have_times_of_their_own(tmp_path: Path) -> None:
+    jobs = [Job(tiny_run(recipe=with_(epochs=0), seed=s), tmp_path / "study", shares_times=False) for s in (0, 1)]
+    times = [{r.name: r.value for r in evaluate(job) if isinstance(r, Measured)} for job in jobs]
+    assert times[0]["latency_ms_p50"] != times[1]["latency_ms_p50"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "is_about_times"),
+    [(["top1"], False), (["top1", "log2(latency_ms_p50 / macs)"], True), (["latency_ms_p50"], True), (["macs"], False)],
+)
+def test_a_study_that_compares_times_is_known(metrics: list[str], is_about_times: bool) -> None:
+    assert compares_times(metrics) == is_about_times
+
+
+def test_the_driver_says_whether_times_are_compared(tmp_path: Path) -> None:
+    for name, objective in (("a", {"top1": "maximize"}), ("b", {"latency_ms_p50": "minimize"})):
+        (tmp_path / name).mkdir()
+        study = Played(tmp_path / name, objectives=objective, search={"seeds": 1})
+        study.answer(timed)
+        assert study.executor is not None
+        assert {job.shares_times for job in study.executor.submitted} == {name == "a"}
 
 
 # What is decided and shown

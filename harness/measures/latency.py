@@ -9,6 +9,8 @@ from harness.measures.kept_times import Metrics, kept_times
 from harness.measures.timing import sample_until_sure
 
 WARM_UP = 5
+REPEATS = 30
+"""Passes at least, where they are not too long; see `sample_until_sure`."""
 DISTURBED = "latency_ms_disturbed"
 
 
@@ -23,7 +25,7 @@ def latency(trained: Trained) -> Iterator[tuple[str, float]]:
     model, image = deployed(trained, batch=1)
 
     def measure() -> Metrics:
-        sampled = sample_until_sure(lambda: model(image), trained.device, warm_up=WARM_UP)
+        sampled = sample_until_sure(lambda: model(image), trained.device, warm_up=WARM_UP, least=REPEATS)
         times = sampled.times
         low, high = times.interval
         metrics = {

@@ -127,18 +127,18 @@ class Sampled:
     """Whether there were too few others, so that these are among `times`."""
 
 
-def sample_until_sure(call: Call, device: torch.device, *, warm_up: int = 5) -> Sampled:
+def sample_until_sure(call: Call, device: torch.device, *, warm_up: int = 5, least: int = 30) -> Sampled:
     """Sample a call until the median's 95 % interval reaches at most 1 % of the median to either side.
 
-    It takes at least 30 samples, at most 300, and no more than 30 after 1.5 s, 10 after 4 s, or 3 after 8 s. A sample
-    in which another program had the processor is left out: what it took is that program's time.
+    It takes at least 30 samples (`least`), at most 300, and no more than 30 after 1.5 s, 10 after 4 s, or 3 after 8 s.
+    A sample in which another program had the processor is left out: what it took is that program's time.
     """
     for _ in range(warm_up):
         seconds_of(call, device)
     start = time.monotonic()
     clean: list[float] = []
     disturbed: list[float] = []
-    while not _suffices(clean, disturbed, time.monotonic() - start):
+    while not _suffices(clean, disturbed, time.monotonic() - start, least):
         switches = _switches()
         seconds = seconds_of(call, device)
         is_clean = _switches() - switches <= seconds // SWITCH_EVERY_S
@@ -150,13 +150,13 @@ def sample_until_sure(call: Call, device: torch.device, *, warm_up: int = 5) -> 
     return Sampled(Times((*clean, *disturbed)), 0, is_disturbed=True)
 
 
-def _suffices(clean: Sequence[float], disturbed: Sequence[float], elapsed_s: float) -> bool:
+def _suffices(clean: Sequence[float], disturbed: Sequence[float], elapsed_s: float, least: int) -> bool:
     n = len(clean)
     if elapsed_s > 8.0:
         return n + len(disturbed) >= 3
-    if n >= (30 if elapsed_s > 1.5 else 300) or (elapsed_s > 4.0 and n >= LEAST_CLEAN):
+    if n >= (least if elapsed_s > 1.5 else 300) or (elapsed_s > 4.0 and n >= LEAST_CLEAN):
         return True
-    return n >= 30 and n % 10 == 0 and _is_sure(Times(tuple(clean)))
+    return n >= least and n % 10 == 0 and _is_sure(Times(tuple(clean)))
 
 
 def _is_sure(times: Times) -> bool:

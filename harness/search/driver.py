@@ -36,7 +36,7 @@ from harness.search.events import (
 )
 from harness.search.ledger import Ledger
 from harness.search.looks import Looks
-from harness.search.objective import curve_value, objective_value
+from harness.search.objective import compares_times, curve_value, objective_value
 from harness.search.proposals import Proposals
 from harness.search.reuse import SETTLED, Reuse, environment_of
 from harness.search.samplers import seed_text
@@ -91,6 +91,8 @@ class Driver:
         self._looks = Looks(self._reuse, inputs.space, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
+        compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
+        self._shares_times = not compares_times(compared)
         self._executor: Executor | None = None
         self._open: dict[int, OpenTrial] = {}
         self._owner: dict[str, OpenTrial] = {}
@@ -229,8 +231,8 @@ class Driver:
         self._owner[run.id] = owner
         self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
         grant = self._study.resources
-        job = Job(run, folder or self._in.folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run)
-        self._workers().submit(replace(job, only_times=only_times))
+        job = Job(run, folder or self._in.folder, grant.cpus, grant.gpus, grant.minutes_per_run)
+        self._workers().submit(replace(job, only_times=only_times, shares_times=self._shares_times))
 
     def _workers(self) -> Executor:
         """The executor, started when the first run needs it."""

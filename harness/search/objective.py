@@ -1,6 +1,6 @@
 """The number that a run is judged by: from its curve, from what was measured on it, or from its spec alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.cost import network_cost
 from harness.formula import Formula
@@ -12,6 +12,15 @@ COSTS = ("params", "macs")
 LATENCY = "latency_ms_p50"
 LATENCY_BOUND = "latency_ms_high"
 """The upper end of the median's 95 % interval: what budgets and objectives decide on, so that noise buys nothing."""
+
+
+TIMES = ("latency_", "throughput_")
+"""How the names of metrics begin that runs of equal networks share; see `measures.kept_times`."""
+
+
+def compares_times(metrics: Iterable[str]) -> bool:
+    """Whether an objective or a claim is about times: one measurement for all seeds would have no spread."""
+    return any(name.startswith(TIMES) for metric in metrics for name in Formula(metric).names)
 
 
 def curve_value(metric: str, epoch: Epoch) -> float | None:
