@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.bench.figures import Effort, Figure
+from harness.environment import environment_here
 from harness.executors.scripted import ScriptedExecutor
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search.events import TrialEnded
@@ -97,7 +98,15 @@ def _improving() -> Callable[[Job], Iterator[Record]]:
 
     def script(job: Job) -> Iterator[Record]:
         end = 50 + 0.001 * next(runs)
-        yield Started("host", 1, "cpu (scripted)", job.cpus, {"harness": "0", "torch": "0"}, epochs=EPOCHS)
+        yield Started(
+            "host",
+            1,
+            "cpu (scripted)",
+            job.cpus,
+            {"harness": "0", "torch": "0"},
+            epochs=EPOCHS,
+            environment=environment_here(job.run.recipe, threads=job.cpus),
+        )
         for n in range(1, EPOCHS + 1):
             top1 = end * n / EPOCHS
             yield Epoch(n, train_loss=1.0, val_loss=1.0, top1=top1, lr=0.1, wall_s=2.0, images_per_s=100.0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.environment import Environment, describe_difference, differs, environment_here, of_cluster
 from harness.formula import Formula
 from harness.metrics import is_of_machine
-from harness.run import Job, RunState
+from harness.run import Epoch, Job, RunState
 from harness.search.objective import final_value
 from harness.store import RunRow, Store
 from harness.study import Study
@@ -75,11 +75,13 @@ class Reuse:
     mode: Reusable = "any"
     is_cluster: bool = False
 
-    def fate(self, row: RunRow) -> Fate:
-        """What is to become of a settled run."""
+    def fate(self, row: RunRow, figures: Mapping[str, float] | None = None) -> Fate:
+        """What is to become of a settled run; `figures` is what was measured on it, if that has been read."""
         if self.mode == "same" and not row.is_of(self.here):
             return "train"
-        if row.state != RunState.COMPLETE or not self._has_stale_times(row):
+        if row.state != RunState.COMPLETE or not differs(row.timed, self.here):
+            return "take"
+        if not any(map(is_of_machine, self.store.measures(row.id) if figures is None else figures)):
             return "take"
         if row.folder is not None and (self.is_cluster or Job(row.run, row.folder).has_weights):
             return "time"
@@ -113,40 +115,59 @@ class Reuse:
 
         finished = {trial.number: trial for trial in trials.get_trials(deepcopy=False) if trial.state.is_finished()}
         links = {number: ids for number, ids in self.store.trial_runs(self.study.study).items() if number in finished}
-        rows = self.store.runs(run_id for ids in links.values() for run_id in ids)
-        fates = {run_id: self.fate(row) for run_id, row in rows.items() if row.state in SETTLED}
+        runs = self._read({run_id for ids in links.values() for run_id in ids})
+        fates = {
+            run_id: self.fate(each.row, each.figures) for run_id, each in runs.items() if each.row.state in SETTLED
+        }
         again = [run_id for run_id, fate in fates.items() if fate == "train"]
         if again:
             self.train_again(again)
         stale = [
             number
             for number, ids in links.items()
-            if any(fates.get(run_id) == "time" for run_id in ids) or self._is_outdated(finished[number], ids)
+            if any(fates.get(run_id) == "time" for run_id in ids)
+            or self._is_outdated(finished[number], [runs[run_id] for run_id in ids if run_id in runs])
         ]
         with self.store.session() as session:
             owners = [(self.study.study, number) for number in stale]
             count = reopen_trials(session.connection(), owners, is_anew=False)
         return count + sum(any(run_id in again for run_id in ids) for ids in links.values())
 
-    def _has_stale_times(self, row: RunRow) -> bool:
-        return differs(row.timed, self.here) and any(map(is_of_machine, self.store.measures(row.id)))
+    def _read(self, run_ids: set[str]) -> dict[str, "_Stored"]:
+        """All that the store has of these runs, in three questions."""
+        curves, figures = self.store.curves(run_ids), self.store.figures(run_ids)
+        return {
+            run_id: _Stored(row, curves.get(run_id, []), figures.get(run_id, {}))
+            for run_id, row in self.store.runs(run_ids).items()
+        }
 
-    def _is_outdated(self, trial: "FrozenTrial", run_ids: list[str]) -> bool:
+    def _is_outdated(self, trial: "FrozenTrial", runs: Sequence["_Stored"]) -> bool:
         """Whether a complete trial has another value, or other times, than its runs."""
-        if trial.state.name != "COMPLETE" or "values" not in trial.user_attrs or not run_ids:
+        if trial.state.name != "COMPLETE" or "values" not in trial.user_attrs or not runs:
             return False
-        if sorted(self._values(run_ids)) != sorted(trial.user_attrs["values"]):
+        if sorted(self._values(runs)) != sorted(trial.user_attrs["values"]):
             return True
-        measured, current = self.store.measures(run_ids[0]), self.figures(run_ids[0])
+        first = runs[0]
+        current = current_figures(first.row, first.figures, self.here)
         return any(
-            is_of_machine(name) and name in measured and current.get(name) != value
+            is_of_machine(name) and name in first.figures and current.get(name) != value
             for name, value in trial.user_attrs.items()
         )
 
-    def _values(self, run_ids: list[str]) -> Iterator[float]:
+    def _values(self, runs: Sequence["_Stored"]) -> Iterator[float]:
         metric = next(iter(self.study.objectives))
-        for row in self.store.runs(run_ids).values():
-            if row.state == RunState.COMPLETE:
-                value = final_value(metric, row.run, self.store.epochs(row.id), self.figures(row.id))
+        for each in runs:
+            if each.row.state == RunState.COMPLETE:
+                figures = current_figures(each.row, each.figures, self.here)
+                value = final_value(metric, each.row.run, each.curve, figures)
                 if value is not None:
                     yield value
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A run with all that the store has of it."""
+
+    row: RunRow
+    curve: Sequence[Epoch]
+    figures: Mapping[str, float]
