@@ -1,7 +1,7 @@
 """Where configurations come from: trials parked by an earlier driver, the cells of a grid, or a sampler's proposals."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.run import Run
@@ -42,12 +42,15 @@ class Proposals:
         self._cells_left = 0
         self._are_more = False
 
-    def take_stock(self) -> None:
-        """Read what was done, put back what a driver left open, and list the cells of the grid that are still to do."""
+    def take_stock(self, lost: Container[int] = ()) -> None:
+        """Read what was done, put back what a driver left open, and list the cells of the grid that are still to do.
+
+        `lost` are the numbers of complete trials that do not count: the store no longer has their runs.
+        """
         from optuna.trial import TrialState
 
         self.park()
-        trials = self._trials.get_trials(deepcopy=False)
+        trials = [trial for trial in self._trials.get_trials(deepcopy=False) if trial.number not in lost]
         self._ledger.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)

@@ -5,7 +5,15 @@
 
 from harness.store.full_runs import FullRow, FullRuns
 from harness.store.lock import DriverLock, driver_of
-from harness.store.optuna_storage import fresh, load_study, open_study, optuna_storage, park_trial, together
+from harness.store.optuna_storage import (
+    fresh,
+    load_study,
+    open_study,
+    optuna_storage,
+    park_trial,
+    require_study,
+    together,
+)
 from harness.store.rows import EventRow, RunRow, StudyRow
 from harness.store.store import Store
 
@@ -23,5 +31,6 @@ __all__ = [
     "open_study",
     "optuna_storage",
     "park_trial",
+    "require_study",
     "together",
 ]
