@@ -22,7 +22,7 @@ from harness.search.reuse import Reusable, Reuse, environment_of
 from harness.search.samplers import build_pruner, build_sampler
 from harness.search.trial import distribution_of
 from harness.space import Space
-from harness.store import DriverLock, RunRow, Store, fresh, open_study, widen_distributions
+from harness.store import DriverLock, RunRow, Store, fresh, open_study, require_study, widen_distributions
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
 from harness.study.checks import check_classes
@@ -223,6 +223,7 @@ def driving(
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
         yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor, rule)), store, trials)
+        require_study(store, trials)
 
 
 @contextmanager
@@ -235,13 +236,20 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
             store.study(name)
             found = load_trials(store, name)
         except NotFound as error:
-            known = ", ".join(study.name for study in store.studies()) or "none"
-            start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
+            known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
+            command = f"`{verb('run', path, [*(['--quick'] if is_quick else []), *place.options])}`"
+            if any(study.name == name for study in store.studies()):
+                raise NotFound(
+                    "the trials of the study must be there; another program has deleted them",
+                    value=name,
+                    place=store.place,
+                    remedy=f"Bring it back: {command}. Its runs and their checkpoints are kept.",
+                ) from error
             raise NotFound(
                 "the study must have been started",
                 value=name,
                 place=store.place,
-                remedy=f"Start it: `{start}`. Studies there: {known}.",
+                remedy=f"Start it: {command}. Studies there: {known}.",
             ) from error
         yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
 

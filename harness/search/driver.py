@@ -115,7 +115,7 @@ class Driver:
         """Train until nothing is left; yields everything that happens."""
         start = time.monotonic()
         self._in.store.reap(self._study.study)
-        self._proposals.take_stock()
+        self._proposals.take_stock(self._lost_trials())
         self._estimate = Estimate(
             self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.here),
             self._study.proxy.epochs,
@@ -140,6 +140,21 @@ class Driver:
         if reason is not None:
             self._in.store.event(self._study.study, "search ended", reason)
         yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
+
+    def _lost_trials(self) -> frozenset[int]:
+        """Complete trials of which the store no longer has all runs whose values they have: these are trained anew."""
+        store, study = self._in.store, self._study.study
+        for row in store.reopen_incomplete(study):
+            store.event(study, "run reopened", f"{row.cause}", run_id=row.id)
+        trials = [trial for trial in self._in.trials.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+        known = store.runs(run_id for trial in trials for run_id in trial.user_attrs.get("runs", ()))
+        lost = []
+        for trial in trials:
+            rows = [known[run_id] for run_id in trial.user_attrs.get("runs", ()) if run_id in known]
+            if sum(row.state == RunState.COMPLETE for row in rows) < len(trial.user_attrs.get("values", ())):
+                store.event(study, "trial lost", "the database lacks a run that it was told with", trial=trial.number)
+                lost.append(trial.number)
+        return frozenset(lost)
 
     # Handing out
 

@@ -11,6 +11,7 @@ from harness.store.optuna_storage import (
     open_study,
     optuna_storage,
     park_trial,
+    require_study,
     together,
     widen_distributions,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "open_study",
     "optuna_storage",
     "park_trial",
+    "require_study",
     "together",
     "widen_distributions",
 ]

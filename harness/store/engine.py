@@ -68,6 +68,15 @@ def sqlite_file(url: URL) -> Path | None:
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
+def file_id(file: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another one that is put in its place; None where there is no file."""
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 def place_of(url: URL) -> str:
     """The database as messages name it: a path, or a URL without its password."""
     return str(sqlite_file(url) or url.render_as_string(hide_password=True))

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, inspect, select
 
 from harness.errors import NotFound, StoreError
 from harness.store.engine import connect_options
+from harness.store.refusals import study_deleted
 from harness.store.rows import RunRow
 from harness.store.store import Store
 
@@ -45,6 +46,7 @@ def optuna_storage(store: Store) -> "RDBStorage":
             skip_compatibility_check=True,
             skip_table_creation=store.is_read_only,
         )
+        store.guard(storage.engine)
         store.resources.callback(storage.engine.dispose)
         store.resources.callback(storage.remove_session)
         _check_version(storage, store.place)
@@ -68,7 +70,7 @@ def open_study(
 
     from harness.store.trial_storage import TrialStorage
 
-    storage = TrialStorage(optuna_storage(store))
+    storage = TrialStorage(optuna_storage(store), store.place)
     with store.speaking(), _quiet():
         if name not in optuna.get_all_study_names(storage):
             store.unlink(name)
@@ -89,6 +91,18 @@ def open_study(
             remedy="Start it anew with `--fresh`, or give it another name.",
         )
     return study
+
+
+def require_study(store: Store, study: "optuna.Study") -> None:
+    """Raise `StoreError` where another process has deleted a study from `open_study`, or its file in our tables."""
+    name: str = study.study_name
+    try:
+        with store.speaking():
+            is_there = study._storage.get_study_id_from_name(name) == study._study_id
+    except KeyError:
+        is_there = False
+    if not is_there or name not in {each.name for each in store.studies()}:
+        raise study_deleted(name, store.place)
 
 
 def load_study(store: Store, name: str) -> "optuna.Study":

@@ -119,12 +119,12 @@ def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> Non
     row.owner = None
 
 
-def reopen_incomplete(session: Session, row: RunTable) -> None:
-    """Make a run FAILED that is COMPLETE and lacks an epoch, as earlier versions could leave one."""
-    epochs = session.scalars(select(EpochTable.epoch).where(EpochTable.run_id == row.id))
+def reopen_incomplete(row: RunTable, epochs: Iterable[int]) -> bool:
+    """Make a run FAILED that is COMPLETE and has only these epochs; whether it was changed."""
     cause = hole_in_curve(epochs, row.recipe["epochs"])
     if cause is not None:
         row.state, row.cause = RunState.FAILED, cause
+    return cause is not None
 
 
 def lose(session: Session, row: RunTable) -> None:

@@ -42,6 +42,15 @@ POSTGRES_REFUSALS: dict[str, tuple[str, str]] = {
 """By the beginning of the SQLSTATE: rule and remedy. Errors without one are of the connection, class 08."""
 
 
+def study_deleted(name: str, place: str) -> StoreError:
+    """The error of a driver whose study somebody has deleted."""
+    return StoreError(
+        f"a study must not be deleted while it is driven; another process has deleted `{name}`",
+        place=place,
+        remedy="Run the same command again to bring it back: its runs and their checkpoints are kept.",
+    )
+
+
 @contextmanager
 def speaking(place: str) -> Iterator[None]:
     """Raise what the database refuses inside as `StoreError`; errors of any other kind pass as they are.

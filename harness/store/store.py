@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from sqlalchemy import Connection, Engine, delete, func, select, update
+from sqlalchemy import Connection, Engine, delete, event, func, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -22,7 +22,7 @@ from harness.recipe import Recipe
 from harness.run import Epoch, Measured, Record, Run, RunState
 from harness.spec import NetworkSpec
 from harness.store import records, rows, schema
-from harness.store.engine import BUSY_S, check_file_system, database_url, make_engine, place_of, sqlite_file
+from harness.store.engine import BUSY_S, check_file_system, database_url, file_id, make_engine, place_of, sqlite_file
 from harness.store.records import EPOCHS
 from harness.store.refusals import speaking
 from harness.store.rows import EventRow, RunRow, StudyRow
@@ -48,6 +48,8 @@ class Store:
         self.resources = ExitStack()
         """What else was opened on this database, and is closed with it."""
         self.resources.callback(engine.dispose)
+        self._file_id = file_id(sqlite_file(url))
+        self.guard(engine)
 
     @classmethod
     def open(cls, where: str | Path, *, read_only: bool = False, busy_s: float = BUSY_S) -> Self:
@@ -94,6 +96,24 @@ class Store:
     def speaking(self) -> AbstractContextManager[None]:
         """What Optuna's storage refuses inside is raised as `StoreError`; the store's own methods need no such help."""
         return speaking(self.place)
+
+    def guard(self, engine: Engine) -> None:
+        """Check the file before every transaction of an engine; see `require_file`."""
+        if not self.is_read_only:
+            event.listen(engine, "begin", lambda _: self.require_file())
+
+    def require_file(self) -> None:
+        """Raise `StoreError` where the file of an SQLite database is no longer the one that was opened.
+
+        A file that was removed or replaced can still be written to by who has it open, and nothing of it is kept.
+        """
+        if not self.is_read_only and file_id(sqlite_file(self.url)) != self._file_id:
+            raise StoreError(
+                "the database must stay where it is while it is written to; its file was removed or replaced",
+                place=self.place,
+                remedy="Put it back, or go on without it: run the same command again. What the checkpoints hold is "
+                "written into the database that is there then.",
+            )
 
     # Studies
 
@@ -163,7 +183,8 @@ class Store:
                     row = rows.queued_run(run, datetime.now(UTC))
                     session.add(row)
                 elif row.state == RunState.COMPLETE:
-                    records.reopen_incomplete(session, row)
+                    known = session.scalars(select(EPOCHS.c.epoch).where(EPOCHS.c.run_id == run.id))
+                    records.reopen_incomplete(row, known)
                 return self._row(row)
         except IntegrityError:  # another driver made it in between
             return self.run(run.id)
@@ -231,6 +252,23 @@ class Store:
             for row in left:
                 records.lose(session, row)
             return [self._row(row) for row in left if row.state == RunState.LOST]
+
+    def reopen_incomplete(self, study: str) -> list[RunRow]:
+        """Make runs of a study FAILED that are COMPLETE and lack an epoch, and return them.
+
+        To be called as `reap`; earlier versions could leave such runs, and so can who deletes rows.
+        """
+        mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
+        complete = select(RunTable).where(RunTable.id.in_(mine), RunTable.state == RunState.COMPLETE)
+        with self.session() as session:
+            chosen = list(session.scalars(complete))
+            epochs: dict[str, list[int]] = {}
+            for ids in _batches(row.id for row in chosen):
+                curves = select(EPOCHS.c.run_id, EPOCHS.c.epoch).where(EPOCHS.c.run_id.in_(ids))
+                for run_id, epoch in session.execute(curves):
+                    epochs.setdefault(run_id, []).append(epoch)
+            reopened = [row for row in chosen if records.reopen_incomplete(row, epochs.get(row.id, ()))]
+            return [self._row(row) for row in reopened]
 
     def run(self, run_id: str) -> RunRow:
         """The run of that id. Raises `NotFound`."""
@@ -346,7 +384,8 @@ class Store:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One transaction, whose rows stay readable behind it."""
+        """One transaction, whose rows stay readable after it."""
+        self.require_file()  # before a connection is made, which would make a file
         with speaking(self.place), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
@@ -368,7 +407,12 @@ class Store:
         return row or self._missing(run_id)
 
     def _missing(self, run_id: str) -> NoReturn:
-        raise NotFound("the run must have been recorded", value=run_id, place=self.place)
+        raise NotFound(
+            "the run must have been recorded",
+            value=run_id,
+            place=self.place,
+            remedy="Where another process has deleted it, run the same command again: its checkpoint is kept.",
+        )
 
     def _row(self, row: RunTable) -> RunRow:
         return rows.run_row(row, self.root)

@@ -27,7 +27,9 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from harness.store.refusals import study_deleted
 from harness.store.upsert import upsert
 
 TABLES = BaseModel.metadata.tables
@@ -44,12 +46,16 @@ KEYS = {
 class TrialStorage(BaseStorage):
     """A storage of Optuna over an `RDBStorage`, for a single writer in a single thread.
 
-    Trials that another process adds to a study after this one has read it are not seen. Each method does what
-    `BaseStorage` says of it.
+    Trials that another process adds to a study after this one has read it are not seen. A study that another process
+    deletes is noticed at the next change, which raises `StoreError`. Each method does what `BaseStorage` says of it.
     """
 
-    def __init__(self, rows: RDBStorage) -> None:
+    def __init__(self, rows: RDBStorage, place: str = "") -> None:
         self._rows = rows
+        self._place = place
+        """The database as messages name it."""
+        self._names: dict[int, str] = {}
+        """Of the studies whose trials have been read, by id."""
         self._trials: dict[int, list[FrozenTrial]] = {}
         """By study id, in the order of their numbers; a trial that changes is replaced, for others may hold it."""
         self._homes: dict[int, tuple[int, int]] = {}
@@ -71,7 +77,7 @@ class TrialStorage(BaseStorage):
         finally:
             held, self._held = self._held, None
             if held:
-                with self._rows.engine.begin() as connection:
+                with self._writing(self._homes[held[0][1]["trial_id"]][0]) as connection:
                     _upsert_all(connection, held)
 
     # Studies
@@ -88,14 +94,17 @@ class TrialStorage(BaseStorage):
         for trial in self._trials.pop(study_id, []):
             del self._homes[trial._trial_id]
         self._distributions = {key: known for key, known in self._distributions.items() if key[0] != study_id}
+        self._names.pop(study_id, None)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Left to Optuna."""
-        self._rows.set_study_user_attr(study_id, key, value)
+        with self._existing(study_id, is_changed=True):
+            self._rows.set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Left to Optuna."""
-        self._rows.set_study_system_attr(study_id, key, value)
+        with self._existing(study_id, is_changed=True):
+            self._rows.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """Left to Optuna."""
@@ -103,19 +112,23 @@ class TrialStorage(BaseStorage):
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """Left to Optuna."""
-        return self._rows.get_study_name_from_id(study_id)
+        with self._existing(study_id):
+            return self._rows.get_study_name_from_id(study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """Left to Optuna."""
-        return self._rows.get_study_directions(study_id)
+        with self._existing(study_id):
+            return self._rows.get_study_directions(study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Left to Optuna."""
-        return self._rows.get_study_user_attrs(study_id)
+        with self._existing(study_id):
+            return self._rows.get_study_user_attrs(study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Left to Optuna."""
-        return self._rows.get_study_system_attrs(study_id)
+        with self._existing(study_id):
+            return self._rows.get_study_system_attrs(study_id)
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """Left to Optuna."""
@@ -152,7 +165,8 @@ class TrialStorage(BaseStorage):
         if template_trial is None:
             trial = self._insert_trial(study_id, number)
         else:
-            trial = self._rows.get_trial(self._rows.create_new_trial(study_id, template_trial))
+            with self._existing(study_id, is_changed=True):
+                trial = self._rows.get_trial(self._rows.create_new_trial(study_id, template_trial))
         self._remember(study_id, trial)
         return trial._trial_id
 
@@ -208,15 +222,17 @@ class TrialStorage(BaseStorage):
             times["datetime_start"] = datetime.now()
         if state.is_finished():
             times["datetime_complete"] = datetime.now()
-        table = TABLES["trials"]
-        with self._rows.engine.begin() as connection:
+        table, (study_id, number) = TABLES["trials"], self._homes[trial_id]
+        mine = (table.c.trial_id == trial_id) & (table.c.study_id == study_id) & (table.c.number == number)
+        with self._writing(study_id) as connection:
             _upsert_all(connection, self._held or ())
             for objective, value in enumerate(values or ()):
                 stored, kind = TrialValueModel.value_to_stored_repr(value)
                 row = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
                 upsert(connection, TABLES["trial_values"], KEYS["trial_values"], row)
             columns = {"state": state} | {name: _utc(time) for name, time in times.items()}
-            connection.execute(update(table).where(table.c.trial_id == trial_id).values(columns))
+            if connection.execute(update(table).where(mine).values(columns)).rowcount != 1:
+                raise study_deleted(self._names[study_id], self._place)
         if self._held is not None:
             self._held = []
         self._replace(trial, **changes, **times)
@@ -255,6 +271,7 @@ class TrialStorage(BaseStorage):
     def _of(self, study_id: int) -> list[FrozenTrial]:
         """The trials of a study, read from the database when they are first asked for."""
         if study_id not in self._trials:
+            self._names[study_id] = self._rows.get_study_name_from_id(study_id)
             found = self._rows.get_all_trials(study_id, deepcopy=False)
             self._trials[study_id] = []
             for trial in found:
@@ -284,7 +301,7 @@ class TrialStorage(BaseStorage):
     def _insert_trial(self, study_id: int, number: int) -> FrozenTrial:
         now = datetime.now()
         row = {"number": number, "study_id": study_id, "state": TrialState.RUNNING, "datetime_start": _utc(now)}
-        with self._rows.engine.begin() as connection:
+        with self._writing(study_id) as connection:
             (trial_id,) = connection.execute(insert(TABLES["trials"]), row).inserted_primary_key or (None,)
         assert trial_id is not None
         return FrozenTrial(
@@ -306,8 +323,33 @@ class TrialStorage(BaseStorage):
         if self._held is not None:
             self._held.append(written)
             return
-        with self._rows.engine.begin() as connection:
+        with self._writing(self._homes[trial_id][0]) as connection:
             _upsert_all(connection, [written])
+
+    @contextmanager
+    def _writing(self, study_id: int) -> Iterator[Connection]:
+        """A transaction on a study whose trials have been read. Raises `StoreError` where the study was deleted."""
+        names = TABLES["studies"].c
+        try:
+            with self._rows.engine.begin() as connection:
+                name = connection.scalar(select(names.study_name).where(names.study_id == study_id))
+                if name != self._names[study_id]:
+                    raise study_deleted(self._names[study_id], self._place)
+                yield connection
+        except IntegrityError as error:  # a trial is gone, and its study with it or not
+            raise study_deleted(self._names[study_id], self._place) from error
+
+    @contextmanager
+    def _existing(self, study_id: int, *, is_changed: bool = False) -> Iterator[None]:
+        """Optuna's own methods raise KeyError for a study that is gone, and may change another that has its id now."""
+        try:
+            if is_changed and self._names.get(study_id, "") not in ("", self._rows.get_study_name_from_id(study_id)):
+                raise KeyError(study_id)
+            yield
+        except KeyError as error:
+            if study_id not in self._names:
+                raise
+            raise study_deleted(self._names[study_id], self._place) from error
 
 
 def _internal(distribution: BaseDistribution, value: Any) -> float:
