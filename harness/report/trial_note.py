@@ -23,6 +23,10 @@ READING = (
     "`harness best` names: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the state "
     "*Rejected* were proposed and never trained. Reload the page for means that later seeds have changed."
 )
+UNANSWERED = (
+    "This study is not of the harness, or of a version whose file it cannot read: each trial is shown by itself, with "
+    "the value and the constraints that Optuna has of it."
+)
 LATENCY = "latency_ms"
 
 
