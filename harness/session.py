@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 DATABASE = "studies.db"
 DEFAULT_RESULTS = Path("results")
+KEPT = "claims"
+"""Folder of a results folder that keeps the summaries of claim studies, a folder each."""
 FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick")
 """Keys that decide how long and where a study is trained; all others decide what it says."""
 WORDS = ("says", "paper")
@@ -171,20 +173,32 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
     """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
-    with Store.open(place.database, read_only=True) as store:
+    remedy = _to_start(path, place, name, is_quick=is_quick)
+    try:
+        opened = Store.open(place.database, read_only=True)
+    except NotFound as error:
+        error.remedy = remedy
+        raise
+    with opened as store:
         try:
             store.study(name)
             found = load_trials(store, name)
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies()) or "none"
-            start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
             raise NotFound(
                 "the study must have been started",
                 value=name,
                 place=store.place,
-                remedy=f"Start it: `{start}`. Studies there: {known}.",
+                remedy=f"{remedy} Studies there: {known}.",
             ) from error
         yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False))
+
+
+def _to_start(path: Path, place: Place, name: str, *, is_quick: bool) -> str:
+    """How a study is started, and where its summary is where the results folder keeps one."""
+    start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
+    kept = place.results / KEPT / name / "summary.txt"
+    return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
 
 
 @dataclass(frozen=True, slots=True)

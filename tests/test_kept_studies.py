@@ -71,6 +71,14 @@ def test_the_table_names_the_command_and_the_time_and_marks_what_is_old(clone: P
     assert re.search(r"kernel_size.yaml`, about \d+ min for \d+ runs", text)
 
 
+def test_a_study_that_was_not_run_here_names_what_was_recorded_of_it(clone: Path) -> None:
+    (clone / "kernel_size.yaml").write_text((REPOSITORY / "search_spaces" / "kernel_size.yaml").read_text())
+    for name in ("show", "status", "best"):
+        said = called(name, "kernel_size.yaml", cwd=clone)
+        assert said.returncode == 2 and "run kernel_size.yaml`" in said.stderr
+        assert "recorded of it before: results/claims/kernel_size/summary.txt" in said.stderr
+
+
 # What can be checked again
 
 

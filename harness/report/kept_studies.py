@@ -16,7 +16,7 @@ from harness.machine import has_gpu
 from harness.report.kept_claims import SUMMARY, Kept, KeptClaim, KeptClaims, read_kept
 from harness.report.words import counted
 from harness.run import Run
-from harness.session import Place, identity, study_values
+from harness.session import KEPT, Place, identity, study_values
 from harness.spec import NetworkSpec
 from harness.study import StudyFile, load_study, resolved_yaml
 from harness.study.quick import SUFFIX
@@ -24,7 +24,6 @@ from harness.terminal import available_cpus, near, verb
 from harness.verify import ClaimRow
 from harness.verify.shipped import study_files
 
-CLAIMS = "claims"
 STUDY = "study.yaml"
 MOST_CHANGED = 3
 """Changed keys that are named."""
@@ -61,7 +60,7 @@ class KeptStudy(KeptClaims):
 
 def kept_claims_of(place: Place, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
     """A row for each kept claim, study by study; `known` are the claims that are judged on the runs stored here."""
-    for file in sorted((place.results / CLAIMS).glob(f"*/{SUMMARY}")):
+    for file in sorted((place.results / KEPT).glob(f"*/{SUMMARY}")):
         try:
             kept = read_kept(file, KeptStudy)
         except UserError as error:
