@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 DATABASE = "studies.db"
 DEFAULT_RESULTS = Path("results")
+KEPT = "claims"
+"""Folder of a results folder that keeps the summaries of claim studies, a folder each."""
 ANOTHER = (
     "Give the file another name under `study:` (runs that both need are taken from the store), or start this one anew "
     "with `--fresh`."
@@ -231,27 +233,40 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
     """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
-    with Store.open(place.database, read_only=True) as store:
+    remedy = _to_start(path, place, name, is_quick=is_quick)
+    try:
+        opened = Store.open(place.database, read_only=True)
+    except NotFound as error:
+        error.remedy = remedy
+        raise
+    with opened as store:
         try:
             store.study(name)
             found = load_trials(store, name)
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
-            command = f"`{verb('run', path, [*(['--quick'] if is_quick else []), *place.options])}`"
             if any(study.name == name for study in store.studies()):
+                command = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
                 raise NotFound(
                     "the trials of the study must be there; another program has deleted them",
                     value=name,
                     place=store.place,
-                    remedy=f"Bring it back: {command}. Its runs and their checkpoints are kept.",
+                    remedy=f"Bring it back: `{command}`. Its runs and their checkpoints are kept.",
                 ) from error
             raise NotFound(
                 "the study must have been started",
                 value=name,
                 place=store.place,
-                remedy=f"Start it: {command}. Studies there: {known}.",
+                remedy=f"{remedy} Studies there: {known}.",
             ) from error
         yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
+
+
+def _to_start(path: Path, place: Place, name: str, *, is_quick: bool) -> str:
+    """How a study is started, and where its summary is where the results folder keeps one."""
+    start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
+    kept = place.results / KEPT / name / "summary.txt"
+    return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
 
 
 @dataclass(frozen=True, slots=True)

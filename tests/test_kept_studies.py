@@ -1,6 +1,7 @@
 """The claim studies that a results folder keeps as summaries: shown in a fresh clone, and which can be run again."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,16 @@ def test_the_table_names_the_command_and_the_time_and_marks_what_is_old(clone: P
     assert "kernel_size kept in results/claims/kernel_size/summary.json" in text
     is_old = "environments" not in json.loads((clone / "results/claims/kernel_size/summary.json").read_text())
     assert (f"† {EARLIER}" in text) == is_old
-    assert "kernel_size.yaml`, about " in text and " min for 15 runs" in text
+    assert "recorded: Trained on " in text
+    assert re.search(r"kernel_size.yaml`, about \d+ min for \d+ runs", text)
+
+
+def test_a_study_that_was_not_run_here_names_what_was_recorded_of_it(clone: Path) -> None:
+    (clone / "kernel_size.yaml").write_text((REPOSITORY / "search_spaces" / "kernel_size.yaml").read_text())
+    for name in ("show", "status", "best"):
+        said = called(name, "kernel_size.yaml", cwd=clone)
+        assert said.returncode == 2 and "run kernel_size.yaml`" in said.stderr
+        assert "recorded of it before: results/claims/kernel_size/summary.txt" in said.stderr
 
 
 # What can be checked again
@@ -170,7 +180,7 @@ def test_a_summary_that_cannot_be_read_is_a_fault_and_hides_no_other(text: str, 
         ({}, "the same runs are here; they agree"),
         (
             {"verdict": "contradicted"},
-            "the same runs are here; they disagree: contradicted as recorded, {} by",
+            "the same runs are here; they disagree: contradicted (n = 3) as recorded, {} (n = 3) by",
         ),
         ({"finished": None}, "the runs here are newer; they agree"),
         ({"finished": "2000-01-01T00:00:00+00:00"}, "the runs here are newer; they agree"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from harness.errors import UserError
-from harness.report.trial_note import rejected_note, study_note, trial_note
+from harness.report.trial_note import UNANSWERED, rejected_note, study_note, trial_note
 from harness.store import Store, optuna_storage
 from harness.study import Study
 
@@ -111,8 +111,7 @@ def present(details: dict[str, Any], shown: "ShownTrials") -> None:
     """Complete what the dashboard's interface says of a study, in place."""
     if shown.best is None:
         details["best_trials"] = []
-    if shown.answer is not None:
-        _append_note(details, study_note(shown.answer))
+    _append_note(details, UNANSWERED if shown.answer is None else study_note(shown.answer))
     for trial in (*details["trials"], *details["best_trials"]):
         row = shown.rows.get(trial["number"])
         reason = next((each["value"] for each in trial["user_attrs"] if each["key"] == "rejected"), None)

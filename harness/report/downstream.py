@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.cost import network_cost
 from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, place_rows, steps_text
 from harness.report.layout import plain_table
-from harness.report.words import DASH, counted, listed
+from harness.report.words import DASH, amount, counted, listed
 from harness.scale_up.expected import Expected
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob
@@ -17,6 +18,8 @@ UNMERGED = (
     "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels go on learning, "
     "and merging changes no prediction"
 )
+SIDE = 224
+"""Of the images that a network is priced for; its parameters do not depend on it."""
 IOU, ACCURACY = "iou_", "accuracy_"
 """Before the name of a class, in the name of a figure."""
 NAMED = 5
@@ -33,6 +36,8 @@ def downstream_view(
         "begins from": start,
         "form": UNMERGED,
         "recipe": recipe.about,
+        "cost": f"{amount(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
+        "those of the head come on top",
         "classes": f"{classes:,}",
         "steps": steps_text(recipe, pace, expected),
         "arithmetic": arithmetic_text(recipe),

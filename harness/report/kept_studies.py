@@ -13,10 +13,10 @@ from pydantic import ConfigDict, ValidationError
 from harness.data import describe
 from harness.errors import HarnessError, UserError
 from harness.machine import available_cpus, has_gpu
-from harness.report.kept_claims import SUMMARY, Kept, KeptClaims, read_kept
+from harness.report.kept_claims import SUMMARY, Kept, KeptClaim, KeptClaims, read_kept
 from harness.report.words import counted
 from harness.run import Run
-from harness.session import Place
+from harness.session import KEPT, Place
 from harness.spec import NetworkSpec
 from harness.study import StudyFile, load_study, resolved_yaml
 from harness.study.growth import identity, study_values
@@ -25,7 +25,6 @@ from harness.terminal import near, verb
 from harness.verify import ClaimRow
 from harness.verify.shipped import study_files
 
-CLAIMS = "claims"
 STUDY = "study.yaml"
 MOST_CHANGED = 3
 """Changed keys that are named."""
@@ -62,7 +61,7 @@ class KeptStudy(KeptClaims):
 
 def kept_claims_of(place: Place, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
     """A row for each kept claim, study by study; `known` are the claims that are judged on the runs stored here."""
-    for file in sorted((place.results / CLAIMS).glob(f"*/{SUMMARY}")):
+    for file in sorted((place.results / KEPT).glob(f"*/{SUMMARY}")):
         try:
             kept = read_kept(file, KeptStudy)
         except UserError as error:
@@ -87,9 +86,10 @@ def kept_claims_of(place: Place, known: Sequence[ClaimRow]) -> Iterator[ClaimRow
                 device=", ".join(kept.devices),
                 source=str(file),
                 environment=kept.mark,
+                conditions=kept.conditions,
                 finished=kept.finished,
                 check=check,
-                compared=None if here is None or here.fault else _compared(claim.verdict, claim.effect, kept, here),
+                compared=None if here is None or here.fault else _compared(claim, kept.finished, here),
             )
 
 
@@ -162,16 +162,23 @@ def _anew(kept: KeptStudy, file: StudyFile) -> str:
     return f"; the same recipe means something else since, so {which} are other runs than those recorded"
 
 
-def _compared(verdict: str, effect: float | None, kept: KeptStudy, here: ClaimRow) -> str:
+def _compared(claim: KeptClaim, finished: str | None, here: ClaimRow) -> str:
     """How the kept claim stands to the same claim on the runs that are stored here."""
-    order = _order(kept.finished, here.finished)
-    if str(verdict) != here.verdict:
-        return f"{order}; they disagree: {verdict} as recorded, {here.verdict} by the runs here"
+    if here.n == 0:
+        return "no seed is complete here yet"
+    order = _order(finished, here.finished)
+    if str(claim.verdict) != here.verdict:
+        recorded, now = (
+            f"{claim.verdict} (n = {claim.n}) as recorded",
+            f"{here.verdict} (n = {here.n}) by the runs here",
+        )
+        return f"{order}; they disagree: {recorded}, {now}"
+    effect = claim.effect
     if effect is None or here.effect is None or abs(effect - here.effect) <= 1e-9 * max(abs(effect), 1.0):
         return f"{order}; they agree"
     if here.low is not None and here.high is not None and not here.low <= effect <= here.high:
         return f"{order}; same verdict, but the recorded effect is outside the interval of the runs here"
-    return f"{order}; same verdict, other effect"
+    return f"{order}; same verdict, another effect (n = {claim.n} as recorded, {here.n} here)"
 
 
 def _order(kept: str | None, here: str | None) -> str:

@@ -21,8 +21,8 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from harness.errors import UserError
-from harness.report.answer import answer
+from harness.errors import SpecError, StudyError, UserError
+from harness.report.answer import Answer, answer
 from harness.report.shown_trials import ShownTrials, answered_trials, unanswered_trials
 from harness.store import Store
 from harness.study import Study
@@ -66,13 +66,21 @@ class ShownStorage(BaseStorage):
     def _compute(self, study_id: int, start: float) -> _Computed:
         name = self._rows.get_study_name_from_id(study_id)
         trials = self._rows.get_all_trials(study_id, deepcopy=False)
-        study = self._study(name)
-        if study is None:
+        answered = self._answer(name, trials)
+        if answered is None:
             shown = unanswered_trials(trials, self._rows.get_study_directions(study_id)[0])
         else:
-            shown = answered_trials(trials, answer(study, self._store, trials, _ruled_out(trials)))
+            shown = answered_trials(trials, answered)
         end = time.monotonic()
         return _Computed(shown, end + max(REFRESH_S, SHARE * (end - start)))
+
+    def _answer(self, name: str, trials: list[FrozenTrial]) -> Answer | None:
+        """The answer of a study; None where its file or its networks cannot be read."""
+        study = self._study(name)
+        try:
+            return None if study is None else answer(study, self._store, trials, _ruled_out(trials))
+        except (SpecError, StudyError, ValidationError):
+            return None
 
     def _study(self, name: str) -> Study | None:
         """The study's file; None where it is not of this harness, or of a version whose files this one cannot read."""

@@ -21,7 +21,11 @@ from harness.report.words import (
 READING = (
     "Values and curves are means over the seeds of a configuration, also where several trials trained it. Best is what "
     "`harness best` names: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the state "
-    "*Rejected* were proposed and never trained."
+    "*Rejected* were proposed and never trained. Reload the page for means that later seeds have changed."
+)
+UNANSWERED = (
+    "This study is not of the harness, or of a version whose file it cannot read: each trial is shown by itself, with "
+    "the value and the constraints that Optuna has of it."
 )
 LATENCY = "latency_ms"
 

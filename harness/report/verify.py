@@ -68,6 +68,7 @@ def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
     for source, group in groupby((row for row in rows if row.check), key=lambda row: row.source):
         kept = list(group)
         yield Text(kept[0].study, style="bold").append(f"  kept in {printable(source)}", style="not bold dim")
+        yield indented(f"recorded: {printable(kept[0].conditions)}")
         yield indented(f"can be checked again here: {printable(kept[0].check)}")
         for row in kept:
             if row.compared:

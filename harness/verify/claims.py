@@ -39,6 +39,8 @@ class ClaimRow:
     """Where it is recorded: a database of runs, or a kept summary."""
     environment: str = ""
     """What is to be said of how the runs were computed, where it is not as they would be computed now."""
+    conditions: str = ""
+    """Of a kept summary: device, versions and seeds of its runs."""
     finished: str | None = None
     """When the last run was finished; ISO 8601 in UTC."""
     check: str = ""
