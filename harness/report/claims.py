@@ -104,6 +104,8 @@ def _sentences(judged: Judged) -> Iterable[str]:
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:
         yield f"  {_needed(judged.estimate, judged.enough)}"
+        if judged.is_used_up and not judged.estimate.is_exact:
+            yield "  The plan has had its last look: `search.max_seeds` raised now gives an exploratory verdict only."
 
 
 def _needed(found: Estimate, enough: int | None) -> str:

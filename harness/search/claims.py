@@ -45,6 +45,9 @@ class Judged:
     note: str | None = None
     """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
 
+    is_used_up: bool = False
+    """Whether the plan has had its last look, so that further seeds can bring an exploratory verdict only."""
+
     @property
     def verdict_text(self) -> str:
         """The verdict; one without an error rate is marked as exploratory."""
@@ -102,7 +105,12 @@ def judge_claims(study: Study, space: Space, store: Store) -> tuple[Judged, ...]
     judged = map(_judged, study.claims, known, as_new, estimates, confirmed, expected)
     reasons = map(_why_exploratory, plans, late)
     return tuple(
-        replace(each, exploratory=_explored(each, found, p, reason), note=_note(plan, reason))
+        replace(
+            each,
+            exploratory=_explored(each, found, p, reason),
+            note=_note(plan, reason),
+            is_used_up=len(each.values) >= plan.most,
+        )
         for each, found, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
     )
 
