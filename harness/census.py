@@ -24,7 +24,7 @@ PROBES = 400
 """Draws that tell whether a space is scarce."""
 SCARCE = 0.1
 """Share of networks within rules and budgets below which a space is scarce."""
-STARTS = 20
+STARTS = 5
 """Nearest networks from which the search goes downhill."""
 NEIGHBORS = 12
 """Values of a long axis that one step of the search tries."""
