@@ -24,7 +24,7 @@ PROBES = 400
 """Draws that tell whether a space is scarce."""
 SCARCE = 0.1
 """Share of networks within rules and budgets below which a space is scarce."""
-STARTS = 20
+STARTS = 5
 """Nearest networks from which the search goes downhill."""
 NEIGHBORS = 12
 """Values of a long axis that one step of the search tries."""
@@ -47,6 +47,8 @@ class Census:
     """Draws that were within rules and budgets."""
     ruled_out: Counter[str] = field(default_factory=Counter)
     """The others, by every rule and budget that they break."""
+    least: dict[str, int] = field(default_factory=dict)
+    """The lowest cost of any network, by budget."""
     nearest: Candidate | None = None
     """The network that breaks rules and budgets least; None where one breaks none."""
 
@@ -120,6 +122,7 @@ def _census(
     space: Space, tried: list[Candidate], *, is_complete: bool = False, draws: int = 0, hits: int = 0
 ) -> Census:
     feasible = tuple(each for each in tried if each.is_feasible)
+    costs = [each.cost for each in tried if each.cost is not None]
     return Census(
         space.size,
         len(tried),
@@ -128,6 +131,7 @@ def _census(
         draws,
         hits,
         Counter(key for each in tried for key in each.violations),
+        {name: min(getattr(cost, name) for cost in costs) for name in space.budgets if costs},
         None if feasible else min(tried, key=_excess, default=None),
     )
 
@@ -150,6 +154,7 @@ def _downhill(space: Space, census: Census, draws: list[Candidate]) -> Census:
         draws=census.draws,
         hits=census.hits,
         ruled_out=census.ruled_out,
+        least=census.least,
         nearest=None if feasible else min(ends, key=_excess),
     )
 

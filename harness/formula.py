@@ -57,7 +57,6 @@ class Formula:
             raise self._wrong(f"`{min(bare)}` is a function, as `{min(bare)}(macs)`")
         if not self.names:
             raise self._wrong("it names no figure of a run")
-        self._check_values()
 
     def value(self, figure: Callable[[str], float | None]) -> float | None:
         """The number; None where a figure is missing, or the formula has no finite value for them."""
@@ -70,8 +69,8 @@ class Formula:
             return None
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
-    def _check_values(self) -> None:
-        """Raise `StudyError` for a formula that is the same, or no number, whatever the metrics are."""
+    def require_value(self) -> None:
+        """Raise `StudyError` for a formula that is the same, or no number, whatever its metrics are."""
         names = sorted(self.names)
         probes = ({name: size * (1 + i) ** power for i, name in enumerate(names)} for size, power in PROBES)
         values = {value for probe in probes if (value := self.value(probe.get)) is not None}

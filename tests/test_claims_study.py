@@ -124,7 +124,7 @@ def test_a_seed_that_an_arm_lost_is_no_pair(tmp_path: Path) -> None:
 def test_exact_figures_need_no_seeds_and_missing_ones_are_named(tmp_path: Path) -> None:
     claims = [
         CLAIM | {"name": "macs", "metric": "log2(macs)", "contrast": {"K=13, reparam=5": 1, "K=3": -1}},
-        CLAIM | {"name": "unknown", "metric": "miou - top1"},
+        CLAIM | {"name": "unknown", "metric": "latency_ms_p90 - top1"},
     ]
     played = Played(tmp_path, claims=claims)
     for _ in played.events(gains(K13=30)):
@@ -134,7 +134,7 @@ def test_exact_figures_need_no_seeds_and_missing_ones_are_named(tmp_path: Path) 
     assert str(macs.verdict) == "supported" and macs.estimate is not None
     assert macs.estimate.effect == pytest.approx(math.log2(costs[0] / costs[1])) and macs.estimate.sd == 0
     assert unknown.values == () and str(unknown.verdict) == "undecided"
-    assert unknown.missing == "no run has a value of `miou - top1`"
+    assert unknown.missing == "no run has a value of `latency_ms_p90 - top1`"
 
 
 # Showing

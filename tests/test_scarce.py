@@ -26,6 +26,7 @@ AXES: dict[str, Any] = {
     "C[2]": {"low": 16, "high": 80, "step": 16},
 }
 """10,125 combinations."""
+FEWER: dict[str, Any] = {name: AXES[name] for name in ("K[0]", "K[3]", "C[0]")}
 
 
 def scarce(folder: Path, params: int, **search: Any) -> Any:
@@ -104,7 +105,7 @@ def test_a_needle_in_a_large_space_is_found_downhill(tmp_path: Path) -> None:
 def test_an_empty_space_names_the_budget_and_the_nearest_network(tmp_path: Path, flags: list[str]) -> None:
     path = write_study(
         tmp_path,
-        {"study": "empty", "base": "replknet_nano", "axes": AXES, "proxy": {"epochs": 6}},
+        {"study": "empty", "base": "replknet_nano", "axes": FEWER, "proxy": {"epochs": 6}},
         budgets={"params": 1000},
         search={"sampler": "tpe", "trials": 6},
     )
@@ -112,8 +113,8 @@ def test_an_empty_space_names_the_budget_and_the_nearest_network(tmp_path: Path,
     done = called("run", path, *flags, "--executor", "inline", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "At least one configuration must be within rules and budgets" in done.stderr
-    assert "Of 10,125, 10,125 break `budgets.params`" in done.stderr
-    assert "The nearest, K[0]=3, K[3]=3, C[0]=8, C[1]=8, C[2]=16, has" in done.stderr
+    assert "Of 225, 225 break `budgets.params`" in done.stderr
+    assert "The nearest, K[0]=3, K[3]=3, C[0]=8, has" in done.stderr
     assert files_of(tmp_path) == before
 
 

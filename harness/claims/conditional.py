@@ -104,6 +104,8 @@ def _crossing_later(n: int, states: Array, boundary: Boundary, later: _Kept | No
             low, high = np.where(is_whole, 0.0, low), np.where(is_whole, 0.0, high)
         else:
             low, high = np.where(is_whole, -furthest, low), np.where(is_whole, furthest, high)
+        if (low >= high).all():
+            continue
         stays += _mass(n, low, high)
         if later is not None:
             total += _integral(n, low, high, states, later)

@@ -8,7 +8,9 @@ the p of a stretched plan is again the smallest alpha at which one of its looks 
 
 With an unknown variance the conditional error of a t test depends on it (Timmesfeld, Schäfer & Müller 2007, Statistics
 in Medicine 26, 2449-2464). It is taken here given the t statistic (`conditional`), which is exact where the decision
-to change depends on the t statistics, that is on p and verdicts, and not on the size of the spread by itself.
+to change depends on the t statistics, that is on p and verdicts, and not on the size of the spread by itself. Of null
+studies of the plan (3, 8), stretched to 16 at 6 pairs where promising, at 7 where undecided, or three times in a row,
+4.7 to 4.8 % come to a verdict (10,000 each); stretched for a small or a large spread, 4.7 to 4.9 % (6,000 each).
 
 A plan that has had its last look has no conditional error left: a change after it can add nothing to its verdict, and
 what more values say is exploratory. A plan that was changed before its second value is as good as made anew.

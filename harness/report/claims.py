@@ -127,6 +127,8 @@ def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(judged.verdict) == "undecided" and judged.estimate is not None:
         yield f"  {_needed(judged.estimate, judged.enough)}"
+        if judged.is_used_up and not judged.estimate.is_exact:
+            yield "  The plan has had its last look: `search.max_seeds` raised now gives an exploratory verdict only."
     if others := _origins(judged, here):
         yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 

@@ -79,6 +79,9 @@ class Judged:
         """Seeds of the contrast, those that were lost included."""
         return len(self.values) + len({each.seed for each in self.lost})
 
+    is_used_up: bool = False
+    """Whether the plan has had its last look, so that further seeds can bring an exploratory verdict only."""
+
     @property
     def verdict_text(self) -> str:
         """The verdict; one without an error rate is marked as exploratory."""
@@ -148,7 +151,12 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
     judged = map(_judged, study.claims, known, as_new, estimates, confirmed, expected)
     reasons = map(_why_exploratory, plans, late)
     return tuple(
-        replace(each, exploratory=_explored(each, found, p, reason), note=_note(plan, reason))
+        replace(
+            each,
+            exploratory=_explored(each, found, p, reason),
+            note=_note(plan, reason),
+            is_used_up=len(each.values) >= plan.most,
+        )
         for each, found, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
     )
 

@@ -51,7 +51,7 @@ def check_claims(study: Study, space: Space, problems: Problems) -> None:
     """Note the claims whose metric, contrast or expectation cannot be read."""
     for i, claim in enumerate(study.claims):
         at: KeyPath = ("claims", i)
-        _try(Formula, claim.metric, (*at, "metric"), problems)
+        _try(lambda text: Formula(text).require_value(), claim.metric, (*at, "metric"), problems)
         _try(Expectation.parse, claim.expect, (*at, "expect"), problems)
         _check_contrast(claim, (*at, "contrast"), space, problems)
 

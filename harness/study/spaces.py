@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.axes import Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
-from harness.census import take_census
+from harness.census import Census, take_census
 from harness.errors import SpecError, StudyError
 from harness.expressions import Expression
 from harness.families import FAMILIES
@@ -75,8 +75,13 @@ def require_feasible(space: Space, document: Document) -> None:
     raise StudyError(
         "At least one configuration must be within rules and budgets",
         place=document.place(_place_of(counts[0][0])),
-        remedy=f"Of {of}, {causes}. {_nearest(census.nearest, space)}",
+        remedy=f"Of {of}, {causes}.{_least(census)} {_nearest(census.nearest, space)}",
     )
+
+
+def _least(census: Census) -> str:
+    amounts = [f"{amount:,} {name}" for name, amount in census.least.items()]
+    return f" The least is {' and '.join(amounts)}." if amounts else ""
 
 
 def _nearest(candidate: Candidate, space: Space) -> str:
