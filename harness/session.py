@@ -203,9 +203,11 @@ def extent(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> Ex
 def study_values(resolved: str) -> dict[str, Any]:
     """A resolved study as plain values by dotted key; every axis, and every list, is one value.
 
-    What a file of an earlier version does not say stands at its default.
+    What a file of an earlier version does not say stands at its default; but its seeds shared one data set.
     """
     values = yaml.safe_load(resolved)
+    if "resample" not in (values.get("proxy") or {}):
+        values["proxy"] = (values.get("proxy") or {}) | {"resample": "none"}
     return dict(_flat(Study.model_validate(values).model_dump(mode="json")))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of
+from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of, write_study
 
 from harness.claims.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
 from harness.report.answer import Answer
@@ -17,7 +17,8 @@ from harness.report.tables import answer_view
 from harness.report.verdict import verdict
 from harness.run import Ended, Job, Measured, Record, RunState
 from harness.search.claims import judge_claims
-from harness.session import open_space, reading
+from harness.session import open_space, reading, study_values
+from harness.study import load_study, resolved_yaml
 
 IMAGES = 1000
 
@@ -160,7 +161,7 @@ def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path
 
 
 def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: Path) -> None:
-    found = Played(tmp_path).answer(scored(60.0 + 0.1 * (job.run.spec.K[0] == 31)))
+    found = Played(tmp_path).answer(scored(lambda job: 60.0 + 0.1 * (job.run.spec.K[0] == 31)))
     assert found.best is not None and found.best.spread == 0.0
     assert len(found.unseparated()) == len(found.complete) - 1
     assert "Not separated" in verdict(found)[0]
@@ -230,3 +231,11 @@ def test_sampling_error_and_images_stand_beside_the_spread(said: Answer) -> None
     assert best.sampling_error == pytest.approx(sampling_error(best.mean or 0.0, IMAGES))
     text = text_of(answer_view(said))
     assert "± val" in text and "1,000 validation images" in text
+
+
+def test_a_study_of_an_earlier_version_shared_one_data_set(tmp_path: Path) -> None:
+    """So that going on with it, with images of its own for each seed, is refused as a change."""
+    resolved = resolved_yaml(load_study(write_study(tmp_path, SCRIPTED)))
+    assert study_values(resolved)["proxy.resample"] == "split"
+    before = "\n".join(line for line in resolved.splitlines() if "resample:" not in line)
+    assert study_values(before)["proxy.resample"] == "none"

@@ -8,6 +8,7 @@ from harness.full_folder import WEIGHTS
 from harness.report.words import DASH, counted, duration
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import FullEpoch, to_plain
+from harness.search.limits import images_of
 from harness.session import Place
 from harness.store import Store
 from harness.subject import Origin, Subject
@@ -63,7 +64,8 @@ def _of_run(subject: Subject, storage: str | None) -> Facts:
         "data": f"{recipe.dataset} at {recipe.resolution} px, {_size(recipe.train_size)} training images",
         "trained on": f"{row.device or DASH}, {duration(row.wall_s)}",
     }
-    on = f"{_validated_on(recipe.dataset, recipe.val_size)}, {recipe.resolution} px, one seed"
+    images = images_of(row.run, measures) if subject.epochs == recipe.epochs else recipe.val_size
+    on = f"{_validated_on(recipe.dataset, images)}, {recipe.resolution} px, one seed"
     scores = [Figure("top-1 %", f"{each.top1:.2f}", on) for each in epochs if each.epoch == subject.epochs]
     device = f"measured by the run, {row.device or DASH}"
     others = [Figure(name, f"{value:.6g}", device) for name, value in measures.items()]
