@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.aa import calibrate_claims
 from harness.downstreaming import downstream
 from harness.errors import NotFound, UserError
 from harness.evaluating import evaluate
@@ -292,6 +293,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "downstream": downstream,
     "evaluate": evaluate_network,
     "recipes": recipes,
+    "aa": calibrate_claims,
     "dashboard": dashboard,
     "schema": schema,
 }

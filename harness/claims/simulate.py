@@ -40,13 +40,18 @@ class Decisions:
 
 def decisions(plan: Plan, studies: int, seed: int, *, effect: float = 0.0, noise: str = "normal") -> Decisions:
     """What becomes of `> 0` in studies with this true effect, in standard deviations; the same for the same seed."""
-    values = NOISES[noise](np.random.default_rng(seed), (studies, plan.most)) + effect
-    verdicts, pairs = np.zeros(studies), np.full(studies, plan.most)
+    verdicts, pairs = decide(NOISES[noise](np.random.default_rng(seed), (studies, plan.most)) + effect, plan)
+    return Decisions(float(np.mean(verdicts > 0)), float(np.mean(verdicts < 0)), float(pairs.mean()))
+
+
+def decide(values: Array, plan: Plan) -> tuple[Array, Array]:
+    """The sign of each study's verdict on `> 0`, 0 for none, and its pairs until then; values are (studies, pairs)."""
+    verdicts, pairs = np.zeros(len(values)), np.full(len(values), float(plan.most))
     for n in plan.looks:
         mean, p = values[:, :n].mean(axis=1), _p(values[:, :n])
         is_decided_now = (p <= plan.level(n)) & (verdicts == 0)
         verdicts[is_decided_now], pairs[is_decided_now] = np.sign(mean[is_decided_now]), n
-    return Decisions(float(np.mean(verdicts > 0)), float(np.mean(verdicts < 0)), float(pairs.mean()))
+    return verdicts, pairs
 
 
 def false_positive_rate(plan: Plan, studies: int, seed: int, *, noise: str = "normal") -> float:

@@ -10,6 +10,7 @@ from harness.metrics import is_of_machine
 from harness.report.words import DASH, counted, duration
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import FullEpoch, to_plain
+from harness.search.limits import images_of
 from harness.session import Place
 from harness.store import Store
 from harness.subject import Origin, Subject
@@ -66,7 +67,8 @@ def _of_run(subject: Subject, storage: str | None) -> Facts:
         "trained on": f"{row.device or DASH}, {duration(row.wall_s)}",
         "computed by": "; ".join(describe_environment(each) for each in row.environments),
     }
-    on = f"{_validated_on(recipe.dataset, recipe.val_size)}, {recipe.resolution} px, one seed"
+    images = images_of(row.run, measures) if subject.epochs == recipe.epochs else recipe.val_size
+    on = f"{_validated_on(recipe.dataset, images)}, {recipe.resolution} px, one seed"
     scores = [Figure("top-1 %", f"{each.top1:.2f}", on) for each in epochs if each.epoch == subject.epochs]
     device = f"measured by the run, {row.device or DASH}"
     again = f"measured again: {describe_environment(row.timed)}" if row.timed != row.environment else device

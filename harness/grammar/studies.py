@@ -11,7 +11,7 @@ VERIFIED = ("counts", "closed_form", "merge", "operator", "specs", "full_scale",
 
 
 def add_studies(verbs: Verbs, run_name: str | None) -> None:
-    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `reproduce`, `plot`, `verify`."""
+    """`run`, `status`, `show`, `best`, `presets`, `dashboard`, `schema`, `reproduce`, `aa`, `plot`, `verify`."""
     _add_run(verbs, run_name)
     status = add_verb(verbs, "status", "show where a study stands, also while another process drives it")
     show = add_verb(
@@ -37,6 +37,7 @@ def add_studies(verbs: Verbs, run_name: str | None) -> None:
     schema = verbs.add_parser("schema", help="print the JSON schema of study files, for editors")
     schema.set_defaults(call=verb("schema"))
     _add_reproduce(verbs)
+    _add_aa(verbs)
     _add_plot(verbs)
     _add_verify(verbs)
 
@@ -81,6 +82,24 @@ def _add_reproduce(verbs: Verbs) -> None:
         "which", metavar="TRIAL|RUN", nargs="?", help="a trial's number, or a run's id (default: the best trial)"
     )
     reproduce.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_aa(verbs: Verbs) -> None:
+    about = "count the false verdicts that recorded runs of two equal arms come to"
+    more = (
+        "Of one study, whose arms are replicas: the share of studies drawn from its runs that come to a verdict; more "
+        "than the plan allows gives exit code 1. Of several studies, which make one claim on different data sets: how "
+        "often the interval of one holds the effect over all."
+    )
+    aa = verbs.add_parser("aa", help=about, description=f"{about[0].upper()}{about[1:]}. {more}")
+    aa.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a study file, as search_spaces/aa.yaml")
+    aa.add_argument("--first", type=positive, default=3, metavar="N", help="pairs at the first look (default: 3)")
+    aa.add_argument("--most", type=positive, default=8, metavar="N", help="pairs at the last look (default: 8)")
+    aa.add_argument("--studies", type=int, default=10_000, metavar="N", help="studies to draw (default: 10000)")
+    aa.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the drawing (default: 0)")
+    aa.add_argument("--json", action="store_true", help="print JSON")
+    add_place(aa)
+    aa.set_defaults(call=verb("aa"), quick=False)
 
 
 def _add_plot(verbs: Verbs) -> None:

@@ -21,7 +21,8 @@ def verdict(answer: Answer) -> list[str]:
 def limit_sentence(answer: Answer) -> str:
     """That nothing can be told apart, and why."""
     rows, seeds = answer.complete, [len(row.values) for row in answer.complete]
-    all_of = "The configuration is" if len(rows) == 1 else f"All {len(rows)} configurations are"
+    several = "Both" if len(rows) == 2 else f"All {len(rows)}"
+    all_of = "The configuration is" if len(rows) == 1 else f"{several} configurations are"
     n = f"{counted(sum(seeds), 'run')}{_images(answer)}"
     if answer.limit == Limit.CHANCE:
         why = "no better than a constant answer"

@@ -41,7 +41,7 @@ class Growth:
 
 def growth(before: str, now: str) -> Growth:
     """Compare two resolved study files. Raises `ValidationError` for one that this version does not read."""
-    old, new = yaml.safe_load(before), yaml.safe_load(now)
+    old, new = _read(before), _read(now)
     started, study = Study.model_validate(old), Study.model_validate(new)
     differences = [
         *_seeds(started.search, study.search),
@@ -70,10 +70,16 @@ def seeds_of(search: Search) -> tuple[int, int]:
 def study_values(resolved: str) -> dict[str, Any]:
     """A resolved study as plain values by dotted key; every axis, and every list, is one value.
 
-    What a file of an earlier version does not say stands at its default.
+    What a file of an earlier version does not say stands at its default; but its seeds shared one data set.
     """
-    values = yaml.safe_load(resolved)
-    return dict(_flat(Study.model_validate(values).model_dump(mode="json")))
+    return dict(_flat(Study.model_validate(_read(resolved)).model_dump(mode="json")))
+
+
+def _read(resolved: str) -> dict[str, Any]:
+    """The values of a resolved file; one of an earlier version had one data set for all seeds."""
+    values: dict[str, Any] = yaml.safe_load(resolved)
+    proxy = values.get("proxy") or {}
+    return values if "resample" in proxy else {**values, "proxy": {**proxy, "resample": "none"}}
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""Answers at chance or at their ceiling say so and name no best; and every answer says which noise it holds."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of, write_study
+
+from harness.claims.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
+from harness.report.answer import Answer
+from harness.report.kept_claims import KeptClaims
+from harness.report.noise import noise_line
+from harness.report.tables import answer_view
+from harness.report.verdict import verdict
+from harness.run import Ended, Job, Measured, Record, RunState
+from harness.search.claims import judge_claims
+from harness.session import open_space, reading, study_values
+from harness.study import load_study, resolved_yaml
+
+IMAGES = 1000
+
+
+def counts(*accuracies: float, images: int = IMAGES, chance: float = 12.5) -> list[Counts]:
+    return [Counts.of(each, images, chance) for each in accuracies]
+
+
+# --- the tests themselves
+
+
+@pytest.mark.parametrize(
+    ("runs", "limit"),
+    [
+        (counts(12.5), Limit.CHANCE),
+        (counts(12.5, 12.5), Limit.CHANCE),
+        (counts(0.0), Limit.CHANCE),
+        (counts(14.0), Limit.CHANCE),
+        (counts(16.0), None),
+        (counts(14.0, 14.0, 14.0, 14.0), None),  # together, four seeds tell what one does not
+        (counts(60.0, chance=60.0), Limit.CHANCE),  # of a class that has 60 % of the images
+        (counts(60.0), None),
+        (counts(100.0), Limit.CEILING),
+        (counts(99.5), Limit.CEILING),
+        (counts(99.3), None),
+        (counts(99.7, 99.8, 99.8), None),  # 7 errors of 3,000 images
+        (counts(100.0, chance=100.0), Limit.CHANCE),  # one class alone
+        ([], None),
+    ],
+)
+def test_limits_of_accuracies(runs: list[Counts], limit: Limit | None) -> None:
+    assert limit_of(runs) == limit
+
+
+def test_a_network_at_chance_is_rarely_taken_for_better() -> None:
+    studies = np.random.default_rng(0).binomial(IMAGES, 1 / 8, (2000, 2))
+    limits = [limit_of([Counts(int(k), IMAGES, 1 / 8) for k in study]) for study in studies]
+    assert 0.02 < limits.count(None) / 2000 < 0.065
+
+
+def test_twenty_networks_at_chance_are_rarely_taken_for_better() -> None:
+    rng = np.random.default_rng(0)
+    studies = rng.binomial(IMAGES, 1 / 8, (500, 20))
+    some = [any(limit_of([Counts(int(k), IMAGES, 1 / 8)], tests=20) is None for k in study) for study in studies]
+    assert np.mean(some) < 0.08
+
+
+def test_the_binomial_tail() -> None:
+    assert at_least(0, 10, 0.5) == 1.0
+    assert at_least(10, 10, 0.5) == pytest.approx(2**-10)
+    assert at_least(5, 10, 0.5) == pytest.approx(0.623046875)
+
+
+def test_values_above_a_level() -> None:
+    assert is_above([3.0], 2.0) and not is_above([2.0], 2.0)
+    assert is_above([3.0, 3.0], 2.0) and not is_above([2.0, 2.0], 2.0)
+    assert is_above([3.0, 3.1, 2.9], 2.0) and not is_above([2.1, 1.9, 2.05], 2.0)
+
+
+def test_the_sampling_error_is_that_of_a_share() -> None:
+    assert sampling_error(90.0, 1000) == pytest.approx(0.949, abs=1e-3)
+    assert sampling_error(90.0, 8000) == pytest.approx(0.335, abs=1e-3)
+    assert sampling_error(100.0, 10) == sampling_error(0.0, 10) == 0.0
+
+
+# --- studies
+
+
+Number = float | Callable[[Job], float]
+
+
+def scored(top1: Number, **measures: Number) -> Script:
+    def value(number: Number, job: Job) -> float:
+        return number(job) if callable(number) else number
+
+    def script(job: Job) -> Iterator[Record]:
+        yield started()
+        for n in range(1, EPOCHS + 1):
+            yield epoch(n, value(top1, job))
+        yield Measured("val_images", float(IMAGES))
+        yield from (Measured(name, value(number, job)) for name, number in measures.items())
+        yield Ended(RunState.COMPLETE, wall_s=1.0)
+
+    return script
+
+
+CHANCE = scored(12.5)
+CEILING = scored(lambda job: 100.0 - 0.1 * (job.run.spec.K[0] == 3))
+CLAIM: dict[str, Any] = {
+    "name": "larger",
+    "says": "13 is ahead of 3",
+    "contrast": {"K=13, reparam=5": 1, "K=3": -1},
+    "expect": "> 0",
+    "ignore": 1,
+}
+
+
+@pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
+@pytest.mark.parametrize("objective", ["top1", "val_loss"])
+def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit: str, objective: str) -> None:
+    found = Played(tmp_path, objectives={objective: "maximize" if objective == "top1" else "minimize"}).answer(script)
+    assert found.limit == limit and found.complete
+    assert found.best is None and found.leading is None and found.front == () and found.unseparated() == ()
+    (line,) = verdict(found)
+    assert f"at {'chance' if limit == 'chance' else 'the ceiling'}" in line and "nothing can be told apart here" in line
+    text = text_of(answer_view(found), width=300)
+    assert "Best network" not in text and "Pareto front" not in text and "nothing can be told apart" in text
+
+
+def test_a_limit_is_in_what_programs_read_and_ends_well(tmp_path: Path) -> None:
+    Played(tmp_path).answer(CHANCE)
+    shown = json.loads(called("show", "study.yaml", "--json", cwd=tmp_path).stdout)
+    assert (shown["limit"], shown["best_trial"], shown["pareto_front"]) == ("chance", None, [])
+    assert {row["limit"] for row in shown["configurations"]} == {"chance"}
+    assert json.loads(called("status", "study.yaml", "--json", cwd=tmp_path).stdout)["best"] is None
+    assert "at chance" in called("status", "study.yaml", cwd=tmp_path).stdout
+    assert "at chance" in called("show", "study.yaml", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("command", [("best", "study.yaml"), ("train", "best-of", "study.yaml", "--dry-run")])
+def test_no_best_network_is_given_of_a_study_at_chance(tmp_path: Path, command: tuple[str, ...]) -> None:
+    Played(tmp_path).answer(CHANCE)
+    said = called(*command, cwd=tmp_path)
+    assert said.returncode == 2 and "all at chance" in said.stderr and "--trial" in said.stderr
+    assert said.stdout == ""
+
+
+def test_any_trial_of_a_study_at_chance_can_be_named(tmp_path: Path) -> None:
+    Played(tmp_path).answer(CHANCE)
+    said = called("best", "study.yaml", "--trial", "1", cwd=tmp_path)
+    assert said.returncode == 0 and "trial 1" in said.stdout and "B: [" in said.stdout
+
+
+def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path: Path) -> None:
+    script = scored(lambda job: 12.5 + 20 * (job.run.spec.K[0] == 31 and job.run.spec.reparam[0] is None))
+    found = Played(tmp_path).answer(script)
+    assert found.limit is None and found.best is not None and found.best.params["K"] == [31, 29, 27, 13]
+    assert {row.params["K"][0] for row in found.front} == {31}, "nothing at chance is on the front"
+    assert "At chance, not to be told apart: K=" in verdict(found)[-1]
+
+
+def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: Path) -> None:
+    found = Played(tmp_path).answer(scored(lambda job: 60.0 + 0.1 * (job.run.spec.K[0] == 31)))
+    assert found.best is not None and found.best.spread == 0.0
+    assert len(found.unseparated()) == len(found.complete) - 1
+    assert "Not separated" in verdict(found)[0]
+
+
+@pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
+def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path, script: Script, limit: str) -> None:
+    played = Played(tmp_path, claims=[CLAIM], search={"seeds": 3, "max_seeds": 8})
+    played.answer(script)
+    with reading(played.path, played.place) as read:
+        (found,) = judge_claims(played.file.study, open_space(played.file), read.store)
+    assert (str(found.verdict), found.limit, len(found.values)) == ("undecided", limit, 3)
+    text = called("show", "study.yaml", cwd=tmp_path).stdout
+    assert "nothing can be told apart here, and more seeds would not help" in text.replace("\n", " ")
+
+
+def test_a_claim_of_which_one_arm_is_above_chance_is_decided(tmp_path: Path) -> None:
+    played = Played(tmp_path, claims=[CLAIM], search={"seeds": 4})
+    played.answer(scored(lambda job: 12.5 + (job.run.spec.K[0] == 13) * (20 + 0.1 * job.run.seed)))
+    with reading(played.path, played.place) as read:
+        (found,) = judge_claims(played.file.study, open_space(played.file), read.store)
+    assert (str(found.verdict), found.limit) == ("supported", None)
+
+
+def test_masks_are_at_chance_where_one_class_everywhere_does_as_well(tmp_path: Path) -> None:
+    proxy = SCRIPTED["proxy"] | {"transfer": {"head": "deeplabv3plus"}}
+    script = scored(60.0, miou=lambda job: 9.0 + 0.01 * job.run.seed, chance_miou=9.05)
+    assert Played(tmp_path, objectives={"miou": "maximize"}, proxy=proxy).answer(script).limit == "chance"
+
+
+def test_costs_and_times_have_no_limits(tmp_path: Path) -> None:
+    found = Played(tmp_path, objectives={"macs": "minimize"}).answer(CHANCE)
+    assert found.limit is None and found.best is not None
+
+
+# --- noise
+
+
+def test_the_answer_says_which_noise_it_holds(tmp_path: Path) -> None:
+    own = Played(tmp_path).answer(scored(60.0))
+    assert "training and validation images (each seed has its own)" in text_of(answer_view(own), width=300)
+    assert own.resampling == (("split", True),)
+
+
+def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
+    found = Played(tmp_path, proxy=SCRIPTED["proxy"] | {"resample": "none"}).answer(scored(60.0))
+    text = text_of(answer_view(found), width=300)
+    assert "one data set only" in text and "which are not part of them" in text
+    shown = json.loads(called("show", "study.yaml", "--json", cwd=tmp_path).stdout)
+    assert shown["resample"] == "none" and "one data set only" in shown["noise"]
+
+
+def test_mixed_runs_are_told() -> None:
+    line = noise_line([("none", True), ("split", True)])
+    assert line is not None and line.startswith("Mixed: ") and "one data set only" in line and "its own" in line
+    assert noise_line([]) is None
+
+
+def test_recorded_summaries_that_do_not_say_it_are_of_one_data_set() -> None:
+    kept = KeptClaims(study="old", conditions="", claims=())
+    assert kept.resample == "none" and "one data set only" in kept.noise_line
+
+
+def test_sampling_error_and_images_stand_beside_the_spread(said: Answer) -> None:
+    best = said.best
+    assert best is not None and best.val_images == IMAGES
+    assert best.sampling_error == pytest.approx(sampling_error(best.mean or 0.0, IMAGES))
+    text = text_of(answer_view(said))
+    assert "± val" in text and "1,000 validation images" in text
+
+
+def test_a_study_of_an_earlier_version_shared_one_data_set(tmp_path: Path) -> None:
+    """So that going on with it, with images of its own for each seed, is refused as a change."""
+    resolved = resolved_yaml(load_study(write_study(tmp_path, SCRIPTED)))
+    assert study_values(resolved)["proxy.resample"] == "split"
+    before = "\n".join(line for line in resolved.splitlines() if "resample:" not in line)
+    assert study_values(before)["proxy.resample"] == "none"
