@@ -5,7 +5,7 @@ granted one at a time, to the arms of undecided claims alone; what that does to 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.claims import Estimate, Expectation, Plan, Verdict, estimate, holm, judge, seeds_to_decide
 from harness.environment import Environment
@@ -41,8 +41,8 @@ class Judged:
     """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
     missing: str | None = None
     """Why there is no value, where that is not for want of runs."""
-    runs: tuple[RunRow, ...] = ()
-    """The complete runs of all arms."""
+    runs: tuple[RunRow, ...] = field(default=(), compare=False)
+    """The complete runs of all arms; when they were trained is no part of the verdict."""
 
 
 @dataclass(frozen=True, slots=True)
