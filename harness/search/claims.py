@@ -5,7 +5,7 @@ granted one at a time, to the arms of undecided claims alone; what that does to 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.claims import Estimate, Expectation, Plan, Stretched, Verdict, estimate, holm, judge, seeds_to_decide
 from harness.claims.limits import Limit
@@ -63,8 +63,8 @@ class Judged:
     """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
     missing: str | None = None
     """Why there is no value, where that is not for want of runs."""
-    runs: tuple[RunRow, ...] = ()
-    """The complete runs of all arms."""
+    runs: tuple[RunRow, ...] = field(default=(), compare=False)
+    """The complete runs of all arms; when they were trained is no part of the verdict."""
     lost: tuple[LostPair, ...] = ()
     """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
     exploratory: "Exploratory | None" = None
@@ -73,14 +73,13 @@ class Judged:
     """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
     limit: Limit | None = None
     """What all arms are at, if they are: nothing is told apart then, and the claim stays undecided."""
+    is_used_up: bool = False
+    """Whether the plan has had its last look, so that further seeds can bring an exploratory verdict only."""
 
     @property
     def pairs(self) -> int:
         """Seeds of the contrast, those that were lost included."""
         return len(self.values) + len({each.seed for each in self.lost})
-
-    is_used_up: bool = False
-    """Whether the plan has had its last look, so that further seeds can bring an exploratory verdict only."""
 
     @property
     def verdict_text(self) -> str:
