@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,77 @@ def test_a_temporary_folder_that_cannot_be_written_to_stops_no_training(
         offer()
     with measuring() as quiet:
         assert not quiet.is_quiet
+
+
+# GPUs
+
+
+class Gpu:
+    """A stand-in for `torch.device`: there need be no GPU for its slot."""
+
+    type = "cuda"
+    index = 0
+
+
+@pytest.fixture
+def gpu(slots: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:  # noqa: ARG001
+    monkeypatch.setattr(device_slot, "_names", lambda device: ("cpu", "gpu-1") if device is not None else ("cpu",))
+    monkeypatch.setattr(device_slot, "_finisher", lambda _: device_slot._nothing)
+    return Gpu()
+
+
+def test_times_on_a_gpu_let_others_train_on_the_processor_and_nobody_measure_there(gpu: Gpu) -> None:
+    def others() -> tuple[bool, bool]:
+        with computing():
+            can_train = bool(device_slot._state.hold and device_slot._state.hold.held)
+        with measuring(timeout_s=0.05) as quiet:
+            return can_train, quiet.is_quiet
+
+    with ThreadPoolExecutor(1) as pool:
+        with measuring(gpu, timeout_s=5) as quiet:
+            assert quiet.is_quiet
+            assert pool.submit(others).result() == (True, False)
+        assert pool.submit(others).result() == (True, True)
+
+
+def test_training_on_a_gpu_keeps_measurements_off_both_devices(gpu: Gpu) -> None:
+    def is_quiet(device: Gpu | None) -> bool:
+        with measuring(device, timeout_s=0.05) as quiet:
+            return quiet.is_quiet
+
+    with ThreadPoolExecutor(1) as pool:
+        with computing(gpu):
+            assert [pool.submit(is_quiet, device).result() for device in (None, gpu)] == [False, False]
+        with computing(gpu, leads=False):  # one of many workers that wait for each other
+            assert [pool.submit(is_quiet, device).result() for device in (None, gpu)] == [True, False]
+        with computing(None, leads=False):
+            assert pool.submit(is_quiet, None).result()
+
+
+def test_measurements_on_both_devices_beside_training_do_not_wait_for_each_other(gpu: Gpu) -> None:
+    end = time.monotonic() + 1.5
+
+    def train() -> int:
+        with computing(gpu):
+            steps = 0
+            while time.monotonic() < end:
+                offer()
+                time.sleep(0.005)
+                steps += 1
+            return steps
+
+    def measure(device: Gpu | None) -> list[bool]:
+        quiet = []
+        while time.monotonic() < end:
+            with measuring(device, timeout_s=30) as alone:
+                quiet.append(alone.is_quiet)
+                time.sleep(0.01)
+        return quiet
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(device_slot, "HOLD_S", {"cpu": 0.01, "cuda": 0.01})
+        patch.setattr(device_slot, "SETTLE_S", 0.0)
+        trainers = [pool.submit(train) for _ in range(2)]
+        measurers = [pool.submit(measure, device) for device in (None, gpu)]
+        assert all(all(each.result(timeout=30)) and each.result() for each in measurers)
+        assert all(each.result(timeout=30) > 0 for each in trainers)

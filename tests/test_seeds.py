@@ -131,6 +131,17 @@ def test_an_interrupted_screening_goes_on_and_loses_no_seed(tmp_path: Path, afte
         assert each.seeds == ((0, 1) if each.state == "complete" else ())
 
 
+def test_a_screening_run_that_diverges_or_runs_out_of_memory_ends_its_configuration(tmp_path: Path) -> None:
+    script = ended_badly(RunState.DIVERGED, k=3, seed=SCREENING_SEEDS)
+    script = ended_badly(RunState.OUT_OF_MEMORY, k=7, seed=SCREENING_SEEDS, otherwise=script)
+    study = Played(tmp_path, **FOUR, search={"seeds": 2, "pruner": "successive_halving"})
+    said = study.answer(script)
+    assert (row(said, 3).state, row(said, 7).state, row(said, 31).state) == ("failed", "failed", "complete")
+    assert (row(said, 3).reason or "").startswith("screening run diverged")
+    assert (row(said, 7).reason or "").startswith("screening run out of memory")
+    assert not {pair for pair in submitted(study) if pair[0] in (3, 7) and pair[1] < SCREENING_SEEDS}
+
+
 # Seeds that did not end
 
 

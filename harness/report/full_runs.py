@@ -9,6 +9,7 @@ from harness.environment import UNKNOWN, Environment, describe_difference
 from harness.full_folder import WEIGHTS, is_at_work
 from harness.paper import preset_of
 from harness.report.layout import indented, plain_table
+from harness.report.seeds import seeds_text
 from harness.report.words import DASH, epochs_done, label, mean_and_spread, score
 from harness.run import RunState
 from harness.store import FullRow
@@ -56,7 +57,7 @@ def _cells(row: FullRow, answer: "Answer") -> list[str | Text]:
     return [
         DASH if row.trial is None else str(row.trial),
         mean,
-        DASH if proxy is None else str(len(proxy.values)),
+        DASH if proxy is None else seeds_text(len(proxy.values), proxy.missing),
         Text(f"{preset_of(row.spec) or row.spec.family}{f', {side} px' if side else ''}"),
         Text(row.recipe_name),
         epochs_done(row.epochs_done, row.epochs),
