@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 
 DATABASE = "studies.db"
 DEFAULT_RESULTS = Path("results")
+ANOTHER = (
+    "Give the file another name under `study:` (runs that both need are taken from the store), or start this one anew "
+    "with `--fresh`."
+)
 REMEDY = (
-    "Seeds, trials, values of an axis and claims can be added. For anything else, give the file another name under "
-    "`study:` (runs that both need are taken from the store), or start this one anew with `--fresh`."
+    f"Seeds, trials, values of an axis and claims can be added. For anything else: {ANOTHER[0].lower()}{ANOTHER[1:]}"
 )
 
 
@@ -316,7 +319,25 @@ def grown(file: StudyFile, store: Store) -> Growth:
             place=file.place(found.key),
             remedy=REMEDY,
         )
+    _require_present_meaning(name, store)
     return found
+
+
+def _require_present_meaning(name: str, store: Store) -> None:
+    """Raise `StudyError` where the study has runs from before a change of what the same recipe gives.
+
+    Their ids are others than a run of the same values has now (`harness.recipe.REVISION`): further runs of the study
+    would be of another kind, with the two in one table.
+    """
+    ids = [run_id for ids in store.trial_runs(name).values() for run_id in ids]
+    earlier = [row.id for row in store.runs(ids).values() if row.id != row.run.id]
+    if earlier:
+        raise StudyError(
+            f"all runs of the study `{name}` must be of one meaning of its recipe, and {len(earlier)} of {len(ids)} "
+            f"are of an earlier one (for example {earlier[0]}), such as other images from the same recipe",
+            place=store.place,
+            remedy=ANOTHER,
+        )
 
 
 def _remove_files(runs: list[RunRow]) -> None:
