@@ -10,7 +10,9 @@ study: {name}
 base: {{B: [1, 1, 1, 1], C: [4, 4, 8, 8], K: [3, 3, 3, 3], stem_stride: 2, ffn_ratio: 2}}
 axes: {{K: [[3, 3, 3, 3]]}}
 search: {{seeds: {seeds}}}
-proxy: {{dataset: imagefolder, root: {root}, resample: none, resolution: 16, epochs: 1, batch_size: 8, schedule: {{warmup_epochs: 0}}}}
+proxy:
+  {{dataset: imagefolder, root: {root}, resample: none, resolution: 16, epochs: 1, batch_size: 8,
+    schedule: {{warmup_epochs: 0}}}}
 resources: {{cpus: 1, minutes_per_run: 5}}
 """
 
