@@ -32,6 +32,7 @@ from harness.running import options_of, place_of, run
 from harness.scaling import train
 from harness.search.claims import due
 from harness.search.ledger import seeds_used
+from harness.search.samplers import screening_epochs
 from harness.session import Reading, reading
 from harness.store import driver_of
 from harness.study import dump_spec, find_spec, json_schema, load_any_recipe, named_spec, recipe_file, recipe_names
@@ -54,7 +55,7 @@ def show_status(args: Namespace) -> int:
             read.trials,
             driver=driver_of(read.store, study.study),
             trials_total=reach.configurations,
-            seeds=study.search.seeds,
+            seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
             last=read.store.events(study.study, limit=LAST_EVENTS),
             wanted=len(due(study, claims, seeds_used(read.trials))),
         )
