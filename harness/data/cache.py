@@ -7,15 +7,18 @@ so that what stands under the final name is whole; `meta.json` says what every f
 import json
 import os
 import shutil
+import sys
+import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from harness.data.base import ARRAYS, DataInfo, Dataset, Split
@@ -26,6 +29,13 @@ LAYOUT = 1
 """Part of every hash; raised when this file changes what a folder looks like."""
 CHECKED_BYTES = 1 << 28
 """Files up to this size are read whole to check their sum on opening; of larger ones only the size is checked."""
+
+LOOK_S = 1.0
+"""How often to look at what another process builds."""
+TELL_S = 30.0
+"""How long to wait for it without a word."""
+STALL_S = 1800.0
+"""How long it may write nothing; images that are generated are written at the end."""
 
 SPLITS = ("train", "val", "conflict")
 
@@ -78,7 +88,7 @@ def cached(cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writ
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _alone(folder):
             if (found := _open(folder)) is None:
                 _build(folder, build)
                 found = _open(folder)
@@ -90,6 +100,47 @@ def cached(cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writ
         ) from error
     assert found is not None, f"a data set that has just been written can be read: {folder}"
     return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data set; waits for another process that builds it, and says so after a while.
+
+    Raises `DataError` where nothing of what the other process builds has changed for `STALL_S`.
+    """
+    lock, start = FileLock(f"{folder}.lock"), time.monotonic()
+    seen, changed, is_told = _progress(folder), start, False
+    while True:
+        try:
+            lock.acquire(timeout=LOOK_S)
+            break
+        except Timeout:
+            now = time.monotonic()
+            if (progress := _progress(folder)) != seen:
+                seen, changed = progress, now
+            if now - changed > STALL_S:
+                raise DataError(
+                    f"the process that builds a data set must come to an end; it has written nothing for "
+                    f"{now - changed:.0f} s",
+                    place=f"{folder}.lock",
+                    remedy="End that process, which frees the lock, and run the same command again.",
+                ) from None
+            if now - start > TELL_S and not is_told:
+                print(f"waiting for another process that builds the data set {folder}", file=sys.stderr)
+                is_told = True
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """What changes while another process builds: the number of files, and the time of the last change."""
+    times = []
+    for path in folder.parent.glob(f"{folder.name}.*/**/*"):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime_ns)
+    return len(times), max(times, default=0)
 
 
 def _build(folder: Path, build: Callable[[Writer], None]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import StudyAborted
+from harness.errors import StoreError, StudyAborted
 from harness.executors.base import Executor
 from harness.run import Ended, Epoch, Job, Record, Run, RunState, Started
 from harness.search.estimate import Estimate
@@ -38,7 +38,7 @@ from harness.search.objective import curve_value, final_value
 from harness.search.proposals import Proposals
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
-from harness.store import RunRow, Store
+from harness.store import DriverLock, RunRow, Store
 from harness.study import Study
 from harness.study.model import CURVES
 
@@ -180,7 +180,10 @@ class Driver:
         claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
         if claimed is None:
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
-            yield from self._reuse(owner, run, self._in.store.run(run.id))
+            known = self._in.store.run(run.id)
+            if known.owner is not None and known.owner != self._study.study:
+                self._free_from_dead_driver(known.owner)
+            yield from self._reuse(owner, run, known)
             return
         owner.todo.remove(run)
         owner.active[run.id] = run
@@ -190,6 +193,16 @@ class Driver:
         folder = claimed.folder or self._in.folder
         self._workers().submit(Job(run, folder, cpus=grant.cpus, gpus=grant.gpus, minutes=grant.minutes_per_run))
         yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
+
+    def _free_from_dead_driver(self, study: str) -> None:
+        """Close the runs of another study whose driver is gone; its own next driver may never come."""
+        try:
+            with DriverLock(self._in.store, study):
+                freed = self._in.store.reap(study)
+        except StoreError:  # it is driven: its runs have a limit of their own
+            return
+        if freed:
+            self._in.store.event(self._study.study, "runs freed", f"the driver of `{study}` is gone")
 
     def _workers(self) -> Executor:
         """The executor, started when the first run needs it."""
