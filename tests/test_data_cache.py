@@ -3,16 +3,20 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
-from harness.data import DATASETS, Dataset, describe, load
+from harness.data import DATASETS, Dataset, cache, describe, load
 from harness.data.cache import Writer, cached, statistics
 from harness.errors import DataError
+from harness.fingerprint import fingerprint
 from harness.recipe import Recipe, Transfer
 
 SMALL = Recipe(train_size=40, val_size=16, resolution=16)
@@ -174,3 +178,35 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
     said = str(caught.value)
     assert "'imagenett'" in said and all(name in said for name in DATASETS)
     assert caught.value.place == "proxy.dataset"
+
+
+def test_a_builder_that_hangs_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("LOOK_S", 0.02), ("TELL_S", 0.03), ("STALL_S", 0.3)):
+        monkeypatch.setattr(cache, name, value)
+    key = {"a": 1}
+    folder = tmp_path / f"test-{fingerprint([cache.LAYOUT, key])}"
+    with FileLock(f"{folder}.lock"), pytest.raises(DataError, match="has written nothing for"):
+        cache.cached(tmp_path, "test", key, lambda _: None)
+    assert capsys.readouterr().err.count("waiting for another process that builds the data set") == 1
+    building = folder.with_name(f"{folder.name}.0123")
+    building.mkdir()
+
+    def work(lock: FileLock) -> None:
+        for i in range(20):  # slower than the limit, but never for long without a file
+            time.sleep(0.05)
+            (building / f"{i}.npy").touch()
+        lock.release()
+
+    lock = FileLock(f"{folder}.lock", thread_local=False)
+    lock.acquire()
+    builder = threading.Thread(target=work, args=(lock,))
+    builder.start()
+    with pytest.raises(RuntimeError, match="it is our turn"):
+        cache.cached(tmp_path, "test", key, our_turn)
+    builder.join()
+
+
+def our_turn(_: Writer) -> None:
+    raise RuntimeError("it is our turn")

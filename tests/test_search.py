@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +15,11 @@ from harness.environment import environment_here
 from harness.errors import StudyAborted
 from harness.executors.scripted import ScriptedExecutor
 from harness.recipe import Recipe
-from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
-from harness.search import Driver, Inputs
-from harness.search.events import RunEnded, StudyEnded, StudyEvent, TrialEnded
+from harness.run import Ended, Epoch, Job, Measured, Record, Run, RunState, Started
+from harness.search import Driver, Inputs, driver
+from harness.search.events import RunEnded, StudyEnded, StudyEvent, StudyStarted, TrialEnded, TrialStarted
 from harness.search.samplers import PRUNERS, SAMPLERS, build_pruner, build_sampler
-from harness.store import Store, open_study
+from harness.store import DriverLock, Store, open_study
 from harness.study import Search, StudyFile, build_space, load_study
 
 EPOCHS = 6
@@ -269,3 +270,27 @@ def test_no_pruner_decides_before_its_first_rung(name: str) -> None:
             assert not trial.should_prune()
         study.tell(trial, value)
     assert math.isfinite(study.best_value)
+
+
+def test_a_run_that_a_dead_driver_of_another_study_left_is_taken_over(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(axes={"K": [3]}, search={"seeds": 1})
+    (cell,) = build_space(b.file, classes=8, channels=1).grid()
+    assert cell.spec is not None
+    run = Run(cell.spec, b.study.proxy, 0)
+    monkeypatch.setattr(driver, "ELSEWHERE_S", 0.0)
+    with Store.open(b.folder / "studies.db") as store:
+        store.ensure_run(run)
+        assert store.claim(run.id, "another", b.folder / "another")
+        store.record(run.id, [started(), epoch(1, 10.0)])
+        with DriverLock(store, "another"):  # as long as it is driven, its run is left alone
+            events = b.drive()
+            assert isinstance(next(events), StudyStarted) and isinstance(next(events), TrialStarted)
+            monkeypatch.setattr(time, "sleep", lambda _: None)
+        events_after = list(events)
+    assert [e.state for e in of(events_after, RunEnded)] == [RunState.COMPLETE]
+    with Store.open(b.folder / "studies.db") as store:
+        assert [e.message for e in store.events("question") if e.kind == "runs freed"] == [
+            "the driver of `another` is gone"
+        ]

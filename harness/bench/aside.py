@@ -10,6 +10,9 @@ from harness.errors import HarnessError
 from harness.executors import Crew, make_executor
 from harness.run import Ended, Job, RunState
 
+END_S = 10.0
+"""How long the process may take to end before it is killed."""
+
 
 class Aside:
     """A process that trains one job at a time; a context manager, behind which it is gone."""
@@ -28,7 +31,8 @@ class Aside:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.join()
+        self._process.join(END_S)
+        self._process.kill()
 
     def begin(self, job: Job) -> None:
         """Have it trained; returns at once."""

@@ -7,10 +7,11 @@ so that what stands under the final name is whole; `meta.json` says what every f
 import json
 import os
 import shutil
+import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ CHECKED_BYTES = 1 << 28
 
 GENERATED_BYTES = 4 << 30
 """What generated data sets may take of a cache; beyond it, those that were opened longest ago are removed."""
+LOOK_S = 1.0
+"""How often to look at what another process builds."""
+TELL_S = 30.0
+"""How long to wait for it without a word."""
+STALL_S = 1800.0
+"""How long it may write nothing; images that are generated are written at the end."""
 
 SPLITS = ("train", "val", "conflict")
 
@@ -93,7 +100,7 @@ def cached(
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with _alone(folder):
             if (found := _open(folder)) is None:
                 _build(folder, build)
                 found = _open(folder)
@@ -127,6 +134,47 @@ def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
         with suppress(OSError, Timeout), FileLock(f"{folder}.lock", timeout=0):
             folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data set; waits for another process that builds it, and says so after a while.
+
+    Raises `DataError` where nothing of what the other process builds has changed for `STALL_S`.
+    """
+    lock, start = FileLock(f"{folder}.lock"), time.monotonic()
+    seen, changed, is_told = _progress(folder), start, False
+    while True:
+        try:
+            lock.acquire(timeout=LOOK_S)
+            break
+        except Timeout:
+            now = time.monotonic()
+            if (progress := _progress(folder)) != seen:
+                seen, changed = progress, now
+            if now - changed > STALL_S:
+                raise DataError(
+                    f"the process that builds a data set must come to an end; it has written nothing for "
+                    f"{now - changed:.0f} s",
+                    place=f"{folder}.lock",
+                    remedy="End that process, which frees the lock, and run the same command again.",
+                ) from None
+            if now - start > TELL_S and not is_told:
+                print(f"waiting for another process that builds the data set {folder}", file=sys.stderr)
+                is_told = True
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _progress(folder: Path) -> tuple[int, int]:
+    """What changes while another process builds: the number of files, and the time of the last change."""
+    times = []
+    for path in folder.parent.glob(f"{folder.name}.*/**/*"):
+        with suppress(OSError):
+            times.append(path.stat().st_mtime_ns)
+    return len(times), max(times, default=0)
 
 
 def _build(folder: Path, build: Callable[[Writer], None]) -> None:

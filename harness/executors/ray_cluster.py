@@ -125,7 +125,7 @@ def _own_processes() -> list[tuple[str, Any]]:
     from ray._private import worker
 
     node = worker._global_node
-    known = {} if node is None else dict(node.all_processes)
+    known: dict[str, Any] = {} if node is None else dict(node.all_processes)
     return [(kind, info.process) for kind, infos in known.items() for info in infos]
 
 

@@ -91,9 +91,11 @@ def _in_a_thread(call: Callable[[], None]) -> "Future[None]":
 
     def run() -> None:
         try:
-            future.set_result(call())
+            call()
         except BaseException as error:
             future.set_exception(error)
+        else:
+            future.set_result(None)
 
     threading.Thread(target=run, daemon=True).start()
     return future

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import StudyAborted
+from harness.errors import StoreError, StudyAborted
 from harness.executors.base import Executor
 from harness.run import Ended, Epoch, Job, Noted, Record, Run, RunState, Started
 from harness.search.estimate import Estimate
@@ -44,7 +44,7 @@ from harness.search.standing import DIVERGED
 from harness.search.timing import Timing
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
-from harness.store import RunRow, Store
+from harness.store import DriverLock, RunRow, Store
 from harness.study import Study
 from harness.study.model import CURVES
 
@@ -234,6 +234,8 @@ class Driver:
                 yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id], only_times=True)
                 return
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
+            if row.owner is not None and row.owner != self._study.study:
+                self._free_from_dead_driver(row.owner)
             yield from self._take_stored(owner, run, row)
             return
         self._give(owner, run, claimed.folder)
@@ -248,6 +250,16 @@ class Driver:
         grant = self._study.resources
         job = Job(run, folder or self._in.folder, grant.cpus, grant.gpus, grant.minutes_per_run)
         self._workers().submit(replace(job, only_times=only_times, shares_times=self._shares_times))
+
+    def _free_from_dead_driver(self, study: str) -> None:
+        """Close the runs of another study whose driver is gone; its own next driver may never come."""
+        try:
+            with DriverLock(self._in.store, study):
+                freed = self._in.store.reap(study)
+        except StoreError:  # it is driven: its runs have a limit of their own
+            return
+        if freed:
+            self._in.store.event(self._study.study, "runs freed", f"the driver of `{study}` is gone")
 
     def _workers(self) -> Executor:
         """The executor, started when the first run needs it."""
