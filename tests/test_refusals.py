@@ -165,5 +165,13 @@ def test_the_place_of_a_broken_quick_profile_is_its_own(tmp_path: Path) -> None:
         load_study(path)
 
 
+def test_a_key_at_fault_brings_no_other_error(tmp_path: Path) -> None:
+    proxy = PROXY | {"measures": ["erf"], "epochs": "few"}
+    with pytest.raises(StudyError) as refusal:
+        load_study(write_study(tmp_path, TINY, proxy=proxy, objectives={"erf_log_r50_pct": "maximize"}))
+    assert "`proxy.epochs` must be a whole number" in str(refusal.value)
+    assert "objectives" not in str(refusal.value)
+
+
 def test_scripted_studies_are_sound(tmp_path: Path) -> None:
     load_study(write_study(tmp_path, SCRIPTED))

@@ -77,6 +77,7 @@ def _checked(document: Document) -> StudyFile:
     problems = Problems(document)
     study = _study(document.data, problems)
     study = _with_root(study, document.path) if study else None
+    is_whole = not problems.found
     base, bases = resolve_bases(study, problems) if study else (None, {})
     large = resolve(study.full_scale.base, ("full_scale", "base"), problems) if study and study.full_scale else None
     if study and study.full_scale:
@@ -84,7 +85,7 @@ def _checked(document: Document) -> StudyFile:
     space = read_space(study, base, bases, problems) if study and base else None
     if study and space:
         check_claims(study, space, problems)
-    if study:
+    if study and is_whole:  # without the keys at fault, others might seem to ask for what is not there
         check_requests(study, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
