@@ -30,7 +30,7 @@ from tiny_studies import (
 
 from harness.study import load_spec
 
-LONG = {"proxy": TINY["proxy"] | {"epochs": 60, "train_size": 96}, "search": {"seeds": 1}}
+LONG = {"proxy": TINY["proxy"] | {"epochs": 60, "train_size": 96, "batch_size": 16}, "search": {"seeds": 1}}
 """Long enough to be interrupted, in epochs short enough to be quick."""
 
 
@@ -226,7 +226,13 @@ def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int
 
 
 def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:
-    write_study(tmp_path, TINY, proxy=TINY["proxy"] | {"epochs": 9}, axes={"K": [[3, 3, 3, 3]]}, search={"seeds": 1})
+    write_study(
+        tmp_path,
+        TINY,
+        proxy=TINY["proxy"] | {"epochs": 9, "train_size": 64},
+        axes={"K": [[3, 3, 3, 3]]},
+        search={"seeds": 1},
+    )
     code, said = on_terminal(tmp_path, "run", "study.yaml", *INLINE)
     assert code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", said))

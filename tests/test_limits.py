@@ -160,6 +160,12 @@ def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path
     assert "At chance, not to be told apart: K=" in verdict(found)[-1]
 
 
+def test_what_is_at_the_ceiling_is_ahead_of_what_is_at_chance(tmp_path: Path) -> None:
+    found = Played(tmp_path).answer(scored(lambda job: 100.0 if job.run.spec.K[0] == 13 else 12.5))
+    assert found.limit is None and found.best is not None and found.best.params["K"][0] == 13
+    assert found.front and {row.params["K"][0] for row in found.front} == {13}
+
+
 def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: Path) -> None:
     found = Played(tmp_path).answer(scored(lambda job: 60.0 + 0.1 * (job.run.spec.K[0] == 31)))
     assert found.best is not None and found.best.spread == 0.0

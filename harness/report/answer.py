@@ -360,9 +360,11 @@ def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
 def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
-    complete = [row for row in rows if row.state == "complete" and row.mean is not None and row.limit != Limit.CHANCE]
-    if all(row.limit is not None for row in complete):
+    ranked = [row for row in rows if row.state == "complete" and row.mean is not None]
+    limits = {row.limit for row in ranked}
+    if len(limits) == 1 and None not in limits:
         return tuple(rows)
+    complete = [row for row in ranked if row.limit != Limit.CHANCE]
     front: set[tuple[int, ...]] = set()
     best = -math.inf
     for _, same_macs in groupby(sorted(complete, key=lambda row: row.macs), key=lambda row: row.macs):
