@@ -17,8 +17,9 @@ from harness.report.tables import answer_view
 from harness.report.verdict import verdict
 from harness.run import Ended, Job, Measured, Record, RunState
 from harness.search.claims import judge_claims
-from harness.session import open_space, reading, study_values
+from harness.session import open_space, reading
 from harness.study import load_study, resolved_yaml
+from harness.study.growth import study_values
 
 IMAGES = 1000
 

@@ -57,7 +57,7 @@ for epoch in in_turn(epochs, torch.device("cpu")):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(RECIPE, tmp_path_factory.mktemp("data"))
+    return load(RECIPE, tmp_path_factory.mktemp("data"), 0)
 
 
 def subject(dataset: Dataset, spec: NetworkSpec, folder: Path | None = None, *, seed: int = 0) -> Trained:
@@ -259,7 +259,7 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
 ) -> None:
     """Up to three attempts: other programs of this machine know nothing of the slot."""
     recipe = with_(resolution=32)
-    data = load(recipe, tmp_path / "large")
+    data = load(recipe, tmp_path / "large", 0)
     networks = {k: build(tiny_spec(C=[8, 8, 16, 16], K=k, stem_stride=2), seed=0).eval() for k in (3, 31)}
     subjects = {k: Trained(network, data, recipe, CPU) for k, network in networks.items()}
     deadline = time.monotonic() + 120

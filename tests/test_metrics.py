@@ -21,7 +21,7 @@ MEASURES = ALWAYS | ON_DEMAND
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(RECIPE, tmp_path_factory.mktemp("data"))
+    return load(RECIPE, tmp_path_factory.mktemp("data"), 0)
 
 
 @pytest.mark.parametrize("measure", MEASURES)

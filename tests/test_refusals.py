@@ -96,7 +96,7 @@ def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measu
     rendering = "textured" if measure == "shape_bias" else "contours"
     recipe = with_(measures=[measure] if measure in ON_DEMAND else [], rendering=rendering)
     run = tiny_run(recipe=recipe)
-    dataset = load(recipe, tmp_path)
+    dataset = load(recipe, tmp_path, 0)
     model = build(run.spec.replace(in_channels=dataset.info.channels, classes=dataset.info.classes)).eval()
     taken = {**ALWAYS, **ON_DEMAND}[measure](Trained(model, dataset, recipe, torch.device("cpu")))
     names = {name for name, _ in taken}
