@@ -156,7 +156,7 @@ def test_a_study_file_that_changed_is_refused_with_the_keys(finished: Finished, 
     assert done.returncode == 2
     assert "`proxy.epochs` from 2 to 3" in done.stderr and "`search.seed` from 0 to 1" in done.stderr
     assert "study:" in done.stderr and "--fresh" in done.stderr
-    write_study(tmp_path, TINY, resources={"cpus": 2, "minutes_per_run": 5}, full_scale={"base": "replknet_31b"})
+    write_study(tmp_path, TINY, resources={"minutes_per_run": 5}, full_scale={"base": "replknet_31b"})
     assert called("run", path, *where, cwd=tmp_path).returncode == 0
 
 

@@ -428,3 +428,11 @@ def test_verify_marks_recorded_claims_of_another_environment(lab: Lab) -> None:
     done = called("verify", "--only", "claims", "--results", lab.place.results, cwd=lab.folder)
     assert done.returncode == 0
     assert f"new, c: other environments: 3 of 6 runs: {WORDS}" in " ".join(done.stdout.split())
+
+
+def test_times_of_another_number_of_threads_are_those_of_another_environment(lab: Lab) -> None:
+    lab.run(lab.file("new", **ONE), worker(HERE))
+    path = lab.file("new", **ONE, resources={"cpus": 2})
+    lab.run(path, worker(replace(HERE, threads=2), latency_ms=2.0))
+    assert [job.only_times for job in lab.jobs] == [True] * 3
+    assert [origin.text for origin in lab.said(path).origins] == ["3 of 3 runs: 1 thread"]
