@@ -12,7 +12,7 @@ from harness.environment import Environment, describe_difference, differs, envir
 from harness.formula import Formula
 from harness.metrics import is_of_machine
 from harness.run import Epoch, Job, RunState
-from harness.search.objective import final_value
+from harness.search.objective import objective_value
 from harness.store import RunRow, Store
 from harness.study import Study
 
@@ -114,7 +114,11 @@ class Reuse:
         from harness.store.reopening import reopen_trials
 
         finished = {trial.number: trial for trial in trials.get_trials(deepcopy=False) if trial.state.is_finished()}
-        links = {number: ids for number, ids in self.store.trial_runs(self.study.study).items() if number in finished}
+        links = {
+            number: [run_id for run_id in ids if run_id in finished[number].user_attrs.get("runs", ids)]
+            for number, ids in self.store.trial_runs(self.study.study).items()
+            if number in finished
+        }  # a screening run gives its trial no value
         runs = self._read({run_id for ids in links.values() for run_id in ids})
         fates = {
             run_id: self.fate(each.row, each.figures) for run_id, each in runs.items() if each.row.state in SETTLED
@@ -159,7 +163,7 @@ class Reuse:
         for each in runs:
             if each.row.state == RunState.COMPLETE:
                 figures = current_figures(each.row, each.figures, self.here)
-                value = final_value(metric, each.row.run, each.curve, figures)
+                value = objective_value(metric, each.row.run, each.curve, figures)
                 if value is not None:
                     yield value
 
