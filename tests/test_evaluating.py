@@ -210,7 +210,7 @@ def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_pa
     for run_id, top1 in recorded.items():
         path = results / "tiny" / "checkpoints" / f"{run_id}.pt"
         found = values(path, cwd=tmp_path)
-        assert found["forms"]["training"]["top1"] == pytest.approx(top1) and found["images"] == 32
+        assert found["forms"]["training"]["top1"] == pytest.approx(top1) and found["images"] == 256
     larger = values(path, "--resolution", "24", cwd=tmp_path)
     assert larger["viewing"]["resolution"] == 24 and len(larger["viewing"]["mean"]) == 1
 

@@ -64,11 +64,11 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
         f"run: `{run.stem}` of the study `tiny`, complete",
         "epochs: 2 of 2",
         "| top-1 % |",
-        "n = 32 validation images of shapes, 16 px, one seed",
+        "n = 256 validation images of shapes, 16 px, one seed",
         "| latency_ms_p50 |",
         f"mean: {mean[0]:.6g}",
         "colour: grey",
-        "train_size: 64",
+        "train_size: 256",
     ):
         assert words in text, words
     names = class_names(subject)
