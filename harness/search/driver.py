@@ -86,6 +86,8 @@ class Driver:
         self._owner: dict[str, OpenTrial] = {}
         """The trial of every run that the executor has."""
         self._attempts: dict[str, int] = {}
+        self._first_epoch: dict[str, int] = {}
+        """Of every run, the first epoch that is trained in its last attempt."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._failures_in_a_row = 0
@@ -221,13 +223,15 @@ class Driver:
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
+                self._first_epoch[run_id] = record.first_epoch
                 self._estimate.started(run_id, record.first_epoch)
                 for note in record.notes:
                     self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
-                yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
+                if record.epoch >= self._first_epoch.get(run_id, 1):  # earlier ones come out of the checkpoint
+                    yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
                 yield from self._judge(owner, run, record)
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
