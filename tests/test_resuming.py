@@ -59,7 +59,7 @@ def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
     again = run(copied, *more)
     assert again.returncode == 0, again.stderr
     assert curves_of(copied, "other.db" if more else "results/studies.db") == curves_of(undisturbed)
-    assert "trained already, measuring" in again.stdout and "epoch 3/3" in again.stdout
+    assert "trained already, measuring" in again.stdout and ": epoch " not in again.stdout
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])

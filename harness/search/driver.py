@@ -100,6 +100,8 @@ class Driver:
         self._attempts: dict[str, int] = {}
         self._own: set[str] = set()
         """Runs that this driver has had trained."""
+        self._first_epoch: dict[str, int] = {}
+        """Of every run, the first epoch that is trained in its last attempt."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._notes: set[str] = set()
@@ -282,6 +284,7 @@ class Driver:
         for record in records:
             if isinstance(record, Started):
                 self._own.add(run_id)
+                self._first_epoch[run_id] = record.first_epoch
                 self._estimate.started(run_id, record.first_epoch)
                 for note in record.notes:
                     self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
@@ -291,7 +294,8 @@ class Driver:
                 yield DataNoted(owner.number, run_id, run.seed, record.text)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
-                yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
+                if record.epoch >= self._first_epoch.get(run_id, 1):  # earlier ones come out of the checkpoint
+                    yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
                 yield from self._judge(owner, run, record)
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
