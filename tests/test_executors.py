@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_numbers_of_an_undistur
     assert end_of(before).state == RunState.STOPPED
     assert start_of(after).first_epoch == len(curve(before)) + 1 > 1
     assert end_of(after).state == RunState.COMPLETE
-    assert curve(before) + curve(after) == curve(undisturbed)
+    assert curve(after) == curve(undisturbed), "the records of the checkpoint, then the others"
 
 
 def test_a_stop_reaches_a_run_that_waits_and_no_other(executor: Executor, tmp_path: Path) -> None:
