@@ -19,7 +19,7 @@ COSTS = ("params", "macs")
 ALWAYS = {
     "latency": (
         *("latency_ms_p50", "latency_ms_p90", "latency_ms_low", "latency_ms_high", "latency_ms_n"),
-        "latency_ms_disturbed",
+        *("latency_ms_left_out", "latency_ms_disturbed"),
     ),
     "peak_memory": ("peak_memory_bytes", "peak_gpu_memory_bytes"),
 }

@@ -56,7 +56,7 @@ def test_a_fresh_clone_shows_every_recorded_claim_and_what_can_be_checked(clone:
         for claim in each["claims"]:
             row = rows[each["study"], claim["name"]]
             assert (row["verdict"], row["effect"], row["n"]) == (claim["verdict"], claim["effect"], claim["n"])
-            assert row["environment"] == ("" if {"environments", "finished"} & set(each) else EARLIER)
+            assert row["environment"] == ("" if "recipe_revision" in each else EARLIER)
             assert row["check"].startswith(("yes: `", "no: ")) and row["compared"] is None
 
 
@@ -65,7 +65,7 @@ def test_the_table_names_the_command_and_the_time_and_marks_what_is_old(clone: P
     text = " ".join(said.stdout.split())
     assert "no claim study is recorded" not in text
     assert "kernel_size kept in results/claims/kernel_size/summary.json" in text
-    is_old = "environments" not in json.loads((clone / "results/claims/kernel_size/summary.json").read_text())
+    is_old = "recipe_revision" not in json.loads((clone / "results/claims/kernel_size/summary.json").read_text())
     assert (f"† {EARLIER}" in text) == is_old
     assert "recorded: Trained on " in text
     assert re.search(r"kernel_size.yaml`, about \d+ min for \d+ runs", text)
@@ -211,8 +211,7 @@ def test_the_picture_carries_the_mark(driven: Played, tmp_path: Path) -> None:
     keep(tmp_path, values, resolved(driven))
     file = tmp_path / "claims" / "question" / "summary.json"
     assert "earlier environment" not in title(file)
-    del values["finished"]
-    values.pop("environments", None)
+    del values["recipe_revision"]
     file.write_text(json.dumps(values))
     assert EARLIER in " ".join(title(file).split())
 

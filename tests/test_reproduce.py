@@ -57,7 +57,7 @@ def test_a_run_of_two_workers_is_reproduced_bit_by_bit_in_two_further_processes(
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         assert (said["outcome"], said["not_the_same_environment"]) == ("same bits", [])
-        assert said["compared"] == 2 * 4 and said["apart"] == 0.0
+        assert said["compared"] == 2 * 4 + 2 and said["apart"] == 0.0
         assert "epoch 2/2: top1" in done.stderr
     assert (files_of(folder), (folder / "results" / "studies.db").read_bytes()) == before
 
@@ -67,7 +67,7 @@ def test_the_best_is_taken_unless_a_trial_or_a_run_is_named(recorded: Path) -> N
     said, values = reproduced(recorded, "study.yaml", run["id"])
     assert (said.returncode, values["outcome"], values["run"], values["seed"]) == (0, "same bits", run["id"], 1)
     done = called("reproduce", "results/tiny", cwd=recorded)
-    assert done.returncode == 0 and "same bits: 8 numbers compared, all equal" in done.stdout
+    assert done.returncode == 0 and "same bits: 10 numbers compared, all equal" in done.stdout
     assert "tiny  trial 0, seed 0" in done.stdout
 
 
@@ -79,7 +79,7 @@ def test_other_bits_in_the_same_environment_give_exit_code_1(copy: Path) -> None
     done = called("reproduce", "study.yaml", cwd=copy)
     assert done.returncode == 1
     assert "SAME ENVIRONMENT AND OTHER BITS" in done.stdout
-    assert "1 of 8 numbers differ; the first is train_loss of epoch 2" in done.stdout
+    assert "1 of 10 numbers differ; the first is train_loss of epoch 2" in done.stdout
 
 
 def test_other_bits_in_another_environment_are_told_beside_the_spread_of_the_seeds(copy: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_summary_of_an_earlier_version_is_of_an_unknown_environment(copy: Path
     said, values = reproduced(copy, str(older(copy, REVISION)))
     assert (said.returncode, values["outcome"]) == (0, "not the same environment")
     assert values["not_the_same_environment"] == ["unknown environment, recorded before environments were kept"]
-    assert values["apart"] == 0.5 and values["n_seeds"] == 2 and values["compared"] == 1
+    assert values["apart"] == 0.5 and values["n_seeds"] == 2 and values["compared"] == 3
 
 
 def test_a_recipe_that_has_another_meaning_now_is_said_to_have(copy: Path) -> None:

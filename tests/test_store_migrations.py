@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 
 from harness.errors import StoreError
 from harness.presets import preset
-from harness.recipe import Recipe
+from harness.recipe import Recipe, Schedule
 from harness.run import Ended, Epoch, Measured, Run, RunState, Started
 from harness.store import FullRuns, Store, open_study, schema
 from harness.store.rows import spec_values
@@ -26,7 +26,7 @@ pytest_plugins = ["postgres"]
 NOW = schema.REVISIONS
 NEXT = "9999"
 TIME = "2026-01-01 00:00:00.000000"
-RUN = Run(preset("replknet_nano"), Recipe(), seed=0)
+RUN = Run(preset("replknet_nano"), Recipe(epochs=1, schedule=Schedule(warmup_epochs=0)), seed=0)
 
 REBUILD = """
 import sqlalchemy as sa

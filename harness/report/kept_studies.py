@@ -99,7 +99,7 @@ def _check(kept: KeptStudy, folder: Path, place: Place) -> str:
         file, options = _study_file(kept, folder)
     except UserError as error:
         return f"no: {error}"
-    changed = _changed(file, folder / STUDY)
+    changed = _changed(file, folder / STUDY, is_earlier=bool(kept.mark))
     if changed:
         return f"no: {near(file.path)} asks something else since ({changed})"
     try:
@@ -124,8 +124,11 @@ def _study_file(kept: KeptStudy, folder: Path) -> tuple[StudyFile, list[str]]:
     return load_study(folder / STUDY), []
 
 
-def _changed(file: StudyFile, recorded: Path) -> str:
-    """The keys in which a study file differs from the copy that was recorded; empty where it says the same."""
+def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
+    """The keys in which a study file differs from the copy that was recorded; empty where it says the same.
+
+    How seeds draw their images is not compared with a record that `is_earlier` than that choice; see `_anew`.
+    """
     if not recorded.is_file() or recorded == file.path:
         return ""
     try:
@@ -133,7 +136,8 @@ def _changed(file: StudyFile, recorded: Path) -> str:
     except (ValidationError, ValueError, OSError):
         return f"{near(recorded)} is of a version that this one does not read"
     now = identity(study_values(resolved_yaml(file)))
-    keys = [f"`{key}`" for key in {**before, **now} if before.get(key) != now.get(key)]
+    compared = {**before, **now}.keys() - ({"proxy.resample"} if is_earlier else set())
+    keys = sorted(f"`{key}`" for key in compared if before.get(key) != now.get(key))
     more = f" and {len(keys) - MOST_CHANGED} more" if len(keys) > MOST_CHANGED else ""
     return f"changed: {', '.join(keys[:MOST_CHANGED])}{more}" if keys else ""
 
