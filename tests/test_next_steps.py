@@ -39,7 +39,7 @@ def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...
         TINY,
         full_scale={"base": LARGE, "recipe": recipe},
         search={"seeds": 1},
-        quick={"axes": {"K": [[3, 3, 3, 3]]}},
+        quick={"axes": {"K": [[5, 5, 3, 3]]}},
     )
     said = called("run", "study.yaml", *INLINE, *place, cwd=tmp_path)
     assert said.returncode == 0, said.stderr

@@ -14,6 +14,8 @@ import yaml
 
 from harness.axes import Range
 from harness.errors import StudyError
+from harness.space import plain_fields
+from harness.spec import NetworkSpec
 from harness.study.model import AxisEntry, Claim, OrdinalRange, Search, Study
 
 FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "proxy.root")
@@ -76,10 +78,18 @@ def study_values(resolved: str) -> dict[str, Any]:
 
 
 def _read(resolved: str) -> dict[str, Any]:
-    """The values of a resolved file; one of an earlier version had one data set for all seeds."""
+    """The values of a resolved file; one of an earlier version had one data set for all seeds.
+
+    Fields of a network that it does not have stand at their default, too.
+    """
     values: dict[str, Any] = yaml.safe_load(resolved)
-    proxy = values.get("proxy") or {}
-    return values if "resample" in proxy else {**values, "proxy": {**proxy, "resample": "none"}}
+    bases = {name: _with_defaults(base) for name, base in (values.get("bases") or {}).items()}
+    proxy = {"resample": "none"} | (values.get("proxy") or {})
+    return {**values, "base": _with_defaults(values.get("base")), "bases": bases, "proxy": proxy}
+
+
+def _with_defaults(base: object) -> object:
+    return plain_fields(NetworkSpec.from_mapping(base)) if isinstance(base, Mapping) else base
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
