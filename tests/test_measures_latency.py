@@ -49,7 +49,7 @@ from harness.training import fit
 torch.set_num_threads(1)
 recipe = Recipe(train_size=512, val_size=64, resolution=48, epochs=1000, batch_size=32)
 spec = NetworkSpec.from_mapping({"B": 1, "C": [16, 32, 64, 64], "K": 7, "in_channels": 1, "classes": 8})
-epochs = fit(build(spec, seed=0), load(recipe, Path(sys.argv[1])), recipe, seed=0, device=torch.device("cpu"))
+epochs = fit(build(spec, seed=0), load(recipe, Path(sys.argv[1]), 0), recipe, seed=0, device=torch.device("cpu"))
 for epoch in in_turn(epochs, torch.device("cpu")):
     Path(sys.argv[2]).write_text(str(epoch.epoch))
 """
@@ -239,11 +239,11 @@ def busy(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 def undisturbed(subject: Trained) -> float:
     """The median in milliseconds, of a measurement that is not on record as disturbed by other programs."""
-    for _ in range(5):
+    for _ in range(12):
         metrics = dict(latency(subject))
         if "latency_ms_disturbed" not in metrics:
             return metrics["latency_ms_p50"]
-    pytest.fail("other programs had the processor in each of five measurements")
+    pytest.fail("other programs had the processor in each of twelve measurements")
 
 
 def medians(subjects: dict[int, Trained], repeats: int) -> dict[int, list[float]]:
@@ -254,10 +254,11 @@ def medians(subjects: dict[int, Trained], repeats: int) -> dict[int, list[float]
     return found
 
 
+@pytest.mark.alone
 def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_small(
     busy: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    """Up to three attempts: other programs of this machine know nothing of the slot."""
+    """Up to five attempts: other programs of this machine know nothing of the slot."""
     recipe = with_(resolution=32)
     data = load(recipe, tmp_path / "large", 0)
     networks = {k: build(tiny_spec(C=[8, 8, 16, 16], K=k, stem_stride=2), seed=0).eval() for k in (3, 31)}
@@ -267,7 +268,7 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in busy)
         time.sleep(0.1)
     problems = []
-    for _ in range(3):
+    for _ in range(5):
         beside = medians(subjects, 4)
         with measuring() as alone:  # so that none of them is stopped while it holds the slot
             assert alone.is_quiet
@@ -284,4 +285,4 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
         if is_ordered and all(spread < 0.05 for spread in spreads.values()):
             return
         problems.append((beside, quiet, spreads))
-    pytest.fail(f"in no attempt of three: {problems}")
+    pytest.fail(f"in no attempt of five: {problems}")

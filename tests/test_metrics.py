@@ -56,7 +56,8 @@ def test_of_a_transfer_only_its_duration_describes_the_machine(tmp_path: Path, t
     records = evaluate(Job(tiny_run(recipe=recipe), tmp_path / "s"))
     names = {record.name for record in records if isinstance(record, Measured)}
     machine = {name for name in names if is_of_machine(name)}
-    assert machine == {"transfer_s", "latency_ms_p50", "latency_ms_p90", "peak_memory_bytes"}
+    others = {name for name in machine if not name.startswith("latency_ms_")}
+    assert others == {"transfer_s", "peak_memory_bytes"} and "latency_ms_p50" in machine
     assert names - machine
 
 
