@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tiny_studies import called, files_of, write_study
 
 from harness.census import take_census
 from harness.errors import StudyError
-from harness.search.events import StudyEnded, TrialStarted
+from harness.search.events import RunStarted, StudyEnded, TrialStarted
 from harness.search.trial import chooser
 from harness.session import open_space
 from harness.store import Store
@@ -138,6 +139,16 @@ def test_a_repeated_network_is_told(bench_of: Callable[..., Bench]) -> None:
     events = list(bench.drive())
     assert sum(event.is_repeat for event in of(events, TrialStarted)) == 4
     assert of(events, StudyEnded)[0].reason == "4 proposals repeated a known network, for a further seed of it"
+
+
+def test_a_grid_repeats_nothing_and_neither_does_a_study_that_is_resumed(bench_of: Callable[..., Bench]) -> None:
+    bench = bench_of(axes={"K": [3, 7]}, search={"seeds": 2})
+    with closing(bench.drive()) as events:
+        for event in events:
+            if isinstance(event, RunStarted):
+                break
+    again = list(bench.drive())
+    assert of(again, StudyEnded)[0].reason is None
 
 
 @pytest.fixture

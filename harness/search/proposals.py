@@ -173,9 +173,9 @@ class Proposals:
     def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
         """The trial with its runs; the seeds that a parked trial had are its own again."""
         assert candidate.spec is not None
-        is_known = bool(self._ledger.taken.get(candidate.fingerprint))
-        facts: dict[str, Any] = trial.user_attrs if "seeds" in trial.user_attrs else self._facts(candidate)
-        self._repeats += is_known and facts is not trial.user_attrs
+        is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
+        self._repeats += is_proposed and bool(self._ledger.taken.get(candidate.fingerprint))
+        facts: dict[str, Any] = self._facts(candidate) if is_proposed else trial.user_attrs
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
             trial.set_user_attr(key, facts[key])
