@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from harness.terminal import own_command
 LARGE = {"B": [1, 1, 1, 1], "C": [4, 4, 8, 8], "K": [3, 3, 3, 3], "stem_stride": 2, "ffn_ratio": 2}
 
 
-def next_commands(said: Said) -> list[list[str]]:
-    """What follows the name of the harness in each command."""
+def next_commands(said: Said, folder: Path) -> list[list[str]]:
+    """What follows the name of the harness in each command, as it is called in that folder."""
     lines = said.stdout.split("\nNext\n")[1].splitlines()
     words = [shlex.split(line) for line in lines if line.startswith("  ") and not line.startswith("  #")]
-    own = own_command()
+    with chdir(folder):
+        own = own_command()
     assert words and all(command[: len(own)] == own for command in words)
     return [command[len(own) :] for command in words]
 
@@ -43,7 +45,7 @@ def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...
     )
     said = called("run", "study.yaml", *INLINE, *place, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
-    commands = next_commands(said)
+    commands = next_commands(said, tmp_path)
     assert [command[0] for command in commands] == ["show", "best", "train", "dashboard"]
     for words in commands[:-1]:
         done = run_as_printed(words, tmp_path)
@@ -71,7 +73,7 @@ def test_where_nothing_is_best_no_training_is_proposed(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, search={"seeds": 1}, full_scale=full_scale, budgets={"latency_ms": 1e-6})
     said = called("run", "study.yaml", *INLINE, cwd=tmp_path)
     assert said.returncode == 1
-    assert [command[0] for command in next_commands(said)] == ["show", "dashboard"]
+    assert [command[0] for command in next_commands(said, tmp_path)] == ["show", "dashboard"]
 
 
 @pytest.mark.parametrize("recipe", ["imagenet_384_finetune", None])
