@@ -1,6 +1,7 @@
 """Latency: alone on its device, with an interval, shared by equal networks, and believable beside busy workers."""
 
 import json
+import math
 import os
 import signal
 import statistics
@@ -238,12 +239,15 @@ def busy(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def undisturbed(subject: Trained) -> float:
-    """The median in milliseconds, of a measurement that is not on record as disturbed by other programs."""
+    """The median in milliseconds, of a measurement that is not on record as disturbed by other programs.
+
+    NaN, with which an attempt fails, where each of twelve was.
+    """
     for _ in range(12):
         metrics = dict(latency(subject))
         if "latency_ms_disturbed" not in metrics:
             return metrics["latency_ms_p50"]
-    pytest.fail("other programs had the processor in each of twelve measurements")
+    return math.nan
 
 
 def medians(subjects: dict[int, Trained], repeats: int) -> dict[int, list[float]]:
@@ -258,7 +262,7 @@ def medians(subjects: dict[int, Trained], repeats: int) -> dict[int, list[float]
 def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_small(
     busy: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    """Up to five attempts: other programs of this machine know nothing of the slot."""
+    """Up to ten attempts: other programs of this machine know nothing of the slot."""
     recipe = with_(resolution=32)
     data = load(recipe, tmp_path / "large", 0)
     networks = {k: build(tiny_spec(C=[8, 8, 16, 16], K=k, stem_stride=2), seed=0).eval() for k in (3, 31)}
@@ -268,7 +272,7 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in busy)
         time.sleep(0.1)
     problems = []
-    for _ in range(5):
+    for _ in range(10):
         beside = medians(subjects, 4)
         with measuring() as alone:  # so that none of them is stopped while it holds the slot
             assert alone.is_quiet
@@ -285,4 +289,4 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
         if is_ordered and all(spread < 0.05 for spread in spreads.values()):
             return
         problems.append((beside, quiet, spreads))
-    pytest.fail(f"in no attempt of five: {problems}")
+    pytest.fail(f"in no attempt of ten: {problems}")
