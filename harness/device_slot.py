@@ -7,8 +7,8 @@ container), and are free again when a process dies, however it does. Two files p
     DEVICE.gate   who measures holds it alone; who computes passes through it, so that a measurement is not starved
     DEVICE.slot   who computes holds it shared, who measures alone
 
-Nothing waits for ever: who measures gives up after a minute and is told that it is not alone; who computes goes on
-after a minute without the slot. Where there is no `flock` (Windows), nobody is ever alone.
+Every wait has a limit: a measurement that cannot have the slot within a minute is taken without it, and reports so;
+computing continues without the slot after 90 s. Where there is no `flock` (Windows), no measurement has the slot alone.
 """
 
 import contextlib

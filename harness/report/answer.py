@@ -6,7 +6,6 @@ Pure functions of what the store and Optuna's trials hold; nothing is rounded or
 import json
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -273,11 +272,6 @@ def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
     params = trial.params
     return {name: _choice(params[name]) for name in axes if name in params}
-
-
-def rejections(trials: Iterable["FrozenTrial"]) -> Counter[str]:
-    """Proposals that a sampler made in vain, by reason."""
-    return Counter(trial.user_attrs["rejected"] for trial in trials if "rejected" in trial.user_attrs)
 
 
 def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:

@@ -29,7 +29,7 @@ NAMED = 5
 def downstream_view(
     job: FullJob[Any], pace: Pace, name: str, start: str, classes: int, expected: Expected | None = None
 ) -> RenderableType:
-    """What is trained, from what and how; `expected` are its images where nobody has looked at them."""
+    """What is trained, from what and how; `expected` are its images where they have not been read."""
     recipe = job.run.recipe
     rows = {
         "network": network_text(job.run.spec),

@@ -38,7 +38,7 @@ SHOWN = {
 
 
 def job_view(job: FullJob[FullRecipe], pace: Pace, name: str, expected: Expected | None = None) -> RenderableType:
-    """What is trained, how, and what that costs; `expected` are its images where nobody has looked at them."""
+    """What is trained, how, and what that costs; `expected` are its images where they have not been read."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
     costs = f"{amount(cost.params)} parameters, {amount(cost.macs)} MACs for an image of {recipe.resolution} px"
@@ -57,7 +57,7 @@ def job_view(job: FullJob[FullRecipe], pace: Pace, name: str, expected: Expected
 
 
 def place_rows(job: FullJob[Any], expected: Expected | None) -> dict[str, str]:
-    """Where the training is kept; where nobody has looked at its images, how they must lie."""
+    """Where the training is kept; where its images have not been read, the expected layout."""
     if expected is None:
         return {"folder": str(job.folder)}
     missing = "no `--data`" if job.root is None else f"no folder {job.root}"

@@ -152,7 +152,7 @@ def _require_finite(loss: float, kind: str, place: str) -> None:
 
 
 def _require_finite_weights(state: State) -> None:
-    """What nobody validates would be kept with weights that the last step has made NaN."""
+    """Without validation, weights that the last step has made NaN would be kept."""
     for model in (state.model, *([] if state.ema is None else [state.ema.module])):
         counts = nonfinite_entries(model.state_dict())
         if counts:
