@@ -13,7 +13,7 @@ from harness.data.labels import differing
 from harness.dense.tasks import detection, segmentation
 from harness.detection_recipe import DetectionRecipe
 from harness.errors import UserError
-from harness.full_folder import WEIGHTS, weights_in
+from harness.full_folder import WEIGHTS, is_started, weights_in
 from harness.full_recipe import FullTraining
 from harness.recording import recorded
 from harness.report.detection import detection_view
@@ -34,6 +34,7 @@ from harness.scaling import (
     prepare_folder,
     row_of,
     shares_of,
+    show_notes,
     train_job,
     unsound,
 )
@@ -85,6 +86,10 @@ class DenseTask(Protocol):
 
     def data_record(self) -> DataRecord:
         """What it is trained on."""
+        ...
+
+    def check_images(self) -> tuple[str, ...]:
+        """Notes on its images. Raises `DataError` for those that no training could go on with."""
         ...
 
     def figures_of(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
@@ -149,7 +154,9 @@ def _train(args: Namespace, kind: Kind) -> int:
         return _foresee(job, start, crew.workers or 1)
     task, console = opened(job), make_console()
     pace = Pace.of(recipe, task.images, crew.workers or 1)
+    notes = task.check_images() if args.fresh or not is_started(job.folder) else ()
     console.print(downstream_view(job, pace, start.name, start.about, len(task.names)))
+    show_notes(console, notes)
     if (args.fresh or is_new(job)) and crew.address is None:
         console.print(estimate(job, pace, task))
     data = task.data_record()

@@ -30,6 +30,9 @@ from harness.recipe import Recipe
 from harness.run import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
 
+MOST_CHARACTERS = 300
+"""Of the cause of a run's end."""
+
 _STATES: dict[type[BaseException], RunState] = {
     Stopped: RunState.STOPPED,
     Diverged: RunState.DIVERGED,
@@ -216,8 +219,9 @@ def _describe(device: torch.device, threads: int) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough for a table."""
-    return (str(error).strip().splitlines() or [""])[0][:300]
+    """The first line of an error's text, short enough for a table; what is cut off ends in dots."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4].rstrip()} ..."
 
 
 def _log(job: Job, text: str) -> None:

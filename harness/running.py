@@ -25,7 +25,7 @@ from harness.scale_up.target import scaled
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
 from harness.search.reuse import Reuse, environment_of
-from harness.session import Driven, Place, driving, extent, grown, open_space, question_of
+from harness.session import Driven, Place, check_data, driving, extent, grown, open_space, question_of
 from harness.space import Space
 from harness.store import Store
 from harness.study import Study, StudyFile, load_full_recipe, load_study
@@ -42,11 +42,11 @@ NO_ANSWER = 1
 
 def run(args: Namespace) -> int:
     """Train what a study needs, and print its answer."""
-    file, space = check_study(args)
+    file, space, notes = check_study(args)
     if args.dry_run:
-        return _dry_run(args, file, space)
+        return _dry_run(args, file, space, notes)
     try:
-        said = _drive(args, file, space)
+        said = _drive(args, file, space, notes)
     except KeyboardInterrupt:
         print(f"stopped; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
         return EXIT_CODE
@@ -56,8 +56,10 @@ def run(args: Namespace) -> int:
     return 0 if said.complete else NO_ANSWER
 
 
-def check_study(args: Namespace) -> tuple[StudyFile, Space]:
-    """The study that a command line means, with its space: all that is refused is refused here, and nothing is written.
+def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
+    """The study that a command line means, with its space, and notes on its images.
+
+    All that is refused is refused here, and nothing is written.
 
     Raises `UserError`s.
     """
@@ -77,7 +79,7 @@ def check_study(args: Namespace) -> tuple[StudyFile, Space]:
         check_device(file.study, file.document, device=device)
     if not args.fresh:
         _growth(args, file)
-    return file, space
+    return file, space, check_data(file, place_of(args).data_cache, space.data)
 
 
 def _growth(args: Namespace, file: StudyFile) -> Growth:
@@ -99,8 +101,8 @@ def options_of(args: Namespace) -> list[str]:
     return [*(["--quick"] if args.quick else []), *place_of(args).options]
 
 
-def _dry_run(args: Namespace, file: StudyFile, space: Space) -> int:
-    """Print what would be trained; reads the database where there is one."""
+def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> int:
+    """Print what would be trained, and on what; reads the database where there is one."""
     study = file.study
     room = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
     workers = args.workers or max(1, room)
@@ -112,11 +114,11 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space) -> int:
             planned = plan(study, space, store, workers=workers, rule=rule, growth=growth)
     except NotFound:
         planned = plan(study, space, None, workers=workers)
-    make_console().print(plan_view(planned))
+    make_console().print(plan_view(replace(planned, notes=(*planned.notes, *notes))))
     return 0
 
 
-def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
+def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> Answer:
     """Run a study to its end while showing it; gives the answer, which is also written beside the results."""
     place = place_of(args)
     with Interrupt() as interrupt, _view(file, is_quiet=args.quiet) as view:
@@ -131,6 +133,8 @@ def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
                 is_here=args.executor == "inline",
             )
 
+        for note in notes:
+            view.note(note)
         view.note(f"opening {without_password(str(place.database))}")
         with driving(
             file,

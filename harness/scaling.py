@@ -3,7 +3,7 @@
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import Timeout
 from pydantic import ValidationError
+from rich.console import Console
 
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
@@ -25,7 +26,7 @@ from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.running import options_of, place_of
 from harness.scale_up.data_record import DataRecord, keep_data, require_same_data
 from harness.scale_up.expected import Expected, expected_images, is_here
-from harness.scale_up.images import count_classes, count_images, record_pictures
+from harness.scale_up.images import check_pictures, count_classes, count_images, record_pictures
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.pace import Pace, shared
 from harness.scale_up.records import FullJob, FullRecord, FullRun
@@ -61,7 +62,9 @@ def train(args: Namespace) -> int:
     job, crew = _job(args, target, recipe, classes), crew_of(args)
     pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
     console = make_console()
+    notes = check_pictures(recipe, job.root, job.cache) if args.fresh or not is_started(job.folder) else ()
     console.print(job_view(job, pace, target.name))
+    show_notes(console, notes)
     if (args.fresh or is_new(job)) and crew.address is None:
         with TemporaryDirectory() if args.dry_run else nullcontext(job.cache) as cache:
             console.print(estimate(job, pace, opened(replace(job, cache=Path(cache), loaders=0))))
@@ -76,6 +79,12 @@ def train(args: Namespace) -> int:
         prepare_folder(job, data, is_fresh=args.fresh)
         row = row_of(job, target.name, args.recipe or target.recipe or "", target)
         return train_job(job, crew, recorded(row, place_of(args).database))
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """Print what was seen of the images before the training."""
+    for note in notes:
+        console.print(f"images: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _foresee(args: Namespace, target: Target, recipe: FullRecipe) -> int:

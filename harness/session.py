@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from harness.data import DataInfo, identify
+from harness.data import DataInfo, check, identify
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.run import Run
@@ -167,10 +167,26 @@ def _space_on(file: StudyFile, info: DataInfo) -> Space:
     return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
+def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, ...]:
+    """Notes on the images of a study, whose data set has that digest; see `harness.data.check`.
+
+    Raises `DataError`, naming the file's line, for what its runs could not be trained on.
+    """
+    with _naming_lines(file):
+        return check(file.study.proxy, cache, digest)
+
+
 def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
     """The data set of a study. Raises `DataError`, naming the file's line, where it is not there."""
-    try:
+    with _naming_lines(file):
         return identify(file.study.proxy, cache)
+
+
+@contextmanager
+def _naming_lines(file: StudyFile) -> Iterator[None]:
+    """Let errors about a key of the proxy name its line in the study file."""
+    try:
+        yield
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = file.place(tuple(error.place.split(".")))

@@ -16,6 +16,7 @@ from PIL import Image
 from harness.data.coco import CocoScenes, open_coco
 from harness.data.coco_files import in_order, located
 from harness.data.figures import Figures, unpack
+from harness.data.survey import Lost
 from harness.dense.scenes import open_scenes
 from harness.downstream.ap import Found, detection_figures
 from harness.downstream.boxes import _has_mask
@@ -116,8 +117,8 @@ def polygon(box: list[int]) -> list[int]:
 def test_sides_that_fit_no_frame_are_named(root: Path) -> None:
     change(root, each_of("images", swap))
     scenes = open_coco(root, "train", masks=False)
-    lost = scenes.reason(0)
-    assert scenes.picture(0) is None and lost is not None
+    lost = scenes.look(0)
+    assert scenes.picture(0) is None and isinstance(lost, Lost)
     assert lost.reason == f"of {WIDTH}x{HEIGHT} pixels, where the entry says {HEIGHT}x{WIDTH}"
 
 

@@ -165,7 +165,7 @@ def test_damaged_files_are_left_out_and_told(folder: Path, tmp_path: Path) -> No
     assert np.bincount(dataset.train.labels).tolist() == [6, 5, 5]
     assert dataset.train.images.shape == (16, 3, 32, 32) and dataset.train.images[-1].any()
     (note,) = dataset.notes
-    assert "2 of the train images" in note and "dog/0.jpg" in note and "eel/1.png" in note
+    assert "2 of the training images" in note and "dog/0.jpg" in note and "eel/1.png" in note
     assert load(of("imagefolder", folder), tmp_path / "cache", 0).notes == dataset.notes
 
 

@@ -133,9 +133,11 @@ def test_frames_and_transparency_are_noted(tmp_path: Path) -> None:
     frames[0].convert("RGBA").save(root / "val" / "b" / "opaque.png")
     notes = load(of(root), tmp_path / "cache", 0).notes
     assert [
-        note for note in notes if "2 of the train images have more than one frame" in note and "a/pages.tif" in note
+        note for note in notes if "2 of the training images have more than one frame" in note and "a/pages.tif" in note
     ]
-    assert [note for note in notes if "1 of the val images has transparent pixels" in note and "b/clear.png" in note]
+    assert [
+        note for note in notes if "1 of the validation images has transparent pixels" in note and "b/clear.png" in note
+    ]
     assert len(notes) == 2
 
 
@@ -216,7 +218,7 @@ def test_too_many_lost_images_are_an_error_with_the_reasons(tmp_path: Path) -> N
     root = write_folder(tmp_path / "set")
     damage(root, "val", 3)
     (root / "val" / "b" / "0.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"at most 10 % of the val images.*4 of 16") as caught:
+    with pytest.raises(DataError, match=r"at most 10 % of the validation images.*4 of 16") as caught:
         load(of(root), tmp_path / "cache", 0)
     said = str(caught.value)
     assert "3 truncated (a/0.png, a/1.png, a/2.png)" in said and "1 an empty file (b/0.png)" in said
@@ -226,7 +228,11 @@ def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.C
     root, results = write_folder(tmp_path / "set"), tmp_path / "r"
     damage(root, "val", 2)
     path = write_folder_study(tmp_path / "s.yaml", root)
-    expected = ("16 training images and 14 validation images", "2 of the val images could not be read", "a/0.png")
+    expected = (
+        "16 training images and 14 validation images",
+        "2 of the validation images could not be read",
+        "a/0.png",
+    )
     outputs: list[str] = []
 
     def said(command: list[str]) -> None:
@@ -251,13 +257,14 @@ def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.C
     for text in outputs:
         assert all(part in text for part in expected), text
     said(["show", str(path), "0", "--results", str(results)])
-    assert "2 of the val images could not be read" in outputs[-1] and "val_images 14" in outputs[-1]
+    assert "2 of the validation images could not be read" in outputs[-1] and "val_images 14" in outputs[-1]
 
 
-def test_a_study_with_too_many_lost_images_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_with_too_many_lost_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_folder(tmp_path / "set")
     damage(root, "val", 5)
     path = write_folder_study(tmp_path / "s.yaml", root)
-    assert main(["run", str(path), "--results", str(tmp_path / "r"), "--executor", "inline"]) != 0
+    assert main(["run", str(path), "--results", str(tmp_path / "r"), "--executor", "inline"]) == 2
+    assert not (tmp_path / "r").exists()
     captured = capsys.readouterr()
     assert "5 of 16" in captured.out + captured.err and "truncated" in captured.out + captured.err

@@ -10,7 +10,19 @@ from harness.data.base import DataInfo, Dataset, Rows, Split
 from harness.errors import DataError
 from harness.recipe import Recipe
 
-__all__ = ["DATASETS", "DataInfo", "Dataset", "Rows", "Source", "Split", "describe", "identify", "load", "require_same"]
+__all__ = [
+    "DATASETS",
+    "DataInfo",
+    "Dataset",
+    "Rows",
+    "Source",
+    "Split",
+    "check",
+    "describe",
+    "identify",
+    "load",
+    "require_same",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +35,17 @@ class Source:
     """As the run with this seed has it, from the cache folder, which it fills first where need be."""
     identify: Callable[[Recipe, Path | None], DataInfo]
     """As `describe`, with the digest of the content where that is read from disk."""
+    check: Callable[[Recipe, Path, str | None], tuple[str, ...]] | None = None
+    """See `check`; None for generated data, which follow from the recipe."""
     annotations: tuple[Literal["masks", "boxes"], ...] = ()
     """What its images come with besides their class, for dense prediction."""
 
 
 DATASETS: dict[str, Source] = {
     "shapes": Source(shapes.describe, shapes.load, shapes.identify, annotations=("masks", "boxes")),
-    "cifar10": Source(cifar.describe, cifar.load, cifar.identify),
-    "cifar100": Source(cifar.describe, cifar.load, cifar.identify),
-    "imagefolder": Source(imagefolder.describe, imagefolder.load, imagefolder.identify),
+    "cifar10": Source(cifar.describe, cifar.load, cifar.identify, cifar.check),
+    "cifar100": Source(cifar.describe, cifar.load, cifar.identify, cifar.check),
+    "imagefolder": Source(imagefolder.describe, imagefolder.load, imagefolder.identify, imagefolder.check),
 }
 
 
@@ -49,6 +63,16 @@ def identify(recipe: Recipe, cache: Path | None = None) -> DataInfo:
     `cache` is the folder of prepared data sets, where the digests of single files are kept. Raises `DataError`.
     """
     return _source(recipe).identify(recipe, cache)
+
+
+def check(recipe: Recipe, cache: Path, digest: str | None = None) -> tuple[str, ...]:
+    """Notes on a data set that `load` will take, found without writing anything.
+
+    What `load` and a training would refuse is refused here, by the same code. Of large data sets a sample is decoded;
+    one with that digest which the cache holds already was checked when it was prepared. Raises `DataError`.
+    """
+    source = _source(recipe)
+    return () if source.check is None else source.check(recipe, cache, digest)
 
 
 def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:

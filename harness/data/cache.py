@@ -31,6 +31,8 @@ LAYOUT = 2
 CHECKED_BYTES = 1 << 28
 """Files up to this size are read whole to check their sum on opening; of larger ones only the size is checked."""
 
+LEAST_DEVIATION = 1.0
+"""Standard deviation, in levels of 8 bits, below which a channel holds hardly more than rounding."""
 GENERATED_BYTES = 4 << 30
 """What generated data sets may take of a cache; beyond it, those that were opened longest ago are removed."""
 LOOK_S = 1.0
@@ -41,6 +43,8 @@ STALL_S = 1800.0
 """How long it may write nothing; images that are generated are written at the end."""
 
 SPLITS = ("train", "val", "conflict")
+WORDS = {"train": "training", "val": "validation"}
+"""The splits as messages name them."""
 
 
 class Writer:
@@ -75,9 +79,9 @@ class Writer:
 
         Raises `DataError`, naming `place`, for images that are all alike.
         """
-        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in ("train", "val"))
-        require_varied(train, "training", place)
-        require_varied(val, "validation", place)
+        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in WORDS)
+        for split, images in zip(WORDS.values(), (train, val), strict=True):
+            require_varied(images, split, place)
         mean, std = statistics(train)
         files = {str(path.relative_to(self.folder)): _sum(path) for path in sorted(self.folder.glob("*/*.npy"))}
         meta = {"info": asdict(info), "mean": mean, "std": std, "notes": notes, "files": files}
@@ -95,7 +99,7 @@ def cached(
     generated again, take more than `most_bytes`, those that were opened longest ago are removed. Raises `DataError`
     where the cache cannot be written.
     """
-    folder = cache / f"{name}-{fingerprint([LAYOUT, dict(key)])}"
+    folder = _folder(cache, name, key)
     if (found := _open(folder)) is not None:
         return found
     try:
@@ -114,6 +118,15 @@ def cached(
         ) from error
     assert found is not None, f"a data set that has just been written can be read: {folder}"
     return found
+
+
+def is_cached(cache: Path, name: str, key: Mapping[str, Any]) -> bool:
+    """Whether the data set under the hash of `key` was built before."""
+    return (_folder(cache, name, key) / "meta.json").is_file()
+
+
+def _folder(cache: Path, name: str, key: Mapping[str, Any]) -> Path:
+    return cache / f"{name}-{fingerprint([LAYOUT, dict(key)])}"
 
 
 def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
@@ -230,18 +243,40 @@ def _flush(path: Path) -> None:
 
 
 def require_varied(images: NDArray[np.uint8] | Rows, split: str, place: str | None = None) -> None:
-    """Raise `DataError` for a channel of images (N, C, H, W) that has one value in all of them.
+    """See `require_varied_counts`, of images (N, C, H, W)."""
+    require_varied_counts(value_counts(images), len(images), split, place)
 
-    There is nothing to learn in it, and no standard deviation to divide by.
+
+def require_varied_counts(counts: NDArray[np.float64], images: int, split: str, place: str | None = None) -> None:
+    """Raise `DataError` for a channel of so many images that has one value in all of them, or nearly so.
+
+    There is nothing to learn in it, and hardly a standard deviation to divide by. `counts` (C, 256) is how often each
+    channel has each value.
     """
-    for channel, row in enumerate(_counts(images)):
-        if np.count_nonzero(row) == 1 and row.sum() > 1:
-            raise DataError(
-                f"every channel of the {split} images must have more than one value",
-                value=f"{int(row.argmax())} in all pixels of channel {channel} of {len(images):,} images",
-                place=place,
-                remedy="Look at the files: are they masks, empty, of few bits, or drawn in the transparency alone?",
-            )
+    for channel, (row, deviation) in enumerate(zip(counts, _deviations(counts), strict=True)):
+        if deviation >= LEAST_DEVIATION or row.sum() <= 1:
+            continue
+        where = f"channel {channel} of {images:,} images"
+        if np.count_nonzero(row) == 1:
+            rule = f"every channel of the {split} images must have more than one value"
+            value = f"{int(row.argmax())} in all pixels of {where}"
+        else:
+            rule = f"every channel of the {split} images must deviate by at least {LEAST_DEVIATION:g} of 255 levels"
+            value = f"a standard deviation of {deviation:.2g} levels, most being {int(row.argmax())}, in {where}"
+        raise DataError(
+            rule,
+            value=value,
+            place=place,
+            remedy="Look at the files: are they masks, empty, of few bits, or drawn in the transparency alone? In "
+            "those of more than 8 bits, a single extreme value darkens all others: scale them to 8 bits first.",
+        )
+
+
+def _deviations(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard deviation of each channel, in levels."""
+    levels, total = np.arange(256), np.maximum(counts.sum(axis=1), 1)
+    mean = counts @ levels / total
+    return np.asarray(np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 0.0)))
 
 
 def statistics(images: NDArray[np.uint8] | Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -249,14 +284,14 @@ def statistics(images: NDArray[np.uint8] | Rows) -> tuple[tuple[float, ...], tup
 
     A data set with such a channel is refused before (`require_varied`); a few images that are only looked at are not.
     """
-    counts = _counts(images)
+    counts = value_counts(images)
     share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = share @ levels
     std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
     return tuple(map(float, mean)), tuple(float(s) or 1.0 for s in std)
 
 
-def _counts(images: NDArray[np.uint8] | Rows) -> NDArray[np.float64]:
+def value_counts(images: NDArray[np.uint8] | Rows) -> NDArray[np.float64]:
     """How often each channel has each value, (C, 256)."""
     counts = np.zeros((images.shape[1], 256))
     for start in range(0, len(images), 256):

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.base import DataInfo, Dataset, Split
-from harness.data.cache import Writer, cached
+from harness.data.cache import WORDS, Writer, cached, is_cached, require_varied
 from harness.data.content import read_content
 from harness.data.local import root_of, square
+from harness.data.preflight import require_enough
 from harness.data.resampling import pool_key, pool_of, resampled
 from harness.errors import DataError
 from harness.recipe import Recipe
@@ -70,26 +71,43 @@ def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
     return replace(info, digest=content.digest)
 
 
+def check(recipe: Recipe, cache: Path, digest: str | None) -> tuple[str, ...]:
+    """See `harness.data.check`: all files are read."""
+    if is_cached(cache, recipe.dataset, _key(recipe, digest)):
+        return ()
+    folder, info = _folder(recipe), describe(recipe)
+    pool = _pool(recipe, folder, info.classes)
+    for word, split in zip(WORDS.values(), pool, strict=True):
+        require_varied(split.images, word, str(folder))
+    train, val = map(len, pool)
+    require_enough(recipe, info.names, train, str(folder))
+    return (f"looked at all {train:,} training images and all {val:,} validation images",)
+
+
 def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
     """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
-    layout, folder, info = LAYOUTS[recipe.dataset], _folder(recipe), identify(recipe, cache)
-    key = {
-        "reader": READER,
-        "content": info.digest,
-        "resolution": recipe.resolution,
-        "pool": pool_key(recipe),
-    }
+    folder, info = _folder(recipe), identify(recipe, cache)
 
     def build(writer: Writer) -> None:
-        images, labels = zip(*(_read(folder / file, layout, info.classes) for file in layout.train), strict=True)
-        train = np.concatenate(images), np.concatenate(labels)
-        val = _read(folder / layout.test, layout, info.classes)
-        chosen = pool_of(train[1], val[1], recipe)
-        for name, split, numbers in zip(("train", "val"), (train, val), chosen, strict=True):
-            writer.save(name, _at_side(split[0][numbers], split[1][numbers], recipe.resolution))
+        for name, split in zip(WORDS, _pool(recipe, folder, info.classes), strict=True):
+            writer.save(name, _at_side(split.images[:], split.labels, recipe.resolution))
         writer.finish(info, place=str(folder))
 
-    return resampled(cached(cache, recipe.dataset, key, build), recipe, seed)
+    return resampled(cached(cache, recipe.dataset, _key(recipe, info.digest), build), recipe, seed)
+
+
+def _key(recipe: Recipe, digest: str | None) -> dict[str, object]:
+    """What decides the images in the cache."""
+    return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
+
+
+def _pool(recipe: Recipe, folder: Path, classes: int) -> list[Split]:
+    """The training and the validation images that are kept for all runs, in their own size."""
+    layout = LAYOUTS[recipe.dataset]
+    images, labels = zip(*(_read(folder / file, layout, classes) for file in layout.train), strict=True)
+    train, val = (np.concatenate(images), np.concatenate(labels)), _read(folder / layout.test, layout, classes)
+    chosen = pool_of(train[1], val[1], recipe)
+    return [Split(split[0][kept], split[1][kept]) for split, kept in zip((train, val), chosen, strict=True)]
 
 
 def kind_of(folder: Path) -> str | None:

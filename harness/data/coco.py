@@ -20,7 +20,7 @@ from harness.data.coco_files import Sides, find_frames, id_of, in_order, located
 from harness.data.figures import Figures
 from harness.data.outlines import Outlines, OutlinesBuilder
 from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, read_sampled_levels
-from harness.data.survey import Lost
+from harness.data.survey import Lost, image_or_none
 from harness.errors import DataError
 
 LAYOUT = (
@@ -61,18 +61,14 @@ class CocoScenes:
 
     def picture(self, i: int) -> Image.Image | None:
         """An image in colour; None too where its sides are not those that its figures were drawn for."""
+        return image_or_none(self.look(i))
+
+    def look(self, i: int) -> Image.Image | Lost:
+        """An image, or why there is none."""
         try:
             return self._read(i)
-        except Unreadable:
-            return None
-
-    def reason(self, i: int) -> Lost | None:
-        """Why there is no image; None where there is one."""
-        try:
-            self._read(i)
         except Unreadable as error:
             return Lost(self.paths[i], str(error))
-        return None
 
     def _read(self, i: int) -> Image.Image:
         """The image as stored or as viewers show it, whichever has the sides of its figures."""

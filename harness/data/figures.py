@@ -55,8 +55,8 @@ class Scenes(Protocol):
         """An image; None for a file that cannot be read."""
         ...
 
-    def reason(self, i: int) -> Lost | None:
-        """Why there is no image; None where there is one."""
+    def look(self, i: int) -> Image.Image | Lost:
+        """An image in color, or why there is none; see `Files`."""
         ...
 
     def figures(self, i: int) -> Figures:

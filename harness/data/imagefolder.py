@@ -5,7 +5,8 @@ left out and counted in the data set's notes; more than a tenth of a split, or a
 """
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +15,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.base import DataInfo, Dataset
-from harness.data.cache import Writer, cached
+from harness.data.cache import WORDS, Writer, cached, is_cached
 from harness.data.content import Content, read_content
 from harness.data.labels import order_of
 from harness.data.local import root_of, square
+from harness.data.preflight import (
+    MOST_LOOKED,
+    MOST_S,
+    Look,
+    judged,
+    look_at,
+    require_enough,
+    require_readable_look,
+    spread,
+)
 from harness.data.reading import Levels, Unreadable, open_picture, read_levels
 from harness.data.resampling import pool_key, pool_of, resampled
 from harness.data.survey import Lost, lost_note, reasons_text, remark_notes, require_most
@@ -25,6 +36,7 @@ from harness.data.workers import in_threads
 from harness.errors import DataError
 from harness.recipe import Recipe
 
+NAME = "imagefolder"
 READER = 2
 """Part of the cache's hash; raised when the same files give other images."""
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -55,27 +67,42 @@ def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
     return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
 
 
+def check(recipe: Recipe, cache: Path, digest: str | None) -> tuple[str, ...]:
+    """See `harness.data.check`: sizes are compared with all files, and images are decoded; see `preflight`."""
+    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    files = {split: _files(root, split, info.names) for split in SPLITS}
+    chosen, labels = _pool(files, recipe)
+    require_enough(recipe, info.names, len(chosen["train"]), str(root))
+    if is_cached(cache, NAME, _key(recipe, digest)):
+        return ()
+    until = time.monotonic() + MOST_S
+    paths = [root / file for split in SPLITS for file, _ in files[split]]
+    sample = spread(len(paths), len(SPLITS) * MOST_LOOKED)
+    levels = read_levels([paths[i] for i in sample], until=until - 2 * MOST_S / 3)
+    pools = {WORDS[split]: _Pool(root, files[split], chosen[split], recipe.resolution, levels) for split in SPLITS}
+    looks = look_at(pools, until)
+    for split, look in zip(SPLITS, looks, strict=True):
+        _require_classes(split, pools[look.split].path, labels[split], look)
+        require_readable_look(look)
+    notes = (*judged(looks, str(root)), *([] if levels.about is None else [levels.about]))
+    require_enough(recipe, info.names, len(labels["train"]) - len(looks[0].lost), str(root))
+    return notes
+
+
 def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
     """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
     info, root = describe(recipe), root_of(recipe, LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     content = _content(root, files, info.names, cache)
     info = replace(info, digest=content.digest, images=_counts(files))
-    key = {
-        "reader": READER,
-        "content": content.digest,
-        "resolution": recipe.resolution,
-        "pool": pool_key(recipe),
-    }
-    labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
-    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
+    chosen, labels = _pool(files, recipe)
 
     def build(writer: Writer) -> None:
         levels = read_levels([root / file for split in SPLITS for file, _ in files[split]])
         notes = [note for note in (content.note, levels.about) if note is not None]
         for split, numbers in chosen.items():
             paths = [root / files[split][i][0] for i in numbers]
-            notes += _write(writer, split, paths, labels[split][numbers], recipe.resolution, levels)
+            notes += _write(writer, split, paths, labels[split], recipe.resolution, levels)
         if identify(recipe, cache).digest != content.digest:
             raise DataError(
                 "the data set must stay as it is while it is read",
@@ -84,7 +111,59 @@ def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
             )
         writer.finish(info, tuple(notes), place=str(root))
 
-    return resampled(cached(cache, "imagefolder", key, build), recipe, seed)
+    return resampled(cached(cache, NAME, _key(recipe, content.digest), build), recipe, seed)
+
+
+def _key(recipe: Recipe, digest: str | None) -> dict[str, object]:
+    """What decides the images in the cache."""
+    return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
+
+
+def _pool(
+    files: dict[str, list[tuple[str, int]]], recipe: Recipe
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
+    """By split, the numbers of the images that are kept for all runs, and their labels. Raises `DataError`."""
+    labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
+    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
+    return chosen, {split: labels[split][numbers] for split, numbers in chosen.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pool:
+    """The images of a split that are kept, as they are stored."""
+
+    root: Path
+    files: Sequence[tuple[str, int]]
+    chosen: NDArray[np.int64]
+    side: int
+    levels: Levels
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def path(self, i: int) -> Path:
+        """The file of an image."""
+        return self.root / self.files[int(self.chosen[i])][0]
+
+    def look(self, i: int) -> Image.Image | Lost:
+        """See `Files`."""
+        decoded = decode(self.path(i), self.side, self.levels)
+        if decoded.pixels is None:
+            return Lost(self.path(i), decoded.reason)
+        return Image.fromarray(np.ascontiguousarray(decoded.pixels.transpose(1, 2, 0)))
+
+
+def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray[np.int64], look: Look) -> None:
+    """Raise `DataError` for a class of which all images were looked at, and none can be read."""
+    lost = np.array(list(look.lost), np.int64)
+    total, unread = (np.bincount(each, minlength=int(labels.max()) + 1) for each in (labels, labels[lost]))
+    for label in np.flatnonzero((total == unread) & (total > 0)):
+        first = int(np.argmax(labels == label))
+        raise _unreadable_class(split, path_of(first).parent, list(look.lost.values()))
+
+
+def _unreadable_class(split: str, folder: Path, lost: Sequence[Lost]) -> DataError:
+    return _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(lost)}. ")
 
 
 def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -172,13 +251,13 @@ def _write(
     for label in np.unique(labels):
         if not readable[labels == label].any():
             folder = paths[int(np.argmax(labels == label))].parent
-            raise _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(lost)}. ")
-    require_most(split, len(paths), lost)
+            raise _unreadable_class(split, folder, lost)
+    require_most(WORDS[split], len(paths), lost)
     count = len(paths) - len(lost)
     writer.shrink(split, "images", count)
     kept = writer.array(split, "labels", (count,))
     kept[:] = labels[readable]
-    return [*lost_note(split, len(paths), lost), *remark_notes(split, remarks)]
+    return [*lost_note(WORDS[split], len(paths), lost), *remark_notes(WORDS[split], remarks)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

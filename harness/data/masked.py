@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.data.imagefolder import ENDINGS
 from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, open_stored, read_sampled_levels
-from harness.data.survey import Lost, reason_of
+from harness.data.survey import Lost
 from harness.errors import DataError
 
 IGNORED = 255
@@ -41,8 +41,8 @@ class Masked(Protocol):
         """
         ...
 
-    def reason(self, i: int) -> Lost | None:
-        """Why there is no pair; None where there is one."""
+    def look(self, i: int) -> Image.Image | Lost:
+        """The image of a pair, or why there is no pair. Raises `DataError` as `pair` does."""
         ...
 
     def place(self, i: int) -> str:
@@ -68,29 +68,28 @@ class MaskedFiles:
 
     def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
         """See `Masked`."""
-        try:
-            return self._read(i)
-        except Unreadable:
-            return None
+        found = self._read(i)
+        return None if isinstance(found, Lost) else found
 
-    def reason(self, i: int) -> Lost | None:
+    def look(self, i: int) -> Image.Image | Lost:
         """See `Masked`."""
-        image, mask = self.pairs[i]
-        try:
-            _values(mask)
-        except Unreadable as error:
-            return Lost(mask, str(error))
-        return reason_of(image)
+        found = self._read(i)
+        return found if isinstance(found, Lost) else found[0]
 
     def place(self, i: int) -> str:
         """See `Masked`."""
         path = self.pairs[i][1]
         return f"{path}, whose values are {_listed(np.unique(_values(path)).tolist())}"
 
-    def _read(self, i: int) -> tuple[Image.Image, Mask]:
+    def _read(self, i: int) -> tuple[Image.Image, Mask] | Lost:
         image_path, mask_path = self.pairs[i]
-        values = _values(mask_path)
-        image = _image_of(image_path, (values.shape[1], values.shape[0]), self.levels)
+        path = mask_path
+        try:
+            values = _values(mask_path)
+            path = image_path
+            image = _image_of(image_path, (values.shape[1], values.shape[0]), self.levels)
+        except Unreadable as error:
+            return Lost(path, str(error))
         if values.shape != (image.height, image.width):
             raise DataError(
                 f"a mask must have the size of its image ({image.width}x{image.height})",

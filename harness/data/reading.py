@@ -115,13 +115,14 @@ def read_sampled_levels(paths: Sequence[Path]) -> Levels:
     return NO_LEVELS if read_levels(paths[::step]) == NO_LEVELS else read_levels(paths)
 
 
-def read_levels(paths: Iterable[Path]) -> Levels:
+def read_levels(paths: Iterable[Path], *, until: float | None = None) -> Levels:
     """The ranges over all files of more than 8 bits; others are not decoded, and unreadable ones passed over.
 
-    Raises `DataError` where 16-bit color files hold so small values that 8 bits of them are nearly black.
+    With `until`, a time of `time.monotonic`, files are opened until then. Raises `DataError` where 16-bit color files
+    hold so small values that 8 bits of them are nearly black.
     """
     listed = list(paths)
-    ranges = list(in_threads(_range_of, listed))
+    ranges = list(in_threads(_range_of, listed, until=until))
     ends: dict[str, tuple[float, float]] = {}
     for found in ranges:
         if found is not None:
@@ -129,7 +130,7 @@ def read_levels(paths: Iterable[Path]) -> Levels:
             before = ends.get(kind, (low, high))
             ends[kind] = min(before[0], low), max(before[1], high)
     if "wide" in ends and ends["wide"][1] < LEAST_WIDE:
-        first = next(path for path, found in zip(listed, ranges, strict=True) if found is not None)
+        first = min(path for path, found in zip(listed, ranges, strict=False) if found is not None)
         raise DataError(
             "16-bit color images must use their range, because 8 bits of 16 are kept",
             value=f"values below {256 * (int(ends['wide'][1]) + 1)}",

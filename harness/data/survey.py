@@ -6,7 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from harness.data.reading import Unreadable, open_picture
+from PIL import Image
+
+from harness.data.reading import Levels, Unreadable, open_picture
 from harness.errors import DataError
 
 MOST_LOST = 0.1
@@ -42,22 +44,26 @@ def lost_note(split: str, total: int, lost: Sequence[Lost]) -> list[str]:
 def require_most(split: str, total: int, lost: Sequence[Lost]) -> None:
     """Raise `DataError` where more than a tenth of a split could not be read."""
     if is_too_much(total, len(lost)):
-        raise DataError(
-            f"at most {100 * MOST_LOST:.0f} % of the {split} images may be unreadable",
-            value=f"{len(lost):,} of {total:,}",
-            place=str(lost[0].path.parent),
-            remedy=f"Unreadable: {reasons_text(lost)}. Restore these files; or remove them, and the result is of the "
-            "images that are left.",
-        )
+        raise too_many_lost(split, f"{len(lost):,} of {total:,}", lost)
 
 
-def reason_of(path: Path) -> Lost | None:
-    """Why a file gives no image; None where it gives one."""
+def too_many_lost(split: str, value: str, lost: Sequence[Lost]) -> DataError:
+    """The error of a split of which too much could not be read; `lost` are those that it names."""
+    named = f"Unreadable: {reasons_text(lost)}. " if lost else ""
+    return DataError(
+        f"at most {100 * MOST_LOST:.0f} % of the {split} images may be unreadable",
+        value=value,
+        place=str(lost[0].path.parent) if lost else None,
+        remedy=f"{named}Restore these files; or remove them, and the result is of the images that are left.",
+    )
+
+
+def look_at_file(path: Path, levels: Levels | None = None) -> Image.Image | Lost:
+    """The whole image of a file as RGB, or why there is none."""
     try:
-        open_picture(path)
+        return open_picture(path, levels).image
     except Unreadable as error:
         return Lost(path, str(error))
-    return None
 
 
 class Files(Protocol):
@@ -65,23 +71,25 @@ class Files(Protocol):
 
     def __len__(self) -> int: ...
 
-    def reason(self, i: int) -> Lost | None:
-        """Why an image cannot be shown; None where it can."""
+    def look(self, i: int) -> Image.Image | Lost:
+        """An image in color, or why it cannot be shown.
+
+        Raises `DataError`, naming the file, for what makes the data set unfit to be trained on.
+        """
         ...
+
+
+def image_or_none(found: Image.Image | Lost) -> Image.Image | None:
+    """The image, where there is one."""
+    return None if isinstance(found, Lost) else found
 
 
 def require_readable(split: str, total: int, lost: int, files: Files) -> None:
     """As `require_most`, where the unreadable images were only counted: the first of them are read again."""
     if is_too_much(total, lost):
-        looked = (files.reason(i) for i in range(min(len(files), LOOKED)))
-        first = list(islice((each for each in looked if each is not None), NAMED))
-        named = f"The first: {reasons_text(first)}. " if first else ""
-        raise DataError(
-            f"at most {100 * MOST_LOST:.0f} % of the {split} images may be unreadable",
-            value=f"{lost:,} of {total:,}",
-            place=str(first[0].path.parent) if first else None,
-            remedy=f"{named}Restore these files; or remove them, and the result is of the images that are left.",
-        )
+        looked = (files.look(i) for i in range(min(len(files), LOOKED)))
+        first = list(islice((each for each in looked if isinstance(each, Lost)), NAMED))
+        raise too_many_lost(split, f"{lost:,} of {total:,}", first)
 
 
 def is_too_much(total: int, lost: int) -> bool:

@@ -19,7 +19,6 @@ from harness.data import Split
 from harness.data.ade20k import names_in, open_ade20k
 from harness.data.cityscapes import NAMES, open_cityscapes
 from harness.data.masked import IGNORED, Mask, Masked, MaskedFiles, levels_of, require_labels
-from harness.data.survey import Lost
 from harness.dense.views import viewed
 from harness.downstream.sights import numbers, resized_sides
 from harness.errors import DataError
@@ -54,15 +53,14 @@ class StoredMasks:
     def __len__(self) -> int:
         return len(self.split)
 
-    def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
+    def pair(self, i: int) -> tuple[Image.Image, Mask]:
         """See `Masked`."""
         assert self.split.masks is not None, "shapes have masks"
-        picture = Stored(self.split).picture(i)
-        return None if picture is None else (picture, np.asarray(self.split.masks[i]))
+        return self.look(i), np.asarray(self.split.masks[i])
 
-    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+    def look(self, i: int) -> Image.Image:
         """See `Masked`."""
-        return None
+        return Stored(self.split).look(i)
 
     def place(self, i: int) -> str:
         """See `Masked`."""

@@ -47,13 +47,13 @@ class StoredScenes:
     def __len__(self) -> int:
         return len(self.split)
 
-    def picture(self, i: int) -> Image.Image | None:
+    def picture(self, i: int) -> Image.Image:
         """See `Scenes`."""
-        return Stored(self.split).picture(i)
+        return self.look(i)
 
-    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+    def look(self, i: int) -> Image.Image:
         """See `Scenes`."""
-        return None
+        return Stored(self.split).look(i)
 
     def figures(self, i: int) -> Figures:
         """See `Scenes`."""
@@ -82,9 +82,9 @@ class Chosen:
         """See `Scenes`."""
         return self.scenes.picture(self.which[i])
 
-    def reason(self, i: int) -> Lost | None:
+    def look(self, i: int) -> Image.Image | Lost:
         """See `Scenes`."""
-        return self.scenes.reason(self.which[i])
+        return self.scenes.look(self.which[i])
 
     def figures(self, i: int) -> Figures:
         """See `Scenes`."""

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from harness.data.preflight import check_images
 from harness.data.survey import Files, require_readable
 from harness.dense.files import DenseWeights, save_dense
 from harness.detection_recipe import DetectionRecipe
 from harness.network import build, merge
 from harness.scale_up.data_record import DataRecord
+from harness.scale_up.images import GENERATED
 from harness.scale_up.loading import step_batches
 from harness.scale_up.pace import Pace
 from harness.scale_up.reader import Collate, Reader
@@ -97,6 +99,16 @@ class Dense(ABC, Generic[R]):
     @abstractmethod
     def data_record(self) -> DataRecord:
         """What it is trained on, as it is recorded in its folder."""
+
+    def check_images(self) -> tuple[str, ...]:
+        """Notes on the images, found before anything is trained or written; see `harness.data.preflight`.
+
+        Raises `DataError` for images and masks that no training could go on with.
+        """
+        if self.recipe.data.dataset in GENERATED:
+            return ()
+        place = None if self.job.root is None else str(self.job.root)
+        return check_images({"training": self.opened.train, "validation": self.opened.val}, place)
 
     def build(self) -> tuple[nn.Module, Note | None]:
         """The model, its network with fresh weights or those of the job's file."""

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data import DATASETS, Dataset, Split
+from harness.data import DATASETS, Dataset, Split, check
 from harness.data.cifar import SIDE
-from harness.data.imagefolder import LAYOUT, classes_of, files_of, open_image
+from harness.data.imagefolder import LAYOUT, classes_of, files_of
 from harness.data.labels import Assignment, assign_labels, by_position
 from harness.data.local import subset
+from harness.data.preflight import check_images, require_classes
 from harness.data.reading import NO_LEVELS, SAMPLE, Levels, read_levels
 from harness.data.shapes import TRAIN_SIZE, VAL_SIZE, make
 from harness.data.shapes import load as load_annotated
-from harness.data.survey import Lost, reason_of
+from harness.data.survey import Lost, image_or_none, look_at_file
 from harness.errors import DataError
 from harness.full_recipe import FullData, FullRecipe, ImageData
 from harness.recipe import Recipe
@@ -45,8 +46,8 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def reason(self, i: int) -> Lost | None:
-        """Why there is no image; None where there is one."""
+    def look(self, i: int) -> Image.Image | Lost:
+        """An image in color, or why there is none; see `Files`."""
         ...
 
 
@@ -66,11 +67,11 @@ class Folder:
 
     def picture(self, i: int) -> Image.Image | None:
         """See `Images`."""
-        return open_image(self.path(i), self.levels)
+        return image_or_none(self.look(i))
 
-    def reason(self, i: int) -> Lost | None:
+    def look(self, i: int) -> Image.Image | Lost:
         """See `Images`."""
-        return reason_of(self.path(i))
+        return look_at_file(self.path(i), self.levels)
 
     def path(self, i: int) -> Path:
         """The file of an image."""
@@ -95,11 +96,11 @@ class Stored:
     def __len__(self) -> int:
         return len(self.split)
 
-    def reason(self, i: int) -> Lost | None:  # noqa: ARG002 (the protocol's signature)
+    def picture(self, i: int) -> Image.Image:
         """See `Images`."""
-        return None
+        return self.look(i)
 
-    def picture(self, i: int) -> Image.Image | None:
+    def look(self, i: int) -> Image.Image:
         """See `Images`."""
         pixels = self.split.images[i].transpose(1, 2, 0)
         return Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).convert(
@@ -121,9 +122,9 @@ class Relabeled:
         """See `Images`."""
         return self.images.picture(i)
 
-    def reason(self, i: int) -> Lost | None:
+    def look(self, i: int) -> Image.Image | Lost:
         """See `Images`."""
-        return self.images.reason(i)
+        return self.images.look(i)
 
 
 class Validation(NamedTuple):
@@ -160,6 +161,23 @@ def record_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> DataR
         images={split: len(each.labels) for split, each in splits.items()},
         root=None if recipe.data.dataset in GENERATED else folder_of(recipe.data.dataset, root),
     )
+
+
+def check_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> tuple[str, ...]:
+    """Notes on the images of a recipe, found before anything is trained or written; see `harness.data.preflight`.
+
+    Raises `DataError`s that name `--data` for images that no training could go on with.
+    """
+    dataset = recipe.data.dataset
+    if dataset in GENERATED:
+        return ()
+    with _about_option():
+        if dataset != "imagefolder":
+            return check(_small(recipe.data, recipe.resolution, root), cache)
+        require_classes(class_names(recipe, root), str(folder_of(dataset, root)))
+        pictures = open_pictures(recipe, root, cache)
+        splits = {"training": pictures.train} | ({} if pictures.val is None else {"validation": pictures.val})
+        return check_images(splits, str(folder_of(dataset, root)))
 
 
 def _source(images: Images) -> Source:

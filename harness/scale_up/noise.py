@@ -24,10 +24,11 @@ class Noise:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def reason(self, i: int) -> None:
-        """See `Images`."""
-
     def picture(self, i: int) -> Image.Image:
+        """See `Images`."""
+        return self.look(i)
+
+    def look(self, i: int) -> Image.Image:
         """See `Images`."""
         pixels = np.random.default_rng(i).integers(256, size=(self.side, self.side, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
