@@ -71,16 +71,22 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     torch.manual_seed(run.training_seed)
+    computed_by = environment_of(run.recipe, device, job.cpus)
     with computing(device):
         model = build(run.spec)
-        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+        checkpoint = Checkpoint.open(
+            job.checkpoint, run.id, epochs=run.recipe.epochs, model=model, environment=computed_by
+        )
+    if checkpoint.is_of_another_environment and not job.resumes_any:
+        checkpoint.set_aside(job.replaced)
     notes = () if checkpoint.note is None else (checkpoint.note,)
     yield started(
         device,
         job.cpus,
         epochs=run.recipe.epochs,
         first_epoch=len(checkpoint.epochs) + 1,
-        environment=environment_of(run.recipe, device, job.cpus),
+        environment=computed_by,
+        earlier=checkpoint.earlier,
         notes=notes,
     )
     for note in notes:
@@ -173,6 +179,7 @@ def started(
     epochs: int,
     first_epoch: int = 1,
     environment: Environment | None = None,
+    earlier: tuple[Environment | None, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Started:
     """Where and with what this process is about to work."""
@@ -191,6 +198,7 @@ def started(
         epochs=epochs,
         first_epoch=first_epoch,
         environment=environment,
+        earlier=earlier,
         notes=notes,
     )
 
