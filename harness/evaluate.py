@@ -20,12 +20,20 @@ from harness import __version__
 from harness.checkpoint import Checkpoint
 from harness.data import Dataset, load, require_same
 from harness.device_slot import computing, in_turn
-from harness.environment import Device, Environment, environment_here
+from harness.environment import (
+    DOWNSTREAM_LIBRARIES,
+    LIBRARIES,
+    Device,
+    Environment,
+    described,
+    environment_here,
+)
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Measure, Trained, measures_of, times_of
 from harness.metrics import is_of_machine
 from harness.network import build
+from harness.operator_revision import code_digest
 from harness.recipe import Recipe
 from harness.run import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
@@ -143,6 +151,22 @@ def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Enviro
     return as_torch_has_it(
         environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
     )
+
+
+def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
+    """What computes in this process what is no run of a study: a training at full scale, or a result of a verb's own.
+
+    Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
+    """
+    found = described(
+        code_digest(full_scale=True),
+        LIBRARIES + DOWNSTREAM_LIBRARIES,
+        threads=threads or torch.get_num_threads(),
+        device="cuda" if device.type == "cuda" else "cpu",
+        device_name=device_name(device),
+        precision=precision,
+    )
+    return as_torch_has_it(found)
 
 
 def as_torch_has_it(environment: Environment) -> Environment:

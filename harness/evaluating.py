@@ -49,7 +49,7 @@ def evaluate(args: Namespace) -> Evaluation:
     """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
     import torch
 
-    from harness.evaluate import started
+    from harness.evaluate import process_environment, started
     from harness.finite import as_user_error
     from harness.subject import find_subject
     from harness.training import find_device
@@ -76,7 +76,12 @@ def evaluate(args: Namespace) -> Evaluation:
         viewed=viewing.about,
         result=result,
         known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
-        where=started(device, threads, epochs=0),
+        where=started(
+            device,
+            threads,
+            epochs=0,
+            environment=process_environment(device, precision=viewing.precision, threads=threads),
+        ),
         loaders=loaders,
     )
 

@@ -123,6 +123,13 @@ def test_two_workers_are_held_against_twice_the_work_of_one() -> None:
     assert len(list(figures(times_s, workers=1))) == 3
 
 
+def test_what_changes_how_the_libraries_compute_is_among_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    assert (
+        "MKL_CBWR AVX2" in conditions(is_quick=True).versions and "training code" in conditions(is_quick=True).versions
+    )
+
+
 def test_a_busy_machine_is_told_of() -> None:
     assert made(load=1.0).is_busy and not made(load=0.4).is_busy
     assert sum("Warning" in line for line in made(load=1.0, is_quick=True).lines()) == 2

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from harness import __version__
-from harness.environment import processor_features
+from harness.environment import SETTINGS, processor_features
 from harness.machine import available_cpus, cpu_name
-from harness.operator_revision import operator_digest
+from harness.operator_revision import code_digest, operator_digest
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
 BUSY_PER_CPU = 0.25
@@ -53,7 +53,9 @@ def conditions(*, is_quick: bool) -> Conditions:
     """The conditions now."""
     names = [("harness", __version__), ("python", platform.python_version())]
     names += [(package, version(package)) for package in PACKAGES]
-    names += [("operator revision", operator_digest()), ("processor features", processor_features())]
+    names += [("operator revision", operator_digest()), ("training code", code_digest())]
+    names += [("processor features", processor_features())]
+    names += [(name, os.environ[name]) for name in SETTINGS if name in os.environ]
     cpus = available_cpus()
     return Conditions(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -20,7 +20,9 @@ from harness.data.labels import differing, imagenet_synsets
 from harness.data.reading import read_sampled_levels
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
+from harness.environment import Environment
 from harness.errors import DataError, UserError
+from harness.evaluate import process_environment
 from harness.finite import as_user_error, require_finite
 from harness.looking.fields import teller
 from harness.measures.shape_bias import Decisions, by_class, decisions
@@ -48,6 +50,7 @@ class Decided:
     """How the network's classes were matched with the synsets of ImageNet-1K."""
     notes: tuple[str, ...] = ()
     """What must be known before a figure is believed."""
+    computed_by: Environment | None = None
 
     @property
     def class_mean_pct(self) -> float | None:
@@ -81,6 +84,7 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
         classes=by_class(answers, shapes, textures, NAMES),
         labels=labels,
         notes=tuple(_notes(answers)),
+        computed_by=process_environment(device),
     )
 
 
