@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from harness.data.labels import differing
 from harness.dense.tasks import detection, segmentation
 from harness.detection_recipe import DetectionRecipe
+from harness.device_slot import computing
 from harness.errors import UserError
 from harness.full_folder import WEIGHTS, weights_in
 from harness.full_recipe import FullTraining
@@ -179,9 +180,11 @@ def _finish(job: FullJob[Any], kind: Kind, task: DenseTask, console: Console) ->
     from harness.dense.ending import merged_last
     from harness.dense.files import read_dense
 
-    model = task.load(read_dense(job.best)).to(device_for(job))
-    merged, ending = merged_last(model, task)
-    task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
+    device = device_for(job)
+    with computing(device):
+        model = task.load(read_dense(job.best)).to(device)
+        merged, ending = merged_last(model, task)
+        task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
     values = _values(ending, job) | {"trained_by": _trained_by(job.folder)}
     (job.folder / FIGURES).write_text(f"{json_text(values)}\n", encoding="utf-8")
     _show(kind, task, ending, console)
@@ -203,8 +206,9 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args, kind))
     task = opened(job)
     _check_classes(task.names, found.names, str(path))
-    model = task.load(found).to(device_for(job))
-    with as_user_error(args.network):
+    device = device_for(job)
+    with as_user_error(args.network), computing(device):
+        model = task.load(found).to(device)
         if found.is_merged:
             figures, unreadable = task.figures_of(model)
             ending = Ending(figures, {}, 0.0, unreadable, task.validation_images - unreadable)

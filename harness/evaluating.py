@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.cost import network_cost
 from harness.data.cifar import kind_of
 from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
+from harness.device_slot import computing
 from harness.errors import DataError, UserError
 from harness.full_recipe import FullData
 from harness.machine import available_cpus
@@ -156,6 +157,7 @@ def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "to
     return viewing
 
 
+@computing()
 def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
     """The images of `--data`; without it, those that the network's own training validates on."""
     from harness.subject import class_names
@@ -201,6 +203,7 @@ def _check(spec: NetworkSpec) -> None:
         raise UserError("the network must be for colour or for grey images", value=f"{spec.in_channels} channels")
 
 
+@computing()
 def _forms(args: Namespace, subject: "Subject") -> "dict[str, nn.Module]":
     """The network in the forms that are asked for."""
     from harness.network import merge
@@ -226,7 +229,7 @@ def _examined(
     from harness.scale_up.examine import examine
 
     console = make_console()
-    with ticker(console, is_live=is_live(console) and not args.json) as shown:
+    with computing(device), ticker(console, is_live=is_live(console) and not args.json) as shown:
         for said in examine(forms, images, viewing, device, loaders=loaders):
             if not isinstance(said, Seen):
                 return said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from harness.device_slot import computing, offer
 from harness.environment import Environment, describe_environment
 from harness.errors import ExportFailure
 from harness.evaluate import process_environment
@@ -25,6 +26,7 @@ CARD = "README.md"
 PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
+@computing()
 def export(
     product: Product, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
 ) -> list[Row]:
@@ -45,10 +47,12 @@ def export(
 
 
 def _row(name: str, each: Format, product: Product, folder: Path, probes: Probes) -> Row:
+    offer()
     start, before = time.monotonic(), set(folder.iterdir())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
         each.write(product, folder)
+        offer()
         held, fault = _loaded_back(each, product, folder, probes)
     sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
     return Row(name, sizes, held, time.monotonic() - start, fault)

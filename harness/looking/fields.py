@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.cost import network_parts
+from harness.device_slot import computing
 from harness.environment import Environment
 from harness.errors import UserError
 from harness.evaluate import process_environment
@@ -75,7 +76,8 @@ def _side(subject: Subject, shown: Subject | None, resolution: int | None) -> in
 def _fields(subject: Subject, images: Images, tell: Callable[[int], None]) -> dict[str, Field]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return receptive_fields(subject.model.to(device), images.pixels, tell=tell)
+        with computing(device):
+            return receptive_fields(subject.model.to(device), images.pixels, tell=tell)
     except torch.OutOfMemoryError as error:
         side = images.pixels.shape[-1]
         raise UserError(

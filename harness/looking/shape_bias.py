@@ -20,6 +20,7 @@ from harness.data.labels import differing, imagenet_synsets
 from harness.data.reading import read_sampled_levels
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
+from harness.device_slot import computing, offer
 from harness.environment import Environment
 from harness.errors import DataError, UserError
 from harness.evaluate import process_environment
@@ -69,7 +70,7 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tell = teller(subject.name, len(stimuli.conflicts))
     order, labels = _order(subject)
-    with as_user_error(subject.name):
+    with as_user_error(subject.name), computing(device):
         answers, shown = _answers(subject, stimuli.conflicts, side, device, order, tell)
     if not shown:
         raise DataError("the stimuli must be images that can be read", place=str(folder))
@@ -110,6 +111,7 @@ def _answers(
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
     answers, shown = [], []
     for images, readable in _batches(stimuli, side):
+        offer()
         batch = (images.to(device).float() / 255 - mean) / std
         logits = model(batch)
         require_finite(logits, model, batch, "the logits of a stimulus")

@@ -9,7 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.device_slot import in_turn
+from harness.device_slot import computing, in_turn
 from harness.evaluate import process_environment, started
 from harness.full_folder import WEIGHTS
 from harness.machine import keep_freed_memory
@@ -32,10 +32,11 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     """
     keep_freed_memory()
     torch.set_num_threads(job.threads)
-    task = job.opens(job, team)
-    course = Course(job, task, Pace.of(job.run.recipe, task.images, team.size), team)
-    model, note = task.build()
-    model = prepared(model, course)
+    with computing(leads=team.leads):
+        task = job.opens(job, team)
+        course = Course(job, task, Pace.of(job.run.recipe, task.images, team.size), team)
+        model, note = task.build()
+        model = prepared(model, course)
     if note is not None:
         yield note
     state = _state(model, course)
