@@ -2,7 +2,8 @@
 
 A file carries a digest of its content, which is verified when it is read: `torch.load` does not compare the checksums
 of the archive, and takes changed bytes for weights. A run's checkpoint also names its run and carries the records of
-its epochs, so that a database that lacks them gets them when the run is resumed. A file that fails a check is not used.
+its epochs and what computed them, so that a database that lacks them gets them when the run is resumed. A file that
+fails a check is not used.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from harness.environment import Environment, describe_difference, differs
 from harness.errors import StateNotWritten, UnusableState
 from harness.run import Epoch
 from harness.weights.digest import DIGEST, content_digest
@@ -77,11 +79,17 @@ class Checkpoint:
     epochs: list[Epoch] = field(default_factory=list)
     """The records of the epochs that are trained."""
     note: str | None = None
-    """Why the file is there and is not used."""
+    """What a person should know of the file: why it is not used, or that another environment has written it."""
+    environment: Environment | None = None
+    """What computes from now on."""
+    environments: list[tuple[int, Environment | None]] = field(default_factory=list)
+    """The epoch from which each environment has computed, and the environment; None for an unknown one."""
     _state: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, path: Path, run_id: str, *, epochs: int, model: nn.Module) -> Self:
+    def open(
+        cls, path: Path, run_id: str, *, epochs: int, model: nn.Module, environment: Environment | None = None
+    ) -> Self:
         """Read the file and check it against the run, the number of its epochs, and its network.
 
         A file that fails a check counts as none; `note` then holds the reason.
@@ -89,10 +97,43 @@ class Checkpoint:
         try:
             state = read_state(path)
             if state is None:
-                return cls(path, run_id)
-            return cls(path, run_id, _checked_records(state, run_id, epochs, model), _state=state)
+                return cls(path, run_id, environment=environment)
+            records, environments = _checked_records(state, run_id, epochs, model), _environments(state)
         except UnusableState as reason:
-            return cls(path, run_id, note=f"checkpoint not used: {reason} ({path}). The run starts anew")
+            note = f"checkpoint not used: {reason} ({path}). The run starts anew"
+            return cls(path, run_id, note=note, environment=environment)
+        found = cls(path, run_id, records, environment=environment, environments=environments, _state=state)
+        if found.is_of_another_environment:
+            found.note = f"resumed in another environment (before: {found.differences}), so that the result is of both"
+        return found
+
+    @property
+    def earlier(self) -> tuple[Environment | None, ...]:
+        """What has computed the epochs that are trained."""
+        return tuple(environment for _, environment in self.environments)
+
+    @property
+    def is_of_another_environment(self) -> bool:
+        """Whether any of them is of another environment than the one that computes now, or of an unknown one."""
+        return self.environment is not None and any(differs(each, self.environment) for each in self.earlier)
+
+    @property
+    def differences(self) -> str:
+        """What of these environments differs from the one that computes now, in words."""
+        assert self.environment is not None, "environments are compared with the one that computes now"
+        words = (describe_difference(each, self.environment) for each in self.earlier)
+        return "; ".join(dict.fromkeys(each for each in words if each))
+
+    def set_aside(self, place: Path) -> None:
+        """Move the file to `place`, whose name gets its suffix, and have the run start anew."""
+        kept = place.with_name(f"{place.name}{self.path.suffix}")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        self.path.replace(kept)
+        self.note = (
+            f"checkpoint not used: it is of another environment ({self.differences}). The run starts anew; the file is "
+            f"now {kept}"
+        )
+        self.epochs, self.environments, self._state = [], [], None
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
         """Put everything where the file has it; nothing is changed where there is no file that can be used."""
@@ -113,10 +154,15 @@ class Checkpoint:
     ) -> None:
         """Write the state after an epoch, with the records of all epochs up to it."""
         self.epochs.append(record)
+        if not self.environments or self.environments[-1][1] != self.environment:
+            self.environments.append((record.epoch, self.environment))
         state = {
             "run": self.run_id,
             "epoch": record.epoch,
             "epochs": [asdict(each) for each in self.epochs],
+            "environments": [
+                {"epoch": first, "environment": each and each.values()} for first, each in self.environments
+            ],
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
@@ -142,6 +188,15 @@ def _checked_records(state: Mapping[str, Any], run_id: str, epochs: int, model: 
     if not all(math.isfinite(value) for record in records for value in (record.train_loss, record.val_loss)):
         raise UnusableState("the loss of one of its epochs is not finite")
     return records
+
+
+def _environments(state: Mapping[str, Any]) -> list[tuple[int, Environment | None]]:
+    """What computed the epochs in a run's state; of an earlier version's, an unknown environment did."""
+    kept = state.get("environments", [{"epoch": 1, "environment": None}])
+    try:
+        return [(int(each["epoch"]), Environment.from_values(each["environment"])) for each in kept]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableState(f"it lacks a part or has one of another kind ({error})") from error
 
 
 def require_shapes(entries: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.aa import calibrate_claims
+from harness.device_slot import computing
 from harness.downstreaming import downstream
 from harness.errors import NotFound, UserError
 from harness.evaluating import evaluate
@@ -143,7 +144,8 @@ def kernels(args: Namespace) -> int:
     from harness.subject import find_subject
 
     subject = find_subject(args.network, args.storage)
-    found = list(large_kernels(subject.model))
+    with computing():
+        found = list(large_kernels(subject.model))
     if args.output is not None:
         path = args.output / file_names("kernels", [subject.name])[0]
         plot_kernels(path, subject, found)

@@ -1,14 +1,14 @@
 """One measuring slot per device of a machine: times are taken while nothing else of ours computes there.
 
-Whatever computes holds the slot shared, a few steps at a time; whatever measures takes it alone. The slots are `flock`
-locks on files in the temporary folder, so that they hold between all processes, studies and users of this machine (or
-container), and are free again when a process dies, however it does. Two files per device:
-
-    DEVICE.gate   who measures holds it alone; who computes passes through it, so that a measurement is not starved
-    DEVICE.slot   who computes holds it shared, who measures alone
+Whatever computes holds the slot shared, a few steps at a time; whatever measures takes it alone. The slots are locks on
+files in the temporary folder (`slot_files`), so that they hold between all processes, studies and users of this machine
+(or container), and are free again when a process dies.
 
 Every wait has a limit: a measurement that cannot have the slot within a minute is taken without it, and reports so;
 computing continues without the slot after 90 s. Where there is no `flock` (Windows), no measurement has the slot alone.
+
+A thread that waits for other processes of ours does not hold what they need: for those that read its images it is
+`resting`, and work that takes part itself, as a study that a bench starts, has slots of its own (`separate_slots`).
 """
 
 import contextlib
@@ -16,28 +16,32 @@ import os
 import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover
-    fcntl = None  # type: ignore[assignment]
+from harness.slot_files import HAS_LOCKS, POLL_S, SlotFiles, close_all
 
 T = TypeVar("T")
 
 CPU = "cpu"
 FOLDER = "large-kernel-harness-slots"
+"""In the temporary folder."""
+OTHER_FOLDER = "LARGE_KERNEL_HARNESS_SLOTS"
+"""Variable of a process, and of those that it starts, that names another folder of slots."""
 HOLD_S = {"cpu": 0.05, "cuda": 0.5}
 """How long who computes holds the slot before it offers it, for which a GPU has to be waited for."""
 MEASURER_WAITS_S = 60.0
+WAITS_AGAIN_S = 5.0
+"""How long a measurement waits where the one before it has waited in vain: a bench has hundreds of them."""
 COMPUTER_WAITS_S = 90.0
-POLL_S = 0.002
 SETTLE_S = 0.2
 """How long after others have stopped until their threads no longer spin: OpenMP's wait actively for a while."""
+TURN_S = 10.0
+"""How long a series of samples holds the slot before it lets others compute."""
+BETWEEN_TURNS_S = 0.05
+"""How long it does: time enough for whoever polls to have the slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,76 +53,31 @@ class Quiet:
     waited_s: float
 
 
-_opened: "weakref.WeakSet[_Slot]" = weakref.WeakSet()
-"""Of all threads of this process."""
+@dataclass(slots=True)
+class Watch:
+    """Counts measurements of this thread."""
 
-
-class _Slot:
-    """The two files of a device, opened by this process."""
-
-    def __init__(self, device: str) -> None:
-        self.gate = self.slot = -1
-        folder = _folder()
-        self.gate = _open(folder / f"{device}.gate")
-        self.slot = _open(folder / f"{device}.slot")
-        self.is_blocked = False
-        """Whether waiting for the gate has failed; it is tried without waiting until it succeeds."""
-        _opened.add(self)
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up the files, and with them the locks."""
-        for file in (self.gate, self.slot):
-            with contextlib.suppress(OSError):
-                os.close(file)
-        self.gate = self.slot = -1
-
-    def share(self, deadline: float | None = None) -> bool:
-        """Hold the slot shared; False where that takes too long."""
-        if deadline is None:
-            deadline = time.monotonic() + (0.0 if self.is_blocked else COMPUTER_WAITS_S)
-        taken = _take(self.gate, shared=True, deadline=deadline)
-        if taken:
-            _release(self.gate)
-            taken = _take(self.slot, shared=True, deadline=deadline)
-        self.is_blocked = not taken
-        return taken
-
-    def release(self) -> None:
-        """Let go of the slot."""
-        _release(self.slot)
-
-    def take(self, deadline: float) -> bool:
-        """Hold the slot alone; False where others hold it until the deadline."""
-        if not _take(self.gate, shared=False, deadline=deadline):
-            return False
-        if _take(self.slot, shared=False, deadline=deadline):
-            return True
-        _release(self.gate)
-        return False
-
-    def give_back(self) -> None:
-        """Let the others in again."""
-        _release(self.slot)
-        _release(self.gate)
+    measurements: int = 0
+    disturbed: int = 0
+    """Those that did not have their device alone to their end."""
 
 
 @dataclass(slots=True)
 class _Hold:
     """What a thread holds: every slot shared, or some alone."""
 
-    slots: tuple[_Slot, ...]
+    slots: tuple[SlotFiles, ...]
     finish: Callable[[], None]
     """Waits for what the device was given to compute."""
     hold_s: float
     is_measuring: bool = False
+    is_quiet: bool = False
+    """Of a measurement: whether it has the device alone."""
     since: float = field(default_factory=time.monotonic)
-    held: list[_Slot] = field(default_factory=list)
+    held: list[SlotFiles] = field(default_factory=list)
 
     def share(self) -> None:
-        self.held = [slot for slot in self.slots if slot.share()]
+        self.held = [slot for slot in self.slots if _share(slot)]
         self.since = time.monotonic()
 
     def release(self) -> None:
@@ -130,7 +89,8 @@ class _Hold:
 class _State(threading.local):
     def __init__(self) -> None:
         self.hold: _Hold | None = None
-        self.slots: dict[tuple[str, str], _Slot] = {}
+        self.watch: Watch | None = None
+        self.slots: dict[tuple[Path, str], SlotFiles] = {}
 
 
 _state = _State()
@@ -181,38 +141,143 @@ def offer() -> None:
 
 
 @contextlib.contextmanager
-def measuring(device: Any = None, *, timeout_s: float = MEASURER_WAITS_S) -> Iterator[Quiet]:
+def resting() -> Iterator[None]:
+    """Hold no slot of the processor while this thread waits for processes of ours that compute there.
+
+    They could not have it while a measurement waits for this thread. That of a GPU is kept, which would have to be
+    waited for in every step.
+    """
+    hold = _state.hold
+    own = [] if hold is None or hold.is_measuring else [slot for slot in hold.held if slot.device == CPU]
+    for slot in own:
+        slot.release()
+    try:
+        yield
+    finally:
+        if hold is not None and own:
+            hold.held = [slot for slot in hold.held if slot not in own or _share(slot)]
+
+
+@contextlib.contextmanager
+def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator[Quiet]:
     """Hold the slot of a device alone, and settle; what this thread held shared is given back meanwhile.
 
     On a GPU the processor's slot is held shared: another one may train meanwhile, but no times are taken on it. After
-    `timeout_s` without the slot, `is_quiet` is False, and nothing is held.
+    `timeout_s` without the slot (by default `MEASURER_WAITS_S`), `is_quiet` is False, and nothing is held. Within
+    another one: nothing.
     """
     outer = _state.hold
-    is_nested = outer is not None and outer.is_measuring
-    slots = () if is_nested else _slots(_names(device))
-    if not slots:
-        yield Quiet(is_quiet=is_nested, waited_s=0.0)
+    if outer is not None and outer.is_measuring:
+        yield Quiet(outer.is_quiet, waited_s=0.0)
         return
     if outer is not None:
         outer.finish()
         outer.release()
-    start = time.monotonic()
-    *shared, alone = slots  # in the order in which others take them, or two could wait for each other
-    held = [slot for slot in shared if slot.share(start + timeout_s)]
-    is_quiet = alone.take(start + timeout_s) and len(held) == len(shared)
-    waited_s = time.monotonic() - start
-    _state.hold = _Hold((), _finisher(device), 0.0, is_measuring=True)
     try:
-        if waited_s > POLL_S:
-            time.sleep(SETTLE_S)
-        yield Quiet(is_quiet, waited_s)
+        with _alone(_slots(_names(device)), timeout_s) as quiet:
+            _state.hold = _Hold((), _finisher(device), 0.0, is_measuring=True, is_quiet=quiet.is_quiet)
+            yield quiet
     finally:
         _state.hold = outer
-        for slot in held:
-            slot.release()
-        alone.give_back()
         if outer is not None:
             outer.share()
+
+
+@contextlib.contextmanager
+def measuring_in_turns(device: Any = None) -> Iterator[Callable[[], None]]:
+    """As `measuring`, for a series of samples: before each, call what is yielded.
+
+    It lets others compute for a moment where the slot has been held for `TURN_S`. Within a measurement: nothing.
+    """
+    if _state.hold is not None and _state.hold.is_measuring:
+        yield lambda: None
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(measuring(device))
+        since = time.monotonic()
+
+        def renew() -> None:
+            nonlocal since
+            if time.monotonic() - since < TURN_S:
+                return
+            stack.close()
+            time.sleep(BETWEEN_TURNS_S)
+            stack.enter_context(measuring(device))
+            since = time.monotonic()
+
+        yield renew
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Watch]:
+    """Count the measurements that this thread takes meanwhile."""
+    before, watch = _state.watch, Watch()
+    _state.watch = watch
+    try:
+        yield watch
+    finally:
+        _state.watch = before
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The slots of the machine, seen from a process that has slots of its own."""
+
+    folder: Path
+
+    @contextlib.contextmanager
+    def alone(self, *, timeout_s: float | None = None) -> Iterator[Quiet]:
+        """Hold the processor's slot alone, as `measuring` does; what is done meanwhile may compute and measure."""
+        assert _state.hold is None, "who holds a slot would wait for itself"
+        with _alone(_slots((CPU,), self.folder), timeout_s) as quiet:
+            yield quiet
+
+
+@contextlib.contextmanager
+def separate_slots() -> Iterator[Machine]:
+    """Have this process, and those that it starts meanwhile, share slots of their own.
+
+    For the measurement of work that takes part in the protocol itself, and would wait for who measures it: that holds
+    the machine's slot alone (`Machine.alone`), and the work has the others.
+    """
+    machine, before = Machine(_folder()), os.environ.get(OTHER_FOLDER)
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER}-") as folder:
+        os.environ[OTHER_FOLDER] = folder
+        try:
+            yield machine
+        finally:
+            del os.environ[OTHER_FOLDER]
+            if before is not None:
+                os.environ[OTHER_FOLDER] = before
+
+
+@contextlib.contextmanager
+def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[Quiet]:
+    """Hold the last of these slots alone and the others shared; without any, nothing is quiet."""
+    if timeout_s is None:
+        timeout_s = WAITS_AGAIN_S if slots and slots[-1].is_starved else MEASURER_WAITS_S
+    start = time.monotonic()
+    # in the order in which others take them, or two could wait for each other
+    held = [slot for slot in slots[:-1] if slot.share(start + timeout_s)]
+    is_quiet = bool(slots) and slots[-1].take(start + timeout_s) and len(held) == len(slots) - 1
+    begin = time.monotonic()
+    try:
+        if begin - start > POLL_S:
+            time.sleep(SETTLE_S)
+        yield Quiet(is_quiet, begin - start)
+    finally:
+        for slot in held:
+            slot.release()
+        for slot in slots[-1:]:
+            slot.give_back()
+        if _state.watch is not None:
+            _state.watch.measurements += 1
+            _state.watch.disturbed += not is_quiet or time.monotonic() - begin >= COMPUTER_WAITS_S
+
+
+def _share(slot: SlotFiles) -> bool:
+    """Hold a slot shared, after the limit without it."""
+    return slot.share(time.monotonic() + (0.0 if slot.is_blocked else COMPUTER_WAITS_S))
 
 
 def _names(device: Any) -> tuple[str, ...]:
@@ -238,74 +303,33 @@ def _nothing() -> None:
     return
 
 
-def _slots(names: tuple[str, ...]) -> tuple[_Slot, ...]:
+def _slots(names: tuple[str, ...], folder: Path | None = None) -> tuple[SlotFiles, ...]:
     """The slots of this thread: locks belong to an open file, so that no two threads may share one.
 
-    None where there are no locks, or the temporary folder cannot be written to.
+    None where there are no locks, or the folder cannot be written to.
     """
-    if fcntl is None:
+    if not HAS_LOCKS:
         return ()
-    keys = [(tempfile.gettempdir(), name) for name in names]
+    keys = [(folder or _folder(), name) for name in names]
     try:
         for key in keys:
             if key not in _state.slots:
-                _state.slots[key] = _Slot(key[1])
+                _state.slots[key] = SlotFiles(*key)
     except OSError:
         return ()
     return tuple(_state.slots[key] for key in keys)
 
 
 def _folder() -> Path:
-    """For all users of the machine: everybody may add files, and remove only their own."""
-    folder = Path(tempfile.gettempdir()) / FOLDER
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-        folder.chmod(0o1777)
-    return folder
-
-
-def _open(path: Path) -> int:
-    """A lock file, made if need be; a file of another user is opened without O_CREAT, which some systems refuse."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    for _ in range(10):
-        try:
-            return os.open(path, flags)
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
-                made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-                os.fchmod(made, 0o666)  # whatever the umask is
-                return made
-        except PermissionError:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    raise OSError(f"the lock file comes and goes: {path}")
-
-
-def _take(file: int, *, shared: bool, deadline: float) -> bool:
-    operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-    while True:
-        try:
-            fcntl.flock(file, operation)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(POLL_S)
-        except OSError:  # a file system without locks
-            return False
-        else:
-            return True
-
-
-def _release(file: int) -> None:
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_UN)
+    return Path(os.environ.get(OTHER_FOLDER) or Path(tempfile.gettempdir()) / FOLDER)
 
 
 def _forget() -> None:
     """In a child process: the files are the parent's, and so are the locks on them."""
-    for slot in list(_opened):
-        slot.close()
+    close_all()
     _state.slots = {}
     _state.hold = None
+    _state.watch = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from harness.data.labels import differing
 from harness.dense.tasks import detection, segmentation
 from harness.detection_recipe import DetectionRecipe
+from harness.device_slot import computing
 from harness.errors import UserError
 from harness.full_folder import WEIGHTS, is_started, weights_in
 from harness.full_recipe import FullTraining
@@ -20,6 +21,7 @@ from harness.report.detection import detection_view
 from harness.report.downstream import downstream_view, ending_lines, segmentation_view
 from harness.report.summary import json_text
 from harness.scale_up.data_record import DataRecord, require_same_data
+from harness.scale_up.environments import read_environments
 from harness.scale_up.expected import expected_images, is_here
 from harness.scale_up.pace import Pace
 from harness.scale_up.records import FullJob, FullRun
@@ -185,10 +187,13 @@ def _finish(job: FullJob[Any], kind: Kind, task: DenseTask, console: Console) ->
     from harness.dense.ending import merged_last
     from harness.dense.files import read_dense
 
-    model = task.load(read_dense(job.best)).to(device_for(job))
-    merged, ending = merged_last(model, task)
-    task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
-    (job.folder / FIGURES).write_text(f"{json_text(_values(ending))}\n", encoding="utf-8")
+    device = device_for(job)
+    with computing(device):
+        model = task.load(read_dense(job.best)).to(device)
+        merged, ending = merged_last(model, task)
+        task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
+    values = _values(ending, job) | {"trained_by": _trained_by(job.folder)}
+    (job.folder / FIGURES).write_text(f"{json_text(values)}\n", encoding="utf-8")
     _show(kind, task, ending, console)
     console.print(f"merged weights: {job.folder / MERGED}; figures: {job.folder / FIGURES}")
     return 0
@@ -208,15 +213,16 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args, kind))
     task = opened(job)
     _check_classes(task.names, found.names, str(path))
-    model = task.load(found).to(device_for(job))
-    with as_user_error(args.network):
+    device = device_for(job)
+    with as_user_error(args.network), computing(device):
+        model = task.load(found).to(device)
         if found.is_merged:
             figures, unreadable = task.figures_of(model)
             ending = Ending(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
         else:
             _, ending = merged_last(model, task)
     if args.json:
-        print(json_text(_values(ending)))
+        print(json_text(_values(ending, job)))
         return 0
     _show(kind, task, ending, make_console(), is_compared=not found.is_merged)
     return 0
@@ -241,15 +247,23 @@ def _show(kind: Kind, task: DenseTask, ending: "Ending", console: Console, *, is
         console.print(line)
 
 
-def _values(ending: "Ending") -> dict[str, Any]:
-    """What is written down."""
+def _values(ending: "Ending", job: FullJob[Any]) -> dict[str, Any]:
+    """What is written down, with what has judged the model."""
+    from harness.evaluate import process_environment
+
     return {
         "figures": dict(ending.figures),
         "merged_apart": dict(ending.apart),
         "maps_apart": ending.maps_apart,
         "images": ending.images,
         "unreadable": ending.unreadable,
+        "environment": process_environment(device_for(job), precision=job.run.recipe.precision).values(),
     }
+
+
+def _trained_by(folder: Path) -> list[dict[str, Any]]:
+    """What has computed the training, each with the epoch from which it has."""
+    return [{"epoch": epoch, "environment": each and each.values()} for epoch, each in read_environments(folder)]
 
 
 def find_start(named: str, storage: str | None) -> Start:

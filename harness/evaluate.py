@@ -20,12 +20,20 @@ from harness import __version__
 from harness.checkpoint import Checkpoint
 from harness.data import Dataset, load, require_same
 from harness.device_slot import computing, in_turn
-from harness.environment import Device, Environment, environment_here
+from harness.environment import (
+    DOWNSTREAM_LIBRARIES,
+    LIBRARIES,
+    Device,
+    Environment,
+    described,
+    environment_here,
+)
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.machine import cpu_name, keep_freed_memory
 from harness.measures import Measure, Trained, measures_of, times_of
 from harness.metrics import is_of_machine
 from harness.network import build
+from harness.operator_revision import code_digest
 from harness.recipe import Recipe
 from harness.run import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, Ended, Job, Measured, Noted, Record, RunState, Started
 from harness.training import fit
@@ -74,16 +82,22 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
     torch.manual_seed(run.training_seed)
+    computed_by = environment_of(run.recipe, device, job.cpus)
     with computing(device):
         model = build(run.spec)
-        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+        checkpoint = Checkpoint.open(
+            job.checkpoint, run.id, epochs=run.recipe.epochs, model=model, environment=computed_by
+        )
+    if checkpoint.is_of_another_environment and not job.resumes_any:
+        checkpoint.set_aside(job.replaced)
     notes = () if checkpoint.note is None else (checkpoint.note,)
     yield started(
         device,
         job.cpus,
         epochs=run.recipe.epochs,
         first_epoch=len(checkpoint.epochs) + 1,
-        environment=environment_of(run.recipe, device, job.cpus),
+        environment=computed_by,
+        earlier=checkpoint.earlier,
         notes=notes,
     )
     for note in notes:
@@ -142,6 +156,22 @@ def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Enviro
     )
 
 
+def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
+    """What computes in this process what is no run of a study: a training at full scale, or a result of a verb's own.
+
+    Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
+    """
+    found = described(
+        code_digest(full_scale=True),
+        LIBRARIES + DOWNSTREAM_LIBRARIES,
+        threads=threads or torch.get_num_threads(),
+        device="cuda" if device.type == "cuda" else "cpu",
+        device_name=device_name(device),
+        precision=precision,
+    )
+    return as_torch_has_it(found)
+
+
 def as_torch_has_it(environment: Environment) -> Environment:
     """The environment with what PyTorch itself knows of it."""
     return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
@@ -176,6 +206,7 @@ def started(
     epochs: int,
     first_epoch: int = 1,
     environment: Environment | None = None,
+    earlier: tuple[Environment | None, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Started:
     """Where and with what this process is about to work."""
@@ -194,6 +225,7 @@ def started(
         epochs=epochs,
         first_epoch=first_epoch,
         environment=environment,
+        earlier=earlier,
         notes=notes,
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.cost import network_cost
 from harness.data.cifar import kind_of
 from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
+from harness.device_slot import computing
 from harness.errors import DataError, UserError
 from harness.full_recipe import FullData
 from harness.machine import available_cpus
@@ -49,7 +50,7 @@ def evaluate(args: Namespace) -> Evaluation:
     """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
     import torch
 
-    from harness.evaluate import started
+    from harness.evaluate import process_environment, started
     from harness.finite import as_user_error
     from harness.subject import find_subject
     from harness.training import find_device
@@ -76,7 +77,12 @@ def evaluate(args: Namespace) -> Evaluation:
         viewed=viewing.about,
         result=result,
         known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
-        where=started(device, threads, epochs=0),
+        where=started(
+            device,
+            threads,
+            epochs=0,
+            environment=process_environment(device, precision=viewing.precision, threads=threads),
+        ),
         loaders=loaders,
     )
 
@@ -151,6 +157,7 @@ def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "to
     return viewing
 
 
+@computing()
 def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
     """The images of `--data`; without it, those that the network's own training validates on."""
     from harness.subject import class_names
@@ -196,6 +203,7 @@ def _check(spec: NetworkSpec) -> None:
         raise UserError("the network must be for colour or for grey images", value=f"{spec.in_channels} channels")
 
 
+@computing()
 def _forms(args: Namespace, subject: "Subject") -> "dict[str, nn.Module]":
     """The network in the forms that are asked for."""
     from harness.network import merge
@@ -221,7 +229,7 @@ def _examined(
     from harness.scale_up.examine import examine
 
     console = make_console()
-    with ticker(console, is_live=is_live(console) and not args.json) as shown:
+    with computing(device), ticker(console, is_live=is_live(console) and not args.json) as shown:
         for said in examine(forms, images, viewing, device, loaders=loaders):
             if not isinstance(said, Seen):
                 return said

@@ -28,12 +28,13 @@ ON_DEMAND = {
     "erf": tuple(f"erf_{name}_r{t}_pct" for name in ("raw", "log") for t in (20, 30, 50, 99)),
     "merge_error": ("merge_error_max_abs", "merge_error_relative"),
     "shape_bias": ("shape_decisions", "cue_decisions", "shape_bias_pct", "shape_bias_pct_{class}"),
-    "throughput": ("throughput_images_per_s_batch32", "throughput_images_per_s_batch128"),
+    "throughput": ("throughput_images_per_s_batch32", "throughput_images_per_s_batch128", "throughput_disturbed"),
     "train_step": (
         "train_step_s",
         "train_step_images_per_s",
         "train_step_peak_bytes",
         "train_step_gradients_finite",
+        "train_step_disturbed",
     ),
 }
 """By measure that a recipe can name; see `harness.measures.ON_DEMAND`."""
@@ -58,6 +59,7 @@ IS_OF_MACHINE: dict[str, bool] = {
     "peak": True,
     "shape": False,
     "throughput": True,
+    "train_step_disturbed": True,
     "train_step_gradients": False,
 }
 """By the first words of a metric's name; what follows may be the name of a class of images."""

@@ -14,7 +14,7 @@ from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreEr
 from harness.executors.task import one_line
 from harness.full_folder import EPOCHS
 from harness.run import RunState, Started
-from harness.scale_up.environments import earlier_environments
+from harness.scale_up.environments import earlier_environments, read_environments
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import VALIDATED, FullEpoch, FullRecord, to_plain
 from harness.store import FullRow, FullRuns, Store
@@ -52,7 +52,7 @@ class Recorder:
     """Writes what a training says; the only writer of its row."""
 
     def __init__(self, row: FullRow, database: str | Path) -> None:
-        self._row, self._database = row, database
+        self._row, self._database = _with_environments(row), database
         self._is_behind = False
         """Whether the database lacks something that the folder has."""
 
@@ -65,9 +65,8 @@ class Recorder:
                 device=record.device,
                 threads=record.threads,
                 versions=record.versions,
-                environment=record.environment,
-                earlier=tuple(earlier_environments(self._row.folder)),
             )
+            self._row = _with_environments(self._row)
             self.write()
         elif isinstance(record, FullEpoch):
             self.write(is_whole=False)
@@ -92,6 +91,14 @@ class Recorder:
             self._is_behind = True
         else:
             self._is_behind = False
+
+
+def _with_environments(row: FullRow) -> FullRow:
+    """The row with what has computed the training, as its folder has it: that is there before a worker starts."""
+    known = read_environments(row.folder)
+    if not known:
+        return row
+    return replace(row, environment=known[-1][1], earlier=tuple(earlier_environments(row.folder)))
 
 
 def _standing(row: FullRow, epochs: list[FullEpoch]) -> FullRow:

@@ -56,6 +56,8 @@ class Job:
     """Where prepared data sets are kept, if not beside the study's folder."""
     only_times: bool = False
     """Whether a complete run is to have its times measured again, on its stored weights; nothing is trained then."""
+    resumes_any: bool = True
+    """Whether a checkpoint is resumed whose epochs another environment has trained; else it is set aside."""
     shares_times: bool = True
     """Whether times may be those that another run of an equal network had; not where they are what is compared."""
 
@@ -68,6 +70,13 @@ class Job:
     def checkpoint(self) -> Path:
         """Written after every epoch, atomically; after the last it holds the trained weights."""
         return self.folder / "checkpoints" / f"{self.run.id}.pt"
+
+    @property
+    def replaced(self) -> Path:
+        """Where the next record and weights go that are replaced, each with a suffix of its own."""
+        folder = self.folder / "replaced"
+        numbers = [int(path.name.split(".")[1]) for path in folder.glob(f"{self.run.id}.[0-9]*.*")]
+        return folder / f"{self.run.id}.{max(numbers, default=0) + 1}"
 
     @property
     def data_cache(self) -> Path:
@@ -120,6 +129,8 @@ class Started:
     """The first epoch that is trained now; above 1 where the run is resumed from a checkpoint."""
     environment: Environment | None = None
     """What computes the run; None where the worker does not tell."""
+    earlier: tuple[Environment | None, ...] = ()
+    """What has computed the epochs of the checkpoint, as far as it tells; None for an unknown environment."""
     notes: tuple[str, ...] = ()
     """What a person should know of the start, such as a checkpoint that could not be used."""
 

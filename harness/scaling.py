@@ -15,6 +15,7 @@ from filelock import Timeout
 from pydantic import ValidationError
 from rich.console import Console
 
+from harness.device_slot import computing
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
 from harness.full_folder import NETWORK, RECIPE, STATES, is_started, lock_of
@@ -263,6 +264,7 @@ def device_for(job: FullJob[Any]) -> "torch.device":
     return torch.device("cpu")
 
 
+@computing()
 def opened(job: FullJob[Any]) -> Any:
     """The task in this process, with all processors that a worker has."""
     import torch

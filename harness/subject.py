@@ -12,6 +12,7 @@ from torch import nn
 from harness.checkpoint import load_epoch
 from harness.data import Dataset, describe, load, require_same
 from harness.data.labels import differing
+from harness.device_slot import computing
 from harness.errors import DataError, NotFound, UserError, did_you_mean
 from harness.full_folder import CLASSES, RECIPE, is_training, weights_in
 from harness.full_recipe import FullRecipe
@@ -89,6 +90,7 @@ class Subject:
         return dataset
 
 
+@computing()
 def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
     """The network of that name or in that file or folder.
 

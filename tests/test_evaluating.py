@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from harness.full_recipe import FullRecipe
 from harness.network import build, merge
+from harness.operator_revision import operator_digest
 from harness.paper import accuracies
 from harness.presets import PRESETS
 from harness.report.examined import Evaluation, evaluation_view, seen_line
@@ -47,6 +48,8 @@ def values(*arguments: str | Path, cwd: Path) -> dict[str, Any]:
     said = called("evaluate", *arguments, "--json", cwd=cwd)
     assert said.returncode == 0, said.stderr
     found: dict[str, Any] = json.loads(said.stdout)
+    computed_by = found["environment"]
+    assert computed_by["operator"] == operator_digest() and computed_by["precision"] == found["viewing"]["precision"]
     return found
 
 

@@ -99,6 +99,10 @@ def test_a_training_brings_its_recipe_and_the_figures_of_the_weights(
     text = card(tmp_path)
     for each in (words, "recipe: a test", "epochs: 2 of 2", "n = 24 validation images of shapes", "| top-5 % |"):
         assert each in text, each
+    operator = json.loads((training / "environments.json").read_text())[0]["environment"]["operator"]
+    assert f"computed by: operator revision {operator}" in text and f"compared by: operator revision {operator}" in text
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["environment"]["operator"] == operator and record["environment"]["device"] == "cpu"
     last = json.loads((training / "epochs.jsonl").read_text().splitlines()[-1])
     if weights != "best":
         found = last["val" if weights == "last" else "ema"]

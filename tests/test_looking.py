@@ -22,6 +22,7 @@ from harness.measures import Trained
 from harness.measures.erf import IMAGES, erf
 from harness.measures.receptive_field import Field, receptive_fields
 from harness.network import build, merge
+from harness.operator_revision import operator_digest
 from harness.paper import PUBLISHED_FIELDS
 from harness.pictures import file_names
 from harness.presets import PRESETS
@@ -134,6 +135,7 @@ def test_erf_of_a_checkpoint_is_the_runs_measure(checkpoint: Path, trained: Path
     }
     mine, preset = json.loads(said.stdout)
     assert (mine["resolution"], mine["fields"]["paper"]["images"]) == (64, IMAGES)
+    assert mine["environment"]["operator"] == operator_digest() and mine["environment"]["threads"] is not None
     assert mine["notes"] == [] and "after 2 of 2 epochs" in mine["weights"]
     assert (preset["resolution"], preset["data"]) == (64, mine["data"]), "shown what the run is shown"
     found = find_subject(str(checkpoint))

@@ -266,6 +266,7 @@ def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path:
     assert values["images"] == 5 and list(values["classes"]) == list(NAMES)
     assert values["shape_decisions"] == sum(each["shape_decisions"] for each in values["classes"].values())
     assert len(values["published"]) == len(SHAPE_BIAS) == 7
+    assert values["environment"]["operator"] and values["environment"]["operator"] in said.stdout
 
 
 def test_the_verb_refuses_in_words(weights: Path, folder: Path, tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
     assert (row.metric, row.best) == ("top1", max(epoch.value or 0 for epoch in epochs))
     again = train(tmp_path)
     assert again.returncode == 0 and len(rows(tmp_path / "results")) == 1
+    path = folder / "environments.json"
+    path.write_text(path.read_text().replace('"operator": "', '"operator": "old-'))
+    (tmp_path / "results" / "studies.db").unlink()
+    assert train(tmp_path).returncode == 0
+    ((found, _),) = rows(tmp_path / "results")
+    assert found.environment and str(found.environment.operator).startswith("old-"), "as it was trained, not as here"
+    assert found.earlier == () and row.environment is not None
 
 
 def test_a_training_that_is_stopped_and_resumed_keeps_one_row(tmp_path: Path) -> None:

@@ -320,6 +320,11 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
     ]
     assert [each and each.torch for each in earlier_environments(job.folder)] == ["2.14"]
     assert not any("another environment" in str(record) for record in trained(job))
+    finished = path.read_text()
+    path.write_text(finished.replace('"torch": "', '"torch": "0.'))
+    elsewhere = path.read_text()
+    assert not any("another environment" in str(record) for record in trained(job))
+    assert path.read_text() == elsewhere, "of a training that is at its end, nothing is computed here"
 
 
 def test_a_training_of_before_environments_were_kept_is_resumed_from_an_unknown_one(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Sa
     assert folder.name.startswith("net-segment-")
     values = json.loads((folder / "evaluation.json").read_text())
     assert values["figures"]["miou"] >= 0 and values["maps_apart"] < 1e-4
+    assert values["trained_by"] == [{"epoch": 1, "environment": values["environment"]}]
+    assert values["environment"]["operator"] and values["environment"]["device"] == "cpu"
     assert {path.name for path in folder.iterdir()} >= {"merged.safetensors", "best.safetensors", "last.safetensors"}
     with safe_open(folder / "merged.safetensors", framework="pt") as file:
         assert file.metadata()["form"] == "merged" and "ground" in file.metadata()["classes"]

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from harness import __version__
-from harness.environment import processor_features
+from harness.device_slot import Watch
+from harness.environment import SETTINGS, processor_features
 from harness.machine import available_cpus, cpu_name
-from harness.operator_revision import operator_digest
+from harness.operator_revision import code_digest, operator_digest
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
 BUSY_PER_CPU = 0.25
@@ -30,6 +31,8 @@ class Conditions:
     """Mean number of processes that wanted to run, in the minute before the bench."""
     cpus: int
     is_quick: bool
+    watch: Watch | None = None
+    """The measurements of the bench."""
 
     @property
     def is_busy(self) -> bool:
@@ -45,15 +48,28 @@ class Conditions:
         yield f"Load average over the minute before: {self.load:.2f} on {self.cpus} processors"
         if self.is_busy:
             yield "Warning: the machine was busy with other work, so these figures are worse than they should be."
+        if self.watch is not None:
+            yield from disturbed_lines(self.watch)
         if self.is_quick:
             yield "Warning: this was a quick run, of few repeats and small sizes."
+
+
+def disturbed_lines(watch: Watch) -> Iterator[str]:
+    """That other work of ours has disturbed measurements, where it has."""
+    if watch.disturbed:
+        yield (
+            f"Warning: in {watch.disturbed} of {watch.measurements} measurements other work of the harness computed on "
+            "the device, which did not make room in time."
+        )
 
 
 def conditions(*, is_quick: bool) -> Conditions:
     """The conditions now."""
     names = [("harness", __version__), ("python", platform.python_version())]
     names += [(package, version(package)) for package in PACKAGES]
-    names += [("operator revision", operator_digest()), ("processor features", processor_features())]
+    names += [("operator revision", operator_digest()), ("training code", code_digest())]
+    names += [("processor features", processor_features())]
+    names += [(name, os.environ[name]) for name in SETTINGS if name in os.environ]
     cpus = available_cpus()
     return Conditions(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

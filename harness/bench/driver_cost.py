@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.bench.figures import Effort, Figure
+from harness.device_slot import measuring_in_turns
 from harness.environment import environment_here
 from harness.executors.scripted import ScriptedExecutor
 from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
@@ -70,9 +71,12 @@ def trial_costs(folder: Path, sampler: str, trials: int) -> list[Cost]:
     file = _study_file(folder, sampler, trials)
     place = Place(folder / "results")
     costs = []
-    with driving(
-        file, space=open_space(file), place=place, start_executor=lambda: ScriptedExecutor(_improving())
-    ) as driven:
+    with (
+        driving(
+            file, space=open_space(file), place=place, start_executor=lambda: ScriptedExecutor(_improving())
+        ) as driven,
+        measuring_in_turns() as renew,
+    ):
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         for event in driven.driver.events():
             driven.driver.progress()
@@ -80,6 +84,8 @@ def trial_costs(folder: Path, sampler: str, trials: int) -> list[Cost]:
                 wall_before, cpu_before = wall_s, cpu_s
                 wall_s, cpu_s = time.perf_counter(), time.process_time()
                 costs.append(Cost(1000 * (wall_s - wall_before), 1000 * (cpu_s - cpu_before)))
+                renew()
+                wall_s, cpu_s = time.perf_counter(), time.process_time()
         complete = sum(trial.state.name == "COMPLETE" for trial in driven.trials())
     assert len(costs) == complete == trials, f"{complete} of {trials} trials are complete"
     return costs

@@ -21,6 +21,7 @@ from harness.bench.contenders import CONV2D, Contender, Conv, contenders
 from harness.bench.device import Peak, at_precision, device_name, measure_peak
 from harness.bench.dwconv_rows import Row
 from harness.bench.options import MODES, DwconvOptions, Shape, precisions_for
+from harness.device_slot import measuring
 from harness.machine import keep_freed_memory
 from harness.measures.allocation import extra_bytes
 from harness.measures.timing import FULL, QUICK, Patience, Times, interleave
@@ -47,7 +48,8 @@ def measure(options: DwconvOptions, device: torch.device, tell: Tell, *, is_quic
     }
     for precision in precisions_for(device.type, options.precisions):
         with at_precision(precision) as dtype:
-            peak = measure_peak(device, dtype)
+            with measuring(device):
+                peak = measure_peak(device, dtype)
             tell(f"Peak in {precision}: {peak}")
             setting = Setting(device, precision, dtype, peak, QUICK if is_quick else FULL)
             for block, shapes in blocks.items():

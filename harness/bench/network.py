@@ -20,6 +20,7 @@ from harness.bench.device import at_precision, device_name
 from harness.bench.network_rows import NetworkRow
 from harness.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
 from harness.bench.peers import make_peer, peers_at
+from harness.device_slot import measuring
 from harness.measures.timing import Patience, Times, interleave
 from harness.network import build
 from harness.ops import DepthwiseConv2d
@@ -161,7 +162,8 @@ class Step:
     def share(self) -> float:
         """Of the time, that in large depth-wise convolutions; taken in passes of their own."""
         device = self._setting.device
-        return depthwise_share(self, self._network, device, passes=SHARE_PASSES[device.type])
+        with measuring(device):
+            return depthwise_share(self, self._network, device, passes=SHARE_PASSES[device.type])
 
     def _logits(self) -> Tensor:
         dtype = self._setting.dtype

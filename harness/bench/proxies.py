@@ -16,6 +16,7 @@ from typing import Any
 from harness.bench.aside import Aside
 from harness.bench.checkout import ROOT
 from harness.bench.figures import Effort, Figure
+from harness.device_slot import Machine, separate_slots
 from harness.errors import HarnessError
 from harness.executors import Crew, Executor, make_executor
 from harness.machine import available_cpus
@@ -43,6 +44,7 @@ def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
     """Seconds per proxy inline and in a Ray worker, their ratio, and what a second worker adds."""
     workers = _workers()
     with ExitStack() as stack:
+        machine = stack.enter_context(separate_slots())
         asides = [stack.enter_context(Aside()) for _ in range(workers)]
         crew = make_executor("ray", Crew(workers=workers))
         stack.callback(crew.shutdown)
@@ -52,7 +54,7 @@ def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
             "both inline": lambda: _all_aside(asides, jobs.fresh(workers)),
             "both ray": lambda: train_all(crew, jobs.fresh(workers))[0],
         }
-        times_s = _in_rounds(ways, rounds)
+        times_s = _in_rounds(ways, rounds, machine)
     yield from figures(times_s, workers)
 
 
@@ -113,14 +115,15 @@ def _all_aside(asides: Sequence[Aside], jobs: Sequence[Job]) -> float:
     return time.perf_counter() - start
 
 
-def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way, round by round, after one round that warms up."""
+def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: Machine) -> dict[str, list[float]]:
+    """Seconds of each way, round by round, after one round that warms up; others compute between two ways."""
     times_s: dict[str, list[float]] = {way: [] for way in ways}
     for way in ("both inline", "both ray"):
         ways[way]()
     for i in range(rounds):
         for way in list(ways)[:: -1 if i % 2 else 1]:
-            times_s[way].append(ways[way]())
+            with machine.alone():
+                times_s[way].append(ways[way]())
     return times_s
 
 

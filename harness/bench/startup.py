@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from harness.bench.checkout import ROOT, run_study
 from harness.bench.figures import Effort, Figure
+from harness.device_slot import measuring, separate_slots
 from harness.errors import HarnessError
 from harness.session import DATABASE
 from harness.store import Store
@@ -46,9 +47,10 @@ def help_time(effort: Effort) -> Iterator[Figure]:
     """Seconds of a process that prints the help."""
     values = []
     for _ in range(effort.helps):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, run_study(), "--help"], stdout=subprocess.DEVNULL, check=True)
-        values.append(time.perf_counter() - start)
+        with measuring():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, run_study(), "--help"], stdout=subprocess.DEVNULL, check=True)
+            values.append(time.perf_counter() - start)
     yield Figure(name="run_study.py --help", unit="s", values=tuple(values), at_most=HELP_S)
 
 
@@ -56,10 +58,11 @@ def first_step(effort: Effort) -> Iterator[Figure]:
     """Seconds from the command to the first training step of smoke.yaml, with each executor in turn."""
     study = ROOT / "search_spaces" / "smoke.yaml"
     found: dict[str, list[dict[str, float]]] = {executor: [] for executor in FIRST_STEP_S}
-    for i in range(effort.starts):
-        for executor in list(found)[:: -1 if i % 2 else 1]:
-            with TemporaryDirectory() as results:
-                found[executor].append(parts_of_start(study, executor, Path(results)))
+    with separate_slots() as machine:
+        for i in range(effort.starts):
+            for executor in list(found)[:: -1 if i % 2 else 1]:
+                with TemporaryDirectory() as results, machine.alone():
+                    found[executor].append(parts_of_start(study, executor, Path(results)))
     for executor, starts in found.items():
         totals = tuple(sum(parts.values()) for parts in starts)
         name = f"command to first step, {executor}"

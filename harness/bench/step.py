@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness.bench.figures import Effort, Figure
 from harness.bench.network import FORMATS, with_conv2d
 from harness.bench.proxies import kernel_size
+from harness.device_slot import computing
 from harness.machine import keep_freed_memory
 from harness.measures.timing import Patience, interleave, threads
 from harness.network import build
@@ -31,7 +32,9 @@ def training_step(effort: Effort) -> Iterator[Figure]:
     """The network of kernel_size.yaml with the largest kernels."""
     keep_freed_memory()  # as a worker does
     specs, recipe = kernel_size()
-    yield from step_figures(specs[-1], recipe, 3 * effort.rounds)
+    with computing():
+        found = list(step_figures(specs[-1], recipe, 3 * effort.rounds))
+    yield from found
 
 
 def step_figures(spec: NetworkSpec, recipe: Recipe, rounds: int) -> Iterator[Figure]:

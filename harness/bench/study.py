@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.bench.checkout import ROOT
-from harness.bench.conditions import conditions
+from harness.bench.conditions import conditions, disturbed_lines
 from harness.bench.driver_cost import driver_cost
 from harness.bench.figures import FULL, QUICK, Effort, Figure
 from harness.bench.proxies import peak_memory, proxies
 from harness.bench.startup import first_step, help_time
 from harness.bench.step import training_step
 from harness.bench.tables import READING, table, write
+from harness.device_slot import watched
 from harness.terminal import make_console
 
 SECTIONS: dict[str, Callable[[Effort], Iterator[Figure]]] = {
@@ -31,16 +33,19 @@ def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[F
     for line in made.lines():
         print(line, file=sys.stderr)
     figures: list[Figure] = []
-    for name, section in SECTIONS.items():
-        if not only or name in only:
-            print(f"measuring: {name}", file=sys.stderr, flush=True)
-            figures += section(QUICK if is_quick else FULL)
+    with watched() as watch:
+        for name, section in SECTIONS.items():
+            if not only or name in only:
+                print(f"measuring: {name}", file=sys.stderr, flush=True)
+                figures += section(QUICK if is_quick else FULL)
+    for line in disturbed_lines(watch):
+        print(line, file=sys.stderr)
     console = make_console()
     console.print(table(figures))
     console.print(f"\n{READING}")
     if output is None and not only and not is_quick:
         output = ROOT / "results" / "bench"
     if output is not None:
-        write(output, figures, made)
+        write(output, figures, replace(made, watch=watch))
         console.print(f"written: {output / 'study.md'}, {output / 'study.csv'}")
     return figures

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.bench.checkout import ROOT
-from harness.bench.conditions import conditions
+from harness.bench.conditions import conditions, disturbed_lines
 from harness.bench.device import device_lines, slug
 from harness.bench.grids import Grid, markdown, shown
 from harness.bench.options import DwconvOptions, NetworkOptions
+from harness.device_slot import computing, watched
 from harness.terminal import make_console
 from harness.training import find_device
 
@@ -24,7 +25,10 @@ def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool)
 
     device = find_device(options.device)
     notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    rows = list(measure(options, device, notes.tell, is_quick=is_quick))
+    with computing(device), watched() as watch:
+        rows = list(measure(options, device, notes.tell, is_quick=is_quick))
+    for line in disturbed_lines(watch):
+        notes.tell(line)
     tables = list(grids(rows, device.type))
     _print(tables, READING)
     folder = output or (RESULTS if options.is_whole and not is_quick else None)
@@ -47,7 +51,10 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
 
     device = find_device(options.device)
     notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    rows = list(measure(options, device, notes.tell, is_quick=is_quick))
+    with computing(device), watched() as watch:
+        rows = list(measure(options, device, notes.tell, is_quick=is_quick))
+    for line in disturbed_lines(watch):
+        notes.tell(line)
     tables = list(grids(rows, device.type))
     _print(tables, READING)
     folder = output or (None if is_quick else RESULTS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from harness.data.workers import in_threads
+from harness.device_slot import computing
 from harness.errors import DataError
 from harness.fingerprint import fingerprint
 
@@ -43,6 +44,7 @@ class Content:
     """Set where not all content was read."""
 
 
+@computing()
 def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> Content:
     """The identity of `files`, given relative to `root`, and of `extra`, plain values that also decide the outcome.
 

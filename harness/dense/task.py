@@ -75,7 +75,7 @@ class Dense(ABC, Generic[R]):
     ) -> None:
         self.job, self.team, self.recipe, self.opened = job, team, job.run.recipe, opened
         self.training, self.collate = training, collate
-        self.validation = Reader(validation, job.loaders, list)
+        self.validation = Reader(validation, job.loaders, list, leads=team.leads)
 
     @abstractmethod
     def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:

@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
+from harness.device_slot import computing, offer
+from harness.environment import Environment, describe_environment
 from harness.errors import ExportFailure
+from harness.evaluate import process_environment
 from harness.exporting.card import card
 from harness.exporting.formats import Format
 from harness.exporting.place import RECORD, beside, settle
@@ -21,6 +26,7 @@ CARD = "README.md"
 PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
+@computing()
 def export(
     product: Product, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
 ) -> list[Row]:
@@ -32,18 +38,21 @@ def export(
             tell(f"{name}: writing, loading back, comparing")
             rows.append(_row(name, each, product, fresh, probes))
         if not any(row.fault for row in rows):
-            versions = _versions()
-            (fresh / CARD).write_text(card(product, formats, rows, versions), encoding="utf-8")
-            (fresh / RECORD).write_text(f"{_record(product, rows, fresh, versions)}\n", encoding="utf-8")
+            versions, environment = _versions(), process_environment(torch.device("cpu"))
+            known = versions | {"compared by": describe_environment(environment)}
+            (fresh / CARD).write_text(card(product, formats, rows, known), encoding="utf-8")
+            (fresh / RECORD).write_text(f"{_record(product, rows, fresh, versions, environment)}\n", encoding="utf-8")
             settle(fresh, folder)
     return rows
 
 
 def _row(name: str, each: Format, product: Product, folder: Path, probes: Probes) -> Row:
+    offer()
     start, before = time.monotonic(), set(folder.iterdir())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
         each.write(product, folder)
+        offer()
         held, fault = _loaded_back(each, product, folder, probes)
     sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
     return Row(name, sizes, held, time.monotonic() - start, fault)
@@ -61,8 +70,10 @@ def _loaded_back(each: Format, product: Product, folder: Path, probes: Probes) -
     return held, None if held.is_close else fault
 
 
-def _record(product: Product, rows: list[Row], folder: Path, versions: Mapping[str, str]) -> str:
-    """What was written and how it held, for programs."""
+def _record(
+    product: Product, rows: list[Row], folder: Path, versions: Mapping[str, str], environment: Environment
+) -> str:
+    """What was written, how it held and in which environment, for programs."""
     return json_text(
         {
             "network": product.subject.name,
@@ -75,6 +86,7 @@ def _record(product: Product, rows: list[Row], folder: Path, versions: Mapping[s
                 if row.held is not None
             },
             "versions": versions,
+            "environment": environment.values(),
         }
     )
 

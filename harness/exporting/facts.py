@@ -8,6 +8,7 @@ from harness.environment import describe_environment
 from harness.full_folder import WEIGHTS
 from harness.metrics import is_of_machine
 from harness.report.words import DASH, counted, duration
+from harness.scale_up.environments import read_environments
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import FullEpoch, to_plain
 from harness.search.limits import images_of
@@ -91,10 +92,18 @@ def _of_training(subject: Subject) -> Facts:
     if epochs:
         workers, wall_s = counted(epochs[-1].workers, "worker"), sum(epoch.wall_s for epoch in epochs)
         about["trained with"] = f"{workers}, {recipe.precision}, {duration(wall_s)}"
+    about["computed by"] = _computed_by(subject.file.parent)
     on = f"{_validated_on(recipe.data.dataset, recipe.data.val_size)}, {recipe.resolution} px, one seed"
     scores = _scores(subject.file, epochs)
     figures = [Figure(title, f"{scores[name]:.4g}", on) for name, title in SHOWN.items() if name in scores]
     return Facts(about, figures, recipe.model_dump(mode="json"))
+
+
+def _computed_by(folder: Path) -> str:
+    """What has computed a training, and from which epoch on where there are several."""
+    known = read_environments(folder) or [(1, None)]
+    since = [f"from epoch {epoch} on: " for epoch, _ in known] if len(known) > 1 else [""]
+    return "; ".join(f"{words}{describe_environment(each)}" for words, (_, each) in zip(since, known, strict=True))
 
 
 def _scores(file: Path, epochs: list[FullEpoch]) -> dict[str, Any]:

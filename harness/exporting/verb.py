@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from harness.cost import network_cost
+from harness.device_slot import computing
 from harness.exporting.export import export
 from harness.exporting.facts import facts_of
 from harness.exporting.formats import chosen_formats
@@ -41,6 +42,7 @@ def export_network(args: Namespace, resolution: int | None) -> int:
     return 0
 
 
+@computing()
 def product_of(subject: Subject, storage: str | None, resolution: int | None, *, is_merged: bool) -> Product:
     """The network with all that is known of it. Raises `UserError`s for images of no use to it."""
     side = resolution or resolution_of(subject)

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.environment import describe_environment
 from harness.looking.fields import Seen
 from harness.measures.receptive_field import DEFINITIONS, SHARES, Field, area_shares
 from harness.paper import FIELDS_PX, FIELDS_SOURCE, PUBLISHED_FIELDS, has_published_field
@@ -34,6 +35,8 @@ def fields_view(found: Sequence[Seen]) -> RenderableType:
         shown = f"{counted(field.images + field.skipped, 'image')} at {seen.side} px, {seen.about}"
         parts.append(Text(f"{seen.subject.name}: {seen.subject.about}; {shown}", style="dim"))
         parts += [Text(f"{seen.subject.name}: {note}") for note in seen.notes]
+    for words in dict.fromkeys(describe_environment(seen.computed_by) for seen in found if seen.computed_by):
+        parts.append(Text(f"computed by {words}", style="dim"))
     return Group(*parts)
 
 
@@ -48,6 +51,7 @@ def fields_values(found: Sequence[Seen]) -> list[dict[str, Any]]:
             "data": seen.about,
             "fields": {name: _values(field) for name, field in seen.fields.items()},
             "notes": list(seen.notes),
+            "environment": None if seen.computed_by is None else seen.computed_by.values(),
         }
         for seen in found
     ]

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from harness.cost import network_parts
+from harness.device_slot import computing
+from harness.environment import Environment
 from harness.errors import UserError
+from harness.evaluate import process_environment
 from harness.families import FAMILIES
 from harness.finite import describe_fault
 from harness.looking.images import Images, images_for
@@ -39,6 +42,7 @@ class Seen:
     """By definition."""
     notes: tuple[str, ...]
     """What must be known to read them."""
+    computed_by: Environment | None = None
 
 
 def see(
@@ -53,7 +57,8 @@ def see(
         fields = _fields(subject, found, teller(subject.name, len(found.pixels)))
         _require_images(subject, found, fields)
         notes = (*found.notes, *_notes(subject, side, fields))
-        yield Seen(subject, side, found.about, fields, notes)
+        device = next(subject.model.parameters()).device
+        yield Seen(subject, side, found.about, fields, notes, process_environment(device))
 
 
 def _side(subject: Subject, shown: Subject | None, resolution: int | None) -> int:
@@ -71,7 +76,8 @@ def _side(subject: Subject, shown: Subject | None, resolution: int | None) -> in
 def _fields(subject: Subject, images: Images, tell: Callable[[int], None]) -> dict[str, Field]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return receptive_fields(subject.model.to(device), images.pixels, tell=tell)
+        with computing(device):
+            return receptive_fields(subject.model.to(device), images.pixels, tell=tell)
     except torch.OutOfMemoryError as error:
         side = images.pixels.shape[-1]
         raise UserError(

@@ -14,6 +14,7 @@ from harness.data.augment import normalize
 from harness.data.cache import statistics
 from harness.data.loose import some_images
 from harness.data.shapes import describe, make
+from harness.device_slot import computing
 from harness.errors import UserError
 from harness.measures.erf import across_classes, resized
 from harness.recipe import Recipe
@@ -36,6 +37,7 @@ class Images:
     notes: tuple[str, ...]
 
 
+@computing()
 def images_for(spec: NetworkSpec, data: str | None, shown: Subject | None, *, count: int, side: int) -> Images:
     """So many images brought to that side, or as many as there are, taken in turns from all classes.
 

@@ -20,7 +20,10 @@ from harness.data.labels import differing, imagenet_synsets
 from harness.data.reading import read_sampled_levels
 from harness.data.sixteen import CLASSES, MEMBERS, NAMES
 from harness.data.stimuli import Stimuli, Stimulus, find_stimuli
+from harness.device_slot import computing, offer
+from harness.environment import Environment
 from harness.errors import DataError, UserError
+from harness.evaluate import process_environment
 from harness.finite import as_user_error, require_finite
 from harness.looking.fields import teller
 from harness.measures.shape_bias import Decisions, by_class, decisions
@@ -48,6 +51,7 @@ class Decided:
     """How the network's classes were matched with the synsets of ImageNet-1K."""
     notes: tuple[str, ...] = ()
     """What must be known before a figure is believed."""
+    computed_by: Environment | None = None
 
     @property
     def class_mean_pct(self) -> float | None:
@@ -66,7 +70,7 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tell = teller(subject.name, len(stimuli.conflicts))
     order, labels = _order(subject)
-    with as_user_error(subject.name):
+    with as_user_error(subject.name), computing(device):
         answers, shown = _answers(subject, stimuli.conflicts, side, device, order, tell)
     if not shown:
         raise DataError("the stimuli must be images that can be read", place=str(folder))
@@ -81,6 +85,7 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
         classes=by_class(answers, shapes, textures, NAMES),
         labels=labels,
         notes=tuple(_notes(answers)),
+        computed_by=process_environment(device),
     )
 
 
@@ -106,6 +111,7 @@ def _answers(
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
     answers, shown = [], []
     for images, readable in _batches(stimuli, side):
+        offer()
         batch = (images.to(device).float() / 255 - mean) / std
         logits = model(batch)
         require_finite(logits, model, batch, "the logits of a stimulus")

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.environment import describe_environment
 from harness.looking.shape_bias import Decided
 from harness.measures.shape_bias import Decisions
 from harness.paper import SHAPE_BIAS, SHAPE_BIAS_SOURCE
@@ -28,6 +29,8 @@ def decided_view(found: Decided) -> RenderableType:
     left_out = [Text(f"left out: {said}", style="dim") for said in left_out_words(found)]
     told = [Text(f"warning: {note}") for note in found.notes]
     told.append(Text(f"classes matched {found.labels}", style="dim"))
+    if found.computed_by is not None:
+        told.append(Text(f"computed by {describe_environment(found.computed_by)}", style="dim"))
     reading = Text(READING, style="dim")
     return Group(title, _table(found), Text(), _published(found), Text(), reading, *told, *left_out)
 
@@ -44,6 +47,7 @@ def decided_values(found: Decided) -> dict[str, Any]:
         "class_mean_pct": found.class_mean_pct,
         "labels": found.labels,
         "notes": list(found.notes),
+        "environment": None if found.computed_by is None else found.computed_by.values(),
         "classes": {name: _values(each) for name, each in found.classes.items()},
         "left_out": {
             "misnamed": len(found.stimuli.misnamed),

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from harness.device_slot import measuring_in_turns
+
 Key = TypeVar("Key", bound=Hashable)
 Call = Callable[[], object]
 
@@ -104,15 +106,18 @@ def interleave(calls: Mapping[Key, Call], device: torch.device, patience: Patien
     """The times of every call; None for one for which the memory does not suffice.
 
     Each call is first run twice to warm up, then there are rounds in which each has one sample, in alternating order.
+    Nothing else of ours computes on the device meanwhile, but for a moment between two samples every ten seconds.
     """
-    warm = {key: s for key, call in calls.items() if (s := _warm(call, device)) is not None}
-    samples = {key: [s] if s > patience.once_s else [] for key, s in warm.items()}
-    repeats = {key: max(1, min(MOST_CALLS, round(SAMPLE_S / s))) for key, s in warm.items()}
-    waiting = [key for key, taken in samples.items() if not taken]
-    for _ in range(patience.most):
-        for key in waiting:
-            samples[key].append(seconds_of(calls[key], device, repeats[key]))
-        waiting = [key for key in reversed(waiting) if not _has_enough(samples[key], repeats[key], patience)]
+    with measuring_in_turns(device) as renew:
+        warm = {key: s for key, call in calls.items() if (s := _warm(call, device, renew)) is not None}
+        samples = {key: [s] if s > patience.once_s else [] for key, s in warm.items()}
+        repeats = {key: max(1, min(MOST_CALLS, round(SAMPLE_S / s))) for key, s in warm.items()}
+        waiting = [key for key, taken in samples.items() if not taken]
+        for _ in range(patience.most):
+            for key in waiting:
+                renew()
+                samples[key].append(seconds_of(calls[key], device, repeats[key]))
+            waiting = [key for key in reversed(waiting) if not _has_enough(samples[key], repeats[key], patience)]
     return {key: Times(tuple(samples[key])) if key in samples else None for key in calls}
 
 
@@ -191,10 +196,12 @@ def seconds_of(call: Call, device: torch.device, repeats: int = 1) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
-def _warm(call: Call, device: torch.device) -> float | None:
+def _warm(call: Call, device: torch.device, renew: Callable[[], None]) -> float | None:
     """Seconds of the second run: the first one may compile and tune."""
     try:
+        renew()
         call()
+        renew()
         return max(1e-9, seconds_of(call, device))
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error):

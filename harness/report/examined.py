@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.environment import describe_environment
 from harness.paper import Accuracy, preset_of
 from harness.report.layout import plain_table
 from harness.report.words import amount, counted, duration, score
@@ -101,6 +102,7 @@ def evaluation_values(found: Evaluation) -> dict[str, Any]:
         "threads": found.where.threads,
         "loaders": found.loaders,
         "versions": found.where.versions,
+        "environment": None if found.where.environment is None else found.where.environment.values(),
         "spec": found.spec.canonical(),
     }
 
@@ -123,4 +125,5 @@ def _lines(found: Evaluation) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in found.where.versions.items())
     batches = f"{found.viewing['batch_size']} at once, {counted(found.loaders, 'loader')}"
     yield f"here       {found.where.device}, {batches}; {versions}"
+    yield f"computed   by {describe_environment(found.where.environment)}"
     yield f"time       {duration(result.wall_s)}, {100 * result.waiting:.1f} % of it waiting for images"

@@ -21,6 +21,8 @@ class Figure:
     """The cell, from a number for each run."""
     is_by_batch: bool = False
     """Whether runs add to its name how many images there were at once."""
+    disturbed: str | None = None
+    """What runs yield where other work disturbed it; the cell then begins with `~`, as that of a latency does."""
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -46,10 +48,12 @@ def _are_finite(values: Sequence[float]) -> str:
 
 
 FIGURES: dict[str, tuple[Figure, ...]] = {
-    "throughput": (Figure("throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True),),
+    "throughput": (
+        Figure("throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"),
+    ),
     "merge_error": (Figure("merge_error_relative", "merge\nerror", _largest_error),),
     "train_step": (
-        Figure("train_step_s", "step\ns", _mean),
+        Figure("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
         Figure("train_step_peak_bytes", "step\nmemory", _most_bytes),
         Figure("train_step_gradients_finite", "step\ngradients", _are_finite),
     ),
@@ -100,6 +104,7 @@ def _named(figure: Figure, rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _cell(figure: Figure, name: str, row: Row) -> str:
-    done = (facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE)
+    done = [facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE]
     values = [measures[name] for measures in done if name in measures]
-    return figure.show(values) if values else DASH
+    mark = "~" * any(figure.disturbed in measures for measures in done)
+    return f"{mark}{figure.show(values)}" if values else DASH

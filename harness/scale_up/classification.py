@@ -42,7 +42,8 @@ class Classification:
         self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
         self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
         self.viewing, val = Viewing.of(self.recipe), self.pictures.val
-        self.validation = None if val is None else Reader(ValidationItems(val, self.viewing), job.loaders)
+        shown = None if val is None else ValidationItems(val, self.viewing)
+        self.validation = None if shown is None else Reader(shown, job.loaders, leads=team.leads)
 
     @property
     def images(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from harness.data import Split
 from harness.data.base import ARRAYS
+from harness.device_slot import computing, offer
 from harness.errors import DataError
 from harness.full_folder import CLASSES, DATA, WEIGHTS, is_started
 
@@ -67,6 +68,7 @@ class DataRecord:
         partial.replace(path)
 
 
+@computing()
 def record_data(
     dataset: str,
     classes: Sequence[str],
@@ -111,6 +113,7 @@ def _add_content(digest: Any, path: Path) -> None:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
+            offer()
 
 
 def require_same_data(folder: Path, now: DataRecord) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from harness.device_slot import computing
 from harness.errors import UserError
 from harness.measures.base import own_randomness
 from harness.measures.timing import Patience, interleave
@@ -25,7 +26,7 @@ def image_s(course: Course) -> float:
     little memory for them, and what a task raises.
     """
     device, micro = course.team.device, course.pace.micro
-    with own_randomness(device):
+    with computing(device), own_randomness(device):
         if device.type == "cpu":
             few = min(FEW, micro)
             micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(course, few))))

@@ -89,7 +89,7 @@ def step_batches(
     a batch says how many files were passed over for each item. Raises `DataError` where hardly one is readable.
     """
     parts = _parts(recipe, pace, epoch, rank, first_step)
-    for batch in Reader(items, loaders, collate).read(parts):
+    for batch in Reader(items, loaders, collate, leads=rank == 0).read(parts):
         if int(batch[-1].max()) >= MOST_UNREADABLE:
             raise DataError(f"of {MOST_UNREADABLE} training images in a row, one must be readable", place=OPTION)
         yield batch

@@ -185,6 +185,8 @@ def from_plain(values: dict[str, Any]) -> FullRecord:
             rest[name] = Scores(found, **known)
     if rest.get("environment") is not None:
         rest["environment"] = Environment.from_values(rest["environment"])
+    if "earlier" in rest:
+        rest["earlier"] = tuple(Environment.from_values(each) for each in rest["earlier"])
     if "notes" in rest:
         rest["notes"] = tuple(rest["notes"])
     record: FullRecord = KINDS[values["kind"]](**rest)

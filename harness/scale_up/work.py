@@ -9,13 +9,11 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.device_slot import in_turn
-from harness.environment import DOWNSTREAM_LIBRARIES, LIBRARIES, Environment, described
-from harness.evaluate import as_torch_has_it, device_name, started
+from harness.device_slot import computing, in_turn
+from harness.evaluate import process_environment, started
 from harness.full_folder import WEIGHTS
 from harness.machine import keep_freed_memory
 from harness.network.checkpointing import enable_checkpointing
-from harness.operator_revision import code_digest
 from harness.scale_up.environments import keep_environment
 from harness.scale_up.logs import logs
 from harness.scale_up.loop import Course, epoch_of, fit_full, keep_best
@@ -34,20 +32,21 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     """
     keep_freed_memory()
     torch.set_num_threads(job.threads)
-    task = job.opens(job, team)
-    course = Course(job, task, Pace.of(job.run.recipe, task.images, team.size), team)
-    model, note = task.build()
-    model = prepared(model, course)
+    with computing(leads=team.leads):
+        task = job.opens(job, team)
+        course = Course(job, task, Pace.of(job.run.recipe, task.images, team.size), team)
+        model, note = task.build()
+        model = prepared(model, course)
     if note is not None:
         yield note
     state = _state(model, course)
     yield from _resumed(state, course)
     with logs(job.folder, state.epochs) if team.leads else nullcontext() as log:
-        environment, epoch = full_environment(job, team.device), state.progress.epoch
-        if team.leads:
+        epoch, rounds = state.progress.epoch, job.run.recipe.rounds
+        environment = process_environment(team.device, precision=job.run.recipe.precision, threads=job.threads)
+        if team.leads and epoch <= rounds:  # of one that is trained to its end, nothing is computed here
             is_resumed = epoch > 1 or state.progress.step > 0
             yield from keep_environment(job.folder, environment, epoch, is_resumed=is_resumed)
-        rounds = job.run.recipe.rounds
         yield started(team.device, job.threads, epochs=rounds, first_epoch=epoch, environment=environment)
         records = fit_full(_wrapped(model, job, team), state, course, should_stop=should_stop)
         for record in in_turn(records, team.device, leads=team.leads):
@@ -56,19 +55,6 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
             yield record
     if team.leads:
         _keep(state, course)
-
-
-def full_environment(job: FullJob[Any], device: torch.device) -> Environment:
-    """What computes a training at full scale in this process."""
-    found = described(
-        code_digest(full_scale=True),
-        LIBRARIES + DOWNSTREAM_LIBRARIES,
-        threads=job.threads,
-        device="cuda" if device.type == "cuda" else "cpu",
-        device_name=device_name(device),
-        precision=job.run.recipe.precision,
-    )
-    return as_torch_has_it(found)
 
 
 def prepared(model: nn.Module, course: Course) -> nn.Module:

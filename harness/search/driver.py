@@ -251,7 +251,9 @@ class Driver:
         self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
         grant = self._study.resources
         job = Job(run, folder or self._in.folder, grant.cpus, grant.gpus, grant.minutes_per_run)
-        self._workers().submit(replace(job, only_times=only_times, shares_times=self._shares_times))
+        resumes_any = self._reuse.mode == "any"
+        job = replace(job, only_times=only_times, resumes_any=resumes_any, shares_times=self._shares_times)
+        self._workers().submit(job)
 
     def _free_from_dead_driver(self, study: str) -> None:
         """Close the runs of another study whose driver is gone; its own next driver may never come."""

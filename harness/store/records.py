@@ -154,12 +154,15 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
 
 
 def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, Any] | None:
-    """What computes a run from this attempt on. Where it is resumed, its first epochs may be of other environments."""
+    """What computes a run from this attempt on. Where it is resumed, its first epochs may be of other environments.
+
+    These are as its checkpoint has them; where that does not, as they are in the store.
+    """
     earlier: list[Environment | None] = []
     if record.first_epoch > 1:
-        for each in (*before.get("earlier", ()), before.get("environment")):
-            if each != record.environment and each not in earlier:
-                earlier.append(each)
+        stored = (*before.get("earlier", ()), before.get("environment"))
+        known = [one for each in record.earlier or (None,) for one in (stored if each is None else (each,))]
+        earlier = [each for i, each in enumerate(known) if each != record.environment and each not in known[:i]]
     if record.environment is None and not any(earlier):
         return None
     return stored_environments(record.environment, earlier, record.environment)

@@ -28,8 +28,6 @@ from harness.store.trial_storage import TABLES
 
 RUNS = Base.metadata.tables["runs"]
 LINKS = Base.metadata.tables["trial_runs"]
-REPLACED = "replaced"
-"""Folder below a study's, with what runs were before they were trained again."""
 KEPT_ATTRIBUTES = ("fingerprint", "spec", "params", "macs", "seeds", "runs")
 """User attributes of a trial that are not part of its result."""
 RESULT_PREFIXES = ("constraints", "completed_rung_")
@@ -64,9 +62,9 @@ def keep_replaced(store: Store, row: RunRow) -> Path | None:
     """Write all that is known of a run beside its study's logs, and move its weights there; gives the written file."""
     if row.folder is None:
         return None
-    folder = row.folder / REPLACED
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1 + sum(1 for _ in folder.glob(f"{row.id}.*.json"))
+    job = Job(row.run, row.folder)
+    place = job.replaced
+    place.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "id": row.id,
         "seed": row.run.seed,
@@ -83,11 +81,10 @@ def keep_replaced(store: Store, row: RunRow) -> Path | None:
         "epochs": [asdict(epoch) for epoch in store.epochs(row.id)],
         "measures": store.measures(row.id),
     }
-    path = folder / f"{row.id}.{number}.json"
+    path = place.with_name(f"{place.name}.json")
     path.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    weights = Job(row.run, row.folder).checkpoint
-    if weights.is_file():  # left where it is, the next attempt would take it for its own
-        weights.replace(path.with_suffix(".pt"))
+    if job.checkpoint.is_file():  # left where it is, the next attempt would take it for its own
+        job.checkpoint.replace(path.with_suffix(".pt"))
     return path
 
 

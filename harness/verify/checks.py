@@ -6,9 +6,11 @@ from functools import partial
 
 import torch
 
+from harness.device_slot import computing, offer
 from harness.machine import cpu_name
 from harness.measures.timing import threads
 from harness.ops.choice import ALGORITHMS
+from harness.training import find_device
 from harness.verify import closed_form, convolution, counts, full_scale, merging, specs
 from harness.verify.findings import Check, Finding, Line, Section, Subject
 
@@ -75,7 +77,8 @@ def sections(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section
     """Make the checks of these subjects, and give each subject when its last check is made."""
     for name in names:
         start = time.perf_counter()
-        with threads(1):  # on maps so small more of them wait for each other, up to thirty times as long
+        # one thread: on maps so small more of them wait for each other, up to thirty times as long
+        with computing(find_device(None)), threads(1):
             lines = tuple(_line(check) for check in CHECKS[name].checks if is_full or not check.is_slow)
         yield Section(name, CHECKS[name].about, lines, time.perf_counter() - start)
 
@@ -83,8 +86,11 @@ def sections(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section
 def _line(check: Check) -> Line:
     """A check that breaks off does not hold, whatever the reason, and keeps no other from being made."""
     findings: list[Finding] = []
+    offer()
     try:
-        findings.extend(check.run())
+        for finding in check.run():
+            findings.append(finding)
+            offer()
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         findings.append(Finding(f"{check.title}: to its end", "no error", found, "every check can be made"))
