@@ -18,6 +18,7 @@ from harness.same_data import data_notes, require_same_data, write_description
 from harness.search import Driver, Inputs
 from harness.search.claims import Judged, judge_claims, paired_seeds
 from harness.search.history import pending_change
+from harness.search.reopening import reopen_outdated
 from harness.search.reuse import Reusable, Reuse, environment_of
 from harness.search.samplers import build_pruner, build_sampler
 from harness.search.trial import distribution_of
@@ -217,14 +218,16 @@ def driving(
         write_description(folder, info)
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
         rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), reuse, is_cluster)
-        if rule.take_back(trials):
+        reopened = reopen_outdated(rule, trials)
+        if reopened.trials:
             trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.speaking():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor, rule)), store, trials)
+        inputs = Inputs(study, space, store, trials, folder, start_executor, rule, reopened.failed)
+        yield Driven(Driver(inputs), store, trials)
         require_study(store, trials)
 
 
