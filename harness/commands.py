@@ -26,7 +26,7 @@ from harness.report.status import status, status_values, status_view
 from harness.report.summary import PICTURE, answer_values, json_text
 from harness.report.tables import heading, next_lines, noise_view, reasons
 from harness.report.trial import trial_values, trial_view
-from harness.report.verdict import conditions, environment_notes, limit_sentence, summary_of
+from harness.report.verdict import answer_limit_sentence, conditions, environment_notes, summary_of
 from harness.reproducing import reproduce
 from harness.running import options_of, place_of, run
 from harness.scaling import train
@@ -248,7 +248,7 @@ def _show_all(args: Namespace, read: Reading) -> int:
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
     parts += [*data_view(said.data), *reasons(said, most=None), *noise_view(said)]
     parts += [indented(note) for note in environment_notes(said)]
-    parts += [Text(limit_sentence(said), style="bold")] if said.limit else []
+    parts += [Text(answer_limit_sentence(said), style="bold")] if said.limit else []
     return print_view(Group(*parts))
 
 

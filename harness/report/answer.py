@@ -21,7 +21,7 @@ from harness.report.noise import resampling_of
 from harness.report.seeds import MissingSeed, missing_seeds, shortfall
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
-from harness.search.limits import RunValues, images_of, limit_of_runs
+from harness.search.limits import RunValues, common_limit, fewest_images, limits_of
 from harness.search.objective import objective_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.search.standing import configuration_standing, trial_standing
@@ -150,8 +150,7 @@ class Answer:
     @property
     def limit(self) -> Limit | None:
         """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
-        limits = {row.limit for row in self.complete}
-        return limits.pop() if len(limits) == 1 else None
+        return common_limit(row.limit for row in self.complete)
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -317,20 +316,10 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
 def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
     """The rows with the limits that they are at."""
     done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
-    tests = max(1, sum(map(bool, done)))
     return [
-        replace(
-            row,
-            limit=limit_of_runs((metric,), runs, tests=tests),
-            val_images=_fewest_images(runs) if metric == "top1" else None,
-        )
-        for row, runs in zip(rows, done, strict=True)
+        replace(row, limit=limit, val_images=fewest_images(runs) if metric == "top1" else None)
+        for row, runs, limit in zip(rows, done, limits_of(metric, done), strict=True)
     ]
-
-
-def _fewest_images(runs: Sequence[RunValues]) -> int | None:
-    known = [images for each in runs if (images := images_of(each.run, each.measures)) is not None]
-    return min(known, default=None)
 
 
 def _choice(stored: Any) -> Any:
@@ -355,8 +344,7 @@ def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
     ranked = [row for row in rows if row.state == "complete" and row.mean is not None]
-    limits = {row.limit for row in ranked}
-    if len(limits) == 1 and None not in limits:
+    if common_limit(row.limit for row in ranked) is not None:
         return tuple(rows)
     complete = [row for row in ranked if row.limit != Limit.CHANCE]
     front: set[tuple[int, ...]] = set()

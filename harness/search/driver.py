@@ -305,11 +305,14 @@ class Driver:
         is_reused: bool = False,
     ) -> Iterator[StudyEvent]:
         """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
-        value = self._stored.value(run) if state == RunState.COMPLETE and run is not owner.screening else None
+        recorded = self._stored.recorded(run) if state == RunState.COMPLETE and run is not owner.screening else None
+        value = None if recorded is None else self._stored.value(recorded)
         self._ledger.runs_done += 1
         if run is owner.screening and owner.is_screened:
             cause = PASSED
-        yield RunEnded(owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused)
+        yield RunEnded(
+            owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused, recorded=recorded
+        )
         if value is not None:
             owner.values[run.id] = value
             if run is not owner.opening and self._metric in CURVES:

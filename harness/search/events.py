@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run import Epoch, RunState, Started
+from harness.search.limits import RunValues
 from harness.search.standing import Standing
 from harness.spec import NetworkSpec
 
@@ -102,6 +103,8 @@ class RunEnded:
     is_reused: bool = False
     """Whether the store had it already, so that nothing was trained."""
     will_retry: bool = False
+    recorded: RunValues | None = None
+    """What the run recorded, where it has a value."""
 
 
 @dataclass(frozen=True, slots=True)

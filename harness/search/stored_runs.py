@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.run import Run, RunState
+from harness.search.limits import RunValues
 from harness.search.objective import objective_value
 from harness.search.reuse import SETTLED, Reuse
 from harness.search.timing import Timing
@@ -34,9 +35,13 @@ class StoredRuns:
         """Whether a worker is to measure a stored run's times, which are of another environment."""
         return row.state == RunState.COMPLETE and row.id not in self.timing.tried and self.reuse.fate(row) == "time"
 
-    def value(self, run: Run) -> float | None:
+    def recorded(self, run: Run) -> RunValues:
+        """What a run recorded."""
+        return RunValues(run, self.reuse.store.epochs(run.id), self._figures(run.id))
+
+    def value(self, recorded: RunValues) -> float | None:
         """What a complete run is ranked by."""
-        return objective_value(self.metric, run, self.reuse.store.epochs(run.id), self._figures(run.id))
+        return objective_value(self.metric, *recorded)
 
     def facts(self, trial: OpenTrial) -> dict[str, Any]:
         """Where and with what a trial was trained, and what was measured on its first run."""
