@@ -112,7 +112,7 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space) -> int:
             planned = plan(study, space, store, workers=workers, rule=rule, growth=growth)
     except NotFound:
         planned = plan(study, space, None, workers=workers)
-    make_console().print(plan_view(planned))
+    make_console().print(plan_view(replace(planned, notes=(*file.notes, *planned.notes))))
     return 0
 
 
@@ -131,6 +131,8 @@ def _drive(args: Namespace, file: StudyFile, space: Space) -> Answer:
                 is_here=args.executor == "inline",
             )
 
+        for note in file.notes:
+            view.note(note)
         view.note(f"opening {without_password(str(place.database))}")
         with driving(
             file,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from harness.data import DataInfo, identify
+from harness.data import DataInfo, identify, images_at_most
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.run import Run
@@ -26,7 +26,7 @@ from harness.space import Space
 from harness.store import DriverLock, RunRow, Store, fresh, open_study, require_study, widen_distributions
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
-from harness.study.checks import check_classes
+from harness.study.checks import check_classes, check_sizes
 from harness.study.growth import Growth, growth, identity, study_values
 from harness.terminal import verb, without_password
 
@@ -165,6 +165,7 @@ def open_space(file: StudyFile, cache: Path | None = None) -> Space:
 
 def _space_on(file: StudyFile, info: DataInfo) -> Space:
     check_classes(file.study, info.names, file.document)
+    check_sizes(file.study, images_at_most(file.study.proxy, info), file.document)
     return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 

@@ -10,7 +10,19 @@ from harness.data.base import DataInfo, Dataset, Rows, Split
 from harness.errors import DataError
 from harness.recipe import Recipe
 
-__all__ = ["DATASETS", "DataInfo", "Dataset", "Rows", "Source", "Split", "describe", "identify", "load", "require_same"]
+__all__ = [
+    "DATASETS",
+    "DataInfo",
+    "Dataset",
+    "Rows",
+    "Source",
+    "Split",
+    "describe",
+    "identify",
+    "images_at_most",
+    "load",
+    "require_same",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,13 @@ def identify(recipe: Recipe, cache: Path | None = None) -> DataInfo:
     `cache` is the folder of prepared data sets, where the digests of single files are kept. Raises `DataError`.
     """
     return _source(recipe).identify(recipe, cache)
+
+
+def images_at_most(recipe: Recipe, info: DataInfo) -> tuple[int | None, int | None]:
+    """Training and validation images that runs can have; None where any number is made, or where it is not known."""
+    if recipe.dataset == "shapes":
+        return recipe.train_size or shapes.TRAIN_SIZE, None
+    return info.images or (None, None)
 
 
 def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:
