@@ -196,7 +196,8 @@ def test_the_documented_quick_profile_is_accepted(tmp_path: Path) -> None:
 def test_the_place_of_a_broken_quick_profile_is_its_own(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(
-        "study: a\nbase: replknet_nano\naxes: {K: [3, 7]}\nproxy: {epochs: 4}\nquick:\n  proxy:\n    schedule: {warmup_epochs: 4}\n"
+        "study: a\nbase: replknet_nano\naxes: {K: [3, 7]}\nproxy: {epochs: 4}\n"
+        "quick:\n  proxy:\n    schedule: {warmup_epochs: 4}\n"
     )
     with pytest.raises(StudyError, match=r"In the profile `quick`: .*study\.yaml:[67]\)"):
         load_study(path)

@@ -21,6 +21,7 @@ from harness.report.noise import resampling_of
 from harness.report.seeds import MissingSeed, missing_seeds, shortfall
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
+from harness.search.events import SEARCH_ENDED, TRIAL_ENDED
 from harness.search.limits import RunValues, common_limit, fewest_images, limits_of
 from harness.search.objective import objective_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
@@ -144,6 +145,8 @@ class Answer:
     time_notes: tuple[str, ...] = ()
     """Which times are left out, and why."""
 
+    ended: str | None = None
+    """Why a sampler ended before its trials were used up, or that it repeated itself."""
     resampling: tuple[tuple[str, bool], ...] = ()
     """How the runs' images were drawn, and whether they were generated; see `harness.report.noise`."""
 
@@ -258,6 +261,7 @@ def answer(
         here=here,
         origins=origins(stored, here),
         time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
+        ended=_why_ended(store, study.study),
         resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
     )
 
@@ -271,6 +275,15 @@ def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
     params = trial.params
     return {name: _choice(params[name]) for name in axes if name in params}
+
+
+def _why_ended(store: Store, study: str) -> str | None:
+    """The reason that the driver gave at the end, unless a trial has ended since."""
+    events = store.events(study)
+    last = max((i for i, event in enumerate(events) if event.kind == SEARCH_ENDED), default=None)
+    if last is None or any(event.kind in TRIAL_ENDED for event in events[last:]):
+        return None
+    return events[last].message
 
 
 def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:

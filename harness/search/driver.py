@@ -22,6 +22,7 @@ from harness.run import Ended, Epoch, Noted, Record, Run, RunState, Started
 from harness.search.dispatch import Dispatch
 from harness.search.estimate import Estimate
 from harness.search.events import (
+    SEARCH_ENDED,
     DataNoted,
     EpochEnded,
     Progress,
@@ -134,7 +135,7 @@ class Driver:
             self._park()
         reason = self._proposals.why_ended()
         if reason is not None:
-            self._in.store.event(self._study.study, "search ended", reason)
+            self._in.store.event(self._study.study, SEARCH_ENDED, reason)
         yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
     # Handing out

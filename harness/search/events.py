@@ -8,6 +8,11 @@ from harness.search.limits import RunValues
 from harness.search.standing import Standing
 from harness.spec import NetworkSpec
 
+SEARCH_ENDED = "search ended"
+"""Kind of the stored event that keeps the reason of `StudyEnded`."""
+TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")
+"""Kinds of the stored events that a trial ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
