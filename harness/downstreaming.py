@@ -159,7 +159,7 @@ def _train(args: Namespace, kind: Kind) -> int:
         return 0
     with alone(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = row_of(job, start.name, args.recipe)
+        row = row_of(job, data, start.name, args.recipe)
         code = train_job(job, crew, recorded(row, Place(args.results, args.storage).database))
         return code or _finish(job, kind, task, console)
 
