@@ -255,8 +255,10 @@ def find_start(named: str, storage: str | None) -> Start:
     target = find_target([str(path)], Sought(Place(path.parent, storage)))
     if path.suffix != ".pt":
         return Start(target.name, target.spec.replace(in_channels=CHANNELS))
+    from harness.checkpoint import require_own_name
     from harness.scale_up.start import trainable
 
+    require_own_name(path)
     return Start(target.name, trainable(path, target.spec, place=NETWORK).spec, path.absolute())
 
 
