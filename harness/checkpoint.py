@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.environment import Environment, describe_difference, differs
-from harness.errors import StateNotWritten, UnusableState
+from harness.errors import StateNotWritten, UnusableState, UserError
 from harness.run import Epoch
 from harness.weights.digest import DIGEST, content_digest
 
@@ -229,6 +229,24 @@ def require_optimizer(state: Mapping[str, Any], model: nn.Module) -> None:
         for value in values.values():
             if isinstance(value, Tensor) and value.ndim and value.shape not in shapes:
                 raise UnusableState(f"its optimizer has a state of shape {_shape(value)}, as no parameter has")
+
+
+def require_own_name(path: Path) -> None:
+    """Raise `UserError` for a run's checkpoint under the name of another run, whose network and data it is not of.
+
+    Those of earlier versions do not name their run, and are taken.
+    """
+    try:
+        run_id = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("run")
+    except Exception:  # any kind of error may come out of damaged bytes; who reads the weights says what is wrong
+        return
+    if isinstance(run_id, str) and run_id != path.stem:
+        raise UserError(
+            f"a run's checkpoint must have the name of its run ({run_id})",
+            value=path.name,
+            place=str(path),
+            remedy=f"Name it {run_id}{path.suffix}, in the folder of its study.",
+        )
 
 
 def load_epoch(path: Path) -> int:

@@ -25,9 +25,9 @@ from harness.report.network import network_values, network_view, presets_values,
 from harness.report.recorded import recorded_claims
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import PICTURE, answer_values, json_text
-from harness.report.tables import heading, next_lines, noise_view, reasons
+from harness.report.tables import ended_view, heading, next_lines, noise_view, reasons
 from harness.report.trial import trial_values, trial_view
-from harness.report.verdict import conditions, environment_notes, limit_sentence, summary_of
+from harness.report.verdict import answer_limit_sentence, conditions, environment_notes, summary_of
 from harness.reproducing import reproduce
 from harness.running import options_of, place_of, run
 from harness.scaling import train
@@ -248,9 +248,9 @@ def _show_all(args: Namespace, read: Reading) -> int:
     if args.json:
         return print_json(answer_values(said))
     parts = [heading(said), Text(), Configurations(said), Text(), *claims_view(said), *full_runs_view(said)]
-    parts += [*data_view(said.data), *reasons(said, most=None), *noise_view(said)]
+    parts += [*ended_view(said), *data_view(said.data), *reasons(said, most=None), *noise_view(said)]
     parts += [indented(note) for note in environment_notes(said)]
-    parts += [Text(limit_sentence(said), style="bold")] if said.limit else []
+    parts += [Text(answer_limit_sentence(said), style="bold")] if said.limit else []
     return print_view(Group(*parts))
 
 

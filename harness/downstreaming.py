@@ -168,7 +168,7 @@ def _train(args: Namespace, kind: Kind) -> int:
         return 0
     with alone(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = row_of(job, start.name, args.recipe)
+        row = row_of(job, data, start.name, args.recipe)
         code = train_job(job, crew, recorded(row, Place(args.results, args.storage).database))
         return code or _finish(job, kind, task, console)
 
@@ -276,8 +276,10 @@ def find_start(named: str, storage: str | None) -> Start:
     target = find_target([str(path)], Sought(Place(path.parent, storage)))
     if path.suffix != ".pt":
         return Start(target.name, target.spec.replace(in_channels=CHANNELS))
+    from harness.checkpoint import require_own_name
     from harness.scale_up.start import trainable
 
+    require_own_name(path)
     return Start(target.name, trainable(path, target.spec, place=NETWORK).spec, path.absolute())
 
 

@@ -114,7 +114,7 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str
             planned = plan(study, space, store, workers=workers, rule=rule, growth=growth)
     except NotFound:
         planned = plan(study, space, None, workers=workers)
-    make_console().print(plan_view(replace(planned, notes=(*planned.notes, *notes))))
+    make_console().print(plan_view(replace(planned, notes=(*file.notes, *planned.notes, *notes))))
     return 0
 
 
@@ -133,7 +133,7 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
                 is_here=args.executor == "inline",
             )
 
-        for note in notes:
+        for note in (*file.notes, *notes):
             view.note(note)
         view.note(f"opening {without_password(str(place.database))}")
         with driving(

@@ -27,6 +27,18 @@ def write_description(folder: Path, info: DataInfo) -> None:
         (folder / FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
+def recorded_classes(folder: Path, digest: str) -> tuple[str, ...] | None:
+    """The names of the classes in the order of the labels, by the description in a study's folder.
+
+    None where that is not there, or describes data of another digest.
+    """
+    try:
+        known = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return tuple(map(str, known["classes"])) if known["digest"] == digest else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def data_of_runs(store: Store, study: str) -> set[str | None]:
     """The digests of the data of all runs that the study's trials own."""
     ids = {run_id for ids in store.trial_runs(study).values() for run_id in ids}

@@ -18,6 +18,7 @@ from rich.console import Console
 from harness.device_slot import computing
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
+from harness.fingerprint import fingerprint
 from harness.full_folder import NETWORK, RECIPE, STATES, is_started, lock_of
 from harness.full_recipe import FullRecipe, FullTraining
 from harness.interrupt import EXIT_CODE, Interrupt
@@ -78,7 +79,7 @@ def train(args: Namespace) -> int:
         return 0
     with alone(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = row_of(job, target.name, args.recipe or target.recipe or "", target)
+        row = row_of(job, data, target.name, args.recipe or target.recipe or "", target)
         return train_job(job, crew, recorded(row, place_of(args).database))
 
 
@@ -200,11 +201,14 @@ def crew_of(args: Namespace) -> Crew:
     )
 
 
-def row_of(job: FullJob[Any], name: str, recipe: str, target: Target | None = None) -> FullRow:
-    """The training as the results database has it; the target tells on whose advice it is trained."""
+def row_of(job: FullJob[Any], data: DataRecord, name: str, recipe: str, target: Target | None = None) -> FullRow:
+    """The training as the results database has it; `target` is on whose advice it is trained.
+
+    Several results folders may share a database: the same network and recipe on other data is another row.
+    """
     run = job.run
     return FullRow(
-        id=run.id,
+        id=fingerprint([run.id, data.dataset, data.classes, data.digest]),
         name=name,
         spec=run.spec,
         recipe=run.recipe.model_dump(mode="json"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from harness.data import DataInfo, check, identify
+from harness.data import DataInfo, check, identify, images_at_most
 from harness.errors import DataError, NotFound, StudyError
 from harness.fingerprint import fingerprint
 from harness.run import Run
@@ -18,6 +18,7 @@ from harness.same_data import data_notes, require_same_data, write_description
 from harness.search import Driver, Inputs
 from harness.search.claims import Judged, judge_claims, paired_seeds
 from harness.search.history import pending_change
+from harness.search.reopening import reopen_outdated
 from harness.search.reuse import Reusable, Reuse, environment_of
 from harness.search.samplers import build_pruner, build_sampler
 from harness.search.trial import distribution_of
@@ -25,7 +26,7 @@ from harness.space import Space
 from harness.store import DriverLock, RunRow, Store, fresh, open_study, require_study, widen_distributions
 from harness.store import load_study as load_trials
 from harness.study import Study, StudyFile, build_space, load_study, resolved_yaml
-from harness.study.checks import check_classes
+from harness.study.checks import check_classes, check_sizes
 from harness.study.growth import Growth, growth, identity, study_values
 from harness.terminal import verb, without_password
 
@@ -164,6 +165,7 @@ def open_space(file: StudyFile, cache: Path | None = None) -> Space:
 
 def _space_on(file: StudyFile, info: DataInfo) -> Space:
     check_classes(file.study, info.names, file.document)
+    check_sizes(file.study, images_at_most(file.study.proxy, info), file.document)
     return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
@@ -233,14 +235,16 @@ def driving(
         write_description(folder, info)
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
         rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), reuse, is_cluster)
-        if rule.take_back(trials):
+        reopened = reopen_outdated(rule, trials)
+        if reopened.trials:
             trials = open_study(store, study.study, directions=list(study.objectives.values()))
         with store.speaking():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        yield Driven(Driver(Inputs(study, space, store, trials, folder, start_executor, rule)), store, trials)
+        inputs = Inputs(study, space, store, trials, folder, start_executor, rule, reopened.failed)
+        yield Driven(Driver(inputs), store, trials)
         require_study(store, trials)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.checkpoint import load_epoch
-from harness.data import Dataset, describe, load, require_same
+from harness.checkpoint import load_epoch, require_own_name
+from harness.data import Dataset, identify, load, require_same
 from harness.data.labels import differing
 from harness.device_slot import computing
 from harness.errors import DataError, NotFound, UserError, did_you_mean
@@ -20,6 +20,7 @@ from harness.network import build
 from harness.presets import PRESETS
 from harness.recipe import Recipe
 from harness.run import Job
+from harness.same_data import recorded_classes
 from harness.session import Place, run_of
 from harness.spec import NetworkSpec
 from harness.study import load_full_recipe, named_spec
@@ -60,6 +61,8 @@ class Subject:
     """The run's, which decides its images."""
     data: str | None = None
     """Digest of the run's data, where these are read from disk."""
+    is_of_earlier_recipe: bool = False
+    """Whether the same recipe gives other images now than when the run was trained."""
     epochs: int | None = None
     """How many of its epochs the run has behind it."""
     data_cache: Path | None = None
@@ -85,6 +88,12 @@ class Subject:
         """
         if self.recipe is None or self.data_cache is None or self.seed is None:
             return None
+        if self.is_of_earlier_recipe:
+            raise DataError(
+                "the images of a run must be those that its recipe gives now, and an earlier version trained this one",
+                value=self.name,
+                remedy="Train it again: run its study under another name, or with `--fresh`.",
+            )
         dataset = load(self.recipe, self.data_cache, self.seed)
         require_same(dataset.info, self.data, self.recipe)
         return dataset
@@ -145,11 +154,21 @@ def class_names(subject: Subject) -> tuple[str, ...] | None:
         return subject.classes
     if subject.recipe is None:
         return None
+    names = _names_of_run(subject, subject.recipe)
+    return names if names is not None and len(names) == subject.spec.classes else None
+
+
+def _names_of_run(subject: Subject, recipe: Recipe) -> tuple[str, ...] | None:
+    """The classes of the data that a run was trained on, in the order that they had then."""
+    if subject.file is not None and subject.data is not None:
+        recorded = recorded_classes(subject.file.absolute().parent.parent, subject.data)
+        if recorded is not None:
+            return recorded
     try:
-        names = describe(subject.recipe).names
+        info = identify(recipe, subject.data_cache)
     except DataError:
         return None
-    return names if len(names) == subject.spec.classes else None
+    return info.names if info.digest == subject.data else None
 
 
 def _names_of_training(subject: Subject, file: Path) -> tuple[str, ...] | None:
@@ -183,6 +202,7 @@ def _trained(path: Path, storage: str | None) -> Subject:
     study = path.absolute().parent.parent
     place = Place(study.parent, storage)
     run = run_of(path, place)
+    require_own_name(path)
     found = read_weights(path, run.spec)
     return Subject(
         f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
@@ -194,6 +214,7 @@ def _trained(path: Path, storage: str | None) -> Subject:
         recipe=run.recipe,
         seed=run.seed,
         data=run.data,
+        is_of_earlier_recipe=run.id != path.stem,
         epochs=load_epoch(path),
         data_cache=Job(run, study).data_cache,
     )

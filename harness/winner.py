@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from harness.errors import NotFound, UserError
 from harness.report.answer import Answer, Row, answer
-from harness.report.verdict import limit_sentence
+from harness.report.verdict import answer_limit_sentence
 from harness.scale_up.target import scaled
 from harness.session import Place, Reading, reading, run_of, trial_of
 from harness.spec import NetworkSpec
@@ -76,7 +76,7 @@ def winner(read: Reading, sought: Sought) -> tuple[Row, Answer]:
             "a study must tell its configurations apart to have a best one",
             value=f"all at {said.limit}",
             place=str(read.file.path),
-            remedy=f"{limit_sentence(said)} Or name one: `--trial N`.",
+            remedy=f"{answer_limit_sentence(said)} Or name one: `--trial N`.",
         )
     look = f"See how it stands: `{verb('status', read.file.path, sought.options)}`."
     if sought.trial is not None:

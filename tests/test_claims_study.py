@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_studies import SCRIPTED, Played, called, gains, harness, started, text_of, well, write_study
+from tiny_studies import SCRIPTED, TINY, Played, called, gains, harness, started, text_of, well, write_study
 
 from harness.errors import StudyError
 from harness.formula import Formula
@@ -285,6 +285,50 @@ def test_quick_is_a_study_of_its_own_with_the_changes_merged(tmp_path: Path) -> 
     assert (quick.study, quick.search.seeds, quick.proxy.epochs) == ("question_quick", 2, 1)
     assert quick.proxy.schedule.warmup_epochs == 0 and quick.claims == whole.claims
     assert (whole.study, whole.search.seeds) == ("question", 3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "quick", "at", "fitted", "note"),
+    [
+        ({}, {"epochs": 1}, "schedule.warmup_epochs", 0.1, "0.1` in place of 1.0, to fit `proxy.epochs: 1`"),
+        ({"epochs": 20, "schedule": {"warmup_epochs": 5}}, {"epochs": 2}, "schedule.warmup_epochs", 0.5, "of 5"),
+        ({"epochs": 20, "schedule": {"warmup_epochs": 5}}, {"epochs": 6}, "schedule.warmup_epochs", 5, None),
+        ({"schedule": {"final": 0.1}}, {"epochs": 1}, "schedule.final", 0.1, "proxy.schedule.warmup_epochs"),
+        ({}, {"epochs": 1, "schedule": {"warmup_epochs": 0}}, "schedule.warmup_epochs", 0, None),
+        ({"train_size": 500}, {"train_size": 20}, "batch_size", 20, "20` in place of 32"),
+        ({"batch_size": 8, "transfer": {}}, {"train_size": 9}, "transfer.batch_size", 9, "transfer.batch_size: 9` in"),
+        ({"val_size": 500}, {"final_val_size": 100}, "val_size", 100, "100` in place of 500"),
+    ],
+)
+def test_values_that_a_quick_profile_leaves_open_are_fitted_to_those_it_gives(
+    tmp_path: Path, keys: dict[str, Any], quick: dict[str, Any], at: str, fitted: float, note: str | None
+) -> None:
+    path = write_study(tmp_path, SCRIPTED, proxy=keys, quick={"proxy": quick})
+    file = load_study(path, is_quick=True)
+    value: Any = file.study.proxy
+    for key in at.split("."):
+        value = getattr(value, key)
+    assert value == fitted
+    assert len(file.notes) == (note is not None) and (note or "") in "".join(file.notes)
+    load_study(path)
+    assert load_study(path).study.proxy == load_study(write_study(tmp_path, SCRIPTED, proxy=keys)).study.proxy
+
+
+def test_a_quick_profile_of_one_epoch_prunes_nothing_and_the_plan_says_so(tmp_path: Path) -> None:
+    path = write_study(
+        tmp_path,
+        TINY,
+        proxy=TINY["proxy"] | {"epochs": 4, "schedule": {"warmup_epochs": 1}},
+        search={"seeds": 2, "pruner": "successive_halving"},
+        quick={"proxy": {"epochs": 1}},
+    )
+    said = called("run", path, "--quick", "--dry-run", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    text = " ".join(said.stdout.split())
+    assert "has `search.pruner: none` in place of successive_halving, to fit `proxy.epochs: 1`" in text
+    assert "`proxy.schedule.warmup_epochs: 0.25` in place of 1" in text
+    said = called("run", path, "--quick", "--executor", "inline", cwd=tmp_path)
+    assert said.returncode == 0 and "warmup_epochs: 0.25" in said.stdout
 
 
 def test_a_quick_profile_that_cannot_be_is_refused_where_it_stands(tmp_path: Path) -> None:

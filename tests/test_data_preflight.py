@@ -73,15 +73,15 @@ LOADED: list[tuple[str, Callable[[Path], None], dict[str, Any], str]] = [
         "'7 in",
     ),
     ("nearly constant", of_few_bits, {}, "deviate by at least 1 of 255 levels"),
-    ("train_size", nothing, {"train_size": 17}, "`train_size` must be at most the 16"),
-    ("val_size", nothing, {"val_size": 99}, "`val_size` must be at most the 16"),
-    ("final_val_size", nothing, {"val_size": 8, "final_val_size": 17}, "`final_val_size` must be at most the 16"),
-    ("sizes resampled", nothing, {"train_size": 17, "resample": "split"}, "`train_size` must be at most the 16"),
+    ("train_size", nothing, {"train_size": 17}, "train_size` must be at most the 16"),
+    ("val_size", nothing, {"val_size": 99}, "val_size` must be at most the 16"),
+    ("final_val_size", nothing, {"val_size": 8, "final_val_size": 17}, "final_val_size` must be at most the 16"),
+    ("sizes resampled", nothing, {"train_size": 17, "resample": "split"}, "train_size` must be at most the 16"),
 ]
 """What `load` refuses, too."""
 REFUSED = [
     *LOADED,
-    ("batch", nothing, {"batch_size": 32}, "`proxy.batch_size` must be at most the 16 training images, but got 32"),
+    ("batch", nothing, {"batch_size": 32}, "`proxy.batch_size` must be at most the 16 training images"),
     ("a class alone", single_class, {"batch_size": 4}, "two classes at least"),
 ]
 
@@ -332,7 +332,7 @@ FULL: list[tuple[str, tuple[str, ...], dict[str, Any], Callable[[Path], Any], Ca
         PICTURES | {"data": {"dataset": "imagefolder", "val_size": 999}},
         write_pictures,
         nothing,
-        "`val_size` must be at most",
+        "val_size` must be at most",
     ),
     (
         "segment, damaged",

@@ -1,5 +1,6 @@
 """Answers at chance or at their ceiling say so and name no best; and every answer says which noise it holds."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of, write_study
 
 from harness.claims.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
 from harness.report.answer import Answer
 from harness.report.kept_claims import KeptClaims
+from harness.report.live import LiveView, Scene
+from harness.report.narrator import Narrator
 from harness.report.noise import noise_line
 from harness.report.tables import answer_view
 from harness.report.verdict import verdict
@@ -137,6 +141,41 @@ def test_a_limit_is_in_what_programs_read_and_ends_well(tmp_path: Path) -> None:
     assert json.loads(called("status", "study.yaml", "--json", cwd=tmp_path).stdout)["best"] is None
     assert "at chance" in called("status", "study.yaml", cwd=tmp_path).stdout
     assert "at chance" in called("show", "study.yaml", cwd=tmp_path).stdout
+
+
+def scenes(played: Played, script: Script) -> list[str]:
+    """What the live view shows as the best after every event."""
+    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
+    shown = []
+    for event, progress, _ in played.events(script):
+        scene.take(event, progress)
+        shown += [line for line in text_of(scene.draw(), width=300).splitlines() if line.startswith("best top1")]
+    return shown
+
+
+@pytest.mark.parametrize("script", [CHANCE, CEILING])
+def test_the_live_view_names_no_best_at_a_limit_in_the_words_of_the_answer(tmp_path: Path, script: Script) -> None:
+    played = Played(tmp_path)
+    shown = scenes(played, script)
+    assert {line.partition(":")[2].split(".")[0] for line in shown} == {" none yet", " none"}
+    (sentence,) = verdict(played.answer(script))
+    assert shown[-1] == f"best top1 (maximize): none. {sentence}"
+
+
+def test_a_live_view_that_goes_on_knows_the_limits_of_before(tmp_path: Path) -> None:
+    found = Played(tmp_path).answer(CHANCE)
+    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
+    LiveView(Console(file=io.StringIO()), scene).begin(found)
+    assert "at chance (no better than a constant answer, 15 runs" in text_of(scene.draw(), width=300)
+
+
+def test_a_best_at_the_ceiling_is_marked_in_every_view(tmp_path: Path) -> None:
+    script = scored(lambda job: 100.0 if job.run.spec.K[0] == 31 else 60.0)
+    played = Played(tmp_path, axes={"K": [[3, 3, 3, 3], [31, 29, 27, 13]]}, when={})
+    assert scenes(played, script)[-1].endswith("K=31-29-27-13, at the ceiling")
+    text = text_of(answer_view(played.answer(script)), width=300)
+    assert next(line for line in text.splitlines() if "MACs, " in line and "n = 3" in line).endswith("at the ceiling")
+    assert "at the ceiling" in called("status", "study.yaml", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("command", [("best", "study.yaml"), ("train", "best-of", "study.yaml", "--dry-run")])

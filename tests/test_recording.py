@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from folder_data import write_folder
 from full_scale_cases import RECIPE, epochs_of, full_row, job_of, recipe_of, trained
 from tiny_studies import Played, Said, called
 
@@ -53,6 +54,24 @@ def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
     ((found, _),) = rows(tmp_path / "results")
     assert found.environment and str(found.environment.operator).startswith("old-"), "as it was trained, not as here"
     assert found.earlier == () and row.environment is not None
+
+
+def test_trainings_on_other_data_are_other_rows_of_a_shared_database(tmp_path: Path) -> None:
+    recipe = RECIPE | {"epochs": 1, "schedule": {"warmup_epochs": 0}, "data": {"dataset": "imagefolder"}}
+    recipe |= {"batch_size": 8, "micro_batch": 8}
+    storage = ("--storage", f"sqlite:///{tmp_path / 'studies.db'}")
+    for name, classes in (("first", ("a", "b")), ("second", ("a", "c"))):
+        data = write_folder(tmp_path / f"images of {name}", classes)
+        said = train(tmp_path, "--data", data, "--results", name, *storage, recipe=recipe)
+        assert said.returncode == 0, said.stderr
+    found = rows(tmp_path)
+    assert sorted(row.folder.parts[-3] for row, _ in found) == ["first", "second"]
+    assert len({row.folder.name for row, _ in found}) == 1 and all(set(figures) == {1} for _, figures in found)
+    said = train(
+        tmp_path, "--data", tmp_path / "images of first", "--results", "second", *storage, "--fresh", recipe=recipe
+    )
+    assert said.returncode == 0, said.stderr
+    assert [row.folder.parts[-3] for row, _ in rows(tmp_path)] == ["second"], "the same training, the last to be run"
 
 
 def test_a_training_that_is_stopped_and_resumed_keeps_one_row(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from folder_data import write_folder
 from tiny_runs import tiny_run, with_
 from tiny_studies import SCRIPTED, TINY, called, files_of, write_study
 
@@ -25,6 +26,7 @@ from harness.study.model import Study
 
 CLAIM: dict[str, Any] = {"name": "c", "says": "s", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}, "expect": "> 0"}
 PROXY = TINY["proxy"]
+MIOU = {"miou": "maximize"}
 BROKEN: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("objective", {"objectives": {"latency_ms_p5": "minimize"}}, ("objectives.latency_ms_p5", "latency_ms_p50")),
     ("direction", {"objectives": {"top1": "minimize"}}, ("must be maximize", "minimize")),
@@ -40,6 +42,17 @@ BROKEN: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("quick", {"quick": {"proxy": {"epochs": "few"}}}, ("In the profile `quick`", "epochs")),
     ("quick key", {"quick": {"proxi": {}}}, ("In the profile `quick`", "proxi")),
     ("batch", {"proxy": PROXY | {"batch_size": 512}}, ("proxy.batch_size", "512", "train_size")),
+    ("all batch", {"proxy": PROXY | {"batch_size": 4096, "train_size": None}}, ("proxy.batch_size", "4096", "2,000")),
+    (
+        "transfer batch",
+        {"proxy": PROXY | {"train_size": 12, "transfer": {"batch_size": 13}}},
+        ("proxy.transfer.batch_size", "13", "`proxy.train_size` (12)", "Lower it."),
+    ),
+    (
+        "untrained transfer batch",
+        {"proxy": PROXY | {"epochs": 0, "train_size": None, "transfer": {"batch_size": 2001}}, "objectives": MIOU},
+        ("proxy.transfer.batch_size", "2001", "2,000 training images"),
+    ),
     (
         "cues",
         {"proxy": PROXY | {"rendering": "contours", "cue_correlation": 0.5}},
@@ -68,6 +81,26 @@ def test_run_and_dry_run_refuse_alike(
     assert "study.yaml:" in done.stderr and "Traceback" not in done.stderr
     assert files_of(tmp_path) == before and not done.stdout
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("flags", [["--dry-run"], []], ids=["dry run", "run"])
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("batch_size", "must be at most the 12 training images of the data set"),
+        ("train_size", "must be at most the 12 training images of the data set"),
+        ("val_size", "must be at most the 12 validation images of the data set"),
+        ("final_val_size", "must be at most the 12 validation images of the data set"),
+    ],
+)
+def test_more_images_than_a_folder_has_are_refused_alike(tmp_path: Path, key: str, told: str, flags: list[str]) -> None:
+    write_folder(tmp_path / "pets", count=6)
+    proxy = {"dataset": "imagefolder", "root": "pets", "resolution": 16, "epochs": 2, "batch_size": 4} | {key: 13}
+    write_study(tmp_path, TINY, proxy=proxy)
+    before = files_of(tmp_path)
+    done = called("run", "study.yaml", *flags, "--executor", "inline", cwd=tmp_path)
+    assert done.returncode == 2 and f"`proxy.{key}` {told}" in done.stderr and "13" in done.stderr, done.stderr
+    assert "study.yaml:" in done.stderr and files_of(tmp_path) == before and not done.stdout
 
 
 def test_a_study_that_changed_is_refused_by_a_dry_run_too(tmp_path: Path) -> None:
@@ -163,7 +196,8 @@ def test_the_documented_quick_profile_is_accepted(tmp_path: Path) -> None:
 def test_the_place_of_a_broken_quick_profile_is_its_own(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(
-        "study: a\nbase: replknet_nano\naxes: {K: [3, 7]}\nproxy: {epochs: 4}\nquick:\n  proxy:\n    epochs: 1\n"
+        "study: a\nbase: replknet_nano\naxes: {K: [3, 7]}\nproxy: {epochs: 4}\n"
+        "quick:\n  proxy:\n    schedule: {warmup_epochs: 4}\n"
     )
     with pytest.raises(StudyError, match=r"In the profile `quick`: .*study\.yaml:[67]\)"):
         load_study(path)

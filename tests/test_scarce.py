@@ -1,5 +1,6 @@
 """A space in which few networks are within budget is searched; one in which none is is refused with its nearest."""
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from test_search import Bench, make_study, of
-from tiny_studies import called, files_of, write_study
+from tiny_studies import TINY, called, files_of, write_study
 
 from harness.census import take_census
 from harness.errors import StudyError
@@ -57,6 +58,24 @@ def test_both_feasible_networks_are_trained_and_the_study_says_why_it_ends(tmp_p
     again = list(bench.drive())
     assert of(again, StudyEnded)[0].reason == ended.reason
     assert len(bench.trials()) == len(rejected) + 2  # and nothing is proposed in vain again
+
+
+def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
+    search = {"sampler": "random", "trials": 3, "seeds": 1}
+    path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search)
+    done = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    reason = "1 proposal repeated a known network, for a further seed of it"
+    assert f"The search ended: {reason}." in " ".join(done.stdout.split())
+    summary = tmp_path / "results" / "tiny" / "summary.json"
+    assert json.loads(summary.read_text())["search_ended"] == reason
+    for command in ("run", "show"):
+        more = ("--quiet", "--executor", "inline") if command == "run" else ()
+        said = called(command, path, *more, cwd=tmp_path)
+        assert " ".join(said.stdout.split()).count(reason) == 1, said.stdout + said.stderr
+    with Store.open(tmp_path / "results" / "studies.db") as store:
+        store.event("tiny", "trial complete", "", trial=3)
+    assert reason not in called("show", path, cwd=tmp_path).stdout, "another trial has ended since"
 
 
 def test_a_study_that_gave_up_before_goes_on(tmp_path: Path, limit: int) -> None:

@@ -210,6 +210,55 @@ def test_a_lone_failure_ends_its_trial_and_not_the_study(tmp_path: Path) -> None
     assert row(said, 31).state == "complete" and (row(said, 31).reason or "").startswith("1 of 2 seeds: seed 1 failed")
 
 
+def test_the_same_command_trains_a_failed_seed_again_as_it_trains_what_is_missing(tmp_path: Path) -> None:
+    study = Played(tmp_path, **FOUR, search={"seeds": 2})
+    study.answer(ended_badly(RunState.FAILED, k=31, seed=1))
+    said = study.answer()
+    assert submitted(study) == [(31, 1)]
+    assert [each.seeds for each in said.rows] == [(0, 1)] * 4 and [each.reason for each in said.rows] == [None] * 4
+    assert sorted(each.trials for each in said.rows) == [(0,), (1,), (2,), (3,)]
+    study.answer()
+    assert study.executor is not None and submitted(study) == [(31, 1)], "the last answer started no executor"
+
+
+@pytest.mark.parametrize("search", [{"seeds": 1}, {"sampler": "random", "trials": 3, "seeds": 1}])
+def test_the_same_command_trains_a_failed_first_seed_again(tmp_path: Path, search: dict[str, Any]) -> None:
+    study = Played(tmp_path, **FOUR, search=search)
+    first = study.answer(ended_badly(RunState.OUT_OF_MEMORY, k=7, seed=0))
+    assert row(first, 7).state == "failed"
+    said = study.answer()
+    assert submitted(study) == [(7, 0)]
+    assert row(said, 7).state == "complete" and len(said.rows) == len(first.rows)
+    assert sum(len(each.trials) for each in said.rows) == sum(len(each.trials) for each in first.rows)
+
+
+def test_seeds_that_fail_again_leave_the_answer_as_it_was(tmp_path: Path) -> None:
+    bad = {(7, 1), (31, 1), (13, 2)}
+
+    def script(job: Job) -> Iterator[Record]:
+        k, seed = job.run.spec.K[0], job.run.seed
+        yield from ended_badly(RunState.FAILED, k=k, seed=seed)(job) if (k, seed) in bad else well(job)
+
+    study = Played(tmp_path, **FOUR, search={"seeds": 3})
+    first = study.answer(script)
+    assert sorted(len(each.values) for each in first.rows) == [2, 2, 2, 3]
+    said = study.answer(script)
+    assert set(submitted(study)) == bad
+    assert [(each.seeds, each.mean, each.reason) for each in said.rows] == [
+        (each.seeds, each.mean, each.reason) for each in first.rows
+    ]
+
+
+def test_a_configuration_that_passed_its_screening_is_not_screened_again_for_a_failed_seed(tmp_path: Path) -> None:
+    search = {"sampler": "random", "trials": 3, "seeds": 2, "pruner": "successive_halving"}
+    study = Played(tmp_path, **FOUR, search=search)
+    first = study.answer(ended_badly(RunState.FAILED, k=31, seed=1))
+    assert row(first, 31).seeds == (0,)
+    said = study.answer()
+    assert submitted(study) == [(31, 1)]
+    assert row(said, 31).seeds == (0, 1) and len(said.rows) == len(first.rows)
+
+
 # Claims
 
 

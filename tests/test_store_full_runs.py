@@ -1,5 +1,6 @@
 """Trainings at full scale in the database: however often they are written, each is one row, found by its study."""
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_a_training_that_goes_on_changes_its_own_row(database: str, tmp_path: Pa
         (found,) = runs.all()
     assert known(found) == replace(by_its_file, study="s", trial=3)
     assert found.created is not None and found.updated is not None and found.created < found.updated
+
+
+def test_a_row_of_an_earlier_version_gives_way_to_that_of_its_folder(database: str, tmp_path: Path) -> None:
+    earlier = full_row(tmp_path / "net", id="0" * 16, study="s", trial=3, host=socket.gethostname())
+    elsewhere = replace(earlier, id="1" * 16, host="another machine")
+    beside = full_row(tmp_path / "beside", id="2" * 16)
+    with Store.open(database) as store:
+        runs = FullRuns(store)
+        for row in (beside, elsewhere, earlier):
+            runs.put(row, {1: {"lr": 1.0}}, is_whole=True)
+        runs.put(full_row(tmp_path / "net"), {1: {"lr": 2.0}}, is_whole=True)
+        found = {row.id: (row.study, row.trial) for row in runs.all()}
+        assert runs.figures(earlier.id) == {}
+    assert found == {full_row(tmp_path).id: ("s", 3), elsewhere.id: ("s", 3), beside.id: (None, None)}
 
 
 def test_a_row_that_was_lost_is_written_whole(database: str, tmp_path: Path) -> None:

@@ -107,6 +107,22 @@ def test_a_complete_trial_whose_run_lost_an_epoch_is_trained_again(tmp_path: Pat
     assert kinds.count("run reopened") == len(answer.rows)
 
 
+def test_trials_without_runs_are_trained_again_under_their_numbers(tmp_path: Path) -> None:
+    """The runs that a study has grown by stay out of the number of trials that its sampler was granted."""
+    search = {"sampler": "random", "trials": 3, "seeds": 1}
+    Played(tmp_path, search=search).answer()
+    played = Played(tmp_path, search=search | {"seeds": 2})
+    before = played.answer()
+    delete_runs(tmp_path / "results" / "studies.db")
+    after = played.answer()
+    assert [(row.trials, row.values) for row in after.rows] == [(row.trials, row.values) for row in before.rows]
+    with Store.open(tmp_path / "results" / "studies.db", read_only=True) as store:
+        reasons = [event.message for event in store.events("question") if event.kind == "trial reopened"]
+    assert reasons == ["the database lacks a run of it"] * sum(len(row.trials) for row in before.rows)
+    longer = Played(tmp_path, search=search | {"seeds": 2, "trials": 5})
+    assert sum(len(row.trials) for row in longer.answer().rows) == sum(len(row.trials) for row in before.rows) + 2
+
+
 def test_a_study_that_was_deleted_is_told_apart_from_one_that_was_never_started(tmp_path: Path) -> None:
     played = Played(tmp_path, search={"seeds": 1})
     played.answer()

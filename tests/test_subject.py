@@ -1,17 +1,20 @@
 """Which network the command line means where a training at full scale left several, and mistakes about it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from folder_data import write_folder, write_folder_study
 from full_scale_cases import epochs_of, job_of, trained
+from tiny_studies import INLINE, called
 
 from harness.errors import UserError
 from harness.full_folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
 from harness.scale_up.logs import read_epochs
 from harness.scale_up.records import FullEpoch
 from harness.scaling import describe
-from harness.subject import Origin, find_subject
+from harness.subject import Origin, class_names, find_subject
 from harness.weights import read_weights
 
 Training = tuple[Path, list[FullEpoch]]
@@ -50,6 +53,49 @@ def test_what_a_training_logged_is_read_back(training: Training, tmp_path: Path)
     assert read_epochs(tmp_path) == []
     (tmp_path / EPOCHS).write_text('{"epoch": 1}\n')
     assert read_epochs(tmp_path) == []
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run on classes whose numbers were sorted as texts, as an earlier version did."""
+    folder = tmp_path_factory.mktemp("numbered")
+    path = write_folder_study(folder / "pets.yaml", write_folder(folder / "images", ("1", "2", "10")), seeds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.data.imagefolder.order_of", sorted)
+        said = called("run", path, "--quiet", *INLINE, cwd=folder)
+    assert said.returncode == 0, said.stderr
+    return min((folder / "results" / "pets" / "checkpoints").glob("*.pt"))
+
+
+def test_the_classes_of_a_run_are_in_the_order_that_it_was_trained_with(numbered: Path, tmp_path: Path) -> None:
+    assert class_names(find_subject(str(numbered))) == ("1", "10", "2")
+    results = Path(shutil.copytree(numbered.parents[2], tmp_path / "results"))
+    (results / "pets" / "data.json").unlink()
+    copied = results / "pets" / "checkpoints" / numbered.name
+    assert class_names(find_subject(str(copied))) is None, "the folder's classes are in another order today"
+    said = called("evaluate", numbered, cwd=tmp_path)
+    assert said.returncode == 2 and "the data set must be the one of the run" in said.stderr
+
+
+def test_a_checkpoint_under_the_name_of_another_run_is_refused(numbered: Path, tmp_path: Path) -> None:
+    results = Path(shutil.copytree(numbered.parents[2], tmp_path / "results"))
+    one, other = sorted((results / "pets" / "checkpoints").glob("*.pt"))
+    shutil.copy(one, other)
+    for command in (("evaluate", other), ("export", other), ("erf", other)):
+        said = called(*command, cwd=tmp_path)
+        assert said.returncode == 2 and "must have the name of its run" in said.stderr, said.stderr
+        assert one.stem in said.stderr and other.name in said.stderr
+
+
+def test_images_of_a_run_of_an_earlier_recipe_are_not_those_of_now(
+    numbered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.recipe.REVISION", 99)
+    said = called("evaluate", numbered, cwd=tmp_path)
+    assert said.returncode == 2 and "an earlier version trained this one" in said.stderr, said.stderr
 
 
 def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Path) -> None:

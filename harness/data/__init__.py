@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "describe",
     "identify",
+    "images_at_most",
     "load",
     "require_same",
 ]
@@ -73,6 +74,13 @@ def check(recipe: Recipe, cache: Path, digest: str | None = None) -> tuple[str, 
     """
     source = _source(recipe)
     return () if source.check is None else source.check(recipe, cache, digest)
+
+
+def images_at_most(recipe: Recipe, info: DataInfo) -> tuple[int | None, int | None]:
+    """Training and validation images that runs can have; None where any number is made, or where it is not known."""
+    if recipe.dataset == "shapes":
+        return recipe.train_size or shapes.TRAIN_SIZE, None
+    return info.images or (None, None)
 
 
 def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:

@@ -21,7 +21,8 @@ from harness.report.noise import resampling_of
 from harness.report.seeds import MissingSeed, missing_seeds, shortfall
 from harness.run import Epoch, RunState
 from harness.search.claims import Judged
-from harness.search.limits import RunValues, images_of, limit_of_runs
+from harness.search.events import SEARCH_ENDED, TRIAL_ENDED
+from harness.search.limits import RunValues, common_limit, fewest_images, limits_of
 from harness.search.objective import objective_value
 from harness.search.reuse import environment_of, time_reference, without_other_times
 from harness.search.standing import configuration_standing, trial_standing
@@ -144,14 +145,15 @@ class Answer:
     time_notes: tuple[str, ...] = ()
     """Which times are left out, and why."""
 
+    ended: str | None = None
+    """Why a sampler ended before its trials were used up, or that it repeated itself."""
     resampling: tuple[tuple[str, bool], ...] = ()
     """How the runs' images were drawn, and whether they were generated; see `harness.report.noise`."""
 
     @property
     def limit(self) -> Limit | None:
         """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
-        limits = {row.limit for row in self.complete}
-        return limits.pop() if len(limits) == 1 else None
+        return common_limit(row.limit for row in self.complete)
 
     @property
     def complete(self) -> tuple[Row, ...]:
@@ -259,6 +261,7 @@ def answer(
         here=here,
         origins=origins(stored, here),
         time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
+        ended=_why_ended(store, study.study),
         resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
     )
 
@@ -272,6 +275,15 @@ def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
     params = trial.params
     return {name: _choice(params[name]) for name in axes if name in params}
+
+
+def _why_ended(store: Store, study: str) -> str | None:
+    """The reason that the driver gave at the end, unless a trial has ended since."""
+    events = store.events(study)
+    last = max((i for i, event in enumerate(events) if event.kind == SEARCH_ENDED), default=None)
+    if last is None or any(event.kind in TRIAL_ENDED for event in events[last:]):
+        return None
+    return events[last].message
 
 
 def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:
@@ -317,20 +329,10 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
 def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
     """The rows with the limits that they are at."""
     done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
-    tests = max(1, sum(map(bool, done)))
     return [
-        replace(
-            row,
-            limit=limit_of_runs((metric,), runs, tests=tests),
-            val_images=_fewest_images(runs) if metric == "top1" else None,
-        )
-        for row, runs in zip(rows, done, strict=True)
+        replace(row, limit=limit, val_images=fewest_images(runs) if metric == "top1" else None)
+        for row, runs, limit in zip(rows, done, limits_of(metric, done), strict=True)
     ]
-
-
-def _fewest_images(runs: Sequence[RunValues]) -> int | None:
-    known = [images for each in runs if (images := images_of(each.run, each.measures)) is not None]
-    return min(known, default=None)
 
 
 def _choice(stored: Any) -> Any:
@@ -355,8 +357,7 @@ def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
     ranked = [row for row in rows if row.state == "complete" and row.mean is not None]
-    limits = {row.limit for row in ranked}
-    if len(limits) == 1 and None not in limits:
+    if common_limit(row.limit for row in ranked) is not None:
         return tuple(rows)
     complete = [row for row in ranked if row.limit != Limit.CHANCE]
     front: set[tuple[int, ...]] = set()

@@ -15,8 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.claims.limits import Limit
 from harness.report.answer import Answer
 from harness.report.narrator import Narrator
+from harness.report.verdict import AT, limit_sentence
 from harness.report.words import DASH, counted, duration, epochs_done, mean_and_spread, printable
 from harness.run import Epoch
 from harness.search.events import (
@@ -30,6 +32,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from harness.search.limits import RunValues, common_limit, fewest_images, limits_of
 from harness.search.standing import OPEN, Standing
 
 REFRESHES_PER_S = 4
@@ -77,6 +80,10 @@ class Scene:
     """The configuration of each trial."""
     values: dict[str, dict[int, float]] = field(default_factory=dict)
     """The objective by configuration and seed."""
+    recorded: dict[str, dict[int, RunValues]] = field(default_factory=dict)
+    """What the runs behind these values recorded."""
+    limits: dict[str, Limit | None] = field(default_factory=dict)
+    """What each configuration with values cannot be told from: chance, or the most that there is."""
     ruled_out: set[str] = field(default_factory=set)
     """Configurations that are not complete, though none of their trials is open: failed, diverged, over budget."""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
@@ -107,7 +114,8 @@ class Scene:
             case RunEnded():
                 self.work.pop(event.run_id, None)
                 if event.value is not None:
-                    self.values.setdefault(self.configuration[event.trial], {})[event.seed] = event.value
+                    self.learn_value(self.configuration[event.trial], event.seed, event.value, event.recorded)
+                    self.find_limits()
             case TrialEnded(standing=Standing() as standing):
                 keep = self.ruled_out.discard if standing.state == "complete" else self.ruled_out.add
                 keep(self.configuration[event.trial])
@@ -119,6 +127,17 @@ class Scene:
         """Remember which configuration a trial has."""
         self.configuration[trial] = configuration
         self.first.setdefault(configuration, trial)
+
+    def learn_value(self, configuration: str, seed: int, value: float, recorded: RunValues | None) -> None:
+        """Remember the objective of a complete run, and what it recorded."""
+        self.values.setdefault(configuration, {})[seed] = value
+        if recorded is not None:
+            self.recorded.setdefault(configuration, {})[seed] = recorded
+
+    def find_limits(self) -> None:
+        """Find which configurations are at chance or at the ceiling, as the answer does."""
+        groups = [tuple(self.recorded.get(each, {}).values()) for each in self.values]
+        self.limits = dict(zip(self.values, limits_of(self.metric, groups), strict=True))
 
     def say(self, text: str) -> None:
         """Add a line to the last events."""
@@ -157,16 +176,26 @@ class Scene:
         return f"{spent} so far, about {duration(max(left, 10.0))} left"
 
     def _best(self) -> RenderableType:
-        """The best mean so far, of however many seeds there are."""
+        """The best mean so far, of however many seeds there are; none where nothing can be told apart."""
+        title = f"best {self.metric} ({self.direction})"
         allowed = (each for each in self.values.items() if each[0] not in self.ruled_out)
         means = {configuration: statistics.fmean(values.values()) for configuration, values in allowed}
         if not means:
-            return _line(f"best {self.metric} ({self.direction}): none yet")
+            return _line(f"{title}: none yet")
+        limit = common_limit(self.limits.get(each) for each in means)
+        if limit is not None:
+            return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
         value = mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
-        name = self.narrator.name(self.first[best])
-        return _line(f"best {self.metric} ({self.direction}): {value} (n = {len(values)})  {name}", "green")
+        at = self.limits.get(best)
+        name = f"{self.narrator.name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
+        return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")
+
+    def _limit_sentence(self, limit: Limit, configurations: list[str]) -> str:
+        runs = [run for each in configurations for run in self.recorded.get(each, {}).values()]
+        images = fewest_images(runs) if self.metric == "top1" else None
+        return limit_sentence(limit, [len(self.values[each]) for each in configurations], images)
 
     def _workers(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)
@@ -222,10 +251,12 @@ class LiveView:
             for row in answer.rows:
                 for trial in row.trials:
                     self._scene.learn(row.spec.fingerprint(), trial)
-                if row.values:
-                    self._scene.values[row.spec.fingerprint()] = dict(zip(row.seeds, row.values, strict=True))
+                recorded = {facts.row.run.seed: facts.values for facts in row.runs}
+                for seed, value in zip(row.seeds, row.values, strict=True):
+                    self._scene.learn_value(row.spec.fingerprint(), seed, value, recorded.get(seed))
                 if row.state not in ("complete", *OPEN):
                     self._scene.ruled_out.add(row.spec.fingerprint())
+            self._scene.find_limits()
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Change the scene; the next refresh shows it."""

@@ -12,7 +12,7 @@ from harness.report.answer import Answer, RunFacts
 from harness.report.data_notes import data_view
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
-from harness.report.verdict import limit_sentence, summary_of
+from harness.report.verdict import answer_limit_sentence, summary_of
 from harness.report.words import DASH, counted, epochs_done, label, printable
 from harness.run import RunState
 from harness.search.samplers import seed_text
@@ -112,7 +112,7 @@ def status_view(status: Status) -> RenderableType:
 
 
 def _none(answer: Answer) -> str:
-    return f"none: {limit_sentence(answer)}" if answer.limit else "none yet"
+    return f"none: {answer_limit_sentence(answer)}" if answer.limit else "none yet"
 
 
 def status_values(status: Status) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def answer_values(answer: Answer) -> dict[str, Any]:
         "conditions": conditions(answer),
         "data": list(answer.data),
         "limit": answer.limit,
+        "search_ended": answer.ended,
         "noise": noise_line(answer.resampling),
         "resample": "+".join(dict.fromkeys(way for way, _ in answer.resampling)) or None,
         "pareto_front": [row.trials[0] for row in answer.front],

@@ -26,7 +26,7 @@ def answer_view(answer: Answer) -> RenderableType:
         indented(f"{label(row.params)}: {objective(row, answer)}, {amount(row.macs)} MACs") for row in answer.front
     ]
     parts: list[RenderableType] = [heading(answer), Text(), Configurations(answer, most=MOST_ROWS), Text()]
-    parts += reasons(answer)
+    parts += [*ended_view(answer), *reasons(answer)]
     if front:
         parts += [Text(f"Pareto front ({FRONT}) of {answer.metric} against MACs", style="bold"), *front, Text()]
     if answer.best is not None:
@@ -35,6 +35,11 @@ def answer_view(answer: Answer) -> RenderableType:
     parts += data_view(answer.data)
     parts += [*full_runs_view(answer), *noise_view(answer), Text(conditions(answer), style="dim")]
     return Group(*parts)
+
+
+def ended_view(answer: Answer) -> list[RenderableType]:
+    """Why the search ended before its trials were used up, or that it repeated itself."""
+    return [] if answer.ended is None else [Text(f"The search ended: {printable(answer.ended)}."), Text()]
 
 
 def noise_view(answer: Answer) -> list[RenderableType]:

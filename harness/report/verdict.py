@@ -1,5 +1,7 @@
 """The answer in sentences: what is best, and what the seeds allow to say about it."""
 
+from collections.abc import Sequence
+
 from harness.claims.limits import Limit
 from harness.report.answer import Answer, Row
 from harness.report.environments import origin_sentences
@@ -7,38 +9,42 @@ from harness.report.seeds import seeds_text
 from harness.report.words import amount, counted, label, listed, mean_and_spread, score
 from harness.search.objective import COSTS
 
+AT = {Limit.CHANCE: "at chance", Limit.CEILING: "at the ceiling"}
+"""How a configuration at a limit is marked in every view."""
+
 
 def verdict(answer: Answer) -> list[str]:
     """What can be said, and what cannot; a sentence or two."""
     if answer.limit is not None:
-        return [limit_sentence(answer)]
+        return [answer_limit_sentence(answer)]
     best = answer.best
     if best is None:
         return ["No configuration is complete yet, so there is no answer."]
     return [*_ranked(answer, best), *_at_limits(answer)]
 
 
-def limit_sentence(answer: Answer) -> str:
-    """That nothing can be told apart, and why."""
-    rows, seeds = answer.complete, [len(row.values) for row in answer.complete]
-    several = "Both" if len(rows) == 2 else f"All {len(rows)}"
-    all_of = "The configuration is" if len(rows) == 1 else f"{several} configurations are"
-    n = f"{counted(sum(seeds), 'run')}{_images(answer)}"
-    if answer.limit == Limit.CHANCE:
-        why = "no better than a constant answer"
-        return f"{all_of} at chance ({why}, {n}): nothing can be told apart here. Train longer, or on easier images."
-    return f"{all_of} at the ceiling (next to no error, {n}): nothing can be told apart here. Take harder images."
+def answer_limit_sentence(answer: Answer) -> str:
+    """That nothing can be told apart in an answer at a limit, and why."""
+    assert answer.limit is not None
+    images = min((row.val_images for row in answer.complete if row.val_images is not None), default=None)
+    return limit_sentence(answer.limit, [len(row.values) for row in answer.complete], images)
 
 
-def _images(answer: Answer) -> str:
-    images = sorted({row.val_images for row in answer.complete if row.val_images is not None})
-    return f" of {images[0]:,} validation images" if images else ""
+def limit_sentence(limit: Limit, seeds: Sequence[int], images: int | None) -> str:
+    """That nothing can be told apart, and why; `seeds` has the number of complete runs of each configuration."""
+    several = "Both" if len(seeds) == 2 else f"All {len(seeds)}"
+    all_of = "The configuration is" if len(seeds) == 1 else f"{several} configurations are"
+    n = f"{counted(sum(seeds), 'run')}{'' if images is None else f' of {images:,} validation images'}"
+    why, remedy = "next to no error", "Take harder images."
+    if limit == Limit.CHANCE:
+        why, remedy = "no better than a constant answer", "Train longer, or on easier images."
+    return f"{all_of} {AT[limit]} ({why}, {n}): nothing can be told apart here. {remedy}"
 
 
 def _at_limits(answer: Answer) -> list[str]:
     """The configurations that are at a limit where others are not."""
     lines = []
-    for limit, name in ((Limit.CHANCE, "at chance"), (Limit.CEILING, "at the ceiling")):
+    for limit, name in AT.items():
         rows = [row for row in answer.complete if row.limit == limit]
         if rows:
             names = listed(label(row.params) for row in rows[:3])
@@ -85,6 +91,8 @@ def summary_of(row: Row, metric: str) -> str:
     if row.latency is not None:
         measured = "" if row.latency.n is None else f" (n = {row.latency.n})"
         parts.append(f"{row.latency.text} ms{measured}")
+    if row.limit is not None:
+        parts.append(AT[row.limit])
     return f"{label(row.params)}: {', '.join(parts)}"
 
 

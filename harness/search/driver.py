@@ -13,15 +13,16 @@ seeds of the configuration are trained to the end. So no mean rests on a run tha
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.errors import StoreError, StudyAborted
 from harness.executors.base import Executor
-from harness.run import Ended, Epoch, Job, Noted, Record, Run, RunState, Started
+from harness.run import Ended, Epoch, Noted, Record, Run, RunState, Started
+from harness.search.dispatch import Dispatch
 from harness.search.estimate import Estimate
 from harness.search.events import (
+    SEARCH_ENDED,
     DataNoted,
     EpochEnded,
     Progress,
@@ -34,17 +35,19 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from harness.search.failures import Failures
 from harness.search.ledger import Ledger
 from harness.search.looks import Looks
-from harness.search.objective import compares_times, curve_value, objective_value
+from harness.search.objective import compares_times, curve_value
 from harness.search.proposals import Proposals
 from harness.search.reuse import SETTLED, Reuse, environment_of
 from harness.search.samplers import seed_text
 from harness.search.standing import DIVERGED
+from harness.search.stored_runs import StoredRuns
 from harness.search.timing import Timing
 from harness.search.trial import OpenTrial, Outcome
 from harness.space import Space
-from harness.store import DriverLock, RunRow, Store
+from harness.store import RunRow, Store, reap_undriven
 from harness.study import Study
 from harness.study.model import CURVES
 
@@ -53,13 +56,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 """How often one driver gives a run to a worker before a lost worker counts as the run's own failure."""
-FAILURES_IN_A_ROW = 3
-"""As many failed runs without a complete one between them end the study: something is wrong with it, not with them."""
 ELSEWHERE_S = 5.0
 """How long to leave a run alone that another study's driver is having trained."""
 PASSED = "passed the pruner"
-STOP_S = 20.0
-"""How long an interrupted driver waits for its workers to end their step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,8 @@ class Inputs:
     """Called when there is something to train, and only then."""
     reuse: Reuse | None = None
     """What is taken of runs that another environment computed; by default their accuracy, and their times anew."""
+    failed_before: frozenset[str] = frozenset()
+    """Runs that failed in trials that ended; see `reopen_outdated`. Failing again, they do not abort the study."""
 
 
 class Driver:
@@ -92,32 +93,30 @@ class Driver:
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
-        self._shares_times = not compares_times(compared)
-        self._executor: Executor | None = None
+        self._dispatch = Dispatch(
+            inputs.study,
+            inputs.folder,
+            inputs.start_executor,
+            shares_times=not compares_times(compared),
+            resumes_any=self._reuse.mode == "any",
+        )
         self._open: dict[int, OpenTrial] = {}
-        self._owner: dict[str, OpenTrial] = {}
-        """The trial of every run that the executor has."""
-        self._attempts: dict[str, int] = {}
-        self._own: set[str] = set()
-        """Runs that this driver has had trained."""
         self._first_epoch: dict[str, int] = {}
         """Of every run, the first epoch that is trained in its last attempt."""
         self._elsewhere: dict[str, float] = {}
         """When to look again for runs that another study's driver has."""
         self._notes: set[str] = set()
         """Those that were shown; all runs of a study have the same."""
-        self._failures_in_a_row = 0
-        self._doubted: list[OpenTrial] = []
-        """Trials that would end with a failed run; kept open until a run is complete. If all runs fail instead, the
-        study is aborted, and the same command trains them again."""
+        self._failures = Failures(inputs.failed_before)
         self._trained = 0
         self._timing = Timing(inputs.study.study, inputs.store, self._reuse.here)
+        self._stored = StoredRuns(self._reuse, self._timing, self._metric)
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left; yields everything that happens."""
         start = time.monotonic()
         self._in.store.reap(self._study.study)
-        self._proposals.take_stock(self._lost_trials())
+        self._proposals.take_stock()
         self._estimate = Estimate(
             self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.here),
             self._study.proxy.epochs,
@@ -126,43 +125,28 @@ class Driver:
         try:
             while True:
                 yield from self._fill()
-                if len(self._open) == len(self._doubted):
+                if len(self._open) == len(self._failures.doubted):
                     if not self._open:
                         break
                     yield from self._tell_doubted()
                     continue
-                if not self._owner:  # all that is left is being trained for another study
+                if not self._dispatch.owners:  # all that is left is being trained for another study
                     time.sleep(1.0)
                     continue
-                for run_id, records in _by_run(self._workers().poll(timeout_s=1.0)).items():
+                for run_id, records in self._dispatch.poll().items():
                     yield from self._take(run_id, records)
         finally:
             self._park()
         reason = self._proposals.why_ended()
         if reason is not None:
-            self._in.store.event(self._study.study, "search ended", reason)
+            self._in.store.event(self._study.study, SEARCH_ENDED, reason)
         yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
-
-    def _lost_trials(self) -> frozenset[int]:
-        """Complete trials of which the store no longer has all runs whose values they have: these are trained anew."""
-        store, study = self._in.store, self._study.study
-        for row in store.reopen_incomplete(study):
-            store.event(study, "run reopened", f"{row.cause}", run_id=row.id)
-        trials = [trial for trial in self._in.trials.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
-        known = store.runs(run_id for trial in trials for run_id in trial.user_attrs.get("runs", ()))
-        lost = []
-        for trial in trials:
-            rows = [known[run_id] for run_id in trial.user_attrs.get("runs", ()) if run_id in known]
-            if sum(row.state == RunState.COMPLETE for row in rows) < len(trial.user_attrs.get("values", ())):
-                store.event(study, "trial lost", "the database lacks a run that it was told with", trial=trial.number)
-                lost.append(trial.number)
-        return frozenset(lost)
 
     # Handing out
 
     def _fill(self) -> Iterator[StudyEvent]:
         """Give every free worker a run."""
-        while self._executor is None or len(self._owner) < self._executor.slots:
+        while self._dispatch.has_room:
             ready = self._next_ready()
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
@@ -191,7 +175,7 @@ class Driver:
         self._open[opened.number] = opened
         known = []
         for run in opened.all_runs:
-            known.append(self._ensure(run))
+            known.append(self._stored.ensure(run))
             position = len(opened.runs) if run is opened.screening else opened.runs.index(run)
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
@@ -204,20 +188,8 @@ class Driver:
             opened.todo.remove(screening)
             yield from self._settle(opened, screening, RunState.STOPPED, cause=PASSED, is_reused=True)
         for run, row in zip(opened.all_runs, known, strict=True):
-            if run in opened.todo and not self._is_to_time(row):
+            if run in opened.todo and not self._stored.is_to_time(row):
                 yield from self._take_stored(opened, run, row)
-
-    def _ensure(self, run: Run) -> RunRow:
-        """The run's row; one that is not to be reused is taken back to be trained again."""
-        row = self._in.store.ensure_run(run)
-        if self._reuse.is_mixture(row) or (row.state in SETTLED and self._reuse.fate(row) == "train"):
-            self._reuse.train_again([run.id], is_open=True)
-            row = self._in.store.run(run.id)
-        return row
-
-    def _is_to_time(self, row: RunRow) -> bool:
-        """Whether a worker is to measure a stored run's times, which are of another environment."""
-        return row.state == RunState.COMPLETE and row.id not in self._timing.tried and self._reuse.fate(row) == "time"
 
     def _take_stored(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
         """Take a run's outcome from the store, where it has a final one."""
@@ -230,46 +202,18 @@ class Driver:
         claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
         if claimed is None:
             row = self._in.store.run(run.id)
-            if self._is_to_time(row):
+            if self._stored.is_to_time(row):
                 self._timing.begin(row)
-                self._give(owner, run, row.folder, only_times=True)
-                yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id], only_times=True)
+                attempt = self._dispatch.submit(owner, run, row.folder, only_times=True)
+                yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt, only_times=True)
                 return
             self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
-            if row.owner is not None and row.owner != self._study.study:
-                self._free_from_dead_driver(row.owner)
+            if row.owner not in (None, self._study.study) and reap_undriven(self._in.store, row.owner):
+                self._in.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
             yield from self._take_stored(owner, run, row)
             return
-        self._give(owner, run, claimed.folder)
-        yield RunQueued(owner.number, run.id, run.seed, run.spec, self._attempts[run.id])
-
-    def _give(self, owner: OpenTrial, run: Run, folder: Path | None, *, only_times: bool = False) -> None:
-        """Submit a run of a trial."""
-        owner.todo.remove(run)
-        owner.active[run.id] = run
-        self._owner[run.id] = owner
-        self._attempts[run.id] = self._attempts.get(run.id, 0) + 1
-        grant = self._study.resources
-        job = Job(run, folder or self._in.folder, grant.cpus, grant.gpus, grant.minutes_per_run)
-        resumes_any = self._reuse.mode == "any"
-        job = replace(job, only_times=only_times, resumes_any=resumes_any, shares_times=self._shares_times)
-        self._workers().submit(job)
-
-    def _free_from_dead_driver(self, study: str) -> None:
-        """Close the runs of another study whose driver is gone; its own next driver may never come."""
-        try:
-            with DriverLock(self._in.store, study):
-                freed = self._in.store.reap(study)
-        except StoreError:  # it is driven: its runs have a limit of their own
-            return
-        if freed:
-            self._in.store.event(self._study.study, "runs freed", f"the driver of `{study}` is gone")
-
-    def _workers(self) -> Executor:
-        """The executor, started when the first run needs it."""
-        if self._executor is None:
-            self._executor = self._in.start_executor()
-        return self._executor
+        attempt = self._dispatch.submit(owner, run, claimed.folder)
+        yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt)
 
     # Taking in
 
@@ -279,13 +223,13 @@ class Driver:
             yield from self._take_times(run_id, records)
             return
         records = self._in.store.record(run_id, records)
-        owner = self._owner.get(run_id)
+        owner = self._dispatch.owners.get(run_id)
         if owner is None:
             return
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
-                self._own.add(run_id)
+                self._stored.own.add(run_id)
                 self._first_epoch[run_id] = record.first_epoch
                 self._estimate.started(run_id, record.first_epoch)
                 for note in record.notes:
@@ -306,8 +250,7 @@ class Driver:
         """Take in the times of a stored run; once all are there, or cannot be had, take its outcome from the store."""
         if not self._timing.take(run_id, records):
             return
-        owner = self._owner.pop(run_id)
-        run = owner.active.pop(run_id)
+        owner, run = self._dispatch.take_back(run_id)
         owner.todo.insert(0, run)
         yield from self._take_stored(owner, run, self._in.store.run(run_id))
 
@@ -327,15 +270,15 @@ class Driver:
         else:
             return
         if run.id in owner.active:
-            self._workers().stop(run.id)
+            self._dispatch.stop(run.id)
         elif owner.is_pruned:
             yield self._tell(owner, "pruned")
 
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """A worker is through with a run: settle it, or have it trained on."""
-        del owner.active[run.id], self._owner[run.id]
+        self._dispatch.take_back(run.id)
         self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
-        if ended.state == RunState.LOST and self._attempts[run.id] < ATTEMPTS:
+        if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < ATTEMPTS:
             owner.todo.insert(0, run)
             self._in.store.event(self._study.study, "retry", f"{ended.cause}", trial=owner.number, run_id=run.id)
             yield RunEnded(
@@ -344,23 +287,15 @@ class Driver:
             return
         if ended.state == RunState.COMPLETE:
             self._trained += 1
-            self._failures_in_a_row = 0
-        elif ended.state == RunState.FAILED:
-            self._failures_in_a_row += 1
+        self._failures.count(run.id, ended.state)
         yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.COMPLETE:
             yield from self._tell_doubted()
-        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
-            raise StudyAborted(
-                f"{FAILURES_IN_A_ROW} runs in a row failed, the last with: {ended.cause}",
-                place=str(self._in.folder / "logs" / f"{run.id}.log"),
-                remedy="Put the cause right and run the same command again; nothing is lost.",
-            )
+        self._failures.require_few(ended.cause, str(self._in.folder / "logs" / f"{run.id}.log"))
 
     def _tell_doubted(self) -> Iterator[StudyEvent]:
         """Close the trials with a failed run, now that the failures are known to be their own."""
-        doubted, self._doubted = self._doubted, []
-        for owner in doubted:
+        for owner in self._failures.release():
             if (outcome := owner.outcome()) is not None:
                 yield self._tell(owner, outcome)
 
@@ -375,11 +310,14 @@ class Driver:
         is_reused: bool = False,
     ) -> Iterator[StudyEvent]:
         """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
-        value = self._value(run) if state == RunState.COMPLETE and run is not owner.screening else None
+        recorded = self._stored.recorded(run) if state == RunState.COMPLETE and run is not owner.screening else None
+        value = None if recorded is None else self._stored.value(recorded)
         self._ledger.runs_done += 1
         if run is owner.screening and owner.is_screened:
             cause = PASSED
-        yield RunEnded(owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused)
+        yield RunEnded(
+            owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused, recorded=recorded
+        )
         if value is not None:
             owner.values[run.id] = value
             if run is not owner.opening and self._metric in CURVES:
@@ -393,25 +331,16 @@ class Driver:
             if state == RunState.DIVERGED:
                 owner.trial.set_constraint(DIVERGED, 1.0)
         outcome = owner.outcome()
-        if outcome is not None and state == RunState.FAILED and not is_reused:
-            self._doubted.append(owner)
-        elif outcome is not None and owner not in self._doubted:
+        if outcome is not None and not is_reused and self._failures.is_new(run.id, state):
+            self._failures.doubted.append(owner)
+        elif outcome is not None and owner not in self._failures.doubted:
             yield self._tell(owner, outcome)
-
-    def _value(self, run: Run) -> float | None:
-        """What a complete run is ranked by."""
-        return objective_value(self._metric, run, self._in.store.epochs(run.id), self._figures(run.id))
-
-    def _figures(self, run_id: str) -> dict[str, float]:
-        """What was measured on a run; without times of another environment than that of this driver's workers."""
-        is_own = run_id in self._own or run_id in self._timing.done
-        return self._in.store.measures(run_id) if is_own else self._reuse.figures(run_id)
 
     def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
         """Close a trial: its facts as attributes, its value to the sampler."""
         del self._open[owner.number]
         self._mark_if_diverged(owner)
-        over = owner.tell(self._in.trials, outcome, self._facts(owner), self._study.budgets.latency_ms)
+        over = owner.tell(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
         standing = self._ledger.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
@@ -432,17 +361,6 @@ class Driver:
         if known is not None and known.standing.state == DIVERGED and owner.values:
             owner.trial.set_constraint(DIVERGED, 1.0)
 
-    def _facts(self, owner: OpenTrial) -> dict[str, Any]:
-        """Where and with what a trial was trained, and what was measured on its first run."""
-        rows = list(self._in.store.runs(run.id for run in owner.all_runs).values())
-        started = [row for row in rows if row.device is not None]
-        return {
-            "device": ", ".join(sorted({str(row.device) for row in started})),
-            "versions": started[0].versions if started else {},
-            "wall_s": round(sum(row.wall_s for row in rows), 1),
-            **self._figures(owner.first.id),
-        }
-
     # How far
 
     def progress(self) -> Progress:
@@ -452,8 +370,8 @@ class Driver:
         return Progress(
             runs_done=self._ledger.runs_done,
             runs_total=total,
-            runs_active=len(self._owner),
-            eta_s=self._estimate.left_s(total - self._ledger.runs_done, self._executor.slots if self._executor else 1),
+            runs_active=len(self._dispatch.owners),
+            eta_s=self._estimate.left_s(total - self._ledger.runs_done, self._dispatch.slots),
             best_trial=number,
             best_value=value,
         )
@@ -465,31 +383,11 @@ class Driver:
 
     def _park(self) -> None:
         """End the workers' runs at their next step, and put the open trials back into the queue."""
-        if self._executor is not None:
-            try:
-                self._stop_all(self._executor)
-            finally:
-                self._executor.shutdown()
+        self._dispatch.shut_down(self._keep)
         self._in.store.reap(self._study.study)
         self._proposals.park()
 
-    def _stop_all(self, executor: Executor) -> None:
-        """Ask all runs to end, and record what they still have to say."""
-        for run_id in self._owner:
-            executor.stop(run_id)
-        waiting = set(self._owner)
-        deadline = time.monotonic() + STOP_S
-        while waiting and time.monotonic() < deadline:
-            for run_id, records in _by_run(executor.poll(timeout_s=0.5)).items():
-                if not self._timing.is_under_way(run_id):
-                    self._in.store.record(run_id, records)
-                if isinstance(records[-1], Ended):
-                    waiting.discard(run_id)
-
-
-def _by_run(records: list[tuple[str, Record]]) -> dict[str, list[Record]]:
-    """The records of a poll, each run's together and in their order."""
-    grouped: dict[str, list[Record]] = {}
-    for run_id, record in records:
-        grouped.setdefault(run_id, []).append(record)
-    return grouped
+    def _keep(self, run_id: str, records: list[Record]) -> None:
+        """Record what a run still yields while it is stopped."""
+        if not self._timing.is_under_way(run_id):
+            self._in.store.record(run_id, records)

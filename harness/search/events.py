@@ -4,8 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run import Epoch, RunState, Started
+from harness.search.limits import RunValues
 from harness.search.standing import Standing
 from harness.spec import NetworkSpec
+
+SEARCH_ENDED = "search ended"
+"""Kind of the stored event that keeps the reason of `StudyEnded`."""
+TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")
+"""Kinds of the stored events that a trial ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ class RunEnded:
     is_reused: bool = False
     """Whether the store had it already, so that nothing was trained."""
     will_retry: bool = False
+    recorded: RunValues | None = None
+    """What the run recorded, where it has a value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Accuracies and losses are judged by the right answers of the last epoch, mIoU by
 times have no such limits.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.claims.limits import Counts, Limit, is_above, limit_of
@@ -41,6 +41,23 @@ def limit_of_runs(names: Collection[str], runs: Sequence[RunValues], *, tests: i
         if known and not is_above([value - level for value, level in known], 0.0, tests=tests):
             return Limit.CHANCE
     return None
+
+
+def limits_of(metric: str, groups: Sequence[Sequence[RunValues]]) -> list[Limit | None]:
+    """The limit that each of several configurations is at in a metric, given the complete runs of each."""
+    tests = max(1, sum(map(bool, groups)))
+    return [limit_of_runs((metric,), runs, tests=tests) for runs in groups]
+
+
+def common_limit(limits: Iterable[Limit | None]) -> Limit | None:
+    """The limit that all configurations are at, if they are: nothing can be told apart then."""
+    different = set(limits)
+    return different.pop() if len(different) == 1 else None
+
+
+def fewest_images(runs: Iterable[RunValues]) -> int | None:
+    """The fewest validation images of the runs; None where no number is known."""
+    return min((images for run in runs if (images := images_of(run.run, run.measures)) is not None), default=None)
 
 
 def _has_level(name: str, run: RunValues) -> bool:

@@ -6,7 +6,7 @@ them are listed (`harness.census`), and each proposal in vain is replaced by the
 
 import json
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.axes import Value
@@ -59,20 +59,15 @@ class Proposals:
         """Whether so few networks are within them that a proposal in vain is replaced by the nearest of these."""
         self._is_exhausted = False
         """Whether all networks within rules and budgets are tried."""
-        self._lost: Container[int] = ()
         self._opened_here: set[str] = set()
         self._repeats = 0
 
-    def take_stock(self, lost: Container[int] = ()) -> None:
-        """Read what was done, put back what a driver left open, and list the configurations that follow.
-
-        `lost` are the numbers of complete trials that do not count: the store no longer has their runs.
-        """
-        self._lost = lost
+    def take_stock(self) -> None:
+        """Read what was done, put back what a driver left open, and list the configurations that follow."""
         from optuna.trial import TrialState
 
         self.park()
-        trials = [trial for trial in self._trials.get_trials(deepcopy=False) if trial.number not in lost]
+        trials = self._trials.get_trials(deepcopy=False)
         self._ledger.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
@@ -151,7 +146,7 @@ class Proposals:
         """The complete configurations that have fewer seeds than the study has grown to."""
         trials: dict[str, list[FrozenTrial]] = {}
         for trial in self._trials.get_trials(deepcopy=False):
-            if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL" and trial.number not in self._lost:
+            if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL":
                 trials.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
         return [
             self._space.sample(replay(group[0].params))

@@ -4,21 +4,16 @@ Accuracy is a draw of the same distribution in any environment, and is taken by 
 are measured again on the stored weights, or left out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from harness.environment import Environment, describe_difference, differs, environment_here, of_cluster
 from harness.formula import Formula
 from harness.metrics import is_of_machine
-from harness.run import Epoch, Job, RunState
-from harness.search.objective import objective_value
+from harness.run import Job, RunState
 from harness.store import RunRow, Store
 from harness.study import Study
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
 
 Reusable = Literal["any", "same"]
 """`any`: complete runs of every environment are taken; `same`: those of another one are trained again."""
@@ -104,74 +99,3 @@ class Reuse:
             was = "; ".join(describe_difference(each, self.here) or "this environment" for each in row.environments)
             message = f"trained again in this environment; it was of: {was}. Its record is kept"
             self.store.event(self.study.study, "replaced", message, run_id=row.id)
-
-    def take_back(self, trials: "optuna.Study") -> int:
-        """Put the study's finished trials that do not hold here back into Optuna's queue; gives how many.
-
-        Trials do not hold that rest on a run to be trained again, on times of another environment, or on values that
-        their runs do not have any longer. `trials` is to be opened again after any.
-        """
-        from harness.store.reopening import reopen_trials
-
-        finished = {trial.number: trial for trial in trials.get_trials(deepcopy=False) if trial.state.is_finished()}
-        links = {
-            number: [run_id for run_id in ids if run_id in finished[number].user_attrs.get("runs", ids)]
-            for number, ids in self.store.trial_runs(self.study.study).items()
-            if number in finished
-        }  # a screening run gives its trial no value
-        runs = self._read({run_id for ids in links.values() for run_id in ids})
-        fates = {
-            run_id: self.fate(each.row, each.figures) for run_id, each in runs.items() if each.row.state in SETTLED
-        }
-        again = [run_id for run_id, fate in fates.items() if fate == "train"]
-        if again:
-            self.train_again(again)
-        stale = [
-            number
-            for number, ids in links.items()
-            if any(fates.get(run_id) == "time" for run_id in ids)
-            or self._is_outdated(finished[number], [runs[run_id] for run_id in ids if run_id in runs])
-        ]
-        with self.store.session() as session:
-            owners = [(self.study.study, number) for number in stale]
-            count = reopen_trials(session.connection(), owners, is_anew=False)
-        return count + sum(any(run_id in again for run_id in ids) for ids in links.values())
-
-    def _read(self, run_ids: set[str]) -> dict[str, "_Stored"]:
-        """All that the store has of these runs, in three questions."""
-        curves, figures = self.store.curves(run_ids), self.store.figures(run_ids)
-        return {
-            run_id: _Stored(row, curves.get(run_id, []), figures.get(run_id, {}))
-            for run_id, row in self.store.runs(run_ids).items()
-        }
-
-    def _is_outdated(self, trial: "FrozenTrial", runs: Sequence["_Stored"]) -> bool:
-        """Whether a complete trial has another value, or other times, than its runs."""
-        if trial.state.name != "COMPLETE" or "values" not in trial.user_attrs or not runs:
-            return False
-        if sorted(self._values(runs)) != sorted(trial.user_attrs["values"]):
-            return True
-        first = runs[0]
-        current = current_figures(first.row, first.figures, self.here)
-        return any(
-            is_of_machine(name) and name in first.figures and current.get(name) != value
-            for name, value in trial.user_attrs.items()
-        )
-
-    def _values(self, runs: Sequence["_Stored"]) -> Iterator[float]:
-        metric = next(iter(self.study.objectives))
-        for each in runs:
-            if each.row.state == RunState.COMPLETE:
-                figures = current_figures(each.row, each.figures, self.here)
-                value = objective_value(metric, each.row.run, each.curve, figures)
-                if value is not None:
-                    yield value
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A run with all that the store has of it."""
-
-    row: RunRow
-    curve: Sequence[Epoch]
-    figures: Mapping[str, float]

@@ -4,7 +4,7 @@
 """
 
 from harness.store.full_runs import FullRow, FullRuns
-from harness.store.lock import DriverLock, driver_of
+from harness.store.lock import DriverLock, driver_of, reap_undriven
 from harness.store.optuna_storage import (
     fresh,
     load_study,
@@ -32,6 +32,7 @@ __all__ = [
     "open_study",
     "optuna_storage",
     "park_trial",
+    "reap_undriven",
     "require_study",
     "together",
     "widen_distributions",

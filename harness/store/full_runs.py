@@ -1,5 +1,6 @@
 """The trainings at full scale that a database knows, each with what was seen in every epoch."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ class FullRow:
     """A training at full scale, and how it stands."""
 
     id: str
+    """Of network, recipe, weights and data together; see `harness.scaling.row_of`."""
     name: str
     """What the command line made of it: a study's, a preset's, that of a file."""
     spec: NetworkSpec
@@ -78,14 +80,22 @@ class FullRuns:
     def put(self, row: FullRow, figures: Figures, *, is_whole: bool) -> None:
         """Write a training's row, in place of what is known of it, and what was seen in its last epoch.
 
-        With `is_whole`, and where the row is new, all epochs are written, and others forgotten.
+        With `is_whole`, and where the row is new, all epochs are written, and others forgotten. A folder of this
+        machine has one training: the row takes the place of others of its folder, which were trained on other data, or
+        recorded by a version whose ids left the data out.
         """
         now = datetime.now(UTC)
         with self._store.session() as session:
             found = session.get(FullRunTable, row.id)
+            beside = self._others_of_folder(session, row)
+            before = found or next(iter(beside), None)
             known = found or FullRunTable(id=row.id, created=now)
             values = self._values(row)
-            if found is not None and row.study is None:  # a training may go on that is named by its network's file
+            if found is None and before is not None:
+                known.study, known.trial = before.study, before.trial
+            for other in beside:
+                session.delete(other)
+            if before is not None and row.study is None:  # a training may go on that is named by its network's file
                 del values["study"], values["trial"]
             for name, value in values.items():
                 setattr(known, name, value)
@@ -119,6 +129,13 @@ class FullRuns:
             for row in session.scalars(chosen.order_by(FullFigureTable.epoch, FullFigureTable.name)):
                 found.setdefault(row.epoch, {})[row.name] = row.value
         return found
+
+    def _others_of_folder(self, session: Session, row: FullRow) -> list[FullRunTable]:
+        """The other rows of trainings in the row's folder on this machine, the latest first."""
+        is_here = FullRunTable.host.is_(None) | (FullRunTable.host == socket.gethostname())
+        chosen = select(FullRunTable).where(FullRunTable.folder == self._store.relative(row.folder), is_here)
+        others = chosen.where(FullRunTable.id != row.id).order_by(FullRunTable.updated.desc())
+        return list(session.scalars(others))
 
     def _values(self, row: FullRow) -> dict[str, Any]:
         """The columns that a row decides."""

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from harness.errors import StoreError
 from harness.store.engine import sqlite_file
 from harness.store.refusals import speaking
+from harness.store.rows import RunRow
 from harness.store.store import Store
 
 PATIENCE_S = 0.3
@@ -146,6 +147,18 @@ class _ServerLock:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def reap_undriven(store: Store, study: str) -> list[RunRow]:
+    """Close the runs of a study whose driver is gone, for its own next driver may never come; see `Store.reap`.
+
+    Nothing of a study that is driven.
+    """
+    try:
+        with DriverLock(store, study):
+            return store.reap(study)
+    except StoreError:  # it is driven: its runs have a limit of their own
+        return []
 
 
 def _lock(url: URL, study: str) -> _Lock:

@@ -28,8 +28,10 @@ from harness.store.trial_storage import TABLES
 
 RUNS = Base.metadata.tables["runs"]
 LINKS = Base.metadata.tables["trial_runs"]
-KEPT_ATTRIBUTES = ("fingerprint", "spec", "params", "macs", "seeds", "runs")
+KEPT_ATTRIBUTES = ("fingerprint", "spec", "params", "macs", "seeds", "runs", "further_seeds")
 """User attributes of a trial that are not part of its result."""
+SCREENING = "screening"
+"""User attribute that names the seed of the run that a pruner decides on; kept with the learning curve."""
 RESULT_PREFIXES = ("constraints", "completed_rung_")
 """System attributes of a trial that are part of its result."""
 
@@ -91,7 +93,8 @@ def keep_replaced(store: Store, row: RunRow) -> Path | None:
 def reopen_trials(connection: Connection, owners: Iterable[tuple[str, int]], *, is_anew: bool) -> int:
     """Put finished trials, as (study, number), back into Optuna's queue without their results; gives how many.
 
-    With `is_anew`, without their learning curves too. Trials that were refused before anything was trained stay.
+    With `is_anew`, without their learning curves too, and not screened again by a pruner. Trials that were refused
+    before anything was trained stay.
     """
     if not inspect(connection).has_table("trials"):
         return 0
@@ -130,7 +133,8 @@ def _reopen(connection: Connection, trial_id: int, *, is_anew: bool) -> None:
 
     connection.execute(rows_of("trial_values"))
     user, system, trials = TABLES["trial_user_attributes"], TABLES["trial_system_attributes"], TABLES["trials"]
-    connection.execute(rows_of("trial_user_attributes").where(user.c.key.not_in(KEPT_ATTRIBUTES)))
+    kept = KEPT_ATTRIBUTES if is_anew else (*KEPT_ATTRIBUTES, SCREENING)
+    connection.execute(rows_of("trial_user_attributes").where(user.c.key.not_in(kept)))
     for prefix in RESULT_PREFIXES:
         connection.execute(rows_of("trial_system_attributes").where(system.c.key.startswith(prefix, autoescape=True)))
     if is_anew:

@@ -41,6 +41,31 @@ def check_classes(study: Study, classes: tuple[str, ...], document: Document) ->
             )
 
 
+def check_sizes(study: Study, images: tuple[int | None, int | None], document: Document) -> None:
+    """Raise `StudyError` for more images than the data set has, and for batches that no epoch could fill.
+
+    `images` are those for training and validation; None where any number can be had, or where it is not known.
+    """
+    recipe, (train, val) = study.proxy, images
+    for key, most, split in (
+        ("train_size", train, "training"),
+        ("val_size", val, "validation"),
+        ("final_val_size", val, "validation"),
+    ):
+        asked = getattr(recipe, key)
+        if asked is not None and most is not None and asked > most:
+            raise StudyError(
+                f"`proxy.{key}` must be at most the {most:,} {split} images of the data set",
+                value=asked,
+                place=document.place(("proxy", key)),
+                remedy="Lower it, or leave it out for all images.",
+            )
+    if recipe.train_size is None and train is not None:
+        problems = Problems(document)
+        _check_batches(study, train, f"the {train:,} training images of the data set", problems)
+        problems.raise_if_any()
+
+
 def check_device(study: Study, document: Document, *, device: str) -> None:
     """Raise `StudyError` for what runs on this kind of device, `cpu` or `cuda`, do not give."""
     if device == "cpu" and study.proxy.precision == "float16":
@@ -106,10 +131,19 @@ def _check_recipe(study: Study, problems: Problems) -> None:
         rule = "`proxy.cue_correlation` must be 0 where images have no textures"
         remedy = "Write `dataset: shapes` and `rendering: textured`, or leave it out."
         problems.add((*at, "cue_correlation"), rule, value=shown(recipe.cue_correlation), remedy=remedy)
-    if recipe.train_size is not None and 0 < recipe.train_size < recipe.batch_size and recipe.epochs:
-        rule = f"`proxy.batch_size` must be at most `proxy.train_size` ({recipe.train_size})"
-        problems.add((*at, "batch_size"), rule, value=shown(recipe.batch_size), remedy="Lower it.")
+    if recipe.train_size is not None:
+        _check_batches(study, recipe.train_size, f"`proxy.train_size` ({recipe.train_size})", problems)
     if study.search.pruner != "none" and recipe.epochs == 1:
         rule = "`search.pruner` must be none where `proxy.epochs` is 1, after which nothing is left to prune"
         remedy = "Train for more epochs, or leave it out."
         problems.add(("search", "pruner"), rule, value=shown(study.search.pruner), remedy=remedy)
+
+
+def _check_batches(study: Study, train: int, of_what: str, problems: Problems) -> None:
+    """Note batches that are larger than the `train` images: an epoch would have no full step."""
+    recipe = study.proxy
+    batches: list[tuple[KeyPath, int]] = [(("proxy", "batch_size"), recipe.batch_size)] if recipe.epochs else []
+    batches += [(("proxy", "transfer", "batch_size"), recipe.transfer.batch_size)] if recipe.transfer else []
+    for at, batch in batches:
+        if batch > train:
+            problems.add(at, f"`{dotted(at)}` must be at most {of_what}", value=shown(batch), remedy="Lower it.")

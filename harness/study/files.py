@@ -32,6 +32,8 @@ class StudyFile:
     full_scale_base: NetworkSpec | None
     document: Document
     _space: Space = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """What a quick profile changes besides what it says, to fit that."""
 
     @property
     def path(self) -> Path:
@@ -55,7 +57,8 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
     """
     written = read_document(path)
     if is_quick:
-        return _checked(quick_profile(written))
+        profile, notes = quick_profile(written)
+        return replace(_checked(profile), notes=notes)
     file = _checked(written)
     if file.study.quick is not None:
         _check_quick(written)
@@ -65,7 +68,7 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
 def _check_quick(written: Document) -> None:
     """Raise `StudyError` for a quick profile that `--quick` would refuse."""
     try:
-        _checked(quick_profile(written))
+        _checked(quick_profile(written)[0])
     except StudyError as error:
         for problem in error.problems:
             problem.rule = f"In the profile `quick`: {problem.rule}"
