@@ -276,6 +276,50 @@ def test_a_formula_is_a_number_from_figures() -> None:
             Formula(text)
 
 
+# The same runs under another name
+
+
+def test_a_longer_plan_for_runs_that_another_study_looked_at_is_exploratory(tmp_path: Path) -> None:
+    keys = {key: CLAIMED[key] for key in ("search", "claims")}
+    played = Played(tmp_path, **keys)
+    for _ in played.events(gains(K13=30)):
+        pass
+    assert [each.verdict_text for each in judged(played)] == ["supported"]
+    longer = Played(tmp_path, **keys | {"search": {"seeds": 3, "max_seeds": 12}}, study="longer")
+    said = called("run", longer.path, "--dry-run", cwd=tmp_path)
+    reason = "3 of its 3 pairs were looked at before by the study `question`"
+    assert f"its verdict would be exploratory, since {reason}" in " ".join(said.stdout.split())
+    for _ in longer.events(gains(K13=30)):
+        pass
+    (found,) = judged(longer)
+    assert found.verdict_text == "exploratory: supported" and found.exploratory is not None and found.p is None
+    assert found.exploratory.reason == reason
+    assert reason in " ".join(called("show", longer.path, cwd=tmp_path).stdout.split())
+    assert [each.verdict_text for each in judged(played)] == ["supported"], "the first study came before"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (CLAIMED, CLAIMED),  # the same looks
+        (CLAIMED | {"claims": []} | {"search": {"seeds": 3}}, CLAIMED),  # no looks
+        (CLAIMED | {"claims": [CLAIM | {"metric": "val_loss"}]}, CLAIMED),  # at something else
+        (CLAIMED, CLAIMED | {"search": {"seeds": 3, "max_seeds": 12, "seed": 100}}),  # at other runs
+    ],
+    ids=["same plan", "no claims", "another metric", "other seeds"],
+)
+def test_a_claim_that_nobody_looked_at_before_keeps_its_error_rate(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    keys = ("search", "claims")
+    for _ in Played(tmp_path, **{key: first[key] for key in keys}).events(gains(K13=30)):
+        pass
+    other = Played(tmp_path, **{key: second[key] for key in keys}, study="other")
+    for _ in other.events(gains(K13=30)):
+        pass
+    assert [each.verdict_text for each in judged(other)] == ["supported"]
+
+
 # The quick profile
 
 

@@ -198,10 +198,13 @@ def _sample(study: Study, census: Census) -> Iterator[Candidate]:
 
 
 def _growth_notes(study: Study, space: Space, store: Store | None, growth: Growth | None) -> Iterator[str]:
-    """What a study file adds to its study, and what that does to the verdicts of its claims."""
-    if growth is None or store is None or not growth.added:
+    """What a study file adds to its study, and what that, or a new study, does to the verdicts of its claims."""
+    if growth is None or store is None:
         return
-    yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
+    if growth.added:
+        yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
+    elif study.study in {row.name for row in store.studies()}:
+        return
     for judged in judge_claims(study, space, store):
         name = judged.claim.name
         if judged.exploratory is not None:

@@ -12,6 +12,7 @@ from harness.claims.limits import Limit
 from harness.environment import Environment
 from harness.formula import Formula
 from harness.run import Run, RunState
+from harness.search.elsewhere import Pairs, looks_elsewhere
 from harness.search.history import history_of, plan_of
 from harness.search.limits import RunValues, limit_of_runs
 from harness.search.objective import COSTS, formula_value
@@ -115,6 +116,8 @@ class _Seen:
     runs: tuple[RunRow, ...]
     lost: tuple[LostPair, ...]
     limit: Limit | None
+    pairs: Pairs
+    """The complete runs of all arms, by seed."""
 
 
 def judge_claims(study: Study, space: Space, store: Store, here: Environment | None = None) -> tuple[Judged, ...]:
@@ -131,7 +134,11 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
     )
     known = [_in_order(seen, history.seeds_first(claim.name)) for claim, seen in zip(study.claims, known, strict=True)]
     plans = [history.plan_of(claim.name) for claim in study.claims]
-    late = [history.added_after(claim.name) for claim in study.claims]
+    elsewhere = looks_elsewhere(study, store)
+    late = [
+        _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, seen.pairs)
+        for claim, seen in zip(study.claims, known, strict=True)
+    ]
     expected = [Expectation.parse(claim.expect) for claim in study.claims]
     estimates = list(map(_estimate, study.claims, known, expected, plans))
     as_new = [
@@ -139,8 +146,8 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
         for claim, seen, expectation, plan, found in zip(study.claims, known, expected, plans, estimates, strict=True)
     ]
     ps = [
-        None if runs else 1.0 if found is None or seen.limit else found.p
-        for found, seen, runs in zip(estimates, known, late, strict=True)
+        None if reason else 1.0 if found is None or seen.limit else found.p
+        for found, seen, reason in zip(estimates, known, late, strict=True)
     ]
     corrected = iter(holm([p for p in ps if p is not None]))
     confirmed = [None if p is None else next(corrected) for p in ps]
@@ -220,10 +227,14 @@ def _judged(
     return replace(judged, lost=seen.lost, runs=seen.runs)
 
 
-def _why_exploratory(plan: Plan | Stretched, added_after: int | None) -> str | None:
-    """Why a verdict has no error rate; None where it has one."""
-    if added_after is not None:
-        return f"the claim was added after {added_after} runs"
+def _why_late(added_after: int | None) -> str | None:
+    return None if added_after is None else f"the claim was added after {added_after} runs"
+
+
+def _why_exploratory(plan: Plan | Stretched, late: str | None) -> str | None:
+    """Why a verdict has no error rate; None where it has one. `late` is why a claim comes after its data."""
+    if late is not None:
+        return late
     if isinstance(plan, Stretched) and plan.exhausted_at is not None:
         seeds = f"{plan.exhausted_at} seeds"
         return f"the plan was stretched after its last look, at {seeds}, when nothing was left of its error rate"
@@ -276,7 +287,9 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     if lost and not paired and missing is None:
         missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
     limit = limits.pop() if len(limits) == 1 else None
-    return _Seen(arms, figures, paired, missing, rows, lost, limit)
+    by_seed = [{row.run.seed: row for row in each} for each in of_arms]
+    pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
+    return _Seen(arms, figures, paired, missing, rows, lost, limit, pairs)
 
 
 def _lost_pairs(

@@ -8,6 +8,8 @@ from harness.search.limits import RunValues
 from harness.search.standing import Standing
 from harness.spec import NetworkSpec
 
+CLAIMS_JUDGED = "claims judged"
+"""Kind of the stored event of a look at a study's claims that came to other verdicts than the one before."""
 SEARCH_ENDED = "search ended"
 """Kind of the stored event that keeps the reason of `StudyEnded`."""
 TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")

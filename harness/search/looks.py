@@ -1,12 +1,10 @@
 """The driver's looks at a study's claims: which configurations need another seed, and what there is to tell."""
 
 from harness.search.claims import due, judge_claims
-from harness.search.events import ClaimsJudged
+from harness.search.events import CLAIMS_JUDGED, ClaimsJudged
 from harness.search.ledger import Ledger
 from harness.search.reuse import Reuse
 from harness.space import Candidate, Space
-
-KIND = "claims judged"
 
 
 class Looks:
@@ -40,7 +38,7 @@ class Looks:
         wanted = due(self._study, judged, self._ledger.seeds_used)
         self._untold = ClaimsJudged({each.claim.name: each.verdict_text for each in judged}, len(wanted))
         said = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())
-        before = [event.message for event in self._store.events(self._study.study) if event.kind == KIND]
+        before = [event.message for event in self._store.events(self._study.study) if event.kind == CLAIMS_JUDGED]
         if before[-1:] != [said]:
-            self._store.event(self._study.study, KIND, said)
+            self._store.event(self._study.study, CLAIMS_JUDGED, said)
         return wanted

@@ -292,6 +292,13 @@ class Store(Database):
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
 
+    def first_event(self, study: str, kind: str) -> EventRow | None:
+        """The first event of a kind in a study."""
+        chosen = select(EventTable).where(EventTable.study == study, EventTable.kind == kind)
+        with self.session() as session:
+            row = session.scalars(chosen.order_by(EventTable.id).limit(1)).first()
+            return None if row is None else rows.event_row(row)
+
     def notes_of(self, run_ids: Iterable[str]) -> list[str]:
         """The notes on the data of runs, each once, oldest first."""
         found: dict[str, None] = {}
