@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from harness.claims.calibration import LEVEL, coverage
 
-PIVOTS = 4000
+PIVOTS = 10_000
 """Draws of the mean squares for the interval of a coverage."""
 
 Table = NDArray[np.float64]
@@ -128,13 +128,14 @@ def expected_studies(components: Components, n: int) -> Studies:
 def shared_coverage_interval(crossed: Crossed, n: int, *, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the coverage of studies of n pairs on one shared set, given the table's mean squares."""
     rng, df = np.random.default_rng(seed), degrees(crossed.pairs, crossed.sets)
-    drawn = [square * d / rng.chisquare(d, PIVOTS) for square, d in zip(crossed.squares, df, strict=True)]
-    parts = (
-        _components((float(a), float(b), float(c)), crossed.pairs, crossed.sets) for a, b, c in zip(*drawn, strict=True)
+    of_pair, of_set, rest = (
+        square * d / rng.chisquare(d, PIVOTS) for square, d in zip(crossed.squares, df, strict=True)
     )
-    coverages = [coverage(each.ratio(n), n) for each in parts]
-    low, high = np.quantile(coverages, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
+    stated = np.maximum(0, of_pair - rest) / crossed.sets + rest
+    shared = np.maximum(0, of_set - rest) / crossed.pairs
+    ratios = 1 + n * np.divide(shared, stated, out=np.where(shared > 0, math.inf, 0.0), where=stated > 0)
+    high, low = np.quantile(ratios, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), method="nearest")
+    return coverage(float(low), n), coverage(float(high), n)
 
 
 def drawn_studies(table: Table, n: int, *, studies: int, seed: int) -> Studies:
@@ -143,7 +144,8 @@ def drawn_studies(table: Table, n: int, *, studies: int, seed: int) -> Studies:
     The pairs of a study are drawn without replacement, and so are the sets where every pair has its own. The recorded
     pairs and sets are themselves a sample, so that estimates vary less about their mean than about the effect over all:
     that effect is drawn anew for every study, about the mean of the table with its standard error. Sums of variances
-    are then those of the model. Raises `ValueError` where n is above the pairs or the sets.
+    are then those of the model. Their coverage is so on average over tables; where n is near the number of pairs, that
+    of one table depends on its chance spread. Raises `ValueError` where n is above the pairs or the sets.
     """
     pairs, sets = table.shape
     if not 2 <= n <= min(pairs, sets):
