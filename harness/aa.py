@@ -1,4 +1,4 @@
-"""The verb `aa`: what recorded runs of equal arms say of the error rate, and of several data sets of coverage."""
+"""The verb `aa`: how often verdicts on recorded runs are false, and how often their intervals hold the effect."""
 
 import math
 import sys
@@ -12,15 +12,17 @@ from harness.claims import Plan
 from harness.claims.calibration import Parts, Rate, false_verdicts, part_effect
 from harness.claims.sample import Sample
 from harness.errors import UserError
+from harness.image_noise import Asked, image_noise_values, image_noise_view, images_of, measure_image_noise
 from harness.report.answer import answer
 from harness.report.layout import indented
 from harness.report.noise import noise_line
 from harness.report.summary import json_text
+from harness.report.ticker import ticker
 from harness.report.words import counted
 from harness.running import place_of
 from harness.search.claims import Judged
 from harness.session import reading
-from harness.terminal import make_console, verb
+from harness.terminal import is_live, make_console, verb
 
 LEAST_SEEDS, LEAST_STUDIES, MOST_STUDIES = 40, 1000, 1_000_000
 """Of an A/A test; from fewer seeds, the studies that are drawn are too much alike."""
@@ -51,14 +53,18 @@ class Outcome(NamedTuple):
 
 
 def calibrate_claims(args: Namespace) -> int:
-    """Print the share of false verdicts of one study's equal arms, or the coverage over the data sets of several."""
+    """Print the share of false verdicts of equal arms, or the coverage over data sets or validation sets."""
     if not LEAST_STUDIES <= args.studies <= MOST_STUDIES:
         raise UserError(f"`--studies` must be from {LEAST_STUDIES:,} to {MOST_STUDIES:,}", value=args.studies)
     try:
         plan = Plan(first=args.first, most=args.most)
     except ValueError as error:
         raise UserError(f"`--first` and `--most` must be a plan: {error}") from error
+    if args.images is not None and args.validation_sets is None:
+        raise UserError("`--images` needs `--validation-sets`", value=args.images)
     recorded = tuple(_read(args, path) for path in args.files)
+    if args.validation_sets is not None:
+        return _judge_further(args, recorded, plan)
     outcome = _tested(args, recorded[0], plan) if len(recorded) == 1 else _parted(recorded, plan)
     if args.json:
         print(json_text(outcome_values(outcome)))
@@ -67,6 +73,27 @@ def calibrate_claims(args: Namespace) -> int:
     if not outcome.holds:
         print("error: more false verdicts than the plan allows", file=sys.stderr)
     return 0 if outcome.holds else 1
+
+
+def _judge_further(args: Namespace, recorded: tuple[Recorded, ...], plan: Plan) -> int:
+    """Print how much of the error of a study's claim belongs to its validation images."""
+    if len(recorded) != 1:
+        raise UserError("`--validation-sets` needs one study", value=", ".join(each.study for each in recorded))
+    judged, console = recorded[0].judged, make_console()
+    images = images_of(judged.runs[0].run.recipe, args.images)
+    asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
+    with ticker(console, is_live=is_live(console) and not args.json) as shown:
+
+        def tell(done: int) -> None:
+            if not args.json:
+                shown.tick(f"{done} of {asked.sets} validation sets")
+
+        noise = measure_image_noise(recorded[0].study, judged, asked, place_of(args), tell)
+    if args.json:
+        print(json_text(image_noise_values(noise)))
+    else:
+        console.print(image_noise_view(noise))
+    return 0
 
 
 def _read(args: Namespace, path: Any) -> Recorded:

@@ -89,7 +89,8 @@ def _add_aa(verbs: Verbs) -> None:
     more = (
         "Of one study, whose arms are replicas: the share of studies drawn from its runs that come to a verdict; more "
         "than the plan allows gives exit code 1. Of several studies, which make one claim on different data sets: how "
-        "often the interval of one holds the effect over all."
+        "often the interval of one holds the effect over all. With `--validation-sets`, of a study with any arms: its "
+        "networks are judged on further images, to show how much of the effect's error belongs to these."
     )
     aa = verbs.add_parser("aa", help=about, description=f"{about[0].upper()}{about[1:]}. {more}")
     aa.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a study file, as search_spaces/aa.yaml")
@@ -97,6 +98,15 @@ def _add_aa(verbs: Verbs) -> None:
     aa.add_argument("--most", type=positive, default=8, metavar="N", help="pairs at the last look (default: 8)")
     aa.add_argument("--studies", type=int, default=10_000, metavar="N", help="studies to draw (default: 10000)")
     aa.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the drawing (default: 0)")
+    aa.add_argument(
+        "--validation-sets",
+        type=positive,
+        metavar="N",
+        help="judge the networks of one study on so many further sets of generated images, shared by all (10 to 1000)",
+    )
+    aa.add_argument(
+        "--images", type=positive, metavar="N", help="images of each such set (default: as many as a run is judged on)"
+    )
     aa.add_argument("--json", action="store_true", help="print JSON")
     add_place(aa)
     aa.set_defaults(call=verb("aa"), quick=False)
