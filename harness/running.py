@@ -25,7 +25,7 @@ from harness.scale_up.target import scaled
 from harness.search.claims import judge_claims
 from harness.search.events import TrialStarted
 from harness.search.reuse import Reuse, environment_of
-from harness.session import Driven, Place, check_data, driving, extent, grown, open_space, question_of
+from harness.session import Driven, Place, check_data, driving, extent, grown, open_space, question_of, same_data
 from harness.space import Space
 from harness.store import Store
 from harness.study import Study, StudyFile, load_full_recipe, load_study
@@ -78,17 +78,19 @@ def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
         device = "cuda" if file.study.resources.gpus and has_gpu() else "cpu"
         check_device(file.study, file.document, device=device)
     if not args.fresh:
-        _growth(args, file)
+        _require_growth(args, file, space.data)
     return file, space, check_data(file, place_of(args).data_cache, space.data)
 
 
-def _growth(args: Namespace, file: StudyFile) -> Growth:
-    """What the file adds to its study. Raises `StudyError` where it must not change what it does."""
+def _require_growth(args: Namespace, file: StudyFile, data: str | None) -> None:
+    """Raise `StudyError` where the file or its data, of that digest, are no longer those of the study it started."""
+    place = place_of(args)
     try:
-        with Store.open(place_of(args).database, read_only=True) as store:
-            return grown(file, store)
+        with Store.open(place.database, read_only=True) as store:
+            grown(file, store)
+            same_data(file, store, place, data)
     except NotFound:
-        return Growth()
+        return
 
 
 def place_of(args: Namespace) -> Place:

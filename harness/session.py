@@ -169,6 +169,14 @@ def _space_on(file: StudyFile, info: DataInfo) -> Space:
     return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
+def same_data(file: StudyFile, store: Store, place: Place, digest: str | None) -> DataInfo:
+    """The data set of a study, which has that digest. Raises `StudyError` where the study has runs on other data."""
+    study = file.study
+    info = replace(identify(study.proxy, place.data_cache), digest=digest)
+    require_same_data(store, study.study, info, study.proxy, place.folder(study.study))
+    return info
+
+
 def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, ...]:
     """Notes on the images of a study, whose data set has that digest; see `harness.data.check`.
 
@@ -218,8 +226,7 @@ def driving(
         if is_fresh:
             _remove_files(fresh(store, study.study))
         added = grown(file, store).added
-        info = replace(identify(study.proxy, place.data_cache), digest=space.data)
-        require_same_data(store, study.study, info, study.proxy, place.folder(study.study))
+        info = same_data(file, store, place, space.data)
         change = pending_change(study, store, paired_seeds(study, space, store), added)
         store.save_study(
             study.study,

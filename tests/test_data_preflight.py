@@ -15,12 +15,15 @@ from full_scale_cases import RECIPE
 from full_scale_cases import write_folder as write_pictures
 from PIL import Image
 from segmentation_cases import SEGMENTATION, write_ade20k
+from tiny_runs import tiny_spec
 from tiny_studies import Said, called, files_of
 
 from harness.data import check, identify, imagefolder, load, preflight
 from harness.data.cache import require_varied
 from harness.errors import DataError
+from harness.evaluate import evaluate
 from harness.recipe import Recipe
+from harness.run import Ended, Job, Run, RunState
 
 PROXY: dict[str, Any] = {
     "dataset": "imagefolder",
@@ -173,6 +176,27 @@ def test_prepared_data_are_not_looked_at_again(tmp_path: Path, monkeypatch: pyte
     load(recipe, cache, 0)
     monkeypatch.setattr(imagefolder, "look_at", lambda *_: pytest.fail("looked at again"))
     assert check(recipe, cache, digest) == ()
+
+
+def test_data_that_changed_are_refused_by_a_dry_run_too(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set")
+    study(tmp_path)
+    assert called("run", "study.yaml", *INLINE, "--quiet", cwd=tmp_path).returncode == 0
+    (root / "val" / "a" / "0.png").unlink()
+    said = [called("run", "study.yaml", *flags, *INLINE, cwd=tmp_path) for flags in ([], ["--dry-run"])]
+    assert said[0].returncode == said[1].returncode == 2 and said[0].stderr == said[1].stderr
+    assert "must stay on the data" in said[0].stderr and "16 and 16, now 16 and 15" in said[0].stderr
+    assert called("run", "study.yaml", "--fresh", "--dry-run", *INLINE, cwd=tmp_path).returncode == 0
+
+
+def test_a_worker_on_another_machine_ends_with_the_same_cause(tmp_path: Path) -> None:
+    damage(write_folder(tmp_path / "set"), "val", 12)
+    recipe = Recipe.model_validate(PROXY | {"root": str(tmp_path / "set")})
+    run = Run(tiny_spec(classes=2, in_channels=3), recipe, 0, data=identify(recipe).digest)
+    *_, ended = evaluate(Job(run, tmp_path / "results" / "s"))
+    assert isinstance(ended, Ended) and ended.state == RunState.FAILED
+    assert ended.cause is not None and "'12 of 16'" in ended.cause
+    assert ended.cause.endswith(" ...") and len(ended.cause) <= 300
 
 
 # --- of large data sets, a sample

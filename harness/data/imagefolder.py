@@ -76,9 +76,9 @@ def check(recipe: Recipe, cache: Path, digest: str | None) -> tuple[str, ...]:
     if is_cached(cache, NAME, _key(recipe, digest)):
         return ()
     until = time.monotonic() + MOST_S
-    paths = [root / file for split in SPLITS for file, _ in files[split]]
-    sample = spread(len(paths), len(SPLITS) * MOST_LOOKED)
-    levels = read_levels([paths[i] for i in sample], until=until - 2 * MOST_S / 3)
+    listed = [file for split in SPLITS for file, _ in files[split]]
+    sample = (root / listed[i] for i in spread(len(listed), len(SPLITS) * MOST_LOOKED))
+    levels = read_levels(sample, until=until - 2 * MOST_S / 3)
     pools = {WORDS[split]: _Pool(root, files[split], chosen[split], recipe.resolution, levels) for split in SPLITS}
     looks = look_at(pools, until)
     for split, look in zip(SPLITS, looks, strict=True):
