@@ -1,6 +1,6 @@
 """Architecture studies of large-kernel convolutional networks: one YAML file in, a defended answer out."""
 
-from harness.timm_hook import install as _install
+from harness.models.timm.hook import install as _install
 
 __version__ = "0.1.0"
 

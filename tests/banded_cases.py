@@ -2,10 +2,10 @@
 
 import torch
 
+from harness.diagnostics.verify import convolution
+from harness.diagnostics.verify.convolution import Case, float32_products, tensors
+from harness.ops.geometry import Window
 from harness.ops.triton_conv import TRITON
-from harness.ops.window import Window
-from harness.verify import convolution
-from harness.verify.convolution import Case, float32_products, tensors
 
 __all__ = ["CASES", "TOLERANCES", "Case", "errors", "float32_products", "tensors"]
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from random_specs import kernels, odd_sides
 from torch import nn
 
-from harness.blocks.convnext_patches import ConvNeXtStem, Downsample
-from harness.blocks.large_kernel import LARGE_KERNELS
-from harness.blocks.stem import Stem
-from harness.blocks.transition import Transition
-from harness.kernels import KINDS
+from harness.models.convnext_patches import ConvNeXtStem, Downsample
+from harness.models.large_kernels import LARGE_KERNELS
+from harness.models.replknet_stem import Stem
+from harness.models.replknet_transition import Transition
+from harness.models.spec.kernel import KINDS
 
 ALPHABET: dict[str, st.SearchStrategy[Any]] = {
     "c_in": st.integers(1, 6),
@@ -34,7 +34,9 @@ def arguments(draw: st.DrawFn, block: type[nn.Module]) -> dict[str, Any]:
     """Keyword arguments of the block's constructor; a name outside the alphabet is an error of the block's author."""
     names = list(inspect.signature(block).parameters)
     unknown = set(names) - set(ALPHABET)
-    assert not unknown, f"{block.__name__} takes {unknown}: use the alphabet of harness.blocks, or extend ALPHABET here"
+    assert not unknown, (
+        f"{block.__name__} takes {unknown}: use the alphabet of harness.models.blocks, or extend ALPHABET here"
+    )
     values = {name: draw(ALPHABET[name]) for name in names}
     if "kernel" in values:
         kinds = [kind for kind, made in LARGE_KERNELS.items() if made is block] or sorted(LARGE_KERNELS)

@@ -1,6 +1,7 @@
 """Values, plans of looks, and what the tests of claims judge with them."""
 
-from harness.claims import Expectation, Kind, Plan, Verdict, estimate, judge
+from harness.analysis.statistics import Plan, Verdict, estimate, judge
+from harness.config.expectation import Expectation, Kind
 
 VALUES = [1.9, 0.7, 2.4, 1.1, 3.0, 1.6, 0.4, 2.2]
 ABOVE_0 = Expectation(Kind.ABOVE, 0.0)

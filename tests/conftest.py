@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_studies import RAY, TINY, Finished, Played, harness, write_study
 
-from harness.report.answer import Answer
+from harness.analysis.results import Answer
 
 
 @pytest.fixture(autouse=True)

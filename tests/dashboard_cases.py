@@ -11,8 +11,8 @@ from typing import Any
 from tiny_studies import EPOCHS, Played, Script, epoch, quality, started, well
 
 from harness.report.dashboard import dashboard_app
-from harness.run import Ended, Job, Measured, Record, RunState
-from harness.session import reading
+from harness.search.session import reading
+from harness.training.run import Ended, Job, Measured, Record, RunState
 
 
 class Api:

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from tiny_runs import tiny_spec
 
-from harness.dense.detection import Detection
-from harness.detection_recipe import DetectionRecipe
-from harness.scale_up.records import FullJob, FullRun
-from harness.scale_up.team import Team
-from harness.spec import NetworkSpec
+from harness.config.recipes.detection import DetectionRecipe
+from harness.models.spec.network import NetworkSpec
+from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.records import FullJob, FullRun
+from harness.training.tasks.detection import Detection
 
 DETECTORS: dict[str, dict[str, Any]] = {
     "fcos": {"name": "fcos", "channels": 64},

@@ -7,17 +7,17 @@ import torch
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.blocks.convnext_block import ConvNeXtBlock
-from harness.exporting.export import export
-from harness.exporting.facts import facts_of
-from harness.exporting.formats import chosen_formats
-from harness.exporting.images import preparation_of
-from harness.exporting.product import Product
-from harness.exporting.rows import Row
-from harness.families import FAMILIES
-from harness.network import build, merge
-from harness.spec import NetworkSpec
-from harness.subject import Origin, Subject, class_names
+from harness.export.export import export
+from harness.export.exportable import Product
+from harness.export.format_results import Row
+from harness.export.formats import chosen_formats
+from harness.export.model_card_facts import facts_of
+from harness.export.preprocessing import preparation_of
+from harness.models.build import build, merge
+from harness.models.convnext_block import ConvNeXtBlock
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
+from harness.storage.load_network import Origin, Subject, class_names
 
 SIDE = 32
 

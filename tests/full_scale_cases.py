@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from tiny_runs import tiny_spec
 
-from harness.full_recipe import FullRecipe, FullTraining
-from harness.scale_up.records import FullEpoch, FullJob, FullRecord, FullRun
-from harness.scale_up.team import Team
-from harness.scale_up.work import work
-from harness.spec import NetworkSpec
-from harness.store import FullRow
+from harness.config.recipes.full_scale import FullRecipe, FullTraining
+from harness.models.spec.network import NetworkSpec
+from harness.storage import FullRow
+from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.records import FullEpoch, FullJob, FullRecord, FullRun
+from harness.training.full_scale.worker import work
 
 RECIPE: dict[str, Any] = {
     "about": "a test",

@@ -14,6 +14,7 @@ from banded_cases import CASES, TOLERANCES, errors, float32_products, tensors
 from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder
 
+from harness.ops.geometry import Window
 from harness.ops.triton_conv import (
     OPERATORS,
     TRITON,
@@ -23,7 +24,6 @@ from harness.ops.triton_conv import (
     launch_convolve,
 )
 from harness.ops.triton_tiles import Shape, forward_tiles, gradient_tile
-from harness.ops.window import Window
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from typing import Any
 from tiny_runs import RECIPE, tiny_run, with_
 
 from harness.executors import Executor
-from harness.run import Ended, Job, Record
+from harness.training.run import Ended, Job, Record
 
 PATIENCE_S = 180.0
 FOREVER = 10_000

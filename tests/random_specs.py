@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from harness.families import FAMILIES
-from harness.kernels import KINDS, Kernel, largest_small
-from harness.spec import NetworkSpec
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import KINDS, Kernel, largest_small
+from harness.models.spec.network import NetworkSpec
 
 odd_sides = st.integers(0, 7).map(lambda half: 2 * half + 1)
 

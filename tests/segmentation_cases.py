@@ -8,10 +8,10 @@ from full_scale_cases import full_spec
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.dense.tasks import segmentation
-from harness.scale_up.records import FullJob, FullRun
-from harness.segmentation_recipe import SegmentationRecipe
-from harness.spec import NetworkSpec
+from harness.config.recipes.segmentation import SegmentationRecipe
+from harness.models.spec.network import NetworkSpec
+from harness.training.full_scale.records import FullJob, FullRun
+from harness.training.tasks.by_name import segmentation
 
 SEGMENTATION: dict[str, Any] = {
     "about": "a test",

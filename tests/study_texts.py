@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.study import StudyFile, load_study
+from harness.config.study_file import StudyFile, load_study
 
 PLAIN = """\
 study: plain

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, write_study
 
-from harness.claims import Plan
-from harness.claims.calibration import Rate, coverage, false_verdicts, part_effect
-from harness.run import Ended, Job, Measured, Record, RunState
-from harness.study import load_study
+from harness.analysis.statistics import Plan
+from harness.analysis.statistics.calibration import Rate, coverage, false_verdicts, part_effect
+from harness.config.study_file import load_study
+from harness.training.run import Ended, Job, Measured, Record, RunState
 
 PLAN = Plan(first=3, most=8)
 REPOSITORY = Path(__file__).parent.parent

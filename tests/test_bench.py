@@ -8,21 +8,21 @@ import pytest
 from tiny_runs import tiny_spec, with_
 from tiny_studies import TINY, write_study
 
-from harness.bench.aside import Aside
-from harness.bench.conditions import Conditions, conditions
-from harness.bench.driver_cost import driver_cost, trial_costs
-from harness.bench.figures import Effort, Figure
-from harness.bench.proxies import Jobs, compare, figures, train_all
-from harness.bench.startup import PARTS, help_time, parts_of_start
-from harness.bench.step import step_figures
-from harness.bench.study import SECTIONS
-from harness.bench.tables import write
 from harness.cli import main
-from harness.device_slot import separate_slots
+from harness.cli.bench_parser import BENCHED
+from harness.diagnostics.bench.base import Effort, Figure
+from harness.diagnostics.bench.driver_cost import driver_cost, trial_costs
+from harness.diagnostics.bench.inline_process import Aside
+from harness.diagnostics.bench.machine import Conditions, conditions
+from harness.diagnostics.bench.overhead import SECTIONS
+from harness.diagnostics.bench.overhead_tables import write
+from harness.diagnostics.bench.proxies import Jobs, compare, figures, train_all
+from harness.diagnostics.bench.startup import PARTS, help_time, parts_of_start
+from harness.diagnostics.bench.train_step import step_figures
 from harness.errors import HarnessError
 from harness.executors import Crew, make_executor
-from harness.grammar.benches import BENCHED
-from harness.run import Epoch
+from harness.system.device_slot import separate_slots
+from harness.training.run import Epoch
 
 
 def made(**fields: Any) -> Conditions:

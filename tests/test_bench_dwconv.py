@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from harness.bench.contenders import CHOSEN, CONV2D, TUNED, contenders, fitting
-from harness.bench.device import at_precision, measure_peak
-from harness.bench.dwconv import measure
-from harness.bench.dwconv_findings import gains, geometric_mean, growth, memory, targets
-from harness.bench.dwconv_plot import plot, styles
-from harness.bench.dwconv_rows import COLUMNS, Row, write_csv
-from harness.bench.dwconv_tables import grids
-from harness.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
 from harness.cli import main
-from harness.cost.layers import conv
-from harness.grammar.benches import PRECISIONS
+from harness.cli.bench_parser import PRECISIONS
+from harness.diagnostics.bench.device import at_precision, measure_peak
+from harness.diagnostics.bench.dwconv import measure
+from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, contenders, fitting
+from harness.diagnostics.bench.dwconv_findings import gains, geometric_mean, growth, memory, targets
+from harness.diagnostics.bench.dwconv_plot import plot, styles
+from harness.diagnostics.bench.dwconv_report import grids
+from harness.diagnostics.bench.dwconv_results import COLUMNS, Row, write_csv
+from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
 from harness.measures.allocation import extra_bytes
-from harness.measures.timing import Patience, Times, interleave
-from harness.ops.choice import ALGORITHMS
-from harness.training import find_device
+from harness.models.cost.layers import conv
+from harness.ops.dispatch import ALGORITHMS
+from harness.ops.interleaved_timing import Patience, Times, interleave
+from harness.training.fit import find_device
 
 CPU = torch.device("cpu")
 TINY = DwconvOptions(device="cpu", batch=2, channels=4, layers=2, sides=(6,), kernels=(3, 31))

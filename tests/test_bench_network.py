@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from harness.bench.depthwise_share import depthwise_share
-from harness.bench.network import Contender, make_networks, measure, with_conv2d
-from harness.bench.network_rows import COLUMNS, NetworkRow
-from harness.bench.network_tables import best, grids
-from harness.bench.options import BESIDE, LAYOUTS, NETWORK_MODES, NetworkOptions
-from harness.bench.peers import peers_at
 from harness.cli import main
+from harness.diagnostics.bench.depthwise_share import depthwise_share
+from harness.diagnostics.bench.network import Contender, make_networks, measure, with_conv2d
+from harness.diagnostics.bench.network_baselines import peers_at
+from harness.diagnostics.bench.network_report import best, grids
+from harness.diagnostics.bench.network_results import COLUMNS, NetworkRow
+from harness.diagnostics.bench.options import BESIDE, LAYOUTS, NETWORK_MODES, NetworkOptions
 from harness.errors import UserError
-from harness.network import build
+from harness.models.build import build
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import preset
 from harness.ops import DepthwiseConv2d
-from harness.presets import preset
-from harness.spec import NetworkSpec
 
 CPU = torch.device("cpu")
 NANO = "replknet_nano"

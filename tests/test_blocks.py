@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.blocks import BLOCKS
-from harness.blocks.conv_ffn import ConvFFN
-from harness.blocks.layers import DropPath
-from harness.blocks.rep_lk import RepLKBlock
-from harness.blocks.reparam import Mergeable, ReparamConv
-from harness.kernels import Kernel
+from harness.models.blocks import BLOCKS
+from harness.models.large_kernels.reparam import Mergeable, ReparamConv
+from harness.models.layers import DropPath
+from harness.models.replknet_block import RepLKBlock
+from harness.models.replknet_conv_ffn import ConvFFN
+from harness.models.spec.kernel import Kernel
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 MERGEABLE = [name for name, block in BLOCKS.items() if "merged" in inspect.signature(block).parameters]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_runs import tiny_run, with_
 
-from harness.checkpoint import Checkpoint, read_state, write_state
 from harness.errors import StateNotWritten, UnusableState
-from harness.evaluate import evaluate
-from harness.network import build
-from harness.run import Ended, Epoch, Job, Record, RunState, Started
-from harness.weights.digest import DIGEST, content_digest
+from harness.executors.run_job import evaluate
+from harness.models.build import build
+from harness.models.weights.digest import DIGEST, content_digest
+from harness.training.checkpoint import Checkpoint, read_state, write_state
+from harness.training.run import Ended, Epoch, Job, Record, RunState, Started
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -12,15 +12,15 @@ import torch
 from tiny_runs import tiny_run
 from tiny_studies import INLINE, TINY, called, write_study
 
-from harness.checkpoint import read_state, write_state
-from harness.evaluate import evaluate
+from harness.config.study_file import load_study
 from harness.executors import Crew, make_executor
-from harness.run import Epoch, Job, Measured, RunState, Started
+from harness.executors.run_job import evaluate
+from harness.models.weights.digest import DIGEST
 from harness.search.events import EpochEnded
-from harness.session import Place, driving, open_space
-from harness.store import RunRow, Store
-from harness.study import load_study
-from harness.weights.digest import DIGEST
+from harness.search.session import Place, driving, open_space
+from harness.storage import RunRow, Store
+from harness.training.checkpoint import read_state, write_state
+from harness.training.run import Epoch, Job, Measured, RunState, Started
 
 SETTING = "MKL_CBWR"
 FIRST, SECOND = "COMPATIBLE", "AVX2"

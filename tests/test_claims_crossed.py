@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.claims.crossed import (
+from harness.analysis.statistics.crossed import (
     Components,
     Table,
     decompose,

@@ -9,16 +9,9 @@ from claim_plans import ABOVE_0, ONE_LOOK, PLAN, VALUES, verdict_of
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.claims import (
-    Expectation,
-    Kind,
-    Plan,
-    Verdict,
-    estimate,
-    judge,
-    seeds_to_decide,
-)
-from harness.claims.sample import Sample
+from harness.analysis.statistics import Plan, Verdict, estimate, judge, seeds_to_decide
+from harness.analysis.statistics.sample import Sample
+from harness.config.expectation import Expectation, Kind
 
 # Estimates
 

@@ -9,13 +9,10 @@ from claim_plans import ONE_LOOK, PLAN, PLANS, verdict_of
 from scipy import stats
 from scipy.optimize import brentq
 
-from harness.claims import (
-    Plan,
-    Verdict,
-)
-from harness.claims.repeated_t import nominal_levels
-from harness.claims.sequential import EXPONENT
-from harness.claims.simulate import NOISES, decisions, false_positive_rate
+from harness.analysis.statistics import Plan, Verdict
+from harness.analysis.statistics.repeated_t import nominal_levels
+from harness.analysis.statistics.sequential import EXPONENT
+from harness.analysis.statistics.simulate import NOISES, decisions, false_positive_rate
 
 # Levels of repeated looks
 

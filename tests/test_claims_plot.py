@@ -14,13 +14,13 @@ from matplotlib.text import Text
 from PIL import Image
 from tiny_studies import INLINE, TINY, Played, called, gains, write_study
 
-from harness.claims import Verdict
-from harness.report import claims_plot
-from harness.report.answer import Answer, answer
-from harness.report.claims_plot import STYLES, claims_figure, plot_claims
-from harness.report.kept_claims import KeptClaims, kept_claims, read_claims
+from harness.analysis.results import Answer, answer
+from harness.analysis.statistics import Verdict
+from harness.report.claims_summary import KeptClaims, kept_claims, read_claims
+from harness.report.plots import claims as claims_plot
+from harness.report.plots.claims import STYLES, claims_figure, plot_claims
 from harness.report.summary import FILES, PICTURE, remove_summary, write_summary
-from harness.session import reading
+from harness.search.session import reading
 
 ARMS = {"K=13, reparam=5": 1, "K=3": -1}
 CLAIMS: list[dict[str, Any]] = [

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from harness.claims import Expectation, Plan, estimate
-from harness.claims.conditional import Boundary, ConditionalError
-from harness.claims.sample import Sample
-from harness.claims.sequential import rising_levels
-from harness.claims.stretched import Stretched, plan_after
+from harness.analysis.statistics import Plan, estimate
+from harness.analysis.statistics.conditional import Boundary, ConditionalError
+from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sequential import rising_levels
+from harness.analysis.statistics.stretched import Stretched, plan_after
+from harness.config.expectation import Expectation
 
 STUDIES = 2000
 ABOVE = Expectation.parse("> 0")

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from tiny_studies import SCRIPTED, TINY, Played, called, gains, harness, started, text_of, well, write_study
 
+from harness.analysis.claims import Judged, judge_claims
+from harness.config.claim_arms import arm_choices
+from harness.config.formula import Formula
+from harness.config.study_file import load_study
+from harness.diagnostics.verify.recorded_claims import recorded_claims
 from harness.errors import StudyError
-from harness.formula import Formula
 from harness.report.claims import claims_view
-from harness.report.recorded import recorded_claims
-from harness.run import Ended, Job, Record, RunState
-from harness.search.claims import Judged, judge_claims
 from harness.search.events import ClaimsJudged
-from harness.session import Place, open_space, reading
-from harness.study import load_study
-from harness.study.arms import arm_choices
+from harness.search.session import Place, open_space, reading
+from harness.training.run import Ended, Job, Record, RunState
 
 CLAIM: dict[str, Any] = {
     "name": "larger_is_better",

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from claim_plans import ABOVE_0, PLAN, verdict_of
 
-from harness.claims import (
-    Estimate,
-    Evidence,
-    Expectation,
-    Kind,
-    Verdict,
-    holm,
-    judge,
-)
-from harness.claims.sample import Sample
+from harness.analysis.statistics import Estimate, Evidence, Verdict, holm, judge
+from harness.analysis.statistics.sample import Sample
+from harness.config.expectation import Expectation, Kind
 
 # Expectations
 

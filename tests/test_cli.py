@@ -12,7 +12,7 @@ from tiny_studies import REPOSITORY, TINY, Finished, called, environ, files_of, 
 
 from harness import __version__
 from harness.cli import main
-from harness.terminal import typed_again, without_password
+from harness.report.console import typed_again, without_password
 
 # Looking
 
@@ -166,7 +166,7 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
     def broken(_: Path, *, is_quick: bool) -> None:  # noqa: ARG001
         raise ZeroDivisionError("inner")
 
-    monkeypatch.setattr("harness.running.load_study", broken)
+    monkeypatch.setattr("harness.cli.run.load_study", broken)
     assert main(["run", str(tmp_path / "study.yaml")]) == 1
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said and "is safe" in said

@@ -28,7 +28,7 @@ from tiny_studies import (
     write_study,
 )
 
-from harness.study import load_spec
+from harness.config.network_file import load_spec
 
 LONG = {"proxy": TINY["proxy"] | {"epochs": 60, "train_size": 96, "batch_size": 16}, "search": {"seeds": 1}}
 """Long enough to be interrupted, in epochs short enough to be quick."""

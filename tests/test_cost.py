@@ -16,15 +16,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_specs import specs_and_sizes
 
-from harness.blocks import BLOCKS
-from harness.cost import Cost, Part, network_cost, network_parts
-from harness.cost.kernels import large_kernel
-from harness.cost.layers import _taps_in_bounds
-from harness.kernels import KINDS
-from harness.network import build
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
-from harness.verify.counting import count
+from harness.diagnostics.verify.counting import count
+from harness.models.blocks import BLOCKS
+from harness.models.build import build
+from harness.models.cost import Cost, Part, network_cost, network_parts
+from harness.models.cost.large_kernels import large_kernel
+from harness.models.cost.layers import _taps_in_bounds
+from harness.models.spec.kernel import KINDS
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 
 def test_large_kernels_raise_macs_and_params_by_little() -> None:
@@ -109,7 +109,7 @@ def test_a_new_spec_is_priced_in_under_a_millisecond(name: str, kind: str, merge
 
 def test_prices_come_without_torch() -> None:
     program = (
-        "import sys; from harness.cost import network_cost; from harness.presets import PRESETS;"
+        "import sys; from harness.models.cost import network_cost; from harness.models.spec.presets import PRESETS;"
         "network_cost(PRESETS['replknet_31b'], 224); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -12,11 +12,11 @@ import pytest
 from dashboard_cases import Api, attributes, finished, is_feasible, served, slower_with_each_seed
 from tiny_studies import EPOCHS, Played, called, epoch, quality, started
 
-from harness.report.answer import answer
-from harness.report.shown_storage import ShownStorage
-from harness.run import Ended, Job, Measured, Record, RunState
-from harness.session import reading
-from harness.store import Store, optuna_storage
+from harness.analysis.results import answer
+from harness.report.dashboard_storage import ShownStorage
+from harness.search.session import reading
+from harness.storage import Store, optuna_storage
+from harness.training.run import Ended, Job, Measured, Record, RunState
 
 
 def best_of(folder: Path) -> Any:

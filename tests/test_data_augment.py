@@ -8,10 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from harness.config.recipes.proxy import Augmentation
 from harness.data import DataInfo, Dataset, Split
 from harness.data.augment import augment, erase, flip, mix, normalize, rand_augment, shift
 from harness.data.cache import statistics
-from harness.recipe import Augmentation
 
 OFF = Augmentation(flip=False)
 EVERYTHING = Augmentation(

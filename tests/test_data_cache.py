@@ -13,11 +13,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from harness.config.recipes.proxy import Recipe, Transfer
 from harness.data import DATASETS, Dataset, cache, describe, load
 from harness.data.cache import Writer, cached, statistics
 from harness.errors import DataError
-from harness.fingerprint import fingerprint
-from harness.recipe import Recipe, Transfer
+from harness.system.fingerprint import fingerprint
 
 SMALL = Recipe(train_size=40, val_size=16, resolution=16)
 
@@ -150,7 +150,7 @@ LOADER = """
 import sys
 from pathlib import Path
 from harness.data import load
-from harness.recipe import Recipe
+from harness.config.recipes.proxy import Recipe
 
 print("ready", flush=True)
 sys.stdin.readline()

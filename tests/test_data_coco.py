@@ -18,7 +18,7 @@ from coco_folders import (
 from PIL import Image
 
 from harness.data.coco import CocoScenes, open_coco
-from harness.data.figures import pack, unpack
+from harness.data.detection_annotations import pack, unpack
 from harness.errors import DataError
 
 

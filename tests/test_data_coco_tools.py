@@ -15,13 +15,13 @@ from PIL import Image
 
 from harness.data.coco import CocoScenes, open_coco
 from harness.data.coco_files import in_order, located
-from harness.data.figures import Figures, unpack
-from harness.data.survey import Lost
-from harness.dense.scenes import open_scenes
-from harness.downstream.ap import Found, detection_figures
-from harness.downstream.boxes import _has_mask
-from harness.downstream.sights import Sight
+from harness.data.detection import open_scenes
+from harness.data.detection_annotations import Figures, unpack
+from harness.data.detection_transforms import Sight
+from harness.data.read_report import Lost
 from harness.errors import DataError
+from harness.models.heads.roi_heads import _has_mask
+from harness.training.metrics.detection import Found, detection_figures
 
 Change = Callable[[dict[str, list[dict[str, Any]]]], None]
 
@@ -224,7 +224,7 @@ LAST = np.array([False, True])
 
 
 def masks(boxes: np.ndarray) -> tuple[Any, ...]:
-    from harness.data.figures import pack
+    from harness.data.detection_annotations import pack
 
     packed = []
     for x0, y0, x1, y1 in boxes.astype(int).tolist():

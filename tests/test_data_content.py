@@ -12,13 +12,13 @@ from PIL import Image
 from tiny_runs import tiny_spec
 
 from harness.cli import main
+from harness.config.recipes.proxy import Recipe
+from harness.config.study_file import load_study
 from harness.data import content, identify, load
-from harness.data.reading import read_levels
+from harness.data.image_file import read_levels
 from harness.errors import DataError
-from harness.evaluate import evaluate
-from harness.recipe import Recipe
-from harness.run import Ended, Job, Run, RunState
-from harness.study import load_study
+from harness.executors.run_job import evaluate
+from harness.training.run import Ended, Job, Run, RunState
 
 
 def of(root: Path | str, **fields: object) -> Recipe:
@@ -187,7 +187,7 @@ def test_data_that_change_while_they_are_read_are_refused(
         changed_labels(folder)
         return real(paths[:1])
 
-    monkeypatch.setattr("harness.data.imagefolder.read_levels", reading)
+    monkeypatch.setattr("harness.data.image_folder.read_levels", reading)
     with pytest.raises(DataError, match=r"must stay as it is while it is read|No such file"):
         load(of(folder), tmp_path / "cache", 0)
 
@@ -218,7 +218,7 @@ def test_a_study_is_not_mixed_of_two_data_sets(
 
 
 def test_another_study_on_changed_data_takes_none_of_the_old_runs(folder: Path, tmp_path: Path) -> None:
-    from harness.store import Store
+    from harness.storage import Store
 
     results = tmp_path / "r"
     assert run(write_folder_study(tmp_path / "s.yaml", folder), results, "--quiet") == 0

@@ -11,11 +11,11 @@ import pytest
 from cifar_folders import as_python_2, batch, write_cifar10, write_cifar100
 from PIL import Image
 
+from harness.config.recipes.proxy import Recipe
 from harness.data import describe, load
-from harness.data.imagefolder import read_image
-from harness.data.local import subset
+from harness.data.image_folder import read_image
+from harness.data.subsets import subset
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 # --- CIFAR
 

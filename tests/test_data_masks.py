@@ -9,18 +9,18 @@ from full_scale_cases import recipe_of as full_recipe
 from PIL import Image
 from segmentation_cases import segmentation_job, segmentation_recipe, write_ade20k, write_cityscapes
 
-from harness.data.masked import IGNORED
-from harness.dense.pairs import open_masked
-from harness.dense.segmentation import Segmentation
+from harness.data.image_sources import open_pictures
+from harness.data.preprocessing import Viewing
+from harness.data.segmentation import open_masked
+from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
-from harness.network import build
-from harness.report.downstream import ending_lines, segmentation_view
+from harness.models.build import build
+from harness.report.console import make_console
+from harness.report.dense import ending_lines, segmentation_view
 from harness.report.full_scale import epoch_line
-from harness.scale_up.images import open_pictures
-from harness.scale_up.records import FullEpoch, Scores, from_plain, to_plain
-from harness.scale_up.validate import scores
-from harness.scale_up.viewing import Viewing
-from harness.terminal import make_console
+from harness.training.full_scale.records import FullEpoch, Scores, from_plain, to_plain
+from harness.training.metrics.classification import scores
+from harness.training.tasks.segmentation import Segmentation
 
 ADE = segmentation_recipe(data={"dataset": "ade20k"})
 

@@ -18,12 +18,12 @@ from segmentation_cases import SEGMENTATION, write_ade20k
 from tiny_runs import tiny_spec
 from tiny_studies import Said, called, files_of
 
-from harness.data import check, identify, imagefolder, load, preflight
+from harness.config.recipes.proxy import Recipe
+from harness.data import check, identify, image_folder, load, preflight
 from harness.data.cache import require_varied
 from harness.errors import DataError
-from harness.evaluate import evaluate
-from harness.recipe import Recipe
-from harness.run import Ended, Job, Run, RunState
+from harness.executors.run_job import evaluate
+from harness.training.run import Ended, Job, Run, RunState
 
 PROXY: dict[str, Any] = {
     "dataset": "imagefolder",
@@ -174,7 +174,7 @@ def test_prepared_data_are_not_looked_at_again(tmp_path: Path, monkeypatch: pyte
     digest = identify(recipe).digest
     assert check(recipe, cache, digest) and not cache.exists()
     load(recipe, cache, 0)
-    monkeypatch.setattr(imagefolder, "look_at", lambda *_: pytest.fail("looked at again"))
+    monkeypatch.setattr(image_folder, "look_at", lambda *_: pytest.fail("looked at again"))
     assert check(recipe, cache, digest) == ()
 
 
@@ -224,7 +224,7 @@ def test_a_sample_is_refused_only_where_the_whole_is_beyond_doubt(
     paths = sorted((root / "val").rglob("*.png"), key=lambda path: (path.parent.name, int(path.stem)))
     recipe = Recipe.model_validate(PROXY | {"root": str(root)})
     for i in looked[:5]:
-        files = imagefolder.files_of(root / "val", ("a", "b"))
+        files = image_folder.files_of(root / "val", ("a", "b"))
         (root / "val" / files[i][0]).write_bytes(b"")
     assert len(paths) == 60
     notes = check(recipe, tmp_path / "cache")
@@ -238,7 +238,7 @@ def test_the_time_is_bounded_and_something_is_looked_at_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "MOST_S", 0.0)
-    monkeypatch.setattr(imagefolder, "MOST_S", 0.0)
+    monkeypatch.setattr(image_folder, "MOST_S", 0.0)
     root = write_folder(tmp_path / "set", count=40)
     (note,) = check(Recipe.model_validate(PROXY | {"root": str(root)}), tmp_path / "cache")
     assert "looked at 32 of 80 training images and 32 of 80 validation images" in note

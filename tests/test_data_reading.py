@@ -10,11 +10,11 @@ from folder_data import pixels, write_folder, write_folder_study
 from PIL import Image
 
 from harness.cli import main
-from harness.data import load, reading
-from harness.data.imagefolder import open_image
-from harness.data.reading import Levels, Unreadable, open_picture, read_levels
+from harness.config.recipes.proxy import Recipe
+from harness.data import image_file, load
+from harness.data.image_file import Levels, Unreadable, open_picture, read_levels
+from harness.data.image_folder import open_image
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 RAMP = np.arange(256).reshape(16, 16)
 
@@ -200,7 +200,7 @@ def test_large_images_are_read_without_a_warning_and_the_limit_is_left_alone(
     Image.fromarray(pixels(0, 0)).save(tmp_path / "x.png")
     assert open_picture(tmp_path / "x.png").image.size == (20, 20)
     assert Image.MAX_IMAGE_PIXELS == 100
-    monkeypatch.setattr(reading, "MOST_PIXELS", 300)
+    monkeypatch.setattr(image_file, "MOST_PIXELS", 300)
     with pytest.raises(Unreadable, match="too large"):
         open_picture(tmp_path / "x.png")
     assert Image.MAX_IMAGE_PIXELS == 100

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.data import DATASETS, describe, shapes
-from harness.data.base import Split
-from harness.data.contours import Clutter
-from harness.data.silhouettes import NAMES, OUTLINE, bounding_box, length, silhouette
-from harness.recipe import Recipe
+from harness.config.recipes.proxy import Recipe
+from harness.data import DATASETS, describe
+from harness.data.dataset import Split
+from harness.data.shapes import dataset
+from harness.data.shapes.contours import Clutter
+from harness.data.shapes.silhouettes import NAMES, OUTLINE, bounding_box, length, silhouette
 
 RENDERINGS = ("contours", "textured")
 
@@ -28,23 +29,23 @@ def digest(split: Split) -> str:
 
 @pytest.fixture(scope="module")
 def contours() -> Split:
-    return shapes.make(recipe(), "train", 1600)
+    return dataset.make(recipe(), "train", 1600)
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_another_process_makes_the_same_images(rendering: str) -> None:
     program = f"""
 from tests.test_data_shapes import digest, recipe
-from harness.data import shapes
+from harness.data.shapes import dataset as shapes
 print(digest(shapes.make(recipe({rendering!r}), "train", 40)))
 """
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == digest(shapes.make(recipe(rendering), "train", 40))
+    assert other.stdout.strip() == digest(dataset.make(recipe(rendering), "train", 40))
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_a_larger_set_begins_with_the_smaller(rendering: str) -> None:
-    small, large = (shapes.make(recipe(rendering), "val", size) for size in (20, 300))
+    small, large = (dataset.make(recipe(rendering), "val", size) for size in (20, 300))
     for name in ("images", "labels", "masks", "boxes"):
         assert np.array_equal(getattr(small, name), getattr(large, name)[:20]), name
 
@@ -52,9 +53,9 @@ def test_a_larger_set_begins_with_the_smaller(rendering: str) -> None:
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_seed_and_split_give_other_images(rendering: str) -> None:
     made = [
-        shapes.make(recipe(rendering, data_seed=0), "train", 16),
-        shapes.make(recipe(rendering, data_seed=1), "train", 16),
-        shapes.make(recipe(rendering, data_seed=0), "val", 16),
+        dataset.make(recipe(rendering, data_seed=0), "train", 16),
+        dataset.make(recipe(rendering, data_seed=1), "train", 16),
+        dataset.make(recipe(rendering, data_seed=0), "val", 16),
     ]
     assert len({digest(split) for split in made}) == 3
 
@@ -63,7 +64,7 @@ def test_seed_and_split_give_other_images(rendering: str) -> None:
 @pytest.mark.parametrize("resolution", [8, 33, 64, 96])
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
 def test_masks_and_boxes_agree_with_labels(rendering: str, resolution: int, difficulty: float) -> None:
-    split = shapes.make(recipe(rendering, resolution=resolution, difficulty=difficulty), "train", 24)
+    split = dataset.make(recipe(rendering, resolution=resolution, difficulty=difficulty), "train", 24)
     assert split.masks is not None and split.boxes is not None
     assert split.images.shape == (24, 1, resolution, resolution) and split.images[:].dtype == np.uint8
     for label, mask, box in zip(split.labels, split.masks, split.boxes, strict=True):
@@ -73,7 +74,7 @@ def test_masks_and_boxes_agree_with_labels(rendering: str, resolution: int, diff
 
 
 def test_a_resolution_shows_the_same_scene_as_another() -> None:
-    small, large = (shapes.make(recipe(resolution=side), "train", 16) for side in (64, 128))
+    small, large = (dataset.make(recipe(resolution=side), "train", 16) for side in (64, 128))
     assert small.boxes is not None and large.boxes is not None
     apart = np.abs(2 * small.boxes - large.boxes)
     assert np.quantile(apart, 0.95) <= 2 and apart.max() <= 4, "a thin tip may miss the centres of a few pixels"
@@ -93,7 +94,7 @@ def test_all_outlines_are_equally_long() -> None:
 
 
 def test_masks_have_the_area_of_their_silhouette() -> None:
-    split = shapes.make(recipe(resolution=128), "train", 80)
+    split = dataset.make(recipe(resolution=128), "train", 80)
     assert split.masks is not None
     disc = [mask for mask, label in zip(split.masks, split.labels, strict=True) if NAMES[label] == "disc"]
     sides = [bounding_box(mask > 0) for mask in disc]
@@ -141,7 +142,7 @@ def test_cues_agree_with_classes_as_often_as_asked(correlation: float) -> None:
     asked = recipe("textured", cue_correlation=correlation, resolution=8, difficulty=0.0)
     agreement = {}
     for split in ("train", "val", "conflict"):
-        made = shapes.make(asked, split, 1000)
+        made = dataset.make(asked, split, 1000)
         assert made.cues is not None
         agreement[split] = (made.cues == made.labels).mean()
     chance = 1 / len(NAMES)
@@ -152,7 +153,7 @@ def test_cues_agree_with_classes_as_often_as_asked(correlation: float) -> None:
 
 def test_the_texture_of_the_figure_is_that_of_its_cue() -> None:
     """Inside the figure, the strongest frequency of the image is that of the cue's grating."""
-    split = shapes.make(recipe("textured", difficulty=0.0, resolution=64), "conflict", 64)
+    split = dataset.make(recipe("textured", difficulty=0.0, resolution=64), "conflict", 64)
     assert split.cues is not None and split.masks is not None
     directions = []
     for image, mask in zip(split.images[:, 0], split.masks, strict=True):
@@ -170,7 +171,7 @@ def test_description_needs_no_torch() -> None:
     program = """
 import sys
 from harness.data import describe
-from harness.recipe import Recipe
+from harness.config.recipes.proxy import Recipe
 info = describe(Recipe())
 assert "torch" not in sys.modules, "describing a data set imports torch"
 print(info.classes, info.channels)

@@ -13,19 +13,20 @@ from tiny_studies import TINY, write_study
 from tiny_transfers import DETECTION, detector, small_spec
 from torch import Tensor, nn
 
+from harness.config.recipes.proxy import Augmentation, Recipe, Transfer
+from harness.config.study_file import load_study
 from harness.data import Dataset, describe, load
 from harness.data.augment import Moves
-from harness.downstream import Detector, average_precision, detect, found_on, transfer
-from harness.downstream.detect import augment_boxes, targets
-from harness.downstream.transfer import downstream_recipe
 from harness.errors import DataError, Diverged, Stopped, StudyError
-from harness.evaluate import evaluate
-from harness.families import FAMILIES
-from harness.network import build, merge
-from harness.recipe import Augmentation, Recipe, Transfer
-from harness.run import Ended, Job, Measured, RunState
-from harness.session import open_space
-from harness.study import load_study
+from harness.executors.run_job import evaluate
+from harness.models.build import build, merge
+from harness.models.heads.fcos import Detector
+from harness.models.spec.family import FAMILIES
+from harness.search.session import open_space
+from harness.training.metrics.detection import average_precision
+from harness.training.run import Ended, Job, Measured, RunState
+from harness.training.transfer import downstream_recipe, transfer
+from harness.training.transfer_detection import augment_boxes, detect, found_on, targets
 
 CPU = torch.device("cpu")
 EVERY_STEM = [(name, stride) for name, each in FAMILIES.items() for stride in each.stem_strides]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from harness.data.figures import Figures, pack, unpack
-from harness.downstream.ap import MEANS, Found, detection_figures
+from harness.data.detection_annotations import Figures, pack, unpack
+from harness.training.metrics.detection import MEANS, Found, detection_figures
 
 NAMES = ("a", "b", "c")
 SIDE = 160

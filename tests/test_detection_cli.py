@@ -13,13 +13,13 @@ from coco_folders import write_coco
 from detection_cases import DETECTORS, RECIPE
 from tiny_studies import Said, called
 
-from harness.dense.files import is_dense, read_dense
-from harness.detection_recipe import DetectionRecipe
-from harness.network import build
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
-from harness.study import load_recipe_of, recipe_names
-from harness.weights import save_weights
+from harness.config.recipes.detection import DetectionRecipe
+from harness.config.recipes.loading import load_recipe_of, recipe_names
+from harness.models.build import build
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.weights import save_weights
+from harness.training.tasks.weights_file import is_dense, read_dense
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 5, "reparam": 3, "stem_stride": 2}
 ALONE = ("--workers", "1", "--loaders", "0")

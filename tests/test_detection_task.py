@@ -11,15 +11,15 @@ from coco_folders import CATEGORIES, annotation_entry, image_entry, read_json, w
 from detection_cases import CPU, DETECTORS, job_of, recipe_of
 from full_scale_cases import epochs_of, outcome, trained
 
-from harness.dense.detection import Detection
-from harness.dense.scenes import TrainingSights, ValidationSights, open_scenes, together
-from harness.detection_recipe import DetectionRecipe, DetectorPlan
+from harness.config.recipes.detection import DetectionRecipe, DetectorPlan
+from harness.data.batching import Pace
+from harness.data.detection import TrainingSights, ValidationSights, open_scenes, together
+from harness.data.loading import MOST_UNREADABLE
 from harness.errors import DataError, Stopped
-from harness.scale_up.loading import MOST_UNREADABLE
-from harness.scale_up.pace import Pace
-from harness.scale_up.records import Note
-from harness.scale_up.team import Team
-from harness.scale_up.work import work
+from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.records import Note
+from harness.training.full_scale.worker import work
+from harness.training.tasks.detection import Detection
 
 
 @pytest.mark.parametrize("kind", list(DETECTORS))

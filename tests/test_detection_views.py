@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data.figures import Figures, pack
-from harness.dense.detection import in_the_image
-from harness.dense.scenes import viewed
-from harness.detection_recipe import Views
-from harness.downstream.sights import Sight, numbers, resized_sides
+from harness.config.recipes.detection import Views
+from harness.data.detection import viewed
+from harness.data.detection_annotations import Figures, pack
+from harness.data.detection_transforms import Sight, numbers, resized_sides
+from harness.training.tasks.detection import in_the_image
 
 WIDTH, HEIGHT = 60, 40
 
@@ -132,7 +132,7 @@ def test_what_is_found_is_told_in_the_images_own_pixels() -> None:
     assert told.boxes.tolist() == [[4, 6, 24, 18]]
     assert told.masks is not None and told.masks[0]["size"] == [HEIGHT, WIDTH]
     assert in_the_image(found, (20, 30), (HEIGHT, WIDTH)).masks is None
-    from harness.data.figures import unpack
+    from harness.data.detection_annotations import unpack
 
     inside = unpack(told.masks, HEIGHT, WIDTH)[0]
     assert inside[7:17, 5:23].all() and inside.sum() <= 22 * 14

@@ -13,15 +13,16 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import box_iou
 
-from harness.dense.detection import in_the_image
-from harness.downstream import Detector, Encoder
-from harness.downstream.ap import detection_figures
-from harness.downstream.boxes import BoxHeads, Looks, Sample, Stage, Targets
-from harness.downstream.pyramid import Above, Anchors, AsTheyCome, Pyramid
-from harness.downstream.rcnn import CASCADE, ONE_LOOK, RCNN, Cascade, moved, moved_sample
 from harness.errors import Diverged
-from harness.network import build, merge
-from harness.presets import PRESETS
+from harness.models.build import build, merge
+from harness.models.heads.encoder import Encoder
+from harness.models.heads.fcos import Detector
+from harness.models.heads.feature_pyramid import Above, Anchors, AsTheyCome, Pyramid
+from harness.models.heads.rcnn import CASCADE, ONE_LOOK, RCNN, Cascade, moved, moved_sample
+from harness.models.heads.roi_heads import BoxHeads, Looks, Sample, Stage, Targets
+from harness.models.spec.presets import PRESETS
+from harness.training.metrics.detection import detection_figures
+from harness.training.tasks.detection import in_the_image
 
 SIZES = [(SIDE, SIDE), (SIDE, SIDE)]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import device_slot
-from harness.device_slot import computing, in_turn, measuring, offer
+from harness.system import device_slot
+from harness.system.device_slot import computing, in_turn, measuring, offer
 
 REPOSITORY = Path(__file__).parent.parent
 TRAINER = """
 import sys, time
-from harness.device_slot import computing, offer
+from harness.system.device_slot import computing, offer
 log = open(sys.argv[1], "a", buffering=1)
 with computing():
     while True:
@@ -30,14 +30,14 @@ with computing():
 """
 MEASURER = """
 import sys, time
-from harness.device_slot import measuring
+from harness.system.device_slot import measuring
 with measuring() as quiet:
     print(quiet.is_quiet, flush=True)
     time.sleep(float(sys.argv[1]))
 """
 FORKING = """
 import os, time
-from harness.device_slot import computing
+from harness.system.device_slot import computing
 with computing():
     child = os.fork()
     if child:

@@ -12,18 +12,19 @@ from tiny_studies import TINY, write_study
 from tiny_transfers import CLASSES, TRANSFER, segmenter
 from torch import nn
 
+from harness.analysis.plan import images_per_run
+from harness.config.recipes.proxy import Augmentation, Recipe
+from harness.config.study_file import load_study
 from harness.data import DATASETS, Dataset, describe, load
-from harness.downstream import HEADS, confusion, confusion_on, intersection_over_union, segment, transfer
-from harness.downstream.segment import augment_pairs
-from harness.downstream.transfer import downstream_recipe
 from harness.errors import DataError, Diverged, Stopped
-from harness.evaluate import evaluate
-from harness.network import build
-from harness.recipe import Augmentation, Recipe
-from harness.report.plan import images_per_run
-from harness.run import Ended, Epoch, Job, Measured, Record, RunState
-from harness.session import open_space
-from harness.study import load_study
+from harness.executors.run_job import evaluate
+from harness.models.build import build
+from harness.models.heads.segmentation import HEADS
+from harness.search.session import open_space
+from harness.training.metrics.miou import confusion, intersection_over_union
+from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState
+from harness.training.transfer import downstream_recipe, transfer
+from harness.training.transfer_segmentation import augment_pairs, confusion_on, segment
 
 CPU = torch.device("cpu")
 

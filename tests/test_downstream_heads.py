@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from harness.downstream import HEADS, IGNORED, Encoder, confusion, intersection_over_union
-from harness.downstream.segment import pixel_loss
-from harness.families import FAMILIES
-from harness.network import build, merge
+from harness.data.segmentation_files import IGNORED
+from harness.models.build import build, merge
+from harness.models.heads.encoder import Encoder
+from harness.models.heads.segmentation import HEADS
+from harness.models.spec.family import FAMILIES
+from harness.training.metrics.miou import confusion, intersection_over_union
+from harness.training.transfer_segmentation import pixel_loss
 
 # mIoU
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny_runs import RECIPE, tiny_run, with_
 
-from harness import environment
-from harness.environment import (
+from harness.executors.run_job import evaluate
+from harness.training import environment
+from harness.training.environment import (
     UNKNOWN,
     Environment,
     describe_difference,
@@ -21,8 +22,7 @@ from harness.environment import (
     environment_here,
     of_cluster,
 )
-from harness.evaluate import evaluate
-from harness.run import Job, Started
+from harness.training.run import Job, Started
 
 HERE = environment_here(RECIPE)
 OTHERS: dict[str, tuple[Any, str]] = {
@@ -75,7 +75,8 @@ def test_a_worker_has_the_environment_that_was_predicted_without_torch(tmp_path:
     first = next(iter(evaluate(Job(tiny_run(), tmp_path / "s"))))
     assert isinstance(first, Started)
     code = (
-        "import sys, json; from harness.environment import *; from harness.recipe import Recipe; "
+        "import sys, json; from harness.training.environment import *; from harness.config.recipes.proxy import "
+        "Recipe; "
         "print(json.dumps(environment_here(Recipe()).values())); "
         "print(*{'torch', 'numpy', 'timm', 'llvmlite'} & set(sys.modules), file=sys.stderr)"
     )

@@ -7,10 +7,10 @@ import torch
 from tiny_runs import RECIPE, tiny_run, with_
 
 from harness.data import load
-from harness.evaluate import evaluate
+from harness.executors.run_job import evaluate
 from harness.measures import ALWAYS, Trained
-from harness.network import build
-from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
+from harness.models.build import build
+from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 
 def job(folder: Path, **changes: object) -> Job:

@@ -15,22 +15,22 @@ from tiny_runs import tiny_spec
 from tiny_studies import INLINE, TINY, Said, called, text_of, write_study
 from torch.nn import functional as F
 
-from harness.full_recipe import FullRecipe
-from harness.network import build, merge
-from harness.operator_revision import operator_digest
-from harness.paper import accuracies
-from harness.presets import PRESETS
-from harness.report.examined import Evaluation, evaluation_view, seen_line
-from harness.run import Started
-from harness.scale_up.examined import Examined, Form, Seen
-from harness.scale_up.records import FullEpoch, Scores
-from harness.scale_up.viewing import Viewing
-from harness.spec import NetworkSpec
-from harness.store import Store
-from harness.study import dump_spec
-from harness.study.source import write_yaml
-from harness.subject import Subject
-from harness.weights import save_weights
+from harness.config.network_file import dump_spec
+from harness.config.recipes.full_scale import FullRecipe
+from harness.config.yaml_file import write_yaml
+from harness.data.preprocessing import Viewing
+from harness.models.build import build, merge
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.spec.published import accuracies
+from harness.models.weights import save_weights
+from harness.report.evaluation import Evaluation, evaluation_view, seen_line
+from harness.storage import Store
+from harness.storage.load_network import Subject
+from harness.system.code_revision import operator_digest
+from harness.training.accuracy_results import Examined, Form, Seen
+from harness.training.full_scale.records import FullEpoch, Scores
+from harness.training.run import Started
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPEC = tiny_spec(in_channels=3, classes=3, K=5, reparam=3)
@@ -55,7 +55,7 @@ def values(*arguments: str | Path, cwd: Path) -> dict[str, Any]:
 
 def straight(path: Path, root: Path, **options: Any) -> tuple[float, float]:
     """Top-1 and loss over the folders of `root`, image by image, by timm's own transform."""
-    from harness.weights import load_weights
+    from harness.models.weights import load_weights
 
     _, model = load_weights(path)
     transform = create_transform(**{"mean": MEAN, "std": STD, "interpolation": "bicubic", **options})
@@ -347,7 +347,7 @@ def test_a_fresh_preset_is_evaluated_by_chance(tmp_path: Path) -> None:
 
 
 def test_other_verbs_take_a_training_s_folder_too(training: tuple[Path, list[FullEpoch]], tmp_path: Path) -> None:
-    from harness.subject import find_subject
+    from harness.storage.load_network import find_subject
 
     subject = find_subject(str(training[0]), which="last")
     assert isinstance(subject, Subject) and subject.name == "net-01234567/last"

@@ -15,7 +15,7 @@ from polling import FOREVER, PATIENCE_S, end_of, tiny_job, train, until
 from harness.errors import ExecutorError
 from harness.executors import EXECUTORS, Crew, Executor, make_executor
 from harness.executors.ray_cluster import hire
-from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
+from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 WORKERS = {"inline": 1, "ray": 2}
 
@@ -188,7 +188,7 @@ def test_inline_is_interrupted_within_a_step_and_goes_on_later(
     inline.submit(job)
     until(inline, Epoch, job)
     with monkeypatch.context() as patched:
-        patched.setattr("harness.training.learning_rate", interrupt)
+        patched.setattr("harness.training.fit.learning_rate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             inline.poll(1.0)
     assert end_of([record for _, record in inline.poll(1.0)]).state == RunState.STOPPED
@@ -285,7 +285,7 @@ def test_no_more_workers_are_hired_than_there_are_runs() -> None:
 def test_all_output_of_a_worker_goes_to_a_file_which_is_kept_if_there_is_any(tmp_path: Path) -> None:
     code = """
 import os, pathlib
-from harness.executors.worker import _output_to
+from harness.executors.ray_worker import _output_to
 with _output_to(pathlib.Path("logs/a.log")):
     print("from Python", flush=True)
     os.system("echo from elsewhere; echo and its errors >&2")

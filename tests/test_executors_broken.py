@@ -13,7 +13,7 @@ from polling import end_of, tiny_job, until
 from harness.errors import ExecutorError
 from harness.executors import Crew, ray_cluster, ray_executor
 from harness.executors.ray_executor import RayExecutor
-from harness.run import Ended, Epoch, RunState, Started
+from harness.training.run import Ended, Epoch, RunState, Started
 
 
 @pytest.fixture

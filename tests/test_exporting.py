@@ -16,21 +16,22 @@ import timm
 import torch
 from export_cases import noise, product_of, subject_of, tiny, written
 
+from harness.cli import networks as grammar
 from harness.errors import ExportFailure
-from harness.exporting import onnx_file, safetensors_file
-from harness.exporting.export import CARD, export
-from harness.exporting.formats import FORMATS, Format
-from harness.exporting.place import RECORD
-from harness.exporting.probes import TOLERANCE, Probes, hold
-from harness.exporting.product import Product
-from harness.exporting.rows import Row
-from harness.families import FAMILIES
-from harness.grammar import networks as grammar
-from harness.kernels import KINDS
-from harness.network import build
-from harness.presets import PRESETS
-from harness.subject import Origin
-from harness.weights import read_weights, write_weights
+from harness.export import onnx as onnx_file
+from harness.export import safetensors
+from harness.export.comparison import TOLERANCE, Probes, hold
+from harness.export.export import CARD, export
+from harness.export.exportable import Product
+from harness.export.folder import RECORD
+from harness.export.format_results import Row
+from harness.export.formats import FORMATS, Format
+from harness.models.build import build
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import KINDS
+from harness.models.spec.presets import PRESETS
+from harness.models.weights import read_weights, write_weights
+from harness.storage.load_network import Origin
 
 CASES: dict[str, Product] = {
     "replknet": product_of(tiny(reparam=3)),
@@ -220,8 +221,8 @@ def _of_another_network(path: Path) -> None:
 )
 def test_a_faulty_file_of_weights_is_found(damage: Callable[[Path], None], words: str, tmp_path: Path) -> None:
     def write(product: Product, folder: Path) -> None:
-        safetensors_file.write(product, folder)
-        damage(folder / safetensors_file.FILE)
+        safetensors.write(product, folder)
+        damage(folder / safetensors.FILE)
 
     each = FORMATS["safetensors"]._replace(write=write)
     assert words in fault_of(product_of(tiny(reparam=3)), tmp_path / "out", each)

@@ -10,12 +10,12 @@ from export_cases import noise, subject_of, tiny
 from full_scale_cases import job_of, trained
 from tiny_studies import INLINE, TINY, Said, called, write_study
 
-from harness.exporting.formats import FORMATS
-from harness.exporting.images import preparation_of
-from harness.full_folder import CLASSES
-from harness.scaling import describe
-from harness.subject import class_names, find_subject
-from harness.weights import export_weights, import_weights, load_weights, save_weights
+from harness.cli.train import describe
+from harness.export.formats import FORMATS
+from harness.export.preprocessing import preparation_of
+from harness.models.weights import export_weights, import_weights, load_weights, save_weights
+from harness.storage.load_network import class_names, find_subject
+from harness.training.full_scale.folder import CLASSES
 
 
 def exported(network: str | Path, *options: str, cwd: Path) -> Said:

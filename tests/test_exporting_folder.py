@@ -10,10 +10,10 @@ from export_cases import product_of, subject_of, tiny, written
 from torch import nn
 
 from harness.errors import UserError
-from harness.exporting.export import CARD, export
-from harness.exporting.formats import FORMATS, chosen_formats
-from harness.exporting.place import RECORD
-from harness.weights import read_weights
+from harness.export.export import CARD, export
+from harness.export.folder import RECORD
+from harness.export.formats import FORMATS, chosen_formats
+from harness.models.weights import read_weights
 
 # The folder
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.expressions import MAX_CHARACTERS, Expression
+from harness.config.space import plain_fields
 from harness.errors import StudyError
-from harness.expressions import MAX_CHARACTERS, Expression
-from harness.presets import PRESETS
-from harness.space import plain_fields
+from harness.models.spec.presets import PRESETS
 
 FIELDS = plain_fields(PRESETS["replknet_nano"].replace(reparam=[5, 5, None, 5]))
 

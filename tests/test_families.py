@@ -10,15 +10,15 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-from harness.blocks.convnext_block import ConvNeXtBlock
-from harness.blocks.inverted_residual import InvertedResidual
-from harness.cost import network_cost, network_parts
 from harness.errors import SpecError
-from harness.families import FAMILIES
-from harness.kernels import Kernel
-from harness.network import build, merge
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
+from harness.models.build import build, merge
+from harness.models.convnext_block import ConvNeXtBlock
+from harness.models.cost import network_cost, network_parts
+from harness.models.mobilenet_v2_block import InvertedResidual
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import Kernel
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 MOBILENET, CONVNEXT = PRESETS["mobilenet_v2_nano"], PRESETS["convnext_nano"]
 

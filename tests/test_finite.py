@@ -14,24 +14,30 @@ from tiny_runs import tiny_spec
 from tiny_studies import called
 from torch import Tensor, nn
 
+from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset, Split
-from harness.data.base import DataInfo
-from harness.dense.ending import maps_apart
+from harness.data.dataset import DataInfo
+from harness.data.image_sources import Stored
+from harness.data.preprocessing import Viewing
 from harness.errors import Diverged, UserError
-from harness.finite import count_nonfinite, describe_fault, first_nonfinite_layer, nonfinite_entries, require_finite
-from harness.looking.fields import see
 from harness.measures.base import Trained
+from harness.measures.erf_comparison import see
 from harness.measures.merge_error import merge_error
-from harness.network import build
-from harness.recipe import Recipe
-from harness.scale_up.examine import examine
-from harness.scale_up.examined import Examined
-from harness.scale_up.images import Stored
-from harness.scale_up.viewing import Viewing
-from harness.spec import NetworkSpec
-from harness.subject import Origin, Subject
-from harness.training import outputs, validate
-from harness.weights import Weights, write_weights
+from harness.models.build import build
+from harness.models.finite import (
+    count_nonfinite,
+    describe_fault,
+    first_nonfinite_layer,
+    nonfinite_entries,
+    require_finite,
+)
+from harness.models.spec.network import NetworkSpec
+from harness.models.weights import Weights, write_weights
+from harness.storage.load_network import Origin, Subject
+from harness.training.accuracy import examine
+from harness.training.accuracy_results import Examined
+from harness.training.fit import outputs, validate
+from harness.training.tasks.merged_evaluation import maps_apart
 
 SPEC = tiny_spec(in_channels=3, classes=3, K=5, reparam=3)
 CPU = torch.device("cpu")
@@ -182,7 +188,7 @@ def test_a_difference_that_is_nan_stays_nan_wherever_it_stands(values: tuple[flo
 def test_a_training_without_validation_images_keeps_no_weights_that_are_nan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.scale_up import loop
+    from harness.training.full_scale import loop
 
     def broken(model: nn.Module, *_: Any, **__: Any) -> None:
         next(model.parameters()).data.fill_(NAN)

@@ -13,13 +13,13 @@ from random_statistics import randomise
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.blocks import BLOCKS
-from harness.blocks.folding import fold_ahead
-from harness.blocks.layers import ConvBN, LayerNorm2d
-from harness.cost import Cost, network_cost
-from harness.network import build, fold, merge
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
+from harness.models.batchnorm_folding import fold_ahead
+from harness.models.blocks import BLOCKS
+from harness.models.build import build, fold, merge
+from harness.models.cost import Cost, network_cost
+from harness.models.layers import ConvBN, LayerNorm2d
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 
 def _trained(network: nn.Module) -> nn.Module:

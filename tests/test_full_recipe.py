@@ -7,8 +7,9 @@ import pytest
 from full_scale_cases import recipe_of
 from study_texts import PLAIN
 
+from harness.config.recipes.loading import load_full_recipe, recipe_file, recipe_names
+from harness.config.study_file import load_study
 from harness.errors import StudyError
-from harness.study import load_full_recipe, load_study, recipe_file, recipe_names
 
 PUBLISHED = {
     # name: classes, resolution, epochs, batch, lr, weight decay, layer decay, warm-up, min lr, mixup, cutmix, drop, EMA

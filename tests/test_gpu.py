@@ -7,9 +7,9 @@ import torch
 from tiny_runs import RECIPE, tiny_run, with_
 from tiny_transfers import DETECTION, TRANSFER
 
-from harness.evaluate import evaluate
 from harness.executors import Crew, make_executor
-from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
+from harness.executors.run_job import evaluate
+from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 pytestmark = [
     pytest.mark.gpu,

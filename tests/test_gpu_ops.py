@@ -9,10 +9,10 @@ from banded_cases import CASES, TOLERANCES, Case, errors, float32_products, tens
 from torch import Tensor
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
-from harness.ops.choice import choose
+from harness.ops.dispatch import choose
+from harness.ops.geometry import Window
 from harness.ops.triton_conv import TRITON, launch_convolve
 from harness.ops.triton_tiles import Shape, forward_tiles
-from harness.ops.window import Window
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Group
 from tiny_studies import Played, gains, text_of, well
 
+from harness.analysis.claims import Judged, judge_claims
+from harness.analysis.results import answer
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor
-from harness.report.answer import answer
 from harness.report.claims import claims_view
-from harness.report.claims_plot import plot_claims
-from harness.report.kept_claims import kept_claims
-from harness.search.claims import Judged, judge_claims
-from harness.session import open_space, reading
-from harness.store import Store, open_study
+from harness.report.claims_summary import kept_claims
+from harness.report.plots.claims import plot_claims
+from harness.search.session import open_space, reading
+from harness.storage import Store, open_study
 
 K3, K7, K13, K25 = ([k] * 4 for k in (3, 7, 13, 25))
 SMALL: dict[str, Any] = {"axes": {"K": [K3, K13]}, "when": {}, "search": {"seeds": 1}}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from tiny_studies import INLINE, TINY, Played, called, write_study
 
+from harness.config.recipes.proxy import Recipe
+from harness.config.study_file import load_study
 from harness.data import Split
-from harness.data.shapes import make
-from harness.recipe import Recipe
-from harness.study import load_study
-from harness.validation_sets import set_seed
+from harness.data.shapes.dataset import make
+from harness.measures.validation_sets import set_seed
 
 CLAIMS = [{"name": "five_over_three", "says": "b", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}, "expect": "> 0"}]
 SETS = ("--validation-sets", "10", "--images", "64", "--studies", "1000")
@@ -53,9 +53,9 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
 
     from harness.data import load
     from harness.data.augment import normalize
-    from harness.run import Job, Run
-    from harness.session import open_space
-    from harness.weights import read_weights
+    from harness.models.weights import read_weights
+    from harness.search.session import open_space
+    from harness.training.run import Job, Run
 
     judged(trained)
     file = load_study(trained / "study.yaml")
@@ -71,7 +71,7 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
 
 
 def test_what_was_judged_is_kept_and_continued(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import validation_sets
+    from harness.measures import validation_sets
 
     first = judged(trained)
     made: list[int] = []

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from tiny_studies import Played, epoch, started, well
 
+from harness.cli.interrupt import Interrupt, Interruptible
+from harness.config.recipes.proxy import Recipe
 from harness.executors.scripted import ScriptedExecutor
-from harness.interrupt import Interrupt, Interruptible
-from harness.recipe import Recipe
-from harness.run import Job, Record, Run, RunState
+from harness.models.spec.network import NetworkSpec
 from harness.search.events import EpochEnded
-from harness.session import driving, open_space, reading
-from harness.spec import NetworkSpec
+from harness.search.session import driving, open_space, reading
+from harness.training.run import Job, Record, Run, RunState
 
 JOB = Job(Run(NetworkSpec.from_mapping({"B": 1, "C": 8, "K": 3}), Recipe(), 0), Path())
 

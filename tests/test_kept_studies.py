@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from tiny_studies import REPOSITORY, Played, called, gains, text_of, write_study
 
-from harness import recipe
-from harness.report import kept_studies
-from harness.report.answer import answer
-from harness.report.claims_plot import claims_figure
-from harness.report.kept_claims import EARLIER, read_claims
-from harness.report.recorded import recorded_claims
+from harness.analysis.results import answer
+from harness.config.recipes import proxy
+from harness.diagnostics.verify import ClaimRow, kept_studies
+from harness.diagnostics.verify.recorded_claims import recorded_claims
+from harness.diagnostics.verify.report import verdicts_view
+from harness.report.claims_summary import EARLIER, read_claims
+from harness.report.plots.claims import claims_figure
 from harness.report.summary import answer_values, json_text
-from harness.report.verify import verdicts_view
-from harness.session import Place, reading
-from harness.verify import ClaimRow
+from harness.search.session import Place, reading
 
 LARGER = {"K=[31,29,27,13], reparam=null": 1, "K=[3,3,3,3]": -1}
 SMALLER = {"K=[3,3,3,3]": 1, "K=[13,13,13,13], reparam=null": -1}
@@ -150,7 +149,7 @@ def test_a_recipe_that_means_something_else_since_is_told(
 ) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))
     assert "something else since" not in rows_of(Place(tmp_path))[0].check
-    monkeypatch.setattr(recipe, "REVISION", -1)
+    monkeypatch.setattr(proxy, "REVISION", -1)
     check = rows_of(Place(tmp_path))[0].check
     assert check.startswith("yes") and "the same recipe means something else since, so all are other runs" in check
 

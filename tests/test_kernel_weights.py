@@ -7,11 +7,11 @@ from random_statistics import randomise
 from tiny_runs import tiny_spec
 from torch import nn
 
-from harness.kernels import KINDS
 from harness.measures.kernel_weights import CENTRE, LargeKernel, central_share, large_kernels, rescaled
-from harness.network import build, merge
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
+from harness.models.build import build, merge
+from harness.models.spec.kernel import KINDS
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 BY_KIND = {
     "plain": {"reparam": 3},

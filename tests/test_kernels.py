@@ -12,16 +12,19 @@ from random_specs import kernels
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.blocks.bands import BandsConv
-from harness.blocks.dilated_reparam import DilatedReparamConv, spread
-from harness.blocks.large_kernel import LARGE_KERNELS, large_kernel
-from harness.blocks.layers import ConvBN
-from harness.blocks.peripheral import PeripheralConv, SharedConv2d, spelled_out
-from harness.blocks.reparam import Mergeable
-from harness.blocks.sequential import SequentialConv
-from harness.blocks.stripes import StripesConv
-from harness.cost.kernels import KERNEL_COSTS
-from harness.kernels import (
+from harness.models.atrous import hold_stride
+from harness.models.build import build, merge
+from harness.models.cost.large_kernels import KERNEL_COSTS
+from harness.models.large_kernels import LARGE_KERNELS, large_kernel
+from harness.models.large_kernels.bands import BandsConv
+from harness.models.large_kernels.dilated_reparam import DilatedReparamConv, spread
+from harness.models.large_kernels.peripheral import PeripheralConv, SharedConv2d, spelled_out
+from harness.models.large_kernels.reparam import Mergeable
+from harness.models.large_kernels.sequential import SequentialConv
+from harness.models.large_kernels.stripes import StripesConv
+from harness.models.layers import ConvBN
+from harness.models.replknet import RepLKNet
+from harness.models.spec.kernel import (
     KINDS,
     Kernel,
     band_width,
@@ -31,9 +34,7 @@ from harness.kernels import (
     largest_small,
     peripheral_cells,
 )
-from harness.network import RepLKNet, build, merge
-from harness.network.atrous import hold_stride
-from harness.spec import NetworkSpec
+from harness.models.spec.network import NetworkSpec
 
 EVERY_KIND: dict[str, Kernel] = {
     "plain": Kernel(13, s=5),

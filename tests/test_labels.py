@@ -14,20 +14,20 @@ from PIL import Image
 from tiny_runs import tiny_spec
 from tiny_studies import called
 
-from harness.data.imagefolder import classes_of
+from harness.config.network_file import dump_spec
+from harness.config.recipes.full_scale import FullData
+from harness.config.yaml_file import write_yaml
+from harness.data.image_folder import classes_of
+from harness.data.image_sources import open_validation
 from harness.data.labels import IMAGENET_CLASSES, assign_labels, imagenet_synsets, order_of
 from harness.errors import DataError, UserError
-from harness.full_folder import CLASSES, NETWORK, RECIPE
-from harness.full_recipe import FullData
-from harness.network import build
-from harness.scale_up.classification import Classification
-from harness.scale_up.images import open_validation
-from harness.scale_up.records import Note
-from harness.scale_up.team import Team
-from harness.study import dump_spec
-from harness.study.source import write_yaml
-from harness.subject import Origin, Subject, class_names, find_subject
-from harness.weights import read_weights, save_weights
+from harness.models.build import build
+from harness.models.weights import read_weights, save_weights
+from harness.storage.load_network import Origin, Subject, class_names, find_subject
+from harness.training.full_scale.folder import CLASSES, NETWORK, RECIPE
+from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.records import Note
+from harness.training.tasks.classification import Classification
 
 PADDED = tuple(f"{i:02d}" for i in range(12))
 NUMBERED = tuple(str(i) for i in range(12))
@@ -189,7 +189,7 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
 
 def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
     """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
-    from harness.evaluating import _shown
+    from harness.cli.evaluate import _shown
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
@@ -237,7 +237,7 @@ def read_names(folder: Path, recipe: Any) -> list[str]:
 
 
 def test_shape_bias_matches_synsets_by_name() -> None:
-    from harness.looking.shape_bias import _order
+    from harness.measures.cue_conflict import _order
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
@@ -250,7 +250,7 @@ def test_shape_bias_matches_synsets_by_name() -> None:
 
 
 def test_a_segmentation_s_classes_are_compared_by_name() -> None:
-    from harness.downstreaming import _check_classes
+    from harness.cli.downstream import _check_classes
 
     _check_classes(("a", "b"), ("a", "b"), "x")
     with pytest.raises(UserError, match="in the same order, but got '`b` for `a` as class 0'"):

@@ -11,19 +11,19 @@ import pytest
 from rich.console import Console
 from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of, write_study
 
-from harness.claims.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
-from harness.report.answer import Answer
-from harness.report.kept_claims import KeptClaims
+from harness.analysis.claims import judge_claims
+from harness.analysis.noise import noise_line
+from harness.analysis.results import Answer
+from harness.analysis.statistics.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
+from harness.config.study_file import load_study, resolved_yaml
+from harness.config.study_growth import study_values
+from harness.report.claims_summary import KeptClaims
+from harness.report.conclusions import verdict
+from harness.report.event_text import Narrator
 from harness.report.live import LiveView, Scene
-from harness.report.narrator import Narrator
-from harness.report.noise import noise_line
-from harness.report.tables import answer_view
-from harness.report.verdict import verdict
-from harness.run import Ended, Job, Measured, Record, RunState
-from harness.search.claims import judge_claims
-from harness.session import open_space, reading
-from harness.study import load_study, resolved_yaml
-from harness.study.growth import study_values
+from harness.report.study import answer_view
+from harness.search.session import open_space, reading
+from harness.training.run import Ended, Job, Measured, Record, RunState
 
 IMAGES = 1000
 

@@ -14,22 +14,22 @@ from tiny_studies import INLINE, TINY, called, text_of, write_study
 from torch import nn
 
 from harness.cli import main
+from harness.config.network_file import dump_spec
 from harness.data import load
 from harness.errors import UserError
-from harness.looking.field_tables import fields_values, fields_view
-from harness.looking.fields import Seen, beside, see
 from harness.measures import Trained
 from harness.measures.erf import IMAGES, erf
+from harness.measures.erf_comparison import Seen, beside, see
 from harness.measures.receptive_field import Field, receptive_fields
-from harness.network import build, merge
-from harness.operator_revision import operator_digest
-from harness.paper import PUBLISHED_FIELDS
-from harness.pictures import file_names
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
-from harness.study import dump_spec
-from harness.subject import Origin, Subject, find_subject
-from harness.weights import import_weights
+from harness.models.build import build, merge
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.spec.published import PUBLISHED_FIELDS
+from harness.models.weights import import_weights
+from harness.report.plots.style import file_names
+from harness.report.receptive_field import fields_values, fields_view
+from harness.storage.load_network import Origin, Subject, find_subject
+from harness.system.code_revision import operator_digest
 
 SMALL = ("--images", "4", "--resolution", "32")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness import machine
-from harness.machine import available_cpus, cpu_quota
+from harness.system import machine
+from harness.system.machine import available_cpus, cpu_quota
 
 STEPS = """
 import resource, sys
 import torch, torch._dynamo
-from harness.machine import keep_freed_memory
+from harness.system.machine import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory() and keep_freed_memory()
 torch.set_num_threads(1)

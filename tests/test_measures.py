@@ -14,17 +14,17 @@ from random_statistics import randomise
 from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
 from torch import Tensor, nn
 
-from harness.blocks import reparam
+from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset, load
 from harness.errors import OutOfMemory
-from harness.evaluate import evaluate
+from harness.executors.run_job import evaluate
 from harness.measures import ALWAYS, ON_DEMAND, Trained, measures_of
 from harness.measures.base import deployed
-from harness.measures.timing import Times
-from harness.network import build
-from harness.recipe import Recipe
-from harness.run import Ended, Job, Measured, RunState
-from harness.spec import NetworkSpec
+from harness.models.build import build
+from harness.models.large_kernels import reparam
+from harness.models.spec.network import NetworkSpec
+from harness.ops.interleaved_timing import Times
+from harness.training.run import Ended, Job, Measured, RunState
 
 CPU = torch.device("cpu")
 THROUGHPUT = importlib.import_module("harness.measures.throughput")

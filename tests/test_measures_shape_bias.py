@@ -13,19 +13,19 @@ from tiny_runs import tiny_spec, with_
 from tiny_studies import called
 from torch import Tensor, nn
 
-from harness.data.base import DataInfo, Dataset, Split
-from harness.data.loose import IMAGENET_MEAN, IMAGENET_STD
-from harness.data.sixteen import CLASSES, MEMBERS, NAMES
-from harness.data.stimuli import find_stimuli
+from harness.data.cue_conflict import find_stimuli
+from harness.data.cue_conflict_classes import CLASSES, MEMBERS, NAMES
+from harness.data.dataset import DataInfo, Dataset, Split
+from harness.data.image_samples import IMAGENET_MEAN, IMAGENET_STD
 from harness.errors import DataError, UserError
-from harness.looking.shape_bias import Decided, decide, to_sixteen
 from harness.measures import Trained
+from harness.measures.cue_conflict import Decided, decide, to_sixteen
 from harness.measures.shape_bias import decisions, shape_bias
-from harness.network import build
-from harness.paper import SHAPE_BIAS
+from harness.models.build import build
+from harness.models.spec.published import SHAPE_BIAS
+from harness.models.weights import import_weights
 from harness.report.shape_bias import interval_pct, shape_bias_line, share_words
-from harness.subject import Origin, Subject
-from harness.weights import import_weights
+from harness.storage.load_network import Origin, Subject
 
 SIDE = 8
 RECIPE = with_(rendering="textured", resolution=SIDE, measures=["shape_bias"])

@@ -8,12 +8,12 @@ import torch
 from tiny_runs import tiny_run, tiny_spec, with_
 from tiny_transfers import DETECTION, TRANSFER
 
+from harness.config.metrics import is_of_machine
 from harness.data import Dataset, load
-from harness.evaluate import evaluate
+from harness.executors.run_job import evaluate
 from harness.measures import ALWAYS, OF_MACHINE, ON_DEMAND, ONLY_IN_TRAINING, Trained
-from harness.metrics import is_of_machine
-from harness.network import build
-from harness.run import Ended, Job, Measured, RunState, Started
+from harness.models.build import build
+from harness.training.run import Ended, Job, Measured, RunState, Started
 
 RECIPE = with_(rendering="textured", measures=list(ON_DEMAND), epochs=2)
 MEASURES = ALWAYS | ON_DEMAND

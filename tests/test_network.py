@@ -12,12 +12,13 @@ from random_specs import specs_and_sizes
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.cost import PARTS, network_cost
-from harness.families import FAMILIES
-from harness.network import NETWORKS, RepLKNet, build, merge
-from harness.network.drop_path import drop_path_by_stage
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
+from harness.models.build import NETWORKS, build, merge
+from harness.models.cost import PARTS, network_cost
+from harness.models.drop_path import drop_path_by_stage
+from harness.models.replknet import RepLKNet
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 SMALL = NetworkSpec(
     B=(1, 2, 1, 1), C=(4, 6, 8, 8), K=(9, 7, 5, 31), reparam=(5, 3, None, 5), dw_ratio=1.5, classes=5, drop_path=0.2

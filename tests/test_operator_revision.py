@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import operator_revision
-from harness.operator_revision import code_digest, digest_files, operator_digest
+from harness.system import code_revision
+from harness.system.code_revision import code_digest, digest_files, operator_digest
 
 CODE = '''"""A module."""
 
@@ -46,12 +46,12 @@ def test_the_name_of_a_file_is_part_of_the_digest(tmp_path: Path) -> None:
 def test_the_digests_are_of_different_code() -> None:
     assert len({operator_digest(), code_digest(), code_digest(downstream=True)}) == 3
     assert all(int(digest, 16) >= 0 and len(digest) == 8 for digest in (operator_digest(), code_digest()))
-    assert all((operator_revision.PACKAGE / name).exists() for name in operator_revision.TRAINING)
+    assert all((code_revision.PACKAGE / name).exists() for name in code_revision.TRAINING)
 
 
 def test_the_digests_import_neither_torch_nor_the_code() -> None:
     code = (
-        "import sys; from harness.operator_revision import *; operator_digest(), code_digest(); "
+        "import sys; from harness.system.code_revision import *; operator_digest(), code_digest(); "
         "print(*(name for name in sys.modules if name in ('torch', 'numpy') or name.startswith('harness.ops')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
@@ -61,14 +61,14 @@ def test_the_digests_import_neither_torch_nor_the_code() -> None:
 def test_a_cache_that_cannot_be_read_is_computed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    monkeypatch.setattr(operator_revision, "CACHE", tmp_path / "cache" / "revisions.json")
+    monkeypatch.setattr(code_revision, "CACHE", tmp_path / "cache" / "revisions.json")
     (tmp_path / "cache").mkdir()
-    operator_revision.CACHE.write_text(content)
-    assert operator_revision._digest.__wrapped__(operator_revision.OPERATOR) == operator_digest()
-    assert operator_digest() in operator_revision.CACHE.read_text()
+    code_revision.CACHE.write_text(content)
+    assert code_revision._digest.__wrapped__(code_revision.OPERATOR) == operator_digest()
+    assert operator_digest() in code_revision.CACHE.read_text()
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(operator_revision, "CACHE", tmp_path / "file" / "revisions.json")
-    assert operator_revision._digest.__wrapped__(operator_revision.OPERATOR) == operator_digest()
+    monkeypatch.setattr(code_revision, "CACHE", tmp_path / "file" / "revisions.json")
+    assert code_revision._digest.__wrapped__(code_revision.OPERATOR) == operator_digest()

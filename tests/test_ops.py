@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
-from harness.ops.choice import ALGORITHMS, choose
-from harness.ops.three_way import _fold_batch
-from harness.ops.window import Window, crop
+from harness.ops.channels_last import _fold_batch
+from harness.ops.dispatch import ALGORITHMS, choose
+from harness.ops.geometry import Window, crop
 
 pairs = st.tuples(st.integers(1, 9), st.integers(1, 9))
 

@@ -16,13 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.ops import DepthwiseConv2d, autotune, depthwise_conv2d
 from harness.ops.autotune import Tuner, default_folder, pick
-from harness.ops.choice import ALGORITHMS, choose
-from harness.ops.measure import Call, Measured, _fastest, _foreseen_bytes, measure
+from harness.ops.autotune_cache import Winners
+from harness.ops.autotune_measure import Call, Measured, _fastest, _foreseen_bytes, measure
+from harness.ops.dispatch import ALGORITHMS, choose
+from harness.ops.geometry import Algorithm, Window
 from harness.ops.memory import peak_bytes
-from harness.ops.stock import STOCK
+from harness.ops.native import STOCK
 from harness.ops.timing import ROUNDS, TRUSTED, least_seconds
-from harness.ops.window import Algorithm, Window
-from harness.ops.winners import Winners
 
 CPU = torch.device("cpu")
 PADDED = Window.of(1, 2, 1)
@@ -249,8 +249,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from harness.ops.measure import Measured
-from harness.ops.winners import Winners
+from harness.ops.autotune_measure import Measured
+from harness.ops.autotune_cache import Winners
 
 winners, me = Winners(Path(sys.argv[1]), torch.device("cpu")), sys.argv[2]
 for i in range(10):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from harness.ops import direct
 from harness.ops.direct import DIRECT, OPERATORS
-from harness.ops.direct_loop import BLOCKS, LANE_BYTES, best_block
-from harness.ops.window import Window
+from harness.ops.direct_kernel import BLOCKS, LANE_BYTES, best_block
+from harness.ops.geometry import Window
 
 WINDOW = Window.of(1, (3, 2), (1, 2))
 

@@ -17,8 +17,8 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils.checkpoint import checkpoint
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
-from harness.ops.choice import ALGORITHMS, choose
-from harness.ops.window import Window
+from harness.ops.dispatch import ALGORITHMS, choose
+from harness.ops.geometry import Window
 
 WINDOW = Window.of(1, 6, 1)
 

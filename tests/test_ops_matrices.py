@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.ops import DepthwiseConv2d, depthwise_conv2d, fft, three_way, toeplitz
-from harness.ops.choice import ALGORITHMS, MOST_EXTRA_BYTES, choose
+from harness.ops import DepthwiseConv2d, channels_last, depthwise_conv2d, fft, toeplitz
+from harness.ops.dispatch import ALGORITHMS, MOST_EXTRA_BYTES, choose
+from harness.ops.geometry import Window
 from harness.ops.memory import peak_bytes
-from harness.ops.window import Window
 
 WINDOWS = [
     Window.of(1, 3, 1),
@@ -45,8 +45,8 @@ def errors(name: str, arguments: Arguments, window: Window) -> list[float]:
 
 @pytest.fixture(params=["whole", "in pieces"])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(three_way, "SPECTRAL_FROM", 0)
-    monkeypatch.setattr(three_way, "SPECTRAL_BATCH", 1)
+    monkeypatch.setattr(channels_last, "SPECTRAL_FROM", 0)
+    monkeypatch.setattr(channels_last, "SPECTRAL_BATCH", 1)
     if request.param == "in pieces":
         monkeypatch.setattr(fft, "CHUNK_BYTES", 1)
         monkeypatch.setattr(toeplitz, "CHUNK_BYTES", 1)

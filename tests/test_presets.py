@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import SpecError
-from harness.presets import PRESETS, preset
+from harness.models.spec.presets import PRESETS, preset
 
 KERNELS = {
     "replknet_3": (3, 3, 3, 3),

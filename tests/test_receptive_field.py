@@ -20,8 +20,8 @@ from harness.data.augment import normalize
 from harness.measures import Trained
 from harness.measures.erf import IMAGES, across_classes, erf, larger, resized
 from harness.measures.receptive_field import SHARES, Map, area_shares, covered, reaches, receptive_fields
-from harness.network import build, merge
-from harness.presets import PRESETS
+from harness.models.build import build, merge
+from harness.models.spec.presets import PRESETS
 
 NANOS = ("replknet_nano", "mobilenet_v2_nano", "convnext_nano")
 

@@ -12,11 +12,11 @@ from full_scale_cases import RECIPE, epochs_of, full_row, job_of, recipe_of, tra
 from tiny_studies import Played, Said, called
 
 from harness.errors import Diverged, Stopped
-from harness.full_folder import lock_of
-from harness.recording import figures_of, recorded
-from harness.run import RunState, Started
-from harness.scale_up.logs import read_epochs
-from harness.store import FullRow, FullRuns, Store
+from harness.storage import FullRow, FullRuns, Store
+from harness.storage.full_run_recorder import figures_of, recorded
+from harness.training.full_scale.folder import lock_of
+from harness.training.full_scale.logger import read_epochs
+from harness.training.run import RunState, Started
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 
@@ -104,7 +104,7 @@ def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
 def test_a_busy_database_holds_nothing_up_and_gets_all_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.recording.BUSY_S", 0.05)
+    monkeypatch.setattr("harness.storage.full_run_recorder.BUSY_S", 0.05)
     Store.open(tmp_path / "studies.db").close()
     job, other = job_of(tmp_path / "run"), sqlite3.connect(tmp_path / "studies.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

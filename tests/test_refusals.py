@@ -12,17 +12,17 @@ from folder_data import write_folder
 from tiny_runs import tiny_run, with_
 from tiny_studies import SCRIPTED, TINY, called, files_of, write_study
 
+from harness.config.formula import Formula
+from harness.config.metrics import ALWAYS as ALWAYS_NAMES
+from harness.config.metrics import ON_DEMAND as ON_DEMAND_NAMES
+from harness.config.metrics import TRANSFERS, is_among, metrics_of
+from harness.config.recipes.proxy import Recipe, Transfer
+from harness.config.study import Study
+from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
-from harness.formula import Formula
 from harness.measures import ALWAYS, ON_DEMAND, Trained
-from harness.metrics import ALWAYS as ALWAYS_NAMES
-from harness.metrics import ON_DEMAND as ON_DEMAND_NAMES
-from harness.metrics import TRANSFERS, is_among, metrics_of
-from harness.network import build
-from harness.recipe import Recipe, Transfer
-from harness.study import load_study
-from harness.study.model import Study
+from harness.models.build import build
 
 CLAIM: dict[str, Any] = {"name": "c", "says": "s", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}, "expect": "> 0"}
 PROXY = TINY["proxy"]
@@ -71,7 +71,7 @@ BROKEN: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 def test_run_and_dry_run_refuse_alike(
     tmp_path: Path, keys: dict[str, Any], told: tuple[str, ...], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.running.has_gpu", lambda: False)
+    monkeypatch.setattr("harness.cli.run.has_gpu", lambda: False)
     path = write_study(tmp_path, TINY, **keys)
     before = files_of(tmp_path)
     start = time.monotonic()
@@ -143,7 +143,7 @@ def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measu
 
 
 def test_the_tables_of_metrics_have_every_measure_and_transfer() -> None:
-    from harness.downstream.transfer import TASKS
+    from harness.training.transfer import TASKS
 
     assert list(ALWAYS_NAMES) == list(ALWAYS) and list(ON_DEMAND_NAMES) == list(ON_DEMAND)
     assert list(TRANSFERS) == list(TASKS)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tiny_studies import EPOCHS, Played, epoch, started, text_of, well
 
-from harness.report.answer import Answer
+from harness.analysis.formatting import label
+from harness.analysis.results import Answer
+from harness.report.conclusions import conditions, verdict
 from harness.report.configurations import Configurations
-from harness.report.tables import answer_view
-from harness.report.verdict import conditions, verdict
-from harness.report.words import label
-from harness.run import Ended, Job, Measured, Record, RunState
+from harness.report.study import answer_view
+from harness.training.run import Ended, Job, Measured, Record, RunState
 
 Script = Callable[[Job], Iterator[Record]]
 

@@ -8,14 +8,14 @@ import pytest
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, VERSIONS, Played, text_of
 
-from harness.evaluate import evaluate
+from harness.analysis.results import Answer
+from harness.config.recipes.proxy import Recipe, Transfer
+from harness.executors.run_job import evaluate
 from harness.measures import ON_DEMAND
-from harness.recipe import Recipe, Transfer
-from harness.report.answer import Answer
 from harness.report.configurations import Configurations
-from harness.report.figures import FIGURES
-from harness.report.tables import answer_view
-from harness.run import Ended, Job, Measured, Record, RunState, Started
+from harness.report.measure_columns import FIGURES
+from harness.report.study import answer_view
+from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 
 ALL = [*ON_DEMAND]
 TEXTURED: dict[str, Any] = {"rendering": "textured", "cue_correlation": 0.5}

@@ -10,19 +10,28 @@ from typing import Any
 import pytest
 from tiny_studies import EPOCHS, Played, started, text_of, well
 
-from harness.report.answer import Answer, read_runs
+from harness.analysis.formatting import (
+    amount,
+    duration,
+    label,
+    mean_and_spread,
+    printable,
+    score,
+    short_duration,
+    sparkline,
+)
+from harness.analysis.plan import plan
+from harness.analysis.results import Answer, read_runs
+from harness.report.event_log import Lines
+from harness.report.event_text import Narrator
 from harness.report.live import Scene
-from harness.report.narrator import Narrator
-from harness.report.plan import plan
-from harness.report.plan_table import plan_view
+from harness.report.plan import plan_view
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import answer_values, json_text, write_summary
 from harness.report.trial import trial_values, trial_view
-from harness.report.views import Lines
-from harness.report.words import amount, duration, label, mean_and_spread, printable, score, short_duration, sparkline
-from harness.run import Ended, Job, Record, RunState
-from harness.session import open_space, reading
-from harness.store import Store
+from harness.search.session import open_space, reading
+from harness.storage import Store
+from harness.training.run import Ended, Job, Record, RunState
 
 # One trial
 
@@ -117,7 +126,7 @@ def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
 
 def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
     with reading(played.path, played.place) as read:
-        from harness.report.answer import answer
+        from harness.analysis.results import answer
 
         found = status(
             answer(read.file.study, read.store, read.trials, {}),

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 from tiny_studies import INLINE, TINY, Finished, Said, called, files_of, harness, write_study
 
-from harness.fingerprint import fingerprint
-from harness.recipe import REVISION, Recipe
-from harness.spec import NetworkSpec
-from harness.store import Store
+from harness.config.recipes.proxy import REVISION, Recipe
+from harness.models.spec.network import NetworkSpec
+from harness.storage import Store
+from harness.system.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_run_whose_identity_is_another_now_is_said_to_be_another(copy: Path) -
 
 
 def test_every_recorded_claim_names_a_run_that_can_be_trained_again() -> None:
-    from harness.report.recorded_runs import from_summary
+    from harness.analysis.recorded_runs import from_summary
 
     folders = sorted(Path(__file__).parent.parent.glob("results/claims/*/"))
     assert len(folders) > 5

@@ -11,13 +11,13 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_runs import RECIPE, tiny_spec, with_
 
+from harness.config.recipes.proxy import Recipe
 from harness.data import DataInfo, Dataset, Rows, Split, load
 from harness.data.cache import Writer, cached, statistics
 from harness.data.resampling import draw, resampled
 from harness.errors import DataError
-from harness.network import build
-from harness.recipe import Recipe
-from harness.training import fit, validate
+from harness.models.build import build
+from harness.training.fit import fit, validate
 
 CPU = torch.device("cpu")
 

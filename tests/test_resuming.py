@@ -12,8 +12,8 @@ import torch
 from sqlalchemy.exc import OperationalError
 from tiny_studies import INLINE, TINY, Said, called, write_study
 
-from harness.run import Epoch, Record, RunState
-from harness.store import Store
+from harness.storage import Store
+from harness.training.run import Epoch, Record, RunState
 
 EPOCHS = 3
 STUDY: dict[str, Any] = TINY | {"search": {"seeds": 1}}
@@ -101,7 +101,7 @@ def test_a_checkpoint_that_was_changed_is_told_and_the_run_starts_anew(undisturb
 def test_a_run_that_lost_an_epoch_has_no_value(copied: Path) -> None:
     from sqlalchemy import delete
 
-    from harness.store.tables import EpochTable
+    from harness.storage.tables import EpochTable
 
     with Store.open(copied / "results" / "studies.db") as store, store.session() as session:
         session.execute(delete(EpochTable).where(EpochTable.epoch == EPOCHS))

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from tiny_studies import EPOCHS, HERE, SCRIPTED, VERSIONS, called, epoch, quality, text_of, write_study
 
-from harness.environment import Environment
+from harness.analysis.claims import judge_claims
+from harness.analysis.results import Answer, answer
+from harness.analysis.reuse import Reusable
+from harness.config.study_file import load_study
 from harness.errors import StoreError
 from harness.executors.scripted import ScriptedExecutor
-from harness.report.answer import Answer, answer
+from harness.report.study import answer_view
 from harness.report.summary import answer_values, write_summary
-from harness.report.tables import answer_view
-from harness.run import Ended, Job, Measured, Record, RunState, Started
-from harness.search.claims import judge_claims
 from harness.search.events import RunEnded, StudyEvent, TrialEnded
-from harness.search.reuse import Reusable
-from harness.session import Place, driving, open_space, reading
-from harness.store import DriverLock, Store
-from harness.study import load_study
+from harness.search.session import Place, driving, open_space, reading
+from harness.storage import DriverLock, Store
+from harness.training.environment import Environment
+from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 
 OLD = replace(HERE, operator="a1b2", torch="2.14")
 WORDS = "operator revision a1b2, torch 2.14"

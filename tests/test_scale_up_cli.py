@@ -15,12 +15,13 @@ from filelock import FileLock
 from full_scale_cases import RECIPE, write_folder
 from tiny_studies import RAY, Played, Said, called, harness
 
+from harness.analysis.winner import Sought, find_target
+from harness.config.network_file import load_spec
+from harness.config.recipes.loading import load_full_recipe
 from harness.errors import Diverged, ExecutorError, HarnessError, RunFailure, SpecError, Stopped, UserError
-from harness.presets import PRESETS
-from harness.scale_up.together import raise_reason, write_reason
-from harness.session import Place
-from harness.study import load_full_recipe, load_spec
-from harness.winner import Sought, find_target
+from harness.executors.ray_train import raise_reason, write_reason
+from harness.models.spec.presets import PRESETS
+from harness.search.session import Place
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 

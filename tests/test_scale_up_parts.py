@@ -11,18 +11,18 @@ from full_scale_cases import CPU, RECIPE, full_spec, recipe_of, write_folder
 from PIL import Image
 from study_texts import PLAIN
 
+from harness.config.full_scale_network import fitted, scaled
+from harness.config.study_file import load_study
+from harness.data.batching import Pace
+from harness.data.image_sources import count_classes, count_images, open_pictures
+from harness.data.loading import TrainingItems, ValidationItems, loaded, share_of, step_batches
+from harness.data.preprocessing import Viewing
+from harness.data.seeding import streams_of
 from harness.errors import DataError, SpecError, UserError
-from harness.network import build
-from harness.presets import PRESETS
-from harness.scale_up.images import count_classes, count_images, open_pictures
-from harness.scale_up.loading import TrainingItems, ValidationItems, loaded, share_of, step_batches
-from harness.scale_up.optimiser import SCALE, layer_count, layer_of, learning_rate, parameter_groups
-from harness.scale_up.pace import Pace
-from harness.scale_up.streams import streams_of
-from harness.scale_up.target import fitted, scaled
-from harness.scale_up.validate import scores
-from harness.scale_up.viewing import Viewing
-from harness.study import load_study
+from harness.models.build import build
+from harness.models.spec.presets import PRESETS
+from harness.training.full_scale.optim import SCALE, layer_count, layer_of, learning_rate, parameter_groups
+from harness.training.metrics.classification import scores
 
 # Target
 

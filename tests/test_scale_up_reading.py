@@ -12,11 +12,11 @@ import torch
 from full_scale_cases import CPU, job_of, recipe_of
 from torch.utils.data import Dataset
 
-from harness.full_recipe import FullRecipe
-from harness.scale_up.classification import Classification
-from harness.scale_up.loading import step_batches
-from harness.scale_up.pace import Pace
-from harness.scale_up.reader import Reader
+from harness.config.recipes.full_scale import FullRecipe
+from harness.data.batching import Pace
+from harness.data.loading import step_batches
+from harness.data.reader import Reader
+from harness.training.tasks.classification import Classification
 
 KEYS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 

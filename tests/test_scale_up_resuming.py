@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from segmentation_cases import SEGMENTATION, write_ade20k
 from tiny_studies import Said, called
 
-from harness.checkpoint import read_state, write_state
 from harness.errors import UserError, WeightsError
-from harness.scale_up import loop
-from harness.scale_up.records import FullEpoch, FullJob, Note
-from harness.weights import read_weights
-from harness.weights.digest import DIGEST
-from harness.weights.files import read_metadata
+from harness.models.weights import read_weights
+from harness.models.weights.digest import DIGEST
+from harness.models.weights.files import read_metadata
+from harness.training.checkpoint import read_state, write_state
+from harness.training.full_scale import loop
+from harness.training.full_scale.records import FullEpoch, FullJob, Note
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 Whole = tuple[FullJob[Any], list[FullEpoch]]

@@ -24,16 +24,16 @@ from full_scale_cases import (
 )
 from safetensors import safe_open
 
-from harness.checkpoint import read_state
-from harness.environment import Environment
 from harness.errors import Diverged, Stopped, UserError
-from harness.network import build, merge
-from harness.run import Started
-from harness.scale_up import clock
-from harness.scale_up.environments import earlier_environments, keep_environment, read_environments
-from harness.scale_up.records import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
-from harness.scale_up.work import work
-from harness.weights import load_weights, read_weights
+from harness.models.build import build, merge
+from harness.models.weights import load_weights, read_weights
+from harness.training.checkpoint import read_state
+from harness.training.environment import Environment
+from harness.training.full_scale import timer
+from harness.training.full_scale.environments import earlier_environments, keep_environment, read_environments
+from harness.training.full_scale.records import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
+from harness.training.full_scale.worker import work
+from harness.training.run import Started
 
 Whole = tuple[Path, list[FullEpoch]]
 
@@ -180,7 +180,7 @@ def test_the_last_states_and_the_best_weights_are_kept(tmp_path: Path) -> None:
 
 
 def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "PULSE_S", 0.0)
+    monkeypatch.setattr(timer, "PULSE_S", 0.0)
     job = job_of(tmp_path / "run")
     records = trained(job)
     pulses = [record for record in records if isinstance(record, Pulse)]

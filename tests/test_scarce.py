@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 from test_search import Bench, make_study, of
 from tiny_studies import TINY, called, files_of, write_study
 
-from harness.census import take_census
+from harness.config.census import take_census
+from harness.config.study_file import build_space, load_study
 from harness.errors import StudyError
 from harness.search.events import RunStarted, StudyEnded, TrialStarted
+from harness.search.session import open_space
 from harness.search.trial import chooser
-from harness.session import open_space
-from harness.store import Store
-from harness.study import build_space, load_study
+from harness.storage import Store
 
 AXES: dict[str, Any] = {
     "K[0]": [3, 5, 7],

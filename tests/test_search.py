@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 import optuna
 import pytest
 
-from harness.environment import environment_here
+from harness.config.recipes.proxy import Recipe
+from harness.config.study import Search
+from harness.config.study_file import StudyFile, build_space, load_study
 from harness.errors import StudyAborted
 from harness.executors.scripted import ScriptedExecutor
-from harness.recipe import Recipe
-from harness.run import Ended, Epoch, Job, Measured, Record, Run, RunState, Started
 from harness.search import Driver, Inputs, driver
 from harness.search.events import RunEnded, StudyEnded, StudyEvent, StudyStarted, TrialEnded, TrialStarted
 from harness.search.samplers import PRUNERS, SAMPLERS, build_pruner, build_sampler
-from harness.store import DriverLock, Store, open_study
-from harness.study import Search, StudyFile, build_space, load_study
+from harness.storage import DriverLock, Store, open_study
+from harness.training.environment import environment_here
+from harness.training.run import Ended, Epoch, Job, Measured, Record, Run, RunState, Started
 
 EPOCHS = 6
 HERE = environment_here(Recipe())

@@ -12,16 +12,16 @@ from optuna.pruners._successive_halving import _is_trial_promotable_to_next_rung
 from optuna.study import StudyDirection
 from tiny_studies import EPOCHS, Played, epoch, gains, started, text_of, well
 
+from harness.analysis.results import Answer, Row
 from harness.errors import StudyAborted
-from harness.report.answer import Answer, Row
 from harness.report.claims import claim_values
+from harness.report.event_text import Narrator
 from harness.report.live import Scene
-from harness.report.narrator import Narrator
+from harness.report.study import answer_view
 from harness.report.summary import row_values
-from harness.report.tables import answer_view
-from harness.run import Ended, Job, Measured, Record, RunState
 from harness.search.samplers import PRUNERS, SCREENING_SEEDS, screening_epochs
-from harness.session import reading
+from harness.search.session import reading
+from harness.training.run import Ended, Job, Measured, Record, RunState
 
 Script = Callable[[Job], Iterator[Record]]
 TWO = {"axes": {"K": [[3, 3, 3, 3], [13, 13, 13, 13]]}, "when": {}}

@@ -9,15 +9,15 @@ from full_scale_cases import CPU
 from PIL import Image
 from segmentation_cases import segmentation_job, segmentation_recipe, write_ade20k, write_cityscapes
 
+from harness.config.recipes.segmentation import SegmentationViews
 from harness.data.ade20k import INFO, names_in, open_ade20k
+from harness.data.batching import Pace
 from harness.data.cityscapes import CLASSES, NAMES, open_cityscapes
-from harness.data.masked import IGNORED, Mask, MaskedFiles
-from harness.dense.pairs import TrainingPairs, ValidationPairs, open_masked, together
-from harness.dense.segmentation import Segmentation
-from harness.dense.views import distorted, is_mixed, viewed
+from harness.data.segmentation import TrainingPairs, ValidationPairs, open_masked, together
+from harness.data.segmentation_augment import distorted, is_mixed, viewed
+from harness.data.segmentation_files import IGNORED, Mask, MaskedFiles
 from harness.errors import DataError
-from harness.scale_up.pace import Pace
-from harness.segmentation_recipe import SegmentationViews
+from harness.training.tasks.segmentation import Segmentation
 
 
 def mask_of(found: MaskedFiles, i: int = 0) -> Mask:

@@ -13,18 +13,18 @@ from segmentation_cases import SEGMENTATION, segmentation_job, segmentation_reci
 from tiny_runs import tiny_spec
 from torch import Tensor, nn
 
-from harness.data.masked import IGNORED
-from harness.dense.looks import probabilities, starts, through_window
-from harness.dense.segmentation import Segmentation, segmenter
-from harness.dense.tally import Tally, by_class, figures
-from harness.downstream import confusion
+from harness.config.recipes.loading import load_any_recipe, load_full_recipe, load_recipe_of, recipe_file, recipe_names
+from harness.config.recipes.segmentation import SegmentationEvaluation, SegmentationRecipe
+from harness.data.batching import Pace
+from harness.data.loading import step_batches
+from harness.data.segmentation_files import IGNORED
 from harness.errors import StudyError
-from harness.network import build
-from harness.scale_up.loading import step_batches
-from harness.scale_up.optimiser import SCALE, layer_count, learning_rate, parameter_groups
-from harness.scale_up.pace import Pace
-from harness.segmentation_recipe import SegmentationEvaluation, SegmentationRecipe
-from harness.study import load_any_recipe, load_full_recipe, load_recipe_of, recipe_file, recipe_names
+from harness.models.build import build
+from harness.training.full_scale.optim import SCALE, layer_count, learning_rate, parameter_groups
+from harness.training.metrics.miou import confusion
+from harness.training.metrics.segmentation import Tally, by_class, figures
+from harness.training.tasks.segmentation import Segmentation, segmenter
+from harness.training.tasks.sliding_window import probabilities, starts, through_window
 
 # Recipes
 

@@ -25,14 +25,14 @@ from test_scale_up_training import after, equal, last_state
 from tiny_studies import Said, called
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.dense.ending import merged_last
-from harness.dense.files import read_dense
-from harness.dense.segmentation import Segmentation
+from harness.data.batching import Pace
 from harness.errors import Stopped, UserError
-from harness.network import build, merge
-from harness.scale_up.pace import Pace
-from harness.scale_up.records import Note
-from harness.weights import read_weights, save_weights
+from harness.models.build import build, merge
+from harness.models.weights import read_weights, save_weights
+from harness.training.full_scale.records import Note
+from harness.training.tasks.merged_evaluation import merged_last
+from harness.training.tasks.segmentation import Segmentation
+from harness.training.tasks.weights_file import read_dense
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 5, "reparam": 3, "stem_stride": 2}
 
@@ -254,7 +254,7 @@ def test_what_a_person_can_put_right_is_said_in_a_line(
     spec = segmentation_spec(segmentation_recipe())
     if network == "merged.safetensors":
         save_weights(tmp_path / "net.safetensors", spec, build(spec, seed=0), "a test")
-        from harness.weights import Weights, write_weights
+        from harness.models.weights import Weights, write_weights
 
         entries = {name: value.contiguous() for name, value in merge(build(spec, seed=0).eval()).state_dict().items()}
         write_weights(tmp_path / network, Weights(spec, True, entries))

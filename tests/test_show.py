@@ -7,10 +7,10 @@ import pytest
 import yaml
 from tiny_studies import TINY, Played, called, text_of, write_study
 
-from harness.paper import PUBLISHED, preset_of, published
-from harness.presets import PRESETS
+from harness.config.network_file import dump_spec
+from harness.models.spec.presets import PRESETS
+from harness.models.spec.published import PUBLISHED, preset_of, published
 from harness.report.network import network_values, network_view, presets_view, resolutions
-from harness.study import dump_spec
 
 # Published figures
 

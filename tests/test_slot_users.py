@@ -22,22 +22,22 @@ from tiny_runs import RECIPE as TINY_RECIPE
 from tiny_runs import tiny_spec, with_
 from tiny_studies import Said, called
 
-from harness import device_slot
-from harness.bench.options import NetworkOptions
-from harness.bench.verbs import bench_network
+from harness.cli.bench import bench_network
 from harness.data import load
-from harness.device_slot import computing, measuring, measuring_in_turns, resting, separate_slots, watched
+from harness.diagnostics.bench.options import NetworkOptions
 from harness.measures import Trained
-from harness.measures.timing import Patience, interleave
 from harness.measures.train_step import train_step
-from harness.network import build
-from harness.weights import save_weights
+from harness.models.build import build
+from harness.models.weights import save_weights
+from harness.ops.interleaved_timing import Patience, interleave
+from harness.system import device_slot
+from harness.system.device_slot import computing, measuring, measuring_in_turns, resting, separate_slots, watched
 
 REPOSITORY = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 COMPUTER = """
 import sys, time
-from harness.device_slot import computing, offer
+from harness.system.device_slot import computing, offer
 log = open(sys.argv[1], "a", buffering=1)
 with computing():
     while True:
@@ -48,7 +48,7 @@ with computing():
 """
 MEASURER = """
 import sys, time
-from harness.device_slot import computing, measuring
+from harness.system.device_slot import computing, measuring
 with computing():
     pass
 with measuring() as quiet:
@@ -59,8 +59,8 @@ READER = """
 import sys, time
 import torch
 from torch.utils.data import Dataset
-from harness.device_slot import computing
-from harness.scale_up.reader import Reader
+from harness.system.device_slot import computing
+from harness.data.reader import Reader
 
 class Items(Dataset):
     def __getitem__(self, key):

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness.cost import network_cost
+from harness.config.expressions import Expression
+from harness.config.space import Axis, Candidate, Choice, Chooser, Range, Space, random_chooser
 from harness.errors import StudyError
-from harness.expressions import Expression
-from harness.presets import PRESETS
-from harness.space import Axis, Candidate, Choice, Chooser, Range, Space, random_chooser
+from harness.models.cost import network_cost
+from harness.models.spec.presets import PRESETS
 
 NANO = PRESETS["replknet_nano"]
 LADDER: dict[str, Axis] = {

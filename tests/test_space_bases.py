@@ -1,9 +1,9 @@
 """The axis `base`: whole networks beside each other, whatever their family and their number of stages."""
 
-from harness.expressions import Expression
-from harness.presets import PRESETS
-from harness.space import Axis, Choice, Space
-from harness.spec import NetworkSpec
+from harness.config.expressions import Expression
+from harness.config.space import Axis, Choice, Space
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 BASES = {name: PRESETS[name] for name in ("replknet_nano", "mobilenet_v2_nano", "convnext_nano")}
 

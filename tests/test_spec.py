@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_specs import specs
 
-from harness.cost import network_cost
+from harness.config.recipes.proxy import Recipe
 from harness.errors import SpecError
-from harness.network import build
-from harness.presets import PRESETS
-from harness.recipe import Recipe
-from harness.run import Run
-from harness.spec import FIELDS, NetworkSpec, inner_width
+from harness.models.build import build
+from harness.models.cost import network_cost
+from harness.models.spec.network import FIELDS, NetworkSpec, inner_width
+from harness.models.spec.presets import PRESETS
+from harness.training.run import Run
 
 PLAIN: dict[str, Any] = {"B": 1, "C": 8, "K": 7}
 
@@ -224,7 +224,7 @@ def test_presets_are_different_networks() -> None:
 
 
 def test_fingerprint_is_the_same_in_another_process() -> None:
-    program = "from harness.presets import PRESETS; print(PRESETS['replknet_31b'].fingerprint())"
+    program = "from harness.models.spec.presets import PRESETS; print(PRESETS['replknet_31b'].fingerprint())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == PRESETS["replknet_31b"].fingerprint()
 

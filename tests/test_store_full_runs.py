@@ -8,8 +8,8 @@ import pytest
 from full_scale_cases import full_row
 
 from harness.errors import StoreError
-from harness.run import RunState
-from harness.store import FullRow, FullRuns, Store, open_study
+from harness.storage import FullRow, FullRuns, Store, open_study
+from harness.training.run import RunState
 
 pytest_plugins = ["postgres"]
 

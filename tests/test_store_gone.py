@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import delete
 from tiny_studies import SCRIPTED, Played, called, write_study
 
+from harness.analysis.results import Answer
 from harness.errors import UserError
-from harness.report.answer import Answer
 from harness.search.events import EpochEnded, RunEnded, TrialEnded, TrialStarted
-from harness.store import Store
-from harness.store.tables import EpochTable, RunTable, StudyTable, TrialRunTable
+from harness.storage import Store
+from harness.storage.tables import EpochTable, RunTable, StudyTable, TrialRunTable
 
 Fault = Callable[[Path], None]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StoreError
-from harness.store import DriverLock, Store, driver_of
+from harness.storage import DriverLock, Store, driver_of
 
 pytest_plugins = ["postgres"]
 
 HOLD = """
 import sys
-from harness.store import DriverLock, Store
+from harness.storage import DriverLock, Store
 with Store.open(sys.argv[1]) as store, DriverLock(store, sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()

@@ -13,17 +13,17 @@ from alembic.script import ScriptDirectory
 from full_scale_cases import full_row
 from sqlalchemy import inspect, text
 
+from harness.config.recipes.proxy import Recipe, Schedule
 from harness.errors import StoreError
-from harness.presets import preset
-from harness.recipe import Recipe, Schedule
-from harness.run import Ended, Epoch, Measured, Run, RunState, Started
-from harness.store import FullRuns, Store, open_study, schema
-from harness.store.rows import spec_values
-from harness.store.tables import Base
+from harness.models.spec.presets import preset
+from harness.storage import FullRuns, Store, migrate, open_study
+from harness.storage.rows import spec_values
+from harness.storage.tables import Base
+from harness.training.run import Ended, Epoch, Measured, Run, RunState, Started
 
 pytest_plugins = ["postgres"]
 
-NOW = schema.REVISIONS
+NOW = migrate.REVISIONS
 NEXT = "9999"
 TIME = "2026-01-01 00:00:00.000000"
 RUN = Run(preset("replknet_nano"), Recipe(epochs=1, schedule=Schedule(warmup_epochs=0)), seed=0)
@@ -48,9 +48,9 @@ def upgrade():
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The migrations of a later version, whose second revision rebuilds the table that all others refer to."""
     folder = tmp_path / "migrations"
-    shutil.copytree(schema.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(schema, "SCRIPTS", folder)
-    monkeypatch.setattr(schema, "REVISIONS", (*NOW, NEXT))
+    shutil.copytree(migrate.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrate, "SCRIPTS", folder)
+    monkeypatch.setattr(migrate, "REVISIONS", (*NOW, NEXT))
     yield folder / "versions" / "v9999_rebuild.py"
 
 
@@ -114,22 +114,22 @@ def fill(database: str) -> None:
 def content(database: str) -> dict[str, list[tuple[object, ...]]]:
     """All rows of all tables but the versions', Optuna's among them."""
     with Store.open(database, read_only=True) as store, store.engine.connect() as connection:
-        tables = sorted(set(inspect(connection).get_table_names()) - {schema.VERSION_TABLE})
+        tables = sorted(set(inspect(connection).get_table_names()) - {migrate.VERSION_TABLE})
         return {table: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))] for table in tables}
 
 
 def test_the_migrations_make_what_the_tables_say(database: str) -> None:
     with Store.open(database) as store, store.engine.connect() as connection:
-        options = {"version_table": schema.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
 
 
 def test_the_revisions_are_those_of_the_scripts() -> None:
     config = Config()
-    config.set_main_option("script_location", str(schema.SCRIPTS))
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
     config.set_main_option("path_separator", "os")
     scripts = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
-    assert tuple(reversed(scripts)) == schema.REVISIONS
+    assert tuple(reversed(scripts)) == migrate.REVISIONS
 
 
 def test_opening_an_up_to_date_database_changes_nothing(database: str) -> None:
@@ -141,7 +141,7 @@ def test_opening_an_up_to_date_database_changes_nothing(database: str) -> None:
 
 def test_a_migration_keeps_every_row(database: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as as_now:
-        as_now.setattr(schema, "REVISIONS", NOW)
+        as_now.setattr(migrate, "REVISIONS", NOW)
         fill(database)
         before = content(database)
     later.write_text(REBUILD.format(now=NOW[-1], then=""))
@@ -156,14 +156,14 @@ def test_a_migration_keeps_every_row(database: str, later: Path) -> None:
 
 def test_a_migration_that_fails_changes_nothing(database: str, later: Path) -> None:
     with pytest.MonkeyPatch.context() as as_now:
-        as_now.setattr(schema, "REVISIONS", NOW)
+        as_now.setattr(migrate, "REVISIONS", NOW)
         fill(database)
         before = content(database)
         later.write_text(REBUILD.format(now=NOW[-1], then="raise RuntimeError('the power went')"))
         with pytest.raises(RuntimeError, match="the power went"):
-            as_now.setattr(schema, "REVISIONS", (*NOW, NEXT))
+            as_now.setattr(migrate, "REVISIONS", (*NOW, NEXT))
             Store.open(database)
-        as_now.setattr(schema, "REVISIONS", NOW)
+        as_now.setattr(migrate, "REVISIONS", NOW)
         assert content(database) == before
     later.write_text(REBUILD.format(now=NOW[-1], then=""))
     with Store.open(database) as store:
@@ -176,13 +176,13 @@ def test_a_database_of_an_earlier_version_comes_up_to_date_by_itself(
 ) -> None:
     earlier = NOW[: NOW.index(first) + 1]
     folder = tmp_path / "migrations"
-    shutil.copytree(schema.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(migrate.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (folder / "versions").glob("v*.py"):
         if path.name[1:5] not in earlier:
             path.unlink()
     with monkeypatch.context() as then:
-        then.setattr(schema, "SCRIPTS", folder)
-        then.setattr(schema, "REVISIONS", earlier)
+        then.setattr(migrate, "SCRIPTS", folder)
+        then.setattr(migrate, "REVISIONS", earlier)
         fill_old(database)
         before = content(database)
     with pytest.raises(StoreError, match=f"must be at revision {NOW[-1]} to be read, but got '{first}'"):

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from harness.config.recipes.proxy import Recipe
 from harness.errors import NotFound, StoreError
-from harness.presets import preset
-from harness.recipe import Recipe
-from harness.run import Run
-from harness.store import Store, engine, load_study, open_study
-from harness.store.engine import check_file_system, database_url, place_of
+from harness.models.spec.presets import preset
+from harness.storage import Store, engine, load_study, open_study
+from harness.storage.engine import check_file_system, database_url, place_of
+from harness.training.run import Run
 
 pytest_plugins = ["postgres"]
 
@@ -246,7 +246,7 @@ def test_a_held_database_is_named(tmp_path: Path) -> None:
 
 CREATE_TOGETHER = """
 import os, sys
-from harness.store import Store
+from harness.storage import Store
 for i in range(6):
     if os.fork() == 0:
         with Store.open(sys.argv[1]) as store:
@@ -264,6 +264,6 @@ def test_processes_that_create_it_together_all_succeed(database: str) -> None:
 
 
 def test_importing_the_store_is_cheap() -> None:
-    code = "import sys, harness.store; print(*[m for m in ('optuna', 'alembic', 'torch', 'ray') if m in sys.modules])"
+    code = "import sys, harness.storage; print(*[m for m in ('optuna', 'alembic', 'torch', 'ray') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""

@@ -16,12 +16,12 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event, text
 
+from harness.config.recipes.proxy import Recipe
 from harness.errors import NotFound, StoreError
-from harness.presets import preset
-from harness.recipe import Recipe
-from harness.run import Epoch, Run, Started
-from harness.store import Store, fresh, load_study, open_study, optuna_storage, park_trial
-from harness.store.trial_storage import TrialStorage
+from harness.models.spec.presets import preset
+from harness.storage import Store, fresh, load_study, open_study, optuna_storage, park_trial
+from harness.storage.optuna_cache import TrialStorage
+from harness.training.run import Epoch, Run, Started
 
 pytest_plugins = ["postgres"]
 

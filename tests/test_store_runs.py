@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
+from harness.config.recipes.proxy import Augmentation, Optimizer, Recipe, Schedule
 from harness.errors import NotFound, StoreError
-from harness.presets import PRESETS, preset
-from harness.recipe import Augmentation, Optimizer, Recipe, Schedule
-from harness.run import Ended, Epoch, Measured, Run, RunState, Started
-from harness.store import RunRow, Store, fresh, open_study
-from harness.store.tables import EpochTable
+from harness.models.spec.presets import PRESETS, preset
+from harness.storage import RunRow, Store, fresh, open_study
+from harness.storage.tables import EpochTable
+from harness.training.run import Ended, Epoch, Measured, Run, RunState, Started
 
 pytest_plugins = ["postgres"]
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.recipes.proxy import Recipe
 from harness.errors import StoreError
-from harness.presets import preset
-from harness.recipe import Recipe
-from harness.run import Ended, Epoch, Measured, Record, Run, RunState, Started
-from harness.store import Store
+from harness.models.spec.presets import preset
+from harness.storage import Store
+from harness.training.run import Ended, Epoch, Measured, Record, Run, RunState, Started
 
 NANO = preset("replknet_nano")
 STARTED = Started("node1", 4711, "cpu (x, 1 thread)", 1, {"torch": "2.15"}, epochs=3)

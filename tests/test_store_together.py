@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from harness.store import Store, load_study, open_study, together
+from harness.storage import Store, load_study, open_study, together
 
 
 @pytest.fixture

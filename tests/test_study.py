@@ -11,23 +11,16 @@ from hypothesis import given, settings
 from random_specs import specs
 from study_texts import FULL, PLAIN, loaded, written
 
+from harness.config.json_schema import json_schema
+from harness.config.network_file import dump_spec, load_spec
+from harness.config.recipes.proxy import Optimizer, Recipe
+from harness.config.space import Choice, Range
+from harness.config.study import Resources, Search, Study
+from harness.config.study_file import build_space, load_study, resolved_yaml
+from harness.config.yaml_file import read_document, write_yaml
 from harness.errors import StudyError
-from harness.presets import PRESETS
-from harness.recipe import Optimizer, Recipe
-from harness.space import Choice, Range
-from harness.spec import FIELDS, NetworkSpec
-from harness.study import (
-    Resources,
-    Search,
-    Study,
-    build_space,
-    dump_spec,
-    json_schema,
-    load_spec,
-    load_study,
-    resolved_yaml,
-)
-from harness.study.source import read_document, write_yaml
+from harness.models.spec.network import FIELDS, NetworkSpec
+from harness.models.spec.presets import PRESETS
 
 SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_texts import FULL, PLAIN, loaded, written
 
+from harness.config.study_file import build_space, load_study
 from harness.errors import StudyError
-from harness.study import build_space, load_study
 
 HEAD = "study: x\nbase: replknet_nano\n"
 BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read_document, write_yaml
 from harness.errors import StudyError
-from harness.study.source import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read_document, write_yaml
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)

@@ -9,13 +9,13 @@ from folder_data import write_folder, write_folder_study
 from full_scale_cases import epochs_of, job_of, trained
 from tiny_studies import INLINE, called
 
+from harness.cli.train import describe
 from harness.errors import UserError
-from harness.full_folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
-from harness.scale_up.logs import read_epochs
-from harness.scale_up.records import FullEpoch
-from harness.scaling import describe
-from harness.subject import Origin, class_names, find_subject
-from harness.weights import read_weights
+from harness.models.weights import read_weights
+from harness.storage.load_network import Origin, class_names, find_subject
+from harness.training.full_scale.folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
+from harness.training.full_scale.logger import read_epochs
+from harness.training.full_scale.records import FullEpoch
 
 Training = tuple[Path, list[FullEpoch]]
 """The folder of a training, and its epochs."""
@@ -64,7 +64,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("numbered")
     path = write_folder_study(folder / "pets.yaml", write_folder(folder / "images", ("1", "2", "10")), seeds=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.data.imagefolder.order_of", sorted)
+        patch.setattr("harness.data.image_folder.order_of", sorted)
         said = called("run", path, "--quiet", *INLINE, cwd=folder)
     assert said.returncode == 0, said.stderr
     return min((folder / "results" / "pets" / "checkpoints").glob("*.pt"))
@@ -93,7 +93,7 @@ def test_a_checkpoint_under_the_name_of_another_run_is_refused(numbered: Path, t
 def test_images_of_a_run_of_an_earlier_recipe_are_not_those_of_now(
     numbered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.recipe.REVISION", 99)
+    monkeypatch.setattr("harness.config.recipes.proxy.REVISION", 99)
     said = called("evaluate", numbered, cwd=tmp_path)
     assert said.returncode == 2 and "an earlier version trained this one" in said.stderr, said.stderr
 

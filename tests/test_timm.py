@@ -19,9 +19,9 @@ from timm_networks import NANO, SMALL, create, images, trained
 from torch import Tensor, nn
 
 from harness.errors import SpecError
-from harness.network import build, fold, merge
-from harness.presets import PRESETS
-from harness.timm_models import TimmRepLKNet
+from harness.models.build import build, fold, merge
+from harness.models.spec.presets import PRESETS
+from harness.models.timm.replknet import TimmRepLKNet
 
 NAMES = [name for name, spec in PRESETS.items() if spec.family == "replknet"]
 PROXIES = ["replknet_nano", "replknet_tiny"]

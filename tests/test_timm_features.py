@@ -11,7 +11,7 @@ from timm_networks import SMALL, create, images, trained
 from torch import Tensor, nn
 
 from harness.errors import SpecError, UserError
-from harness.network import merge
+from harness.models.build import merge
 
 
 def test_the_call_of_the_issue() -> None:

@@ -32,7 +32,7 @@ assert sys.meta_path == finders, "gone once it is done"
 assert type(timm.__loader__).__name__ == type(timm.__spec__.loader).__name__ == "SourceFileLoader"
 for module in (harness, timm):
     importlib.reload(module)
-print(*timm.list_models("replknet_*", module="timm_models"))
+print(*timm.list_models("replknet_*", module="replknet"))
 """
 
 TIMM_FIRST = """
@@ -84,7 +84,7 @@ def test_a_timm_that_fails_fails_as_it_does_and_may_be_tried_again(tmp_path: Pat
     code = "import sys; sys.path.insert(0, '.'); import harness\ntry:\n import timm\nexcept ImportError as e: print(e)"
     again = "\nprint('timm' in sys.modules, type(sys.meta_path[0]).__module__)"
     said = python("-I", "-S", "-c", f"import sys; sys.path.append({str(REPOSITORY)!r})\n" + code + again, cwd=tmp_path)
-    assert said.splitlines() == ["broken", "False harness.timm_hook"]
+    assert said.splitlines() == ["broken", "False harness.models.timm.hook"]
 
 
 def test_a_timm_without_what_is_needed_stays_usable_and_says_so(tmp_path: Path) -> None:
@@ -105,10 +105,12 @@ def test_a_script_that_knows_nothing_of_the_harness_finds_the_presets(tmp_path: 
         "if __name__ == '__main__':\n"
         "    print(beside.value, timm.is_model('replknet_nano'), sys.argv[1:])"
     )
-    said = python("-m", "harness.timm_script", str(tmp_path / "train.py"), "--model", "replknet_nano")
+    said = python("-m", "harness.models.timm.script", str(tmp_path / "train.py"), "--model", "replknet_nano")
     assert said == "7 True ['--model', 'replknet_nano']"
 
 
 def test_without_a_script_there_is_one_line_of_help() -> None:
-    said = subprocess.run([sys.executable, "-m", "harness.timm_script"], capture_output=True, text=True, cwd=REPOSITORY)
+    said = subprocess.run(
+        [sys.executable, "-m", "harness.models.timm.script"], capture_output=True, text=True, cwd=REPOSITORY
+    )
     assert (said.returncode, said.stderr.count("\n")) == (2, 1) and said.stderr.startswith("usage:")

@@ -11,13 +11,13 @@ import torch
 from tiny_runs import RECIPE, tiny_spec, with_
 from torch import Tensor, nn
 
-from harness.checkpoint import Checkpoint
+from harness.config.recipes.proxy import Optimizer, Recipe
 from harness.data import Dataset, load
 from harness.errors import Diverged, Stopped
-from harness.network import build
-from harness.recipe import Optimizer, Recipe
-from harness.run import Epoch
-from harness.training import build_optimizer, fit, learning_rate, validate
+from harness.models.build import build
+from harness.training.checkpoint import Checkpoint
+from harness.training.fit import build_optimizer, fit, learning_rate, validate
+from harness.training.run import Epoch
 
 CPU = torch.device("cpu")
 RUN = "0123456789abcdef"
@@ -156,8 +156,9 @@ def test_the_optimisers_are_torchs_own_to_the_last_bit(name: Literal["sgd", "ada
 
 def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tiny_runs import tiny_run; from harness.evaluate import evaluate; "
-        "from harness.run import Job; said = list(evaluate(Job(tiny_run(), Path(sys.argv[1]) / 'study'))); "
+        "import sys; from pathlib import Path; from tiny_runs import tiny_run; from harness.executors.run_job import "
+        "evaluate; "
+        "from harness.training.run import Job; said = list(evaluate(Job(tiny_run(), Path(sys.argv[1]) / 'study'))); "
         "print(said[-1].state, 'torch._dynamo' in sys.modules)"
     )
     said = subprocess.run(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.ops.geometry import Window
 from harness.ops.triton_conv import HAS_TRITON, TRITON, is_worthwhile
 from harness.ops.triton_tiles import LARGEST_TILE, Shape, forward_tiles, gradient_tile, margins
-from harness.ops.window import Window
 
 TESTS = Path(__file__).parent
 

@@ -11,25 +11,25 @@ import torch
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
-from harness.checkpoint import Checkpoint
+from harness.analysis.plan import images_per_run, measured_images, plan
+from harness.analysis.results import answer, read_runs
+from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
-from harness.evaluate import evaluate
+from harness.executors.run_job import evaluate
 from harness.measures import ON_DEMAND
-from harness.network import build
-from harness.report.answer import answer, read_runs
+from harness.models.build import build
+from harness.report.conclusions import conditions, verdict
+from harness.report.event_text import Narrator
 from harness.report.live import Scene
-from harness.report.narrator import Narrator
-from harness.report.plan import images_per_run, measured_images, plan
-from harness.report.plan_table import plan_view
+from harness.report.plan import plan_view
 from harness.report.status import status, status_view
 from harness.report.trial import trial_view
-from harness.report.verdict import conditions, verdict
-from harness.run import Ended, Job, Measured, Record, RunState, Started
-from harness.search.estimate import Estimate
-from harness.session import open_space, reading
-from harness.study import load_study
-from harness.training import fit
+from harness.search.session import open_space, reading
+from harness.search.time_left import Estimate
+from harness.training.checkpoint import Checkpoint
+from harness.training.fit import fit
+from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 
 UNTRAINED: dict[str, Any] = {"epochs": 0}
 LATENCY = {"latency_ms_p50": "minimize"}

@@ -11,16 +11,9 @@ import torch
 from tiny_studies import called, text_of
 from torch import Tensor, nn
 
-from harness import commands
-from harness.cli import main
-from harness.cost import Cost, network_cost
-from harness.grammar.studies import VERIFIED
-from harness.network import merge
-from harness.ops.stock import STOCK
-from harness.ops.window import Window
-from harness.paper import COUNTED, GROWTH
-from harness.report.verify import section_view, sum_view, verdicts_view, verify_values
-from harness.verify import (
+from harness.cli import main, studies
+from harness.cli.studies_parser import VERIFIED
+from harness.diagnostics.verify import (
     Check,
     ClaimRow,
     Finding,
@@ -28,13 +21,19 @@ from harness.verify import (
     Section,
     closed_form,
     convolution,
-    counts,
+    costs,
     full_scale,
     merging,
     shipped,
 )
-from harness.verify.checks import CHECKS, sections
-from harness.verify.equality import relative_error, worst
+from harness.diagnostics.verify.checks import CHECKS, sections
+from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
+from harness.models.build import merge
+from harness.models.cost import Cost, network_cost
+from harness.models.equivalence import relative_error, worst
+from harness.models.spec.published import COUNTED, GROWTH
+from harness.ops.geometry import Window
+from harness.ops.native import STOCK
 
 HEAVY = "presets up to 10M params, and replknet_31b"
 """Two gigabytes of float64; other tests merge and fold the proxies."""
@@ -88,7 +87,7 @@ def test_every_figure_of_released_code_is_compared() -> None:
         if name not in ("resolution", "params", "params_merged")
     )
     known += len({(row.preset, form) for row in COUNTED for form in (row.params, row.params_merged) if form})
-    made = [counts.params_in_training, counts.params_merged, counts.params_folded, counts.macs, *_specs_entries()]
+    made = [costs.params_in_training, costs.params_merged, costs.params_folded, costs.macs, *_specs_entries()]
     assert sum(len(list(check())) for check in made) == known
 
 
@@ -158,8 +157,8 @@ def test_the_verb_holds_and_says_so(tmp_path: Path) -> None:
 
 def test_a_fact_that_is_not_so_is_named_with_both_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [row._replace(params=79_864_169) if row.preset == "replknet_31b" else row for row in COUNTED]
-    monkeypatch.setattr(counts, "COUNTED", tuple(wrong))
-    monkeypatch.setattr(counts, "GROWTH", GROWTH._replace(macs=28.6))
+    monkeypatch.setattr(costs, "COUNTED", tuple(wrong))
+    monkeypatch.setattr(costs, "GROWTH", GROWTH._replace(macs=28.6))
     said = called("verify", "--only", "counts", cwd=tmp_path)
     assert said.returncode == 1
     lines = [" ".join(line.split()) for line in said.stdout.splitlines()]
@@ -172,7 +171,7 @@ def test_a_check_that_breaks_off_does_not_hold_and_hides_no_other(monkeypatch: p
     def broken(*_: object) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(counts, "network_parts", broken)
+    monkeypatch.setattr(costs, "network_parts", broken)
     (section,) = sections(["counts"])
     assert section.failed == 1 and section.held > 40
     assert "RuntimeError: no memory" in text_of(section_view(section))
@@ -239,7 +238,7 @@ def test_a_contradicted_claim_is_no_fault_and_runs_that_cannot_be_read_are(
     change: dict[str, Any], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [SUPPORTED, replace(SUPPORTED, **change)]
-    monkeypatch.setattr(commands, "recorded_claims", lambda _: rows)
+    monkeypatch.setattr(studies, "recorded_claims", lambda _: rows)
     said = called("verify", "--only", "claims", cwd=tmp_path)
     assert said.returncode == code
     assert words in said.stdout and "supported" in said.stdout

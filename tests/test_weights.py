@@ -16,12 +16,12 @@ from tiny_studies import called
 from torch import Tensor
 
 from harness import __version__
+from harness.config.network_file import dump_spec
 from harness.errors import WeightsError
-from harness.network import build, merge
-from harness.presets import PRESETS
-from harness.spec import NetworkSpec
-from harness.study import dump_spec
-from harness.weights import export_weights, import_weights, load_weights, read_weights
+from harness.models.build import build, merge
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.weights import export_weights, import_weights, load_weights, read_weights
 
 NANO = PRESETS["replknet_nano"]
 FORMS = pytest.mark.parametrize("merged", [False, True], ids=["training", "merged"])

@@ -20,9 +20,9 @@ from tiny_studies import called
 from torch import Tensor, nn
 
 from harness.errors import WeightsError
-from harness.network import build
-from harness.presets import PRESETS
-from harness.weights import Weights, import_weights, read_weights, save_weights, sha256
+from harness.models.build import build
+from harness.models.spec.presets import PRESETS
+from harness.models.weights import Weights, import_weights, read_weights, save_weights, sha256
 
 NANO = PRESETS["replknet_nano"]
 SPEC = tiny_spec(in_channels=3)

@@ -7,13 +7,14 @@ import torch
 from tiny_runs import tiny_spec
 from torch import Tensor
 
-from harness.data.figures import Figures, pack
-from harness.downstream import Detector, Encoder
-from harness.downstream.boxes import BoxHeads, Targets
-from harness.downstream.pyramid import Pyramid
-from harness.downstream.rcnn import CASCADE, ONE_LOOK, RCNN
-from harness.network import build
-from harness.spec import NetworkSpec
+from harness.data.detection_annotations import Figures, pack
+from harness.models.build import build
+from harness.models.heads.encoder import Encoder
+from harness.models.heads.fcos import Detector
+from harness.models.heads.feature_pyramid import Pyramid
+from harness.models.heads.rcnn import CASCADE, ONE_LOOK, RCNN
+from harness.models.heads.roi_heads import BoxHeads, Targets
+from harness.models.spec.network import NetworkSpec
 
 CLASSES, SIDE = 3, 48
 KINDS = ("fcos", "mask_rcnn", "cascade_mask_rcnn")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from harness.recipe import Recipe
-from harness.run import Run
-from harness.spec import NetworkSpec
+from harness.config.recipes.proxy import Recipe
+from harness.models.spec.network import NetworkSpec
+from harness.training.run import Run
 
 RECIPE = Recipe(train_size=64, val_size=32, resolution=16, epochs=3, batch_size=16)
 

@@ -15,15 +15,15 @@ from unittest import mock
 
 from rich.console import Console, RenderableType
 
+from harness.analysis.results import Answer, answer
 from harness.cli import main
-from harness.environment import environment_here
+from harness.config.recipes.proxy import Recipe
+from harness.config.study_file import StudyFile, load_study
 from harness.executors.scripted import ScriptedExecutor
-from harness.recipe import Recipe
-from harness.report.answer import Answer, answer
-from harness.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 from harness.search.events import Progress, StudyEvent
-from harness.session import Driven, Place, driving, open_space, reading
-from harness.study import StudyFile, load_study
+from harness.search.session import Driven, Place, driving, open_space, reading
+from harness.training.environment import environment_here
+from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 REPOSITORY = Path(__file__).parent.parent
 EPOCHS = 4

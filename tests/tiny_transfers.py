@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from tiny_runs import tiny_spec
 
-from harness.downstream import Detector, Encoder, Segmenter
-from harness.downstream.pyramid import Pyramid
-from harness.families import FAMILIES
-from harness.network import build
-from harness.recipe import Transfer
-from harness.spec import NetworkSpec
+from harness.config.recipes.proxy import Transfer
+from harness.models.build import build
+from harness.models.heads.encoder import Encoder
+from harness.models.heads.fcos import Detector
+from harness.models.heads.feature_pyramid import Pyramid
+from harness.models.heads.segmentation import Segmenter
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
 
 CLASSES = 9
 """Of `shapes`, the ground among them."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.data import cifar, imagefolder, shapes
-from harness.data.base import DataInfo, Dataset, Rows, Split
+from harness.config.recipes.proxy import Recipe
+from harness.data import cifar, image_folder
+from harness.data.dataset import DataInfo, Dataset, Rows, Split
+from harness.data.shapes import dataset as shapes_dataset
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 __all__ = [
     "DATASETS",
@@ -43,10 +44,12 @@ class Source:
 
 
 DATASETS: dict[str, Source] = {
-    "shapes": Source(shapes.describe, shapes.load, shapes.identify, annotations=("masks", "boxes")),
+    "shapes": Source(
+        shapes_dataset.describe, shapes_dataset.load, shapes_dataset.identify, annotations=("masks", "boxes")
+    ),
     "cifar10": Source(cifar.describe, cifar.load, cifar.identify, cifar.check),
     "cifar100": Source(cifar.describe, cifar.load, cifar.identify, cifar.check),
-    "imagefolder": Source(imagefolder.describe, imagefolder.load, imagefolder.identify, imagefolder.check),
+    "imagefolder": Source(image_folder.describe, image_folder.load, image_folder.identify, image_folder.check),
 }
 
 
@@ -79,7 +82,7 @@ def check(recipe: Recipe, cache: Path, digest: str | None = None) -> tuple[str, 
 def images_at_most(recipe: Recipe, info: DataInfo) -> tuple[int | None, int | None]:
     """Training and validation images that runs can have; None where any number is made, or where it is not known."""
     if recipe.dataset == "shapes":
-        return recipe.train_size or shapes.TRAIN_SIZE, None
+        return recipe.train_size or shapes_dataset.TRAIN_SIZE, None
     return info.images or (None, None)
 
 

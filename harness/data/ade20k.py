@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.masked import IGNORED, LEVELS, MaskedFiles, image_files, require_masks, some_of
+from harness.data.segmentation_files import IGNORED, LEVELS, MaskedFiles, image_files, require_masks, some_of
 from harness.errors import DataError
 
 LAYOUT = "images/{training,validation}/*.jpg with annotations/{training,validation}/*.png of the same names"

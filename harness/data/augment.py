@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.data.base import Dataset
-from harness.data.streams import global_streams
-from harness.recipe import Augmentation
+from harness.config.recipes.proxy import Augmentation
+from harness.data.dataset import Dataset
+from harness.data.global_seeding import global_streams
 
 
 def normalize(images: Tensor, dataset: Dataset) -> Tensor:

@@ -21,10 +21,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from harness.data.base import ARRAYS, DataInfo, Dataset, Rows, Split
-from harness.device_slot import computing
+from harness.data.dataset import ARRAYS, DataInfo, Dataset, Rows, Split
 from harness.errors import DataError
-from harness.fingerprint import fingerprint
+from harness.system.device_slot import computing
+from harness.system.fingerprint import fingerprint
 
 LAYOUT = 2
 """Part of every hash; raised when this file changes what a folder looks like."""

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.base import DataInfo, Dataset, Split
+from harness.config.recipes.proxy import Recipe
 from harness.data.cache import WORDS, Writer, cached, is_cached, require_varied
 from harness.data.content import read_content
-from harness.data.local import root_of, square
+from harness.data.dataset import DataInfo, Dataset, Split
 from harness.data.preflight import require_enough
 from harness.data.resampling import pool_key, pool_of, resampled
+from harness.data.subsets import root_of, square
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 READER = 1
 """Part of the cache's hash; raised when the same files give other images."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.masked import IGNORED, LEVELS, MaskedFiles, image_files, require_masks, some_of
+from harness.data.segmentation_files import IGNORED, LEVELS, MaskedFiles, image_files, require_masks, some_of
 
 LAYOUT = "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png with gtFine/{train,val}/CITY/*_gtFine_labelIds.png"
 CLASSES = {

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.coco_files import Sides, find_frames, id_of, in_order, located
-from harness.data.figures import Figures
+from harness.data.detection_annotations import Figures
+from harness.data.image_file import NO_LEVELS, Levels, Unreadable, open_picture, read_sampled_levels
 from harness.data.outlines import Outlines, OutlinesBuilder
-from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, read_sampled_levels
-from harness.data.survey import Lost, image_or_none
+from harness.data.read_report import Lost, image_or_none
 from harness.errors import DataError
 
 LAYOUT = (
@@ -33,7 +33,7 @@ BOX = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoScenes:
-    """The images of a split; see `harness.data.figures.Scenes`."""
+    """The images of a split; see `harness.data.detection_annotations.Scenes`."""
 
     paths: tuple[Path, ...]
     sides: NDArray[np.int64]

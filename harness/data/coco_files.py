@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.reading import TURNED_SIDEWAYS, Unreadable, sides_of
+from harness.data.image_file import TURNED_SIDEWAYS, Unreadable, sides_of
 
 LOOKED_AT = 64
 """Images of a split whose EXIF is looked at, where nothing in the file points to a turned one."""

@@ -14,10 +14,10 @@ from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
 
-from harness.data.workers import in_threads
-from harness.device_slot import computing
+from harness.data.threads import in_threads
 from harness.errors import DataError
-from harness.fingerprint import fingerprint
+from harness.system.device_slot import computing
+from harness.system.fingerprint import fingerprint
 
 LARGE_BYTES = 4 << 30
 """Total size above which only a sample of the files is read."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.figures import Runs
+from harness.data.detection_annotations import Runs
 
 LEAST_NUMBERS = 6
 """Of a polygon: three corners."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.config.recipes.proxy import Recipe
 from harness.data.cache import require_varied_counts
-from harness.data.survey import MOST_LOST, Files, Lost, lost_note, reasons_text, require_most, too_many_lost
-from harness.data.workers import in_threads
+from harness.data.read_report import MOST_LOST, Files, Lost, lost_note, reasons_text, require_most, too_many_lost
+from harness.data.threads import in_threads
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 MOST_LOOKED = 2048
 """Images of a split that are decoded."""

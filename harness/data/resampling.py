@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.base import Dataset, Rows, Split
+from harness.config.recipes.proxy import Recipe
 from harness.data.cache import statistics
-from harness.data.local import subset
-from harness.data.shapes import FINAL
+from harness.data.dataset import Dataset, Rows, Split
+from harness.data.shapes.dataset import FINAL
+from harness.data.subsets import subset
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 POOL = 8
 """Where a recipe asks for fewer images than there are: as many times more are in the pool, decoded once for all."""

@@ -6,7 +6,7 @@ A run that was submitted always ends with exactly one `Ended`, whatever becomes 
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.run import Job, Record
+from harness.training.run import Job, Record
 
 
 class Executor(Protocol):

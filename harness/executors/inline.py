@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from harness.errors import ExecutorError
 from harness.executors.base import Crew
-from harness.executors.task import Task, train
-from harness.run import Ended, Job, Record, RunState
+from harness.executors.job import Task, train
+from harness.training.run import Ended, Job, Record, RunState
 
 
 class InlineExecutor:

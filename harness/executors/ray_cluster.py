@@ -15,8 +15,8 @@ from typing import Any
 
 from harness.errors import ExecutorError
 from harness.executors.base import Crew
-from harness.executors.task import one_line
-from harness.machine import available_cpus
+from harness.executors.job import one_line
+from harness.system.machine import available_cpus
 
 AUTO = "auto"
 REACH_S = 3.0

@@ -8,8 +8,8 @@ from typing import Any
 from harness.errors import ExecutorError, WorkerLost
 from harness.executors import ray_cluster
 from harness.executors.base import Crew
-from harness.executors.ray_hand import Hand, actor_class
-from harness.run import Ended, Job, Record, RunState
+from harness.executors.ray_handle import Hand, actor_class
+from harness.training.run import Ended, Job, Record, RunState
 
 GRACE_S = 60.0
 """How long a run may outlive its limit before its worker is ended: it ends by itself unless it hangs."""

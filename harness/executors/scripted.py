@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from harness.run import Ended, Job, Record, RunState
+from harness.training.run import Ended, Job, Record, RunState
 
 Script = Callable[[Job], Iterable[Record]]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from harness.config.recipes.proxy import Recipe
 from harness.measures.base import Measure, Trained
 from harness.measures.erf import erf
 from harness.measures.latency import latency
@@ -10,7 +11,6 @@ from harness.measures.merge_error import merge_error
 from harness.measures.shape_bias import shape_bias
 from harness.measures.throughput import throughput
 from harness.measures.train_step import train_step
-from harness.recipe import Recipe
 
 ALWAYS: dict[str, Measure] = {
     "latency": latency,
@@ -28,7 +28,7 @@ ON_DEMAND: dict[str, Measure] = {
 """Taken where the recipe names them under `measures`, which knows the same names."""
 
 OF_MACHINE = ("latency", "peak_memory", "throughput", "train_step")
-"""Measures that yield times, throughput or memory: what `harness.metrics.is_of_machine` holds for."""
+"""Measures that yield times, throughput or memory: what `harness.config.metrics.is_of_machine` holds for."""
 ONLY_IN_TRAINING = ("peak_memory",)
 """Those that are known at the end of a training alone, and cannot be measured again on its weights."""
 

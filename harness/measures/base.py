@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset
-from harness.network import merge
-from harness.recipe import Recipe
+from harness.models.build import merge
 
 
 @dataclass(frozen=True, slots=True)

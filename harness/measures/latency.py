@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from harness.measures.base import Trained, deployed
-from harness.measures.kept_times import Metrics, kept_times
-from harness.measures.timing import sample_until_sure
+from harness.measures.timing_cache import Metrics, kept_times
+from harness.ops.interleaved_timing import sample_until_sure
 
 WARM_UP = 5
 REPEATS = 30

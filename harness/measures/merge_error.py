@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.augment import normalize
-from harness.finite import require_finite
 from harness.measures.base import Trained, own_randomness
-from harness.network import merge
+from harness.models.build import merge
+from harness.models.finite import require_finite
 
 IMAGES = 4
 SIDE = 64

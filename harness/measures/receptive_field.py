@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.device_slot import offer
-from harness.network import merge
+from harness.models.build import merge
+from harness.system.device_slot import offer
 
 SHARES = (20, 30, 50, 99)
 """Percent of the whole map that a square must hold more than, as in the paper's table 10."""

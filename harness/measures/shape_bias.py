@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.measures.base import Trained
-from harness.training import outputs
+from harness.training.fit import outputs
 
 Classes = NDArray[np.int64]
 

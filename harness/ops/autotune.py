@@ -17,10 +17,10 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from harness.ops.choice import choose
-from harness.ops.measure import Call, measure
-from harness.ops.window import Window
-from harness.ops.winners import Winners
+from harness.ops.autotune_cache import Winners
+from harness.ops.autotune_measure import Call, measure
+from harness.ops.dispatch import choose
+from harness.ops.geometry import Window
 
 
 class autotune:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.ops.autotune import is_tuned, pick
-from harness.ops.choice import ALGORITHMS, is_small
-from harness.ops.plain import check, checked_window, is_plain
-from harness.ops.window import Window, crop
+from harness.ops.dispatch import ALGORITHMS, is_small
+from harness.ops.geometry import Window, crop
+from harness.ops.validation import check, checked_window, is_plain
 
 HALF = (torch.bfloat16, torch.float16)
 """Computed in float32 on CPUs and rounded at the end: there the stock operator is up to 300 times slower in these."""

@@ -2,7 +2,7 @@
 
 All three are one sum, y[a] = sum over i of taps[i] x[a step + i spread - start]: for the output the taps are the
 kernel, for the input gradient the kernel flipped, for the weight gradient the output's gradient, summed over images.
-The loops (`direct_loop`) skip taps outside the map, so the work is that of the taps that meet it. Sums are in the
+The loops (`direct_kernel`) skip taps outside the map, so the work is that of the taps that meet it. Sums are in the
 type of the numbers; equal calls with equal threads give equal bits.
 
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,); inside, all maps are (N, H, W, C).
@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.machine import available_cpus
-from harness.ops.direct_loop import LANE_BYTES, Call, Loops, best_block, compiled
-from harness.ops.pair import CONVOLVE, CORRELATE, Convolve, operator, output_size
-from harness.ops.window import Algorithm, Pair, Window
+from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, operator, output_size
+from harness.ops.direct_kernel import LANE_BYTES, Call, Loops, best_block, compiled
+from harness.ops.geometry import Algorithm, Pair, Window
+from harness.system.machine import available_cpus
 
 DTYPES = (torch.float32, torch.float64)
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.ops.window import Algorithm, Pair, Window
+from harness.ops.geometry import Algorithm, Pair, Window
 
 CHUNK_BYTES = 1 << 20
 """Spectra of images in work at once: larger ones leave the cache and are given back to the system, to be fetched again

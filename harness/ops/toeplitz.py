@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.ops.window import Algorithm, Pair, Window
+from harness.ops.geometry import Algorithm, Pair, Window
 
 CHUNK_BYTES = 4 << 20
 """Matrices in work at once: they are written, used and dropped within the cache."""

@@ -1,8 +1,8 @@
 """The convolution on GPUs as products of banded matrices, computed by tensor cores (the kernels: `triton_kernels`).
 
-Two operators suffice, and derivatives of any order (`pair`). Sums are in float32. In float32 the factors are rounded to
-TF32 where PyTorch lets cuDNN do so, and are otherwise split into three products, which keeps float32's precision. Equal
-calls give equal bits.
+Two operators suffice, and derivatives of any order (`autograd_ops`). Sums are in float32. In float32 the factors are
+rounded to TF32 where PyTorch lets cuDNN do so, and are otherwise split into three products, which keeps float32's
+precision. Equal calls give equal bits.
 
 Zeros of the band meet every pixel of a row, so that an infinity or a NaN spreads along its rows further than the
 kernel reaches. Extra memory: the kernel with zeros around it, in up to eight copies but no more than the maps take; for
@@ -16,9 +16,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from harness.ops.pair import CONVOLVE, CORRELATE, Convolve, operator, output_size
+from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, operator, output_size
+from harness.ops.geometry import Algorithm, Pair, Window
 from harness.ops.triton_tiles import ALIGNED, GradientTile, Margins, Shape, Tile, forward_tiles, gradient_tile, margins
-from harness.ops.window import Algorithm, Pair, Window
 
 HAS_TRITON = find_spec("triton") is not None
 

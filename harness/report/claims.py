@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.claims import Estimate
-from harness.claims.limits import Limit
-from harness.environment import Environment
-from harness.report.environments import Origin, origins
+from harness.analysis.claims import Judged
+from harness.analysis.environments import Origin, origins
+from harness.analysis.formatting import DASH, counted, score
+from harness.analysis.statistics import Estimate
+from harness.analysis.statistics.limits import Limit
 from harness.report.layout import indented, plain_table
-from harness.report.words import DASH, counted, score
-from harness.search.claims import Judged
+from harness.training.environment import Environment
 
 if TYPE_CHECKING:
-    from harness.report.answer import Answer
+    from harness.analysis.results import Answer
 
 STYLES = {"supported": "green", "contradicted": "red", "equivalent": "cyan", "undecided": "yellow"}
 MOST_ENOUGH = 200

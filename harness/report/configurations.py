@@ -8,13 +8,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.answer import Answer, Row
-from harness.report.figures import FIGURES, measured_columns, reading
-from harness.report.latency import latency_text
+from harness.analysis.formatting import DASH, amount, mean_and_spread, value
+from harness.analysis.latency import latency_text
+from harness.analysis.objective import LATENCY
+from harness.analysis.results import Answer, Row
+from harness.analysis.seeds import seeds_text
 from harness.report.layout import plain_table
-from harness.report.seeds import seeds_text
-from harness.report.words import DASH, amount, mean_and_spread, value
-from harness.search.objective import LATENCY
+from harness.report.measure_columns import FIGURES, measured_columns, reading
 
 FRONT = "●"
 PERCENTAGES = ("top1",)

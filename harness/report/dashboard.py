@@ -8,15 +8,15 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from harness.config.study import Study
 from harness.errors import UserError
-from harness.report.trial_note import UNANSWERED, rejected_note, study_note, trial_note
-from harness.store import Store, optuna_storage
-from harness.study import Study
+from harness.report.dashboard_notes import UNANSWERED, rejected_note, study_note, trial_note
+from harness.storage import Store, optuna_storage
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from harness.report.shown_trials import ShownTrials
+    from harness.report.dashboard_trials import ShownTrials
 
 HOST = "127.0.0.1"
 READING = ("GET", "HEAD")
@@ -40,7 +40,7 @@ def dashboard_app(store: Store, studies: Mapping[str, Study]) -> "WSGIApplicatio
     """The dashboard of all studies of a store; `studies` are those whose files are at hand, by name."""
     from optuna_dashboard import wsgi
 
-    from harness.report.shown_storage import ShownStorage
+    from harness.report.dashboard_storage import ShownStorage
 
     storage = ShownStorage(optuna_storage(store), store, studies)
     return read_only(presented(wsgi(storage), storage.shown))

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.text import Text
 
+from harness.analysis.formatting import printable
 from harness.report.layout import indented
-from harness.report.words import printable
-from harness.run import TRAIN_IMAGES, VAL_IMAGES
-from harness.store import Store
+from harness.storage import Store
+from harness.training.run import TRAIN_IMAGES, VAL_IMAGES
 
 if TYPE_CHECKING:
-    from harness.report.answer import RunFacts
+    from harness.analysis.results import RunFacts
 
 KINDS = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
 

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.environment import UNKNOWN, Environment, describe_difference
-from harness.full_folder import WEIGHTS, is_at_work
-from harness.paper import preset_of
+from harness.analysis.formatting import DASH, epochs_done, label, mean_and_spread, score
+from harness.analysis.seeds import seeds_text
+from harness.models.spec.published import preset_of
 from harness.report.layout import indented, plain_table
-from harness.report.seeds import seeds_text
-from harness.report.words import DASH, epochs_done, label, mean_and_spread, score
-from harness.run import RunState
-from harness.store import FullRow
+from harness.storage import FullRow
+from harness.training.environment import UNKNOWN, Environment, describe_difference
+from harness.training.full_scale.folder import WEIGHTS, is_at_work
+from harness.training.run import RunState
 
 if TYPE_CHECKING:
-    from harness.report.answer import Answer
+    from harness.analysis.results import Answer
 
 NOTE = "a proxy's figures are of its own images and epochs: what may agree between the two is the order of networks"
 

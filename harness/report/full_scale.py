@@ -7,17 +7,17 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from harness.cost import network_cost
-from harness.full_recipe import FullRecipe, FullTraining
-from harness.paper import preset_of
+from harness.analysis.formatting import amount, counted, duration, score, value
+from harness.config.recipes.full_scale import FullRecipe, FullTraining
+from harness.data.batching import Pace
+from harness.data.expected_images import Expected
+from harness.models.cost import network_cost
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.published import preset_of
 from harness.report.layout import plain_table
-from harness.report.ticker import Ticker, ticker
-from harness.report.words import amount, counted, duration, score, value
-from harness.run import Started
-from harness.scale_up.expected import Expected
-from harness.scale_up.pace import Pace
-from harness.scale_up.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
-from harness.spec import NetworkSpec
+from harness.report.status_line import Ticker, ticker
+from harness.training.full_scale.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
+from harness.training.run import Started
 
 BACKWARD = 2
 """MACs of the backward pass for one of the forward pass: towards the images, and towards the weights."""

@@ -15,12 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.claims.limits import Limit
-from harness.report.answer import Answer
-from harness.report.narrator import Narrator
-from harness.report.verdict import AT, limit_sentence
-from harness.report.words import DASH, counted, duration, epochs_done, mean_and_spread, printable
-from harness.run import Epoch
+from harness.analysis.formatting import DASH, counted, duration, epochs_done, mean_and_spread, printable
+from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
+from harness.analysis.results import Answer
+from harness.analysis.run_status import OPEN, Standing
+from harness.analysis.statistics.limits import Limit
+from harness.report.conclusions import AT, limit_sentence
+from harness.report.event_text import Narrator
 from harness.search.events import (
     EpochEnded,
     Progress,
@@ -32,8 +33,7 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from harness.search.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.search.standing import OPEN, Standing
+from harness.training.run import Epoch
 
 REFRESHES_PER_S = 4
 WORKERS = 12

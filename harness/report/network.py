@@ -8,13 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.cost import Cost, Part, network_parts
-from harness.families import FAMILIES
-from harness.paper import Published, preset_of, published
-from harness.presets import PRESETS
+from harness.analysis.formatting import DASH, PREFIXES, amount, listed
+from harness.models.cost import Cost, Part, network_parts
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.spec.published import Published, preset_of, published
 from harness.report.layout import plain_table
-from harness.report.words import DASH, PREFIXES, amount, listed
-from harness.spec import NetworkSpec
 
 
 class Priced(NamedTuple):

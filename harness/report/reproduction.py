@@ -8,13 +8,13 @@ from typing import Any, Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.environment import UNKNOWN, Environment, describe_difference, describe_environment
+from harness.analysis.formatting import counted, duration, score
+from harness.analysis.objective import final_value
+from harness.analysis.recorded_runs import RecordedRun
+from harness.config.metrics import is_of_machine
 from harness.errors import UserError
-from harness.metrics import is_of_machine
-from harness.report.recorded_runs import RecordedRun
-from harness.report.words import counted, duration, score
-from harness.run import Ended, Epoch, Started
-from harness.search.objective import final_value
+from harness.training.environment import UNKNOWN, Environment, describe_difference, describe_environment
+from harness.training.run import Ended, Epoch, Started
 
 Outcome = Literal["same bits", "not the same environment", "same environment and other bits"]
 COMPARED = ("train_loss", "val_loss", "top1", "lr")

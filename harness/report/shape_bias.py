@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from harness.report.words import DASH, counted
+from harness.analysis.formatting import DASH, counted
 
 LEVEL = 0.95
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.answer import Answer, RunFacts
+from harness.analysis.formatting import DASH, counted, epochs_done, label, printable
+from harness.analysis.results import Answer, RunFacts
+from harness.analysis.run_status import INFEASIBLE, standings, trial_standing
+from harness.report.conclusions import answer_limit_sentence, summary_of
 from harness.report.data_notes import data_view
 from harness.report.layout import plain_table
 from harness.report.summary import row_values
-from harness.report.verdict import answer_limit_sentence, summary_of
-from harness.report.words import DASH, counted, epochs_done, label, printable
-from harness.run import RunState
 from harness.search.samplers import seed_text
-from harness.search.standing import INFEASIBLE, standings, trial_standing
-from harness.store import EventRow
+from harness.storage import EventRow
+from harness.training.run import RunState
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

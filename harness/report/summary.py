@@ -9,20 +9,20 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.recipe import REVISION
-from harness.report.answer import Answer, Row, RunFacts
+from harness.analysis.environments import environment_values
+from harness.analysis.formatting import finite
+from harness.analysis.latency import latency_values
+from harness.analysis.noise import noise_line
+from harness.analysis.results import Answer, Row, RunFacts
+from harness.config.recipes.proxy import REVISION
 from harness.report.claims import claim_values
-from harness.report.environments import environment_values
+from harness.report.conclusions import conditions, verdict
 from harness.report.full_runs import full_run_values
-from harness.report.latency import latency_values
-from harness.report.noise import noise_line
-from harness.report.tables import answer_view
-from harness.report.verdict import conditions, verdict
-from harness.report.words import finite
+from harness.report.study import answer_view
 
 FILES = ("summary.json", "summary.txt")
 PICTURE = "claims.png"
-"""Beside them, where the study has claims; drawn by `harness.report.claims_plot`."""
+"""Beside them, where the study has claims; drawn by `harness.report.plots.claims`."""
 WIDTH = 160
 """Columns of the summary as text."""
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.environment import Environment, describe_environment
-from harness.report.answer import RunFacts, choices_of, spec_of
-from harness.report.environments import difference
+from harness.analysis.environments import difference
+from harness.analysis.formatting import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
+from harness.analysis.results import RunFacts, choices_of, spec_of
+from harness.analysis.reuse import environment_of
+from harness.analysis.run_status import trial_standing
+from harness.config.network_file import dump_spec
+from harness.config.study import Study
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
 from harness.report.summary import run_values
-from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
-from harness.run import Job, RunState
-from harness.search.reuse import environment_of
 from harness.search.samplers import seed_text
-from harness.search.standing import trial_standing
-from harness.store import RunRow
-from harness.study import Study, dump_spec
+from harness.storage import RunRow
+from harness.training.environment import Environment, describe_environment
+from harness.training.run import Job, RunState
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.config.study import Study
 from harness.executors.base import Executor
-from harness.run import Ended, Job, Record, Run
 from harness.search.trial import OpenTrial
-from harness.study import Study
+from harness.training.run import Ended, Job, Record, Run
 
 STOP_S = 20.0
 """How long an interrupted driver waits for its workers to end their step."""

@@ -17,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.objective import compares_times, curve_value
+from harness.analysis.reuse import SETTLED, Reuse, environment_of
+from harness.analysis.run_status import DIVERGED
+from harness.config.space import Space
+from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
-from harness.run import Ended, Epoch, Noted, Record, Run, RunState, Started
+from harness.search.claim_monitor import Looks
 from harness.search.dispatch import Dispatch
-from harness.search.estimate import Estimate
 from harness.search.events import (
     SEARCH_ENDED,
     DataNoted,
@@ -36,20 +40,15 @@ from harness.search.events import (
     TrialStarted,
 )
 from harness.search.failures import Failures
-from harness.search.ledger import Ledger
-from harness.search.looks import Looks
-from harness.search.objective import compares_times, curve_value
+from harness.search.history import Ledger
 from harness.search.proposals import Proposals
-from harness.search.reuse import SETTLED, Reuse, environment_of
+from harness.search.remeasure import Timing
 from harness.search.samplers import seed_text
-from harness.search.standing import DIVERGED
 from harness.search.stored_runs import StoredRuns
-from harness.search.timing import Timing
+from harness.search.time_left import Estimate
 from harness.search.trial import OpenTrial, Outcome
-from harness.space import Space
-from harness.store import RunRow, Store, reap_undriven
-from harness.study import Study
-from harness.study.model import CURVES
+from harness.storage import RunRow, Store, reap_undriven
+from harness.training.run import Ended, Epoch, Noted, Record, Run, RunState, Started
 
 if TYPE_CHECKING:
     import optuna

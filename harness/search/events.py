@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from harness.run import Epoch, RunState, Started
-from harness.search.limits import RunValues
-from harness.search.standing import Standing
-from harness.spec import NetworkSpec
+from harness.analysis.limits import RunValues
+from harness.analysis.run_status import Standing
+from harness.models.spec.network import NetworkSpec
+from harness.training.run import Epoch, RunState, Started
 
 CLAIMS_JUDGED = "claims judged"
 """Kind of the stored event of a look at a study's claims that came to other verdicts than the one before."""

@@ -4,8 +4,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 from harness.errors import StudyAborted
-from harness.run import RunState
 from harness.search.trial import OpenTrial
+from harness.training.run import RunState
 
 FAILURES_IN_A_ROW = 3
 """As many failed runs without a complete one between them end the study: something is wrong with it, not with them."""

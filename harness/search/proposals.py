@@ -1,7 +1,8 @@
 """Where configurations come from: trials parked by an earlier driver, the cells of a grid, or a sampler's proposals.
 
 A sampler in a space where few networks are within rules and budgets would propose in vain for ever. There those within
-them are listed (`harness.census`), and each proposal in vain is replaced by the nearest of these that is untried.
+them are listed (`harness.config.census`), and each proposal in vain is replaced by the nearest of these that is
+untried.
 """
 
 import json
@@ -9,16 +10,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.axes import Value
-from harness.census import take_census
-from harness.run import Run
-from harness.search.ledger import FURTHER, Ledger
+from harness.analysis.run_status import OVER_BUDGET, configuration_standing, trial_standing
+from harness.config.axes import Value
+from harness.config.census import take_census
+from harness.config.space import Candidate, Space
+from harness.config.study import Study
+from harness.search.history import FURTHER, Ledger
 from harness.search.samplers import SCREENING_SEEDS, screening_epochs
-from harness.search.standing import OVER_BUDGET, configuration_standing, trial_standing
 from harness.search.trial import OpenTrial, chooser, replay, stored_params
-from harness.space import Candidate, Space
-from harness.store import park_trial, together
-from harness.study import Study
+from harness.storage import park_trial, together
+from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.metrics import is_of_machine
-from harness.run import Epoch, RunState
-from harness.search.objective import objective_value
-from harness.search.reuse import SETTLED, Fate, Reuse, current_figures
-from harness.store import RunRow
+from harness.analysis.objective import objective_value
+from harness.analysis.reuse import SETTLED, Fate, Reuse, current_figures
+from harness.config.metrics import is_of_machine
+from harness.storage import RunRow
+from harness.training.run import Epoch, RunState
 
 if TYPE_CHECKING:
     import optuna
@@ -69,7 +69,7 @@ def reopen_outdated(rule: Reuse, trials: "optuna.Study") -> Reopened:
     Runs of another environment that `rule` does not take are reset first, which reopens their trials in all studies.
     To be called under the study's `DriverLock`; `trials` is to be opened again where any was put back.
     """
-    from harness.store.reopening import reopen_trials
+    from harness.storage.reopening import reopen_trials
 
     store, study = rule.store, rule.study.study
     for row in store.reopen_incomplete(study):

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.run import Run, RunState
-from harness.search.limits import RunValues
-from harness.search.objective import objective_value
-from harness.search.reuse import SETTLED, Reuse
-from harness.search.timing import Timing
+from harness.analysis.limits import RunValues
+from harness.analysis.objective import objective_value
+from harness.analysis.reuse import SETTLED, Reuse
+from harness.search.remeasure import Timing
 from harness.search.trial import OpenTrial
-from harness.store import RunRow
+from harness.storage import RunRow
+from harness.training.run import Run, RunState
 
 
 @dataclass(slots=True)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.run import Run
-from harness.search.objective import LATENCY, LATENCY_BOUND
-from harness.search.standing import DIVERGED
-from harness.space import Axis, Choice, Range
-from harness.spec import NetworkSpec
-from harness.store import together
+from harness.analysis.objective import LATENCY, LATENCY_BOUND
+from harness.analysis.run_status import DIVERGED
+from harness.config.space import Axis, Choice, Range
+from harness.models.spec.network import NetworkSpec
+from harness.storage import together
+from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna

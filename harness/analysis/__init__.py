@@ -1,0 +1,1 @@
+"""From stored runs to an answer; without torch, and without printing."""

@@ -1,0 +1,325 @@
+"""The claims of a study, judged on the runs that the store has; and which runs would decide those that are open.
+
+Seeds are paired: for each seed that all arms of a claim have completed, the contrast is one number. More seeds are
+granted one at a time, to the arms of undecided claims alone; what that does to the error rate is in
+`harness.analysis.statistics`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.analysis.earlier_looks import Pairs, looks_elsewhere
+from harness.analysis.limits import RunValues, limit_of_runs
+from harness.analysis.objective import COSTS, formula_value
+from harness.analysis.plan_history import history_of, plan_of
+from harness.analysis.reuse import environment_of, time_reference, without_other_times
+from harness.analysis.statistics import Estimate, Plan, Stretched, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.analysis.statistics.limits import Limit
+from harness.config.claim_arms import arm_choices
+from harness.config.expectation import Expectation
+from harness.config.formula import Formula
+from harness.config.space import Candidate, Space
+from harness.config.study import Claim, Study
+from harness.storage import RunRow, Store
+from harness.training.environment import Environment
+from harness.training.run import Run, RunState
+
+WITHOUT_VALUE = (RunState.DIVERGED, RunState.OUT_OF_MEMORY, RunState.TIMED_OUT, RunState.LOST, RunState.FAILED)
+"""States of runs that ended by themselves and are not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostPair:
+    """A seed that an arm was trained with to no value."""
+
+    seed: int
+    arm: str
+    """As the claim writes it."""
+    state: str
+    """As `diverged`, `out of memory`."""
+
+    @property
+    def text(self) -> str:
+        """As `seed 2 of K=3 diverged`."""
+        return f"seed {self.seed} of {self.arm} {self.state}"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim with all that is known of it."""
+
+    claim: Claim
+    arms: tuple[Candidate, ...]
+    """In the order of the contrast."""
+    figures: tuple[Mapping[int, float], ...]
+    """What the claim compares, by seed, of each arm's complete runs."""
+    values: tuple[float, ...]
+    """The contrast, a number for each seed that every arm has completed, in the order of the seeds."""
+    seeds: tuple[int, ...]
+    estimate: Estimate | None
+    """None before there is a value."""
+    p: float | None
+    """Over all looks so far, corrected over the study's claims (Holm)."""
+    verdict: Verdict
+    enough: int | None = None
+    """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
+    missing: str | None = None
+    """Why there is no value, where that is not for want of runs."""
+    runs: tuple[RunRow, ...] = field(default=(), compare=False)
+    """The complete runs of all arms; when they were trained is no part of the verdict."""
+    lost: tuple[LostPair, ...] = ()
+    """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
+    exploratory: "Exploratory | None" = None
+    """What the runs say where no verdict has an error rate: see there."""
+    note: str | None = None
+    """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
+    limit: Limit | None = None
+    """What all arms are at, if they are: nothing is told apart then, and the claim stays undecided."""
+    is_used_up: bool = False
+    """Whether the plan has had its last look, so that further seeds can bring an exploratory verdict only."""
+
+    @property
+    def pairs(self) -> int:
+        """Seeds of the contrast, those that were lost included."""
+        return len(self.values) + len({each.seed for each in self.lost})
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict; one without an error rate is marked as exploratory."""
+        return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds may still bring a verdict, be it an exploratory one."""
+        is_decided = self.exploratory is not None and self.exploratory.verdict != Verdict.UNDECIDED
+        return self.verdict == Verdict.UNDECIDED and not is_decided and self.limit is None
+
+
+@dataclass(frozen=True, slots=True)
+class Exploratory:
+    """The verdict as if claim and plan had been made before the first run, which they were not: without error rate."""
+
+    verdict: Verdict
+    p: float
+    reason: str
+    """As `added after 15 runs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the store has of a claim."""
+
+    arms: tuple[Candidate, ...]
+    figures: tuple[Mapping[int, float], ...]
+    paired: Mapping[int, float]
+    """The contrast by seed."""
+    missing: str | None
+    runs: tuple[RunRow, ...]
+    lost: tuple[LostPair, ...]
+    limit: Limit | None
+    pairs: Pairs
+    """The complete runs of all arms, by seed."""
+
+
+def judge_claims(study: Study, space: Space, store: Store, here: Environment | None = None) -> tuple[Judged, ...]:
+    """Every claim of the study, in the order of the file.
+
+    Times of two environments are not compared: those that are not of `here` are left out, where any run has such.
+    """
+    if not study.claims:
+        return ()
+    here = here or environment_of(study)
+    known = [_seen(claim, study, space, store, here) for claim in study.claims]
+    history = history_of(
+        study, store, {claim.name: tuple(seen.paired) for claim, seen in zip(study.claims, known, strict=True)}
+    )
+    known = [_in_order(seen, history.seeds_first(claim.name)) for claim, seen in zip(study.claims, known, strict=True)]
+    plans = [history.plan_of(claim.name) for claim in study.claims]
+    elsewhere = looks_elsewhere(study, store)
+    late = [
+        _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, seen.pairs)
+        for claim, seen in zip(study.claims, known, strict=True)
+    ]
+    expected = [Expectation.parse(claim.expect) for claim in study.claims]
+    estimates = list(map(_estimate, study.claims, known, expected, plans))
+    as_new = [
+        found if plan == history.plan else _estimate(claim, seen, expectation, history.plan)
+        for claim, seen, expectation, plan, found in zip(study.claims, known, expected, plans, estimates, strict=True)
+    ]
+    ps = [
+        None if reason else 1.0 if found is None or seen.limit else found.p
+        for found, seen, reason in zip(estimates, known, late, strict=True)
+    ]
+    corrected = iter(holm([p for p in ps if p is not None]))
+    confirmed = [None if p is None else next(corrected) for p in ps]
+    explored = holm(
+        [1.0 if found is None or seen.limit else found.p for found, seen in zip(as_new, known, strict=True)]
+    )
+    judged = map(_judged, study.claims, known, as_new, estimates, confirmed, expected)
+    reasons = map(_why_exploratory, plans, late)
+    return tuple(
+        replace(
+            each,
+            exploratory=_explored(each, found, p, reason),
+            note=_note(plan, reason),
+            is_used_up=len(each.values) >= plan.most,
+        )
+        for each, found, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
+    )
+
+
+def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[int, ...]]:
+    """By claim, the seeds that all of its arms have completed."""
+    return {
+        claim.name: tuple(_seen(claim, study, space, store, environment_of(study)).paired) for claim in study.claims
+    }
+
+
+def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
+    """The arms of undecided claims that need one seed more for the next look, each once.
+
+    Where all arms are at chance or at the ceiling, more seeds would not help.
+    """
+    most = plan_of(study).most
+    wanted: dict[str, Candidate] = {}
+    for each in judged:
+        used = [seeds_used.get(arm.fingerprint, 0) for arm in each.arms]
+        target = min(used) + 1
+        if each.is_open and each.values and target <= most:
+            behind = (arm for arm, has in zip(each.arms, used, strict=True) if has < target)
+            wanted |= {arm.fingerprint: arm for arm in behind}
+    return list(wanted.values())
+
+
+def _is_exact(claim: Claim) -> bool:
+    return Formula(claim.metric).names <= set(COSTS)
+
+
+def _estimate(claim: Claim, seen: _Seen, expectation: Expectation, plan: Plan | Stretched) -> Estimate | None:
+    values = list(seen.paired.values())
+    return estimate(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
+
+
+def _judged(
+    claim: Claim,
+    seen: _Seen,
+    as_new: Estimate | None,
+    found: Estimate | None,
+    p: float | None,
+    expectation: Expectation,
+) -> Judged:
+    """A claim with the verdict that has an error rate; `p` is None for a claim that came after its data."""
+    values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
+    if found is None:
+        undecided = Verdict.UNDECIDED
+        unknown = Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
+        return replace(unknown, lost=seen.lost, runs=seen.runs)
+    if p is None:
+        late = Judged(claim, seen.arms, seen.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
+        return replace(late, lost=seen.lost, runs=seen.runs)
+    if seen.limit is not None:
+        limited = Judged(claim, seen.arms, seen.figures, values, seeds, found, 1.0, Verdict.UNDECIDED, limit=seen.limit)
+        return replace(limited, lost=seen.lost, runs=seen.runs)
+    verdict = judge(found, p)
+    granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
+    enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
+    shown = as_new if found.repeated_interval is None else found
+    judged = Judged(claim, seen.arms, seen.figures, values, seeds, shown, p, verdict, enough)
+    return replace(judged, lost=seen.lost, runs=seen.runs)
+
+
+def _why_late(added_after: int | None) -> str | None:
+    return None if added_after is None else f"the claim was added after {added_after} runs"
+
+
+def _why_exploratory(plan: Plan | Stretched, late: str | None) -> str | None:
+    """Why a verdict has no error rate; None where it has one. `late` is why a claim comes after its data."""
+    if late is not None:
+        return late
+    if isinstance(plan, Stretched) and plan.exhausted_at is not None:
+        seeds = f"{plan.exhausted_at} seeds"
+        return f"the plan was stretched after its last look, at {seeds}, when nothing was left of its error rate"
+    return None
+
+
+def _explored(each: Judged, as_new: Estimate | None, p: float, reason: str | None) -> Exploratory | None:
+    if reason is None or as_new is None or each.verdict != Verdict.UNDECIDED:
+        return None
+    return Exploratory(judge(as_new, p), p, reason)
+
+
+def _note(plan: Plan | Stretched, reason: str | None) -> str | None:
+    if not isinstance(plan, Stretched) or reason is not None:
+        return None
+    steps = zip(plan.plans, plan.plans[1:], plan.changes, strict=False)
+    changed = ", ".join(f"from {_looks(old)} to {_looks(new)} at {n} pairs" for old, new, n in steps)
+    return f"the plan was stretched {changed}; conditional rejection keeps its error rate"
+
+
+def _looks(plan: Plan) -> str:
+    return f"{plan.first}-{plan.most} seeds"
+
+
+def _in_order(seen: _Seen, first: tuple[int, ...]) -> _Seen:
+    """Pairs in the order in which they were complete when the file changed, then by seed."""
+    order = [*(seed for seed in first if seed in seen.paired), *(seed for seed in seen.paired if seed not in first)]
+    return replace(seen, paired={seed: seen.paired[seed] for seed in order})
+
+
+def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _Seen:
+    """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
+    arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
+    formula = Formula(claim.metric)
+    of_arms = [_complete(arm, study, space, store) for arm in arms]
+    rows = tuple(row for each in of_arms for row in each)
+    reference = time_reference(rows, here)
+    recorded = [_recorded(each, store, reference) for each in of_arms]
+    of_runs = [{each.run.seed: formula_value(formula, *each) for each in of_arm} for of_arm in recorded]
+    limits = {limit_of_runs(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
+    figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
+    paired = {
+        seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
+        for seed in figures[0]
+        if all(seed in each for each in figures)
+    }
+    is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
+    missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
+    lost = tuple(_lost_pairs(claim, arms, study, space, store))
+    if lost and not paired and missing is None:
+        missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
+    limit = limits.pop() if len(limits) == 1 else None
+    by_seed = [{row.run.seed: row for row in each} for each in of_arms]
+    pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
+    return _Seen(arms, figures, paired, missing, rows, lost, limit, pairs)
+
+
+def _lost_pairs(
+    claim: Claim, arms: Sequence[Candidate], study: Study, space: Space, store: Store
+) -> Iterator[LostPair]:
+    """The seeds that an arm was trained with to no value, in the order of the seeds."""
+    runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study, space)}
+    ended = [row for row in store.runs(runs).values() if row.state in WITHOUT_VALUE]
+    for row in sorted(ended, key=lambda row: row.run.seed):
+        yield LostPair(row.run.seed, runs[row.id], str(row.state).replace("_", " "))
+
+
+def _runs(arm: Candidate, study: Study, space: Space) -> list[Run]:
+    assert arm.spec is not None, "an arm is a network"
+    first = study.search.seed
+    return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + plan_of(study).most)]
+
+
+def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[RunRow]:
+    """An arm's complete runs, by seed."""
+    runs = _runs(arm, study, space)
+    return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
+
+
+def _recorded(rows: list[RunRow], store: Store, reference: Environment | None) -> list[RunValues]:
+    """Complete runs with what they recorded, without times of another environment than the reference."""
+    ids = [row.id for row in rows]
+    curves, metrics = store.curves(ids), store.figures(ids)
+    return [
+        RunValues(row.run, curves.get(row.id, ()), without_other_times(row, metrics.get(row.id, {}), reference)[0])
+        for row in rows
+    ]

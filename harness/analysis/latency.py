@@ -1,0 +1,61 @@
+"""The latency of a configuration: one measurement with its interval, shared by the seeds of one network."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from harness.analysis.formatting import DASH, milliseconds
+from harness.analysis.objective import LATENCY, LATENCY_BOUND
+
+
+class Latency(NamedTuple):
+    """A measurement; what lies before intervals were measured has only its median."""
+
+    median_ms: float
+    low_ms: float | None
+    """Lower end of the median's 95 % interval."""
+    high_ms: float | None
+    n: int | None
+    """Samples."""
+    is_quiet: bool
+    """Whether nothing else had the device meanwhile, as far as that is on record."""
+
+    @property
+    def text(self) -> str:
+        """As `5.91 [5.88, 5.95]`; with `~` where other work disturbed it."""
+        mark = "" if self.is_quiet else "~"
+        if self.low_ms is None or self.high_ms is None:
+            return f"{mark}{milliseconds(self.median_ms)}"
+        return f"{mark}{milliseconds(self.median_ms)} [{milliseconds(self.low_ms)}, {milliseconds(self.high_ms)}]"
+
+
+def latency_of(runs: Iterable[Mapping[str, float]]) -> Latency | None:
+    """The measurement of a configuration's complete runs; of several different ones that with the middle median."""
+    found = sorted({_latency(measures) for measures in runs if LATENCY in measures}, key=lambda each: each.median_ms)
+    return found[(len(found) - 1) // 2] if found else None
+
+
+def latency_text(latency: Latency | None) -> str:
+    """For a cell of a table."""
+    return DASH if latency is None else latency.text
+
+
+def latency_values(latency: Latency | None) -> dict[str, Any]:
+    """For JSON."""
+    return {
+        "latency_ms_p50": None if latency is None else latency.median_ms,
+        "latency_ms_low": None if latency is None else latency.low_ms,
+        "latency_ms_high": None if latency is None else latency.high_ms,
+        "latency_ms_n": None if latency is None else latency.n,
+        "latency_is_quiet": None if latency is None else latency.is_quiet,
+    }
+
+
+def _latency(measures: Mapping[str, float]) -> Latency:
+    n = measures.get("latency_ms_n")
+    return Latency(
+        measures[LATENCY],
+        measures.get("latency_ms_low"),
+        measures.get(LATENCY_BOUND),
+        None if n is None else int(n),
+        is_quiet="latency_ms_disturbed" not in measures,
+    )

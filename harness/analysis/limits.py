@@ -1,0 +1,71 @@
+"""Which configurations are at chance or at the ceiling, by what their runs recorded.
+
+Accuracies and losses are judged by the right answers of the last epoch, mIoU by that of one class everywhere. Costs and
+times have no such limits.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from harness.analysis.statistics.limits import Counts, Limit, is_above, limit_of
+from harness.config.study import CURVES
+from harness.training.run import CHANCE_TOP1, VAL_IMAGES, Epoch, Run
+
+BEFORE = 1000
+"""Validation images of `shapes` in runs that did not record their number, where the recipe leaves it open."""
+MEASURED = {"miou": "chance_miou"}
+"""Measures that have a chance level, and its name."""
+
+
+class RunValues(NamedTuple):
+    """A complete run with what it recorded."""
+
+    run: Run
+    curve: Sequence[Epoch]
+    measures: Mapping[str, float]
+
+
+def images_of(run: Run, measures: Mapping[str, float]) -> int | None:
+    """The validation images of the last epoch; None where that is not known."""
+    if VAL_IMAGES in measures:
+        return round(measures[VAL_IMAGES])
+    return run.recipe.val_size or (BEFORE if run.recipe.dataset == "shapes" else None)
+
+
+def limit_of_runs(names: Collection[str], runs: Sequence[RunValues], *, tests: int = 1) -> Limit | None:
+    """The limit that a configuration is at in the metrics of these names; None where nothing shows one."""
+    if any(name in CURVES for name in names):
+        return limit_of([counts for run in runs if (counts := _counts(run)) is not None], tests=tests)
+    for name in names:
+        known = [(run.measures[name], run.measures[MEASURED[name]]) for run in runs if _has_level(name, run)]
+        if known and not is_above([value - level for value, level in known], 0.0, tests=tests):
+            return Limit.CHANCE
+    return None
+
+
+def limits_of(metric: str, groups: Sequence[Sequence[RunValues]]) -> list[Limit | None]:
+    """The limit that each of several configurations is at in a metric, given the complete runs of each."""
+    tests = max(1, sum(map(bool, groups)))
+    return [limit_of_runs((metric,), runs, tests=tests) for runs in groups]
+
+
+def common_limit(limits: Iterable[Limit | None]) -> Limit | None:
+    """The limit that all configurations are at, if they are: nothing can be told apart then."""
+    different = set(limits)
+    return different.pop() if len(different) == 1 else None
+
+
+def fewest_images(runs: Iterable[RunValues]) -> int | None:
+    """The fewest validation images of the runs; None where no number is known."""
+    return min((images for run in runs if (images := images_of(run.run, run.measures)) is not None), default=None)
+
+
+def _has_level(name: str, run: RunValues) -> bool:
+    return name in MEASURED and name in run.measures and MEASURED[name] in run.measures
+
+
+def _counts(run: RunValues) -> Counts | None:
+    images = images_of(run.run, run.measures)
+    if not run.curve or images is None:
+        return None
+    return Counts.of(run.curve[-1].top1, images, run.measures.get(CHANCE_TOP1, 100 / run.run.spec.classes))

@@ -1,0 +1,42 @@
+"""Which sources of noise the spreads and intervals of an answer hold, and which they leave out."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.storage import RunRow
+
+TRAINING = "initial weights, order of the images and augmentation"
+OWN = {
+    ("split", True): "training and validation images (each seed has its own)",
+    ("split", False): "the split of the images into training and validation (each seed has its own)",
+    ("bootstrap", False): "the choice of training and validation images (a bootstrap for each seed)",
+}
+SHARED = "one data set only: all seeds share its training and validation images, which are not part of them"
+
+
+def resampling_of(rows: Iterable["RunRow"]) -> tuple[tuple[str, bool], ...]:
+    """How the images of these runs were drawn, and whether they were generated; all ways that there are.
+
+    Runs of before images were drawn anew for each seed, whose id is of an earlier revision, shared one data set.
+    """
+    trained = (row for row in rows if row.run.recipe.epochs > 0)
+    ways = {(row.run.recipe.resample if row.id == row.run.id else "none", _is_generated(row)) for row in trained}
+    return tuple(sorted(ways))
+
+
+def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
+    """What spreads and intervals over seeds hold; None where nothing was trained."""
+    lines = [_line(*way) for way in ways]
+    if len(lines) > 1:
+        return f"Mixed: {'; some runs: '.join(lines)}."
+    return f"{lines[0][0].upper()}{lines[0][1:]}." if lines else None
+
+
+def _line(resample: str, is_generated: bool) -> str:
+    own = OWN.get((resample, is_generated))
+    return f"intervals hold {TRAINING}" + (f", of {SHARED}" if own is None else f", {own}")
+
+
+def _is_generated(row: "RunRow") -> bool:
+    return row.run.recipe.dataset == "shapes"

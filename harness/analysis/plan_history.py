@@ -1,0 +1,132 @@
+"""How a study's file grew while its runs came in: which plan was in force for how many pairs, and which claims are new.
+
+Every change is kept in the store with the seeds of each claim's pairs at that time, so that whoever reads the study
+later comes to the same verdicts. A file that differs from the kept one, because it was edited and not run since, counts
+as changed now.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from harness.analysis.statistics import Plan, Stretched, plan_after
+from harness.config.study import Study
+from harness.config.study_growth import seeds_of
+from harness.errors import NotFound
+from harness.storage import Store
+from harness.training.run import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a study file."""
+
+    added: tuple[str, ...]
+    """What it added, as `search.seeds from 3 to 5`."""
+    plan: tuple[int, int]
+    """First and last look of the plan that was in force before it."""
+    seeds: Mapping[str, tuple[int, ...]]
+    """By claim, the seeds of the pairs that were complete."""
+    runs: int
+    """Complete runs of the study at that time."""
+    claims: tuple[str, ...]
+    """Claims that it added."""
+
+    def text(self) -> str:
+        """As the store keeps it."""
+        values = {"added": self.added, "plan": self.plan, "seeds": self.seeds, "runs": self.runs, "claims": self.claims}
+        return json.dumps(values)
+
+    @classmethod
+    def read(cls, text: str) -> "Change":
+        """The change that a text keeps."""
+        kept = json.loads(text)
+        seeds = {name: tuple(each) for name, each in kept["seeds"].items()}
+        return cls(tuple(kept["added"]), tuple(kept["plan"]), seeds, kept["runs"], tuple(kept["claims"]))
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All changes of a study file up to the present one."""
+
+    plan: Plan
+    """In force now."""
+    changes: tuple[Change, ...] = ()
+
+    def plan_of(self, claim: str) -> Plan | Stretched:
+        """The plans that were in force for a claim, one after the other."""
+        plans = [Plan(*change.plan) for change in self.changes]
+        pairs = [len(change.seeds.get(claim, ())) for change in self.changes]
+        return plan_after([*plans, self.plan], _rising(pairs))
+
+    def seeds_first(self, claim: str) -> tuple[int, ...]:
+        """The seeds of a claim's pairs in the order in which they were complete, as far as the changes tell."""
+        known: dict[int, None] = {}
+        for change in self.changes:
+            known |= dict.fromkeys(change.seeds.get(claim, ()))
+        return tuple(known)
+
+    def added_after(self, claim: str) -> int | None:
+        """Complete runs of the study when the claim was added; None for a claim that was there before any run."""
+        runs = next((change.runs for change in self.changes if claim in change.claims), 0)
+        return runs or None
+
+
+def history_of(study: Study, store: Store, paired: Mapping[str, Sequence[int]]) -> History:
+    """The history of a study; `paired` gives, by claim, the seeds of the pairs that are complete now."""
+    changes = tuple(map(Change.read, store.changes(study.study)))
+    pending = pending_change(study, store, paired)
+    return History(plan_of(study), changes if pending is None else (*changes, pending))
+
+
+def pending_change(
+    study: Study, store: Store, paired: Mapping[str, Sequence[int]], added: tuple[str, ...] = ()
+) -> Change | None:
+    """What the file changes now against the kept one, `added` being all of it in words; None where nothing."""
+    try:
+        kept = _kept(store.study(study.study).resolved)
+    except NotFound:
+        return None
+    new = tuple(claim.name for claim in study.claims if claim.name not in kept.claims)
+    if not new and not added and kept.plan == seeds_of(study.search):
+        return None
+    seeds = {name: tuple(each) for name, each in paired.items() if name in kept.claims}
+    return Change(added, kept.plan, seeds, _complete_runs(study, store), new)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What of the kept file decides its verdicts."""
+
+    plan: tuple[int, int]
+    claims: frozenset[str]
+
+
+def plan_of(study: Study) -> Plan:
+    """When a study looks at its claims: after the first seeds, and after each seed more."""
+    first, most = seeds_of(study.search)
+    return Plan(first, most)
+
+
+@lru_cache(maxsize=16)
+def _kept(resolved: str) -> _Kept:
+    values: dict[str, Any] = yaml.safe_load(resolved) or {}
+    search = values.get("search") or {}
+    first = search.get("seeds", 3)
+    names = frozenset(str(claim.get("name")) for claim in values.get("claims") or ())
+    return _Kept((first, max(first, search.get("max_seeds") or 0)), names)
+
+
+def _complete_runs(study: Study, store: Store) -> int:
+    links = store.trial_runs(study.study)
+    runs = store.runs({run for ids in links.values() for run in ids})
+    return sum(row.state == RunState.COMPLETE for row in runs.values())
+
+
+def _rising(pairs: Sequence[int]) -> list[int]:
+    """Pairs that do not fall, were a run to be lost in between."""
+    return [max(pairs[: i + 1]) for i in range(len(pairs))]

@@ -1,0 +1,217 @@
+"""A run as it was recorded: in a study's database, or in a summary alone, of this version or an earlier one."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.analysis.formatting import printable
+from harness.analysis.results import answer
+from harness.config.recipes.proxy import REVISION, Recipe
+from harness.errors import NotFound, SpecError, UserError
+from harness.models.spec.network import NetworkSpec
+from harness.search.session import Place, reading
+from harness.system.fingerprint import fingerprint
+from harness.training.environment import Environment
+from harness.training.run import Epoch, Run, RunState
+
+SUMMARY, STUDY = "summary.json", "study.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """All that is known of a run that is to be trained again."""
+
+    id: str
+    """As it was recorded; that of `run` is another one where the meaning of the recipe has changed since."""
+    run: Run
+    study: str
+    trial: int | None
+    metric: str
+    """The study's objective."""
+    state: RunState
+    value: float | None
+    curve: tuple[Epoch, ...]
+    """Empty where the record has none."""
+    measures: Mapping[str, float]
+    environments: tuple[Environment | None, ...]
+    """All that had a part in it; None for an unknown one."""
+    threads: int | None
+    device: str | None
+    siblings: tuple[float, ...]
+    """Values of all seeds of its configuration."""
+    revision: int | None = None
+    """Of the meaning of recipes when it was recorded, where that is known."""
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return statistics.stdev(self.siblings) if len(self.siblings) > 1 else None
+
+    @property
+    def changed_meaning(self) -> str | None:
+        """How the run's identity has another meaning now; None where it has the same."""
+        if self.id == self.run.id:
+            return None
+        before = self.revision if self.revision not in (None, REVISION) else _earlier_revision(self.id, self.run)
+        if before is not None:
+            return f"the recipe's meaning has changed since (revision {before} -> {REVISION})"
+        return f"its network, recipe or data have another meaning now: the id was {self.id} and is {self.run.id}"
+
+
+def is_summary(path: Path) -> bool:
+    """Whether a path names a summary, or a folder that holds one, and no study file."""
+    return path.suffix == ".json" or (path / SUMMARY).is_file()
+
+
+def from_database(
+    path: Path, place: Place, trial: int | None, run_id: str | None, *, is_quick: bool = False
+) -> RecordedRun:
+    """A run of a study: by its id, or the first seed of a trial, by default of the best. Raises `NotFound`."""
+    with reading(path, place, is_quick=is_quick) as read:
+        said = answer(read.file.study, read.store, read.trials, {})
+        curves = {row.id: row for row in read.store.runs(_ids_of(said.rows)).values()}
+        rows = [(row.trials, row.values, row.runs) for row in said.rows]
+        best = said.best.trials[0] if said.best else None
+        number, values, facts = _chosen(rows, best, trial, run_id, lambda each: each.row.id, str(path))
+        measures = read.store.measures(facts.row.id)
+    row = curves[facts.row.id]
+    return RecordedRun(
+        id=row.id,
+        run=row.run,
+        study=said.study,
+        trial=number,
+        metric=said.metric,
+        state=row.state,
+        value=facts.value(said.metric),
+        curve=facts.curve,
+        measures=measures,
+        environments=row.environments,
+        threads=row.threads,
+        device=row.device,
+        siblings=values,
+    )
+
+
+def from_summary(path: Path, trial: int | None, run_id: str | None) -> RecordedRun:
+    """The same of a written summary; a `study.yaml` beside it has the recipe where it has none. Raises `UserError`s."""
+    file = path / SUMMARY if path.is_dir() else path
+    values = _read_json(file)
+    try:
+        rows = [
+            (
+                tuple(each["trials"]),
+                tuple(run["value"] for run in each["runs"] if run["value"] is not None),
+                each["runs"],
+            )
+            for each in values["configurations"]
+        ]
+        specs = {run["id"]: each["spec"] for each in values["configurations"] for run in each["runs"]}
+        number, siblings, run = _chosen(rows, values["best_trial"], trial, run_id, lambda each: each["id"], str(file))
+        return RecordedRun(
+            id=run["id"],
+            run=Run(NetworkSpec.from_mapping(specs[run["id"]]), _recipe(values, file), run["seed"], run.get("data")),
+            study=values["study"],
+            trial=number,
+            metric=values["objective"]["name"],
+            state=RunState(run["state"]),
+            value=run["value"],
+            curve=tuple(_epoch(each) for each in run.get("curve", ())),
+            measures=run["measures"],
+            environments=tuple(
+                map(Environment.from_values, [*run.get("earlier_environments", ()), run.get("environment")])
+            ),
+            threads=run["threads"],
+            device=run["device"],
+            siblings=siblings,
+            revision=values.get("recipe_revision"),
+        )
+    except (KeyError, TypeError, ValueError, SpecError) as error:
+        raise _no_summary(file, f"{type(error).__name__}: {error}") from error
+
+
+def _ids_of(rows: Sequence[Any]) -> Iterator[str]:
+    return (facts.row.id for row in rows for facts in row.runs)
+
+
+def _chosen(
+    rows: Sequence[tuple[tuple[int, ...], tuple[float, ...], Sequence[Any]]],
+    best: int | None,
+    trial: int | None,
+    run_id: str | None,
+    id_of: Any,
+    place: str,
+) -> tuple[int | None, tuple[float, ...], Any]:
+    """Trial, values of all seeds, and the run that is sought."""
+    if run_id is not None:
+        found = [(row, run) for row in rows for run in row[2] if id_of(run) == run_id]
+        if not found:
+            known = ", ".join(id_of(run) for row in rows for run in row[2]) or "none"
+            raise NotFound("the run must be one of the study's", value=run_id, place=place, remedy=f"Runs: {known}.")
+        (trials, values, _), run = found[0]
+        return trials[0], values, run
+    wanted = best if trial is None else trial
+    if wanted is None:
+        raise NotFound("a study must have a complete configuration to have a best one", place=place)
+    for trials, values, runs in rows:
+        if wanted in trials and runs:
+            return wanted, values, runs[0]
+    known = ", ".join(str(number) for trials, _, runs in rows if runs for number in trials) or "none"
+    raise NotFound(
+        "the trial must be one of the study's that were trained", value=wanted, place=place, remedy=f"Trials: {known}."
+    )
+
+
+def _earlier_revision(run_id: str, run: Run) -> int | None:
+    """The revision under which the run had that id."""
+    for revision in range(REVISION - 1, 0, -1):
+        recipe = fingerprint([revision, run.recipe.canonical()])
+        if fingerprint([run.spec.fingerprint(), recipe, run.seed]) == run_id:
+            return revision
+    return None
+
+
+def _recipe(values: Mapping[str, Any], file: Path) -> Recipe:
+    """The recipe of all runs: the summary's, or that of the study file beside it."""
+    if values.get("recipe") is not None:
+        return Recipe.model_validate(values["recipe"])
+    beside = file.with_name(STUDY)
+    try:
+        return Recipe.model_validate(yaml.safe_load(beside.read_text(encoding="utf-8"))["proxy"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
+        raise UserError(
+            f"a summary without a recipe must have its resolved {STUDY} beside it ({printable(str(error))[:200]})",
+            place=str(beside),
+        ) from error
+
+
+def _epoch(values: Mapping[str, Any]) -> Epoch:
+    """An epoch; a number that was not finite is null in JSON."""
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+    return Epoch(**numbers)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFound(
+            f"a summary must be a file that can be read ({error.strerror or error})", place=str(file)
+        ) from error
+    except ValueError as error:
+        raise _no_summary(file, str(error)) from error
+    if not isinstance(values, dict):
+        raise _no_summary(file, "it holds no mapping")
+    return values
+
+
+def _no_summary(file: Path, why: str) -> UserError:
+    return UserError(
+        f"a summary must be a {SUMMARY} that `harness run` wrote ({printable(why)[:200]})", place=str(file)
+    )

@@ -1,0 +1,375 @@
+"""The answer of a study, as values: one row per configuration, the best of them, and how far that can be believed.
+
+Pure functions of what the store and Optuna's trials hold; nothing is rounded or printed here.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.claims import Judged
+from harness.analysis.environments import Origin, origins, time_notes
+from harness.analysis.latency import Latency, latency_of
+from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
+from harness.analysis.noise import resampling_of
+from harness.analysis.objective import objective_value
+from harness.analysis.reuse import environment_of, time_reference, without_other_times
+from harness.analysis.run_status import configuration_standing, trial_standing
+from harness.analysis.seeds import MissingSeed, missing_seeds, shortfall
+from harness.analysis.statistics.limits import Limit, sampling_error
+from harness.config.study import Study
+from harness.models.cost import network_cost
+from harness.models.spec.network import NetworkSpec
+from harness.report.data_notes import data_lines
+from harness.search.events import SEARCH_ENDED, TRIAL_ENDED
+from harness.storage import FullRow, FullRuns, RunRow, Store
+from harness.training.environment import Environment
+from harness.training.run import Epoch, RunState
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A run with all that it said."""
+
+    row: RunRow
+    curve: tuple[Epoch, ...]
+    measures: Mapping[str, float]
+    lacks_times: bool = False
+    """Whether times were left out, because they are of another environment than those of other runs."""
+    is_of_reference: bool = True
+    """Whether it was trained in the environment whose times are shown."""
+
+    @property
+    def values(self) -> RunValues:
+        """What it recorded."""
+        return RunValues(self.row.run, self.curve, self.measures)
+
+    def value(self, metric: str) -> float | None:
+        """The objective of a complete run; None for any other run."""
+        if self.row.state != RunState.COMPLETE:
+            return None
+        return objective_value(metric, self.row.run, self.curve, self.measures)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One configuration, with all its trials and runs."""
+
+    trials: tuple[int, ...]
+    """Numbers of the trials that had this configuration; more than one where a sampler came back to it."""
+    params: dict[str, Any]
+    """Its choices; an axis that did not count is not among them."""
+    spec: NetworkSpec
+    state: str
+    """`complete`, `diverged`, `over budget`, `pruned`, `failed`, `running` or `waiting`; see `analysis.run_status`."""
+    reason: str | None
+    """Why it is not complete, or which of its seeds are missing."""
+    values: tuple[float, ...]
+    """The objective by seed, of the complete runs."""
+    seeds: tuple[int, ...]
+    """The seeds behind `values`."""
+    mean: float | None
+    """Mean of the objective over the seeds."""
+    spread: float | None
+    """Standard deviation over the seeds (n - 1); None for fewer than two."""
+    runs: tuple[RunFacts, ...]
+    params_count: int
+    """Parameters of the merged network."""
+    macs: int
+    """Nominal multiply-accumulates of the merged network, for one image of the proxy's resolution."""
+    latency: Latency | None
+    """Of the merged network; the seeds of a configuration share one measurement."""
+    wall_s: float | None
+    """Mean training time of a complete run, of those of the environment whose times are shown."""
+    missing: tuple[MissingSeed, ...] = ()
+    """Seeds that were trained and gave no value."""
+    is_on_front: bool = False
+    """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
+    limit: Limit | None = None
+    """What its objective cannot be told from: chance, or the most that there is."""
+    val_images: int | None = None
+    """Validation images behind the value of each seed; the fewest."""
+
+    @property
+    def sampling_error(self) -> float | None:
+        """The standard error of a seed's accuracy, in points, that comes from the number of validation images."""
+        return None if self.mean is None or self.val_images is None else sampling_error(self.mean, self.val_images)
+
+    @property
+    def noise(self) -> float:
+        """The larger of the spread between seeds and, of an accuracy, the sampling error; 0 where nothing is known."""
+        return max(self.spread or 0.0, self.sampling_error or 0.0)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median latency."""
+        return None if self.latency is None else self.latency.median_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a study says so far."""
+
+    study: str
+    metric: str
+    direction: str
+    axes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    """The complete ones by the objective, best first; then the others by trial."""
+    rejected: Mapping[str, int]
+    """Configurations that were never trained, by the rule or budget that they break."""
+    devices: tuple[str, ...]
+    versions: Mapping[str, tuple[str, ...]]
+    """All versions of each library among the runs."""
+    claims: tuple[Judged, ...] = ()
+    """The study's claims, judged on its runs."""
+    full_scale: tuple[FullRow, ...] = ()
+    """What was trained at full scale on its advice."""
+    is_training: bool = True
+    """Whether the networks are trained, and not only built and measured."""
+    data: tuple[str, ...] = ()
+    """Statements about the data: how many images, what is missing, and whether the folder holds other data now."""
+    measures: tuple[str, ...] = ()
+    """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
+    here: Environment | None = None
+    """What would compute the study's runs here and now."""
+    origins: tuple[Origin, ...] = ()
+    """Complete runs of other environments."""
+    time_notes: tuple[str, ...] = ()
+    """Which times are left out, and why."""
+
+    ended: str | None = None
+    """Why a sampler ended before its trials were used up, or that it repeated itself."""
+    resampling: tuple[tuple[str, bool], ...] = ()
+    """How the runs' images were drawn, and whether they were generated; see `harness.analysis.noise`."""
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
+        return common_limit(row.limit for row in self.complete)
+
+    @property
+    def complete(self) -> tuple[Row, ...]:
+        """The complete configurations within the budgets, best first."""
+        return tuple(row for row in self.rows if row.state == "complete")
+
+    @property
+    def best(self) -> Row | None:
+        """The complete configuration within the budgets with the best mean; None where all are at one limit."""
+        return None if self.limit else next(iter(self.complete), None)
+
+    @property
+    def leading(self) -> Row | None:
+        """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
+        if self.limit:
+            return None
+        running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
+        return min(running, key=lambda row: _rank(row, self.direction), default=None)
+
+    @property
+    def front(self) -> tuple[Row, ...]:
+        """The Pareto front of the objective against MACs, cheapest first."""
+        return tuple(sorted((row for row in self.rows if row.is_on_front), key=lambda row: row.macs))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds behind the values."""
+        return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
+
+    def row_of(self, trial: int) -> Row | None:
+        """The row of a trial."""
+        return next((row for row in self.rows if trial in row.trials), None)
+
+    def behind(self, row: Row) -> float:
+        """By how much a complete row is worse than the best; 0 for the best."""
+        assert self.best is not None and self.best.mean is not None and row.mean is not None
+        return abs(self.best.mean - row.mean)
+
+    def unseparated(self) -> tuple[Row, ...]:
+        """The rows that the seeds' spread does not separate from the best; needs two seeds on both sides."""
+        if self.best is None or self.best.spread is None:
+            return ()
+        return tuple(
+            row
+            for row in self.complete[1:]
+            if row.spread is not None and self.behind(row) <= max(row.noise, self.best.noise)
+        )
+
+
+def read_runs(store: Store, run_ids: Iterable[str]) -> dict[str, RunFacts]:
+    """All that the store knows of these runs, in three questions."""
+    ids = list(run_ids)
+    curves, figures = store.curves(ids), store.figures(ids)
+    return {
+        run_id: RunFacts(row, tuple(curves.get(run_id, ())), figures.get(run_id, {}))
+        for run_id, row in store.runs(ids).items()
+    }
+
+
+def answer(
+    study: Study,
+    store: Store,
+    trials: Sequence["FrozenTrial"],
+    rejected: Mapping[str, int],
+    claims: tuple[Judged, ...] = (),
+    here: Environment | None = None,
+    data: Sequence[str] = (),
+) -> Answer:
+    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
+
+    Runs are compared with the environment `here`; by default that in which this machine would compute them. `data` are
+    statements about the data set as it is now.
+    """
+    here = here or environment_of(study)
+    links = store.trial_runs(study.study)
+    runs = read_runs(store, {run_id for ids in links.values() for run_id in ids})
+    stored = [facts.row for facts in runs.values()]
+    reference = time_reference(stored, here)
+    runs = {run_id: _of_one_environment(facts, reference) for run_id, facts in runs.items()}
+    metric, direction = next(iter(study.objectives.items()))
+    groups: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if "fingerprint" in trial.user_attrs:
+            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
+    rows = [
+        _row(group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric)
+        for group in groups.values()
+    ]
+    rows = _with_limits(rows, metric)
+    trained = [facts.row for facts in runs.values() if facts.row.device is not None]
+    return Answer(
+        study=study.study,
+        metric=metric,
+        direction=direction,
+        axes=tuple(study.axes),
+        rows=_with_front(sorted(rows, key=lambda row: _order(row, direction)), direction),
+        rejected=rejected,
+        devices=tuple(sorted({row.device for row in trained if row.device})),
+        versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
+        claims=claims,
+        full_scale=FullRuns(store).of_study(study.study),
+        is_training=study.proxy.epochs > 0,
+        data=(*data, *data_lines(store, runs)),
+        measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
+        here=here,
+        origins=origins(stored, here),
+        time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
+        ended=_why_ended(store, study.study),
+        resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
+    )
+
+
+def spec_of(trial: "FrozenTrial") -> NetworkSpec:
+    """The network of a trial that was opened."""
+    return NetworkSpec.from_mapping(json.loads(trial.user_attrs["spec"]))
+
+
+def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
+    """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
+    params = trial.params
+    return {name: _choice(params[name]) for name in axes if name in params}
+
+
+def _why_ended(store: Store, study: str) -> str | None:
+    """The reason that the driver gave at the end, unless a trial has ended since."""
+    events = store.events(study)
+    last = max((i for i, event in enumerate(events) if event.kind == SEARCH_ENDED), default=None)
+    if last is None or any(event.kind in TRIAL_ENDED for event in events[last:]):
+        return None
+    return events[last].message
+
+
+def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:
+    """The run without times of another environment than the reference, whose times the answer shows."""
+    row = facts.row
+    measures, lacks_times = without_other_times(row, facts.measures, reference)
+    is_of_reference = row.environment is None if reference is None else row.is_of(reference)
+    return replace(facts, measures=measures, lacks_times=lacks_times, is_of_reference=is_of_reference)
+
+
+def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study, metric: str) -> Row:
+    """The configuration that these trials share."""
+    spec = spec_of(group[0])
+    standing = configuration_standing([trial_standing(trial) for trial in group])
+    screening = {trial.user_attrs.get("screening") for trial in group}
+    seeds = [facts for facts in runs if facts.row.run.seed not in screening]
+    by_seed = {facts.row.run.seed: value for facts in seeds if (value := facts.value(metric)) is not None}
+    values = tuple(by_seed[seed] for seed in sorted(by_seed))
+    over = {seed for trial in group if trial.state.is_finished() for seed in trial.user_attrs["seeds"]}
+    missing = missing_seeds((facts.row for facts in seeds if facts.row.run.seed in over), tuple(by_seed))
+    done = [facts for facts in seeds if facts.row.state == RunState.COMPLETE]
+    walls_s = [facts.row.wall_s for facts in done if facts.is_of_reference]
+    cost = network_cost(spec, study.proxy.resolution)
+    return Row(
+        trials=tuple(trial.number for trial in group),
+        params=choices_of(group[0], study.axes),
+        spec=spec,
+        state=standing.state,
+        reason=(shortfall(len(values), missing) if values else None) or standing.reason,
+        values=values,
+        seeds=tuple(sorted(by_seed)),
+        mean=statistics.fmean(values) if values else None,
+        spread=statistics.stdev(values) if len(values) > 1 else None,
+        runs=tuple(runs),
+        params_count=cost.params,
+        macs=cost.macs,
+        latency=latency_of(facts.measures for facts in done),
+        missing=missing if values else (),
+        wall_s=statistics.fmean(walls_s) if walls_s else None,
+    )
+
+
+def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The rows with the limits that they are at."""
+    done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
+    return [
+        replace(row, limit=limit, val_images=fewest_images(runs) if metric == "top1" else None)
+        for row, runs, limit in zip(rows, done, limits_of(metric, done), strict=True)
+    ]
+
+
+def _choice(stored: Any) -> Any:
+    return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
+
+
+def _rank(row: Row, direction: str) -> float:
+    """By the mean, best first."""
+    if row.mean is None or not math.isfinite(row.mean):
+        return math.inf
+    return -row.mean if direction == "maximize" else row.mean
+
+
+def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
+    """Complete rows first, by their mean and, where that is equal, by their MACs; the others by trial."""
+    if row.state in ("complete", "over budget"):
+        return False, _rank(row, direction), row.macs, row.trials[0]
+    return True, 0.0, 0, row.trials[0]
+
+
+def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
+    """The rows, those on the Pareto front marked."""
+    sign = 1 if direction == "maximize" else -1
+    ranked = [row for row in rows if row.state == "complete" and row.mean is not None]
+    if common_limit(row.limit for row in ranked) is not None:
+        return tuple(rows)
+    complete = [row for row in ranked if row.limit != Limit.CHANCE]
+    front: set[tuple[int, ...]] = set()
+    best = -math.inf
+    for _, same_macs in groupby(sorted(complete, key=lambda row: row.macs), key=lambda row: row.macs):
+        gains = {row.trials: sign * row.mean for row in same_macs if row.mean is not None}
+        top = max(gains.values())
+        if top > best:
+            best = top
+            front |= {trials for trials, gain in gains.items() if gain == top}
+    return tuple(replace(row, is_on_front=row.trials in front) for row in rows)
+
+
+def _versions(rows: Iterable[RunRow], name: str) -> tuple[str, ...]:
+    return tuple(sorted({row.versions[name] for row in rows if name in row.versions}))

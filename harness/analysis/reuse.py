@@ -1,0 +1,101 @@
+"""What a study takes from the store of runs that another environment computed, and what it has computed again.
+
+Accuracy is a draw of the same distribution in any environment, and is taken by default. Times and memory are not: they
+are measured again on the stored weights, or left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.config.formula import Formula
+from harness.config.metrics import is_of_machine
+from harness.config.study import Study
+from harness.storage import RunRow, Store
+from harness.training.environment import Environment, describe_difference, differs, environment_here, of_cluster
+from harness.training.run import Job, RunState
+
+Reusable = Literal["any", "same"]
+"""`any`: complete runs of every environment are taken; `same`: those of another one are trained again."""
+Fate = Literal["take", "time", "train"]
+"""Of a settled run: taken as it is, with its times measured again, or trained again."""
+SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
+
+
+def environment_of(study: Study, *, is_cluster: bool = False) -> Environment:
+    """What would compute a run of the study on this machine; of a cluster, only what can be known from here."""
+    here = environment_here(study.proxy, threads=study.resources.cpus, gpus=study.resources.gpus)
+    return of_cluster(here) if is_cluster else here
+
+
+def current_figures(row: RunRow, figures: Mapping[str, float], here: Environment) -> dict[str, float]:
+    """What was measured on a run, without times and memory of another environment."""
+    is_current = not differs(row.timed, here)
+    return {name: value for name, value in figures.items() if is_current or not is_of_machine(name)}
+
+
+def time_reference(rows: Sequence[RunRow], here: Environment) -> Environment | None:
+    """The environment whose times an answer shows: `here` if any run has such, else that of the most runs.
+
+    None stands for times of an unknown environment; those of two environments never stand side by side.
+    """
+    timed = [row.timed for row in rows if row.state == RunState.COMPLETE]
+    if any(not differs(each, here) for each in timed):
+        return here
+    return max(timed, key=timed.count, default=here)
+
+
+def without_other_times(
+    row: RunRow, figures: Mapping[str, float], reference: Environment | None
+) -> tuple[dict[str, float], bool]:
+    """What was measured on a run, without times that are not of the reference; and whether any were left out."""
+    is_of_reference = row.timed is None if reference is None else not differs(row.timed, reference)
+    kept = {name: value for name, value in figures.items() if is_of_reference or not is_of_machine(name)}
+    return kept, len(kept) < len(figures)
+
+
+def needs_times(study: Study) -> bool:
+    """Whether an objective, a budget or a claim of the study rests on a time or on memory."""
+    names = {*study.objectives, *(name for claim in study.claims for name in Formula(claim.metric).names)}
+    return study.budgets.latency_ms is not None or any(map(is_of_machine, names))
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """The rule by which a driver takes settled runs from its store."""
+
+    study: Study
+    store: Store
+    here: Environment
+    mode: Reusable = "any"
+    is_cluster: bool = False
+
+    def fate(self, row: RunRow, figures: Mapping[str, float] | None = None) -> Fate:
+        """What is to become of a settled run; `figures` is what was measured on it, if that has been read."""
+        if self.mode == "same" and not row.is_of(self.here):
+            return "train"
+        if row.state != RunState.COMPLETE or not differs(row.timed, self.here):
+            return "take"
+        if not any(map(is_of_machine, self.store.measures(row.id) if figures is None else figures)):
+            return "take"
+        if row.folder is not None and (self.is_cluster or Job(row.run, row.folder).has_weights):
+            return "time"
+        return "train" if needs_times(self.study) else "take"
+
+    def is_mixture(self, row: RunRow) -> bool:
+        """Whether an unfinished run must begin anew, because another environment trained its first epochs."""
+        is_begun = row.state not in (*SETTLED, RunState.QUEUED, RunState.RUNNING) and row.owner is None
+        return self.mode == "same" and is_begun and not row.is_of(self.here)
+
+    def figures(self, run_id: str) -> dict[str, float]:
+        """What was measured on a run in this environment, and all that does not depend on it."""
+        return current_figures(self.store.run(run_id), self.store.measures(run_id), self.here)
+
+    def train_again(self, run_ids: list[str], *, is_open: bool = False) -> None:
+        """Have these runs trained from their first epoch on; see `replace_runs`."""
+        from harness.storage.reopening import replace_runs
+
+        for row in replace_runs(self.store, self.study.study, run_ids, is_open=is_open):
+            was = "; ".join(describe_difference(each, self.here) or "this environment" for each in row.environments)
+            message = f"trained again in this environment; it was of: {was}. Its record is kept"
+            self.store.event(self.study.study, "replaced", message, run_id=row.id)

@@ -1,0 +1,64 @@
+"""How many seeds would decide a claim, if effect and spread are what was seen."""
+
+import math
+from collections.abc import Callable
+
+from harness.analysis.statistics.estimates import Estimate
+from harness.config.expectation import Expectation, Kind
+
+Power = Callable[[int], float]
+
+
+def seeds_to_decide(
+    estimate: Estimate, expectation: Expectation, alpha: float, power: float = 0.8, most: int = 1000
+) -> int | None:
+    """The fewest pairs with which one two-sided paired t test at `alpha` decides with this power; None beyond `most`.
+
+    Also None where no spread was seen, since then nothing is known of it; an exact effect needs no more than it has.
+    """
+    if estimate.is_exact:
+        return estimate.n
+    if estimate.sd == 0:
+        return None
+    found = [_fewest(chance, power, most) for chance in _ways(estimate, expectation, alpha)]
+    return min((n for n in found if n is not None), default=None)
+
+
+def _ways(estimate: Estimate, expectation: Expectation, alpha: float) -> list[Power]:
+    """The chances by n of each way in which the claim can be decided."""
+    bound, off = expectation.bound, abs(estimate.effect - expectation.bound)
+
+    def outside(distance: float) -> Power:
+        return lambda n: _power_of_t(n, distance / estimate.sd, alpha)
+
+    def inside(reach: float, distance: float) -> Power:
+        """Of two one-sided tests, at least: the chance that neither fails."""
+        near, far = (outside(reach - distance), outside(reach + distance))
+        return lambda n: near(n) + far(n) - 1
+
+    if expectation.kind == Kind.WITHIN:
+        size = abs(estimate.effect)
+        return [outside(size - bound) if size > bound else inside(bound, size)]
+    is_small = estimate.ignore is not None and off < estimate.ignore
+    return [outside(off), *([inside(estimate.ignore or 0.0, off)] if is_small else [])]
+
+
+def _power_of_t(n: int, standardised: float, alpha: float) -> float:
+    """The chance that a t test at the two-sided level `alpha` finds an effect, with its sign right."""
+    from scipy.special import nctdtr, stdtrit
+
+    critical = float(-stdtrit(n - 1, alpha / 2))
+    return 1 - float(nctdtr(n - 1, standardised * math.sqrt(n), critical))
+
+
+def _fewest(chance: Power, power: float, most: int) -> int | None:
+    """The smallest n of 2 to `most` with this power, which grows with n."""
+    low, high = 1, 2
+    while high < most and chance(high) < power:
+        low, high = high, min(2 * high, most)
+    if high > most or chance(high) < power:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if chance(middle) >= power else (middle, high)
+    return high

@@ -1,0 +1,96 @@
+"""Which network is meant: the best of a study, any other of its trials, a run's, a preset, or a spec file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.analysis.results import Answer, Row, answer
+from harness.config.full_scale_network import scaled
+from harness.config.network_file import named_spec
+from harness.errors import NotFound, UserError
+from harness.models.spec.network import NetworkSpec
+from harness.report.conclusions import answer_limit_sentence
+from harness.report.console import verb
+from harness.search.session import Place, Reading, reading, run_of, trial_of
+
+BEST_OF = "best-of"
+SHOWN_DIGITS = 8
+"""Of a run's id, in names."""
+
+
+class Target(NamedTuple):
+    """A network to be trained at full scale, before it is fitted to the images."""
+
+    name: str
+    spec: NetworkSpec
+    recipe: str | None = None
+    """Name of the recipe that its study asks for."""
+    study: str | None = None
+    """The study that found it; None for any other network."""
+    trial: int | None = None
+    """Of that study."""
+
+
+class Sought(NamedTuple):
+    """Where the command line says that studies are, and which of a study's trials it means."""
+
+    place: Place
+    is_quick: bool = False
+    trial: int | None = None
+    """None for the best."""
+    options: Sequence[str] = ()
+    """The same as options, for commands that are shown."""
+
+
+def find_target(words: Sequence[str], sought: Sought) -> Target:
+    """The network of `best-of STUDY.yaml`, or of one name or path. Raises `UserError`s for what is not there."""
+    first, *rest = words
+    if first == BEST_OF:
+        if len(rest) != 1:
+            raise UserError(f"`{BEST_OF}` must stand before one study file", value=" ".join(rest))
+        return _best_of(Path(rest[0]), sought)
+    if rest:
+        raise UserError("one network must be named", value=" ".join(words), remedy=f"Or write `{BEST_OF} STUDY.yaml`.")
+    if sought.trial is not None:
+        raise UserError(f"`--trial` must stand with `{BEST_OF} STUDY.yaml`", value=sought.trial)
+    path = Path(first)
+    if path.suffix == ".pt":
+        study = path.absolute().parent.parent
+        run = run_of(path, Place(study.parent, sought.place.storage))
+        trial = trial_of(path, study.name, Place(study.parent, sought.place.storage))
+        return Target(f"{study.name}-{path.stem[:SHOWN_DIGITS]}", run.spec, study=study.name, trial=trial)
+    return Target(path.stem, named_spec(first))
+
+
+def winner(read: Reading, sought: Sought) -> tuple[Row, Answer]:
+    """The best configuration of a study, or that of the trial that is sought, and all answers of the study.
+
+    Raises `NotFound` where there is none.
+    """
+    said = answer(read.file.study, read.store, read.trials, {})
+    row = said.best if sought.trial is None else said.row_of(sought.trial)
+    if row is not None:
+        return row, said
+    if sought.trial is None and said.limit is not None:
+        raise UserError(
+            "a study must tell its configurations apart to have a best one",
+            value=f"all at {said.limit}",
+            place=str(read.file.path),
+            remedy=f"{answer_limit_sentence(said)} Or name one: `--trial N`.",
+        )
+    look = f"See how it stands: `{verb('status', read.file.path, sought.options)}`."
+    if sought.trial is not None:
+        raise NotFound("the trial must be one of the study's that were trained", value=sought.trial, remedy=look)
+    raise NotFound(
+        "a study must have a complete configuration to have a best one", place=str(read.file.path), remedy=look
+    )
+
+
+def _best_of(path: Path, sought: Sought) -> Target:
+    """A study's choices on the base and with the recipe of its `full_scale`; without one, its network as it is."""
+    with reading(path, sought.place, is_quick=sought.is_quick) as read:
+        row, said = winner(read, sought)
+        full = read.file.study.full_scale
+        spec = scaled(read.file, row.params) or row.spec
+    name = f"{said.study}-{row.trials[0]}" if sought.trial is not None else said.study
+    return Target(name, spec, full.recipe if full else None, said.study, row.trials[0])

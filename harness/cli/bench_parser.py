@@ -1,0 +1,144 @@
+"""The verb `bench` and its subjects."""
+
+import argparse
+from pathlib import Path
+
+from harness.cli.arguments import Verbs, odd, positive
+
+BENCHED = ("help", "start", "driver", "step", "proxies", "memory")
+"""What `harness bench` measures without a subject."""
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+"""What operator and networks can be measured in; tf32 is float32 whose products a GPU rounds to TF32."""
+
+
+def add_bench(verbs: Verbs) -> None:
+    """`bench`, `bench dwconv`, `bench network`."""
+    about = "measure what the harness, its operator and its networks cost on this machine"
+    bench = verbs.add_parser(
+        "bench",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}. Without a subject: the harness itself, against its targets, in "
+        "ten minutes.",
+    )
+    bench.add_argument(
+        "--only",
+        action="append",
+        choices=BENCHED,
+        help="measure this alone (may be repeated); writes nothing by default",
+    )
+    _add_bench_output(bench, quick=False, output=None)
+    bench.set_defaults(call=_bench)
+    subjects = bench.add_subparsers(title="subjects", metavar="SUBJECT")
+    _add_bench_dwconv(subjects)
+    _add_bench_network(subjects)
+
+
+def _add_bench_output(bench: argparse.ArgumentParser, **defaults: object) -> None:
+    """Without defaults a subject leaves what stood before it as it is."""
+    bench.set_defaults(**defaults)
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="few repeats, small sizes; writes nothing by default",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="folder for what is written (default: results/bench)",
+    )
+
+
+def _add_bench_dwconv(subjects: Verbs) -> None:
+    about = "every algorithm of the large depth-wise convolution beside nn.Conv2d: Table 1 of RepLKNet's paper"
+    dwconv = subjects.add_parser(
+        "dwconv",
+        help=about,
+        description=f"Measure {about}. Sizes that are given here are measured alone, and written only with --output.",
+    )
+    _add_bench_output(dwconv)
+    _add_bench_device(dwconv)
+    for name, what in (
+        ("--batch", "images at once (default: 64 on a GPU, 8 on a CPU)"),
+        ("--channels", "channels (default: 384 on a GPU, 128 on a CPU)"),
+        ("--layers", "layers in a stack (default: 24 on a GPU, 1 on a CPU)"),
+    ):
+        dwconv.add_argument(name, type=positive, metavar="N", help=what)
+    dwconv.add_argument(
+        "--sides", type=positive, nargs="+", default=(), metavar="R", help="sides of the maps (default: 16 32 64)"
+    )
+    dwconv.add_argument(
+        "--kernels", type=odd, nargs="+", default=(), metavar="K", help="sides of the kernels (default: 3 to 31)"
+    )
+    dwconv.set_defaults(call=_bench_dwconv)
+
+
+def _add_bench_network(subjects: Verbs) -> None:
+    about = "whole networks: ours with our operator and with nn.Conv2d, and timm's beside them"
+    network = subjects.add_parser("network", help=about, description=f"Measure {about}, in images per second.")
+    network.add_argument("networks", metavar="NETWORK", nargs="+", help="a preset, as replknet_31b, or a spec file")
+    _add_bench_output(network)
+    _add_bench_device(network)
+    network.add_argument(
+        "--resolution", type=positive, nargs="+", default=(224,), metavar="R", help="of the images (default: 224)"
+    )
+    network.add_argument(
+        "--batch", type=positive, metavar="N", help="images at once (default: 64 on a GPU, 1 on a CPU)"
+    )
+    network.add_argument(
+        "--beside", nargs="*", metavar="NAME", help="networks of timm's (default: Swin-B and ConvNeXt-B)"
+    )
+    network.set_defaults(call=_bench_network)
+
+
+def _add_bench_device(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--device", choices=("cpu", "cuda"), help="what computes (default: the GPU where there is one)")
+    bench.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        nargs="+",
+        default=(),
+        help="float32, and bfloat16 beside it on a GPU, by default",
+    )
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from harness.diagnostics.bench.overhead import bench
+
+    bench(args.only or (), args.output, is_quick=args.quick)
+    return 0
+
+
+def _bench_dwconv(args: argparse.Namespace) -> int:
+    from harness.cli.bench import bench_dwconv
+    from harness.diagnostics.bench.options import DwconvOptions
+
+    options = DwconvOptions(
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+        channels=args.channels,
+        layers=args.layers,
+        sides=tuple(args.sides),
+        kernels=tuple(args.kernels),
+    )
+    bench_dwconv(options, args.output, is_quick=args.quick)
+    return 0
+
+
+def _bench_network(args: argparse.Namespace) -> int:
+    from harness.cli.bench import bench_network
+    from harness.diagnostics.bench.options import BESIDE, NetworkOptions
+
+    options = NetworkOptions(
+        networks=tuple(args.networks),
+        resolutions=tuple(args.resolution),
+        beside=BESIDE if args.beside is None else tuple(args.beside),
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+    )
+    bench_network(options, args.output, is_quick=args.quick)
+    return 0

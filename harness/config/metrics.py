@@ -1,0 +1,118 @@
+"""The metrics that a run yields, by name, and what a recipe must ask for to have them.
+
+The tables repeat the names that measures and transfers yield, so that a study file is checked without torch and before
+anything is trained; a test walks over every measure and compares. `{class}` stands for the name of a class. Some
+metrics describe the machine and not the network: times, throughput and memory.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.config.recipes.proxy import Recipe
+from harness.training.run import CHANCE_TOP1, VAL_IMAGES
+
+CURVES = ("top1", "val_loss")
+"""Known after every epoch."""
+COSTS = ("params", "macs")
+"""They follow from the network."""
+ALWAYS = {
+    "latency": (
+        *("latency_ms_p50", "latency_ms_p90", "latency_ms_low", "latency_ms_high", "latency_ms_n"),
+        *("latency_ms_left_out", "latency_ms_disturbed"),
+    ),
+    "peak_memory": ("peak_memory_bytes", "peak_gpu_memory_bytes"),
+}
+"""Of every run, by measure; see `harness.measures.ALWAYS`."""
+ON_DEMAND = {
+    "erf": tuple(f"erf_{name}_r{t}_pct" for name in ("raw", "log") for t in (20, 30, 50, 99)),
+    "merge_error": ("merge_error_max_abs", "merge_error_relative"),
+    "shape_bias": ("shape_decisions", "cue_decisions", "shape_bias_pct", "shape_bias_pct_{class}"),
+    "throughput": ("throughput_images_per_s_batch32", "throughput_images_per_s_batch128", "throughput_disturbed"),
+    "train_step": (
+        "train_step_s",
+        "train_step_images_per_s",
+        "train_step_peak_bytes",
+        "train_step_gradients_finite",
+        "train_step_disturbed",
+    ),
+}
+"""By measure that a recipe can name; see `harness.measures.ON_DEMAND`."""
+JUDGED_ON = (VAL_IMAGES, CHANCE_TOP1)
+"""Of every run that is trained."""
+TRANSFERS = {
+    "masks": ("miou", "chance_miou", "iou_ground", "iou_{class}", "transfer_s"),
+    "boxes": ("ap", "ap50", "ap75", "ap_{class}", "transfer_s"),
+}
+"""By what a transfer learns; see `harness.training.transfer.TASKS`."""
+ON_GPU = ("peak_gpu_memory_bytes", "throughput_images_per_s_batch128")
+ON_CPU = ("throughput_images_per_s_batch32",)
+IS_OF_MACHINE: dict[str, bool] = {
+    "ap": False,
+    "box_ap": False,
+    "cue": False,
+    "erf": False,
+    "iou": False,
+    "latency": True,
+    "merge_error": False,
+    "miou": False,
+    "peak": True,
+    "shape": False,
+    "throughput": True,
+    "train_step_disturbed": True,
+    "train_step_gradients": False,
+}
+"""By the first words of a metric's name; what follows may be the name of a class of images."""
+MACHINE_UNITS = re.compile(r"(?:^|_)(?:ns|us|ms|s|min|h|bytes|[kmg]i?b|per_s|fps|hz|j|joules?|watts?|w)(?:_|$)")
+"""Units of time, throughput, memory and energy, by which every other metric is told: its name carries its unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a metric comes from."""
+
+    names: tuple[str, ...]
+    needs: str | None
+    """What a study file must say to have it; None where the recipe has it already."""
+
+
+def metrics_of(recipe: Recipe, *, device: str | None = None) -> tuple[str, ...]:
+    """The metrics that runs of this recipe yield, on a `cpu`, a `cuda` device, or one that is not known yet."""
+    names = (name for source in sources(recipe) if source.needs is None for name in source.names)
+    absent = {"cpu": ON_GPU, "cuda": ON_CPU}.get(device or "", ())
+    return tuple(dict.fromkeys(name for name in names if name not in absent))
+
+
+def sources(recipe: Recipe) -> Iterator[Source]:
+    """All metrics that there are, with what this recipe lacks of them."""
+    yield Source((*CURVES, *JUDGED_ON), None if recipe.epochs else "`proxy.epochs` of at least 1")
+    yield Source(COSTS, None)
+    yield from (Source(names, None) for names in ALWAYS.values())
+    for measure, names in ON_DEMAND.items():
+        yield Source(names, None if measure in recipe.measures else f"`measures: [{measure}]` in `proxy`")
+    for learns, names in TRANSFERS.items():
+        is_there = recipe.transfer is not None and recipe.transfer.learns == learns
+        head = "fcos" if learns == "boxes" else "deeplabv3plus"
+        yield Source(names, None if is_there else f"`transfer: {{head: {head}}}` in `proxy`")
+
+
+def is_among(name: str, names: tuple[str, ...], classes: tuple[str, ...] | None = None) -> bool:
+    """Whether a name is one of these; where the classes are not known, any text may stand for one."""
+    return any(_matches(name, known, classes) for known in names)
+
+
+def _matches(name: str, known: str, classes: tuple[str, ...] | None) -> bool:
+    head, mark, tail = known.partition("{class}")
+    if not mark:
+        return name == known
+    if classes is None:
+        return re.fullmatch(f"{re.escape(head)}.+{re.escape(tail)}", name) is not None
+    return name in {f"{head}{each}{tail}" for each in classes}
+
+
+def is_of_machine(name: str) -> bool:
+    """Whether a metric is a time, a throughput or memory, which hold for the environment alone that it was taken in."""
+    first_words = [words for words in IS_OF_MACHINE if name == words or name.startswith(f"{words}_")]
+    if first_words:
+        return IS_OF_MACHINE[max(first_words, key=len)]
+    return MACHINE_UNITS.search(name) is not None

@@ -1,0 +1,1 @@
+"""How networks are trained, as frozen values, and the recipes that come with the harness."""

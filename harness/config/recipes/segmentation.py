@@ -1,0 +1,154 @@
+"""How a segmentation is trained, as a value: what a file in `harness/config/recipes/library/downstream` says of one.
+
+Terms and defaults are those of MMSegmentation, with which RepLKNet's published figures were made.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from harness.config.recipes.full_scale import FullTraining, ImageData, Pair, Positive, Share
+from harness.config.recipes.proxy import Strict
+
+Side = Annotated[int, Field(ge=8, le=8192)]
+"""In pixels."""
+Sides = Annotated[list[Side], Field(min_length=2, max_length=2)]
+"""Height and width."""
+
+
+class SegmentationData(ImageData):
+    """Images with a class for every pixel."""
+
+    dataset: Literal["cityscapes", "ade20k", "shapes"]
+    """Where they come from; the first two as they are distributed."""
+    rendering: Literal["contours", "textured"] = "textured"
+    """Of `shapes`."""
+    side: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Of `shapes`, in pixels."""
+
+
+class SegmenterPlan(Strict):
+    """The decoder on the network's maps; it is segmentation-models-pytorch's."""
+
+    head: Literal["upernet", "deeplabv3plus"] = "upernet"
+    """UPerNet (arXiv 1807.10221), or DeepLabv3+ (1802.02611)."""
+    channels: Annotated[int, Field(ge=1, le=4096)] = 512
+    """Width of the decoder."""
+    finest: Literal[2, 4, 8] = 4
+    """Stride of the finest map that it reads; where the network has none so fine, its finest."""
+    frozen: bool = False
+    """Whether the network stays as it is, and only the decoder learns."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the decoder's channels that are dropped in training before the classes are told apart."""
+    auxiliary: Annotated[float, Field(ge=0)] = 0.4
+    """Weight of the loss of a second, small head on the map before the coarsest one; 0 for no such head."""
+    auxiliary_channels: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Its width."""
+
+
+class SegmentationViews(Strict):
+    """How images are shown in training: resized at random, cropped, mirrored, in other colours."""
+
+    short: Side = 512
+    """The shorter side of an image at scale 1, as far as the longer one allows."""
+    longest: Side = 2048
+    """The most that the longer side has at scale 1."""
+    scales: Pair = Field(default=[0.5, 2.0])
+    """Least and largest scale."""
+    crop: Sides = Field(default=[512, 512])
+    """Height and width of what is cut out; what an image lacks is filled, and ignored."""
+    most_of_one: Share = 0.75
+    """Largest share of a crop that one class should have; ten crops are tried."""
+    flip: Share = 0.5
+    """Probability of mirroring left to right."""
+    distort: bool = True
+    """Whether brightness, contrast, saturation and hue are changed at random, as in SSD (arXiv 1512.02325)."""
+
+    @field_validator("scales")
+    @classmethod
+    def _check_scales(cls, scales: list[float]) -> list[float]:
+        if scales[0] > scales[1]:
+            raise ValueError(f"must be a least and a largest scale, but got {scales}")
+        return scales
+
+
+class SegmentationEvaluation(Strict):
+    """How validation images are shown: resized as in training at scale 1; then whole, or through a sliding window."""
+
+    mode: Literal["whole", "slide"] = "whole"
+    window: Sides | None = None
+    """Of slide: height and width of the window."""
+    stride: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
+    """Of slide: how far the window moves, down and right; where windows overlap, their mean counts."""
+    scales: Annotated[list[Positive], Field(min_length=1)] = Field(default=[1.0])
+    """The image is shown at each; the mean of what is said of each pixel counts."""
+    flip: bool = False
+    """Whether it is shown mirrored, too."""
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    """Images at once, in each worker, where these are of one size; of no consequence for the result."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        slides = self.mode == "slide"
+        if (self.window is not None) != slides or (self.stride is not None) != slides:
+            raise ValueError("`window` and `stride` must be given with `mode: slide`, and only there")
+        if self.window is not None and self.stride is not None:
+            for stride, side in zip(self.stride, self.window, strict=True):
+                if stride > side:
+                    raise ValueError(f"`stride` must be at most {side}, the window's side, but got {stride}")
+        return self
+
+
+class SegmentationRecipe(FullTraining):
+    """The data, the decoder, the budget and the optimisation of a segmentation's training."""
+
+    task: Literal["segmentation"]
+    data: SegmentationData
+    segmenter: SegmenterPlan = SegmenterPlan()
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the images; null where `iterations` are counted."""
+    iterations: Annotated[int, Field(ge=1)] | None = None
+    """Steps of the optimiser."""
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    """Of `iterations`: how many lie between two validations."""
+    views: SegmentationViews = SegmentationViews()
+    evaluation: SegmentationEvaluation = SegmentationEvaluation()
+
+    @property
+    def rounds(self) -> int:
+        """Its epochs, or the parts between two validations."""
+        if self.iterations is not None and self.validate_every is not None:
+            return self.iterations // self.validate_every
+        assert self.epochs is not None, "checked when it was made"
+        return self.epochs
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it counts iterations."""
+        return self.iterations is not None
+
+    def steps_of_round(self, images: int) -> int:
+        """See `FullTraining`."""
+        return super().steps_of_round(images) if self.validate_every is None else self.validate_every
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.epochs is None) == (self.iterations is None):
+            raise ValueError("either `epochs` or `iterations` must be given, and not both")
+        if (self.iterations is None) != (self.validate_every is None):
+            raise ValueError("`validate_every` must be given with `iterations`, and only there")
+        if self.iterations is not None and self.validate_every is not None and self.iterations % self.validate_every:
+            raise ValueError(
+                f"`validate_every` must divide `iterations` ({self.iterations}), but got {self.validate_every}"
+            )
+        warmup = self.schedule.warmup_steps
+        if warmup is None and self.schedule.warmup_epochs >= self.rounds:
+            raise ValueError(
+                f"`schedule.warmup_epochs` must be below the {self.rounds} epochs (or parts between validations), "
+                f"but got {self.schedule.warmup_epochs:g}; `schedule.warmup_steps` counts steps"
+            )
+        if self.iterations is not None and warmup is not None and warmup >= self.iterations:
+            raise ValueError(
+                f"`schedule.warmup_steps` must be below `iterations` ({self.iterations}), but got {warmup}"
+            )
+        return self

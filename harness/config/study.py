@@ -1,0 +1,198 @@
+"""What a study file can say, key by key; the docstrings below the keys are the descriptions in the JSON schema."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from harness.config.recipes.proxy import Recipe, Strict
+
+RESERVED = ("bench", "claims", "erf", "full_scale")
+"""Folders in the results folder that are no study's."""
+CURVES = ("top1", "val_loss")
+"""Objectives that are known after every epoch, so that a pruner can act on them."""
+
+
+def _either(name: str) -> Discriminator:
+    """Tells a mapping from the other form of a key, so that errors speak of the form that was written."""
+    return Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | Strict) else f"<{name}>")
+
+
+class OrdinalRange(Strict):
+    """An ordinal axis: `low`, `low + step`, ..., `high`. Whole numbers where all three are."""
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] = 1
+    log: bool = False
+    """Draw evenly on a logarithmic scale; for whole numbers from 1 on, with a step of 1."""
+
+
+Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
+"""A preset's name, the path of a spec file relative to the study file, or a mapping of a network's fields."""
+
+AxisEntry = Annotated[Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")], _either("list")]
+
+
+class Budgets(Strict):
+    """Upper limits; a configuration above one is not trained (params, macs) or does not count (latency_ms)."""
+
+    params: Annotated[float, Field(gt=0)] | None = None
+    """Parameters of the merged network."""
+    macs: Annotated[float, Field(gt=0)] | None = None
+    """Multiply-accumulates of the merged network for one image of the proxy's resolution."""
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """Median milliseconds for one image, measured behind the training on the device that trained."""
+
+
+class Search(Strict):
+    """How configurations are chosen, how often each is trained, and when a bad one is given up."""
+
+    sampler: Literal["grid", "random", "tpe"] = "grid"
+    """All configurations in turn; drawn evenly; or proposed by Optuna's tree-structured Parzen estimator."""
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Number of configurations to train; a grid has its own number."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How often each configuration is trained; its value is the mean."""
+    max_seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The configurations of a claim that is undecided get one seed more at a time, up to so many; null for none."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the sampler, and the first of the seeds that all configurations share."""
+    pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
+    """The rule that leaves out a bad configuration by the first epochs of a screening run.
+
+    Its seed is none of the configuration's and enters no mean; the seeds of one that passes are trained to the end.
+    """
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sampler == "grid" and self.trials is not None:
+            raise ValueError("`trials` must be left out for the sampler grid, which trains every configuration once")
+        if self.sampler != "grid" and self.trials is None:
+            raise ValueError(f"`trials` must be given for the sampler {self.sampler}, as `trials: 40`")
+        if self.max_seeds is not None and self.max_seeds < self.seeds:
+            raise ValueError(f"`max_seeds` must be at least `seeds` ({self.seeds}), but got {self.max_seeds}")
+        return self
+
+
+class Resources(Strict):
+    """What each run is granted; how many runs go on at a time follows from it. None of it changes the outcome."""
+
+    cpus: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Threads of a worker."""
+    gpus: Annotated[float, Field(ge=0, le=1024)] = 0.0
+    """Share of a GPU, or a whole number of them, where there are any; 0 trains on the CPU."""
+    minutes_per_run: Annotated[float, Field(gt=0)] = 60.0
+    """A run that has taken this long is ended."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_gpus(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("must be a share of at most 1 or a whole number")
+        return gpus
+
+
+class FullScale(Strict):
+    """What the winner's choices are put on when it is trained at full scale."""
+
+    base: Named
+    """The network that gives the winner its size."""
+    recipe: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """Name of a full-scale recipe, as `imagenet_300`."""
+
+
+class Claim(Strict):
+    """A statement about configurations that the runs may support or contradict."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """What the claim is called in tables."""
+    says: str
+    """The claim in a sentence."""
+    metric: str = "top1"
+    """What is compared: an objective or a measure, or a formula of them, as `log(latency_ms_p50 / macs)`."""
+    contrast: Annotated[dict[str, float], Field(min_length=1)]
+    """Weights by arm, an arm being a choice on every axis: `K=13, shortcut=false: -1`; the sum is the effect."""
+    expect: str
+    """Where the effect is expected: `> 0`, `< -1.5`, or `within 0.5` of 0."""
+    ignore: Annotated[float, Field(gt=0)] | None = None
+    """Smallest effect of interest: surely less than this away from the bound is `equivalent`, not undecided."""
+    paper: str | None = None
+    """What was published, with its place."""
+
+
+class Study(Strict):
+    """A question about a network, as one file."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """Name of the study, and of its folder in the results folder."""
+    base: Named | None = None
+    """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
+    axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
+    """What varies: fields of the network (`K`), one stage of a field (`K[3]`), networks (`base`); with their values."""
+    bases: dict[str, Named] = Field(default={})
+    """Networks by name, for the axis `base`; presets and spec files stand there without this too."""
+    when: dict[str, str] = Field(default={})
+    """Conditions by axis; where one is false, the axis is not chosen and the base's value stands."""
+    rules: list[str] = Field(default=[])
+    """Conditions that every network must meet, as `C[3] <= 8 * C[0]`."""
+    budgets: Budgets = Budgets()
+    objectives: dict[str, Literal["maximize", "minimize"]] = Field(default={"top1": "maximize"})
+    """What is sought: `top1`, `val_loss`, `params`, `macs`, or a measure such as `latency_ms_p50`."""
+    search: Search = Search()
+    proxy: Recipe = Recipe()
+    """How each configuration is trained."""
+    resources: Resources = Resources()
+    full_scale: FullScale | None = None
+    claims: list[Claim] = Field(default=[])
+    """Statements to be judged by statistics over paired seeds."""
+    quick: dict[str, Any] | None = Field(default=None)
+    """What a first look changes, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
+    `<study>_quick`."""
+
+    @field_validator("study")
+    @classmethod
+    def _check_study(cls, name: str) -> str:
+        if name.lower() in RESERVED:
+            raise ValueError(f"must not be `{name}`, a folder that the results folder has already")
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, objectives: dict[str, Any]) -> dict[str, Any]:
+        if len(objectives) != 1:
+            raise ValueError(f"must hold one objective; put the others into `budgets` (got {len(objectives)})")
+        return objectives
+
+    @model_validator(mode="after")
+    def _check_claims(self) -> Self:
+        names = [claim.name for claim in self.claims]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"`claims` must have different names, but two are called `{twice}`")
+        if self.claims and self.search.sampler != "grid":
+            raise ValueError(f"`search.sampler` must be grid where there are claims, but got {self.search.sampler}")
+        if self.claims and self.search.pruner != "none":
+            raise ValueError(f"`search.pruner` must be none where there are claims, but got {self.search.pruner}")
+        if self.search.max_seeds is not None and not self.claims:
+            raise ValueError("`search.max_seeds` must be left out where there are no claims that need more seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _check_untrained(self) -> Self:
+        objective = next(iter(self.objectives))
+        if self.proxy.epochs == 0 and objective in CURVES:
+            raise ValueError(
+                f"`objectives` must hold a cost or a measure where `proxy.epochs` is 0 and nothing is trained, but got "
+                f"{objective}; take params, macs or latency_ms_p50"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pruner(self) -> Self:
+        objective = next(iter(self.objectives))
+        if self.search.pruner != "none" and objective not in CURVES:
+            raise ValueError(
+                f"`search.pruner` must be none for the objective {objective}, which only finished runs have; "
+                f"{' and '.join(CURVES)} can be pruned"
+            )
+        return self

@@ -1,0 +1,228 @@
+"""How a study file differs from the one that its study was started with: what it adds, and what it must not change.
+
+A study grows in place: more seeds, more trials, further values of an axis, further networks on the axis `base`, further
+claims. Its runs keep their meaning. Whatever takes something away, or changes what the runs so far were trained for, is
+another study.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from harness.config.axes import Range
+from harness.config.space import plain_fields
+from harness.config.study import AxisEntry, Claim, OrdinalRange, Search, Study
+from harness.errors import StudyError
+from harness.models.spec.network import NetworkSpec
+
+FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "proxy.root")
+"""Keys that decide how long and where a study is trained; they may change in any way. The folder of its data is
+identified by its content; see `harness.storage.data_changes`."""
+WORDS = ("says", "paper")
+"""Keys of a claim that decide nothing."""
+COMPARED = ("axes", "bases", "claims", "search.seeds", "search.max_seeds")
+"""Keys that may grow, compared one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a study file adds to its study, and what it changes though it must not; each as `key from old to new`."""
+
+    added: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    """Names of the claims that are new."""
+    key: tuple[str, ...] = ()
+    """Where the file says the first of what it must not change."""
+    seeds_before: tuple[int, int] | None = None
+    """`search.seeds`, and the most seeds that a claim could get, where these were others."""
+
+
+def growth(before: str, now: str) -> Growth:
+    """Compare two resolved study files. Raises `ValidationError` for one that this version does not read."""
+    old, new = _read(before), _read(now)
+    started, study = Study.model_validate(old), Study.model_validate(new)
+    differences = [
+        *_seeds(started.search, study.search),
+        *(("added" if is_added else "refused", text) for is_added, text in _axes(started, study)),
+        *_bases(started, study),
+        *_claims(started, study),
+        *_others(started, study),
+    ]
+    known = {claim.name for claim in started.claims}
+    refused = tuple(text for kind, text in differences if kind == "refused")
+    reach = (seeds_of(started.search), seeds_of(study.search))
+    return Growth(
+        tuple(text for kind, text in differences if kind == "added"),
+        refused,
+        tuple(claim.name for claim in study.claims if claim.name not in known),
+        _path(refused[0]) if refused else (),
+        reach[0] if reach[0] != reach[1] else None,
+    )
+
+
+def seeds_of(search: Search) -> tuple[int, int]:
+    """The seeds of every configuration, and the most that a claim may ask for."""
+    return search.seeds, max(search.seeds, search.max_seeds or 0)
+
+
+def study_values(resolved: str) -> dict[str, Any]:
+    """A resolved study as plain values by dotted key; every axis, and every list, is one value.
+
+    What a file of an earlier version does not say stands at its default; but its seeds shared one data set.
+    """
+    return dict(_flat(Study.model_validate(_read(resolved)).model_dump(mode="json")))
+
+
+def _read(resolved: str) -> dict[str, Any]:
+    """The values of a resolved file; one of an earlier version had one data set for all seeds.
+
+    Fields of a network that it does not have stand at their default, too.
+    """
+    values: dict[str, Any] = yaml.safe_load(resolved)
+    bases = {name: _with_defaults(base) for name, base in (values.get("bases") or {}).items()}
+    proxy = {"resample": "none"} | (values.get("proxy") or {})
+    return {**values, "base": _with_defaults(values.get("base")), "bases": bases, "proxy": proxy}
+
+
+def _with_defaults(base: object) -> object:
+    return plain_fields(NetworkSpec.from_mapping(base)) if isinstance(base, Mapping) else base
+
+
+def identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that decide what a study says; of a claim, all but its words."""
+    return {
+        key: [_without_words(claim) for claim in value] if key == "claims" else value
+        for key, value in values.items()
+        if not _is_below(key, FREE_TO_CHANGE)
+    }
+
+
+Difference = tuple[str, str]
+
+
+def _seeds(old: Search, new: Search) -> Iterator[Difference]:
+    for key, was, becomes in zip(("seeds", "max_seeds"), seeds_of(old), seeds_of(new), strict=True):
+        if key == "max_seeds" and old.max_seeds is None and new.max_seeds is None:
+            continue
+        if was != becomes:
+            yield "added" if becomes > was else "refused", _from_to(f"search.{key}", was, becomes)
+
+
+def _axes(old: Study, new: Study) -> Iterator[tuple[bool, str]]:
+    for name in {**old.axes, **new.axes}:
+        key = f"axes.{name}"
+        if name not in new.axes or name not in old.axes:
+            was, becomes = _plain(old.axes.get(name)), _plain(new.axes.get(name))
+            yield False, f"{_from_to(key, was, becomes)} (the axes of a study stay the same)"
+            continue
+        was, becomes = old.axes[name], new.axes[name]
+        if _plain(was) == _plain(becomes):
+            continue
+        lost = _lost(was, becomes)
+        if lost is not None:
+            yield False, f"{_from_to(key, _plain(was), _plain(becomes))} (without {lost})"
+        elif _lost(becomes, was) is not None:
+            yield True, _from_to(key, _plain(was), _plain(becomes))
+
+
+def _lost(was: AxisEntry, becomes: AxisEntry) -> str | None:
+    """A value of an axis that another form of it has not; None where it has all."""
+    if isinstance(was, OrdinalRange) and isinstance(becomes, OrdinalRange):
+        if was.log != becomes.log:
+            return f"`log: {json.dumps(was.log)}`"
+        members = _range(becomes)
+        ends = [was.low, was.low + was.step, was.high] if was.high > was.low else [was.low]
+        return next((f"{end:g}" for end in ends if not _has(members, end)), None)
+    values = list(_range(was).values) if isinstance(was, OrdinalRange) else was
+    if isinstance(becomes, OrdinalRange):
+        members = _range(becomes)
+        return next((json.dumps(value) for value in values if not _has(members, value)), None)
+    known = {_key(value) for value in becomes}
+    return next((json.dumps(value) for value in values if _key(value) not in known), None)
+
+
+def _range(entry: OrdinalRange) -> Range:
+    return Range(entry.low, entry.high, entry.step, False)
+
+
+def _has(axis: Range, value: Any) -> bool:
+    try:
+        axis.member(value)
+    except StudyError:
+        return False
+    return True
+
+
+def _key(value: Any) -> str:
+    """Equal for equal values: 3 and 3.0 are, true and 1 are not."""
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _bases(old: Study, new: Study) -> Iterator[Difference]:
+    for name, network in old.bases.items():
+        if new.bases.get(name) != network:
+            yield "refused", _from_to(f"bases.{name}", network, new.bases.get(name))
+
+
+def _claims(old: Study, new: Study) -> Iterator[Difference]:
+    after = {claim.name: claim for claim in new.claims}
+    for claim in old.claims:
+        now = after.get(claim.name)
+        if now is None:
+            yield "refused", f"`claims.{claim.name}` is taken away"
+            continue
+        for key, was, becomes in _changed(claim, now):
+            yield "refused", f"{_from_to(f'claims.{claim.name}.{key}', was, becomes)} (add it under another name)"
+    known = {claim.name for claim in old.claims}
+    yield from (("added", f"the claim `{claim.name}`") for claim in new.claims if claim.name not in known)
+
+
+def _changed(was: Claim, becomes: Claim) -> Iterator[tuple[str, Any, Any]]:
+    old, new = _without_words(was.model_dump(mode="json")), _without_words(becomes.model_dump(mode="json"))
+    return ((key, old[key], new[key]) for key in old if old[key] != new[key])
+
+
+def _others(old: Study, new: Study) -> Iterator[Difference]:
+    before, now = (dict(_flat(study.model_dump(mode="json"))) for study in (old, new))
+    for key in {**before, **now}:
+        if not _is_below(key, FREE_TO_CHANGE + COMPARED) and before.get(key) != now.get(key):
+            yield "refused", _from_to(key, before.get(key), now.get(key))
+
+
+def _path(text: str) -> tuple[str, ...]:
+    """The path of the key that a difference names first."""
+    named = text.split("`")[1].split(".")
+    return ("claims",) if named[0] == "claims" else tuple(named)
+
+
+def _is_below(key: str, above: tuple[str, ...]) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in above)
+
+
+def _without_words(claim: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in claim.items() if key not in WORDS}
+
+
+def _plain(entry: Any) -> Any:
+    return entry.model_dump(mode="json") if isinstance(entry, OrdinalRange) else entry
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _from_to(key: str, was: object, becomes: object) -> str:
+    return f"`{key}` from {_shown(was)} to {_shown(becomes)}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

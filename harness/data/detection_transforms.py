@@ -1,0 +1,102 @@
+"""An image with its figures as a detector is shown it: resized, cropped and mirrored together, as numbers.
+
+Shapes: B figures, H W height and width of the image; boxes are x0, y0, x1, y1 in pixels, x1 and y1 just outside.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.data.detection_annotations import Figures, unpack
+
+COLOURS = 3
+"""Channels of a picture."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """A picture in colour, and what is to be found in it."""
+
+    picture: Image.Image
+    boxes: NDArray[np.float32]
+    """(B, 4)."""
+    labels: NDArray[np.int64]
+    masks: NDArray[np.uint8] | None
+    """(B, H, W), 0 or 1; None where none are learnt."""
+    has_mask: NDArray[np.bool_]
+    """(B,): whether the mask is known."""
+
+    @classmethod
+    def of(cls, picture: Image.Image, figures: Figures) -> Self:
+        """As it is kept, without crowds."""
+        chosen = np.flatnonzero(~figures.crowds)
+        masks = None
+        if figures.masks is not None:
+            masks = unpack(tuple(figures.masks[i] for i in chosen), picture.height, picture.width)
+        return cls(picture, figures.boxes[chosen], figures.labels[chosen], masks, figures.has_mask[chosen])
+
+    def mirrored(self) -> Self:
+        """Left to right."""
+        boxes = self.boxes.copy()
+        boxes[:, [0, 2]] = self.picture.width - self.boxes[:, [2, 0]]
+        masks = None if self.masks is None else self.masks[:, :, ::-1]
+        return replace(self, picture=self.picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), boxes=boxes, masks=masks)
+
+    def resized(self, short: int, longest: int) -> Self:
+        """To that shorter side, or to a smaller one where the other would be longer than `longest`."""
+        width, height = resized_sides(self.picture.size, short, longest)
+        scale = np.array([width / self.picture.width, height / self.picture.height] * 2, np.float32)
+        masks = None if self.masks is None else _resized(self.masks, height, width)
+        picture = self.picture.resize((width, height), Image.Resampling.BILINEAR)
+        return replace(self, picture=picture, boxes=self.boxes * scale, masks=masks)
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> Self:
+        """That part of it; figures that are outside are left out."""
+        far = np.array([width, height] * 2, np.float32)
+        boxes = np.minimum((self.boxes - np.array([x, y] * 2, np.float32)).clip(min=0), far)
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        masks = None if self.masks is None else self.masks[inside, y : y + height, x : x + width]
+        picture = self.picture.crop((x, y, x + width, y + height))
+        labels, has_mask = self.labels[inside], self.has_mask[inside]
+        return replace(self, picture=picture, boxes=boxes[inside], labels=labels, masks=masks, has_mask=has_mask)
+
+    def target(self) -> dict[str, Tensor]:
+        """What a detector learns from it; without figures that rounding has left no area."""
+        seen = (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1)
+        target = {"boxes": torch.from_numpy(self.boxes[seen]), "labels": torch.from_numpy(self.labels[seen])}
+        if self.masks is not None:
+            target["masks"] = torch.from_numpy(np.ascontiguousarray(self.masks[seen]))
+            target["has_mask"] = torch.from_numpy(self.has_mask[seen])
+        return target
+
+
+def resized_sides(sides: tuple[int, int], short: float, longest: float) -> tuple[int, int]:
+    """Width and height of an image brought to that shorter side, or to `longest` where that is less."""
+    scale = min(short / min(sides), longest / max(sides))
+    width, height = (max(1, int(side * scale + 0.5)) for side in sides)
+    return width, height
+
+
+def numbers(picture: Image.Image, mean: list[float], std: list[float], channels: int = COLOURS) -> Tensor:
+    """Float32 (channels, H, W), of mean 0 and standard deviation 1 per channel over the images that were measured.
+
+    Three channels, or for a network that knows grey alone their mean.
+    """
+    pixels = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1) / 255
+    colours = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    return colours if channels == COLOURS else colours.mean(0, keepdim=True)
+
+
+def _resized(masks: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """The nearest pixel of each: (B, H, W) -> (B, height, width)."""
+    if not len(masks):
+        return np.zeros((0, height, width), np.uint8)
+    tensor = torch.from_numpy(np.ascontiguousarray(masks))[:, None]
+    resized: NDArray[np.uint8] = F.interpolate(tensor, size=(height, width), mode="nearest-exact")[:, 0].numpy()
+    return resized

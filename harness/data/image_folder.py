@@ -1,0 +1,293 @@
+"""Images in folders, `root/{train,val}/<class>/<file>`, brought to one size once and kept as uint8.
+
+Every file becomes RGB as `harness.data.image_file` has it, and its middle square is kept. Files that cannot be read are
+left out and counted in the data set's notes; more than a tenth of a split, or a whole class, is an error.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.config.recipes.proxy import Recipe
+from harness.data.cache import WORDS, Writer, cached, is_cached
+from harness.data.content import Content, read_content
+from harness.data.dataset import DataInfo, Dataset
+from harness.data.image_file import Levels, Unreadable, open_picture, read_levels
+from harness.data.labels import order_of
+from harness.data.preflight import (
+    MOST_LOOKED,
+    MOST_S,
+    Look,
+    judged,
+    look_at,
+    require_enough,
+    require_readable_look,
+    spread,
+)
+from harness.data.read_report import Lost, lost_note, reasons_text, remark_notes, require_most
+from harness.data.resampling import pool_key, pool_of, resampled
+from harness.data.subsets import root_of, square
+from harness.data.threads import in_threads
+from harness.errors import DataError
+
+NAME = "imagefolder"
+READER = 2
+"""Part of the cache's hash; raised when the same files give other images."""
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SPLITS = ("train", "val")
+LAYOUT = "folders train and val, each with one folder of images per class"
+NAMED = 5
+"""Unknown classes that an error names."""
+
+
+def describe(recipe: Recipe) -> DataInfo:
+    """The classes are the folders in `train`, by name; no file is opened."""
+    root = root_of(recipe, LAYOUT)
+    names = classes_of(root, "train")
+    unknown = sorted(set(classes_of(root, "val")) - set(names))
+    if unknown:
+        raise DataError(
+            f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:NAMED])})",
+            place=str(root / "val"),
+            remedy=f"Expected: {LAYOUT}.",
+        )
+    return DataInfo(len(names), 3, names)
+
+
+def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
+    """As `describe`, with the digest over classes, names and content of all images, and their number."""
+    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    files = {split: _files(root, split, info.names) for split in SPLITS}
+    return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
+
+
+def check(recipe: Recipe, cache: Path, digest: str | None) -> tuple[str, ...]:
+    """See `harness.data.check`: sizes are compared with all files, and images are decoded; see `preflight`."""
+    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    files = {split: _files(root, split, info.names) for split in SPLITS}
+    chosen, labels = _pool(files, recipe)
+    require_enough(recipe, info.names, len(chosen["train"]), str(root))
+    if is_cached(cache, NAME, _key(recipe, digest)):
+        return ()
+    until = time.monotonic() + MOST_S
+    listed = [file for split in SPLITS for file, _ in files[split]]
+    sample = (root / listed[i] for i in spread(len(listed), len(SPLITS) * MOST_LOOKED))
+    levels = read_levels(sample, until=until - 2 * MOST_S / 3)
+    pools = {WORDS[split]: _Pool(root, files[split], chosen[split], recipe.resolution, levels) for split in SPLITS}
+    looks = look_at(pools, until)
+    for split, look in zip(SPLITS, looks, strict=True):
+        _require_classes(split, pools[look.split].path, labels[split], look)
+        require_readable_look(look)
+    notes = (*judged(looks, str(root)), *([] if levels.about is None else [levels.about]))
+    require_enough(recipe, info.names, len(labels["train"]) - len(looks[0].lost), str(root))
+    return notes
+
+
+def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+    """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
+    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    files = {split: _files(root, split, info.names) for split in SPLITS}
+    content = _content(root, files, info.names, cache)
+    info = replace(info, digest=content.digest, images=_counts(files))
+    chosen, labels = _pool(files, recipe)
+
+    def build(writer: Writer) -> None:
+        levels = read_levels([root / file for split in SPLITS for file, _ in files[split]])
+        notes = [note for note in (content.note, levels.about) if note is not None]
+        for split, numbers in chosen.items():
+            paths = [root / files[split][i][0] for i in numbers]
+            notes += _write(writer, split, paths, labels[split], recipe.resolution, levels)
+        if identify(recipe, cache).digest != content.digest:
+            raise DataError(
+                "the data set must stay as it is while it is read",
+                place=str(root),
+                remedy="Files were changed, added or removed meanwhile. Run the same command when that is over.",
+            )
+        writer.finish(info, tuple(notes), place=str(root))
+
+    return resampled(cached(cache, NAME, _key(recipe, content.digest), build), recipe, seed)
+
+
+def _key(recipe: Recipe, digest: str | None) -> dict[str, object]:
+    """What decides the images in the cache."""
+    return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
+
+
+def _pool(
+    files: dict[str, list[tuple[str, int]]], recipe: Recipe
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
+    """By split, the numbers of the images that are kept for all runs, and their labels. Raises `DataError`."""
+    labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
+    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
+    return chosen, {split: labels[split][numbers] for split, numbers in chosen.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pool:
+    """The images of a split that are kept, as they are stored."""
+
+    root: Path
+    files: Sequence[tuple[str, int]]
+    chosen: NDArray[np.int64]
+    side: int
+    levels: Levels
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def path(self, i: int) -> Path:
+        """The file of an image."""
+        return self.root / self.files[int(self.chosen[i])][0]
+
+    def look(self, i: int) -> Image.Image | Lost:
+        """See `Files`."""
+        decoded = decode(self.path(i), self.side, self.levels)
+        if decoded.pixels is None:
+            return Lost(self.path(i), decoded.reason)
+        return Image.fromarray(np.ascontiguousarray(decoded.pixels.transpose(1, 2, 0)))
+
+
+def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray[np.int64], look: Look) -> None:
+    """Raise `DataError` for a class of which all images were looked at, and none can be read."""
+    lost = np.array(list(look.lost), np.int64)
+    total, unread = (np.bincount(each, minlength=int(labels.max()) + 1) for each in (labels, labels[lost]))
+    for label in np.flatnonzero((total == unread) & (total > 0)):
+        first = int(np.argmax(labels == label))
+        raise _unreadable_class(split, path_of(first).parent, list(look.lost.values()))
+
+
+def _unreadable_class(split: str, folder: Path, lost: Sequence[Lost]) -> DataError:
+    return _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(lost)}. ")
+
+
+def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
+    """(file below the root, label) of every image of a split."""
+    return [(f"{split}/{file}", label) for file, label in files_of(root / split, names)]
+
+
+def _content(root: Path, files: dict[str, list[tuple[str, int]]], names: Sequence[str], cache: Path | None) -> Content:
+    """The classes are named, because one without validation images has no file in that split."""
+    listed = [file for split in SPLITS for file, _ in files[split]]
+    return read_content(root, listed, extra=list(names), cache=cache)
+
+
+def _counts(files: dict[str, list[tuple[str, int]]]) -> tuple[int, int]:
+    return len(files["train"]), len(files["val"])
+
+
+def classes_of(root: Path, split: str) -> tuple[str, ...]:
+    """The folders of a split in the order of their labels, see `order_of`. Raises `DataError` where there is none."""
+    folder = root / split
+    names = order_of([path.name for path in folder.iterdir() if _is_class(path)]) if folder.is_dir() else []
+    if not names:
+        raise DataError(
+            f"`{split}` must be a folder with one folder of images per class",
+            value=str(folder),
+            place="proxy.root",
+            remedy=f"Expected: {LAYOUT}. Nothing is downloaded.",
+        )
+    return tuple(names)
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def files_of(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
+    """(file, label) of every image, as `class/name` below the folder, in the order of the names.
+
+    Plain texts, for there may be millions. Raises `DataError` for a class without any.
+    """
+    found: list[tuple[str, int]] = []
+    for label, name in enumerate(names):
+        images = image_names(folder / name)
+        if not images:
+            raise _empty(folder / name, "must hold images")
+        found += [(f"{name}/{image}", label) for image in images]
+    return found
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the image files in a folder, sorted; hidden ones left out, and none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    endings = tuple(ENDINGS)
+    return sorted(name for name in names if name.lower().endswith(endings) and name[0] != ".")
+
+
+def _empty(folder: Path, rule: str, reasons: str = "") -> DataError:
+    return DataError(
+        f"every class {rule}",
+        value=folder.name,
+        place=str(folder),
+        remedy=f"{reasons}Put images there ({', '.join(sorted(ENDINGS))}), or remove the class from train and val.",
+    )
+
+
+def _write(
+    writer: Writer, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int, levels: Levels
+) -> list[str]:
+    """Decode into the cache; returns the notes. Raises `DataError` where too much of it cannot be read."""
+    images = writer.array(split, "images", (len(paths), 3, side, side))
+    readable = np.zeros(len(paths), bool)
+    lost: list[Lost] = []
+    remarks: dict[str, list[Path]] = {}
+    for i, decoded in enumerate(in_threads(lambda path: decode(path, side, levels), paths)):
+        if decoded.pixels is None:
+            lost.append(Lost(paths[i], decoded.reason))
+            continue
+        images[i - len(lost)] = decoded.pixels
+        readable[i] = True
+        for remark in decoded.remarks:
+            remarks.setdefault(remark, []).append(paths[i])
+    for label in np.unique(labels):
+        if not readable[labels == label].any():
+            folder = paths[int(np.argmax(labels == label))].parent
+            raise _unreadable_class(split, folder, lost)
+    require_most(WORDS[split], len(paths), lost)
+    count = len(paths) - len(lost)
+    writer.shrink(split, "images", count)
+    kept = writer.array(split, "labels", (count,))
+    kept[:] = labels[readable]
+    return [*lost_note(WORDS[split], len(paths), lost), *remark_notes(WORDS[split], remarks)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """The middle square of an image."""
+
+    pixels: NDArray[np.uint8] | None
+    """(3, side, side); None for a file that gives no image."""
+    remarks: tuple[str, ...] = ()
+    reason: str = ""
+    """Why there are no pixels."""
+
+
+def decode(path: Path, side: int, levels: Levels | None = None) -> Decoded:
+    """The image's middle square as RGB, or the reason why there is none."""
+    try:
+        picture = open_picture(path, levels)
+    except Unreadable as error:
+        return Decoded(None, reason=str(error))
+    return Decoded(square(picture.image, side), picture.remarks)
+
+
+def read_image(path: Path, side: int, levels: Levels | None = None) -> NDArray[np.uint8] | None:
+    """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
+    return decode(path, side, levels).pixels
+
+
+def open_image(path: Path, levels: Levels | None = None) -> Image.Image | None:
+    """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
+    try:
+        return open_picture(path, levels).image
+    except Unreadable:
+        return None

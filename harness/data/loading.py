@@ -1,0 +1,158 @@
+"""Images on their way to the network: cut and distorted by timm's transforms, one by one, in processes of their own.
+
+Shapes: N images, R the recipe's resolution.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from harness.config.recipes.full_scale import FullRecipe, FullTraining
+from harness.data.batching import Pace
+from harness.data.image_sources import OPTION, Images
+from harness.data.preprocessing import Viewing
+from harness.data.reader import Collate, Reader
+from harness.data.seeding import mixed, streams_of
+from harness.errors import DataError
+
+MOST_UNREADABLE = 50
+"""Images in a row that may be damaged before a training ends."""
+LEFT_OUT = -1
+"""Label of a validation image that cannot be read."""
+
+Item = tuple[Tensor, int, int]
+"""The image, float32 (3, R, R); its label; and how many images had to be passed over."""
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Many of them: (N, 3, R, R), (N,), (N,)."""
+Index = tuple[int, int]
+"""A pass over the training images, from 1, and the number of an image."""
+
+
+class TrainingItems(Dataset[Item]):
+    """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
+
+    def __init__(self, images: Images, recipe: FullRecipe) -> None:
+        self.images, self.side, self.transform = images, recipe.resolution, training_transform(recipe)
+        self.seed = recipe.seed
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def __getitem__(self, index: Index) -> Item:
+        """A file that cannot be read is replaced by the next one that can."""
+        number, i = index
+        for passed in range(MOST_UNREADABLE):
+            at = (i + passed) % len(self)
+            picture = self.images.picture(at)
+            if picture is not None:
+                with streams_of(self.seed, number, i):
+                    return self.transform(picture), int(self.images.labels[at]), passed
+        return torch.zeros(3, self.side, self.side), LEFT_OUT, MOST_UNREADABLE
+
+
+class ValidationItems(Dataset[Item]):
+    """The images as they are validated on; one that cannot be read has the label -1."""
+
+    def __init__(self, images: Images, viewing: Viewing) -> None:
+        self.images, self.viewing, self.transform = images, viewing, viewing.transform()
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def __getitem__(self, i: int) -> Item:
+        picture = self.images.picture(i)
+        channels = len(self.viewing.mean)
+        if picture is None:
+            return torch.zeros(channels, self.viewing.resolution, self.viewing.resolution), LEFT_OUT, 1
+        return self.transform(picture.convert("L") if channels == 1 else picture), int(self.images.labels[i]), 0
+
+
+def step_batches(
+    items: Dataset[Any],
+    recipe: FullTraining,
+    pace: Pace,
+    *,
+    epoch: int,
+    rank: int,
+    first_step: int,
+    loaders: int,
+    collate: Collate | None = None,
+) -> Iterator[Any]:
+    """A worker's parts of all steps, from a step of an epoch to the last epoch, of items by `Index`.
+
+    It is one stream, so that the first images of an epoch are read while the epoch before it is validated. The last of
+    a batch says how many files were passed over for each item. Raises `DataError` where hardly one is readable.
+    """
+    parts = _parts(recipe, pace, epoch, rank, first_step)
+    for batch in Reader(items, loaders, collate, leads=rank == 0).read(parts):
+        if int(batch[-1].max()) >= MOST_UNREADABLE:
+            raise DataError(f"of {MOST_UNREADABLE} training images in a row, one must be readable", place=OPTION)
+        yield batch
+
+
+def _parts(recipe: FullTraining, pace: Pace, epoch: int, rank: int, first_step: int) -> Iterator[list[Index]]:
+    """What a worker sees, part by part.
+
+    An epoch is a pass over the images; of endless passes it is what follows on that of the epoch before it.
+    """
+    passes, wanted = _Passes(recipe.seed, pace.images), pace.steps * pace.batch
+    for each in range(epoch, recipe.rounds + 1):
+        start = (each - 1) * (wanted if recipe.is_endless else pace.images)
+        for part in pace.index_lists(range(start, start + wanted), rank, first_step if each == epoch else 0):
+            yield passes.at(part)
+
+
+class _Passes:
+    """Passes over so many images, one behind the other, each in an order of its own."""
+
+    def __init__(self, seed: int, images: int) -> None:
+        self._seed, self._images = seed, images
+        self._number, self._order = 0, np.empty(0, np.int64)
+
+    def at(self, positions: Sequence[int]) -> list[Index]:
+        """What stands at these positions, counted over all passes."""
+        found = []
+        for position in positions:
+            number, place = position // self._images + 1, position % self._images
+            if number != self._number:
+                generator = torch.Generator().manual_seed(mixed(self._seed, number))
+                self._number, self._order = number, torch.randperm(self._images, generator=generator).numpy()
+            found.append((number, int(self._order[place])))
+        return found
+
+
+def share_of(count: int, most: int, *, rank: int, size: int) -> list[list[int]]:
+    """The numbers of a worker's share of so many items, `most` at once."""
+    own = range(rank, count, size)
+    return [list(own[start : start + most]) for start in range(0, len(own), most)]
+
+
+def loaded(
+    items: Dataset[Any], parts: Sequence[list[Any]], loaders: int, collate: Collate | None = None
+) -> Iterator[Any]:
+    """The parts in order, read by processes that end with them."""
+    yield from Reader(items, loaders, collate).read(parts)
+
+
+def training_transform(recipe: FullRecipe) -> Any:
+    """From a picture to a tensor, with timm's augmentation."""
+    chosen = recipe.augmentation
+    least, largest = chosen.crop_scale
+    return create_transform(
+        recipe.resolution,
+        is_training=True,
+        scale=(least, largest),
+        hflip=chosen.flip,
+        color_jitter=chosen.color_jitter,
+        auto_augment=chosen.randaugment,
+        interpolation=chosen.interpolation,
+        mean=tuple(recipe.data.mean),
+        std=tuple(recipe.data.std),
+        re_prob=chosen.erasing,
+        re_mode=chosen.erasing_mode,
+    )

@@ -1,0 +1,102 @@
+"""How images are shown to a network whose accuracy is looked for: their size and cut, and the arithmetic."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from timm.data import create_transform
+
+from harness.config.recipes.full_scale import FullRecipe
+from harness.data.image_samples import IMAGENET_MEAN, IMAGENET_STD
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.published import preset_of
+
+CROP = 0.875
+"""Side of the cut relative to that of the resized image, where nobody says otherwise."""
+WHOLE_FROM = 384
+"""Side from which on RepLKNet's code shows the whole image, squashed to a square."""
+
+Mode = Literal["center", "squash", "border"]
+Interpolation = Literal["bilinear", "bicubic"]
+DEFAULT_MODE: Mode = "center"
+WHOLE: Mode = "squash"
+
+
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """An evaluation's conditions; what is cut, and how, is as timm does it."""
+
+    resolution: int
+    """Side of the square images in pixels."""
+    crop: float = CROP
+    mode: Mode = DEFAULT_MODE
+    """See `harness.config.recipes.full_scale.FullEvaluation`."""
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Per channel; with a single one the images are shown in grey."""
+    std: tuple[float, ...] = IMAGENET_STD
+    batch_size: int = 64
+    """Images at once."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = True
+
+    @classmethod
+    def of(cls, recipe: FullRecipe) -> Self:
+        """As a training validates."""
+        how = recipe.augmentation.interpolation
+        return cls(
+            resolution=recipe.resolution,
+            crop=recipe.evaluation.crop,
+            mode=recipe.evaluation.mode,
+            interpolation="bicubic" if how == "random" else how,
+            mean=tuple(recipe.data.mean),
+            std=tuple(recipe.data.std),
+            batch_size=recipe.evaluation.batch_size,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+        )
+
+    @classmethod
+    def published(cls, spec: NetworkSpec, resolution: int) -> Self:
+        """As RepLKNet's code evaluates: at 384 pixels the whole image, squashed; below that its middle.
+
+        (Its `main.py`: resize to R / 0.875 and cut; from 384 on, resize to R x R.) Presets for small images see all.
+        """
+        crop, mode = CROP, DEFAULT_MODE
+        cfg = _timm_cfg(spec)
+        if resolution >= WHOLE_FROM:
+            crop, mode = 1.0, WHOLE
+        elif cfg is not None and cfg.input_size[-1] == resolution:
+            crop = cfg.crop_pct
+        mean, std = published_statistics(spec)
+        return cls(resolution, crop, mode, mean=mean, std=std)
+
+    @property
+    def about(self) -> str:
+        """The cut, in words."""
+        cuts = {"center": "the middle", "squash": "squashed", "border": "with a border"}
+        return f"{self.resolution} px, crop {self.crop:g} ({cuts[self.mode]}), {self.interpolation}, {self.precision}"
+
+    def transform(self) -> Any:
+        """From a picture to a float32 tensor (C, R, R), resized, cut and normalised."""
+        return create_transform(
+            self.resolution,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            crop_pct=self.crop,
+            crop_mode=self.mode,
+        )
+
+
+def published_statistics(spec: NetworkSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the images that a preset was trained on, or ImageNet's."""
+    cfg = _timm_cfg(spec)
+    return (IMAGENET_MEAN, IMAGENET_STD) if cfg is None else (tuple(cfg.mean), tuple(cfg.std))
+
+
+def _timm_cfg(spec: NetworkSpec) -> Any:
+    """What timm is told of a preset; None for another network."""
+    from harness.models.timm.replknet import default_cfgs
+
+    name = preset_of(spec)
+    return default_cfgs[name].default if name in default_cfgs else None

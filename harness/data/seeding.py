@@ -1,0 +1,26 @@
+"""Randomness as a function of place: what is drawn for an image or a step follows from its numbers and the seed alone.
+
+So nothing random is kept in a checkpoint, and the number of processes that read images changes nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from harness.data.global_seeding import global_streams
+
+
+def mixed(*numbers: int) -> int:
+    """A seed from 0 to 2**32 - 1, another for every sequence of numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextmanager
+def streams_of(*numbers: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's global streams (on the CPU); put them back at the end."""
+    seed = mixed(*numbers)
+    with global_streams(seed), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,200 @@
+"""Images with a class for every pixel, in two files each: what all such data sets share.
+
+Shapes: H W height and width of an image, another for every image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.data.image_file import NO_LEVELS, Levels, Unreadable, open_picture, open_stored, read_sampled_levels
+from harness.data.image_folder import ENDINGS
+from harness.data.read_report import Lost
+from harness.errors import DataError
+
+IGNORED = 255
+"""The label of pixels that count neither in training nor in measuring."""
+NAMED = 3
+"""Missing files that an error names."""
+LISTED = 10
+"""Values of a mask that an error names."""
+LEVELS = 256
+
+Mask = NDArray[np.uint8]
+"""(H, W): the class of each pixel, or `IGNORED`."""
+
+
+class Masked(Protocol):
+    """The images of a split."""
+
+    def __len__(self) -> int: ...
+
+    def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
+        """An image in colour and its mask, of one size; None where one of the two cannot be read.
+
+        Raises `DataError`, naming the file, for a mask that is not the image's.
+        """
+        ...
+
+    def look(self, i: int) -> Image.Image | Lost:
+        """The image of a pair, or why there is no pair. Raises `DataError` as `pair` does."""
+        ...
+
+    def place(self, i: int) -> str:
+        """The mask as a message names it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedFiles:
+    """Images and masks in files, read when they are asked for."""
+
+    pairs: Sequence[tuple[Path, Path]]
+    """Image and mask."""
+    tables: Sequence[Mask]
+    """For each pair one of (256,): the class of each value of the mask's file."""
+    allowed: Sequence[int]
+    """For each pair the largest value that the mask's file may have, besides 255."""
+    levels: Levels = NO_LEVELS
+    """Of the images, over all splits."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
+        """See `Masked`."""
+        found = self._read(i)
+        return None if isinstance(found, Lost) else found
+
+    def look(self, i: int) -> Image.Image | Lost:
+        """See `Masked`."""
+        found = self._read(i)
+        return found if isinstance(found, Lost) else found[0]
+
+    def place(self, i: int) -> str:
+        """See `Masked`."""
+        path = self.pairs[i][1]
+        return f"{path}, whose values are {_listed(np.unique(_values(path)).tolist())}"
+
+    def _read(self, i: int) -> tuple[Image.Image, Mask] | Lost:
+        image_path, mask_path = self.pairs[i]
+        path = mask_path
+        try:
+            values = _values(mask_path)
+            path = image_path
+            image = _image_of(image_path, (values.shape[1], values.shape[0]), self.levels)
+        except Unreadable as error:
+            return Lost(path, str(error))
+        if values.shape != (image.height, image.width):
+            raise DataError(
+                f"a mask must have the size of its image ({image.width}x{image.height})",
+                value=f"{values.shape[1]}x{values.shape[0]}",
+                place=str(mask_path),
+                remedy="Fetch both files again.",
+            )
+        most = int(values[values != IGNORED].max(initial=0))
+        if most > self.allowed[i]:
+            raise DataError(
+                f"the values of a mask must be at most {self.allowed[i]}, or {IGNORED}",
+                value=most,
+                place=str(mask_path),
+            )
+        return image, self.tables[i][values]
+
+
+def require_labels(masked: Masked, split: str) -> None:
+    """Raise `DataError` where no pixel of a split has a class; reads masks until one has.
+
+    Such a split has no loss and no mean, and a mean over nothing looks like a result.
+    """
+    first: int | None = None
+    for i in range(len(masked)):
+        pair = masked.pair(i)
+        if pair is None:
+            continue
+        if (pair[1] != IGNORED).any():
+            return
+        first = i if first is None else first
+    if first is not None:
+        raise DataError(
+            f"a pixel of the {split} masks at least must have a class; of {len(masked):,} masks, none has",
+            place=masked.place(first),
+            remedy="All their values mean that a pixel is left out. Look which values the data set's format expects, "
+            "and write the masks with these.",
+        )
+
+
+def _image_of(path: Path, sides: tuple[int, int], levels: Levels) -> Image.Image:
+    """An image in the frame of its mask, whose file has these sides: as viewers turn it by its EXIF, or as stored.
+
+    Raises `Unreadable`, and `DataError` where the sides fit both ways and so do not tell.
+    """
+    picture = open_picture(path, levels)
+    if picture.stored_sides is None:
+        return picture.image
+    if picture.stored_sides == picture.image.size == sides:
+        raise DataError(
+            "an image must not be turned by its EXIF where its mask fits both ways, because the mask may be wrong then",
+            value=f"orientation {picture.orientation}",
+            place=str(path),
+            remedy="Turn the pixels themselves and remove the EXIF tag, or remove the tag alone.",
+        )
+    return open_picture(path, levels, turns=False).image if picture.stored_sides == sides else picture.image
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values[:LISTED])) + (", ..." if len(values) > LISTED else "")
+
+
+def _values(path: Path) -> Mask:
+    """What stands in a mask's file, (H, W). Raises `Unreadable`, and `DataError` for what is no mask."""
+    found = np.asarray(open_stored(path))
+    if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
+        raise DataError("the values of a mask must be whole numbers", place=str(path))
+    if found.ndim != 2:
+        raise DataError("a mask must have one channel", value=found.shape[2], place=str(path))
+    if int(found.max(initial=0)) >= LEVELS or int(found.min(initial=0)) < 0:
+        raise DataError(f"the values of a mask must be 0 to {LEVELS - 1}", value=int(found.max()), place=str(path))
+    return found.astype(np.uint8)
+
+
+def image_files(folder: Path, layout: str) -> list[Path]:
+    """The images in a folder, those below it included, by name. Raises `DataError` where there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+    if not found:
+        raise DataError(
+            "the folder must hold images", place=str(folder), remedy=f"Expected: {layout}. Nothing is downloaded."
+        )
+    return found
+
+
+def levels_of(*splits: MaskedFiles) -> Levels:
+    """The range of the images of all splits, where they have more than 8 bits."""
+    return read_sampled_levels([image for split in splits for image, _ in split.pairs])
+
+
+def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
+    """Raise `DataError` where masks are missing, by what their images are called."""
+    if missing:
+        named = ", ".join(path.name for path in missing[:NAMED])
+        raise DataError(
+            f"every image must have a mask; of {images:,}, {len(missing):,} have none ({named}"
+            f"{', ...' if len(missing) > NAMED else ''})",
+            place=str(missing[0].parent),
+            remedy=f"Expected: {layout}. Put the masks there, or take the images away.",
+        )
+
+
+def some_of(count: int, size: int | None, key: str) -> list[int]:
+    """The numbers of `size` images drawn by lot, ascending; of all for None; a larger draw holds the smaller one.
+
+    Raises `DataError`, naming the recipe's `key`, where there are too few.
+    """
+    if size is not None and size > count:
+        raise DataError(f"`{key}` must be at most the {count:,} images that there are", value=size, place=f"data.{key}")
+    return sorted(np.random.default_rng(0).permutation(count)[:size].tolist())

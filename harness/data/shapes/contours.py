@@ -1,0 +1,268 @@
+"""The rendering in which reach decides: a dashed outline among stray dashes of other images' outlines.
+
+All images carry the same number of equally long dashes, and those of a figure leave gaps. The strays are dashes of
+outlines of random classes, transposed and each moved elsewhere. So a small window sees much the same in every class, in
+figure and in ground; only how the dashes lie to each other, over gaps, tells which silhouette it is.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.shapes.silhouettes import ANGLE, NAMES, OUTLINE, SCALES, SCENE, SHIFT, Pose, silhouette, walk
+
+DASH, GAP = 5.0, 3.0
+"""Length of a dash, and of the gap before the next one of the same outline, in units of the scene."""
+REMOVED_AT_HARDEST = 0.2
+"""Share of the figure's dashes that is left out at difficulty 1; in proportion below."""
+STRAYS_AT_HARDEST = 5.7
+"""Stray dashes per dash of a figure at difficulty 1; in proportion below."""
+STROKE = 0.7
+"""Standard deviation of the stroke's profile in units of the scene."""
+NOISE = 0.08
+"""Standard deviation of the noise, where a line has contrast 1."""
+GROUND, LINE = 64.0, 144.0
+"""Grey level of the ground, and how much brighter a line is."""
+SAMPLES = 1 << 13
+"""Points at which a curve is known: at most 0.017 of the scene's units apart, a small part of a pixel. A power of 2."""
+
+Points = NDArray[np.float32]
+"""(..., 2): x and y in units of the scene."""
+
+
+class Poses(NamedTuple):
+    """Where the silhouettes of N images are in the scene."""
+
+    scale: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    """(N, 2): x and y."""
+
+    def pose(self, i: int) -> Pose:
+        """That of one image."""
+        x, y = self.middle[i].tolist()
+        return Pose(float(self.scale[i]), float(self.angle[i]), x, y)
+
+
+@dataclass(frozen=True, slots=True)
+class Clutter:
+    """How much of the figure is missing, and how much stands around it."""
+
+    removed: float
+    """Share of the figure's dashes."""
+    strays: float
+    """Stray dashes per dash of a whole figure."""
+
+    @classmethod
+    def of(cls, difficulty: float) -> Self:
+        """Nothing missing and nothing around it at difficulty 0."""
+        return cls(REMOVED_AT_HARDEST * difficulty, STRAYS_AT_HARDEST * difficulty)
+
+    @property
+    def dashes(self) -> int:
+        """Number of dashes of every image."""
+        return round(OUTLINE / (DASH + GAP) * (1 - self.removed + self.strays))
+
+
+def draw_poses(rng: np.random.Generator, labels: NDArray[np.int64]) -> Poses:
+    """A random pose for each of N images, in which its whole silhouette lies inside the scene."""
+    scale, angle = rng.uniform(*SCALES, len(labels)), rng.uniform(-ANGLE, ANGLE, len(labels))
+    share = rng.random((len(labels), 2))
+    low, high = np.empty_like(share), np.empty_like(share)
+    for label in np.unique(labels):
+        chosen = np.flatnonzero(labels == label)
+        corners = np.concatenate(silhouette(int(label)))
+        cos, sin = np.cos(angle[chosen, None]) * scale[chosen, None], np.sin(angle[chosen, None]) * scale[chosen, None]
+        turned = np.stack([cos * corners[:, 0] - sin * corners[:, 1], sin * corners[:, 0] + cos * corners[:, 1]], -1)
+        low[chosen] = np.maximum(SCENE / 2 - SHIFT, 1.0 - turned.min(axis=1))
+        high[chosen] = np.minimum(SCENE / 2 + SHIFT, SCENE - 1.0 - turned.max(axis=1))
+    assert (low <= high).all(), "a silhouette at its largest fits into the scene"
+    return Poses(scale, angle, low + share * (high - low))
+
+
+def draw_dashes(
+    rng: np.random.Generator, labels: NDArray[np.int64], poses: Poses, clutter: Clutter, per_dash: int
+) -> Points:
+    """The dashes of N images, (N, dashes, per_dash, 2) in units of the scene; equally many for all images."""
+    n, dashes = len(labels), clutter.dashes
+    distractors = -(-dashes // fewest_dashes())
+    figure = Outlines.draw(rng, labels[:, None], poses.scale[:, None], poses.angle[:, None])
+    others = Outlines.draw(
+        rng,
+        rng.integers(len(NAMES), size=(n, distractors)),
+        rng.uniform(*SCALES, (n, distractors)),
+        rng.uniform(-ANGLE, ANGLE, (n, distractors)),
+    )
+    kept = np.minimum(np.rint(figure.is_dash.sum(axis=1) * (1 - clutter.removed)), dashes)
+    own = figure.choose(rng, min(dashes, figure.is_dash.shape[1]), per_dash)
+    own += poses.middle[:, None, None].astype(np.float32)
+    points = others.choose(rng, dashes, per_dash)[..., ::-1]  # transposed: as a figure never lies
+    points = points + rng.uniform(0.0, SCENE, (n, dashes, 1, 2)).astype(np.float32)
+    points -= np.float32(SCENE) * np.floor(points * np.float32(1 / SCENE))
+    is_own = np.arange(own.shape[1]) < kept[:, None]
+    points[:, : own.shape[1]][is_own] = own[is_own]
+    return points
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """The dashes of M outlines for each of N images, around the origin; (N, dashes), with places that hold none."""
+
+    curve: NDArray[np.intp]
+    """The row of `Curves.points` that a dash is part of."""
+    begin: NDArray[np.float64]
+    """Where on the curve it begins; from 0 to 1, as `reach`."""
+    reach: NDArray[np.float64]
+    """How much of the curve it covers."""
+    cos: NDArray[np.float64]
+    """Of its outline's turn, times the scale; as `sin`."""
+    sin: NDArray[np.float64]
+    is_dash: NDArray[np.bool_]
+
+    @classmethod
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        labels: NDArray[np.int64],
+        scale: NDArray[np.float64],
+        angle: NDArray[np.float64],
+    ) -> Self:
+        """Outlines (N, M) as dashes with gaps between them, begun anywhere."""
+        curves = known_curves()
+        curve = curves.rows[labels]  # (N, M, curves), -1 for a second curve that a class lacks
+        count = np.maximum(1, np.rint(curves.lengths[curve] * scale[..., None] / (DASH + GAP)))
+        count = np.where(curve >= 0, count, 0.0)[..., None]
+        each = np.arange(curves.most_dashes)
+        start = rng.random(labels.shape)[..., None, None]
+        begin = (start + each / np.maximum(count, 1)) % 1.0
+        shape, flat = begin.shape, (len(labels), -1)
+
+        def spread(values: NDArray[Any]) -> NDArray[Any]:
+            return np.broadcast_to(values, shape).reshape(flat)
+
+        cos, sin = (np.cos(angle) * scale)[..., None, None], (np.sin(angle) * scale)[..., None, None]
+        reach = DASH / (DASH + GAP) / np.maximum(count, 1)
+        return cls(
+            spread(curve[..., None]), begin.reshape(flat), spread(reach), spread(cos), spread(sin), spread(each < count)
+        )
+
+    def choose(self, rng: np.random.Generator, count: int, per_dash: int) -> Points:
+        """`count` dashes of every image at random, (N, count, per_dash, 2); places without one come last."""
+        keys = np.where(self.is_dash, rng.random(self.is_dash.shape, np.float32), np.float32(2))
+        order = np.argsort(keys, axis=1)[:, :count]
+        curve, *numbers = (
+            np.take_along_axis(values, order, axis=1)[..., None]
+            for values in (self.curve, self.begin, self.reach, self.cos, self.sin)
+        )
+        begin, reach, cos, sin = (values.astype(np.float32) for values in numbers)
+        within = ((np.arange(per_dash) + 0.5) / per_dash).astype(np.float32)
+        sample = ((begin + reach * within) * np.float32(SAMPLES)).astype(np.intp) & (SAMPLES - 1)
+        at = known_curves().points[curve, sample]
+        x, y = at[..., 0], at[..., 1]
+        return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+
+
+class Curves(NamedTuple):
+    """The curves of all silhouettes."""
+
+    points: Points
+    """(curves, SAMPLES, 2): each at equal steps along its way."""
+    lengths: NDArray[np.float64]
+    """(curves,)."""
+    rows: NDArray[np.intp]
+    """(classes, 2): the curves of a class; -1 for a second one that it lacks."""
+
+    @property
+    def most_dashes(self) -> int:
+        """The most that a curve has at the largest scale."""
+        return round(float(self.lengths.max()) * SCALES[1] / (DASH + GAP))
+
+
+@cache
+def known_curves() -> Curves:
+    """The table of curves, made at the first call."""
+    points: list[NDArray[np.float64]] = []
+    lengths: list[float] = []
+    rows = np.full((len(NAMES), 2), -1)
+    for label in range(len(NAMES)):
+        for i, (corners, walked) in enumerate(map(walk, silhouette(label))):
+            rows[label, i] = len(points)
+            way = (np.arange(SAMPLES) + 0.5) / SAMPLES * walked[-1]
+            points.append(np.stack([np.interp(way, walked, corners[:, axis]) for axis in range(2)], axis=1))
+            lengths.append(walked[-1])
+    return Curves(np.stack(points).astype(np.float32), np.array(lengths), rows)
+
+
+@cache
+def fewest_dashes() -> int:
+    """The fewest that an outline has, at the smallest scale."""
+    curves = known_curves()
+    counts = np.maximum(1, np.rint(curves.lengths * SCALES[0] / (DASH + GAP)))
+    of_class: NDArray[np.float64] = np.where(curves.rows >= 0, counts[curves.rows], 0).sum(axis=1)
+    return round(float(of_class.min()))
+
+
+def points_per_dash(resolution: int) -> int:
+    """Four points per pixel of line."""
+    return max(4, round(4 * DASH * resolution / SCENE))
+
+
+def ink(points: Points, resolution: int) -> NDArray[np.float32]:
+    """Strokes through dashes (N, dashes, points, 2) in units of the scene -> (N, H, W); 1 on the middle of a line.
+
+    Each point is spread over the four pixels around it; those beyond a border count at the opposite one.
+    """
+    n, side = len(points), resolution + 2
+    at = points.reshape(n, -1, 2) * np.float32(resolution / SCENE) + np.float32(0.5)
+    corner = at.astype(np.int32)  # rounds down, since no point is below 0
+    right, below = np.moveaxis(at - corner, -1, 0)
+    place = (np.arange(n)[:, None] * side + corner[..., 1]) * side + corner[..., 0]
+    left, above = 1 - right, 1 - below
+    canvas = np.zeros(n * side * side)
+    for offset, share in ((0, left * above), (1, right * above), (side, left * below), (side + 1, right * below)):
+        canvas += np.bincount((place + offset).ravel(), weights=share.ravel(), minlength=canvas.size)
+    framed = canvas.astype(np.float32).reshape(n, side, side)
+    framed[:, :, -2] += framed[:, :, 0]
+    framed[:, :, 1] += framed[:, :, -1]
+    framed[:, -2] += framed[:, 0]
+    framed[:, 1] += framed[:, -1]
+    height = DASH / points.shape[2] * resolution / SCENE / _crest(resolution)
+    profile = _profile(resolution)
+    blurred = profile @ (framed[:, 1:-1, 1:-1] @ (profile.T * np.float32(height)))
+    strokes: NDArray[np.float32] = np.minimum(blurred, np.float32(1.0), out=blurred)
+    return strokes
+
+
+def _profile(resolution: int) -> NDArray[np.float32]:
+    """The blur along one side as a matrix, (H, H)."""
+    sigma = STROKE * resolution / SCENE
+    apart = np.subtract.outer(np.arange(resolution), np.arange(resolution))
+    weights = np.exp(-0.5 * (apart / sigma) ** 2)
+    profile: NDArray[np.float32] = (weights / (sigma * np.sqrt(2 * np.pi))).astype(np.float32)
+    return profile
+
+
+def _crest(resolution: int) -> np.float32:
+    """What the blur leaves of an endless line of height 1 on its middle, the spread over two pixels counted in."""
+    variance = (STROKE * resolution / SCENE) ** 2 + 1 / 6
+    return np.float32(1 / np.sqrt(2 * np.pi * variance))
+
+
+def shade(strokes: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Grey levels of bright, slightly noisy lines on darker ground."""
+    levels = LINE * strokes
+    levels += np.float32(LINE * NOISE) * noise
+    levels += np.float32(GROUND + 0.5)  # rounds to the nearest below
+    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+
+
+def render(
+    rng: np.random.Generator, labels: NDArray[np.int64], poses: Poses, difficulty: float, resolution: int, count: int
+) -> NDArray[np.uint8]:
+    """The first `count` images of those with these labels and poses, (count, H, W); each is the same for any count."""
+    points = draw_dashes(rng, labels, poses, Clutter.of(difficulty), points_per_dash(resolution))
+    noise = rng.standard_normal((count, resolution, resolution), np.float32)
+    return shade(ink(points[:count], resolution), noise)

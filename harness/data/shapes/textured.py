@@ -1,0 +1,82 @@
+"""The rendering in which texture is a cue: a textured silhouette on textured ground with clutter.
+
+A texture is an oriented grating, one per class. In training it may agree with the class of the shape as often as the
+recipe says; in validation it tells nothing; in the conflict split it always stands for another class.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.shapes.silhouettes import NAMES, SCENE
+
+WAVELENGTHS = (4.0, 7.0)
+"""Two per orientation, in units of the scene."""
+ORIENTATIONS = len(NAMES) // len(WAVELENGTHS)
+CONTRASTS = (0.40, 0.04)
+"""How much brighter the figure is than the ground, at difficulty 0 and 1."""
+DISCS_AT_HARDEST = 28
+"""Clutter discs at difficulty 1; in proportion below."""
+DISC_RADII = (2.0, 5.0)
+GROUND = 0.35
+"""Mean brightness of the ground."""
+GRATING = 0.13
+"""Amplitude of the gratings; of the clutter's brightness too."""
+NOISE = 0.05
+
+
+def draw_cue(rng: np.random.Generator, label: int, agreement: float | None) -> int:
+    """The class for which the texture stands: the label with probability `agreement`, else any; never it for None."""
+    if agreement is None:
+        return int((label + 1 + rng.integers(len(NAMES) - 1)) % len(NAMES))
+    return int(label) if rng.random() < agreement else int(rng.integers(len(NAMES)))
+
+
+def render(
+    streams: Sequence[np.random.Generator],
+    cues: NDArray[np.int64],
+    figures: Sequence[NDArray[np.bool_]],
+    difficulty: float,
+) -> NDArray[np.uint8]:
+    """One image per stream, (N, H, W)."""
+    images = [
+        _image(rng, int(cue), figure, difficulty) for rng, cue, figure in zip(streams, cues, figures, strict=True)
+    ]
+    return np.stack(images)
+
+
+def _image(rng: np.random.Generator, cue: int, figure: NDArray[np.bool_], difficulty: float) -> NDArray[np.uint8]:
+    side, everywhere = len(figure), slice(0, len(figure))
+    contrast = CONTRASTS[0] + (CONTRASTS[1] - CONTRASTS[0]) * difficulty
+    image = _grating(rng, int(rng.integers(len(NAMES))), side, everywhere, everywhere)
+    for _ in range(round(DISCS_AT_HARDEST * difficulty)):
+        _add_disc(rng, image)
+    np.copyto(image, contrast + _grating(rng, cue, side, everywhere, everywhere), where=figure)
+    image += NOISE * rng.standard_normal(image.shape, np.float32)
+    levels: NDArray[np.float32] = np.clip(np.rint(255 * (GROUND + image)), 0, 255)
+    return levels.astype(np.uint8)
+
+
+def _grating(rng: np.random.Generator, texture: int, side: int, rows: slice, columns: slice) -> NDArray[np.float32]:
+    """A window of a texture at random phase, slightly turned and stretched."""
+    angle = math.pi * (texture % ORIENTATIONS + rng.uniform(-0.15, 0.15)) / ORIENTATIONS
+    wave = 2 * math.pi / (WAVELENGTHS[texture // ORIENTATIONS] * rng.uniform(0.9, 1.1)) * SCENE / side
+    along = np.arange(side, dtype=np.float32)
+    across = math.cos(angle) * along[columns] + math.sin(angle) * along[rows, None]
+    waves: NDArray[np.float32] = np.sin(wave * across + rng.uniform(0, 2 * math.pi), dtype=np.float32)
+    return GRATING * waves
+
+
+def _add_disc(rng: np.random.Generator, ground: NDArray[np.float32]) -> None:
+    """A disc of another texture and brightness, somewhere on the ground."""
+    side = len(ground)
+    x, y = rng.uniform(0, side, size=2).tolist()
+    radius = rng.uniform(*DISC_RADII) * side / SCENE
+    brightness, texture = rng.uniform(-GRATING, 2 * GRATING), int(rng.integers(len(NAMES)))
+    rows, columns = (slice(max(0, int(at - radius)), int(at + radius) + 1) for at in (y, x))
+    along = np.arange(side) + 0.5
+    inside = (along[columns] - x) ** 2 + (along[rows, None] - y) ** 2 < radius**2
+    disc = brightness + _grating(rng, texture, side, rows, columns)
+    np.copyto(ground[rows, columns], disc, where=inside)

@@ -1,0 +1,1 @@
+"""The harness about itself: what must hold, and what it costs."""

@@ -1,0 +1,158 @@
+"""Every algorithm of the large depth-wise convolution beside `nn.Conv2d`, as Table 1 of RepLKNet's paper has it.
+
+A contender is a way to compute a stack of depth-wise layers, in one memory layout: `conv2d` is what `nn.Conv2d` calls,
+`harness` what our blocks call, `tuned` the same with `autotune` on (it measures anew before it is timed). The others
+are the algorithms that these two choose among, each wherever it fits; `stock` is left out, since it is `conv2d`. All
+contenders for a stack take turns, in one process, on the same numbers.
+
+Shapes: N batch, C channels, R side of the map, K side of the kernel.
+Source: arXiv 2203.06717, Table 1: 24 layers, input (64, 384, R, R).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.diagnostics.bench.device import Peak, at_precision, device_name, measure_peak
+from harness.diagnostics.bench.dwconv_candidates import CONV2D, Contender, Conv, contenders
+from harness.diagnostics.bench.dwconv_results import Row
+from harness.diagnostics.bench.options import MODES, DwconvOptions, Shape, precisions_for
+from harness.measures.allocation import extra_bytes
+from harness.ops.interleaved_timing import FULL, QUICK, Patience, Times, interleave
+from harness.system.device_slot import measuring
+from harness.system.machine import keep_freed_memory
+
+Tell = Callable[[str], None]
+
+
+class Setting(NamedTuple):
+    """Under which the stacks are measured."""
+
+    device: torch.device
+    precision: str
+    dtype: torch.dtype
+    peak: Peak
+    patience: Patience
+
+
+def measure(options: DwconvOptions, device: torch.device, tell: Tell, *, is_quick: bool) -> Iterator[Row]:
+    """A row for each contender in each mode at each shape; `tell` hears of peaks and progress."""
+    keep_freed_memory()  # as a worker does
+    blocks = {
+        "table 1": options.shapes(device.type, is_quick=is_quick),
+        "rows": options.rows(is_quick=is_quick),
+    }
+    for precision in precisions_for(device.type, options.precisions):
+        with at_precision(precision) as dtype:
+            with measuring(device):
+                peak = measure_peak(device, dtype)
+            tell(f"Peak in {precision}: {peak}")
+            setting = Setting(device, precision, dtype, peak, QUICK if is_quick else FULL)
+            for block, shapes in blocks.items():
+                for shape in shapes:
+                    tell(f"measuring: {shape}, {precision}")
+                    with TemporaryDirectory() as folder:
+                        yield from _rows(block, shape, setting, Path(folder))
+
+
+def _rows(block: str, shape: Shape, setting: Setting, folder: Path) -> Iterator[Row]:
+    stacks = Stacks(shape, setting, folder)
+    for mode in MODES:
+        times = interleave(stacks.calls(mode), setting.device, setting.patience)
+        conv2d = {key.layout: _milliseconds(found) for key, found in times.items() if key.algorithm == CONV2D}
+        for contender, found in times.items():
+            yield Row(
+                block=block,
+                device=device_name(setting.device),
+                precision=setting.precision,
+                **shape._asdict(),
+                mode=mode,
+                algorithm=contender.algorithm,
+                layout=contender.layout,
+                n=found.n if found else 0,
+                median_ms=_milliseconds(found),
+                q1_ms=None if found is None else 1000 * found.quartiles[0],
+                q3_ms=None if found is None else 1000 * found.quartiles[1],
+                conv2d_ms=conv2d["default"],
+                conv2d_channels_last_ms=conv2d["channels_last"],
+                extra_bytes=stacks.extra(contender, mode, found),
+                peak_macs_per_s=setting.peak.macs_per_s,
+                peak_bytes_per_s=setting.peak.bytes_per_s,
+                element_bytes=setting.dtype.itemsize,
+            )
+
+
+def _milliseconds(times: Times | None) -> float | None:
+    return None if times is None else 1000 * times.median
+
+
+class Stacks:
+    """The contenders for one shape, and the tensors that they share."""
+
+    def __init__(self, shape: Shape, setting: Setting, folder: Path) -> None:
+        self._setting = setting
+        self._tensors = {layout: _tensors(shape, setting, of) for layout, of in FORMATS.items()}
+        some = self._tensors["default"]
+        self._contenders = contenders(some.x, some.weights[0], folder)
+
+    def calls(self, mode: str) -> dict[Contender, Callable[[], object]]:
+        """What is timed: the whole stack, by each contender."""
+        return {key: self._call(conv, mode, self._tensors[key.layout]) for key, conv in self._contenders.items()}
+
+    def extra(self, contender: Contender, mode: str, times: Times | None) -> int | None:
+        """Bytes that one layer takes beside its input, its output and the gradients of both and of the kernel.
+
+        None where the whole stack ran out of memory, or is so slow that it was run once.
+        """
+        if times is None or times.median > self._setting.patience.once_s:
+            return None
+        tensors = self._tensors[contender.layout]
+        call = self._call(self._contenders[contender], mode, tensors._replace(weights=tensors.weights[:1]))
+        return extra_bytes(call, self._setting.device)
+
+    def _call(self, conv: Conv, mode: str, tensors: "Tensors") -> Callable[[], Sequence[Tensor]]:
+        run = {"forward": _forward, "forward+backward": _forward_backward}[mode]
+        return lambda: run(conv, tensors)
+
+
+class Tensors(NamedTuple):
+    """The input of a stack, a kernel for each layer, and the gradient of its output, in one memory layout."""
+
+    x: Tensor
+    weights: tuple[Tensor, ...]
+    upstream: Tensor
+
+
+FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def _tensors(shape: Shape, setting: Setting, layout: torch.memory_format) -> Tensors:
+    """Normally distributed; kernels by 1 / K, so that deep stacks neither vanish nor overflow."""
+    n, c, r, k, layers = shape
+    generator = torch.Generator(setting.device).manual_seed(0)
+
+    def draw(*sides: int, scale: float = 1.0) -> Tensor:
+        values = torch.randn(sides, generator=generator, device=setting.device) * scale
+        return values.to(setting.dtype, memory_format=layout)
+
+    x, upstream = draw(n, c, r, r).requires_grad_(), draw(n, c, r, r)
+    return Tensors(x, tuple(draw(c, 1, k, k, scale=1 / k).requires_grad_() for _ in range(layers)), upstream)
+
+
+@torch.no_grad()
+def _forward(conv: Conv, tensors: Tensors) -> Sequence[Tensor]:
+    y = tensors.x
+    for weight in tensors.weights:
+        y = conv(y, weight)
+    return (y,)
+
+
+def _forward_backward(conv: Conv, tensors: Tensors) -> Sequence[Tensor]:
+    y = tensors.x
+    for weight in tensors.weights:
+        y = conv(y, weight)
+    return (y, *torch.autograd.grad(y, (tensors.x, *tensors.weights), tensors.upstream))

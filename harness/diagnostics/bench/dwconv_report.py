@@ -1,0 +1,124 @@
+"""The bench of the depth-wise convolution as tables for people."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.analysis.formatting import DASH, milliseconds
+from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
+from harness.diagnostics.bench.dwconv_findings import (
+    LARGE,
+    PAPER_GAIN,
+    PAPER_GROWTH,
+    Target,
+    best_ms,
+    gains,
+    geometric_mean,
+    growth,
+    large,
+    memory,
+    targets,
+)
+from harness.diagnostics.bench.dwconv_results import Row
+from harness.diagnostics.bench.tables import Grid
+
+READING = (
+    "Milliseconds for the whole stack: the median of n samples taken in turns, ± half the distance of the quartiles. "
+    "`conv2d` is nn.Conv2d, given both layouts; the others stand with the layout that suits them better. `harness` is "
+    "what our blocks call, `tuned` the same with autotune on. The gain is that of `harness` over the better nn.Conv2d. "
+    "`of product` is MACs in bounds per second against a matrix product, `of copy` the least traffic against a copy, "
+    "both on the same device in the same run: the larger of the two is what bounds `harness`. Maps that stay in a "
+    "cache can pass 100 % of a copy."
+)
+
+
+def grids(rows: Sequence[Row], device: str) -> Iterator[Grid]:
+    """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
+    parts: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row.block, row.precision, row.mode), []).append(row)
+    for name, part in parts.items():
+        title = ", ".join(name)
+        yield _times(title, part)
+        yield _ours(f"{title}: {CHOSEN}", part)
+    yield _means(parts)
+    yield _beside_the_paper({name[1:]: part for name, part in parts.items() if name[0] == "table 1"})
+    yield _memory(rows)
+    held = [_target(target) for target in targets(rows, device)]
+    yield Grid("Targets", ("ratio", "value", "target", ""), held)
+
+
+def _times(title: str, rows: Sequence[Row]) -> Grid:
+    others = [name for name in dict.fromkeys(row.algorithm for row in rows) if name not in (CONV2D, CHOSEN)]
+    lines = []
+    for shape in dict.fromkeys(row.shape for row in rows):
+        some = [row for row in rows if row.shape == shape]
+        conv2d = {row.layout: row.median_ms for row in some if row.algorithm == CONV2D}
+        best = [best_ms([row for row in some if row.algorithm == name]) for name in (*others, CHOSEN)]
+        lines.append((str(shape), *map(milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
+    return Grid(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
+
+
+def _ours(title: str, rows: Sequence[Row]) -> Grid:
+    """The contender that our blocks use, in its better layout."""
+    found, lines = gains(rows), []
+    for shape in dict.fromkeys(row.shape for row in rows):
+        ours = [row for row in rows if row.shape == shape and row.algorithm == CHOSEN]
+        lines.append((str(shape), *_details(ours, found.get(shape))))
+    return Grid(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
+
+
+def _details(rows: Sequence[Row], gain: float | None) -> tuple[str, ...]:
+    row = min(rows, key=lambda row: row.median_ms or float("inf"))
+    in_bounds = percent(row.macs_in_bounds / row.macs)
+    if row.median_ms is None or row.q1_ms is None or row.q3_ms is None:
+        return ("no memory", DASH, "0", DASH, in_bounds, DASH, DASH)
+    spread = percent((row.q3_ms - row.q1_ms) / 2 / row.median_ms)
+    shares = percent(row.share_of_product), percent(row.share_of_copy)
+    return (milliseconds(row.median_ms), spread, str(row.n), times(gain), in_bounds, *shares)
+
+
+def _means(parts: dict[tuple[str, str, str], list[Row]]) -> Grid:
+    headings = ("", "shapes", "default", "channels-last", "better layouts", "least", f"least, K<{LARGE}")
+    lines = []
+    for name, part in parts.items():
+        in_each = [large(gains(part, layout)) for layout in ("default", "channels_last", None)]
+        small = [gain for shape, gain in gains(part).items() if shape.kernel < LARGE]
+        means = [times(geometric_mean(found)) if found else DASH for found in in_each]
+        leasts = [times(min(found)) if found else DASH for found in (in_each[-1], small)]
+        lines.append((", ".join(name), str(len(in_each[-1])), *means, *leasts))
+    return Grid(f"Gain at K>={LARGE}: geometric means, and the least in the better layouts", headings, lines)
+
+
+def _beside_the_paper(parts: dict[tuple[str, str], list[Row]]) -> Grid:
+    headings = ("", CHOSEN, "paper's", CONV2D, "paper's PyTorch", "gain at K=31", "paper's gain")
+    lines = []
+    for (precision, mode), part in parts.items():
+        for side in dict.fromkeys(row.side for row in part):
+            some = [row for row in part if row.side == side]
+            at_31 = gains([row for row in some if row.kernel == 31])
+            papers = (*PAPER_GROWTH.get(side, (None, None)), PAPER_GAIN.get(side))
+            theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
+            found = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
+            lines.append((f"R={side}, {precision}, {mode}", *map(times, found)))
+    return Grid("Growth of the time from K=3 to K=31, beside the paper's Table 1", headings, lines)
+
+
+def _memory(rows: Sequence[Row]) -> Grid:
+    most = memory(rows)
+    names, modes = (tuple(dict.fromkeys(key[i] for key in most)) for i in (0, 1))
+    lines = [(name, *(times(most.get((name, mode))) for mode in modes)) for name in names]
+    return Grid("Largest extra memory of a layer, over its input, its output and their gradients", ("", *modes), lines)
+
+
+def _target(target: Target) -> tuple[str, ...]:
+    sign = "≥" if target.is_least else "≤"
+    return (target.about, times(target.ratio), f"{sign} {times(target.aim)}", "met" if target.is_met else "missed")
+
+
+def times(ratio: float | None) -> str:
+    """As 0.31x, 6.95x, 20.4x."""
+    return DASH if ratio is None else f"{milliseconds(ratio)}x"
+
+
+def percent(share: float | None) -> str:
+    """As 12.3 %."""
+    return DASH if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,182 @@
+"""Images per second of whole networks: ours with our operator and with `nn.Conv2d`, and timm's beside them.
+
+All networks of one mode take turns, in one process, on the same images. Inference is that of merged networks. A step
+of training is forward, cross-entropy, backward and plain SGD.
+
+Shapes: N batch, R side of the images.
+Source of what is compared: RepLKNet (arXiv 2203.06717), table 6 and the remark to guideline 1.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.config.network_file import load_spec
+from harness.diagnostics.bench.depthwise_share import depthwise_share
+from harness.diagnostics.bench.device import at_precision, device_name
+from harness.diagnostics.bench.network_baselines import make_peer, peers_at
+from harness.diagnostics.bench.network_results import NetworkRow
+from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
+from harness.models.build import build
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS, preset
+from harness.ops import DepthwiseConv2d
+from harness.ops.interleaved_timing import Patience, Times, interleave
+from harness.system.device_slot import measuring
+
+FULL = {
+    "cpu": Patience(least=2, most=10, seconds=2.0, once_s=120.0),
+    "cuda": Patience(least=5, most=20, seconds=3.0, once_s=120.0),
+}
+QUICK = Patience(least=1, most=2, seconds=0.0, once_s=120.0)
+SHARE_PASSES = {"cpu": 1, "cuda": 5}
+"""Of the median share; few on a CPU, where a pass takes seconds."""
+LEARNING_RATE = 1e-4
+FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+
+Tell = Callable[[str], None]
+
+
+class Contender(NamedTuple):
+    """A network, how its depth-wise convolutions are computed, and its memory layout."""
+
+    network: str
+    kernels: str
+    layout: str
+
+
+class Setting(NamedTuple):
+    """What all contenders of one mode are given."""
+
+    mode: str
+    device: torch.device
+    precision: str
+    dtype: torch.dtype
+    resolution: int
+    batch: int
+    patience: Patience
+
+
+def measure(options: NetworkOptions, device: torch.device, tell: Tell, *, is_quick: bool) -> Iterator[NetworkRow]:
+    """A row for each contender in each mode at each resolution and precision; `tell` hears of progress."""
+    specs = {name: _spec(name) for name in options.networks}
+    batch, patience = options.batch_for(device.type), QUICK if is_quick else FULL[device.type]
+    for precision in precisions_for(device.type, options.precisions):
+        with at_precision(precision) as dtype:
+            for resolution in options.resolutions:
+                beside = peers_at(options.beside, resolution)
+                for mode in NETWORK_MODES:
+                    tell(f"measuring: {mode} at {resolution}, batch {batch}, {precision}")
+                    setting = Setting(mode, device, precision, dtype, resolution, batch, patience)
+                    yield from _rows(make_networks(specs, beside, mode), setting)
+
+
+def make_networks(specs: Mapping[str, NetworkSpec], beside: tuple[str, ...], mode: str) -> dict[Contender, nn.Module]:
+    """The contenders of a mode: ours in both forms and layouts, the others in both layouts."""
+    networks = {}
+    for layout in LAYOUTS:
+        for name, spec in specs.items():
+            ours = build(spec, merged=mode == "inference", seed=0)
+            networks[Contender(name, "harness", layout)] = ours
+            networks[Contender(name, "conv2d", layout)] = with_conv2d(build(spec, merged=mode == "inference", seed=0))
+        for name in beside:
+            networks[Contender(name, "timm", layout)] = make_peer(name)
+    return {key: network.train(mode == "training") for key, network in networks.items()}
+
+
+def with_conv2d(network: nn.Module) -> nn.Module:
+    """The network, whose depth-wise convolutions are now PyTorch's own, with the same weights."""
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv2d):
+            object.__setattr__(module, "__class__", nn.Conv2d)  # it is one but for its `forward`
+    return network
+
+
+def _rows(networks: dict[Contender, nn.Module], setting: Setting) -> Iterator[NetworkRow]:
+    steps = {key: Step(network, key.layout, setting) for key, network in networks.items()}
+    times = interleave(steps, setting.device, setting.patience)
+    best_s = {key[:2]: _best_s(times, key) for key in times}
+    for key, found in times.items():
+        conv2d_s = best_s.get((key.network, "conv2d"))
+        is_shared = found is not None and key.kernels != "timm" and found.median == best_s[key[:2]]
+        share = steps[key].share() if is_shared else None
+        rates = (None,) * 3 if found is None else _rates(found, setting.batch)
+        yield NetworkRow(
+            **key._asdict(),
+            device=device_name(setting.device),
+            precision=setting.precision,
+            resolution=setting.resolution,
+            batch=setting.batch,
+            mode=setting.mode,
+            n=found.n if found else 0,
+            images_per_s=rates[0],
+            slow_images_per_s=rates[1],
+            fast_images_per_s=rates[2],
+            gain=conv2d_s / found.median if found and conv2d_s is not None else None,
+            depthwise_share=share,
+        )
+
+
+def _best_s(times: Mapping[Contender, Times | None], key: Contender) -> float | None:
+    """The least median of a network, its kernels computed in one way, over the layouts."""
+    some = (found for other, found in times.items() if other[:2] == key[:2])
+    return min((found.median for found in some if found is not None), default=None)
+
+
+def _rates(times: Times, batch: int) -> tuple[float, float, float]:
+    """Images per second at the median and at the third and the first quartile of the time."""
+    first, third = times.quartiles
+    return batch / times.median, batch / third, batch / first
+
+
+class Step:
+    """One pass of a network over one batch, in the mode and the precision of the setting."""
+
+    def __init__(self, network: nn.Module, layout: str, setting: Setting) -> None:
+        self._setting = setting
+        self._network = network.to(setting.device).to(memory_format=FORMATS[layout])
+        shape = (setting.batch, _channels(network), setting.resolution, setting.resolution)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(shape, generator=generator).to(setting.device)
+        self._images = images.to(memory_format=FORMATS[layout])
+        self._labels = torch.zeros(setting.batch, dtype=torch.long, device=setting.device)
+        self._optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
+        self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype == torch.float16)
+
+    def __call__(self) -> None:
+        """Inference or training, as the setting says."""
+        if self._setting.mode == "inference":
+            with torch.no_grad():
+                self._logits()
+            return
+        loss = F.cross_entropy(self._logits().float(), self._labels)
+        torch.autograd.backward(self._scaler.scale(loss))
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def share(self) -> float:
+        """Of the time, that in large depth-wise convolutions; taken in passes of their own."""
+        device = self._setting.device
+        with measuring(device):
+            return depthwise_share(self, self._network, device, passes=SHARE_PASSES[device.type])
+
+    def _logits(self) -> Tensor:
+        dtype = self._setting.dtype
+        with torch.autocast(self._setting.device.type, dtype, enabled=dtype != torch.float32):
+            logits: Tensor = self._network(self._images)
+        return logits
+
+
+def _channels(network: nn.Module) -> int:
+    """Of the images that it takes."""
+    return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+def _spec(name: str) -> NetworkSpec:
+    path = Path(name)
+    return load_spec(path) if name not in PRESETS and path.suffix in (".yaml", ".yml") else preset(name)

@@ -1,0 +1,72 @@
+"""The bench of whole networks as tables for people."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.analysis.formatting import DASH, milliseconds
+from harness.diagnostics.bench.dwconv_report import percent, times
+from harness.diagnostics.bench.network_results import NetworkRow
+from harness.diagnostics.bench.tables import Grid
+
+READING = (
+    "Images per second at the median time of n passes taken in turns, each network with the layout that suits it "
+    "better; ± is half the distance of the quartiles. `harness` is our operator, `conv2d` the same network with "
+    "nn.Conv2d. The gain is over `conv2d`. `depth-wise` is the share of the time in depth-wise kernels of more than "
+    "5x5 taps; the paper has 49.5 % with PyTorch's operator and 12.3 % with its own, in inference."
+)
+OURS = "replknet_31b"
+SWIN = "swin_base"
+PAPER_OVER_SWIN = {224: 295.5 / 226.2, 384: 97.0 / 67.9}
+"""RepLKNet-31B over Swin-B in inference, by resolution (arXiv 2203.06717, table 6, RTX 2080 Ti)."""
+GAIN = 2.0
+"""The target on a GPU for RepLKNet-31B over itself with `nn.Conv2d`; the other is the paper's over Swin-B at 384."""
+
+
+def grids(rows: Sequence[NetworkRow], device: str) -> Iterator[Grid]:
+    """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
+    for part in dict.fromkeys((row.mode, row.resolution, row.batch, row.precision) for row in rows):
+        mode, resolution, batch, precision = part
+        some = [row for row in rows if (row.mode, row.resolution, row.batch, row.precision) == part]
+        title = f"{mode} at {resolution}x{resolution}, batch {batch}, {precision}"
+        headings = ("network", "kernels", "layout", "images/s", "±", "n", "gain", "depth-wise")
+        yield Grid(title, headings, [_line(row) for row in best(some)])
+    if ratios := list(_ratios(rows, is_aim=device == "cuda")):
+        yield Grid(f"{OURS} over others, in images per second", ("", "ratio", "paper's", "target", ""), ratios)
+
+
+def best(rows: Sequence[NetworkRow]) -> list[NetworkRow]:
+    """Of each network and its kernels, the row of the better layout."""
+    found: dict[tuple[str, str], NetworkRow] = {}
+    for row in sorted(rows, key=lambda row: -(row.images_per_s or 0.0)):
+        found.setdefault((row.network, row.kernels), row)
+    order = dict.fromkeys((row.network, row.kernels) for row in rows)
+    return [found[key] for key in order]
+
+
+def _line(row: NetworkRow) -> tuple[str, ...]:
+    layout = row.layout.replace("_", "-")
+    if row.images_per_s is None or row.slow_images_per_s is None or row.fast_images_per_s is None:
+        return (row.network, row.kernels, layout, "no memory", DASH, "0", DASH, DASH)
+    spread = percent((row.fast_images_per_s - row.slow_images_per_s) / 2 / row.images_per_s)
+    rate = milliseconds(row.images_per_s)
+    return (row.network, row.kernels, layout, rate, spread, str(row.n), times(row.gain), percent(row.depthwise_share))
+
+
+def _ratios(rows: Sequence[NetworkRow], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
+    """The named network over Swin-B, beside the paper's, and over itself with `nn.Conv2d`."""
+    for part in dict.fromkeys((row.mode, row.resolution, row.precision) for row in rows):
+        mode, resolution, precision = part
+        where = f"{mode} at {resolution}, {precision}"
+        some = best([row for row in rows if (row.mode, row.resolution, row.precision) == part])
+        ours = next((row for row in some if (row.network, row.kernels) == (OURS, "harness")), None)
+        swin = next((row for row in some if row.network.startswith(SWIN)), None)
+        if ours and swin and ours.images_per_s and swin.images_per_s:
+            paper = PAPER_OVER_SWIN.get(resolution) if mode == "inference" else None
+            aim = paper if is_aim and resolution == 384 else None
+            yield _ratio(f"{swin.network}, {where}", ours.images_per_s / swin.images_per_s, aim, paper)
+        if ours and ours.gain:
+            yield _ratio(f"itself with nn.Conv2d, {where}", ours.gain, GAIN if is_aim else None)
+
+
+def _ratio(about: str, ratio: float, aim: float | None, paper: float | None = None) -> tuple[str, ...]:
+    met = "" if aim is None else "met" if ratio >= aim else "missed"
+    return (about, times(ratio), times(paper), DASH if aim is None else f"≥ {times(aim)}", met)

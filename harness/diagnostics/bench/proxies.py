@@ -1,0 +1,155 @@
+"""What it costs to train in Ray workers: against the inline executor, and two workers against one.
+
+All trainers are there and warm before anything is timed, so what is compared is the training, and the way of jobs and
+records. A round has every way of training once, and the rounds alternate in their order. Two processors may be
+two threads of one core: two plain processes beside each other, without Ray, show what the hardware allows.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness.config.recipes.proxy import Recipe
+from harness.config.study_file import load_study
+from harness.diagnostics.bench.base import Effort, Figure
+from harness.diagnostics.bench.checkout import ROOT
+from harness.diagnostics.bench.inline_process import Aside
+from harness.errors import HarnessError
+from harness.executors import Crew, Executor, make_executor
+from harness.models.spec.network import NetworkSpec
+from harness.search.session import open_space
+from harness.system.device_slot import Machine, separate_slots
+from harness.system.machine import available_cpus
+from harness.training.run import Ended, Job, Measured, Record, Run, RunState
+
+RAY_OVER_INLINE = 1.05
+TWO_OVER_ONE = 1.7
+"""The targets."""
+MINUTES = 20.0
+MB = 1e6
+
+
+def proxies(effort: Effort) -> Iterator[Figure]:
+    """The network of median cost of kernel_size.yaml, trained for an epoch in every way."""
+    specs, recipe = kernel_size()
+    with TemporaryDirectory() as folder:
+        yield from compare(Jobs(Path(folder), specs[len(specs) // 2], recipe), effort.rounds)
+
+
+def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
+    """Seconds per proxy inline and in a Ray worker, their ratio, and what a second worker adds."""
+    workers = _workers()
+    with ExitStack() as stack:
+        machine = stack.enter_context(separate_slots())
+        asides = [stack.enter_context(Aside()) for _ in range(workers)]
+        crew = make_executor("ray", Crew(workers=workers))
+        stack.callback(crew.shutdown)
+        ways: dict[str, Callable[[], float]] = {
+            "inline": lambda: _all_aside(asides[:1], jobs.fresh(1)),
+            "ray": lambda: train_all(crew, jobs.fresh(1))[0],
+            "both inline": lambda: _all_aside(asides, jobs.fresh(workers)),
+            "both ray": lambda: train_all(crew, jobs.fresh(workers))[0],
+        }
+        times_s = _in_rounds(ways, rounds, machine)
+    yield from figures(times_s, workers)
+
+
+def peak_memory(effort: Effort) -> Iterator[Figure]:  # noqa: ARG001
+    """Peak memory of new Ray workers that train the network of kernel_size.yaml with the most MACs for an epoch."""
+    workers = _workers()
+    specs, recipe = kernel_size()
+    with TemporaryDirectory() as folder:
+        jobs = Jobs(Path(folder), specs[-1], recipe)
+        crew = make_executor("ray", Crew(workers=workers))
+        try:
+            _, said = train_all(crew, jobs.fresh(workers))
+        finally:
+            crew.shutdown()
+    peaks = [record.value for record in said if isinstance(record, Measured) and record.name == "peak_memory_bytes"]
+    yield Figure(name="peak memory of a worker", unit="MB", values=tuple(peak / MB for peak in peaks))
+
+
+class Jobs:
+    """Jobs that all train one network with one recipe from the start; they differ in seed and folder."""
+
+    def __init__(self, results: Path, spec: NetworkSpec, recipe: Recipe) -> None:
+        self._results = results
+        self._spec = spec
+        self._recipe = recipe
+        self._folders = count()
+
+    def fresh(self, number: int) -> list[Job]:
+        """So many jobs, in a folder where nothing was trained; seeds from 0 on."""
+        folder = self._results / str(next(self._folders))
+        return [Job(Run(self._spec, self._recipe, seed), folder, minutes=MINUTES) for seed in range(number)]
+
+
+def train_all(executor: Executor, jobs: Sequence[Job]) -> tuple[float, list[Record]]:
+    """Seconds until all jobs are trained, and what they said. Raises `HarnessError` for a run that is not complete."""
+    start = time.perf_counter()
+    for job in jobs:
+        executor.submit(job)
+    said: list[Record] = []
+    left = {job.run.id for job in jobs}
+    while left:
+        for run_id, record in executor.poll(timeout_s=1.0):
+            said.append(record)
+            if isinstance(record, Ended):
+                if record.state != RunState.COMPLETE:
+                    raise HarnessError(f"a proxy of the bench must be complete, but is {record.state}: {record.cause}")
+                left.discard(run_id)
+    return time.perf_counter() - start, said
+
+
+def _all_aside(asides: Sequence[Aside], jobs: Sequence[Job]) -> float:
+    """Seconds until all are trained, each in a process of its own at the same time."""
+    start = time.perf_counter()
+    for aside, job in zip(asides, jobs, strict=True):
+        aside.begin(job)
+    for aside in asides:
+        aside.wait()
+    return time.perf_counter() - start
+
+
+def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: Machine) -> dict[str, list[float]]:
+    """Seconds of each way, round by round, after one round that warms up; others compute between two ways."""
+    times_s: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ("both inline", "both ray"):
+        ways[way]()
+    for i in range(rounds):
+        for way in list(ways)[:: -1 if i % 2 else 1]:
+            with machine.alone():
+                times_s[way].append(ways[way]())
+    return times_s
+
+
+def figures(times_s: dict[str, list[float]], workers: int) -> Iterator[Figure]:
+    """What follows from the seconds of each way, round by round."""
+
+    def ratio(name: str, over: str, under: str, *, times: int = 1, **rest: Any) -> Figure:
+        values = tuple(times * a / b for a, b in zip(times_s[over], times_s[under], strict=True))
+        return Figure(name=name, unit="x", values=values, **rest)
+
+    yield ratio("a proxy in a Ray worker, over inline", "ray", "inline", at_most=RAY_OVER_INLINE)
+    yield Figure(name="inline", unit="s", values=tuple(times_s["inline"]), is_part=True)
+    yield Figure(name="in a Ray worker", unit="s", values=tuple(times_s["ray"]), is_part=True)
+    if workers == 2:
+        yield ratio("proxies per hour, two Ray workers over one", "ray", "both ray", times=2, at_least=TWO_OVER_ONE)
+        yield ratio("two plain processes over one", "inline", "both inline", times=2, is_part=True)
+
+
+def _workers() -> int:
+    return min(2, available_cpus())
+
+
+def kernel_size() -> tuple[list[NetworkSpec], Recipe]:
+    """The networks of kernel_size.yaml, by MACs, and its recipe cut to one epoch."""
+    file = load_study(ROOT / "search_spaces" / "kernel_size.yaml")
+    cells = [cell for cell in open_space(file).grid() if cell.is_feasible]
+    cells.sort(key=lambda cell: cell.cost.macs if cell.cost else 0)
+    values = file.study.proxy.model_dump(mode="json") | {"epochs": 1, "schedule": {"warmup_epochs": 0}}
+    return [cell.spec for cell in cells if cell.spec], Recipe.model_validate(values)

@@ -1,0 +1,87 @@
+"""The networks that studies end with: the shipped files' full-scale bases, with what is searched put onto them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from harness.config.axes import BASE, Value
+from harness.config.full_scale_network import around
+from harness.config.space import Candidate, Space, random_chooser
+from harness.config.study_file import StudyFile, build_space, load_study
+from harness.diagnostics.verify.counting import params_of
+from harness.diagnostics.verify.findings import Finding
+from harness.diagnostics.verify.shipped import study_files
+from harness.errors import UserError
+from harness.models.build import build
+from harness.models.cost import network_cost
+from harness.models.spec.network import NetworkSpec
+
+MOST = 200
+"""Configurations of one study that are tried: all of a smaller space, else so many at random."""
+SIDE = 224
+"""Of the images that full-scale networks are priced for."""
+READ, FITS = "read", "fits"
+
+
+def files() -> Iterator[Finding]:
+    """Every shipped study file says what can be done."""
+    for path in study_files():
+        file = _read(path)
+        yield Finding(path.name, READ, file if isinstance(file, str) else READ, "the rules of study files")
+
+
+def bases() -> Iterator[Finding]:
+    """Every `full_scale.base` builds, with the parameters that it is priced at."""
+    for path, _, large in _full_scale():
+        with torch.device("meta"):
+            found = params_of(build(large))
+        expected = network_cost(large, SIDE, merged=False).params
+        yield Finding(f"{path.name}: params of `full_scale.base`", expected, found, "closed form")
+
+
+def configurations() -> Iterator[Finding]:
+    """Whatever wins a study, its choices make a network of the full-scale base."""
+    for path, file, large in _full_scale():
+        small = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
+        full = around(small, large)
+        for candidate in _candidates(small):
+            choices = {name: value for name, value in candidate.params.items() if name != BASE}
+            said = " ".join(f"{name}={value}" for name, value in choices.items())
+            yield Finding(f"{path.name}: {said}", FITS, _fit(full, choices), f"{path.name}, `full_scale.base`")
+
+
+def _full_scale() -> Iterator[tuple[Path, StudyFile, NetworkSpec]]:
+    """The sound study files that name a full-scale network."""
+    for path in study_files():
+        file = _read(path)
+        if isinstance(file, StudyFile) and file.full_scale_base is not None:
+            yield path, file, file.full_scale_base
+
+
+def _read(path: Path) -> StudyFile | str:
+    """The file, or why it cannot be read."""
+    try:
+        return load_study(path)
+    except UserError as error:
+        return str(error)
+
+
+def _candidates(space: Space) -> Iterator[Candidate]:
+    """Configurations within rules and budgets."""
+    if space.size <= MOST:
+        drawn = space.grid()
+    else:
+        choose = random_chooser(0)
+        drawn = (space.sample(choose) for _ in range(MOST))
+    yield from (candidate for candidate in islice(drawn, MOST) if candidate.is_feasible)
+
+
+def _fit(space: Space, choices: dict[str, Value]) -> str:
+    """That the choices make a network of the space's base, or why not."""
+    try:
+        network_cost(space.network(choices), SIDE)
+    except UserError as error:
+        return str(error)
+    return FITS

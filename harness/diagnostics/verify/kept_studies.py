@@ -1,0 +1,197 @@
+"""The claim studies whose summaries are kept in a results folder, and which of them can be checked again here.
+
+A results folder keeps them below `claims/`, a folder per study with `summary.json` and the resolved `study.yaml`.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from harness.analysis.formatting import counted
+from harness.config.quick import SUFFIX
+from harness.config.study_file import StudyFile, load_study, resolved_yaml
+from harness.config.study_growth import identity, study_values
+from harness.data import describe
+from harness.diagnostics.verify import ClaimRow
+from harness.diagnostics.verify.shipped import study_files
+from harness.errors import HarnessError, UserError
+from harness.models.spec.network import NetworkSpec
+from harness.report.claims_summary import SUMMARY, Kept, KeptClaim, KeptClaims, read_kept
+from harness.report.console import near, verb
+from harness.search.session import KEPT, Place
+from harness.system.machine import available_cpus, has_gpu
+from harness.training.run import Run
+
+STUDY = "study.yaml"
+MOST_CHANGED = 3
+"""Changed keys that are named."""
+
+
+class KeptRun(Kept):
+    """A run of a kept summary."""
+
+    id: str
+    seed: int
+    wall_s: float | None = None
+
+
+class KeptConfiguration(Kept):
+    """A network of a kept summary with its runs."""
+
+    spec: dict[str, Any]
+    runs: tuple[KeptRun, ...]
+
+
+class KeptStudy(KeptClaims):
+    """A whole kept summary."""
+
+    model_config = ConfigDict(frozen=True)
+
+    devices: tuple[str, ...] = ()
+    configurations: tuple[KeptConfiguration, ...] = ()
+
+    @property
+    def runs(self) -> tuple[KeptRun, ...]:
+        """All runs."""
+        return tuple(run for each in self.configurations for run in each.runs)
+
+
+def kept_claims_of(place: Place, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
+    """A row for each kept claim, study by study; `known` are the claims that are judged on the runs stored here."""
+    for file in sorted((place.results / KEPT).glob(f"*/{SUMMARY}")):
+        try:
+            kept = read_kept(file, KeptStudy)
+        except UserError as error:
+            yield ClaimRow(file.parent.name, "", "", "", None, None, None, 0, None, "", None, "", fault=str(error))
+            continue
+        check = _check(kept, file.parent, place) if kept.claims else ""
+        for claim in kept.claims:
+            here = next((row for row in known if (row.study, row.name) == (kept.study, claim.name)), None)
+            low, high = claim.interval or (None, None)
+            yield ClaimRow(
+                study=kept.study,
+                name=claim.name,
+                says=claim.says,
+                verdict=str(claim.verdict),
+                effect=claim.effect,
+                low=low,
+                high=high,
+                n=claim.n,
+                p=claim.p,
+                unit=claim.metric,
+                paper=claim.paper,
+                device=", ".join(kept.devices),
+                source=str(file),
+                environment=kept.mark,
+                conditions=kept.conditions,
+                finished=kept.finished,
+                check=check,
+                compared=None if here is None or here.fault else _compared(claim, kept.finished, here),
+            )
+
+
+def _check(kept: KeptStudy, folder: Path, place: Place) -> str:
+    """Whether the study can be run again here, by which command and in what time; or why not."""
+    try:
+        file, options = _study_file(kept, folder)
+    except UserError as error:
+        return f"no: {error}"
+    changed = _changed(file, folder / STUDY, is_earlier=bool(kept.mark))
+    if changed:
+        return f"no: {near(file.path)} asks something else since ({changed})"
+    try:
+        describe(file.study.proxy)
+    except HarnessError as error:
+        return f"no: {error}"
+    if any(not device.startswith("cpu") for device in kept.devices) and not has_gpu():
+        return f"no: it was recorded on {', '.join(kept.devices)}, and there is no GPU here"
+    return f"yes: `{verb('run', near(file.path), [*options, *place.options])}`, {_time(kept, file)}{_anew(kept, file)}"
+
+
+def _study_file(kept: KeptStudy, folder: Path) -> tuple[StudyFile, list[str]]:
+    """The shipped file of that study, else its resolved copy beside the summary; with the options to run it.
+
+    Raises `UserError` where there is neither, or none that can be read.
+    """
+    for path in study_files():
+        if kept.study == path.stem:
+            return load_study(path), []
+        if kept.study == f"{path.stem}{SUFFIX}":
+            return load_study(path, is_quick=True), ["--quick"]
+    return load_study(folder / STUDY), []
+
+
+def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
+    """The keys in which a study file differs from the copy that was recorded; empty where it says the same.
+
+    How seeds draw their images is not compared with a record that `is_earlier` than that choice; see `_anew`.
+    """
+    if not recorded.is_file() or recorded == file.path:
+        return ""
+    try:
+        before = identity(study_values(recorded.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError, OSError):
+        return f"{near(recorded)} is of a version that this one does not read"
+    now = identity(study_values(resolved_yaml(file)))
+    compared = {**before, **now}.keys() - ({"proxy.resample"} if is_earlier else set())
+    keys = sorted(f"`{key}`" for key in compared if before.get(key) != now.get(key))
+    more = f" and {len(keys) - MOST_CHANGED} more" if len(keys) > MOST_CHANGED else ""
+    return f"changed: {', '.join(keys[:MOST_CHANGED])}{more}" if keys else ""
+
+
+def _time(kept: KeptStudy, file: StudyFile) -> str:
+    """About how long it takes, as the recorded runs took, on all processors of this machine."""
+    times = [run.wall_s for run in kept.runs if run.wall_s]
+    if not times:
+        return "its time is not recorded"
+    workers = max(1, min(available_cpus() // file.study.resources.cpus, len(times)))
+    minutes = max(1, round(sum(times) / workers / 60))
+    return f"about {minutes:,} min for {counted(len(times), 'run')}"
+
+
+def _anew(kept: KeptStudy, file: StudyFile) -> str:
+    """Whether the recorded runs are those that would be trained now."""
+    pairs = [
+        (run.id, Run(NetworkSpec.from_mapping(each.spec), file.study.proxy, run.seed).id)
+        for each in kept.configurations
+        for run in each.runs
+    ]
+    others = sum(recorded != now for recorded, now in pairs)
+    if not others:
+        return ""
+    which = "all" if others == len(pairs) else f"{others} of {len(pairs)}"
+    return f"; the same recipe means something else since, so {which} are other runs than those recorded"
+
+
+def _compared(claim: KeptClaim, finished: str | None, here: ClaimRow) -> str:
+    """How the kept claim stands to the same claim on the runs that are stored here."""
+    if here.n == 0:
+        return "no seed is complete here yet"
+    order = _order(finished, here.finished)
+    if str(claim.verdict) != here.verdict:
+        recorded, now = (
+            f"{claim.verdict} (n = {claim.n}) as recorded",
+            f"{here.verdict} (n = {here.n}) by the runs here",
+        )
+        return f"{order}; they disagree: {recorded}, {now}"
+    effect = claim.effect
+    if effect is None or here.effect is None or abs(effect - here.effect) <= 1e-9 * max(abs(effect), 1.0):
+        return f"{order}; they agree"
+    if here.low is not None and here.high is not None and not here.low <= effect <= here.high:
+        return f"{order}; same verdict, but the recorded effect is outside the interval of the runs here"
+    return f"{order}; same verdict, another effect (n = {claim.n} as recorded, {here.n} here)"
+
+
+def _order(kept: str | None, here: str | None) -> str:
+    """Which of the two is newer, by when the last run of each was finished."""
+    if here is None:
+        return "the runs here have no date"
+    if kept is None:
+        return "the runs here are newer"
+    first, second = datetime.fromisoformat(kept), datetime.fromisoformat(here)
+    if first == second:
+        return "the same runs are here"
+    return "the record is newer" if first > second else "the runs here are newer"

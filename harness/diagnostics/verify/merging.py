@@ -1,0 +1,122 @@
+"""Merged and folded networks compute what the trained ones do: every kind of kernel, every family, every preset."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.diagnostics.verify.findings import Finding
+from harness.models.build import build, fold, merge
+from harness.models.cost import network_cost
+from harness.models.equivalence import BOUND, as_trained, images, relative_error
+from harness.models.large_kernels import large_kernel
+from harness.models.large_kernels.reparam import Mergeable
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import KINDS, Kernel, largest_small
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.spec.published import GROWTH
+
+MAP, WIDTH = (9, 14), 8
+"""Of a kernel by itself: a map smaller than the larger kernels, and its channels."""
+SIDE, SMALL_SIDE = 64, 32
+"""Of the images for presets and for small networks."""
+SIDES = (5, 13, 31)
+"""Of the kernels, as far as their kind has them."""
+SMALL = 5
+"""Side of the parallel kernel where one has a place."""
+SLOW_FROM = 10_000_000
+"""Parameters from which float64 takes seconds, and gigabytes in the end."""
+MERGES = "arXiv 2203.06717, section 3, guideline 3"
+FOLDS = "in evaluation mode a batch norm is affine"
+
+
+def kinds() -> Iterator[Finding]:
+    """Every kind of large kernel by itself, with stride 1 and 2."""
+    for kind in KINDS:
+        for kernel in _kernels(kind):
+            for stride in (1, 2):
+                name = f"{kind}, K={kernel.k}, {'depth-wise' if kernel.depthwise else 'dense'}, stride {stride}"
+                yield Finding(f"{name}: merged", 0.0, _merge_error(kernel, stride), MERGES, BOUND)
+
+
+def families() -> Iterator[Finding]:
+    """A small network of every family with every kind of large kernel."""
+    for name, spec in _small_networks():
+        yield from _network(name, spec, SMALL_SIDE)
+
+
+def presets() -> Iterator[Finding]:
+    """The smaller presets, and the paper's network."""
+    return _presets(is_slow=False)
+
+
+def larger_presets() -> Iterator[Finding]:
+    """The others."""
+    return _presets(is_slow=True)
+
+
+def _presets(*, is_slow: bool) -> Iterator[Finding]:
+    for name, spec in PRESETS.items():
+        is_small = network_cost(spec, SIDE).params < SLOW_FROM or name == GROWTH.large
+        if is_small != is_slow:
+            yield from _network(name, spec, SIDE)
+
+
+def _kernels(kind: str) -> Iterator[Kernel]:
+    """Kernels of a kind below and above the side of the map, with a small one beside them where it has a place."""
+    for k in SIDES:
+        kernel = Kernel(k, kind=kind, dilation=KINDS[kind].dilations[0])
+        if k >= KINDS[kind].least_k(kernel):
+            s = SMALL if largest_small(kernel) >= SMALL else None
+            yield kernel._replace(s=s)
+            if KINDS[kind].can_be_dense:
+                yield kernel._replace(s=s, depthwise=False)
+
+
+def _small_networks() -> Iterator[tuple[str, NetworkSpec]]:
+    for family in FAMILIES:
+        known = [spec for spec in PRESETS.values() if spec.family == family]
+        smallest = min(known, key=lambda spec: network_cost(spec, SIDE).params)
+        for kind in KINDS:
+            for kernel in _kernels(kind):
+                if kernel.k == SIDES[1]:
+                    form = "" if kernel.depthwise else ", dense"
+                    yield f"{family}, {kind}{form}", smallest.replace(**_fields(kernel))
+
+
+def _fields(kernel: Kernel) -> dict[str, Any]:
+    return {
+        "kernel": kernel.kind,
+        "K": kernel.k,
+        "reparam": kernel.s,
+        "dilation": kernel.dilation,
+        "depthwise": kernel.depthwise,
+    }
+
+
+def _network(name: str, spec: NetworkSpec, side: int) -> Iterator[Finding]:
+    """By how much the output of the network changes when it is merged, and when its batch norms are folded besides."""
+    network, x = as_trained(build(spec, seed=0)), images(spec.in_channels, (side, side))
+    exact = _output(network, x)
+    for form, change, source in (("merged", merge, MERGES), ("folded", fold, FOLDS)):
+        yield Finding(f"{name}: {form}", 0.0, relative_error(_output(change(network), x), exact), source, BOUND)
+
+
+def _merge_error(kernel: Kernel, stride: int) -> float:
+    """By how much the output of a large kernel alone changes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        block = as_trained(large_kernel(WIDTH, kernel, stride=stride))
+    assert isinstance(block, Mergeable), "every large kernel has a merged form"
+    x = images(WIDTH, MAP)
+    exact = _output(block, x)
+    block.merge()
+    return relative_error(_output(block, x), exact)
+
+
+@torch.no_grad()
+def _output(network: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = network(x)
+    return y

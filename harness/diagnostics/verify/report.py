@@ -1,0 +1,203 @@
+"""What `harness verify` found: a table per subject, the verdicts of all claims, and the sum."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.formatting import DASH, counted, duration, listed, printable, score
+from harness.diagnostics.verify import ClaimRow, Finding, Line, Section
+from harness.report.claims import STYLES, interval, p_value
+from harness.report.layout import indented, plain_table
+
+HOLDS, FAILS, EMPTY = "✓", "✗", "·"
+MARK = "†"
+"""After a verdict that was reached in another environment than today's."""
+MOST_FAILED = 12
+"""Findings of one check that are named when they do not hold."""
+MARKS = {HOLDS: "green", FAILS: "bold red", EMPTY: "dim"}
+
+
+def section_view(section: Section) -> RenderableType:
+    """A subject: one line per check, and below it the findings that do not hold."""
+    table = plain_table()
+    table.show_header = False
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for _ in ("expected", "found"):
+        table.add_column()
+    table.add_column(style="dim")
+    for line in section.lines:
+        _add_line(table, line)
+    return Group(_heading(section.name, f"{section.about}, {duration(section.wall_s)}"), table, Text())
+
+
+def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
+    """Every recorded claim with its verdict, and the studies whose runs cannot be read."""
+    table = plain_table()
+    for name in ("study", "claim", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for name in ("effect", "95 % interval", "n", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("unit", "paper", "device"):
+        table.add_column(name)
+    for row in rows:
+        if row.fault is None:
+            table.add_row(*_verdict(row))
+    faults = [Text(f"{FAILS} {row.study}: {printable(row.fault)}", style="red") for row in rows if row.fault]
+    others = [
+        Text(f"  {row.study}, {row.name}: other environments: {printable(row.environments)}", style="dim")
+        for row in rows
+        if row.environments
+    ]
+    about = f"{counted(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
+    noises = Counter(row.noise for row in rows if row.noise)
+    notes = [Text(f"{counted(n, 'claim')}: {noise}", style="dim") for noise, n in noises.items()]
+    return Group(_heading("claims", about), table, *others, *faults, *notes, Text(), *_records(rows))
+
+
+def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
+    """Of each kept study: where it is kept, how it was computed, and whether it can be checked again here."""
+    marks = sorted({row.environment for row in rows if row.environment})
+    yield from (Text(f"{MARK} {printable(mark)}", style="yellow") for mark in marks)
+    for source, group in groupby((row for row in rows if row.check), key=lambda row: row.source):
+        kept = list(group)
+        yield Text(kept[0].study, style="bold").append(f"  kept in {printable(source)}", style="not bold dim")
+        yield indented(f"recorded: {printable(kept[0].conditions)}")
+        yield indented(f"can be checked again here: {printable(kept[0].check)}")
+        for row in kept:
+            if row.compared:
+                yield indented(f"{row.name}: {printable(row.compared)}")
+    if marks or any(row.check for row in rows):
+        yield Text()
+
+
+def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> RenderableType:
+    """How many findings hold, and under which conditions."""
+    if not sections:
+        return Text("no check was asked for", style="bold").append(
+            f"  {duration(wall_s)}, {conditions}", style="not bold dim"
+        )
+    failed = sum(section.failed for section in sections)
+    held = sum(section.held for section in sections)
+    broken = [section.name for section in sections if section.failed]
+    said = f"{counted(held, 'check')} hold{'s' if held == 1 else ''}, {failed:,} do{'es' if failed == 1 else ''} not"
+    where = f" ({listed(broken)})" if broken else ""
+    style = "bold red" if failed else "bold"
+    return Text(f"{said}{where}", style=style).append(f"  {duration(wall_s)}, {conditions}", style="not bold dim")
+
+
+def verify_values(
+    sections: Sequence[Section], claims: Sequence[ClaimRow] | None, wall_s: float, conditions: str
+) -> dict[str, Any]:
+    """The same for JSON, every finding included; `claims` is null where they were not asked for."""
+    return {
+        "holds": sum(section.held for section in sections),
+        "fails": sum(section.failed for section in sections),
+        "wall_s": round(wall_s, 3),
+        "conditions": conditions,
+        "subjects": [_section_values(section) for section in sections],
+        "claims": None if claims is None else [asdict(row) for row in claims],
+    }
+
+
+def _heading(name: str, about: str) -> Text:
+    return Text(name, style="bold").append(f"  {about}", style="not bold dim")
+
+
+def _add_line(table: Table, line: Line) -> None:
+    if not line.findings:
+        table.add_row(_mark(EMPTY), Text(line.title), "", Text("nothing to check on this machine", style="dim"), "")
+        return
+    expected, found = _summary(line.findings)
+    table.add_row(
+        _mark(FAILS if line.failed else HOLDS), Text(line.title), expected, found, Text(_sources(line.findings))
+    )
+    if len(line.findings) == 1:
+        return
+    for finding in line.failed[:MOST_FAILED]:
+        what, *figures = _printed(finding)
+        table.add_row("", Text(f"  {what}", style="red"), *figures, Text(finding.source))
+    if left := len(line.failed[MOST_FAILED:]):
+        table.add_row("", Text(f"  and {left} more", style="red"), "", "", "")
+
+
+def _summary(findings: Sequence[Finding]) -> tuple[str, str]:
+    """What was expected and found, of one finding as it is, of several in a few words."""
+    if len(findings) == 1:
+        _, expected, found = _printed(findings[0])
+        return expected, found
+    if all(finding.is_error for finding in findings):
+        return _errors(findings)
+    held = sum(finding.holds for finding in findings)
+    return f"{len(findings):,} to agree", "all do" if held == len(findings) else f"{held:,} do"
+
+
+def _errors(findings: Sequence[Finding]) -> tuple[str, str]:
+    """The bound and the largest error; where bounds differ, the largest part that an error takes of its own."""
+    bounds = sorted({finding.tolerance for finding in findings})
+    parts = [float(finding.found) / finding.tolerance for finding in findings]
+    largest = max(parts, key=lambda part: (part != part, part))
+    if len(bounds) == 1:
+        return f"{len(findings):,} within {bounds[0]:.0e}", f"up to {largest * bounds[0]:.0e}"
+    return f"{len(findings):,} within {bounds[0]:.0e} to {bounds[-1]:.0e}", f"up to {largest:.1%} of that"
+
+
+def _sources(findings: Sequence[Finding]) -> str:
+    """Where the expected values are from; the first two."""
+    sources = list(dict.fromkeys(finding.source for finding in findings))
+    more = [f"and {len(sources) - 2} more"] if len(sources) > 2 else []
+    return "; ".join([*sources[:2], *more])
+
+
+def _printed(finding: Finding) -> tuple[str, str, str]:
+    """What, expected and found, as they are shown."""
+    if finding.is_error:
+        return finding.what, f"within {finding.tolerance:.0e}", _number(finding.found, "{:.1e}")
+    bound = f" ± {finding.tolerance:g}" if finding.tolerance else ""
+    return finding.what, f"{_number(finding.expected)}{bound}", _number(finding.found)
+
+
+def _number(value: float | str, form: str = "{:.10g}") -> str:
+    if isinstance(value, str):
+        return printable(value)
+    return f"{value:,}" if isinstance(value, int) else form.format(value)
+
+
+def _mark(mark: str) -> Text:
+    return Text(mark, style=MARKS[mark])
+
+
+def _verdict(row: ClaimRow) -> Iterator[str | Text]:
+    yield row.study
+    yield Text(row.name)
+    verdict = f"at {row.limit}" if row.limit else row.verdict
+    yield Text(f"{verdict} {MARK}" if row.environment else verdict, style=STYLES.get(row.verdict, ""))
+    yield score(row.effect, row.unit)
+    yield interval(row.low, row.high, row.unit)
+    yield str(row.n)
+    yield p_value(row.p)
+    yield Text(row.unit)
+    yield Text(row.paper or DASH)
+    yield Text(row.device)
+
+
+def _section_values(section: Section) -> dict[str, Any]:
+    return {
+        "subject": section.name,
+        "about": section.about,
+        "wall_s": round(section.wall_s, 3),
+        "checks": [
+            {
+                "check": line.title,
+                "holds": not line.failed,
+                "findings": [asdict(finding) | {"holds": finding.holds} for finding in line.findings],
+            }
+            for line in section.lines
+        ],
+    }

@@ -1,0 +1,194 @@
+"""Several workers on one network: Ray Train starts them, on this machine or on the cluster of the search.
+
+What the workers have to say goes through files in the training's folder, which all of them must see: records of the
+first worker line by line, a wish to stop, and the reason of an end that was not planned.
+"""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError
+from harness.executors import Crew, ray_cluster
+from harness.executors.job import one_line
+from harness.training.full_scale.records import FullJob, FullRecord, from_plain, to_plain
+
+LIVE, STOP, REASON = "live.jsonl", "stop", "reason.json"
+RAYS_OWN = "ray"
+"""Folder of what Ray Train keeps; all that a training needs to go on is in ours."""
+LOOK_S = 0.1
+"""How often the files are looked at."""
+BEGIN_S = 100.0
+"""How long all workers together may take to come up."""
+END_S = 30.0
+"""How long Ray Train may take to end once it is to stop."""
+READY = "ready"
+"""The line that the first worker writes before it opens its images, which may take long."""
+
+
+def work_together(
+    job: FullJob[Any], crew: Crew, *, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[FullRecord]:
+    """What `work` says in the first of the crew's workers.
+
+    Raises `ExecutorError` where they cannot be had, and else what `work` raises.
+    """
+    if crew.address is None:
+        ray_cluster.start()
+    else:
+        ray_cluster.join(crew.address)
+    watch = ray_cluster.Watch()
+    try:
+        workers, gpus = ray_cluster.hire(crew)
+        yield from _followed(job, workers, crew.cpus, gpus, should_stop, watch)
+    finally:
+        is_broken = watch.fault() is not None
+        watch.end()
+        ray_cluster.leave(by_force=is_broken)
+
+
+def _followed(
+    job: FullJob[Any],
+    workers: int,
+    cpus: int,
+    gpus: float,
+    should_stop: Callable[[], bool],
+    watch: ray_cluster.Watch,
+) -> Iterator[FullRecord]:
+    """Start the workers, and yield their records until they are done. Raises `ExecutorError` for a broken cluster."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    _tidy(job.folder)
+    (job.folder / REASON).unlink(missing_ok=True)
+    live = job.folder / LIVE
+    live.write_text("", encoding="utf-8")
+    fitting, start = _in_a_thread(lambda: _fit(job, workers, cpus, gpus)), time.monotonic()
+    with live.open(encoding="utf-8") as lines:
+        try:
+            while not fitting.done():
+                if should_stop():
+                    (job.folder / STOP).touch()
+                yield from _said(lines)
+                is_late = live.stat().st_size == 0 and time.monotonic() - start > BEGIN_S
+                _require_working(watch.fault() or (f"no worker has begun within {BEGIN_S:g} s" if is_late else None))
+                time.sleep(LOOK_S)
+            yield from _said(lines)
+        finally:
+            (job.folder / STOP).touch()
+            if watch.fault() is None:
+                wait([fitting], END_S)
+    _tidy(job.folder)
+    raise_reason(job.folder, fitting)
+
+
+def _in_a_thread(call: Callable[[], None]) -> "Future[None]":
+    """Call in a thread that ends with the process: one that hangs in a broken cluster must not keep it."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _require_working(fault: str | None) -> None:
+    if fault is not None:
+        raise ExecutorError(
+            "a Ray cluster must work for as long as a network is trained",
+            place=fault,
+            remedy="Nothing is lost: the same command resumes from the last checkpoint.",
+        )
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what is of no use between two calls."""
+    for name in (LIVE, STOP):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / RAYS_OWN, ignore_errors=True)
+
+
+def _fit(job: FullJob[Any], workers: int, cpus: int, gpus: float) -> None:
+    """Have Ray Train call `_work` in every worker; in a thread of its own, so that signals stay with the door."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    each = {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
+        run_config=RunConfig(name=RAYS_OWN, storage_path=str(job.folder)),
+    )
+    trainer.fit()
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    from harness.training.full_scale.process_group import Team
+    from harness.training.full_scale.worker import work
+
+    job: FullJob[Any] = config["job"]
+    context = ray.train.get_context()
+    team = Team(get_device(), context.get_world_rank(), context.get_world_size())
+    stop = job.folder / STOP
+    try:
+        with (job.folder / LIVE).open("a", encoding="utf-8") as live:
+            if team.leads:
+                live.write(f"{json.dumps(READY)}\n")
+                live.flush()
+            for record in work(job, team, should_stop=stop.exists):
+                if team.leads:
+                    live.write(f"{json.dumps(to_plain(record))}\n")
+                    live.flush()
+    except Stopped as stopped:  # all workers agree on it, and end
+        write_reason(job.folder, stopped)
+    except HarnessError as error:  # the others may wait for this one: Ray ends them
+        write_reason(job.folder, error)
+        raise RuntimeError(str(error)) from None
+
+
+def _said(lines: Any) -> Iterator[FullRecord]:
+    """The records that have come meanwhile; a line that is still being written waits."""
+    while True:
+        at = lines.tell()
+        line = lines.readline()
+        if not line.endswith("\n"):
+            lines.seek(at)
+            return
+        values = json.loads(line)
+        if values != READY:
+            yield from_plain(values)
+
+
+def write_reason(folder: Path, error: HarnessError) -> None:
+    """Leave word of what ends a worker."""
+    kind = "stopped" if isinstance(error, Stopped) else "user" if isinstance(error, UserError) else "failure"
+    (folder / REASON).write_text(json.dumps({"kind": kind, "text": str(error)}), encoding="utf-8")
+
+
+def raise_reason(folder: Path, fitting: "Future[None]") -> None:
+    """Raise what a worker has ended for; nothing where all are done."""
+    reason, error = folder / REASON, fitting.exception()
+    if reason.exists():
+        said = json.loads(reason.read_text(encoding="utf-8"))
+        kinds = {"stopped": Stopped, "user": UserError, "failure": RunFailure}
+        raise kinds[said["kind"]](said["text"].rstrip("."))
+    if error is not None:
+        raise ExecutorError(
+            "the workers must live to the end",
+            place=one_line(error),
+            remedy="The same command goes on from the last checkpoint.",
+        ) from error

@@ -1,0 +1,274 @@
+"""One run from start to finish: what a worker executes, as a generator of plain records.
+
+Whatever happens, the last record is an `Ended`; tracebacks go to the job's log.
+"""
+
+import math
+import os
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from harness import __version__
+from harness.config.metrics import is_of_machine
+from harness.config.recipes.proxy import Recipe
+from harness.data import Dataset, load, require_same
+from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
+from harness.measures import Measure, Trained, measures_of, times_of
+from harness.models.build import build
+from harness.system.code_revision import code_digest
+from harness.system.device_slot import computing, in_turn
+from harness.system.machine import cpu_name, keep_freed_memory
+from harness.training.checkpoint import Checkpoint
+from harness.training.environment import (
+    DOWNSTREAM_LIBRARIES,
+    LIBRARIES,
+    Device,
+    Environment,
+    described,
+    environment_here,
+)
+from harness.training.fit import fit
+from harness.training.run import (
+    CHANCE_TOP1,
+    TRAIN_IMAGES,
+    VAL_IMAGES,
+    Ended,
+    Job,
+    Measured,
+    Noted,
+    Record,
+    RunState,
+    Started,
+)
+
+MOST_CHARACTERS = 300
+"""Of the cause of a run's end."""
+
+_STATES: dict[type[BaseException], RunState] = {
+    Stopped: RunState.STOPPED,
+    Diverged: RunState.DIVERGED,
+    OutOfMemory: RunState.OUT_OF_MEMORY,
+    torch.OutOfMemoryError: RunState.OUT_OF_MEMORY,
+    MemoryError: RunState.OUT_OF_MEMORY,
+    TimedOut: RunState.TIMED_OUT,
+}
+
+
+def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+    """Train and measure the job's network: `Started`, an `Epoch` each, `Measured`..., and one `Ended` in every case.
+
+    `should_stop` is asked before every training step; a run that was stopped or timed out goes on from its last epoch
+    when it is evaluated again. A transfer has no checkpoint: one that was stopped begins anew, behind the last epoch.
+    """
+    start = time.monotonic()
+
+    def check() -> None:
+        if should_stop():
+            raise Stopped("stopped by the driver")
+        if time.monotonic() - start > 60 * job.minutes:
+            raise TimedOut(f"the run took longer than `resources.minutes_per_run`, {job.minutes:g}")
+
+    try:
+        yield from _measure_again(job, check) if job.only_times else _train_and_measure(job, check)
+    except Exception as error:
+        state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), RunState.FAILED)
+        cause = _one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {_one_line(error)}"
+        _log(job, traceback.format_exc())
+        yield Ended(state, wall_s=time.monotonic() - start, cause=cause)
+    else:
+        yield Ended(RunState.COMPLETE, wall_s=time.monotonic() - start)
+
+
+def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
+    """The run itself; raises for everything that ends it early."""
+    run, device = job.run, _prepare(job)
+    if run.recipe.precision == "float16" and device.type == "cpu":
+        raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
+    torch.manual_seed(run.training_seed)
+    computed_by = environment_of(run.recipe, device, job.cpus)
+    with computing(device):
+        model = build(run.spec)
+        checkpoint = Checkpoint.open(
+            job.checkpoint, run.id, epochs=run.recipe.epochs, model=model, environment=computed_by
+        )
+    if checkpoint.is_of_another_environment and not job.resumes_any:
+        checkpoint.set_aside(job.replaced)
+    notes = () if checkpoint.note is None else (checkpoint.note,)
+    yield started(
+        device,
+        job.cpus,
+        epochs=run.recipe.epochs,
+        first_epoch=len(checkpoint.epochs) + 1,
+        environment=computed_by,
+        earlier=checkpoint.earlier,
+        notes=notes,
+    )
+    for note in notes:
+        _log(job, f"{note}\n")
+    dataset = load(run.recipe, job.data_cache, run.seed)
+    require_same(dataset.info, run.data, run.recipe)
+    yield from _described(job, dataset)
+    seed = run.training_seed
+    epochs = fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=checkpoint, check=check)
+    yield from in_turn(epochs, device)
+    yield from judged_on(dataset, run.recipe)
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.times)
+    yield from _measured(job, trained, check, measures_of(run.recipe))
+    if run.recipe.transfer is not None:
+        from harness.training.transfer import transfer  # loads a library of heads, for the runs that need one
+
+        learned = transfer(model, run.spec, dataset, run.recipe, seed=seed, device=device, check=check)
+        for name, value in in_turn(learned, device):
+            yield Measured(name, value)
+
+
+def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
+    """Measure the times of a complete run, on its stored weights; of a run without training, on its first ones."""
+    run, device = job.run, _prepare(job)
+    computed_by = environment_of(run.recipe, device, job.cpus)
+    yield started(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
+    torch.manual_seed(run.training_seed)
+    model = build(run.spec)
+    if run.recipe.epochs > 0:
+        checkpoint = Checkpoint.open(job.checkpoint, run.id, epochs=run.recipe.epochs, model=model)
+        if len(checkpoint.epochs) != run.recipe.epochs:
+            raise HarnessError(checkpoint.note or f"no weights of the last epoch are kept ({job.checkpoint})")
+        checkpoint.restore_model(model)
+    memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)
+    dataset = load(run.recipe, job.data_cache, run.seed)
+    require_same(dataset.info, run.data, run.recipe)
+    trained = Trained(model.eval(), dataset, run.recipe, device, job.times)
+    for measured in _measured(job, trained, check, times_of(run.recipe)):
+        if is_of_machine(measured.name):
+            yield measured
+
+
+def _prepare(job: Job) -> torch.device:
+    """Set this process up for a job; gives the device that it computes on."""
+    keep_freed_memory()
+    torch.set_num_threads(job.cpus)
+    return torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
+
+
+def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
+    """What computes a run of that recipe in this process."""
+    kind: Device = "cuda" if device.type == "cuda" else "cpu"
+    return as_torch_has_it(
+        environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
+    )
+
+
+def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
+    """What computes in this process what is no run of a study: a training at full scale, or a result of a verb's own.
+
+    Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
+    """
+    found = described(
+        code_digest(full_scale=True),
+        LIBRARIES + DOWNSTREAM_LIBRARIES,
+        threads=threads or torch.get_num_threads(),
+        device="cuda" if device.type == "cuda" else "cpu",
+        device_name=device_name(device),
+        precision=precision,
+    )
+    return as_torch_has_it(found)
+
+
+def as_torch_has_it(environment: Environment) -> Environment:
+    """The environment with what PyTorch itself knows of it."""
+    return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def device_name(device: torch.device) -> str:
+    """As `NVIDIA H200` or `AMD EPYC`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
+    """What the result will be of: notes about the data set, and the number of training images read from disk."""
+    for note in dataset.notes:
+        _log(job, f"{note}\n")
+        yield Noted(note)
+    if job.run.data is not None:
+        yield Measured(TRAIN_IMAGES, float(len(dataset.train)))
+
+
+def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
+    """How many images the last epoch was judged on, and the accuracy in percent of the best answer that is constant."""
+    if recipe.epochs > 0:
+        labels = dataset.val.labels
+        yield Measured(VAL_IMAGES, float(len(labels)))
+        yield Measured(CHANCE_TOP1, 100.0 * float(np.bincount(labels).max()) / len(labels))
+
+
+def started(
+    device: torch.device,
+    threads: int,
+    *,
+    epochs: int,
+    first_epoch: int = 1,
+    environment: Environment | None = None,
+    earlier: tuple[Environment | None, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Started:
+    """Where and with what this process is about to work."""
+    return Started(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=_describe(device, threads),
+        threads=threads,
+        versions={
+            "harness": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": version("numpy"),
+            "timm": version("timm"),
+        },
+        epochs=epochs,
+        first_epoch=first_epoch,
+        environment=environment,
+        earlier=earlier,
+        notes=notes,
+    )
+
+
+def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: Iterable[Measure]) -> Iterator[Measured]:
+    """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
+    for measure in measures:
+        check()
+        with computing(trained.device):  # a measure of times asks for the device alone
+            measured = list(measure(trained))
+        for name, value in measured:
+            if math.isfinite(value):
+                yield Measured(name, value)
+            else:
+                _log(job, f"{name} is {value}, and left out\n")
+
+
+def _describe(device: torch.device, threads: int) -> str:
+    """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
+    if device.type == "cuda":
+        return f"cuda ({device_name(device)})"
+    return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of an error's text, short enough for a table; what is cut off ends in dots."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4].rstrip()} ..."
+
+
+def _log(job: Job, text: str) -> None:
+    """Append to the run's own log."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a") as file:
+        file.write(text)

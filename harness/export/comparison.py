@@ -1,0 +1,86 @@
+"""Images of noise that a network and its files are shown, and how far the files' logits are off.
+
+Shapes: N images, C channels, R side of the images that the network is made for.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.errors import ExportFailure, UserError
+from harness.export.exportable import Product
+from harness.models.equivalence import worst
+
+TOLERANCE = 1e-4
+"""Of the difference of two logits, relative to the scale of the probes; in float32, where each layer rounds at 6e-8."""
+LEAST_SCALE = 0.01
+"""Of the largest logit: below, rounding alone would be a fault."""
+BATCHES = (1, 3)
+"""Images at once at R x R; 2 more of another size, where the graphs take it."""
+
+Network = Callable[[Tensor], Tensor]
+"""(N, C, H, W) -> logits (N, classes)."""
+
+
+class Probes(NamedTuple):
+    """Batches of images, and what the network as it was given makes of them."""
+
+    images: tuple[Tensor, ...]
+    logits: tuple[Tensor, ...]
+
+    @property
+    def scale(self) -> float:
+        """How far images move a logit from its mean, at most: what a faulty file would get wrong.
+
+        Not the largest logit, which in a network with fresh weights is little but the classifier's bias.
+        """
+        logits = torch.cat(self.logits).double()
+        moved, largest = (logits - logits.mean(0)).abs().max(), logits.abs().max()
+        return max(float(moved), LEAST_SCALE * float(largest), torch.finfo(torch.float32).tiny)
+
+
+class Held(NamedTuple):
+    """A file held against the network, over all probes."""
+
+    difference: float
+    """The largest of two logits; NaN where one is not a number."""
+    relative: float
+    """To the scale of the probes."""
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the file may stand for the network."""
+        return self.relative <= TOLERANCE
+
+
+@torch.no_grad()
+def probes_of(product: Product) -> Probes:
+    """Several numbers of images and, where graphs are open to it, another height and width than R.
+
+    Raises `UserError` for a network whose logits are not finite.
+    """
+    side, generator = product.resolution, torch.Generator().manual_seed(0)
+    shapes = [(n, side, side) for n in BATCHES]
+    if product.least_side is not None:
+        shapes.append((2, side + max(1, side // 8), side + max(1, side // 4)))
+    channels = product.spec.in_channels
+    images = tuple(torch.randn(n, channels, high, wide, generator=generator) for n, high, wide in shapes)
+    logits = tuple(product.subject.model(batch) for batch in images)
+    if not all(bool(each.isfinite().all()) for each in logits):
+        raise UserError("the network must give finite logits to be exported", value=product.subject.name)
+    return Probes(images, logits)
+
+
+@torch.no_grad()
+def hold(network: Network, probes: Probes) -> Held:
+    """How far the logits of a network that was loaded back are off. Raises `ExportFailure` for another shape."""
+    differences = []
+    for images, expected in zip(probes.images, probes.logits, strict=True):
+        found = network(images)
+        if found.shape != expected.shape:
+            raise ExportFailure(f"gives {tuple(found.shape)} for logits {tuple(expected.shape)}")
+        differences.append(float((found.double() - expected.double()).abs().max()))
+    difference = worst(differences)
+    return Held(difference, difference / probes.scale)

@@ -1,0 +1,106 @@
+"""The export itself: each format written, loaded back, and held against the network as it was given."""
+
+import platform
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from harness.errors import ExportFailure
+from harness.executors.run_job import process_environment
+from harness.export.comparison import TOLERANCE, Held, Probes, hold, probes_of
+from harness.export.exportable import Product
+from harness.export.folder import RECORD, beside, settle
+from harness.export.format_results import Row
+from harness.export.formats import Format
+from harness.export.model_card import card
+from harness.models.weights import sha256
+from harness.report.summary import json_text
+from harness.system.device_slot import computing, offer
+from harness.training.environment import Environment, describe_environment
+
+CARD = "README.md"
+PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
+
+
+@computing()
+def export(
+    product: Product, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
+) -> list[Row]:
+    """Write a network into a folder, which gets all files or, where one has a fault, none."""
+    with beside(folder) as fresh:
+        probes = probes_of(product)
+        rows = []
+        for name, each in formats.items():
+            tell(f"{name}: writing, loading back, comparing")
+            rows.append(_row(name, each, product, fresh, probes))
+        if not any(row.fault for row in rows):
+            versions, environment = _versions(), process_environment(torch.device("cpu"))
+            known = versions | {"compared by": describe_environment(environment)}
+            (fresh / CARD).write_text(card(product, formats, rows, known), encoding="utf-8")
+            (fresh / RECORD).write_text(f"{_record(product, rows, fresh, versions, environment)}\n", encoding="utf-8")
+            settle(fresh, folder)
+    return rows
+
+
+def _row(name: str, each: Format, product: Product, folder: Path, probes: Probes) -> Row:
+    offer()
+    start, before = time.monotonic(), set(folder.iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
+        each.write(product, folder)
+        offer()
+        held, fault = _loaded_back(each, product, folder, probes)
+    sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
+    return Row(name, sizes, held, time.monotonic() - start, fault)
+
+
+def _loaded_back(each: Format, product: Product, folder: Path, probes: Probes) -> tuple[Held | None, str | None]:
+    try:
+        held = hold(each.load(product, folder), probes)
+    except ExportFailure as failure:
+        return None, str(failure)
+    except Exception as error:  # whatever a parser or a runtime finds wrong with a file
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        return None, f"cannot be loaded back: {type(error).__name__}: {said}"
+    fault = f"logits are off by {held.relative:.2g} of what images change, and {TOLERANCE:g} is allowed"
+    return held, None if held.is_close else fault
+
+
+def _record(
+    product: Product, rows: list[Row], folder: Path, versions: Mapping[str, str], environment: Environment
+) -> str:
+    """What was written, how it held and in which environment, for programs."""
+    return json_text(
+        {
+            "network": product.subject.name,
+            **product.known,
+            "files": {file.name: _facts(file) for file in sorted(folder.iterdir())},
+            "tolerance": TOLERANCE,
+            "verified": {
+                row.format: {"difference": row.held.difference, "relative": row.held.relative, "wall_s": row.wall_s}
+                for row in rows
+                if row.held is not None
+            },
+            "versions": versions,
+            "environment": environment.values(),
+        }
+    )
+
+
+def _facts(file: Path) -> dict[str, object]:
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and of the packages that have a part in it, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

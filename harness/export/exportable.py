@@ -1,0 +1,152 @@
+"""What is exported: one network in one form, with all that its users must know of it.
+
+Shapes: N images, C channels, H W height and width, R side of the images that the network is made for.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import UserError as UnprovedError
+from torch.export import Dim, ExportedProgram
+
+from harness import __version__
+from harness.errors import UserError
+from harness.export.model_card_facts import Facts
+from harness.export.preprocessing import Preparation
+from harness.models.build import fold, merge
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
+from harness.models.weights import Weights
+from harness.storage.load_network import Origin, Subject
+
+INPUT, OUTPUT = "images", "logits"
+"""Names of the tensors in exported graphs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A network to be exported. Raises `UserError` for the training form of weights that are merged already."""
+
+    subject: Subject
+    resolution: int
+    images: Preparation
+    facts: Facts
+    classes: tuple[str, ...] | None = None
+    """Names in the order of the logits; None where nobody knows them."""
+    is_merged: bool = True
+
+    def __post_init__(self) -> None:
+        if self.subject.is_merged and not self.is_merged:
+            raise UserError(
+                "`--unmerged` needs weights in training form, and these are merged already",
+                value=self.subject.name,
+                remedy="Leave it out, or take the weights that they were merged from.",
+            )
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """In the spelling that its weights are named after."""
+        return self.subject.spec.identity()
+
+    @property
+    def form(self) -> str:
+        """In words."""
+        return "merged" if self.is_merged else "training"
+
+    @cached_property
+    def kept(self) -> nn.Module:
+        """The network whose weights are kept, and can be trained further: small kernels merged, batch norms alive."""
+        return merge(self.subject.model) if self.is_merged else self.subject.model
+
+    @cached_property
+    def deployed(self) -> nn.Module:
+        """The network whose graph is written, and only gives logits: merged, and its batch norms folded."""
+        return fold(self.subject.model) if self.is_merged else self.subject.model
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The state of `kept`, for a file that knows its network."""
+        entries = {name: value.detach().cpu().contiguous() for name, value in self.kept.state_dict().items()}
+        return Weights(self.spec, self.is_merged, entries, self.source, self.classes)
+
+    @property
+    def source(self) -> Mapping[str, str]:
+        """Where the weights come from, as files of weights say it."""
+        subject = self.subject
+        if subject.origin == Origin.RANDOM:
+            return {"source": "random weights"}
+        if subject.recipe is not None:
+            return {"source": f"{subject.name}, {subject.about}"}
+        return subject.source or {"source": str(subject.file and subject.file.name)}
+
+    @property
+    def least_side(self) -> int | None:
+        """The least height and width that exported graphs take; None where they take R x R alone.
+
+        A graph for all sizes holds where the last map has two pixels a side or more, for one pixel is traced anew.
+        """
+        family = FAMILIES[self.spec.family]
+        stride = self.spec.stem_stride * math.prod(family.strides)
+        least = stride + 1 if family.is_padded else 2 * stride
+        return least if self.resolution >= least else None
+
+    @property
+    def dynamic_shapes(self) -> dict[int, Dim]:
+        """The sides of the input (N, C, H, W) that are open, by number."""
+        batch = Dim("batch", min=1)
+        if self.least_side is None:
+            return {0: batch}
+        return {0: batch, 2: Dim("height", min=self.least_side), 3: Dim("width", min=self.least_side)}
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The graph of `deployed`."""
+        try:
+            return self._traced()
+        except (
+            UnprovedError
+        ):  # as of strided bands, where a side is halved in two ways: left to be checked in each call
+            return self._traced(prefer_deferred_runtime_asserts_over_guards=True)
+
+    @torch.no_grad()
+    def _traced(self, **options: Any) -> ExportedProgram:
+        example = torch.zeros(2, self.spec.in_channels, self.resolution, self.resolution)
+        network, shapes = _Named(self.deployed), (self.dynamic_shapes,)
+        return torch.export.export(network, (example,), dynamic_shapes=shapes, **options)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The network, how its images are prepared, and the names of its classes, as plain values."""
+        values = {
+            "harness": __version__,
+            "spec": self.spec.canonical(),
+            "form": self.form,
+            "resolution": self.resolution,
+            **self.images.for_timm(),
+            **self.source,
+        }
+        return values if self.classes is None else values | {"classes": list(self.classes)}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The same as texts, which graphs carry along: JSON, where it is no text already."""
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.known.items()}
+
+
+class _Named(nn.Module):
+    """The network with an input of the name that its users read."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> logits (N, classes)."""
+        logits: Tensor = self.network(images)
+        return logits

@@ -1,0 +1,167 @@
+"""The card of an exported network: what it is, what trained it, what it costs, and how each file is loaded."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.analysis.formatting import amount
+from harness.config.space import plain_fields
+from harness.config.yaml_file import write_yaml
+from harness.export.comparison import BATCHES, TOLERANCE
+from harness.export.exportable import Product
+from harness.export.format_results import Row
+from harness.export.formats import Format
+from harness.models.cost import Cost, network_cost
+from harness.models.spec.published import preset_of, published
+from harness.storage.load_network import Origin
+
+TITLES = {"replknet": "RepLKNet", "mobilenet_v2": "MobileNetV2", "convnext": "ConvNeXt"}
+"""The families as their papers write them."""
+MOST_CLASSES = 100
+"""Classes whose names the card lists; of more, the first of them."""
+CODE_LICENCE = "The code that builds and loads the network, large-kernel-harness, is under the MIT licence."
+
+
+def card(product: Product, formats: Mapping[str, Format], rows: Sequence[Row], versions: Mapping[str, str]) -> str:
+    """The whole text; each block of code runs in the card's folder, behind the block that gives `images`."""
+    facts = product.facts
+    parts = [
+        _head(product),
+        "## Network",
+        _code("yaml", write_yaml(plain_fields(product.spec))),
+        "## Training",
+        _items(facts.training),
+    ]
+    if facts.settings is not None:
+        parts += [_folded("The recipe, every default included", _code("yaml", write_yaml(facts.settings)))]
+    parts += ["## Figures", *_figures(product), "## Cost", _cost(product), "## Images", _images(product)]
+    if product.classes is not None:
+        parts += ["## Classes", _classes(product.classes)]
+    parts += ["## Files", _files(formats, rows), "## How to load it", *_usage(product, formats)]
+    parts += ["## Licence", _licence(product), "## Versions", _items(versions)]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _head(product: Product) -> str:
+    spec, name = product.spec, preset_of(product.subject.spec)
+    family = TITLES[spec.family]
+    what = f"`{name}`, a {family}," if name else f"A {family}"
+    form = "Its small kernels are merged into the large ones" if product.is_merged else "It is in its training form"
+    front = "---\ntags:\n- image-classification\npipeline_tag: image-classification\n---"
+    return (
+        f"{front}\n\n# {product.subject.name}\n\n{what} for {spec.classes:,} classes, made for images of "
+        f"{product.resolution} px with {spec.in_channels} channel{'s' * (spec.in_channels > 1)}. {form}."
+    )
+
+
+def _figures(product: Product) -> list[str]:
+    rows = [(each.name, each.value, each.conditions) for each in product.facts.figures]
+    known = [_table(("figure", "value", "measured on"), rows)] if rows else ["None is recorded of these weights."]
+    papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(product.spec)]
+    if papers:
+        known.append(
+            "Published of networks like this one, with **other weights unless these are their official ones**:"
+        )
+        known.append(_table(("top-1 %", "px", "trained on", "source"), papers))
+    return known
+
+
+def _cost(product: Product) -> str:
+    spec, side = product.spec, product.resolution
+    training, merged = (network_cost(spec, side, merged=is_merged) for is_merged in (False, True))
+    rows = [
+        ("in training", f"{training.params:,}", *_macs(training)),
+        ("merged", f"{merged.params:,}", *_macs(merged)),
+        ("merged, batch norms folded", f"{merged.params_folded:,}", *_macs(merged)),
+    ]
+    table = _table(("form", "parameters", "MACs", "of these on the map, not its padding"), rows)
+    return f"For one image of {side} x {side}; a multiply-accumulate (MAC) counts once.\n\n{table}"
+
+
+def _macs(cost: Cost) -> tuple[str, str]:
+    return f"{cost.macs:,} ({amount(cost.macs)})", f"{cost.macs_in_bounds:,} ({amount(cost.macs_in_bounds)})"
+
+
+def _images(product: Product) -> str:
+    how = product.images
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (how.mean, how.std))
+    about = {
+        "known from": how.known_from,
+        "shape": f"(N, {product.spec.in_channels}, H, W), float32, values in [0, 1] before they are normalised",
+        "colour": {1: "grey", 3: "red, green, blue"}.get(product.spec.in_channels, "as in training"),
+        "made for": f"H = W = {product.resolution}",
+        "mean": mean,
+        "standard deviation": std,
+        "resizing": f"{how.interpolation}; the cut is {how.crop:g} of the resized image's side, mode `{how.mode}`",
+    }
+    return _items(about)
+
+
+def _classes(names: Sequence[str]) -> str:
+    listed = json.dumps(list(names[:MOST_CLASSES]), ensure_ascii=False)
+    more = f"\n\nThe first {MOST_CLASSES} of {len(names):,}; the files carry all." if len(names) > MOST_CLASSES else ""
+    return f"In the order of the logits:\n\n{_code('json', listed)}{more}"
+
+
+def _files(formats: Mapping[str, Format], rows: Sequence[Row]) -> str:
+    table = []
+    for row in rows:
+        assert row.held is not None, "a format without a fault was held against the network"
+        held = f"{row.held.difference:.2g}", f"{row.held.relative:.2g}"
+        sizes = ", ".join(f"{size:,}" for size in row.sizes.values())
+        table.append((", ".join(f"`{name}`" for name in row.sizes), formats[row.format].about, sizes, *held))
+    batches = " and ".join(map(str, BATCHES))
+    return (
+        f"Each was loaded back, and its logits held against those of the network as it was given, on noise in batches "
+        f"of {batches}, and of 2 at another size where the graphs take it. A difference may be {TOLERANCE:g} of what "
+        "images change in a logit (`relative`).\n\n"
+        + _table(("file", "for", "bytes", "largest difference", "relative"), table)
+    )
+
+
+def _usage(product: Product, formats: Mapping[str, Format]) -> Iterable[str]:
+    spec, side, least = product.spec, product.resolution, product.least_side
+    sizes = "of this size alone" if least is None else f"of any height and width from {least} px on"
+    shape = f"2, {spec.in_channels}, {side}, {side}"
+    yield _code("python", f"import torch\n\nimages = torch.randn({shape})  # stands for images, prepared as said above")
+    graphs = [formats[name].file for name in ("onnx", "torch") if name in formats]
+    if graphs:
+        named = " and ".join(f"`{file}`" for file in graphs)
+        yield f"{named} take any number of images, {sizes}; they need no part of the harness, and cannot be trained."
+    for each in formats.values():
+        yield f"`{each.file}`: {each.about}."
+        yield _code("python", each.usage(product))
+
+
+def _licence(product: Product) -> str:
+    subject = product.subject
+    if subject.origin == Origin.RANDOM:
+        return f"{CODE_LICENCE} The weights are random."
+    if subject.origin != Origin.FILE:
+        return f"{CODE_LICENCE} {_trained_licence(product)}"
+    return (
+        f"{CODE_LICENCE}\n\nThe weights were imported from `{product.source['source']}`. **The licence of whoever "
+        "published that file applies to them**, and the harness does not know it."
+    )
+
+
+def _trained_licence(product: Product) -> str:
+    recipe = product.subject.full_recipe
+    began = "They began as other weights, whose licence applies, too. " if recipe and recipe.needs_weights else ""
+    return f"The licence of the weights is for whoever trained them to choose. {began}Mind that of the training images."
+
+
+def _items(values: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {text}" for name, text in values.items())
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text.strip(chr(10))}\n```"
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

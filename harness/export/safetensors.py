@@ -1,0 +1,33 @@
+"""Weights in a file that knows its network: the harness loads it, and goes on training it."""
+
+from pathlib import Path
+
+from torch import nn
+
+from harness.export.exportable import Product
+from harness.models.weights import load_weights, write_weights
+
+FILE = "model.safetensors"
+
+
+def write(product: Product, folder: Path) -> None:
+    """The state dict of the network that keeps its batch norms; nothing where it is there already."""
+    if not (folder / FILE).exists():
+        write_weights(folder / FILE, product.weights)
+
+
+def load(product: Product, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
+    """As the card tells it."""
+    return load_weights(folder / FILE)[1]
+
+
+def usage(product: Product) -> str:  # noqa: ARG001
+    """Code for the card; `images` is given."""
+    return f"""\
+from pathlib import Path
+
+from harness.models.weights import load_weights
+
+spec, model = load_weights(Path("{FILE}"))
+logits = model(images)
+"""

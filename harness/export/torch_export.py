@@ -1,0 +1,34 @@
+"""The graph as PyTorch's own file: `torch.export` writes it, and it is loaded without the harness."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from harness.export.comparison import Network
+from harness.export.exportable import Product
+
+FILE = "model.pt2"
+KNOWN = "network.json"
+"""What the file carries along about the network."""
+
+
+def write(product: Product, folder: Path) -> None:
+    """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
+    extra = {KNOWN: json.dumps(product.known, indent=1)}
+    torch.export.save(product.program, folder / FILE, extra_files=extra)
+
+
+def load(product: Product, folder: Path) -> Network:  # noqa: ARG001 (the table's signature)
+    """As the card tells it."""
+    return torch.export.load(folder / FILE).module()
+
+
+def usage(product: Product) -> str:  # noqa: ARG001
+    """Code for the card; `images` is given."""
+    return f"""\
+import torch
+
+model = torch.export.load("{FILE}").module()
+logits = model(images)
+"""

@@ -1,0 +1,185 @@
+"""The verb `shape-bias`: what a network for ImageNet-1K makes of images whose shape and texture disagree.
+
+The probabilities of the 1000 classes become those of the 16 by the mean over the members of each, and the largest is
+the answer, as Geirhos et al. (2019, arXiv 1811.12231) have it.
+
+Shapes: N images, H W height and width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.data.cue_conflict import Stimuli, Stimulus, find_stimuli
+from harness.data.cue_conflict_classes import CLASSES, MEMBERS, NAMES
+from harness.data.image_file import read_sampled_levels
+from harness.data.image_folder import read_image
+from harness.data.labels import differing, imagenet_synsets
+from harness.data.preprocessing import published_statistics
+from harness.errors import DataError, UserError
+from harness.executors.run_job import process_environment
+from harness.measures.erf_comparison import teller
+from harness.measures.shape_bias import Decisions, by_class, decisions
+from harness.models.finite import as_user_error, require_finite
+from harness.storage.load_network import Origin, Subject, class_names
+from harness.system.device_slot import computing, offer
+from harness.training.environment import Environment
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a network decided on a folder of stimuli."""
+
+    subject: Subject
+    side: int
+    """Of the images, in pixels."""
+    folder: Path
+    stimuli: Stimuli
+    unreadable: int
+    """Stimuli that could not be read."""
+    whole: Decisions
+    classes: dict[str, Decisions]
+    """By class of the shape."""
+    labels: str
+    """How the network's classes were matched with the synsets of ImageNet-1K."""
+    notes: tuple[str, ...] = ()
+    """What must be known before a figure is believed."""
+    computed_by: Environment | None = None
+
+    @property
+    def class_mean_pct(self) -> float | None:
+        """The mean of the classes' shares, of those that have decisions."""
+        shares = [share for each in self.classes.values() if (share := each.share_pct) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+
+def decide(subject: Subject, folder: Path, side: int) -> Decided:
+    """Show a network the stimuli of a folder, at that side in pixels.
+
+    Raises `UserError`s for a network that is not for ImageNet-1K or has random weights, and for a folder without any.
+    """
+    _check(subject)
+    stimuli = find_stimuli(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tell = teller(subject.name, len(stimuli.conflicts))
+    order, labels = _order(subject)
+    with as_user_error(subject.name), computing(device):
+        answers, shown = _answers(subject, stimuli.conflicts, side, device, order, tell)
+    if not shown:
+        raise DataError("the stimuli must be images that can be read", place=str(folder))
+    shapes, textures = (np.array([getattr(each, cue) for each in shown]) for cue in ("shape", "texture"))
+    return Decided(
+        subject=subject,
+        side=side,
+        folder=folder,
+        stimuli=stimuli,
+        unreadable=len(stimuli.conflicts) - len(shown),
+        whole=decisions(answers, shapes, textures),
+        classes=by_class(answers, shapes, textures, NAMES),
+        labels=labels,
+        notes=tuple(_notes(answers)),
+        computed_by=process_environment(device),
+    )
+
+
+def to_sixteen(probabilities: Tensor) -> Tensor:
+    """The mean over the members of each class: (N, 1000) -> (N, 16)."""
+    return torch.stack([probabilities[:, list(members)].mean(1) for members in MEMBERS.values()], dim=1)
+
+
+@torch.no_grad()
+def _answers(
+    subject: Subject,
+    stimuli: Sequence[Stimulus],
+    side: int,
+    device: torch.device,
+    order: list[int] | None,
+    tell: Callable[[int], None],
+) -> tuple[NDArray[np.int64], list[Stimulus]]:
+    """The answers (N,) by the number of the class, and the stimuli that they are to: those that can be read.
+
+    `order` gives the logit of each synset of ImageNet-1K; None where they are in their usual order.
+    """
+    model = subject.model.to(device).eval()
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
+    answers, shown = [], []
+    for images, readable in _batches(stimuli, side):
+        offer()
+        batch = (images.to(device).float() / 255 - mean) / std
+        logits = model(batch)
+        require_finite(logits, model, batch, "the logits of a stimulus")
+        if order is not None:
+            logits = logits[:, order]
+        answers.append(to_sixteen(logits.double().softmax(1)).argmax(1).cpu())
+        shown += readable
+        tell(len(shown))
+    return (torch.cat(answers).numpy() if answers else np.empty(0, np.int64)), shown
+
+
+def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
+    """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
+    levels = read_sampled_levels([each.path for each in stimuli])
+    for start in range(0, len(stimuli), BATCH):
+        images, readable = [], []
+        for each in stimuli[start : start + BATCH]:
+            image = read_image(each.path, side, levels)
+            if image is not None:
+                images.append(image)
+                readable.append(each)
+        if readable:
+            yield torch.from_numpy(np.stack(images)), readable
+
+
+def _order(subject: Subject) -> tuple[list[int] | None, str]:
+    """The logits in the usual order of ImageNet-1K's synsets, None where they are; and how that is known.
+
+    Raises `UserError` for a network whose classes are known to be others.
+    """
+    known, synsets = class_names(subject), imagenet_synsets()
+    if known is None:
+        return None, "by position, as synsets of ImageNet-1K in their usual order: the weights do not say their classes"
+    if set(known) != set(synsets):
+        raise UserError(
+            "the network's classes must be the synsets of ImageNet-1K, as n01440764",
+            value=differing(known, synsets),
+            place=subject.name,
+        )
+    return [known.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
+
+
+def _notes(answers: NDArray[np.int64]) -> Iterator[str]:
+    if len(answers) > 1 and (answers == answers[0]).all():
+        yield f"every stimulus is given to the class {NAMES[answers[0]]}: the network does not tell images apart"
+
+
+def _check(subject: Subject) -> None:
+    spec = subject.spec
+    if subject.origin == Origin.RANDOM:
+        raise UserError(
+            "the network must have learnt something: random weights have no bias worth knowing",
+            value=subject.name,
+            remedy="Give a file of weights: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
+        )
+    if spec.classes != CLASSES or spec.in_channels != 3:
+        raise UserError(
+            "the network must tell the 1000 classes of ImageNet-1K apart in colour images",
+            value=f"{spec.classes} classes, {spec.in_channels} channels",
+            place=subject.name,
+            remedy="For proxies, put shape_bias under `proxy.measures`: they are shown `shapes`.",
+        )
+
+
+def _statistics(subject: Subject) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
+    if (dataset := subject.load_images()) is not None:
+        return dataset.mean, dataset.std
+    if subject.full_recipe is not None:
+        return subject.full_recipe.data.mean, subject.full_recipe.data.std
+    return published_statistics(subject.spec)

@@ -1,0 +1,119 @@
+"""Times that are taken alone on their device and kept on disk, so that equal networks share one measurement.
+
+What is timed depends on the merged network's structure and not on its weights, so all seeds of a configuration, and all
+configurations that merge into one network, have the same latency in every table.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+
+from harness.measures.base import Trained
+from harness.ops.autotune import is_tuned
+from harness.system.code_revision import operator_digest
+from harness.system.device_slot import COMPUTER_WAITS_S, measuring
+from harness.system.fingerprint import fingerprint
+from harness.system.machine import cpu_name
+
+SCALARS = (bool, int, float, str, tuple, type(None))
+REVISION = 1
+"""Raised when times are taken in another way."""
+
+Metrics = dict[str, float]
+
+
+def timed_alone(trained: Trained, measure: Callable[[], Metrics]) -> tuple[Metrics, bool]:
+    """Take times while nothing else of ours computes on the device; returns also whether that was so."""
+    with measuring(trained.device) as quiet:
+        start = time.monotonic()
+        metrics = measure()
+        held_s = time.monotonic() - start
+    return metrics, quiet.is_quiet and held_s < COMPUTER_WAITS_S
+
+
+def kept_times(
+    trained: Trained, name: str, model: nn.Module, images: Tensor, measure: Callable[[], Metrics]
+) -> tuple[Metrics, bool]:
+    """The times of this network under these conditions, from `trained.times` or measured now.
+
+    Only what was measured alone is kept. Returns the metrics, and whether they were.
+    """
+    key = conditions(name, model, images)
+    path = None if trained.times is None else trained.times / f"{name}-{fingerprint(key)}.json"
+    if path is not None and (found := _read(path, key)) is not None:
+        return found, True
+
+    def unless_kept() -> Metrics:
+        """Another worker may have measured the same while this one waited."""
+        return (None if path is None else _read(path, key)) or measure()
+
+    metrics, is_quiet = timed_alone(trained, unless_kept)
+    is_quiet = is_quiet and not any(name.endswith("_disturbed") for name in metrics)
+    if path is not None and is_quiet:
+        _write(path, key, metrics)
+    return metrics, is_quiet
+
+
+def conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """All that decides how long the network takes."""
+    device = images.device
+    return {
+        "times": name,
+        "revision": REVISION,
+        "network": network_digest(model),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "machine": platform.machine(),
+        "precision": str(images.dtype).removeprefix("torch."),
+        "shape": list(images.shape),
+        "is_channels_last": images.is_contiguous(memory_format=torch.channels_last),
+        "threads": torch.get_num_threads(),
+        "operator": operator_digest(),
+        "is_tuned": is_tuned(),
+        "torch": str(torch.__version__),
+    }
+
+
+def network_digest(model: nn.Module) -> str:
+    """Identity of what a network computes, its weights left out: modules, their settings, shapes of their tensors."""
+    modules = [
+        [
+            name,
+            type(module).__qualname__,
+            sorted((key, repr(value)) for key, value in vars(module).items() if isinstance(value, SCALARS)),
+            [
+                (key, list(tensor.shape), str(tensor.dtype))
+                for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            ],
+        ]
+        for name, module in model.named_modules()
+    ]
+    return fingerprint(modules)
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> Metrics | None:
+    """The metrics in a file; None where it is missing, damaged, or of other conditions."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["conditions"] != key:
+            return None
+        return {str(name): float(value) for name, value in kept["metrics"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write(path: Path, key: Mapping[str, Any], metrics: Metrics) -> None:
+    """Keep the metrics; a folder that cannot be written to costs another measurement, and no run."""
+    fresh = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps({"conditions": key, "metrics": metrics}, indent=1), encoding="utf-8")
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)

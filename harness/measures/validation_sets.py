@@ -1,0 +1,152 @@
+"""Trained networks judged on further validation sets of generated images, which all of them share.
+
+What was judged is kept in the study's folder after every set, with all that decides it: a command that was interrupted
+continues, and one that asks for more sets judges only those.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import nn
+
+from harness.config.recipes.proxy import Recipe
+from harness.data import Dataset, load
+from harness.data.shapes.dataset import GENERATOR, make
+from harness.errors import NotFound, UserError
+from harness.models.finite import as_user_error
+from harness.models.weights import read_weights, sha256
+from harness.storage import RunRow
+from harness.system.device_slot import computing
+from harness.system.fingerprint import fingerprint
+from harness.system.machine import keep_freed_memory
+from harness.training.fit import validate
+from harness.training.run import Job, Run
+
+METRICS = ("val_loss", "top1")
+"""What a network is judged by, in the order in which `validate` gives them."""
+
+Values = dict[str, list[float]]
+"""By metric, a value for each set."""
+
+
+def judge_runs(
+    rows: Sequence[RunRow], *, sets: int, images: int, cache: Path, folder: Path, tell: Callable[[int], None]
+) -> dict[str, Values]:
+    """The metrics of complete runs of one recipe, by run, on so many validation sets of so many images.
+
+    `cache` is the folder of prepared data sets, `folder` the study's; `tell` is called with the number of sets that are
+    done. Raises `NotFound` for a run without its weights, and `UserError` for logits that are not finite.
+    """
+    keep_freed_memory()
+    recipe, files = rows[0].run.recipe, {row.id: _weights_file(row) for row in rows}
+    kept = _Kept(folder / f"validation_sets_{images}.json", recipe, images, files)
+    networks = {row.id: _Network(row.run, files[row.id], cache) for row in rows}
+    for number in range(sets):
+        waiting = [run_id for run_id in networks if kept.count(run_id) <= number]
+        if waiting:
+            split = make(recipe, "val", images, seed=set_seed(recipe, number), annotated=False)
+            for run_id in waiting:
+                kept.add(run_id, networks[run_id].judge(replace(networks[run_id].dataset, val=split)))
+            kept.write()
+        tell(number + 1)
+    return {run_id: {name: kept.runs[run_id][name][:sets] for name in METRICS} for run_id in networks}
+
+
+def set_seed(recipe: Recipe, number: int) -> int:
+    """Seed of the generator for a further validation set: that of no run's images, whatever the run's seed."""
+    return int(fingerprint(["validation set", recipe.data_seed, number]), base=16)
+
+
+def _weights_file(row: RunRow) -> Path:
+    file = None if row.folder is None else Job(row.run, row.folder).checkpoint
+    if file is None or not file.is_file():
+        raise NotFound(
+            "the weights of every run of the claim must be there",
+            value=row.id,
+            place=None if file is None else str(file),
+            remedy="Put the checkpoints back, or train the study again with `--fresh`.",
+        )
+    return file
+
+
+class _Network:
+    """A run's trained network and the data set that it was trained on, read when they are first needed."""
+
+    def __init__(self, run: Run, file: Path, cache: Path) -> None:
+        self._run, self._file, self._cache = run, file, cache
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: nn.Module | None = None
+        self._dataset: Dataset | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set of the run, whose statistics its images are normalized by."""
+        if self._dataset is None:
+            self._dataset = load(self._run.recipe, self._cache, self._run.seed)
+        return self._dataset
+
+    def judge(self, dataset: Dataset) -> tuple[float, float]:
+        """The values of `METRICS` on the validation images of that data set."""
+        if self._model is None:
+            is_last = self._run.recipe.channels_last
+            memory_format = torch.channels_last if is_last else torch.contiguous_format
+            network = read_weights(self._file, self._run.spec).network()
+            self._model = network.to(self._device).to(memory_format=memory_format)
+        with as_user_error(str(self._file)), computing(self._device):
+            return validate(self._model, dataset, self._run.recipe, self._device)
+
+
+class _Kept:
+    """The file of what was judged; values of other conditions or weights are not used."""
+
+    def __init__(self, path: Path, recipe: Recipe, images: int, files: dict[str, Path]) -> None:
+        self._path = path
+        self._conditions = {"recipe": recipe.fingerprint(), "generator": GENERATOR, "images": images}
+        known = self._read()
+        self.runs: dict[str, dict[str, Any]] = {}
+        for run_id, file in files.items():
+            empty = {"weights": sha256(file), **{name: [] for name in METRICS}}
+            own = known.get(run_id, empty)
+            self.runs[run_id] = own if own["weights"] == empty["weights"] else empty
+        self._others = {run_id: values for run_id, values in known.items() if run_id not in files}
+
+    def count(self, run_id: str) -> int:
+        """The sets that a run was judged on."""
+        return min(len(self.runs[run_id][name]) for name in METRICS)
+
+    def add(self, run_id: str, values: Sequence[float]) -> None:
+        """What came out on the next set."""
+        for name, value in zip(METRICS, values, strict=True):
+            self.runs[run_id][name].append(value)
+
+    def write(self) -> None:
+        """Keep everything, in one piece. Raises `UserError` where the folder cannot be written to."""
+        fresh = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
+        content = {"conditions": self._conditions, "runs": self._others | self.runs}
+        try:
+            fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            fresh.replace(self._path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise UserError(f"the study's folder must be writable: {error}", place=str(self._path.parent)) from error
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """By run; nothing where the file is missing, damaged, or of other conditions."""
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if content["conditions"] != self._conditions:
+                return {}
+            return {
+                str(run_id): {
+                    "weights": str(values["weights"]),
+                    **{name: list(map(float, values[name])) for name in METRICS},
+                }
+                for run_id, values in content["runs"].items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}

@@ -1,0 +1,1 @@
+"""Networks: their specs, costs, modules and weights."""

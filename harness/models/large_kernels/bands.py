@@ -1,0 +1,45 @@
+"""A square and two crossed bands, each on its own channels, in place of a large kernel on all of them.
+
+Source: InceptionNeXt (arXiv 2303.16900), section 3.2; there without norms of the branches.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.cost import large_kernels
+from harness.models.large_kernels.reparam import biased, fold_bn
+from harness.models.layers import ConvBN, conv2d
+from harness.models.spec.kernel import Kernel, band_width
+
+
+class BandsConv(nn.Module):
+    """[x_0, bn(conv_3(x_1)), bn(conv_1xk(x_2)), bn(conv_kx1(x_3))], or the same of biased convolutions when merged.
+
+    x_1 to x_3 have `band_ratio` of the channels each; x_0 is the rest and is passed on as it is, not normalised.
+    """
+
+    def __init__(self, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> None:
+        super().__init__()
+        n = band_width(c, kernel.band_ratio)
+        self.stride, self.widths = stride, (c - 3 * n, n, n, n)
+        self.bands = nn.ModuleList(
+            conv2d(n, n, sides, stride=stride, groups=n, bias=True)
+            if merged
+            else ConvBN(n, n, sides, stride=stride, groups=n)
+            for sides in (3, (1, kernel.k), (kernel.k, 1))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up."""
+        idle, *banded = x.split_with_sizes(self.widths, dim=1)
+        idle = idle[:, :, :: self.stride, :: self.stride]
+        return torch.cat([idle, *(band(part) for band, part in zip(self.bands, banded, strict=True))], dim=1)
+
+    cost = staticmethod(large_kernels.bands_conv)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the running statistics into each convolution."""
+        for i, band in enumerate(self.bands):
+            if isinstance(band, ConvBN):
+                self.bands[i] = biased(band.conv, *fold_bn(band)).train(self.training)

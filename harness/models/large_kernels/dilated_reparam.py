@@ -1,0 +1,63 @@
+"""A large kernel and parallel small dilated ones, merged into one convolution after training.
+
+Source: UniRepLKNet (arXiv 2311.15599), section 3.1. Letters: k side of the large kernel, ki and di side and dilation of
+a small one; all are depth-wise.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.cost import large_kernels
+from harness.models.large_kernels.reparam import biased, centred, fold_bn
+from harness.models.layers import ConvBN, conv2d
+from harness.models.spec.kernel import Kernel, dilated_branches
+
+
+class DilatedReparamConv(nn.Module):
+    """bn(conv_k(x)) + the sum of bn(conv_ki(x)) dilated by di, or as one biased conv_k(x) when merged."""
+
+    large: nn.Module
+    dilated: nn.ModuleList | None
+
+    def __init__(self, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> None:
+        super().__init__()
+        if merged:
+            self.large, self.dilated = conv2d(c, c, kernel.k, stride=stride, groups=c, bias=True), None
+            return
+        self.large = ConvBN(c, c, kernel.k, stride=stride, groups=c)
+        self.dilated = nn.ModuleList(
+            ConvBN(c, c, side, stride=stride, dilation=d, groups=c) for side, d in dilated_branches(kernel.k)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up."""
+        y: Tensor = self.large(x)
+        for branch in self.dilated or ():
+            y = y + branch(x)
+        return y
+
+    cost = staticmethod(large_kernels.dilated_reparam_conv)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the running statistics, and add the dilated kernels, spread by their zeros, to the large one."""
+        if not isinstance(self.large, ConvBN):
+            return
+        large = self.large.conv
+        kernel, bias = fold_bn(self.large)
+        for branch in self.dilated or ():
+            assert isinstance(branch, ConvBN)
+            small, small_bias = fold_bn(branch)
+            kernel = kernel + centred(spread(small, branch.conv.dilation[0] // large.dilation[0]), kernel)
+            bias = bias + small_bias
+        self.large = biased(large, kernel, bias).train(self.training)
+        del self.dilated
+        self.dilated = None
+
+
+def spread(kernel: Tensor, d: int) -> Tensor:
+    """The kernel that does undilated what this one (C, 1, K, K) does with dilation d: its taps, d - 1 zeros between."""
+    side = (kernel.shape[-1] - 1) * d + 1
+    wide = kernel.new_zeros(*kernel.shape[:2], side, side)
+    wide[..., ::d, ::d] = kernel
+    return wide

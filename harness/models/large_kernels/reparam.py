@@ -1,0 +1,105 @@
+"""A large kernel and a parallel small one, each with its batch norm, merged into one convolution after training.
+
+Source: RepLKNet (arXiv 2203.06717), guideline 3. Names of parameters as in the released checkpoints.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.models.batchnorm_folding import affine, exact
+from harness.models.cost import large_kernels
+from harness.models.layers import ConvBN, conv2d
+
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """A block with a training form and a smaller merged form that computes the same in evaluation mode."""
+
+    def merge(self) -> None:
+        """Take the merged form for good; nothing happens to a block that has it."""
+
+
+class ReparamConv(nn.Module):
+    """bn(conv_k(x)) + bn(conv_s(x)), or as one biased conv_k(x) when merged; s=None leaves the second branch out."""
+
+    lkb_origin: ConvBN | None
+    small_conv: ConvBN | None
+    lkb_reparam: nn.Conv2d | None
+
+    def __init__(
+        self,
+        c: int,
+        *,
+        k: int,
+        s: int | None = None,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = True,
+        merged: bool = False,
+    ) -> None:
+        super().__init__()
+        groups = c if depthwise else 1
+        self.lkb_origin = None if merged else ConvBN(c, c, k, stride=stride, dilation=dilation, groups=groups)
+        self.small_conv = None if merged or s is None else ConvBN(c, c, s, stride=stride, groups=groups)
+        large = conv2d(c, c, k, stride=stride, dilation=dilation, groups=groups, bias=True) if merged else None
+        self.lkb_reparam = large
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up."""
+        y: Tensor
+        if self.lkb_reparam is not None:
+            y = self.lkb_reparam(x)
+            return y
+        assert self.lkb_origin is not None, "a block has its training branches or its merged kernel"
+        y = self.lkb_origin(x)
+        return y if self.small_conv is None else y + self.small_conv(x)
+
+    cost = staticmethod(large_kernels.reparam_conv)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the running statistics into the kernels and add the small kernel to the large one's centre."""
+        if self.lkb_origin is None:
+            return
+        large = self.lkb_origin.conv
+        kernel, bias = fold_bn(self.lkb_origin)
+        if self.small_conv is not None:
+            small, small_bias = fold_bn(self.small_conv)
+            kernel = kernel + centred(small, kernel)
+            bias = bias + small_bias
+        self.lkb_reparam = biased(large, kernel, bias).train(self.training)
+        del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
+        self.lkb_origin = self.small_conv = None
+
+
+def centred(small: Tensor, kernel: Tensor) -> Tensor:
+    """The small kernel among zeros, in the shape of that kernel and on its centre."""
+    high, wide = ((large - side) // 2 for large, side in zip(kernel.shape[2:], small.shape[2:], strict=True))
+    return F.pad(small, [wide, wide, high, high])
+
+
+def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A convolution like this one in stride, dilation, groups, type and device, with a kernel and a bias of its own."""
+    sides, groups = (kernel.shape[-2], kernel.shape[-1]), conv.groups
+    with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
+        made = conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            sides,
+            stride=conv.stride[0],
+            dilation=conv.dilation[0],
+            groups=groups,
+            bias=bias is not None,
+        )
+    state = {"weight": kernel} if bias is None else {"weight": kernel, "bias": bias}
+    made.load_state_dict({name: value.to(conv.weight) for name, value in state.items()}, assign=True)
+    return made
+
+
+def fold_bn(branch: ConvBN) -> tuple[Tensor, Tensor]:
+    """Kernel and bias, in float64, of the one convolution that equals conv and then bn in evaluation mode."""
+    scale, shift = affine(branch.bn)
+    return exact(branch.conv.weight) * scale.reshape(-1, 1, 1, 1), shift

@@ -1,0 +1,44 @@
+"""A small kernel and then a dilated one, which together reach as far as a large kernel.
+
+Source: VAN (arXiv 2202.09741), section 3.1, where the two and a 1x1 gate the map; here they stand alone where a large
+kernel stands. Letters: k side that they reach, d dilation; both are depth-wise.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.cost import large_kernels
+from harness.models.large_kernels.reparam import biased, fold_bn
+from harness.models.layers import ConvBN, conv2d
+from harness.models.spec.kernel import Kernel, dilated_taps
+
+
+class SequentialConv(nn.Module):
+    """bn(far(near(x))), or biased_far(near(x)) when merged: near 2d - 1 wide, far dilated by d.
+
+    As in VAN, nothing stands between the two. A stride is that of `far`.
+    """
+
+    far: nn.Module
+
+    def __init__(self, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> None:
+        super().__init__()
+        d, taps = kernel.dilation, dilated_taps(kernel.k, kernel.dilation)
+        self.near = conv2d(c, c, 2 * d - 1, groups=c)
+        if merged:
+            self.far = conv2d(c, c, taps, stride=stride, dilation=d, groups=c, bias=True)
+        else:
+            self.far = ConvBN(c, c, taps, stride=stride, dilation=d, groups=c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up."""
+        y: Tensor = self.far(self.near(x))
+        return y
+
+    cost = staticmethod(large_kernels.sequential_conv)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the running statistics into the dilated convolution."""
+        if isinstance(self.far, ConvBN):
+            self.far = biased(self.far.conv, *fold_bn(self.far)).train(self.training)

@@ -1,0 +1,72 @@
+"""MobileNetV2 with a large kernel in every block (arXiv 1801.04381, table 2): the ground of RepLKNet's ablations.
+
+Shapes: N batch, H W height and width of the image; stage s has C[s] channels. A stage's stride stands in its first
+block. There is no dropout before the classifier.
+"""
+
+from torch import Tensor, nn
+
+from harness.models.cost.mobilenet_v2 import LAST, STEM, expanded
+from harness.models.drop_path import drop_path_by_stage
+from harness.models.layers import ConvBNReLU6
+from harness.models.mobilenet_v2_block import InvertedResidual
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
+
+
+class MobileNetV2(nn.Module):
+    """Stem, seven stages, and a head of a 1x1 convolution, the pooling and the classifier."""
+
+    def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
+        super().__init__()
+        c = STEM * spec.C[0]
+        self.stem = ConvBNReLU6(spec.in_channels, c, 3, stride=spec.stem_stride)
+        self.stages = nn.ModuleList()
+        for i, drop_paths in enumerate(drop_path_by_stage(spec)):
+            self.stages.append(_stage(spec, i, c, drop_paths, merged))
+            c = spec.C[i]
+        self.last = ConvBNReLU6(c, LAST * c, 1)
+        self.head: nn.Module = nn.Linear(LAST * c, spec.classes)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output maps of all stages: (N, C[s], H_s, W_s) each."""
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, 4 C[-1], H', W')."""
+        y: Tensor = self.last(self.features(x)[-1])
+        return y
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(N, 4 C[-1], H', W') -> logits (N, classes)."""
+        y: Tensor = self.head(x.mean((2, 3)))
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> logits (N, classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _stage(spec: NetworkSpec, i: int, c_in: int, drop_paths: list[float], merged: bool) -> nn.Sequential:
+    """The blocks of stage i; the first one takes c_in channels and has the stride."""
+    blocks: list[nn.Module] = []
+    for j, p in enumerate(drop_paths):
+        c_from = spec.C[i] if j else c_in
+        blocks.append(
+            InvertedResidual(
+                c_from,
+                spec.C[i],
+                width=expanded(spec, i, c_from),
+                kernel=spec.kernel_of(i),
+                stride=1 if j else FAMILIES[spec.family].strides[i],
+                shortcut=spec.shortcut,
+                drop_path=p,
+                merged=merged,
+            )
+        )
+    return nn.Sequential(*blocks)

@@ -1,0 +1,1 @@
+"""The presets as timm's models, and how timm finds them."""

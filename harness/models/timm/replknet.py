@@ -1,0 +1,250 @@
+"""RepLKNet as timm's users expect it, and the registration of its presets in timm; imported by
+`harness.models.timm.hook`.
+
+    import harness, timm
+    timm.create_model("replknet_31b", num_classes=10, features_only=True, out_indices=(0, 1, 2, 3))
+
+Names in the state dict are those of the paper's released checkpoints. There are no weights to download; local ones
+come in by `checkpoint_path=`. Shapes: N batch, H W height and width of the image, C[s] channels of stage s.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from timm.layers import DropPath as ScriptableDropPath
+from timm.layers import SelectAdaptivePool2d, create_classifier, is_scriptable
+from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model, register_notrace_module
+from torch import Tensor, nn
+
+from harness.errors import SpecError, UserError
+from harness.models.atrous import hold_stride
+from harness.models.layers import DropPath
+from harness.models.replknet import RepLKNet
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.ops import DepthwiseConv2d
+
+WITH_THE_GROUP_BEFORE = 99999
+"""What timm's matchers read as an order to open no group of one's own."""
+
+for _leaf in (DepthwiseConv2d, DropPath):  # what they do depends on shapes and mode, which torch.fx cannot follow
+    register_notrace_module(_leaf)
+
+
+class TimmRepLKNet(RepLKNet):
+    """`harness.models.build.RepLKNet` with timm's arguments and members; same state dict, same logits.
+
+    Any field of a `NetworkSpec` may stand beside timm's arguments, as `K=13`. As everywhere in timm, `drop_path_rate`
+    is 0 unless given, whatever the preset says. `merged=True` makes the merged form, for merged checkpoints.
+    """
+
+    global_pool: SelectAdaptivePool2d
+
+    def __init__(
+        self,
+        cfg: NetworkSpec,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        output_stride: int | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        merged: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **fields: Any,
+    ) -> None:
+        spec = replace(cfg, **fields, classes=max(num_classes, 1), in_channels=in_chans, drop_path=drop_path_rate)
+        with nullcontext() if device is None else torch.device(device):
+            super().__init__(spec, merged=merged)
+        self.in_chans = in_chans
+        self.num_features = self.head_hidden_size = spec.C[-1]
+        strides = [spec.stem_stride * 2**i for i in range(len(spec.C))]
+        if output_stride is not None:
+            if spec.kernel != "plain":
+                raise SpecError("`output_stride` needs plain large kernels", field="kernel", value=spec.kernel)
+            strides = hold_stride(self, strides, output_stride)
+        self.feature_info = [
+            {"num_chs": c, "reduction": stride, "module": f"stages.{i}"}
+            for i, (c, stride) in enumerate(zip(spec.C, strides, strict=True))
+        ]
+        self.drop_rate = drop_rate
+        self.head_drop = nn.Dropout(drop_rate)
+        drawn = self.head
+        self.reset_classifier(num_classes, global_pool)
+        if isinstance(self.head, nn.Linear) and self.head.in_features == spec.C[-1]:
+            self.head = drawn  # the same seed gives the same weights as in `harness.models.build.build`
+        if is_scriptable():  # type: ignore[no-untyped-call]
+            _make_scriptable(self)
+        self.to(dtype=dtype)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer; an identity without classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh last layer, none for 0 classes; and another pooling, "" for none."""
+        own = next(self.parameters())
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        self.num_classes = num_classes
+        pooling, head = create_classifier(self.num_features, num_classes, pool, device=own.device, dtype=own.dtype)
+        self.global_pool, self.head = pooling.train(self.training), head.train(self.training)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's groups of layers, for decay by depth: the stem, each pair of blocks (or each stage), the classifier.
+
+        As in the paper's layer decay, a transition counts to the stage before it.
+        """
+        pairs = [
+            (rf"^stages\.{s}\.blocks\.(?:{2 * i}|{2 * i + 1})\.", (s, i))
+            for s, stage in enumerate(self.stages)
+            for i in range(len(list(stage.get_submodule("blocks").children())) // 2)
+        ]
+        transitions = (r"^transitions\.(\d+)", (WITH_THE_GROUP_BEFORE,))
+        norm = (r"^norm", (WITH_THE_GROUP_BEFORE,))
+        stages = (r"^(?:stages|transitions)\.(\d+)", None)
+        return {"stem": r"^stem", "blocks": [stages, norm] if coarse else [*pairs, transitions, norm]}
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, C[-1], H', W') -> logits (N, classes), or what the classifier would take."""
+        x = self.head_drop(self.global_pool(x))
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of some stages, in the order of the stages, behind the final map unless they are all that is wanted.
+
+        `indices` are stages, the last so many, or None for all; `norm` applies the head's norm to the last stage's map.
+        """
+        if output_fmt != "NCHW":
+            raise UserError("`output_fmt` must be NCHW", value=output_fmt)
+        taken = self._taken(indices)
+        maps = self.features(x, count=max(taken) + 1 if stop_early else None)
+        final = maps[-1]
+        if len(maps) == len(self.stages) and (norm or not intermediates_only):
+            final = self.norm(final)
+        if norm:
+            maps[-1] = final
+        intermediates = [each for i, each in enumerate(maps) if i in taken]
+        return intermediates if intermediates_only else (final, intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop what stands behind the last of these stages, the norm and the classifier; returns the stages taken."""
+        taken = self._taken(indices)
+        kept = max(taken) + 1
+        is_shorter = kept < len(self.stages)
+        del self.stages[kept:], self.transitions[kept - 1 :]
+        self.num_features = self.head_hidden_size = self.feature_info[kept - 1]["num_chs"]
+        if prune_norm or is_shorter:
+            self.norm = nn.Identity().train(self.training)
+        if prune_head or is_shorter:
+            self.reset_classifier(0, "")
+        return taken
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """As in RepLKNet, where the pooling is a mean; a maximum does not pass on a batch norm unchanged."""
+        if self.global_pool.pool_type in ("avg", "fast", "fastavg"):
+            super().fold()
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` compiles: the traced graph, of a network that was made with `scriptable=True`."""
+        return torch.fx.GraphModule(self, _Tracer().trace(self))
+
+    def _taken(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Stages counted from 0, for indices in any of timm's ways."""
+        n = len(self.stages)
+        if indices is None or isinstance(indices, int):
+            indices = range(-(n if indices is None else indices), 0)
+        if not indices or not all(-n <= i < n for i in indices):
+            raise UserError(
+                f"`out_indices` must name stages from 0 to {n - 1}",
+                value=list(indices),
+                remedy=f"There are {n} maps; segmentation_models_pytorch asks for so many with encoder_depth={n}.",
+            )
+        return [i % n for i in indices]
+
+
+def _make_scriptable(module: nn.Module) -> None:
+    """Put stock parts in place of ours, which TorchScript cannot read; same parameters, same results up to rounding."""
+    for name, child in list(module.named_children()):
+        if type(child) is DepthwiseConv2d:
+            child.__class__ = nn.Conv2d  # type: ignore[assignment]  # whose parameters and attributes it has
+        elif isinstance(child, DropPath):
+            module.add_module(name, ScriptableDropPath(child.p))
+        else:
+            _make_scriptable(child)
+
+
+class _Tracer(torch.fx.Tracer):
+    """Leaves to run time what differs between training and evaluation."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, ScriptableDropPath) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _cfg(spec: NetworkSpec, side: int = 224, **values: Any) -> dict[str, Any]:
+    """timm's description of a preset: what its images look like, and the names of its first and last layer."""
+    return {
+        "input_size": (spec.in_channels, side, side),
+        "pool_size": (side // (8 * spec.stem_stride),) * 2,
+        "num_classes": spec.classes,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0.conv",
+        "classifier": "head",
+        "license": "mit",
+        "paper_name": "Scaling Up Your Kernels to 31x31: Revisiting Large Kernel Design in CNNs",
+        "paper_ids": "arXiv:2203.06717",
+        **values,
+    }
+
+
+_AS_IN_THE_PAPER: dict[str, dict[str, Any]] = {
+    "replknet_31l": {"side": 384, "crop_pct": 1.0, "crop_mode": "squash"},
+    "replknet_xl": {"side": 320, "mean": IMAGENET_INCEPTION_MEAN, "std": IMAGENET_INCEPTION_STD},
+    "replknet_tiny": {"side": 64, "crop_pct": 1.0},
+    "replknet_nano": {"side": 64, "crop_pct": 1.0},
+}
+"""Where a preset's images differ from 224 x 224 with ImageNet's statistics (section 4.2, table 6, released code)."""
+
+_SPECS = {name: spec for name, spec in PRESETS.items() if spec.family == "replknet"}
+
+default_cfgs = generate_default_cfgs(
+    {name: _cfg(spec, **_AS_IN_THE_PAPER.get(name, {})) for name, spec in _SPECS.items()}
+)
+"""By preset; timm reads this name when it registers."""
+
+
+def _entrypoint(name: str, spec: NetworkSpec) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        features: dict[str, Any] = {"out_indices": tuple(range(len(spec.C))), "feature_cls": "getter"}
+        model: nn.Module = build_model_with_cfg(
+            TimmRepLKNet, name, pretrained, model_cfg=spec, feature_cfg=features, **kwargs
+        )
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"The preset {name}."
+    return create
+
+
+for _name, _spec in _SPECS.items():
+    if not is_model(_name):
+        globals()[_name] = register_model(_entrypoint(_name, _spec))

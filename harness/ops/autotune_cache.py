@@ -1,0 +1,75 @@
+"""What was measured, kept on disk: one JSON file per device and set of versions, shared by all processes of a user."""
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from harness.ops.autotune_measure import Measured
+from harness.system.code_revision import operator_digest
+from harness.system.fingerprint import fingerprint
+from harness.system.machine import cpu_name
+from harness.training.environment import processor_features
+
+WAIT_S = 10.0
+"""For another process that is writing; after that the measurement is kept by this process alone."""
+
+
+class Winners:
+    """The file of one device, named by all that its measurements depend on.
+
+    It is replaced in one piece; one that cannot be read counts as empty and is written anew, and a folder that cannot
+    be written is done without.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._about = about(device)
+        self.path = folder / f"{fingerprint(self._about)}.json"
+
+    def find(self, kind: str, names: Collection[str]) -> Measured | None:
+        """The measurement of that kind of call, if its winner is among `names`."""
+        found = self._read().get(kind)
+        return found if found is not None and found.winner in names else None
+
+    def keep(self, kind: str, measured: Measured, names: Collection[str]) -> Measured:
+        """Write a measurement down; where another process was first, its measurement stands and is returned."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock"), timeout=WAIT_S, poll_interval=0.01):
+                if (found := self.find(kind, names)) is not None:
+                    return found
+                self._write(self._read() | {kind: measured})
+        except OSError:
+            return measured
+        return measured
+
+    def _read(self) -> dict[str, Measured]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return {kind: Measured(str(entry["winner"]), dict(entry["ms"])) for kind, entry in content["calls"].items()}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return {}
+
+    def _write(self, calls: Mapping[str, Measured]) -> None:
+        content = {"about": self._about, "calls": {kind: each._asdict() for kind, each in sorted(calls.items())}}
+        temporary = self.path.with_suffix(f".{os.getpid()}.partial")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        temporary.replace(self.path)
+
+
+def about(device: torch.device) -> dict[str, str]:
+    """What all measurements of a device depend on: the device itself, the libraries, and this code."""
+    versions = {
+        name: ", ".join(each.version for each in importlib.metadata.distributions(name=name))
+        for name in ("triton", "llvmlite")
+    }
+    common = {"torch": torch.__version__, **versions, "code": operator_digest()}
+    if device.type == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        return common | {"device": cpu_name(), "capability": capability, "features": processor_features()}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return common | {"cuda": str(torch.version.cuda), "cudnn": str(cudnn), "device": torch.cuda.get_device_name(device)}

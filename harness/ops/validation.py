@@ -1,0 +1,72 @@
+"""Calls that get PyTorch's own operator as it is, and the rules that all others are held to.
+
+Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from harness.ops.geometry import Window
+
+_ABLE = {"Grad", "Functionalize"}
+"""The transforms of `torch.func` under which an algorithm runs as it does without: not vmap, not forward mode."""
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether the call is recorded for elsewhere, transformed, or not of real numbers.
+
+    What is exported or traced shall hold one plain convolution, whatever is the fastest here; vmap and forward-mode
+    differentiation have their rules for PyTorch's operators.
+    """
+    if torch.compiler.is_exporting() or torch._C._is_tracing() or not isinstance(x, Tensor):
+        return True
+    return _is_transformed() or not x.is_floating_point()
+
+
+def _is_transformed() -> bool:
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    if torch.compiler.is_compiling():  # the compiler cannot look at the stack
+        return True
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return any(level.key().name not in _ABLE for level in stack)
+
+
+def checked_window(stride: int | Sequence[int], padding: int | Sequence[int], dilation: int | Sequence[int]) -> Window:
+    """The window that these numbers describe. Raises `ValueError` for those that describe none."""
+    for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        sides = tuple(value) if isinstance(value, Sequence) else (value, value)
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= least for side in sides):
+            raise ValueError(f"`{name}` must be one or two whole numbers of at least {least}, but got {value!r}.")
+    return Window.of(stride, padding, dilation)
+
+
+def check(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, *, is_autocast: bool) -> None:
+    """Raise `ValueError`, with the rule and the values, for tensors that no depth-wise convolution takes."""
+    if x.dim() != 4 or weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1):
+        raise ValueError(
+            f"x must be (N, C, H, W) and weight (C, 1, KH, KW), but got {tuple(x.shape)} and {tuple(weight.shape)}."
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be (C,), one number per channel of x, but got {tuple(bias.shape)}.")
+    for name, other in (("weight", weight), ("bias", bias)):
+        if other is None:
+            continue
+        if other.device != x.device:
+            raise ValueError(f"x and {name} must be on one device, but got {x.device} and {other.device}.")
+        if other.dtype != x.dtype and not is_autocast:
+            raise ValueError(f"x and {name} must have one dtype, but got {x.dtype} and {other.dtype}.")
+    _check_reach(x, weight, window)
+
+
+def _check_reach(x: Tensor, weight: Tensor, window: Window) -> None:
+    for axis, n, k, p, d in zip(
+        ("height", "width"), x.shape[2:], weight.shape[2:], window.padding, window.dilation, strict=True
+    ):
+        if not 1 <= d * (k - 1) + 1 <= n + 2 * p:
+            raise ValueError(
+                f"The kernel must have a tap and fit into the padded map, but along the {axis} "
+                f"{k} taps with dilation {d} stand on {n} + 2 x {p} pixels."
+            )

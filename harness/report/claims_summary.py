@@ -1,0 +1,137 @@
+"""The claims of a study as its `summary.json` keeps them: all that a picture of them needs."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from harness.analysis.formatting import finite, printable
+from harness.analysis.noise import noise_line
+from harness.analysis.results import Answer
+from harness.analysis.statistics import Verdict
+from harness.analysis.statistics.limits import Limit
+from harness.config.expectation import Expectation
+from harness.errors import NotFound, UserError
+from harness.report.summary import FILES, answer_values
+
+SUMMARY = FILES[0]
+EARLIER = "of an earlier environment (operator and data rules before 2026-11-30)"
+"""What is said of a summary that does not tell how its runs were computed."""
+REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY}`."
+
+
+class Kept(BaseModel):
+    """A part of a summary; what else stands there is left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class KeptArm(Kept):
+    """A configuration of a contrast."""
+
+    choices: dict[str, Any]
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    """What the claim compares, by seed."""
+
+
+class KeptExploratory(Kept):
+    """A verdict without an error rate."""
+
+    verdict: Verdict
+    reason: str
+
+
+class KeptClaim(Kept):
+    """A claim with all that was known of it."""
+
+    name: str
+    says: str
+    metric: str
+    expect: str
+    ignore: float | None
+    paper: str | None
+    verdict: Verdict
+    values: tuple[float, ...]
+    """The contrast, a number for each pair."""
+    effect: float | None
+    interval: tuple[float, float] | None
+    n: int
+    p: float | None
+    missing: str | None
+    limit: Limit | None = None
+    arms: tuple[KeptArm, ...]
+    exploratory: KeptExploratory | None = None
+    note: str | None = None
+    """How the verdict keeps its error rate, where the plan was stretched."""
+
+    @field_validator("expect")
+    @classmethod
+    def _check_expect(cls, text: str) -> str:
+        Expectation.parse(text)
+        return text
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict; one without an error rate is marked as exploratory."""
+        return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
+
+    @property
+    def expected(self) -> Expectation:
+        """Where the effect is expected."""
+        return Expectation.parse(self.expect)
+
+
+class KeptClaims(Kept):
+    """All claims of a study, and under which conditions they were judged."""
+
+    study: str
+    conditions: str
+    noise: str | None = None
+    resample: str | None = "none"
+    """How each seed's images were drawn; summaries that do not say it are of one data set for all seeds."""
+    claims: tuple[KeptClaim, ...]
+    recipe_revision: int | None = None
+    """Of the recipe's meaning when the runs were trained; unknown before their environments were recorded."""
+    finished: str | None = None
+    """When the last run was finished; ISO 8601."""
+
+    @property
+    def mark(self) -> str:
+        """What is to be said wherever its numbers are shown; empty where it tells how its runs were computed."""
+        return EARLIER if self.recipe_revision is None else ""
+
+    @property
+    def noise_line(self) -> str:
+        """Which noise the intervals hold."""
+        return self.noise or noise_line([("none", True)]) or ""
+
+
+K = TypeVar("K", bound=KeptClaims)
+
+
+def kept_claims(answer: Answer) -> KeptClaims:
+    """The claims as the summary of this answer keeps them."""
+    return KeptClaims.model_validate(finite(answer_values(answer)))
+
+
+def read_claims(path: Path) -> KeptClaims:
+    """The claims of a written summary. Raises `UserError`s for a file that is none, or of a study without claims."""
+    found = read_kept(path, KeptClaims)
+    if not found.claims:
+        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
+    return found
+
+
+def read_kept(path: Path, kind: type[K]) -> K:
+    """A written summary, or the part of it that is asked for. Raises `UserError`s for a file that is none."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        rule = f"a summary must be a file that can be read ({error.strerror or error})"
+        raise NotFound(rule, value=str(path), remedy=REMEDY) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        rule = f"a summary must be a {SUMMARY} as this version writes it ({printable(why)})"
+        raise UserError(rule, value=str(path), remedy=REMEDY) from error

@@ -1,0 +1,120 @@
+"""What Optuna's dashboard is to show below a study or a trial, as Markdown: its network, its seeds, its conditions."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.analysis.formatting import (
+    DASH,
+    amount,
+    counted,
+    duration,
+    epochs_done,
+    label,
+    mean_and_spread,
+    milliseconds,
+    printable,
+    score,
+)
+from harness.analysis.results import Answer, Row, RunFacts
+from harness.report.conclusions import conditions, verdict
+from harness.report.network import priced
+
+READING = (
+    "Values and curves are means over the seeds of a configuration, also where several trials trained it. Best is what "
+    "`harness best` names: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the state "
+    "*Rejected* were proposed and never trained. Reload the page for means that later seeds have changed."
+)
+UNANSWERED = (
+    "This study is not of the harness, or of a version whose file it cannot read: each trial is shown by itself, with "
+    "the value and the constraints that Optuna has of it."
+)
+LATENCY = "latency_ms"
+
+
+def study_note(answer: Answer) -> str:
+    """What the study says so far, and how its pages are to be read."""
+    ruled_out = [f"- not trained: {reason} ({count:,})" for reason, count in answer.rejected.items()]
+    return "\n".join([" ".join(verdict(answer)), "", conditions(answer), "", *ruled_out, "", READING])
+
+
+def trial_note(number: int, row: Row, answer: Answer) -> str:
+    """The configuration of a trial: what became of it, its network part by part, its seeds one by one."""
+    if not row.runs:
+        return _head(number, row, answer)
+    parts = [
+        _head(number, row, answer),
+        "**network**, merged",
+        "\n".join(_network_table(row)),
+        "**seeds**",
+        "\n".join(_seed_table(row, answer.metric)),
+        "\n".join(f"- {line}" for line in _environments(row)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def rejected_note(reason: str) -> str:
+    """A proposal that was never trained."""
+    return f"**rejected, never trained**: {_cell(reason)}"
+
+
+def _head(number: int, row: Row, answer: Answer) -> str:
+    state = "best of the study" if row is answer.best else row.state
+    reason = f": {_cell(row.reason)}" if row.reason and row.state != "complete" else ""
+    mean = f"{answer.metric} {mean_and_spread(row.mean, row.spread, answer.metric)} (n = {len(row.values)})"
+    lines = [f"**{state}**{reason}", f"{_cell(label(row.params))}: {mean}, {_costs(row)}"]
+    if len(row.trials) > 1:
+        others = ", ".join(str(each) for each in row.trials if each != number)
+        lines.append(f"The same configuration as in {'trials' if len(row.trials) > 2 else 'trial'} {others}.")
+    return "\n\n".join(lines)
+
+
+def _costs(row: Row) -> str:
+    costs = f"{amount(row.params_count)} params, {amount(row.macs)} MACs"
+    return costs if row.latency_ms is None else f"{costs}, {milliseconds(row.latency_ms)} ms"
+
+
+def _network_table(row: Row) -> Iterator[str]:
+    """The merged network part by part; K as 31+5 with its small kernel."""
+    resolution = row.runs[0].row.run.recipe.resolution
+    yield f"| part at {resolution} px | map | B | C | K | params | MACs |"
+    yield "| --- | --: | --: | --: | --: | --: | --: |"
+    for cells in priced(row.spec, resolution).merged_rows():
+        yield f"| {' | '.join(cells)} |"
+
+
+def _seed_table(row: Row, metric: str) -> Iterator[str]:
+    """A line per run: its value, how far it came, its times."""
+    times = sorted({name for facts in row.runs for name in facts.measures if name.startswith(LATENCY)})
+    yield f"| seed | {metric} | state | epochs | {''.join(f'{name} | ' for name in times)}time | run |"
+    yield f"| --: | --: | --- | --: | {'--: | ' * len(times)}--: | --- |"
+    for facts in row.runs:
+        run = facts.row
+        state = f"{run.state}: {_cell(run.cause)}" if run.cause else str(run.state).replace("_", " ")
+        epochs = epochs_done(facts.curve[-1].epoch if facts.curve else 0, run.run.recipe.epochs)
+        cells = [str(run.run.seed), score(facts.value(metric), metric), state, epochs]
+        cells += [milliseconds(facts.measures.get(name)) for name in times]
+        yield f"| {' | '.join([*cells, duration(run.wall_s) if run.wall_s else DASH, f'`{run.id}`'])} |"
+
+
+def _environments(row: Row) -> list[str]:
+    """What the runs were trained with, each environment once with its seeds."""
+    seeds: dict[str, list[int]] = {}
+    for facts in row.runs:
+        if facts.row.device is not None:
+            seeds.setdefault(_environment(facts), []).append(facts.row.run.seed)
+    return [f"{counted(len(each), 'seed')} ({_listed(each)}): {text}" for text, each in seeds.items()]
+
+
+def _environment(facts: RunFacts) -> str:
+    row = facts.row
+    versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+    threads = "" if row.threads is None else f", {counted(row.threads, 'thread')}"
+    return _cell(f"{row.device}{threads}, on {row.host}; {versions}")
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _cell(text: str) -> str:
+    """A text that has no meaning in Markdown's tables."""
+    return printable(text).replace("|", "\\|")

@@ -1,0 +1,129 @@
+"""How accurate a network is on given images: as a table, with all conditions, and for JSON."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.analysis.formatting import amount, counted, duration, score
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.published import Accuracy, preset_of
+from harness.report.layout import plain_table
+from harness.training.accuracy_results import Examined, Seen
+from harness.training.environment import describe_environment
+from harness.training.run import Started
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A result with its conditions."""
+
+    name: str
+    weights: str
+    """Where they come from, in words."""
+    spec: NetworkSpec
+    data: str
+    """Which images, in words."""
+    viewing: Mapping[str, Any]
+    """How they were shown, as plain values."""
+    viewed: str
+    """The same in words."""
+    result: Examined
+    known: tuple[Accuracy, ...]
+    """What is published for this network, this side and these images."""
+    where: Started
+    loaders: int
+    labels: str = ""
+    """How the images' labels were found."""
+    normalized: str = ""
+    """Mean and standard deviation of the images, and where they are known from."""
+
+
+def seen_line(seen: Seen) -> str:
+    """How far it is, in a line."""
+    return (
+        f"{seen.images:,} of {seen.of:,} images  top-1 {seen.top1:.2f} so far  {seen.images_per_s:,.0f} images/s  "
+        f"{duration(seen.left_s)} left"
+    )
+
+
+def evaluation_view(found: Evaluation) -> RenderableType:
+    """The table of the forms, then the rest in lines."""
+    head = Text(f"{found.name} at {found.viewing['resolution']} px", style="bold")
+    kind = preset_of(found.spec) or found.spec.family
+    head.append(f"  {kind}, {found.spec.classes:,} classes, {found.weights}", style="not bold")
+    table = plain_table()
+    table.add_column("form", no_wrap=True)
+    for name in ("top-1 %", "top-5 %", "loss", "n", "unreadable", "images/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, form in found.result.forms.items():
+        scores = form.scores
+        table.add_row(
+            name,
+            *(f"{scores[each]:.2f}" for each in ("top1", "top5")),
+            score(scores["loss"], "loss"),
+            f"{found.result.images:,}",
+            f"{found.result.unreadable:,}",
+            amount(form.images_per_s),
+        )
+    return Group(head, table, Text(), *(Text(line) for line in _lines(found)))
+
+
+def evaluation_values(found: Evaluation) -> dict[str, Any]:
+    """The same for JSON."""
+    result, difference = found.result, found.result.difference
+    return {
+        "network": found.name,
+        "weights": found.weights,
+        "preset": preset_of(found.spec),
+        "data": found.data,
+        "labels": found.labels,
+        "notes": list(result.notes),
+        "images": result.images,
+        "unreadable": result.unreadable,
+        "viewing": dict(found.viewing),
+        "forms": {
+            name: {**form.scores.figures, "images_per_s": form.images_per_s} for name, form in result.forms.items()
+        },
+        "difference": None
+        if difference is None
+        else {
+            "predictions": difference.predictions,
+            "logits_max_abs": difference.logits,
+            "top1": difference.top1,
+        },
+        "published": [row._asdict() for row in found.known],
+        "wall_s": result.wall_s,
+        "waiting": result.waiting,
+        "host": found.where.host,
+        "device": found.where.device,
+        "threads": found.where.threads,
+        "loaders": found.loaders,
+        "versions": found.where.versions,
+        "environment": None if found.where.environment is None else found.where.environment.values(),
+        "spec": found.spec.canonical(),
+    }
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    result, difference = found.result, found.result.difference
+    if difference is not None:
+        yield (
+            f"merged     {difference.predictions:,} of {result.images:,} predictions differ from those of the training "
+            f"form, logits by at most {difference.logits:.2g}, top-1 by {difference.top1:+.2f} points"
+        )
+    first = next(iter(result.forms.values())).scores["top1"]
+    for row in found.known:
+        among = "" if row.top5 is None else f", top-5 {row.top5:.2f}"
+        yield f"published  {row.top1:.2f}{among} ({row.training}; {row.source}): here {first - row.top1:+.2f} points"
+    yield from (f"warning    {note}" for note in result.notes)
+    yield f"images     {found.data}; {found.viewed}"
+    yield f"labels     {found.labels}"
+    yield f"normalized by mean and std {found.normalized}"
+    versions = ", ".join(f"{name} {version}" for name, version in found.where.versions.items())
+    batches = f"{found.viewing['batch_size']} at once, {counted(found.loaders, 'loader')}"
+    yield f"here       {found.where.device}, {batches}; {versions}"
+    yield f"computed   by {describe_environment(found.where.environment)}"
+    yield f"time       {duration(result.wall_s)}, {100 * result.waiting:.1f} % of it waiting for images"

@@ -1,0 +1,110 @@
+"""The figures of a measure as columns: what a table shows where a study has asked for it."""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.formatting import DASH, amount, mean_and_spread
+from harness.analysis.results import Answer, Row
+from harness.models.spec.published import RANDOM_FIELDS
+from harness.training.run import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of a measure, as a column has it."""
+
+    name: str
+    """As the runs have it."""
+    heading: str
+    show: Callable[[Sequence[float]], str]
+    """The cell, from a number for each run."""
+    is_by_batch: bool = False
+    """Whether runs add to its name how many images there were at once."""
+    disturbed: str | None = None
+    """What runs yield where other work disturbed it; the cell then begins with `~`, as that of a latency does."""
+
+
+def _mean(values: Sequence[float]) -> str:
+    return mean_and_spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, "")
+
+
+def _percent(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _largest_error(values: Sequence[float]) -> str:
+    return f"{max(values):.0e}"
+
+
+def _most_bytes(values: Sequence[float]) -> str:
+    return f"{amount(max(values))}B"
+
+
+def _are_finite(values: Sequence[float]) -> str:
+    n = round(sum(values))
+    return "finite" if n == len(values) else "not finite" if n == 0 else f"finite in {n} of {len(values)}"
+
+
+FIGURES: dict[str, tuple[Figure, ...]] = {
+    "throughput": (
+        Figure("throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"),
+    ),
+    "merge_error": (Figure("merge_error_relative", "merge\nerror", _largest_error),),
+    "train_step": (
+        Figure("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
+        Figure("train_step_peak_bytes", "step\nmemory", _most_bytes),
+        Figure("train_step_gradients_finite", "step\ngradients", _are_finite),
+    ),
+    "erf": (
+        Figure("erf_log_r20_pct", "ERF %\nt=20", _percent),
+        Figure("erf_log_r30_pct", "30", _percent),
+        Figure("erf_log_r50_pct", "50", _percent),
+        Figure("erf_log_r99_pct", "99", _percent),
+    ),
+    "shape_bias": (Figure("shape_bias_pct", "shape\nbias %", _percent),),
+    "masks": (Figure("miou", "mIoU %", _percent),),
+    "boxes": (Figure("ap", "AP %", _percent),),
+}
+"""By measure, or by what a transfer learns, in the order of the columns: the figures to compare networks by. All others
+are in the JSON and in `harness show STUDY TRIAL`."""
+
+Column = tuple[str, list[str]]
+"""A heading, and a cell for each row."""
+
+
+def measured_columns(measure: str, rows: Sequence[Row]) -> list[Column]:
+    """The columns of a measure; a dash where no complete run of a row has the figure."""
+    return [
+        (heading, [_cell(figure, name, row) for row in rows])
+        for figure in FIGURES[measure]
+        for name, heading in _named(figure, rows)
+    ]
+
+
+def reading(answer: Answer) -> Iterator[str]:
+    """What must be known to read the columns."""
+    if "erf" in answer.measures:
+        yield (
+            "ERF: the area of the smallest centred square that holds more than t % of the map of the effective "
+            "receptive field (log10, by the paper's equations), in percent of the image's."
+        )
+        if not answer.is_training:
+            yield f"Nothing was trained, and {RANDOM_FIELDS}."
+
+
+def _named(figure: Figure, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The names under which runs have a figure, with the heading of each; without any, its own."""
+    if not figure.is_by_batch:
+        return [(figure.name, figure.heading)]
+    names = dict.fromkeys(name for row in rows for facts in row.runs for name in facts.measures)
+    batches = [name.removeprefix(figure.name) for name in names if name.startswith(figure.name)]
+    return [(f"{figure.name}{n}", f"{figure.heading}\nbatch {n}") for n in batches] or [(figure.name, figure.heading)]
+
+
+def _cell(figure: Figure, name: str, row: Row) -> str:
+    done = [facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE]
+    values = [measures[name] for measures in done if name in measures]
+    mark = "~" * any(figure.disturbed in measures for measures in done)
+    return f"{mark}{figure.show(values)}" if values else DASH

@@ -1,0 +1,1 @@
+"""Pictures: claims, receptive fields, kernel weights."""

@@ -1,0 +1,96 @@
+"""Effective receptive fields as tables for people and as values for programs."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.formatting import DASH, counted, value
+from harness.measures.erf_comparison import Seen
+from harness.measures.receptive_field import DEFINITIONS, SHARES, Field, area_shares
+from harness.models.spec.published import FIELDS_PX, FIELDS_SOURCE, PUBLISHED_FIELDS, has_published_field
+from harness.report.layout import plain_table
+from harness.training.environment import describe_environment
+
+READING = (
+    "r(t): the area of the smallest centred square that holds more than t of the map, in percent of the image's. The "
+    "map is the positive gradient of the last stage's centre by the pixels; raw as it is, log as log10(map + 1)."
+)
+PAPERS = f"The paper's rows ({FIELDS_SOURCE}): trained networks, 50 images at {FIELDS_PX} px."
+
+
+def fields_view(found: Sequence[Seen]) -> RenderableType:
+    """A table for each definition, networks by row; then what each was shown, and what must be known of it."""
+    parts: list[RenderableType] = []
+    for name, definition in DEFINITIONS.items():
+        title = Text(f"Effective receptive field, {definition.title}", style="bold")
+        parts += [title.append(f"  {definition.about}", style="not bold"), _table(found, name), Text()]
+    parts.append(Text(READING, style="dim"))
+    if _is_beside_the_paper(found):
+        parts.append(Text(PAPERS, style="dim"))
+    for seen in found:
+        field = seen.fields["paper"]
+        shown = f"{counted(field.images + field.skipped, 'image')} at {seen.side} px, {seen.about}"
+        parts.append(Text(f"{seen.subject.name}: {seen.subject.about}; {shown}", style="dim"))
+        parts += [Text(f"{seen.subject.name}: {note}") for note in seen.notes]
+    for words in dict.fromkeys(describe_environment(seen.computed_by) for seen in found if seen.computed_by):
+        parts.append(Text(f"computed by {words}", style="dim"))
+    return Group(*parts)
+
+
+def fields_values(found: Sequence[Seen]) -> list[dict[str, Any]]:
+    """The same for JSON; r as shares of the area, null where there is no field."""
+    return [
+        {
+            "network": seen.subject.name,
+            "spec": seen.subject.spec.canonical(),
+            "weights": seen.subject.about,
+            "resolution": seen.side,
+            "data": seen.about,
+            "fields": {name: _values(field) for name, field in seen.fields.items()},
+            "notes": list(seen.notes),
+            "environment": None if seen.computed_by is None else seen.computed_by.values(),
+        }
+        for seen in found
+    ]
+
+
+def kernels(seen: Seen) -> str:
+    """K in short: by stage, or once where it is the same everywhere."""
+    K = seen.subject.spec.K
+    return value(K if len(set(K)) > 1 else K[0])
+
+
+def _table(found: Sequence[Seen], definition: str) -> Table:
+    table = plain_table()
+    table.add_column("\nnetwork", no_wrap=True)
+    table.add_column("\nK", no_wrap=True)
+    for kind in ("raw", "log"):
+        for t in SHARES:
+            table.add_column(f"{kind if t == SHARES[0] else ''}\n{t} %", justify="right", no_wrap=True)
+    for seen in found:
+        field = seen.fields[definition]
+        table.add_row(seen.subject.name, kernels(seen), *_cells(field), style="dim" if field.is_dead else "")
+    if definition == "code" and _is_beside_the_paper(found):
+        for row in PUBLISHED_FIELDS:
+            figures = (f"{r:.1f}" for r in row.r_pct)
+            table.add_row(f"{row.network} (paper)", "", *[DASH] * len(SHARES), *figures, style="dim")
+    return table
+
+
+def _is_beside_the_paper(found: Sequence[Seen]) -> bool:
+    """Whether one of the networks of the paper's table is among these."""
+    return any(has_published_field(seen.subject.spec) for seen in found)
+
+
+def _cells(field: Field) -> Iterator[str]:
+    for map in (field.raw, field.log):
+        yield from (DASH if field.is_dead else f"{100 * share:.1f}" for share in area_shares(map).values())
+
+
+def _values(field: Field) -> dict[str, Any]:
+    maps = {"raw": field.raw, "log": field.log}
+    shares = {name: {str(t): r for t, r in area_shares(map).items()} for name, map in maps.items()}
+    return {"images": field.images, "skipped": field.skipped, "dead": field.dead, "r": shares}

@@ -1,0 +1,57 @@
+"""The times of stored runs that are measured again, because those in the store are of another environment."""
+
+from dataclasses import dataclass, field
+
+from harness.config.metrics import is_of_machine
+from harness.storage import RunRow, Store
+from harness.training.environment import Environment, describe_difference
+from harness.training.run import Ended, Measured, Record, RunState, Started
+
+MEASURED_AGAIN, LEFT_OUT = "times measured again", "times left out"
+"""Kinds of events."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """Collects what workers measure, and stores it once it is whole."""
+
+    study: str
+    store: Store
+    here: Environment
+    tried: set[str] = field(default_factory=set)
+    """Runs whose times this driver has had measured, with success or without."""
+    done: set[str] = field(default_factory=set)
+    """Those with success."""
+    _under_way: dict[str, list[Record]] = field(default_factory=dict)
+
+    def begin(self, row: RunRow) -> None:
+        """Expect the records of a run."""
+        self._under_way[row.id] = []
+
+    def is_under_way(self, run_id: str) -> bool:
+        """Whether a worker has the run for its times alone."""
+        return run_id in self._under_way
+
+    def take(self, run_id: str, records: list[Record]) -> bool:
+        """Take in records; whether they were the last. A run whose times cannot be had keeps no current ones."""
+        said = self._under_way[run_id]
+        said += records
+        ended = said[-1]
+        if not isinstance(ended, Ended):
+            return False
+        del self._under_way[run_id]
+        self.tried.add(run_id)
+        environment = next((each.environment for each in said if isinstance(each, Started)), None)
+        if ended.state == RunState.COMPLETE and environment is not None:
+            self._keep(run_id, {each.name: each.value for each in said if isinstance(each, Measured)}, environment)
+        else:
+            self.store.event(self.study, LEFT_OUT, f"{ended.state}: {ended.cause}", run_id=run_id)
+        return True
+
+    def _keep(self, run_id: str, figures: dict[str, float], environment: Environment) -> None:
+        row, before = self.store.run(run_id), self.store.measures(run_id)
+        if self.store.set_times(run_id, figures, environment):
+            self.done.add(run_id)
+            old = ", ".join(f"{name} {value!r}" for name, value in before.items() if is_of_machine(name))
+            was = describe_difference(row.timed, self.here)
+            self.store.event(self.study, MEASURED_AGAIN, f"before: {old} ({was})", run_id=run_id)

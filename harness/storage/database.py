@@ -1,0 +1,135 @@
+"""An open database: how it is opened and closed, its transactions, and the file that it must stay in."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
+
+from harness.errors import NotFound, StoreError
+from harness.storage import migrate
+from harness.storage.engine import BUSY_S, check_file_system, database_url, file_id, make_engine, place_of, sqlite_file
+from harness.storage.errors import speaking
+
+
+class Database:
+    """A study database that is open; a context manager. Made by `open`."""
+
+    def __init__(self, url: URL, engine: Engine, *, is_read_only: bool, busy_s: float) -> None:
+        self.url = url
+        self.engine = engine
+        self.is_read_only = is_read_only
+        self.busy_s = busy_s
+        self.resources = ExitStack()
+        """What else was opened on this database, and is closed with it."""
+        self.resources.callback(engine.dispose)
+        self._file_id = file_id(sqlite_file(url))
+        self.guard(engine)
+
+    @classmethod
+    def open(cls, where: str | Path, *, read_only: bool = False, busy_s: float = BUSY_S) -> Self:
+        """Open the database at a URL or path: create it where there is none, bring its tables up to date.
+
+        Read-only, it creates and changes nothing, and raises `NotFound` where there is none. Raises `StoreError` for a
+        database of another kind or of a newer harness, and for an SQLite file on a network file system.
+        """
+        url = database_url(where)
+        file = sqlite_file(url)
+        with speaking(place_of(url)):
+            if file is not None:
+                check_file_system(file)
+            revision = None if file is not None and not file.exists() else _standing(url, busy_s)
+            if read_only:
+                _check_readable(revision, url)
+            elif file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            engine = make_engine(url, read_only=read_only, busy_s=busy_s)
+            with ExitStack() as undo:
+                undo.callback(engine.dispose)
+                if not read_only and revision != migrate.REVISIONS[-1]:
+                    migrate.migrate(engine, place_of(url))
+                undo.pop_all()
+        return cls(url, engine, is_read_only=read_only, busy_s=busy_s)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def place(self) -> str:
+        """The database as messages name it."""
+        return place_of(self.url)
+
+    def speaking(self) -> AbstractContextManager[None]:
+        """What Optuna's storage refuses inside is raised as `StoreError`; the store's own methods need no such help."""
+        return speaking(self.place)
+
+    def guard(self, engine: Engine) -> None:
+        """Check the file before every transaction of an engine; see `require_file`."""
+        if not self.is_read_only:
+            event.listen(engine, "begin", lambda _: self.require_file())
+
+    def require_file(self) -> None:
+        """Raise `StoreError` where the file of an SQLite database is no longer the one that was opened.
+
+        A file that was removed or replaced can still be written to by who has it open, and nothing of it is kept.
+        """
+        if not self.is_read_only and file_id(sqlite_file(self.url)) != self._file_id:
+            raise StoreError(
+                "the database must stay where it is while it is written to; its file was removed or replaced",
+                place=self.place,
+                remedy="Put it back, or go on without it: run the same command again. What the checkpoints hold is "
+                "written into the database that is there then.",
+            )
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction, whose rows stay readable after it."""
+        self.require_file()  # before a connection is made, which would make a file
+        with speaking(self.place), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @property
+    def root(self) -> Path | None:
+        """The database's folder; those inside are kept relative to it, so that a results folder can be moved."""
+        file = sqlite_file(self.url)
+        return None if file is None else file.parent
+
+    def relative(self, folder: Path) -> str:
+        """A folder as it is kept; see `root`."""
+        folder = folder.absolute()
+        return str(folder.relative_to(self.root) if self.root and folder.is_relative_to(self.root) else folder)
+
+
+def _standing(url: URL, busy_s: float) -> str | None:
+    """The schema's revision, read without changing anything; None for an empty database."""
+    engine = make_engine(url, read_only=True, busy_s=busy_s)
+    try:
+        with engine.connect() as connection:
+            return migrate.current_revision(connection, place_of(url))
+    finally:
+        engine.dispose()
+
+
+def _check_readable(revision: str | None, url: URL) -> None:
+    if revision is None:
+        raise NotFound("a study must have been run here", place=place_of(url), remedy="Start one: `harness run FILE`.")
+    if revision != migrate.REVISIONS[-1]:
+        raise StoreError(
+            f"the database's schema must be at revision {migrate.REVISIONS[-1]} to be read",
+            value=revision,
+            place=place_of(url),
+            remedy="Run one of its studies once with this version, which brings it up to date.",
+        )

@@ -1,0 +1,221 @@
+"""A network as the command line names it: a preset, a spec file, a run's or a training's, or a file of weights."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+from torch import nn
+
+from harness.config.network_file import named_spec
+from harness.config.recipes.full_scale import FullRecipe
+from harness.config.recipes.loading import load_full_recipe
+from harness.config.recipes.proxy import Recipe
+from harness.data import Dataset, identify, load, require_same
+from harness.data.labels import differing
+from harness.errors import DataError, NotFound, UserError, did_you_mean
+from harness.models.build import build
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.weights import read_weights
+from harness.search.session import Place, run_of
+from harness.storage.data_changes import recorded_classes
+from harness.system.device_slot import computing
+from harness.training.checkpoint import load_epoch, require_own_name
+from harness.training.full_scale.folder import CLASSES, RECIPE, is_training, weights_in
+from harness.training.run import Job
+
+RUN_FILE = re.compile(r"([0-9a-f]{16})\.pt")
+SHOWN_DIGITS = 8
+"""Of a run's id, where it is only to be told from others."""
+
+
+class Origin(StrEnum):
+    """Where a network has its weights from."""
+
+    RANDOM = "random weights"
+    FILE = "weights from a file"
+    RUN = "a run's weights"
+    TRAINING = "weights from a file, trained at full scale"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A network with its weights, in evaluation mode."""
+
+    name: str
+    """Short, for tables: a preset's, that of a file, `study/run`, or `training/best`."""
+    spec: NetworkSpec
+    model: nn.Module
+    origin: Origin
+    is_merged: bool = False
+    """Whether the weights are those of the merged form."""
+    file: Path | None = None
+    """The file of the weights."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """What that file says of its origin: `source`, and of an imported file `source_sha256`."""
+    recipe: Recipe | None = None
+    """How a run trained it."""
+    seed: int | None = None
+    """The run's, which decides its images."""
+    data: str | None = None
+    """Digest of the run's data, where these are read from disk."""
+    is_of_earlier_recipe: bool = False
+    """Whether the same recipe gives other images now than when the run was trained."""
+    epochs: int | None = None
+    """How many of its epochs the run has behind it."""
+    data_cache: Path | None = None
+    """Where the run's study keeps prepared data sets."""
+    full_recipe: FullRecipe | None = None
+    """How a training at full scale trained it; `file` stands in the training's folder."""
+    classes: tuple[str, ...] | None = None
+    """The names of its classes in the order of the logits, where its file has them; see `class_names`."""
+
+    @property
+    def about(self) -> str:
+        """Where the weights come from, in words."""
+        if self.full_recipe is not None:
+            return f"{self.origin.value} ({self.full_recipe.about}): {self.source.get('source', self.name)}"
+        if self.recipe is None or self.epochs is None:
+            return self.origin.value
+        return f"{self.origin.value} after {self.epochs} of {self.recipe.epochs} epochs"
+
+    def load_images(self) -> Dataset | None:
+        """The data set of its run, as the run had it; None where no run trained it.
+
+        Raises `DataError` where that is not there any more, or is not the one that the run was trained on.
+        """
+        if self.recipe is None or self.data_cache is None or self.seed is None:
+            return None
+        if self.is_of_earlier_recipe:
+            raise DataError(
+                "the images of a run must be those that its recipe gives now, and an earlier version trained this one",
+                value=self.name,
+                remedy="Train it again: run its study under another name, or with `--fresh`.",
+            )
+        dataset = load(self.recipe, self.data_cache, self.seed)
+        require_same(dataset.info, self.data, self.recipe)
+        return dataset
+
+
+@computing()
+def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
+    """The network of that name or in that file or folder.
+
+    A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; the database beside its study, or that at `storage`,
+    knows its network and recipe. A training at full scale is its folder, `<results>/full_scale/<name>`, of which
+    `which` chooses the weights (a key of `WEIGHTS`, by default the best); or a file in it. Raises `UserError`s for what
+    is not there, or is something else.
+    """
+    path = Path(named)
+    if which not in (None, "best") and not path.is_dir():
+        rule = "which weights are meant must be said of the folder of a training at full scale alone"
+        raise UserError(rule, value=which, place=named)
+    if named in PRESETS or path.suffix in (".yaml", ".yml"):
+        spec = named_spec(named)
+        return Subject(path.stem, spec, build(spec, seed=0).eval(), Origin.RANDOM)
+    if path.is_dir():
+        path = weights_in(path, which or "best")
+    if not path.is_file():
+        raise NotFound(
+            "the network must be a preset, a spec file (.yaml), a run's checkpoint (.pt), the folder of a training at "
+            "full scale, or a file of weights",
+            value=named,
+            remedy=did_you_mean(named, PRESETS, "Presets"),
+        )
+    if RUN_FILE.fullmatch(path.name):
+        return _trained(path, storage)
+    found, folder = read_weights(path), path.absolute().parent
+    subject = Subject(
+        path.stem,
+        found.spec,
+        found.network(),
+        Origin.FILE,
+        is_merged=found.is_merged,
+        file=path,
+        source=found.about,
+        classes=found.classes,
+    )
+    if not is_training(folder):
+        return subject
+    recipe = load_full_recipe(str(folder / RECIPE))
+    return replace(subject, name=f"{folder.name}/{path.stem}", origin=Origin.TRAINING, full_recipe=recipe)
+
+
+def class_names(subject: Subject) -> tuple[str, ...] | None:
+    """The names of its classes in the order of the logits, where its file or what trained it has them.
+
+    Raises `UserError` where the file of weights and the training's folder have different names.
+    """
+    if subject.full_recipe is not None and subject.file is not None:
+        return _names_of_training(subject, subject.file.with_name(CLASSES))
+    if subject.classes is not None:
+        return subject.classes
+    if subject.recipe is None:
+        return None
+    names = _names_of_run(subject, subject.recipe)
+    return names if names is not None and len(names) == subject.spec.classes else None
+
+
+def _names_of_run(subject: Subject, recipe: Recipe) -> tuple[str, ...] | None:
+    """The classes of the data that a run was trained on, in the order that they had then."""
+    if subject.file is not None and subject.data is not None:
+        recorded = recorded_classes(subject.file.absolute().parent.parent, subject.data)
+        if recorded is not None:
+            return recorded
+    try:
+        info = identify(recipe, subject.data_cache)
+    except DataError:
+        return None
+    return info.names if info.digest == subject.data else None
+
+
+def _names_of_training(subject: Subject, file: Path) -> tuple[str, ...] | None:
+    names = _read_names(file, subject.spec.classes)
+    if names is None and subject.classes is None and file.exists():
+        raise UserError(
+            f"{CLASSES} must list the names of the {subject.spec.classes:,} classes of the weights",
+            place=str(file),
+            remedy="Without it, classes are taken by their position: remove it where that is right.",
+        )
+    if names is None or subject.classes is None or names == subject.classes:
+        return subject.classes or names
+    raise UserError(
+        f"{CLASSES} must have the names of the classes that the weights were trained on",
+        value=differing(names, subject.classes) or "the same names in another order",
+        place=str(file),
+        remedy=f"Remove {CLASSES}: the weights have the names, too.",
+    )
+
+
+def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_whole else None
+
+
+def _trained(path: Path, storage: str | None) -> Subject:
+    study = path.absolute().parent.parent
+    place = Place(study.parent, storage)
+    run = run_of(path, place)
+    require_own_name(path)
+    found = read_weights(path, run.spec)
+    return Subject(
+        f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
+        found.spec,
+        found.network(),
+        Origin.RUN,
+        is_merged=found.is_merged,
+        file=path,
+        recipe=run.recipe,
+        seed=run.seed,
+        data=run.data,
+        is_of_earlier_recipe=run.id != path.stem,
+        epochs=load_epoch(path),
+        data_cache=Job(run, study).data_cache,
+    )

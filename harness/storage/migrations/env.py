@@ -1,0 +1,16 @@
+"""Alembic's door: run by `harness.storage.migrate.migrate` on the connection that it passes, never from a command
+line."""
+
+from alembic import context
+
+from harness.storage.migrate import VERSION_TABLE
+from harness.storage.tables import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

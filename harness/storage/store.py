@@ -1,0 +1,342 @@
+"""The store: every question that the driver and the reports put to the database, and every change they make in it.
+
+Each call is one transaction. Values come back as `RunRow` and its kin, which outlive the store.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from harness.config.metrics import is_of_machine
+from harness.config.recipes.proxy import Recipe
+from harness.errors import NotFound
+from harness.models.spec.network import NetworkSpec
+from harness.storage import rows, transitions
+from harness.storage.database import Database
+from harness.storage.rows import EventRow, RunRow, StudyRow
+from harness.storage.tables import EventTable, FullRunTable, MeasureTable, RunTable, StudyTable, TrialRunTable
+from harness.storage.transitions import EPOCHS
+from harness.training.environment import Environment
+from harness.training.run import Epoch, Measured, Record, Run, RunState
+
+BATCH = 500
+"""Ids per question; databases limit the number of values in one."""
+CHANGE = "file changed"
+"""Kind of the event that keeps how a study file grew; it is read by `changes`, and not listed among the others."""
+
+
+class Store(Database):
+    """All that studies, runs, links and events are asked and told. Made by `Store.open`; a context manager.
+
+    Every method raises `StoreError` where the database refuses: full disk, locked, damaged, gone.
+    """
+
+    # Studies
+
+    def save_study(self, name: str, *, fingerprint: str, resolved: str, change: str | None = None) -> StudyRow:
+        """Keep a study file as it was resolved, in place of an earlier one of that name.
+
+        `change` describes how it grew; it is kept in the same transaction, and `changes` gives it back.
+        """
+        now = datetime.now(UTC)
+        with self.session() as session:
+            row = session.get(StudyTable, name) or StudyTable(name=name, created=now)
+            row.fingerprint, row.resolved, row.updated = fingerprint, resolved, now
+            session.add(row)
+            if change is not None:
+                session.add(EventTable(time=now, study=name, trial=None, run_id=None, kind=CHANGE, message=change))
+            return rows.study_row(row)
+
+    def changes(self, study: str) -> list[str]:
+        """How the file of a study grew, oldest first."""
+        kept = select(EventTable.message).where(EventTable.study == study, EventTable.kind == CHANGE)
+        with self.session() as session:
+            return list(session.scalars(kept.order_by(EventTable.id)))
+
+    def study(self, name: str) -> StudyRow:
+        """The study of that name. Raises `NotFound`, listing those that there are."""
+        with self.session() as session:
+            row = session.get(StudyTable, name)
+            if row is not None:
+                return rows.study_row(row)
+        known = ", ".join(study.name for study in self.studies()) or "none"
+        raise NotFound("the study must have been started", value=name, place=self.place, remedy=f"Studies: {known}.")
+
+    def studies(self) -> list[StudyRow]:
+        """All studies, by name."""
+        with self.session() as session:
+            return [rows.study_row(row) for row in session.scalars(select(StudyTable).order_by(StudyTable.name))]
+
+    def forget(self, study: str, *, and_then: Callable[[Connection], None]) -> list[RunRow]:
+        """Forget a study, its links and its events, and the runs that no other study is linked to or trains.
+
+        Returns the runs that are gone. `and_then` does its part in the same transaction; see `fresh`.
+        """
+        with self.session() as session:
+            mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
+            others = select(TrialRunTable.run_id).where(TrialRunTable.study != study)
+            is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
+            alone = select(RunTable).where(RunTable.id.in_(mine), RunTable.id.not_in(others), is_free)
+            gone = [self._row(row) for row in session.scalars(alone)]
+            _unlink(session, study)
+            session.execute(delete(StudyTable).where(StudyTable.name == study))
+            for ids in _batches(row.id for row in gone):
+                session.execute(delete(RunTable).where(RunTable.id.in_(ids)))
+            and_then(session.connection())
+            return gone
+
+    # Runs
+
+    def ensure_run(self, run: Run) -> RunRow:
+        """The run's row, made if nobody has asked for the run before.
+
+        A run that an earlier version recorded as COMPLETE without all of its epochs is FAILED from now on.
+        """
+        try:
+            with self.session() as session:
+                row = session.get(RunTable, run.id)
+                if row is None:
+                    row = rows.queued_run(run, datetime.now(UTC))
+                    session.add(row)
+                elif row.state == RunState.COMPLETE:
+                    known = session.scalars(select(EPOCHS.c.epoch).where(EPOCHS.c.run_id == run.id))
+                    transitions.reopen_incomplete(row, known)
+                return self._row(row)
+        except IntegrityError:  # another driver made it in between
+            return self.run(run.id)
+
+    def claim(self, run_id: str, study: str, folder: Path) -> RunRow | None:
+        """Take a run to have it trained for a study; None where it is settled, or being trained.
+
+        The row that comes back is QUEUED, and its folder is where to train: that of the first claim, so that the run
+        goes on from its checkpoint.
+        """
+        with self.session() as session:
+            is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
+            is_over = RunTable.state.not_in((*transitions.SETTLED, RunState.RUNNING))
+            free = update(RunTable).where(RunTable.id == run_id, is_over, is_free)
+            place = func.coalesce(RunTable.folder, self.relative(folder))
+            taken = session.execute(
+                free.values(owner=study, state=RunState.QUEUED, folder=place).returning(RunTable.id)
+            )
+            is_mine = taken.first() is not None
+            row = self._get(session, run_id)
+            return self._row(row) if is_mine else None
+
+    def record(self, run_id: str, said: Sequence[Record]) -> list[Record]:
+        """Write the records of a claimed run, all or nothing, and return them as they were written.
+
+        They differ in one case: a run that ends as COMPLETE without all of its epochs is FAILED. Raises `StoreError`
+        for a run that is settled.
+        """
+        added = [record for record in said if isinstance(record, Epoch | Measured)]
+        with self.session() as session:
+            if len(added) < len(said):
+                return transitions.apply(session, self._get(session, run_id, is_changed=True), said)
+            connection = session.connection()  # epochs are many, and need not read the whole row
+            standing = transitions.look(connection, run_id) or self._missing(run_id)
+            for record in added:
+                transitions.add(connection, standing, record)
+            return list(said)
+
+    def set_times(self, run_id: str, figures: Mapping[str, float], environment: Environment) -> bool:
+        """Put times and memory that were measured again in the place of all that a complete run has.
+
+        `environment` is where they were measured. False for a run that is not complete any longer, which stays as it
+        is.
+        """
+        with self.session() as session:
+            row = self._get(session, run_id, is_changed=True)
+            if row.state != RunState.COMPLETE:
+                return False
+            names = session.scalars(select(MeasureTable.name).where(MeasureTable.run_id == run_id))
+            old = [name for name in names if is_of_machine(name)]
+            gone = (MeasureTable.run_id == run_id) & MeasureTable.name.in_(old)
+            session.execute(delete(MeasureTable).where(gone))
+            session.add_all(MeasureTable(run_id=run_id, name=name, value=value) for name, value in figures.items())
+            known = rows.environments_of(row.environment)
+            row.environment = rows.stored_environments(known.get("environment"), known.get("earlier", ()), environment)
+            return True
+
+    def reap(self, study: str) -> list[RunRow]:
+        """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.
+
+        To be called by who holds the study's `DriverLock`. Returns the runs that are LOST.
+        """
+        with self.session() as session:
+            left = list(session.scalars(select(RunTable).where(RunTable.owner == study)))
+            for row in left:
+                transitions.lose(session, row)
+            return [self._row(row) for row in left if row.state == RunState.LOST]
+
+    def reopen_incomplete(self, study: str) -> list[RunRow]:
+        """Make runs of a study FAILED that are COMPLETE and lack an epoch, and return them.
+
+        To be called as `reap`; earlier versions could leave such runs, and so can who deletes rows.
+        """
+        mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
+        complete = select(RunTable).where(RunTable.id.in_(mine), RunTable.state == RunState.COMPLETE)
+        with self.session() as session:
+            chosen = list(session.scalars(complete))
+            epochs: dict[str, list[int]] = {}
+            for ids in _batches(row.id for row in chosen):
+                curves = select(EPOCHS.c.run_id, EPOCHS.c.epoch).where(EPOCHS.c.run_id.in_(ids))
+                for run_id, epoch in session.execute(curves):
+                    epochs.setdefault(run_id, []).append(epoch)
+            reopened = [row for row in chosen if transitions.reopen_incomplete(row, epochs.get(row.id, ()))]
+            return [self._row(row) for row in reopened]
+
+    def run(self, run_id: str) -> RunRow:
+        """The run of that id. Raises `NotFound`."""
+        with self.session() as session:
+            return self._row(self._get(session, run_id))
+
+    def runs(self, run_ids: Iterable[str]) -> dict[str, RunRow]:
+        """Runs by id, in the order given, without those that are not there."""
+        found: dict[str, RunRow] = {}
+        with self.session() as session:
+            for ids in _batches(run_ids):
+                by_id = {row.id: row for row in session.scalars(select(RunTable).where(RunTable.id.in_(ids)))}
+                found |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
+        return found
+
+    def epochs(self, run_id: str) -> list[Epoch]:
+        """The learning curve of a run, by epoch."""
+        return self.curves([run_id]).get(run_id, [])
+
+    def curves(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:
+        """The learning curves of many runs, without those that have none."""
+        found: dict[str, list[Epoch]] = {}
+        with self.session() as session:
+            for ids in _batches(run_ids):
+                chosen = select(EPOCHS).where(EPOCHS.c.run_id.in_(ids))
+                for run_id, *fields in session.execute(chosen.order_by(EPOCHS.c.run_id, EPOCHS.c.epoch)):
+                    found.setdefault(run_id, []).append(Epoch(*fields))
+        return found
+
+    def measures(self, run_id: str) -> dict[str, float]:
+        """What was measured on a run, by name."""
+        return self.figures([run_id]).get(run_id, {})
+
+    def figures(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
+        """What was measured on many runs, without those where nothing was."""
+        found: dict[str, dict[str, float]] = {}
+        with self.session() as session:
+            for ids in _batches(run_ids):
+                chosen = select(MeasureTable).where(MeasureTable.run_id.in_(ids))
+                for row in session.scalars(chosen.order_by(MeasureTable.run_id, MeasureTable.name)):
+                    found.setdefault(row.run_id, {})[row.name] = row.value
+        return found
+
+    def wall_times(
+        self,
+        recipe: Recipe,
+        spec: NetworkSpec | None = None,
+        *,
+        data: str | None = None,
+        here: Environment | None = None,
+    ) -> list[float]:
+        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates.
+
+        With `here`, of those alone that were trained in such an environment.
+        """
+        chosen = select(RunTable.wall_s, RunTable.environment).where(
+            RunTable.recipe_fingerprint == recipe.fingerprint(),
+            RunTable.state == RunState.COMPLETE,
+            RunTable.data.is_not_distinct_from(data),
+        )
+        if spec is not None:
+            chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
+        with self.session() as session:
+            found = session.execute(chosen).all()
+        return [wall_s for wall_s, stored in found if here is None or rows.is_of(stored, here)]
+
+    # Links and events
+
+    def link(self, study: str, trial: int, run_id: str, position: int) -> None:
+        """Say that a trial owns a run, as its seed number `position`; saying it again changes nothing."""
+        with self.session() as session:
+            session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
+
+    def unlink(self, study: str) -> None:
+        """Forget which runs a study's trials own and what happened in it, but not how its file changed; runs stay."""
+        with self.session() as session:
+            _unlink(session, study, is_keeping_changes=True)
+
+    def trial_runs(self, study: str) -> dict[int, list[str]]:
+        """Run ids by trial number, in the order of their positions."""
+        links = select(TrialRunTable.trial, TrialRunTable.run_id).where(TrialRunTable.study == study)
+        found: dict[int, list[str]] = {}
+        with self.session() as session:
+            for trial, run_id in session.execute(links.order_by(TrialRunTable.trial, TrialRunTable.position)):
+                found.setdefault(trial, []).append(run_id)
+        return found
+
+    def event(
+        self, study: str, kind: str, message: str, *, trial: int | None = None, run_id: str | None = None
+    ) -> None:
+        """Note that something happened."""
+        now = datetime.now(UTC)
+        with self.session() as session:
+            session.add(EventTable(time=now, study=study, trial=trial, run_id=run_id, kind=kind, message=message))
+
+    def events(self, study: str, limit: int = 100) -> list[EventRow]:
+        """The last events of a study, oldest first."""
+        told = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE)
+        latest = told.order_by(EventTable.id.desc()).limit(limit)
+        with self.session() as session:
+            return [rows.event_row(row) for row in session.scalars(latest)][::-1]
+
+    def first_event(self, study: str, kind: str) -> EventRow | None:
+        """The first event of a kind in a study."""
+        chosen = select(EventTable).where(EventTable.study == study, EventTable.kind == kind)
+        with self.session() as session:
+            row = session.scalars(chosen.order_by(EventTable.id).limit(1)).first()
+            return None if row is None else rows.event_row(row)
+
+    def notes_of(self, run_ids: Iterable[str]) -> list[str]:
+        """The notes on the data of runs, each once, oldest first."""
+        found: dict[str, None] = {}
+        with self.session() as session:
+            for ids in _batches(run_ids):
+                chosen = select(EventTable.message).where(
+                    EventTable.kind == transitions.NOTE, EventTable.run_id.in_(ids)
+                )
+                found |= dict.fromkeys(session.scalars(chosen.order_by(EventTable.id)))
+        return list(found)
+
+    # Private helpers
+
+    def _get(self, session: Session, run_id: str, *, is_changed: bool = False) -> RunTable:
+        row = session.get(RunTable, run_id, with_for_update=is_changed)
+        return row or self._missing(run_id)
+
+    def _missing(self, run_id: str) -> NoReturn:
+        raise NotFound(
+            "the run must have been recorded",
+            value=run_id,
+            place=self.place,
+            remedy="Where another process has deleted it, run the same command again: its checkpoint is kept.",
+        )
+
+    def _row(self, row: RunTable) -> RunRow:
+        return rows.run_row(row, self.root)
+
+
+def _unlink(session: Session, study: str, *, is_keeping_changes: bool = False) -> None:
+    session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
+    events = delete(EventTable).where(EventTable.study == study)
+    session.execute(events.where(EventTable.kind != CHANGE) if is_keeping_changes else events)
+    session.execute(update(FullRunTable).where(FullRunTable.study == study).values(study=None, trial=None))
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    """The ids, so many at a time that a database takes them."""
+    known = list(dict.fromkeys(ids))
+    for start in range(0, len(known), BATCH):
+        yield known[start : start + BATCH]

@@ -1,0 +1,188 @@
+"""How a run's rows follow from its records: the states a run goes through, and what each record writes.
+
+    QUEUED --Started--> RUNNING --Ended--> COMPLETE, DIVERGED                               (never trained again)
+                                           STOPPED, LOST, FAILED, OUT_OF_MEMORY, TIMED_OUT  (until claimed again)
+
+A run may also end before it started, where no worker could take it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy.orm import Session
+
+from harness.errors import StoreError
+from harness.storage.rows import environments_of, stored_environments
+from harness.storage.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
+from harness.storage.upsert import upsert
+from harness.training.environment import Environment
+from harness.training.run import Ended, Epoch, Measured, Noted, Record, RunState, Started, missing_epochs
+
+RUNS = Base.metadata.tables["runs"]
+EPOCHS = Base.metadata.tables["epochs"]
+MEASURES = Base.metadata.tables["measures"]
+STANDING = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
+
+NAMED = 5
+"""Missing epochs that a cause lists."""
+NOTE = "data"
+"""Kind of the events that are notes on a run's data."""
+SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
+"""States whose rows never change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands: what decides whether it may take a record."""
+
+    id: str
+    state: RunState
+    owner: str | None
+
+
+def look(connection: Connection, run_id: str) -> Standing | None:
+    """How a run stands; its row stays as it is until the transaction ends."""
+    found = connection.execute(STANDING, {"run_id": run_id}).one_or_none()
+    return None if found is None else Standing(*found)
+
+
+def apply(session: Session, row: RunTable, records: Sequence[Record]) -> list[Record]:
+    """Write a run's records in order and return them as they were written; see `checked_end`.
+
+    Raises `StoreError` for a record that the run's state does not allow.
+    """
+    taken: list[Record] = []
+    for record in records:
+        standing = Standing(row.id, row.state, row.owner)
+        match record:
+            case Started():
+                _expect(standing, record, RunState.QUEUED)
+                _start(session, row, record)
+            case Noted():
+                _expect(standing, record, RunState.RUNNING)
+                _note(session, row, record)
+            case Epoch() | Measured():
+                add(session.connection(), standing, record)
+            case Ended():
+                _expect(standing, record, RunState.RUNNING, RunState.QUEUED)
+                record = checked_end(session, row, record)
+                end(row, record.state, record.wall_s, record.cause)
+        taken.append(record)
+    return taken
+
+
+def add(connection: Connection, standing: Standing, record: Epoch | Measured) -> None:
+    """Write what changes nothing in the run's own row. Raises `StoreError` as `apply` does."""
+    _expect(standing, record, RunState.RUNNING)
+    table, key = (EPOCHS, "epoch") if isinstance(record, Epoch) else (MEASURES, "name")
+    upsert(connection, table, ("run_id", key), {"run_id": standing.id, **asdict(record)})
+
+
+def checked_end(session: Session, row: RunTable, record: Ended) -> Ended:
+    """The record, or FAILED in its place where a run ends as COMPLETE and its learning curve lacks an epoch.
+
+    The value of such a run would be that of another epoch. Its checkpoint has the missing records: when the run is
+    asked for again, they are written. The time of a complete run is at least that of its epochs, which may have been
+    trained for another database.
+    """
+    if record.state != RunState.COMPLETE:
+        return record
+    session.flush()
+    known = session.execute(select(EPOCHS.c.epoch, EPOCHS.c.wall_s).where(EPOCHS.c.run_id == row.id)).all()
+    cause = hole_in_curve((epoch for epoch, _ in known), row.recipe["epochs"])
+    if cause is not None:
+        return Ended(RunState.FAILED, record.wall_s, cause)
+    seen_s = sum(wall_s for _, wall_s in known if math.isfinite(wall_s))
+    return replace(record, wall_s=max(record.wall_s, seen_s - row.wall_s))
+
+
+def hole_in_curve(epochs: Iterable[int], total: int) -> str | None:
+    """Why a run with these epochs must not count as complete; None where it has all of them."""
+    missing = missing_epochs(epochs, total)
+    if not missing:
+        return None
+    named = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+    return f"its learning curve lacks {len(missing)} of {total} epochs ({named}); run the same command again"
+
+
+def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> None:
+    """Close an attempt: nobody owns the run any longer."""
+    assert state not in (RunState.QUEUED, RunState.RUNNING), f"a run does not end as {state}"
+    row.state = state
+    row.wall_s += wall_s
+    row.cause = cause
+    row.finished = datetime.now(UTC)
+    row.owner = None
+
+
+def reopen_incomplete(row: RunTable, epochs: Iterable[int]) -> bool:
+    """Make a run FAILED that is COMPLETE and has only these epochs; whether it was changed."""
+    cause = hole_in_curve(epochs, row.recipe["epochs"])
+    if cause is not None:
+        row.state, row.cause = RunState.FAILED, cause
+    return cause is not None
+
+
+def lose(session: Session, row: RunTable) -> None:
+    """Close an attempt whose driver is gone; of its time, only that of its epochs is known."""
+    if row.state == RunState.QUEUED:
+        row.owner = None
+        return
+    seen_s = session.scalar(select(func.sum(EpochTable.wall_s)).where(EpochTable.run_id == row.id)) or 0.0
+    end(row, RunState.LOST, max(0.0, seen_s - row.wall_s), "its driver ended without a word")
+
+
+def _start(session: Session, row: RunTable, record: Started) -> None:
+    """Open an attempt. What it will train again is forgotten, so that no epoch of another attempt stays after it.
+
+    Earlier epochs come again out of the run's checkpoint, and replace what is known of them.
+    """
+    later = (EpochTable.run_id == row.id) & (EpochTable.epoch >= record.first_epoch)
+    session.execute(delete(EpochTable).where(later))
+    session.execute(delete(MeasureTable).where(MeasureTable.run_id == row.id))
+    row.state = RunState.RUNNING
+    row.attempts += 1
+    row.cause = None
+    row.started, row.finished = datetime.now(UTC), None
+    row.host, row.pid, row.device = record.host, record.pid, record.device
+    row.threads, row.versions = record.threads, record.versions
+    row.environment = _environments_from(environments_of(row.environment), record)
+
+
+def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, Any] | None:
+    """What computes a run from this attempt on. Where it is resumed, its first epochs may be of other environments.
+
+    These are as its checkpoint has them; where that does not, as they are in the store.
+    """
+    earlier: list[Environment | None] = []
+    if record.first_epoch > 1:
+        stored = (*before.get("earlier", ()), before.get("environment"))
+        known = [one for each in record.earlier or (None,) for one in (stored if each is None else (each,))]
+        earlier = [each for i, each in enumerate(known) if each != record.environment and each not in known[:i]]
+    if record.environment is None and not any(earlier):
+        return None
+    return stored_environments(record.environment, earlier, record.environment)
+
+
+def _note(session: Session, row: RunTable, record: Noted) -> None:
+    """Keep it among the events of the study that is having the run trained."""
+    assert row.owner is not None, "a run that takes a record has an owner"
+    now = datetime.now(UTC)
+    session.add(EventTable(time=now, study=row.owner, run_id=row.id, kind=NOTE, message=record.text))
+
+
+def _expect(run: Standing, record: Record, *states: RunState) -> None:
+    if run.state in SETTLED:
+        raise StoreError(
+            f"a run that is {run.state} must stay as it is", value=type(record).__name__, place=f"run {run.id}"
+        )
+    if run.state not in states or run.owner is None:
+        raise StoreError(
+            f"a run must be claimed and {' or '.join(states)} to take this record",
+            value=type(record).__name__,
+            place=f"run {run.id}, which is {run.state}",
+        )

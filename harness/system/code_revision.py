@@ -1,0 +1,162 @@
+"""Digests of the code that computes a run, so that a change of it is noticed without a number raised by hand.
+
+A digest is taken over the syntax trees of the files, without comments, docstrings and positions: rewording changes
+nothing, and neither does another minor version of Python. Neither torch nor the code itself is imported.
+"""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+OPERATOR = (
+    *("ops/__init__.py", "ops/autograd_ops.py", "ops/autotune.py", "ops/autotune_cache.py"),
+    *("ops/autotune_measure.py", "ops/channels_last.py", "ops/depthwise.py", "ops/direct.py"),
+    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/memory.py", "ops/native.py"),
+    *("ops/timing.py", "ops/toeplitz.py", "ops/triton_conv.py", "ops/triton_kernels.py", "ops/triton_tiles.py"),
+    *("ops/validation.py",),
+)
+"""The rule that chooses an algorithm of the depth-wise convolution, and the algorithms."""
+TRAINING = (
+    *("config/recipes/proxy.py",),
+    *("data/__init__.py", "data/ade20k.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
+    *("data/cityscapes.py", "data/coco.py", "data/coco_files.py", "data/content.py", "data/cue_conflict.py"),
+    *("data/cue_conflict_classes.py", "data/dataset.py", "data/detection_annotations.py", "data/global_seeding.py"),
+    *("data/image_file.py", "data/image_folder.py", "data/image_samples.py", "data/labels.py", "data/outlines.py"),
+    *("data/preflight.py", "data/read_report.py", "data/resampling.py", "data/segmentation_files.py"),
+    *("data/shapes", "data/subsets.py", "data/threads.py"),
+    *("executors/run_job.py",),
+    *("measures/__init__.py", "measures/allocation.py", "measures/base.py", "measures/erf.py"),
+    *("measures/kernel_weights.py", "measures/latency.py", "measures/memory.py", "measures/merge_error.py"),
+    *("measures/receptive_field.py", "measures/shape_bias.py", "measures/throughput.py"),
+    *("measures/timing_cache.py", "measures/train_step.py"),
+    *("models/activation_checkpointing.py", "models/atrous.py", "models/batchnorm_folding.py", "models/blocks.py"),
+    *("models/build.py", "models/convnext.py", "models/convnext_block.py", "models/convnext_patches.py"),
+    *("models/drop_path.py", "models/large_kernels", "models/layers.py", "models/mobilenet_v2.py"),
+    *("models/mobilenet_v2_block.py", "models/replknet.py", "models/replknet_block.py"),
+    *("models/replknet_conv_ffn.py", "models/replknet_stem.py", "models/replknet_transition.py"),
+    *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
+    *("ops/interleaved_timing.py",),
+    *("training/fit.py",),
+)
+"""What else decides the outcome of a run: networks, defaults, images, the training loop, seeding, and the measures."""
+DOWNSTREAM = (
+    *("data/detection_transforms.py",),
+    *("models/heads",),
+    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_loop.py"),
+    *("training/transfer_segmentation.py",),
+    *("training/metrics/detection.py", "training/metrics/miou.py"),
+)
+"""What decides the outcome of a transfer besides."""
+FULL_SCALE = (
+    *("config/full_scale_network.py",),
+    *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
+    *("data/batching.py", "data/detection.py", "data/expected_images.py", "data/image_sources.py"),
+    *("data/loading.py", "data/preprocessing.py", "data/reader.py", "data/seeding.py", "data/segmentation.py"),
+    *("data/segmentation_augment.py",),
+    *("executors/ray_train.py",),
+    *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
+    *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
+    *("training/full_scale/initial_weights.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
+    *("training/full_scale/noise_images.py", "training/full_scale/optim.py"),
+    *("training/full_scale/process_group.py", "training/full_scale/records.py", "training/full_scale/state.py"),
+    *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
+    *("training/metrics/classification.py", "training/metrics/segmentation.py"),
+)
+"""What decides the outcome of a training at full scale, besides all of the above."""
+DIGITS = 8
+CACHE = PACKAGE / "__pycache__" / "revisions.json"
+"""Digests by the files' exact content; parsing them takes a tenth of a second, reading them a few milliseconds."""
+MOST_CACHED = 32
+
+
+def operator_digest() -> str:
+    """Eight hexadecimal digits of the code of the large depth-wise convolution, `harness/ops`."""
+    return _digest(OPERATOR)
+
+
+def code_digest(*, downstream: bool = False, full_scale: bool = False) -> str:
+    """Eight hexadecimal digits of the code that trains and measures, the operator left out.
+
+    With `downstream`, of that of a transfer too; with `full_scale`, of all that trains at full scale.
+    """
+    if full_scale:
+        return _digest((*TRAINING, *DOWNSTREAM, *FULL_SCALE))
+    return _digest((*TRAINING, *DOWNSTREAM) if downstream else TRAINING)
+
+
+def digest_files(files: Iterable[Path], root: Path) -> str:
+    """Eight hexadecimal digits of Python files: of their paths below `root` and of their syntax trees."""
+    parts: list[str] = []
+    for path in files:
+        parts.append(path.relative_to(root).as_posix())
+        _append_node(ast.parse(path.read_bytes()), parts.append)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]
+
+
+@functools.cache
+def _digest(names: Sequence[str]) -> str:
+    files = sorted(path for name in names for path in _files(PACKAGE / name))
+    content = hashlib.sha256(b"\0".join(f"{path}".encode() + path.read_bytes() for path in files)).hexdigest()
+    known = _read_cache()
+    if content not in known:
+        known[content] = digest_files(files, PACKAGE)
+        _write_cache(known)
+    return known[content]
+
+
+def _files(path: Path) -> Iterable[Path]:
+    return [path] if path.suffix else path.rglob("*.py")
+
+
+def _append_node(node: ast.AST, append: Callable[[str], None]) -> None:
+    """The node's type and its fields that are set; fields that are empty differ between versions of Python."""
+    append(type(node).__name__)
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == []:
+            continue
+        append(name)
+        if isinstance(value, ast.AST):
+            _append_node(value, append)
+        elif isinstance(value, list):
+            append("[")
+            for each in value:
+                if isinstance(each, ast.AST) and not _is_docstring(each):
+                    _append_node(each, append)
+                elif not isinstance(each, ast.AST):
+                    append(repr(each))
+            append("]")
+        else:
+            append(repr(value))
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    """Whether a statement is a bare string: a docstring, or one that describes a constant or a field."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        known = json.loads(CACHE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_sound = isinstance(known, dict) and all(isinstance(each, str) and len(each) == DIGITS for each in known.values())
+    return known if is_sound else {}
+
+
+def _write_cache(known: dict[str, str]) -> None:
+    """Keep the digests for other processes; where the folder cannot be written, each process computes its own."""
+    partial = CACHE.with_suffix(f".{os.getpid()}.partial")
+    try:
+        CACHE.parent.mkdir(exist_ok=True)
+        partial.write_text(json.dumps(dict(list(known.items())[-MOST_CACHED:])), encoding="utf-8")
+        partial.replace(CACHE)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -1,0 +1,1 @@
+"""What happens to one network: its run, its training, its accuracy."""

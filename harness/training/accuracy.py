@@ -1,0 +1,139 @@
+"""How accurate a network is on given images, in its training form, merged, or in both side by side.
+
+Shapes: N images of a batch.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from harness.data.image_sources import OPTION, Images
+from harness.data.loading import Batch, ValidationItems, loaded, share_of
+from harness.data.preprocessing import Viewing
+from harness.data.read_report import require_readable
+from harness.errors import DataError, UserError
+from harness.training.accuracy_results import MERGED, TRAINING, Difference, Examined, Form, Seen
+from harness.training.full_scale.records import Scores
+from harness.training.full_scale.timer import Clock
+from harness.training.metrics.classification import Said, Tally, answers, scores_of
+
+
+class _Count:
+    """What has been seen of the forms so far."""
+
+    def __init__(self, forms: int, device: torch.device) -> None:
+        self.tallies = [Tally(device) for _ in range(forms)]
+        self.seen: list[tuple[int, tuple[float, ...]]] = []
+        self.unreadable = 0
+        self.changed = torch.zeros((), dtype=torch.int64, device=device)
+        self.apart = torch.zeros((), device=device)
+        self.answers: list[set[int]] = [set() for _ in range(forms)]
+        self.truths: set[int] = set()
+        self.ties = [0] * forms
+
+    def add(self, said: Said) -> None:
+        self.unreadable += said.unreadable
+        if not said.logits:
+            return
+        self.seen.append((len(said.targets), said.seconds))
+        for form, (tally, logits) in enumerate(zip(self.tallies, said.logits, strict=True)):
+            tally.add(logits, said.targets)
+            self.answers[form] |= set(logits.argmax(1).tolist())
+            self.ties[form] += int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
+        self.truths |= set(said.targets.tolist())
+        first, last = said.logits[0], said.logits[-1]
+        self.changed += (first.argmax(1) != last.argmax(1)).sum()
+        self.apart = torch.maximum(self.apart, (first - last).abs().max())
+
+    @property
+    def images(self) -> int:
+        return sum(count for count, _ in self.seen)
+
+    def notes(self, form: int, name: str) -> Iterator[str]:
+        """What makes a form's figures say nothing of what it has learned."""
+        if self.ties[form]:
+            yield (
+                f"{name} form: the largest logit is that of several classes for {self.ties[form]:,} of {self.images:,} "
+                "images, and which of them counts as the answer is chance"
+            )
+        if len(self.answers[form]) == 1 and len(self.truths) > 1:
+            (answer,) = self.answers[form]
+            yield (
+                f"{name} form: the answer is class {answer} for every image, so that top-1 is the share of the images "
+                "that are of it"
+            )
+
+    def scores(self, form: int) -> Scores:
+        sums = self.tallies[form].sums
+        return scores_of(torch.cat([sums, sums.new_tensor([self.unreadable])]))
+
+    def images_per_s(self, form: int) -> float:
+        """The first batch also chooses algorithms and fills caches: it counts where it is the only one."""
+        timed = self.seen[1:] or self.seen
+        return sum(count for count, _ in timed) / max(1e-9, sum(seconds[form] for _, seconds in timed))
+
+
+def examine(
+    forms: Mapping[str, nn.Module], images: Images, viewing: Viewing, device: torch.device, *, loaders: int
+) -> Iterator[Seen | Examined]:
+    """How far it is, batch by batch, then the result. The networks are moved to the device.
+
+    Raises `DataError` where no image can be read, `UserError` where the device has too little memory, and `Diverged`
+    where a logit is not finite.
+    """
+    models = [_placed(model, viewing, device) for model in forms.values()]
+    count, clock, of = _Count(len(models), device), Clock(), len(images.labels)
+    parts = share_of(of, viewing.batch_size, rank=0, size=1)
+    batches = _timed(loaded(ValidationItems(images, viewing), parts, loaders), clock)
+    try:
+        for said in answers(models, batches, viewing, device, waits=True):
+            count.add(said)
+            if count.images and clock.beats():
+                yield _seen(count, of, clock.here_s)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the device must have memory for {viewing.batch_size} images of {viewing.resolution} pixels",
+            value=str(device),
+            remedy="Take a smaller `--batch`, or `--precision bfloat16`.",
+        ) from error
+    if not count.images:
+        raise DataError("of the images, one must be readable", value=f"{of} that are not", place=OPTION)
+    require_readable("validation", of, count.unreadable, images)
+    found = {name: Form(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
+    yield Examined(
+        forms=found,
+        difference=_difference(found, count),
+        images=count.images,
+        unreadable=count.unreadable,
+        wall_s=clock.here_s,
+        waiting=clock.waiting_share,
+        notes=tuple(note for i, name in enumerate(forms) for note in count.notes(i, name)),
+    )
+
+
+def _placed(model: nn.Module, viewing: Viewing, device: torch.device) -> nn.Module:
+    memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
+    return model.to(device).to(memory_format=memory_format)
+
+
+def _timed(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
+    """The batches; the clock counts the waiting for them."""
+    while True:
+        with clock.waiting():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _seen(count: _Count, of: int, here_s: float) -> Seen:
+    done = count.images + count.unreadable
+    return Seen(done, of, count.scores(0)["top1"], done / here_s, (of - done) * here_s / max(1, done))
+
+
+def _difference(forms: Mapping[str, Form], count: _Count) -> Difference | None:
+    if len(forms) == 1:
+        return None
+    top1 = forms[MERGED].scores["top1"] - forms[TRAINING].scores["top1"]
+    return Difference(int(count.changed), float(count.apart), top1)

@@ -1,0 +1,245 @@
+"""What computes a run besides its network, its recipe and its seed: code, libraries, processor, device.
+
+Equal runs give equal bits in equal environments. In another environment they give another draw of the same
+distribution, and other times. Importing this module, and describing the environment of this machine, costs no torch.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from harness.config.recipes.proxy import Recipe
+from harness.system.code_revision import code_digest, operator_digest
+from harness.system.machine import cpu_name, has_gpu
+
+LIBRARIES = ("numpy", "timm", "pillow", "llvmlite")
+"""Distributions whose code computes: images, first weights and augmentation, and the operator's loops on a CPU."""
+DOWNSTREAM_LIBRARIES = ("torchvision", "segmentation-models-pytorch")
+CUDA_LIBRARIES = ("triton", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+FEATURES = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "sve", "sve2", "bf16", "i8mm"),
+)
+"""Flags of /proc/cpuinfo by which PyTorch, oneDNN and LLVM choose instructions."""
+SETTINGS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
+)
+"""Variables of the process that make the libraries compute otherwise."""
+CPUINFO = Path("/proc/cpuinfo")
+GPUS = Path("/proc/driver/nvidia/gpus")
+MIG = Path("/proc/driver/nvidia/capabilities")
+UNKNOWN = "unknown environment, recorded before environments were kept"
+"""In place of the differences, where nothing is known of the other environment."""
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What computed a run; None for what is not known, which is compared with nothing."""
+
+    operator: str | None = None
+    """Digest of the code of the large depth-wise convolution."""
+    code: str | None = None
+    """Digest of the other code that trains and measures."""
+    torch: str | None = None
+    libraries: Mapping[str, str] | None = None
+    """Versions of what else computes."""
+    capability: str | None = None
+    """The instructions that PyTorch's CPU kernels use, as `AVX512`."""
+    processor: str | None = None
+    """Features of the processor, as `avx2+fma+avx512f`."""
+    threads: int | None = None
+    device: str | None = None
+    """`cpu` or `cuda`."""
+    device_name: str | None = None
+    precision: str | None = None
+    settings: Mapping[str, str] | None = None
+    """Variables of the process that change how the libraries compute."""
+
+    def values(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any] | None) -> Self | None:
+        """The environment of plain values; keys that this version does not know are left out."""
+        if values is None:
+            return None
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
+    def differences(self, other: "Environment") -> dict[str, tuple[Any, Any]]:
+        """By field, the values of both where both are known and differ."""
+        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        return {name: pair for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]}
+
+
+def differs(environment: Environment | None, reference: Environment) -> bool:
+    """Whether a run of that environment may have other bits and times than one of the reference; an unknown one may."""
+    return environment is None or bool(environment.differences(reference))
+
+
+def describe_difference(environment: Environment | None, reference: Environment) -> str:
+    """What of an environment differs from a reference, as `operator revision a1b2, torch 2.14`; empty for nothing."""
+    if environment is None:
+        return UNKNOWN
+    return ", ".join(_parts(environment, environment.differences(reference)))
+
+
+def describe_environment(environment: Environment | None) -> str:
+    """All that is known of an environment, in the words of `describe_difference`."""
+    if environment is None:
+        return UNKNOWN
+    known = {field.name: (getattr(environment, field.name), None) for field in fields(environment)}
+    return ", ".join(_parts(environment, {name: pair for name, pair in known.items() if pair[0] not in (None, {})}))
+
+
+def environment_here(
+    recipe: Recipe, *, threads: int = 1, gpus: float = 0.0, device: Device | None = None, device_name: str | None = None
+) -> Environment:
+    """The environment of a run of that recipe on this machine, found without torch.
+
+    `device` and its name are those that a worker has; by default those that it would choose.
+    """
+    is_downstream = recipe.transfer is not None
+    if device is None:
+        device = "cuda" if gpus > 0 and _can_see_gpu() else "cpu"
+    return described(
+        code_digest(downstream=is_downstream),
+        LIBRARIES + (DOWNSTREAM_LIBRARIES if is_downstream else ()),
+        threads=threads,
+        device=device,
+        device_name=device_name,
+        precision=recipe.precision,
+    )
+
+
+def described(
+    code: str, libraries: Sequence[str], *, threads: int, device: Device, device_name: str | None, precision: str
+) -> Environment:
+    """The environment of this process, for code of that digest that computes with these distributions."""
+    is_gpu = device == "cuda"
+    names = (*libraries, *(CUDA_LIBRARIES if is_gpu else ()))
+    return Environment(
+        operator=operator_digest(),
+        code=code,
+        torch=torch_version(),
+        libraries={name: version for name in names if (version := _version(name)) is not None},
+        capability=cpu_capability(),
+        processor=processor_features(),
+        threads=threads,
+        device=device,
+        device_name=device_name or (gpu_name() if is_gpu else cpu_name()),
+        precision=precision,
+        settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
+    )
+
+
+def of_cluster(environment: Environment) -> Environment:
+    """What the driver's own environment tells of workers on a cluster: code, threads and precision."""
+    known = {"operator", "code", "threads", "precision"}
+    return replace(environment, **{field.name: None for field in fields(environment) if field.name not in known})
+
+
+@functools.cache
+def torch_version() -> str | None:
+    """`torch.__version__`, read from its file; None where PyTorch is not installed."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    try:
+        text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return _version("torch")
+    match = re.search(r"^__version__ = ['\"](.+)['\"]", text, re.MULTILINE)
+    return match.group(1) if match else _version("torch")
+
+
+def cpu_capability() -> str:
+    """What `torch.backends.cpu.get_cpu_capability()` gives in a process of this environment."""
+    flags = _cpu_flags()
+    asked = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
+    if asked in ("avx512", "avx2", "default"):
+        return asked.upper()
+    if {"avx512vl", "avx512bw", "avx512dq", "fma"} <= flags:
+        return "AVX512"
+    return "AVX2" if {"avx2", "fma"} <= flags else "DEFAULT"
+
+
+def processor_features() -> str:
+    """The features of this processor that decide how PyTorch, oneDNN and LLVM compute."""
+    flags = _cpu_flags()
+    return "+".join(name for name in FEATURES if name in flags) or platform.machine()
+
+
+@functools.cache
+def gpu_name() -> str | None:
+    """The name of the GPUs as their driver gives it; None where they differ or are divided, so that it is not known."""
+    if any(MIG.glob("gpu*/mig/gi*")):
+        return None
+    texts = [path.read_text() for path in GPUS.glob("*/information")]
+    names = {match.group(1).strip() for text in texts if (match := re.search(r"^Model:\s*(.+)$", text, re.MULTILINE))}
+    return names.pop() if len(names) == 1 else None
+
+
+def _can_see_gpu() -> bool:
+    return has_gpu() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
+
+
+@functools.cache
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = CPUINFO.read_text()
+    except OSError:
+        return frozenset()
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else frozenset()
+
+
+def _parts(environment: Environment, differences: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+    """The differing fields in plain words, with this environment's values."""
+    for name, (own, other) in differences.items():
+        match name:
+            case "operator":
+                yield f"operator revision {own}"
+            case "code":
+                yield f"training code {own}"
+            case "torch":
+                yield f"torch {own}"
+            case "libraries" | "settings":
+                yield from _entries(own, other or {}, " " if name == "libraries" else "=")
+            case "capability":
+                yield f"{own} kernels"
+            case "processor":
+                yield f"processor features {own}"
+            case "threads":
+                yield f"{own} thread{'s' * (own != 1)}"
+            case "device":
+                yield f"device {own}" + (f" ({environment.device_name})" if environment.device_name else "")
+            case "device_name" if "device" not in differences:
+                yield str(own)
+            case "precision":
+                yield str(own)
+
+
+def _entries(own: Mapping[str, str], other: Mapping[str, str], between: str) -> Iterator[str]:
+    for key in sorted({*own, *other}):
+        if own.get(key) != other.get(key):
+            yield f"{key}{between}{own[key]}" if key in own else f"no {key}"

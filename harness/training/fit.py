@@ -1,0 +1,253 @@
+"""The training loop: one generator that reads as a story and yields one record per epoch.
+
+Everything random in an epoch follows from (seed, epoch), so a run that goes on from its checkpoint gives bit for bit
+what it would have given undisturbed, on a CPU with the same number of threads.
+
+Shapes: N images, C channels, H W height and width; images come as uint8 (N, C, H, W), labels as int64 (N,).
+"""
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.config.recipes.proxy import Optimizer, Recipe, Schedule
+from harness.data import Dataset, Rows, Split
+from harness.data.augment import augment, normalize
+from harness.errors import Diverged, UserError
+from harness.models.finite import require_finite
+from harness.system.device_slot import offer
+from harness.training.checkpoint import Checkpoint
+from harness.training.run import Epoch
+
+EVAL_BATCH = 250
+
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Epoch]:
+    """Train `model` in place and yield an `Epoch` after each; resumes after the last epoch of `checkpoint`.
+
+    The records that the checkpoint holds are yielded first: whoever lost them gets them again. With 0 epochs the model
+    is only moved to the device. `check` is called before every step and raises to end the run. Raises `Diverged` at the
+    first loss that is not finite.
+    """
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+    images, labels = _resident(dataset.train, device)
+    steps = max(1, len(labels) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
+    done: list[Epoch] = []
+    if checkpoint is not None:
+        checkpoint.restore(model, optimizer, scaler)
+        done = list(checkpoint.epochs)
+    yield from done
+
+    for epoch in range(len(done) + 1, recipe.epochs + 1):
+        start = time.perf_counter()
+        generator = seed_epoch(seed, epoch)
+        order = torch.randperm(len(labels), generator=generator).to(labels.device)
+        losses = torch.zeros((), device=device)
+        model.train()
+
+        for step, index in enumerate(torch.split(order, recipe.batch_size)[:steps]):
+            check()
+            offer()
+            lr = learning_rate(recipe, (epoch - 1) * steps + step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            batch, targets = images[index].to(device), labels[index].to(device)
+            batch, targets = augment(batch, targets, recipe.augmentation, dataset, generator)
+            with autocast(recipe, device):
+                output = model(batch.contiguous(memory_format=memory_format))
+                loss = F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
+
+            descend(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+
+            losses += loss.detach()
+            if device.type == "cpu" and not math.isfinite(loss.item()):  # on a GPU this would wait for it: see below
+                raise Diverged(f"the training loss is {loss.item()} in epoch {epoch}, step {step + 1}")
+
+        train_loss = losses.item() / steps
+        train_s = time.perf_counter() - start
+        if not math.isfinite(train_loss):
+            raise Diverged(f"the training loss is {train_loss} in epoch {epoch}")
+        count = len(dataset.val) if epoch == recipe.epochs else dataset.interim_val
+        val_loss, top1 = validate(model, dataset, recipe, device, count=count)
+        if not math.isfinite(val_loss):
+            raise Diverged(f"the validation loss is {val_loss} after epoch {epoch}")
+        record = Epoch(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            top1=top1,
+            lr=lr,
+            wall_s=time.perf_counter() - start,
+            images_per_s=steps * recipe.batch_size / train_s,
+        )
+        if checkpoint is not None:
+            checkpoint.save(model, optimizer, scaler, record)
+        yield record
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device, *, count: int | None = None
+) -> tuple[float, float]:
+    """Mean cross-entropy and top-1 accuracy in percent on the first `count` validation images, or on all."""
+    labels = torch.from_numpy(dataset.val.labels[:count]).to(device)
+    logits = outputs(model, dataset.val, dataset, recipe, device, count=len(labels))
+    loss = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device)
+    for output, target in zip(logits, torch.split(labels, EVAL_BATCH), strict=True):
+        loss += F.cross_entropy(output, target, reduction="sum")
+        correct += (output.argmax(1) == target).sum()
+    return loss.item() / len(labels), 100 * correct.item() / len(labels)
+
+
+@torch.no_grad()
+def outputs(
+    model: nn.Module,
+    split: Split,
+    dataset: Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    count: int | None = None,
+) -> Iterator[Tensor]:
+    """The logits of the first `count` images of a split, or of all, in evaluation mode, some at a time, in float32.
+
+    Each part is (N, classes). Raises `Diverged` where a logit is not finite.
+    """
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    images, _ = _resident(split, device)
+    model.eval()
+    for index in torch.split(torch.arange(len(split))[:count], EVAL_BATCH):
+        offer()
+        batch = images[index[0] : index[-1] + 1]
+        with autocast(recipe, device):
+            shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
+            output = model(shown).float()
+            require_finite(output, model, shown, "the logits of a validation image")
+        yield output
+
+
+def descend(
+    loss: Tensor,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    clip_norm: float | None,
+) -> None:
+    """One step against the gradient of the loss, which is clipped to `clip_norm` where there is one."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(scaler.scale(loss))
+    step_down(model, optimizer, scaler, clip_norm=clip_norm)
+
+
+def step_down(
+    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None
+) -> None:
+    """The step itself, once the gradients are there."""
+    if clip_norm is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum or AdamW; vectors (norms, biases) are not decayed, as in the paper's code."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if config.name == "sgd":
+        sgd = uncompiled(torch.optim.SGD)
+        return sgd(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    return uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+
+
+def uncompiled(optimizer: type[Kind]) -> type[Kind]:
+    """The same optimiser without torch's wrappers for its compiler, which load it: a second and 150 MB for nothing."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    bare = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    return type(optimizer.__name__, (optimizer,), {**bare, "step": torch.no_grad()(inspect.unwrap(optimizer.step))})
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step counted from 0: linear warm-up, then a cosine to `final` times the peak."""
+    schedule: Schedule = recipe.schedule
+    warmup = schedule.warmup_epochs * steps_per_epoch
+    total = recipe.epochs * steps_per_epoch
+    if step < warmup:
+        return recipe.optimizer.lr * (step + 1) / (warmup + 1)
+    if schedule.name == "constant":
+        return recipe.optimizer.lr
+    progress = (step - warmup) / max(1.0, total - warmup)
+    return recipe.optimizer.lr * (schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def seed_epoch(seed: int, epoch: int) -> torch.Generator:
+    """Seed what draws from torch's global stream (stochastic depth), and return the epoch's own stream."""
+    mixed = (seed * 1_000_003 + epoch) % 2**63
+    torch.manual_seed(mixed)
+    return torch.Generator().manual_seed(mixed)
+
+
+class _Chosen:
+    """Images that lie in several places, as tensors, copied when they are asked for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, key: Tensor | slice) -> Tensor:
+        return torch.from_numpy(self._rows[key if isinstance(key, slice) else key.numpy()])
+
+
+def _resident(split: Split, device: torch.device) -> tuple[Tensor | _Chosen, Tensor]:
+    """The images as tensors: on a GPU in its memory, on a CPU the shared pages of the file; never a copy per worker."""
+    labels = torch.from_numpy(split.labels).to(device)
+    if device.type != "cpu":
+        return torch.from_numpy(split.images[:]).to(device), labels
+    return _Chosen(split.images) if isinstance(split.images, Rows) else torch.from_numpy(split.images), labels
+
+
+class Precise(Protocol):
+    """What says in which precision a network computes: a recipe, or an evaluation."""
+
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+        ...
+
+
+def autocast(recipe: Precise, device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision as the recipe asks; float32 leaves everything alone."""
+    return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is. Raises `UserError` for a GPU that is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "the device must be one that PyTorch can use", value=name, remedy="Leave --device out, or give cpu."
+        )
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

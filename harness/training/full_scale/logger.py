@@ -1,0 +1,94 @@
+"""What a training leaves to be looked at: a JSON line per epoch, and TensorBoard's files."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.training.full_scale.folder import EPOCHS
+from harness.training.full_scale.records import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
+
+BOARD = "tensorboard"
+
+
+class Logs:
+    """The files of one training, in its folder."""
+
+    def __init__(self, folder: Path, board: Any, done: Sequence[FullEpoch]) -> None:
+        self._path, self._board = folder / EPOCHS, board
+        self._lines = [_line(epoch) for epoch in done]
+        self._write()
+
+    def take(self, record: FullRecord) -> None:
+        """Note a record."""
+        if isinstance(record, FullEpoch):
+            self._lines.append(_line(record))
+            self._write()
+            self._show(record.steps, _curves(record))
+        elif isinstance(record, Pulse):
+            values = {
+                "step/loss": record.loss,
+                "step/learning_rate": record.lr,
+                "step/images_per_s": record.images_per_s,
+                "step/waiting": record.waiting,
+            }
+            self._show((record.epoch - 1) * record.steps + record.step, values)
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
+
+    def _write(self) -> None:
+        """The lines are those of the state that the training goes on from: an epoch never stands there twice."""
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(self._lines), encoding="utf-8")
+        partial.replace(self._path)
+
+
+@contextmanager
+def logs(folder: Path, done: Sequence[FullEpoch]) -> Iterator[Logs]:
+    """The files of a training that has these epochs behind it."""
+    from tensorboardX import SummaryWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    board = SummaryWriter(str(folder / BOARD), purge_step=done[-1].steps + 1 if done else 0)
+    try:
+        yield Logs(folder, board, done)
+    finally:
+        board.close()
+
+
+def read_epochs(folder: Path) -> list[FullEpoch]:
+    """The epochs that a training's folder knows, up to the first line that cannot be read."""
+    path = folder / EPOCHS
+    found: list[FullEpoch] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            epoch = from_plain({"kind": "epoch", **json.loads(line)})
+        except (ValueError, TypeError, KeyError):
+            break
+        assert isinstance(epoch, FullEpoch), "as its kind says"
+        found.append(epoch)
+    return found
+
+
+def _line(epoch: FullEpoch) -> str:
+    values = to_plain(epoch)
+    del values["kind"]
+    return f"{json.dumps(values)}\n"
+
+
+def _curves(epoch: FullEpoch) -> dict[str, float]:
+    """The figures of an epoch by the names that TensorBoard shows."""
+    values = {
+        "epoch/train_loss": epoch.train_loss,
+        "epoch/learning_rate": epoch.lr,
+        "epoch/images_per_s": epoch.images_per_s,
+        "epoch/waiting": epoch.waiting,
+    }
+    for name, found in (("val", epoch.val), ("ema", epoch.ema)):
+        if isinstance(found, Scores):
+            values |= {f"epoch/{name}_{each}": value for each, value in found.figures.items()}
+    return values

@@ -1,0 +1,193 @@
+"""What is asked of a training at full scale, and what it says meanwhile: plain values, to travel between processes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from harness.config.recipes.full_scale import FullRecipe, FullTraining
+from harness.models.spec.network import NetworkSpec
+from harness.system.fingerprint import fingerprint
+from harness.training.environment import Environment
+from harness.training.full_scale.folder import CHECKPOINTS, WEIGHTS
+from harness.training.run import Started
+
+if TYPE_CHECKING:
+    from harness.training.full_scale.process_group import Team
+    from harness.training.tasks.base import Task
+
+R_co = TypeVar("R_co", bound=FullTraining, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FullRun(Generic[R_co]):
+    """What decides the outcome: a network, a recipe, and the weights that it starts from."""
+
+    spec: NetworkSpec
+    """With the classes and channels of the images, and the recipe's drop path."""
+    recipe: R_co
+    weights: str | None = None
+    """Digest of the file of weights; None for fresh ones."""
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits."""
+        return fingerprint([self.spec.fingerprint(), self.recipe.fingerprint(), self.weights])
+
+
+def classification(job: "FullJob[FullRecipe]", team: "Team") -> "Task":
+    """The task of a classifier."""
+    from harness.training.tasks.classification import Classification
+
+    return Classification(job, team)
+
+
+@dataclass(frozen=True, slots=True)
+class FullJob(Generic[R_co]):
+    """A run with its place and its means, none of which decides the outcome but the number of workers."""
+
+    run: FullRun[R_co]
+    folder: Path
+    """Keeps checkpoints, weights, the log of epochs, and TensorBoard's files."""
+    cache: Path
+    """Where prepared data sets are kept."""
+    root: Path | None = None
+    """The folder of the images; None for those that are generated."""
+    weights: Path | None = None
+    """The file whose digest the run has."""
+    loaders: int = 0
+    """Processes that read images for each worker; 0 for the worker itself."""
+    threads: int = 1
+    """Of a worker on a CPU."""
+    opens: "Callable[[FullJob[Any], Team], Task]" = classification
+    """Gives each worker what is learnt; a function that stands in a module, so that it travels by its name."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """One file for each of the last states."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch; of the last one, where there is nothing to validate on."""
+        return self.folder / WEIGHTS["best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a person should be told."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How it goes within an epoch."""
+
+    epoch: int
+    step: int
+    """Steps of the epoch that are done."""
+    steps: int
+    """Steps of an epoch."""
+    loss: float
+    """Of the last batch of this worker."""
+    lr: float
+    images_per_s: float
+    """Over all workers, in this epoch and process."""
+    waiting: float
+    """Share of the time in which this worker waited for images."""
+    left_s: float
+    """Until the last epoch ends, as it goes now."""
+
+
+MAIN = "top1"
+"""The main figure of a classifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What validation found: figures by name, those but the loss in percent and the better the higher."""
+
+    figures: Mapping[str, float]
+    main: str = MAIN
+    """The figure that tells which epoch is the best: `top1`, `miou` or `ap`."""
+    unreadable: int = 0
+    """Images that could not be read, and were left out."""
+    images: int | None = None
+    """Those that the figures are of; None where an earlier version did not count them."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.figures[name]
+
+    @property
+    def value(self) -> float:
+        """The main figure."""
+        return self.figures[self.main]
+
+
+@dataclass(frozen=True, slots=True)
+class FullEpoch:
+    """One epoch, and the validation behind it."""
+
+    epoch: int
+    """From 1."""
+    epochs: int
+    steps: int
+    """Of the optimiser, since the first epoch."""
+    train_loss: float
+    lr: float
+    """Of the epoch's last step; of the last group of layers."""
+    train_s: float
+    """Without the validation behind it."""
+    wall_s: float
+    images_per_s: float
+    """Training images per second over all workers."""
+    waiting: float
+    """Share of the training time in which the first worker waited for images."""
+    unreadable: int
+    """Training images that could not be read, and were replaced by the next ones."""
+    workers: int
+    val: Scores | None = None
+    """None without images to validate on, as for `ema` without a moving average."""
+    ema: Scores | None = None
+    is_best: bool = False
+
+    @property
+    def value(self) -> float | None:
+        """The better of the network's main figure and of that of its moving average."""
+        return max((scores.value for scores in (self.val, self.ema) if scores is not None), default=None)
+
+
+FullRecord = Note | Started | Pulse | FullEpoch
+KINDS: dict[str, type[Any]] = {"note": Note, "started": Started, "pulse": Pulse, "epoch": FullEpoch}
+VALIDATED = ("val", "ema")
+"""The fields of an epoch that are `Scores`; in JSON the figures stand beside the rest, each under its name."""
+
+
+def to_plain(record: FullRecord) -> dict[str, Any]:
+    """A record for JSON."""
+    kind = next(name for name, each in KINDS.items() if isinstance(record, each))
+    values = {"kind": kind, **asdict(record)}
+    for name in VALIDATED:
+        if values.get(name) is not None:
+            found = values[name]
+            values[name] = {**found.pop("figures"), **found}
+    return values
+
+
+def from_plain(values: dict[str, Any]) -> FullRecord:
+    """The inverse of `to_plain`."""
+    rest = {name: value for name, value in values.items() if name != "kind"}
+    for name in VALIDATED:
+        if isinstance(rest.get(name), dict):
+            found = dict(rest[name])
+            known = {key: found.pop(key) for key in ("main", "unreadable", "images") if key in found}
+            rest[name] = Scores(found, **known)
+    if rest.get("environment") is not None:
+        rest["environment"] = Environment.from_values(rest["environment"])
+    if "earlier" in rest:
+        rest["earlier"] = tuple(Environment.from_values(each) for each in rest["earlier"])
+    if "notes" in rest:
+        rest["notes"] = tuple(rest["notes"])
+    record: FullRecord = KINDS[values["kind"]](**rest)
+    return record

@@ -1,0 +1,186 @@
+"""What a training keeps to go on after an interruption, to the bit: its last states, the newest first.
+
+Random states are not among it: all that is random follows from the seed and from where in the training it is drawn.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from harness.errors import UnusableState, UserError
+from harness.training.checkpoint import read_state, require_optimizer, require_shapes, write_state
+from harness.training.full_scale.folder import STATES
+from harness.training.full_scale.records import FullEpoch, from_plain, to_plain
+
+UNUSABLE = ".unusable"
+"""What the name of a state that is not used ends in from then on."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is."""
+
+    epoch: int = 1
+    """The epoch that is under way, from 1."""
+    step: int = 0
+    """Its steps that are done."""
+    loss_sum: float = 0.0
+    """Of its parts, over all workers."""
+    unreadable: float = 0.0
+    """Images that had to be replaced, over all workers."""
+    train_s: float = 0.0
+    waiting_s: float = 0.0
+    best: float | None = None
+    """The best main figure of an epoch."""
+
+    def begin(self, epoch: int) -> None:
+        """Start an epoch."""
+        self.epoch, self.step = epoch, 0
+        self.loss_sum = self.unreadable = self.train_s = self.waiting_s = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """All that changes in a training."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: ModelEmaV3 | None
+    progress: Progress = field(default_factory=Progress)
+    epochs: list[FullEpoch] = field(default_factory=list)
+    """Those that are done."""
+
+    def close_epoch(self, done: FullEpoch) -> FullEpoch:
+        """Note an epoch, and whether it is the best so far; go on to the next one."""
+        best = self.progress.best
+        done = replace(done, is_best=best is None or done.value is None or done.value > best)
+        if done.is_best:
+            self.progress.best = done.value
+        self.epochs.append(done)
+        self.progress.begin(done.epoch + 1)
+        return done
+
+    def best_of_epoch(self) -> tuple[nn.Module, str]:
+        """What did better in the last epoch, and its name: the network, or its moving average."""
+        done = self.epochs[-1]
+        if self.ema is not None and done.ema is not None and done.ema.value == done.value:
+            return self.ema.module, "moving average"
+        return self.model, "network"
+
+    def save(self, folder: Path, run_id: str, workers: int, keep: int) -> None:
+        """Write the state as one file more; the oldest beyond `keep` go."""
+        name = f"epoch-{self.progress.epoch:04d}-step-{self.progress.step:06d}.pt"
+        write_state(
+            folder / name,
+            {
+                "run": run_id,
+                "workers": workers,
+                "progress": asdict(self.progress),
+                "epochs": [to_plain(epoch) for epoch in self.epochs],
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "ema": None if self.ema is None else self.ema.module.state_dict(),
+            },
+        )
+        for old in list(_files(folder))[keep:]:
+            old.unlink(missing_ok=True)
+
+    def require_fits(self, kept: "Kept") -> None:
+        """Raise `UserError` for the state of another network; nothing is restored."""
+        models = {"model": self.model, **({} if self.ema is None else {"ema": self.ema.module})}
+        try:
+            for name, model in models.items():
+                require_shapes(kept.values[name], model)
+            require_optimizer(kept.values["optimizer"], self.model)
+        except UnusableState as reason:
+            raise UserError(
+                f"a training must be resumed with the network and data that it began with; of the last state, {reason}",
+                place=str(kept.path),
+                remedy="Give `--data` as when it began, or begin anew in its place with `--fresh`.",
+            ) from reason
+
+    def restore(self, kept: "Kept") -> None:
+        """Put everything where the file has it. Raises `UserError` for the state of another network."""
+        self.require_fits(kept)
+        self.model.load_state_dict(kept.values["model"])
+        self.optimizer.load_state_dict(kept.values["optimizer"])
+        self.scaler.load_state_dict(kept.values["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(kept.values["ema"])
+        self.progress = kept.progress
+        self.epochs = [epoch for each in kept.values["epochs"] if isinstance(epoch := from_plain(each), FullEpoch)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A state in a file."""
+
+    path: Path
+    workers: int
+    """How many there were."""
+    progress: Progress
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A file that is not used, and why."""
+
+    path: Path
+    reason: str
+
+    def set_aside(self) -> None:
+        """Rename it: under its name it would be taken for the newest state, and newer ones be removed in its favor."""
+        with contextlib.suppress(OSError):
+            self.path.replace(self.path.with_name(f"{self.path.name}{UNUSABLE}"))
+
+
+def newest(folder: Path, run_id: str, *, rounds: int, steps: int) -> tuple[Kept | None, list[Passed]]:
+    """The newest state of a run that can be used, and the newer files that cannot.
+
+    `rounds` is the number of its epochs and `steps` that of the steps in each.
+    """
+    passed: list[Passed] = []
+    for path in _files(folder):
+        try:
+            values = read_state(path, is_digest_needed=False)
+            if values is not None:
+                return _checked(path, values, run_id, rounds=rounds, steps=steps), passed
+        except UnusableState as reason:
+            passed.append(Passed(path, str(reason)))
+    return None, passed
+
+
+def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, steps: int) -> Kept:
+    """The state in a file. Raises `UnusableState` for one that cannot be of this training."""
+    if values.get("run") != run_id:
+        raise UnusableState(f"it is of the training {values.get('run')}, not of {run_id}")
+    try:
+        progress, workers = Progress(**values["progress"]), int(values["workers"])
+        done = [from_plain(each) for each in values["epochs"]]
+        parts = [values[name] for name in ("model", "optimizer", "scaler", "ema")]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableState(f"it lacks a part or has one of another kind ({error})") from error
+    if not 1 <= progress.epoch <= rounds + 1 or not 0 <= progress.step <= steps:
+        raise UnusableState(
+            f"it is in epoch {progress.epoch} after {progress.step} steps, "
+            f"and the training has {rounds} epochs of {steps} steps"
+        )
+    if [each.epoch for each in done if isinstance(each, FullEpoch)] != list(range(1, progress.epoch)):
+        raise UnusableState(f"it is in epoch {progress.epoch} and has the records of {len(done)} epochs")
+    if not all(isinstance(each, Mapping) for each in parts[:3]):
+        raise UnusableState("it lacks a part or has one of another kind")
+    return Kept(path, workers, progress, values)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The states in a folder, the newest first."""
+    yield from sorted(folder.glob(STATES), reverse=True)

@@ -1,0 +1,61 @@
+"""How long an image takes in training on this machine, measured before a long training begins."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from harness.errors import UserError
+from harness.measures.base import own_randomness
+from harness.ops.interleaved_timing import Patience, interleave
+from harness.system.device_slot import computing
+from harness.training.full_scale.loop import Course
+from harness.training.full_scale.worker import prepared
+
+PATIENCE = Patience(least=1, most=2, seconds=1.0)
+FEW = 2
+"""Images that are tried at first, where there is no GPU."""
+ENOUGH_S = 1.0
+"""On a CPU no more images are tried at once than take about so long: from there on time grows with their number."""
+
+
+def image_s(course: Course) -> float:
+    """Seconds per image of a step forward and backward, on the first training images; reading them is not counted.
+
+    It takes as many at once as the course does, or as few as will do on a CPU. Raises `UserError` where there is too
+    little memory for them, and what a task raises.
+    """
+    device, micro = course.team.device, course.pace.micro
+    with computing(device), own_randomness(device):
+        if device.type == "cpu":
+            few = min(FEW, micro)
+            micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(course, few))))
+        seconds = _step_s(course, micro)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # other processes may be about to use this GPU
+    return seconds / micro
+
+
+def _step_s(course: Course, images: int) -> float:
+    """Seconds of a step with so many images at once."""
+    times = interleave({"step": _step(course, images)}, course.team.device, PATIENCE)["step"]
+    if times is None:
+        raise UserError(
+            f"the device must have memory for {images} images in training",
+            value=str(course.team.device),
+            remedy="Take a smaller `--micro-batch`, `--precision bfloat16`, or a recipe with `checkpointing: true`.",
+        )
+    return times.median
+
+
+def _step(course: Course, images: int) -> Callable[[], None]:
+    """A step of the network with its first weights; each call goes forward and backward."""
+    task, pace = course.task, replace(course.pace, workers=1, micro=images)
+    model = prepared(task.build()[0], course).train()
+    batch = next(task.batches(pace, epoch=1, rank=0, first_step=0))
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        torch.autograd.backward(task.loss(model, batch, (1, 0, 0)))
+
+    return step

@@ -1,0 +1,109 @@
+"""What networks make of validation images: top-1, top-5 and loss, shared among the workers.
+
+Shapes: N images of a batch.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.data.loading import Batch
+from harness.data.preprocessing import Viewing
+from harness.errors import DataError
+from harness.models.finite import require_finite
+from harness.system.device_slot import offer
+from harness.training.fit import autocast
+from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.records import Scores
+
+TOP = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What networks say of a batch."""
+
+    logits: tuple[Tensor, ...]
+    """(N, classes) of each, float32; N counts the images that can be read."""
+    targets: Tensor
+    """(N,)."""
+    unreadable: int
+    seconds: tuple[float, ...]
+    """That each network took; on a GPU only where they were asked to be waited for."""
+
+
+@torch.no_grad()
+def answers(
+    models: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    viewing: Viewing,
+    device: torch.device,
+    *,
+    waits: bool = False,
+) -> Iterator[Said]:
+    """The networks in evaluation mode on every batch; they are left in that mode.
+
+    With `waits`, a GPU is waited for behind each network, so that the seconds are right. Raises `Diverged` where a
+    logit is not finite.
+    """
+    for model in models:
+        model.eval()
+    memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
+    for batch, labels, passed in batches:
+        offer()
+        readable = passed == 0
+        shown = batch[readable].to(device, non_blocking=True).contiguous(memory_format=memory_format)
+        targets = labels[readable].to(device, non_blocking=True)
+        logits, seconds = [], []
+        for model in models if len(targets) else ():
+            start = time.perf_counter()
+            with autocast(viewing, device):
+                logits.append(model(shown))
+            if waits and device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+            with autocast(viewing, device):
+                require_finite(logits[-1], model, shown)
+        yield Said(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
+
+
+class Tally:
+    """Adds up what one network gets right."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, first, among five, seen
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        """Count a batch."""
+        hits = logits.topk(min(TOP, logits.shape[1]), 1).indices == targets[:, None]
+        self.sums[0] += F.cross_entropy(logits, targets, reduction="sum")
+        self.sums[1] += hits[:, 0].sum()
+        self.sums[2] += hits.sum()
+        self.sums[3] += len(targets)
+
+
+def scores(model: nn.Module, batches: Iterable[Batch], viewing: Viewing, team: Team) -> Scores:
+    """The network on all images of all workers that can be read; it is left in evaluation mode."""
+    tally, unreadable = Tally(team.device), 0
+    for said in answers([model], batches, viewing, team.device):
+        unreadable += said.unreadable
+        for logits in said.logits:
+            tally.add(logits, said.targets)
+    counted = torch.tensor([unreadable], dtype=torch.float64, device=team.device)
+    return scores_of(team.total(torch.cat([tally.sums, counted])))
+
+
+def scores_of(sums: Tensor) -> Scores:
+    """The figures that follow from the sums of a `Tally`, and from how many images could not be read.
+
+    Raises `DataError` where none could: there is no mean over nothing.
+    """
+    loss, first, among, count, unreadable = sums.tolist()
+    if not count:
+        raise DataError("of the images, one must be readable", value=f"{int(unreadable):,} that are not")
+    figures = {"loss": loss / count, "top1": 100 * first / count, "top5": 100 * among / count}
+    return Scores(figures, unreadable=int(unreadable), images=int(count))

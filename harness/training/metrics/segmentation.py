@@ -1,0 +1,77 @@
+"""What a segmentation gets right, from counts of pixels to figures in percent.
+
+Shapes: C classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from harness.training.full_scale.process_group import Team
+from harness.training.metrics.miou import intersection_over_union
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over pixels."""
+
+    counts: Tensor
+    """int64 (C, C): pixels of a true class (row) by predicted class (column)."""
+    loss_sum: Tensor
+    """float64 (): of what is said of the true classes, minus the logarithm."""
+    unreadable: int = 0
+    """Images that could not be read."""
+
+    @classmethod
+    def empty(cls, classes: int, device: torch.device) -> Self:
+        """Of no pixel."""
+        counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+        return cls(counts, torch.zeros((), dtype=torch.float64, device=device))
+
+    def of_all(self, team: Team) -> "Tally":
+        """The sum over all workers."""
+        unreadable = torch.tensor(self.unreadable, device=self.counts.device)
+        return Tally(team.total(self.counts), team.total(self.loss_sum), int(team.total(unreadable)))
+
+
+def figures(tally: Tally) -> dict[str, float]:
+    """The loss, and in percent `miou`, `pixel_accuracy`, and `mean_accuracy` over the classes.
+
+    Classes that nothing has and nothing is taken for are left out of mIoU; those that nothing has, of mean accuracy.
+    """
+    counts = tally.counts.double()
+    seen = max(1.0, counts.sum().item())
+    shares, accuracies = intersection_over_union(tally.counts), accuracy_by_class(tally)
+    return {
+        "loss": tally.loss_sum.item() / seen,
+        "miou": _percent(shares),
+        "pixel_accuracy": 100 * counts.diag().sum().item() / seen,
+        "mean_accuracy": _percent(accuracies),
+    }
+
+
+def accuracy_by_class(tally: Tally) -> Tensor:
+    """The share of each class's pixels that are found, float64 (C,), from 0 to 1; NaN for a class that has none."""
+    counts = tally.counts.double()
+    return counts.diag() / counts.sum(1)
+
+
+def by_class(tally: Tally, names: Sequence[str]) -> dict[str, float]:
+    """In percent, `iou_<class>` and `accuracy_<class>`; without those that are no numbers."""
+    kinds = {"iou": intersection_over_union(tally.counts), "accuracy": accuracy_by_class(tally)}
+    named = {
+        f"{kind}_{name}": 100 * share
+        for kind, shares in kinds.items()
+        for name, share in zip(names, shares.tolist(), strict=True)
+    }
+    return {name: share for name, share in named.items() if not math.isnan(share)}
+
+
+def _percent(shares: Tensor) -> float:
+    """The mean of those that are numbers; 0 of none."""
+    found = shares[~shares.isnan()]
+    return 100 * found.mean().item() if len(found) else 0.0

@@ -1,0 +1,1 @@
+"""What a training at full scale learns: classification, segmentation or detection."""

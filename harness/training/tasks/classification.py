@@ -1,0 +1,137 @@
+"""The task of a classifier: cross-entropy on whole images, perhaps mixed, and top-1.
+
+Shapes: N images, R the recipe's resolution.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.config.recipes.full_scale import FullRecipe
+from harness.config.recipes.proxy import Augmentation
+from harness.data.augment import mix
+from harness.data.batching import Pace
+from harness.data.image_sources import Pictures, class_names, open_pictures
+from harness.data.labels import differing
+from harness.data.loading import Batch, TrainingItems, ValidationItems, share_of, step_batches
+from harness.data.preprocessing import Viewing
+from harness.data.read_report import require_readable
+from harness.data.reader import Reader
+from harness.data.seeding import mixed
+from harness.models.build import build
+from harness.models.weights import save_weights
+from harness.models.weights.matching import classifier_of
+from harness.training.fit import autocast
+from harness.training.full_scale.initial_weights import trainable
+from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.records import FullJob, Note, Scores
+from harness.training.metrics.classification import scores
+from harness.training.tasks.base import Place
+
+
+class Classification:
+    """See `Task`."""
+
+    backbone = ""
+
+    def __init__(self, job: FullJob[FullRecipe], team: Team, pictures: Pictures | None = None) -> None:
+        self.job, self.team, self.recipe = job, team, job.run.recipe
+        self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
+        self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
+        self.viewing, val = Viewing.of(self.recipe), self.pictures.val
+        shown = None if val is None else ValidationItems(val, self.viewing)
+        self.validation = None if shown is None else Reader(shown, job.loaders, leads=team.leads)
+
+    @property
+    def images(self) -> int:
+        """See `Task`."""
+        return len(self.pictures.train.labels)
+
+    def build(self) -> tuple[nn.Module, Note | None]:
+        """The network, with fresh weights or those of the job's file."""
+        spec = self.job.run.spec
+        model = build(spec, seed=self.recipe.seed)
+        if self.job.weights is None:
+            return model, _note(self.pictures.notes)
+        found = trainable(self.job.weights, spec)
+        own, classifier = model.state_dict(), f"{classifier_of(spec)}."
+        fitting = {name: value for name, value in found.entries.items() if value.shape == own[name].shape}
+        notes = list(found.notes)
+        order, about = _rows(found.classes, self.names)
+        if about and found.spec.classes == spec.classes:
+            notes.append(about)
+            head = {name: value for name, value in fitting.items() if name.startswith(classifier)}
+            fitting = {name: value for name, value in fitting.items() if name not in head}
+            fitting |= {name: value[order] for name, value in head.items() if order is not None}
+        model.load_state_dict(fitting, strict=False)
+        if found.spec.classes != spec.classes:
+            notes = [*found.notes[:-1]] if found.notes and "classifier is for" in found.notes[-1] else notes
+            notes.append(f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}")
+        return model, _note((*notes, *self.pictures.notes))
+
+    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
+        """See `Task`."""
+        items, loaders = TrainingItems(self.pictures.train, self.recipe), self.job.loaders
+        return step_batches(items, self.recipe, pace, epoch=epoch, rank=rank, first_step=first_step, loaders=loaders)
+
+    def loss(self, network: nn.Module, batch: Batch, place: Place) -> Tensor:
+        """Cross-entropy with the recipe's label smoothing."""
+        images, targets = self._mixed(batch, place)
+        with autocast(self.recipe, self.team.device):
+            output = network(images)
+            return F.cross_entropy(output.float(), targets, label_smoothing=self.recipe.label_smoothing)
+
+    def _mixed(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
+        """The images on the device, mixed as the recipe says: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
+        recipe, team = self.recipe, self.team
+        images, labels = (tensor.to(team.device, non_blocking=True) for tensor in batch[:2])
+        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=memory_format)
+        mixing = Augmentation(mixup=recipe.augmentation.mixup, cutmix=recipe.augmentation.cutmix)
+        if not mixing.mixup and not mixing.cutmix:
+            return images, labels
+        generator = torch.Generator().manual_seed(mixed(recipe.seed, *place, team.rank))
+        return mix(images, labels, mixing, self.pictures.classes, generator)
+
+    def validate(self, model: nn.Module) -> Scores | None:
+        """Top-1, top-5 and loss."""
+        if self.pictures.val is None or self.validation is None:
+            return None
+        count, most = len(self.pictures.val.labels), self.viewing.batch_size
+        parts = share_of(count, most, rank=self.team.rank, size=self.team.size)
+        found = scores(model, self.validation.read(parts), self.viewing, self.team)
+        require_readable("validation", count, found.unreadable, self.pictures.val)
+        return found
+
+    def require_training(self, total: int, unreadable: int) -> None:
+        """See `Task`."""
+        require_readable("training", total, unreadable, self.pictures.train)
+
+    def save(self, path: Path, model: nn.Module, source: str) -> None:
+        """See `Task`."""
+        save_weights(path, self.job.run.spec, model, source, classes=self.names)
+
+
+def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] | None, str]:
+    """The rows of a classifier for `known` classes in the order of others, and what is to be said of that.
+
+    No rows where the classes are others; nothing is to be said where they are the same or not known.
+    """
+    if known is None or tuple(known) == tuple(names):
+        return None, ""
+    if sorted(known) == sorted(names) and len(set(known)) == len(known):
+        rows = [known.index(name) for name in names]
+        return rows, "the classifier's rows were put in the order of the images' classes"
+    return None, f"a fresh classifier, for the weights are of other classes: {differing(names, known)}"
+
+
+def _note(texts: tuple[str, ...]) -> Note | None:
+    return Note("; ".join(texts)) if texts else None
+
+
+def _numbered(classes: int) -> tuple[str, ...]:
+    """Names of classes that have none, as those of images that are not there yet."""
+    return tuple(map(str, range(classes)))

@@ -1,0 +1,92 @@
+"""A segmentation's training on masks, and what it gets right.
+
+Shapes: N images, C channels, H W height and width; images come as uint8 (N, C, H, W), masks as uint8 (N, H, W).
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.config.recipes.proxy import Augmentation, Recipe
+from harness.data import Dataset, Split
+from harness.data.augment import Moves, normalize
+from harness.data.segmentation_files import IGNORED
+from harness.models.finite import require_finite
+from harness.system.device_slot import offer
+from harness.training.fit import autocast
+from harness.training.metrics.miou import confusion
+from harness.training.transfer_loop import EVAL_BATCH, DownstreamEpoch, layout, train
+
+
+def segment(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[DownstreamEpoch]:
+    """Train `model`, images to logits per pixel, in place on the masks of the training images; yields after each epoch.
+
+    The loss is the cross-entropy over classes and ground. `check` is called before every step and raises to end the
+    training. Raises `Diverged` at the first loss that is not finite.
+    """
+    images, masks = _resident(dataset.train, device)
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        batch, targets = augment_pairs(images[index], masks[index], recipe.augmentation, dataset, generator)
+        return pixel_loss(model(batch.contiguous(memory_format=layout(recipe))), targets)
+
+    return train(model, loss, recipe, count=len(masks), seed=seed, device=device, check=check, task="segmentation")
+
+
+@torch.no_grad()
+def confusion_on(
+    split: Split,
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Counts (classes, classes) of all pixels of a split by true and predicted class, the ground first.
+
+    Raises `Diverged` where a logit is not finite.
+    """
+    images, masks = _resident(split, device)
+    classes = dataset.info.classes + 1
+    counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+    model.eval()
+    for batch, truth in zip(torch.split(images, EVAL_BATCH), torch.split(masks, EVAL_BATCH), strict=True):
+        check()
+        offer()
+        with autocast(recipe, device):
+            shown = normalize(batch, dataset).contiguous(memory_format=layout(recipe))
+            logits = model(shown)
+            require_finite(logits, model, shown, "the segmentation's logits after its last step")
+        counts += confusion(logits.argmax(1), truth, classes)
+    return counts
+
+
+def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that count, 0 where none does: (N, classes, H, W), int64 (N, H, W) -> ()."""
+    total = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+def augment_pairs(
+    images: Tensor, masks: Tensor, augmentation: Augmentation, dataset: Dataset, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The batch as it is trained on, images as float32 and masks as int64, mirrored and shifted together."""
+    moves = Moves.draw(len(images), augmentation, generator)
+    return moves.images(normalize(images, dataset)), moves.images(masks[:, None])[:, 0].long()
+
+
+def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and masks as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
+    assert split.masks is not None, "a recipe whose head learns masks is refused on data without when it is checked"
+    return torch.from_numpy(split.images[:]).to(device), torch.from_numpy(split.masks).to(device)
