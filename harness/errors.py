@@ -142,3 +142,8 @@ class StateNotWritten(RunFailure):
 
 class WorkerLost(RunFailure):
     """The process or the node that trained the run is gone."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, short enough for a table."""
+    return (str(error).strip().splitlines() or [""])[0][:300]

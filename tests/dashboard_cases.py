@@ -10,8 +10,8 @@ from typing import Any
 
 from tiny_studies import EPOCHS, Played, Script, epoch, quality, started, well
 
+from harness.analysis.study_reader import reading
 from harness.report.dashboard import dashboard_app
-from harness.search.session import reading
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 

@@ -12,13 +12,15 @@ import torch
 from tiny_runs import tiny_run
 from tiny_studies import INLINE, TINY, called, write_study
 
+from harness.analysis.study_reader import open_space
 from harness.config.study_file import load_study
 from harness.executors import Crew, make_executor
 from harness.executors.run_job import evaluate
 from harness.models.weights.digest import DIGEST
 from harness.search.events import EpochEnded
-from harness.search.session import Place, driving, open_space
+from harness.search.session import driving
 from harness.storage import RunRow, Store
+from harness.storage.workspace import Place
 from harness.training.checkpoint import read_state, write_state
 from harness.training.run import Epoch, Job, Measured, RunState, Started
 

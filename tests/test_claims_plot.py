@@ -16,11 +16,11 @@ from tiny_studies import INLINE, TINY, Played, called, gains, write_study
 
 from harness.analysis.results import Answer, answer
 from harness.analysis.statistics import Verdict
+from harness.analysis.study_reader import reading
 from harness.report.claims_summary import KeptClaims, kept_claims, read_claims
 from harness.report.plots import claims as claims_plot
 from harness.report.plots.claims import STYLES, claims_figure, plot_claims
 from harness.report.summary import FILES, PICTURE, remove_summary, write_summary
-from harness.search.session import reading
 
 ARMS = {"K=13, reparam=5": 1, "K=3": -1}
 CLAIMS: list[dict[str, Any]] = [

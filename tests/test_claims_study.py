@@ -14,6 +14,7 @@ import pytest
 from tiny_studies import SCRIPTED, TINY, Played, called, gains, harness, started, text_of, well, write_study
 
 from harness.analysis.claims import Judged, judge_claims
+from harness.analysis.study_reader import open_space, reading
 from harness.config.claim_arms import arm_choices
 from harness.config.formula import Formula
 from harness.config.study_file import load_study
@@ -21,7 +22,7 @@ from harness.diagnostics.verify.recorded_claims import recorded_claims
 from harness.errors import StudyError
 from harness.report.claims import claims_view
 from harness.search.events import ClaimsJudged
-from harness.search.session import Place, open_space, reading
+from harness.storage.workspace import Place
 from harness.training.run import Ended, Job, Record, RunState
 
 CLAIM: dict[str, Any] = {

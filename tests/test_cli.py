@@ -12,7 +12,7 @@ from tiny_studies import REPOSITORY, TINY, Finished, called, environ, files_of, 
 
 from harness import __version__
 from harness.cli import main
-from harness.report.console import typed_again, without_password
+from harness.system.command_line import typed_again, without_password
 
 # Looking
 

@@ -13,8 +13,8 @@ from dashboard_cases import Api, attributes, finished, is_feasible, served, slow
 from tiny_studies import EPOCHS, Played, called, epoch, quality, started
 
 from harness.analysis.results import answer
+from harness.analysis.study_reader import reading
 from harness.report.dashboard_storage import ShownStorage
-from harness.search.session import reading
 from harness.storage import Store, optuna_storage
 from harness.training.run import Ended, Job, Measured, Record, RunState
 

@@ -13,6 +13,7 @@ from tiny_studies import TINY, write_study
 from tiny_transfers import DETECTION, detector, small_spec
 from torch import Tensor, nn
 
+from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import Augmentation, Recipe, Transfer
 from harness.config.study_file import load_study
 from harness.data import Dataset, describe, load
@@ -22,7 +23,6 @@ from harness.executors.run_job import evaluate
 from harness.models.build import build, merge
 from harness.models.heads.fcos import Detector
 from harness.models.spec.family import FAMILIES
-from harness.search.session import open_space
 from harness.training.metrics.detection import average_precision
 from harness.training.run import Ended, Job, Measured, RunState
 from harness.training.transfer import downstream_recipe, transfer

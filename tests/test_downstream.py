@@ -13,6 +13,7 @@ from tiny_transfers import CLASSES, TRANSFER, segmenter
 from torch import nn
 
 from harness.analysis.plan import images_per_run
+from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import Augmentation, Recipe
 from harness.config.study_file import load_study
 from harness.data import DATASETS, Dataset, describe, load
@@ -20,7 +21,6 @@ from harness.errors import DataError, Diverged, Stopped
 from harness.executors.run_job import evaluate
 from harness.models.build import build
 from harness.models.heads.segmentation import HEADS
-from harness.search.session import open_space
 from harness.training.metrics.miou import confusion, intersection_over_union
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState
 from harness.training.transfer import downstream_recipe, transfer

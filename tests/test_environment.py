@@ -12,6 +12,7 @@ import torch
 from tiny_runs import RECIPE, tiny_run, with_
 
 from harness.executors.run_job import evaluate
+from harness.system import machine
 from harness.training import environment
 from harness.training.environment import (
     UNKNOWN,
@@ -106,9 +107,9 @@ def test_a_transfer_has_more_code_and_libraries() -> None:
 def test_the_instructions_are_those_that_torch_would_choose(
     monkeypatch: pytest.MonkeyPatch, asked: str, flags: str, capability: str
 ) -> None:
-    monkeypatch.setattr(environment, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: frozenset(flags.split()))
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", asked)
-    assert environment.cpu_capability() == capability
+    assert machine.cpu_capability() == capability
 
 
 def test_a_setting_of_the_process_is_part_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +120,8 @@ def test_a_setting_of_the_process_is_part_of_the_environment(monkeypatch: pytest
 def test_a_gpu_is_known_by_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "0000:01").mkdir()
     (tmp_path / "0000:01" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ: 1\n")
-    monkeypatch.setattr(environment, "GPUS", tmp_path)
-    monkeypatch.setattr(environment, "gpu_name", environment.gpu_name.__wrapped__)
+    monkeypatch.setattr(machine, "GPUS", tmp_path)
+    monkeypatch.setattr(environment, "gpu_name", machine.gpu_name.__wrapped__)
     monkeypatch.setattr(environment, "has_gpu", lambda: True)
     on_gpu = environment_here(RECIPE, gpus=0.5)
     assert (on_gpu.device, on_gpu.device_name) == ("cuda", "NVIDIA H200")

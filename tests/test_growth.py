@@ -12,12 +12,12 @@ from tiny_studies import Played, gains, text_of, well
 
 from harness.analysis.claims import Judged, judge_claims
 from harness.analysis.results import answer
+from harness.analysis.study_reader import open_space, reading
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor
 from harness.report.claims import claims_view
 from harness.report.claims_summary import kept_claims
 from harness.report.plots.claims import plot_claims
-from harness.search.session import open_space, reading
 from harness.storage import Store, open_study
 
 K3, K7, K13, K25 = ([k] * 4 for k in (3, 7, 13, 25))

@@ -51,10 +51,10 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
     """Recomputed here with the network alone, for one run and one set."""
     import torch
 
+    from harness.analysis.study_reader import open_space
     from harness.data import load
     from harness.data.augment import normalize
     from harness.models.weights import read_weights
-    from harness.search.session import open_space
     from harness.training.run import Job, Run
 
     judged(trained)

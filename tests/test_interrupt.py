@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from tiny_studies import Played, epoch, started, well
 
+from harness.analysis.study_reader import open_space, reading
 from harness.cli.interrupt import Interrupt, Interruptible
 from harness.config.recipes.proxy import Recipe
 from harness.executors.scripted import ScriptedExecutor
 from harness.models.spec.network import NetworkSpec
 from harness.search.events import EpochEnded
-from harness.search.session import driving, open_space, reading
+from harness.search.session import driving
 from harness.training.run import Job, Record, Run, RunState
 
 JOB = Job(Run(NetworkSpec.from_mapping({"B": 1, "C": 8, "K": 3}), Recipe(), 0), Path())

@@ -11,6 +11,7 @@ import pytest
 from tiny_studies import REPOSITORY, Played, called, gains, text_of, write_study
 
 from harness.analysis.results import answer
+from harness.analysis.study_reader import reading
 from harness.config.recipes import proxy
 from harness.diagnostics.verify import ClaimRow, kept_studies
 from harness.diagnostics.verify.recorded_claims import recorded_claims
@@ -18,7 +19,7 @@ from harness.diagnostics.verify.report import verdicts_view
 from harness.report.claims_summary import EARLIER, read_claims
 from harness.report.plots.claims import claims_figure
 from harness.report.summary import answer_values, json_text
-from harness.search.session import Place, reading
+from harness.storage.workspace import Place
 
 LARGER = {"K=[31,29,27,13], reparam=null": 1, "K=[3,3,3,3]": -1}
 SMALLER = {"K=[3,3,3,3]": 1, "K=[13,13,13,13], reparam=null": -1}

@@ -15,6 +15,7 @@ from harness.analysis.claims import judge_claims
 from harness.analysis.noise import noise_line
 from harness.analysis.results import Answer
 from harness.analysis.statistics.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
+from harness.analysis.study_reader import open_space, reading
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import study_values
 from harness.report.claims_summary import KeptClaims
@@ -22,7 +23,6 @@ from harness.report.conclusions import verdict
 from harness.report.event_text import Narrator
 from harness.report.live import LiveView, Scene
 from harness.report.study import answer_view
-from harness.search.session import open_space, reading
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 IMAGES = 1000

@@ -22,6 +22,7 @@ from harness.analysis.formatting import (
 )
 from harness.analysis.plan import plan
 from harness.analysis.results import Answer, read_runs
+from harness.analysis.study_reader import open_space, reading
 from harness.report.event_log import Lines
 from harness.report.event_text import Narrator
 from harness.report.live import Scene
@@ -29,7 +30,6 @@ from harness.report.plan import plan_view
 from harness.report.status import status, status_values, status_view
 from harness.report.summary import answer_values, json_text, write_summary
 from harness.report.trial import trial_values, trial_view
-from harness.search.session import open_space, reading
 from harness.storage import Store
 from harness.training.run import Ended, Job, Record, RunState
 

@@ -15,14 +15,16 @@ from tiny_studies import EPOCHS, HERE, SCRIPTED, VERSIONS, called, epoch, qualit
 from harness.analysis.claims import judge_claims
 from harness.analysis.results import Answer, answer
 from harness.analysis.reuse import Reusable
+from harness.analysis.study_reader import open_space, reading
 from harness.config.study_file import load_study
 from harness.errors import StoreError
 from harness.executors.scripted import ScriptedExecutor
 from harness.report.study import answer_view
 from harness.report.summary import answer_values, write_summary
 from harness.search.events import RunEnded, StudyEvent, TrialEnded
-from harness.search.session import Place, driving, open_space, reading
+from harness.search.session import driving
 from harness.storage import DriverLock, Store
+from harness.storage.workspace import Place
 from harness.training.environment import Environment
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 

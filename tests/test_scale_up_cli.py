@@ -21,7 +21,7 @@ from harness.config.recipes.loading import load_full_recipe
 from harness.errors import Diverged, ExecutorError, HarnessError, RunFailure, SpecError, Stopped, UserError
 from harness.executors.ray_train import raise_reason, write_reason
 from harness.models.spec.presets import PRESETS
-from harness.search.session import Place
+from harness.storage.workspace import Place
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 

@@ -12,11 +12,11 @@ from optuna.trial import TrialState
 from test_search import Bench, make_study, of
 from tiny_studies import TINY, called, files_of, write_study
 
+from harness.analysis.study_reader import open_space
 from harness.config.census import take_census
 from harness.config.study_file import build_space, load_study
 from harness.errors import StudyError
 from harness.search.events import RunStarted, StudyEnded, TrialStarted
-from harness.search.session import open_space
 from harness.search.trial import chooser
 from harness.storage import Store
 

@@ -13,14 +13,15 @@ from optuna.study import StudyDirection
 from tiny_studies import EPOCHS, Played, epoch, gains, started, text_of, well
 
 from harness.analysis.results import Answer, Row
+from harness.analysis.study_reader import reading
+from harness.config.study import screening_epochs
 from harness.errors import StudyAborted
 from harness.report.claims import claim_values
 from harness.report.event_text import Narrator
 from harness.report.live import Scene
 from harness.report.study import answer_view
 from harness.report.summary import row_values
-from harness.search.samplers import PRUNERS, SCREENING_SEEDS, screening_epochs
-from harness.search.session import reading
+from harness.search.samplers import PRUNERS, SCREENING_SEEDS
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 Script = Callable[[Job], Iterator[Record]]

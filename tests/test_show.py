@@ -9,8 +9,8 @@ from tiny_studies import TINY, Played, called, text_of, write_study
 
 from harness.config.network_file import dump_spec
 from harness.models.spec.presets import PRESETS
-from harness.models.spec.published import PUBLISHED, preset_of, published
-from harness.report.network import network_values, network_view, presets_view, resolutions
+from harness.models.spec.published import PUBLISHED, preset_of, published, resolutions
+from harness.report.network import network_values, network_view, presets_view
 
 # Published figures
 

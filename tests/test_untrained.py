@@ -13,6 +13,7 @@ from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of
 
 from harness.analysis.plan import images_per_run, measured_images, plan
 from harness.analysis.results import answer, read_runs
+from harness.analysis.study_reader import open_space, reading
 from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
@@ -25,7 +26,6 @@ from harness.report.live import Scene
 from harness.report.plan import plan_view
 from harness.report.status import status, status_view
 from harness.report.trial import trial_view
-from harness.search.session import open_space, reading
 from harness.search.time_left import Estimate
 from harness.training.checkpoint import Checkpoint
 from harness.training.fit import fit

@@ -16,12 +16,14 @@ from unittest import mock
 from rich.console import Console, RenderableType
 
 from harness.analysis.results import Answer, answer
+from harness.analysis.study_reader import open_space, reading
 from harness.cli import main
 from harness.config.recipes.proxy import Recipe
 from harness.config.study_file import StudyFile, load_study
 from harness.executors.scripted import ScriptedExecutor
 from harness.search.events import Progress, StudyEvent
-from harness.search.session import Driven, Place, driving, open_space, reading
+from harness.search.session import Driven, driving
+from harness.storage.workspace import Place
 from harness.training.environment import environment_here
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 

@@ -16,8 +16,8 @@ import yaml
 
 from harness.config.study import Claim, Study
 from harness.config.study_growth import seeds_of
-from harness.search.events import CLAIMS_JUDGED
 from harness.storage import RunRow, Store, StudyRow
+from harness.storage.rows import CLAIMS_JUDGED
 
 DECISIVE = ("metric", "contrast", "expect", "ignore")
 """Keys of a claim that decide its verdict, with the plan of its study."""

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.analysis.statistics.limits import Counts, Limit, is_above, limit_of
+from harness.config.metrics import CHANCE_TOP1, VAL_IMAGES
 from harness.config.study import CURVES
-from harness.training.run import CHANCE_TOP1, VAL_IMAGES, Epoch, Run
+from harness.training.run import Epoch, Run
 
 BEFORE = 1000
 """Validation images of `shapes` in runs that did not record their number, where the recipe leaves it open."""

@@ -10,12 +10,11 @@ from harness.config.census import Census, take_census
 from harness.config.claim_arms import arm_choices
 from harness.config.recipes.proxy import Recipe
 from harness.config.space import Candidate, Space
-from harness.config.study import Study
+from harness.config.study import Study, screening_epochs
 from harness.config.study_growth import Growth, seeds_of
 from harness.data.shapes.dataset import FINAL, TRAIN_SIZE, val_sizes
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
-from harness.search.samplers import screening_epochs
 from harness.storage import Store
 from harness.storage.transitions import SETTLED
 from harness.system.machine import has_gpu

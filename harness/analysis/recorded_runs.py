@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from harness.analysis.formatting import printable
 from harness.analysis.results import answer
+from harness.analysis.study_reader import reading
 from harness.config.recipes.proxy import REVISION, Recipe
 from harness.errors import NotFound, SpecError, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.search.session import Place, reading
+from harness.storage.workspace import Place
 from harness.system.fingerprint import fingerprint
 from harness.training.environment import Environment
 from harness.training.run import Epoch, Run, RunState

@@ -12,7 +12,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.claims import Judged
+from harness.analysis.data_notes import data_lines
 from harness.analysis.environments import Origin, origins, time_notes
+from harness.analysis.formatting import counted
 from harness.analysis.latency import Latency, latency_of
 from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
 from harness.analysis.noise import resampling_of
@@ -24,14 +26,16 @@ from harness.analysis.statistics.limits import Limit, sampling_error
 from harness.config.study import Study
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
-from harness.report.data_notes import data_lines
-from harness.search.events import SEARCH_ENDED, TRIAL_ENDED
 from harness.storage import FullRow, FullRuns, RunRow, Store
+from harness.storage.rows import SEARCH_ENDED, TRIAL_ENDED
 from harness.training.environment import Environment
 from harness.training.run import Epoch, RunState
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+AT = {Limit.CHANCE: "at chance", Limit.CEILING: "at the ceiling"}
+"""How a configuration at a limit is marked in every view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,3 +377,21 @@ def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
 
 def _versions(rows: Iterable[RunRow], name: str) -> tuple[str, ...]:
     return tuple(sorted({row.versions[name] for row in rows if name in row.versions}))
+
+
+def answer_limit_sentence(answer: Answer) -> str:
+    """That nothing can be told apart in an answer at a limit, and why."""
+    assert answer.limit is not None
+    images = min((row.val_images for row in answer.complete if row.val_images is not None), default=None)
+    return limit_sentence(answer.limit, [len(row.values) for row in answer.complete], images)
+
+
+def limit_sentence(limit: Limit, seeds: Sequence[int], images: int | None) -> str:
+    """That nothing can be told apart, and why; `seeds` has the number of complete runs of each configuration."""
+    several = "Both" if len(seeds) == 2 else f"All {len(seeds)}"
+    all_of = "The configuration is" if len(seeds) == 1 else f"{several} configurations are"
+    n = f"{counted(sum(seeds), 'run')}{'' if images is None else f' of {images:,} validation images'}"
+    why, remedy = "next to no error", "Take harder images."
+    if limit == Limit.CHANCE:
+        why, remedy = "no better than a constant answer", "Train longer, or on easier images."
+    return f"{all_of} {AT[limit]} ({why}, {n}): nothing can be told apart here. {remedy}"

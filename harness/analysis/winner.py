@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.analysis.results import Answer, Row, answer
+from harness.analysis.results import Answer, Row, answer, answer_limit_sentence
+from harness.analysis.study_reader import Reading, reading
 from harness.config.full_scale_network import scaled
 from harness.config.network_file import named_spec
 from harness.errors import NotFound, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.report.conclusions import answer_limit_sentence
-from harness.report.console import verb
-from harness.search.session import Place, Reading, reading, run_of, trial_of
+from harness.storage.workspace import Place, run_of, trial_of
+from harness.system.command_line import verb
 
 BEST_OF = "best-of"
 SHOWN_DIGITS = 8

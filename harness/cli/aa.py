@@ -15,14 +15,15 @@ from harness.analysis.results import answer
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.calibration import Parts, Rate, false_verdicts, part_effect
 from harness.analysis.statistics.sample import Sample
+from harness.analysis.study_reader import reading
 from harness.cli.aa_images import Asked, image_noise_values, image_noise_view, images_of, measure_image_noise
 from harness.cli.run import place_of
 from harness.errors import UserError
-from harness.report.console import is_live, make_console, verb
+from harness.report.console import is_live, make_console
 from harness.report.layout import indented
 from harness.report.status_line import ticker
 from harness.report.summary import json_text
-from harness.search.session import reading
+from harness.system.command_line import verb
 
 LEAST_SEEDS, LEAST_STUDIES, MOST_STUDIES = 40, 1000, 1_000_000
 """Of an A/A test; from fewer seeds, the studies that are drawn are too much alike."""

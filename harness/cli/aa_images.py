@@ -25,7 +25,7 @@ from harness.config.recipes.proxy import Recipe
 from harness.config.study import CURVES
 from harness.errors import UserError
 from harness.report.layout import indented, plain_table
-from harness.search.session import Place
+from harness.storage.workspace import Place
 from harness.training.run import Run
 
 LEAST_SETS, MOST_SETS = 10, 1000

@@ -30,6 +30,7 @@ from harness.config.recipes.full_scale import FullTraining
 from harness.config.recipes.loading import load_recipe_of, recipe_names
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import Pace
+from harness.data.data_record import DataRecord
 from harness.data.expected_images import expected_images, is_here
 from harness.data.labels import differing
 from harness.errors import UserError
@@ -38,10 +39,10 @@ from harness.report.console import make_console
 from harness.report.dense import downstream_view, ending_lines, segmentation_view
 from harness.report.dense_detection import detection_view
 from harness.report.summary import json_text
-from harness.search.session import Place
 from harness.storage.full_run_recorder import recorded
+from harness.storage.workspace import Place
 from harness.system.device_slot import computing
-from harness.training.full_scale.data_record import DataRecord, require_same_data
+from harness.training.full_scale.data_record import require_same_data
 from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS, is_started, weights_in
 from harness.training.full_scale.records import FullJob, FullRun
@@ -249,7 +250,7 @@ def _show(kind: Kind, task: DenseTask, ending: "Ending", console: Console, *, is
 
 def _values(ending: "Ending", job: FullJob[Any]) -> dict[str, Any]:
     """What is written down, with what has judged the model."""
-    from harness.executors.run_job import process_environment
+    from harness.training.device import process_environment
 
     return {
         "figures": dict(ending.figures),

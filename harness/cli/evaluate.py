@@ -15,10 +15,9 @@ from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
 from harness.errors import DataError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
-from harness.models.spec.published import accuracies, preset_of
+from harness.models.spec.published import accuracies, preset_of, resolutions
 from harness.report.console import is_live, make_console
 from harness.report.evaluation import Evaluation, seen_line
-from harness.report.network import resolutions
 from harness.report.status_line import ticker
 from harness.system.device_slot import computing
 from harness.system.machine import available_cpus
@@ -50,9 +49,9 @@ def evaluate(args: Namespace) -> Evaluation:
     """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
     import torch
 
-    from harness.executors.run_job import process_environment, started
     from harness.models.finite import as_user_error
     from harness.storage.load_network import find_subject
+    from harness.training.device import process_environment, started
     from harness.training.fit import find_device
 
     device = find_device(args.device)

@@ -15,7 +15,7 @@ from harness.errors import NotFound, UserError
 from harness.report.console import make_console
 from harness.report.reproduction import compare, epoch_line, reproduction_values, reproduction_view
 from harness.report.summary import json_text
-from harness.search.session import Place
+from harness.storage.workspace import Place
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 EXIT_CODES = {"same bits": 0, "not the same environment": 0, "same environment and other bits": 1}

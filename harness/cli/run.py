@@ -12,6 +12,7 @@ from harness.analysis.formatting import counted, printable
 from harness.analysis.plan import plan
 from harness.analysis.results import Answer, Row, answer
 from harness.analysis.reuse import Reuse, environment_of
+from harness.analysis.study_reader import extent, open_space, question_of
 from harness.analysis.winner import BEST_OF
 from harness.cli.interrupt import EXIT_CODE, Interrupt, Interruptible
 from harness.config.full_scale_network import scaled
@@ -24,7 +25,7 @@ from harness.config.study_growth import Growth
 from harness.data.image_sources import GENERATED
 from harness.errors import NotFound, SpecError, StudyError
 from harness.executors import Crew, Executor, make_executor
-from harness.report.console import is_live, make_console, typed_again, verb, without_password
+from harness.report.console import is_live, make_console
 from harness.report.event_log import Lines, Silence, View
 from harness.report.event_text import Narrator
 from harness.report.live import LiveView, Scene
@@ -32,8 +33,10 @@ from harness.report.plan import plan_view
 from harness.report.study import answer_view, next_lines
 from harness.report.summary import PICTURE, has_summary, remove_summary, write_summary
 from harness.search.events import TrialStarted
-from harness.search.session import Driven, Place, check_data, driving, extent, grown, open_space, question_of, same_data
+from harness.search.session import Driven, check_data, driving, grown, same_data
 from harness.storage import Store
+from harness.storage.workspace import Place
+from harness.system.command_line import typed_again, verb, without_password
 from harness.system.machine import available_cpus, has_gpu
 
 ANY_RECIPE = "imagenet_300"

@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.claims import due
-from harness.analysis.results import answer, read_runs
+from harness.analysis.results import answer, answer_limit_sentence, read_runs
+from harness.analysis.study_reader import Reading, reading
 from harness.analysis.winner import Sought, winner
 from harness.cli.aa import calibrate_claims
 from harness.cli.downstream import downstream
@@ -22,26 +23,27 @@ from harness.cli.verify import verify
 from harness.config.json_schema import json_schema
 from harness.config.network_file import dump_spec, find_spec, named_spec
 from harness.config.recipes.loading import load_any_recipe, recipe_file, recipe_names
+from harness.config.study import screening_epochs
 from harness.config.yaml_file import read_document
 from harness.diagnostics.verify.recorded_claims import recorded_claims
 from harness.errors import NotFound, UserError
+from harness.models.spec.published import resolutions
 from harness.report.claims import claims_view
-from harness.report.conclusions import answer_limit_sentence, conditions, environment_notes, summary_of
+from harness.report.conclusions import conditions, environment_notes, summary_of
 from harness.report.configurations import Configurations
-from harness.report.console import make_console, verb
+from harness.report.console import make_console
 from harness.report.data_notes import data_view
 from harness.report.evaluation import evaluation_values, evaluation_view
 from harness.report.full_runs import full_runs_view
 from harness.report.layout import indented, plain_table
-from harness.report.network import network_values, network_view, presets_values, presets_view, resolutions
+from harness.report.network import network_values, network_view, presets_values, presets_view
 from harness.report.status import status, status_values, status_view
 from harness.report.study import ended_view, heading, next_lines, noise_view, reasons
 from harness.report.summary import PICTURE, answer_values, json_text
 from harness.report.trial import trial_values, trial_view
 from harness.search.history import seeds_used
-from harness.search.samplers import screening_epochs
-from harness.search.session import Reading, reading
 from harness.storage import driver_of
+from harness.system.command_line import verb
 from harness.system.device_slot import computing
 
 LAST_EVENTS = 5

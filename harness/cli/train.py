@@ -24,18 +24,20 @@ from harness.config.recipes.loading import load_full_recipe, recipe_names
 from harness.config.space import plain_fields
 from harness.config.yaml_file import write_yaml
 from harness.data.batching import Pace, shared
+from harness.data.data_record import DataRecord
 from harness.data.expected_images import Expected, expected_images, is_here
 from harness.data.image_sources import check_pictures, count_classes, count_images, record_pictures
 from harness.errors import RunFailure, Stopped, UserError
 from harness.executors import Crew
-from harness.report.console import is_live, make_console, typed_again
+from harness.report.console import is_live, make_console
 from harness.report.full_scale import estimate_line, full_view, job_view
 from harness.storage import FullRow
 from harness.storage.full_run_recorder import Recorder, recorded
+from harness.system.command_line import typed_again
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 from harness.system.machine import available_cpus
-from harness.training.full_scale.data_record import DataRecord, keep_data, require_same_data
+from harness.training.full_scale.data_record import keep_data, require_same_data
 from harness.training.full_scale.folder import NETWORK, RECIPE, STATES, is_started, lock_of
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.records import FullJob, FullRecord, FullRun

@@ -8,9 +8,10 @@ from harness.cli.run import options_of
 from harness.diagnostics.verify import ClaimRow, Section
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
 from harness.diagnostics.verify.shipped import claim_studies
-from harness.report.console import make_console, near, verb
+from harness.report.console import make_console
 from harness.report.study import next_lines
 from harness.report.summary import json_text
+from harness.system.command_line import near, verb
 
 CLAIMS = "claims"
 """The subject that is no check: what the recorded studies say of their claims."""

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.config.recipes.proxy import Recipe
-from harness.training.run import CHANCE_TOP1, VAL_IMAGES
+
+TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
+"""Measures of what a result is of: training images that were read from disk, validation images that the last epoch was
+judged on, and the accuracy in percent of the best answer to them that is constant."""
+
 
 CURVES = ("top1", "val_loss")
 """Known after every epoch."""

@@ -1,11 +1,16 @@
 """What a study file can say, key by key; the docstrings below the keys are the descriptions in the JSON schema."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.config.recipes.proxy import Recipe, Strict
+
+HALVING_FACTOR = 3
+"""Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
+
 
 RESERVED = ("bench", "claims", "erf", "full_scale")
 """Folders in the results folder that are no study's."""
@@ -196,3 +201,29 @@ class Study(Strict):
                 f"{' and '.join(CURVES)} can be pruned"
             )
         return self
+
+
+def screening_epochs(name: str, epochs: int) -> int:
+    """Epochs of the run that the pruner decides on; 0 where it never decides.
+
+    No decision falls after half of the budget: what a configuration gives then is worth training its seeds for.
+    """
+    latest = min(math.ceil(epochs / 2), epochs - 1)
+    match name:
+        case "none":
+            return 0
+        case "median":
+            return latest
+        case "hyperband":
+            rung = max(1, epochs // HALVING_FACTOR**2)
+        case _:
+            rung = _first_rung(epochs)
+    if rung > latest:
+        return 0
+    while rung * HALVING_FACTOR <= latest:
+        rung *= HALVING_FACTOR
+    return rung
+
+
+def _first_rung(epochs: int) -> int:
+    return max(1, math.ceil(epochs / HALVING_FACTOR))

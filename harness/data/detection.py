@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from harness.config.recipes.detection import DetectionRecipe, Views
 from harness.data import Split
 from harness.data.coco import CocoScenes, annotations_of, open_coco
+from harness.data.data_record import DataRecord, Source, record_data
 from harness.data.detection_annotations import Figures, Scenes, pack
 from harness.data.detection_transforms import Sight, numbers, resized_sides
 from harness.data.image_sources import Stored, folder_of, load_shapes
@@ -23,7 +24,6 @@ from harness.data.loading import MOST_UNREADABLE, Index
 from harness.data.read_report import Lost
 from harness.data.seeding import mixed
 from harness.errors import DataError
-from harness.training.full_scale.data_record import DataRecord, Source, record_data
 
 
 class Shown(NamedTuple):

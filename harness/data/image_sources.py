@@ -15,6 +15,7 @@ from harness.config.recipes.full_scale import FullData, FullRecipe, ImageData
 from harness.config.recipes.proxy import Recipe
 from harness.data import DATASETS, Dataset, Split, check
 from harness.data.cifar import SIDE
+from harness.data.data_record import DataRecord, Source, record_data
 from harness.data.image_file import NO_LEVELS, SAMPLE, Levels, read_levels
 from harness.data.image_folder import LAYOUT, classes_of, files_of
 from harness.data.labels import Assignment, assign_labels, by_position
@@ -24,7 +25,6 @@ from harness.data.shapes.dataset import TRAIN_SIZE, VAL_SIZE, make
 from harness.data.shapes.dataset import load as load_annotated
 from harness.data.subsets import subset
 from harness.errors import DataError
-from harness.training.full_scale.data_record import DataRecord, Source, record_data
 
 OPTION = "--data"
 GENERATED = ("shapes",)

@@ -19,6 +19,7 @@ from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data import Split
 from harness.data.ade20k import names_in, open_ade20k
 from harness.data.cityscapes import NAMES, open_cityscapes
+from harness.data.data_record import DataRecord, Source, record_data
 from harness.data.detection_transforms import numbers, resized_sides
 from harness.data.image_sources import Stored, folder_of, load_shapes
 from harness.data.loading import MOST_UNREADABLE, Index
@@ -26,7 +27,6 @@ from harness.data.seeding import mixed
 from harness.data.segmentation_augment import viewed
 from harness.data.segmentation_files import IGNORED, Mask, Masked, MaskedFiles, levels_of, require_labels
 from harness.errors import DataError
-from harness.training.full_scale.data_record import DataRecord, Source, record_data
 
 GROUND = "ground"
 """The first class of `shapes`."""

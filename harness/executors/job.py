@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from harness.errors import one_line
 from harness.training.run import Ended, Job, Record, RunState
 
 
@@ -37,8 +38,3 @@ def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
         yield from evaluate(job, should_stop)
     except Exception as error:
         yield task.failed(error)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough for a table."""
-    return (str(error).strip().splitlines() or [""])[0][:300]

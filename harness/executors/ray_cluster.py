@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ExecutorError
+from harness.errors import ExecutorError, one_line
 from harness.executors.base import Crew
-from harness.executors.job import one_line
 from harness.system.machine import available_cpus
 
 AUTO = "auto"

@@ -13,9 +13,8 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError
+from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError, one_line
 from harness.executors import Crew, ray_cluster
-from harness.executors.job import one_line
 from harness.training.full_scale.records import FullJob, FullRecord, from_plain, to_plain
 
 LIVE, STOP, REASON = "live.jsonl", "stop", "reason.json"

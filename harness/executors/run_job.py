@@ -4,50 +4,25 @@ Whatever happens, the last record is an `Ended`; tracebacks go to the job's log.
 """
 
 import math
-import os
-import platform
-import socket
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 import torch
 
-from harness import __version__
-from harness.config.metrics import is_of_machine
+from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_machine
 from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset, load, require_same
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
 from harness.measures import Measure, Trained, measures_of, times_of
 from harness.models.build import build
-from harness.system.code_revision import code_digest
 from harness.system.device_slot import computing, in_turn
-from harness.system.machine import cpu_name, keep_freed_memory
+from harness.system.machine import keep_freed_memory
 from harness.training.checkpoint import Checkpoint
-from harness.training.environment import (
-    DOWNSTREAM_LIBRARIES,
-    LIBRARIES,
-    Device,
-    Environment,
-    described,
-    environment_here,
-)
+from harness.training.device import environment_of, started
 from harness.training.fit import fit
-from harness.training.run import (
-    CHANCE_TOP1,
-    TRAIN_IMAGES,
-    VAL_IMAGES,
-    Ended,
-    Job,
-    Measured,
-    Noted,
-    Record,
-    RunState,
-    Started,
-)
+from harness.training.run import Ended, Job, Measured, Noted, Record, RunState
 
 MOST_CHARACTERS = 300
 """Of the cause of a run's end."""
@@ -159,40 +134,6 @@ def _prepare(job: Job) -> torch.device:
     return torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
-def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
-    """What computes a run of that recipe in this process."""
-    kind: Device = "cuda" if device.type == "cuda" else "cpu"
-    return as_torch_has_it(
-        environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
-    )
-
-
-def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
-    """What computes in this process what is no run of a study: a training at full scale, or a result of a verb's own.
-
-    Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
-    """
-    found = described(
-        code_digest(full_scale=True),
-        LIBRARIES + DOWNSTREAM_LIBRARIES,
-        threads=threads or torch.get_num_threads(),
-        device="cuda" if device.type == "cuda" else "cpu",
-        device_name=device_name(device),
-        precision=precision,
-    )
-    return as_torch_has_it(found)
-
-
-def as_torch_has_it(environment: Environment) -> Environment:
-    """The environment with what PyTorch itself knows of it."""
-    return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
-
-
-def device_name(device: torch.device) -> str:
-    """As `NVIDIA H200` or `AMD EPYC`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
 def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
     """What the result will be of: notes about the data set, and the number of training images read from disk."""
     for note in dataset.notes:
@@ -210,37 +151,6 @@ def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
         yield Measured(CHANCE_TOP1, 100.0 * float(np.bincount(labels).max()) / len(labels))
 
 
-def started(
-    device: torch.device,
-    threads: int,
-    *,
-    epochs: int,
-    first_epoch: int = 1,
-    environment: Environment | None = None,
-    earlier: tuple[Environment | None, ...] = (),
-    notes: tuple[str, ...] = (),
-) -> Started:
-    """Where and with what this process is about to work."""
-    return Started(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        device=_describe(device, threads),
-        threads=threads,
-        versions={
-            "harness": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": version("numpy"),
-            "timm": version("timm"),
-        },
-        epochs=epochs,
-        first_epoch=first_epoch,
-        environment=environment,
-        earlier=earlier,
-        notes=notes,
-    )
-
-
 def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: Iterable[Measure]) -> Iterator[Measured]:
     """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
     for measure in measures:
@@ -252,13 +162,6 @@ def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: I
                 yield Measured(name, value)
             else:
                 _log(job, f"{name} is {value}, and left out\n")
-
-
-def _describe(device: torch.device, threads: int) -> str:
-    """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
-    if device.type == "cuda":
-        return f"cuda ({device_name(device)})"
-    return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"
 
 
 def _one_line(error: BaseException) -> str:

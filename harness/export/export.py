@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from harness.errors import ExportFailure
-from harness.executors.run_job import process_environment
 from harness.export.comparison import TOLERANCE, Held, Probes, hold, probes_of
 from harness.export.exportable import Product
 from harness.export.folder import RECORD, beside, settle
@@ -20,6 +19,7 @@ from harness.export.model_card import card
 from harness.models.weights import sha256
 from harness.report.summary import json_text
 from harness.system.device_slot import computing, offer
+from harness.training.device import process_environment
 from harness.training.environment import Environment, describe_environment
 
 CARD = "README.md"

@@ -7,9 +7,9 @@ from harness.analysis.formatting import DASH, counted, duration
 from harness.analysis.limits import images_of
 from harness.config.metrics import is_of_machine
 from harness.data.shapes.dataset import VAL_SIZE
-from harness.search.session import Place
 from harness.storage import Store
 from harness.storage.load_network import Origin, Subject
+from harness.storage.workspace import Place
 from harness.training.environment import describe_environment
 from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS

@@ -5,8 +5,7 @@ from typing import Any
 
 from harness.config.recipes.full_scale import FullRecipe
 from harness.errors import DataError
-from harness.models.spec.published import preset_of
-from harness.report.network import resolutions
+from harness.models.spec.published import preset_of, resolutions
 from harness.storage.load_network import Subject
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,7 +1,6 @@
 """What every measure is given, the one method that it is, and the network as it is deployed."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +27,6 @@ class Trained:
 
 Measure = Callable[[Trained], Iterator[tuple[str, float]]]
 """Yields (name, value); the name carries the unit, as `latency_ms_p50`."""
-
-
-def own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """What is drawn inside leaves the global random state alone: stochastic depth draws from it."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def deployed(trained: Trained, batch: int) -> tuple[nn.Module, Tensor]:

@@ -22,12 +22,12 @@ from harness.data.image_folder import read_image
 from harness.data.labels import differing, imagenet_synsets
 from harness.data.preprocessing import published_statistics
 from harness.errors import DataError, UserError
-from harness.executors.run_job import process_environment
 from harness.measures.erf_comparison import teller
 from harness.measures.shape_bias import Decisions, by_class, decisions
 from harness.models.finite import as_user_error, require_finite
 from harness.storage.load_network import Origin, Subject, class_names
 from harness.system.device_slot import computing, offer
+from harness.training.device import process_environment
 from harness.training.environment import Environment
 
 BATCH = 32

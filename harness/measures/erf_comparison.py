@@ -7,19 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.analysis.formatting import DASH
 from harness.errors import UserError
-from harness.executors.run_job import process_environment
 from harness.measures.erf import larger
 from harness.measures.erf_images import Images, images_for
 from harness.measures.receptive_field import DEFINITIONS, Field, receptive_fields
 from harness.models.cost import network_parts
 from harness.models.finite import describe_fault
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.published import FIELDS_PX, RANDOM_FIELDS, has_published_field
-from harness.report.network import resolutions
+from harness.models.spec.published import FIELDS_PX, RANDOM_FIELDS, has_published_field, resolutions
 from harness.storage.load_network import Origin, Subject
 from harness.system.device_slot import computing
+from harness.training.device import process_environment
 from harness.training.environment import Environment
 
 SMALLEST, LARGEST = 8, 4096
@@ -135,7 +133,7 @@ def _faults(field: Field) -> Iterator[str]:
     if field.skipped:
         yield f"{field.skipped} of {images} images left out: their gradient is not finite."
     if field.is_dead:
-        yield f"no pixel of {images} images moves the centre, so that there is no field and no r ({DASH})."
+        yield f"no pixel of {images} images moves the centre, so that there is no field and no r (-)."
     elif field.dead:
         yield f"the centre is dead on {field.dead} of {images} images: none of their pixels moves it."
 

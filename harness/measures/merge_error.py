@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.augment import normalize
-from harness.measures.base import Trained, own_randomness
+from harness.measures.base import Trained
 from harness.models.build import merge
 from harness.models.finite import require_finite
+from harness.training.device import own_randomness
 
 IMAGES = 4
 SIDE = 64

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from harness.data.augment import normalize
 from harness.errors import OutOfMemory
 from harness.measures.allocation import extra_bytes
-from harness.measures.base import Trained, own_randomness
+from harness.measures.base import Trained
 from harness.measures.timing_cache import Metrics, timed_alone
 from harness.ops.interleaved_timing import Patience, interleave
+from harness.training.device import own_randomness
 from harness.training.fit import autocast
 
 PATIENCE = Patience(least=3, most=10, seconds=2.0, once_s=10.0)

@@ -12,8 +12,7 @@ from filelock import FileLock
 from harness.ops.autotune_measure import Measured
 from harness.system.code_revision import operator_digest
 from harness.system.fingerprint import fingerprint
-from harness.system.machine import cpu_name
-from harness.training.environment import processor_features
+from harness.system.machine import cpu_name, processor_features
 
 WAIT_S = 10.0
 """For another process that is writing; after that the measurement is kept by this process alone."""

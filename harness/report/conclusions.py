@@ -1,16 +1,10 @@
 """The answer in sentences: what is best, and what the seeds allow to say about it."""
 
-from collections.abc import Sequence
-
 from harness.analysis.environments import origin_sentences
 from harness.analysis.formatting import amount, counted, label, listed, mean_and_spread, score
 from harness.analysis.objective import COSTS
-from harness.analysis.results import Answer, Row
+from harness.analysis.results import AT, Answer, Row, answer_limit_sentence
 from harness.analysis.seeds import seeds_text
-from harness.analysis.statistics.limits import Limit
-
-AT = {Limit.CHANCE: "at chance", Limit.CEILING: "at the ceiling"}
-"""How a configuration at a limit is marked in every view."""
 
 
 def verdict(answer: Answer) -> list[str]:
@@ -21,24 +15,6 @@ def verdict(answer: Answer) -> list[str]:
     if best is None:
         return ["No configuration is complete yet, so there is no answer."]
     return [*_ranked(answer, best), *_at_limits(answer)]
-
-
-def answer_limit_sentence(answer: Answer) -> str:
-    """That nothing can be told apart in an answer at a limit, and why."""
-    assert answer.limit is not None
-    images = min((row.val_images for row in answer.complete if row.val_images is not None), default=None)
-    return limit_sentence(answer.limit, [len(row.values) for row in answer.complete], images)
-
-
-def limit_sentence(limit: Limit, seeds: Sequence[int], images: int | None) -> str:
-    """That nothing can be told apart, and why; `seeds` has the number of complete runs of each configuration."""
-    several = "Both" if len(seeds) == 2 else f"All {len(seeds)}"
-    all_of = "The configuration is" if len(seeds) == 1 else f"{several} configurations are"
-    n = f"{counted(sum(seeds), 'run')}{'' if images is None else f' of {images:,} validation images'}"
-    why, remedy = "next to no error", "Take harder images."
-    if limit == Limit.CHANCE:
-        why, remedy = "no better than a constant answer", "Train longer, or on easier images."
-    return f"{all_of} {AT[limit]} ({why}, {n}): nothing can be told apart here. {remedy}"
 
 
 def _at_limits(answer: Answer) -> list[str]:

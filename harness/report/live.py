@@ -17,10 +17,9 @@ from rich.text import Text
 
 from harness.analysis.formatting import DASH, counted, duration, epochs_done, mean_and_spread, printable
 from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.analysis.results import Answer
+from harness.analysis.results import AT, Answer, limit_sentence
 from harness.analysis.run_status import OPEN, Standing
 from harness.analysis.statistics.limits import Limit
-from harness.report.conclusions import AT, limit_sentence
 from harness.report.event_text import Narrator
 from harness.search.events import (
     EpochEnded,

@@ -10,10 +10,9 @@ from rich.text import Text
 
 from harness.analysis.formatting import DASH, PREFIXES, amount, listed
 from harness.models.cost import Cost, Part, network_parts
-from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
-from harness.models.spec.published import Published, preset_of, published
+from harness.models.spec.published import Published, preset_of, published, resolutions
 from harness.report.layout import plain_table
 
 
@@ -44,13 +43,6 @@ def priced(spec: NetworkSpec, resolution: int) -> Priced:
     """The costs of a network, part by part."""
     forms = (network_parts(spec, resolution, merged) for merged in (False, True))
     return Priced(spec, resolution, *forms)
-
-
-def resolutions(spec: NetworkSpec) -> tuple[int, ...]:
-    """The sides of images to show a network at: as published; else those that its stem is made for."""
-    known = tuple(dict.fromkeys(row.resolution for row in published(spec)))
-    is_for_small_images = spec.stem_stride < max(FAMILIES[spec.family].stem_strides)
-    return known or (64 if is_for_small_images else 224,)
 
 
 def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:

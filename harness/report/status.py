@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.formatting import DASH, counted, epochs_done, label, printable
-from harness.analysis.results import Answer, RunFacts
+from harness.analysis.results import Answer, RunFacts, answer_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, standings, trial_standing
-from harness.report.conclusions import answer_limit_sentence, summary_of
+from harness.report.conclusions import summary_of
 from harness.report.data_notes import data_view
 from harness.report.layout import plain_table
 from harness.report.summary import row_values

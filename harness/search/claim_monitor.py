@@ -3,8 +3,9 @@
 from harness.analysis.claims import due, judge_claims
 from harness.analysis.reuse import Reuse
 from harness.config.space import Candidate, Space
-from harness.search.events import CLAIMS_JUDGED, ClaimsJudged
+from harness.search.events import ClaimsJudged
 from harness.search.history import Ledger
+from harness.storage.rows import CLAIMS_JUDGED
 
 
 class Looks:

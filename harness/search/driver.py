@@ -26,7 +26,6 @@ from harness.executors.base import Executor
 from harness.search.claim_monitor import Looks
 from harness.search.dispatch import Dispatch
 from harness.search.events import (
-    SEARCH_ENDED,
     DataNoted,
     EpochEnded,
     Progress,
@@ -48,6 +47,7 @@ from harness.search.stored_runs import StoredRuns
 from harness.search.time_left import Estimate
 from harness.search.trial import OpenTrial, Outcome
 from harness.storage import RunRow, Store, reap_undriven
+from harness.storage.rows import SEARCH_ENDED
 from harness.training.run import Ended, Epoch, Noted, Record, Run, RunState, Started
 
 if TYPE_CHECKING:

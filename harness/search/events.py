@@ -8,13 +8,6 @@ from harness.analysis.run_status import Standing
 from harness.models.spec.network import NetworkSpec
 from harness.training.run import Epoch, RunState, Started
 
-CLAIMS_JUDGED = "claims judged"
-"""Kind of the stored event of a look at a study's claims that came to other verdicts than the one before."""
-SEARCH_ENDED = "search ended"
-"""Kind of the stored event that keeps the reason of `StudyEnded`."""
-TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")
-"""Kinds of the stored events that a trial ended."""
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:

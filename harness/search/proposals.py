@@ -14,9 +14,9 @@ from harness.analysis.run_status import OVER_BUDGET, configuration_standing, tri
 from harness.config.axes import Value
 from harness.config.census import take_census
 from harness.config.space import Candidate, Space
-from harness.config.study import Study
+from harness.config.study import Study, screening_epochs
 from harness.search.history import FURTHER, Ledger
-from harness.search.samplers import SCREENING_SEEDS, screening_epochs
+from harness.search.samplers import SCREENING_SEEDS
 from harness.search.trial import OpenTrial, chooser, replay, stored_params
 from harness.storage import park_trial, together
 from harness.training.run import Run

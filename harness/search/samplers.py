@@ -3,19 +3,16 @@
 Optuna is imported where it is needed, not before: a finished study is answered without it.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from harness.config.study import HALVING_FACTOR, _first_rung
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
     import optuna
 
 T = TypeVar("T")
-
-HALVING_FACTOR = 3
-"""Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
 
 
 SCREENING_SEEDS = 1_000_000
@@ -88,32 +85,6 @@ def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
     """The pruner, with its rungs in epochs; no decision falls before a third of the budget (hyperband: a ninth)."""
     return look_up(PRUNERS, name, "search.pruner")(epochs)
-
-
-def screening_epochs(name: str, epochs: int) -> int:
-    """Epochs of the run that the pruner decides on; 0 where it never decides.
-
-    No decision falls after half of the budget: what a configuration gives then is worth training its seeds for.
-    """
-    latest = min(math.ceil(epochs / 2), epochs - 1)
-    match name:
-        case "none":
-            return 0
-        case "median":
-            return latest
-        case "hyperband":
-            rung = max(1, epochs // HALVING_FACTOR**2)
-        case _:
-            rung = _first_rung(epochs)
-    if rung > latest:
-        return 0
-    while rung * HALVING_FACTOR <= latest:
-        rung *= HALVING_FACTOR
-    return rung
-
-
-def _first_rung(epochs: int) -> int:
-    return max(1, math.ceil(epochs / HALVING_FACTOR))
 
 
 def look_up(table: Mapping[str, T], name: str, key: str) -> T:

@@ -1,35 +1,31 @@
 """A study as the door opens it: its file, its place among the results, and what a driver or a reader of it needs."""
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from harness.analysis.claims import Judged, judge_claims, paired_seeds
+from harness.analysis.claims import paired_seeds
 from harness.analysis.plan_history import pending_change
 from harness.analysis.reuse import Reusable, Reuse, environment_of
+from harness.analysis.study_reader import _naming_lines, question_of
 from harness.config.space import Space
-from harness.config.study import Study
-from harness.config.study_checks import check_classes, check_sizes
-from harness.config.study_file import StudyFile, build_space, load_study, resolved_yaml
+from harness.config.study_file import StudyFile, resolved_yaml
 from harness.config.study_growth import Growth, growth, identity, study_values
-from harness.data import DataInfo, check, identify, images_at_most
-from harness.errors import DataError, NotFound, StudyError
-from harness.report.console import verb, without_password
+from harness.data import DataInfo, check, identify
+from harness.errors import StudyError
 from harness.search import Driver, Inputs
 from harness.search.reopening import reopen_outdated
 from harness.search.samplers import build_pruner, build_sampler
 from harness.search.trial import distribution_of
 from harness.storage import DriverLock, RunRow, Store, fresh, open_study, require_study, widen_distributions
-from harness.storage import load_study as load_trials
-from harness.storage.data_changes import data_notes, require_same_data, write_description
+from harness.storage.data_changes import require_same_data, write_description
+from harness.storage.workspace import Place
 from harness.system.fingerprint import fingerprint
-from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
@@ -37,10 +33,6 @@ if TYPE_CHECKING:
 
     from harness.executors.base import Executor
 
-DATABASE = "studies.db"
-DEFAULT_RESULTS = Path("results")
-KEPT = "claims"
-"""Folder of a results folder that keeps the summaries of claim studies, a folder each."""
 ANOTHER = (
     "Give the file another name under `study:` (runs that both need are taken from the store), or start this one anew "
     "with `--fresh`."
@@ -48,35 +40,6 @@ ANOTHER = (
 REMEDY = (
     f"Seeds, trials, values of an axis and claims can be added. For anything else: {ANOTHER[0].lower()}{ANOTHER[1:]}"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a study is kept."""
-
-    results: Path
-    storage: str | None = None
-    """URL of the database, where it is not in the results folder."""
-
-    @property
-    def database(self) -> str | Path:
-        """What the store opens."""
-        return self.storage or self.results / DATABASE
-
-    @property
-    def data_cache(self) -> Path:
-        """Where prepared data sets are kept for all studies."""
-        return self.results / "data"
-
-    @property
-    def options(self) -> list[str]:
-        """The options of a command that means this place, as far as it is not the default one."""
-        results = [] if self.results == DEFAULT_RESULTS else ["--results", str(self.results)]
-        return results + ([] if self.storage is None else ["--storage", without_password(self.storage)])
-
-    def folder(self, study: str) -> Path:
-        """The study's own folder: its resolved file, logs, checkpoints and summary."""
-        return self.results / study
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,84 +53,6 @@ class Driven:
     def trials(self) -> "list[FrozenTrial]":
         """Optuna's trials as they are now."""
         return self.optuna.get_trials(deepcopy=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A study that is looked at."""
-
-    file: StudyFile
-    store: Store
-    optuna_id: int
-    """Optuna's number of the study."""
-    trials: "list[FrozenTrial]"
-    place: Place
-    _known: list[DataInfo] = field(default_factory=list, repr=False)
-    """The data set, once it was asked for: all questions about a study are about the same files."""
-
-    def extent(self) -> "Extent":
-        """How far it reaches; known without its data set as far as that goes."""
-        try:
-            space = self._space()
-        except DataError:
-            space = None
-        return extent(self.file.study, space, self.trials)
-
-    def claims(self) -> tuple[Judged, ...]:
-        """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
-        return judge_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
-
-    def data_notes(self) -> tuple[str, ...]:
-        """Whether its runs were trained on the data that the folder holds now; nothing where that is not there."""
-        study = self.file.study
-        try:
-            return tuple(data_notes(self.store, study.study, self._info()))
-        except DataError:
-            return ()
-
-    def _space(self) -> Space:
-        return _space_on(self.file, self._info())
-
-    def _info(self) -> DataInfo:
-        if not self._known:
-            self._known.append(_info_of(self.file, self.place.data_cache))
-        return self._known[0]
-
-
-def run_of(path: Path, place: Place) -> Run:
-    """The run of a checkpoint, as its study's database knows it. Raises `NotFound`."""
-    try:
-        with Store.open(place.database, read_only=True) as store:
-            return store.run(path.stem).run
-    except NotFound as error:
-        raise NotFound(
-            f"the run of a checkpoint must be known to a database, which tells its network ({error.place})",
-            place=str(path),
-            remedy="Leave it in its study's folder, as results/STUDY/checkpoints/RUN.pt, or give `--storage URL`; or "
-            "name its network: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
-        ) from error
-
-
-def trial_of(path: Path, study: str, place: Place) -> int | None:
-    """The first trial of a study that owns the run of a checkpoint; None where none does."""
-    with Store.open(place.database, read_only=True) as store:
-        links = store.trial_runs(study)
-    return next((trial for trial, runs in links.items() if path.stem in runs), None)
-
-
-def open_space(file: StudyFile, cache: Path | None = None) -> Space:
-    """The search space on the study's data set, which is identified by its content.
-
-    `cache` is the folder of prepared data sets, whose digests of files save reading them again. Raises `DataError`,
-    naming the file's line, where the data set is not there, and `StudyError` for what it cannot yield.
-    """
-    return _space_on(file, _info_of(file, cache))
-
-
-def _space_on(file: StudyFile, info: DataInfo) -> Space:
-    check_classes(file.study, info.names, file.document)
-    check_sizes(file.study, images_at_most(file.study.proxy, info), file.document)
-    return build_space(file, classes=info.classes, channels=info.channels, data=info.digest)
 
 
 def same_data(file: StudyFile, store: Store, place: Place, digest: str | None) -> DataInfo:
@@ -185,23 +70,6 @@ def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, .
     """
     with _naming_lines(file):
         return check(file.study.proxy, cache, digest)
-
-
-def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
-    """The data set of a study. Raises `DataError`, naming the file's line, where it is not there."""
-    with _naming_lines(file):
-        return identify(file.study.proxy, cache)
-
-
-@contextmanager
-def _naming_lines(file: StudyFile) -> Iterator[None]:
-    """Let errors about a key of the proxy name its line in the study file."""
-    try:
-        yield
-    except DataError as error:
-        if error.place is not None and error.place.startswith("proxy."):
-            error.place = file.place(tuple(error.place.split(".")))
-        raise
 
 
 @contextmanager
@@ -256,69 +124,6 @@ def driving(
         require_study(store, trials)
 
 
-@contextmanager
-def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Reading]:
-    """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
-    file = load_study(path, is_quick=is_quick)
-    name = file.study.study
-    remedy = _to_start(path, place, name, is_quick=is_quick)
-    try:
-        opened = Store.open(place.database, read_only=True)
-    except NotFound as error:
-        error.remedy = remedy
-        raise
-    with opened as store:
-        try:
-            store.study(name)
-            found = load_trials(store, name)
-        except NotFound as error:
-            known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
-            if any(study.name == name for study in store.studies()):
-                command = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
-                raise NotFound(
-                    "the trials of the study must be there; another program has deleted them",
-                    value=name,
-                    place=store.place,
-                    remedy=f"Bring it back: `{command}`. Its runs and their checkpoints are kept.",
-                ) from error
-            raise NotFound(
-                "the study must have been started",
-                value=name,
-                place=store.place,
-                remedy=f"{remedy} Studies there: {known}.",
-            ) from error
-        yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
-
-
-def _to_start(path: Path, place: Place, name: str, *, is_quick: bool) -> str:
-    """How a study is started, and where its summary is where the results folder keeps one."""
-    start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
-    kept = place.results / KEPT / name / "summary.txt"
-    return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How far a study reaches."""
-
-    configurations: int | None
-    """How many are to be trained: exact for a grid, as granted for a sampler; None where it cannot be known."""
-    ruled_out: Mapping[str, int]
-    """Those that a grid leaves out or a sampler proposed in vain, by the first rule or budget that each breaks."""
-
-
-def extent(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> Extent:
-    """The extent of a study whose trials are these; without its data set there is no space, and a grid has no end."""
-    if study.search.sampler != "grid":
-        broken = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
-        return Extent(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
-    if space is None:
-        return Extent(None, {})
-    cells = list(space.grid())
-    ruled_out = Counter(next(iter(cell.violations)) for cell in cells if not cell.is_feasible)
-    return Extent(len(cells) - ruled_out.total(), ruled_out)
-
-
 def _describe(trials: "optuna.Study", file: StudyFile) -> None:
     """Say in Optuna's dashboard what is studied."""
     from optuna.exceptions import ExperimentalWarning
@@ -339,12 +144,6 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             trials.set_metric_names(list(study.objectives))
-
-
-def question_of(text: str) -> str | None:
-    """What a study file says it is about: the first line of its first comment, if that is not for an editor."""
-    comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
-    return next((line for line in comments if line and not line.startswith("yaml-language-server:")), None)
 
 
 def grown(file: StudyFile, store: Store) -> Growth:

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError
-from harness.executors.job import one_line
+from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError, one_line
 from harness.storage import FullRow, FullRuns, Store
 from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS

@@ -20,8 +20,8 @@ from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.weights import read_weights
-from harness.search.session import Place, run_of
 from harness.storage.data_changes import recorded_classes
+from harness.storage.workspace import Place, run_of
 from harness.system.device_slot import computing
 from harness.training.checkpoint import load_epoch, require_own_name
 from harness.training.full_scale.folder import CLASSES, RECIPE, is_training, weights_in

@@ -42,7 +42,7 @@ TRAINING = (
     *("models/replknet_conv_ffn.py", "models/replknet_stem.py", "models/replknet_transition.py"),
     *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
     *("ops/interleaved_timing.py",),
-    *("training/fit.py",),
+    *("training/device.py", "training/fit.py"),
 )
 """What else decides the outcome of a run: networks, defaults, images, the training loop, seeding, and the measures."""
 DOWNSTREAM = (
@@ -56,7 +56,13 @@ DOWNSTREAM = (
 FULL_SCALE = (
     *("config/full_scale_network.py",),
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
-    *("data/batching.py", "data/detection.py", "data/expected_images.py", "data/image_sources.py"),
+    *(
+        "data/batching.py",
+        "data/data_record.py",
+        "data/detection.py",
+        "data/expected_images.py",
+        "data/image_sources.py",
+    ),
     *("data/loading.py", "data/preprocessing.py", "data/reader.py", "data/seeding.py", "data/segmentation.py"),
     *("data/segmentation_augment.py",),
     *("executors/ray_train.py",),

@@ -5,8 +5,19 @@ import functools
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+FEATURES = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "sve", "sve2", "bf16", "i8mm"),
+)
+"""Flags of /proc/cpuinfo by which PyTorch, oneDNN and LLVM choose instructions."""
+CPUINFO = Path("/proc/cpuinfo")
+GPUS = Path("/proc/driver/nvidia/gpus")
+MIG = Path("/proc/driver/nvidia/capabilities")
+
 
 MALLOPT_TRIM_THRESHOLD, MALLOPT_MMAP_THRESHOLD = -1, -3
 """The parameters' numbers in glibc's malloc.h."""
@@ -78,3 +89,40 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all(
         mallopt(parameter, largest) == 1 for parameter in (MALLOPT_TRIM_THRESHOLD, MALLOPT_MMAP_THRESHOLD)
     )
+
+
+def cpu_capability() -> str:
+    """What `torch.backends.cpu.get_cpu_capability()` gives in a process of this environment."""
+    flags = _cpu_flags()
+    asked = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
+    if asked in ("avx512", "avx2", "default"):
+        return asked.upper()
+    if {"avx512vl", "avx512bw", "avx512dq", "fma"} <= flags:
+        return "AVX512"
+    return "AVX2" if {"avx2", "fma"} <= flags else "DEFAULT"
+
+
+def processor_features() -> str:
+    """The features of this processor that decide how PyTorch, oneDNN and LLVM compute."""
+    flags = _cpu_flags()
+    return "+".join(name for name in FEATURES if name in flags) or platform.machine()
+
+
+@functools.cache
+def gpu_name() -> str | None:
+    """The name of the GPUs as their driver gives it; None where they differ or are divided, so that it is not known."""
+    if any(MIG.glob("gpu*/mig/gi*")):
+        return None
+    texts = [path.read_text() for path in GPUS.glob("*/information")]
+    names = {match.group(1).strip() for text in texts if (match := re.search(r"^Model:\s*(.+)$", text, re.MULTILINE))}
+    return names.pop() if len(names) == 1 else None
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = CPUINFO.read_text()
+    except OSError:
+        return frozenset()
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else frozenset()

@@ -8,7 +8,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,26 +16,18 @@ from typing import Any, Literal, Self
 
 from harness.config.recipes.proxy import Recipe
 from harness.system.code_revision import code_digest, operator_digest
-from harness.system.machine import cpu_name, has_gpu
+from harness.system.machine import cpu_capability, cpu_name, gpu_name, has_gpu, processor_features
 
 LIBRARIES = ("numpy", "timm", "pillow", "llvmlite")
 """Distributions whose code computes: images, first weights and augmentation, and the operator's loops on a CPU."""
 DOWNSTREAM_LIBRARIES = ("torchvision", "segmentation-models-pytorch")
 CUDA_LIBRARIES = ("triton", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
-FEATURES = (
-    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
-    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimdhp", "asimddp", "sve", "sve2", "bf16", "i8mm"),
-)
-"""Flags of /proc/cpuinfo by which PyTorch, oneDNN and LLVM choose instructions."""
 SETTINGS = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
 )
 """Variables of the process that make the libraries compute otherwise."""
-CPUINFO = Path("/proc/cpuinfo")
-GPUS = Path("/proc/driver/nvidia/gpus")
-MIG = Path("/proc/driver/nvidia/capabilities")
 UNKNOWN = "unknown environment, recorded before environments were kept"
 """In place of the differences, where nothing is known of the other environment."""
 
@@ -164,33 +155,6 @@ def torch_version() -> str | None:
     return match.group(1) if match else _version("torch")
 
 
-def cpu_capability() -> str:
-    """What `torch.backends.cpu.get_cpu_capability()` gives in a process of this environment."""
-    flags = _cpu_flags()
-    asked = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
-    if asked in ("avx512", "avx2", "default"):
-        return asked.upper()
-    if {"avx512vl", "avx512bw", "avx512dq", "fma"} <= flags:
-        return "AVX512"
-    return "AVX2" if {"avx2", "fma"} <= flags else "DEFAULT"
-
-
-def processor_features() -> str:
-    """The features of this processor that decide how PyTorch, oneDNN and LLVM compute."""
-    flags = _cpu_flags()
-    return "+".join(name for name in FEATURES if name in flags) or platform.machine()
-
-
-@functools.cache
-def gpu_name() -> str | None:
-    """The name of the GPUs as their driver gives it; None where they differ or are divided, so that it is not known."""
-    if any(MIG.glob("gpu*/mig/gi*")):
-        return None
-    texts = [path.read_text() for path in GPUS.glob("*/information")]
-    names = {match.group(1).strip() for text in texts if (match := re.search(r"^Model:\s*(.+)$", text, re.MULTILINE))}
-    return names.pop() if len(names) == 1 else None
-
-
 def _can_see_gpu() -> bool:
     return has_gpu() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
 
@@ -201,16 +165,6 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-@functools.cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        text = CPUINFO.read_text()
-    except OSError:
-        return frozenset()
-    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(match.group(1).split()) if match else frozenset()
 
 
 def _parts(environment: Environment, differences: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:

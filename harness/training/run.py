@@ -170,11 +170,6 @@ class Ended:
     """Why, in one line, for every state but COMPLETE."""
 
 
-TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
-"""Measures of what a result is of: training images that were read from disk, validation images that the last epoch was
-judged on, and the accuracy in percent of the best answer to them that is constant."""
-
-
 @dataclass(frozen=True, slots=True)
 class Noted:
     """Something about the run's data that belongs to its result, such as files that could not be read."""

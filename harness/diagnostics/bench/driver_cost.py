@@ -14,11 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from harness.analysis.study_reader import open_space
 from harness.config.study_file import StudyFile, load_study
 from harness.diagnostics.bench.base import Effort, Figure
 from harness.executors.scripted import ScriptedExecutor
 from harness.search.events import TrialEnded
-from harness.search.session import Place, driving, open_space
+from harness.search.session import driving
+from harness.storage.workspace import Place
 from harness.system.device_slot import measuring_in_turns
 from harness.training.environment import environment_here
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started

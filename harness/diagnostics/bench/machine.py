@@ -11,8 +11,8 @@ from importlib.metadata import version
 from harness import __version__
 from harness.system.code_revision import code_digest, operator_digest
 from harness.system.device_slot import Watch
-from harness.system.machine import available_cpus, cpu_name
-from harness.training.environment import SETTINGS, processor_features
+from harness.system.machine import available_cpus, cpu_name, processor_features
+from harness.training.environment import SETTINGS
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
 BUSY_PER_CPU = 0.25

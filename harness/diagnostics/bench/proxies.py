@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import Recipe
 from harness.config.study_file import load_study
 from harness.diagnostics.bench.base import Effort, Figure
@@ -21,7 +22,6 @@ from harness.diagnostics.bench.inline_process import Aside
 from harness.errors import HarnessError
 from harness.executors import Crew, Executor, make_executor
 from harness.models.spec.network import NetworkSpec
-from harness.search.session import open_space
 from harness.system.device_slot import Machine, separate_slots
 from harness.system.machine import available_cpus
 from harness.training.run import Ended, Job, Measured, Record, Run, RunState

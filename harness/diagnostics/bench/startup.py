@@ -20,8 +20,8 @@ from harness.config.study_file import load_study
 from harness.diagnostics.bench.base import Effort, Figure
 from harness.diagnostics.bench.checkout import ROOT, run_study
 from harness.errors import HarnessError
-from harness.search.session import DATABASE
 from harness.storage import Store
+from harness.storage.workspace import DATABASE
 from harness.system.device_slot import measuring, separate_slots
 
 HELP_S = 0.5

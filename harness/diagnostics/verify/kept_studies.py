@@ -20,8 +20,8 @@ from harness.diagnostics.verify.shipped import study_files
 from harness.errors import HarnessError, UserError
 from harness.models.spec.network import NetworkSpec
 from harness.report.claims_summary import SUMMARY, Kept, KeptClaim, KeptClaims, read_kept
-from harness.report.console import near, verb
-from harness.search.session import KEPT, Place
+from harness.storage.workspace import KEPT, Place
+from harness.system.command_line import near, verb
 from harness.system.machine import available_cpus, has_gpu
 from harness.training.run import Run
 

@@ -8,13 +8,14 @@ from harness.analysis.environments import origins
 from harness.analysis.noise import noise_line
 from harness.analysis.results import answer
 from harness.analysis.reuse import environment_of
+from harness.analysis.study_reader import Reading, reading
 from harness.diagnostics.verify import ClaimRow
 from harness.diagnostics.verify.kept_studies import kept_claims_of
 from harness.errors import NotFound, UserError
-from harness.report.console import without_password
 from harness.report.summary import finished
-from harness.search.session import Place, Reading, reading
 from harness.storage import Store
+from harness.storage.workspace import Place
+from harness.system.command_line import without_password
 
 
 def recorded_claims(place: Place) -> Iterator[ClaimRow]:

@@ -7,6 +7,7 @@ parameters of the merged network with all batch norms folded.
 
 from typing import NamedTuple
 
+from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 
@@ -244,3 +245,10 @@ def has_published_field(spec: NetworkSpec) -> bool:
     """Whether the network is one of those whose effective receptive field is published."""
     name = preset_of(spec)
     return name is not None and any(row.preset == name for row in PUBLISHED_FIELDS)
+
+
+def resolutions(spec: NetworkSpec) -> tuple[int, ...]:
+    """The sides of images to show a network at: as published; else those that its stem is made for."""
+    known = tuple(dict.fromkeys(row.resolution for row in published(spec)))
+    is_for_small_images = spec.stem_stride < max(FAMILIES[spec.family].stem_strides)
+    return known or (64 if is_for_small_images else 224,)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 
 from harness.errors import UserError
-from harness.measures.base import own_randomness
 from harness.ops.interleaved_timing import Patience, interleave
 from harness.system.device_slot import computing
+from harness.training.device import own_randomness
 from harness.training.full_scale.loop import Course
 from harness.training.full_scale.worker import prepared
 

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.data.batching import Pace
-from harness.executors.run_job import process_environment, started
 from harness.models.activation_checkpointing import enable_checkpointing
 from harness.models.weights.files import read_metadata
 from harness.system.device_slot import computing, in_turn
 from harness.system.machine import keep_freed_memory
+from harness.training.device import process_environment, started
 from harness.training.full_scale.environments import keep_environment
 from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.logger import logs

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import Pace
+from harness.data.data_record import DataRecord
 from harness.data.image_sources import GENERATED
 from harness.data.loading import step_batches
 from harness.data.preflight import check_images
@@ -20,7 +21,6 @@ from harness.data.reader import Collate, Reader
 from harness.data.seeding import mixed
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
-from harness.training.full_scale.data_record import DataRecord
 from harness.training.full_scale.initial_weights import first_network
 from harness.training.full_scale.process_group import Team
 from harness.training.full_scale.records import FullJob, Note

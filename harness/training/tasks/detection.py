@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from harness.config.recipes.detection import DetectionRecipe
+from harness.data.data_record import DataRecord
 from harness.data.detection import Shown, TrainingSights, ValidationSights, open_scenes, record_scenes, together
 from harness.data.detection_annotations import Runs, pack
 from harness.data.loading import share_of
@@ -20,7 +21,6 @@ from harness.models.finite import describe_fault
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
-from harness.training.full_scale.data_record import DataRecord
 from harness.training.full_scale.process_group import Team
 from harness.training.full_scale.records import FullJob, Scores
 from harness.training.metrics.detection import Found, detection_figures

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import Pace
+from harness.data.data_record import DataRecord
 from harness.data.loading import share_of
 from harness.data.read_report import require_readable
 from harness.data.segmentation import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, record_masked, together
@@ -20,7 +21,6 @@ from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
-from harness.training.full_scale.data_record import DataRecord
 from harness.training.full_scale.process_group import Team
 from harness.training.full_scale.records import FullJob, Scores
 from harness.training.metrics.miou import confusion

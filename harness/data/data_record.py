@@ -1,0 +1,112 @@
+"""What images a training is made on: the names of the classes and a digest of the files."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Self
+
+from harness.data import Split
+from harness.data.dataset import ARRAYS
+from harness.system.device_slot import computing, offer
+
+CONTENT_BYTES = 1 << 28
+"""Up to this size of all files together, their content is part of the digest; above, their names and sizes alone."""
+CHUNK_BYTES = 1 << 20
+NAMED = 6
+"""Classes that a message lists."""
+Source = Sequence[Path] | Split
+"""The images of a split: files, or arrays in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """The data of a training."""
+
+    dataset: str
+    classes: tuple[str, ...]
+    """Names, in the order of the labels."""
+    images: Mapping[str, int]
+    """Number by split."""
+    digest: str
+    folder: str | None = None
+    """Where the images were when the training began; not compared."""
+
+    def is_same(self, other: "DataRecord") -> bool:
+        """Whether two records are of the same data."""
+        return (self.dataset, self.classes, self.digest) == (other.dataset, other.classes, other.digest)
+
+    def __str__(self) -> str:
+        counts = " and ".join(f"{count:,} {split}" for split, count in self.images.items())
+        where = self.dataset if self.folder is None else self.folder
+        return f"{counts} images of {_named(self.classes)} in {where}, digest {self.digest[:8]}"
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The record in a file; None where there is none that can be read."""
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**values | {"classes": tuple(values["classes"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write the record in one piece."""
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.replace(path)
+
+
+@computing()
+def record_data(
+    dataset: str,
+    classes: Sequence[str],
+    sources: Mapping[str, Source],
+    *,
+    images: Mapping[str, int],
+    root: Path | None = None,
+    annotations: Iterable[Path] = (),
+) -> DataRecord:
+    """The record of images by split; `annotations` are files whose content always counts."""
+    digest = blake2b(digest_size=16)
+    for split, source in sources.items():
+        digest.update(f"{split}\0".encode())
+        if isinstance(source, Split):
+            _add_arrays(digest, source)
+        else:
+            _add_files(digest, source, root or Path())
+    for path in annotations:
+        _add_content(digest, path)
+    return DataRecord(dataset, tuple(classes), dict(images), digest.hexdigest(), None if root is None else str(root))
+
+
+def _add_arrays(digest: Any, split: Split) -> None:
+    for name in ARRAYS:
+        values = getattr(split, name)
+        if values is not None:
+            digest.update(f"{name} {values.dtype} {values.shape}\0".encode())
+            digest.update(memoryview(values).cast("B"))
+
+
+def _add_files(digest: Any, paths: Sequence[Path], root: Path) -> None:
+    """Names below the root and sizes; and the content, where there is not much of it."""
+    sizes = [path.stat().st_size for path in paths]
+    for path, size in zip(paths, sizes, strict=True):
+        digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{size}\n".encode())
+    if sum(sizes) <= CONTENT_BYTES:
+        for path in paths:
+            _add_content(digest, path)
+
+
+def _add_content(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            offer()
+
+
+def _named(classes: Sequence[str]) -> str:
+    more = ", ..." if len(classes) > NAMED else ""
+    return f"{len(classes):,} classes ({', '.join(classes[:NAMED])}{more})"

@@ -1,0 +1,64 @@
+"""Where a study is kept: its results folder, its database, and the run of a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import NotFound
+from harness.storage import Store
+from harness.system.command_line import without_password
+from harness.training.run import Run
+
+DATABASE = "studies.db"
+DEFAULT_RESULTS = Path("results")
+KEPT = "claims"
+"""Folder of a results folder that keeps the summaries of claim studies, a folder each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a study is kept."""
+
+    results: Path
+    storage: str | None = None
+    """URL of the database, where it is not in the results folder."""
+
+    @property
+    def database(self) -> str | Path:
+        """What the store opens."""
+        return self.storage or self.results / DATABASE
+
+    @property
+    def data_cache(self) -> Path:
+        """Where prepared data sets are kept for all studies."""
+        return self.results / "data"
+
+    @property
+    def options(self) -> list[str]:
+        """The options of a command that means this place, as far as it is not the default one."""
+        results = [] if self.results == DEFAULT_RESULTS else ["--results", str(self.results)]
+        return results + ([] if self.storage is None else ["--storage", without_password(self.storage)])
+
+    def folder(self, study: str) -> Path:
+        """The study's own folder: its resolved file, logs, checkpoints and summary."""
+        return self.results / study
+
+
+def run_of(path: Path, place: Place) -> Run:
+    """The run of a checkpoint, as its study's database knows it. Raises `NotFound`."""
+    try:
+        with Store.open(place.database, read_only=True) as store:
+            return store.run(path.stem).run
+    except NotFound as error:
+        raise NotFound(
+            f"the run of a checkpoint must be known to a database, which tells its network ({error.place})",
+            place=str(path),
+            remedy="Leave it in its study's folder, as results/STUDY/checkpoints/RUN.pt, or give `--storage URL`; or "
+            "name its network: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
+        ) from error
+
+
+def trial_of(path: Path, study: str, place: Place) -> int | None:
+    """The first trial of a study that owns the run of a checkpoint; None where none does."""
+    with Store.open(place.database, read_only=True) as store:
+        links = store.trial_runs(study)
+    return next((trial for trial, runs in links.items() if path.stem in runs), None)

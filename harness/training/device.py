@@ -1,0 +1,101 @@
+"""The device of a training: its name, its random state, and what a record says of where it computes."""
+
+import os
+import platform
+import socket
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from importlib.metadata import version
+
+import torch
+
+from harness import __version__
+from harness.config.recipes.proxy import Recipe
+from harness.system.code_revision import code_digest
+from harness.system.machine import cpu_name
+from harness.training.environment import (
+    DOWNSTREAM_LIBRARIES,
+    LIBRARIES,
+    Device,
+    Environment,
+    described,
+    environment_here,
+)
+from harness.training.run import Started
+
+
+def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """What is drawn inside leaves the global random state alone: stochastic depth draws from it."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
+    """What computes a run of that recipe in this process."""
+    kind: Device = "cuda" if device.type == "cuda" else "cpu"
+    return as_torch_has_it(
+        environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
+    )
+
+
+def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
+    """What computes in this process what is no run of a study: a training at full scale, or a result of a verb's own.
+
+    Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
+    """
+    found = described(
+        code_digest(full_scale=True),
+        LIBRARIES + DOWNSTREAM_LIBRARIES,
+        threads=threads or torch.get_num_threads(),
+        device="cuda" if device.type == "cuda" else "cpu",
+        device_name=device_name(device),
+        precision=precision,
+    )
+    return as_torch_has_it(found)
+
+
+def as_torch_has_it(environment: Environment) -> Environment:
+    """The environment with what PyTorch itself knows of it."""
+    return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def device_name(device: torch.device) -> str:
+    """As `NVIDIA H200` or `AMD EPYC`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def started(
+    device: torch.device,
+    threads: int,
+    *,
+    epochs: int,
+    first_epoch: int = 1,
+    environment: Environment | None = None,
+    earlier: tuple[Environment | None, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Started:
+    """Where and with what this process is about to work."""
+    return Started(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=_describe(device, threads),
+        threads=threads,
+        versions={
+            "harness": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": version("numpy"),
+            "timm": version("timm"),
+        },
+        epochs=epochs,
+        first_epoch=first_epoch,
+        environment=environment,
+        earlier=earlier,
+        notes=notes,
+    )
+
+
+def _describe(device: torch.device, threads: int) -> str:
+    """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
+    if device.type == "cuda":
+        return f"cuda ({device_name(device)})"
+    return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"
