@@ -9,7 +9,7 @@ from tiny_runs import tiny_spec, with_
 from tiny_studies import TINY, write_study
 
 from harness.cli import main
-from harness.cli.bench_parser import BENCHED
+from harness.cli.bench import BENCHED
 from harness.diagnostics.bench.base import Effort, Figure
 from harness.diagnostics.bench.driver_cost import driver_cost, trial_costs
 from harness.diagnostics.bench.inline_process import Aside

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.cli import main
-from harness.cli.bench_parser import PRECISIONS
+from harness.cli.bench import PRECISIONS
 from harness.diagnostics.bench.device import at_precision, measure_peak
 from harness.diagnostics.bench.dwconv import measure
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, contenders, fitting

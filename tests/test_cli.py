@@ -1,7 +1,10 @@
 """The other verbs, and what the door says to mistakes."""
 
 import json
+import re
 import resource
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ from tiny_studies import REPOSITORY, TINY, Finished, called, environ, files_of, 
 
 from harness import __version__
 from harness.cli import main
+from harness.cli.commands import COMMANDS
 from harness.system.command_line import typed_again, without_password
 
 # Looking
@@ -166,7 +170,7 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
     def broken(_: Path, *, is_quick: bool) -> None:  # noqa: ARG001
         raise ZeroDivisionError("inner")
 
-    monkeypatch.setattr("harness.cli.run.load_study", broken)
+    monkeypatch.setattr("harness.cli.study_run.load_study", broken)
     assert main(["run", str(tmp_path / "study.yaml")]) == 1
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said and "is safe" in said
@@ -198,3 +202,54 @@ def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["harness", "run", "f.yaml", "--fresh", "--storage", "postgresql://me:se:cr@db/x"])
     assert typed_again().endswith("harness run f.yaml --storage 'postgresql://me:***@db/x'")
     assert without_password("sqlite:///a:b/c@d.db") == "sqlite:///a:b/c@d.db"
+
+
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("stauts",), "`status`"),
+        (("status", "study.yaml", "--quik"), "`--quick`"),
+        (("verify", "--only", "cuonts"), "`counts`"),
+        (("downstream", "segmnt", "x"), "`segment`"),
+    ],
+)
+def test_a_mistyped_command_choice_or_option_gets_a_suggestion(
+    typed: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert ended.value.code == 2 and f"Did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_what_is_like_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["xylophone"])
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_every_command_is_a_module_with_a_parser_and_an_action() -> None:
+    for name, module in COMMANDS.items():
+        assert module.__name__ == f"harness.cli.{name.replace('-', '_')}"
+        assert module.__doc__.startswith(f"`harness {name}`: ")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").touch()
+    script = called("completion", "bash", cwd=tmp_path).stdout
+
+    def completed(*words: str) -> set[str]:
+        line = f"COMP_WORDS=({' '.join(map(shlex.quote, words))}); COMP_CWORD={len(words) - 1}"
+        function = re.search(r"complete .*-F (\S+) harness", script)
+        assert function is not None
+        ask = f"{script}\n{line}\n{function[1]}\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+        ended = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, cwd=tmp_path, check=True)
+        return set(ended.stdout.split())
+
+    assert {"status", "run", "shape-bias"} <= completed("harness", "")
+    assert completed("harness", "sta") == {"status"}
+    assert "--quick" in completed("harness", "status", "study.yaml", "--q")
+    assert "study.yaml" in completed("harness", "run", "")

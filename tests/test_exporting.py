@@ -16,7 +16,7 @@ import timm
 import torch
 from export_cases import noise, product_of, subject_of, tiny, written
 
-from harness.cli import networks as grammar
+from harness.cli import export as export_command
 from harness.errors import ExportFailure
 from harness.export import onnx as onnx_file
 from harness.export import safetensors
@@ -305,7 +305,7 @@ def test_the_scale_of_a_difference_is_what_images_change() -> None:
 
 
 def test_the_command_line_knows_the_table() -> None:
-    assert tuple(FORMATS) == grammar.FORMATS
+    assert tuple(FORMATS) == export_command.FORMATS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,7 +10,7 @@ from export_cases import noise, subject_of, tiny
 from full_scale_cases import job_of, trained
 from tiny_studies import INLINE, TINY, Said, called, write_study
 
-from harness.cli.train import describe
+from harness.cli.full_scale import describe
 from harness.export.formats import FORMATS
 from harness.export.preprocessing import preparation_of
 from harness.models.weights import export_weights, import_weights, load_weights, save_weights

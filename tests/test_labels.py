@@ -189,7 +189,7 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
 
 def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
     """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
-    from harness.cli.evaluate import _shown
+    from harness.cli.network_accuracy import _shown
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
@@ -250,7 +250,7 @@ def test_shape_bias_matches_synsets_by_name() -> None:
 
 
 def test_a_segmentation_s_classes_are_compared_by_name() -> None:
-    from harness.cli.downstream import _check_classes
+    from harness.cli.full_scale_dense import _check_classes
 
     _check_classes(("a", "b"), ("a", "b"), "x")
     with pytest.raises(UserError, match="in the same order, but got '`b` for `a` as class 0'"):

@@ -22,9 +22,9 @@ from tiny_runs import RECIPE as TINY_RECIPE
 from tiny_runs import tiny_spec, with_
 from tiny_studies import Said, called
 
-from harness.cli.bench import bench_network
 from harness.data import load
 from harness.diagnostics.bench.options import NetworkOptions
+from harness.diagnostics.bench.subjects import bench_network
 from harness.measures import Trained
 from harness.measures.train_step import train_step
 from harness.models.build import build

@@ -9,7 +9,7 @@ from folder_data import write_folder, write_folder_study
 from full_scale_cases import epochs_of, job_of, trained
 from tiny_studies import INLINE, called
 
-from harness.cli.train import describe
+from harness.cli.full_scale import describe
 from harness.errors import UserError
 from harness.models.weights import read_weights
 from harness.storage.load_network import Origin, class_names, find_subject

@@ -11,8 +11,8 @@ import torch
 from tiny_studies import called, text_of
 from torch import Tensor, nn
 
-from harness.cli import main, studies
-from harness.cli.studies_parser import VERIFIED
+from harness.cli import main
+from harness.cli.verify import SUBJECTS
 from harness.diagnostics.verify import (
     Check,
     ClaimRow,
@@ -76,7 +76,7 @@ def test_every_check_holds(subject: str, check: Check) -> None:
 
 
 def test_the_door_knows_the_subjects() -> None:
-    assert (*CHECKS, "claims") == VERIFIED
+    assert (*CHECKS, "claims") == SUBJECTS
 
 
 def test_every_figure_of_released_code_is_compared() -> None:
@@ -192,7 +192,7 @@ def test_json_has_every_finding(tmp_path: Path) -> None:
 def test_an_unknown_subject_lists_the_known_ones(tmp_path: Path) -> None:
     said = called("verify", "--only", "count", cwd=tmp_path)
     assert said.returncode == 2
-    assert all(name in said.stderr for name in VERIFIED)
+    assert all(name in said.stderr for name in SUBJECTS)
 
 
 def test_help_says_what_the_exit_code_means(capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +238,7 @@ def test_a_contradicted_claim_is_no_fault_and_runs_that_cannot_be_read_are(
     change: dict[str, Any], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [SUPPORTED, replace(SUPPORTED, **change)]
-    monkeypatch.setattr(studies, "recorded_claims", lambda _: rows)
+    monkeypatch.setattr("harness.diagnostics.verify.recorded_claims.recorded_claims", lambda _: rows)
     said = called("verify", "--only", "claims", cwd=tmp_path)
     assert said.returncode == code
     assert words in said.stdout and "supported" in said.stdout

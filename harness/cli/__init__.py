@@ -1,11 +1,11 @@
-"""The door: parses the command line, calls a verb, and turns what comes of it into an exit code.
+"""The command line: parses it, runs a command, and returns an exit code.
 
     0    done
     1    a study that ended without a complete configuration, a check that does not hold, or an error of the harness
     2    something that the caller can put right; one message on standard error
     130  ended by Ctrl-C or SIGTERM; a study goes on with the command that is printed
 
-Nothing heavy is imported here: a verb imports what it needs.
+Modules that load slowly are imported by the commands, when they run.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harness.cli.parser import build_parser
+from harness.cli.commands import build_parser
 from harness.errors import UserError
 
 USER_ERROR = 2
@@ -24,9 +24,9 @@ PIPE_CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None, *, run_name: str | None = None) -> int:
-    """Run one command line (by default that of this process); gives its exit code.
+    """Run one command line (by default that of this process); returns its exit code.
 
-    `run_name` is what the help calls the verb `run`, where that has a door of its own.
+    `run_name` is how the help calls the command `run`, where that has a script of its own.
     """
     _make_printable()
     args = build_parser(run_name).parse_args(argv)

@@ -1,60 +1,71 @@
-"""The verb `aa`: how often verdicts on recorded runs are false, and how often their intervals hold the effect."""
+"""`harness aa`: how often verdicts on recorded runs are false, and how often their intervals hold the effect."""
 
-import math
 import sys
-from argparse import Namespace
-from typing import Any, NamedTuple
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
-from harness.analysis.claims import Judged
-from harness.analysis.formatting import counted
-from harness.analysis.noise import noise_line
-from harness.analysis.results import answer
-from harness.analysis.statistics import Plan
-from harness.analysis.statistics.calibration import Parts, Rate, false_verdicts, part_effect
-from harness.analysis.statistics.sample import Sample
-from harness.analysis.study_reader import reading
-from harness.cli.aa_images import Asked, image_noise_values, image_noise_view, images_of, measure_image_noise
-from harness.cli.run import place_of
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_json_option,
+    add_workspace_options,
+    positive,
+    print_json,
+    print_view,
+    workspace_of,
+)
 from harness.errors import UserError
-from harness.report.console import is_live, make_console
-from harness.report.layout import indented
-from harness.report.status_line import ticker
-from harness.report.summary import json_text
-from harness.system.command_line import verb
 
-LEAST_SEEDS, LEAST_STUDIES, MOST_STUDIES = 40, 1000, 1_000_000
-"""Of an A/A test; from fewer seeds, the studies that are drawn are too much alike."""
+if TYPE_CHECKING:
+    from harness.analysis.statistics import Plan
+    from harness.diagnostics.error_rate import RecordedClaim
+
+LEAST_STUDIES, MOST_STUDIES = 1000, 1_000_000
 
 
-class Recorded(NamedTuple):
-    """The claim of a study, as its runs are."""
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_command(
+        commands,
+        "aa",
+        "count the false verdicts that recorded runs of two equal arms come to",
+        details="Of one study, whose arms are replicas: the share of studies drawn from its runs that come to a "
+        "verdict; more than the plan allows gives exit code 1. Of several studies, which make one claim on different "
+        "data sets: how often the interval of one holds the effect over all. With `--validation-sets`, of a study with "
+        "any arms: its networks are judged on further images, to show how much of the effect's error belongs to these.",
+    )
+    parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a study file, as search_spaces/aa.yaml")
+    parser.add_argument("--first", type=positive, default=3, metavar="N", help="pairs at the first look (default: 3)")
+    parser.add_argument("--most", type=positive, default=8, metavar="N", help="pairs at the last look (default: 8)")
+    parser.add_argument("--studies", type=int, default=10_000, metavar="N", help="studies to draw (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the drawing (default: 0)")
+    parser.add_argument(
+        "--validation-sets",
+        type=positive,
+        metavar="N",
+        help="judge the networks of one study on so many further sets of generated images, shared by all (10 to 1000)",
+    )
+    parser.add_argument(
+        "--images", type=positive, metavar="N", help="images of each such set (default: as many as a run is judged on)"
+    )
+    add_json_option(parser)
+    add_workspace_options(parser)
+    parser.set_defaults(quick=False)
+    return parser
 
-    study: str
-    judged: Judged
-    noise: str | None
 
-
-class Outcome(NamedTuple):
-    """What came of a test on the recorded runs of some studies."""
-
-    recorded: tuple[Recorded, ...]
-    plan: Plan
-    rate: Rate | None
-    """Of false verdicts, of an A/A test."""
-    parts: Parts | None
-    """Of several data sets."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether false verdicts are not surely more than the plan allows."""
-        return self.rate is None or self.rate.low <= self.plan.alpha
-
-
-def calibrate_claims(args: Namespace) -> int:
+def run(args: Namespace) -> int:
     """Print the share of false verdicts of equal arms, or the coverage over data sets or validation sets."""
+    from harness.analysis.statistics import Plan
+    from harness.diagnostics.error_rate import (
+        measure_error_rate,
+        outcome_values,
+        outcome_view,
+        read_claim,
+        split_effect,
+    )
+
     if not LEAST_STUDIES <= args.studies <= MOST_STUDIES:
         raise UserError(f"`--studies` must be from {LEAST_STUDIES:,} to {MOST_STUDIES:,}", value=args.studies)
     try:
@@ -63,24 +74,37 @@ def calibrate_claims(args: Namespace) -> int:
         raise UserError(f"`--first` and `--most` must be a plan: {error}") from error
     if args.images is not None and args.validation_sets is None:
         raise UserError("`--images` needs `--validation-sets`", value=args.images)
-    recorded = tuple(_read(args, path) for path in args.files)
+    claims = tuple(read_claim(path, workspace_of(args)) for path in args.files)
     if args.validation_sets is not None:
-        return _judge_further(args, recorded, plan)
-    outcome = _tested(args, recorded[0], plan) if len(recorded) == 1 else _parted(recorded, plan)
-    if args.json:
-        print(json_text(outcome_values(outcome)))
+        return _judge_further(args, claims, plan)
+    if len(claims) == 1:
+        outcome = measure_error_rate(claims[0], plan, studies=args.studies, seed=args.seed)
     else:
-        make_console().print(outcome_view(outcome))
+        outcome = split_effect(claims, plan)
+    if args.json:
+        print_json(outcome_values(outcome))
+    else:
+        print_view(outcome_view(outcome))
     if not outcome.holds:
         print("error: more false verdicts than the plan allows", file=sys.stderr)
     return 0 if outcome.holds else 1
 
 
-def _judge_further(args: Namespace, recorded: tuple[Recorded, ...], plan: Plan) -> int:
+def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "Plan") -> int:
     """Print how much of the error of a study's claim belongs to its validation images."""
-    if len(recorded) != 1:
-        raise UserError("`--validation-sets` needs one study", value=", ".join(each.study for each in recorded))
-    judged, console = recorded[0].judged, make_console()
+    from harness.diagnostics.image_noise import (
+        Asked,
+        image_noise_values,
+        image_noise_view,
+        images_of,
+        measure_image_noise,
+    )
+    from harness.report.console import is_live, make_console
+    from harness.report.status_line import ticker
+
+    if len(claims) != 1:
+        raise UserError("`--validation-sets` needs one study", value=", ".join(claim.study for claim in claims))
+    judged, console = claims[0].judged, make_console()
     images = images_of(judged.runs[0].run.recipe, args.images)
     asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
     with ticker(console, is_live=is_live(console) and not args.json) as shown:
@@ -89,118 +113,5 @@ def _judge_further(args: Namespace, recorded: tuple[Recorded, ...], plan: Plan) 
             if not args.json:
                 shown.tick(f"{done} of {asked.sets} validation sets")
 
-        noise = measure_image_noise(recorded[0].study, judged, asked, place_of(args), tell)
-    if args.json:
-        print(json_text(image_noise_values(noise)))
-    else:
-        console.print(image_noise_view(noise))
-    return 0
-
-
-def _read(args: Namespace, path: Any) -> Recorded:
-    with reading(path, place_of(args)) as read:
-        claims, study = read.claims(), read.file.study.study
-        noise = noise_line(answer(read.file.study, read.store, read.trials, {}).resampling)
-    if len(claims) != 1:
-        rule = "the study must have one claim, the contrast of its two arms"
-        raise UserError(rule, value=len(claims), place=str(path))
-    if not claims[0].values:
-        remedy = f"Train it: `{verb('run', path, [])}`."
-        raise UserError("the study must have complete runs of both arms", value=study, place=str(path), remedy=remedy)
-    if claims[0].limit is not None:
-        rule = f"the arms must not be at {claims[0].limit}, where nothing can be told apart"
-        raise UserError(rule, value=study, place=str(path))
-    return Recorded(study, claims[0], noise)
-
-
-def _tested(args: Namespace, recorded: Recorded, plan: Plan) -> Outcome:
-    judged, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
-    networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
-    if len(specs) != 2 or len(networks) != 1 or sum(judged.claim.contrast.values()) != 0:
-        raise UserError(
-            "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone",
-            value=", ".join(judged.claim.contrast),
-            place=recorded.study,
-            remedy="As in search_spaces/aa.yaml. Or give several studies, one for each data set, to part their effect.",
-        )
-    if len(judged.values) < LEAST_SEEDS:
-        rule = f"an A/A test must have at least {LEAST_SEEDS} seeds that both arms have completed"
-        raise UserError(rule, value=len(judged.values), place=recorded.study)
-    if plan.most > len(judged.values):
-        raise UserError("`--most` must be at most the seeds that there are", value=plan.most, place=recorded.study)
-    rate = false_verdicts(judged.values, plan, studies=args.studies, seed=args.seed)
-    return Outcome((recorded,), plan, rate, None)
-
-
-def _parted(recorded: tuple[Recorded, ...], plan: Plan) -> Outcome:
-    for each in recorded:
-        if _asked(each.judged) != _asked(recorded[0].judged):
-            raise UserError("all studies must make the same claim, on different data", value=each.study)
-    if len({each.study for each in recorded}) < len(recorded):
-        raise UserError("all studies must be different ones", value=", ".join(each.study for each in recorded))
-    try:
-        parts = part_effect({each.study: each.judged.values for each in recorded})
-    except ValueError as error:
-        raise UserError(f"the spread of an effect can be parted where {error}") from error
-    return Outcome(recorded, plan, None, parts)
-
-
-def _asked(judged: Judged) -> tuple[object, ...]:
-    """What is compared, whatever it is called."""
-    arms = zip(judged.arms, judged.claim.contrast.values(), strict=True)
-    return judged.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
-
-
-def outcome_view(outcome: Outcome) -> RenderableType:
-    """For a terminal."""
-    lines = _rate_lines(outcome) if outcome.rate is not None else _part_lines(outcome)
-    names = ", ".join(each.study for each in outcome.recorded)
-    return Group(Text(names, style="bold"), *(indented(line) for line in lines))
-
-
-def _rate_lines(outcome: Outcome) -> list[str]:
-    (recorded,), rate, plan = outcome.recorded, outcome.rate, outcome.plan
-    assert rate is not None
-    pairs = Sample.of(recorded.judged.values)
-    looks = f"looks at {plan.looks[0]} to {plan.most} pairs"
-    share = f"{100 * rate.share:.2f} % [{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
-    return [
-        f"{counted(pairs.n, 'pair')} of equal arms: mean difference {pairs.mean:.2f}, standard deviation "
-        f"{pairs.sd:.2f}, p = {pairs.p(0):.2g} against 0 (t test of all pairs).",
-        f"Of {rate.studies:,} studies drawn from them with {looks}, {rate.hits:,} came to a verdict: {share}; "
-        f"{100 * plan.alpha:g} % are allowed.",
-        "Each study is a random subset of the pairs in random order; the arms of a pair change places at random, as "
-        "equal arms may. The interval holds the drawing of studies, given these runs.",
-        *([recorded.noise] if recorded.noise else []),
-    ]
-
-
-def _part_lines(outcome: Outcome) -> list[str]:
-    parts, claim, noise = outcome.parts, outcome.recorded[0].judged.claim, outcome.recorded[0].noise
-    assert parts is not None
-    seeds, held = counted(parts.seeds, "seed"), parts.held
-    between, within = math.sqrt(parts.between), math.sqrt(parts.within)
-    share = f"{100 * parts.coverage:.0f} % [{100 * parts.coverage_low:.0f}, {100 * parts.coverage_high:.0f}]"
-    return [
-        f"{claim.name} ({claim.metric}): {parts.effect:.2f} on average over {parts.sets} data sets with {seeds} each.",
-        f"Standard deviation between data sets {between:.2f}, between the seeds of one {within:.2f} (F test that all "
-        f"data sets have one effect: p = {parts.p:.2g}).",
-        f"A nominal 95 % interval from {seeds} of one data set holds the effect over all in {share} at these "
-        f"variances; {held.hits} of {held.studies} held the mean of the other data sets.",
-        *([noise] if noise else []),
-    ]
-
-
-def outcome_values(outcome: Outcome) -> dict[str, Any]:
-    """For JSON."""
-    rate, parts = outcome.rate, outcome.parts
-    plan = {"first": outcome.plan.first, "most": outcome.plan.most, "alpha": outcome.plan.alpha}
-    return {
-        "studies": [each.study for each in outcome.recorded],
-        "noise": outcome.recorded[0].noise,
-        "pairs": {each.study: list(each.judged.values) for each in outcome.recorded},
-        "plan": plan,
-        "false_verdicts": None if rate is None else rate._asdict() | {"share": rate.share},
-        "data_sets": None if parts is None else parts._asdict() | {"held": parts.held._asdict()},
-        "holds": outcome.holds,
-    }
+        noise = measure_image_noise(claims[0].study, judged, asked, workspace_of(args), tell)
+    return print_json(image_noise_values(noise)) if args.json else print_view(image_noise_view(noise))

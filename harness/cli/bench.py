@@ -1,94 +1,145 @@
-"""The benches of the operator and of whole networks, as the door calls them: measure, print, write."""
+"""`harness bench`: what the harness, its operator and its networks cost on this machine."""
 
-import sys
-from collections.abc import Iterable
+import argparse
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from harness.diagnostics.bench.checkout import ROOT
-from harness.diagnostics.bench.device import device_lines, slug
-from harness.diagnostics.bench.machine import conditions, disturbed_lines
-from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions
-from harness.diagnostics.bench.tables import Grid, markdown, shown
-from harness.report.console import make_console
-from harness.system.device_slot import computing, watched
-from harness.training.fit import find_device
+from harness.cli.arguments import Subparsers, add_command, odd, positive
 
-RESULTS = ROOT / "results" / "bench"
+BENCHED = ("help", "start", "driver", "step", "proxies", "memory")
+"""What `harness bench` measures without a subject."""
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+"""What operator and networks can be measured in; tf32 is float32 whose products a GPU rounds to TF32."""
 
 
-def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
-    """Print the table; write it, the CSV and the plot where told, and where nothing was chosen, in results/bench."""
-    from harness.diagnostics.bench.dwconv import measure
-    from harness.diagnostics.bench.dwconv_plot import plot
-    from harness.diagnostics.bench.dwconv_report import READING, grids
-    from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
-
-    device = find_device(options.device)
-    notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    with computing(device), watched() as watch:
-        rows = list(measure(options, device, notes.tell, is_quick=is_quick))
-    for line in disturbed_lines(watch):
-        notes.tell(line)
-    tables = list(grids(rows, device.type))
-    _print(tables, READING)
-    folder = output or (RESULTS if options.is_whole and not is_quick else None)
-    if folder is not None:
-        path = _named(folder, f"dwconv_{slug(device)}")
-        write_csv(path.with_suffix(".csv"), COLUMNS, rows)
-        plot(path.with_suffix(".png"), [row for row in rows if row.block == "table 1"])
-        after = f"![Time against the side of the kernel]({path.name}.png)"
-        text = markdown("The large depth-wise convolution", notes.lines, tables, READING, after)
-        path.with_suffix(".md").write_text(text, encoding="utf-8")
-        print(f"written: {path}.md, .csv, .png")
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_command(
+        commands,
+        "bench",
+        "measure what the harness, its operator and its networks cost on this machine",
+        details="Without a subject: the harness itself, against its targets, in ten minutes.",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=BENCHED,
+        help="measure this alone (may be repeated); writes nothing by default",
+    )
+    _add_bench_output(parser, quick=False, output=None)
+    subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", dest="subject")
+    _add_bench_dwconv(subjects)
+    _add_bench_network(subjects)
+    return parser
 
 
-def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: bool) -> None:
-    """Print the table; write it and the CSV where told, and in results/bench unless the run is quick."""
-    from harness.diagnostics.bench.dwconv_results import write_csv
-    from harness.diagnostics.bench.network import measure
-    from harness.diagnostics.bench.network_report import READING, grids
-    from harness.diagnostics.bench.network_results import COLUMNS
-
-    device = find_device(options.device)
-    notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    with computing(device), watched() as watch:
-        rows = list(measure(options, device, notes.tell, is_quick=is_quick))
-    for line in disturbed_lines(watch):
-        notes.tell(line)
-    tables = list(grids(rows, device.type))
-    _print(tables, READING)
-    folder = output or (None if is_quick else RESULTS)
-    if folder is not None:
-        path = _named(folder, f"network_{slug(device)}")
-        write_csv(path.with_suffix(".csv"), COLUMNS, rows)
-        text = markdown("Whole networks", notes.lines, tables, READING)
-        path.with_suffix(".md").write_text(text, encoding="utf-8")
-        print(f"written: {path}.md, .csv")
+def run(args: Namespace) -> int:
+    """Measure, print, and write what was measured."""
+    {None: _bench, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](args)
+    return 0
 
 
-class Notes:
-    """What is said on standard error while a bench runs; what is not progress belongs to its conditions."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.lines: list[str] = []
-        for line in lines:
-            self.tell(line)
-
-    def tell(self, line: str) -> None:
-        """Print a line; keep it unless it says what is being measured."""
-        print(line, file=sys.stderr, flush=True)
-        if not line.startswith("measuring: "):
-            self.lines.append(line)
-
-
-def _print(tables: Iterable[Grid], reading: str) -> None:
-    console = make_console()
-    for table in tables:
-        console.print(shown(table))
-        console.print()
-    console.print(reading)
+def _add_bench_output(bench: ArgumentParser, **defaults: object) -> None:
+    """Options of the bench and of its subjects; without defaults a subject keeps the bench's."""
+    bench.set_defaults(**defaults)
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="few repeats, small sizes; writes nothing by default",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="folder for what is written (default: results/bench)",
+    )
 
 
-def _named(folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
+def _add_bench_dwconv(subjects: Subparsers) -> None:
+    about = "every algorithm of the large depth-wise convolution beside nn.Conv2d: Table 1 of RepLKNet's paper"
+    dwconv = subjects.add_parser(
+        "dwconv",
+        help=about,
+        description=f"Measure {about}. Sizes that are given here are measured alone, and written only with --output.",
+    )
+    _add_bench_output(dwconv)
+    _add_bench_device(dwconv)
+    for name, what in (
+        ("--batch", "images at once (default: 64 on a GPU, 8 on a CPU)"),
+        ("--channels", "channels (default: 384 on a GPU, 128 on a CPU)"),
+        ("--layers", "layers in a stack (default: 24 on a GPU, 1 on a CPU)"),
+    ):
+        dwconv.add_argument(name, type=positive, metavar="N", help=what)
+    dwconv.add_argument(
+        "--sides", type=positive, nargs="+", default=(), metavar="R", help="sides of the maps (default: 16 32 64)"
+    )
+    dwconv.add_argument(
+        "--kernels", type=odd, nargs="+", default=(), metavar="K", help="sides of the kernels (default: 3 to 31)"
+    )
+
+
+def _add_bench_network(subjects: Subparsers) -> None:
+    about = "whole networks: ours with our operator and with nn.Conv2d, and timm's beside them"
+    network = subjects.add_parser("network", help=about, description=f"Measure {about}, in images per second.")
+    network.add_argument("networks", metavar="NETWORK", nargs="+", help="a preset, as replknet_31b, or a spec file")
+    _add_bench_output(network)
+    _add_bench_device(network)
+    network.add_argument(
+        "--resolution", type=positive, nargs="+", default=(224,), metavar="R", help="of the images (default: 224)"
+    )
+    network.add_argument(
+        "--batch", type=positive, metavar="N", help="images at once (default: 64 on a GPU, 1 on a CPU)"
+    )
+    network.add_argument(
+        "--beside", nargs="*", metavar="NAME", help="networks of timm's (default: Swin-B and ConvNeXt-B)"
+    )
+
+
+def _add_bench_device(bench: ArgumentParser) -> None:
+    bench.add_argument("--device", choices=("cpu", "cuda"), help="what computes (default: the GPU where there is one)")
+    bench.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        nargs="+",
+        default=(),
+        help="float32, and bfloat16 beside it on a GPU, by default",
+    )
+
+
+def _bench(args: Namespace) -> None:
+    from harness.diagnostics.bench.overhead import bench
+
+    bench(args.only or (), args.output, is_quick=args.quick)
+
+
+def _bench_dwconv(args: Namespace) -> None:
+    from harness.diagnostics.bench.options import DwconvOptions
+    from harness.diagnostics.bench.subjects import bench_dwconv
+
+    options = DwconvOptions(
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+        channels=args.channels,
+        layers=args.layers,
+        sides=tuple(args.sides),
+        kernels=tuple(args.kernels),
+    )
+    bench_dwconv(options, args.output, is_quick=args.quick)
+
+
+def _bench_network(args: Namespace) -> None:
+    from harness.diagnostics.bench.options import BESIDE, NetworkOptions
+    from harness.diagnostics.bench.subjects import bench_network
+
+    options = NetworkOptions(
+        networks=tuple(args.networks),
+        resolutions=tuple(args.resolution),
+        beside=BESIDE if args.beside is None else tuple(args.beside),
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+    )
+    bench_network(options, args.output, is_quick=args.quick)

@@ -1,37 +1,68 @@
-"""The verb `export`: find the network, write it in every format that is asked for, and show how the files hold."""
+"""`harness export`: a network in the formats that other programs read, each file loaded back and compared."""
 
+import argparse
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from harness.export.export import export
-from harness.export.exportable import Product
-from harness.export.format_results import rows_table
-from harness.export.formats import chosen_formats
-from harness.export.model_card_facts import facts_of
-from harness.export.preprocessing import preparation_of, resolution_of
-from harness.models.cost import network_cost
-from harness.report.console import make_console
-from harness.storage.load_network import Origin, Subject, class_names, find_subject
-from harness.system.device_slot import computing
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_network_options,
+    add_which_option,
+    print_view,
+    resolution_of,
+)
 
+FORMATS = ("safetensors", "onnx", "torch", "timm")
 FOLDER = Path("exports")
 FAILED = 1
 
 
-def export_network(args: Namespace, resolution: int | None) -> int:
-    """Export a network; gives the exit code."""
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    about = "write a network for use elsewhere, merged, with a card; load each file back and compare its logits"
+    parser = add_command(commands, "export", about)
+    add_network_options(parser)
+    parser.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder (default: exports/NAME)")
+    formats = f"of {', '.join(FORMATS)}, with spaces or commas between (default: all that the network can have)"
+    parser.add_argument("--format", type=_formats, nargs="+", metavar="FORMAT", help=formats)
+    side = "side of the images (default: that of its training; else as published)"
+    parser.add_argument("--resolution", type=int, metavar="N", help=side)
+    unmerged = "keep the training form, with its small kernels and batch norms"
+    parser.add_argument("--unmerged", action="store_true", help=unmerged)
+    add_which_option(parser, default=None)
+    return parser
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Names of formats between commas."""
+    names = tuple(name for name in text.split(",") if name)
+    for name in names or (text,):
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(FORMATS)}, but got {name!r}")
+    return names
+
+
+def run(args: Namespace) -> int:
+    """Write the network in every format that is asked for, or in none; 1 where a file does not compute the same."""
+    from harness.export.export import export
+    from harness.export.exportable import exportable
+    from harness.export.format_results import rows_table
+    from harness.export.formats import chosen_formats
+    from harness.storage.load_network import Origin, find_subject
+
     subject = find_subject(args.network, args.storage, which=args.which)
-    product = product_of(subject, args.storage, resolution, is_merged=not args.unmerged)
-    names = None if args.format is None else [name for each in args.format for name in each]
+    product = exportable(subject, args.storage, resolution_of(args), is_merged=not args.unmerged)
+    names = None if args.format is None else [name for names in args.format for name in names]
     formats, notes = chosen_formats(product, names)
     folder = args.to or FOLDER / subject.name.replace("/", "-")
     if subject.origin == Origin.RANDOM:
         notes.append("the weights are random: good for measuring speed, and for nothing else")
     for note in notes:
-        _tell(note)
-    rows = export(product, formats, folder, tell=_tell)
-    make_console().print(rows_table(rows))
+        _print_progress(note)
+    rows = export(product, formats, folder, tell=_print_progress)
+    print_view(rows_table(rows))
     faults = [row for row in rows if row.fault]
     for row in faults:
         print(f"error: {row.format} of {subject.name} {row.fault}", file=sys.stderr)
@@ -42,20 +73,5 @@ def export_network(args: Namespace, resolution: int | None) -> int:
     return 0
 
 
-@computing()
-def product_of(subject: Subject, storage: str | None, resolution: int | None, *, is_merged: bool) -> Product:
-    """The network with all that is known of it. Raises `UserError`s for images of no use to it."""
-    side = resolution or resolution_of(subject)
-    network_cost(subject.spec, side)  # raises for images of which the last map has nothing
-    return Product(
-        subject,
-        side,
-        preparation_of(subject),
-        facts_of(subject, storage),
-        class_names(subject),
-        is_merged=is_merged,
-    )
-
-
-def _tell(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

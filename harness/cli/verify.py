@@ -1,55 +1,89 @@
-"""The verb `verify`: make the checks and show each subject when it is done, then the claims; CI reads the exit code."""
+"""`harness verify`: all that must hold without training, then the verdicts of all recorded claims."""
 
 import time
-from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from harness.cli.run import options_of
-from harness.diagnostics.verify import ClaimRow, Section
-from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
-from harness.diagnostics.verify.shipped import claim_studies
-from harness.report.console import make_console
-from harness.report.study import next_lines
-from harness.report.summary import json_text
-from harness.system.command_line import near, verb
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_json_option,
+    add_workspace_options,
+    print_json,
+    print_next,
+    print_view,
+    study_options,
+    workspace_of,
+)
+
+if TYPE_CHECKING:
+    from harness.diagnostics.verify import ClaimRow, Section
 
 CLAIMS = "claims"
 """The subject that is no check: what the recorded studies say of their claims."""
+SUBJECTS = ("counts", "closed_form", "merge", "operator", "specs", "full_scale", CLAIMS)
 ANY_STUDY = [("harness run STUDY.yaml", "judge the claims of a study file that has some, under its key `claims`")]
 HOLDS, FAILS = 0, 1
 """Exit codes; a claim that is contradicted is a finding, and no fault."""
 
 
-def verify(args: Namespace, recorded: Iterable[ClaimRow]) -> int:
-    """Check what needs no training, and show the claims that are recorded."""
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_command(
+        commands,
+        "verify",
+        "check all that needs no training, then show the verdicts of all recorded claims",
+        details="A check that does not hold, and a claim study whose runs cannot be read, give exit code 1; a claim "
+        "that is contradicted is a finding, not a fault.",
+    )
+    parser.add_argument("--only", choices=SUBJECTS, nargs="+", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)}")
+    parser.add_argument(
+        "--full", action="store_true", help="the slow checks, too: 31L and XL in float64, 8 GB of memory"
+    )
+    add_workspace_options(parser)
+    add_json_option(parser)
+    parser.set_defaults(quick=False)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Check each subject and show it when it is done, then the claims."""
     from harness.diagnostics.verify.checks import CHECKS, conditions, sections
+    from harness.diagnostics.verify.recorded_claims import recorded_claims
+    from harness.diagnostics.verify.report import section_view, sum_view, verify_values
 
     start, wanted = time.perf_counter(), args.only or [*CHECKS, CLAIMS]
-    claims = tuple(recorded) if CLAIMS in wanted else None
+    claims = tuple(recorded_claims(workspace_of(args))) if CLAIMS in wanted else None
     made: list[Section] = []
     for section in sections([name for name in CHECKS if name in wanted], is_full=args.full):
         made.append(section)
         if not args.json:
-            make_console().print(section_view(section))
+            print_view(section_view(section))
     wall_s = time.perf_counter() - start
     if args.json:
-        print(json_text(verify_values(made, claims, wall_s, conditions())))
+        print_json(verify_values(made, claims, wall_s, conditions()))
     else:
         _show_claims(args, claims)
-        make_console().print(sum_view(made, wall_s, conditions()))
+        print_view(sum_view(made, wall_s, conditions()))
     has_fault = any(row.fault for row in claims or ())
     return FAILS if has_fault or any(section.failed for section in made) else HOLDS
 
 
-def _show_claims(args: Namespace, claims: Sequence[ClaimRow] | None) -> None:
+def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:
     """The verdicts, or the commands that would give some."""
+    from harness.diagnostics.verify.report import verdicts_view
+    from harness.diagnostics.verify.shipped import claim_studies
+    from harness.system.command_line import near, verb
+
     if claims is None:
         return
     if claims:
-        make_console().print(verdicts_view(claims))
+        print_view(verdicts_view(claims))
         return
     print(f"claims  no claim study is recorded in {args.results}; these would give verdicts:")
     commands = [
-        (verb("run", near(path), options_of(args)), f"judge the claims of {path.stem}") for path in claim_studies()
+        (verb("run", near(path), study_options(args)), f"judge the claims of {path.stem}") for path in claim_studies()
     ]
-    print("\n".join([*next_lines(commands or ANY_STUDY), ""]))
+    print_next(commands or ANY_STUDY)
+    print()

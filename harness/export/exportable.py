@@ -17,13 +17,15 @@ from torch.export import Dim, ExportedProgram
 
 from harness import __version__
 from harness.errors import UserError
-from harness.export.model_card_facts import Facts
-from harness.export.preprocessing import Preparation
+from harness.export.model_card_facts import Facts, facts_of
+from harness.export.preprocessing import Preparation, preparation_of, resolution_of
 from harness.models.build import fold, merge
+from harness.models.cost import network_cost
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 from harness.models.weights import Weights
-from harness.storage.load_network import Origin, Subject
+from harness.storage.load_network import Origin, Subject, class_names
+from harness.system.device_slot import computing
 
 INPUT, OUTPUT = "images", "logits"
 """Names of the tensors in exported graphs."""
@@ -150,3 +152,18 @@ class _Named(nn.Module):
         """(N, C, H, W) -> logits (N, classes)."""
         logits: Tensor = self.network(images)
         return logits
+
+
+@computing()
+def exportable(subject: Subject, storage: str | None, resolution: int | None, *, is_merged: bool) -> Product:
+    """The network with all that is known of it. Raises `UserError`s for images of no use to it."""
+    side = resolution or resolution_of(subject)
+    network_cost(subject.spec, side)  # raises for images of which the last map has nothing
+    return Product(
+        subject,
+        side,
+        preparation_of(subject),
+        facts_of(subject, storage),
+        class_names(subject),
+        is_merged=is_merged,
+    )

@@ -26,7 +26,7 @@ class FullRow:
     """A training at full scale, and how it stands."""
 
     id: str
-    """Of network, recipe, weights and data together; see `harness.cli.train.row_of`."""
+    """Of network, recipe, weights and data together; see `harness.cli.full_scale.row_of`."""
     name: str
     """What the command line made of it: a study's, a preset's, that of a file."""
     spec: NetworkSpec

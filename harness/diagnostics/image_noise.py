@@ -1,4 +1,4 @@
-"""The part of `aa --validation-sets`: how much of a claim's error belongs to the images that it is judged on."""
+"""How much of a claim's error belongs to the images that it is judged on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

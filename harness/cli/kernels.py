@@ -1,0 +1,42 @@
+"""`harness kernels`: where the large kernels of a network have their weight, before and after the merge."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_json_option,
+    add_network_options,
+    print_json,
+    print_view,
+)
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_command(commands, "kernels", "show where large kernels have their weight, before and after the merge")
+    add_network_options(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="draw heat maps (PNG) into this folder")
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print the distribution of weight, and draw it."""
+    from harness.measures.kernel_weights import large_kernels
+    from harness.report.kernel_weights import kernels_values, kernels_view
+    from harness.report.plots.kernel_weights import plot_kernels
+    from harness.report.plots.style import file_names
+    from harness.storage.load_network import find_subject
+    from harness.system.device_slot import computing
+
+    subject = find_subject(args.network, args.storage)
+    with computing():
+        kernels = list(large_kernels(subject.model))
+    if args.output is not None:
+        path = args.output / file_names("kernels", [subject.name])[0]
+        plot_kernels(path, subject, kernels)
+        print(f"written: {path}", file=sys.stderr)
+    return print_json(kernels_values(subject, kernels)) if args.json else print_view(kernels_view(subject, kernels))

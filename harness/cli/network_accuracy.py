@@ -1,0 +1,237 @@
+"""What `harness evaluate` does: find network, images and conditions, and measure the accuracy."""
+
+import statistics
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.config.recipes.full_scale import FullData
+from harness.data.batching import shared
+from harness.data.cifar import kind_of
+from harness.data.image_sources import OPTION, Images, Stored, open_validation
+from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
+from harness.errors import DataError, UserError
+from harness.models.cost import network_cost
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.published import accuracies, preset_of, resolutions
+from harness.report.console import is_live, make_console
+from harness.report.evaluation import Evaluation, seen_line
+from harness.report.status_line import ticker
+from harness.system.device_slot import computing
+from harness.system.machine import available_cpus
+from harness.training.accuracy_results import MERGED, TRAINING, Examined, Seen
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.data.preprocessing import Viewing
+    from harness.storage.load_network import Subject
+
+SHAPES = "shapes"
+LEAST_SIDE, MOST_SIDE = 8, 4096
+
+
+class Shown(NamedTuple):
+    """The images that a network is to be evaluated on."""
+
+    images: Images
+    about: str
+    labels: str
+    """How their labels were found."""
+    is_imagenet: bool = False
+    """Whether they are of a folder that has the classes of ImageNet-1K, all of them."""
+
+
+def evaluate(args: Namespace) -> Evaluation:
+    """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
+    import torch
+
+    from harness.models.finite import as_user_error
+    from harness.storage.load_network import find_subject
+    from harness.training.device import process_environment, started
+    from harness.training.fit import find_device
+
+    device = find_device(args.device)
+    subject = find_subject(args.network, args.storage, which=args.which)
+    _check(subject.spec)
+    own = _viewing(args, subject)
+    viewing = _changed(own, args, subject.spec, device)
+    network_cost(subject.spec, viewing.resolution)  # raises for images that are too small for the network
+    shown = _shown(args, subject, viewing.resolution)
+    loaders, threads = shared(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
+    torch.set_num_threads(threads)
+    with as_user_error(subject.name, _remedy(viewing)):
+        result = _examined(args, _forms(args, subject), shown.images, viewing, device, loaders)
+    return Evaluation(
+        name=subject.name,
+        weights=subject.about,
+        spec=subject.spec,
+        data=shown.about,
+        labels=shown.labels,
+        normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, subject)}",
+        viewing=asdict(viewing),
+        viewed=viewing.about,
+        result=result,
+        known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
+        where=started(
+            device,
+            threads,
+            epochs=0,
+            environment=process_environment(device, precision=viewing.precision, threads=threads),
+        ),
+        loaders=loaders,
+    )
+
+
+def _remedy(viewing: "Viewing") -> str:
+    if viewing.precision == "float16":
+        return "Numbers above 65,504 are infinite in float16: take `--precision bfloat16` or float32."
+    return "Take the weights of an earlier epoch, or train again."
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _statistics_from(args: Namespace, subject: "Subject") -> str:
+    """Where mean and standard deviation of the images are known from."""
+    if args.mean is not None or args.std is not None:
+        return "from the command line"
+    if subject.recipe is not None or subject.full_recipe is not None:
+        return "as in its training"
+    name = preset_of(subject.spec)
+    return f"as published of {name}" if name else "ImageNet's, for nothing is known of its training"
+
+
+def _viewing(args: Namespace, subject: "Subject") -> "Viewing":
+    """As the network's own training validates; where nothing is known of that, as the paper has it."""
+    from harness.data.preprocessing import WHOLE_FROM, Viewing
+
+    published = Viewing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
+    if subject.recipe is not None and (dataset := subject.load_images()) is not None:
+        recipe = subject.recipe
+        return Viewing(
+            recipe.resolution,
+            crop=1.0,
+            mean=dataset.mean,
+            std=dataset.std,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+        )
+    if subject.full_recipe is None:
+        return published
+    own = Viewing.of(subject.full_recipe)
+    if own.resolution < WHOLE_FROM <= (args.resolution or own.resolution):
+        return replace(own, crop=published.crop, mode=published.mode)
+    return own
+
+
+def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "torch.device") -> "Viewing":
+    """With what the command line says, for as many channels as the network has."""
+    names = {"resolution": "resolution", "crop": "crop", "mode": "crop_mode", "interpolation": "interpolation"}
+    names |= {"mean": "mean", "std": "std", "batch_size": "batch", "precision": "precision"}
+    given = {name: value for name, option in names.items() if (value := getattr(args, option)) is not None}
+    for name in ("mean", "std"):
+        values = tuple(given.get(name, getattr(viewing, name)))
+        if spec.in_channels == 1 and len(values) > 1 and name not in given:
+            values = (statistics.fmean(values),)
+        if len(values) != spec.in_channels:
+            rule = f"`--{name}` must give a number for each of the network's channels ({spec.in_channels})"
+            raise UserError(rule, value=" ".join(f"{each:g}" for each in values))
+        given[name] = values
+    viewing = replace(viewing, **given)
+    if not LEAST_SIDE <= viewing.resolution <= MOST_SIDE:
+        raise UserError(f"`--resolution` must be from {LEAST_SIDE} to {MOST_SIDE}", value=viewing.resolution)
+    if not 0 < viewing.crop <= 1:
+        raise UserError("`--crop` must be a share above 0 and at most 1", value=viewing.crop)
+    if min(viewing.std) <= 0:
+        raise UserError("`--std` must be above 0", value=min(viewing.std))
+    if viewing.precision == "float16" and device.type == "cpu":
+        if args.precision is not None:
+            raise UserError("`--precision float16` needs a GPU", remedy="Take bfloat16 or float32.")
+        viewing = replace(viewing, precision="float32")
+    return viewing
+
+
+@computing()
+def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
+    """The images of `--data`; without it, those that the network's own training validates on."""
+    from harness.storage.load_network import class_names
+
+    own, recipe = subject.full_recipe, subject.recipe
+    kind = _kind(args.data)
+    if recipe is not None and (kind is None or kind == recipe.dataset == SHAPES):
+        dataset = subject.load_images()
+        if dataset is not None:
+            about = f"validation images of {recipe.dataset}, as the run has them"
+            return Shown(Stored(dataset.val), about, "of the data that the run was trained on")
+    if kind is None and own is None:
+        raise DataError(
+            f"`{OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or `{SHAPES}`",
+            value=subject.name,
+            remedy="ImageNet's validation images are expected by class: val/n01440764/ILSVRC2012_val_00000293.JPEG.",
+        )
+    data = FullData(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
+    root = None if args.data is None or kind == SHAPES else Path(args.data)
+    classes = subject.spec.classes
+    found = open_validation(
+        data,
+        classes,
+        resolution,
+        root,
+        Path(args.results) / "data",
+        class_names(subject),
+        is_by_name=args.labels == "name",
+    )
+    is_imagenet = classes == len(found.names) == IMAGENET_CLASSES and set(found.names) == set(imagenet_synsets())
+    return Shown(found.images, found.about, found.labels, is_imagenet)
+
+
+def _kind(data: str | None) -> Any:
+    """The data set that `--data` means: `shapes`, a folder of CIFAR's, or one of images by class; None without it."""
+    if data is None or data == SHAPES:
+        return data
+    return kind_of(Path(data).expanduser()) or "imagefolder"
+
+
+def _check(spec: NetworkSpec) -> None:
+    if spec.in_channels not in (1, 3):
+        raise UserError("the network must be for colour or for grey images", value=f"{spec.in_channels} channels")
+
+
+@computing()
+def _forms(args: Namespace, subject: "Subject") -> "dict[str, nn.Module]":
+    """The network in the forms that are asked for."""
+    from harness.models.build import merge
+    from harness.models.weights.matching import is_merged_form
+
+    if is_merged_form(subject.spec, subject.model.state_dict()):
+        if args.both:
+            raise UserError("`--both` needs weights in training form; these are merged already", value=subject.name)
+        return {MERGED: subject.model}
+    forms = {} if args.merged else {TRAINING: subject.model}
+    return forms | ({MERGED: merge(subject.model)} if args.merged or args.both else {})
+
+
+def _examined(
+    args: Namespace,
+    forms: "dict[str, nn.Module]",
+    images: Images,
+    viewing: "Viewing",
+    device: "torch.device",
+    loaders: int,
+) -> Examined:
+    """The result; how far it is, is shown meanwhile, where no program reads what is printed."""
+    from harness.training.accuracy import examine
+
+    console = make_console()
+    with computing(device), ticker(console, is_live=is_live(console) and not args.json) as shown:
+        for said in examine(forms, images, viewing, device, loaders=loaders):
+            if not isinstance(said, Seen):
+                return said
+            if not args.json:
+                shown.tick(seen_line(said))
+    raise AssertionError("an examination ends with its result")

@@ -1,0 +1,31 @@
+"""`harness plot`: the claims of a study as a picture, from its summary alone."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from harness.cli.arguments import Subparsers, add_command
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    about = "draw the claims of a study from its summary alone, as `claims.png` beside it"
+    parser = add_command(commands, "plot", about)
+    parser.add_argument(
+        "summaries", metavar="SUMMARY", type=Path, nargs="+", help="a summary.json, or the folder that holds it"
+    )
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Draw the claims of written summaries, each picture next to its summary."""
+    from harness.report.claims_summary import SUMMARY, read_claims
+    from harness.report.plots.claims import plot_claims
+    from harness.report.summary import PICTURE
+
+    for path in args.summaries:
+        summary = path / SUMMARY if path.is_dir() else path
+        picture = summary.with_name(PICTURE)
+        plot_claims(picture, read_claims(summary))
+        print(f"written: {picture}", file=sys.stderr)
+    return 0

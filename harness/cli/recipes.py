@@ -1,0 +1,30 @@
+"""`harness recipes`: the recipes for training at full scale and downstream."""
+
+from argparse import ArgumentParser, Namespace
+
+from harness.cli.arguments import Subparsers, add_command, print_view
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    about = "list the recipes for training at full scale and downstream, or print one of them"
+    parser = add_command(commands, "recipes", about)
+    parser.add_argument("name", metavar="RECIPE", nargs="?", help="print this one, to be changed in a copy")
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print all recipes, or one of them."""
+    from harness.config.recipes.loading import load_any_recipe, recipe_file, recipe_names
+    from harness.config.yaml_file import read_document
+    from harness.report.layout import plain_table
+
+    if args.name is not None:
+        print(read_document(recipe_file(args.name)).text, end="")
+        return 0
+    table = plain_table()
+    for column in ("recipe", "for"):
+        table.add_column(column)
+    for name in recipe_names(None):
+        table.add_row(name, load_any_recipe(name).about)
+    return print_view(table)

@@ -1,0 +1,38 @@
+"""`harness shape-bias`: shape or texture, on images where the two disagree."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_json_option,
+    add_network_options,
+    print_json,
+    print_view,
+    resolution_of,
+)
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    about = "show whether a network for ImageNet-1K goes by shape or by texture where the two disagree"
+    parser = add_command(commands, "shape-bias", about)
+    add_network_options(parser, help="a run's checkpoint, or a file of weights")
+    stimuli = "a folder of images named as cat1-bicycle3.png: shape first, texture second"
+    parser.add_argument("--stimuli", metavar="FOLDER", type=Path, required=True, help=stimuli)
+    parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print the share of decisions by shape, in all and by class."""
+    from harness.measures.cue_conflict import decide
+    from harness.models.spec.published import resolutions
+    from harness.report.cue_conflict import decided_values, decided_view
+    from harness.storage.load_network import find_subject
+
+    subject = find_subject(args.network, args.storage)
+    decisions = decide(subject, args.stimuli, resolution_of(args) or resolutions(subject.spec)[0])
+    return print_json(decided_values(decisions)) if args.json else print_view(decided_view(decisions))

@@ -1,0 +1,98 @@
+"""`harness show`: a network by stage, all configurations of a study, or one trial in detail."""
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_json_option,
+    add_study_command,
+    print_json,
+    print_view,
+    resolution_of,
+    workspace_of,
+)
+from harness.errors import NotFound, UserError
+
+if TYPE_CHECKING:
+    from harness.analysis.study_reader import Reading
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_study_command(
+        commands,
+        "show",
+        "show a network by stage; or all configurations of a study, or one trial from close up",
+        file="a preset, as replknet_31b; a network's file; or a study file, as search_spaces/kernel_size.yaml",
+    )
+    parser.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="the number of a trial, from the column #")
+    parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print a network, all configurations of a study, or one of its trials."""
+    from harness.analysis.study_reader import reading
+    from harness.config.network_file import find_spec
+    from harness.models.spec.published import resolutions
+    from harness.report.network import network_values, network_view
+
+    spec = find_spec(str(args.file))
+    if spec is not None:
+        if args.trial is not None:
+            raise UserError("TRIAL must stand behind a study file; this is a network", value=args.trial)
+        resolution = resolution_of(args) or resolutions(spec)[0]
+        return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
+    if args.resolution is not None:
+        raise UserError("`--resolution` must stand with a network; a study has its own", value=args.resolution)
+    with reading(args.file, workspace_of(args), is_quick=args.quick) as study:
+        return _show_all(args, study) if args.trial is None else _show_trial(args, study)
+
+
+def _show_all(args: Namespace, read: "Reading") -> int:
+    from rich.console import Group
+    from rich.text import Text
+
+    from harness.analysis.results import answer, answer_limit_sentence
+    from harness.report.claims import claims_view
+    from harness.report.conclusions import environment_notes
+    from harness.report.configurations import Configurations
+    from harness.report.data_notes import data_view
+    from harness.report.full_runs import full_runs_view
+    from harness.report.layout import indented
+    from harness.report.study import ended_view, heading, noise_view, reasons
+    from harness.report.summary import answer_values
+
+    ruled_out, claims, data = read.extent().ruled_out, read.claims(), read.data_notes()
+    results = answer(read.file.study, read.store, read.trials, ruled_out, claims, data=data)
+    if args.json:
+        return print_json(answer_values(results))
+    parts = [heading(results), Text(), Configurations(results), Text()]
+    parts += [*claims_view(results), *full_runs_view(results), *ended_view(results), *data_view(results.data)]
+    parts += [*reasons(results, most=None), *noise_view(results)]
+    parts += [indented(note) for note in environment_notes(results)]
+    parts += [Text(answer_limit_sentence(results), style="bold")] if results.limit else []
+    return print_view(Group(*parts))
+
+
+def _show_trial(args: Namespace, read: "Reading") -> int:
+    from rich.console import Group
+    from rich.text import Text
+
+    from harness.analysis.results import read_runs
+    from harness.report.data_notes import data_view
+    from harness.report.trial import trial_values, trial_view
+
+    study = read.file.study
+    trial = next((trial for trial in read.trials if trial.number == args.trial), None)
+    if trial is None:
+        known = f"0 to {len(read.trials) - 1}" if read.trials else "none"
+        raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {known}.")
+    linked = read.store.trial_runs(study.study).get(trial.number, ())
+    runs = list(read_runs(read.store, linked).values())
+    if args.json:
+        return print_json(trial_values(trial, runs, study))
+    notes = [*read.data_notes(), *read.store.notes_of(linked)]
+    return print_view(Group(trial_view(trial, runs, study), Text(), *data_view(notes)))

@@ -1,0 +1,53 @@
+"""`harness status`: where a study is, also while another process drives it."""
+
+from argparse import ArgumentParser, Namespace
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_json_option,
+    add_study_command,
+    print_json,
+    print_next,
+    print_view,
+    study_options,
+    workspace_of,
+)
+
+LAST_EVENTS = 5
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_study_command(commands, "status", "show where a study stands, also while another process drives it")
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print where a study is."""
+    from harness.analysis.claims import due
+    from harness.analysis.results import answer
+    from harness.analysis.study_reader import reading
+    from harness.config.study import screening_epochs
+    from harness.report.status import status, status_values, status_view
+    from harness.search.history import seeds_used
+    from harness.storage import driver_of
+    from harness.system.command_line import verb
+
+    with reading(args.file, workspace_of(args), is_quick=args.quick) as read:
+        study, reach, claims = read.file.study, read.extent(), read.claims()
+        state = status(
+            answer(study, read.store, read.trials, reach.ruled_out, claims, data=read.data_notes()),
+            read.trials,
+            driver=driver_of(read.store, study.study),
+            trials_total=reach.configurations,
+            seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
+            last=read.store.events(study.study, limit=LAST_EVENTS),
+            wanted=len(due(study, claims, seeds_used(read.trials))),
+        )
+    if args.json:
+        return print_json(status_values(state))
+    print_view(status_view(state))
+    if not state.driver and not state.is_finished:
+        print_next([(verb("run", args.file, study_options(args)), "go on where it was")])
+    return 0
