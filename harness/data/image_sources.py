@@ -27,6 +27,8 @@ from harness.data.subsets import subset
 from harness.errors import DataError
 
 OPTION = "--data"
+SMALLEST_BATCH = 2
+"""Of a study's recipe."""
 GENERATED = ("shapes",)
 TRAIN_SIZES = {"shapes": TRAIN_SIZE, "cifar10": 50_000, "cifar100": 50_000}
 """Where a recipe leaves the number open."""
@@ -173,7 +175,8 @@ def check_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> tuple[
         return ()
     with _about_option():
         if dataset != "imagefolder":
-            return check(_small(recipe.data, recipe.resolution, root), cache)
+            small = _small(recipe.data, recipe.resolution, root)
+            return check(small.model_copy(update={"batch_size": SMALLEST_BATCH}), cache)  # `Pace` compares the sizes
         require_classes(class_names(recipe, root), str(folder_of(dataset, root)))
         pictures = open_pictures(recipe, root, cache)
         splits = {"training": pictures.train} | ({} if pictures.val is None else {"validation": pictures.val})
