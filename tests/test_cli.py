@@ -233,7 +233,7 @@ def test_what_is_like_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[s
 def test_every_command_is_a_module_with_a_parser_and_an_action() -> None:
     for name, module in COMMANDS.items():
         assert module.__name__ == f"harness.cli.{name.replace('-', '_')}"
-        assert module.__doc__.startswith(f"`harness {name}`: ")
+        assert (module.__doc__ or "").startswith(f"`harness {name}`: ")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
