@@ -1,4 +1,4 @@
-"""Every block of the table has one form, and merges exactly where it merges; and what the blocks are made of."""
+"""Every block has one form, and merges exactly where it merges; and what the blocks are made of."""
 
 import copy
 import inspect
@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from block_arguments import arguments, side_after
+from block_arguments import BLOCKS, arguments, side_after
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.models.blocks import BLOCKS
 from harness.models.large_kernels.reparam import Mergeable, ReparamConv
 from harness.models.layers import DropPath
-from harness.models.replknet_block import RepLKBlock
-from harness.models.replknet_conv_ffn import ConvFFN
+from harness.models.replknet import ConvFFN, RepLKBlock
 from harness.models.spec.kernel import Kernel
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.models.convnext_block import ConvNeXtBlock
+from harness.models.convnext import ConvNeXtBlock
 from harness.models.large_kernels.bands import BandsConv
 from harness.models.large_kernels.dilated_reparam import DilatedReparamConv, spread
 from harness.models.large_kernels.peripheral import PeripheralConv
 from harness.models.large_kernels.reparam import Mergeable, ReparamConv, centred
 from harness.models.large_kernels.sequential import SequentialConv
 from harness.models.large_kernels.stripes import StripesConv
-from harness.models.mobilenet_v2_block import InvertedResidual
-from harness.models.replknet_block import RepLKBlock
+from harness.models.mobilenet_v2 import InvertedResidual
+from harness.models.replknet import RepLKBlock
 
 BRANCHES = ("small_conv", "dilated")
 """Where blocks keep the small kernels that a merge adds to the large one."""
