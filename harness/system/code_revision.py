@@ -35,7 +35,7 @@ TRAINING = (
     *("measures/kernel_weights.py", "measures/latency.py", "measures/memory.py", "measures/merge_error.py"),
     *("measures/receptive_field.py", "measures/shape_bias.py", "measures/throughput.py"),
     *("measures/timing_cache.py", "measures/train_step.py"),
-    *("models/activation_checkpointing.py", "models/atrous.py", "models/batchnorm_folding.py"),
+    *("models/activation_checkpointing.py", "models/batchnorm_folding.py"),
     *("models/build.py", "models/convnext.py"),
     *("models/large_kernels", "models/layers.py", "models/mobilenet_v2.py"),
     *("models/replknet.py",),
