@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent
 OPERATOR = (
     *("ops/__init__.py", "ops/autograd_ops.py", "ops/autotune.py", "ops/autotune_cache.py"),
     *("ops/autotune_measure.py", "ops/channels_last.py", "ops/depthwise.py", "ops/direct.py"),
-    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/memory.py", "ops/native.py"),
+    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/native.py"),
     *("ops/timing.py", "ops/toeplitz.py", "ops/triton_conv.py", "ops/triton_kernels.py", "ops/triton_tiles.py"),
     *("ops/validation.py",),
 )
