@@ -22,7 +22,7 @@ from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SID
 from harness.measures.allocation import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS
-from harness.ops.interleaved_timing import Patience, Times, interleave
+from harness.ops.timing import Patience, Times, interleave
 from harness.training.fit import find_device
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from harness.measures.base import deployed
 from harness.models.build import build
 from harness.models.large_kernels import reparam
 from harness.models.spec.network import NetworkSpec
-from harness.ops.interleaved_timing import Times
+from harness.ops.timing import Times
 from harness.training.run import Ended, Job, Measured, RunState
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import torch
 
 from harness.measures.base import Trained, deployed
 from harness.measures.timing_cache import Metrics, kept_times
-from harness.ops.interleaved_timing import sample_until_sure
+from harness.ops.timing import sample_until_sure
 
 WARM_UP = 5
 REPEATS = 30

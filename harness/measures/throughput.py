@@ -7,7 +7,7 @@ import torch
 from harness.errors import OutOfMemory
 from harness.measures.base import Trained, deployed
 from harness.measures.timing_cache import Metrics, kept_times
-from harness.ops.interleaved_timing import Patience, interleave
+from harness.ops.timing import Patience, interleave
 
 BATCHES = {"cpu": 32, "cuda": 128}
 """Images at once, by kind of device; the figure's name says which it was."""

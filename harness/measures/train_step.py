@@ -13,7 +13,7 @@ from harness.errors import OutOfMemory
 from harness.measures.allocation import extra_bytes
 from harness.measures.base import Trained
 from harness.measures.timing_cache import Metrics, timed_alone
-from harness.ops.interleaved_timing import Patience, interleave
+from harness.ops.timing import Patience, interleave
 from harness.training.device import own_randomness
 from harness.training.fit import autocast
 

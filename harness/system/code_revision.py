@@ -40,7 +40,6 @@ TRAINING = (
     *("models/large_kernels", "models/layers.py", "models/mobilenet_v2.py"),
     *("models/replknet.py",),
     *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
-    *("ops/interleaved_timing.py",),
     *("training/device.py", "training/fit.py"),
 )
 """What else decides the outcome of a run: networks, defaults, images, the training loop, seeding, and the measures."""
