@@ -21,7 +21,7 @@ from harness.analysis.objective import compares_times
 from harness.data import Dataset, load
 from harness.executors.run_job import evaluate
 from harness.measures import Trained, timing_cache
-from harness.measures.latency import latency
+from harness.measures.speed import latency
 from harness.measures.timing_cache import conditions, network_digest
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec

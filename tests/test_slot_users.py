@@ -26,7 +26,7 @@ from harness.cli.bench import bench_network
 from harness.data import load
 from harness.diagnostics.bench.options import NetworkOptions
 from harness.measures import Trained
-from harness.measures.train_step import train_step
+from harness.measures.speed import train_step
 from harness.models.build import build
 from harness.models.weights import save_weights
 from harness.ops.timing import Patience, interleave

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from harness.config.recipes.proxy import Recipe
 from harness.measures.base import Measure, Trained
 from harness.measures.erf import erf
-from harness.measures.latency import latency
 from harness.measures.memory import peak_memory
 from harness.measures.merge_error import merge_error
 from harness.measures.shape_bias import shape_bias
-from harness.measures.throughput import throughput
-from harness.measures.train_step import train_step
+from harness.measures.speed import latency, throughput, train_step
 
 ALWAYS: dict[str, Measure] = {
     "latency": latency,
