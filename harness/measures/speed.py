@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from harness.data.augment import normalize
 from harness.errors import OutOfMemory
-from harness.measures.allocation import extra_bytes
 from harness.measures.base import Trained, deployed
+from harness.measures.memory import extra_bytes
 from harness.measures.timing_cache import Metrics, kept_times, timed_alone
 from harness.ops.timing import Patience, interleave, sample_until_sure
 from harness.training.device import own_randomness
