@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from harness.errors import UserError
-from harness.measures.erf import larger
 from harness.measures.erf_images import Images, images_for
-from harness.measures.receptive_field import DEFINITIONS, Field, receptive_fields
+from harness.measures.receptive_field import DEFINITIONS, Field, larger, receptive_fields
 from harness.models.cost import network_parts
 from harness.models.finite import describe_fault
 from harness.models.spec.family import FAMILIES

@@ -16,7 +16,7 @@ from harness.data.cache import statistics
 from harness.data.image_samples import some_images
 from harness.data.shapes.dataset import describe, make
 from harness.errors import UserError
-from harness.measures.erf import across_classes, resized
+from harness.measures.receptive_field import across_classes, resized
 from harness.models.spec.network import NetworkSpec
 from harness.storage.load_network import Subject
 from harness.system.device_slot import computing

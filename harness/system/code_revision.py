@@ -31,7 +31,7 @@ TRAINING = (
     *("data/preflight.py", "data/read_report.py", "data/resampling.py", "data/segmentation_files.py"),
     *("data/shapes", "data/subsets.py", "data/threads.py"),
     *("executors/run_job.py",),
-    *("measures/__init__.py", "measures/base.py", "measures/erf.py"),
+    *("measures/__init__.py", "measures/base.py"),
     *("measures/kernel_weights.py", "measures/memory.py", "measures/merge_error.py"),
     *("measures/receptive_field.py", "measures/shape_bias.py"),
     *("measures/timing_cache.py", "measures/speed.py"),
