@@ -38,7 +38,7 @@ def _blocks_of(module: str) -> dict[str, type[nn.Module]]:
     return {
         f"{module.rpartition('.')[2]}.{name}": each
         for name, each in members
-        if inspect.isclass(each) and each.__module__ == module and "cost" in vars(each)
+        if isinstance(each, type) and issubclass(each, nn.Module) and each.__module__ == module and "cost" in vars(each)
     }
 
 

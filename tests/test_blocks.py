@@ -35,7 +35,7 @@ def _trained(block: nn.Module) -> nn.Module:
 def test_every_block_has_the_same_members_in_the_same_order(name: str) -> None:
     members = [member for member in vars(BLOCKS[name]) if not member.startswith("_") or member == "__init__"]
     assert members[:3] == ["__init__", "forward", "cost"]
-    assert set(members[3:]) <= {"merge", "fold"}
+    assert set(members[3:]) <= {"merge", "fold", "equivalent_kernel"}
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -34,7 +34,7 @@ TRAINING = (
     *("measures/__init__.py", "measures/base.py"),
     *("measures/kernel_weights.py", "measures/memory.py", "measures/merge_error.py"),
     *("measures/receptive_field.py", "measures/shape_bias.py"),
-    *("measures/timing_cache.py", "measures/speed.py"),
+    *("measures/speed.py", "measures/timing_cache.py"),
     *("models/activation_checkpointing.py", "models/batchnorm_folding.py"),
     *("models/build.py", "models/convnext.py"),
     *("models/large_kernels", "models/layers.py", "models/mobilenet_v2.py"),
