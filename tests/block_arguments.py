@@ -1,16 +1,19 @@
-"""Arguments for any block of the table, drawn from the alphabet that all blocks share."""
+"""Every block of the networks, and arguments for any of them, drawn from the alphabet that all blocks share."""
 
+import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 from hypothesis import strategies as st
 from random_specs import kernels, odd_sides
 from torch import nn
 
-from harness.models.convnext_patches import ConvNeXtStem, Downsample
+from harness.models import large_kernels
+from harness.models.build import NETWORKS
+from harness.models.convnext import ConvNeXtStem, Downsample
 from harness.models.large_kernels import LARGE_KERNELS
-from harness.models.replknet_stem import Stem
-from harness.models.replknet_transition import Transition
+from harness.models.replknet import Stem, Transition
 from harness.models.spec.kernel import KINDS
 
 ALPHABET: dict[str, st.SearchStrategy[Any]] = {
@@ -29,14 +32,28 @@ ALPHABET: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+def _blocks_of(module: str) -> dict[str, type[nn.Module]]:
+    """The classes that a module defines and that have a cost, as `replknet.Stem`."""
+    members = vars(importlib.import_module(module)).items()
+    return {
+        f"{module.rpartition('.')[2]}.{name}": each
+        for name, each in members
+        if isinstance(each, type) and issubclass(each, nn.Module) and each.__module__ == module and "cost" in vars(each)
+    }
+
+
+_FAMILIES = sorted({network.__module__ for network in NETWORKS.values()})
+_KINDS = sorted(each.name for each in pkgutil.iter_modules(large_kernels.__path__, f"{large_kernels.__name__}."))
+BLOCKS = {name: block for module in (*_FAMILIES, *_KINDS) for name, block in _blocks_of(module).items()}
+"""Every block of a family and every kind of large kernel."""
+
+
 @st.composite
 def arguments(draw: st.DrawFn, block: type[nn.Module]) -> dict[str, Any]:
     """Keyword arguments of the block's constructor; a name outside the alphabet is an error of the block's author."""
     names = list(inspect.signature(block).parameters)
     unknown = set(names) - set(ALPHABET)
-    assert not unknown, (
-        f"{block.__name__} takes {unknown}: use the alphabet of harness.models.blocks, or extend ALPHABET here"
-    )
+    assert not unknown, f"{block.__name__} takes {unknown}: use the alphabet of harness.models, or extend ALPHABET here"
     values = {name: draw(ALPHABET[name]) for name in names}
     if "kernel" in values:
         kinds = [kind for kind, made in LARGE_KERNELS.items() if made is block] or sorted(LARGE_KERNELS)

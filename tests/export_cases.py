@@ -14,7 +14,7 @@ from harness.export.formats import chosen_formats
 from harness.export.model_card_facts import facts_of
 from harness.export.preprocessing import preparation_of
 from harness.models.build import build, merge
-from harness.models.convnext_block import ConvNeXtBlock
+from harness.models.convnext import ConvNeXtBlock
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 from harness.storage.load_network import Origin, Subject, class_names

@@ -19,10 +19,10 @@ from harness.diagnostics.bench.dwconv_plot import plot, styles
 from harness.diagnostics.bench.dwconv_report import grids
 from harness.diagnostics.bench.dwconv_results import COLUMNS, Row, write_csv
 from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
-from harness.measures.allocation import extra_bytes
+from harness.measures.memory import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS
-from harness.ops.interleaved_timing import Patience, Times, interleave
+from harness.ops.timing import Patience, Times, interleave
 from harness.training.fit import find_device
 
 CPU = torch.device("cpu")

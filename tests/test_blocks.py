@@ -1,4 +1,4 @@
-"""Every block of the table has one form, and merges exactly where it merges; and what the blocks are made of."""
+"""Every block has one form, and merges exactly where it merges; and what the blocks are made of."""
 
 import copy
 import inspect
@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from block_arguments import arguments, side_after
+from block_arguments import BLOCKS, arguments, side_after
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.models.blocks import BLOCKS
 from harness.models.large_kernels.reparam import Mergeable, ReparamConv
 from harness.models.layers import DropPath
-from harness.models.replknet_block import RepLKBlock
-from harness.models.replknet_conv_ffn import ConvFFN
+from harness.models.replknet import ConvFFN, RepLKBlock
 from harness.models.spec.kernel import Kernel
 
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -37,7 +35,7 @@ def _trained(block: nn.Module) -> nn.Module:
 def test_every_block_has_the_same_members_in_the_same_order(name: str) -> None:
     members = [member for member in vars(BLOCKS[name]) if not member.startswith("_") or member == "__init__"]
     assert members[:3] == ["__init__", "forward", "cost"]
-    assert set(members[3:]) <= {"merge", "fold"}
+    assert set(members[3:]) <= {"merge", "fold", "equivalent_kernel"}
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from block_arguments import arguments, side_after
+from block_arguments import BLOCKS, arguments, side_after
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_specs import specs_and_sizes
 
 from harness.diagnostics.verify.counting import count
-from harness.models.blocks import BLOCKS
 from harness.models.build import build
 from harness.models.cost import Cost, Part, network_cost, network_parts
 from harness.models.cost.large_kernels import large_kernel

@@ -12,9 +12,9 @@ from torchvision.models import mobilenet_v2
 
 from harness.errors import SpecError
 from harness.models.build import build, merge
-from harness.models.convnext_block import ConvNeXtBlock
+from harness.models.convnext import ConvNeXtBlock
 from harness.models.cost import network_cost, network_parts
-from harness.models.mobilenet_v2_block import InvertedResidual
+from harness.models.mobilenet_v2 import InvertedResidual
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from block_arguments import arguments, side_after
+from block_arguments import BLOCKS, arguments, side_after
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_specs import specs_and_sizes
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.models.batchnorm_folding import fold_ahead
-from harness.models.blocks import BLOCKS
 from harness.models.build import build, fold, merge
 from harness.models.cost import Cost, network_cost
 from harness.models.layers import ConvBN, LayerNorm2d

@@ -12,7 +12,6 @@ from random_specs import kernels
 from random_statistics import randomise
 from torch import Tensor, nn
 
-from harness.models.atrous import hold_stride
 from harness.models.build import build, merge
 from harness.models.cost.large_kernels import KERNEL_COSTS
 from harness.models.large_kernels import LARGE_KERNELS, large_kernel
@@ -35,6 +34,7 @@ from harness.models.spec.kernel import (
     peripheral_cells,
 )
 from harness.models.spec.network import NetworkSpec
+from harness.models.timm.replknet import hold_stride
 
 EVERY_KIND: dict[str, Kernel] = {
     "plain": Kernel(13, s=5),

@@ -18,9 +18,8 @@ from harness.config.network_file import dump_spec
 from harness.data import load
 from harness.errors import UserError
 from harness.measures import Trained
-from harness.measures.erf import IMAGES, erf
 from harness.measures.erf_comparison import Seen, beside, see
-from harness.measures.receptive_field import Field, receptive_fields
+from harness.measures.receptive_field import IMAGES, Field, erf, receptive_fields
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS

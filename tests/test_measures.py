@@ -1,7 +1,6 @@
 """What is measured on demand: the tables and the recipe agree, and each measure has the property that it measures."""
 
 import copy
-import importlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +17,15 @@ from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset, load
 from harness.errors import OutOfMemory
 from harness.executors.run_job import evaluate
-from harness.measures import ALWAYS, ON_DEMAND, Trained, measures_of
+from harness.measures import ALWAYS, ON_DEMAND, Trained, measures_of, speed
 from harness.measures.base import deployed
 from harness.models.build import build
 from harness.models.large_kernels import reparam
 from harness.models.spec.network import NetworkSpec
-from harness.ops.interleaved_timing import Times
+from harness.ops.timing import Times
 from harness.training.run import Ended, Job, Measured, RunState
 
 CPU = torch.device("cpu")
-THROUGHPUT = importlib.import_module("harness.measures.throughput")
 """The module; the package has the function under this name."""
 TEXTURED = with_(rendering="textured", measures=list(ON_DEMAND))
 SPEC = tiny_spec(K=7, reparam=3, drop_path=0.3)
@@ -128,7 +126,7 @@ def test_throughput_names_its_batch_and_is_what_its_passes_take(
         seen.extend(call().shape for call in calls.values())
         return {"merged": Times((0.25, 0.5, 4.0))}
 
-    monkeypatch.setattr(THROUGHPUT, "interleave", instant)
+    monkeypatch.setattr(speed, "interleave", instant)
     assert figures("throughput", trained(dataset)) == {"throughput_images_per_s_batch32": 64.0}
     assert seen == [(32, 8)]
 
@@ -142,7 +140,7 @@ def test_a_larger_network_has_less_throughput(dataset: Dataset) -> None:
 
 
 def test_too_little_memory_for_a_batch_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(THROUGHPUT, "interleave", lambda *_: {"merged": None})
+    monkeypatch.setattr(speed, "interleave", lambda *_: {"merged": None})
     with pytest.raises(OutOfMemory, match="32 images at once"):
         figures("throughput", trained(dataset))
 

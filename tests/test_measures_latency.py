@@ -21,13 +21,13 @@ from harness.analysis.objective import compares_times
 from harness.data import Dataset, load
 from harness.executors.run_job import evaluate
 from harness.measures import Trained, timing_cache
-from harness.measures.latency import latency
+from harness.measures.speed import latency
 from harness.measures.timing_cache import conditions, network_digest
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
-from harness.ops import interleaved_timing
+from harness.ops import timing
 from harness.ops.autotune import autotune
-from harness.ops.interleaved_timing import Times, median_rank, sample_until_sure
+from harness.ops.timing import Times, median_rank, sample_until_sure
 from harness.report.configurations import Configurations
 from harness.report.study import answer_view
 from harness.report.summary import row_values
@@ -90,17 +90,17 @@ def test_samples_in_which_another_program_had_the_processor_are_left_out(monkeyp
         state["switches"] += is_disturbed
         return 0.1 if is_disturbed else 0.001 + 1e-6 * state["calls"]
 
-    monkeypatch.setattr(interleaved_timing, "seconds_of", seconds)
-    monkeypatch.setattr(interleaved_timing, "_switches", lambda: state["switches"])
+    monkeypatch.setattr(timing, "seconds_of", seconds)
+    monkeypatch.setattr(timing, "_switches", lambda: state["switches"])
     sampled = sample_until_sure(lambda: None, CPU)
     assert not sampled.is_disturbed and sampled.left_out >= 10 and max(sampled.times.seconds) < 0.01
 
 
 def test_a_machine_that_is_never_quiet_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(1_000_000))
-    monkeypatch.setattr(interleaved_timing, "_switches", lambda: next(now))
+    monkeypatch.setattr(timing, "_switches", lambda: next(now))
     clock = SimpleNamespace(monotonic=lambda: float(next(now)), sleep=lambda _: None, perf_counter=time.perf_counter)
-    monkeypatch.setattr(interleaved_timing, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     sampled = sample_until_sure(lambda: None, CPU)
     assert sampled.is_disturbed and sampled.times.n >= 3
 
@@ -134,7 +134,7 @@ def test_what_decides_a_time_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> N
     keys += [conditions("latency", model, torch.zeros(1, 1, 32, 32))]
     keys += [conditions("latency", model, image.double())]
     keys += [conditions("latency", model, torch.zeros(1, 3, 16, 16).contiguous(memory_format=torch.channels_last))]
-    with interleaved_timing.threads(2):
+    with timing.threads(2):
         keys += [conditions("latency", model, image)]
     with autotune():
         keys += [conditions("latency", model, image)]

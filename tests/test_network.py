@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.models.build import NETWORKS, build, merge
 from harness.models.cost import PARTS, network_cost
-from harness.models.drop_path import drop_path_by_stage
+from harness.models.layers import drop_path_by_stage
 from harness.models.replknet import RepLKNet
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec

@@ -17,10 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from harness.ops import DepthwiseConv2d, autotune, depthwise_conv2d
 from harness.ops.autotune import Tuner, default_folder, pick
 from harness.ops.autotune_cache import Winners
-from harness.ops.autotune_measure import Call, Measured, _fastest, _foreseen_bytes, measure
+from harness.ops.autotune_measure import Call, Measured, _fastest, _foreseen_bytes, measure, peak_bytes
 from harness.ops.dispatch import ALGORITHMS, choose
 from harness.ops.geometry import Algorithm, Window
-from harness.ops.memory import peak_bytes
 from harness.ops.native import STOCK
 from harness.ops.timing import ROUNDS, TRUSTED, least_seconds
 

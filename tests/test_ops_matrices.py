@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.ops import DepthwiseConv2d, channels_last, depthwise_conv2d, fft, toeplitz
+from harness.ops.autotune_measure import peak_bytes
 from harness.ops.dispatch import ALGORITHMS, MOST_EXTRA_BYTES, choose
 from harness.ops.geometry import Window
-from harness.ops.memory import peak_bytes
 
 WINDOWS = [
     Window.of(1, 3, 1),

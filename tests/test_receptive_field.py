@@ -18,8 +18,19 @@ from torch import Tensor, nn
 from harness.data import load
 from harness.data.augment import normalize
 from harness.measures import Trained
-from harness.measures.erf import IMAGES, across_classes, erf, larger, resized
-from harness.measures.receptive_field import SHARES, Map, area_shares, covered, reaches, receptive_fields
+from harness.measures.receptive_field import (
+    IMAGES,
+    SHARES,
+    Map,
+    across_classes,
+    area_shares,
+    covered,
+    erf,
+    larger,
+    reaches,
+    receptive_fields,
+    resized,
+)
 from harness.models.build import build, merge
 from harness.models.spec.presets import PRESETS
 

@@ -26,10 +26,10 @@ from harness.data import load
 from harness.diagnostics.bench.options import NetworkOptions
 from harness.diagnostics.bench.subjects import bench_network
 from harness.measures import Trained
-from harness.measures.train_step import train_step
+from harness.measures.speed import train_step
 from harness.models.build import build
 from harness.models.weights import save_weights
-from harness.ops.interleaved_timing import Patience, interleave
+from harness.ops.timing import Patience, interleave
 from harness.system import device_slot
 from harness.system.device_slot import computing, measuring, measuring_in_turns, resting, separate_slots, watched
 

@@ -1,6 +1,5 @@
 """`epochs: 0`: a network is built and measured, not trained; every view says so, and nothing divides by its epochs."""
 
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
 from harness.executors.run_job import evaluate
-from harness.measures import ON_DEMAND
+from harness.measures import ON_DEMAND, merge_error, receptive_field, speed
 from harness.models.build import build
 from harness.report.conclusions import conditions, verdict
 from harness.report.event_text import Narrator
@@ -157,19 +156,16 @@ def test_the_plan_counts_the_images_that_are_measured(tmp_path: Path) -> None:
 
 
 def test_the_plan_counts_what_the_measures_take() -> None:
-    constants = {
-        name: importlib.import_module(f"harness.measures.{name}") for name in ("latency", "erf", "merge_error")
-    }
-    batch = importlib.import_module("harness.measures.throughput").BATCHES["cpu"]
-    latency = constants["latency"].WARM_UP + constants["latency"].REPEATS
+    batch = speed.THROUGHPUT_BATCHES["cpu"]
+    latency = speed.LATENCY_WARM_UP + speed.LATENCY_PASSES
     assert measured_images(RECIPE, 0) == latency
     taken = {
         name: measured_images(RECIPE.model_copy(update={"measures": [name]}), val=200) - latency for name in ON_DEMAND
     }
     assert taken["shape_bias"] == 200 and taken["throughput"] == 5 * batch
-    enlarged = (constants["erf"].larger(RECIPE.resolution) / RECIPE.resolution) ** 2
-    assert taken["erf"] == 5 * constants["erf"].IMAGES * enlarged and enlarged == 16
-    assert taken["merge_error"] == 6 * constants["merge_error"].IMAGES
+    enlarged = (receptive_field.larger(RECIPE.resolution) / RECIPE.resolution) ** 2
+    assert taken["erf"] == 5 * receptive_field.IMAGES * enlarged and enlarged == 16
+    assert taken["merge_error"] == 6 * merge_error.IMAGES
     assert taken["train_step"] == 6 * 3 * RECIPE.batch_size
 
 

@@ -3,27 +3,21 @@
 from collections.abc import Iterator
 
 from harness.config.recipes.proxy import Recipe
+from harness.measures import memory, merge_error, receptive_field, shape_bias, speed
 from harness.measures.base import Measure, Trained
-from harness.measures.erf import erf
-from harness.measures.latency import latency
-from harness.measures.memory import peak_memory
-from harness.measures.merge_error import merge_error
-from harness.measures.shape_bias import shape_bias
-from harness.measures.throughput import throughput
-from harness.measures.train_step import train_step
 
 ALWAYS: dict[str, Measure] = {
-    "latency": latency,
-    "peak_memory": peak_memory,
+    "latency": speed.latency,
+    "peak_memory": memory.peak_memory,
 }
 """Taken of every run, and first: the peak of memory is that of the training."""
 
 ON_DEMAND: dict[str, Measure] = {
-    "erf": erf,
-    "merge_error": merge_error,
-    "shape_bias": shape_bias,
-    "throughput": throughput,
-    "train_step": train_step,
+    "erf": receptive_field.erf,
+    "merge_error": merge_error.merge_error,
+    "shape_bias": shape_bias.shape_bias,
+    "throughput": speed.throughput,
+    "train_step": speed.train_step,
 }
 """Taken where the recipe names them under `measures`, which knows the same names."""
 

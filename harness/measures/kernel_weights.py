@@ -10,19 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.models.convnext_block import ConvNeXtBlock
-from harness.models.large_kernels.bands import BandsConv
-from harness.models.large_kernels.dilated_reparam import DilatedReparamConv, spread
-from harness.models.large_kernels.peripheral import PeripheralConv
-from harness.models.large_kernels.reparam import Mergeable, ReparamConv, centred
-from harness.models.large_kernels.sequential import SequentialConv
-from harness.models.large_kernels.stripes import StripesConv
-from harness.models.mobilenet_v2_block import InvertedResidual
-from harness.models.replknet_block import RepLKBlock
+from harness.models.convnext import ConvNeXtBlock
+from harness.models.large_kernels.reparam import LargeKernelBlock, Mergeable
+from harness.models.mobilenet_v2 import InvertedResidual
+from harness.models.replknet import RepLKBlock
 
 BRANCHES = ("small_conv", "dilated")
 """Where blocks keep the small kernels that a merge adds to the large one."""
@@ -118,36 +112,8 @@ def _merged_kernel(layer: nn.Module) -> Tensor:
     layer = copy.deepcopy(layer)
     if isinstance(layer, Mergeable):
         layer.merge()
-    return _kernel(layer.to("cpu", torch.float64))
-
-
-def _kernel(layer: nn.Module) -> Tensor:
-    """That of a layer in its merged form, whatever its kind."""
-    match layer:
-        case nn.Conv2d():
-            return layer.weight
-        case ReparamConv():
-            return _weight(layer.lkb_reparam)
-        case DilatedReparamConv() | PeripheralConv():
-            return _weight(layer.large)
-        case StripesConv():
-            return torch.stack(_squares([_weight(layer.high), _weight(layer.wide)])).sum(0)
-        case BandsConv():
-            return torch.cat(_squares([_weight(band) for band in layer.bands]))
-        case SequentialConv():
-            near, far = _weight(layer.near), layer.far
-            assert isinstance(far, nn.Conv2d)
-            wide = spread(far.weight, far.dilation[0])
-            return F.conv_transpose2d(near.transpose(0, 1), wide, groups=len(near)).transpose(0, 1)
-    raise AssertionError(f"a kind of large kernel that nobody looks into: {type(layer).__name__}")
-
-
-def _weight(layer: nn.Module | None) -> Tensor:
-    assert isinstance(layer, nn.Conv2d), "a merged form consists of convolutions"
-    return layer.weight
-
-
-def _squares(kernels: list[Tensor]) -> list[Tensor]:
-    """Kernels of any sides, each on the centre of a square that holds all of them."""
-    side = max(max(kernel.shape[2:]) for kernel in kernels)
-    return [centred(kernel, kernel.new_empty(1, 1, side, side)) for kernel in kernels]
+    layer = layer.to("cpu", torch.float64)
+    if isinstance(layer, nn.Conv2d):  # ConvNeXt's own
+        return layer.weight
+    assert isinstance(layer, LargeKernelBlock), "every kind of large kernel has an `equivalent_kernel`"
+    return layer.equivalent_kernel()

@@ -1,17 +1,112 @@
-"""ConvNeXt (arXiv 2201.03545) with kernels of any size and kind.
+"""ConvNeXt (arXiv 2201.03545) with kernels of any size and kind, leaf to root: stem, step, block, stage, head, network.
 
 Shapes: N batch, H W height and width of the image; stage s has C[s] channels on a map of height H / stem_stride / 2**s.
-Modules, names of parameters and initial weights as in timm's ConvNeXt.
+Modules, names of parameters and initial weights as in timm's ConvNeXt, where the kernel is plain and has no parallel
+small one, or is merged.
 """
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.convnext_block import ConvNeXtBlock
-from harness.models.convnext_patches import ConvNeXtStem, Downsample
-from harness.models.drop_path import drop_path_by_stage
-from harness.models.layers import LAYER_NORM_EPS
+from harness.models.cost import convnext
+from harness.models.large_kernels import large_kernel
+from harness.models.large_kernels.reparam import Mergeable, ReparamConv
+from harness.models.layers import LAYER_NORM_EPS, DropPath, LayerNorm2d, conv2d, drop_path_by_stage
 from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
+
+
+class ConvNeXtStem(nn.ModuleList):
+    """ln(conv(x)), with a kernel of the side of the stride"""
+
+    def __init__(self, c_in: int, c: int, *, stride: int = 4) -> None:
+        super().__init__([nn.Conv2d(c_in, c, stride, stride), LayerNorm2d(c)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded down."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+    cost = staticmethod(convnext.convnext_stem)
+
+
+class Downsample(nn.ModuleList):
+    """conv(ln(x)), with a 2x2 kernel of stride 2"""
+
+    def __init__(self, c_in: int, c: int) -> None:
+        super().__init__([LayerNorm2d(c_in), nn.Conv2d(c_in, c, 2, 2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c, H / 2, W / 2), rounded down."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+    cost = staticmethod(convnext.downsample)
+
+
+class MLP(nn.Module):
+    """fc2(gelu(fc1(x)))"""
+
+    def __init__(self, c: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(c, width)
+        self.fc2 = nn.Linear(width, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) -> (..., c)"""
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+class ConvNeXtBlock(nn.Module):
+    """x + gamma mlp(ln(conv_dw(x)))
+
+    gamma scales each channel and starts at 1e-6; with shortcut=False, where nothing else would pass, at 1.
+    """
+
+    conv_dw: nn.Module
+
+    def __init__(
+        self,
+        c: int,
+        *,
+        width: int,
+        kernel: Kernel,
+        shortcut: bool = True,
+        drop_path: float = 0.0,
+        merged: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+        if convnext.is_single(kernel, merged=merged):
+            groups = c if kernel.depthwise else 1
+            self.conv_dw = conv2d(c, c, kernel.k, dilation=kernel.dilation, groups=groups, bias=True)
+        else:
+            self.conv_dw = large_kernel(c, kernel, merged=merged)
+        self.norm = nn.LayerNorm(c, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(c, width)
+        self.gamma = nn.Parameter(torch.full((c,), 1e-6 if shortcut else 1.0))
+        self.drop_path = DropPath(drop_path if shortcut else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H, W)"""
+        y = self.conv_dw(x).permute(0, 2, 3, 1)
+        y = self.gamma * self.mlp(self.norm(y))
+        residual: Tensor = self.drop_path(y.permute(0, 3, 1, 2))
+        return x + residual if self.shortcut else residual
+
+    cost = staticmethod(convnext.convnext_block)
+
+    def merge(self) -> None:
+        """Take the merged kernel for good, where it is one convolution as ConvNeXt's own."""
+        if isinstance(self.conv_dw, Mergeable):
+            self.conv_dw.merge()
+        if isinstance(self.conv_dw, ReparamConv) and self.conv_dw.lkb_reparam is not None:
+            self.conv_dw = self.conv_dw.lkb_reparam
 
 
 class Stage(nn.Module):

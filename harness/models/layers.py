@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.batchnorm_folding import fold_behind
+from harness.models.spec.network import NetworkSpec
 from harness.ops import DepthwiseConv2d
 
 LAYER_NORM_EPS = 1e-6
@@ -111,3 +112,12 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """The probability, for the printed network."""
         return f"p={self.p:.3g}"
+
+
+def drop_path_by_stage(spec: NetworkSpec) -> list[list[float]]:
+    """Drop probabilities, one per block and stage: linear from 0 at the first block to `drop_path` at the last."""
+    last = max(1, sum(spec.B) - 1)
+    starts = [sum(spec.B[:i]) for i in range(len(spec.B))]
+    return [
+        [spec.drop_path * j / last for j in range(start, start + b)] for start, b in zip(starts, spec.B, strict=True)
+    ]

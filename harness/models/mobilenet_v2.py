@@ -4,14 +4,50 @@ Shapes: N batch, H W height and width of the image; stage s has C[s] channels. A
 block. There is no dropout before the classifier.
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.cost.mobilenet_v2 import LAST, STEM, expanded
-from harness.models.drop_path import drop_path_by_stage
-from harness.models.layers import ConvBNReLU6
-from harness.models.mobilenet_v2_block import InvertedResidual
+from harness.models.cost import mobilenet_v2
+from harness.models.large_kernels import large_kernel
+from harness.models.layers import ConvBN, ConvBNReLU6, DropPath, drop_path_by_stage
 from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec
+
+
+class InvertedResidual(nn.Module):
+    """x + pw2(relu6(large_kernel(relu6(pw1(x)))))
+
+    Without pw1 where width is c_in; without the "x +" where the shapes differ, and with shortcut=False.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c: int,
+        *,
+        width: int,
+        kernel: Kernel,
+        stride: int = 1,
+        shortcut: bool = True,
+        drop_path: float = 0.0,
+        merged: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shortcut = shortcut and stride == 1 and c_in == c
+        self.pw1 = nn.Identity() if width == c_in else ConvBNReLU6(c_in, width, 1)
+        self.large_kernel = large_kernel(width, kernel, stride=stride, merged=merged)
+        self.pw2 = ConvBN(width, c, 1)
+        self.drop_path = DropPath(drop_path if self.shortcut else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded up."""
+        y = self.pw1(x)
+        y = self.pw2(F.relu6(self.large_kernel(y)))
+        residual: Tensor = self.drop_path(y)
+        return x + residual if self.shortcut else residual
+
+    cost = staticmethod(mobilenet_v2.inverted_residual)
 
 
 class MobileNetV2(nn.Module):
@@ -19,14 +55,14 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
         super().__init__()
-        c = STEM * spec.C[0]
+        c = mobilenet_v2.STEM * spec.C[0]
         self.stem = ConvBNReLU6(spec.in_channels, c, 3, stride=spec.stem_stride)
         self.stages = nn.ModuleList()
         for i, drop_paths in enumerate(drop_path_by_stage(spec)):
             self.stages.append(_stage(spec, i, c, drop_paths, merged))
             c = spec.C[i]
-        self.last = ConvBNReLU6(c, LAST * c, 1)
-        self.head: nn.Module = nn.Linear(LAST * c, spec.classes)
+        self.last = ConvBNReLU6(c, mobilenet_v2.LAST * c, 1)
+        self.head: nn.Module = nn.Linear(mobilenet_v2.LAST * c, spec.classes)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The output maps of all stages: (N, C[s], H_s, W_s) each."""
@@ -61,7 +97,7 @@ def _stage(spec: NetworkSpec, i: int, c_in: int, drop_paths: list[float], merged
             InvertedResidual(
                 c_from,
                 spec.C[i],
-                width=expanded(spec, i, c_from),
+                width=mobilenet_v2.expanded(spec, i, c_from),
                 kernel=spec.kernel_of(i),
                 stride=1 if j else FAMILIES[spec.family].strides[i],
                 shortcut=spec.shortcut,

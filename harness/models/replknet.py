@@ -1,21 +1,119 @@
-"""RepLKNet: stages of large-kernel blocks and ConvFFNs (arXiv 2203.06717, section 4.1).
+"""RepLKNet (arXiv 2203.06717, section 4.1), leaf to root: stem, transition, large-kernel block, ConvFFN, the network.
 
 Shapes: N batch, H W height and width of the image; stage s has C[s] channels on a map of height H / stem_stride / 2**s.
 Names of modules as in the paper's released checkpoints.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.activation_checkpointing import checkpointed
 from harness.models.batchnorm_folding import fold_ahead
-from harness.models.drop_path import drop_path_by_stage
+from harness.models.cost import replknet
+from harness.models.large_kernels import large_kernel
 from harness.models.large_kernels.reparam import Mergeable
-from harness.models.replknet_block import RepLKBlock
-from harness.models.replknet_conv_ffn import ConvFFN
-from harness.models.replknet_stem import Stem
-from harness.models.replknet_transition import Transition
+from harness.models.layers import ConvBN, ConvBNReLU, DropPath, drop_path_by_stage
+from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
+
+
+class Stem(nn.ModuleList):
+    """3x3 dense of stride 2, 3x3 depth-wise, 1x1, 3x3 depth-wise of stride 2; of stride 1 for a total stride of 2."""
+
+    def __init__(self, c_in: int, c: int, *, stride: int = 4) -> None:
+        super().__init__()
+        self.append(ConvBNReLU(c_in, c, 3, stride=2))
+        self.append(ConvBNReLU(c, c, 3, groups=c))
+        self.append(ConvBNReLU(c, c, 1))
+        self.append(ConvBNReLU(c, c, 3, stride=stride // 2, groups=c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded up."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+    cost = staticmethod(replknet.stem)
+
+
+class Transition(nn.ModuleList):
+    """1x1 to the next stage's channels, then 3x3 depth-wise of stride 2."""
+
+    def __init__(self, c_in: int, c: int) -> None:
+        super().__init__()
+        self.append(ConvBNReLU(c_in, c, 1))
+        self.append(ConvBNReLU(c, c, 3, stride=2, groups=c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) -> (N, c, H / 2, W / 2), rounded up."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+    cost = staticmethod(replknet.transition)
+
+
+class RepLKBlock(nn.Module):
+    """x + pw2(relu(large_kernel(pw1(bn(x)))))
+
+    shortcut=False drops the "x +" of this block alone; the ConvFFN behind it keeps its own.
+    """
+
+    def __init__(
+        self,
+        c: int,
+        *,
+        width: int,
+        kernel: Kernel,
+        shortcut: bool = True,
+        drop_path: float = 0.0,
+        merged: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+        self.prelkb_bn = nn.BatchNorm2d(c)
+        self.pw1 = ConvBNReLU(c, width, 1)
+        self.large_kernel = large_kernel(width, kernel, merged=merged)
+        self.pw2 = ConvBN(width, c, 1)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H, W)"""
+        y = self.pw1(self.prelkb_bn(x))
+        y = self.pw2(F.relu(self.large_kernel(y)))
+        residual: Tensor = self.drop_path(y)
+        return x + residual if self.shortcut else residual
+
+    cost = staticmethod(replknet.rep_lk)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Let the first convolution take over the pre-norm."""
+        self.add_module("prelkb_bn", fold_ahead(self.prelkb_bn, self.pw1.conv))
+
+
+class ConvFFN(nn.Module):
+    """x + pw2(gelu(pw1(bn(x))))"""
+
+    def __init__(self, c: int, *, width: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.preffn_bn = nn.BatchNorm2d(c)
+        self.pw1 = ConvBN(c, width, 1)
+        self.pw2 = ConvBN(width, c, 1)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> (N, c, H, W)"""
+        y: Tensor = self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))
+        return x + y
+
+    cost = staticmethod(replknet.conv_ffn)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Let the first convolution take over the pre-norm."""
+        self.add_module("preffn_bn", fold_ahead(self.preffn_bn, self.pw1.conv))
 
 
 class Stage(nn.Module):

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent
 OPERATOR = (
     *("ops/__init__.py", "ops/autograd_ops.py", "ops/autotune.py", "ops/autotune_cache.py"),
     *("ops/autotune_measure.py", "ops/channels_last.py", "ops/depthwise.py", "ops/direct.py"),
-    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/memory.py", "ops/native.py"),
+    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/native.py"),
     *("ops/timing.py", "ops/toeplitz.py", "ops/triton_conv.py", "ops/triton_kernels.py", "ops/triton_tiles.py"),
     *("ops/validation.py",),
 )
@@ -31,17 +31,12 @@ TRAINING = (
     *("data/preflight.py", "data/read_report.py", "data/resampling.py", "data/segmentation_files.py"),
     *("data/shapes", "data/subsets.py", "data/threads.py"),
     *("executors/run_job.py",),
-    *("measures/__init__.py", "measures/allocation.py", "measures/base.py", "measures/erf.py"),
-    *("measures/kernel_weights.py", "measures/latency.py", "measures/memory.py", "measures/merge_error.py"),
-    *("measures/receptive_field.py", "measures/shape_bias.py", "measures/throughput.py"),
-    *("measures/timing_cache.py", "measures/train_step.py"),
-    *("models/activation_checkpointing.py", "models/atrous.py", "models/batchnorm_folding.py", "models/blocks.py"),
-    *("models/build.py", "models/convnext.py", "models/convnext_block.py", "models/convnext_patches.py"),
-    *("models/drop_path.py", "models/large_kernels", "models/layers.py", "models/mobilenet_v2.py"),
-    *("models/mobilenet_v2_block.py", "models/replknet.py", "models/replknet_block.py"),
-    *("models/replknet_conv_ffn.py", "models/replknet_stem.py", "models/replknet_transition.py"),
+    *("measures/__init__.py", "measures/base.py", "measures/kernel_weights.py", "measures/memory.py"),
+    *("measures/merge_error.py", "measures/receptive_field.py", "measures/shape_bias.py", "measures/speed.py"),
+    *("measures/timing_cache.py",),
+    *("models/activation_checkpointing.py", "models/batchnorm_folding.py", "models/build.py", "models/convnext.py"),
+    *("models/large_kernels", "models/layers.py", "models/mobilenet_v2.py", "models/replknet.py"),
     *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
-    *("ops/interleaved_timing.py",),
     *("training/device.py", "training/fit.py"),
 )
 """What else decides the outcome of a run: networks, defaults, images, the training loop, seeding, and the measures."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.ops.interleaved_timing import seconds_of
+from harness.ops.timing import seconds_of
 from harness.system.machine import cpu_name
 
 PRODUCT_SIDES = {"cpu": (256, 2048), "cuda": (4096, 8192)}

@@ -21,8 +21,8 @@ from harness.diagnostics.bench.device import Peak, at_precision, device_name, me
 from harness.diagnostics.bench.dwconv_candidates import CONV2D, Contender, Conv, contenders
 from harness.diagnostics.bench.dwconv_results import Row
 from harness.diagnostics.bench.options import MODES, DwconvOptions, Shape, precisions_for
-from harness.measures.allocation import extra_bytes
-from harness.ops.interleaved_timing import FULL, QUICK, Patience, Times, interleave
+from harness.measures.memory import extra_bytes
+from harness.ops.timing import FULL, QUICK, Patience, Times, interleave
 from harness.system.device_slot import measuring
 from harness.system.machine import keep_freed_memory
 

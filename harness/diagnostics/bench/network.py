@@ -25,7 +25,7 @@ from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS, preset
 from harness.ops import DepthwiseConv2d
-from harness.ops.interleaved_timing import Patience, Times, interleave
+from harness.ops.timing import Patience, Times, interleave
 from harness.system.device_slot import measuring
 
 FULL = {

@@ -18,7 +18,7 @@ from harness.diagnostics.bench.network import FORMATS, with_conv2d
 from harness.diagnostics.bench.proxies import kernel_size
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
-from harness.ops.interleaved_timing import Patience, interleave, threads
+from harness.ops.timing import Patience, interleave, threads
 from harness.system.device_slot import computing
 from harness.system.machine import keep_freed_memory
 from harness.training.fit import build_optimizer, descend

@@ -9,7 +9,7 @@ import torch
 from harness.diagnostics.verify import closed_form, convolution, costs, full_scale, merging, specs
 from harness.diagnostics.verify.findings import Check, Finding, Line, Section, Subject
 from harness.ops.dispatch import ALGORITHMS
-from harness.ops.interleaved_timing import threads
+from harness.ops.timing import threads
 from harness.system.device_slot import computing, offer
 from harness.system.machine import cpu_name
 from harness.training.fit import find_device

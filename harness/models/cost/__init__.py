@@ -4,8 +4,8 @@ Conventions, those of RepLKNet's tables (arXiv 2203.06717): a multiply-accumulat
 fully connected layers count, norms and activation functions do not. In-bounds MACs leave out the taps on zero padding.
 Activations are the elements of all outputs of convolutions and of fully connected layers, per image.
 
-`base` and `layers` are the leaves, `large_kernels` the kinds of large kernel; then a file per family, from its blocks
-to the network. Each function takes h and w, the sides of its input map, and the arguments of the block it prices.
+`layers` are the leaves, `large_kernels` the kinds of large kernel; then a file per family, from its blocks to the
+network. Each function takes h and w, the sides of its input map, and the arguments of the block it prices.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from harness.errors import SpecError
 from harness.models.cost import convnext, mobilenet_v2, replknet
-from harness.models.cost.base import Cost, Part
+from harness.models.cost.layers import Cost, Part
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 

@@ -1,8 +1,7 @@
 """ConvNeXt (arXiv 2201.03545, section 2), priced from its blocks to the network."""
 
-from harness.models.cost.base import Cost, Part
 from harness.models.cost.large_kernels import large_kernel
-from harness.models.cost.layers import conv, linear, ln, patches
+from harness.models.cost.layers import Cost, Part, conv, linear, ln, patches
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width

@@ -6,8 +6,7 @@ Each takes h and w, the sides of its input map, and the arguments of the block o
 from collections.abc import Callable
 from functools import lru_cache
 
-from harness.models.cost.base import Cost
-from harness.models.cost.layers import conv, conv_bn
+from harness.models.cost.layers import Cost, conv, conv_bn
 from harness.models.spec.kernel import Kernel, band_width, dilated_branches, dilated_taps, peripheral_cells
 
 

@@ -1,8 +1,7 @@
 """MobileNetV2 (arXiv 1801.04381, table 2), priced from its blocks to the network."""
 
-from harness.models.cost.base import Cost, Part
 from harness.models.cost.large_kernels import large_kernel
-from harness.models.cost.layers import conv_bn, linear, strided
+from harness.models.cost.layers import Cost, Part, conv_bn, linear, strided
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width

@@ -1,8 +1,7 @@
 """RepLKNet (arXiv 2203.06717, section 4.1), priced from its blocks to the network."""
 
-from harness.models.cost.base import Cost, Part
 from harness.models.cost.large_kernels import large_kernel
-from harness.models.cost.layers import bn, conv_bn, linear, strided
+from harness.models.cost.layers import Cost, Part, bn, conv_bn, linear, strided
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, centred, fold_bn
+from harness.models.large_kernels.reparam import biased, centred, fold_bn, merged_weight
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, dilated_branches
 
@@ -53,6 +53,10 @@ class DilatedReparamConv(nn.Module):
         self.large = biased(large, kernel, bias).train(self.training)
         del self.dilated
         self.dilated = None
+
+    def equivalent_kernel(self) -> Tensor:
+        """The one kernel (c, 1, k, k) that the merged form applies."""
+        return merged_weight(self.large)
 
 
 def spread(kernel: Tensor, d: int) -> Tensor:

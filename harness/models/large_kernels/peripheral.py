@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, centred, fold_bn
+from harness.models.large_kernels.reparam import biased, centred, fold_bn, merged_weight
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, peripheral_cells
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
@@ -51,6 +51,10 @@ class PeripheralConv(nn.Module):
         self.large = biased(large, kernel, bias).train(self.training)
         del self.small_conv
         self.small_conv = None
+
+    def equivalent_kernel(self) -> Tensor:
+        """The one kernel (c, 1, k, k) that the merged form applies."""
+        return merged_weight(self.large)
 
 
 class SharedConv2d(DepthwiseConv2d):

@@ -3,6 +3,7 @@
 Source: RepLKNet (arXiv 2203.06717), guideline 3. Names of parameters as in the released checkpoints.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,6 +21,14 @@ class Mergeable(Protocol):
 
     def merge(self) -> None:
         """Take the merged form for good; nothing happens to a block that has it."""
+
+
+@runtime_checkable
+class LargeKernelBlock(Mergeable, Protocol):
+    """A large kernel of any kind: merged, it applies one kernel, whatever it consists of."""
+
+    def equivalent_kernel(self) -> Tensor:
+        """The kernel (c, c_in, k, k) of the merged form; c_in is 1 where it is depth-wise."""
 
 
 class ReparamConv(nn.Module):
@@ -73,6 +82,22 @@ class ReparamConv(nn.Module):
         self.lkb_reparam = biased(large, kernel, bias).train(self.training)
         del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
         self.lkb_origin = self.small_conv = None
+
+    def equivalent_kernel(self) -> Tensor:
+        """The kernel (c, c_in, k, k) of the merged form; c_in is 1 where it is depth-wise."""
+        return merged_weight(self.lkb_reparam)
+
+
+def merged_weight(layer: nn.Module | None) -> Tensor:
+    """The kernel of a convolution of a merged form."""
+    assert isinstance(layer, nn.Conv2d), "a merged form consists of convolutions"
+    return layer.weight
+
+
+def in_common_square(kernels: Sequence[Tensor]) -> list[Tensor]:
+    """Kernels of any sides, each on the centre of a square that holds all of them."""
+    side = max(max(kernel.shape[2:]) for kernel in kernels)
+    return [centred(kernel, kernel.new_empty(1, 1, side, side)) for kernel in kernels]
 
 
 def centred(small: Tensor, kernel: Tensor) -> Tensor:

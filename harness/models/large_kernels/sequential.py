@@ -5,9 +5,11 @@ kernel stands. Letters: k side that they reach, d dilation; both are depth-wise.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
+from harness.models.large_kernels.dilated_reparam import spread
 from harness.models.large_kernels.reparam import biased, fold_bn
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, dilated_taps
@@ -42,3 +44,10 @@ class SequentialConv(nn.Module):
         """Fold the running statistics into the dilated convolution."""
         if isinstance(self.far, ConvBN):
             self.far = biased(self.far.conv, *fold_bn(self.far)).train(self.training)
+
+    def equivalent_kernel(self) -> Tensor:
+        """The one kernel (c, 1, k, k) that the merged form applies."""
+        near, far = self.near.weight, self.far
+        assert isinstance(far, nn.Conv2d), "a merged form consists of convolutions"
+        wide = spread(far.weight, far.dilation[0])
+        return F.conv_transpose2d(near.transpose(0, 1), wide, groups=len(near)).transpose(0, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, centred, fold_bn
+from harness.models.large_kernels.reparam import biased, centred, fold_bn, in_common_square, merged_weight
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel
 
@@ -58,3 +58,8 @@ class StripesConv(nn.Module):
         self.wide = biased(self.wide.conv, wide, None).train(self.training)
         del self.small_conv
         self.small_conv = None
+
+    def equivalent_kernel(self) -> Tensor:
+        """The one kernel (c, 1, k, k) that the merged form applies."""
+        stripes = [merged_weight(self.high), merged_weight(self.wide)]
+        return torch.stack(in_common_square(stripes)).sum(0)

@@ -8,7 +8,7 @@ Names in the state dict are those of the paper's released checkpoints. There are
 come in by `checkpoint_path=`. Shapes: N batch, H W height and width of the image, C[s] channels of stage s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,6 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, r
 from torch import Tensor, nn
 
 from harness.errors import SpecError, UserError
-from harness.models.atrous import hold_stride
 from harness.models.layers import DropPath
 from harness.models.replknet import RepLKNet
 from harness.models.spec.network import NetworkSpec
@@ -33,6 +32,39 @@ WITH_THE_GROUP_BEFORE = 99999
 
 for _leaf in (DepthwiseConv2d, DropPath):  # what they do depends on shapes and mode, which torch.fx cannot follow
     register_notrace_module(_leaf)
+
+
+def hold_stride(network: RepLKNet, strides: Sequence[int], output_stride: int) -> list[int]:
+    """Change the network in place so that no stage has a larger stride; `strides` are those of its stages until now.
+
+    Dilation takes the place of the later transitions' strides, for dense prediction. On every n-th pixel, n the old
+    stride by the new one, the maps are what they were, borders included. Returns the new strides of the stages.
+    """
+    if output_stride not in strides:
+        raise UserError(
+            "`output_stride` must be the stride of a stage",
+            value=output_stride,
+            remedy=f"Strides: {', '.join(map(str, strides))}.",
+        )
+    dilation = 1
+    for transition, stage, stride in zip(network.transitions, network.stages[1:], strides[1:], strict=True):
+        _dilate(transition, dilation)
+        if stride > output_stride:
+            for conv in _convolutions(transition):
+                conv.stride = (1, 1)
+            dilation *= 2
+        _dilate(stage, dilation)
+    return [min(stride, output_stride) for stride in strides]
+
+
+def _dilate(module: nn.Module, dilation: int) -> None:
+    for conv in _convolutions(module):
+        conv.dilation = tuple(dilation * d for d in conv.dilation)
+        conv.padding = tuple(dilation * int(p) for p in conv.padding)
+
+
+def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
+    return (each for each in module.modules() if isinstance(each, nn.Conv2d))
 
 
 class TimmRepLKNet(RepLKNet):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from harness.errors import UserError
-from harness.ops.interleaved_timing import Patience, interleave
+from harness.ops.timing import Patience, interleave
 from harness.system.device_slot import computing
 from harness.training.device import own_randomness
 from harness.training.full_scale.loop import Course
