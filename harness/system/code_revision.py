@@ -69,7 +69,7 @@ FULL_SCALE = (
         "data/expected_images.py",
         "data/image_sources.py",
     ),
-    *("data/loading.py", "data/preprocessing.py", "data/reader.py", "data/segmentation.py"),
+    *("data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
     *("data/segmentation_augment.py",),
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),

@@ -16,10 +16,9 @@ from harness.data.augment import mix
 from harness.data.batching import Pace
 from harness.data.image_sources import Pictures, class_names, open_pictures
 from harness.data.labels import differing
-from harness.data.loading import Batch, TrainingItems, ValidationItems, share_of, step_batches
+from harness.data.loading import Batch, Reader, TrainingItems, ValidationItems, share_of, step_batches
 from harness.data.preprocessing import Viewing
 from harness.data.read_report import require_readable
-from harness.data.reader import Reader
 from harness.data.seeding import mixed
 from harness.models.build import build
 from harness.models.weights import save_weights
