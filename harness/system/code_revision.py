@@ -27,7 +27,7 @@ TRAINING = (
     *("data/__init__.py", "data/ade20k.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
     *("data/cityscapes.py", "data/coco.py", "data/coco_files.py", "data/content.py", "data/cue_conflict.py"),
     *("data/cue_conflict_classes.py", "data/dataset.py", "data/detection_annotations.py"),
-    *("data/image_file.py", "data/image_folder.py", "data/image_samples.py", "data/labels.py", "data/outlines.py"),
+    *("data/image_file.py", "data/image_folder.py", "data/labels.py", "data/outlines.py"),
     *(
         "data/preflight.py",
         "data/read_report.py",
