@@ -64,7 +64,6 @@ FULL_SCALE = (
         "data/image_sources.py",
     ),
     *("data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
-    *("data/segmentation_augment.py",),
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
     *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
