@@ -21,7 +21,7 @@ from harness.errors import DataError, Diverged, Stopped
 from harness.executors.run_job import evaluate
 from harness.models.build import build
 from harness.models.heads.segmentation import HEADS
-from harness.training.metrics.miou import confusion, intersection_over_union
+from harness.training.metrics.segmentation import confusion, intersection_over_union
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState
 from harness.training.transfer import downstream_recipe, transfer
 from harness.training.transfer_segmentation import augment_pairs, confusion_on, segment

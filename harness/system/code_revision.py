@@ -50,7 +50,7 @@ DOWNSTREAM = (
     *("models/heads",),
     *("training/transfer.py", "training/transfer_detection.py", "training/transfer_loop.py"),
     *("training/transfer_segmentation.py",),
-    *("training/metrics/detection.py", "training/metrics/miou.py"),
+    *("training/metrics/detection.py", "training/metrics/segmentation.py"),
 )
 """What decides the outcome of a transfer besides."""
 FULL_SCALE = (
@@ -71,7 +71,7 @@ FULL_SCALE = (
     *("training/full_scale/noise_images.py", "training/full_scale/optim.py"),
     *("training/full_scale/process_group.py", "training/full_scale/records.py", "training/full_scale/state.py"),
     *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
-    *("training/metrics/classification.py", "training/metrics/segmentation.py"),
+    *("training/metrics/classification.py",),
 )
 """What decides the outcome of a training at full scale, besides all of the above."""
 DIGITS = 8

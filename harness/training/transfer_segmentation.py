@@ -16,7 +16,7 @@ from harness.data.segmentation_files import IGNORED
 from harness.models.finite import require_finite
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
-from harness.training.metrics.miou import confusion
+from harness.training.metrics.segmentation import confusion
 from harness.training.transfer_loop import EVAL_BATCH, DownstreamEpoch, layout, train
 
 

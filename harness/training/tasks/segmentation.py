@@ -23,8 +23,7 @@ from harness.system.device_slot import offer
 from harness.training.fit import autocast
 from harness.training.full_scale.process_group import Team
 from harness.training.full_scale.records import FullJob, Scores
-from harness.training.metrics.miou import confusion
-from harness.training.metrics.segmentation import Tally, by_class, figures
+from harness.training.metrics.segmentation import Tally, by_class, confusion, figures
 from harness.training.tasks.base import Place
 from harness.training.tasks.dense import Dense
 from harness.training.tasks.sliding_window import probabilities
