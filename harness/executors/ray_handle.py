@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import __version__
 from harness.errors import ExecutorError, WorkerLost, one_line
-from harness.executors.job import Task
+from harness.executors.base import Task
 from harness.executors.ray_worker import Greeting, Worker
 from harness.training.run import Ended, Job, Record
 
