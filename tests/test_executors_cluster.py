@@ -20,7 +20,7 @@ from harness.errors import ExecutorError
 from harness.executors import Crew, Executor, make_executor, ray_cluster
 from harness.executors.ray_cluster import _room_on
 from harness.executors.ray_train import work_together
-from harness.training.full_scale.records import FullEpoch, Note
+from harness.training.full_scale.messages import FullEpoch, Note
 from harness.training.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0

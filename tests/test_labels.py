@@ -25,8 +25,8 @@ from harness.models.build import build
 from harness.models.weights import read_weights, save_weights
 from harness.storage.load_network import Origin, Subject, class_names, find_subject
 from harness.training.full_scale.folder import CLASSES, NETWORK, RECIPE
+from harness.training.full_scale.messages import Note
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import Note
 from harness.training.tasks.classification import Classification
 
 PADDED = tuple(f"{i:02d}" for i in range(12))

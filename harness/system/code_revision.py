@@ -67,9 +67,10 @@ FULL_SCALE = (
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
     *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
-    *("training/full_scale/initial_weights.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
+    *("training/full_scale/initial_weights.py", "training/full_scale/job.py", "training/full_scale/logger.py"),
+    *("training/full_scale/loop.py", "training/full_scale/messages.py"),
     *("training/full_scale/noise_images.py", "training/full_scale/optim.py"),
-    *("training/full_scale/process_group.py", "training/full_scale/records.py", "training/full_scale/state.py"),
+    *("training/full_scale/process_group.py", "training/full_scale/state.py"),
     *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
     *("training/metrics/classification.py",),
 )

@@ -25,8 +25,9 @@ from harness.models.weights import save_weights
 from harness.models.weights.matching import classifier_of
 from harness.training.fit import autocast
 from harness.training.full_scale.initial_weights import trainable
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Note, Scores
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Note, Scores
 from harness.training.metrics.classification import scores
 from harness.training.tasks.base import Place
 

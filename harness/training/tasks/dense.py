@@ -21,8 +21,9 @@ from harness.data.seeding import mixed
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.training.full_scale.initial_weights import first_network
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Note
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Note
 from harness.training.tasks.weights_file import DenseWeights, save_dense
 
 HEADS = 1

@@ -21,8 +21,9 @@ from harness.models.finite import describe_fault
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Scores
 from harness.training.metrics.detection import Found, detection_figures
 from harness.training.tasks.base import Place
 from harness.training.tasks.dense import Dense
