@@ -48,22 +48,15 @@ TRAINING = (
 DOWNSTREAM = (
     *("data/detection_transforms.py",),
     *("models/heads",),
-    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_loop.py"),
-    *("training/transfer_segmentation.py",),
+    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_segmentation.py"),
     *("training/metrics/detection.py", "training/metrics/segmentation.py"),
 )
 """What decides the outcome of a transfer besides."""
 FULL_SCALE = (
     *("config/full_scale_network.py",),
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
-    *(
-        "data/batching.py",
-        "data/data_record.py",
-        "data/detection.py",
-        "data/expected_images.py",
-        "data/image_sources.py",
-    ),
-    *("data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
+    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
+    *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
     *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
