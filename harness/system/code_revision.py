@@ -57,6 +57,7 @@ FULL_SCALE = (
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
     *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
     *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
+    *("data/validation_images.py",),
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
     *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
