@@ -24,6 +24,9 @@ HarnessError
 import difflib
 from collections.abc import Iterable, Sequence
 
+MOST_CHARACTERS = 300
+"""Of an error's text in a table."""
+
 
 def did_you_mean(name: str, known: Iterable[str], heading: str = "Known") -> str:
     """A remedy for a name that nobody knows: the nearest known one, if one is near, and the list of all."""
@@ -145,5 +148,6 @@ class WorkerLost(RunFailure):
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough for a table."""
-    return (str(error).strip().splitlines() or [""])[0][:300]
+    """The first line of an error's text, short enough for a table; what is cut off ends in dots."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4].rstrip()} ..."

@@ -8,9 +8,8 @@ from tiny_runs import tiny_spec
 
 from harness.config.recipes.detection import DetectionRecipe
 from harness.models.spec.network import NetworkSpec
+from harness.training.full_scale.job import FullJob, FullRun
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, FullRun
-from harness.training.tasks.detection import Detection
 
 DETECTORS: dict[str, dict[str, Any]] = {
     "fcos": {"name": "fcos", "channels": 64},
@@ -43,4 +42,4 @@ def job_of(folder: Path, recipe: DetectionRecipe | None = None, **fields: Any) -
     recipe = recipe or recipe_of()
     spec: NetworkSpec = fields.pop("spec", None) or tiny_spec(in_channels=3, drop_path=recipe.drop_path or 0.0)
     run = FullRun(spec, recipe, fields.pop("digest", None))
-    return FullJob(run, folder, cache=folder.parent / "data", opens=Detection, **fields)
+    return FullJob(run, folder, cache=folder.parent / "data", **fields)

@@ -12,8 +12,9 @@ from tiny_runs import tiny_spec
 from harness.config.recipes.full_scale import FullRecipe, FullTraining
 from harness.models.spec.network import NetworkSpec
 from harness.storage import FullRow
+from harness.training.full_scale.job import FullJob, FullRun
+from harness.training.full_scale.messages import FullEpoch, FullRecord
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullEpoch, FullJob, FullRecord, FullRun
 from harness.training.full_scale.worker import work
 
 RECIPE: dict[str, Any] = {

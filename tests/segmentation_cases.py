@@ -10,8 +10,7 @@ from PIL import Image
 
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.models.spec.network import NetworkSpec
-from harness.training.full_scale.records import FullJob, FullRun
-from harness.training.tasks.by_name import segmentation
+from harness.training.full_scale.job import FullJob, FullRun
 
 SEGMENTATION: dict[str, Any] = {
     "about": "a test",
@@ -42,7 +41,7 @@ def segmentation_job(
     """A training of a tiny network with a head, its data beside its folder."""
     recipe = recipe or segmentation_recipe()
     spec = fields.pop("spec", None) or segmentation_spec(recipe)
-    return FullJob(FullRun(spec, recipe), folder, cache=folder.parent / "data", opens=segmentation, **fields)
+    return FullJob(FullRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
 
 
 def segmentation_spec(recipe: SegmentationRecipe, **fields: Any) -> NetworkSpec:

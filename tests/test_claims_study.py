@@ -16,7 +16,7 @@ from tiny_studies import SCRIPTED, TINY, Played, called, gains, harness, started
 from harness.analysis.claims import Judged, judge_claims
 from harness.analysis.study_reader import open_space, reading
 from harness.config.claim_arms import arm_choices
-from harness.config.formula import Formula
+from harness.config.expressions import Formula
 from harness.config.study_file import load_study
 from harness.diagnostics.verify.recorded_claims import recorded_claims
 from harness.errors import StudyError

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness.config.recipes.proxy import Recipe
 from harness.data import describe, load
-from harness.data.image_folder import read_image
+from harness.data.image_file import read_image
 from harness.data.subsets import subset
 from harness.errors import DataError
 

@@ -18,7 +18,7 @@ from harness.models.build import build
 from harness.report.console import make_console
 from harness.report.dense import ending_lines, segmentation_view
 from harness.report.full_scale import epoch_line
-from harness.training.full_scale.records import FullEpoch, Scores, from_plain, to_plain
+from harness.training.full_scale.messages import FullEpoch, Scores, from_plain, to_plain
 from harness.training.metrics.classification import scores
 from harness.training.tasks.segmentation import Segmentation
 

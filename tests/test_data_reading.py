@@ -12,8 +12,7 @@ from PIL import Image
 from harness.cli import main
 from harness.config.recipes.proxy import Recipe
 from harness.data import image_file, load
-from harness.data.image_file import Levels, Unreadable, open_picture, read_levels
-from harness.data.image_folder import open_image
+from harness.data.image_file import Levels, Unreadable, open_image, open_picture, read_levels
 from harness.errors import DataError
 
 RAMP = np.arange(256).reshape(16, 16)

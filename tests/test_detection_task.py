@@ -16,8 +16,8 @@ from harness.data.batching import Pace
 from harness.data.detection import TrainingSights, ValidationSights, open_scenes, together
 from harness.data.loading import MOST_UNREADABLE
 from harness.errors import DataError, Stopped
+from harness.training.full_scale.messages import Note
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import Note
 from harness.training.full_scale.worker import work
 from harness.training.tasks.detection import Detection
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from plain_loop import plain_epochs, same_weights
 from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
 from tiny_studies import TINY, write_study
 from tiny_transfers import CLASSES, TRANSFER, segmenter
-from torch import nn
+from torch import Tensor, nn
 
 from harness.analysis.plan import images_per_run
 from harness.analysis.study_reader import open_space
@@ -21,10 +22,10 @@ from harness.errors import DataError, Diverged, Stopped
 from harness.executors.run_job import evaluate
 from harness.models.build import build
 from harness.models.heads.segmentation import HEADS
-from harness.training.metrics.miou import confusion, intersection_over_union
+from harness.training.metrics.segmentation import confusion, intersection_over_union
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState
 from harness.training.transfer import downstream_recipe, transfer
-from harness.training.transfer_segmentation import augment_pairs, confusion_on, segment
+from harness.training.transfer_segmentation import augment_pairs, confusion_on, pixel_loss, segment
 
 CPU = torch.device("cpu")
 
@@ -75,6 +76,24 @@ def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
 
     short, long = learnt(1), learnt(6)
     assert long > 1.5 * chance and long > short + 3, (chance, short, long)
+
+
+def test_a_transfer_is_bit_for_bit_what_a_plain_loop_gives(dataset: Dataset) -> None:
+    recipe = with_(recipe_with(epochs=2), augmentation={"shift": 2})
+    assert recipe.transfer is not None
+    plan = downstream_recipe(recipe, recipe.transfer)
+    model, plain = segmenter(tiny_spec(drop_path=0.2)), segmenter(tiny_spec(drop_path=0.2))
+    epochs = list(segment(model, dataset, plan, seed=3, device=CPU))
+    images, masks = torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.masks)
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        batch, targets = augment_pairs(images[index], masks[index], plan.augmentation, dataset, generator)
+        memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
+        return pixel_loss(plain(batch.contiguous(memory_format=memory_format)), targets)
+
+    losses = plain_epochs(plain, plan, loss, count=len(masks), seed=3)
+    assert [epoch.train_loss for epoch in epochs] == losses
+    assert same_weights(model, plain)
 
 
 def test_same_seed_same_figures_other_seed_others(dataset: Dataset) -> None:

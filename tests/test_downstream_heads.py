@@ -14,7 +14,7 @@ from harness.models.build import build, merge
 from harness.models.heads.encoder import Encoder
 from harness.models.heads.segmentation import HEADS
 from harness.models.spec.family import FAMILIES
-from harness.training.metrics.miou import confusion, intersection_over_union
+from harness.training.metrics.segmentation import confusion, intersection_over_union
 from harness.training.transfer_segmentation import pixel_loss
 
 # mIoU

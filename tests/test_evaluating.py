@@ -29,7 +29,7 @@ from harness.storage import Store
 from harness.storage.load_network import Subject
 from harness.system.code_revision import operator_digest
 from harness.training.accuracy_results import Examined, Form, Seen
-from harness.training.full_scale.records import FullEpoch, Scores
+from harness.training.full_scale.messages import FullEpoch, Scores
 from harness.training.run import Started
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

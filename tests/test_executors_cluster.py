@@ -20,7 +20,7 @@ from harness.errors import ExecutorError
 from harness.executors import Crew, Executor, make_executor, ray_cluster
 from harness.executors.ray_cluster import _room_on
 from harness.executors.ray_train import work_together
-from harness.training.full_scale.records import FullEpoch, Note
+from harness.training.full_scale.messages import FullEpoch, Note
 from harness.training.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0
@@ -145,7 +145,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_
 def test_a_node_with_another_version_of_the_harness_is_refused(
     cluster: Any, crew: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.executors.ray_handle.__version__", "0.0.1")
+    monkeypatch.setattr("harness.executors.ray_executor.__version__", "0.0.1")
     executor = crew(Crew(workers=1, address=cluster.address))
     with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
         executor.poll(60.0)

@@ -18,15 +18,15 @@ from harness.config.network_file import dump_spec
 from harness.config.recipes.full_scale import FullData
 from harness.config.yaml_file import write_yaml
 from harness.data.image_folder import classes_of
-from harness.data.image_sources import open_validation
 from harness.data.labels import IMAGENET_CLASSES, assign_labels, imagenet_synsets, order_of
+from harness.data.validation_images import open_validation
 from harness.errors import DataError, UserError
 from harness.models.build import build
 from harness.models.weights import read_weights, save_weights
 from harness.storage.load_network import Origin, Subject, class_names, find_subject
 from harness.training.full_scale.folder import CLASSES, NETWORK, RECIPE
+from harness.training.full_scale.messages import Note
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import Note
 from harness.training.tasks.classification import Classification
 
 PADDED = tuple(f"{i:02d}" for i in range(12))

@@ -13,10 +13,8 @@ from tiny_runs import tiny_spec, with_
 from tiny_studies import called
 from torch import Tensor, nn
 
-from harness.data.cue_conflict import find_stimuli
-from harness.data.cue_conflict_classes import CLASSES, MEMBERS, NAMES
-from harness.data.dataset import DataInfo, Dataset, Split
-from harness.data.image_samples import IMAGENET_MEAN, IMAGENET_STD
+from harness.data.cue_conflict import CLASSES, MEMBERS, NAMES, find_stimuli
+from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
 from harness.errors import DataError, UserError
 from harness.measures import Trained
 from harness.measures.cue_conflict import Decided, decide, to_sixteen

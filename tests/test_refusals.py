@@ -12,7 +12,7 @@ from folder_data import write_folder
 from tiny_runs import tiny_run, with_
 from tiny_studies import SCRIPTED, TINY, called, files_of, write_study
 
-from harness.config.formula import Formula
+from harness.config.expressions import Formula
 from harness.config.metrics import ALWAYS as ALWAYS_NAMES
 from harness.config.metrics import ON_DEMAND as ON_DEMAND_NAMES
 from harness.config.metrics import TRANSFERS, is_among, metrics_of

@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 
 from harness.config.recipes.full_scale import FullRecipe
 from harness.data.batching import Pace
-from harness.data.loading import step_batches
-from harness.data.reader import Reader
+from harness.data.loading import Reader, step_batches
 from harness.training.tasks.classification import Classification
 
 KEYS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]

@@ -26,7 +26,8 @@ from harness.models.weights.digest import DIGEST
 from harness.models.weights.files import read_metadata
 from harness.training.checkpoint import read_state, write_state
 from harness.training.full_scale import loop
-from harness.training.full_scale.records import FullEpoch, FullJob, Note
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import FullEpoch, Note
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 Whole = tuple[FullJob[Any], list[FullEpoch]]

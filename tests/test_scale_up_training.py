@@ -31,7 +31,7 @@ from harness.training.checkpoint import read_state
 from harness.training.environment import Environment
 from harness.training.full_scale import timer
 from harness.training.full_scale.environments import earlier_environments, keep_environment, read_environments
-from harness.training.full_scale.records import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
+from harness.training.full_scale.messages import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
 from harness.training.full_scale.worker import work
 from harness.training.run import Started
 

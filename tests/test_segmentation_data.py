@@ -13,8 +13,7 @@ from harness.config.recipes.segmentation import SegmentationViews
 from harness.data.ade20k import INFO, names_in, open_ade20k
 from harness.data.batching import Pace
 from harness.data.cityscapes import CLASSES, NAMES, open_cityscapes
-from harness.data.segmentation import TrainingPairs, ValidationPairs, open_masked, together
-from harness.data.segmentation_augment import distorted, is_mixed, viewed
+from harness.data.segmentation import TrainingPairs, ValidationPairs, distorted, is_mixed, open_masked, together, viewed
 from harness.data.segmentation_files import IGNORED, Mask, MaskedFiles
 from harness.errors import DataError
 from harness.training.tasks.segmentation import Segmentation

@@ -21,8 +21,7 @@ from harness.data.segmentation_files import IGNORED
 from harness.errors import StudyError
 from harness.models.build import build
 from harness.training.full_scale.optim import SCALE, layer_count, learning_rate, parameter_groups
-from harness.training.metrics.miou import confusion
-from harness.training.metrics.segmentation import Tally, by_class, figures
+from harness.training.metrics.segmentation import Tally, by_class, confusion, figures
 from harness.training.tasks.segmentation import Segmentation, segmenter
 from harness.training.tasks.sliding_window import probabilities, starts, through_window
 

@@ -29,7 +29,7 @@ from harness.data.batching import Pace
 from harness.errors import Stopped, UserError
 from harness.models.build import build, merge
 from harness.models.weights import read_weights, save_weights
-from harness.training.full_scale.records import Note
+from harness.training.full_scale.messages import Note
 from harness.training.tasks.merged_evaluation import merged_last
 from harness.training.tasks.segmentation import Segmentation
 from harness.training.tasks.weights_file import read_dense

@@ -60,7 +60,7 @@ import sys, time
 import torch
 from torch.utils.data import Dataset
 from harness.system.device_slot import computing
-from harness.data.reader import Reader
+from harness.data.loading import Reader
 
 class Items(Dataset):
     def __getitem__(self, key):

@@ -15,7 +15,7 @@ from harness.models.weights import read_weights
 from harness.storage.load_network import Origin, class_names, find_subject
 from harness.training.full_scale.folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.records import FullEpoch
+from harness.training.full_scale.messages import FullEpoch
 
 Training = tuple[Path, list[FullEpoch]]
 """The folder of a training, and its epochs."""

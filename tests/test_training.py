@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from plain_loop import plain_epochs, same_weights
 from tiny_runs import RECIPE, tiny_spec, with_
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from harness.config.recipes.proxy import Optimizer, Recipe
 from harness.data import Dataset, load
+from harness.data.augment import augment
 from harness.errors import Diverged, Stopped
 from harness.models.build import build
 from harness.training.checkpoint import Checkpoint
@@ -46,6 +49,25 @@ def test_one_record_per_epoch(dataset: Dataset) -> None:
     _, epochs = train(dataset)
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
     assert all(0 <= epoch.top1 <= 100 and epoch.images_per_s > 0 for epoch in epochs)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_is_bit_for_bit_what_a_plain_loop_gives(dataset: Dataset, optimizer: str) -> None:
+    recipe = with_(optimizer={"name": optimizer, "lr": 0.01}, augmentation={"shift": 2, "mixup": 0.2})
+    model, epochs = train(dataset, recipe, seed=3, drop_path=0.2)
+    torch.manual_seed(3)
+    plain = build(tiny_spec(drop_path=0.2))
+    images, labels = torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.labels)
+
+    def loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        batch, targets = augment(images[index], labels[index], recipe.augmentation, dataset, generator)
+        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        output = plain(batch.contiguous(memory_format=memory_format))
+        return F.cross_entropy(output, targets, label_smoothing=recipe.label_smoothing)
+
+    losses = plain_epochs(plain, recipe, loss, count=len(labels), seed=3)
+    assert [epoch.train_loss for epoch in epochs] == losses
+    assert same_weights(model, plain)
 
 
 def test_learns_to_tell_easy_shapes_apart(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from harness.analysis.statistics import Estimate, Plan, Stretched, Verdict, esti
 from harness.analysis.statistics.limits import Limit
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
-from harness.config.formula import Formula
+from harness.config.expressions import Formula
 from harness.config.space import Candidate, Space
 from harness.config.study import Claim, Study
 from harness.storage import RunRow, Store

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.config.formula import Formula
+from harness.config.expressions import Formula
 from harness.config.metrics import is_of_machine
 from harness.config.study import Study
 from harness.storage import RunRow, Store

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -39,11 +39,14 @@ from harness.system.fingerprint import fingerprint
 from harness.system.machine import available_cpus
 from harness.training.full_scale.data_record import keep_data, require_same_data
 from harness.training.full_scale.folder import NETWORK, RECIPE, STATES, is_started, lock_of
+from harness.training.full_scale.job import FullJob, FullRun
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.records import FullJob, FullRecord, FullRun
+from harness.training.full_scale.messages import FullRecord
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.training.full_scale.process_group import Team
 
 FOLDER = "full_scale"
 """Of all trainings at full scale, in the results folder."""
@@ -114,8 +117,8 @@ def _estimate_of_noise(job: FullJob[FullRecipe], pace: Pace, expected: Expected,
     """How long it takes, in a line."""
     from harness.training.full_scale.noise_images import classification_of_noise
 
-    job = replace(job, loaders=0, opens=partial(classification_of_noise, images=images))
-    return estimate(job, pace, opened(job), expected)
+    job = replace(job, loaders=0)
+    return estimate(job, pace, opened(job, partial(classification_of_noise, images=images)), expected)
 
 
 def _recipe(args: Namespace, target: Target) -> FullRecipe:
@@ -271,14 +274,15 @@ def device_for(job: FullJob[Any]) -> "torch.device":
 
 
 @computing()
-def opened(job: FullJob[Any]) -> Any:
-    """The task in this process, with all processors that a worker has."""
+def opened(job: FullJob[Any], make: Callable[[FullJob[Any], "Team"], Any] | None = None) -> Any:
+    """The task in this process, with all processors that a worker has; that of the recipe, or what `make` gives."""
     import torch
 
     from harness.training.full_scale.process_group import Team
+    from harness.training.tasks import TASKS
 
     torch.set_num_threads(job.threads)
-    return job.opens(job, Team(device_for(job)))
+    return (make or TASKS[job.run.recipe.task])(job, Team(device_for(job)))
 
 
 def estimate(job: FullJob[Any], pace: Pace, task: Any, expected: Expected | None = None) -> str:

@@ -45,8 +45,7 @@ from harness.system.device_slot import computing
 from harness.training.full_scale.data_record import require_same_data
 from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS, is_started, weights_in
-from harness.training.full_scale.records import FullJob, FullRun
-from harness.training.tasks.by_name import detection, segmentation
+from harness.training.full_scale.job import FullJob, FullRun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,8 +114,6 @@ class Kind:
     task: str
     """As recipes name it."""
     recipe: type[FullTraining]
-    opens: Callable[..., Any]
-    """See `FullJob.opens`."""
     view: Callable[[Mapping[str, float], Sequence[str]], RenderableType]
     """Shows the figures, given the names of the classes."""
     looks: tuple[str, ...] = ()
@@ -124,8 +121,8 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "segment": Kind("segmentation", SegmentationRecipe, segmentation, segmentation_view, ("scales", "flip")),
-    "detect": Kind("detection", DetectionRecipe, detection, detection_view, ("short", "longest")),
+    "segment": Kind("segmentation", SegmentationRecipe, segmentation_view, ("scales", "flip")),
+    "detect": Kind("detection", DetectionRecipe, detection_view, ("short", "longest")),
 }
 """The tasks by what they are called on the command line."""
 
@@ -152,7 +149,7 @@ def downstream(args: Namespace) -> int:
 
 def _train(args: Namespace, kind: Kind) -> int:
     start, recipe = find_start(args.network, args.storage), _recipe(args, kind)
-    job, crew = _job(args, kind, start, recipe), crew_of(args)
+    job, crew = _job(args, start, recipe), crew_of(args)
     if args.dry_run and not is_here(job.run.recipe.data.dataset, args.data):
         return _foresee(job, start, crew.workers or 1)
     task, console = opened(job), make_console()
@@ -211,7 +208,7 @@ def _evaluate(args: Namespace, kind: Kind) -> int:
     if not isinstance(found.recipe, kind.recipe):
         raise UserError(f"the weights must be of a {kind.task}", value=str(path), remedy="See `harness recipes`.")
     recipe = _looked(changed(found.recipe, args, str(path)), args, kind)
-    job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args, kind))
+    job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args))
     task = opened(job)
     _check_classes(task.names, found.names, str(path))
     device = device_for(job)
@@ -330,7 +327,7 @@ def _mode(args: Namespace) -> dict[str, Any]:
     return {}
 
 
-def _job(args: Namespace, kind: Kind, start: Start, recipe: FullTraining) -> FullJob[Any]:
+def _job(args: Namespace, start: Start, recipe: FullTraining) -> FullJob[Any]:
     """The run with its folder and its means."""
     from harness.models.weights import sha256
 
@@ -338,10 +335,10 @@ def _job(args: Namespace, kind: Kind, start: Start, recipe: FullTraining) -> Ful
     digest = None if start.weights is None else sha256(start.weights)
     run = FullRun(start.spec.replace(drop_path=drop_path), recipe, digest)
     folder = args.results.absolute() / FOLDER / f"{start.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
-    return FullJob(run, folder, weights=start.weights, **_means(args, kind))
+    return FullJob(run, folder, weights=start.weights, **_means(args))
 
 
-def _means(args: Namespace, kind: Kind) -> dict[str, Any]:
+def _means(args: Namespace) -> dict[str, Any]:
     """What a job has that decides nothing."""
     loaders, threads = shares_of(args)
     return {
@@ -349,5 +346,4 @@ def _means(args: Namespace, kind: Kind) -> dict[str, Any]:
         "root": None if args.data is None else args.data.expanduser().absolute(),
         "loaders": loaders,
         "threads": threads,
-        "opens": kind.opens,
     }

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.config.recipes.full_scale import FullData
 from harness.data.batching import shared
 from harness.data.cifar import kind_of
-from harness.data.image_sources import OPTION, Images, Stored, open_validation
+from harness.data.image_sources import OPTION, Images, Stored
 from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
+from harness.data.validation_images import open_validation
 from harness.errors import DataError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.config.formula import Formula
+from harness.config.expressions import Formula
 from harness.config.metrics import ON_CPU, ON_GPU, is_among, metrics_of, sources
 from harness.config.problems import Problems
 from harness.config.study import Study

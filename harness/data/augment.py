@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from harness.config.recipes.proxy import Augmentation
 from harness.data.dataset import Dataset
-from harness.data.global_seeding import global_streams
+from harness.data.seeding import global_streams
 
 
 def normalize(images: Tensor, dataset: Dataset) -> Tensor:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What the networks for colour images are trained with, nearly all."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:

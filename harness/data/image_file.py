@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from harness.data.subsets import square
 from harness.data.threads import in_threads
 from harness.errors import DataError
 
@@ -273,3 +274,36 @@ def _trusting() -> Iterator[None]:
             limit = _trusted.pop()
             if not _trusted:
                 Image.MAX_IMAGE_PIXELS = limit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """The middle square of an image."""
+
+    pixels: NDArray[np.uint8] | None
+    """(3, side, side); None for a file that gives no image."""
+    remarks: tuple[str, ...] = ()
+    reason: str = ""
+    """Why there are no pixels."""
+
+
+def decode(path: Path, side: int, levels: Levels | None = None) -> Decoded:
+    """The image's middle square as RGB, or the reason why there is none."""
+    try:
+        picture = open_picture(path, levels)
+    except Unreadable as error:
+        return Decoded(None, reason=str(error))
+    return Decoded(square(picture.image, side), picture.remarks)
+
+
+def read_image(path: Path, side: int, levels: Levels | None = None) -> NDArray[np.uint8] | None:
+    """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
+    return decode(path, side, levels).pixels
+
+
+def open_image(path: Path, levels: Levels | None = None) -> Image.Image | None:
+    """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
+    try:
+        return open_picture(path, levels).image
+    except Unreadable:
+        return None

@@ -2,11 +2,13 @@
 
 Every file becomes RGB as `harness.data.image_file` has it, and its middle square is kept. Files that cannot be read are
 left out and counted in the data set's notes; more than a tenth of a split, or a whole class, is an error.
+
+`some_images` reads a few images of a folder at once and keeps nothing: for looking at networks, not for training them.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from PIL import Image
 from harness.config.recipes.proxy import Recipe
 from harness.data.cache import WORDS, Writer, cached, is_cached
 from harness.data.content import Content, read_content
-from harness.data.dataset import DataInfo, Dataset
-from harness.data.image_file import Levels, Unreadable, open_picture, read_levels
+from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
+from harness.data.image_file import Levels, decode, read_levels, read_sampled_levels
 from harness.data.labels import order_of
 from harness.data.preflight import (
     MOST_LOOKED,
@@ -32,7 +34,7 @@ from harness.data.preflight import (
 )
 from harness.data.read_report import Lost, lost_note, reasons_text, remark_notes, require_most
 from harness.data.resampling import pool_key, pool_of, resampled
-from harness.data.subsets import root_of, square
+from harness.data.subsets import root_of
 from harness.data.threads import in_threads
 from harness.errors import DataError
 
@@ -42,6 +44,7 @@ READER = 2
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 SPLITS = ("train", "val")
 LAYOUT = "folders train and val, each with one folder of images per class"
+SAMPLES_LAYOUT = "images, or one folder of images per class, there or in a folder `val`"
 NAMED = 5
 """Unknown classes that an error names."""
 
@@ -260,34 +263,56 @@ def _write(
     return [*lost_note(WORDS[split], len(paths), lost), *remark_notes(WORDS[split], remarks)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
-    """The middle square of an image."""
+def some_images(root: Path, count: int, side: int) -> Dataset:
+    """So many images, or all, at that side: the first of every class, then the second of every class, and so on.
 
-    pixels: NDArray[np.uint8] | None
-    """(3, side, side); None for a file that gives no image."""
-    remarks: tuple[str, ...] = ()
-    reason: str = ""
-    """Why there are no pixels."""
+    Files that cannot be read are passed over, and told in the notes. Raises `DataError` where none can be read.
+    """
+    listed = list(_in_turns(root))
+    levels = read_sampled_levels(listed)
+    names: list[str] = []
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    lost: list[Lost] = []
+    for path in listed:
+        if len(images) == count:
+            break
+        decoded = decode(path, side, levels)
+        image = decoded.pixels
+        if image is None:
+            lost.append(Lost(path, decoded.reason))
+            continue
+        if path.parent.name not in names:
+            names.append(path.parent.name)
+        images.append(image)
+        labels.append(names.index(path.parent.name))
+    if not images:
+        reasons = f"Unreadable: {reasons_text(lost)}. " if lost else ""
+        raise DataError(
+            "the folder must hold images that can be read",
+            place=str(root),
+            remedy=f"{reasons}Expected: {SAMPLES_LAYOUT}.",
+        )
+    split = Split(np.stack(images), np.array(labels, np.int64))
+    notes = [f"{len(lost)} images could not be read and are left out: {reasons_text(lost)}"] if lost else []
+    notes += [] if levels.about is None else [levels.about]
+    info = DataInfo(len(names), 3, tuple(names))
+    return Dataset(info, split, split, mean=IMAGENET_MEAN, std=IMAGENET_STD, notes=tuple(notes))
 
 
-def decode(path: Path, side: int, levels: Levels | None = None) -> Decoded:
-    """The image's middle square as RGB, or the reason why there is none."""
-    try:
-        picture = open_picture(path, levels)
-    except Unreadable as error:
-        return Decoded(None, reason=str(error))
-    return Decoded(square(picture.image, side), picture.remarks)
+def _in_turns(root: Path) -> Iterator[Path]:
+    """The files by their place in their class folder, classes by name."""
+    if not root.is_dir():
+        raise DataError(
+            "the images must be in an existing folder", place=str(root), remedy=f"Expected: {SAMPLES_LAYOUT}."
+        )
+    root = root / "val" if (root / "val").is_dir() else root
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    queues = [queue for folder in folders or [root] if (queue := _image_paths(folder))]
+    for turn in range(max(map(len, queues), default=0)):
+        yield from (queue[turn] for queue in queues if turn < len(queue))
 
 
-def read_image(path: Path, side: int, levels: Levels | None = None) -> NDArray[np.uint8] | None:
-    """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
-    return decode(path, side, levels).pixels
-
-
-def open_image(path: Path, levels: Levels | None = None) -> Image.Image | None:
-    """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
-    try:
-        return open_picture(path, levels).image
-    except Unreadable:
-        return None
+def _image_paths(folder: Path) -> list[Path]:
+    """Image files by name; hidden ones left out."""
+    return [folder / name for name in image_names(folder)]

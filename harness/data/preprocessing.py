@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from timm.data import create_transform
 
 from harness.config.recipes.full_scale import FullRecipe
-from harness.data.image_samples import IMAGENET_MEAN, IMAGENET_STD
+from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 

@@ -1,5 +1,8 @@
 """Images and masks on their way to a segmentation: from the folders of a data set, or from `shapes`.
 
+In training they are resized, cropped, mirrored and put in other colors as MMSegmentation does it. All that is random is
+drawn from the generator that is passed.
+
 Shapes: N images, I channels that the network takes, H W height and width, those of the crop in training.
 """
 
@@ -10,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from harness.config.recipes.segmentation import SegmentationRecipe
+from harness.config.recipes.segmentation import SegmentationRecipe, SegmentationViews
 from harness.data import Split
 from harness.data.ade20k import names_in, open_ade20k
 from harness.data.cityscapes import NAMES, open_cityscapes
@@ -24,12 +28,22 @@ from harness.data.detection_transforms import numbers, resized_sides
 from harness.data.image_sources import Stored, folder_of, load_shapes
 from harness.data.loading import MOST_UNREADABLE, Index
 from harness.data.seeding import mixed
-from harness.data.segmentation_augment import viewed
 from harness.data.segmentation_files import IGNORED, Mask, Masked, MaskedFiles, levels_of, require_labels
 from harness.errors import DataError
 
 GROUND = "ground"
 """The first class of `shapes`."""
+CROPS = 10
+"""How many crops are tried for one in which no class has nearly everything."""
+LEVELS = np.arange(256.0)
+BRIGHTNESS = 32
+"""Most that is added to every pixel, of 255."""
+FACTORS = (0.5, 1.5)
+"""By what contrast and saturation are multiplied."""
+HUE = 18 / 180
+"""Largest turn of the hue, as a share of the circle."""
+
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,3 +230,78 @@ class ValidationPairs(Dataset[Shown]):
 def shown(picture: Image.Image, recipe: SegmentationRecipe, channels: int) -> Tensor:
     """The picture in numbers, (I, H, W): three channels, or for a network that knows grey alone their mean."""
     return numbers(picture, recipe.data.mean, recipe.data.std, channels)
+
+
+def viewed(
+    picture: Image.Image, mask: Mask, views: SegmentationViews, rng: np.random.Generator
+) -> tuple[Image.Image, Mask]:
+    """What is trained on, at most as large as the crop."""
+    picture, mask = _randomly_resized(picture, mask, views, float(rng.uniform(views.scales[0], views.scales[1])))
+    picture, mask = _randomly_cropped(picture, mask, views, rng)
+    if rng.random() < views.flip:
+        picture, mask = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mask[:, ::-1]
+    return (distorted(picture, rng) if views.distort else picture), mask
+
+
+def _randomly_resized(
+    picture: Image.Image, mask: Mask, views: SegmentationViews, scale: float
+) -> tuple[Image.Image, Mask]:
+    sides = resized_sides(picture.size, views.short * scale, views.longest * scale)
+    if sides == picture.size:
+        return picture, mask
+    nearest = Image.fromarray(mask).resize(sides, Image.Resampling.NEAREST)
+    return picture.resize(sides, Image.Resampling.BILINEAR), np.asarray(nearest)
+
+
+def _randomly_cropped(
+    picture: Image.Image, mask: Mask, views: SegmentationViews, rng: np.random.Generator
+) -> tuple[Image.Image, Mask]:
+    """A crop in which no class has too much, if ten are enough to find one."""
+    height, width = (min(side, most) for side, most in zip(mask.shape, views.crop, strict=True))
+    for _ in range(CROPS):
+        top, left = (int(rng.integers(side - own + 1)) for side, own in zip(mask.shape, (height, width), strict=True))
+        part = mask[top : top + height, left : left + width]
+        if is_mixed(part, views.most_of_one):
+            break
+    return picture.crop((left, top, left + width, top + height)), part
+
+
+def is_mixed(mask: Mask, most: float) -> bool:
+    """Whether there are several classes, and none has more than that share of the pixels that count; true for 1."""
+    counts = np.bincount(mask[mask != IGNORED], minlength=1)
+    return most >= 1 or (int(np.count_nonzero(counts)) > 1 and float(counts.max()) < most * float(counts.sum()))
+
+
+def distorted(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Brightness, contrast, saturation and hue, each changed with probability one half."""
+    colours: list[Change] = [_saturated, _turned]
+    middle: list[Change] = [_contrasted, *colours] if rng.random() < 0.5 else [*colours, _contrasted]
+    for change in [_brightened, *middle]:
+        if rng.random() < 0.5:
+            picture = change(picture, rng)
+    return picture
+
+
+def _brightened(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return picture.point(_level_table(LEVELS + rng.uniform(-BRIGHTNESS, BRIGHTNESS)) * 3)
+
+
+def _contrasted(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return picture.point(_level_table(LEVELS * rng.uniform(*FACTORS)) * 3)
+
+
+def _saturated(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    hue, saturation, value = picture.convert("HSV").split()
+    saturation = saturation.point(_level_table(LEVELS * rng.uniform(*FACTORS)))
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _turned(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    hue, saturation, value = picture.convert("HSV").split()
+    hue = hue.point(_level_table((LEVELS + len(LEVELS) * rng.uniform(-HUE, HUE)) % len(LEVELS)))
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _level_table(levels: NDArray[np.float64]) -> list[int]:
+    """What becomes of each of 256 levels."""
+    return [int(level) for level in np.clip(np.rint(levels), 0, len(LEVELS) - 1)]

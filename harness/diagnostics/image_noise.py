@@ -20,7 +20,7 @@ from harness.analysis.statistics.crossed import (
     expected_studies,
     shared_coverage_interval,
 )
-from harness.config.formula import Formula
+from harness.config.expressions import Formula
 from harness.config.recipes.proxy import Recipe
 from harness.config.study import CURVES
 from harness.errors import UserError

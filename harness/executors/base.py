@@ -1,12 +1,16 @@
 """The seam between the search and the machines: jobs go in, records come out, in the order each run makes them.
 
-A run that was submitted always ends with exactly one `Ended`, whatever becomes of its process or its node.
+A run that was submitted always ends with exactly one `Ended`, whatever becomes of its process or its node. `Task` and
+`train` are what every executor does with a job; `run_job` loads torch, and is imported where a run is trained only.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.training.run import Job, Record
+from harness.errors import one_line
+from harness.training.run import Ended, Job, Record, RunState
 
 
 class Executor(Protocol):
@@ -42,3 +46,35 @@ class Crew:
     """How many runs there will be at most, where that is known: more workers than that would have nothing to do."""
     address: str | None = None
     """A Ray cluster, as `host:port`, or `auto` for the one on this machine; null for workers on this machine alone."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A job that an executor has taken, and since when."""
+
+    job: Job
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def run_id(self) -> str:
+        """The id of its run."""
+        return self.job.run.id
+
+    def ended(self, state: RunState, cause: str) -> Ended:
+        """The last record, where the run itself can no longer say it."""
+        return Ended(state, wall_s=time.monotonic() - self.start, cause=cause)
+
+    def failed(self, error: BaseException) -> Ended:
+        """The last record of a run that an error ended, and not `evaluate`."""
+        return self.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
+
+
+def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
+    """Evaluate a job. The last record is an `Ended`, even where the run's log cannot be written."""
+    from harness.executors.run_job import evaluate
+
+    task = Task(job)
+    try:
+        yield from evaluate(job, should_stop)
+    except Exception as error:
+        yield task.failed(error)

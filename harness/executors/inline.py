@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from harness.errors import ExecutorError
-from harness.executors.base import Crew
-from harness.executors.job import Task, train
+from harness.executors.base import Crew, Task, train
 from harness.training.run import Ended, Job, Record, RunState
 
 

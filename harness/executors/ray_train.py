@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError, one_line
 from harness.executors import Crew, ray_cluster
-from harness.training.full_scale.records import FullJob, FullRecord, from_plain, to_plain
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import FullRecord, from_plain, to_plain
 
 LIVE, STOP, REASON = "live.jsonl", "stop", "reason.json"
 RAYS_OWN = "ray"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.executors.job import train
+from harness.executors.base import train
 from harness.system.device_slot import computing
 from harness.training.run import Ended, Job, Record
 

@@ -14,7 +14,7 @@ import torch
 from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_machine
 from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset, load, require_same
-from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut
+from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut, one_line
 from harness.measures import Measure, Trained, measures_of, times_of
 from harness.models.build import build
 from harness.system.device_slot import computing, in_turn
@@ -23,9 +23,6 @@ from harness.training.checkpoint import Checkpoint
 from harness.training.device import environment_of, started
 from harness.training.fit import fit
 from harness.training.run import Ended, Job, Measured, Noted, Record, RunState
-
-MOST_CHARACTERS = 300
-"""Of the cause of a run's end."""
 
 _STATES: dict[type[BaseException], RunState] = {
     Stopped: RunState.STOPPED,
@@ -55,7 +52,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
         yield from _measure_again(job, check) if job.only_times else _train_and_measure(job, check)
     except Exception as error:
         state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), RunState.FAILED)
-        cause = _one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {_one_line(error)}"
+        cause = one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {one_line(error)}"
         _log(job, traceback.format_exc())
         yield Ended(state, wall_s=time.monotonic() - start, cause=cause)
     else:
@@ -162,12 +159,6 @@ def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: I
                 yield Measured(name, value)
             else:
                 _log(job, f"{name} is {value}, and left out\n")
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough for a table; what is cut off ends in dots."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4].rstrip()} ..."
 
 
 def _log(job: Job, text: str) -> None:

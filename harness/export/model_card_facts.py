@@ -14,7 +14,7 @@ from harness.training.environment import describe_environment
 from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.records import FullEpoch, to_plain
+from harness.training.full_scale.messages import FullEpoch, to_plain
 
 VAL_SIZES = {"shapes": VAL_SIZE, "cifar10": 10_000, "cifar100": 10_000}
 """Where a recipe leaves the number open."""

@@ -15,10 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.cue_conflict import Stimuli, Stimulus, find_stimuli
-from harness.data.cue_conflict_classes import CLASSES, MEMBERS, NAMES
-from harness.data.image_file import read_sampled_levels
-from harness.data.image_folder import read_image
+from harness.data.cue_conflict import CLASSES, MEMBERS, NAMES, Stimuli, Stimulus, find_stimuli
+from harness.data.image_file import read_image, read_sampled_levels
 from harness.data.labels import differing, imagenet_synsets
 from harness.data.preprocessing import published_statistics
 from harness.errors import DataError, UserError

@@ -16,7 +16,7 @@ from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset
 from harness.data.augment import normalize
 from harness.data.cache import statistics
-from harness.data.image_samples import some_images
+from harness.data.image_folder import some_images
 from harness.data.shapes.dataset import describe, make
 from harness.errors import UserError
 from harness.measures.receptive_field import DEFINITIONS, Field, across_classes, larger, receptive_fields, resized

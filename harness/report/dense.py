@@ -12,7 +12,7 @@ from harness.data.expected_images import Expected
 from harness.models.cost import network_cost
 from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, place_rows, steps_text
 from harness.report.layout import plain_table
-from harness.training.full_scale.records import FullJob
+from harness.training.full_scale.job import FullJob
 
 UNMERGED = (
     "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels go on learning, "

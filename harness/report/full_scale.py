@@ -16,7 +16,8 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 from harness.report.layout import plain_table
 from harness.report.status_line import Ticker, ticker
-from harness.training.full_scale.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import FullEpoch, FullRecord, Note, Pulse, Scores
 from harness.training.run import Started
 
 BACKWARD = 2

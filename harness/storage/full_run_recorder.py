@@ -15,7 +15,7 @@ from harness.storage import FullRow, FullRuns, Store
 from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.records import VALIDATED, FullEpoch, FullRecord, to_plain
+from harness.training.full_scale.messages import VALIDATED, FullEpoch, FullRecord, to_plain
 from harness.training.run import RunState, Started
 
 AGAIN = "the same command typed again writes it there, too."

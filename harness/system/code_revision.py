@@ -26,9 +26,9 @@ TRAINING = (
     *("config/recipes/proxy.py",),
     *("data/__init__.py", "data/ade20k.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
     *("data/cityscapes.py", "data/coco.py", "data/coco_files.py", "data/content.py", "data/cue_conflict.py"),
-    *("data/cue_conflict_classes.py", "data/dataset.py", "data/detection_annotations.py", "data/global_seeding.py"),
-    *("data/image_file.py", "data/image_folder.py", "data/image_samples.py", "data/labels.py", "data/outlines.py"),
-    *("data/preflight.py", "data/read_report.py", "data/resampling.py", "data/segmentation_files.py"),
+    *("data/dataset.py", "data/detection_annotations.py", "data/image_file.py", "data/image_folder.py"),
+    *("data/labels.py", "data/outlines.py", "data/preflight.py", "data/read_report.py", "data/resampling.py"),
+    *("data/seeding.py", "data/segmentation_files.py"),
     *("data/shapes", "data/subsets.py", "data/threads.py"),
     *("executors/run_job.py",),
     *("measures/__init__.py", "measures/base.py", "measures/kernel_weights.py", "measures/memory.py"),
@@ -43,31 +43,25 @@ TRAINING = (
 DOWNSTREAM = (
     *("data/detection_transforms.py",),
     *("models/heads",),
-    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_loop.py"),
-    *("training/transfer_segmentation.py",),
-    *("training/metrics/detection.py", "training/metrics/miou.py"),
+    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_segmentation.py"),
+    *("training/metrics/detection.py", "training/metrics/segmentation.py"),
 )
 """What decides the outcome of a transfer besides."""
 FULL_SCALE = (
     *("config/full_scale_network.py",),
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
-    *(
-        "data/batching.py",
-        "data/data_record.py",
-        "data/detection.py",
-        "data/expected_images.py",
-        "data/image_sources.py",
-    ),
-    *("data/loading.py", "data/preprocessing.py", "data/reader.py", "data/seeding.py", "data/segmentation.py"),
-    *("data/segmentation_augment.py",),
+    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
+    *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
+    *("data/validation_images.py",),
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
     *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
-    *("training/full_scale/initial_weights.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
+    *("training/full_scale/initial_weights.py", "training/full_scale/job.py", "training/full_scale/logger.py"),
+    *("training/full_scale/loop.py", "training/full_scale/messages.py"),
     *("training/full_scale/noise_images.py", "training/full_scale/optim.py"),
-    *("training/full_scale/process_group.py", "training/full_scale/records.py", "training/full_scale/state.py"),
+    *("training/full_scale/process_group.py", "training/full_scale/state.py"),
     *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
-    *("training/metrics/classification.py", "training/metrics/segmentation.py"),
+    *("training/metrics/classification.py",),
 )
 """What decides the outcome of a training at full scale, besides all of the above."""
 DIGITS = 8

@@ -14,7 +14,7 @@ from harness.data.preprocessing import Viewing
 from harness.data.read_report import require_readable
 from harness.errors import DataError, UserError
 from harness.training.accuracy_results import MERGED, TRAINING, Difference, Examined, Form, Seen
-from harness.training.full_scale.records import Scores
+from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.timer import Clock
 from harness.training.metrics.classification import Said, Tally, answers, scores_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.training.full_scale.records import Scores
+from harness.training.full_scale.messages import Scores
 
 TRAINING, MERGED = "training", "merged"
 """The forms of a network."""

@@ -1,4 +1,4 @@
-"""The device of a training: its name, its random state, and what a record says of where it computes."""
+"""The device of a training: its name, memory layout and random state, and what a record says of where it computes."""
 
 import os
 import platform
@@ -22,6 +22,11 @@ from harness.training.environment import (
     environment_here,
 )
 from harness.training.run import Started
+
+
+def layout(recipe: Recipe) -> torch.memory_format:
+    """How images and weights lie in memory."""
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
 def own_randomness(device: torch.device) -> AbstractContextManager[None]:

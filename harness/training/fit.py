@@ -1,4 +1,6 @@
-"""The training loop: one generator that reads as a story and yields one record per epoch.
+"""The training loop, `train_epochs`: one generator that reads as a story and yields after each epoch.
+
+`fit` trains and validates a run's network with it, and `fit_loss` what is trained further on masks or boxes.
 
 Everything random in an epoch follows from (seed, epoch), so a run that goes on from its checkpoint gives bit for bit
 what it would have given undisturbed, on a CPU with the same number of threads.
@@ -11,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -24,11 +27,30 @@ from harness.errors import Diverged, UserError
 from harness.models.finite import require_finite
 from harness.system.device_slot import offer
 from harness.training.checkpoint import Checkpoint
+from harness.training.device import layout
 from harness.training.run import Epoch
 
 EVAL_BATCH = 250
+DENSE_EVAL_BATCH = 64
+"""Images at once where a transfer is evaluated, whose maps and outputs are larger."""
+
+BatchLoss = Callable[[Tensor, torch.Generator], Tensor]
+"""The loss, (), of the training images of some indices, int64 (N,); what it draws, it draws from the generator."""
 
 Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedEpoch:
+    """One epoch of training, without the validation behind it."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    lr: float
+    """Of the epoch's last step."""
+    wall_s: float
+    images_per_s: float
 
 
 def fit(
@@ -47,22 +69,113 @@ def fit(
     is only moved to the device. `check` is called before every step and raises to end the run. Raises `Diverged` at the
     first loss that is not finite.
     """
-    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    model.to(device).to(memory_format=memory_format)
-    optimizer = build_optimizer(model, recipe.optimizer)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+    optimizer, scaler = prepare(model, recipe, device)
     images, labels = _resident(dataset.train, device)
-    steps = max(1, len(labels) // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
     done: list[Epoch] = []
     if checkpoint is not None:
         checkpoint.restore(model, optimizer, scaler)
         done = list(checkpoint.epochs)
     yield from done
 
-    for epoch in range(len(done) + 1, recipe.epochs + 1):
+    def batch_loss(index: Tensor, generator: torch.Generator) -> Tensor:
+        batch, targets = images[index].to(device), labels[index].to(device)
+        batch, targets = augment(batch, targets, recipe.augmentation, dataset, generator)
+        with autocast(recipe, device):
+            output = model(batch.contiguous(memory_format=layout(recipe)))
+            return F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
+
+    for trained in train_epochs(
+        model,
+        optimizer,
+        scaler,
+        batch_loss,
+        recipe,
+        count=len(labels),
+        seed=seed,
+        device=device,
+        check=check,
+        loss_name="the training loss",
+        first_epoch=len(done) + 1,
+    ):
+        start = time.perf_counter()
+        count = len(dataset.val) if trained.epoch == recipe.epochs else dataset.interim_val
+        val_loss, top1 = validate(model, dataset, recipe, device, count=count)
+        if not math.isfinite(val_loss):
+            raise Diverged(f"the validation loss is {val_loss} after epoch {trained.epoch}")
+        record = Epoch(
+            epoch=trained.epoch,
+            train_loss=trained.train_loss,
+            val_loss=val_loss,
+            top1=top1,
+            lr=trained.lr,
+            wall_s=trained.wall_s + time.perf_counter() - start,
+            images_per_s=trained.images_per_s,
+        )
+        if checkpoint is not None:
+            checkpoint.save(model, optimizer, scaler, record)
+        yield record
+
+
+def fit_loss(
+    model: nn.Module,
+    batch_loss: BatchLoss,
+    recipe: Recipe,
+    *,
+    count: int,
+    seed: int,
+    device: torch.device,
+    check: Callable[[], None],
+    task: str,
+) -> Iterator[TrainedEpoch]:
+    """Train `model` in place on `count` images by a loss of their indices; yields after each epoch.
+
+    `check` is called before every step and raises to end the training. Raises `Diverged`, in the name of `task`, at the
+    first loss that is not finite.
+    """
+    optimizer, scaler = prepare(model, recipe, device)
+    yield from train_epochs(
+        model,
+        optimizer,
+        scaler,
+        batch_loss,
+        recipe,
+        count=count,
+        seed=seed,
+        device=device,
+        check=check,
+        loss_name=f"the {task}'s loss",
+    )
+
+
+def prepare(
+    model: nn.Module, recipe: Recipe, device: torch.device
+) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
+    """Move the model to the device; gives what its training needs besides."""
+    model.to(device).to(memory_format=layout(recipe))
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+    return build_optimizer(model, recipe.optimizer), scaler
+
+
+def train_epochs(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batch_loss: BatchLoss,
+    recipe: Recipe,
+    *,
+    count: int,
+    seed: int,
+    device: torch.device,
+    check: Callable[[], None],
+    loss_name: str,
+    first_epoch: int = 1,
+) -> Iterator[TrainedEpoch]:
+    """The epochs of a training from the first one on; what judges or keeps the model does so between two of them."""
+    steps = max(1, count // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
+    for epoch in range(first_epoch, recipe.epochs + 1):
         start = time.perf_counter()
         generator = seed_epoch(seed, epoch)
-        order = torch.randperm(len(labels), generator=generator).to(labels.device)
+        order = torch.randperm(count, generator=generator).to(device)
         losses = torch.zeros((), device=device)
         model.train()
 
@@ -73,38 +186,19 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            batch, targets = images[index].to(device), labels[index].to(device)
-            batch, targets = augment(batch, targets, recipe.augmentation, dataset, generator)
-            with autocast(recipe, device):
-                output = model(batch.contiguous(memory_format=memory_format))
-                loss = F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
+            loss = batch_loss(index, generator)
 
             descend(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
             losses += loss.detach()
             if device.type == "cpu" and not math.isfinite(loss.item()):  # on a GPU this would wait for it: see below
-                raise Diverged(f"the training loss is {loss.item()} in epoch {epoch}, step {step + 1}")
+                raise Diverged(f"{loss_name} is {loss.item()} in epoch {epoch}, step {step + 1}")
 
         train_loss = losses.item() / steps
-        train_s = time.perf_counter() - start
         if not math.isfinite(train_loss):
-            raise Diverged(f"the training loss is {train_loss} in epoch {epoch}")
-        count = len(dataset.val) if epoch == recipe.epochs else dataset.interim_val
-        val_loss, top1 = validate(model, dataset, recipe, device, count=count)
-        if not math.isfinite(val_loss):
-            raise Diverged(f"the validation loss is {val_loss} after epoch {epoch}")
-        record = Epoch(
-            epoch=epoch,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            top1=top1,
-            lr=lr,
-            wall_s=time.perf_counter() - start,
-            images_per_s=steps * recipe.batch_size / train_s,
-        )
-        if checkpoint is not None:
-            checkpoint.save(model, optimizer, scaler, record)
-        yield record
+            raise Diverged(f"{loss_name} is {train_loss} in epoch {epoch}")
+        wall_s = time.perf_counter() - start
+        yield TrainedEpoch(epoch, train_loss, lr, wall_s, images_per_s=steps * recipe.batch_size / wall_s)
 
 
 @torch.no_grad()
@@ -136,14 +230,13 @@ def outputs(
 
     Each part is (N, classes). Raises `Diverged` where a logit is not finite.
     """
-    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     images, _ = _resident(split, device)
     model.eval()
     for index in torch.split(torch.arange(len(split))[:count], EVAL_BATCH):
         offer()
         batch = images[index[0] : index[-1] + 1]
         with autocast(recipe, device):
-            shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format)
+            shown = normalize(batch.to(device), dataset).contiguous(memory_format=layout(recipe))
             output = model(shown).float()
             require_finite(output, model, shown, "the logits of a validation image")
         yield output

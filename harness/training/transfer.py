@@ -21,7 +21,7 @@ from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
 from harness.training.fit import seed_epoch
 from harness.training.metrics.detection import average_precision
-from harness.training.metrics.miou import intersection_over_union
+from harness.training.metrics.segmentation import intersection_over_union
 from harness.training.transfer_detection import detect, found_on
 from harness.training.transfer_segmentation import confusion_on, segment
 

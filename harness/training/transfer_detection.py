@@ -13,8 +13,8 @@ from harness.config.recipes.proxy import Augmentation, Recipe
 from harness.data import Dataset, Split
 from harness.data.augment import Moves, normalize
 from harness.system.device_slot import offer
-from harness.training.fit import autocast
-from harness.training.transfer_loop import EVAL_BATCH, DownstreamEpoch, layout, train
+from harness.training.device import layout
+from harness.training.fit import DENSE_EVAL_BATCH, TrainedEpoch, autocast, fit_loss
 
 Boxes = list[dict[str, Tensor]]
 """For each image a mapping of float32 `boxes` (B, 4), int64 `labels` (B,) and, of what was found, `scores` (B,)."""
@@ -28,7 +28,7 @@ def detect(
     seed: int,
     device: torch.device,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[DownstreamEpoch]:
+) -> Iterator[TrainedEpoch]:
     """Train `model`, a `Detector`, in place on the boxes of the training images; yields after each epoch.
 
     The loss is the sum of the detector's own. `check` is called before every step and raises to end the training.
@@ -37,11 +37,12 @@ def detect(
     images, boxes, labels = _resident(dataset.train, device)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
-        batch, moved = augment_boxes(images[index], boxes[index], recipe.augmentation, dataset, generator)
-        losses = model(batch.contiguous(memory_format=layout(recipe)), targets(moved, labels[index]))
-        return torch.stack(list(losses.values())).sum()
+        with autocast(recipe, device):
+            batch, moved = augment_boxes(images[index], boxes[index], recipe.augmentation, dataset, generator)
+            losses = model(batch.contiguous(memory_format=layout(recipe)), targets(moved, labels[index]))
+            return torch.stack(list(losses.values())).sum()
 
-    return train(model, loss, recipe, count=len(boxes), seed=seed, device=device, check=check, task="detection")
+    return fit_loss(model, loss, recipe, count=len(boxes), seed=seed, device=device, check=check, task="detection")
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def found_on(
     images, boxes, labels = _resident(split, device)
     found: Boxes = []
     model.eval()
-    for batch in torch.split(images, EVAL_BATCH):
+    for batch in torch.split(images, DENSE_EVAL_BATCH):
         check()
         offer()
         with autocast(recipe, device):

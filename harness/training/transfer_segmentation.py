@@ -15,9 +15,9 @@ from harness.data.augment import Moves, normalize
 from harness.data.segmentation_files import IGNORED
 from harness.models.finite import require_finite
 from harness.system.device_slot import offer
-from harness.training.fit import autocast
-from harness.training.metrics.miou import confusion
-from harness.training.transfer_loop import EVAL_BATCH, DownstreamEpoch, layout, train
+from harness.training.device import layout
+from harness.training.fit import DENSE_EVAL_BATCH, TrainedEpoch, autocast, fit_loss
+from harness.training.metrics.segmentation import confusion
 
 
 def segment(
@@ -28,7 +28,7 @@ def segment(
     seed: int,
     device: torch.device,
     check: Callable[[], None] = lambda: None,
-) -> Iterator[DownstreamEpoch]:
+) -> Iterator[TrainedEpoch]:
     """Train `model`, images to logits per pixel, in place on the masks of the training images; yields after each epoch.
 
     The loss is the cross-entropy over classes and ground. `check` is called before every step and raises to end the
@@ -37,10 +37,11 @@ def segment(
     images, masks = _resident(dataset.train, device)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
-        batch, targets = augment_pairs(images[index], masks[index], recipe.augmentation, dataset, generator)
-        return pixel_loss(model(batch.contiguous(memory_format=layout(recipe))), targets)
+        with autocast(recipe, device):
+            batch, targets = augment_pairs(images[index], masks[index], recipe.augmentation, dataset, generator)
+            return pixel_loss(model(batch.contiguous(memory_format=layout(recipe))), targets)
 
-    return train(model, loss, recipe, count=len(masks), seed=seed, device=device, check=check, task="segmentation")
+    return fit_loss(model, loss, recipe, count=len(masks), seed=seed, device=device, check=check, task="segmentation")
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def confusion_on(
     classes = dataset.info.classes + 1
     counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     model.eval()
-    for batch, truth in zip(torch.split(images, EVAL_BATCH), torch.split(masks, EVAL_BATCH), strict=True):
+    for batch, truth in zip(torch.split(images, DENSE_EVAL_BATCH), torch.split(masks, DENSE_EVAL_BATCH), strict=True):
         check()
         offer()
         with autocast(recipe, device):

@@ -8,7 +8,7 @@ colour.
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -239,6 +239,8 @@ class CountedInEpochs(FullTraining):
 class FullRecipe(CountedInEpochs):
     """The data, the budget and the optimisation of a classifier's training at full scale."""
 
+    task: ClassVar[str] = "classification"
+    """See `harness.training.tasks.TASKS`; the file of a classifier's recipe does not name it."""
     data: FullData = FullData()
     resolution: Annotated[int, Field(ge=8, le=4096)] = 224
     """Side of the square images in pixels."""

@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from harness.analysis.formatting import counted
-from harness.config.quick import SUFFIX
-from harness.config.study_file import StudyFile, load_study, resolved_yaml
+from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
 from harness.data import describe
 from harness.diagnostics.verify import ClaimRow
@@ -119,7 +118,7 @@ def _study_file(kept: KeptStudy, folder: Path) -> tuple[StudyFile, list[str]]:
     for path in study_files():
         if kept.study == path.stem:
             return load_study(path), []
-        if kept.study == f"{path.stem}{SUFFIX}":
+        if kept.study == f"{path.stem}{QUICK_SUFFIX}":
             return load_study(path, is_quick=True), ["--quick"]
     return load_study(folder / STUDY), []
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.training.environment import Environment, describe_difference, differs
-from harness.training.full_scale.records import Note
+from harness.training.full_scale.messages import Note
 
 ENVIRONMENTS = "environments.json"
 """A list of environments with the epoch from which each computed, in the training's folder."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.training.full_scale.folder import EPOCHS
-from harness.training.full_scale.records import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
+from harness.training.full_scale.messages import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
 
 BOARD = "tensorboard"
 

@@ -22,9 +22,10 @@ from harness.errors import Diverged, Stopped
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.system.device_slot import offer
 from harness.training.fit import step_down
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import FullEpoch, Pulse, Scores
 from harness.training.full_scale.optim import learning_rate, set_learning_rate
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullEpoch, FullJob, Pulse, Scores
 from harness.training.full_scale.state import State
 from harness.training.full_scale.timer import Clock
 from harness.training.tasks.base import Task

@@ -8,8 +8,8 @@ from PIL import Image
 
 from harness.config.recipes.full_scale import FullRecipe
 from harness.data.image_sources import Pictures
+from harness.training.full_scale.job import FullJob
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob
 from harness.training.tasks.classification import Classification
 
 

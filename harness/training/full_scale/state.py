@@ -16,7 +16,7 @@ from torch import nn
 from harness.errors import UnusableState, UserError
 from harness.training.checkpoint import read_state, require_optimizer, require_shapes, write_state
 from harness.training.full_scale.folder import STATES
-from harness.training.full_scale.records import FullEpoch, from_plain, to_plain
+from harness.training.full_scale.messages import FullEpoch, from_plain, to_plain
 
 UNUSABLE = ".unusable"
 """What the name of a state that is not used ends in from then on."""

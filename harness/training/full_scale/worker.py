@@ -17,12 +17,14 @@ from harness.system.machine import keep_freed_memory
 from harness.training.device import process_environment, started
 from harness.training.full_scale.environments import keep_environment
 from harness.training.full_scale.folder import WEIGHTS
+from harness.training.full_scale.job import FullJob
 from harness.training.full_scale.logger import logs
 from harness.training.full_scale.loop import Course, epoch_of, fit_full, keep_best
+from harness.training.full_scale.messages import FullRecord, Note
 from harness.training.full_scale.optim import build_full_optimizer
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, FullRecord, Note
 from harness.training.full_scale.state import Passed, State, newest
+from harness.training.tasks import TASKS
 
 
 def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[FullRecord]:
@@ -33,7 +35,7 @@ def work(job: FullJob[Any], team: Team, *, should_stop: Callable[[], bool] = lam
     keep_freed_memory()
     torch.set_num_threads(job.threads)
     with computing(leads=team.leads):
-        task = job.opens(job, team)
+        task = TASKS[job.run.recipe.task](job, team)
         course = Course(job, task, Pace.of(job.run.recipe, task.images, team.size), team)
         model, note = task.build()
         model = prepared(model, course)

@@ -17,8 +17,8 @@ from harness.errors import DataError
 from harness.models.finite import require_finite
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
+from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import Scores
 
 TOP = 5
 

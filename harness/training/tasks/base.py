@@ -1,8 +1,8 @@
 """The one seam between a training at full scale and what is learnt: a classifier, a segmentation, a detector.
 
 The loop, its checkpoints, moving average, workers, logs and progress are the same for all; a task says which network
-is trained, on which batches, by which loss, and how good it is. A job names its task by a function (`FullJob.opens`)
-that each worker calls for itself.
+is trained, on which batches, by which loss, and how good it is. A recipe names its task, which
+each worker opens for itself (`TASKS`).
 
 To be resumed to the bit, a task must draw nothing at random but from seeds made of the recipe's and of the numbers that
 it is given (`harness.data.seeding`); so it keeps no state of its own from step to step.
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor, nn
 
 from harness.data.batching import Pace
-from harness.training.full_scale.records import Note, Scores
+from harness.training.full_scale.messages import Note, Scores
 
 Batch: TypeAlias = Any
 """A tuple that a task makes of N images, on the CPU; the last of it is int64 (N,): how many files had to be passed over

@@ -16,18 +16,18 @@ from harness.data.augment import mix
 from harness.data.batching import Pace
 from harness.data.image_sources import Pictures, class_names, open_pictures
 from harness.data.labels import differing
-from harness.data.loading import Batch, TrainingItems, ValidationItems, share_of, step_batches
+from harness.data.loading import Batch, Reader, TrainingItems, ValidationItems, share_of, step_batches
 from harness.data.preprocessing import Viewing
 from harness.data.read_report import require_readable
-from harness.data.reader import Reader
 from harness.data.seeding import mixed
 from harness.models.build import build
 from harness.models.weights import save_weights
 from harness.models.weights.matching import classifier_of
 from harness.training.fit import autocast
 from harness.training.full_scale.initial_weights import trainable
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Note, Scores
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Note, Scores
 from harness.training.metrics.classification import scores
 from harness.training.tasks.base import Place
 

@@ -14,16 +14,16 @@ from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import Pace
 from harness.data.data_record import DataRecord
 from harness.data.image_sources import GENERATED
-from harness.data.loading import step_batches
+from harness.data.loading import Collate, Reader, step_batches
 from harness.data.preflight import check_images
 from harness.data.read_report import Files, require_readable
-from harness.data.reader import Collate, Reader
 from harness.data.seeding import mixed
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.training.full_scale.initial_weights import first_network
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Note
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Note
 from harness.training.tasks.weights_file import DenseWeights, save_dense
 
 HEADS = 1

@@ -18,15 +18,18 @@ from harness.data.loading import share_of
 from harness.data.read_report import require_readable
 from harness.errors import DataError, Diverged
 from harness.models.finite import describe_fault
+from harness.models.heads.detectors import DETECTORS
+from harness.models.heads.encoder import Encoder
+from harness.models.heads.roi_heads import BoxHeads
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Scores
 from harness.training.metrics.detection import Found, detection_figures
 from harness.training.tasks.base import Place
 from harness.training.tasks.dense import Dense
-from harness.training.tasks.detectors import build_detector
 
 MAIN = "ap"
 IN_A_MASK = 0.5
@@ -115,6 +118,26 @@ class Detection(Dense[DetectionRecipe]):
         except Diverged:
             raise Diverged(describe_fault(model, images, "the detection's outputs")) from None
         return found
+
+
+def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecipe, classes: int) -> nn.Module:
+    """The detector around a network, which becomes a part of it and loses its classifier.
+
+    The weights besides the network's come from torch's global stream.
+    """
+    plan = recipe.detector
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen, normed=plan.normed)
+    heads = BoxHeads(
+        classes,
+        hidden=plan.hidden,
+        body=plan.body,
+        loss=plan.loss,
+        by_class=plan.by_class,
+        masks=plan.masks,
+        sampled=plan.sampled,
+    )
+    return DETECTORS[plan.name](encoder, plan.channels, heads, layout)
 
 
 def in_the_image(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Found:

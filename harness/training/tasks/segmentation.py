@@ -21,10 +21,10 @@ from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import offer
 from harness.training.fit import autocast
+from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.records import FullJob, Scores
-from harness.training.metrics.miou import confusion
-from harness.training.metrics.segmentation import Tally, by_class, figures
+from harness.training.metrics.segmentation import Tally, by_class, confusion, figures
 from harness.training.tasks.base import Place
 from harness.training.tasks.dense import Dense
 from harness.training.tasks.sliding_window import probabilities

@@ -1,76 +1,11 @@
-"""What is asked of a training at full scale, and what it says meanwhile: plain values, to travel between processes."""
+"""What a training at full scale says meanwhile: plain values, to travel between processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any
 
-from harness.config.recipes.full_scale import FullRecipe, FullTraining
-from harness.models.spec.network import NetworkSpec
-from harness.system.fingerprint import fingerprint
 from harness.training.environment import Environment
-from harness.training.full_scale.folder import CHECKPOINTS, WEIGHTS
 from harness.training.run import Started
-
-if TYPE_CHECKING:
-    from harness.training.full_scale.process_group import Team
-    from harness.training.tasks.base import Task
-
-R_co = TypeVar("R_co", bound=FullTraining, covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class FullRun(Generic[R_co]):
-    """What decides the outcome: a network, a recipe, and the weights that it starts from."""
-
-    spec: NetworkSpec
-    """With the classes and channels of the images, and the recipe's drop path."""
-    recipe: R_co
-    weights: str | None = None
-    """Digest of the file of weights; None for fresh ones."""
-
-    @property
-    def id(self) -> str:
-        """Sixteen hexadecimal digits."""
-        return fingerprint([self.spec.fingerprint(), self.recipe.fingerprint(), self.weights])
-
-
-def classification(job: "FullJob[FullRecipe]", team: "Team") -> "Task":
-    """The task of a classifier."""
-    from harness.training.tasks.classification import Classification
-
-    return Classification(job, team)
-
-
-@dataclass(frozen=True, slots=True)
-class FullJob(Generic[R_co]):
-    """A run with its place and its means, none of which decides the outcome but the number of workers."""
-
-    run: FullRun[R_co]
-    folder: Path
-    """Keeps checkpoints, weights, the log of epochs, and TensorBoard's files."""
-    cache: Path
-    """Where prepared data sets are kept."""
-    root: Path | None = None
-    """The folder of the images; None for those that are generated."""
-    weights: Path | None = None
-    """The file whose digest the run has."""
-    loaders: int = 0
-    """Processes that read images for each worker; 0 for the worker itself."""
-    threads: int = 1
-    """Of a worker on a CPU."""
-    opens: "Callable[[FullJob[Any], Team], Task]" = classification
-    """Gives each worker what is learnt; a function that stands in a module, so that it travels by its name."""
-
-    @property
-    def checkpoints(self) -> Path:
-        """One file for each of the last states."""
-        return self.folder / CHECKPOINTS
-
-    @property
-    def best(self) -> Path:
-        """The weights of the best epoch; of the last one, where there is nothing to validate on."""
-        return self.folder / WEIGHTS["best"]
 
 
 @dataclass(frozen=True, slots=True)
