@@ -19,8 +19,7 @@ from harness.analysis.study_reader import reading
 from harness.cli.aa_images import Asked, image_noise_values, image_noise_view, images_of, measure_image_noise
 from harness.cli.run import place_of
 from harness.errors import UserError
-from harness.report.console import is_live, make_console
-from harness.report.layout import indented
+from harness.report.console import indented, is_live, make_console
 from harness.report.status_line import ticker
 from harness.report.summary import json_text
 from harness.system.command_line import verb

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from harness.analysis.formatting import DASH, duration
 from harness.export.comparison import Held
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ from harness.analysis.formatting import DASH, counted, printable
 from harness.measures.cue_conflict import Decided
 from harness.measures.shape_bias import Decisions
 from harness.models.spec.published import SHAPE_BIAS, SHAPE_BIAS_SOURCE
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 from harness.report.shape_bias import interval_pct, share_words
 from harness.training.environment import describe_environment
 

@@ -10,8 +10,8 @@ from harness.analysis.formatting import DASH, amount, counted, listed
 from harness.data.batching import Pace
 from harness.data.expected_images import Expected
 from harness.models.cost import network_cost
+from harness.report.console import plain_table
 from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, place_rows, steps_text
-from harness.report.layout import plain_table
 from harness.training.full_scale.records import FullJob
 
 UNMERGED = (

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.formatting import DASH
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 
 MEANS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
 """Names of figures, and how tables have them; the last three by the size of the figure."""

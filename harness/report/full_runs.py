@@ -8,7 +8,7 @@ from rich.text import Text
 from harness.analysis.formatting import DASH, epochs_done, label, mean_and_spread, score
 from harness.analysis.seeds import seeds_text
 from harness.models.spec.published import preset_of
-from harness.report.layout import indented, plain_table
+from harness.report.console import indented, plain_table
 from harness.storage import FullRow
 from harness.training.environment import UNKNOWN, Environment, describe_difference
 from harness.training.full_scale.folder import WEIGHTS, is_at_work

@@ -14,7 +14,7 @@ from harness.data.expected_images import Expected
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 from harness.report.status_line import Ticker, ticker
 from harness.training.full_scale.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
 from harness.training.run import Started
