@@ -34,7 +34,7 @@ from harness.report.configurations import Configurations
 from harness.report.console import indented, make_console, plain_table
 from harness.report.data_notes import data_view
 from harness.report.evaluation import evaluation_values, evaluation_view
-from harness.report.full_runs import full_runs_view
+from harness.report.full_scale import full_runs_view
 from harness.report.network import network_values, network_view, presets_values, presets_view
 from harness.report.status import status, status_values, status_view
 from harness.report.study import ended_view, heading, next_lines, noise_view, reasons

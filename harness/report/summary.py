@@ -17,7 +17,7 @@ from harness.analysis.results import Answer, Row, RunFacts
 from harness.config.recipes.proxy import REVISION
 from harness.report.claims import claim_values
 from harness.report.conclusions import conditions, verdict
-from harness.report.full_runs import full_run_values
+from harness.report.full_scale import full_run_values
 from harness.report.study import answer_view
 
 FILES = ("summary.json", "summary.txt")
