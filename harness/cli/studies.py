@@ -166,7 +166,7 @@ def export(args: Namespace) -> int:
 def shape_bias(args: Namespace) -> int:
     """Print what a network makes of images whose shape and texture disagree."""
     from harness.measures.cue_conflict import decide
-    from harness.report.cue_conflict import decided_values, decided_view
+    from harness.report.shape_bias import decided_values, decided_view
     from harness.storage.load_network import find_subject
 
     subject = find_subject(args.network, args.storage)
