@@ -1,20 +1,24 @@
-"""The shape bias, a share of decisions that is never shown without its interval and its n: of a run, and of a network on
-cue-conflict images, as a table for people and as values for programs, beside published results.
+"""The shape bias, a share of decisions that is never shown without its interval and its n.
+
+Of a run, and of a network on cue-conflict images: as a table for people and as values for programs, beside published
+results.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.formatting import DASH, counted, printable
-from harness.measures.cue_conflict import Decided
-from harness.measures.shape_bias import Decisions
 from harness.models.spec.published import SHAPE_BIAS, SHAPE_BIAS_SOURCE
 from harness.report.console import plain_table
 from harness.training.environment import describe_environment
+
+if TYPE_CHECKING:
+    from harness.measures.cue_conflict import Decided
+    from harness.measures.shape_bias import Decisions
 
 LEVEL = 0.95
 READING = (
@@ -50,7 +54,7 @@ def shape_bias_line(measures: Mapping[str, float]) -> Iterator[str]:
         yield f"{share_words(shape, decisions)} of {counted(decisions, 'decision')}"
 
 
-def decided_view(found: Decided) -> RenderableType:
+def decided_view(found: "Decided") -> RenderableType:
     """The classes, the whole, what is published, and what was left out."""
     title = Text(f"Shape bias of {found.subject.name}", style="bold")
     title.append(f"  {found.subject.about}, {found.folder} at {found.side} px", style="not bold")
@@ -63,7 +67,7 @@ def decided_view(found: Decided) -> RenderableType:
     return Group(title, _table(found), Text(), _published(found), Text(), reading, *told, *left_out)
 
 
-def decided_values(found: Decided) -> dict[str, Any]:
+def decided_values(found: "Decided") -> dict[str, Any]:
     """The same for JSON; shares in percent."""
     return {
         "network": found.subject.name,
@@ -86,7 +90,7 @@ def decided_values(found: Decided) -> dict[str, Any]:
     }
 
 
-def left_out_words(found: Decided) -> Iterator[str]:
+def left_out_words(found: "Decided") -> Iterator[str]:
     """What of the folder decided nothing, and why; a line each."""
     misnamed = found.stimuli.misnamed
     if misnamed:
@@ -98,7 +102,7 @@ def left_out_words(found: Decided) -> Iterator[str]:
         yield f"{counted(found.unreadable, 'image')} that cannot be read"
 
 
-def _table(found: Decided) -> Table:
+def _table(found: "Decided") -> Table:
     table = plain_table()
     table.add_column("class of the shape", no_wrap=True)
     for name in ("images", "shape", "texture", "shape bias (95 %)"):
@@ -112,7 +116,7 @@ def _table(found: Decided) -> Table:
     return table
 
 
-def _published(found: Decided) -> Table:
+def _published(found: "Decided") -> Table:
     table = plain_table()
     table.add_column(SHAPE_BIAS_SOURCE, no_wrap=True)
     for name in ("all", "mean of 16 classes"):
@@ -127,11 +131,11 @@ def _published(found: Decided) -> Table:
     return table
 
 
-def _cells(each: Decisions) -> tuple[str, ...]:
+def _cells(each: "Decisions") -> tuple[str, ...]:
     return str(each.images), str(each.shape), str(each.cue), share_words(each.shape, each.total)
 
 
-def _values(each: Decisions) -> dict[str, Any]:
+def _values(each: "Decisions") -> dict[str, Any]:
     interval = interval_pct(each.shape, each.total)
     return {
         "images": each.images,
