@@ -7,9 +7,9 @@ import torch
 from random_statistics import randomise
 from torch import Tensor, nn
 
+from harness.export.comparison import Row
 from harness.export.export import export
 from harness.export.exportable import Product
-from harness.export.format_results import Row
 from harness.export.formats import chosen_formats
 from harness.export.model_card_facts import facts_of
 from harness.export.preprocessing import preparation_of

@@ -4,9 +4,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from harness.export.comparison import rows_table
 from harness.export.export import export
 from harness.export.exportable import Product
-from harness.export.format_results import rows_table
 from harness.export.formats import chosen_formats
 from harness.export.model_card_facts import facts_of
 from harness.export.preprocessing import preparation_of, resolution_of

@@ -17,9 +17,8 @@ from uuid import uuid4
 import torch
 
 from harness.errors import ExportFailure, UserError
-from harness.export.comparison import TOLERANCE, Held, Probes, hold, probes_of
+from harness.export.comparison import TOLERANCE, Held, Probes, Row, hold, probes_of
 from harness.export.exportable import Product
-from harness.export.format_results import Row
 from harness.export.formats import Format
 from harness.export.model_card import card
 from harness.models.weights import sha256
