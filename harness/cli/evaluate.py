@@ -3,7 +3,7 @@
 import statistics
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,7 +72,7 @@ def evaluate(args: Namespace) -> Evaluation:
         data=shown.about,
         labels=shown.labels,
         normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, subject)}",
-        viewing=asdict(viewing),
+        viewing=viewing.values(),
         viewed=viewing.about,
         result=result,
         known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
@@ -112,15 +112,7 @@ def _viewing(args: Namespace, subject: "Subject") -> "Viewing":
 
     published = Viewing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
     if subject.recipe is not None and (dataset := subject.load_images()) is not None:
-        recipe = subject.recipe
-        return Viewing(
-            recipe.resolution,
-            crop=1.0,
-            mean=dataset.mean,
-            std=dataset.std,
-            precision=recipe.precision,
-            channels_last=recipe.channels_last,
-        )
+        return Viewing.of_run(subject.recipe, dataset)
     if subject.full_recipe is None:
         return published
     own = Viewing.of(subject.full_recipe)

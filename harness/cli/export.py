@@ -6,10 +6,9 @@ from pathlib import Path
 
 from harness.export.comparison import rows_table
 from harness.export.export import export
-from harness.export.exportable import Product
+from harness.export.exportable import Product, preparation_of, resolution_of
 from harness.export.formats import chosen_formats
 from harness.export.model_card_facts import facts_of
-from harness.export.preprocessing import preparation_of, resolution_of
 from harness.models.cost import network_cost
 from harness.report.console import make_console
 from harness.storage.load_network import Origin, Subject, class_names, find_subject
@@ -49,8 +48,7 @@ def product_of(subject: Subject, storage: str | None, resolution: int | None, *,
     network_cost(subject.spec, side)  # raises for images of which the last map has nothing
     return Product(
         subject,
-        side,
-        preparation_of(subject),
+        preparation_of(subject, side),
         facts_of(subject, storage),
         class_names(subject),
         is_merged=is_merged,
