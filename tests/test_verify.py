@@ -19,7 +19,6 @@ from harness.diagnostics.verify import (
     Finding,
     Line,
     Section,
-    closed_form,
     convolution,
     costs,
     full_scale,
@@ -138,8 +137,8 @@ def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
-    first = next(closed_form.short_merged())
+    monkeypatch.setattr(costs, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
+    first = next(costs.short_merged())
     assert not first.holds and str(first.found)[:20] == str(first.expected)[:20]
 
 

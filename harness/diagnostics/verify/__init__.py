@@ -2,7 +2,7 @@
 
 `findings` is what checks yield, `claim_rows` the seam to what studies have claimed; neither they nor this package
 import torch. `checks` is the table of all checks and imports everything else: a file per subject, and
-`models.equivalence` and `counting`, which they share with the tests.
+`models.equivalence`, which they share with the tests.
 """
 
 from harness.diagnostics.verify.claim_rows import ClaimRow

@@ -10,7 +10,7 @@ from harness.config.axes import BASE, Value
 from harness.config.full_scale_network import around
 from harness.config.space import Candidate, Space, random_chooser
 from harness.config.study_file import StudyFile, build_space, load_study
-from harness.diagnostics.verify.counting import params_of
+from harness.diagnostics.verify.costs import params_of
 from harness.diagnostics.verify.findings import Finding
 from harness.diagnostics.verify.shipped import study_files
 from harness.errors import UserError
