@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from harness.cli.run import options_of
 from harness.diagnostics.verify import ClaimRow, Section
+from harness.diagnostics.verify.full_scale import claim_studies
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
-from harness.diagnostics.verify.shipped import claim_studies
 from harness.report.console import make_console
 from harness.report.study import next_lines
 from harness.report.summary import json_text
