@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.diagnostics.bench.checkout import ROOT
+from harness.diagnostics.bench.base import ROOT
 from harness.diagnostics.bench.device import device_lines, slug
 from harness.diagnostics.bench.machine import conditions, disturbed_lines
 from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.diagnostics.bench.base import FULL, QUICK, Effort, Figure
-from harness.diagnostics.bench.checkout import ROOT
+from harness.diagnostics.bench.base import FULL, QUICK, ROOT, Effort, Figure
 from harness.diagnostics.bench.driver_cost import driver_cost
 from harness.diagnostics.bench.machine import conditions, disturbed_lines
 from harness.diagnostics.bench.overhead_tables import READING, table, write

@@ -16,8 +16,7 @@ from typing import Any
 from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import Recipe
 from harness.config.study_file import load_study
-from harness.diagnostics.bench.base import Effort, Figure
-from harness.diagnostics.bench.checkout import ROOT
+from harness.diagnostics.bench.base import ROOT, Effort, Figure
 from harness.diagnostics.bench.inline_process import Aside
 from harness.errors import HarnessError
 from harness.executors import Crew, Executor, make_executor
