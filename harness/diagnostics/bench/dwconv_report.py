@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from harness.analysis.formatting import DASH, milliseconds
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
-from harness.diagnostics.bench.dwconv_findings import (
+from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
     PAPER_GROWTH,
+    Row,
     Target,
     best_ms,
     gains,
@@ -17,7 +18,6 @@ from harness.diagnostics.bench.dwconv_findings import (
     memory,
     targets,
 )
-from harness.diagnostics.bench.dwconv_results import Row
 from harness.diagnostics.bench.tables import Grid
 
 READING = (
