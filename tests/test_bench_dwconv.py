@@ -14,8 +14,7 @@ from harness.cli.bench_parser import PRECISIONS
 from harness.diagnostics.bench.device import at_precision, measure_peak
 from harness.diagnostics.bench.dwconv import measure
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, contenders, fitting
-from harness.diagnostics.bench.dwconv_plot import plot, styles
-from harness.diagnostics.bench.dwconv_report import grids
+from harness.diagnostics.bench.dwconv_report import grids, plot, styles
 from harness.diagnostics.bench.dwconv_results import (
     COLUMNS,
     Row,

@@ -19,8 +19,7 @@ RESULTS = ROOT / "results" / "bench"
 def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
     """Print the table; write it, the CSV and the plot where told, and where nothing was chosen, in results/bench."""
     from harness.diagnostics.bench.dwconv import measure
-    from harness.diagnostics.bench.dwconv_plot import plot
-    from harness.diagnostics.bench.dwconv_report import READING, grids
+    from harness.diagnostics.bench.dwconv_report import READING, grids, plot
     from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
 
     device = find_device(options.device)
