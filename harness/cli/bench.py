@@ -45,8 +45,7 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
     """Print the table; write it and the CSV where told, and in results/bench unless the run is quick."""
     from harness.diagnostics.bench.dwconv_results import write_csv
     from harness.diagnostics.bench.network import measure
-    from harness.diagnostics.bench.network_report import READING, grids
-    from harness.diagnostics.bench.network_results import COLUMNS
+    from harness.diagnostics.bench.network_report import COLUMNS, READING, grids
 
     device = find_device(options.device)
     notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
