@@ -11,7 +11,6 @@ import torch
 
 from harness.cli import main
 from harness.cli.bench_parser import PRECISIONS
-from harness.diagnostics.bench.device import at_precision, measure_peak
 from harness.diagnostics.bench.dwconv import measure
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, contenders, fitting
 from harness.diagnostics.bench.dwconv_report import grids, plot, styles
@@ -25,6 +24,7 @@ from harness.diagnostics.bench.dwconv_results import (
     targets,
     write_csv,
 )
+from harness.diagnostics.bench.machine import at_precision, measure_peak
 from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
 from harness.measures.allocation import extra_bytes
 from harness.models.cost.layers import conv

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.diagnostics.bench.base import ROOT
-from harness.diagnostics.bench.device import device_lines, slug
-from harness.diagnostics.bench.machine import conditions, disturbed_lines
+from harness.diagnostics.bench.machine import conditions, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions
 from harness.diagnostics.bench.tables import Grid, markdown, shown
 from harness.report.console import make_console

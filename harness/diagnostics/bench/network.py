@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harness.config.network_file import load_spec
 from harness.diagnostics.bench.depthwise_share import depthwise_share
-from harness.diagnostics.bench.device import at_precision, device_name
+from harness.diagnostics.bench.machine import at_precision, device_name
 from harness.diagnostics.bench.network_report import NetworkRow
 from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
 from harness.errors import UserError, did_you_mean
