@@ -5,14 +5,12 @@ The folder gets all of its files at once, or none.
 
 import json
 import platform
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 
@@ -23,6 +21,7 @@ from harness.export.formats import Format
 from harness.export.model_card import card
 from harness.models.weights import sha256
 from harness.report.summary import json_text
+from harness.system.atomic_write import partial_folder
 from harness.system.device_slot import computing, offer
 from harness.training.device import process_environment
 from harness.training.environment import Environment, describe_environment
@@ -40,15 +39,12 @@ def beside(folder: Path) -> Iterator[Path]:
     Raises `UserError` where `folder` holds anything that no export has written, and where nothing can be written.
     """
     _require_free(folder)
-    fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
-        fresh.mkdir(parents=True)
-        yield fresh
+        with partial_folder(folder) as fresh:
+            yield fresh
     except OSError as error:
         rule = f"the folder must be writable ({error.strerror or error})"
         raise UserError(rule, place=str(folder), remedy="Free space there, or choose another with `--to`.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def settle(fresh: Path, folder: Path) -> None:
