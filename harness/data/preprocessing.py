@@ -24,7 +24,7 @@ WHOLE: Mode = "squash"
 
 
 @dataclass(frozen=True, slots=True)
-class Viewing:
+class Preprocessing:
     """From a picture to a network's input, and how it is evaluated then; what is cut, and how, is as timm does it."""
 
     resolution: int

@@ -16,7 +16,7 @@ from torch._dynamo.exc import UserError as UnprovedError
 from torch.export import Dim, ExportedProgram
 
 from harness import __version__
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.errors import DataError, UserError
 from harness.export.model_card_facts import Facts
 from harness.models.build import fold, merge
@@ -35,7 +35,7 @@ class Product:
     """A network to be exported. Raises `UserError` for the training form of weights that are merged already."""
 
     subject: Subject
-    images: Viewing
+    images: Preprocessing
     facts: Facts
     classes: tuple[str, ...] | None = None
     """Names in the order of the logits; None where nobody knows them."""
@@ -150,22 +150,22 @@ def resolution_of(subject: Subject) -> int:
     return resolutions(subject.spec)[0] if recipe is None else recipe.resolution
 
 
-def preparation_of(subject: Subject, resolution: int) -> Viewing:
+def preparation_of(subject: Subject, resolution: int) -> Preprocessing:
     """As in its training; else as published of the preset; else, with a word about it, as ImageNet's networks."""
     if subject.full_recipe is not None:
-        return replace(Viewing.of(subject.full_recipe), resolution=resolution)
+        return replace(Preprocessing.of(subject.full_recipe), resolution=resolution)
     if subject.recipe is not None and (found := _preparation_of_run(subject)) is not None:
         return replace(found, resolution=resolution)
-    return Viewing.of_preset(subject.spec, resolution) or Viewing.assumed(subject.spec, resolution)
+    return Preprocessing.of_preset(subject.spec, resolution) or Preprocessing.assumed(subject.spec, resolution)
 
 
-def _preparation_of_run(subject: Subject) -> Viewing | None:
+def _preparation_of_run(subject: Subject) -> Preprocessing | None:
     """None where its images are gone."""
     try:
         dataset = subject.load_images()
     except DataError:
         return None
-    return None if dataset is None or subject.recipe is None else Viewing.of_run(subject.recipe, dataset)
+    return None if dataset is None or subject.recipe is None else Preprocessing.of_run(subject.recipe, dataset)
 
 
 class _Named(nn.Module):
