@@ -7,12 +7,11 @@ import torch
 from random_statistics import randomise
 from torch import Tensor, nn
 
+from harness.export.comparison import Row
 from harness.export.export import export
-from harness.export.exportable import Product
-from harness.export.format_results import Row
+from harness.export.exportable import Product, preparation_of
 from harness.export.formats import chosen_formats
 from harness.export.model_card_facts import facts_of
-from harness.export.preprocessing import preparation_of
 from harness.models.build import build, merge
 from harness.models.convnext import ConvNeXtBlock
 from harness.models.spec.family import FAMILIES
@@ -46,7 +45,7 @@ def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> Subject:
 def product_of(spec: NetworkSpec, *, side: int = SIDE, is_merged: bool = True, **facts: Any) -> Product:
     subject = facts.pop("subject", None) or subject_of(spec)
     return Product(
-        subject, side, preparation_of(subject), facts_of(subject), class_names(subject), is_merged=is_merged, **facts
+        subject, preparation_of(subject, side), facts_of(subject), class_names(subject), is_merged=is_merged, **facts
     )
 
 

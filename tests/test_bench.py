@@ -12,11 +12,9 @@ from harness.cli import main
 from harness.cli.bench import BENCHED
 from harness.diagnostics.bench.base import Effort, Figure
 from harness.diagnostics.bench.driver_cost import driver_cost, trial_costs
-from harness.diagnostics.bench.inline_process import Aside
 from harness.diagnostics.bench.machine import Conditions, conditions
-from harness.diagnostics.bench.overhead import SECTIONS
-from harness.diagnostics.bench.overhead_tables import write
-from harness.diagnostics.bench.proxies import Jobs, compare, figures, train_all
+from harness.diagnostics.bench.overhead import SECTIONS, write
+from harness.diagnostics.bench.proxies import Aside, Jobs, compare, figures, train_all
 from harness.diagnostics.bench.startup import PARTS, help_time, parts_of_start
 from harness.diagnostics.bench.train_step import step_figures
 from harness.errors import HarnessError

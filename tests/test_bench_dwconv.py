@@ -11,13 +11,20 @@ import torch
 
 from harness.cli import main
 from harness.cli.bench import PRECISIONS
-from harness.diagnostics.bench.device import at_precision, measure_peak
 from harness.diagnostics.bench.dwconv import measure
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, contenders, fitting
-from harness.diagnostics.bench.dwconv_findings import gains, geometric_mean, growth, memory, targets
-from harness.diagnostics.bench.dwconv_plot import plot, styles
-from harness.diagnostics.bench.dwconv_report import grids
-from harness.diagnostics.bench.dwconv_results import COLUMNS, Row, write_csv
+from harness.diagnostics.bench.dwconv_report import grids, plot, styles
+from harness.diagnostics.bench.dwconv_results import (
+    COLUMNS,
+    Row,
+    gains,
+    geometric_mean,
+    growth,
+    memory,
+    targets,
+    write_csv,
+)
+from harness.diagnostics.bench.machine import at_precision, measure_peak
 from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
 from harness.measures.memory import extra_bytes
 from harness.models.cost.layers import conv

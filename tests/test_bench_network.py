@@ -9,10 +9,8 @@ from torch import nn
 
 from harness.cli import main
 from harness.diagnostics.bench.depthwise_share import depthwise_share
-from harness.diagnostics.bench.network import Contender, make_networks, measure, with_conv2d
-from harness.diagnostics.bench.network_baselines import peers_at
-from harness.diagnostics.bench.network_report import best, grids
-from harness.diagnostics.bench.network_results import COLUMNS, NetworkRow
+from harness.diagnostics.bench.network import Contender, make_networks, measure, peers_at, with_conv2d
+from harness.diagnostics.bench.network_report import COLUMNS, NetworkRow, best, grids
 from harness.diagnostics.bench.options import BESIDE, LAYOUTS, NETWORK_MODES, NetworkOptions
 from harness.errors import UserError
 from harness.models.build import build

@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_specs import specs_and_sizes
 
-from harness.diagnostics.verify.counting import count
+from harness.diagnostics.verify.costs import count
 from harness.models.build import build
 from harness.models.cost import Cost, Part, network_cost, network_parts
 from harness.models.cost.large_kernels import large_kernel

@@ -10,7 +10,7 @@ from PIL import Image
 from segmentation_cases import segmentation_job, segmentation_recipe, write_ade20k, write_cityscapes
 
 from harness.data.image_sources import open_pictures
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.data.segmentation import open_masked
 from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
@@ -130,7 +130,7 @@ def test_scores_are_of_a_number_of_images() -> None:
 def test_a_network_that_saw_no_image_has_no_score() -> None:
     recipe = full_recipe()
     with pytest.raises(DataError, match="one must be readable"):
-        scores(build(full_spec(recipe)), [], Viewing.of(recipe), CPU)
+        scores(build(full_spec(recipe)), [], Preprocessing.of(recipe), CPU)
 
 
 def test_a_folder_of_many_bits_is_scaled_alike_in_both_splits(tmp_path: Path) -> None:

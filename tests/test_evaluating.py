@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from harness.config.network_file import dump_spec
 from harness.config.recipes.full_scale import FullRecipe
 from harness.config.yaml_file import write_yaml
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -261,7 +261,7 @@ SIDES = {"replknet_31b": 224, "replknet_31l": 384, "replknet_xl": 320}
     ],
 )
 def test_presets_are_shown_images_as_published(name: str, resolution: int, expected: tuple[Any, ...]) -> None:
-    viewing = Viewing.published(PRESETS[name], resolution)
+    viewing = Preprocessing.published(PRESETS[name], resolution)
     assert (viewing.crop, viewing.mode, viewing.mean) == expected and viewing.interpolation == "bicubic"
 
 
@@ -340,7 +340,7 @@ def test_folders_that_are_no_trainings_or_have_no_such_weights(tmp_path: Path) -
 
 def test_a_fresh_preset_is_evaluated_by_chance(tmp_path: Path) -> None:
     recipe = FullRecipe(about="a test", epochs=11, batch_size=2)
-    assert Viewing.of(recipe) == Viewing(224, batch_size=64)
+    assert Preprocessing.of(recipe) == Preprocessing(224, batch_size=64)
     (tmp_path / "net.yaml").write_text(dump_spec(tiny_spec(in_channels=3)))
     said = called("evaluate", "net.yaml", "--data", "shapes", "--resolution", "16", cwd=tmp_path)
     assert said.returncode == 0 and "random weights" in said.stdout and "1,000" in said.stdout, said.stderr

@@ -20,11 +20,9 @@ from harness.cli import export as export_command
 from harness.errors import ExportFailure
 from harness.export import onnx as onnx_file
 from harness.export import safetensors
-from harness.export.comparison import TOLERANCE, Probes, hold
-from harness.export.export import CARD, export
+from harness.export.comparison import TOLERANCE, Probes, Row, hold
+from harness.export.export import CARD, RECORD, export
 from harness.export.exportable import Product
-from harness.export.folder import RECORD
-from harness.export.format_results import Row
 from harness.export.formats import FORMATS, Format
 from harness.models.build import build
 from harness.models.spec.family import FAMILIES

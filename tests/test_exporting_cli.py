@@ -11,8 +11,8 @@ from full_scale_cases import job_of, trained
 from tiny_studies import INLINE, TINY, Said, called, write_study
 
 from harness.cli.full_scale import describe
+from harness.export.exportable import preparation_of
 from harness.export.formats import FORMATS
-from harness.export.preprocessing import preparation_of
 from harness.models.weights import export_weights, import_weights, load_weights, save_weights
 from harness.storage.load_network import class_names, find_subject
 from harness.training.full_scale.folder import CLASSES
@@ -59,7 +59,7 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
     assert said.returncode == 0, said.stderr
     text = card(tmp_path)
     subject = find_subject(str(run))
-    mean = preparation_of(subject).mean
+    mean = preparation_of(subject, 16).mean
     for words in (
         f"run: `{run.stem}` of the study `tiny`, complete",
         "epochs: 2 of 2",
@@ -85,7 +85,7 @@ def test_a_run_whose_images_are_gone_is_exported_all_the_same(run: Path) -> None
     assert subject.recipe is not None
     object.__setattr__(subject, "recipe", subject.recipe.model_copy(update={"dataset": "cifar10", "root": "nowhere"}))
     assert class_names(subject) is None
-    assert preparation_of(subject).known_from.startswith("an assumption")
+    assert preparation_of(subject, 16).known_from.startswith("an assumption")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from export_cases import product_of, subject_of, tiny, written
 from torch import nn
 
 from harness.errors import UserError
-from harness.export.export import CARD, export
-from harness.export.folder import RECORD
+from harness.export.export import CARD, RECORD, export
 from harness.export.formats import FORMATS, chosen_formats
 from harness.models.weights import read_weights
 

@@ -18,7 +18,7 @@ from harness.config.recipes.proxy import Recipe
 from harness.data import Dataset, Split
 from harness.data.dataset import DataInfo
 from harness.data.image_sources import Stored
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.errors import Diverged, UserError
 from harness.measures.base import Trained
 from harness.measures.erf_comparison import see
@@ -130,7 +130,7 @@ class _Minus(nn.Module):
 
 
 def examined(*models: nn.Module) -> Examined:
-    viewing = Viewing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    viewing = Preprocessing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     forms = dict(zip(("training", "merged"), models, strict=False))
     records: Iterator[Any] = examine(forms, Stored(dataset().val), viewing, CPU, loaders=0)
     found = list(records)[-1]

@@ -20,7 +20,7 @@ from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import study_values
 from harness.report.claims_summary import KeptClaims
 from harness.report.conclusions import verdict
-from harness.report.event_text import Narrator
+from harness.report.event_log import Narrator
 from harness.report.live import LiveView, Scene
 from harness.report.study import answer_view
 from harness.training.run import Ended, Job, Measured, Record, RunState

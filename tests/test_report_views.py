@@ -23,8 +23,7 @@ from harness.analysis.formatting import (
 from harness.analysis.plan import plan
 from harness.analysis.results import Answer, read_runs
 from harness.analysis.study_reader import open_space, reading
-from harness.report.event_log import Lines
-from harness.report.event_text import Narrator
+from harness.report.event_log import Lines, Narrator
 from harness.report.live import Scene
 from harness.report.plan import plan_view
 from harness.report.status import status, status_values, status_view

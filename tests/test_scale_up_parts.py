@@ -16,7 +16,7 @@ from harness.config.study_file import load_study
 from harness.data.batching import Pace
 from harness.data.image_sources import count_classes, count_images, open_pictures
 from harness.data.loading import TrainingItems, ValidationItems, loaded, share_of, step_batches
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.data.seeding import streams_of
 from harness.errors import DataError, SpecError, UserError
 from harness.models.build import build
@@ -214,7 +214,7 @@ def test_images_that_cannot_be_read_are_replaced_in_training_and_left_out_of_val
     batches = list(_batches(pictures.train, recipe, loaders=0))
     assert sum(int(passed.sum()) for _, _, passed in batches) == 2  # once in each epoch
     assert all((labels >= 0).all() for _, labels, _ in batches)
-    viewing = Viewing.of(recipe)
+    viewing = Preprocessing.of(recipe)
     shown = loaded(ValidationItems(pictures.val, viewing), share_of(12, 5, rank=0, size=1), 0)
     found = scores(build(full_spec(recipe, classes=3)), shown, viewing, CPU)
     assert found.unreadable == 1 and found["top5"] == 100  # of three classes
@@ -283,7 +283,7 @@ def test_validation_images_are_shared_without_overlap(tmp_path: Path) -> None:
     recipe = recipe_of(evaluation={"batch_size": 5})
     images = open_pictures(recipe, None, tmp_path).val
     assert images is not None
-    items = ValidationItems(images, Viewing.of(recipe))
+    items = ValidationItems(images, Preprocessing.of(recipe))
     parts = [list(loaded(items, share_of(24, 5, rank=rank, size=3), 0)) for rank in range(3)]
     assert [[len(labels) for _, labels, _ in part] for part in parts] == [[5, 3]] * 3
     labels = torch.stack([torch.cat([each for _, each, _ in part]) for part in parts], 1).flatten()
@@ -297,7 +297,7 @@ def test_validation_cuts_as_the_recipe_says(mode: str, corner: bool) -> None:
     recipe = recipe_of(
         evaluation={"crop": 1.0, "mode": mode}, data=RECIPE["data"] | {"mean": [0, 0, 0], "std": [1, 1, 1]}
     )
-    seen = Viewing.of(recipe).transform()(picture)
+    seen = Preprocessing.of(recipe).transform()(picture)
     assert seen.shape == (3, 16, 16) and bool(seen[:, :, 0].mean() > 0.5) == corner
 
 

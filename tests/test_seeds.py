@@ -17,7 +17,7 @@ from harness.analysis.study_reader import reading
 from harness.config.study import screening_epochs
 from harness.errors import StudyAborted
 from harness.report.claims import claim_values
-from harness.report.event_text import Narrator
+from harness.report.event_log import Narrator
 from harness.report.live import Scene
 from harness.report.study import answer_view
 from harness.report.summary import row_values

@@ -20,7 +20,7 @@ from harness.executors.run_job import evaluate
 from harness.measures import ON_DEMAND, merge_error, receptive_field, speed
 from harness.models.build import build
 from harness.report.conclusions import conditions, verdict
-from harness.report.event_text import Narrator
+from harness.report.event_log import Narrator
 from harness.report.live import Scene
 from harness.report.plan import plan_view
 from harness.report.status import status, status_view

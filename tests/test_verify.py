@@ -19,12 +19,10 @@ from harness.diagnostics.verify import (
     Finding,
     Line,
     Section,
-    closed_form,
     convolution,
     costs,
     full_scale,
     merging,
-    shipped,
 )
 from harness.diagnostics.verify.checks import CHECKS, sections
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
@@ -138,8 +136,8 @@ def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
-    first = next(closed_form.short_merged())
+    monkeypatch.setattr(costs, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
+    first = next(costs.short_merged())
     assert not first.holds and str(first.found)[:20] == str(first.expected)[:20]
 
 
@@ -259,7 +257,7 @@ def test_a_study_file_with_faults_is_named(tmp_path: Path, monkeypatch: pytest.M
         "study: a\nbase: replknet_nano\naxes: {K: [3, 31]}\nfull_scale: {base: replknet_31b}\n"
     )
     (tmp_path / "faulty.yaml").write_text("study: a\nbase: replknet_nano\naxes: {K: [4]}\n")
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(full_scale, "FOLDER", tmp_path)
     broken, sound = full_scale.files()
     assert broken.what == "faulty.yaml" and not broken.holds and "odd" in str(broken.found)
     assert sound.holds and next(full_scale.bases()).holds
@@ -270,7 +268,7 @@ def test_choices_that_do_not_fit_the_full_scale_base_are_named(tmp_path: Path, m
     (tmp_path / "study.yaml").write_text(
         "study: a\nbase: mobilenet_v2_nano\naxes: {K: [[3, 3, 3, 3, 3, 3, 3]]}\nfull_scale: {base: replknet_31b}\n"
     )
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(full_scale, "FOLDER", tmp_path)
     (finding,) = full_scale.configurations()
     assert not finding.holds and "4 in all" in str(finding.found)
 
@@ -279,5 +277,5 @@ def test_claim_studies_are_those_with_claims(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "a.yaml").write_text("study: a\nclaims: [{name: b}]\n")
     (tmp_path / "b.yaml").write_text("study: b\n")
     (tmp_path / "c.yaml").write_text("study: [\n")
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-    assert [path.name for path in shipped.claim_studies()] == ["a.yaml"]
+    monkeypatch.setattr(full_scale, "FOLDER", tmp_path)
+    assert [path.name for path in full_scale.claim_studies()] == ["a.yaml"]

@@ -46,9 +46,9 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def run(args: Namespace) -> int:
     """Write the network in every format that is asked for, or in none; 1 where a file does not compute the same."""
+    from harness.export.comparison import rows_table
     from harness.export.export import export
     from harness.export.exportable import exportable
-    from harness.export.format_results import rows_table
     from harness.export.formats import chosen_formats
     from harness.storage.load_network import Origin, find_subject
 

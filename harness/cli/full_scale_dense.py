@@ -36,8 +36,7 @@ from harness.data.labels import differing
 from harness.errors import UserError
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import make_console
-from harness.report.dense import downstream_view, ending_lines, segmentation_view
-from harness.report.dense_detection import detection_view
+from harness.report.dense import detection_view, downstream_view, ending_lines, segmentation_view
 from harness.report.summary import json_text
 from harness.storage.full_run_recorder import recorded
 from harness.storage.workspace import Place

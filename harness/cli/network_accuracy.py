@@ -3,7 +3,7 @@
 import statistics
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.data.preprocessing import Viewing
+    from harness.data.preprocessing import Preprocessing
     from harness.storage.load_network import Subject
 
 SHAPES = "shapes"
@@ -73,7 +73,7 @@ def evaluate(args: Namespace) -> Evaluation:
         data=shown.about,
         labels=shown.labels,
         normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, subject)}",
-        viewing=asdict(viewing),
+        viewing=viewing.values(),
         viewed=viewing.about,
         result=result,
         known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
@@ -87,7 +87,7 @@ def evaluate(args: Namespace) -> Evaluation:
     )
 
 
-def _remedy(viewing: "Viewing") -> str:
+def _remedy(viewing: "Preprocessing") -> str:
     if viewing.precision == "float16":
         return "Numbers above 65,504 are infinite in float16: take `--precision bfloat16` or float32."
     return "Take the weights of an earlier epoch, or train again."
@@ -107,30 +107,22 @@ def _statistics_from(args: Namespace, subject: "Subject") -> str:
     return f"as published of {name}" if name else "ImageNet's, for nothing is known of its training"
 
 
-def _viewing(args: Namespace, subject: "Subject") -> "Viewing":
+def _viewing(args: Namespace, subject: "Subject") -> "Preprocessing":
     """As the network's own training validates; where nothing is known of that, as the paper has it."""
-    from harness.data.preprocessing import WHOLE_FROM, Viewing
+    from harness.data.preprocessing import WHOLE_FROM, Preprocessing
 
-    published = Viewing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
+    published = Preprocessing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
     if subject.recipe is not None and (dataset := subject.load_images()) is not None:
-        recipe = subject.recipe
-        return Viewing(
-            recipe.resolution,
-            crop=1.0,
-            mean=dataset.mean,
-            std=dataset.std,
-            precision=recipe.precision,
-            channels_last=recipe.channels_last,
-        )
+        return Preprocessing.of_run(subject.recipe, dataset)
     if subject.full_recipe is None:
         return published
-    own = Viewing.of(subject.full_recipe)
+    own = Preprocessing.of(subject.full_recipe)
     if own.resolution < WHOLE_FROM <= (args.resolution or own.resolution):
         return replace(own, crop=published.crop, mode=published.mode)
     return own
 
 
-def _changed(viewing: "Viewing", args: Namespace, spec: NetworkSpec, device: "torch.device") -> "Viewing":
+def _changed(viewing: "Preprocessing", args: Namespace, spec: NetworkSpec, device: "torch.device") -> "Preprocessing":
     """With what the command line says, for as many channels as the network has."""
     names = {"resolution": "resolution", "crop": "crop", "mode": "crop_mode", "interpolation": "interpolation"}
     names |= {"mean": "mean", "std": "std", "batch_size": "batch", "precision": "precision"}
@@ -221,7 +213,7 @@ def _examined(
     args: Namespace,
     forms: "dict[str, nn.Module]",
     images: Images,
-    viewing: "Viewing",
+    viewing: "Preprocessing",
     device: "torch.device",
     loaders: int,
 ) -> Examined:

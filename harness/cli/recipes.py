@@ -17,7 +17,7 @@ def run(args: Namespace) -> int:
     """Print all recipes, or one of them."""
     from harness.config.recipes.loading import load_any_recipe, recipe_file, recipe_names
     from harness.config.yaml_file import read_document
-    from harness.report.layout import plain_table
+    from harness.report.console import plain_table
 
     if args.name is not None:
         print(read_document(recipe_file(args.name)).text, end="")

@@ -30,7 +30,7 @@ def run(args: Namespace) -> int:
     """Print the share of decisions by shape, in all and by class."""
     from harness.measures.cue_conflict import decide
     from harness.models.spec.published import resolutions
-    from harness.report.cue_conflict import decided_values, decided_view
+    from harness.report.shape_bias import decided_values, decided_view
     from harness.storage.load_network import find_subject
 
     subject = find_subject(args.network, args.storage)

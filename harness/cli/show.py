@@ -59,9 +59,9 @@ def _show_all(args: Namespace, read: "Reading") -> int:
     from harness.report.claims import claims_view
     from harness.report.conclusions import environment_notes
     from harness.report.configurations import Configurations
+    from harness.report.console import indented
     from harness.report.data_notes import data_view
-    from harness.report.full_runs import full_runs_view
-    from harness.report.layout import indented
+    from harness.report.full_scale import full_runs_view
     from harness.report.study import ended_view, heading, noise_view, reasons
     from harness.report.summary import answer_values
 

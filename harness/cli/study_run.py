@@ -27,8 +27,7 @@ from harness.data.image_sources import GENERATED
 from harness.errors import NotFound, SpecError, StudyError
 from harness.executors import Crew, Executor, make_executor
 from harness.report.console import is_live, make_console
-from harness.report.event_log import Lines, Silence, View
-from harness.report.event_text import Narrator
+from harness.report.event_log import Lines, Narrator, Silence, View
 from harness.report.live import LiveView, Scene
 from harness.report.plan import plan_view
 from harness.report.study import answer_view, next_lines

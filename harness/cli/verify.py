@@ -72,8 +72,8 @@ def run(args: Namespace) -> int:
 
 def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:
     """The verdicts, or the commands that would give some."""
+    from harness.diagnostics.verify.full_scale import claim_studies
     from harness.diagnostics.verify.report import verdicts_view
-    from harness.diagnostics.verify.shipped import claim_studies
     from harness.system.command_line import near, verb
 
     if claims is None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from harness.data.dataset import ARRAYS, DataInfo, Dataset, Rows, Split
 from harness.errors import DataError
+from harness.system.atomic_write import atomic_write, partial_folder, replace_folder
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 
@@ -63,9 +64,9 @@ class Writer:
         path = self.folder / split / f"{name}.npy"
         rows = np.load(path, mmap_mode="r")
         if count < len(rows):
-            shorter = np.lib.format.open_memmap(path.with_suffix(".new"), "w+", rows.dtype, (count, *rows.shape[1:]))
-            shorter[:] = rows[:count]
-            path.with_suffix(".new").replace(path)
+            with atomic_write(path) as partial:
+                shorter = np.lib.format.open_memmap(partial, "w+", rows.dtype, (count, *rows.shape[1:]))
+                shorter[:] = rows[:count]
 
     def save(self, split: str, arrays: Split) -> None:
         """Write all arrays of a split that fits into memory."""
@@ -184,26 +185,19 @@ def _alone(folder: Path) -> Iterator[None]:
 def _progress(folder: Path) -> tuple[int, int]:
     """What changes while another process builds: the number of files, and the time of the last change."""
     times = []
-    for path in folder.parent.glob(f"{folder.name}.*/**/*"):
+    for path in folder.parent.glob(f"*{folder.name}.*/**/*"):
         with suppress(OSError):
             times.append(path.stat().st_mtime_ns)
     return len(times), max(times, default=0)
 
 
 def _build(folder: Path, build: Callable[[Writer], None]) -> None:
-    for left in folder.parent.glob(f"{folder.name}.*/"):  # by a builder that was killed: the lock is ours
+    for left in folder.parent.glob(f"*{folder.name}.*/"):  # by a builder that was killed: the lock is ours
         shutil.rmtree(left)
-    fresh = folder.with_name(f"{folder.name}.{uuid4().hex}")
-    fresh.mkdir()
-    try:
+    with partial_folder(folder) as fresh:
         with computing():
             build(Writer(fresh))
-        if folder.exists():  # damaged, or it would have been opened
-            folder.rename(fresh / "damaged")
-        fresh.rename(folder)
-        shutil.rmtree(folder / "damaged", ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        replace_folder(fresh, folder)  # an old one is damaged, or it would have been opened
 
 
 def _open(folder: Path) -> Dataset | None:

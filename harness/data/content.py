@@ -5,6 +5,7 @@ Digests of single files are cached by path, size, inode and times of change, so 
 Above `LARGE_BYTES` the digest covers the names and sizes of all files, and the content of a sample of them.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from uuid import uuid4
 
 from harness.data.threads import in_threads
 from harness.errors import DataError
+from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 
@@ -123,13 +124,10 @@ def _read(store: Path | None) -> dict[str, list[object]]:
 
 def _write(store: Path, digests: dict[str, list[object]]) -> None:
     """Replace the cached digests; a cache that cannot be written is none."""
-    fresh = store.with_suffix(f".{uuid4().hex}")
-    try:
+    text = json.dumps(digests)
+    with contextlib.suppress(OSError):
         store.parent.mkdir(exist_ok=True)
-        fresh.write_text(json.dumps(digests), encoding="ascii")
-        fresh.replace(store)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+        atomic_write_text(store, text, is_shared=True)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from harness.data import Split
 from harness.data.dataset import ARRAYS
+from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing, offer
 
 CONTENT_BYTES = 1 << 28
@@ -54,9 +55,7 @@ class DataRecord:
 
     def write(self, path: Path) -> None:
         """Write the record in one piece."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.replace(path)
+        atomic_write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False))
 
 
 @computing()

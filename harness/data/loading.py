@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config.recipes.full_scale import FullRecipe, FullTraining
 from harness.data.batching import Pace
 from harness.data.image_sources import OPTION, Images
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.data.seeding import mixed, streams_of
 from harness.errors import DataError
 from harness.system.device_slot import computing, resting
@@ -123,7 +123,7 @@ class TrainingItems(Dataset[Item]):
 class ValidationItems(Dataset[Item]):
     """The images as they are validated on; one that cannot be read has the label -1."""
 
-    def __init__(self, images: Images, viewing: Viewing) -> None:
+    def __init__(self, images: Images, viewing: Preprocessing) -> None:
         self.images, self.viewing, self.transform = images, viewing, viewing.transform()
 
     def __len__(self) -> int:

@@ -1,12 +1,13 @@
-"""How images are shown to a network whose accuracy is looked for: their size and cut, and the arithmetic."""
+"""How images are prepared for a network, from whatever is known of its training: size, cut, statistics, arithmetic."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from timm.data import create_transform
 
 from harness.config.recipes.full_scale import FullRecipe
-from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD
+from harness.config.recipes.proxy import Recipe
+from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 
@@ -22,8 +23,8 @@ WHOLE: Mode = "squash"
 
 
 @dataclass(frozen=True, slots=True)
-class Viewing:
-    """An evaluation's conditions; what is cut, and how, is as timm does it."""
+class Preprocessing:
+    """From a picture to a network's input, and how it is evaluated then; what is cut, and how, is as timm does it."""
 
     resolution: int
     """Side of the square images in pixels."""
@@ -38,6 +39,8 @@ class Viewing:
     """Images at once."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
+    known_from: str = field(default="", compare=False)
+    """Who says so, in words."""
 
     @classmethod
     def of(cls, recipe: FullRecipe) -> Self:
@@ -53,6 +56,20 @@ class Viewing:
             batch_size=recipe.evaluation.batch_size,
             precision=recipe.precision,
             channels_last=recipe.channels_last,
+            known_from="the recipe of its training",
+        )
+
+    @classmethod
+    def of_run(cls, recipe: Recipe, dataset: Dataset) -> Self:
+        """As a run validates: the middle square of each image, with the statistics of its training images."""
+        return cls(
+            resolution=recipe.resolution,
+            crop=1.0,
+            mean=dataset.mean,
+            std=dataset.std,
+            precision=recipe.precision,
+            channels_last=recipe.channels_last,
+            known_from=f"the training images of its run ({recipe.dataset})",
         )
 
     @classmethod
@@ -62,19 +79,56 @@ class Viewing:
         (Its `main.py`: resize to R / 0.875 and cut; from 384 on, resize to R x R.) Presets for small images see all.
         """
         crop, mode = CROP, DEFAULT_MODE
-        cfg = _timm_cfg(spec)
+        cfg = _timm_cfg(preset_of(spec))
         if resolution >= WHOLE_FROM:
             crop, mode = 1.0, WHOLE
         elif cfg is not None and cfg.input_size[-1] == resolution:
             crop = cfg.crop_pct
         mean, std = published_statistics(spec)
-        return cls(resolution, crop, mode, mean=mean, std=std)
+        return cls(resolution, crop, mode, mean=mean, std=std, known_from="RepLKNet's code")
+
+    @classmethod
+    def of_preset(cls, spec: NetworkSpec, resolution: int) -> Self | None:
+        """As timm's users find it with RepLKNet's presets, whatever the number of classes; None for other networks."""
+        name = preset_of(spec) or preset_of(spec.replace(classes=1000))
+        if name is None or (cfg := _timm_cfg(name)) is None:
+            return None
+        return cls(
+            resolution,
+            cfg.crop_pct,
+            cfg.crop_mode,
+            cfg.interpolation,
+            tuple(cfg.mean),
+            tuple(cfg.std),
+            known_from=f"what is published of {name}",
+        )
+
+    @classmethod
+    def assumed(cls, spec: NetworkSpec, resolution: int) -> Self:
+        """As ImageNet's networks have it, for one of which nothing is known."""
+        grey = (0.5,) * spec.in_channels
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if spec.in_channels == 3 else (grey, grey)
+        return cls(resolution, mean=mean, std=std, known_from="an assumption: nobody has recorded it")
 
     @property
     def about(self) -> str:
         """The cut, in words."""
         cuts = {"center": "the middle", "squash": "squashed", "border": "with a border"}
         return f"{self.resolution} px, crop {self.crop:g} ({cuts[self.mode]}), {self.interpolation}, {self.precision}"
+
+    def values(self) -> dict[str, Any]:
+        """For JSON, without who says so."""
+        return {name: value for name, value in asdict(self).items() if name != "known_from"}
+
+    def for_timm(self) -> dict[str, Any]:
+        """By the names of timm's configurations."""
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "crop_pct": self.crop,
+            "crop_mode": self.mode,
+            "interpolation": self.interpolation,
+        }
 
     def transform(self) -> Any:
         """From a picture to a float32 tensor (C, R, R), resized, cut and normalised."""
@@ -90,13 +144,12 @@ class Viewing:
 
 def published_statistics(spec: NetworkSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the images that a preset was trained on, or ImageNet's."""
-    cfg = _timm_cfg(spec)
+    cfg = _timm_cfg(preset_of(spec))
     return (IMAGENET_MEAN, IMAGENET_STD) if cfg is None else (tuple(cfg.mean), tuple(cfg.std))
 
 
-def _timm_cfg(spec: NetworkSpec) -> Any:
-    """What timm is told of a preset; None for another network."""
+def _timm_cfg(preset: str | None) -> Any:
+    """What timm is told of a preset; None for another one."""
     from harness.models.timm.replknet import default_cfgs
 
-    name = preset_of(spec)
-    return default_cfgs[name].default if name in default_cfgs else None
+    return default_cfgs[preset].default if preset in default_cfgs else None

@@ -16,7 +16,7 @@ from harness.analysis.statistics.calibration import Parts, Rate, false_verdicts,
 from harness.analysis.statistics.sample import Sample
 from harness.analysis.study_reader import reading
 from harness.errors import UserError
-from harness.report.layout import indented
+from harness.report.console import indented
 from harness.storage.workspace import Place
 from harness.system.command_line import verb
 

@@ -24,7 +24,7 @@ from harness.config.expressions import Formula
 from harness.config.recipes.proxy import Recipe
 from harness.config.study import CURVES
 from harness.errors import UserError
-from harness.report.layout import indented, plain_table
+from harness.report.console import indented, plain_table
 from harness.storage.workspace import Place
 from harness.training.run import Run
 

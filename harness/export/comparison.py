@@ -1,17 +1,21 @@
-"""Images of noise that a network and its files are shown, and how far the files' logits are off.
+"""Images of noise that a network and its files are given, how far the files' logits are off, and the table of both.
 
 Shapes: N images, C channels, R side of the images that the network is made for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
+from harness.analysis.formatting import DASH, duration
 from harness.errors import ExportFailure, UserError
 from harness.export.exportable import Product
 from harness.models.equivalence import worst
+from harness.report.console import plain_table
 
 TOLERANCE = 1e-4
 """Of the difference of two logits, relative to the scale of the probes; in float32, where each layer rounds at 6e-8."""
@@ -19,9 +23,9 @@ LEAST_SCALE = 0.01
 """Of the largest logit: below, rounding alone would be a fault."""
 BATCHES = (1, 3)
 """Images at once at R x R; 2 more of another size, where the graphs take it."""
-
 Network = Callable[[Tensor], Tensor]
 """(N, C, H, W) -> logits (N, classes)."""
+MIB = 1 << 20
 
 
 class Probes(NamedTuple):
@@ -84,3 +88,33 @@ def hold(network: Network, probes: Probes) -> Held:
         differences.append(float((found.double() - expected.double()).abs().max()))
     difference = worst(differences)
     return Held(difference, difference / probes.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A format, and how its files hold."""
+
+    format: str
+    sizes: Mapping[str, int]
+    """Of the files that it added, in bytes."""
+    held: Held | None
+    """None where the files could not be loaded."""
+    wall_s: float
+    """To write them, to load them and to hold them against the network."""
+    fault: str | None = None
+    """Why they may not stand for the network."""
+
+
+def rows_table(rows: Sequence[Row]) -> Table:
+    """A line per file; what it took stands with the first file of its format."""
+    table = plain_table()
+    table.add_column("file", no_wrap=True)
+    for name in ("MiB", "difference", "relative", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        held = (DASH, DASH) if row.held is None else (f"{row.held.difference:.2g}", f"{row.held.relative:.2g}")
+        figures = (*held, duration(row.wall_s))
+        for name, size in row.sizes.items():
+            table.add_row(name, f"{size / MIB:.2f}", *figures)
+            figures = ("", "", "")
+    return table

@@ -1,29 +1,80 @@
-"""The export itself: each format written, loaded back, and held against the network as it was given."""
+"""The export itself: each format written, loaded back, and compared with the network as it was given.
 
+The folder gets all of its files at once, or none.
+"""
+
+import json
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from harness.errors import ExportFailure
-from harness.export.comparison import TOLERANCE, Held, Probes, hold, probes_of
+from harness.errors import ExportFailure, UserError
+from harness.export.comparison import TOLERANCE, Held, Probes, Row, hold, probes_of
 from harness.export.exportable import Product
-from harness.export.folder import RECORD, beside, settle
-from harness.export.format_results import Row
 from harness.export.formats import Format
 from harness.export.model_card import card
 from harness.models.weights import sha256
 from harness.report.summary import json_text
+from harness.system.atomic_write import partial_folder
 from harness.system.device_slot import computing, offer
 from harness.training.device import process_environment
 from harness.training.environment import Environment, describe_environment
 
+RECORD = "export.json"
+"""Says what an export has written; the last file to come, and the first to go."""
 CARD = "README.md"
 PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, to write into and then to `settle`; what is left of it goes in the end.
+
+    Raises `UserError` where `folder` holds anything that no export has written, and where nothing can be written.
+    """
+    _require_free(folder)
+    try:
+        with partial_folder(folder) as fresh:
+            yield fresh
+    except OSError as error:
+        rule = f"the folder must be writable ({error.strerror or error})"
+        raise UserError(rule, place=str(folder), remedy="Free space there, or choose another with `--to`.") from error
+
+
+def settle(fresh: Path, folder: Path) -> None:
+    """Give the files their place, the record last; those of an earlier export go."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    for name in reversed(_written(folder)):
+        (folder / name).unlink(missing_ok=True)
+    for file in sorted(fresh.iterdir(), key=lambda file: file.name == RECORD):
+        file.replace(folder / file.name)
+
+
+def _require_free(folder: Path) -> None:
+    is_ours = (folder / RECORD).is_file()
+    if folder.exists() and not (folder.is_dir() and (is_ours or not any(folder.iterdir()))):
+        raise UserError(
+            "`--to` must be a new or an empty folder, or one that `harness export` has written",
+            value=str(folder),
+            remedy="Choose another.",
+        )
+
+
+def _written(folder: Path) -> list[str]:
+    """The files of the earlier export in a folder, its record last; plain names alone, whatever the record says."""
+    try:
+        names = [str(name) for name in json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]]
+    except (OSError, ValueError, TypeError, LookupError):
+        names = []
+    return [*(name for name in names if Path(name).name == name and name != RECORD), RECORD]
 
 
 @computing()

@@ -6,7 +6,7 @@ Shapes: N images, C channels, H W height and width, R side of the images that th
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch._dynamo.exc import UserError as UnprovedError
 from torch.export import Dim, ExportedProgram
 
 from harness import __version__
-from harness.errors import UserError
+from harness.data.preprocessing import Preprocessing
+from harness.errors import DataError, UserError
 from harness.export.model_card_facts import Facts, facts_of
-from harness.export.preprocessing import Preparation, preparation_of, resolution_of
 from harness.models.build import fold, merge
 from harness.models.cost import network_cost
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
+from harness.models.spec.published import resolutions
 from harness.models.weights import Weights
 from harness.storage.load_network import Origin, Subject, class_names
 from harness.system.device_slot import computing
@@ -36,8 +37,7 @@ class Product:
     """A network to be exported. Raises `UserError` for the training form of weights that are merged already."""
 
     subject: Subject
-    resolution: int
-    images: Preparation
+    images: Preprocessing
     facts: Facts
     classes: tuple[str, ...] | None = None
     """Names in the order of the logits; None where nobody knows them."""
@@ -50,6 +50,11 @@ class Product:
                 value=self.subject.name,
                 remedy="Leave it out, or take the weights that they were merged from.",
             )
+
+    @property
+    def resolution(self) -> int:
+        """The side of the images that it is made for."""
+        return self.images.resolution
 
     @property
     def spec(self) -> NetworkSpec:
@@ -141,6 +146,30 @@ class Product:
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.known.items()}
 
 
+def resolution_of(subject: Subject) -> int:
+    """The side of the images that it was trained on; else that it is published for, or that its stem is made for."""
+    recipe = subject.full_recipe or subject.recipe
+    return resolutions(subject.spec)[0] if recipe is None else recipe.resolution
+
+
+def preparation_of(subject: Subject, resolution: int) -> Preprocessing:
+    """As in its training; else as published of the preset; else, with a word about it, as ImageNet's networks."""
+    if subject.full_recipe is not None:
+        return replace(Preprocessing.of(subject.full_recipe), resolution=resolution)
+    if subject.recipe is not None and (found := _preparation_of_run(subject)) is not None:
+        return replace(found, resolution=resolution)
+    return Preprocessing.of_preset(subject.spec, resolution) or Preprocessing.assumed(subject.spec, resolution)
+
+
+def _preparation_of_run(subject: Subject) -> Preprocessing | None:
+    """None where its images are gone."""
+    try:
+        dataset = subject.load_images()
+    except DataError:
+        return None
+    return None if dataset is None or subject.recipe is None else Preprocessing.of_run(subject.recipe, dataset)
+
+
 class _Named(nn.Module):
     """The network with an input of the name that its users read."""
 
@@ -161,8 +190,7 @@ def exportable(subject: Subject, storage: str | None, resolution: int | None, *,
     network_cost(subject.spec, side)  # raises for images of which the last map has nothing
     return Product(
         subject,
-        side,
-        preparation_of(subject),
+        preparation_of(subject, side),
         facts_of(subject, storage),
         class_names(subject),
         is_merged=is_merged,

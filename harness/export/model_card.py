@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.analysis.formatting import amount
 from harness.config.space import plain_fields
 from harness.config.yaml_file import write_yaml
-from harness.export.comparison import BATCHES, TOLERANCE
+from harness.export.comparison import BATCHES, TOLERANCE, Row
 from harness.export.exportable import Product
-from harness.export.format_results import Row
 from harness.export.formats import Format
 from harness.models.cost import Cost, network_cost
 from harness.models.spec.published import preset_of, published

@@ -4,19 +4,20 @@ What is timed depends on the merged network's structure and not on its weights, 
 configurations that merge into one network, have the same latency in every table.
 """
 
+import contextlib
 import json
 import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 from harness.measures.base import Trained
 from harness.ops.autotune import is_tuned
+from harness.system.atomic_write import atomic_write_text
 from harness.system.code_revision import operator_digest
 from harness.system.device_slot import COMPUTER_WAITS_S, measuring
 from harness.system.fingerprint import fingerprint
@@ -110,10 +111,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> Metrics | None:
 
 def _write(path: Path, key: Mapping[str, Any], metrics: Metrics) -> None:
     """Keep the metrics; a folder that cannot be written to costs another measurement, and no run."""
-    fresh = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
+    text = json.dumps({"conditions": key, "metrics": metrics}, indent=1)
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps({"conditions": key, "metrics": metrics}, indent=1), encoding="utf-8")
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+        atomic_write_text(path, text, is_shared=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from harness.errors import NotFound, UserError
 from harness.models.finite import as_user_error
 from harness.models.weights import read_weights, sha256
 from harness.storage import RunRow
+from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 from harness.system.machine import keep_freed_memory
@@ -126,13 +126,10 @@ class _Kept:
 
     def write(self) -> None:
         """Keep everything, in one piece. Raises `UserError` where the folder cannot be written to."""
-        fresh = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
         content = {"conditions": self._conditions, "runs": self._others | self.runs}
         try:
-            fresh.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            fresh.replace(self._path)
+            atomic_write_text(self._path, json.dumps(content, indent=1), is_shared=True)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise UserError(f"the study's folder must be writable: {error}", place=str(self._path.parent)) from error
 
     def _read(self) -> dict[str, dict[str, Any]]:

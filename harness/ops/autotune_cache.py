@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from filelock import FileLock
 
 from harness.ops.autotune_measure import Measured
+from harness.system.atomic_write import atomic_write_text
 from harness.system.code_revision import operator_digest
 from harness.system.fingerprint import fingerprint
 from harness.system.machine import cpu_name, processor_features
@@ -55,9 +55,7 @@ class Winners:
 
     def _write(self, calls: Mapping[str, Measured]) -> None:
         content = {"about": self._about, "calls": {kind: each._asdict() for kind, each in sorted(calls.items())}}
-        temporary = self.path.with_suffix(f".{os.getpid()}.partial")
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        temporary.replace(self.path)
+        atomic_write_text(self.path, json.dumps(content, indent=1), is_shared=True)
 
 
 def about(device: torch.device) -> dict[str, str]:

@@ -11,7 +11,7 @@ from harness.analysis.environments import Origin, origins
 from harness.analysis.formatting import DASH, counted, score
 from harness.analysis.statistics import Estimate
 from harness.analysis.statistics.limits import Limit
-from harness.report.layout import indented, plain_table
+from harness.report.console import indented, plain_table
 from harness.training.environment import Environment
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from harness.analysis.latency import latency_text
 from harness.analysis.objective import LATENCY
 from harness.analysis.results import Answer, Row
 from harness.analysis.seeds import seeds_text
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 from harness.report.measure_columns import FIGURES, measured_columns, reading
 
 FRONT = "●"

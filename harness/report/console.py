@@ -1,9 +1,12 @@
-"""The terminal that the harness was called from: what it can show, how it is written to, and what was typed there."""
+"""The terminal: its console, and the tables and paragraphs that all views share."""
 
 import os
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 200
 """Columns where there is no terminal, so that tables in files and pipes are neither broken nor cut."""
@@ -28,3 +31,13 @@ def make_console() -> Console:
 def is_live(console: Console) -> bool:
     """Whether the terminal can be drawn on."""
     return console.is_terminal and not console.is_dumb_terminal
+
+
+def plain_table() -> Table:
+    """A table without lines, as narrow as its content."""
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+
+
+def indented(text: str, columns: int = 2) -> RenderableType:
+    """A paragraph moved to the right."""
+    return Padding(Text(text), (0, 0, 0, columns), expand=False)

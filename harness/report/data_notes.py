@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from harness.analysis.formatting import printable
-from harness.report.layout import indented
+from harness.report.console import indented
 
 
 def data_view(lines: Sequence[str]) -> list[RenderableType]:

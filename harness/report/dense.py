@@ -1,4 +1,4 @@
-"""A training downstream in words: what it begins from, and what came of it."""
+"""A training for segmentation or detection: what it begins from, its metrics by class, and how it ended."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from harness.analysis.formatting import DASH, amount, counted, listed
 from harness.data.batching import Pace
 from harness.data.expected_images import Expected
 from harness.models.cost import network_cost
+from harness.report.console import plain_table
 from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, place_rows, steps_text
-from harness.report.layout import plain_table
 from harness.training.full_scale.job import FullJob
 
 UNMERGED = (
@@ -24,6 +24,10 @@ IOU, ACCURACY = "iou_", "accuracy_"
 """Before the name of a class, in the name of a figure."""
 NAMED = 5
 """Classes that a note names."""
+MEANS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+"""Names of figures, and how tables have them; the last three by the size of the figure."""
+KINDS = {"": "boxes", "mask_": "masks"}
+"""What precision is of, by what stands before the names of its figures."""
 
 
 def downstream_view(
@@ -102,3 +106,21 @@ def ending_lines(apart: Mapping[str, float], maps_apart: float | None, unreadabl
 
 def _percent(value: float | None) -> str:
     return DASH if value is None else f"{value:.2f}"
+
+
+def detection_view(figures: Mapping[str, float], names: Sequence[str]) -> RenderableType:
+    """Average precision in percent, as COCO counts it."""
+    kinds = {prefix: kind for prefix, kind in KINDS.items() if f"{prefix}ap" in figures}
+    by_class = plain_table()
+    by_class.add_column("class")
+    means = plain_table()
+    means.add_column("of")
+    for kind in kinds.values():
+        by_class.add_column(f"AP of {kind} %", justify="right")
+    for heading in MEANS.values():
+        means.add_column(f"{heading} %", justify="right")
+    for name in names:
+        by_class.add_row(name, *(_percent(figures.get(f"{prefix}ap_{name}")) for prefix in kinds))
+    for prefix, kind in kinds.items():
+        means.add_row(kind, *(_percent(figures.get(f"{prefix}{name}")) for name in MEANS))
+    return Group(by_class, Text(), means)

@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.analysis.formatting import amount, counted, duration, score
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import Accuracy, preset_of
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 from harness.training.accuracy_results import Examined, Seen
 from harness.training.environment import describe_environment
 from harness.training.run import Started

@@ -1,18 +1,134 @@
-"""How a study is watched: live in a terminal, a line per event elsewhere, or not at all.
+"""The events of a study: each in a line, and the views that show them live in a terminal, as lines, or not at all.
 
 A view is a context manager; `note` says what is being done before and besides the events, `show` takes an event and
 where the study stands with it.
 """
 
 import sys
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from harness.analysis.formatting import printable
+from harness.analysis.formatting import counted, duration, label, mean_and_spread, printable, score
 from harness.analysis.results import Answer
-from harness.report.event_text import Narrator
-from harness.search.events import Progress, StudyEvent
+from harness.search.events import (
+    ClaimsJudged,
+    DataNoted,
+    EpochEnded,
+    Progress,
+    RunEnded,
+    RunQueued,
+    RunStarted,
+    StudyEnded,
+    StudyEvent,
+    StudyStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from harness.search.samplers import seed_text
+from harness.training.run import RunState
+
+
+@dataclass(slots=True)
+class Narrator:
+    """Remembers which configuration each trial has, so that every line can name it."""
+
+    metric: str
+    labels: dict[int, str] = field(default_factory=dict)
+    is_training: bool = True
+    """Whether the runs are trained, and not only built and measured."""
+
+    def learn(self, answer: Answer) -> None:
+        """Take up the configurations of trials that were there before."""
+        self.labels |= {trial: label(row.params) for row in answer.rows for trial in row.trials}
+
+    def tell(self, event: StudyEvent) -> str:
+        """The event in one line."""
+        match event:
+            case StudyStarted():
+                return self._study_started(event)
+            case TrialStarted():
+                self.labels[event.trial] = label(event.params)
+                return f"{self.name(event.trial)}: {'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
+            case RunQueued():
+                again = "" if event.attempt == 1 else f", attempt {event.attempt}"
+                task = " to measure its times in this environment" if event.only_times else ""
+                return f"{self.name(event.trial, event.seed)}: given to a worker{task}{again}"
+            case RunStarted():
+                return self._run_started(event)
+            case DataNoted():
+                return f"{self.name(event.trial, event.seed)}: {event.text}"
+            case EpochEnded():
+                return self._epoch(event)
+            case RunEnded():
+                return self._run_ended(event)
+            case TrialEnded():
+                return self._trial_ended(event)
+            case ClaimsJudged():
+                return self._claims_judged(event)
+            case StudyEnded():
+                why = f"; {event.reason}" if event.reason else ""
+                if event.trained == 0:
+                    return f"{event.study}: nothing was left to train{why}"
+                did = "trained" if self.is_training else "measured"
+                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}{why}"
+
+    def name(self, trial: int, seed: int | None = None) -> str:
+        """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
+        known = self.labels.get(trial)
+        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' {seed_text(seed)}'}"
+
+    def _study_started(self, event: StudyStarted) -> str:
+        left = event.runs_total - event.runs_done
+        if left <= 0:
+            return f"{event.study}: all {counted(event.runs_done, 'run')} are there already"
+        if event.runs_done:
+            return f"{event.study}: goes on, {event.runs_done} of {counted(event.runs_total, 'run')} are done"
+        return f"{event.study}: {counted(event.runs_total, 'run')} to go"
+
+    def _run_started(self, event: RunStarted) -> str:
+        started = event.started
+        since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
+        self.is_training = started.epochs > 0
+        what = "training" if self.is_training else "untrained, measuring"
+        if self.is_training and started.first_epoch > started.epochs:
+            what, since = "trained already, measuring", ""
+        notes = "".join(f"; {note}" for note in started.notes)
+        return f"{self.name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
+
+    def _epoch(self, event: EpochEnded) -> str:
+        epoch = event.epoch
+        return (
+            f"{self.name(event.trial, event.seed)}: epoch {epoch.epoch}/{event.epochs}, "
+            f"train loss {epoch.train_loss:.3f}, top1 {epoch.top1:.2f}, {duration(epoch.wall_s)}"
+        )
+
+    def _run_ended(self, event: RunEnded) -> str:
+        name = self.name(event.trial, event.seed)
+        value = "" if event.value is None else f", {self.metric} {score(event.value, self.metric)}"
+        if event.is_reused:
+            return f"{name}: taken from the store, {event.state}{value}"
+        if event.state == RunState.COMPLETE:
+            return f"{name}: complete{value}, in {duration(event.wall_s)}"
+        cause = f", {event.cause}" if event.cause else ""
+        again = "; will be tried again" if event.will_retry else ""
+        return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
+
+    def _claims_judged(self, event: ClaimsJudged) -> str:
+        said = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
+        more = f"; {counted(event.arms, 'configuration')} get another seed" if event.arms else ""
+        return f"claims judged: {said}{more}"
+
+    def _trial_ended(self, event: TrialEnded) -> str:
+        name = self.name(event.trial)
+        if event.state != "complete":
+            return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
+        value = mean_and_spread(event.value, event.spread, self.metric)
+        reason = f"; {event.reason}" if event.reason else ""
+        is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
+        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else counted(event.seeds, "seed")
+        return f"{name}: {self.metric} {value} over {seeds}{reason}"
 
 
 class View(Protocol):

@@ -12,7 +12,7 @@ from harness.measures.kernel_weights import LargeKernel, central_share, rescaled
 from harness.models.cost import network_parts
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.published import KERNEL_SOURCE, PUBLISHED_KERNEL
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 from harness.storage.load_network import Origin, Subject
 
 READING = (

@@ -20,7 +20,7 @@ from harness.analysis.limits import RunValues, common_limit, fewest_images, limi
 from harness.analysis.results import AT, Answer, limit_sentence
 from harness.analysis.run_status import OPEN, Standing
 from harness.analysis.statistics.limits import Limit
-from harness.report.event_text import Narrator
+from harness.report.event_log import Narrator
 from harness.search.events import (
     EpochEnded,
     Progress,

@@ -13,7 +13,7 @@ from harness.models.cost import Cost, Part, network_parts
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import Published, preset_of, published, resolutions
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 
 
 class Priced(NamedTuple):

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from harness.analysis.formatting import DASH, amount, counted, duration, short_duration, value
 from harness.analysis.plan import Plan, Planned
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 
 MOST_ROWS = 200
 

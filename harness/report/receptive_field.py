@@ -11,7 +11,7 @@ from harness.analysis.formatting import DASH, counted, value
 from harness.measures.erf_comparison import Seen
 from harness.measures.receptive_field import DEFINITIONS, SHARES, Field, area_shares
 from harness.models.spec.published import FIELDS_PX, FIELDS_SOURCE, PUBLISHED_FIELDS, has_published_field
-from harness.report.layout import plain_table
+from harness.report.console import plain_table
 from harness.training.environment import describe_environment
 
 READING = (

@@ -12,8 +12,8 @@ from harness.analysis.formatting import DASH, counted, epochs_done, label, print
 from harness.analysis.results import Answer, RunFacts, answer_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, standings, trial_standing
 from harness.report.conclusions import summary_of
+from harness.report.console import plain_table
 from harness.report.data_notes import data_view
-from harness.report.layout import plain_table
 from harness.report.summary import row_values
 from harness.search.samplers import seed_text
 from harness.storage import EventRow

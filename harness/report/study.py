@@ -11,9 +11,9 @@ from harness.analysis.results import Answer
 from harness.report.claims import claims_view
 from harness.report.conclusions import conditions, summary_of, verdict
 from harness.report.configurations import FRONT, Configurations, objective
+from harness.report.console import indented
 from harness.report.data_notes import data_view
-from harness.report.full_runs import full_runs_view
-from harness.report.layout import indented
+from harness.report.full_scale import full_runs_view
 
 MOST_ROWS = 30
 """Rows of the answer; the table of all trials has no such limit."""

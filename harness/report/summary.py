@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from harness.analysis.results import Answer, Row, RunFacts
 from harness.config.recipes.proxy import REVISION
 from harness.report.claims import claim_values
 from harness.report.conclusions import conditions, verdict
-from harness.report.full_runs import full_run_values
+from harness.report.full_scale import full_run_values
 from harness.report.study import answer_view
+from harness.system.atomic_write import atomic_write_text
 
 FILES = ("summary.json", "summary.txt")
 PICTURE = "claims.png"
@@ -131,10 +131,11 @@ def json_text(values: Any) -> str:
 
 def write_summary(folder: Path, answer: Answer) -> None:
     """Write `summary.json` and `summary.txt` into the study's folder, each in one piece."""
-    _write(folder / "summary.json", json_text(answer_values(answer)) + "\n")
+    atomic_write_text(folder / "summary.json", json_text(answer_values(answer)) + "\n", is_shared=True)
     text = io.StringIO()
     Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(answer_view(answer))
-    _write(folder / "summary.txt", "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+    lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    atomic_write_text(folder / "summary.txt", lines, is_shared=True)
 
 
 def has_summary(folder: Path) -> bool:
@@ -146,9 +147,3 @@ def remove_summary(folder: Path) -> None:
     """Delete both files and the picture, which a study that goes on makes untrue."""
     for name in (*FILES, PICTURE):
         (folder / name).unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

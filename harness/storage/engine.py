@@ -1,15 +1,18 @@
-"""Where a database is and how it is connected: URLs, SQLite's settings, file systems that cannot hold it.
+"""Where a database is and how it is connected: URLs, SQLite's settings, file systems that cannot hold it; and `upsert`.
 
 SQLite runs in WAL mode with `synchronous=NORMAL`: readers never wait for the writer, and a commit costs no flush to the
 disk. That needs memory shared by all who have the file open, which a network file system does not give.
 """
 
+import functools
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -147,3 +150,15 @@ def _bad_url(url: str) -> StoreError:
         value=url,
         remedy="Write `sqlite:///path/to/studies.db` or `postgresql+psycopg://user@host/database`.",
     )
+
+
+def upsert(connection: Connection, table: Table, keys: tuple[str, ...], row: Mapping[str, object]) -> None:
+    """Write one row; `keys` are the columns of a unique constraint, and the row's other columns are set."""
+    connection.execute(_upsert_statement(table, keys, tuple(row), connection.dialect.name), row)
+
+
+@functools.cache
+def _upsert_statement(table: Table, keys: tuple[str, ...], columns: tuple[str, ...], dialect: str) -> Insert:
+    statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    changes = {name: statement.excluded[name] for name in columns if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changes)

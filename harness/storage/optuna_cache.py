@@ -29,8 +29,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from harness.storage.engine import upsert
 from harness.storage.errors import study_deleted
-from harness.storage.upsert import upsert
 
 TABLES = BaseModel.metadata.tables
 KEYS = {

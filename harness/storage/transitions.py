@@ -16,9 +16,9 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from harness.errors import StoreError
+from harness.storage.engine import upsert
 from harness.storage.rows import environments_of, stored_environments
 from harness.storage.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
-from harness.storage.upsert import upsert
 from harness.training.environment import Environment
 from harness.training.run import Ended, Epoch, Measured, Noted, Record, RunState, Started, missing_epochs
 

@@ -9,9 +9,10 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+from harness.system.atomic_write import atomic_write_text
 
 PACKAGE = Path(__file__).parent.parent
 OPERATOR = (
@@ -147,11 +148,6 @@ def _read_cache() -> dict[str, str]:
 
 def _write_cache(known: dict[str, str]) -> None:
     """Keep the digests for other processes; where the folder cannot be written, each process computes its own."""
-    partial = CACHE.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with contextlib.suppress(OSError):
         CACHE.parent.mkdir(exist_ok=True)
-        partial.write_text(json.dumps(dict(list(known.items())[-MOST_CACHED:])), encoding="utf-8")
-        partial.replace(CACHE)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        atomic_write_text(CACHE, json.dumps(dict(list(known.items())[-MOST_CACHED:])), is_shared=True)

@@ -10,7 +10,7 @@ from torch import nn
 
 from harness.data.image_sources import OPTION, Images
 from harness.data.loading import Batch, ValidationItems, loaded, share_of
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.data.read_report import require_readable
 from harness.errors import DataError, UserError
 from harness.training.accuracy_results import MERGED, TRAINING, Difference, Examined, Form, Seen
@@ -75,7 +75,7 @@ class _Count:
 
 
 def examine(
-    forms: Mapping[str, nn.Module], images: Images, viewing: Viewing, device: torch.device, *, loaders: int
+    forms: Mapping[str, nn.Module], images: Images, viewing: Preprocessing, device: torch.device, *, loaders: int
 ) -> Iterator[Seen | Examined]:
     """How far it is, batch by batch, then the result. The networks are moved to the device.
 
@@ -112,7 +112,7 @@ def examine(
     )
 
 
-def _placed(model: nn.Module, viewing: Viewing, device: torch.device) -> nn.Module:
+def _placed(model: nn.Module, viewing: Preprocessing, device: torch.device) -> nn.Module:
     memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
     return model.to(device).to(memory_format=memory_format)
 

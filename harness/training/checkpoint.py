@@ -6,7 +6,6 @@ its epochs and what computed them, so that a database that lacks them gets them 
 fails a check is not used.
 """
 
-import contextlib
 import math
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.errors import StateNotWritten, UnusableState, UserError
 from harness.models.weights.digest import DIGEST, content_digest
+from harness.system.atomic_write import atomic_write
 from harness.training.environment import Environment, describe_difference, differs
 from harness.training.run import Epoch
 
@@ -32,14 +32,11 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     Raises `StateNotWritten`, which leaves the old file as it is.
     """
     content = {**state, DIGEST: content_digest(state)}
-    temporary = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
-        temporary.replace(path)
+        with atomic_write(path, partial=path.with_suffix(".partial")) as partial:
+            torch.save(content, partial)  # whose archive has a folder of the name of this file, without its suffix
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError for a full disk
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = str(error).strip().partition("\n")[0]
         raise StateNotWritten(f"the checkpoint could not be written ({reason}): {path}") from error
 

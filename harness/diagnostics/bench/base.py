@@ -1,7 +1,13 @@
-"""What the bench finds: a figure with its repeats and its target, and how much effort goes into it."""
+"""What the bench finds, a figure with its repeats and its target; the effort put into it; the checkout it measures."""
 
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness.errors import UserError
+
+ROOT = Path(harness.__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,4 +65,18 @@ class Effort:
 
 
 FULL = Effort()
+
+
 QUICK = Effort(helps=3, starts=1, trials=(100, 300), rounds=1)
+
+
+def run_study() -> str:
+    """The path of `run_study.py`. Raises `UserError` where the harness is installed without its repository."""
+    door = ROOT / "run_study.py"
+    if not door.exists():
+        raise UserError(
+            "the bench must find the repository around the harness",
+            place=str(door),
+            remedy="Run `make bench` in a clone of the repository.",
+        )
+    return str(door)

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.diagnostics.bench.device import Peak, at_precision, device_name, measure_peak
 from harness.diagnostics.bench.dwconv_candidates import CONV2D, Contender, Conv, contenders
 from harness.diagnostics.bench.dwconv_results import Row
+from harness.diagnostics.bench.machine import Peak, at_precision, device_name, measure_peak
 from harness.diagnostics.bench.options import MODES, DwconvOptions, Shape, precisions_for
 from harness.measures.memory import extra_bytes
 from harness.ops.timing import FULL, QUICK, Patience, Times, interleave

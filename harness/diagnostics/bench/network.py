@@ -7,7 +7,7 @@ Shapes: N batch, R side of the images.
 Source of what is compared: RepLKNet (arXiv 2203.06717), table 6 and the remark to guideline 1.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from harness.config.network_file import load_spec
 from harness.diagnostics.bench.depthwise_share import depthwise_share
-from harness.diagnostics.bench.device import at_precision, device_name
-from harness.diagnostics.bench.network_baselines import make_peer, peers_at
-from harness.diagnostics.bench.network_results import NetworkRow
+from harness.diagnostics.bench.machine import at_precision, device_name
+from harness.diagnostics.bench.network_report import NetworkRow
 from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
+from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS, preset
@@ -37,8 +37,37 @@ SHARE_PASSES = {"cpu": 1, "cuda": 5}
 """Of the median share; few on a CPU, where a pass takes seconds."""
 LEARNING_RATE = 1e-4
 FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
-
 Tell = Callable[[str], None]
+
+
+def peers_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
+    """Those of the named networks that take images of that side. Raises `UserError` for a name that timm lacks."""
+    import timm
+
+    for name in names:
+        if not timm.is_model(name):
+            raise UserError(
+                "a network beside ours must be one of timm's",
+                value=name,
+                remedy=did_you_mean(name, timm.list_models(), "timm's")[:400],
+            )
+    return tuple(name for name in names if _side(name) in (resolution, None))
+
+
+def make_peer(name: str) -> nn.Module:
+    """With fresh weights."""
+    import timm
+
+    network: nn.Module = timm.create_model(name, pretrained=False)
+    return network
+
+
+def _side(name: str) -> int | None:
+    """The only side of images that it takes; None for any."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return config.input_size[-1] if config is not None and config.fixed_input_size else None
 
 
 class Contender(NamedTuple):

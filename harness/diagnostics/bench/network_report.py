@@ -1,10 +1,25 @@
-"""The bench of whole networks as tables for people."""
+"""The bench of whole networks as tables for people, and its rows with their columns.
+
+network                    a preset, a spec file, or a network of timm's
+kernels                    `harness`: our operator; `conv2d`: the same network with `nn.Conv2d`; `timm`: theirs
+layout                     of images and weights: `default` or `channels_last`
+device, precision          what was computed on, and in what; half precision by autocast
+resolution, batch          side of the images, and images at once
+mode                       `inference` (merged, nothing recorded) or `training` (forward, loss, backward, SGD step)
+n                          samples; 0 where the memory did not suffice, and the figures are left empty
+images_per_s               batch over the median time
+slow_images_per_s,         the same at the third and the first quartile of the time
+fast_images_per_s
+gain                       images_per_s over that of the same network with `conv2d` in its better layout
+depthwise_share            time in depth-wise convolutions of more than 5x5 taps, of the whole; of ours,
+                               in the better layout
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from harness.analysis.formatting import DASH, milliseconds
 from harness.diagnostics.bench.dwconv_report import percent, times
-from harness.diagnostics.bench.network_results import NetworkRow
 from harness.diagnostics.bench.tables import Grid
 
 READING = (
@@ -19,6 +34,29 @@ PAPER_OVER_SWIN = {224: 295.5 / 226.2, 384: 97.0 / 67.9}
 """RepLKNet-31B over Swin-B in inference, by resolution (arXiv 2203.06717, table 6, RTX 2080 Ti)."""
 GAIN = 2.0
 """The target on a GPU for RepLKNet-31B over itself with `nn.Conv2d`; the other is the paper's over Swin-B at 384."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRow:
+    """One network in one form and layout; see above."""
+
+    network: str
+    kernels: str
+    layout: str
+    device: str
+    precision: str
+    resolution: int
+    batch: int
+    mode: str
+    n: int
+    images_per_s: float | None
+    slow_images_per_s: float | None
+    fast_images_per_s: float | None
+    gain: float | None
+    depthwise_share: float | None
+
+
+COLUMNS = tuple(NetworkRow.__slots__)
 
 
 def grids(rows: Sequence[NetworkRow], device: str) -> Iterator[Grid]:

@@ -5,20 +5,22 @@ records. A round has every way of training once, and the rounds alternate in the
 two threads of one core: two plain processes beside each other, without Ray, show what the hardware allows.
 """
 
+import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from harness.analysis.study_reader import open_space
 from harness.config.recipes.proxy import Recipe
 from harness.config.study_file import load_study
-from harness.diagnostics.bench.base import Effort, Figure
-from harness.diagnostics.bench.checkout import ROOT
-from harness.diagnostics.bench.inline_process import Aside
+from harness.diagnostics.bench.base import ROOT, Effort, Figure
 from harness.errors import HarnessError
 from harness.executors import Crew, Executor, make_executor
 from harness.models.spec.network import NetworkSpec
@@ -26,11 +28,58 @@ from harness.system.device_slot import Machine, separate_slots
 from harness.system.machine import available_cpus
 from harness.training.run import Ended, Job, Measured, Record, Run, RunState
 
+END_S = 10.0
+"""How long the process may take to end before it is killed."""
 RAY_OVER_INLINE = 1.05
 TWO_OVER_ONE = 1.7
 """The targets."""
 MINUTES = 20.0
 MB = 1e6
+
+
+class Aside:
+    """A process that trains one job at a time; a context manager, behind which it is gone."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, self._theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._theirs,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._theirs.close()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.join(END_S)
+        self._process.kill()
+
+    def begin(self, job: Job) -> None:
+        """Have it trained; returns at once."""
+        self._connection.send(job)
+
+    def wait(self) -> None:
+        """Until the job is trained. Raises `HarnessError` where it is not complete then."""
+        try:
+            ended: Ended = self._connection.recv()
+        except EOFError as error:
+            raise HarnessError(f"a process of the bench died with exit code {self._process.exitcode}") from error
+        if ended.state != RunState.COMPLETE:
+            raise HarnessError(f"a proxy of the bench must be complete, but is {ended.state}: {ended.cause}")
+
+
+def _serve(connection: "Connection[Ended, Job]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    executor = make_executor("inline", Crew())
+    while True:
+        executor.submit(connection.recv())
+        ended = None
+        while ended is None:
+            ended = next((record for _, record in executor.poll(1.0) if isinstance(record, Ended)), None)
+        connection.send(ended)
 
 
 def proxies(effort: Effort) -> Iterator[Figure]:

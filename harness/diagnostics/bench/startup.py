@@ -17,8 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.config.study_file import load_study
-from harness.diagnostics.bench.base import Effort, Figure
-from harness.diagnostics.bench.checkout import ROOT, run_study
+from harness.diagnostics.bench.base import ROOT, Effort, Figure, run_study
 from harness.errors import HarnessError
 from harness.storage import Store
 from harness.storage.workspace import DATABASE

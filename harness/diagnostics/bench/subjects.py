@@ -4,9 +4,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.diagnostics.bench.checkout import ROOT
-from harness.diagnostics.bench.device import device_lines, slug
-from harness.diagnostics.bench.machine import conditions, disturbed_lines
+from harness.diagnostics.bench.base import ROOT
+from harness.diagnostics.bench.machine import conditions, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions
 from harness.diagnostics.bench.tables import Grid, markdown, shown
 from harness.report.console import make_console
@@ -19,8 +18,7 @@ RESULTS = ROOT / "results" / "bench"
 def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
     """Print the table; write it, the CSV and the plot where told, and where nothing was chosen, in results/bench."""
     from harness.diagnostics.bench.dwconv import measure
-    from harness.diagnostics.bench.dwconv_plot import plot
-    from harness.diagnostics.bench.dwconv_report import READING, grids
+    from harness.diagnostics.bench.dwconv_report import READING, grids, plot
     from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
 
     device = find_device(options.device)
@@ -46,8 +44,7 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
     """Print the table; write it and the CSV where told, and in results/bench unless the run is quick."""
     from harness.diagnostics.bench.dwconv_results import write_csv
     from harness.diagnostics.bench.network import measure
-    from harness.diagnostics.bench.network_report import READING, grids
-    from harness.diagnostics.bench.network_results import COLUMNS
+    from harness.diagnostics.bench.network_report import COLUMNS, READING, grids
 
     device = find_device(options.device)
     notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])

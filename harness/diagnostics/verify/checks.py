@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from harness.diagnostics.verify import closed_form, convolution, costs, full_scale, merging, specs
+from harness.diagnostics.verify import convolution, costs, full_scale, merging, specs
 from harness.diagnostics.verify.findings import Check, Finding, Line, Section, Subject
 from harness.ops.dispatch import ALGORITHMS
 from harness.ops.timing import threads
@@ -32,9 +32,9 @@ CHECKS: dict[str, Subject] = {
     "closed_form": Subject(
         "the closed form against a count on the network, for every preset",
         (
-            Check("in training, up to two blocks a stage", closed_form.short_in_training),
-            Check("merged, up to two blocks a stage", closed_form.short_merged),
-            Check("whole, in both forms", closed_form.whole, is_slow=True),
+            Check("in training, up to two blocks a stage", costs.short_in_training),
+            Check("merged, up to two blocks a stage", costs.short_merged),
+            Check("whole, in both forms", costs.whole, is_slow=True),
         ),
     ),
     "merge": Subject(

@@ -1,9 +1,23 @@
-"""Parameters and multiply-accumulates, in closed form, against papers and released code."""
+"""Parameters and multiply-accumulates in closed form, against papers and released code, and against a count.
 
+`count` sums up what a network does on one image, module by module, on the meta device.
+"""
+
+import copy
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from harness.diagnostics.verify.findings import Finding, Plain
+from harness.models.batchnorm_folding import Foldable
+from harness.models.build import build
 from harness.models.cost import Cost, network_cost, network_parts
+from harness.models.large_kernels.peripheral import SharedConv2d
+from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import COUNTED, GROWTH, IN_BOUNDS, PUBLISHED, Counted, Published
 
@@ -12,6 +26,66 @@ PARAMS_ROUNDING, WHOLE_PARAMS_ROUNDING = 0.1, 0.5
 GMACS_ROUNDING = 0.06
 """In giga-MACs: table 5 has 15.3 for 15.354."""
 TAPS = "RepLKNet's released code, tap by tap"
+SIZE = (224, 160)
+"""Height and width of the image: two numbers, so that neither stands for the other."""
+FEW = 2
+"""Blocks of a stage that can differ, the first and any other: more of them only multiply."""
+BY_MODULE = "counted on the network, module by module"
+
+
+def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
+    """Parameters as registered, and as left by folding; the rest summed by hooks on convolutions and linear layers.
+
+    Uses the network up: batch norms, whose MACs don't count and which are slow on the meta device, make way.
+    """
+    seen: list[Cost] = []
+    params, saved = params_of(network), params_of(network) - params_of(_folded(network))
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(_layer(module, inputs[0], output))
+
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv2d | nn.Linear):
+                child.register_forward_hook(hook)
+    with torch.no_grad():
+        network(torch.empty(1, channels, *size, device="meta"))
+    return sum(seen, Cost(params=params, params_saved=saved))
+
+
+def params_of(network: nn.Module) -> int:
+    """All parameters, as registered."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy without batch norms, in the form that the network has; `harness.models.build.fold` merges it as well."""
+    folded = copy.deepcopy(network)
+    for module in list(folded.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
+    return folded
+
+
+def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Cost:
+    if isinstance(module, nn.Linear):
+        macs = module.weight.numel() * output[..., 0].numel()
+        return Cost(0, macs, macs, output.numel())
+    assert isinstance(module, nn.Conv2d)
+    weight = module.kernel() if isinstance(module, SharedConv2d) else module.weight
+    kernel = weight.shape[2:]
+    per_tap = weight.shape[0] * weight.shape[1]
+    taps = _taps_on_the_map(x.shape[2:], kernel, module.stride, module.padding, module.dilation)
+    return Cost(0, per_tap * kernel.numel() * output[0, 0].numel(), per_tap * taps, output.numel())
+
+
+@lru_cache(maxsize=512)
+def _taps_on_the_map(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> int:
+    """A kernel of ones over a map of ones adds up the taps that fall on the map."""
+    ones = torch.ones(1, 1, *size, dtype=torch.float64), torch.ones(1, 1, *kernel, dtype=torch.float64)
+    return int(F.conv2d(*ones, stride=stride, padding=padding, dilation=dilation).sum())
 
 
 def params_in_training() -> Iterator[Finding]:
@@ -116,3 +190,42 @@ def _growth(what: str, expected: float, before: int, after: int) -> Finding:
 
 def _share(cost: Cost) -> float:
     return round(100 * cost.macs_in_bounds / cost.macs, 1)
+
+
+def short_in_training() -> Iterator[Finding]:
+    """Every preset in its training form, with few blocks."""
+    for name, spec in PRESETS.items():
+        yield _agreement(name, _short(spec), merged=False)
+
+
+def short_merged() -> Iterator[Finding]:
+    """The same in the merged form."""
+    for name, spec in PRESETS.items():
+        yield _agreement(name, _short(spec), merged=True)
+
+
+def whole() -> Iterator[Finding]:
+    """Every preset with all its blocks, in both forms."""
+    for name, spec in PRESETS.items():
+        for merged in (False, True):
+            yield _agreement(name, spec, merged=merged)
+
+
+def _short(spec: NetworkSpec) -> NetworkSpec:
+    return spec.replace(B=tuple(min(FEW, blocks) for blocks in spec.B))
+
+
+def _agreement(name: str, spec: NetworkSpec, *, merged: bool) -> Finding:
+    with torch.device("meta"):
+        network = build(spec, merged=merged)
+    expected = _cost_text(count(network, spec.in_channels, SIZE))
+    form = f"{name}, {sum(spec.B)} blocks, {'merged' if merged else 'in training'}"
+    return Finding(form, expected, _cost_text(network_cost(spec, SIZE, merged)), BY_MODULE)
+
+
+def _cost_text(cost: Cost) -> str:
+    """Every figure of a cost, to the unit."""
+    return (
+        f"{cost.params:,} params, {cost.params_saved:,} of batch norms, {cost.macs:,} MACs, "
+        f"{cost.macs_in_bounds:,} in bounds, {cost.activations:,} activations"
+    )

@@ -1,28 +1,48 @@
-"""The networks that studies end with: the shipped files' full-scale bases, with what is searched put onto them."""
+"""The study files that come with the harness, and the networks that they end with.
+
+Such a network is a file's full-scale base, with what is searched put onto it. Torch is imported where one is built: the
+commands that list the files run without.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import torch
-
+import harness
 from harness.config.axes import BASE, Value
 from harness.config.full_scale_network import around
 from harness.config.space import Candidate, Space, random_chooser
 from harness.config.study_file import StudyFile, build_space, load_study
-from harness.diagnostics.verify.counting import params_of
+from harness.config.yaml_file import read_document
 from harness.diagnostics.verify.findings import Finding
-from harness.diagnostics.verify.shipped import study_files
-from harness.errors import UserError
-from harness.models.build import build
+from harness.errors import StudyError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 
+FOLDER = Path(harness.__file__).parent.parent / "search_spaces"
+"""In a clone of the repository; an installed package has none."""
 MOST = 200
 """Configurations of one study that are tried: all of a smaller space, else so many at random."""
 SIDE = 224
 """Of the images that full-scale networks are priced for."""
 READ, FITS = "read", "fits"
+
+
+def study_files() -> list[Path]:
+    """All of them, by name."""
+    return sorted(FOLDER.glob("*.yaml"))
+
+
+def claim_studies() -> list[Path]:
+    """Those that claim something."""
+    return [path for path in study_files() if _has_claims(path)]
+
+
+def _has_claims(path: Path) -> bool:
+    try:
+        return bool(read_document(path).data.get("claims"))
+    except StudyError:  # said by the check that reads all files
+        return False
 
 
 def files() -> Iterator[Finding]:
@@ -34,6 +54,11 @@ def files() -> Iterator[Finding]:
 
 def bases() -> Iterator[Finding]:
     """Every `full_scale.base` builds, with the parameters that it is priced at."""
+    import torch
+
+    from harness.diagnostics.verify.costs import params_of
+    from harness.models.build import build
+
     for path, _, large in _full_scale():
         with torch.device("meta"):
             found = params_of(build(large))

@@ -15,7 +15,7 @@ from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resol
 from harness.config.study_growth import identity, study_values
 from harness.data import describe
 from harness.diagnostics.verify import ClaimRow
-from harness.diagnostics.verify.shipped import study_files
+from harness.diagnostics.verify.full_scale import study_files
 from harness.errors import HarnessError, UserError
 from harness.models.spec.network import NetworkSpec
 from harness.report.claims_summary import SUMMARY, Kept, KeptClaim, KeptClaims, read_kept

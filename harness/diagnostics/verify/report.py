@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.analysis.formatting import DASH, counted, duration, listed, printable, score
 from harness.diagnostics.verify import ClaimRow, Finding, Line, Section
 from harness.report.claims import STYLES, interval, p_value
-from harness.report.layout import indented, plain_table
+from harness.report.console import indented, plain_table
 
 HOLDS, FAILS, EMPTY = "✓", "✗", "·"
 MARK = "†"

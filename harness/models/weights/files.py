@@ -15,6 +15,7 @@ from harness.errors import WeightsError
 from harness.models.weights.digest import DIGEST, content_digest
 from harness.models.weights.pickles import read_pickle
 from harness.models.weights.shards import ENDING, index_of, is_index, read_index, shard_paths
+from harness.system.atomic_write import atomic_write
 
 Entries = dict[str, Tensor]
 
@@ -166,16 +167,12 @@ def shard_remedy(path: Path) -> str | None:
 
 def write_file(output: Path, save: Callable[[Path], Any]) -> None:
     """Write a file in one piece: whoever reads it finds the old one or the new one."""
-    partial = output.with_name(f"{output.name}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        mode = partial.stat().st_mode
-        save(partial)
-        partial.chmod(mode)  # some writers keep everybody else from reading
-        partial.replace(output)
+        with atomic_write(output) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode
+            save(partial)
+            partial.chmod(mode)  # some writers keep everybody else from reading
     except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The file must be writable: {error}", place=str(output)) from error
-    finally:
-        if partial.exists():
-            partial.unlink()

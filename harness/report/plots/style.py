@@ -1,13 +1,13 @@
 """What all pictures share: a figure without a window, and PNG files with names of their own."""
 
 import io
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
+from harness.system.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,13 +29,13 @@ def save(figure: "Figure", path: Path) -> None:
     """Write a PNG in one piece, and the folder where it is missing; 256 colours make it a quarter as large."""
     from PIL import Image
 
-    drawn, beside = io.BytesIO(), path.with_name(f".{path.name}.{os.getpid()}")
+    drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DPI, format="png")
     picture = Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(beside, format="png", optimize=True)
-        beside.replace(path)
+        with atomic_write(path, is_shared=True) as partial:
+            picture.save(partial, format="png", optimize=True)
     except OSError as error:
         raise UserError(
             f"the folder of a picture must be one that can be written ({error.strerror or error})",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.system.atomic_write import atomic_write_text
 from harness.training.environment import Environment, describe_difference, differs
 from harness.training.full_scale.messages import Note
 
@@ -23,9 +24,7 @@ def keep_environment(folder: Path, environment: Environment, epoch: int, *, is_r
         if is_resumed and not known:
             values.append({"epoch": 1, "environment": None})
         values.append({"epoch": epoch, "environment": environment.values()})
-        partial = (folder / ENVIRONMENTS).with_suffix(".partial")
-        partial.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        partial.replace(folder / ENVIRONMENTS)
+        atomic_write_text(folder / ENVIRONMENTS, json.dumps(values, indent=1))
 
 
 def read_environments(folder: Path) -> list[tuple[int, Environment | None]]:

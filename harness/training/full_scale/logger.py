@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.system.atomic_write import atomic_write_text
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.messages import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
 
@@ -42,9 +43,7 @@ class Logs:
 
     def _write(self) -> None:
         """The lines are those of the state that the training goes on from: an epoch never stands there twice."""
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(self._lines), encoding="utf-8")
-        partial.replace(self._path)
+        atomic_write_text(self._path, "".join(self._lines))
 
 
 @contextmanager

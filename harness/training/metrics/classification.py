@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.loading import Batch
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.errors import DataError
 from harness.models.finite import require_finite
 from harness.system.device_slot import offer
@@ -40,7 +40,7 @@ class Said:
 def answers(
     models: Sequence[nn.Module],
     batches: Iterable[Batch],
-    viewing: Viewing,
+    viewing: Preprocessing,
     device: torch.device,
     *,
     waits: bool = False,
@@ -86,7 +86,7 @@ class Tally:
         self.sums[3] += len(targets)
 
 
-def scores(model: nn.Module, batches: Iterable[Batch], viewing: Viewing, team: Team) -> Scores:
+def scores(model: nn.Module, batches: Iterable[Batch], viewing: Preprocessing, team: Team) -> Scores:
     """The network on all images of all workers that can be read; it is left in evaluation mode."""
     tally, unreadable = Tally(team.device), 0
     for said in answers([model], batches, viewing, team.device):

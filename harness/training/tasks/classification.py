@@ -17,7 +17,7 @@ from harness.data.batching import Pace
 from harness.data.image_sources import Pictures, class_names, open_pictures
 from harness.data.labels import differing
 from harness.data.loading import Batch, Reader, TrainingItems, ValidationItems, share_of, step_batches
-from harness.data.preprocessing import Viewing
+from harness.data.preprocessing import Preprocessing
 from harness.data.read_report import require_readable
 from harness.data.seeding import mixed
 from harness.models.build import build
@@ -41,7 +41,7 @@ class Classification:
         self.job, self.team, self.recipe = job, team, job.run.recipe
         self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
         self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
-        self.viewing, val = Viewing.of(self.recipe), self.pictures.val
+        self.viewing, val = Preprocessing.of(self.recipe), self.pictures.val
         shown = None if val is None else ValidationItems(val, self.viewing)
         self.validation = None if shown is None else Reader(shown, job.loaders, leads=team.leads)
 
