@@ -24,7 +24,7 @@ HarnessError
 import difflib
 from collections.abc import Iterable, Sequence
 
-MOST_CHARACTERS = 300
+MAX_CHARACTERS = 300
 """Of an error's text in a table."""
 
 
@@ -150,4 +150,4 @@ class WorkerLost(RunFailure):
 def one_line(error: BaseException) -> str:
     """The first line of an error's text, short enough for a table; what is cut off ends in dots."""
     text = (str(error).strip().splitlines() or [""])[0]
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4].rstrip()} ..."
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 4].rstrip()} ..."

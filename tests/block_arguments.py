@@ -13,8 +13,8 @@ from harness.models import large_kernels
 from harness.models.build import NETWORKS
 from harness.models.convnext import ConvNeXtStem, Downsample
 from harness.models.large_kernels import LARGE_KERNELS
-from harness.models.replknet import Stem, Transition
-from harness.models.spec.kernel import KINDS
+from harness.models.replknet import RepLKNetStem, Transition
+from harness.models.spec.kernel import KERNEL_KINDS
 
 ALPHABET: dict[str, st.SearchStrategy[Any]] = {
     "c_in": st.integers(1, 6),
@@ -58,9 +58,9 @@ def arguments(draw: st.DrawFn, block: type[nn.Module]) -> dict[str, Any]:
     if "kernel" in values:
         kinds = [kind for kind, made in LARGE_KERNELS.items() if made is block] or sorted(LARGE_KERNELS)
         values["kernel"] = draw(kernels(st.sampled_from(kinds)))
-        least = KINDS[values["kernel"].kind].least_width
+        least = KERNEL_KINDS[values["kernel"].kind].least_width
         values |= {name: max(values[name], least) for name in ("c", "width") if name in values}
-    if block in (Stem, ConvNeXtStem):
+    if block in (RepLKNetStem, ConvNeXtStem):
         values["stride"] *= 2
     if values.get("s") is not None:
         values["s"] = min(values["s"], values["k"]) if values.get("dilation", 1) == 1 else None

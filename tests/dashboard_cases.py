@@ -10,7 +10,7 @@ from typing import Any
 
 from tiny_studies import EPOCHS, Played, Script, epoch, quality, started, well
 
-from harness.analysis.study_reader import reading
+from harness.analysis.study_reader import open_study_reader
 from harness.report.dashboard import dashboard_app
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
@@ -57,7 +57,7 @@ def is_feasible(trial: Any) -> bool:
 
 @contextmanager
 def served(played: Played) -> Iterator[Api]:
-    with reading(played.path, played.place) as read:
+    with open_study_reader(played.path, played.place) as read:
         yield Api(dashboard_app(read.store, {}), read.optuna_id)
 
 

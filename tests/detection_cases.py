@@ -8,8 +8,8 @@ from tiny_runs import tiny_spec
 
 from harness.config.recipes.detection import DetectionRecipe
 from harness.models.spec.network import NetworkSpec
-from harness.training.full_scale.job import FullJob, FullRun
-from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.job import FullScaleJob, FullScaleRun
+from harness.training.full_scale.process_group import ProcessGroup
 
 DETECTORS: dict[str, dict[str, Any]] = {
     "fcos": {"name": "fcos", "channels": 64},
@@ -31,15 +31,15 @@ RECIPE: dict[str, Any] = {
     "ema": 0.8,
 }
 """Two steps of two parts in each of two epochs, and 2 images left over."""
-CPU = Team(torch.device("cpu"))
+CPU = ProcessGroup(torch.device("cpu"))
 
 
 def recipe_of(kind: str = "fcos", **changes: Any) -> DetectionRecipe:
     return DetectionRecipe.model_validate(RECIPE | {"detector": DETECTORS[kind]} | changes)
 
 
-def job_of(folder: Path, recipe: DetectionRecipe | None = None, **fields: Any) -> FullJob[DetectionRecipe]:
+def job_of(folder: Path, recipe: DetectionRecipe | None = None, **fields: Any) -> FullScaleJob[DetectionRecipe]:
     recipe = recipe or recipe_of()
     spec: NetworkSpec = fields.pop("spec", None) or tiny_spec(in_channels=3, drop_path=recipe.drop_path or 0.0)
-    run = FullRun(spec, recipe, fields.pop("digest", None))
-    return FullJob(run, folder, cache=folder.parent / "data", **fields)
+    run = FullScaleRun(spec, recipe, fields.pop("digest", None))
+    return FullScaleJob(run, folder, cache=folder.parent / "data", **fields)

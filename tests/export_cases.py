@@ -4,19 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from torch import Tensor, nn
 
-from harness.export.comparison import Row
-from harness.export.export import export
-from harness.export.exportable import Product, preparation_of
+from harness.export.comparison import FormatResult
+from harness.export.export import export_network
+from harness.export.exportable import Exportable, preprocessing_of
 from harness.export.formats import chosen_formats
-from harness.export.model_card_facts import facts_of
+from harness.export.model_card_facts import training_facts
 from harness.models.build import build, merge
 from harness.models.convnext import ConvNeXtBlock
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
-from harness.storage.load_network import Origin, Subject, class_names
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names
 
 SIDE = 32
 
@@ -29,9 +29,9 @@ def tiny(family: str = "replknet", **fields: Any) -> NetworkSpec:
     return NetworkSpec.from_mapping(known | stride | fields)
 
 
-def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> Subject:
+def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> LoadedNetwork:
     model = build(spec, seed=0)
-    randomise(model, seed=1)
+    randomize(model, seed=1)
     generator = torch.Generator().manual_seed(2)
     for layer in model.modules():  # so that the images, and not the biases, decide the logits
         if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -39,13 +39,20 @@ def subject_of(spec: NetworkSpec, *, is_merged: bool = False) -> Subject:
         elif isinstance(layer, ConvNeXtBlock):
             nn.init.constant_(layer.gamma, 0.5)
     model = merge(model) if is_merged else model
-    return Subject("tiny", spec, model.eval(), Origin.FILE, is_merged=is_merged, file=Path("tiny.safetensors"))
+    return LoadedNetwork(
+        "tiny", spec, model.eval(), WeightsOrigin.FILE, is_merged=is_merged, file=Path("tiny.safetensors")
+    )
 
 
-def product_of(spec: NetworkSpec, *, side: int = SIDE, is_merged: bool = True, **facts: Any) -> Product:
+def product_of(spec: NetworkSpec, *, side: int = SIDE, is_merged: bool = True, **facts: Any) -> Exportable:
     subject = facts.pop("subject", None) or subject_of(spec)
-    return Product(
-        subject, preparation_of(subject, side), facts_of(subject), class_names(subject), is_merged=is_merged, **facts
+    return Exportable(
+        subject,
+        preprocessing_of(subject, side),
+        training_facts(subject),
+        class_names(subject),
+        is_merged=is_merged,
+        **facts,
     )
 
 
@@ -53,6 +60,6 @@ def noise(spec: NetworkSpec, n: int, side: int = SIDE) -> Tensor:
     return torch.randn(n, spec.in_channels, side, side, generator=torch.Generator().manual_seed(5))
 
 
-def written(product: Product, folder: Path, *names: str) -> list[Row]:
+def written(product: Exportable, folder: Path, *names: str) -> list[FormatResult]:
     formats, _ = chosen_formats(product, names or None)
-    return export(product, formats, folder)
+    return export_network(product, formats, folder)

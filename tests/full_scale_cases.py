@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from tiny_runs import tiny_spec
 
-from harness.config.recipes.full_scale import FullRecipe, FullTraining
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.models.spec.network import NetworkSpec
-from harness.storage import FullRow
-from harness.training.full_scale.job import FullJob, FullRun
-from harness.training.full_scale.messages import FullEpoch, FullRecord
-from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.worker import work
+from harness.storage import FullScaleRow
+from harness.training.full_scale.job import FullScaleJob, FullScaleRun
+from harness.training.full_scale.messages import FullScaleEpoch, FullScaleMessage
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.full_scale.worker import run_worker
 
 RECIPE: dict[str, Any] = {
     "about": "a test",
@@ -37,33 +37,35 @@ RECIPE: dict[str, Any] = {
     "ema": 0.8,
 }
 """Two steps of two parts in each of two epochs, and 8 images left over."""
-CPU = Team(torch.device("cpu"))
+CPU = ProcessGroup(torch.device("cpu"))
 
 
-def recipe_of(**changes: Any) -> FullRecipe:
-    return FullRecipe.model_validate(RECIPE | changes)
+def recipe_of(**changes: Any) -> ClassificationRecipe:
+    return ClassificationRecipe.model_validate(RECIPE | changes)
 
 
-def job_of(folder: Path, recipe: FullRecipe | None = None, **fields: Any) -> FullJob[FullRecipe]:
+def job_of(
+    folder: Path, recipe: ClassificationRecipe | None = None, **fields: Any
+) -> FullScaleJob[ClassificationRecipe]:
     """A training of a tiny network, its data beside its folder."""
     recipe = recipe or recipe_of()
     spec = fields.pop("spec", None) or full_spec(recipe)
-    return FullJob(FullRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
+    return FullScaleJob(FullScaleRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
 
 
-def full_spec(recipe: FullTraining, **fields: Any) -> NetworkSpec:
+def full_spec(recipe: FullScaleRecipe, **fields: Any) -> NetworkSpec:
     return tiny_spec(in_channels=3, drop_path=recipe.drop_path or 0.0, **fields)
 
 
-def trained(job: FullJob[Any], should_stop: Callable[[], bool] = lambda: False) -> list[FullRecord]:
-    return list(work(job, CPU, should_stop=should_stop))
+def trained(job: FullScaleJob[Any], should_stop: Callable[[], bool] = lambda: False) -> list[FullScaleMessage]:
+    return list(run_worker(job, CPU, should_stop=should_stop))
 
 
-def epochs_of(records: list[FullRecord]) -> list[FullEpoch]:
-    return [record for record in records if isinstance(record, FullEpoch)]
+def epochs_of(records: list[FullScaleMessage]) -> list[FullScaleEpoch]:
+    return [record for record in records if isinstance(record, FullScaleEpoch)]
 
 
-def outcome(epochs: list[FullEpoch]) -> list[tuple[Any, ...]]:
+def outcome(epochs: list[FullScaleEpoch]) -> list[tuple[Any, ...]]:
     """What must not depend on when a training was interrupted."""
     return [(epoch.epoch, epoch.train_loss, epoch.val, epoch.ema, epoch.lr, epoch.is_best) for epoch in epochs]
 
@@ -87,7 +89,7 @@ def _pictures(label: int, count: int, side: int) -> Iterator[Image.Image]:
         yield Image.fromarray(pixels)
 
 
-def full_row(folder: Path, **fields: Any) -> FullRow:
+def full_row(folder: Path, **fields: Any) -> FullScaleRow:
     """A training as the results database has it."""
     run = job_of(folder).run
     known: dict[str, Any] = {
@@ -98,6 +100,6 @@ def full_row(folder: Path, **fields: Any) -> FullRow:
         "recipe_name": "recipe",
         "recipe_fingerprint": run.recipe.fingerprint(),
         "folder": folder,
-        "epochs": run.recipe.rounds,
+        "epochs": run.recipe.intervals,
     }
-    return FullRow(**known | fields)
+    return FullScaleRow(**known | fields)

@@ -23,7 +23,7 @@ from harness.ops.triton_conv import (
     banded_correlate2d,
     launch_convolve,
 )
-from harness.ops.triton_tiles import Shape, forward_tiles, gradient_tile
+from harness.ops.triton_tiles import ConvShape, forward_tiles, gradient_tile
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,8 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     assert max(found.values()) < TOLERANCES[dtype], found
 
 
-@pytest.mark.parametrize("shape", [Shape(2, 9, 36, 5, 7, 2, 3), Shape(9, 8, 8, 7, 7, 3, 3)])
-def test_every_cut_gives_the_same(shape: Shape) -> None:
+@pytest.mark.parametrize("shape", [ConvShape(2, 9, 36, 5, 7, 2, 3), ConvShape(9, 8, 8, 7, 7, 3, 3)])
+def test_every_cut_gives_the_same(shape: ConvShape) -> None:
     x = torch.randn(shape.n, 2, shape.h, shape.w)
     weight = torch.randn(2, 1, shape.kh, shape.kw)
     exact = torch.nn.functional.conv2d(x, weight, padding=(shape.ph, shape.pw), groups=2)
@@ -67,7 +67,7 @@ def test_every_cut_gives_the_same(shape: Shape) -> None:
 
 def test_the_sum_behind_a_weight_gradient_is_split_where_channels_are_few() -> None:
     x, grad = torch.randn(2, 32, 1, 12, 12).unbind(0)
-    assert gradient_tile(Shape(32, 12, 12, 5, 5, 2, 2), 1, 32).splits > 1
+    assert gradient_tile(ConvShape(32, 12, 12, 5, 5, 2, 2), 1, 32).splits > 1
     weight = torch.zeros(1, 1, 5, 5, requires_grad=True)
     y = torch.nn.functional.conv2d(x, weight, padding=2)
     (exact,) = torch.autograd.grad(y, weight, grad)

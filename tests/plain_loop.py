@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.training.fit import build_optimizer, learning_rate
 
 
 def plain_epochs(
     model: nn.Module,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     batch_loss: Callable[[Tensor, torch.Generator], Tensor],
     *,
     count: int,

@@ -5,12 +5,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.kernel import KINDS, Kernel, largest_small
+from harness.models.spec.kernel import KERNEL_KINDS, Kernel, largest_small_kernel
 from harness.models.spec.network import NetworkSpec
 
 odd_sides = st.integers(0, 7).map(lambda half: 2 * half + 1)
 
-ANY_KIND = st.sampled_from(sorted(KINDS))
+ANY_KIND = st.sampled_from(sorted(KERNEL_KINDS))
 
 OWN: dict[str, st.SearchStrategy[Any]] = {
     "stripe": st.sampled_from((1, 3, 5, 7)),
@@ -23,7 +23,7 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
 def kernels(draw: st.DrawFn, kinds: st.SearchStrategy[str] = ANY_KIND, own: dict[str, Any] | None = None) -> Kernel:
     """Any large kernel of any kind, or of these kinds; with these values of its kind's own fields."""
     name = draw(kinds)
-    kind = KINDS[name]
+    kind = KERNEL_KINDS[name]
     kernel = Kernel(
         k=15,
         kind=name,
@@ -32,17 +32,21 @@ def kernels(draw: st.DrawFn, kinds: st.SearchStrategy[str] = ANY_KIND, own: dict
         **({field: draw(OWN[field]) for field in kind.fields} if own is None else own),
     )
     kernel = kernel._replace(k=draw(st.sampled_from(range(kind.least_k(kernel), kernel.k + 1, 2))))
-    return kernel._replace(s=draw(st.sampled_from((None, *range(1, largest_small(kernel) + 1, 2)))))
+    return kernel._replace(s=draw(st.sampled_from((None, *range(1, largest_small_kernel(kernel) + 1, 2)))))
 
 
 @st.composite
 def specs(draw: st.DrawFn) -> NetworkSpec:
     """Any network with few blocks and channels; kernels below, at and above the side of its maps."""
     family, name = draw(st.sampled_from(sorted(FAMILIES))), draw(ANY_KIND)
-    stages, stem_strides, lacks = FAMILIES[family].stages, FAMILIES[family].stem_strides, FAMILIES[family].lacks
-    own = {field: draw(OWN[field]) for field in KINDS[name].fields}
+    stages, stem_strides, lacks = (
+        FAMILIES[family].stages,
+        FAMILIES[family].stem_strides,
+        FAMILIES[family].unsupported_fields,
+    )
+    own = {field: draw(OWN[field]) for field in KERNEL_KINDS[name].fields}
     drawn = [draw(kernels(st.just(name), own)) for _ in range(stages)]
-    widths = (8, 10, 12) if KINDS[name].least_width > 1 else (2, 4, 6, 8)
+    widths = (8, 10, 12) if KERNEL_KINDS[name].least_width > 1 else (2, 4, 6, 8)
     return NetworkSpec(
         family=family,
         B=tuple(draw(st.integers(1, 2)) for _ in range(stages)),

@@ -1,5 +1,5 @@
 """Batch norms as training leaves them: no statistic, scale or shift at its initial value."""
 
-from harness.models.equivalence import randomise
+from harness.models.equivalence import randomize
 
-__all__ = ["randomise"]
+__all__ = ["randomize"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.models.spec.network import NetworkSpec
-from harness.training.full_scale.job import FullJob, FullRun
+from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 
 SEGMENTATION: dict[str, Any] = {
     "about": "a test",
@@ -37,11 +37,11 @@ def segmentation_recipe(**changes: Any) -> SegmentationRecipe:
 
 def segmentation_job(
     folder: Path, recipe: SegmentationRecipe | None = None, **fields: Any
-) -> FullJob[SegmentationRecipe]:
+) -> FullScaleJob[SegmentationRecipe]:
     """A training of a tiny network with a head, its data beside its folder."""
     recipe = recipe or segmentation_recipe()
     spec = fields.pop("spec", None) or segmentation_spec(recipe)
-    return FullJob(FullRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
+    return FullScaleJob(FullScaleRun(spec, recipe), folder, cache=folder.parent / "data", **fields)
 
 
 def segmentation_spec(recipe: SegmentationRecipe, **fields: Any) -> NetworkSpec:

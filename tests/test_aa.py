@@ -10,7 +10,7 @@ import pytest
 from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, write_study
 
 from harness.analysis.statistics import Plan
-from harness.analysis.statistics.calibration import Rate, coverage, false_verdicts, part_effect
+from harness.analysis.statistics.calibration import ErrorRate, coverage, false_verdicts, variance_parts
 from harness.config.study_file import load_study
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
@@ -44,16 +44,16 @@ def test_fewer_pairs_than_the_plan_takes_are_refused() -> None:
 
 
 def test_a_rate_has_its_exact_interval() -> None:
-    assert Rate.of(0, 20)[2:] == pytest.approx((0.0, 0.16843), abs=1e-5)
-    assert Rate.of(5, 100)[2:] == pytest.approx((0.01643, 0.11283), abs=1e-4)
-    assert Rate.of(20, 20).high == 1.0
+    assert ErrorRate.of(0, 20)[2:] == pytest.approx((0.0, 0.16843), abs=1e-5)
+    assert ErrorRate.of(5, 100)[2:] == pytest.approx((0.01643, 0.11283), abs=1e-4)
+    assert ErrorRate.of(20, 20).high == 1.0
 
 
 @pytest.mark.parametrize(("between", "within"), [(0.0, 1.0), (1.0, 1.0), (2.0, 0.5)])
 def test_the_parts_of_a_variance_are_found(between: float, within: float) -> None:
     rng = np.random.default_rng(0)
     effects = 3 + between * rng.standard_normal(400)
-    parts = part_effect({i: (e + within * rng.standard_normal(4)).tolist() for i, e in enumerate(effects)})
+    parts = variance_parts({i: (e + within * rng.standard_normal(4)).tolist() for i, e in enumerate(effects)})
     assert parts.effect == pytest.approx(3, abs=0.25)
     assert np.sqrt(parts.between) == pytest.approx(between, abs=0.2)
     assert np.sqrt(parts.within) == pytest.approx(within, rel=0.05)
@@ -79,14 +79,14 @@ def test_seeds_with_data_of_their_own_keep_the_coverage() -> None:
 
 
 def test_data_sets_without_a_spread_are_no_error() -> None:
-    assert part_effect({"a": [1.0, 1.0], "b": [1.0, 1.0]}).between == 0.0
-    assert part_effect({"a": [1.0, 1.0], "b": [2.0, 2.0]}).coverage == 0.0
+    assert variance_parts({"a": [1.0, 1.0], "b": [1.0, 1.0]}).between == 0.0
+    assert variance_parts({"a": [1.0, 1.0], "b": [2.0, 2.0]}).coverage == 0.0
 
 
 @pytest.mark.parametrize("values", [{}, {"a": [1.0, 2.0]}, {"a": [1.0, 2.0], "b": [1.0]}])
 def test_too_few_data_sets_are_refused(values: dict[object, list[float]]) -> None:
     with pytest.raises(ValueError, match="2 data sets with 2 seeds each are needed"):
-        part_effect(values)
+        variance_parts(values)
 
 
 # --- the verb

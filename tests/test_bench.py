@@ -9,16 +9,16 @@ from tiny_runs import tiny_spec, with_
 from tiny_studies import TINY, write_study
 
 from harness.cli import main
-from harness.cli.bench import BENCHED
-from harness.diagnostics.bench.base import Effort, Figure
+from harness.cli.bench import BENCH_SECTIONS
+from harness.diagnostics.bench.base import BenchResult, BenchSize
 from harness.diagnostics.bench.driver_cost import driver_cost, trial_costs
-from harness.diagnostics.bench.machine import Conditions, conditions
-from harness.diagnostics.bench.overhead import SECTIONS, write
-from harness.diagnostics.bench.proxies import Aside, Jobs, compare, figures, train_all
+from harness.diagnostics.bench.machine import Conditions, bench_conditions
+from harness.diagnostics.bench.overhead import SECTIONS, write_results
+from harness.diagnostics.bench.proxies import InlineProcess, JobSeries, compare_executors, executor_results, train_all
 from harness.diagnostics.bench.startup import PARTS, help_time, parts_of_start
-from harness.diagnostics.bench.train_step import step_figures
+from harness.diagnostics.bench.train_step import step_results
 from harness.errors import HarnessError
-from harness.executors import Crew, make_executor
+from harness.executors import WorkerRequest, make_executor
 from harness.system.device_slot import separate_slots
 from harness.training.run import Epoch
 
@@ -28,27 +28,27 @@ def made(**fields: Any) -> Conditions:
     return Conditions(**{**known, "load": 0.1, "cpus": 2, "is_quick": False, **fields})
 
 
-def tiny_jobs(folder: Path, **changes: Any) -> Jobs:
-    return Jobs(folder, tiny_spec(), with_(epochs=1, schedule={"warmup_epochs": 0}, **changes))
+def tiny_jobs(folder: Path, **changes: Any) -> JobSeries:
+    return JobSeries(folder, tiny_spec(), with_(epochs=1, schedule={"warmup_epochs": 0}, **changes))
 
 
 def test_a_figure_is_held_against_its_target() -> None:
-    little = Figure(name="f", unit="s", values=(1.0, 9.0, 2.0), at_most=4.0)
+    little = BenchResult(name="f", unit="s", values=(1.0, 9.0, 2.0), at_most=4.0)
     assert (little.median, little.ratio, little.is_met) == (2.0, 0.5, True)
-    assert Figure(name="f", unit="s", values=(5.0,), at_most=4.0).is_met is False
-    much = Figure(name="f", unit="x", values=(1.8, 1.6), at_least=1.7)
+    assert BenchResult(name="f", unit="s", values=(5.0,), at_most=4.0).is_met is False
+    much = BenchResult(name="f", unit="x", values=(1.8, 1.6), at_least=1.7)
     assert much.ratio == pytest.approx(1.0) and much.is_met
-    assert Figure(name="f", unit="x", values=(1.6,), at_least=1.7).is_met is False
-    alone = Figure(name="f", unit="MB", values=(7.0,))
+    assert BenchResult(name="f", unit="x", values=(1.6,), at_least=1.7).is_met is False
+    alone = BenchResult(name="f", unit="MB", values=(7.0,))
     assert (alone.target, alone.ratio, alone.is_met) == (None, None, None)
 
 
 def test_every_section_can_be_asked_for() -> None:
-    assert tuple(SECTIONS) == BENCHED
+    assert tuple(SECTIONS) == BENCH_SECTIONS
 
 
 def test_the_help_is_timed() -> None:
-    (figure,) = help_time(Effort(helps=2))
+    (figure,) = help_time(BenchSize(helps=2))
     assert len(figure.values) == 2
     assert 0 < figure.median < 30
 
@@ -76,13 +76,13 @@ def test_every_trial_of_the_driver_costs_something(sampler: str, tmp_path: Path)
 
 
 def test_the_drivers_cost_is_looked_at_around_each_length() -> None:
-    found = list(driver_cost(Effort(trials=(3, 6), window=4)))
+    found = list(driver_cost(BenchSize(trials=(3, 6), window=4)))
     assert [len(figure.values) for figure in found] == [4] * 8
     assert {figure.name for figure in found} >= {"driver per trial, random, trial 3", "driver per trial, tpe, trial 6"}
 
 
 def test_a_training_step_is_held_against_both_layouts_of_pytorch() -> None:
-    found = list(step_figures(tiny_spec(), with_(), 2))
+    found = list(step_results(tiny_spec(), with_(), 2))
     assert [figure.is_part for figure in found] == [False, True, True] * 2
     assert [figure.at_least for figure in found if not figure.is_part] == [7.0, None]
     for ratio, theirs, ours in (found[:3], found[3:]):
@@ -91,7 +91,7 @@ def test_a_training_step_is_held_against_both_layouts_of_pytorch() -> None:
 
 
 def test_proxies_are_trained_anew_each_time(tmp_path: Path) -> None:
-    jobs, executor = tiny_jobs(tmp_path), make_executor("inline", Crew())
+    jobs, executor = tiny_jobs(tmp_path), make_executor("inline", WorkerRequest())
     for _ in range(2):
         seconds, said = train_all(executor, jobs.fresh(2))
         assert seconds > 0
@@ -101,15 +101,15 @@ def test_proxies_are_trained_anew_each_time(tmp_path: Path) -> None:
 def test_a_proxy_that_fails_is_told_of(tmp_path: Path) -> None:
     broken = tiny_jobs(tmp_path, dataset="cifar10", root=str(tmp_path))
     with pytest.raises(HarnessError, match="must be complete, but is failed"):
-        train_all(make_executor("inline", Crew()), broken.fresh(1))
-    with Aside() as aside:
+        train_all(make_executor("inline", WorkerRequest()), broken.fresh(1))
+    with InlineProcess() as aside:
         aside.begin(broken.fresh(1)[0])
         with pytest.raises(HarnessError, match="must be complete, but is failed"):
             aside.wait()
 
 
 def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
-    found = {figure.name: figure for figure in compare(tiny_jobs(tmp_path), rounds=1)}
+    found = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
     over = found["a proxy in a Ray worker, over inline"]
     assert over.median == pytest.approx(found["in a Ray worker"].median / found["inline"].median)
     assert found["inline"].median > 0
@@ -117,17 +117,18 @@ def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
 
 def test_two_workers_are_held_against_twice_the_work_of_one() -> None:
     times_s = {"inline": [10.0], "ray": [10.4], "both inline": [11.0], "both ray": [13.0]}
-    found = {figure.name: figure.median for figure in figures(times_s, workers=2)}
+    found = {figure.name: figure.median for figure in executor_results(times_s, workers=2)}
     assert found["a proxy in a Ray worker, over inline"] == pytest.approx(1.04)
     assert found["proxies per hour, two Ray workers over one"] == pytest.approx(1.6)
     assert found["two plain processes over one"] == pytest.approx(20 / 11)
-    assert len(list(figures(times_s, workers=1))) == 3
+    assert len(list(executor_results(times_s, workers=1))) == 3
 
 
 def test_what_changes_how_the_libraries_compute_is_among_the_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_CBWR", "AVX2")
     assert (
-        "MKL_CBWR AVX2" in conditions(is_quick=True).versions and "training code" in conditions(is_quick=True).versions
+        "MKL_CBWR AVX2" in bench_conditions(is_quick=True).versions
+        and "training code" in bench_conditions(is_quick=True).versions
     )
 
 
@@ -135,16 +136,16 @@ def test_a_busy_machine_is_told_of() -> None:
     assert made(load=1.0).is_busy and not made(load=0.4).is_busy
     assert sum("Warning" in line for line in made(load=1.0, is_quick=True).lines()) == 2
     assert not any("Warning" in line for line in made().lines())
-    assert "torch" in conditions(is_quick=True).versions
+    assert "torch" in bench_conditions(is_quick=True).versions
 
 
 def test_the_table_is_written(tmp_path: Path) -> None:
     found = [
-        Figure(name="a start", unit="s", values=(6.0, 4.0, 8.0), at_most=5.0),
-        Figure(name="imports", unit="s", values=(0.5,), is_part=True),
-        Figure(name="memory", unit="MB", values=(912.0,)),
+        BenchResult(name="a start", unit="s", values=(6.0, 4.0, 8.0), at_most=5.0),
+        BenchResult(name="imports", unit="s", values=(0.5,), is_part=True),
+        BenchResult(name="memory", unit="MB", values=(912.0,)),
     ]
-    write(tmp_path, found, made(load=3.0))
+    write_results(tmp_path, found, made(load=3.0))
     text = (tmp_path / "study.md").read_text()
     assert "| a start | 6.00 s | ≤ 5.00 s | 1.20 | missed | 3 | 4.00 s | 8.00 s |" in text
     assert "Warning: the machine was busy" in text

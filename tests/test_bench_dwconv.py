@@ -11,12 +11,12 @@ import torch
 
 from harness.cli import main
 from harness.cli.bench import PRECISIONS
-from harness.diagnostics.bench.dwconv import measure
-from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, contenders, fitting
-from harness.diagnostics.bench.dwconv_report import grids, plot, styles
+from harness.diagnostics.bench.dwconv import measure_dwconv
+from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, dwconv_candidates, fitting
+from harness.diagnostics.bench.dwconv_report import dwconv_tables, plot, styles
 from harness.diagnostics.bench.dwconv_results import (
     COLUMNS,
-    Row,
+    DwconvResult,
     gains,
     geometric_mean,
     growth,
@@ -25,11 +25,11 @@ from harness.diagnostics.bench.dwconv_results import (
     write_csv,
 )
 from harness.diagnostics.bench.machine import at_precision, measure_peak
-from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, Shape
+from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, StackShape
 from harness.measures.memory import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS
-from harness.ops.timing import Patience, Times, interleave
+from harness.ops.timing import TimingBudget, Timings, time_interleaved
 from harness.training.fit import find_device
 
 CPU = torch.device("cpu")
@@ -57,25 +57,25 @@ def said() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def rows(said: list[str]) -> list[Row]:
-    return list(measure(TINY, CPU, said.append, is_quick=True))
+def rows(said: list[str]) -> list[DwconvResult]:
+    return list(measure_dwconv(TINY, CPU, said.append, is_quick=True))
 
 
-def made(shape: Shape = ROWS[0], **fields: Any) -> Row:
+def made(shape: StackShape = ROWS[0], **fields: Any) -> DwconvResult:
     known: dict[str, Any] = {"block": "rows", "device": "a device", "precision": "float32", "mode": "forward+backward"}
     known |= {"algorithm": CHOSEN, "layout": "default", "extra_bytes": 0, "element_bytes": 4}
     ms = {"n": 3, "median_ms": 2.0, "q1_ms": 1.5, "q3_ms": 3.0, "conv2d_ms": 20.0, "conv2d_channels_last_ms": 10.0}
     peaks = {"peak_macs_per_s": 1e12, "peak_bytes_per_s": 1e11}
-    return Row(**{**known, **ms, **peaks, **shape._asdict(), **fields})
+    return DwconvResult(**{**known, **ms, **peaks, **shape._asdict(), **fields})
 
 
-def pair(shape: Shape, layout: str, ours_ms: float, conv2d_ms: float, **fields: Any) -> list[Row]:
+def pair(shape: StackShape, layout: str, ours_ms: float, conv2d_ms: float, **fields: Any) -> list[DwconvResult]:
     """A contender of ours and PyTorch's in one layout."""
     times = {CHOSEN: ours_ms, CONV2D: conv2d_ms}
     return [made(shape, algorithm=name, layout=layout, median_ms=ms, **fields) for name, ms in times.items()]
 
 
-def test_every_algorithm_that_fits_is_measured_in_both_layouts_and_modes(rows: list[Row]) -> None:
+def test_every_algorithm_that_fits_is_measured_in_both_layouts_and_modes(rows: list[DwconvResult]) -> None:
     for kernel in TINY.kernels:
         algorithms = set(fitting(torch.zeros(2, 4, 6, 6), torch.zeros(4, 1, kernel, kernel)))
         assert algorithms <= set(ALGORITHMS) and "three_way" in algorithms
@@ -84,7 +84,7 @@ def test_every_algorithm_that_fits_is_measured_in_both_layouts_and_modes(rows: l
         assert sorted(found) == sorted((name, layout, mode) for name in names for layout in LAYOUTS for mode in MODES)
 
 
-def test_each_figure_follows_from_its_row(rows: list[Row]) -> None:
+def test_each_figure_follows_from_its_row(rows: list[DwconvResult]) -> None:
     for row in rows:
         assert row.n >= 1
         assert row.median_ms and row.q1_ms and row.q3_ms and row.conv2d_ms and row.conv2d_channels_last_ms
@@ -102,7 +102,7 @@ def test_each_figure_follows_from_its_row(rows: list[Row]) -> None:
         assert row.extra_over_activations == pytest.approx(row.extra_bytes / activations)
 
 
-def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[Row]) -> None:
+def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[DwconvResult]) -> None:
     cells = defaultdict(list)
     for row in rows:
         cells[row.shape, row.mode].append(row)
@@ -113,7 +113,7 @@ def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[Row]) ->
             assert {getattr(row, field) for row in cell} == {rival.median_ms}
 
 
-def test_the_peaks_are_told(said: list[str], rows: list[Row]) -> None:
+def test_the_peaks_are_told(said: list[str], rows: list[DwconvResult]) -> None:
     assert said[0].startswith("Peak in float32: ") and "TFLOP/s in a matrix product" in said[0]
     assert [line for line in said[1:] if line.startswith("measuring: ")] == said[1:]
     assert len({(row.peak_macs_per_s, row.peak_bytes_per_s) for row in rows}) == 1
@@ -124,7 +124,7 @@ def test_the_peaks_are_told(said: list[str], rows: list[Row]) -> None:
 def test_all_contenders_compute_the_same(side: int, k: int, tmp_path: Path) -> None:
     x, weight = torch.randn(2, 4, side, side), torch.randn(4, 1, k, k) / k
     expected = torch.nn.functional.conv2d(x, weight, padding=k // 2, groups=4)
-    for run in contenders(x, weight, tmp_path).values():
+    for run in dwconv_candidates(x, weight, tmp_path).values():
         torch.testing.assert_close(run(x, weight), expected, rtol=0, atol=1e-5)
 
 
@@ -134,11 +134,11 @@ def test_calls_are_sampled_as_often_as_patience_has_it() -> None:
     def call(name: str) -> None:
         counts[name] += 1
 
-    patience = Patience(least=2, most=3, seconds=math.inf, once_s=1.0)
-    times = interleave({name: lambda name=name: call(name) for name in counts}, CPU, patience)  # type: ignore[misc]
+    patience = TimingBudget(min_samples=2, max_samples=3, budget_s=math.inf, single_sample_s=1.0)
+    times = time_interleaved({name: lambda name=name: call(name) for name in counts}, CPU, patience)  # type: ignore[misc]
     assert all(found is not None and found.n == 3 and found.median > 0 for found in times.values())
     assert all(count > 3 for count in counts.values()), "a short call is repeated within a sample"
-    slow = interleave({"slow": lambda: sum(range(10_000))}, CPU, Patience(once_s=0.0))["slow"]
+    slow = time_interleaved({"slow": lambda: sum(range(10_000))}, CPU, TimingBudget(single_sample_s=0.0))["slow"]
     assert slow is not None and slow.n == 1 and slow.quartiles == (slow.median, slow.median)
 
 
@@ -149,14 +149,14 @@ def test_a_call_without_memory_is_left_out() -> None:
     def wrong() -> None:
         raise RuntimeError("something else")
 
-    times = interleave({"greedy": greedy, "modest": lambda: None}, CPU, Patience(most=1))
+    times = time_interleaved({"greedy": greedy, "modest": lambda: None}, CPU, TimingBudget(max_samples=1))
     assert times["greedy"] is None and times["modest"] is not None
     with pytest.raises(RuntimeError, match="something else"):
-        interleave({"wrong": wrong}, CPU, Patience(most=1))
+        time_interleaved({"wrong": wrong}, CPU, TimingBudget(max_samples=1))
 
 
 def test_quartiles() -> None:
-    times = Times((1.0, 2.0, 3.0, 4.0, 10.0))
+    times = Timings((1.0, 2.0, 3.0, 4.0, 10.0))
     assert (times.n, times.median, times.quartiles) == (5, 3.0, (2.0, 4.0))
 
 
@@ -187,15 +187,15 @@ def test_the_peak_of_half_precision() -> None:
 
 def test_the_default_sizes_are_the_papers_on_a_gpu() -> None:
     shapes = DwconvOptions().shapes("cuda", is_quick=False)
-    assert shapes == tuple(Shape(64, 384, side, kernel, 24) for side in SIDES for kernel in KERNELS)
-    assert DwconvOptions().shapes("cpu", is_quick=False)[0] == Shape(8, 128, 16, 3, 1)
+    assert shapes == tuple(StackShape(64, 384, side, kernel, 24) for side in SIDES for kernel in KERNELS)
+    assert DwconvOptions().shapes("cpu", is_quick=False)[0] == StackShape(8, 128, 16, 3, 1)
     assert DwconvOptions().rows(is_quick=False) == ROWS
     assert DwconvOptions(sides=(8,)).rows(is_quick=False) == ()
     assert DwconvOptions().is_whole and not DwconvOptions(precisions=("tf32",)).is_whole
 
 
 def test_gains_and_growth() -> None:
-    at_3, at_31 = Shape(1, 1, 16, 3), Shape(1, 1, 16, 31)
+    at_3, at_31 = StackShape(1, 1, 16, 3), StackShape(1, 1, 16, 31)
     rows = [
         *pair(at_3, "default", 1.0, 3.0),
         *pair(at_3, "channels_last", 0.5, 2.0),
@@ -211,7 +211,7 @@ def test_gains_and_growth() -> None:
 
 
 def test_targets_are_held_where_they_apply() -> None:
-    small, large = Shape(32, 32, 32, 3), Shape(32, 32, 32, 31)
+    small, large = StackShape(32, 32, 32, 3), StackShape(32, 32, 32, 31)
     rows = [*pair(large, "default", 1.0, 16.0), *pair(large, "channels_last", 2.0, 18.0)]
     rows += pair(small, "default", 1.0, 0.9)
     found = {target.about: target.is_met for target in targets(rows, "cpu")}
@@ -219,7 +219,7 @@ def test_targets_are_held_where_they_apply() -> None:
     assert found["geometric mean of the gain over 1 large single layers, channels-last"] is False
     assert found[f"gain at {small}, better layouts"] is False
     assert len(list(targets(rows, "cuda"))) == 1, "memory alone"
-    on_gpu = pair(Shape(64, 384, 16, 31, 24), "default", 1.0, 21.0, block="table 1", mode="forward")
+    on_gpu = pair(StackShape(64, 384, 16, 31, 24), "default", 1.0, 21.0, block="table 1", mode="forward")
     assert [target.is_met for target in targets(on_gpu, "cuda") if "gain" in target.about] == [True]
 
 
@@ -227,14 +227,14 @@ def test_rows_without_memory_are_shown() -> None:
     nothing = {"n": 0, "median_ms": None, "q1_ms": None, "q3_ms": None, "extra_bytes": None}
     rows = [*pair(ROWS[0], "default", 1.0, 2.0), *pair(ROWS[0], "channels_last", 3.0, 4.0)]
     gone = [made(ROWS[1], algorithm=row.algorithm, layout=row.layout, **nothing) for row in rows]
-    times, ours, *_ = grids([*rows, *gone], "cpu")
+    times, ours, *_ = dwconv_tables([*rows, *gone], "cpu")
     assert times.lines[0][3:] == ("1.00",) and times.lines[1][1:] == ("-", "-", "-")
     assert ours.lines[0][1:4] == ("1.00", "75.0 %", "3")
     assert ours.lines[1][1:4] == ("no memory", "-", "0")
     assert memory(gone) == {} and gains(gone) == {}
 
 
-def test_what_is_written_can_be_read(rows: list[Row], tmp_path: Path) -> None:
+def test_what_is_written_can_be_read(rows: list[DwconvResult], tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", COLUMNS, [*rows, made(median_ms=None)])
     with (tmp_path / "rows.csv").open() as file:
         *read, without = csv.DictReader(file)

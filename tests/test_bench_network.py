@@ -9,9 +9,15 @@ from torch import nn
 
 from harness.cli import main
 from harness.diagnostics.bench.depthwise_share import depthwise_share
-from harness.diagnostics.bench.network import Contender, make_networks, measure, peers_at, with_conv2d
-from harness.diagnostics.bench.network_report import COLUMNS, NetworkRow, best, grids
-from harness.diagnostics.bench.options import BESIDE, LAYOUTS, NETWORK_MODES, NetworkOptions
+from harness.diagnostics.bench.network import (
+    NetworkCandidate,
+    baselines_at,
+    make_networks,
+    measure_networks,
+    with_conv2d,
+)
+from harness.diagnostics.bench.network_report import COLUMNS, NetworkResult, best_layouts, network_tables
+from harness.diagnostics.bench.options import BASELINES, LAYOUTS, NETWORK_MODES, NetworkOptions
 from harness.errors import UserError
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
@@ -25,8 +31,8 @@ OPTIONS = NetworkOptions(networks=(NANO,), resolutions=(32,), beside=(PEER,), de
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[NetworkRow]:
-    return list(measure(OPTIONS, CPU, lambda _: None, is_quick=True))
+def rows() -> list[NetworkResult]:
+    return list(measure_networks(OPTIONS, CPU, lambda _: None, is_quick=True))
 
 
 def with_kernel(k: int) -> nn.Module:
@@ -34,13 +40,13 @@ def with_kernel(k: int) -> nn.Module:
     return build(spec, seed=0)
 
 
-def test_every_network_takes_its_turn_in_every_form(rows: list[NetworkRow]) -> None:
+def test_every_network_takes_its_turn_in_every_form(rows: list[NetworkResult]) -> None:
     networks = [(NANO, "harness"), (NANO, "conv2d"), (PEER, "timm")]
     expected = [(*each, layout, mode) for each in networks for layout in LAYOUTS for mode in NETWORK_MODES]
     assert sorted((row.network, row.kernels, row.layout, row.mode) for row in rows) == sorted(expected)
 
 
-def test_each_figure_follows_from_the_rows(rows: list[NetworkRow]) -> None:
+def test_each_figure_follows_from_the_rows(rows: list[NetworkResult]) -> None:
     for row in rows:
         assert row.n >= 1 and row.images_per_s and row.slow_images_per_s and row.fast_images_per_s
         assert 0 < row.slow_images_per_s <= row.images_per_s <= row.fast_images_per_s
@@ -55,13 +61,13 @@ def test_each_figure_follows_from_the_rows(rows: list[NetworkRow]) -> None:
             assert row.depthwise_share is None or 0 < row.depthwise_share < 1
 
 
-def test_the_better_layout_is_shown(rows: list[NetworkRow]) -> None:
-    shown = best([row for row in rows if row.mode == "training"])
+def test_the_better_layout_is_shown(rows: list[NetworkResult]) -> None:
+    shown = best_layouts([row for row in rows if row.mode == "training"])
     assert [(row.network, row.kernels) for row in shown] == [(NANO, "harness"), (NANO, "conv2d"), (PEER, "timm")]
     for row in shown:
         both = [each for each in rows if (each.kernels, each.mode) == (row.kernels, "training")]
         assert row.images_per_s == max(each.images_per_s or 0 for each in both)
-    assert [len(grid.lines) for grid in grids(rows, "cpu")] == [3, 3]
+    assert [len(grid.lines) for grid in network_tables(rows, "cpu")] == [3, 3]
 
 
 def test_with_pytorchs_operator_a_network_computes_the_same() -> None:
@@ -77,7 +83,7 @@ def test_networks_are_merged_for_inference_and_whole_for_training() -> None:
     spec = preset(NANO)
     for mode in NETWORK_MODES:
         networks = make_networks({NANO: spec}, (), mode)
-        ours = networks[Contender(NANO, "harness", "default")]
+        ours = networks[NetworkCandidate(NANO, "harness", "default")]
         assert ours.training == (mode == "training")
         assert ours.state_dict().keys() == build(spec, merged=mode == "inference").state_dict().keys()
 
@@ -101,20 +107,20 @@ def test_the_share_of_large_kernels(is_trained: bool) -> None:
 
 
 def test_peers_that_take_no_images_of_that_side_are_left_out() -> None:
-    assert peers_at(BESIDE, 224) == ("swin_base_patch4_window7_224", "convnext_base")
-    assert peers_at(BESIDE, 384) == ("swin_base_patch4_window12_384", "convnext_base")
-    assert peers_at(BESIDE, 64) == ("convnext_base",)
+    assert baselines_at(BASELINES, 224) == ("swin_base_patch4_window7_224", "convnext_base")
+    assert baselines_at(BASELINES, 384) == ("swin_base_patch4_window12_384", "convnext_base")
+    assert baselines_at(BASELINES, 64) == ("convnext_base",)
 
 
 def test_a_peer_that_timm_lacks() -> None:
     with pytest.raises(UserError, match=r"one of timm's, but got 'swin_bas'\. Did you mean `swin"):
-        peers_at(("swin_bas",), 224)
+        baselines_at(("swin_bas",), 224)
 
 
 def test_the_papers_figures_stand_beside_ours() -> None:
     names = {"replknet_31b": "harness", "swin_base_patch4_window12_384": "timm"}
     rows = [
-        NetworkRow(
+        NetworkResult(
             network=name,
             kernels=kernels,
             layout="default",
@@ -132,7 +138,7 @@ def test_the_papers_figures_stand_beside_ours() -> None:
         )
         for (name, kernels), rate in zip(names.items(), (20.0, 10.0), strict=True)
     ]
-    *_, ratios = grids(rows, "cuda")
+    *_, ratios = network_tables(rows, "cuda")
     assert ratios.lines[0][1:] == ("2.00x", "1.43x", "≥ 1.43x", "met")
     assert ratios.lines[1][1:] == ("3.00x", "-", "≥ 2.00x", "met")
 

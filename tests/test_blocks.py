@@ -9,7 +9,7 @@ import torch
 from block_arguments import BLOCKS, arguments, side_after
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_statistics import randomise
+from random_statistics import randomize
 from torch import Tensor, nn
 
 from harness.models.large_kernels.reparam import Mergeable, ReparamConv
@@ -27,7 +27,7 @@ def _input(values: dict[str, Any], size: tuple[int, int]) -> Tensor:
 
 
 def _trained(block: nn.Module) -> nn.Module:
-    randomise(block, seed=1)
+    randomize(block, seed=1)
     return block.double().eval()
 
 

@@ -10,7 +10,7 @@ import torch
 from tiny_runs import tiny_run, with_
 
 from harness.errors import StateNotWritten, UnusableState
-from harness.executors.run_job import evaluate
+from harness.executors.run_job import run_job
 from harness.models.build import build
 from harness.models.weights.digest import DIGEST, content_digest
 from harness.training.checkpoint import Checkpoint, read_state, write_state
@@ -31,7 +31,7 @@ def job_in(data: Path, name: str) -> Job:
 
 def trained(job: Job, epochs: int | None = None) -> list[Record]:
     """All records, or those up to an epoch, where the process is then killed."""
-    records = evaluate(job)
+    records = run_job(job)
     return list(records) if epochs is None else list(itertools.islice(records, 1 + epochs))
 
 

@@ -14,13 +14,13 @@ from tiny_studies import INLINE, TINY, called, write_study
 
 from harness.analysis.study_reader import open_space
 from harness.config.study_file import load_study
-from harness.executors import Crew, make_executor
-from harness.executors.run_job import evaluate
+from harness.executors import WorkerRequest, make_executor
+from harness.executors.run_job import run_job
 from harness.models.weights.digest import DIGEST
 from harness.search.events import EpochEnded
-from harness.search.session import driving
+from harness.search.session import open_for_driving
 from harness.storage import RunRow, Store
-from harness.storage.workspace import Place
+from harness.storage.workspace import Workspace
 from harness.training.checkpoint import read_state, write_state
 from harness.training.run import Epoch, Job, Measured, RunState, Started
 
@@ -46,7 +46,9 @@ def train(folder: Path, *options: str) -> str:
 def begin(folder: Path) -> None:
     """Drive the study to the end of its first epoch, as Ctrl-C ends it."""
     file = load_study(folder / "study.yaml")
-    with driving(file, open_space(file), Place(folder / "results"), lambda: make_executor("inline", Crew())) as driven:
+    with open_for_driving(
+        file, open_space(file), Workspace(folder / "results"), lambda: make_executor("inline", WorkerRequest())
+    ) as driven:
         events = driven.driver.events()
         next(event for event in events if isinstance(event, EpochEnded))
         events.close()
@@ -153,9 +155,9 @@ def test_a_checkpoint_names_the_epoch_from_which_each_environment_computed(
 ) -> None:
     job = Job(tiny_run(), tmp_path / "study")
     monkeypatch.setenv(SETTING, FIRST)
-    list(itertools.islice(evaluate(job), 3))  # two epochs, then the process is killed
+    list(itertools.islice(run_job(job), 3))  # two epochs, then the process is killed
     monkeypatch.setenv(SETTING, SECOND)
-    started, *records = evaluate(job)
+    started, *records = run_job(job)
     assert isinstance(started, Started) and started.first_epoch == 3
     assert [(each.settings or {})[SETTING] for each in started.earlier if each] == [FIRST]
     assert sum(isinstance(each, Epoch) for each in records) == 3 and isinstance(records[-2], Measured)

@@ -9,15 +9,15 @@ from claim_plans import ABOVE_0, ONE_LOOK, PLAN, VALUES, verdict_of
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.analysis.statistics import Plan, Verdict, estimate, judge, seeds_to_decide
+from harness.analysis.statistics import Plan, Verdict, estimate_effect, judge, seeds_to_decide
 from harness.analysis.statistics.sample import Sample
-from harness.config.expectation import Expectation, Kind
+from harness.config.expectation import Expectation, ExpectationKind
 
 # Estimates
 
 
 def test_an_estimate_of_one_look_is_that_of_scipy() -> None:
-    found = estimate(VALUES, Expectation.parse("> 0.5"), ONE_LOOK)
+    found = estimate_effect(VALUES, Expectation.parse("> 0.5"), ONE_LOOK)
     test = stats.ttest_1samp(VALUES, 0.5)
     assert found.n == 8
     assert [found.effect, found.sd] == pytest.approx([np.mean(VALUES), np.std(VALUES, ddof=1)])
@@ -35,12 +35,12 @@ def test_sign_flips_are_counted_in_full() -> None:
     signs = 1 - 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
     means = (signs * (values - 0.9)).mean(axis=1)
     expected = min(1.0, 2 * float(np.mean(means >= (values - 0.9).mean() - 1e-12)))
-    assert estimate(VALUES, Expectation.parse("> 0.9"), PLAN).permutation_p == pytest.approx(expected)
-    assert estimate(VALUES, ABOVE_0, PLAN).permutation_p == pytest.approx(2 / 256)
+    assert estimate_effect(VALUES, Expectation.parse("> 0.9"), PLAN).permutation_p == pytest.approx(expected)
+    assert estimate_effect(VALUES, ABOVE_0, PLAN).permutation_p == pytest.approx(2 / 256)
 
 
 def test_repeated_looks_widen_the_interval() -> None:
-    found = estimate(VALUES, ABOVE_0, PLAN)
+    found = estimate_effect(VALUES, ABOVE_0, PLAN)
     assert found.interval is not None and found.low is not None and found.high is not None
     assert found.low < found.interval[0] < found.interval[1] < found.high
     assert found.repeated_interval == pytest.approx(stats.ttest_1samp(VALUES, 0).confidence_interval(1 - PLAN.level(8)))
@@ -51,14 +51,14 @@ def test_the_interval_of_the_only_look_and_the_verdict_agree(text: str, ignore: 
     """Over many samples: a verdict on a side where the interval lies on it, and so forth."""
     seen, expectation = set(), Expectation.parse(text)
     for row in np.random.default_rng(7).normal(1.2, 1.0, (150, 8)).tolist():
-        found = estimate(row, expectation, ONE_LOOK, ignore=ignore)
+        found = estimate_effect(row, expectation, ONE_LOOK, ignore=ignore)
         low, high, verdict = found.low, found.high, judge(found)
         assert low is not None and high is not None
         if text == "within 2.5":
             inside, outside = low > -2.5 and high < 2.5, low > 2.5 or high < -2.5
             expected = Verdict.SUPPORTED if inside else Verdict.CONTRADICTED if outside else Verdict.UNDECIDED
         else:
-            bound, is_above = expectation.bound, expectation.kind == Kind.ABOVE
+            bound, is_above = expectation.bound, expectation.kind == ExpectationKind.ABOVE
             is_small = ignore is not None and bound - ignore < low and high < bound + ignore
             right, wrong = (low > bound, high < bound) if is_above else (high < bound, low > bound)
             expected = Verdict.SUPPORTED if right else Verdict.CONTRADICTED if wrong else Verdict.UNDECIDED
@@ -71,7 +71,7 @@ def test_the_interval_of_the_only_look_and_the_verdict_agree(text: str, ignore: 
 def test_what_is_decided_stays_decided_with_more_seeds() -> None:
     decided = 0
     for row in np.random.default_rng(8).normal(0.9, 1.0, (60, 8)).tolist():
-        estimates = [estimate(row[:n], ABOVE_0, PLAN) for n in range(1, 9)]
+        estimates = [estimate_effect(row[:n], ABOVE_0, PLAN) for n in range(1, 9)]
         assert all(before.p >= after.p for before, after in pairwise(estimates))
         verdicts = [judge(found) for found in estimates]
         assert verdicts[:2] == [Verdict.UNDECIDED] * 2
@@ -83,21 +83,21 @@ def test_what_is_decided_stays_decided_with_more_seeds() -> None:
 def test_a_later_fall_does_not_turn_a_verdict_round() -> None:
     rising = [2.0, 2.1, 1.9, 2.05]
     assert verdict_of(rising, "> 0", PLAN) == Verdict.SUPPORTED
-    found = estimate([*rising, -6.0, -7.0, -6.5, -7.5], ABOVE_0, PLAN)
+    found = estimate_effect([*rising, -6.0, -7.0, -6.5, -7.5], ABOVE_0, PLAN)
     assert found.effect < 0 and judge(found) == Verdict.SUPPORTED
 
 
 def test_the_same_values_give_the_same_estimate() -> None:
-    assert estimate(VALUES, ABOVE_0, PLAN) == estimate(list(VALUES), Expectation.parse("> 0"), Plan(3, 8))
+    assert estimate_effect(VALUES, ABOVE_0, PLAN) == estimate_effect(list(VALUES), Expectation.parse("> 0"), Plan(3, 8))
     long = np.random.default_rng(9).normal(0, 1, 20).tolist()
-    assert estimate(long, ABOVE_0, Plan(5, 20)) == estimate(long, ABOVE_0, Plan(5, 20))
+    assert estimate_effect(long, ABOVE_0, Plan(5, 20)) == estimate_effect(long, ABOVE_0, Plan(5, 20))
 
 
 @pytest.mark.parametrize("ignore", [None, 0.5])
 def test_mirrored_values_give_the_mirrored_verdict(ignore: float | None) -> None:
     for text, mirrored in (("> 0.3", "< -0.3"), ("within 2", "within 2")):
-        one = estimate(VALUES, Expectation.parse(text), PLAN, ignore=ignore)
-        other = estimate([-value for value in VALUES], Expectation.parse(mirrored), PLAN, ignore=ignore)
+        one = estimate_effect(VALUES, Expectation.parse(text), PLAN, ignore=ignore)
+        other = estimate_effect([-value for value in VALUES], Expectation.parse(mirrored), PLAN, ignore=ignore)
         assert one.evidence == other.evidence
 
 
@@ -105,14 +105,14 @@ def test_mirrored_values_give_the_mirrored_verdict(ignore: float | None) -> None
 
 
 def test_one_measured_value_says_nothing() -> None:
-    found = estimate([5.0], ABOVE_0, Plan(1, 1))
+    found = estimate_effect([5.0], ABOVE_0, Plan(1, 1))
     assert (found.interval, found.repeated_interval, found.bootstrap_interval, found.permutation_p) == (None,) * 4
     assert found.p == 1.0 and judge(found) == Verdict.UNDECIDED
     assert (found.low, found.high, found.standardised) == (None, None, None)
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
-    found = estimate([5.0, 5.1], ABOVE_0, PLAN)
+    found = estimate_effect([5.0, 5.1], ABOVE_0, PLAN)
     assert found.interval is not None and found.repeated_interval is None
     assert found.p == 1.0 and judge(found) == Verdict.UNDECIDED
 
@@ -130,21 +130,21 @@ def test_before_the_first_look_nothing_is_decided() -> None:
     ],
 )
 def test_exact_figures_decide_at_once(values: list[float], text: str, ignore: float | None, verdict: Verdict) -> None:
-    found = estimate(values, Expectation.parse(text), PLAN, ignore=ignore, exact=True)
+    found = estimate_effect(values, Expectation.parse(text), PLAN, ignore=ignore, exact=True)
     assert found.is_exact and found.p == 0.0 and judge(found) == judge(found, 0.0) == verdict
     assert found.interval == found.repeated_interval == (found.effect, found.effect)
 
 
 def test_values_that_differ_are_not_exact_whoever_says_so() -> None:
-    assert not estimate(VALUES, ABOVE_0, PLAN, exact=True).is_exact
+    assert not estimate_effect(VALUES, ABOVE_0, PLAN, exact=True).is_exact
 
 
 def test_equal_measured_values_take_the_sign_test() -> None:
-    few, many = (estimate([0.5] * n, ABOVE_0, PLAN) for n in (3, 8))
+    few, many = (estimate_effect([0.5] * n, ABOVE_0, PLAN) for n in (3, 8))
     assert (few.t_p, many.t_p) == (0.25, 2 / 256) and many.permutation_p == pytest.approx(2 / 256)
     assert (few.interval, few.repeated_interval, few.bootstrap_interval) == (None,) * 3
     assert (judge(few), judge(many)) == (Verdict.UNDECIDED, Verdict.SUPPORTED)
-    assert estimate([0.5] * 8, Expectation.parse("> 0.5"), PLAN).p == 1.0
+    assert estimate_effect([0.5] * 8, Expectation.parse("> 0.5"), PLAN).p == 1.0
 
 
 def test_rounding_is_no_spread() -> None:
@@ -153,15 +153,15 @@ def test_rounding_is_no_spread() -> None:
 
 
 def test_four_values_have_a_bootstrap_interval_and_three_have_none() -> None:
-    assert estimate(VALUES[:3], ABOVE_0, PLAN).bootstrap_interval is None
-    assert estimate(VALUES[:4], ABOVE_0, PLAN).bootstrap_interval is not None
-    assert estimate([0.0, 0.0, 0.0, 1.0], ABOVE_0, PLAN).bootstrap_interval is not None
+    assert estimate_effect(VALUES[:3], ABOVE_0, PLAN).bootstrap_interval is None
+    assert estimate_effect(VALUES[:4], ABOVE_0, PLAN).bootstrap_interval is not None
+    assert estimate_effect([0.0, 0.0, 0.0, 1.0], ABOVE_0, PLAN).bootstrap_interval is not None
 
 
 @pytest.mark.parametrize(("values", "ignore"), [([], None), ([1.0] * 9, None), ([1.0], 0.0), ([1.0], -1.0)])
 def test_what_cannot_be_estimated_is_refused(values: list[float], ignore: float | None) -> None:
     with pytest.raises(ValueError, match="but got"):
-        estimate(values, ABOVE_0, PLAN, ignore=ignore)
+        estimate_effect(values, ABOVE_0, PLAN, ignore=ignore)
 
 
 # Seeds to decide
@@ -175,7 +175,7 @@ def power_by_simulation(n: int, standardised: float, alpha: float) -> float:
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
 def test_seeds_to_decide_have_the_power_and_one_less_has_not(alpha: float) -> None:
-    found = estimate(VALUES, Expectation.parse("> 1"), PLAN)
+    found = estimate_effect(VALUES, Expectation.parse("> 1"), PLAN)
     n = seeds_to_decide(found, Expectation.parse("> 1"), alpha)
     assert n is not None
     standardised = (found.effect - 1) / found.sd
@@ -188,24 +188,24 @@ def test_the_textbook_example_of_power() -> None:
     for size, pairs in ((0.5, 34), (0.8, 15)):
         spread = math.sqrt(7 / 8)
         values = [size + sign * spread for sign in (1, -1) * 4]
-        found = estimate(values, ABOVE_0, PLAN)
+        found = estimate_effect(values, ABOVE_0, PLAN)
         assert found.standardised == pytest.approx(size)
         assert seeds_to_decide(found, ABOVE_0, 0.05) == pairs
 
 
 def test_seeds_to_decide_equivalence() -> None:
     values = [0.01, -0.4, 0.5, -0.2, 0.3, -0.1]
-    plain, small = estimate(values, ABOVE_0, PLAN), estimate(values, ABOVE_0, PLAN, ignore=0.5)
+    plain, small = estimate_effect(values, ABOVE_0, PLAN), estimate_effect(values, ABOVE_0, PLAN, ignore=0.5)
     assert seeds_to_decide(plain, ABOVE_0, 0.05) is None
     enough = seeds_to_decide(small, ABOVE_0, 0.05)
     assert enough is not None and 3 < enough < 30
     assert seeds_to_decide(plain, Expectation.parse("within 0.5"), 0.05) == pytest.approx(enough, abs=1)
-    assert seeds_to_decide(estimate(VALUES, ABOVE_0, PLAN), Expectation.parse("within 0.5"), 0.05) is not None
+    assert seeds_to_decide(estimate_effect(VALUES, ABOVE_0, PLAN), Expectation.parse("within 0.5"), 0.05) is not None
 
 
 def test_where_nothing_is_known_of_the_spread_no_number_of_seeds_is_named() -> None:
-    assert seeds_to_decide(estimate([1.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
-    assert seeds_to_decide(estimate([1.0, 1.0, 1.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
-    assert seeds_to_decide(estimate([1.0], ABOVE_0, PLAN, exact=True), ABOVE_0, 0.05) == 1
-    assert seeds_to_decide(estimate([1.0, -1.0, 0.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
-    assert seeds_to_decide(estimate([1e6, 1e6 + 1, 1e6 - 1], ABOVE_0, PLAN), ABOVE_0, 0.05) == 2
+    assert seeds_to_decide(estimate_effect([1.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
+    assert seeds_to_decide(estimate_effect([1.0, 1.0, 1.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
+    assert seeds_to_decide(estimate_effect([1.0], ABOVE_0, PLAN, exact=True), ABOVE_0, 0.05) == 1
+    assert seeds_to_decide(estimate_effect([1.0, -1.0, 0.0], ABOVE_0, PLAN), ABOVE_0, 0.05) is None
+    assert seeds_to_decide(estimate_effect([1e6, 1e6 + 1, 1e6 - 1], ABOVE_0, PLAN), ABOVE_0, 0.05) == 2

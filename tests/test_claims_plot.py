@@ -14,13 +14,13 @@ from matplotlib.text import Text
 from PIL import Image
 from tiny_studies import INLINE, TINY, Played, called, gains, write_study
 
-from harness.analysis.results import Answer, answer
+from harness.analysis.results import StudyResults, study_results
 from harness.analysis.statistics import Verdict
-from harness.analysis.study_reader import reading
-from harness.report.claims_summary import KeptClaims, kept_claims, read_claims
+from harness.analysis.study_reader import open_study_reader
+from harness.report.claims_summary import ClaimsSummary, read_claims_summary, summarize_claims
 from harness.report.plots import claims as claims_plot
-from harness.report.plots.claims import STYLES, claims_figure, plot_claims
-from harness.report.summary import FILES, PICTURE, remove_summary, write_summary
+from harness.report.plots.claims import VERDICT_MARKS, draw_claims_figure, plot_claims
+from harness.report.summary import CLAIMS_PLOT_FILE, SUMMARY_FILES, remove_summary, write_summary
 
 ARMS = {"K=13, reparam=5": 1, "K=3": -1}
 CLAIMS: list[dict[str, Any]] = [
@@ -40,17 +40,17 @@ MOST_BYTES = 120_000
 
 
 @pytest.fixture(scope="module")
-def claimed(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+def claimed(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """The answer of a study with every kind of claim."""
     played = Played(tmp_path_factory.mktemp("claimed"), claims=CLAIMS, search={"seeds": 4})
     played.answer(gains(K13=6))
-    with reading(played.path, played.place) as read:
-        return answer(read.file.study, read.store, read.trials, {}, read.claims())
+    with open_study_reader(played.path, played.place) as read:
+        return study_results(read.file.study, read.store, read.trials, {}, read.claims())
 
 
 @pytest.fixture
-def kept(claimed: Answer) -> KeptClaims:
-    return kept_claims(claimed)
+def kept(claimed: StudyResults) -> ClaimsSummary:
+    return summarize_claims(claimed)
 
 
 def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -75,31 +75,31 @@ def texts(figure: Figure) -> dict[str, Any]:
 # From the summary alone
 
 
-def test_a_summary_is_drawn_beside_itself(claimed: Answer, tmp_path: Path) -> None:
+def test_a_summary_is_drawn_beside_itself(claimed: StudyResults, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_summary(tmp_path / name, claimed)
     said = called("plot", "one", "two/summary.json", cwd=tmp_path)
     assert (said.returncode, said.stdout) == (0, "") and said.stderr.count("written: ") == 2
-    first, second = (tmp_path / name / PICTURE for name in ("one", "two"))
+    first, second = (tmp_path / name / CLAIMS_PLOT_FILE for name in ("one", "two"))
     drawn = pixels(first)
     assert min(drawn.shape[:2]) > 400 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 30
     assert first.stat().st_size < MOST_BYTES and np.array_equal(drawn, pixels(second))
 
 
-def test_what_is_read_back_is_what_was_judged(claimed: Answer, kept: KeptClaims, tmp_path: Path) -> None:
+def test_what_is_read_back_is_what_was_judged(claimed: StudyResults, kept: ClaimsSummary, tmp_path: Path) -> None:
     write_summary(tmp_path, claimed)
-    assert read_claims(tmp_path / FILES[0]) == kept
+    assert read_claims_summary(tmp_path / SUMMARY_FILES[0]) == kept
     assert [claim.verdict for claim in kept.claims] == [judged.verdict for judged in claimed.claims]
-    assert kept.claims[0].arms[0].values == tuple(claimed.claims[0].figures[0].values())
+    assert kept.claims[0].arms[0].values == tuple(claimed.claims[0].arm_values[0].values())
     assert "seeds 0, 1, 2, 3" in kept.conditions
 
 
 # Legible
 
 
-def test_the_page_says_all_and_nothing_lies_on_anything(kept: KeptClaims) -> None:
-    figure = claims_figure(kept)
+def test_the_page_says_all_and_nothing_lies_on_anything(kept: ClaimsSummary) -> None:
+    figure = draw_claims_figure(kept)
     found = texts(figure)
     page = figure.bbox
     for words in ("question: 4 claims", "cpu (test, 1 thread)", "torch 2.15.0", "K=13-13-13-13 reparam=5", "n = 4"):
@@ -114,8 +114,8 @@ def test_the_page_says_all_and_nothing_lies_on_anything(kept: KeptClaims) -> Non
         assert not a.padded(-1).overlaps(b.padded(-1)), f"{one} | {other}"
 
 
-def test_every_scale_shows_zero_the_bound_and_all_values(kept: KeptClaims) -> None:
-    panels = claims_figure(kept).axes[-len(kept.claims) :]
+def test_every_scale_shows_zero_the_bound_and_all_values(kept: ClaimsSummary) -> None:
+    panels = draw_claims_figure(kept).axes[-len(kept.claims) :]
     for axes, claim in zip(panels, kept.claims, strict=True):
         low, high = axes.get_xlim()
         for value in (0, *claim.expected.bounds, *claim.values, *(claim.interval or ())):
@@ -123,27 +123,33 @@ def test_every_scale_shows_zero_the_bound_and_all_values(kept: KeptClaims) -> No
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_every_verdict_has_a_word_and_a_colour(kept: KeptClaims, verdict: Verdict, tmp_path: Path) -> None:
+def test_every_verdict_has_a_word_and_a_colour(kept: ClaimsSummary, verdict: Verdict, tmp_path: Path) -> None:
     one = kept.claims[0].model_copy(update={"verdict": verdict})
     shown = kept.model_copy(update={"claims": (one,)})
     plot_claims(tmp_path / "one.png", shown)
-    assert has_colour(tmp_path / "one.png", STYLES[verdict][0])
-    others = [STYLES[each][0] for each in Verdict if each not in (verdict, Verdict.UNDECIDED)]  # words are grey, too
+    assert has_colour(tmp_path / "one.png", VERDICT_MARKS[verdict][0])
+    others = [
+        VERDICT_MARKS[each][0] for each in Verdict if each not in (verdict, Verdict.UNDECIDED)
+    ]  # words are grey, too
     assert not any(has_colour(tmp_path / "one.png", other) for other in others)
-    assert any(text.endswith(f": {verdict}") for text in texts(claims_figure(shown)))
+    assert any(text.endswith(f": {verdict}") for text in texts(draw_claims_figure(shown)))
 
 
 def test_verdicts_differ_without_colour_too() -> None:
-    assert len({style[1:] for style in STYLES.values()}) == len({style[0] for style in STYLES.values()}) == len(Verdict)
+    assert (
+        len({style[1:] for style in VERDICT_MARKS.values()})
+        == len({style[0] for style in VERDICT_MARKS.values()})
+        == len(Verdict)
+    )
 
 
-def test_claims_without_any_run_are_drawn_as_such(kept: KeptClaims) -> None:
+def test_claims_without_any_run_are_drawn_as_such(kept: ClaimsSummary) -> None:
     empty = {"effect": None, "interval": None, "p": None, "n": 0, "values": (), "missing": None}
     claims = tuple(
         claim.model_copy(update=empty | {"arms": tuple(arm.model_copy(update={"values": ()}) for arm in claim.arms)})
         for claim in kept.claims
     )
-    figure = claims_figure(kept.model_copy(update={"claims": claims}))
+    figure = draw_claims_figure(kept.model_copy(update={"claims": claims}))
     assert len(figure.axes) == len(claims)
     assert sum("no seed that all arms have completed" in text for text in texts(figure)) == len(claims)
 
@@ -175,12 +181,12 @@ def test_a_picture_that_fails_keeps_the_answer_and_is_drawn_the_next_time(
     assert said.returncode == 0 and "supported" in said.stdout and "Best network" in said.stdout
     assert said.stderr.strip() == "The claims could not be drawn: no room for the axes"
     results = folder / "results" / "tiny"
-    assert {path.name for path in results.iterdir()} >= {*FILES} and not (results / PICTURE).exists()
+    assert {path.name for path in results.iterdir()} >= {*SUMMARY_FILES} and not (results / CLAIMS_PLOT_FILE).exists()
     again = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
     assert again.stderr == "" and "The claims as a picture: results/tiny/claims.png" in again.stdout
-    assert has_colour(results / PICTURE, STYLES[Verdict.SUPPORTED][0])
+    assert has_colour(results / CLAIMS_PLOT_FILE, VERDICT_MARKS[Verdict.SUPPORTED][0])
     remove_summary(results)
-    assert not {path.name for path in results.iterdir()} & {*FILES, PICTURE}
+    assert not {path.name for path in results.iterdir()} & {*SUMMARY_FILES, CLAIMS_PLOT_FILE}
 
 
 def test_a_study_without_claims_has_no_picture(tmp_path: Path) -> None:
@@ -188,7 +194,7 @@ def test_a_study_without_claims_has_no_picture(tmp_path: Path) -> None:
     write_study(tmp_path, TINY, proxy=proxy, objectives={"params": "minimize"}, search={"seeds": 1})
     said = called("run", "study.yaml", *INLINE, "--quiet", cwd=tmp_path)
     assert said.returncode == 0 and "picture" not in said.stdout
-    assert not (tmp_path / "results" / "tiny" / PICTURE).exists()
+    assert not (tmp_path / "results" / "tiny" / CLAIMS_PLOT_FILE).exists()
 
 
 # Mistakes
@@ -205,18 +211,18 @@ def test_a_study_without_claims_has_no_picture(tmp_path: Path) -> None:
         ("none", ("must have claims", "question")),
     ],
 )
-def test_mistakes_are_one_message(claimed: Answer, tmp_path: Path, named: str, words: tuple[str, ...]) -> None:
+def test_mistakes_are_one_message(claimed: StudyResults, tmp_path: Path, named: str, words: tuple[str, ...]) -> None:
     for name in ("empty", "older", "odd", "none"):
         (tmp_path / name).mkdir()
     write_summary(tmp_path, claimed)
-    values = json.loads((tmp_path / FILES[0]).read_text())
-    (tmp_path / "none" / FILES[0]).write_text(json.dumps(values | {"claims": []}))
+    values = json.loads((tmp_path / SUMMARY_FILES[0]).read_text())
+    (tmp_path / "none" / SUMMARY_FILES[0]).write_text(json.dumps(values | {"claims": []}))
     values["claims"][0]["expect"] = "bigger"
-    (tmp_path / "odd" / FILES[0]).write_text(json.dumps(values))
+    (tmp_path / "odd" / SUMMARY_FILES[0]).write_text(json.dumps(values))
     del values["claims"][0]["arms"], values["claims"][0]["expect"]
     values["claims"][0]["expect"] = "> 0"
-    (tmp_path / "older" / FILES[0]).write_text(json.dumps(values))
-    shutil.copy(tmp_path / FILES[1], tmp_path / "text.json")
+    (tmp_path / "older" / SUMMARY_FILES[0]).write_text(json.dumps(values))
+    shutil.copy(tmp_path / SUMMARY_FILES[1], tmp_path / "text.json")
     said = called("plot", named, cwd=tmp_path)
     assert (said.returncode, said.stdout) == (2, "")
     assert "Traceback" not in said.stderr and all(word in said.stderr for word in words), said.stderr

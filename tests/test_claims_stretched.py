@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from harness.analysis.statistics import Plan, estimate
+from harness.analysis.statistics import Plan, estimate_effect
 from harness.analysis.statistics.conditional import Boundary, ConditionalError
 from harness.analysis.statistics.sample import Sample
 from harness.analysis.statistics.sequential import rising_levels
-from harness.analysis.statistics.stretched import Stretched, plan_after
+from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 from harness.config.expectation import Expectation
 
 STUDIES = 2000
@@ -52,42 +52,42 @@ def test_the_conditional_error_is_the_share_of_continuations_that_reject() -> No
 
 def test_stretching_to_the_same_plan_changes_nothing() -> None:
     values = [1.2, -0.3, 0.8, 1.9, 0.4, 1.1]
-    plain = estimate(values, ABOVE, Plan(3, 8))
-    same = estimate(values, ABOVE, Stretched((Plan(3, 8), Plan(3, 8)), (4,)))
+    plain = estimate_effect(values, ABOVE, Plan(3, 8))
+    same = estimate_effect(values, ABOVE, ExtendedPlan((Plan(3, 8), Plan(3, 8)), (4,)))
     assert same.evidence.supported == pytest.approx(plain.evidence.supported, rel=1e-6)
     assert same.repeated_interval == pytest.approx(plain.repeated_interval, rel=1e-4)
 
 
 def test_the_interval_leaves_out_what_the_look_rejects() -> None:
     values = [2.2, 0.3, 1.8, 1.9, 0.4, 2.1, 1.7, 0.9, 1.2, 2.0]
-    plan = Stretched((Plan(3, 8), Plan(3, 12)), (5,))
-    found = estimate(values, ABOVE, plan)
+    plan = ExtendedPlan((Plan(3, 8), Plan(3, 12)), (5,))
+    found = estimate_effect(values, ABOVE, plan)
     assert found.low is not None
-    at_low = estimate(values, Expectation.parse(f"> {found.low}"), plan)
-    only_this_look = Stretched((Plan(3, 8), Plan(10, 12)), (5,))
+    at_low = estimate_effect(values, Expectation.parse(f"> {found.low}"), plan)
+    only_this_look = ExtendedPlan((Plan(3, 8), Plan(10, 12)), (5,))
     assert at_low.p <= 0.05 + 1e-4  # the p over all looks is at most that of this one
     assert only_this_look.looks == (3, 4, 5, 10, 11, 12)
 
 
 def test_what_was_decided_before_the_change_stays_decided() -> None:
     values = [2.0, 2.1, 1.9, 2.05]
-    before = estimate(values, ABOVE, Plan(3, 4))
-    after = estimate([*values, -9.0, -9.0], ABOVE, Stretched((Plan(3, 4), Plan(3, 8)), (4,)))
+    before = estimate_effect(values, ABOVE, Plan(3, 4))
+    after = estimate_effect([*values, -9.0, -9.0], ABOVE, ExtendedPlan((Plan(3, 4), Plan(3, 8)), (4,)))
     assert before.p <= 0.05 and after.evidence.supported == before.evidence.supported
 
 
 def test_a_plan_after_its_last_look_has_nothing_left() -> None:
     values = [0.5, -0.4, 0.6, 5.0, 5.1, 5.2, 4.9, 5.0]
     plan = plan_after((Plan(3, 3), Plan(3, 8)), (3,))
-    assert isinstance(plan, Stretched) and plan.exhausted_at == 3
-    assert estimate(values, ABOVE, plan).p == estimate(values[:3], ABOVE, Plan(3, 3)).p
+    assert isinstance(plan, ExtendedPlan) and plan.exhausted_at == 3
+    assert estimate_effect(values, ABOVE, plan).p == estimate_effect(values[:3], ABOVE, Plan(3, 3)).p
 
 
 def test_plans_that_no_look_used_leave_no_trace() -> None:
     assert plan_after((Plan(1, 1), Plan(3, 8)), (1,)) == Plan(3, 8)  # no look at one value
     assert plan_after((Plan(3, 3), Plan(3, 8)), (0,)) == Plan(3, 8)
     assert plan_after((Plan(3, 8), Plan(3, 8)), (4,)) == Plan(3, 8)
-    assert plan_after((Plan(3, 6), Plan(3, 8), Plan(3, 12)), (1, 5)) == Stretched((Plan(3, 8), Plan(3, 12)), (5,))
+    assert plan_after((Plan(3, 6), Plan(3, 8), Plan(3, 12)), (1, 5)) == ExtendedPlan((Plan(3, 8), Plan(3, 12)), (5,))
 
 
 def promising(p: float, n: int) -> int | None:

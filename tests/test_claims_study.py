@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from tiny_studies import SCRIPTED, TINY, Played, called, gains, harness, started, text_of, well, write_study
 
-from harness.analysis.claims import Judged, judge_claims
-from harness.analysis.study_reader import open_space, reading
+from harness.analysis.claims import ClaimResult, evaluate_claims
+from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.claim_arms import arm_choices
 from harness.config.expressions import Formula
 from harness.config.study_file import load_study
-from harness.diagnostics.verify.recorded_claims import recorded_claims
+from harness.diagnostics.verify.recorded_claims import all_recorded_claims
 from harness.errors import StudyError
 from harness.report.claims import claims_view
-from harness.search.events import ClaimsJudged
-from harness.storage.workspace import Place
+from harness.search.events import ClaimsEvaluated
+from harness.storage.workspace import Workspace
 from harness.training.run import Ended, Job, Record, RunState
 
 CLAIM: dict[str, Any] = {
@@ -35,9 +35,9 @@ CLAIM: dict[str, Any] = {
 CLAIMED: dict[str, Any] = SCRIPTED | {"search": {"seeds": 3, "max_seeds": 6}, "claims": [CLAIM]}
 
 
-def judged(played: Played) -> tuple[Judged, ...]:
-    with reading(played.path, played.place) as read:
-        return judge_claims(played.file.study, open_space(played.file), read.store)
+def judged(played: Played) -> tuple[ClaimResult, ...]:
+    with open_study_reader(played.path, played.place) as read:
+        return evaluate_claims(played.file.study, open_space(played.file), read.store)
 
 
 def seeds_by_kernel(played: Played) -> dict[tuple[int, Any], list[int]]:
@@ -53,8 +53,8 @@ def seeds_by_kernel(played: Played) -> dict[tuple[int, Any], list[int]]:
 
 def test_a_large_effect_is_decided_by_the_first_seeds(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
-    looks = [event for event, _, _ in played.events(gains(K13=30)) if isinstance(event, ClaimsJudged)]
-    assert looks == [ClaimsJudged({"larger_is_better": "supported"}, 0)]
+    looks = [event for event, _, _ in played.events(gains(K13=30)) if isinstance(event, ClaimsEvaluated)]
+    assert looks == [ClaimsEvaluated({"larger_is_better": "supported"}, 0)]
     (found,) = judged(played)
     assert found.seeds == (0, 1, 2) and str(found.verdict) == "supported"
     assert found.estimate is not None and found.estimate.effect == pytest.approx(30, abs=1.5)
@@ -63,19 +63,19 @@ def test_a_large_effect_is_decided_by_the_first_seeds(tmp_path: Path) -> None:
 
 def test_an_undecided_claim_gets_seeds_for_its_own_arms_alone(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
-    looks = [event for event, _, _ in played.events(gains(K13=0.1)) if isinstance(event, ClaimsJudged)]
+    looks = [event for event, _, _ in played.events(gains(K13=0.1)) if isinstance(event, ClaimsEvaluated)]
     assert [look.arms for look in looks] == [2, 2, 2, 0]
     assert {look.verdicts["larger_is_better"] for look in looks} == {"undecided"}
     seeds = seeds_by_kernel(played)
     assert seeds.pop((13, 5)) == seeds.pop((3, None)) == [0, 1, 2, 3, 4, 5]
     assert all(each == [0, 1, 2] for each in seeds.values()) and seeds
     (found,) = judged(played)
-    assert found.enough is None or found.enough > 6
+    assert found.seeds_needed is None or found.seeds_needed > 6
 
 
 def test_seeds_stop_where_the_claim_is_decided(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
-    *undecided, last = [event for event, _, _ in played.events(gains(K13=1.8)) if isinstance(event, ClaimsJudged)]
+    *undecided, last = [event for event, _, _ in played.events(gains(K13=1.8)) if isinstance(event, ClaimsEvaluated)]
     assert undecided and all(look.arms == 2 for look in undecided)
     assert (last.verdicts, last.arms) == ({"larger_is_better": "supported"}, 0)
     assert len(seeds_by_kernel(played)[13, 5]) == 3 + len(undecided) < 6
@@ -88,7 +88,9 @@ def test_a_study_that_is_run_again_trains_nothing_and_judges_alike(tmp_path: Pat
     again = [event for event, _, _ in played.events(gains(K13=4))]
     assert played.executor is None
     assert judged(played) == before
-    assert [e for e in again if isinstance(e, ClaimsJudged)] == [e for e in first if isinstance(e, ClaimsJudged)][-1:]
+    assert [e for e in again if isinstance(e, ClaimsEvaluated)] == [e for e in first if isinstance(e, ClaimsEvaluated)][
+        -1:
+    ]
 
 
 def test_a_study_stopped_between_looks_goes_on_to_the_same_verdict(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_exact_figures_need_no_seeds_and_missing_ones_are_named(tmp_path: Path) 
     assert str(macs.verdict) == "supported" and macs.estimate is not None
     assert macs.estimate.effect == pytest.approx(math.log2(costs[0] / costs[1])) and macs.estimate.sd == 0
     assert unknown.values == () and str(unknown.verdict) == "undecided"
-    assert unknown.missing == "no run has a value of `latency_ms_p90 - top1`"
+    assert unknown.missing_reason == "no run has a value of `latency_ms_p90 - top1`"
 
 
 # Showing
@@ -144,7 +146,7 @@ def test_exact_figures_need_no_seeds_and_missing_ones_are_named(tmp_path: Path) 
 def test_claims_are_shown_with_effect_interval_n_p_and_paper(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
     answer = played.answer(gains(K13=30))
-    with reading(played.path, played.place) as read:
+    with open_study_reader(played.path, played.place) as read:
         from dataclasses import replace
 
         from rich.console import Group
@@ -393,7 +395,7 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
     for _ in played.events(gains(K13=30)):
         pass
-    (row,) = recorded_claims(played.place)
+    (row,) = all_recorded_claims(played.place)
     assert (row.study, row.name, row.verdict, row.n, row.unit) == (
         "question",
         "larger_is_better",
@@ -415,11 +417,11 @@ def test_a_claim_study_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     for _ in played.events(gains(K13=30)):
         pass
     (played.place.folder("question") / "study.yaml").unlink()
-    (row,) = recorded_claims(played.place)
+    (row,) = all_recorded_claims(played.place)
     assert row.fault is not None and "study.yaml" in row.fault
     said = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
     assert said.returncode == 1 and "study.yaml" in said.stdout
 
 
 def test_a_results_folder_without_a_database_has_no_claims(tmp_path: Path) -> None:
-    assert list(recorded_claims(Place(tmp_path))) == []
+    assert list(all_recorded_claims(Workspace(tmp_path))) == []

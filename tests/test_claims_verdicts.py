@@ -8,7 +8,7 @@ from claim_plans import ABOVE_0, PLAN, verdict_of
 
 from harness.analysis.statistics import Estimate, Evidence, Verdict, holm, judge
 from harness.analysis.statistics.sample import Sample
-from harness.config.expectation import Expectation, Kind
+from harness.config.expectation import Expectation, ExpectationKind
 
 # Expectations
 
@@ -16,16 +16,16 @@ from harness.config.expectation import Expectation, Kind
 @pytest.mark.parametrize(
     ("text", "kind", "bound"),
     [
-        ("> 0", Kind.ABOVE, 0.0),
-        (">0.5", Kind.ABOVE, 0.5),
-        ("  < -1.5 ", Kind.BELOW, -1.5),
-        ("< 1e-3", Kind.BELOW, 0.001),
-        ("> +.5", Kind.ABOVE, 0.5),
-        ("within 0.5", Kind.WITHIN, 0.5),
-        ("within 0", Kind.WITHIN, 0.0),
+        ("> 0", ExpectationKind.ABOVE, 0.0),
+        (">0.5", ExpectationKind.ABOVE, 0.5),
+        ("  < -1.5 ", ExpectationKind.BELOW, -1.5),
+        ("< 1e-3", ExpectationKind.BELOW, 0.001),
+        ("> +.5", ExpectationKind.ABOVE, 0.5),
+        ("within 0.5", ExpectationKind.WITHIN, 0.5),
+        ("within 0", ExpectationKind.WITHIN, 0.0),
     ],
 )
-def test_an_expectation_is_read(text: str, kind: Kind, bound: float) -> None:
+def test_an_expectation_is_read(text: str, kind: ExpectationKind, bound: float) -> None:
     assert Expectation.parse(text) == Expectation(kind, bound)
     assert Expectation.parse(str(Expectation.parse(text))) == Expectation(kind, bound)
 

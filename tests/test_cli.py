@@ -16,7 +16,7 @@ from tiny_studies import REPOSITORY, TINY, Finished, called, environ, files_of, 
 from harness import __version__
 from harness.cli import main
 from harness.cli.commands import COMMANDS
-from harness.system.command_line import typed_again, without_password
+from harness.system.command_line import resume_command, without_password
 
 # Looking
 
@@ -200,7 +200,7 @@ def test_help_of_run_study_takes_little(tmp_path: Path) -> None:
 
 def test_passwords_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["harness", "run", "f.yaml", "--fresh", "--storage", "postgresql://me:se:cr@db/x"])
-    assert typed_again().endswith("harness run f.yaml --storage 'postgresql://me:***@db/x'")
+    assert resume_command().endswith("harness run f.yaml --storage 'postgresql://me:***@db/x'")
     assert without_password("sqlite:///a:b/c@d.db") == "sqlite:///a:b/c@d.db"
 
 

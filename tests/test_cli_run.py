@@ -28,7 +28,7 @@ from tiny_studies import (
     write_study,
 )
 
-from harness.config.network_file import load_spec
+from harness.config.network_file import load_network_spec
 
 LONG = {"proxy": TINY["proxy"] | {"epochs": 60, "train_size": 96, "batch_size": 16}, "search": {"seeds": 1}}
 """Long enough to be interrupted, in epochs short enough to be quick."""
@@ -84,7 +84,7 @@ def test_the_commands_that_are_printed_work(finished: Finished) -> None:
         if " dashboard " not in each:
             said = subprocess.run(each, shell=True, cwd=folder, env=environ(), capture_output=True, text=True)
             assert (said.returncode, said.stderr) == (0, ""), each
-    assert load_spec(folder / "best.yaml").C == (4, 4, 8, 8)
+    assert load_network_spec(folder / "best.yaml").C == (4, 4, 8, 8)
 
 
 def test_run_study_is_the_same_door(finished: Finished) -> None:

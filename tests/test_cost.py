@@ -21,7 +21,7 @@ from harness.models.build import build
 from harness.models.cost import Cost, Part, network_cost, network_parts
 from harness.models.cost.large_kernels import large_kernel
 from harness.models.cost.layers import _taps_in_bounds
-from harness.models.spec.kernel import KINDS
+from harness.models.spec.kernel import KERNEL_KINDS
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 
@@ -91,10 +91,10 @@ def test_costs_add_up_and_multiply() -> None:
 
 
 @pytest.mark.parametrize("merged", [False, True], ids=["training", "merged"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 @pytest.mark.parametrize("name", ["replknet_31b", "replknet_nano"])
 def test_a_new_spec_is_priced_in_under_a_millisecond(name: str, kind: str, merged: bool) -> None:
-    spec = PRESETS[name].replace(kernel=kind, reparam=None, dilation=KINDS[kind].dilations[0])
+    spec = PRESETS[name].replace(kernel=kind, reparam=None, dilation=KERNEL_KINDS[kind].dilations[0])
 
     def seconds() -> float:
         large_kernel.cache_clear()

@@ -26,7 +26,7 @@ PATIENCE_S = 60
 
 
 @dataclass(frozen=True)
-class Shown:
+class ServedStudy:
     """A study and the address of its page."""
 
     study: Played
@@ -42,7 +42,7 @@ class Shown:
 
 
 @contextmanager
-def shown_study(folder: Path, **overrides: Any) -> Iterator[Shown]:
+def shown_study(folder: Path, **overrides: Any) -> Iterator[ServedStudy]:
     """A finished study, shown by a process of its own."""
     study = finished(folder, **overrides)
     process = subprocess.Popen(
@@ -52,7 +52,7 @@ def shown_study(folder: Path, **overrides: Any) -> Iterator[Shown]:
     assert process.stdout is not None
     said = process.stdout.readline()
     assert said.startswith("question is shown at http://127.0.0.1:"), said
-    yield Shown(study, said.split()[-1])
+    yield ServedStudy(study, said.split()[-1])
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
@@ -60,13 +60,13 @@ def shown_study(folder: Path, **overrides: Any) -> Iterator[Shown]:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudy]:
     with shown_study(tmp_path_factory.mktemp("dashboard")) as study:
         yield study
 
 
 @pytest.fixture(scope="module")
-def budgeted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def budgeted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStudy]:
     """31x31 kernels are the most accurate and too slow; wide networks are proposed and never trained."""
     with shown_study(
         tmp_path_factory.mktemp("budgeted"),
@@ -79,7 +79,7 @@ def budgeted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 
 
 @pytest.fixture(scope="module")
-def study(shown: Shown) -> Any:
+def study(shown: ServedStudy) -> Any:
     (summary,) = shown.api("studies")["study_summaries"]
     assert summary["study_name"] == "question" and summary["directions"] == ["maximize"]
     assert shown.url.endswith(f"/dashboard/studies/{summary['study_id']}")
@@ -115,7 +115,7 @@ def test_attributes_are_there(study: Any) -> None:
     ("method", "path"),
     [("DELETE", "studies/1"), ("POST", "studies"), ("POST", "studies/1/rename"), ("PUT", "studies/1/note")],
 )
-def test_nothing_can_be_changed(shown: Shown, method: str, path: str) -> None:
+def test_nothing_can_be_changed(shown: ServedStudy, method: str, path: str) -> None:
     database = Path(shown.study.place.database)
     before = database.read_bytes()
     request = urllib.request.Request(f"{shown.root}/api/{path}", data=b"{}", method=method)
@@ -126,7 +126,7 @@ def test_nothing_can_be_changed(shown: Shown, method: str, path: str) -> None:
     assert database.read_bytes() == before
 
 
-def test_a_port_that_is_taken_is_an_error_with_a_remedy(shown: Shown) -> None:
+def test_a_port_that_is_taken_is_an_error_with_a_remedy(shown: ServedStudy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = harness("dashboard", "study.yaml", "--port", str(port), cwd=shown.study.path.parent)
@@ -160,20 +160,20 @@ def wait_for_text(browser: webdriver.Chrome, *parts: str) -> str:
     return WebDriverWait(browser, PATIENCE_S).until(text)
 
 
-def test_the_page_shows_history_curves_and_the_best(shown: Shown, browser: webdriver.Chrome) -> None:
+def test_the_page_shows_history_curves_and_the_best(shown: ServedStudy, browser: webdriver.Chrome) -> None:
     browser.get(shown.url)
     text = wait_for_text(browser, "History", "Intermediate values", "Best Trial (number=4)", "trial #4")
     assert "K: [31, 29, 27, 13], reparam: 5" in text and "How large?" in text
 
 
-def test_the_page_of_a_trial_shows_its_attributes(shown: Shown, browser: webdriver.Chrome) -> None:
+def test_the_page_of_a_trial_shows_its_attributes(shown: ServedStudy, browser: webdriver.Chrome) -> None:
     browser.get(f"{shown.url}/trials?numbers=4")
     text = wait_for_text(browser, "User Attributes", "Intermediate Values", "latency_ms_p50")
     for part in ("macs", "params", "seeds [0, 1, 2]", "device cpu (test, 1 thread)", "K [31, 29, 27, 13]"):
         assert part in text
 
 
-def test_the_page_names_the_best_within_the_budgets(budgeted: Shown, browser: webdriver.Chrome) -> None:
+def test_the_page_names_the_best_within_the_budgets(budgeted: ServedStudy, browser: webdriver.Chrome) -> None:
     answer = json.loads(harness("show", "study.yaml", "--json", cwd=budgeted.study.path.parent).stdout)
     assert {row["state"] for row in answer["configurations"]} == {"complete", "over budget"}
     browser.get(budgeted.url)
@@ -182,7 +182,7 @@ def test_the_page_names_the_best_within_the_budgets(budgeted: Shown, browser: we
 
 
 def test_the_list_tells_rejected_trials_apart_and_a_note_has_the_network(
-    budgeted: Shown, browser: webdriver.Chrome
+    budgeted: ServedStudy, browser: webdriver.Chrome
 ) -> None:
     answer = json.loads(harness("show", "study.yaml", "--json", cwd=budgeted.study.path.parent).stdout)
     browser.get(f"{budgeted.url}/trials?numbers={answer['best_trial']}")

@@ -12,9 +12,9 @@ import pytest
 from dashboard_cases import Api, attributes, finished, is_feasible, served, slower_with_each_seed
 from tiny_studies import EPOCHS, Played, called, epoch, quality, started
 
-from harness.analysis.results import answer
-from harness.analysis.study_reader import reading
-from harness.report.dashboard_storage import ShownStorage
+from harness.analysis.results import study_results
+from harness.analysis.study_reader import open_study_reader
+from harness.report.dashboard_storage import DashboardStorage
 from harness.storage import Store, optuna_storage
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
@@ -150,8 +150,8 @@ def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path
     played = Played(tmp_path, search={"sampler": "random", "trials": 5, "seeds": 1})
     for count, _ in enumerate(played.events()):
         if count == 20:
-            with served(played) as api, reading(played.path, played.place) as read:
-                best = answer(read.file.study, read.store, read.trials, {}).best
+            with served(played) as api, open_study_reader(played.path, played.place) as read:
+                best = study_results(read.file.study, read.store, read.trials, {}).best
                 assert best is not None
                 assert [trial["number"] for trial in api.study()["best_trials"]] == [best.trials[0]]
                 return
@@ -176,7 +176,7 @@ def test_a_study_of_another_program_is_shown_within_its_constraints(tmp_path: Pa
 def test_the_storage_writes_nothing(tmp_path: Path) -> None:
     played = finished(tmp_path)
     with Store.open(played.place.database, read_only=True) as store:
-        storage = ShownStorage(optuna_storage(store), store, {})
+        storage = DashboardStorage(optuna_storage(store), store, {})
         with pytest.raises(RuntimeError, match="reading only"):
             optuna.create_study(storage=storage, study_name="new")
         study = optuna.load_study(storage=storage, study_name="question")

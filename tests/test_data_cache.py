@@ -13,13 +13,13 @@ import pytest
 import torch
 from filelock import FileLock
 
-from harness.config.recipes.proxy import Recipe, Transfer
+from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.data import DATASETS, Dataset, cache, describe, load
-from harness.data.cache import Writer, cached, statistics
+from harness.data.cache import CacheWriter, cached, statistics
 from harness.errors import DataError
 from harness.system.fingerprint import fingerprint
 
-SMALL = Recipe(train_size=40, val_size=16, resolution=16)
+SMALL = ProxyRecipe(train_size=40, val_size=16, resolution=16)
 
 
 def folders(cache: Path) -> list[Path]:
@@ -121,7 +121,7 @@ def test_a_damaged_folder_is_built_again(tmp_path: Path, damage: object) -> None
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def build(writer: Writer) -> None:
+    def build(writer: CacheWriter) -> None:
         writer.array("train", "images", (2, 1, 4, 4))
         raise OSError(28, "No space left on device")
 
@@ -150,11 +150,11 @@ LOADER = """
 import sys
 from pathlib import Path
 from harness.data import load
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 
 print("ready", flush=True)
 sys.stdin.readline()
-print(int(load(Recipe(train_size=40, val_size=16, resolution=16), Path(sys.argv[1]), 0).train.images[:].sum()))
+print(int(load(ProxyRecipe(train_size=40, val_size=16, resolution=16), Path(sys.argv[1]), 0).train.images[:].sum()))
 """
 
 
@@ -174,7 +174,7 @@ def test_processes_that_build_at_once_end_with_one_whole_folder(tmp_path: Path) 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
     with pytest.raises(DataError) as caught:
-        describe(Recipe(dataset="imagenett"))
+        describe(ProxyRecipe(dataset="imagenett"))
     said = str(caught.value)
     assert "'imagenett'" in said and all(name in said for name in DATASETS)
     assert caught.value.place == "proxy.dataset"
@@ -186,7 +186,7 @@ def test_a_builder_that_hangs_is_not_waited_for_without_end(
     for name, value in (("LOOK_S", 0.02), ("TELL_S", 0.03), ("STALL_S", 0.3)):
         monkeypatch.setattr(cache, name, value)
     key = {"a": 1}
-    folder = tmp_path / f"test-{fingerprint([cache.LAYOUT, key])}"
+    folder = tmp_path / f"test-{fingerprint([cache.CACHE_VERSION, key])}"
     with FileLock(f"{folder}.lock"), pytest.raises(DataError, match="has written nothing for"):
         cache.cached(tmp_path, "test", key, lambda _: None)
     assert capsys.readouterr().err.count("waiting for another process that builds the data set") == 1
@@ -208,5 +208,5 @@ def test_a_builder_that_hangs_is_not_waited_for_without_end(
     builder.join()
 
 
-def our_turn(_: Writer) -> None:
+def our_turn(_: CacheWriter) -> None:
     raise RuntimeError("it is our turn")

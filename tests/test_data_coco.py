@@ -17,12 +17,12 @@ from coco_folders import (
 )
 from PIL import Image
 
-from harness.data.coco import CocoScenes, open_coco
-from harness.data.detection_annotations import pack, unpack
+from harness.data.coco import CocoDetection, open_coco
+from harness.data.detection_annotations import decode_rle, encode_rle
 from harness.errors import DataError
 
 
-def opened(root: Path, annotations: list[Any], *, masks: bool = True) -> CocoScenes:
+def opened(root: Path, annotations: list[Any], *, masks: bool = True) -> CocoDetection:
     """The training images of a folder with these figures instead of its own."""
     write_json(root, "train2017", read_json(root) | {"annotations": annotations})
     return open_coco(root, "train", masks=masks)
@@ -39,25 +39,25 @@ def test_images_come_with_their_figures_whatever_the_order_of_the_file(root: Pat
     scenes = open_coco(root, "train", masks=True)
     assert len(scenes) == 3 and scenes.names == ("red", "green") and scenes.notes == ()
     for i in range(3):
-        picture, figures = scenes.picture(i), scenes.figures(i)
+        picture, figures = scenes.image(i), scenes.instances(i)
         assert picture is not None and figures.labels.tolist() == [i % 2]
         lit = np.asarray(picture)[:, :, i % 2] >= 180
         rows, columns = np.nonzero(lit)
         assert figures.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
         assert figures.masks is not None
-        assert np.array_equal(unpack(figures.masks, HEIGHT, WIDTH)[0] > 0, lit)
-        assert figures.areas.tolist() == [lit.sum()] and not figures.crowds.any()
+        assert np.array_equal(decode_rle(figures.masks, HEIGHT, WIDTH)[0] > 0, lit)
+        assert figures.areas.tolist() == [lit.sum()] and not figures.is_crowd.any()
 
 
 def test_masks_are_left_alone_where_nobody_asks(root: Path) -> None:
     scenes = opened(root, [annotation_entry(0, [1, 1, 5, 5], 3, segmentation="nonsense")], masks=False)
-    assert scenes.figures(0).masks is None and len(scenes.figures(0)) == 1
+    assert scenes.instances(0).masks is None and len(scenes.instances(0)) == 1
 
 
 def test_polygons_and_both_ways_to_write_runs_are_one_mask(root: Path) -> None:
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[5:15, 8:20] = True
-    packed = pack(mask)
+    packed = encode_rle(mask)
     columns = mask.T.ravel()
     changes = np.flatnonzero(np.diff(columns)) + 1
     counts = np.diff(np.concatenate([[0], changes, [columns.size]])).tolist()
@@ -68,19 +68,19 @@ def test_polygons_and_both_ways_to_write_runs_are_one_mask(root: Path) -> None:
         {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()},
     ]
     scenes = opened(root, [annotation_entry(0, [8, 5, 12, 10], 3, segmentation=way) for way in ways])
-    masks = scenes.figures(0).masks
+    masks = scenes.instances(0).masks
     assert masks is not None
-    assert all(np.array_equal(each, mask) for each in unpack(masks, HEIGHT, WIDTH) > 0)
+    assert all(np.array_equal(each, mask) for each in decode_rle(masks, HEIGHT, WIDTH) > 0)
 
 
 def test_images_without_figures_stay_and_are_told_apart(root: Path) -> None:
     crowd = annotation_entry(1, [1, 1, 9, 9], 3, iscrowd=1)
     scenes = opened(root, [annotation_entry(2, [1, 1, 9, 9], 17), crowd])
-    assert [len(scenes.figures(i)) for i in range(3)] == [0, 1, 1]
-    assert scenes.figures(1).crowds.tolist() == [True]
+    assert [len(scenes.instances(i)) for i in range(3)] == [0, 1, 1]
+    assert scenes.instances(1).is_crowd.tolist() == [True]
     assert scenes.trainable().tolist() == [2]
-    empty = scenes.figures(0)
-    assert empty.boxes.shape == (0, 4) and empty.masks == () and unpack((), 4, 5).shape == (0, 4, 5)
+    empty = scenes.instances(0)
+    assert empty.boxes.shape == (0, 4) and empty.masks == () and decode_rle((), 4, 5).shape == (0, 4, 5)
 
 
 def test_boxes_are_cut_at_the_border_and_those_outside_are_counted(root: Path) -> None:
@@ -93,13 +93,13 @@ def test_boxes_are_cut_at_the_border_and_those_outside_are_counted(root: Path) -
         [float("nan"), 0, 1, 1],
     ]
     scenes = opened(root, [annotation_entry(0, box, 3) for box in boxes], masks=False)
-    assert scenes.figures(0).boxes.tolist() == [[0, 0, 5, 5], [40, 30, WIDTH, HEIGHT]]
+    assert scenes.instances(0).boxes.tolist() == [[0, 0, 5, 5], [40, 30, WIDTH, HEIGHT]]
     assert scenes.notes == ("train: figures without an area inside the image, left out: 4",)
 
 
 def test_polygons_of_two_corners_cover_nothing(root: Path) -> None:
     scenes = opened(root, [annotation_entry(0, [1, 1, 9, 9], 3, segmentation=part) for part in ([], [[1, 1, 2, 2]])])
-    assert len(scenes.figures(0)) == 0 and scenes.notes[0].endswith("left out: 2")
+    assert len(scenes.instances(0)) == 0 and scenes.notes[0].endswith("left out: 2")
 
 
 def test_figures_of_images_that_have_no_entry_are_counted(root: Path) -> None:
@@ -110,7 +110,7 @@ def test_figures_of_images_that_have_no_entry_are_counted(root: Path) -> None:
 def test_images_without_a_file_are_counted_with_their_figures(root: Path) -> None:
     (root / "train2017" / f"{1:012d}.png").unlink()
     scenes = open_coco(root, "train", masks=True)
-    assert [scenes.figures(i).labels.tolist() for i in range(len(scenes))] == [[0], [0]]
+    assert [scenes.instances(i).labels.tolist() for i in range(len(scenes))] == [[0], [0]]
     assert scenes.notes == ("train: images without a file, left out: 1 of 3 (000000000001.png first)",)
 
 
@@ -129,7 +129,7 @@ def test_odd_images(root: Path, kind: str) -> None:
         image.transpose(Image.Transpose.ROTATE_90).save(path, "JPEG", exif=exif)
     else:
         image.convert("L" if kind == "grey" else kind).save(path, "JPEG")
-    picture = open_coco(root, "train", masks=True).picture(0)
+    picture = open_coco(root, "train", masks=True).image(0)
     if kind in ("truncated", "other size"):
         assert picture is None
     else:

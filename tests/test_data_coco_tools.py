@@ -13,15 +13,15 @@ from detection_cases import job_of, recipe_of
 from full_scale_cases import epochs_of, trained
 from PIL import Image
 
-from harness.data.coco import CocoScenes, open_coco
-from harness.data.coco_files import in_order, located
-from harness.data.detection import open_scenes
-from harness.data.detection_annotations import Figures, unpack
-from harness.data.detection_transforms import Sight
-from harness.data.read_report import Lost
+from harness.data.coco import CocoDetection, open_coco
+from harness.data.coco_files import locate_image, sorted_ids
+from harness.data.detection import open_detection
+from harness.data.detection_annotations import Instances, decode_rle
+from harness.data.detection_transforms import DetectionSample
+from harness.data.read_report import UnreadableFile
 from harness.errors import DataError
 from harness.models.heads.roi_heads import _has_mask
-from harness.training.metrics.detection import Found, detection_figures
+from harness.training.metrics.detection import Detections, detection_metrics
 
 Change = Callable[[dict[str, list[dict[str, Any]]]], None]
 
@@ -62,16 +62,16 @@ def tag(root: Path, orientation: int, back: Image.Transpose | None = None, which
             (image if back is None else image.transpose(back)).save(path, "PNG", exif=exif)
 
 
-def is_right(scenes: CocoScenes, i: int) -> bool:
+def is_right(scenes: CocoDetection, i: int) -> bool:
     """Whether the box and the mask lie where the picture is bright."""
-    picture, figures = scenes.picture(i), scenes.figures(i)
+    picture, figures = scenes.image(i), scenes.instances(i)
     if picture is None or figures.masks is None:
         return False
     lit = np.asarray(picture)[:, :, int(figures.labels[0])] >= 180
     rows, columns = np.nonzero(lit)
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     return figures.boxes.tolist() == [box] and np.array_equal(
-        unpack(figures.masks, picture.height, picture.width)[0] > 0, lit
+        decode_rle(figures.masks, picture.height, picture.width)[0] > 0, lit
     )
 
 
@@ -117,8 +117,8 @@ def polygon(box: list[int]) -> list[int]:
 def test_sides_that_fit_no_frame_are_named(root: Path) -> None:
     change(root, each_of("images", swap))
     scenes = open_coco(root, "train", masks=False)
-    lost = scenes.look(0)
-    assert scenes.picture(0) is None and isinstance(lost, Lost)
+    lost = scenes.image_or_failure(0)
+    assert scenes.image(0) is None and isinstance(lost, UnreadableFile)
     assert lost.reason == f"of {WIDTH}x{HEIGHT} pixels, where the entry says {HEIGHT}x{WIDTH}"
 
 
@@ -146,7 +146,7 @@ def test_images_turned_upside_down_are_noted_where_nothing_tells_the_frame(root:
 def test_names_with_folders_of_another_machine_are_found(root: Path, name: str) -> None:
     change(root, each_of("images", lambda each: each.update(file_name=name.format(each["file_name"]))))
     scenes = open_coco(root, "train", masks=False)
-    assert len(scenes) == 6 and scenes.picture(0) is not None
+    assert len(scenes) == 6 and scenes.image(0) is not None
     (note,) = scenes.notes
     assert "file names that lead elsewhere, taken by what is in the folder: 6" in note
 
@@ -155,9 +155,9 @@ def test_url_encoded_names_are_found(tmp_path: Path) -> None:
     (tmp_path / "my cat.jpg").write_bytes(b"")
     (tmp_path / "100%25.jpg").write_bytes(b"")
     there = {path.name for path in tmp_path.iterdir()}
-    assert located("data/my%20cat.jpg", there, tmp_path) == "my cat.jpg"
-    assert located("100%25.jpg", there, tmp_path) == "100%25.jpg"
-    assert located("dog.jpg", there, tmp_path) is None
+    assert locate_image("data/my%20cat.jpg", there, tmp_path) == "my cat.jpg"
+    assert locate_image("100%25.jpg", there, tmp_path) == "100%25.jpg"
+    assert locate_image("dog.jpg", there, tmp_path) is None
 
 
 def test_two_names_that_lead_to_one_file_are_refused(root: Path) -> None:
@@ -183,7 +183,7 @@ def test_ids_of_images_and_categories_as_texts(root: Path) -> None:
     change(root, each_of("categories", lambda each: each.update(id=str(each["id"]))))
     scenes = open_coco(root, "train", masks=True)
     assert scenes.names == ("red", "green") and all(is_right(scenes, i) for i in range(6))
-    assert in_order(["10", "9", "b", "a"]) == ["9", "10", "a", "b"]
+    assert sorted_ids(["10", "9", "b", "a"]) == ["9", "10", "a", "b"]
 
 
 # --- objects without polygons
@@ -197,25 +197,27 @@ def unmasked(entry: dict[str, Any]) -> None:
 def test_figures_without_polygons_stay_among_the_boxes(root: Path) -> None:
     change(root, each_of("annotations", unmasked))
     scenes = open_coco(root, "train", masks=True)
-    assert [len(scenes.figures(i)) for i in range(6)] == [1] * 6
-    assert [scenes.figures(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
+    assert [len(scenes.instances(i)) for i in range(6)] == [1] * 6
+    assert [scenes.instances(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
     (note,) = scenes.notes
     assert "figures without a mask (no polygon of three corners): 3 of 6; they count for boxes" in note
-    picture = scenes.picture(1)
+    picture = scenes.image(1)
     assert picture is not None
-    assert Sight.of(picture, scenes.figures(1)).mirrored().resized(20, 40).target()["has_mask"].tolist() == [False]
+    assert DetectionSample.of(picture, scenes.instances(1)).flip().resize(20, 40).target()["has_mask"].tolist() == [
+        False
+    ]
 
 
 def test_unknown_masks_count_neither_for_nor_against_mask_ap() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40]], np.float32)
-    both = Figures(boxes, np.zeros(2, np.int64), np.array([100, 400], np.float32), np.zeros(2, bool), masks(boxes))
-    half = replace(both, maskless=LAST)
-    wrong = Found(
+    both = Instances(boxes, np.zeros(2, np.int64), np.array([100, 400], np.float32), np.zeros(2, bool), masks(boxes))
+    half = replace(both, lacks_mask=LAST)
+    wrong = Detections(
         boxes, np.zeros(2, np.int64), np.array([0.5, 0.9], np.float32), masks(boxes - [[0] * 4, [0, 0, 12, 0]])
     )
-    found = dict(detection_figures([wrong], [both], ("a",), masks=True))
+    found = dict(detection_metrics([wrong], [both], ("a",), masks=True))
     assert found["ap50"] == pytest.approx(100) and found["mask_ap50"] < 60
-    found = dict(detection_figures([wrong], [half], ("a",), masks=True))
+    found = dict(detection_metrics([wrong], [half], ("a",), masks=True))
     assert found["ap50"] == pytest.approx(100)
     assert found["mask_ap50"] == pytest.approx(100)
 
@@ -224,13 +226,13 @@ LAST = np.array([False, True])
 
 
 def masks(boxes: np.ndarray) -> tuple[Any, ...]:
-    from harness.data.detection_annotations import pack
+    from harness.data.detection_annotations import encode_rle
 
     packed = []
     for x0, y0, x1, y1 in boxes.astype(int).tolist():
         mask = np.zeros((50, 50), bool)
         mask[y0:y1, x0:x1] = True
-        packed.append(pack(mask))
+        packed.append(encode_rle(mask))
     return tuple(packed)
 
 
@@ -265,13 +267,13 @@ def test_a_set_without_a_figure_is_refused_with_the_reason(
 ) -> None:
     change(root, each_of("annotations", function), splits=("train2017",))
     with pytest.raises(DataError, match=f"must have a figure besides crowds.*6 images.*{reason}"):
-        open_scenes(recipe_of(kind, data={"dataset": "coco"}), root, tmp_path)
+        open_detection(recipe_of(kind, data={"dataset": "coco"}), root, tmp_path)
 
 
 def test_validation_images_of_crowds_alone_are_refused(root: Path, tmp_path: Path) -> None:
     change(root, each_of("annotations", lambda each: each.update(iscrowd=1)), splits=("val2017",))
     with pytest.raises(DataError, match=r"besides crowds.*val2017.*marked as crowds .*: 3"):
-        open_scenes(recipe_of(data={"dataset": "coco"}), root, tmp_path)
+        open_detection(recipe_of(data={"dataset": "coco"}), root, tmp_path)
 
 
 def test_more_than_a_tenth_of_unreadable_images_is_an_error_with_the_reason(root: Path, tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from PIL import Image
 from tiny_runs import tiny_spec
 
 from harness.cli import main
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import load_study
 from harness.data import content, identify, load
-from harness.data.image_file import read_levels
+from harness.data.image_file import read_value_range
 from harness.errors import DataError
-from harness.executors.run_job import evaluate
+from harness.executors.run_job import run_job
 from harness.training.run import Ended, Job, Run, RunState
 
 
-def of(root: Path | str, **fields: object) -> Recipe:
+def of(root: Path | str, **fields: object) -> ProxyRecipe:
     values = {
         "dataset": "imagefolder",
         "root": str(root),
@@ -30,7 +30,7 @@ def of(root: Path | str, **fields: object) -> Recipe:
         "batch_size": 4,
         "resample": "none",
     }
-    return Recipe.model_validate({**values, "schedule": {"warmup_epochs": 0}, **fields})
+    return ProxyRecipe.model_validate({**values, "schedule": {"warmup_epochs": 0}, **fields})
 
 
 def digest(root: Path | str, cache: Path | None = None) -> str:
@@ -103,11 +103,11 @@ def test_labels_content_and_classes_are_the_identity(folder: Path, tmp_path: Pat
 def test_a_second_look_reads_no_content(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
-    monkeypatch.setattr(content, "SETTLED_NS", -(10**12))
+    monkeypatch.setattr(content, "UNCHANGED_FOR_NS", -(10**12))
     expected = digest(folder, cache)
     monkeypatch.setattr(content, "_hash", lambda path: pytest.fail(f"read again: {path}"))
     assert digest(folder, cache) == expected
-    (next((cache / content.FOLDER).iterdir())).write_text("{")
+    (next((cache / content.DIGESTS_FOLDER).iterdir())).write_text("{")
     monkeypatch.undo()
     assert digest(folder, cache) == expected
 
@@ -115,7 +115,7 @@ def test_a_second_look_reads_no_content(folder: Path, tmp_path: Path, monkeypatc
 def test_files_that_were_changed_just_now_are_not_cached(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     digest(folder, tmp_path / "cache")
-    assert all(path.read_text() == "{}" for path in (tmp_path / "cache" / content.FOLDER).iterdir())
+    assert all(path.read_text() == "{}" for path in (tmp_path / "cache" / content.DIGESTS_FOLDER).iterdir())
 
 
 def test_nothing_is_written_where_no_cache_is(folder: Path, tmp_path: Path) -> None:
@@ -143,22 +143,23 @@ def test_a_file_that_is_not_given_out_is_refused_by_name(folder: Path) -> None:
 
 def test_cifar_is_identified_by_its_batches(tmp_path: Path) -> None:
     root = write_cifar10(tmp_path)
-    recipe = Recipe(dataset="cifar10", root=str(root))
+    recipe = ProxyRecipe(dataset="cifar10", root=str(root))
     before = identify(recipe).digest
-    inside = Recipe(dataset="cifar10", root=str(root / "cifar-10-batches-py"))
+    inside = ProxyRecipe(dataset="cifar10", root=str(root / "cifar-10-batches-py"))
     assert before is not None and identify(inside).digest == before
     (root / "cifar-10-batches-py" / "test_batch").write_bytes(as_python_2(batch(99, 40, 10)))
     assert identify(recipe).digest != before
 
 
 def test_generated_data_leave_ids_as_they_were() -> None:
-    run = Run(tiny_spec(), Recipe(), 0)
-    assert identify(Recipe()).digest is None
+    run = Run(tiny_spec(), ProxyRecipe(), 0)
+    assert identify(ProxyRecipe()).digest is None
     assert replace(run, data="0123456789abcdef").id != run.id
     assert (
-        Recipe(dataset="imagefolder", root="/a").fingerprint() == Recipe(dataset="imagefolder", root="b").fingerprint()
+        ProxyRecipe(dataset="imagefolder", root="/a").fingerprint()
+        == ProxyRecipe(dataset="imagefolder", root="b").fingerprint()
     )
-    assert Recipe(dataset="imagefolder", root="/a").canonical()["root"] == "/a"
+    assert ProxyRecipe(dataset="imagefolder", root="/a").canonical()["root"] == "/a"
 
 
 def test_a_moved_folder_is_not_decoded_again(folder: Path, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_a_run_on_other_data_than_its_own_fails_with_both_digests(folder: Path, 
     recipe = of(folder)
     run = Run(tiny_spec(classes=2, in_channels=3), recipe, 0, data=digest(folder))
     changed_labels(folder)
-    *_, ended = evaluate(Job(run, tmp_path / "results" / "s"))
+    *_, ended = run_job(Job(run, tmp_path / "results" / "s"))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
     assert ended.cause is not None and str(run.data) in ended.cause and digest(folder) in ended.cause
 
@@ -181,13 +182,13 @@ def test_a_run_on_other_data_than_its_own_fails_with_both_digests(folder: Path, 
 def test_data_that_change_while_they_are_read_are_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = read_levels
+    real = read_value_range
 
     def reading(paths: list[Path]) -> object:
         changed_labels(folder)
         return real(paths[:1])
 
-    monkeypatch.setattr("harness.data.image_folder.read_levels", reading)
+    monkeypatch.setattr("harness.data.image_folder.read_value_range", reading)
     with pytest.raises(DataError, match=r"must stay as it is while it is read|No such file"):
         load(of(folder), tmp_path / "cache", 0)
 

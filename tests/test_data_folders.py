@@ -11,10 +11,10 @@ import pytest
 from cifar_folders import as_python_2, batch, write_cifar10, write_cifar100
 from PIL import Image
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import describe, load
-from harness.data.image_file import read_image
-from harness.data.subsets import subset
+from harness.data.image_file import read_square
+from harness.data.subsets import stratified_subset
 from harness.errors import DataError
 
 # --- CIFAR
@@ -30,10 +30,10 @@ def cifar100(tmp_path: Path) -> Path:
     return write_cifar100(tmp_path)
 
 
-def of(dataset: str, root: Path | None, **values: object) -> Recipe:
+def of(dataset: str, root: Path | None, **values: object) -> ProxyRecipe:
     root_value = None if root is None else str(root)
     whole = {"dataset": dataset, "root": root_value, "resolution": 32, "resample": "none"}
-    return Recipe.model_validate(whole | values)
+    return ProxyRecipe.model_validate(whole | values)
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -218,7 +218,7 @@ def test_more_images_than_there_are_cannot_be_asked_for(folder: Path, tmp_path: 
 
 
 def channel_means(path: Path) -> list[float]:
-    image = read_image(path, 8)
+    image = read_square(path, 8)
     assert image is not None and image.shape == (3, 8, 8)
     return [float(mean) for mean in image.mean(axis=(1, 2))]
 
@@ -255,7 +255,7 @@ def test_an_image_is_turned_back_as_its_exif_says(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.rotate(90).save(tmp_path / "x.jpg", exif=exif, quality=95)
-    image = read_image(tmp_path / "x.jpg", 8)
+    image = read_square(tmp_path / "x.jpg", 8)
     assert image is not None
     assert image[:, :3].min() > 240 and image[:, 5:].max() < 15
 
@@ -273,14 +273,14 @@ def test_a_larger_subset_holds_the_smaller_and_keeps_proportions() -> None:
     labels = np.repeat([0, 1, 2], [600, 300, 100])
     rng = np.random.default_rng(3)
     labels = labels[rng.permutation(len(labels))]
-    small, large = (subset(labels, size, seed=1, key="train_size") for size in (100, 500))
+    small, large = (stratified_subset(labels, size, seed=1, key="train_size") for size in (100, 500))
     assert set(small) <= set(large) and len(set(large)) == 500
     assert np.bincount(labels[small]).tolist() == [60, 30, 10]
-    assert not np.array_equal(small, subset(labels, 100, seed=2, key="train_size"))
+    assert not np.array_equal(small, stratified_subset(labels, 100, seed=2, key="train_size"))
 
 
 @pytest.mark.parametrize("size", [1, 7, 999, 1000])
 def test_classes_of_a_subset_differ_by_at_most_one_from_their_share(size: int) -> None:
     labels = np.arange(1000) % 7
-    counts = np.bincount(labels[subset(labels, size, seed=0, key="val_size")], minlength=7)
+    counts = np.bincount(labels[stratified_subset(labels, size, seed=0, key="val_size")], minlength=7)
     assert counts.sum() == size and np.abs(counts - size * np.bincount(labels) / 1000).max() <= 1

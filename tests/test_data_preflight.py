@@ -15,11 +15,11 @@ from preflight_cases import nothing, require_refused
 from tiny_runs import tiny_spec
 from tiny_studies import called, files_of
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import check, identify, image_folder, load, preflight
 from harness.data.cache import require_varied
 from harness.errors import DataError
-from harness.executors.run_job import evaluate
+from harness.executors.run_job import run_job
 from harness.training.run import Ended, Job, Run, RunState
 
 PROXY: dict[str, Any] = {
@@ -112,7 +112,7 @@ def test_the_check_finds_what_the_load_in_a_worker_finds(
     tmp_path: Path, fault: Callable[[Path], None], fields: dict[str, Any]
 ) -> None:
     fault(write_folder(tmp_path / "set"))
-    recipe = Recipe.model_validate(PROXY | fields | {"root": str(tmp_path / "set")})
+    recipe = ProxyRecipe.model_validate(PROXY | fields | {"root": str(tmp_path / "set")})
     with pytest.raises(DataError) as checked:
         check(recipe, tmp_path / "cache")
     with pytest.raises(DataError) as loaded:
@@ -157,11 +157,11 @@ def test_a_dry_run_says_what_was_looked_at_and_lost(tmp_path: Path) -> None:
 
 def test_prepared_data_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = write_folder(tmp_path / "set"), tmp_path / "cache"
-    recipe = Recipe.model_validate(PROXY | {"root": str(root)})
+    recipe = ProxyRecipe.model_validate(PROXY | {"root": str(root)})
     digest = identify(recipe).digest
     assert check(recipe, cache, digest) and not cache.exists()
     load(recipe, cache, 0)
-    monkeypatch.setattr(image_folder, "look_at", lambda *_: pytest.fail("looked at again"))
+    monkeypatch.setattr(image_folder, "sample_splits", lambda *_: pytest.fail("looked at again"))
     assert check(recipe, cache, digest) == ()
 
 
@@ -178,9 +178,9 @@ def test_data_that_changed_are_refused_by_a_dry_run_too(tmp_path: Path) -> None:
 
 def test_a_worker_on_another_machine_ends_with_the_same_cause(tmp_path: Path) -> None:
     damage(write_folder(tmp_path / "set"), "val", 12)
-    recipe = Recipe.model_validate(PROXY | {"root": str(tmp_path / "set")})
+    recipe = ProxyRecipe.model_validate(PROXY | {"root": str(tmp_path / "set")})
     run = Run(tiny_spec(classes=2, in_channels=3), recipe, 0, data=identify(recipe).digest)
-    *_, ended = evaluate(Job(run, tmp_path / "results" / "s"))
+    *_, ended = run_job(Job(run, tmp_path / "results" / "s"))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
     assert ended.cause is not None and "'12 of 16'" in ended.cause
     assert ended.cause.endswith(" ...") and len(ended.cause) <= 300
@@ -190,9 +190,9 @@ def test_a_worker_on_another_machine_ends_with_the_same_cause(tmp_path: Path) ->
 
 
 def test_of_many_images_an_evenly_spread_sample_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "MOST_LOOKED", 20)
+    monkeypatch.setattr(preflight, "MAX_SAMPLED", 20)
     root = write_folder(tmp_path / "set", count=30)
-    recipe = Recipe.model_validate(PROXY | {"root": str(root)})
+    recipe = ProxyRecipe.model_validate(PROXY | {"root": str(root)})
     (note,) = check(recipe, tmp_path / "cache")
     assert note == (
         "looked at 20 of 60 training images and 20 of 60 validation images; the others are checked when they are read"
@@ -205,11 +205,11 @@ def test_of_many_images_an_evenly_spread_sample_is_looked_at(tmp_path: Path, mon
 def test_a_sample_is_refused_only_where_the_whole_is_beyond_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "MOST_LOOKED", 20)
+    monkeypatch.setattr(preflight, "MAX_SAMPLED", 20)
     root = write_folder(tmp_path / "set", count=30)
-    looked = sorted(preflight.spread(60, 20))
+    looked = sorted(preflight.spread_indices(60, 20))
     paths = sorted((root / "val").rglob("*.png"), key=lambda path: (path.parent.name, int(path.stem)))
-    recipe = Recipe.model_validate(PROXY | {"root": str(root)})
+    recipe = ProxyRecipe.model_validate(PROXY | {"root": str(root)})
     for i in looked[:5]:
         files = image_folder.files_of(root / "val", ("a", "b"))
         (root / "val" / files[i][0]).write_bytes(b"")
@@ -224,16 +224,16 @@ def test_a_sample_is_refused_only_where_the_whole_is_beyond_doubt(
 def test_the_time_is_bounded_and_something_is_looked_at_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "MOST_S", 0.0)
-    monkeypatch.setattr(image_folder, "MOST_S", 0.0)
+    monkeypatch.setattr(preflight, "MAX_S", 0.0)
+    monkeypatch.setattr(image_folder, "MAX_S", 0.0)
     root = write_folder(tmp_path / "set", count=40)
-    (note,) = check(Recipe.model_validate(PROXY | {"root": str(root)}), tmp_path / "cache")
+    (note,) = check(ProxyRecipe.model_validate(PROXY | {"root": str(root)}), tmp_path / "cache")
     assert "looked at 32 of 80 training images and 32 of 80 validation images" in note
 
 
 @pytest.mark.parametrize(("total", "most"), [(1, 5), (5, 5), (6, 5), (1000, 7), (1_281_167, 2048)])
 def test_a_sample_is_spread_in_every_beginning(total: int, most: int) -> None:
-    found = preflight.spread(total, most)
+    found = preflight.spread_indices(total, most)
     assert len(set(found)) == min(total, most) and 0 <= min(found) <= max(found) < total
     if most == 2048:
         half = np.sort(found[:1024])
@@ -241,10 +241,10 @@ def test_a_sample_is_spread_in_every_beginning(total: int, most: int) -> None:
 
 
 def test_sizes_are_checked_on_the_whole_of_a_large_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "MOST_LOOKED", 4)
+    monkeypatch.setattr(preflight, "MAX_SAMPLED", 4)
     root = write_folder(tmp_path / "set", count=30)
     with pytest.raises(DataError, match="`train_size` must be at most the 60 images"):
-        check(Recipe.model_validate(PROXY | {"root": str(root), "train_size": 61}), tmp_path / "cache")
+        check(ProxyRecipe.model_validate(PROXY | {"root": str(root), "train_size": 61}), tmp_path / "cache")
 
 
 def test_a_hundred_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_hundred_thousand_files_are_checked_in_seconds(tmp_path: Path) -> None
             for i in range(1, 25_000):
                 (root / split / name / f"{i}.png").hardlink_to(first)
     start = time.monotonic()
-    (note,) = check(Recipe.model_validate(PROXY | {"root": str(root)}), tmp_path / "cache")
+    (note,) = check(ProxyRecipe.model_validate(PROXY | {"root": str(root)}), tmp_path / "cache")
     assert note.startswith("looked at 2,048 of 50,000 training images") and time.monotonic() - start < 60
 
 

@@ -10,23 +10,23 @@ from folder_data import pixels, write_folder, write_folder_study
 from PIL import Image
 
 from harness.cli import main
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import image_file, load
-from harness.data.image_file import Levels, Unreadable, open_image, open_picture, read_levels
+from harness.data.image_file import Unreadable, ValueRange, decode_image, read_full_image, read_value_range
 from harness.errors import DataError
 
 RAMP = np.arange(256).reshape(16, 16)
 
 
-def of(root: Path, **fields: object) -> Recipe:
-    return Recipe.model_validate(
+def of(root: Path, **fields: object) -> ProxyRecipe:
+    return ProxyRecipe.model_validate(
         {"dataset": "imagefolder", "root": str(root), "resolution": 16, "resample": "none", **fields}
     )
 
 
-def shown(path: Path, levels: Levels | None = None) -> np.ndarray:
+def shown(path: Path, levels: ValueRange | None = None) -> np.ndarray:
     """(H, W) of a grey picture."""
-    image = np.asarray(open_picture(path, levels).image)
+    image = np.asarray(decode_image(path, levels).image)
     assert (image == image[..., :1]).all()
     return image[..., 0]
 
@@ -38,7 +38,7 @@ def shown(path: Path, levels: Levels | None = None) -> np.ndarray:
 def test_16_bit_files_are_scaled_by_the_bits_in_use(tmp_path: Path, bits: int) -> None:
     Image.fromarray((RAMP << (bits - 8)).astype(np.uint16)).save(tmp_path / "x.png")
     assert np.array_equal(shown(tmp_path / "x.png"), RAMP)
-    assert np.array_equal(shown(tmp_path / "x.png", read_levels([tmp_path / "x.png"])), RAMP)
+    assert np.array_equal(shown(tmp_path / "x.png", read_value_range([tmp_path / "x.png"])), RAMP)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_study_on_files_of_few_bits_sees_more_than_a_few_levels(tmp_path: Path
 def test_values_that_are_not_finite_are_no_image(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(Unreadable, match="not finite"):
-        open_picture(tmp_path / "x.tif")
+        decode_image(tmp_path / "x.tif")
 
 
 def test_16_bit_colors_of_few_bits_are_refused(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_16_bit_colors_of_few_bits_are_refused(tmp_path: Path) -> None:
 
     write(tmp_path / "full.png", 65535)
     write(tmp_path / "dark.png", 4095)
-    assert read_levels([tmp_path / "full.png", tmp_path / "dark.png"]) == Levels()
+    assert read_value_range([tmp_path / "full.png", tmp_path / "dark.png"]) == ValueRange()
     with pytest.raises(DataError, match=r"16-bit color images.*values below 4096.*dark\.png"):
-        read_levels([tmp_path / "dark.png"])
+        read_value_range([tmp_path / "dark.png"])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -144,7 +144,7 @@ def test_a_damaged_exif_costs_no_image(tmp_path: Path) -> None:
     Image.fromarray(pixels(0, 0)).save(tmp_path / "x.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert open_image(tmp_path / "x.jpg") is not None
+        assert read_full_image(tmp_path / "x.jpg") is not None
 
 
 # --- why a file gives no image
@@ -167,8 +167,8 @@ REASONS: dict[str, bytes] = {
 def test_the_reason_is_named(tmp_path: Path, reason: str, content: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(Unreadable, match=reason):
-        open_picture(tmp_path / "x.jpg")
-    assert open_image(tmp_path / "x.jpg") is None
+        decode_image(tmp_path / "x.jpg")
+    assert read_full_image(tmp_path / "x.jpg") is None
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_the_system_refuses_is_not_called_damaged(
 
     monkeypatch.setattr(Image, "open", refusing)
     with pytest.raises(Unreadable, match=reason):
-        open_picture(tmp_path / "x.jpg")
+        decode_image(tmp_path / "x.jpg")
 
 
 def test_large_images_are_read_without_a_warning_and_the_limit_is_left_alone(
@@ -197,11 +197,11 @@ def test_large_images_are_read_without_a_warning_and_the_limit_is_left_alone(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.fromarray(pixels(0, 0)).save(tmp_path / "x.png")
-    assert open_picture(tmp_path / "x.png").image.size == (20, 20)
+    assert decode_image(tmp_path / "x.png").image.size == (20, 20)
     assert Image.MAX_IMAGE_PIXELS == 100
-    monkeypatch.setattr(image_file, "MOST_PIXELS", 300)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 300)
     with pytest.raises(Unreadable, match="too large"):
-        open_picture(tmp_path / "x.png")
+        decode_image(tmp_path / "x.png")
     assert Image.MAX_IMAGE_PIXELS == 100
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DATASETS, describe
 from harness.data.dataset import Split
 from harness.data.shapes import dataset
@@ -18,8 +18,8 @@ from harness.data.shapes.silhouettes import NAMES, OUTLINE, bounding_box, length
 RENDERINGS = ("contours", "textured")
 
 
-def recipe(rendering: str = "contours", **values: object) -> Recipe:
-    return Recipe.model_validate({"rendering": rendering, **values})
+def recipe(rendering: str = "contours", **values: object) -> ProxyRecipe:
+    return ProxyRecipe.model_validate({"rendering": rendering, **values})
 
 
 def digest(split: Split) -> str:
@@ -134,7 +134,7 @@ def test_a_linear_reading_of_small_windows_is_near_chance(contours: Split) -> No
 def test_difficulty_dials_both_what_is_missing_and_the_strays() -> None:
     easy, middle, hard = (Clutter.of(difficulty) for difficulty in (0.0, 0.5, 1.0))
     assert easy.removed < middle.removed < hard.removed < 1
-    assert easy.strays < middle.strays < hard.strays
+    assert easy.distractors < middle.distractors < hard.distractors
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8, 1.0])
@@ -171,12 +171,12 @@ def test_description_needs_no_torch() -> None:
     program = """
 import sys
 from harness.data import describe
-from harness.config.recipes.proxy import Recipe
-info = describe(Recipe())
+from harness.config.recipes.proxy import ProxyRecipe
+info = describe(ProxyRecipe())
 assert "torch" not in sys.modules, "describing a data set imports torch"
 print(info.classes, info.channels)
 """
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["8", "1"]
-    assert describe(Recipe()).names == NAMES
+    assert describe(ProxyRecipe()).names == NAMES
     assert "shapes" in DATASETS

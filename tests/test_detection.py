@@ -7,26 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
 from tiny_studies import TINY, write_study
 from tiny_transfers import DETECTION, detector, small_spec
 from torch import Tensor, nn
 
 from harness.analysis.study_reader import open_space
-from harness.config.recipes.proxy import Augmentation, Recipe, Transfer
+from harness.config.recipes.proxy import Augmentation, ProxyRecipe, Transfer
 from harness.config.study_file import load_study
 from harness.data import Dataset, describe, load
-from harness.data.augment import Moves
+from harness.data.augment import FlipShift
 from harness.errors import DataError, Diverged, Stopped, StudyError
-from harness.executors.run_job import evaluate
+from harness.executors.run_job import run_job
 from harness.models.build import build, merge
-from harness.models.heads.fcos import Detector
+from harness.models.heads.fcos import FCOSDetector
 from harness.models.spec.family import FAMILIES
 from harness.training.metrics.detection import average_precision
 from harness.training.run import Ended, Job, Measured, RunState
-from harness.training.transfer import downstream_recipe, transfer
-from harness.training.transfer_detection import augment_boxes, detect, found_on, targets
+from harness.training.transfer import transfer, transfer_recipe
+from harness.training.transfer_detection import augment_boxes, detection_targets, predict_split, train_detector
 
 CPU = torch.device("cpu")
 EVERY_STEM = [(name, stride) for name, each in FAMILIES.items() for stride in each.stem_strides]
@@ -37,16 +37,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load(recipe_with(), tmp_path_factory.mktemp("data"), 0)
 
 
-def recipe_with(recipe: Recipe = RECIPE, **changes: Any) -> Recipe:
+def recipe_with(recipe: ProxyRecipe = RECIPE, **changes: Any) -> ProxyRecipe:
     return with_(recipe, transfer=DETECTION | changes)
 
 
-def plan_of(recipe: Recipe) -> Recipe:
+def plan_of(recipe: ProxyRecipe) -> ProxyRecipe:
     assert recipe.transfer is not None
-    return downstream_recipe(recipe, recipe.transfer)
+    return transfer_recipe(recipe, recipe.transfer)
 
 
-def transferred(dataset: Dataset, recipe: Recipe, *, seed: int = 0, **fields: Any) -> dict[str, float]:
+def transferred(dataset: Dataset, recipe: ProxyRecipe, *, seed: int = 0, **fields: Any) -> dict[str, float]:
     spec = tiny_spec(**fields)
     figures = dict(transfer(build(spec, seed=0), spec, dataset, recipe, seed=seed, device=CPU))
     assert figures.pop("transfer_s") > 0
@@ -107,8 +107,8 @@ def test_boxes_are_turned_and_moved_with_their_images() -> None:
     masks = torch.zeros(count, 1, height, width)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.tolist(), strict=True):
         mask[0, y0:y1, x0:x1] = 1
-    moves = Moves.draw(count, Augmentation(flip=True, shift=5), rng)
-    assert moves.mirrored is not None and 0 < moves.mirrored.sum() < count
+    moves = FlipShift.draw(count, Augmentation(flip=True, shift=5), rng)
+    assert moves.is_flipped is not None and 0 < moves.is_flipped.sum() < count
     moved = moves.boxes(boxes, height, width)
     for mask, box in zip(moves.images(masks)[:, 0], moved.tolist(), strict=True):
         y, x = mask.nonzero().T
@@ -118,10 +118,10 @@ def test_boxes_are_turned_and_moved_with_their_images() -> None:
 
 def test_a_box_is_cut_at_the_border_and_left_out_when_it_is_outside() -> None:
     boxes = torch.tensor([[1, 2, 5, 6]] * 4)
-    moves = Moves(mirrored=None, offsets=torch.tensor([[0, -3], [5, 0], [0, -5], [-9, 9]]))
+    moves = FlipShift(is_flipped=None, offsets=torch.tensor([[0, -3], [5, 0], [0, -5], [-9, 9]]))
     moved = moves.boxes(boxes, 8, 10)
     assert moved[:2].tolist() == [[0, 2, 2, 6], [1, 7, 5, 8]]
-    seen = targets(moved, torch.tensor([3, 4, 5, 6]))
+    seen = detection_targets(moved, torch.tensor([3, 4, 5, 6]))
     assert [each["labels"].tolist() for each in seen] == [[3], [4], [], []]
     assert [each["boxes"].shape for each in seen] == [(1, 4), (1, 4), (0, 4), (0, 4)]
     assert seen[0]["boxes"].dtype == torch.float32
@@ -190,7 +190,7 @@ def test_boxes_found_lie_in_the_image_and_carry_classes_and_scores() -> None:
 
 def test_what_was_trained_unmerged_is_merged_last_without_a_change() -> None:
     model = detector(small_spec("replknet", 2)).double()
-    randomise(model, seed=0)
+    randomize(model, seed=0)
     x = torch.randn(2, 1, 32, 32, dtype=torch.float64)
     merged = merge(model.eval())
     assert len(list(merged.parameters())) < len(list(model.parameters()))
@@ -207,7 +207,7 @@ def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     learnt = transferred(dataset, changes, C=[8, 8, 16, 16])
 
     untrained = detector(tiny_spec(C=[8, 8, 16, 16]), finest=2)
-    found, truth = found_on(dataset.val, untrained, dataset, recipe, CPU)
+    found, truth = predict_split(dataset.val, untrained, dataset, recipe, CPU)
     random = dict(average_precision(found, truth, dataset.info.names))
     mean_box = torch.from_numpy(dataset.train.boxes).float().mean(dim=0)
     every_class = {"boxes": mean_box.expand(8, 4), "scores": torch.ones(8), "labels": torch.arange(8)}
@@ -221,7 +221,7 @@ def test_same_seed_same_losses_other_seed_others(dataset: Dataset) -> None:
 
     def loss(seed: int) -> float:
         torch.rand(3)
-        (epoch,) = detect(detector(tiny_spec(drop_path=0.2)), dataset, plan, seed=seed, device=CPU)
+        (epoch,) = train_detector(detector(tiny_spec(drop_path=0.2)), dataset, plan, seed=seed, device=CPU)
         return epoch.train_loss
 
     first = loss(0)
@@ -241,7 +241,7 @@ def test_figures_have_the_names_of_the_classes_and_their_mean(dataset: Dataset) 
 def test_a_frozen_backbone_stays_as_it_is(dataset: Dataset, frozen: bool) -> None:
     model = detector(frozen=frozen)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    list(detect(model, dataset, plan_of(recipe_with()), seed=0, device=CPU))
+    list(train_detector(model, dataset, plan_of(recipe_with()), seed=0, device=CPU))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in changed} == {"backbone", "head"}
     assert any(name.startswith("backbone.pyramid.") for name in changed)
@@ -255,7 +255,7 @@ def test_the_recipes_precision_is_that_of_the_transfer(dataset: Dataset, precisi
     model = detector()
     model.head.classification_head.register_forward_hook(lambda *seen: inside.add(seen[-1].dtype))
     model.head.register_forward_hook(lambda *seen: outside.update(each.dtype for each in seen[-1].values()))
-    list(detect(model, dataset, plan_of(with_(recipe_with(), precision=precision)), seed=0, device=CPU))
+    list(train_detector(model, dataset, plan_of(with_(recipe_with(), precision=precision)), seed=0, device=CPU))
     assert inside == {getattr(torch, precision)} and outside == {torch.float32}
 
 
@@ -268,7 +268,7 @@ def test_outputs_that_are_not_finite_are_no_prediction(dataset: Dataset) -> None
     model = detector()
     nn.init.constant_(model.head.regression_head.bbox_ctrness.weight, torch.nan)
     with pytest.raises(Diverged, match="outputs"):
-        found_on(dataset.val, model, dataset, RECIPE, CPU)
+        predict_split(dataset.val, model, dataset, RECIPE, CPU)
 
 
 def test_check_is_called_before_every_step(dataset: Dataset) -> None:
@@ -278,7 +278,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
         if next(calls) == 6:  # four steps an epoch
             raise Stopped("enough")
 
-    epochs = detect(detector(), dataset, RECIPE, seed=0, device=CPU, check=check)
+    epochs = train_detector(detector(), dataset, RECIPE, seed=0, device=CPU, check=check)
     assert next(epochs).epoch == 1
     with pytest.raises(Stopped):
         next(epochs)
@@ -288,7 +288,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
 
 
 def test_a_run_ends_with_the_detection(tmp_path: Path) -> None:
-    records = list(evaluate(Job(tiny_run(recipe=recipe_with()), tmp_path / "study")))
+    records = list(run_job(Job(tiny_run(recipe=recipe_with()), tmp_path / "study")))
     names = [record.name for record in records if isinstance(record, Measured)]
     assert names[names.index("ap") :][:3] == ["ap", "ap50", "ap75"]
     assert names[-1] == "transfer_s" and "miou" not in names
@@ -334,5 +334,5 @@ def test_the_head_is_part_of_the_recipe_and_nothing_else_of_it_changed() -> None
 
 def test_a_detector_is_torchvisions() -> None:
     model = detector()
-    assert isinstance(model, Detector)
+    assert isinstance(model, FCOSDetector)
     assert model.center_sampling_radius == 1.5 and model.nms_thresh == 0.6 and model.detections_per_img == 100

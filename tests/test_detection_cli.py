@@ -11,10 +11,10 @@ import pytest
 import yaml
 from coco_folders import write_coco
 from detection_cases import DETECTORS, RECIPE
-from tiny_studies import Said, called
+from tiny_studies import CommandResult, called
 
 from harness.config.recipes.detection import DetectionRecipe
-from harness.config.recipes.loading import load_recipe_of, recipe_names
+from harness.config.recipes.loading import load_task_recipe, recipe_names
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -39,7 +39,7 @@ def write(folder: Path, kind: str = "fcos", **changes: Any) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"detector": DETECTORS[kind]} | changes))
 
 
-def detect(folder: Path, network: str | Path, *options: str | Path) -> Said:
+def detect(folder: Path, network: str | Path, *options: str | Path) -> CommandResult:
     return called("downstream", "detect", network, *ALONE, *options, cwd=folder)
 
 
@@ -137,7 +137,7 @@ def test_a_broken_file_of_figures_is_told_with_its_place(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", recipe_names("detection"))
 def test_every_recipe_is_sound_and_fits_a_network(name: str) -> None:
-    recipe = load_recipe_of(name, "detection", DetectionRecipe)
+    recipe = load_task_recipe(name, "detection", DetectionRecipe)
     assert recipe.schedule.milestones == sorted(recipe.schedule.milestones)
     assert recipe.schedule.milestones[-1] < recipe.epochs and recipe.batch_size % recipe.micro_batch == 0
     assert ("coco" in name) == (recipe.data.dataset == "coco")
@@ -145,7 +145,7 @@ def test_every_recipe_is_sound_and_fits_a_network(name: str) -> None:
 
 
 def test_there_are_recipes_for_every_network_of_the_paper_and_for_every_detector() -> None:
-    recipes = {name: load_recipe_of(name, "detection", DetectionRecipe) for name in recipe_names("detection")}
+    recipes = {name: load_task_recipe(name, "detection", DetectionRecipe) for name in recipe_names("detection")}
     assert set(recipes) >= {"coco_fcos_2x", *(f"coco_cascade_3x_{which}" for which in ("1k", "22k", "31l", "xl"))}
     assert {each.detector.name for name, each in recipes.items() if name.startswith("shapes")} == set(DETECTORS)
     assert recipes["coco_cascade_3x_xl"].detector.normed and PRESETS["replknet_xl"].reparam[0] is None

@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.config.recipes.detection import Views
-from harness.data.detection import viewed
-from harness.data.detection_annotations import Figures, pack
-from harness.data.detection_transforms import Sight, numbers, resized_sides
-from harness.training.tasks.detection import in_the_image
+from harness.config.recipes.detection import DetectionAugmentation
+from harness.data.detection import augment_detection
+from harness.data.detection_annotations import Instances, encode_rle
+from harness.data.detection_transforms import DetectionSample, resized_sides, to_normalized_tensor
+from harness.training.tasks.detection import to_image_coordinates
 
 WIDTH, HEIGHT = 60, 40
 
 
-def sight(*, masks: bool = True) -> Sight:
+def sight(*, masks: bool = True) -> DetectionSample:
     """Two white rectangles and a crowd."""
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     boxes = np.array([[4, 6, 24, 18], [30, 20, 56, 38], [0, 0, 9, 9]], np.float32)
@@ -24,15 +24,15 @@ def sight(*, masks: bool = True) -> Sight:
     for mask, (x0, y0, x1, y1) in zip(own, boxes.astype(int).tolist(), strict=True):
         mask[y0:y1, x0:x1] = 1
     pixels[own[:2].any(0)] = 255
-    packed = tuple(pack(mask) for mask in own) if masks else None
+    packed = tuple(encode_rle(mask) for mask in own) if masks else None
     areas, crowds = own.sum((1, 2)).astype(np.float32), np.array([False, False, True])
-    return Sight.of(Image.fromarray(pixels), Figures(boxes, np.array([5, 7, 1]), areas, crowds, packed))
+    return DetectionSample.of(Image.fromarray(pixels), Instances(boxes, np.array([5, 7, 1]), areas, crowds, packed))
 
 
-def require_true(seen: Sight, *, off: float = 0.0) -> None:
+def require_true(seen: DetectionSample, *, off: float = 0.0) -> None:
     """Boxes lie tight around their masks and around what is white, but for so many pixels."""
-    assert seen.masks is not None and seen.masks.shape == (len(seen.labels), *seen.picture.size[::-1])
-    white = np.asarray(seen.picture)[:, :, 0] > 127
+    assert seen.masks is not None and seen.masks.shape == (len(seen.labels), *seen.image.size[::-1])
+    white = np.asarray(seen.image)[:, :, 0] > 127
     for mask, box in zip(seen.masks, seen.boxes, strict=True):
         rows, columns = np.nonzero(mask)
         around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -48,16 +48,16 @@ def test_crowds_are_not_shown() -> None:
 
 
 def test_mirrored() -> None:
-    seen = sight().mirrored()
+    seen = sight().flip()
     require_true(seen)
     assert seen.boxes.tolist() == [[36, 6, 56, 18], [4, 20, 30, 38]]
-    assert np.array_equal(np.asarray(seen.mirrored().picture), np.asarray(sight().picture))
+    assert np.array_equal(np.asarray(seen.flip().image), np.asarray(sight().image))
 
 
 @pytest.mark.parametrize(("short", "sides"), [(80, (120, 80)), (20, (30, 20)), (100, (130, 87)), (33, (50, 33))])
 def test_resized(short: int, sides: tuple[int, int]) -> None:
-    seen = sight().resized(short, 130)
-    assert seen.picture.size == sides == resized_sides((WIDTH, HEIGHT), short, 130)
+    seen = sight().resize(short, 130)
+    assert seen.image.size == sides == resized_sides((WIDTH, HEIGHT), short, 130)
     require_true(seen, off=1.0)
     assert seen.boxes[1] == pytest.approx(np.array([30, 20, 56, 38]) * np.array([sides[0] / 60, sides[1] / 40] * 2))
 
@@ -69,58 +69,60 @@ def test_images_of_a_pixel_or_a_line_have_a_size() -> None:
 
 
 def test_cropped_figures_are_cut_and_those_outside_left_out() -> None:
-    seen = sight().cropped(10, 0, 30, 25)
+    seen = sight().crop(10, 0, 30, 25)
     require_true(seen)
     assert seen.boxes.tolist() == [[0, 6, 14, 18], [20, 20, 30, 25]]
-    alone = sight().cropped(26, 19, 30, 20)
+    alone = sight().crop(26, 19, 30, 20)
     assert alone.labels.tolist() == [7]
-    nothing = sight().cropped(0, 0, 3, 3)
+    nothing = sight().crop(0, 0, 3, 3)
     assert nothing.target()["masks"].shape == (0, 3, 3) and nothing.target()["boxes"].shape == (0, 4)
-    assert nothing.resized(9, 99).target()["masks"].shape == (0, 9, 9)
+    assert nothing.resize(9, 99).target()["masks"].shape == (0, 9, 9)
 
 
-def views(**changes: Any) -> Views:
-    return Views.model_validate({"flip": 0.0, "short": [24, 36], "longest": 50} | changes)
+def views(**changes: Any) -> DetectionAugmentation:
+    return DetectionAugmentation.model_validate({"flip": 0.0, "short": [24, 36], "longest": 50} | changes)
 
 
 def test_sides_are_drawn_by_lot_and_the_longest_is_kept_to() -> None:
     rng = np.random.default_rng(0)
-    sizes = {viewed(sight(), views(), rng).picture.size for _ in range(20)}
+    sizes = {augment_detection(sight(), views(), rng).image.size for _ in range(20)}
     assert sizes == {(36, 24), (50, 33)}
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_flips(flip: float) -> None:
-    seen = viewed(sight(), views(flip=flip, short=[HEIGHT], longest=99), np.random.default_rng(0))
-    assert np.array_equal(np.asarray(seen.picture), np.asarray((sight().mirrored() if flip else sight()).picture))
+    seen = augment_detection(sight(), views(flip=flip, short=[HEIGHT], longest=99), np.random.default_rng(0))
+    assert np.array_equal(np.asarray(seen.image), np.asarray((sight().flip() if flip else sight()).image))
 
 
 def test_crops_have_sides_within_their_bounds_and_lie_anywhere() -> None:
     cropping = views(crop=1.0, crop_from=[30], crop_sides=[12, 20], short=[64], longest=999)
     rng, shapes = np.random.default_rng(0), []
     for _ in range(40):
-        seen = viewed(sight(), cropping, rng)
+        seen = augment_detection(sight(), cropping, rng)
         require_true(seen, off=6.0)
-        shapes.append(max(seen.picture.size) / min(seen.picture.size))
+        shapes.append(max(seen.image.size) / min(seen.image.size))
     assert max(shapes) <= 20 / 12 * 1.1 and len(set(shapes)) > 10
-    with_a_figure = [bool(len(viewed(sight(), cropping, rng).labels)) for _ in range(60)]
+    with_a_figure = [bool(len(augment_detection(sight(), cropping, rng).labels)) for _ in range(60)]
     assert 0 < sum(with_a_figure) < 60 or all(with_a_figure)
 
 
 def test_crops_of_images_that_are_too_small_are_the_whole_image() -> None:
-    seen = viewed(sight(), views(crop=1.0, crop_from=[10], crop_sides=[80, 90], short=[40]), np.random.default_rng(0))
-    assert seen.picture.size == (50, 33) and seen.labels.tolist() == [5, 7]
+    seen = augment_detection(
+        sight(), views(crop=1.0, crop_from=[10], crop_sides=[80, 90], short=[40]), np.random.default_rng(0)
+    )
+    assert seen.image.size == (50, 33) and seen.labels.tolist() == [5, 7]
 
 
 def test_the_same_draw_gives_the_same_view() -> None:
-    one, other = (viewed(sight(), views(crop=0.5, flip=0.5), np.random.default_rng(4)) for _ in range(2))
-    assert np.array_equal(np.asarray(one.picture), np.asarray(other.picture))
+    one, other = (augment_detection(sight(), views(crop=0.5, flip=0.5), np.random.default_rng(4)) for _ in range(2))
+    assert np.array_equal(np.asarray(one.image), np.asarray(other.image))
     assert np.array_equal(one.boxes, other.boxes)
 
 
 def test_numbers_are_normalised_per_channel() -> None:
     picture = Image.new("RGB", (3, 2), (255, 51, 0))
-    found = numbers(picture, [0.5, 0.2, 0.0], [0.5, 0.1, 1.0])
+    found = to_normalized_tensor(picture, [0.5, 0.2, 0.0], [0.5, 0.1, 1.0])
     assert found.shape == (3, 2, 3) and found[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
 
 
@@ -128,16 +130,16 @@ def test_what_is_found_is_told_in_the_images_own_pixels() -> None:
     boxes = torch.tensor([[2.0, 3.0, 12.0, 9.0]])
     found = {"boxes": boxes, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
     masks = torch.ones(1, 1, 28, 28)
-    told = in_the_image(found | {"masks": masks}, (20, 30), (HEIGHT, WIDTH))
+    told = to_image_coordinates(found | {"masks": masks}, (20, 30), (HEIGHT, WIDTH))
     assert told.boxes.tolist() == [[4, 6, 24, 18]]
     assert told.masks is not None and told.masks[0]["size"] == [HEIGHT, WIDTH]
-    assert in_the_image(found, (20, 30), (HEIGHT, WIDTH)).masks is None
-    from harness.data.detection_annotations import unpack
+    assert to_image_coordinates(found, (20, 30), (HEIGHT, WIDTH)).masks is None
+    from harness.data.detection_annotations import decode_rle
 
-    inside = unpack(told.masks, HEIGHT, WIDTH)[0]
+    inside = decode_rle(told.masks, HEIGHT, WIDTH)[0]
     assert inside[7:17, 5:23].all() and inside.sum() <= 22 * 14
 
 
 def test_views_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="a least and a largest side"):
-        Views(crop_sides=[20, 10])
+        DetectionAugmentation(crop_sides=[20, 10])

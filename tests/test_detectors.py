@@ -16,24 +16,24 @@ from torchvision.ops import box_iou
 from harness.errors import Diverged
 from harness.models.build import build, merge
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import Detector
-from harness.models.heads.feature_pyramid import Above, Anchors, AsTheyCome, Pyramid
-from harness.models.heads.rcnn import CASCADE, ONE_LOOK, RCNN, Cascade, moved, moved_sample
-from harness.models.heads.roi_heads import BoxHeads, Looks, Sample, Stage, Targets
+from harness.models.heads.fcos import FCOSDetector
+from harness.models.heads.feature_pyramid import BoxAnchors, ExtraLevels, FeaturePyramid, PadToBatch
+from harness.models.heads.rcnn import CASCADE, RCNN, SINGLE_STAGE, Cascade, apply_deltas, apply_deltas_to_sample
+from harness.models.heads.roi_heads import RCNNStage, RoIHeadsConfig, RoIPooler, StageSample, Targets
 from harness.models.spec.presets import PRESETS
-from harness.training.metrics.detection import detection_figures
-from harness.training.tasks.detection import in_the_image
+from harness.training.metrics.detection import detection_metrics
+from harness.training.tasks.detection import to_image_coordinates
 
 SIZES = [(SIDE, SIDE), (SIDE, SIDE)]
 
 
-def pyramid_of(above: Above = "pool", channels: int = 16, **fields: Any) -> Pyramid:
+def pyramid_of(above: ExtraLevels = "pool", channels: int = 16, **fields: Any) -> FeaturePyramid:
     spec = tiny_spec(in_channels=3, **fields)
     torch.manual_seed(0)
-    return Pyramid(Encoder(build(spec), spec, finest=4), channels, above)
+    return FeaturePyramid(Encoder(build(spec), spec, finest=4), channels, above)
 
 
-def maps_of(pyramid: Pyramid) -> dict[str, Tensor]:
+def maps_of(pyramid: FeaturePyramid) -> dict[str, Tensor]:
     with torch.no_grad():
         maps: dict[str, Tensor] = pyramid.eval()(torch.randn(2, 3, SIDE, SIDE))
     return maps
@@ -41,7 +41,7 @@ def maps_of(pyramid: Pyramid) -> dict[str, Tensor]:
 
 def cascade(**heads: Any) -> tuple[Cascade, dict[str, Tensor]]:
     pyramid = pyramid_of()
-    return Cascade(pyramid, BoxHeads(CLASSES, **({"hidden": 32} | heads)), CASCADE), maps_of(pyramid)
+    return Cascade(pyramid, RoIHeadsConfig(CLASSES, **({"hidden": 32} | heads)), CASCADE), maps_of(pyramid)
 
 
 def proposals(count: int = 60) -> list[Tensor]:
@@ -63,7 +63,7 @@ def targets() -> Targets:
 @pytest.mark.parametrize(
     ("above", "strides"), [("nothing", [4, 8, 16]), ("pool", [4, 8, 16, 32]), ("convolutions", [4, 8, 16, 32, 64])]
 )
-def test_levels_above_the_network(above: Above, strides: list[int]) -> None:
+def test_levels_above_the_network(above: ExtraLevels, strides: list[int]) -> None:
     pyramid = pyramid_of(above)
     maps = pyramid(torch.randn(1, 3, 128, 64))
     assert pyramid.strides == strides
@@ -74,7 +74,7 @@ def test_levels_above_the_network(above: Above, strides: list[int]) -> None:
 def test_anchors_have_the_strides_that_the_maps_have() -> None:
     images = ImageList(torch.zeros(2, 3, 96, 96), [(96, 96)] * 2)
     maps = [torch.zeros(2, 1, 3, 3, dtype=torch.bfloat16), torch.zeros(2, 1, 2, 2, dtype=torch.bfloat16)]
-    first, second = Anchors([32, 64], 8.0)(images, maps)
+    first, second = BoxAnchors([32, 64], 8.0)(images, maps)
     assert torch.equal(first, second) and first.dtype == torch.float32 and len(first) == 3 * (9 + 4)
     middles = (first[1::3, :2] + first[1::3, 2:]) / 2  # of the square ones
     rows = [[x, y] for y in (0.0, 32.0, 64.0) for x in (0.0, 32.0, 64.0)]
@@ -85,7 +85,7 @@ def test_anchors_have_the_strides_that_the_maps_have() -> None:
 
 def test_boxes_are_looked_at_where_they_are_whatever_the_image_was_padded_to() -> None:
     pyramid = pyramid_of()
-    looks = Looks(pyramid, 1)
+    looks = RoIPooler(pyramid, 1)
     maps = {"4": torch.arange(16.0).view(1, 1, 4, 4), "8": torch.zeros(1, 1, 2, 2), "16": torch.zeros(1, 1, 1, 1)}
     boxes = [torch.tensor([[2.0, 2.0, 10.0, 10.0]])]
     assert looks(maps, boxes, [(9, 9)]).item() == looks(maps, boxes, [(16, 16)]).item() == pytest.approx(7.5)
@@ -93,7 +93,7 @@ def test_boxes_are_looked_at_where_they_are_whatever_the_image_was_padded_to() -
 
 def test_images_of_several_sizes_stand_in_the_corner_of_one() -> None:
     small, large = torch.ones(3, 33, 20), torch.ones(3, 30, 70)
-    padded, same = AsTheyCome(torch.channels_last)([small, large], [{}, {}])
+    padded, same = PadToBatch(torch.channels_last)([small, large], [{}, {}])
     assert padded.tensors.shape == (2, 3, 64, 96) and padded.image_sizes == [(33, 20), (30, 70)]
     assert padded.tensors.sum() == small.sum() + large.sum() and padded.tensors[0, 0, 32, 19] == 1
     assert padded.tensors.is_contiguous(memory_format=torch.channels_last) and same == [{}, {}]
@@ -167,11 +167,11 @@ def test_parameters_are_those_of_the_paper(name: str, fcos: int | None, cascaded
     """Table 9 (arXiv 2203.06717), in millions without their fraction."""
     spec = PRESETS[name]
     with torch.device("meta"):
-        heads = BoxHeads(80, body="convolutions", loss="giou")
-        model: nn.Module = RCNN(Pyramid(Encoder(build(spec), spec, finest=4), 256, "pool"), heads, rungs=CASCADE)
+        heads = RoIHeadsConfig(80, body="convolutions", loss="giou")
+        model: nn.Module = RCNN(FeaturePyramid(Encoder(build(spec), spec, finest=4), 256, "pool"), heads, rungs=CASCADE)
         assert sum(each.numel() for each in model.parameters()) // 1_000_000 == cascaded
         if fcos is not None:
-            model = Detector(Pyramid(Encoder(build(spec), spec, finest=8), 256, "convolutions"), classes=80)
+            model = FCOSDetector(FeaturePyramid(Encoder(build(spec), spec, finest=8), 256, "convolutions"), classes=80)
             assert sum(each.numel() for each in model.parameters()) // 1_000_000 == fcos
 
 
@@ -181,8 +181,8 @@ def test_parameters_are_those_of_the_paper(name: str, fcos: int | None, cascaded
 @pytest.mark.parametrize("masks", [True, False])
 def test_one_stage_is_what_torchvision_has(masks: bool) -> None:
     pyramid = pyramid_of()
-    head = Cascade(pyramid, BoxHeads(CLASSES, hidden=32, masks=masks), ONE_LOOK)
-    maps, (stage,) = maps_of(pyramid), head.looks
+    head = Cascade(pyramid, RoIHeadsConfig(CLASSES, hidden=32, masks=masks), SINGLE_STAGE)
+    maps, (stage,) = maps_of(pyramid), head.roi_stages
     nn.init.normal_(stage.box_predictor.bbox_pred.weight, std=0.1)
     torch.manual_seed(3)
     _, own = head(maps, proposals(), SIZES, targets())
@@ -208,14 +208,14 @@ def test_every_stage_takes_for_figures_what_overlaps_enough() -> None:
     head, _ = cascade()
     figure = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     near = torch.tensor([[0.0, 0.0, 10.0, 10 * overlap] for overlap in (0.45, 0.55, 0.65, 0.75)])
-    taken = [stage.assign_targets_to_proposals([near], [figure], [torch.tensor([2])])[1] for stage in head.looks]
+    taken = [stage.assign_targets_to_proposals([near], [figure], [torch.tensor([2])])[1] for stage in head.roi_stages]
     assert [each[0].tolist() for each in taken] == [[0, 2, 2, 2], [0, 0, 2, 2], [0, 0, 0, 2]]
 
 
 def test_later_stages_move_boxes_by_smaller_steps() -> None:
     head, _ = cascade()
     box, figure = [torch.tensor([[0.0, 0.0, 10.0, 10.0]])], [torch.tensor([[1.0, 0.0, 11.0, 12.0]])]
-    wanted = torch.cat([stage.box_coder.encode(figure, box)[0] for stage in head.looks])
+    wanted = torch.cat([stage.box_coder.encode(figure, box)[0] for stage in head.roi_stages])
     assert wanted[:, 0].tolist() == pytest.approx([0.1 / 0.1, 0.1 / 0.05, 0.1 / 0.033], rel=1e-5)
     grown = torch.tensor(1.2).log().item()
     assert wanted[:, 3].tolist() == pytest.approx([grown / 0.2, grown / 0.1, grown / 0.066], rel=1e-5)
@@ -223,12 +223,12 @@ def test_later_stages_move_boxes_by_smaller_steps() -> None:
 
 def test_boxes_are_moved_as_their_class_is_and_cut_at_the_border() -> None:
     head, _ = cascade()
-    stage, (start, _) = head.looks[0], proposals(3)
+    stage, (start, _) = head.roi_stages[0], proposals(3)
     ends = torch.tensor([[2.0, 3.0, 20.0, 30.0], [5.0, 5.0, 9.0, 9.0], [-4.0, 30.0, 20.0, 60.0]])
     moves = torch.randn(3, 1 + CLASSES, 4)
     ways = torch.tensor([3, 1, 2])
     moves[range(3), ways] = stage.box_coder.encode([ends], [start])[0]
-    (found,) = moved(stage, [start], ways, moves.view(3, -1).requires_grad_(), [(SIDE, SIDE)])
+    (found,) = apply_deltas(stage, [start], ways, moves.view(3, -1).requires_grad_(), [(SIDE, SIDE)])
     assert not found.requires_grad
     torch.testing.assert_close(found, ends.clamp(0, SIDE), rtol=1e-4, atol=1e-4)
 
@@ -242,7 +242,7 @@ def test_a_sample_goes_on_without_the_figures_own_boxes() -> None:
     logits = torch.zeros(count, 1 + CLASSES)
     logits[:, 2] = 1
     still = torch.zeros(count, 4 * (1 + CLASSES))
-    kept = moved_sample(head.looks[0], Sample(boxes, labels, logits, still), SIZES, given)
+    kept = apply_deltas_to_sample(head.roi_stages[0], StageSample(boxes, labels, logits, still), SIZES, given)
     for each, start in zip(kept, proposals(5), strict=True):
         torch.testing.assert_close(each, start)
 
@@ -250,13 +250,13 @@ def test_a_sample_goes_on_without_the_figures_own_boxes() -> None:
 def test_stages_count_by_their_weights() -> None:
     head, maps = cascade()
     even = copy.deepcopy(head)
-    even.rungs = tuple(rung._replace(weight=1.0) for rung in head.rungs)
+    even.rungs = tuple(rung._replace(loss_weight=1.0) for rung in head.rungs)
     gradients = []
     for each in (head, even):
         torch.manual_seed(0)
         _, losses = each(maps, proposals(), SIZES, targets())
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
-        gradients.append([stage.box_predictor.cls_score.weight.grad for stage in each.looks])
+        gradients.append([stage.box_predictor.cls_score.weight.grad for stage in each.roi_stages])
     for weight, own, whole in zip((1.0, 0.5, 0.25), *gradients, strict=True):
         torch.testing.assert_close(own, weight * whole)
 
@@ -265,13 +265,13 @@ def test_stages_do_not_learn_through_the_boxes_that_they_hand_on() -> None:
     head, maps = cascade(masks=False)
     _, losses = head(maps, proposals(), SIZES, targets())
     torch.autograd.backward(losses["classifier_2"] + losses["boxes_2"])
-    assert all(each.grad is None for stage in head.looks[:2] for each in stage.parameters())
+    assert all(each.grad is None for stage in head.roi_stages[:2] for each in stage.parameters())
 
 
 def test_classes_are_the_mean_opinion_of_all_stages() -> None:
     head, maps = cascade(masks=False)
     opinions = torch.tensor([[0.1, 0.6, 0.2, 0.1], [0.3, 0.3, 0.3, 0.1], [0.2, 0.0001, 0.7, 0.0999]])
-    for stage, opinion in zip(head.looks, opinions, strict=True):
+    for stage, opinion in zip(head.roi_stages, opinions, strict=True):
         nn.init.zeros_(stage.box_predictor.cls_score.weight)
         stage.box_predictor.cls_score.bias.data = opinion.log()
     with torch.no_grad():
@@ -284,15 +284,15 @@ def test_classes_are_the_mean_opinion_of_all_stages() -> None:
 
 def test_one_way_to_move_boxes_for_all_classes() -> None:
     head, maps = cascade(by_class=False, masks=False)
-    logits, moves = head.looks[0].judged(maps, proposals(), SIZES)
-    assert head.looks[0].box_predictor.bbox_pred.out_features == 4
+    logits, moves = head.roi_stages[0].predict(maps, proposals(), SIZES)
+    assert head.roi_stages[0].box_predictor.bbox_pred.out_features == 4
     assert moves.shape == (120, 4 * (1 + CLASSES)) and torch.equal(moves[:, :4], moves[:, 4:8])
     _, losses = head(maps, proposals(), SIZES, targets())
     assert all(loss.isfinite() for loss in losses.values()) and logits.shape == (120, 1 + CLASSES)
 
 
 def test_boxes_that_are_off_cost_by_what_they_have_in_common_with_their_figure() -> None:
-    stage = Stage(pyramid_of(), BoxHeads(CLASSES, hidden=8, loss="giou", masks=False))
+    stage = RCNNStage(pyramid_of(), RoIHeadsConfig(CLASSES, hidden=8, loss="giou", masks=False))
     box, figure = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[0.0, 0.0, 10.0, 20.0]])
     wanted = stage.box_coder.encode([figure], [box])
     labels = [torch.tensor([1])]
@@ -327,9 +327,9 @@ def test_a_cascade_learns_by_heart_and_every_stage_comes_nearer() -> None:
 
 def by_heart(model: nn.Module, images: Tensor, seen: Targets) -> dict[str, float]:
     with torch.no_grad():
-        found = [in_the_image(each, (SIDE, SIDE), (SIDE, SIDE)) for each in model.eval()(images)]
+        found = [to_image_coordinates(each, (SIDE, SIDE), (SIDE, SIDE)) for each in model.eval()(images)]
     masks = all(each.masks is not None for each in found)
-    return dict(detection_figures(found, truth_of(seen), ("a", "b", "c"), masks=masks))
+    return dict(detection_metrics(found, truth_of(seen), ("a", "b", "c"), masks=masks))
 
 
 @torch.no_grad()
@@ -340,8 +340,8 @@ def overlaps_by_stage(model: nn.Module, images: Tensor, seen: Targets) -> Iterat
     maps, sizes = model.backbone(images), [(SIDE, SIDE)] * len(images)  # type: ignore[operator]
     heads = model.roi_heads
     assert isinstance(heads, Cascade)
-    for stage in [*heads.looks, None]:
+    for stage in [*heads.roi_stages, None]:
         yield torch.cat([box_iou(a, b["boxes"]).flatten() for a, b in zip(boxes, seen, strict=True)]).mean().item()
         if stage is not None:
-            logits, moves = stage.judged(maps, boxes, sizes)
-            boxes = moved(stage, boxes, logits[:, 1:].argmax(1) + 1, moves, sizes)
+            logits, moves = stage.predict(maps, boxes, sizes)
+            boxes = apply_deltas(stage, boxes, logits[:, 1:].argmax(1) + 1, moves, sizes)

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from harness.system import device_slot
-from harness.system.device_slot import computing, in_turn, measuring, offer
+from harness.system.device_slot import computing, computing_each, measuring, yield_slot
 
 REPOSITORY = Path(__file__).parent.parent
 TRAINER = """
 import sys, time
-from harness.system.device_slot import computing, offer
+from harness.system.device_slot import computing, yield_slot
 log = open(sys.argv[1], "a", buffering=1)
 with computing():
     while True:
-        offer()
+        yield_slot()
         start = time.monotonic()
         {step}
         log.write(f"{{start}} {{time.monotonic()}}\\n")
@@ -152,17 +152,17 @@ def test_who_computes_can_measure_and_holds_its_share_again_afterwards(start: St
             assert quiet.is_quiet
             with measuring(timeout_s=0) as inner, computing():  # what is measured may compute
                 assert inner.is_quiet
-                offer()
+                yield_slot()
         other = start(MEASURER, 0)
         time.sleep(0.5)
         assert other.poll() is None
-        wait_for(lambda: offer() or other.poll() is not None)  # type: ignore[func-returns-value]
+        wait_for(lambda: yield_slot() or other.poll() is not None)  # type: ignore[func-returns-value]
     assert other.stdout is not None and other.stdout.readline().strip() == "True"
 
 
 @pytest.mark.usefixtures("slots")
 def test_nothing_is_held_between_the_items_of_a_generator() -> None:
-    items = in_turn(iter(range(3)))
+    items = computing_each(iter(range(3)))
     assert next(items) == 0
     with measuring(timeout_s=1) as quiet:
         assert quiet.is_quiet
@@ -191,7 +191,7 @@ def test_the_files_are_for_all_users(slots: Path) -> None:
             pass
     finally:
         os.umask(before)
-    folder = slots / device_slot.FOLDER
+    folder = slots / device_slot.SLOTS_FOLDER
     assert folder.stat().st_mode & 0o7777 == 0o1777
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666}
 
@@ -201,7 +201,7 @@ def test_a_temporary_folder_that_cannot_be_written_to_stops_no_training(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with computing():
-        offer()
+        yield_slot()
     with measuring() as quiet:
         assert not quiet.is_quiet
 
@@ -245,9 +245,9 @@ def test_training_on_a_gpu_keeps_measurements_off_both_devices(gpu: Gpu) -> None
     with ThreadPoolExecutor(1) as pool:
         with computing(gpu):
             assert [pool.submit(is_quiet, device).result() for device in (None, gpu)] == [False, False]
-        with computing(gpu, leads=False):  # one of many workers that wait for each other
+        with computing(gpu, is_main=False):  # one of many workers that wait for each other
             assert [pool.submit(is_quiet, device).result() for device in (None, gpu)] == [True, False]
-        with computing(None, leads=False):
+        with computing(None, is_main=False):
             assert pool.submit(is_quiet, None).result()
 
 
@@ -258,7 +258,7 @@ def test_measurements_on_both_devices_beside_training_do_not_wait_for_each_other
         with computing(gpu):
             steps = 0
             while time.monotonic() < end:
-                offer()
+                yield_slot()
                 time.sleep(0.005)
                 steps += 1
             return steps

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from harness.analysis.plan import images_per_run
 from harness.analysis.study_reader import open_space
-from harness.config.recipes.proxy import Augmentation, Recipe
+from harness.config.recipes.proxy import Augmentation, ProxyRecipe
 from harness.config.study_file import load_study
 from harness.data import DATASETS, Dataset, describe, load
 from harness.errors import DataError, Diverged, Stopped
-from harness.executors.run_job import evaluate
+from harness.executors.run_job import run_job
 from harness.models.build import build
-from harness.models.heads.segmentation import HEADS
-from harness.training.metrics.segmentation import confusion, intersection_over_union
+from harness.models.heads.segmentation import SEGMENTATION_HEADS
+from harness.training.metrics.segmentation import confusion_matrix, intersection_over_union
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState
-from harness.training.transfer import downstream_recipe, transfer
-from harness.training.transfer_segmentation import augment_pairs, confusion_on, pixel_loss, segment
+from harness.training.transfer import transfer, transfer_recipe
+from harness.training.transfer_segmentation import augment_masks, confusion_matrix_on, pixel_loss, train_segmenter
 
 CPU = torch.device("cpu")
 
@@ -35,11 +35,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load(with_(transfer={}), tmp_path_factory.mktemp("data"), 0)
 
 
-def recipe_with(**changes: Any) -> Recipe:
+def recipe_with(**changes: Any) -> ProxyRecipe:
     return with_(transfer=TRANSFER | changes)
 
 
-def transferred(dataset: Dataset, recipe: Recipe, *, seed: int = 0, **fields: Any) -> dict[str, float]:
+def transferred(dataset: Dataset, recipe: ProxyRecipe, *, seed: int = 0, **fields: Any) -> dict[str, float]:
     spec = tiny_spec(**fields)
     return dict(transfer(build(spec, seed=0), spec, dataset, recipe, seed=seed, device=CPU))
 
@@ -54,7 +54,7 @@ def outcome(figures: dict[str, float]) -> dict[str, float]:
 def test_images_and_masks_are_turned_and_moved_together(dataset: Dataset) -> None:
     masks = torch.from_numpy(dataset.train.masks)
     images = (10 * masks)[:, None]
-    batch, targets = augment_pairs(
+    batch, targets = augment_masks(
         images, masks, Augmentation(flip=True, shift=5), dataset, torch.Generator().manual_seed(0)
     )
     seen = (batch * dataset.std[0] + dataset.mean[0]) * 255 / 10
@@ -62,12 +62,12 @@ def test_images_and_masks_are_turned_and_moved_together(dataset: Dataset) -> Non
     assert targets.dtype == torch.int64 and not torch.equal(targets, masks.long())
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", SEGMENTATION_HEADS)
 def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
     recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
     dataset = load(recipe, tmp_path, 0)
     masks = torch.from_numpy(dataset.val.masks)
-    constant = intersection_over_union(confusion(torch.zeros_like(masks, dtype=torch.int64), masks, CLASSES))
+    constant = intersection_over_union(confusion_matrix(torch.zeros_like(masks, dtype=torch.int64), masks, CLASSES))
     chance = 100 * constant.nanmean().item()
 
     def learnt(epochs: int) -> float:
@@ -81,13 +81,13 @@ def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
 def test_a_transfer_is_bit_for_bit_what_a_plain_loop_gives(dataset: Dataset) -> None:
     recipe = with_(recipe_with(epochs=2), augmentation={"shift": 2})
     assert recipe.transfer is not None
-    plan = downstream_recipe(recipe, recipe.transfer)
+    plan = transfer_recipe(recipe, recipe.transfer)
     model, plain = segmenter(tiny_spec(drop_path=0.2)), segmenter(tiny_spec(drop_path=0.2))
-    epochs = list(segment(model, dataset, plan, seed=3, device=CPU))
+    epochs = list(train_segmenter(model, dataset, plan, seed=3, device=CPU))
     images, masks = torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.masks)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
-        batch, targets = augment_pairs(images[index], masks[index], plan.augmentation, dataset, generator)
+        batch, targets = augment_masks(images[index], masks[index], plan.augmentation, dataset, generator)
         memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
         return pixel_loss(plain(batch.contiguous(memory_format=memory_format)), targets)
 
@@ -128,7 +128,7 @@ def test_a_frozen_backbone_stays_as_it_is(dataset: Dataset, frozen: bool) -> Non
     model, recipe = segmenter(frozen=frozen), recipe_with()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert recipe.transfer is not None
-    list(segment(model, dataset, downstream_recipe(recipe, recipe.transfer), seed=0, device=CPU))
+    list(train_segmenter(model, dataset, transfer_recipe(recipe, recipe.transfer), seed=0, device=CPU))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("decoder.") for name in changed) and "classifier.weight" in changed
     assert any(name.startswith("encoder.") for name in changed) is not frozen
@@ -141,7 +141,7 @@ def test_the_recipes_precision_is_that_of_the_transfer(dataset: Dataset, precisi
     model.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     recipe = with_(recipe_with(), precision=precision)
     assert recipe.transfer is not None
-    list(segment(model, dataset, downstream_recipe(recipe, recipe.transfer), seed=0, device=CPU))
+    list(train_segmenter(model, dataset, transfer_recipe(recipe, recipe.transfer), seed=0, device=CPU))
     assert set(seen) == {getattr(torch, precision)}
 
 
@@ -154,7 +154,7 @@ def test_logits_that_are_not_finite_are_no_prediction(dataset: Dataset) -> None:
     model = segmenter()
     nn.init.constant_(model.classifier.weight, torch.nan)
     with pytest.raises(Diverged, match="logits"):
-        confusion_on(dataset.val, model, dataset, RECIPE, CPU)
+        confusion_matrix_on(dataset.val, model, dataset, RECIPE, CPU)
 
 
 def test_check_is_called_before_every_step(dataset: Dataset) -> None:
@@ -164,7 +164,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
         if next(calls) == 6:  # four steps an epoch
             raise Stopped("enough")
 
-    epochs = segment(segmenter(), dataset, RECIPE, seed=0, device=CPU, check=check)
+    epochs = train_segmenter(segmenter(), dataset, RECIPE, seed=0, device=CPU, check=check)
     assert next(epochs).epoch == 1
     with pytest.raises(Stopped):
         next(epochs)
@@ -173,11 +173,11 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
 # In a run
 
 
-def records(folder: Path, recipe: Recipe, stop_at: int | None = None) -> list[Record]:
+def records(folder: Path, recipe: ProxyRecipe, stop_at: int | None = None) -> list[Record]:
     """What a run yields; stopped when it is asked for the `stop_at`th time whether it should."""
     asked = itertools.count(1)
     job = Job(tiny_run(recipe=recipe), folder / "study")
-    return list(evaluate(job, lambda: stop_at is not None and next(asked) >= stop_at))
+    return list(run_job(job, lambda: stop_at is not None and next(asked) >= stop_at))
 
 
 def measured(seen: list[Record]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 from tiny_transfers import CLASSES, segmenter, small_spec
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from harness.data.segmentation_files import IGNORED
 from harness.models.build import build, merge
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.segmentation import HEADS
+from harness.models.heads.segmentation import SEGMENTATION_HEADS
 from harness.models.spec.family import FAMILIES
-from harness.training.metrics.segmentation import confusion, intersection_over_union
+from harness.training.metrics.segmentation import confusion_matrix, intersection_over_union
 from harness.training.transfer_segmentation import pixel_loss
 
 # mIoU
@@ -30,14 +30,14 @@ def test_miou_is_that_of_torchmetrics(seed: int) -> None:
     counts = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
     for some_predicted, some_truth in zip(torch.split(predicted, 3), torch.split(truth, 3), strict=True):
         metric.update(some_predicted, some_truth)
-        counts += confusion(some_predicted, some_truth.to(torch.uint8), CLASSES)
+        counts += confusion_matrix(some_predicted, some_truth.to(torch.uint8), CLASSES)
     assert intersection_over_union(counts).nanmean().item() == pytest.approx(metric.compute().item(), rel=1e-6)
 
 
 def test_shares_by_hand() -> None:
     truth = torch.tensor([[0, 0, 1], [1, 1, IGNORED]])
     predicted = torch.tensor([[0, 1, 1], [1, 2, 2]])
-    counts = confusion(predicted, truth, 4)
+    counts = confusion_matrix(predicted, truth, 4)
     assert counts.tolist() == [[1, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     shares = intersection_over_union(counts)
     assert shares[:3].tolist() == [0.5, 0.5, 0.0]  # a class that is only predicted counts, and is wrong
@@ -81,7 +81,7 @@ def test_an_encoder_gives_the_last_map_of_every_stride(
     assert [64 // each.shape[2] for each in maps] == list(strides)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", SEGMENTATION_HEADS)
 @pytest.mark.parametrize(
     ("family", "stem_stride"), [(name, stride) for name, each in FAMILIES.items() for stride in each.stem_strides]
 )
@@ -98,7 +98,7 @@ def test_every_family_learns_under_every_head_at_odd_sizes(family: str, stem_str
 
 def test_the_decoder_is_the_librarys_where_its_own_fits() -> None:
     encoder = segmenter(side=64, finest=2).encoder
-    ours = HEADS["deeplabv3plus"](encoder, channels=8, side=64)
+    ours = SEGMENTATION_HEADS["deeplabv3plus"](encoder, channels=8, side=64)
     theirs = DeepLabV3PlusDecoder(
         encoder.out_channels, 5, 8, atrous_rates=(1, 1, 2), output_stride=16, aspp_separable=True, aspp_dropout=0.1
     )
@@ -113,7 +113,7 @@ def test_dilations_keep_their_ratio_to_the_map() -> None:
     encoder = Encoder(build(spec), spec, finest=4)
 
     def rates(side: int) -> list[int]:
-        decoder = HEADS["deeplabv3plus"](encoder, channels=8, side=side)
+        decoder = SEGMENTATION_HEADS["deeplabv3plus"](encoder, channels=8, side=side)
         return sorted({m.dilation[0] for m in decoder.modules() if isinstance(m, nn.Conv2d)} - {1})
 
     assert rates(33 * 32) == [6, 12, 18]
@@ -121,10 +121,10 @@ def test_dilations_keep_their_ratio_to_the_map() -> None:
     assert rates(32) == []
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", SEGMENTATION_HEADS)
 def test_what_was_trained_unmerged_is_merged_last_without_a_change(head: str) -> None:
     model = segmenter(small_spec("replknet", 2), side=32, head=head).double()
-    randomise(model, seed=0)
+    randomize(model, seed=0)
     x = torch.randn(2, 1, 32, 32, dtype=torch.float64)
     merged = merge(model.eval())
     assert len(list(merged.parameters())) < len(list(model.parameters()))

@@ -11,21 +11,21 @@ import pytest
 import torch
 from tiny_runs import RECIPE, tiny_run, with_
 
-from harness.executors.run_job import evaluate
+from harness.executors.run_job import run_job
 from harness.system import machine
 from harness.training import environment
 from harness.training.environment import (
-    UNKNOWN,
+    UNKNOWN_ENVIRONMENT,
     Environment,
+    cluster_environment,
     describe_difference,
     describe_environment,
     differs,
-    environment_here,
-    of_cluster,
+    local_environment,
 )
 from harness.training.run import Job, Started
 
-HERE = environment_here(RECIPE)
+HERE = local_environment(RECIPE)
 OTHERS: dict[str, tuple[Any, str]] = {
     "operator": ("a1b2", "operator revision a1b2"),
     "code": ("9f", "training code 9f"),
@@ -56,12 +56,12 @@ def test_several_differences_are_listed() -> None:
 
 def test_an_equal_environment_does_not_differ_and_an_unknown_one_does() -> None:
     assert not differs(replace(HERE), HERE) and describe_difference(HERE, HERE) == ""
-    assert differs(None, HERE) and describe_difference(None, HERE) == UNKNOWN == describe_environment(None)
+    assert differs(None, HERE) and describe_difference(None, HERE) == UNKNOWN_ENVIRONMENT == describe_environment(None)
 
 
 def test_what_is_not_known_is_not_compared() -> None:
     assert not differs(replace(HERE, torch=None), HERE)
-    cluster = of_cluster(HERE)
+    cluster = cluster_environment(HERE)
     assert not differs(replace(HERE, torch="1", device="cuda", libraries={}, settings={"A": "1"}), cluster)
     assert differs(replace(HERE, operator="a1b2"), cluster) and differs(replace(HERE, threads=3), cluster)
 
@@ -73,7 +73,7 @@ def test_plain_values_give_the_environment_back_and_may_be_of_another_version() 
 
 
 def test_a_worker_has_the_environment_that_was_predicted_without_torch(tmp_path: Path) -> None:
-    first = next(iter(evaluate(Job(tiny_run(), tmp_path / "s"))))
+    first = next(iter(run_job(Job(tiny_run(), tmp_path / "s"))))
     assert isinstance(first, Started)
     code = (
         "import sys, json; from harness.training.environment import *; from harness.config.recipes.proxy import "
@@ -90,7 +90,7 @@ def test_a_worker_has_the_environment_that_was_predicted_without_torch(tmp_path:
 
 
 def test_a_transfer_has_more_code_and_libraries() -> None:
-    other = environment_here(with_(transfer={}))
+    other = local_environment(with_(transfer={}))
     assert other.code != HERE.code and "torchvision" in (other.libraries or {})
 
 
@@ -114,7 +114,7 @@ def test_the_instructions_are_those_that_torch_would_choose(
 
 def test_a_setting_of_the_process_is_part_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    assert describe_difference(environment_here(RECIPE), HERE) == "MKL_CBWR=COMPATIBLE"
+    assert describe_difference(local_environment(RECIPE), HERE) == "MKL_CBWR=COMPATIBLE"
 
 
 def test_a_gpu_is_known_by_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +123,10 @@ def test_a_gpu_is_known_by_its_driver(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(machine, "GPUS", tmp_path)
     monkeypatch.setattr(environment, "gpu_name", machine.gpu_name.__wrapped__)
     monkeypatch.setattr(environment, "has_gpu", lambda: True)
-    on_gpu = environment_here(RECIPE, gpus=0.5)
+    on_gpu = local_environment(RECIPE, gpus=0.5)
     assert (on_gpu.device, on_gpu.device_name) == ("cuda", "NVIDIA H200")
     (tmp_path / "0000:02").mkdir()
     (tmp_path / "0000:02" / "information").write_text("Model: NVIDIA L4\n")
-    assert environment_here(RECIPE, gpus=0.5).device_name is None
+    assert local_environment(RECIPE, gpus=0.5).device_name is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert environment_here(RECIPE, gpus=0.5).device == "cpu"
+    assert local_environment(RECIPE, gpus=0.5).device == "cpu"

@@ -7,8 +7,8 @@ import torch
 from tiny_runs import RECIPE, tiny_run, with_
 
 from harness.data import load
-from harness.executors.run_job import evaluate
-from harness.measures import ALWAYS, Trained
+from harness.executors.run_job import run_job
+from harness.measures import ALWAYS_MEASURES, TrainedRun
 from harness.models.build import build
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
@@ -19,7 +19,7 @@ def job(folder: Path, **changes: object) -> Job:
 
 
 def test_records_come_in_order_and_say_where_and_with_what(tmp_path: Path) -> None:
-    started, *middle, ended = list(evaluate(job(tmp_path)))
+    started, *middle, ended = list(run_job(job(tmp_path)))
     assert isinstance(started, Started) and isinstance(ended, Ended)
     assert (started.first_epoch, started.epochs, started.threads) == (1, 3, 1)
     assert started.versions["torch"] == torch.__version__
@@ -30,55 +30,55 @@ def test_records_come_in_order_and_say_where_and_with_what(tmp_path: Path) -> No
 
 def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     seen: list[Record] = []
-    for record in evaluate(job(tmp_path), lambda: len(seen) >= 3):  # Started and two epochs
+    for record in run_job(job(tmp_path), lambda: len(seen) >= 3):  # Started and two epochs
         seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
     assert seen[-1] == Ended(RunState.STOPPED, wall_s=seen[-1].wall_s, cause="stopped by the driver")  # type: ignore[union-attr]
-    again = list(evaluate(job(tmp_path)))
+    again = list(run_job(job(tmp_path)))
     assert isinstance(again[0], Started) and again[0].first_epoch == 3
-    undisturbed = list(evaluate(job(tmp_path / "other")))
+    undisturbed = list(run_job(job(tmp_path / "other")))
     assert _curve(again) == _curve(undisturbed)
 
 
 def test_a_run_past_its_limit_is_timed_out(tmp_path: Path) -> None:
-    *_, ended = evaluate(job(tmp_path, minutes=1e-9))
+    *_, ended = run_job(job(tmp_path, minutes=1e-9))
     assert isinstance(ended, Ended) and ended.state == RunState.TIMED_OUT
     assert ended.cause == "the run took longer than `resources.minutes_per_run`, 1e-09"
 
 
 def test_a_diverged_run_says_so(tmp_path: Path) -> None:
     recipe = with_(optimizer={"lr": 1e12}, schedule={"name": "constant", "warmup_epochs": 0})
-    *_, ended = evaluate(job(tmp_path, run=tiny_run(recipe=recipe)))
+    *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=recipe)))
     assert isinstance(ended, Ended) and ended.state == RunState.DIVERGED
     assert ended.cause is not None and "loss is" in ended.cause
 
 
 def test_any_other_error_fails_the_run_and_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
     wrong = job(tmp_path, run=tiny_run(in_channels=2))  # the images have one channel
-    *_, ended = evaluate(wrong)
+    *_, ended = run_job(wrong)
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
     assert ended.cause is not None and ended.cause.startswith("RuntimeError: ")
     assert "Traceback" in wrong.log.read_text()
 
 
 def test_float16_on_a_cpu_is_refused_in_words(tmp_path: Path) -> None:
-    *_, ended = evaluate(job(tmp_path, run=tiny_run(recipe=with_(precision="float16"))))
+    *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=with_(precision="float16"))))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
     assert ended.cause == "`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU"
 
 
 def test_missing_data_are_told_in_words(tmp_path: Path) -> None:
     recipe = with_(dataset="cifar10", root=str(tmp_path / "nowhere"), train_size=None, val_size=None)
-    *_, ended = evaluate(job(tmp_path, run=tiny_run(recipe=recipe)))
+    *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=recipe)))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
     assert ended.cause is not None and "nowhere" in ended.cause
 
 
-@pytest.mark.parametrize("name", ALWAYS)
+@pytest.mark.parametrize("name", ALWAYS_MEASURES)
 def test_what_is_always_measured_is_positive_and_leaves_the_network_alone(name: str, tmp_path: Path) -> None:
     run = tiny_run(K=7, reparam=3)
     model = build(run.spec, seed=0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    figures = dict(ALWAYS[name](Trained(model, load(RECIPE, tmp_path, 0), RECIPE, torch.device("cpu"))))
+    figures = dict(ALWAYS_MEASURES[name](TrainedRun(model, load(RECIPE, tmp_path, 0), RECIPE, torch.device("cpu"))))
     assert figures and all(0 < value < 1e15 for value in figures.values())
     assert all("_ms" in key or "_bytes" in key for key in figures)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -9,14 +9,14 @@ import torch
 from cifar_folders import write_cifar10, write_cifar100
 from full_scale_cases import RECIPE, epochs_of, full_spec, job_of, recipe_of, trained, write_folder
 from PIL import Image
-from random_statistics import randomise
+from random_statistics import randomize
 from timm.data import create_transform
 from tiny_runs import tiny_spec
-from tiny_studies import INLINE, TINY, Said, called, text_of, write_study
+from tiny_studies import INLINE, TINY, CommandResult, called, text_of, write_study
 from torch.nn import functional as F
 
-from harness.config.network_file import dump_spec
-from harness.config.recipes.full_scale import FullRecipe
+from harness.config.network_file import dump_network_spec
+from harness.config.recipes.full_scale import ClassificationRecipe
 from harness.config.yaml_file import write_yaml
 from harness.data.preprocessing import Preprocessing
 from harness.models.build import build, merge
@@ -24,12 +24,12 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import accuracies
 from harness.models.weights import save_weights
-from harness.report.evaluation import Evaluation, evaluation_view, seen_line
+from harness.report.evaluation import AccuracyReport, evaluation_view, progress_line
 from harness.storage import Store
-from harness.storage.load_network import Subject
+from harness.storage.load_network import LoadedNetwork
 from harness.system.code_revision import operator_digest
-from harness.training.accuracy_results import Examined, Form, Seen
-from harness.training.full_scale.messages import FullEpoch, Scores
+from harness.training.accuracy_results import AccuracyProgress, AccuracyResult, FormAccuracy
+from harness.training.full_scale.messages import FullScaleEpoch, Scores
 from harness.training.run import Started
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,7 +39,7 @@ SPEC = tiny_spec(in_channels=3, classes=3, K=5, reparam=3)
 def network(folder: Path, spec: NetworkSpec = SPEC) -> Path:
     """A file of weights whose answers are all but random."""
     model = build(spec, seed=1)
-    randomise(model, seed=0)
+    randomize(model, seed=0)
     save_weights(folder / "net.safetensors", spec, model, "a test")
     return folder / "net.safetensors"
 
@@ -140,9 +140,9 @@ def test_both_forms_say_the_same_within_rounding(tmp_path: Path) -> None:
 def test_merged_weights_are_evaluated_as_they_are(tmp_path: Path) -> None:
     path, root = network(tmp_path), write_folder(tmp_path / "imagenet", train=0) / "val"
     model = build(SPEC, seed=1)
-    randomise(model, seed=0)
+    randomize(model, seed=0)
     torch.save(merge(model.eval()).state_dict(), tmp_path / "merged.pth")
-    (tmp_path / "net.yaml").write_text(dump_spec(SPEC))
+    (tmp_path / "net.yaml").write_text(dump_network_spec(SPEC))
     said = called(
         *("weights", "import", "merged.pth", "--network", "net.yaml", "--output", "merged.safetensors"), cwd=tmp_path
     )
@@ -160,7 +160,7 @@ def test_merged_weights_are_evaluated_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FullEpoch]]:
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FullScaleEpoch]]:
     """The folder of a training on `shapes`, as `harness train` leaves it, and its epochs."""
     folder = tmp_path_factory.mktemp("training") / "net-01234567"
     recipe = recipe_of(precision="bfloat16", evaluation={"crop": 0.9, "mode": "squash", "batch_size": 7})
@@ -172,7 +172,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FullE
 
 
 def test_a_training_s_folder_is_evaluated_as_it_was_validated(
-    training: tuple[Path, list[FullEpoch]], tmp_path: Path
+    training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path
 ) -> None:
     folder, epochs = training
     best = next(epoch for epoch in reversed(epochs) if epoch.is_best)
@@ -188,7 +188,7 @@ def test_a_training_s_folder_is_evaluated_as_it_was_validated(
         assert form["loss"] == pytest.approx(scores["loss"], rel=1e-5)
 
 
-def test_what_a_training_says_gives_way_to_options(training: tuple[Path, list[FullEpoch]], tmp_path: Path) -> None:
+def test_what_a_training_says_gives_way_to_options(training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path) -> None:
     options = ("--resolution", "24", "--crop", "1", "--crop-mode", "center", "--precision", "float32")
     viewing = values(training[0], *options, cwd=tmp_path)["viewing"]
     assert (viewing["resolution"], viewing["crop"], viewing["mode"]) == (24, 1.0, "center")
@@ -208,7 +208,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_path: Path) -> None:
     with Store.open(results / "studies.db", read_only=True) as store:
         ids = [path.stem for path in (results / "tiny" / "checkpoints").glob("*.pt")]
-        recorded = {run_id: curve[-1].top1 for run_id, curve in store.curves(ids).items()}
+        recorded = {run_id: curve[-1].top1 for run_id, curve in store.epochs_of_runs(ids).items()}
     assert len(recorded) == 2
     for run_id, top1 in recorded.items():
         path = results / "tiny" / "checkpoints" / f"{run_id}.pt"
@@ -267,17 +267,17 @@ def test_presets_are_shown_images_as_published(name: str, resolution: int, expec
 
 def test_the_published_figure_stands_beside_ours() -> None:
     spec = PRESETS["replknet_31b"]
-    form = Form(Scores({"loss": 0.7, "top1": 83.40, "top5": 96.50}), 100.0)
-    found = Evaluation(
+    form = FormAccuracy(Scores({"loss": 0.7, "top1": 83.40, "top5": 96.50}), 100.0)
+    found = AccuracyReport(
         name="official",
         weights="weights from a file",
         spec=spec,
         data="images of val",
-        viewing={"resolution": 224, "batch_size": 64},
-        viewed="224 px",
-        result=Examined({"training": form}, None, 50_000, 1, 500.0, 0.02),
+        preprocessing={"resolution": 224, "batch_size": 64},
+        preprocessing_text="224 px",
+        result=AccuracyResult({"training": form}, None, 50_000, 1, 500.0, 0.02),
         known=accuracies(spec, 224),
-        where=Started("host", 1, "cuda (a GPU)", 1, {"torch": "2.15.0"}, epochs=0),
+        started=Started("host", 1, "cuda (a GPU)", 1, {"torch": "2.15.0"}, epochs=0),
         loaders=8,
         labels="by name",
         normalized="0.5",
@@ -285,13 +285,15 @@ def test_the_published_figure_stands_beside_ours() -> None:
     text = text_of(evaluation_view(found), width=200)
     assert "83.48, top-5 96.57 (ImageNet-1K; the released weights" in text and "here -0.08 points" in text
     assert "50,000" in text and "2.0 % of it waiting" in text and "here -1.80 points" in text
-    assert seen_line(Seen(640, 50_000, 83.5, 320.0, 154.0)).startswith("640 of 50,000 images  top-1 83.50 so far")
+    assert progress_line(AccuracyProgress(640, 50_000, 83.5, 320.0, 154.0)).startswith(
+        "640 of 50,000 images  top-1 83.50 so far"
+    )
 
 
 # Mistakes
 
 
-def mistaken(said: Said, *words: str) -> None:
+def mistaken(said: CommandResult, *words: str) -> None:
     assert (said.returncode, said.stdout) == (2, "") and "Traceback" not in said.stderr
     assert all(word in said.stderr for word in words), said.stderr
 
@@ -339,17 +341,17 @@ def test_folders_that_are_no_trainings_or_have_no_such_weights(tmp_path: Path) -
 
 
 def test_a_fresh_preset_is_evaluated_by_chance(tmp_path: Path) -> None:
-    recipe = FullRecipe(about="a test", epochs=11, batch_size=2)
+    recipe = ClassificationRecipe(about="a test", epochs=11, batch_size=2)
     assert Preprocessing.of(recipe) == Preprocessing(224, batch_size=64)
-    (tmp_path / "net.yaml").write_text(dump_spec(tiny_spec(in_channels=3)))
+    (tmp_path / "net.yaml").write_text(dump_network_spec(tiny_spec(in_channels=3)))
     said = called("evaluate", "net.yaml", "--data", "shapes", "--resolution", "16", cwd=tmp_path)
     assert said.returncode == 0 and "random weights" in said.stdout and "1,000" in said.stdout, said.stderr
 
 
-def test_other_verbs_take_a_training_s_folder_too(training: tuple[Path, list[FullEpoch]], tmp_path: Path) -> None:
-    from harness.storage.load_network import find_subject
+def test_other_verbs_take_a_training_s_folder_too(training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path) -> None:
+    from harness.storage.load_network import load_network
 
-    subject = find_subject(str(training[0]), which="last")
-    assert isinstance(subject, Subject) and subject.name == "net-01234567/last"
+    subject = load_network(str(training[0]), which="last")
+    assert isinstance(subject, LoadedNetwork) and subject.name == "net-01234567/last"
     said = called("kernels", training[0], "--json", cwd=tmp_path)
     assert said.returncode == 0, said.stderr

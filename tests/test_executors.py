@@ -13,8 +13,8 @@ import pytest
 from polling import FOREVER, PATIENCE_S, end_of, tiny_job, train, until
 
 from harness.errors import ExecutorError
-from harness.executors import EXECUTORS, Crew, Executor, make_executor
-from harness.executors.ray_cluster import hire
+from harness.executors import EXECUTORS, Executor, WorkerRequest, make_executor
+from harness.executors.ray_cluster import allocate
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 WORKERS = {"inline": 1, "ray": 2}
@@ -22,7 +22,7 @@ WORKERS = {"inline": 1, "ray": 2}
 
 @pytest.fixture(scope="module")
 def crews() -> Iterator[dict[str, Executor]]:
-    started = {name: make_executor(name, Crew(workers=WORKERS[name])) for name in EXECUTORS}
+    started = {name: make_executor(name, WorkerRequest(workers=WORKERS[name])) for name in EXECUTORS}
     yield started
     for executor in started.values():
         executor.shutdown()
@@ -169,11 +169,11 @@ def test_an_idle_executor_waits_as_long_as_it_is_told(executor: Executor) -> Non
 
 def test_an_unknown_executor_is_named_with_the_known_ones() -> None:
     with pytest.raises(ExecutorError, match=r"but got 'rya'\. Executors: ray, inline\."):
-        make_executor("rya", Crew())
+        make_executor("rya", WorkerRequest())
 
 
-@pytest.mark.parametrize("crew", [Crew(workers=2), Crew(address="auto")])
-def test_inline_refuses_what_it_cannot_give(crew: Crew) -> None:
+@pytest.mark.parametrize("crew", [WorkerRequest(workers=2), WorkerRequest(address="auto")])
+def test_inline_refuses_what_it_cannot_give(crew: WorkerRequest) -> None:
     with pytest.raises(ExecutorError, match=r"`inline` trains .*--executor ray"):
         make_executor("inline", crew)
 
@@ -252,7 +252,7 @@ def test_a_run_that_no_worker_survives_is_lost_before_it_begins(ray: Executor, t
 def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
     ray: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.executors.ray_executor.GRACE_S", 1.0)
+    monkeypatch.setattr("harness.executors.ray_executor.STOP_GRACE_S", 1.0)
     job = tiny_job(tmp_path, epochs=FOREVER, minutes=0.05)
     ray.submit(job)
     pid = start_of(until(ray, Started, job)[job.run.id]).pid
@@ -270,16 +270,16 @@ def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
 def test_more_workers_than_there_is_room_for_are_refused_with_both_numbers(ray: Executor) -> None:
     assert ray.slots == 2
     with pytest.raises(ExecutorError, match=r"there is room for \d+ workers? with 1 processor each, but got 4096"):
-        hire(Crew(workers=4096))
+        allocate(WorkerRequest(workers=4096))
     with pytest.raises(ExecutorError, match=r"must fit on one machine, .* but got '4096 processors' \(resources\)"):
-        hire(Crew(cpus=4096))
+        allocate(WorkerRequest(cpus=4096))
 
 
 @pytest.mark.usefixtures("ray")
 def test_no_more_workers_are_hired_than_there_are_runs() -> None:
-    assert hire(Crew(runs=1)) == (1, 0.0)
-    assert hire(Crew(workers=2, runs=1)) == (1, 0.0)
-    assert hire(Crew(workers=2, runs=9)) == (2, 0.0)
+    assert allocate(WorkerRequest(runs=1)) == (1, 0.0)
+    assert allocate(WorkerRequest(workers=2, runs=1)) == (1, 0.0)
+    assert allocate(WorkerRequest(workers=2, runs=9)) == (2, 0.0)
 
 
 def test_all_output_of_a_worker_goes_to_a_file_which_is_kept_if_there_is_any(tmp_path: Path) -> None:

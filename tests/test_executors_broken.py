@@ -11,14 +11,14 @@ import pytest
 from polling import end_of, tiny_job, until
 
 from harness.errors import ExecutorError
-from harness.executors import Crew, ray_cluster, ray_executor
+from harness.executors import WorkerRequest, ray_cluster, ray_executor
 from harness.executors.ray_executor import RayExecutor
 from harness.training.run import Ended, Epoch, RunState, Started
 
 
 @pytest.fixture
 def crew() -> Iterator[RayExecutor]:
-    executor = RayExecutor(Crew(workers=1))
+    executor = RayExecutor(WorkerRequest(workers=1))
     yield executor
     executor.shutdown()
 
@@ -51,7 +51,7 @@ class _Silent:
         self.is_free = False
 
     def is_silent(self, limit_s: float) -> bool:
-        return limit_s == ray_executor.REPORT_S
+        return limit_s == ray_executor.REPORT_TIMEOUT_S
 
     def kill_here(self) -> None:
         """Nothing to kill."""
@@ -76,30 +76,30 @@ class _Quiet:
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done to the cluster, none of which is real."""
     done: list[str] = []
-    monkeypatch.setattr(ray_cluster, "start", lambda: done.append("start"))
-    monkeypatch.setattr(ray_cluster, "join", lambda address: done.append(f"join {address}"))
-    monkeypatch.setattr(ray_cluster, "leave", lambda **_: done.append("leave"))
-    monkeypatch.setattr(ray_cluster, "hire", lambda _: (1, 0.0))
-    monkeypatch.setattr(ray_cluster, "Watch", _Quiet)
-    monkeypatch.setattr(ray_executor, "Hand", _Silent)
+    monkeypatch.setattr(ray_cluster, "start_cluster", lambda: done.append("start"))
+    monkeypatch.setattr(ray_cluster, "connect", lambda address: done.append(f"join {address}"))
+    monkeypatch.setattr(ray_cluster, "disconnect", lambda **_: done.append("leave"))
+    monkeypatch.setattr(ray_cluster, "allocate", lambda _: (1, 0.0))
+    monkeypatch.setattr(ray_cluster, "ClusterMonitor", _Quiet)
+    monkeypatch.setattr(ray_executor, "WorkerHandle", _Silent)
     monkeypatch.setattr(ray_executor, "actor_class", lambda *_: None)
     return done
 
 
 def test_a_cluster_on_which_no_worker_reports_is_started_anew_once_and_then_given_up(starts: list[str]) -> None:
-    executor = RayExecutor(Crew())
+    executor = RayExecutor(WorkerRequest())
     assert executor.poll(0.0) == [] and starts == ["start", "leave", "start"]
     with pytest.raises(ExecutorError, match="must work for as long as a study is trained") as ended:
         executor.poll(0.0)
     assert "no worker has reported within 50 s" in str(ended.value) and "same command again" in str(ended.value)
-    assert 2 * ray_executor.REPORT_S + ray_cluster.LEAVE_S < 120
+    assert 2 * ray_executor.REPORT_TIMEOUT_S + ray_cluster.DISCONNECT_TIMEOUT_S < 120
 
 
 @pytest.mark.parametrize("reason", ["none of its nodes is alive", "it has not answered for 41 s", None])
 def test_a_cluster_that_was_joined_is_not_started_anew(
     starts: list[str], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = RayExecutor(Crew(address="auto"))
+    executor = RayExecutor(WorkerRequest(address="auto"))
     monkeypatch.setattr(_Quiet, "reason", reason)
     with pytest.raises(ExecutorError, match="ray status") as ended:
         executor.poll(0.0)
@@ -118,15 +118,15 @@ def test_the_watch_tells_silence_and_dead_nodes(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(ray, "nodes", nodes)
     monkeypatch.setattr(ray_cluster, "_own_processes", list)
-    monkeypatch.setattr(ray_cluster, "ASK_S", 0.01)
-    watch = ray_cluster.Watch()
+    monkeypatch.setattr(ray_cluster, "PING_EVERY_S", 0.01)
+    watch = ray_cluster.ClusterMonitor()
     assert watch.fault() is None
     while answers:
         time.sleep(0.01)
     time.sleep(0.05)
     assert watch.fault() == "none of its nodes is alive"
     watch._nodes_alive = 1
-    monkeypatch.setattr(ray_cluster, "SILENCE_S", 0.02)
+    monkeypatch.setattr(ray_cluster, "SILENCE_TIMEOUT_S", 0.02)
     time.sleep(0.05)
     assert "it has not answered for" in str(watch.fault())
     watch.end()
@@ -135,12 +135,12 @@ def test_the_watch_tells_silence_and_dead_nodes(monkeypatch: pytest.MonkeyPatch)
 def test_what_does_not_end_in_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[float] = []
     monkeypatch.setattr(ray_cluster, "_kill_own_processes", lambda: killed.append(time.monotonic()))
-    monkeypatch.setattr(ray_cluster, "LEAVE_S", 0.05)
-    with ray_cluster.ending():
+    monkeypatch.setattr(ray_cluster, "DISCONNECT_TIMEOUT_S", 0.05)
+    with ray_cluster.shutdown_timeout():
         pass
     assert not killed
-    with ray_cluster.ending():
+    with ray_cluster.shutdown_timeout():
         time.sleep(0.2)
     assert len(killed) == 1
-    with ray_cluster.ending(by_force=True):
+    with ray_cluster.shutdown_timeout(by_force=True):
         assert len(killed) == 2

@@ -17,14 +17,14 @@ from full_scale_cases import job_of
 from polling import FOREVER, end_of, tiny_job, train, until
 
 from harness.errors import ExecutorError
-from harness.executors import Crew, Executor, make_executor, ray_cluster
-from harness.executors.ray_cluster import _room_on
-from harness.executors.ray_train import work_together
-from harness.training.full_scale.messages import FullEpoch, Note
+from harness.executors import Executor, WorkerRequest, make_executor, ray_cluster
+from harness.executors.ray_cluster import _workers_on
+from harness.executors.ray_train import train_with_ray
+from harness.training.full_scale.messages import FullScaleEpoch, Message
 from harness.training.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0
-Hire = Callable[[Crew], Executor]
+Hire = Callable[[WorkerRequest], Executor]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def crew() -> Iterator[Hire]:
     """Hires a crew on Ray, and dismisses it after the test."""
     with ExitStack() as at_end:
 
-        def start(wanted: Crew) -> Executor:
+        def start(wanted: WorkerRequest) -> Executor:
             executor = make_executor("ray", wanted)
             at_end.callback(executor.shutdown)
             return executor
@@ -63,7 +63,7 @@ def has_ended(pid: int) -> bool:
 def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_started(
     crew: Hire, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    executor = crew(Crew(workers=1))
+    executor = crew(WorkerRequest(workers=1))
     job = tiny_job(tmp_path, epochs=FOREVER)
     executor.submit(job)
     executor.submit(tiny_job(tmp_path, seed=1))
@@ -83,14 +83,14 @@ def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_
 def test_a_machine_on_which_ray_does_not_start_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))  # sockets have short names
     with pytest.raises(ExecutorError, match=r"Ray must start on this machine \(OSError: .*RAY_TMPDIR"):
-        make_executor("ray", Crew())
+        make_executor("ray", WorkerRequest())
 
 
 def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, crew: Hire, tmp_path: Path) -> None:
     import ray
 
     third = cluster.add_node(num_cpus=1)
-    executor = crew(Crew(address=cluster.address))
+    executor = crew(WorkerRequest(address=cluster.address))
     assert executor.slots == 3
     own = ray.get_runtime_context().get_node_id()
     doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != own)
@@ -120,25 +120,25 @@ def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_i
     cluster: Any, crew: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    executor = crew(Crew(workers=1, gpus=0.25, address="auto"))
+    executor = crew(WorkerRequest(workers=1, gpus=0.25, address="auto"))
     started, *_, ended = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
     executor.shutdown()
     assert isinstance(started, Started) and started.device.startswith("cpu")
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE
-    ray_cluster.join(cluster.address)
+    ray_cluster.connect(cluster.address)
     try:
-        assert ray_cluster.hire(Crew()) == (2, 0.0)
+        assert ray_cluster.allocate(WorkerRequest()) == (2, 0.0)
     finally:
-        ray_cluster.leave()
+        ray_cluster.disconnect()
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_is_left(cluster: Any) -> None:
     import ray
 
     with pytest.raises(ExecutorError, match=r"there is room for 2 workers with 1 processor each, but got 3 \(--work"):
-        make_executor("ray", Crew(workers=3, address=cluster.address))
+        make_executor("ray", WorkerRequest(workers=3, address=cluster.address))
     with pytest.raises(ExecutorError, match=r"the largest has 1 processors and 0 GPUs, but got '2 processors'"):
-        make_executor("ray", Crew(cpus=2, address=cluster.address))
+        make_executor("ray", WorkerRequest(cpus=2, address=cluster.address))
     assert not ray.is_initialized()
 
 
@@ -146,7 +146,7 @@ def test_a_node_with_another_version_of_the_harness_is_refused(
     cluster: Any, crew: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.executors.ray_executor.__version__", "0.0.1")
-    executor = crew(Crew(workers=1, address=cluster.address))
+    executor = crew(WorkerRequest(workers=1, address=cluster.address))
     with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
         executor.poll(60.0)
 
@@ -155,13 +155,13 @@ def test_a_node_with_another_version_of_the_harness_is_refused(
 def test_a_network_is_trained_by_workers_on_two_nodes_and_goes_on_there_as_if_undisturbed(
     cluster: Any, tmp_path: Path
 ) -> None:
-    job, pair = job_of(tmp_path / "run"), Crew(workers=2, address=cluster.address)
-    undisturbed = [record for record in work_together(job, pair) if isinstance(record, FullEpoch)]
+    job, pair = job_of(tmp_path / "run"), WorkerRequest(workers=2, address=cluster.address)
+    undisturbed = [record for record in train_with_ray(job, pair) if isinstance(record, FullScaleEpoch)]
     assert [(epoch.epoch, epoch.workers) for epoch in undisturbed] == [(1, 2), (2, 2)]
     max(job.checkpoints.glob("*.pt")).unlink()
-    note, *records = work_together(job, pair)
-    assert isinstance(note, Note) and note.text.startswith("going on in epoch 2 after 0 steps")
-    (again,) = (record for record in records if isinstance(record, FullEpoch))
+    note, *records = train_with_ray(job, pair)
+    assert isinstance(note, Message) and note.text.startswith("going on in epoch 2 after 0 steps")
+    (again,) = (record for record in records if isinstance(record, FullScaleEpoch))
     assert (again.train_loss, again.val, again.ema) == (
         undisturbed[1].train_loss,
         undisturbed[1].val,
@@ -206,7 +206,7 @@ def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:
     client.internal_kv_put(key, json.dumps(json.loads(truth) | {"ray_version": "1.0"}).encode(), True, namespace=space)
     try:
         with pytest.raises(ExecutorError, match=r"must run what this process runs \(Ray: .*but got 'Ray: 1\.0, Python"):
-            make_executor("ray", Crew(address=cluster.address))
+            make_executor("ray", WorkerRequest(address=cluster.address))
     finally:
         client.internal_kv_put(key, truth, True, namespace=space)
 
@@ -214,7 +214,7 @@ def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:
 @pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:10001", "127.0.0.1:port", ":6379"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ExecutorError, match="must be `host:port` or `auto`"):
-        make_executor("ray", Crew(address=address))
+        make_executor("ray", WorkerRequest(address=address))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
@@ -223,16 +223,16 @@ def test_an_address_where_nobody_listens_is_refused_within_seconds(host: str) ->
         port = server.getsockname()[1]
     start = time.monotonic()
     with pytest.raises(ExecutorError, match=rf"of a Ray cluster .* but got '{host}:{port}' \(.*ray start"):
-        make_executor("ray", Crew(address=f"{host}:{port}"))
+        make_executor("ray", WorkerRequest(address=f"{host}:{port}"))
     assert time.monotonic() - start < ENOUGH_S
 
 
 def test_an_address_where_something_else_listens_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_cluster, "JOIN_S", 4.0)
+    monkeypatch.setattr(ray_cluster, "CONNECT_TIMEOUT_S", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ExecutorError, match=rf"but got '{address}' \(no answer within 4 s\)"):
-            make_executor("ray", Crew(address=address))
+            make_executor("ray", WorkerRequest(address=address))
 
 
 @pytest.mark.parametrize(
@@ -250,4 +250,4 @@ def test_an_address_where_something_else_listens_is_refused_within_seconds(monke
 def test_workers_share_processors_and_gpus_but_never_two_gpus(
     node: dict[str, float], cpus: int, gpus: float, room: int
 ) -> None:
-    assert _room_on(node, cpus, gpus) == room
+    assert _workers_on(node, cpus, gpus) == room

@@ -20,18 +20,18 @@ from harness.cli import export as export_command
 from harness.errors import ExportFailure
 from harness.export import onnx as onnx_file
 from harness.export import safetensors
-from harness.export.comparison import TOLERANCE, Probes, Row, hold
-from harness.export.export import CARD, RECORD, export
-from harness.export.exportable import Product
+from harness.export.comparison import TOLERANCE, ExampleInputs, FormatResult, compare
+from harness.export.export import CARD, RECORD_FILE, export_network
+from harness.export.exportable import Exportable
 from harness.export.formats import FORMATS, Format
 from harness.models.build import build
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.kernel import KINDS
+from harness.models.spec.kernel import KERNEL_KINDS
 from harness.models.spec.presets import PRESETS
 from harness.models.weights import read_weights, write_weights
-from harness.storage.load_network import Origin
+from harness.storage.load_network import WeightsOrigin
 
-CASES: dict[str, Product] = {
+CASES: dict[str, Exportable] = {
     "replknet": product_of(tiny(reparam=3)),
     "mobilenet_v2": product_of(tiny("mobilenet_v2", reparam=5)),
     "convnext": product_of(tiny("convnext", K=9, reparam=3), side=16, is_merged=False),
@@ -39,7 +39,7 @@ CASES: dict[str, Product] = {
 """A network of every family; the last one in its training form, for images of one size."""
 SIDES = ["batch", 1, "height", "width"]
 """Of the input of a graph."""
-Exported = Callable[[str], tuple[Path, list[Row]]]
+Exported = Callable[[str], tuple[Path, list[FormatResult]]]
 """The folder and the rows of a family's network, for its name."""
 THEIRS = ("convnext_t", "convnext_s", "convnext_t_31")
 """Presets that are networks of timm's own, merged."""
@@ -50,11 +50,11 @@ def blocks_of(card: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
 
 
-def fault_of(product: Product, folder: Path, each: Format) -> str:
+def fault_of(product: Exportable, folder: Path, each: Format) -> str:
     """The fault of the one format, which leaves nothing behind."""
-    (row,) = export(product, {"it": each}, folder)
-    assert row.fault is not None and list(folder.parent.iterdir()) == []
-    return row.fault
+    (row,) = export_network(product, {"it": each}, folder)
+    assert row.error is not None and list(folder.parent.iterdir()) == []
+    return row.error
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The whole export of a family's network, made once."""
 
     @functools.cache
-    def export_once(family: str) -> tuple[Path, list[Row]]:
+    def export_once(family: str) -> tuple[Path, list[FormatResult]]:
         folder = tmp_path_factory.mktemp(family) / "out"
         return folder, written(CASES[family], folder)
 
@@ -78,8 +78,10 @@ def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Expo
     names = {name for row in rows for name in row.sizes}
     assert names == {"model.safetensors", "model.onnx", "model.pt2"} | ({"config.json"} & names)
     assert ("config.json" in names) is (family == "replknet")
-    assert {path.name for path in folder.iterdir()} == names | {CARD, RECORD}
-    assert all(row.held is not None and row.held.relative <= TOLERANCE and row.fault is None for row in rows)
+    assert {path.name for path in folder.iterdir()} == names | {CARD, RECORD_FILE}
+    assert all(
+        row.comparison is not None and row.comparison.relative <= TOLERANCE and row.error is None for row in rows
+    )
     given, *blocks = blocks_of((folder / CARD).read_text())
     assert len(blocks) == len(rows)
     scope: dict[str, Any] = {}
@@ -87,7 +89,7 @@ def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Expo
     assert scope["images"].shape == (2, 1, product.resolution, product.resolution)
     more = 0 if product.least_side is None else 3
     scope["images"] = images = noise(product.spec, 5, product.resolution + more)
-    expected = product.subject.model(images).detach().numpy()
+    expected = product.network.model(images).detach().numpy()
     for code in blocks:
         with contextlib.chdir(folder), torch.no_grad():
             exec(code, scope)
@@ -107,7 +109,7 @@ def test_a_graph_is_open_and_knows_its_network(exported: Exported) -> None:
 def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_path: Path) -> None:
     product = product_of(tiny(), side=16)
     (row,) = written(product, tmp_path / "out", "torch")
-    assert product.least_side is None and row.fault is None
+    assert product.least_side is None and row.error is None
     network = FORMATS["torch"].load(product, tmp_path / "out")
     assert network(noise(product.spec, 4, 16)).shape == (4, 7)
     with pytest.raises(AssertionError, match="Guard failed"):
@@ -116,18 +118,18 @@ def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_pat
 
 
 @pytest.mark.parametrize("is_merged", [True, False], ids=["merged", "training"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 def test_every_kind_of_kernel_is_loaded_in_both_forms(kind: str, is_merged: bool, tmp_path: Path) -> None:
-    fields: dict[str, Any] = {"reparam": 3} if KINDS[kind].has_small else {}
+    fields: dict[str, Any] = {"reparam": 3} if KERNEL_KINDS[kind].has_small else {}
     dilation: dict[str, Any] = {"dilation": 2} if kind == "sequential" else {}
     product = product_of(tiny(kernel=kind, K=9, **fields, **dilation), is_merged=is_merged)
     rows = written(product, tmp_path / "out", "timm", "safetensors")
-    assert [row.fault for row in rows] == [None, None]
+    assert [row.error for row in rows] == [None, None]
     found = read_weights(tmp_path / "out" / "model.safetensors")
     assert found.is_merged is is_merged and found.spec.fingerprint() == product.spec.fingerprint()
     images = noise(product.spec, 2)
     theirs = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
-    torch.testing.assert_close(theirs(images), product.subject.model(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(theirs(images), product.network.model(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +144,10 @@ def test_every_kind_of_kernel_is_loaded_in_both_forms(kind: str, is_merged: bool
 def test_timm_makes_networks_that_are_no_preset(fields: dict[str, Any], tmp_path: Path) -> None:
     product = product_of(tiny(**fields))
     (row,) = written(product, tmp_path / "out", "timm")
-    assert row.fault is None and set(row.sizes) == {"config.json", "model.safetensors"}
+    assert row.error is None and set(row.sizes) == {"config.json", "model.safetensors"}
     tuned = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, num_classes=3).eval()
     assert tuned(noise(product.spec, 2)).shape == (2, 3)
-    kept = product.kept.state_dict()
+    kept = product.trainable.state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in tuned.state_dict().items() if "head" not in name)
 
 
@@ -155,18 +157,18 @@ def test_a_preset_keeps_its_name_and_a_convnext_is_timms_own(tmp_path: Path) -> 
     assert (ours["architecture"], ours["model_args"]) == ("replknet_nano", {"merged": True})
     spec = tiny("convnext", stem_stride=4, K=[9, 7, 5, 3], reparam=3)
     (row,) = written(product_of(spec), tmp_path / "theirs", "timm")
-    assert row.fault is None
+    assert row.error is None
     assert type(timm.create_model(f"local-dir:{tmp_path / 'theirs'}")).__module__ == "timm.models.convnext"
 
 
 def test_a_graph_of_another_form_is_told_from_it(exported: Exported) -> None:
     unmerged = CASES["convnext"]
-    wanted = [each.sides for each in onnx_file._of_network(unmerged.deployed)]
+    wanted = [each.sides for each in onnx_file._of_network(unmerged.deployable)]
     assert wanted.count((9, 9)) == wanted.count((3, 3)) == 4
     file = exported("convnext")[0] / onnx_file.FILE
     onnx_file.check_convolutions(unmerged, file)
     with pytest.raises(ExportFailure, match="and has"):
-        onnx_file.check_convolutions(product_of(unmerged.spec, subject=unmerged.subject), file)
+        onnx_file.check_convolutions(product_of(unmerged.spec, subject=unmerged.network), file)
 
 
 def test_sides_that_nobody_proves_equal_stay_open() -> None:
@@ -218,7 +220,7 @@ def _of_another_network(path: Path) -> None:
     ],
 )
 def test_a_faulty_file_of_weights_is_found(damage: Callable[[Path], None], words: str, tmp_path: Path) -> None:
-    def write(product: Product, folder: Path) -> None:
+    def write(product: Exportable, folder: Path) -> None:
         safetensors.write(product, folder)
         damage(folder / safetensors.FILE)
 
@@ -227,7 +229,7 @@ def test_a_faulty_file_of_weights_is_found(damage: Callable[[Path], None], words
 
 
 def test_a_faulty_configuration_for_timm_is_found(tmp_path: Path) -> None:
-    def write(product: Product, folder: Path) -> None:
+    def write(product: Exportable, folder: Path) -> None:
         FORMATS["timm"].write(product, folder)
         config = json.loads((folder / "config.json").read_text())
         config["model_args"]["shortcut"] = False
@@ -266,7 +268,7 @@ def test_a_faulty_graph_is_found(
     exported: Exported,
     tmp_path: Path,
 ) -> None:
-    def write(_: Product, folder: Path) -> None:
+    def write(_: Exportable, folder: Path) -> None:
         file = FORMATS[name].file
         shutil.copy(exported("replknet")[0] / file, folder)
         damage(folder / file)
@@ -276,7 +278,7 @@ def test_a_faulty_graph_is_found(
 
 @pytest.mark.parametrize("name", ["onnx", "torch"])
 def test_the_graph_of_another_network_is_found(name: str, exported: Exported, tmp_path: Path) -> None:
-    def write(_: Product, folder: Path) -> None:
+    def write(_: Exportable, folder: Path) -> None:
         shutil.copy(exported("replknet")[0] / FORMATS[name].file, folder)
 
     other = product_of(tiny(reparam=3, shortcut=False))
@@ -285,25 +287,25 @@ def test_the_graph_of_another_network_is_found(name: str, exported: Exported, tm
 
 def test_what_is_not_a_number_is_a_fault() -> None:
     logits = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
-    probes = Probes((torch.zeros(2, 1, 4, 4),), (logits,))
-    assert hold(lambda _: logits, probes).is_close
-    assert not hold(lambda _: logits * torch.nan, probes).is_close
-    assert not hold(lambda _: logits + 0.001, probes).is_close
+    probes = ExampleInputs((torch.zeros(2, 1, 4, 4),), (logits,))
+    assert compare(lambda _: logits, probes).is_close
+    assert not compare(lambda _: logits * torch.nan, probes).is_close
+    assert not compare(lambda _: logits + 0.001, probes).is_close
     with pytest.raises(ExportFailure, match="gives"):
-        hold(lambda _: logits[:1], probes)
+        compare(lambda _: logits[:1], probes)
 
 
 def test_the_scale_of_a_difference_is_what_images_change() -> None:
     constant = torch.full((4, 2), 100.0)
-    assert Probes((), (constant,)).scale == pytest.approx(1.0), "rounding of a constant is no fault"
-    assert Probes((), (constant + torch.tensor([[10.0], [-10.0], [0.0], [0.0]]),)).scale == pytest.approx(10.0)
+    assert ExampleInputs((), (constant,)).scale == pytest.approx(1.0), "rounding of a constant is no fault"
+    assert ExampleInputs((), (constant + torch.tensor([[10.0], [-10.0], [0.0], [0.0]]),)).scale == pytest.approx(10.0)
 
 
 # The tables
 
 
 def test_the_command_line_knows_the_table() -> None:
-    assert tuple(FORMATS) == export_command.FORMATS
+    assert tuple(FORMATS) == export_command.EXPORT_FORMATS
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -312,11 +314,11 @@ def test_every_preset_has_an_architecture_or_a_reason(name: str) -> None:
     with torch.device("meta"):
         subject = replace(subject_of(tiny()), spec=spec, model=build(spec))
     product = product_of(spec, subject=subject)
-    assert (FORMATS["timm"].why_not(product) is None) is (spec.family == "replknet" or name in THEIRS)
+    assert (FORMATS["timm"].unsupported_reason(product) is None) is (spec.family == "replknet" or name in THEIRS)
 
 
 def test_an_export_of_random_weights_says_so(tmp_path: Path) -> None:
     spec = tiny()
-    subject = replace(subject_of(spec), origin=Origin.RANDOM)
+    subject = replace(subject_of(spec), origin=WeightsOrigin.RANDOM)
     written(product_of(spec, subject=subject), tmp_path / "out", "safetensors")
     assert "**random**" in (tmp_path / "out" / CARD).read_text()

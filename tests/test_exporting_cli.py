@@ -8,17 +8,17 @@ import pytest
 import torch
 from export_cases import noise, subject_of, tiny
 from full_scale_cases import job_of, trained
-from tiny_studies import INLINE, TINY, Said, called, write_study
+from tiny_studies import INLINE, TINY, CommandResult, called, write_study
 
-from harness.cli.full_scale import describe
-from harness.export.exportable import preparation_of
+from harness.cli.full_scale import write_description
+from harness.export.exportable import preprocessing_of
 from harness.export.formats import FORMATS
 from harness.models.weights import export_weights, import_weights, load_weights, save_weights
-from harness.storage.load_network import class_names, find_subject
+from harness.storage.load_network import class_names, load_network
 from harness.training.full_scale.folder import CLASSES
 
 
-def exported(network: str | Path, *options: str, cwd: Path) -> Said:
+def exported(network: str | Path, *options: str, cwd: Path) -> CommandResult:
     return called("export", network, "--format", "safetensors,timm", "--to", "out", *options, cwd=cwd)
 
 
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training at full scale."""
     job = job_of(tmp_path_factory.mktemp("full") / "net-0123")
-    describe(job)
+    write_description(job)
     trained(job)
     return job.folder
 
@@ -58,8 +58,8 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
     said = exported(run, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     text = card(tmp_path)
-    subject = find_subject(str(run))
-    mean = preparation_of(subject, 16).mean
+    subject = load_network(str(run))
+    mean = preprocessing_of(subject, 16).mean
     for words in (
         f"run: `{run.stem}` of the study `tiny`, complete",
         "epochs: 2 of 2",
@@ -81,11 +81,11 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
 
 
 def test_a_run_whose_images_are_gone_is_exported_all_the_same(run: Path) -> None:
-    subject = find_subject(str(run))
+    subject = load_network(str(run))
     assert subject.recipe is not None
     object.__setattr__(subject, "recipe", subject.recipe.model_copy(update={"dataset": "cifar10", "root": "nowhere"}))
     assert class_names(subject) is None
-    assert preparation_of(subject, 16).known_from.startswith("an assumption")
+    assert preprocessing_of(subject, 16).known_from.startswith("an assumption")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_training_brings_its_recipe_and_the_figures_of_the_weights(
     if weights != "best":
         found = last["val" if weights == "last" else "ema"]
         assert f"| top-1 % | {found['top1']:.4g} |" in text and f"| loss | {found['loss']:.4g} |" in text
-    kept = find_subject(str(training), which=weights)
+    kept = load_network(str(training), which=weights)
     spec, model = load_weights(tmp_path / "out" / "model.safetensors")
     torch.testing.assert_close(model(noise(spec, 2)), kept.model(noise(spec, 2)), rtol=1e-4, atol=1e-4)
 

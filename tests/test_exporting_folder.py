@@ -10,7 +10,7 @@ from export_cases import product_of, subject_of, tiny, written
 from torch import nn
 
 from harness.errors import UserError
-from harness.export.export import CARD, RECORD, export
+from harness.export.export import CARD, RECORD_FILE, export_network
 from harness.export.formats import FORMATS, chosen_formats
 from harness.models.weights import read_weights
 
@@ -23,9 +23,9 @@ def test_a_second_export_takes_the_place_of_the_first(tmp_path: Path) -> None:
     (folder / "mine.txt").write_text("kept")
     product = product_of(tiny(classes=3))
     written(product, folder, "safetensors")
-    assert {path.name for path in folder.iterdir()} == {"mine.txt", "model.safetensors", CARD, RECORD}
+    assert {path.name for path in folder.iterdir()} == {"mine.txt", "model.safetensors", CARD, RECORD_FILE}
     assert read_weights(folder / "model.safetensors").spec.classes == 3
-    record = json.loads((folder / RECORD).read_text())
+    record = json.loads((folder / RECORD_FILE).read_text())
     assert record["files"]["model.safetensors"]["bytes"] == (folder / "model.safetensors").stat().st_size
     assert record["verified"]["safetensors"]["relative"] <= record["tolerance"] and "torch" in record["versions"]
 
@@ -35,8 +35,8 @@ def test_a_failed_export_leaves_the_one_before_it_alone(tmp_path: Path) -> None:
     written(product_of(tiny()), folder, "safetensors")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     each = FORMATS["safetensors"]._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
-    (row,) = export(product_of(tiny(K=5)), {"safetensors": each}, folder)
-    assert row.fault is not None
+    (row,) = export_network(product_of(tiny(K=5)), {"safetensors": each}, folder)
+    assert row.error is not None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config.expressions import MAX_CHARACTERS, Expression
+from harness.config.expressions import MAX_CONDITION_LENGTH, Expression
 from harness.config.space import plain_fields
 from harness.errors import StudyError
 from harness.models.spec.presets import PRESETS
@@ -57,7 +57,7 @@ def test_what_an_expression_can_say(text: str, outcome: bool) -> None:
         ("(" * 250, "must be an expression"),
         ("not " * 60 + "shortcut", "nested at most"),
         ("-" * 250 + "1 > 0", "nested at most"),
-        ("K[0] > 5 or " * 100 + "shortcut", f"at most {MAX_CHARACTERS} characters"),
+        ("K[0] > 5 or " * 100 + "shortcut", f"at most {MAX_CONDITION_LENGTH} characters"),
         ("Q > 3", "`Q`, which is no field of a network"),
         ("chanels > 3", "Fields: family, B, C, K"),
         ("depth_wise", "Did you mean `depthwise`?"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
@@ -25,7 +25,7 @@ MOBILENET, CONVNEXT = PRESETS["mobilenet_v2_nano"], PRESETS["convnext_nano"]
 
 def _lively(network: nn.Module) -> nn.Module:
     """The network as training leaves it: other batch norms, and layer scales that let the blocks be seen."""
-    randomise(network, seed=1)
+    randomize(network, seed=1)
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -202,7 +202,7 @@ def test_a_family_refuses_what_it_lacks_and_stems_that_it_has_not(family: str) -
         SpecError, match=rf"`stem_stride` must be {' or '.join(map(str, FAMILIES[family].stem_strides))}"
     ):
         spec.replace(stem_stride=8)
-    for name in FAMILIES[family].lacks:
+    for name in FAMILIES[family].unsupported_fields:
         with pytest.raises(
             SpecError, match=f"`{name}` must stand at its default where it changes nothing: in {family}"
         ):

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 from full_scale_cases import job_of, recipe_of, trained, write_folder
-from random_statistics import randomise
+from random_statistics import randomize
 from tiny_runs import tiny_spec
 from tiny_studies import called
 from torch import Tensor, nn
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, Split
 from harness.data.dataset import DataInfo
-from harness.data.image_sources import Stored
+from harness.data.image_sources import InMemoryImages
 from harness.data.preprocessing import Preprocessing
 from harness.errors import Diverged, UserError
-from harness.measures.base import Trained
-from harness.measures.erf_comparison import see
+from harness.measures.base import TrainedRun
+from harness.measures.erf_comparison import compare_fields
 from harness.measures.merge_error import merge_error
 from harness.models.build import build
 from harness.models.finite import (
@@ -33,11 +33,11 @@ from harness.models.finite import (
 )
 from harness.models.spec.network import NetworkSpec
 from harness.models.weights import Weights, write_weights
-from harness.storage.load_network import Origin, Subject
-from harness.training.accuracy import examine
-from harness.training.accuracy_results import Examined
-from harness.training.fit import outputs, validate
-from harness.training.tasks.merged_evaluation import maps_apart
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
+from harness.training.accuracy import measure_accuracy
+from harness.training.accuracy_results import AccuracyResult
+from harness.training.fit import predict_logits, validate
+from harness.training.tasks.merged_evaluation import feature_difference
 
 SPEC = tiny_spec(in_channels=3, classes=3, K=5, reparam=3)
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ class Overflow(nn.Module):
 def network(value: float | None = None, spec: NetworkSpec = SPEC) -> nn.Module:
     """A network; with a value, the bias of a layer in its second stage has it."""
     model = build(spec, seed=1).eval()
-    randomise(model, seed=0)
+    randomize(model, seed=0)
     if value is not None:
         model.get_parameter(fault_of(model)).data[0] = value
     return model
@@ -113,7 +113,7 @@ def test_what_is_finite_passes() -> None:
 def test_validation_of_a_run_diverges_and_names_the_entry(value: float) -> None:
     model = network(value)
     with pytest.raises(Diverged, match=fault_of(model)):
-        validate(model, dataset(), Recipe(resolution=16), CPU)
+        validate(model, dataset(), ProxyRecipe(resolution=16), CPU)
 
 
 def test_a_logit_of_minus_infinity_is_no_answer() -> None:
@@ -121,7 +121,7 @@ def test_a_logit_of_minus_infinity_is_no_answer() -> None:
     model = network()
     model.head = nn.Sequential(head_of(model), _Minus())
     with pytest.raises(Diverged, match=r"`head\.1`"):
-        list(outputs(model, dataset().val, dataset(), Recipe(resolution=16), CPU))
+        list(predict_logits(model, dataset().val, dataset(), ProxyRecipe(resolution=16), CPU))
 
 
 class _Minus(nn.Module):
@@ -129,12 +129,12 @@ class _Minus(nn.Module):
         return x.index_fill(1, torch.tensor([0]), -INF)
 
 
-def examined(*models: nn.Module) -> Examined:
+def examined(*models: nn.Module) -> AccuracyResult:
     viewing = Preprocessing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     forms = dict(zip(("training", "merged"), models, strict=False))
-    records: Iterator[Any] = examine(forms, Stored(dataset().val), viewing, CPU, loaders=0)
+    records: Iterator[Any] = measure_accuracy(forms, InMemoryImages(dataset().val), viewing, CPU, loaders=0)
     found = list(records)[-1]
-    assert isinstance(found, Examined)
+    assert isinstance(found, AccuracyResult)
     return found
 
 
@@ -160,13 +160,13 @@ def test_equal_logits_and_constant_answers_are_told() -> None:
 
 def test_merge_error_of_what_is_not_finite_is_no_figure() -> None:
     with pytest.raises(Diverged, match="must be finite"):
-        list(merge_error(Trained(network(NAN), dataset(), Recipe(resolution=16), CPU)))
+        list(merge_error(TrainedRun(network(NAN), dataset(), ProxyRecipe(resolution=16), CPU)))
 
 
 def test_a_field_of_no_image_is_not_zero() -> None:
-    subject = Subject("mine", SPEC, network(NAN), Origin.FILE)
+    subject = LoadedNetwork("mine", SPEC, network(NAN), WeightsOrigin.FILE)
     with pytest.raises(UserError, match="the gradients of all images are NaN or infinite") as caught:
-        list(see([subject], images=2, resolution=32, data="shapes"))
+        list(compare_fields([subject], images=2, resolution=32, data="shapes"))
     assert fault_of(subject.model) in str(caught.value)
 
 
@@ -182,7 +182,7 @@ class _Maps(nn.Module):
 @pytest.mark.parametrize("values", [(NAN, 1.0), (1.0, NAN)])
 def test_a_difference_that_is_nan_stays_nan_wherever_it_stands(values: tuple[float, ...]) -> None:
     one, other = nn.ModuleDict({"n": _Maps(1.0, 1.0)}), nn.ModuleDict({"n": _Maps(*values)})
-    assert np.isnan(maps_apart(one, other, "n"))
+    assert np.isnan(feature_difference(one, other, "n"))
 
 
 def test_a_training_without_validation_images_keeps_no_weights_that_are_nan(
@@ -193,7 +193,7 @@ def test_a_training_without_validation_images_keeps_no_weights_that_are_nan(
     def broken(model: nn.Module, *_: Any, **__: Any) -> None:
         next(model.parameters()).data.fill_(NAN)
 
-    monkeypatch.setattr(loop, "step_down", broken)
+    monkeypatch.setattr(loop, "optimizer_step", broken)
     root = write_folder(tmp_path / "images", train=6, val=0)
     recipe = recipe_of(data={"dataset": "imagefolder", "has_val": False}, epochs=1, batch_size=16, ema=None)
     with pytest.raises(Diverged):

@@ -9,11 +9,11 @@ from block_arguments import BLOCKS, arguments, side_after
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_specs import specs_and_sizes
-from random_statistics import randomise
+from random_statistics import randomize
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.models.batchnorm_folding import fold_ahead
+from harness.models.batchnorm_folding import fold_into_next
 from harness.models.build import build, fold, merge
 from harness.models.cost import Cost, network_cost
 from harness.models.layers import ConvBN, LayerNorm2d
@@ -22,7 +22,7 @@ from harness.models.spec.presets import PRESETS
 
 
 def _trained(network: nn.Module) -> nn.Module:
-    randomise(network, seed=1)
+    randomize(network, seed=1)
     return network.double().eval()
 
 
@@ -138,7 +138,7 @@ def test_layer_norms_stay() -> None:
 
 def test_a_norm_ahead_of_a_padded_convolution_is_refused() -> None:
     with pytest.raises(AssertionError):
-        fold_ahead(nn.BatchNorm2d(4), ConvBN(4, 4, 3).conv)
+        fold_into_next(nn.BatchNorm2d(4), ConvBN(4, 4, 3).conv)
 
 
 def test_merging_alone_keeps_the_batch_norms_that_are_not_in_a_branch() -> None:

@@ -7,7 +7,7 @@ import pytest
 from full_scale_cases import recipe_of
 from study_texts import PLAIN
 
-from harness.config.recipes.loading import load_full_recipe, recipe_file, recipe_names
+from harness.config.recipes.loading import load_classification_recipe, recipe_file, recipe_names
 from harness.config.study_file import load_study
 from harness.errors import StudyError
 
@@ -26,7 +26,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_that_ships_says_what_was_published(name: str) -> None:
-    recipe = load_full_recipe(name)
+    recipe = load_classification_recipe(name)
     optimizer, schedule, augmentation = recipe.optimizer, recipe.schedule, recipe.augmentation
     assert (
         recipe.data.classes,
@@ -50,12 +50,12 @@ def test_every_recipe_that_ships_names_its_source_and_what_to_expect() -> None:
     for name in recipe_names():
         text = recipe_file(name).read_text(encoding="utf-8")
         assert "# Source " in text and "# Expect " in text, name
-        assert load_full_recipe(name).about
+        assert load_classification_recipe(name).about
 
 
 def test_fine_tuning_needs_weights_and_squashes_its_images_from_384_pixels_on() -> None:
     for name in recipe_names():
-        recipe = load_full_recipe(name)
+        recipe = load_classification_recipe(name)
         assert recipe.needs_weights == (recipe.optimizer.layer_decay < 1), name
         assert (recipe.evaluation.mode == "squash") == (recipe.resolution >= 384), name
 
@@ -72,7 +72,7 @@ def test_a_file_with_faults_is_refused_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("about: a\nepochs: 3\nbatch_size: 1\noptimiser: {}\noptimizer: {lr: fast}\nresolution: '224'\n")
     with pytest.raises(StudyError) as caught:
-        load_full_recipe(str(path))
+        load_classification_recipe(str(path))
     said = str(caught.value)
     for words in (
         f"`batch_size` must be at least 2, but got 1 ({path}:3)",
@@ -101,7 +101,7 @@ def test_rules_across_keys(change: dict[str, Any], words: str) -> None:
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(StudyError, match="Did you mean `imagenet_300`") as caught:
-        load_full_recipe("imagenet_30")
+        load_classification_recipe("imagenet_30")
     assert "imagenet22k_pretrain" in str(caught.value)
 
 

@@ -7,8 +7,8 @@ import torch
 from tiny_runs import RECIPE, tiny_run, with_
 from tiny_transfers import DETECTION, TRANSFER
 
-from harness.executors import Crew, make_executor
-from harness.executors.run_job import evaluate
+from harness.executors import WorkerRequest, make_executor
+from harness.executors.run_job import run_job
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 pytestmark = [
@@ -20,7 +20,7 @@ pytestmark = [
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_run_trains_and_is_measured_on_the_gpu(precision: str, tmp_path: Path) -> None:
     run = tiny_run(recipe=with_(RECIPE, precision=precision), K=7, reparam=3)
-    started, *middle, ended = list(evaluate(Job(run, tmp_path / "study", gpus=1.0)))
+    started, *middle, ended = list(run_job(Job(run, tmp_path / "study", gpus=1.0)))
     assert isinstance(started, Started) and started.device.startswith("cuda (")
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
     assert len([record for record in middle if isinstance(record, Epoch)]) == 3
@@ -35,7 +35,7 @@ def test_a_transfer_is_trained_and_measured_on_the_gpu(
     run = tiny_run(
         recipe=with_(RECIPE, epochs=1, schedule={"warmup_epochs": 0}, transfer=transfer, precision=precision)
     )
-    *middle, ended = list(evaluate(Job(run, tmp_path / "study", gpus=1.0)))
+    *middle, ended = list(run_job(Job(run, tmp_path / "study", gpus=1.0)))
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
     assert figure in {record.name for record in middle if isinstance(record, Measured)}
 
@@ -47,12 +47,12 @@ def test_the_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:
         job = Job(
             tiny_run(recipe=with_(RECIPE, epochs=1, schedule={"warmup_epochs": 0})), tmp_path / str(gpus), gpus=gpus
         )
-        losses[gpus] = next(record.train_loss for record in evaluate(job) if isinstance(record, Epoch))
+        losses[gpus] = next(record.train_loss for record in run_job(job) if isinstance(record, Epoch))
     assert losses[1.0] == pytest.approx(losses[0.0], rel=1e-2)
 
 
 def test_two_ray_workers_share_a_gpu(tmp_path: Path) -> None:
-    executor = make_executor("ray", Crew(cpus=1, gpus=0.5, workers=2))
+    executor = make_executor("ray", WorkerRequest(cpus=1, gpus=0.5, workers=2))
     try:
         for seed in (0, 1):
             executor.submit(Job(tiny_run(seed=seed), tmp_path / "study", gpus=0.5))

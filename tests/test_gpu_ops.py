@@ -9,10 +9,10 @@ from banded_cases import CASES, TOLERANCES, Case, errors, float32_products, tens
 from torch import Tensor
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
-from harness.ops.dispatch import choose
+from harness.ops.dispatch import choose_algorithm
 from harness.ops.geometry import Window
 from harness.ops.triton_conv import TRITON, launch_convolve
-from harness.ops.triton_tiles import Shape, forward_tiles
+from harness.ops.triton_tiles import ConvShape, forward_tiles
 
 pytestmark = [
     pytest.mark.gpu,
@@ -68,7 +68,7 @@ def test_tf32(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_every_cut_compiles_and_gives_the_same(side: int, dtype: torch.dtype) -> None:
-    shape = Shape(64, side, side, 31, 31, 15, 15)
+    shape = ConvShape(64, side, side, 31, 31, 15, 15)
     x = torch.randn(64, 4, side, side, device="cuda").to(dtype)
     weight = torch.randn(4, 1, 31, 31, device="cuda").to(dtype)
     exact = F.conv2d(x.double(), weight.double(), padding=15, groups=4)
@@ -131,7 +131,7 @@ def test_the_default_path_compiles_without_a_graph_break(is_autocast: bool) -> N
 def test_the_rule_of_thumb(k: int, stride: int, dtype: torch.dtype, expected: str) -> None:
     x = torch.zeros(2, 4, 32, 32, device="cuda", dtype=dtype)
     weight = torch.zeros(4, 1, k, k, device="cuda", dtype=dtype)
-    assert choose(x, weight, Window.of(stride, k // 2, 1)) == expected
+    assert choose_algorithm(x, weight, Window.of(stride, k // 2, 1)) == expected
 
 
 def test_a_map_in_channels_last_layout_stays_in_it() -> None:

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Group
 from tiny_studies import Played, gains, text_of, well
 
-from harness.analysis.claims import Judged, judge_claims
-from harness.analysis.results import answer
-from harness.analysis.study_reader import open_space, reading
+from harness.analysis.claims import ClaimResult, evaluate_claims
+from harness.analysis.results import study_results
+from harness.analysis.study_reader import open_space, open_study_reader
 from harness.errors import StudyError
 from harness.executors.scripted import ScriptedExecutor
 from harness.report.claims import claims_view
-from harness.report.claims_summary import kept_claims
+from harness.report.claims_summary import summarize_claims
 from harness.report.plots.claims import plot_claims
 from harness.storage import Store, open_study
 
@@ -45,9 +45,9 @@ class Grown:
         said = self.played.answer()
         return {row.spec.K[0]: row.seeds for row in said.rows}
 
-    def judged(self) -> tuple[Judged, ...]:
-        with reading(self.played.path, self.played.place) as read:
-            return judge_claims(read.file.study, open_space(read.file), read.store)
+    def judged(self) -> tuple[ClaimResult, ...]:
+        with open_study_reader(self.played.path, self.played.place) as read:
+            return evaluate_claims(read.file.study, open_space(read.file), read.store)
 
 
 @pytest.fixture
@@ -188,13 +188,13 @@ def test_a_plan_stretched_after_its_last_look_gives_exploratory_verdicts(study: 
     assert str(before.verdict) == str(after.verdict) == "undecided" and after.p == before.p
     assert after.exploratory is not None and "after its last look, at 3 seeds" in after.exploratory.reason
     assert len(after.values) > 3
-    with reading(study.played.path, study.played.place) as read:
-        said = answer(read.file.study, read.store, read.trials, {}, read.claims())
+    with open_study_reader(study.played.path, study.played.place) as read:
+        said = study_results(read.file.study, read.store, read.trials, {}, read.claims())
     text = text_of(Group(*claims_view(said)))
     assert "exploratory: " in text and "Exploratory, without an error rate: the plan was stretched" in text
-    (kept,) = kept_claims(said).claims
+    (kept,) = summarize_claims(said).claims
     assert kept.exploratory is not None and str(kept.verdict) == "undecided"
-    plot_claims(study.folder / "claims.png", kept_claims(said))
+    plot_claims(study.folder / "claims.png", summarize_claims(said))
 
 
 def test_a_plan_stretched_before_its_last_look_keeps_its_error_rate(study: Grown) -> None:

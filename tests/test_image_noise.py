@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_studies import INLINE, TINY, Played, called, write_study
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import load_study
 from harness.data import Split
 from harness.data.shapes.dataset import make
@@ -146,7 +146,7 @@ def test_a_claim_about_times_is_refused(tmp_path: Path) -> None:
 
 
 def test_further_sets_have_seeds_of_their_own() -> None:
-    recipes = [Recipe(), Recipe(data_seed=1), Recipe(resample="none")]
+    recipes = [ProxyRecipe(), ProxyRecipe(data_seed=1), ProxyRecipe(resample="none")]
     own = {recipe.image_seed(seed) for recipe in recipes for seed in range(100)}
     seeds = [set_seed(recipe, number) for recipe in recipes[:2] for number in range(100)]
     assert len(set(seeds)) == 200 and not own & set(seeds)

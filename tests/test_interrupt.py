@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from tiny_studies import Played, epoch, started, well
 
-from harness.analysis.study_reader import open_space, reading
-from harness.cli.interrupt import Interrupt, Interruptible
-from harness.config.recipes.proxy import Recipe
+from harness.analysis.study_reader import open_space, open_study_reader
+from harness.cli.interrupt import Interrupt, InterruptibleExecutor
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.executors.scripted import ScriptedExecutor
 from harness.models.spec.network import NetworkSpec
 from harness.search.events import EpochEnded
-from harness.search.session import driving
+from harness.search.session import open_for_driving
 from harness.training.run import Job, Record, Run, RunState
 
-JOB = Job(Run(NetworkSpec.from_mapping({"B": 1, "C": 8, "K": 3}), Recipe(), 0), Path())
+JOB = Job(Run(NetworkSpec.from_mapping({"B": 1, "C": 8, "K": 3}), ProxyRecipe(), 0), Path())
 
 
 def endless(_: Job) -> Iterator[Record]:
@@ -47,7 +47,7 @@ def test_a_signal_is_raised_at_once_while_no_worker_is_busy(number: signal.Signa
 def test_a_signal_while_workers_are_busy_is_raised_by_the_next_poll_which_keeps_its_records() -> None:
     notes = []
     with Interrupt() as interrupt:
-        executor = Interruptible(ScriptedExecutor(endless), interrupt, lambda: notes.append("stopping"))
+        executor = InterruptibleExecutor(ScriptedExecutor(endless), interrupt, lambda: notes.append("stopping"))
         executor.submit(JOB)
         assert executor.poll(0.0) == [(JOB.run.id, started())]
         kill(signal.SIGINT)
@@ -69,7 +69,7 @@ def test_an_executor_that_trains_in_its_poll_is_interrupted_there() -> None:
     with Interrupt() as interrupt:
         notes: list[str] = []
         inner = ScriptedExecutor(training)
-        executor = Interruptible(inner, interrupt, lambda: notes.append("stopping"), is_here=True)
+        executor = InterruptibleExecutor(inner, interrupt, lambda: notes.append("stopping"), is_here=True)
         executor.submit(JOB)
         executor.poll(0.0)
         with pytest.raises(KeyboardInterrupt):
@@ -83,12 +83,12 @@ def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, 
     shown: list[tuple[str, int]] = []
     with Interrupt() as interrupt:
 
-        def start() -> Interruptible:
-            return Interruptible(ScriptedExecutor(well, slots=2), interrupt, lambda: None)
+        def start() -> InterruptibleExecutor:
+            return InterruptibleExecutor(ScriptedExecutor(well, slots=2), interrupt, lambda: None)
 
         with (
             pytest.raises(KeyboardInterrupt),
-            driving(study.file, open_space(study.file), study.place, start) as driven,
+            open_for_driving(study.file, open_space(study.file), study.place, start) as driven,
             closing(driven.driver.events()) as events,
         ):
             for n, event in enumerate(events):
@@ -96,9 +96,11 @@ def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, 
                     shown.append((event.run_id, event.epoch.epoch))
                 if n == at:
                     kill(signal.SIGINT)
-    with reading(study.path, study.place) as read:
+    with open_study_reader(study.path, study.place) as read:
         kept = {
-            (run_id, e.epoch) for run_id, curve in read.store.curves({run for run, _ in shown}).items() for e in curve
+            (run_id, e.epoch)
+            for run_id, curve in read.store.epochs_of_runs({run for run, _ in shown}).items()
+            for e in curve
         }
         assert set(shown) <= kept
         assert all(trial.state.name in ("WAITING", "COMPLETE") for trial in read.trials)

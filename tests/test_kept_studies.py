@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from tiny_studies import REPOSITORY, Played, called, gains, text_of, write_study
 
-from harness.analysis.results import answer
-from harness.analysis.study_reader import reading
+from harness.analysis.results import study_results
+from harness.analysis.study_reader import open_study_reader
 from harness.config.recipes import proxy
 from harness.diagnostics.verify import ClaimRow, kept_studies
-from harness.diagnostics.verify.recorded_claims import recorded_claims
+from harness.diagnostics.verify.recorded_claims import all_recorded_claims
 from harness.diagnostics.verify.report import verdicts_view
-from harness.report.claims_summary import EARLIER, read_claims
-from harness.report.plots.claims import claims_figure
-from harness.report.summary import answer_values, json_text
-from harness.storage.workspace import Place
+from harness.report.claims_summary import EARLIER_ENVIRONMENT, read_claims_summary
+from harness.report.plots.claims import draw_claims_figure
+from harness.report.summary import json_text, results_values
+from harness.storage.workspace import Workspace
 
 LARGER = {"K=[31,29,27,13], reparam=null": 1, "K=[3,3,3,3]": -1}
 SMALLER = {"K=[3,3,3,3]": 1, "K=[13,13,13,13], reparam=null": -1}
@@ -30,8 +30,8 @@ CLAIMS = [
 KEPT = sorted((REPOSITORY / "results" / "claims").glob("*/summary.json"))
 
 
-def rows_of(place: Place) -> list[ClaimRow]:
-    return [row for row in recorded_claims(place) if row.source.endswith("summary.json") or row.fault]
+def rows_of(place: Workspace) -> list[ClaimRow]:
+    return [row for row in all_recorded_claims(place) if row.source.endswith("summary.json") or row.fault]
 
 
 # A fresh clone
@@ -56,7 +56,7 @@ def test_a_fresh_clone_shows_every_recorded_claim_and_what_can_be_checked(clone:
         for claim in each["claims"]:
             row = rows[each["study"], claim["name"]]
             assert (row["verdict"], row["effect"], row["n"]) == (claim["verdict"], claim["effect"], claim["n"])
-            assert row["environment"] == ("" if "recipe_revision" in each else EARLIER)
+            assert row["environment"] == ("" if "recipe_revision" in each else EARLIER_ENVIRONMENT)
             assert row["check"].startswith(("yes: `", "no: ")) and row["compared"] is None
 
 
@@ -66,7 +66,7 @@ def test_the_table_names_the_command_and_the_time_and_marks_what_is_old(clone: P
     assert "no claim study is recorded" not in text
     assert "kernel_size kept in results/claims/kernel_size/summary.json" in text
     is_old = "recipe_revision" not in json.loads((clone / "results/claims/kernel_size/summary.json").read_text())
-    assert (f"† {EARLIER}" in text) == is_old
+    assert (f"† {EARLIER_ENVIRONMENT}" in text) == is_old
     assert "recorded: Trained on " in text
     assert re.search(r"kernel_size.yaml`, about \d+ min for \d+ runs", text)
 
@@ -93,9 +93,9 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def values_of(played: Played) -> dict[str, Any]:
-    with reading(played.path, played.place) as read:
-        said = answer(read.file.study, read.store, read.trials, {}, read.claims())
-    return json.loads(json_text(answer_values(said)))  # type: ignore[no-any-return]
+    with open_study_reader(played.path, played.place) as read:
+        said = study_results(read.file.study, read.store, read.trials, {}, read.claims())
+    return json.loads(json_text(results_values(said)))  # type: ignore[no-any-return]
 
 
 def keep(results: Path, values: dict[str, Any], study: str | None) -> None:
@@ -113,7 +113,7 @@ def resolved(played: Played) -> str:
 
 def test_the_copy_beside_the_summary_will_do(driven: Played, tmp_path: Path) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))
-    larger, smaller = rows_of(Place(tmp_path))
+    larger, smaller = rows_of(Workspace(tmp_path))
     assert larger.check == smaller.check and f"claims/question/study.yaml --results {tmp_path}`" in larger.check
     assert larger.check.startswith("yes: `") and "about 3 min for 15 runs" in larger.check.replace("2 min", "3 min")
     assert larger.environment == "" and larger.finished is not None
@@ -125,7 +125,7 @@ def test_a_study_file_that_changed_since_is_named_with_its_keys(
     keep(tmp_path, values_of(driven), resolved(driven).replace("epochs: 4", "epochs: 5"))
     monkeypatch.setattr(kept_studies, "study_files", lambda: [driven.path.with_name("question.yaml")])
     shutil.copy(driven.path, driven.path.with_name("question.yaml"))
-    check = rows_of(Place(tmp_path))[0].check
+    check = rows_of(Workspace(tmp_path))[0].check
     assert check.startswith("no: ") and "question.yaml asks something else since (changed: `proxy.epochs`)" in check
 
 
@@ -135,29 +135,29 @@ def test_a_data_set_that_is_missing_is_named(driven: Played, tmp_path: Path) -> 
     study = json.loads(place.read_text().split("\n", 1)[1])
     study["proxy"] |= {"dataset": "imagefolder", "root": str(tmp_path / "nowhere")}
     keep(tmp_path, values_of(driven), json.dumps(study))
-    check = rows_of(Place(tmp_path))[0].check
+    check = rows_of(Workspace(tmp_path))[0].check
     assert check.startswith("no: ") and "nowhere" in check
 
 
 def test_a_gpu_that_is_missing_is_named(driven: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_studies, "has_gpu", lambda: False)
     keep(tmp_path, values_of(driven) | {"devices": ["cuda (NVIDIA H100)"]}, resolved(driven))
-    assert "recorded on cuda (NVIDIA H100), and there is no GPU here" in rows_of(Place(tmp_path))[0].check
+    assert "recorded on cuda (NVIDIA H100), and there is no GPU here" in rows_of(Workspace(tmp_path))[0].check
 
 
 def test_a_recipe_that_means_something_else_since_is_told(
     driven: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(tmp_path, values_of(driven), resolved(driven))
-    assert "something else since" not in rows_of(Place(tmp_path))[0].check
+    assert "something else since" not in rows_of(Workspace(tmp_path))[0].check
     monkeypatch.setattr(proxy, "REVISION", -1)
-    check = rows_of(Place(tmp_path))[0].check
+    check = rows_of(Workspace(tmp_path))[0].check
     assert check.startswith("yes") and "the same recipe means something else since, so all are other runs" in check
 
 
 def test_without_any_study_file_nothing_can_be_checked(driven: Played, tmp_path: Path) -> None:
     keep(tmp_path, values_of(driven), None)
-    check = rows_of(Place(tmp_path))[0].check
+    check = rows_of(Workspace(tmp_path))[0].check
     assert check.startswith("no: ") and "study.yaml" in check
 
 
@@ -196,7 +196,7 @@ def test_kept_and_stored_are_both_shown_and_compared(
     for key, value in change.items():
         (values if key == "finished" else values["claims"][0])[key] = value
     keep(tmp_path / "results", values, resolved(driven))
-    stored, _, kept, _ = recorded_claims(Place(tmp_path / "results"))
+    stored, _, kept, _ = all_recorded_claims(Workspace(tmp_path / "results"))
     assert (stored.name, kept.name) == ("larger", "larger") and stored.source.endswith("studies.db")
     assert stored.compared is None and kept.compared is not None
     assert words.format(stored.verdict) in kept.compared
@@ -213,21 +213,21 @@ def test_the_picture_carries_the_mark(driven: Played, tmp_path: Path) -> None:
     assert "earlier environment" not in title(file)
     del values["recipe_revision"]
     file.write_text(json.dumps(values))
-    assert EARLIER in " ".join(title(file).split())
+    assert EARLIER_ENVIRONMENT in " ".join(title(file).split())
 
 
 def title(file: Path) -> str:
-    figure = claims_figure(read_claims(file))
+    figure = draw_claims_figure(read_claims_summary(file))
     return str(figure.get_suptitle())
 
 
 def test_a_row_without_a_mark_has_none() -> None:
     row = ClaimRow("a", "b", "c", "supported", 1.0, 0.5, 1.5, 3, 0.01, "top1", None, "cpu")
     assert "†" not in text_of(verdicts_view([row])) and "†" in text_of(
-        verdicts_view([replace(row, environment=EARLIER)])
+        verdicts_view([replace(row, environment=EARLIER_ENVIRONMENT)])
     )
 
 
 def test_the_readme_of_the_results_carries_the_mark() -> None:
     for file in (REPOSITORY / "results" / "README.md", REPOSITORY / "results" / "claims" / "README.md"):
-        assert EARLIER in " ".join(file.read_text().split())
+        assert EARLIER_ENVIRONMENT in " ".join(file.read_text().split())

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from tiny_runs import tiny_spec
 from torch import nn
 
-from harness.measures.kernel_weights import CENTRE, LargeKernel, central_share, large_kernels, rescaled
+from harness.measures.kernel_weights import CENTRE, LargeKernel, central_share, large_kernels, rescale_to_one
 from harness.models.build import build, merge
-from harness.models.spec.kernel import KINDS
+from harness.models.spec.kernel import KERNEL_KINDS
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 
@@ -25,7 +25,7 @@ BY_KIND = {
 
 def randomised(spec: NetworkSpec) -> nn.Module:
     model = build(spec, seed=0)
-    randomise(model, seed=1)
+    randomize(model, seed=1)
     return model.eval()
 
 
@@ -39,10 +39,10 @@ def impulse_response(layer: nn.Module, channels: int, side: int) -> np.ndarray:
 
 
 def test_all_kinds_are_here() -> None:
-    assert BY_KIND.keys() == KINDS.keys()
+    assert BY_KIND.keys() == KERNEL_KINDS.keys()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KERNEL_KINDS)
 @torch.no_grad()
 def test_maps_are_what_an_impulse_becomes(kind: str) -> None:
     model = randomised(tiny_spec(K=9, kernel=kind, C=[8, 8, 8, 8], **BY_KIND[kind])).double()
@@ -124,7 +124,7 @@ def test_shares_of_the_centre() -> None:
     assert central_share(np.ones((7, 7))) == pytest.approx(CENTRE**2 / 49)
     assert central_share(np.eye(3)) == central_share(np.ones((1, 1))) == 1
     assert np.isnan(central_share(np.zeros((5, 5))))
-    assert rescaled(np.zeros((3, 3))).max() == 0 and rescaled(np.full((3, 3), 4.0)).max() == 1
+    assert rescale_to_one(np.zeros((3, 3))).max() == 0 and rescale_to_one(np.full((3, 3), 4.0)).max() == 1
 
 
 def test_kernels_of_equal_size_leave_nothing_outside() -> None:

@@ -9,32 +9,32 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_specs import kernels
-from random_statistics import randomise
+from random_statistics import randomize
 from torch import Tensor, nn
 
 from harness.models.build import build, merge
 from harness.models.cost.large_kernels import KERNEL_COSTS
 from harness.models.large_kernels import LARGE_KERNELS, large_kernel
 from harness.models.large_kernels.bands import BandsConv
-from harness.models.large_kernels.dilated_reparam import DilatedReparamConv, spread
-from harness.models.large_kernels.peripheral import PeripheralConv, SharedConv2d, spelled_out
+from harness.models.large_kernels.dilated_reparam import DilatedReparamConv, insert_zeros
+from harness.models.large_kernels.peripheral import PeripheralConv, SharedConv2d, expand_shared
 from harness.models.large_kernels.reparam import Mergeable
 from harness.models.large_kernels.sequential import SequentialConv
 from harness.models.large_kernels.stripes import StripesConv
 from harness.models.layers import ConvBN
 from harness.models.replknet import RepLKNet
 from harness.models.spec.kernel import (
-    KINDS,
+    KERNEL_KINDS,
     Kernel,
     band_width,
     dilated_branches,
     dilated_taps,
-    has_place_for,
-    largest_small,
+    fits_small_kernel,
+    largest_small_kernel,
     peripheral_cells,
 )
 from harness.models.spec.network import NetworkSpec
-from harness.models.timm.replknet import hold_stride
+from harness.models.timm.replknet import set_output_stride
 
 EVERY_KIND: dict[str, Kernel] = {
     "plain": Kernel(13, s=5),
@@ -52,12 +52,12 @@ def _input(*shape: int) -> Tensor:
 
 
 def _trained(module: nn.Module) -> nn.Module:
-    randomise(module, seed=1)
+    randomize(module, seed=1)
     return module.double().eval()
 
 
 def test_the_tables_by_kind_agree() -> None:
-    assert list(KINDS) == list(LARGE_KERNELS) == list(KERNEL_COSTS) == list(EVERY_KIND)
+    assert list(KERNEL_KINDS) == list(LARGE_KERNELS) == list(KERNEL_COSTS) == list(EVERY_KIND)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_the_width_of_bands(c: int, ratio: float, n: int) -> None:
     ],
 )
 def test_where_a_small_kernel_has_a_place(kernel: Kernel, largest: int) -> None:
-    assert largest_small(kernel) == largest
+    assert largest_small_kernel(kernel) == largest
     beside: dict[str, Any] = {"k": kernel.k, "kind": kernel.kind, "dilation": kernel.dilation, "stripe": kernel.stripe}
-    assert has_place_for(None, **beside)
-    assert [s for s in range(1, 15) if has_place_for(s, **beside)] == list(range(1, largest + 1))
-    assert not has_place_for(1, **beside | {"kind": ["plain"]})
-    assert not has_place_for(1, **beside | {"k": "7"})
+    assert fits_small_kernel(None, **beside)
+    assert [s for s in range(1, 15) if fits_small_kernel(s, **beside)] == list(range(1, largest + 1))
+    assert not fits_small_kernel(1, **beside | {"kind": ["plain"]})
+    assert not fits_small_kernel(1, **beside | {"k": "7"})
 
 
 def _conv_bn(branch: nn.Module, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def test_dilated_reparam_is_the_sum_of_dilated_convolutions(k: int) -> None:
 def test_a_spread_kernel_does_undilated_what_the_kernel_does_dilated(d: int) -> None:
     x, weight = _input(1, 3, 20, 20), _input(3, 1, 5, 5)
     dilated = F.conv2d(x, weight, padding=2 * d, dilation=d, groups=3)
-    torch.testing.assert_close(F.conv2d(x, spread(weight, d), padding=2 * d, groups=3), dilated)
+    torch.testing.assert_close(F.conv2d(x, insert_zeros(weight, d), padding=2 * d, groups=3), dilated)
 
 
 @pytest.mark.parametrize("s", [None, 3, 5])
@@ -206,7 +206,7 @@ def test_bands_may_use_all_channels() -> None:
 
 def test_a_peripheral_kernel_repeats_each_number_over_its_cell() -> None:
     grid = torch.arange(49.0).reshape(1, 1, 7, 7)
-    kernel = spelled_out(grid, (2, 1, 1, 1, 1, 1, 2))
+    kernel = expand_shared(grid, (2, 1, 1, 1, 1, 1, 2))
     assert kernel.shape == (1, 1, 9, 9)
     of_tap = [0, 0, 1, 2, 3, 4, 5, 6, 6]
     assert kernel[0, 0].tolist() == [[7.0 * i + j for j in of_tap] for i in of_tap]
@@ -314,11 +314,11 @@ def test_kernels_far_larger_than_the_map_merge_exactly(kind: str, data: st.DataO
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_networks_with_held_strides_merge_exactly(kind: str) -> None:
     kernel = EVERY_KIND[kind]
-    own = {name: getattr(kernel, name) for name in KINDS[kind].fields}
+    own = {name: getattr(kernel, name) for name in KERNEL_KINDS[kind].fields}
     values = {"B": 1, "C": 8, "K": kernel.k, "reparam": kernel.s, "dilation": kernel.dilation, "classes": 3}
     network = build(NetworkSpec.from_mapping(values | {"kernel": kind} | own), seed=0)
     assert isinstance(network, RepLKNet)
-    hold_stride(network, [4, 8, 16, 32], 8)
+    set_output_stride(network, [4, 8, 16, 32], 8)
     _trained(network)
     images = _input(1, 3, 48, 40)
     with torch.no_grad():

@@ -14,20 +14,20 @@ from PIL import Image
 from tiny_runs import tiny_spec
 from tiny_studies import called
 
-from harness.config.network_file import dump_spec
-from harness.config.recipes.full_scale import FullData
+from harness.config.network_file import dump_network_spec
+from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.config.yaml_file import write_yaml
 from harness.data.image_folder import classes_of
-from harness.data.labels import IMAGENET_CLASSES, assign_labels, imagenet_synsets, order_of
+from harness.data.labels import IMAGENET_CLASSES, assign_labels, imagenet_synsets, label_order
 from harness.data.validation_images import open_validation
 from harness.errors import DataError, UserError
 from harness.models.build import build
 from harness.models.weights import read_weights, save_weights
-from harness.storage.load_network import Origin, Subject, class_names, find_subject
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names, load_network
 from harness.training.full_scale.folder import CLASSES, NETWORK, RECIPE
-from harness.training.full_scale.messages import Note
-from harness.training.full_scale.process_group import Team
-from harness.training.tasks.classification import Classification
+from harness.training.full_scale.messages import Message
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.tasks.classification import ClassificationTask
 
 PADDED = tuple(f"{i:02d}" for i in range(12))
 NUMBERED = tuple(str(i) for i in range(12))
@@ -38,10 +38,10 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def test_whole_numbers_are_sorted_as_numbers_and_nothing_else_is() -> None:
-    assert order_of(sorted(NUMBERED)) == list(NUMBERED)
-    assert order_of(["b2", "b10", "a"]) == ["a", "b10", "b2"]
-    assert order_of(["10", "9", "x"]) == ["10", "9", "x"]
-    assert order_of(["1", "01"]) == ["01", "1"]  # no numbers of their own
+    assert label_order(sorted(NUMBERED)) == list(NUMBERED)
+    assert label_order(["b2", "b10", "a"]) == ["a", "b10", "b2"]
+    assert label_order(["10", "9", "x"]) == ["10", "9", "x"]
+    assert label_order(["1", "01"]) == ["01", "1"]  # no numbers of their own
 
 
 def test_folders_are_listed_in_the_order_of_their_labels(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def write_images(root: Path, names: tuple[str, ...], count: int = 2) -> Path:
 
 
 def labels_by_file(root: Path, known: Any, classes: int = 12) -> dict[str, int]:
-    found = open_validation(FullData(dataset="imagefolder"), classes, 16, root, root, known)
+    found = open_validation(ClassificationDataConfig(dataset="imagefolder"), classes, 16, root, root, known)
     files = getattr(found.images, "images", found.images).files  # type: ignore[union-attr]
     return {Path(file.decode()).parent.name: int(label) for file, label in zip(files, found.images.labels, strict=True)}
 
@@ -131,7 +131,7 @@ def training_folder(folder: Path, names: tuple[str, ...]) -> Path:
     """A training at full scale that knows its classes by `classes.json` alone."""
     spec = tiny_spec(in_channels=3, classes=len(names))
     folder.mkdir()
-    (folder / NETWORK).write_text(dump_spec(spec))
+    (folder / NETWORK).write_text(dump_network_spec(spec))
     (folder / RECIPE).write_text(write_yaml(recipe_of(data={"dataset": "imagefolder"}).model_dump(mode="json")))
     (folder / CLASSES).write_text(json.dumps(names))
     model = build(spec, seed=1)
@@ -172,9 +172,9 @@ def test_names_that_cannot_be_read_are_not_passed_over(tmp_path: Path, content: 
     folder = training_folder(tmp_path / "training", PADDED)
     (folder / CLASSES).write_text(content)
     with pytest.raises(UserError, match="must list the names of the 12 classes"):
-        class_names(find_subject(str(folder)))
+        class_names(load_network(str(folder)))
     (folder / CLASSES).unlink()
-    assert class_names(find_subject(str(folder))) is None
+    assert class_names(load_network(str(folder))) is None
 
 
 def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Pa
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
-    subject = Subject("mine", spec, torch.nn.Identity(), Origin.FILE)
+    subject = LoadedNetwork("mine", spec, torch.nn.Identity(), WeightsOrigin.FILE)
     for names, is_imagenet in ((synsets, True), (synsets[:20], False), (tuple(map(str, range(1000))), False)):
         root = tmp_path / f"{len(names)}{names[0]}"
         for name in names:
@@ -221,11 +221,11 @@ def test_a_classifier_of_other_classes_is_not_taken_silently(tmp_path: Path, tur
     names = tuple(reversed(known)) if turned else tuple(f"other {i}" for i in range(8))
     before = build(spec, seed=5)
     save_weights(tmp_path / "x.safetensors", spec, before, "a test", classes=names)
-    task = Classification(
-        job_of(tmp_path / "job", recipe, weights=tmp_path / "x.safetensors"), Team(torch.device("cpu"))
+    task = ClassificationTask(
+        job_of(tmp_path / "job", recipe, weights=tmp_path / "x.safetensors"), ProcessGroup(torch.device("cpu"))
     )
     model, note = task.build()
-    assert isinstance(note, Note) and words in note.text
+    assert isinstance(note, Message) and words in note.text
     head, own = model.state_dict()["head.weight"], before.state_dict()["head.weight"]
     expected = own.flip(0) if turned else build(spec, seed=recipe.seed).state_dict()["head.weight"]
     assert torch.equal(head, expected)
@@ -233,20 +233,20 @@ def test_a_classifier_of_other_classes_is_not_taken_silently(tmp_path: Path, tur
 
 
 def read_names(folder: Path, recipe: Any) -> list[str]:
-    return list(Classification(job_of(folder / "names", recipe), Team(torch.device("cpu"))).names)
+    return list(ClassificationTask(job_of(folder / "names", recipe), ProcessGroup(torch.device("cpu"))).names)
 
 
 def test_shape_bias_matches_synsets_by_name() -> None:
-    from harness.measures.cue_conflict import _order
+    from harness.measures.cue_conflict import _class_order
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
-    subject = Subject("mine", spec, torch.nn.Identity(), Origin.FILE)
-    assert _order(subject)[0] is None and _order(subject)[1].startswith("by position")
-    order, about = _order(replace(subject, classes=tuple(reversed(synsets))))
+    subject = LoadedNetwork("mine", spec, torch.nn.Identity(), WeightsOrigin.FILE)
+    assert _class_order(subject)[0] is None and _class_order(subject)[1].startswith("by position")
+    order, about = _class_order(replace(subject, classes=tuple(reversed(synsets))))
     assert order == list(range(999, -1, -1)) and about.startswith("by name")
     with pytest.raises(UserError, match="must be the synsets of ImageNet-1K"):
-        _order(replace(subject, classes=tuple(f"class {i}" for i in range(IMAGENET_CLASSES))))
+        _class_order(replace(subject, classes=tuple(f"class {i}" for i in range(IMAGENET_CLASSES))))
 
 
 def test_a_segmentation_s_classes_are_compared_by_name() -> None:

@@ -11,25 +11,25 @@ import pytest
 from rich.console import Console
 from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of, write_study
 
-from harness.analysis.claims import judge_claims
+from harness.analysis.claims import evaluate_claims
 from harness.analysis.noise import noise_line
-from harness.analysis.results import Answer
-from harness.analysis.statistics.limits import Counts, Limit, at_least, is_above, limit_of, sampling_error
-from harness.analysis.study_reader import open_space, reading
+from harness.analysis.results import StudyResults
+from harness.analysis.statistics.limits import CorrectCounts, Limit, at_least, is_above, limit_of, sampling_error
+from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import study_values
-from harness.report.claims_summary import KeptClaims
-from harness.report.conclusions import verdict
-from harness.report.event_log import Narrator
-from harness.report.live import LiveView, Scene
-from harness.report.study import answer_view
+from harness.report.claims_summary import ClaimsSummary
+from harness.report.conclusions import conclusions
+from harness.report.event_log import EventFormatter
+from harness.report.live import LiveState, LiveView
+from harness.report.study import results_view
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 IMAGES = 1000
 
 
-def counts(*accuracies: float, images: int = IMAGES, chance: float = 12.5) -> list[Counts]:
-    return [Counts.of(each, images, chance) for each in accuracies]
+def counts(*accuracies: float, images: int = IMAGES, chance: float = 12.5) -> list[CorrectCounts]:
+    return [CorrectCounts.of(each, images, chance) for each in accuracies]
 
 
 # --- the tests themselves
@@ -54,20 +54,20 @@ def counts(*accuracies: float, images: int = IMAGES, chance: float = 12.5) -> li
         ([], None),
     ],
 )
-def test_limits_of_accuracies(runs: list[Counts], limit: Limit | None) -> None:
+def test_limits_of_accuracies(runs: list[CorrectCounts], limit: Limit | None) -> None:
     assert limit_of(runs) == limit
 
 
 def test_a_network_at_chance_is_rarely_taken_for_better() -> None:
     studies = np.random.default_rng(0).binomial(IMAGES, 1 / 8, (2000, 2))
-    limits = [limit_of([Counts(int(k), IMAGES, 1 / 8) for k in study]) for study in studies]
+    limits = [limit_of([CorrectCounts(int(k), IMAGES, 1 / 8) for k in study]) for study in studies]
     assert 0.02 < limits.count(None) / 2000 < 0.065
 
 
 def test_twenty_networks_at_chance_are_rarely_taken_for_better() -> None:
     rng = np.random.default_rng(0)
     studies = rng.binomial(IMAGES, 1 / 8, (500, 20))
-    some = [any(limit_of([Counts(int(k), IMAGES, 1 / 8)], tests=20) is None for k in study) for study in studies]
+    some = [any(limit_of([CorrectCounts(int(k), IMAGES, 1 / 8)], tests=20) is None for k in study) for study in studies]
     assert np.mean(some) < 0.08
 
 
@@ -126,10 +126,10 @@ CLAIM: dict[str, Any] = {
 def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit: str, objective: str) -> None:
     found = Played(tmp_path, objectives={objective: "maximize" if objective == "top1" else "minimize"}).answer(script)
     assert found.limit == limit and found.complete
-    assert found.best is None and found.leading is None and found.front == () and found.unseparated() == ()
-    (line,) = verdict(found)
+    assert found.best is None and found.ranked_metric is None and found.front == () and found.unseparated() == ()
+    (line,) = conclusions(found)
     assert f"at {'chance' if limit == 'chance' else 'the ceiling'}" in line and "nothing can be told apart here" in line
-    text = text_of(answer_view(found), width=300)
+    text = text_of(results_view(found), width=300)
     assert "Best network" not in text and "Pareto front" not in text and "nothing can be told apart" in text
 
 
@@ -145,10 +145,10 @@ def test_a_limit_is_in_what_programs_read_and_ends_well(tmp_path: Path) -> None:
 
 def scenes(played: Played, script: Script) -> list[str]:
     """What the live view shows as the best after every event."""
-    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
+    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     shown = []
     for event, progress, _ in played.events(script):
-        scene.take(event, progress)
+        scene.update(event, progress)
         shown += [line for line in text_of(scene.draw(), width=300).splitlines() if line.startswith("best top1")]
     return shown
 
@@ -158,13 +158,13 @@ def test_the_live_view_names_no_best_at_a_limit_in_the_words_of_the_answer(tmp_p
     played = Played(tmp_path)
     shown = scenes(played, script)
     assert {line.partition(":")[2].split(".")[0] for line in shown} == {" none yet", " none"}
-    (sentence,) = verdict(played.answer(script))
+    (sentence,) = conclusions(played.answer(script))
     assert shown[-1] == f"best top1 (maximize): none. {sentence}"
 
 
 def test_a_live_view_that_goes_on_knows_the_limits_of_before(tmp_path: Path) -> None:
     found = Played(tmp_path).answer(CHANCE)
-    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
+    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     LiveView(Console(file=io.StringIO()), scene).begin(found)
     assert "at chance (no better than a constant answer, 15 runs" in text_of(scene.draw(), width=300)
 
@@ -173,7 +173,7 @@ def test_a_best_at_the_ceiling_is_marked_in_every_view(tmp_path: Path) -> None:
     script = scored(lambda job: 100.0 if job.run.spec.K[0] == 31 else 60.0)
     played = Played(tmp_path, axes={"K": [[3, 3, 3, 3], [31, 29, 27, 13]]}, when={})
     assert scenes(played, script)[-1].endswith("K=31-29-27-13, at the ceiling")
-    text = text_of(answer_view(played.answer(script)), width=300)
+    text = text_of(results_view(played.answer(script)), width=300)
     assert next(line for line in text.splitlines() if "MACs, " in line and "n = 3" in line).endswith("at the ceiling")
     assert "at the ceiling" in called("status", "study.yaml", cwd=tmp_path).stdout
 
@@ -197,7 +197,7 @@ def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path
     found = Played(tmp_path).answer(script)
     assert found.limit is None and found.best is not None and found.best.params["K"] == [31, 29, 27, 13]
     assert {row.params["K"][0] for row in found.front} == {31}, "nothing at chance is on the front"
-    assert "At chance, not to be told apart: K=" in verdict(found)[-1]
+    assert "At chance, not to be told apart: K=" in conclusions(found)[-1]
 
 
 def test_what_is_at_the_ceiling_is_ahead_of_what_is_at_chance(tmp_path: Path) -> None:
@@ -210,15 +210,15 @@ def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: 
     found = Played(tmp_path).answer(scored(lambda job: 60.0 + 0.1 * (job.run.spec.K[0] == 31)))
     assert found.best is not None and found.best.spread == 0.0
     assert len(found.unseparated()) == len(found.complete) - 1
-    assert "Not separated" in verdict(found)[0]
+    assert "Not separated" in conclusions(found)[0]
 
 
 @pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
 def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path, script: Script, limit: str) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 3, "max_seeds": 8})
     played.answer(script)
-    with reading(played.path, played.place) as read:
-        (found,) = judge_claims(played.file.study, open_space(played.file), read.store)
+    with open_study_reader(played.path, played.place) as read:
+        (found,) = evaluate_claims(played.file.study, open_space(played.file), read.store)
     assert (str(found.verdict), found.limit, len(found.values)) == ("undecided", limit, 3)
     text = called("show", "study.yaml", cwd=tmp_path).stdout
     assert "nothing can be told apart here, and more seeds would not help" in text.replace("\n", " ")
@@ -227,8 +227,8 @@ def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path,
 def test_a_claim_of_which_one_arm_is_above_chance_is_decided(tmp_path: Path) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 4})
     played.answer(scored(lambda job: 12.5 + (job.run.spec.K[0] == 13) * (20 + 0.1 * job.run.seed)))
-    with reading(played.path, played.place) as read:
-        (found,) = judge_claims(played.file.study, open_space(played.file), read.store)
+    with open_study_reader(played.path, played.place) as read:
+        (found,) = evaluate_claims(played.file.study, open_space(played.file), read.store)
     assert (str(found.verdict), found.limit) == ("supported", None)
 
 
@@ -248,13 +248,13 @@ def test_costs_and_times_have_no_limits(tmp_path: Path) -> None:
 
 def test_the_answer_says_which_noise_it_holds(tmp_path: Path) -> None:
     own = Played(tmp_path).answer(scored(60.0))
-    assert "training and validation images (each seed has its own)" in text_of(answer_view(own), width=300)
+    assert "training and validation images (each seed has its own)" in text_of(results_view(own), width=300)
     assert own.resampling == (("split", True),)
 
 
 def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
     found = Played(tmp_path, proxy=SCRIPTED["proxy"] | {"resample": "none"}).answer(scored(60.0))
-    text = text_of(answer_view(found), width=300)
+    text = text_of(results_view(found), width=300)
     assert "one data set only" in text and "which are not part of them" in text
     shown = json.loads(called("show", "study.yaml", "--json", cwd=tmp_path).stdout)
     assert shown["resample"] == "none" and "one data set only" in shown["noise"]
@@ -267,15 +267,15 @@ def test_mixed_runs_are_told() -> None:
 
 
 def test_recorded_summaries_that_do_not_say_it_are_of_one_data_set() -> None:
-    kept = KeptClaims(study="old", conditions="", claims=())
+    kept = ClaimsSummary(study="old", conditions="", claims=())
     assert kept.resample == "none" and "one data set only" in kept.noise_line
 
 
-def test_sampling_error_and_images_stand_beside_the_spread(said: Answer) -> None:
+def test_sampling_error_and_images_stand_beside_the_spread(said: StudyResults) -> None:
     best = said.best
     assert best is not None and best.val_images == IMAGES
     assert best.sampling_error == pytest.approx(sampling_error(best.mean or 0.0, IMAGES))
-    text = text_of(answer_view(said))
+    text = text_of(results_view(said))
     assert "± val" in text and "1,000 validation images" in text
 
 

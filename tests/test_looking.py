@@ -14,12 +14,12 @@ from tiny_studies import INLINE, TINY, called, text_of, write_study
 from torch import nn
 
 from harness.cli import main
-from harness.config.network_file import dump_spec
+from harness.config.network_file import dump_network_spec
 from harness.data import load
 from harness.errors import UserError
-from harness.measures import Trained
-from harness.measures.erf_comparison import Seen, beside, see
-from harness.measures.receptive_field import IMAGES, Field, erf, receptive_fields
+from harness.measures import TrainedRun
+from harness.measures.erf_comparison import FieldResult, center_offset, compare_fields
+from harness.measures.receptive_field import ERF_IMAGES, ReceptiveField, erf, receptive_fields
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -27,7 +27,7 @@ from harness.models.spec.published import PUBLISHED_FIELDS
 from harness.models.weights import import_weights
 from harness.report.plots.style import file_names
 from harness.report.receptive_field import fields_values, fields_view
-from harness.storage.load_network import Origin, Subject, find_subject
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin, load_network
 from harness.system.code_revision import operator_digest
 
 SMALL = ("--images", "4", "--resolution", "32")
@@ -75,24 +75,24 @@ def opens(path: Path) -> bool:
         return image.format == "PNG" and min(image.size) > 200 and len(colours) > 50
 
 
-def subject(spec: NetworkSpec, origin: Origin = Origin.FILE) -> Subject:
-    return Subject("it", spec, nn.Identity(), origin)
+def subject(spec: NetworkSpec, origin: WeightsOrigin = WeightsOrigin.FILE) -> LoadedNetwork:
+    return LoadedNetwork("it", spec, nn.Identity(), origin)
 
 
 # Which network
 
 
 def test_a_preset_and_a_spec_file_have_random_weights(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(dump_spec(PRESETS["convnext_nano"]))
-    preset, mine = find_subject("convnext_nano"), find_subject(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text(dump_network_spec(PRESETS["convnext_nano"]))
+    preset, mine = load_network("convnext_nano"), load_network(str(tmp_path / "mine.yaml"))
     assert (preset.name, mine.name) == ("convnext_nano", "mine") and preset.spec == mine.spec
-    assert preset.origin == mine.origin == Origin.RANDOM and preset.recipe is None
+    assert preset.origin == mine.origin == WeightsOrigin.RANDOM and preset.recipe is None
     assert not preset.model.training
     assert all(map(torch.equal, preset.model.state_dict().values(), mine.model.state_dict().values()))
 
 
 def test_a_runs_checkpoint_brings_its_network_and_recipe(checkpoint: Path) -> None:
-    found = find_subject(str(checkpoint))
+    found = load_network(str(checkpoint))
     assert found.spec.K == (5, 5, 3, 3) and found.spec.in_channels == 1 and found.spec.classes == 8
     assert found.recipe is not None and (found.recipe.resolution, found.epochs) == (16, 2)
     assert found.name == f"tiny/{checkpoint.stem[:8]}" and found.about == "a run's weights after 2 of 2 epochs"
@@ -103,8 +103,8 @@ def test_a_runs_checkpoint_brings_its_network_and_recipe(checkpoint: Path) -> No
 def test_a_database_elsewhere_is_given(checkpoint: Path, trained: Path, tmp_path: Path) -> None:
     moved = shutil.copy(checkpoint, tmp_path / checkpoint.name)
     with pytest.raises(UserError, match="must be known to a database"):
-        find_subject(str(moved))
-    found = find_subject(str(moved), f"sqlite:///{trained / 'results' / 'studies.db'}")
+        load_network(str(moved))
+    found = load_network(str(moved), f"sqlite:///{trained / 'results' / 'studies.db'}")
     assert found.spec.K == (5, 5, 3, 3)
 
 
@@ -133,14 +133,14 @@ def test_erf_of_a_checkpoint_is_the_runs_measure(checkpoint: Path, trained: Path
         f"erf_tiny_{checkpoint.stem[:8]}.png",
     }
     mine, preset = json.loads(said.stdout)
-    assert (mine["resolution"], mine["fields"]["paper"]["images"]) == (64, IMAGES)
+    assert (mine["resolution"], mine["fields"]["paper"]["images"]) == (64, ERF_IMAGES)
     assert mine["environment"]["operator"] == operator_digest() and mine["environment"]["threads"] is not None
     assert mine["notes"] == [] and "after 2 of 2 epochs" in mine["weights"]
     assert (preset["resolution"], preset["data"]) == (64, mine["data"]), "shown what the run is shown"
-    found = find_subject(str(checkpoint))
+    found = load_network(str(checkpoint))
     assert found.recipe is not None and found.data_cache is not None
     dataset = load(found.recipe, found.data_cache, 0)
-    figures = dict(erf(Trained(found.model, dataset, found.recipe, torch.device("cpu"))))
+    figures = dict(erf(TrainedRun(found.model, dataset, found.recipe, torch.device("cpu"))))
     for kind in ("raw", "log"):
         for t, share in mine["fields"]["paper"]["r"][kind].items():
             assert figures[f"erf_{kind}_r{t}_pct"] == pytest.approx(100 * share)
@@ -165,15 +165,15 @@ def test_erf_on_a_folder_of_images(weights: Path, tmp_path: Path, inner: str) ->
 
 def test_folders_without_classes_and_grey_images_will_do(weights: Path, tmp_path: Path) -> None:
     flat = photos(tmp_path / "flat", ("only",)) / "only"
-    (first,) = see([find_subject(str(weights))], images=2, resolution=16, data=str(flat))
+    (first,) = compare_fields([load_network(str(weights))], images=2, resolution=16, data=str(flat))
     assert first.fields["paper"].images == 2
-    (second,) = see([find_subject(str(weights))], images=2, resolution=16)
+    (second,) = compare_fields([load_network(str(weights))], images=2, resolution=16)
     assert "shapes" in second.about and second.fields["paper"].images == 2
 
 
-def seen(spec: NetworkSpec, raw: float, **counts: int) -> Seen:
-    fields = {name: Field(np.full((4, 4), raw), **counts) for name in ("paper", "code")}
-    return Seen(subject(spec), 4, "images", fields, ())
+def seen(spec: NetworkSpec, raw: float, **counts: int) -> FieldResult:
+    fields = {name: ReceptiveField(np.full((4, 4), raw), **counts) for name in ("paper", "code")}
+    return FieldResult(subject(spec), 4, "images", fields, ())
 
 
 def test_the_papers_rows_stand_beside_its_networks() -> None:
@@ -219,7 +219,7 @@ def test_a_dead_network_is_told_in_words(tmp_path: Path) -> None:
     ],
 )
 def test_where_the_centre_looks(name: str, side: int, off: float) -> None:
-    assert beside(subject(PRESETS[name]), side) == off
+    assert center_offset(subject(PRESETS[name]), side) == off
 
 
 @pytest.mark.parametrize(("name", "side"), [("replknet_nano", 48), ("convnext_nano", 64), ("mobilenet_v2_nano", 80)])
@@ -232,7 +232,7 @@ def test_where_the_centre_looks_is_where_gradients_are(name: str, side: int) -> 
     faint = torch.full((1, 3, side, side), 1e-60, dtype=torch.float64)  # far below what ReLU6 cuts off
     map = receptive_fields(model, faint)["paper"].raw
     middle = (map.sum(0) * np.arange(side)).sum() / map.sum()
-    assert middle == pytest.approx(side // 2 + beside(subject(spec), side), abs=1.5)
+    assert middle == pytest.approx(side // 2 + center_offset(subject(spec), side), abs=1.5)
 
 
 def test_tables_and_values_have_every_network() -> None:
@@ -304,7 +304,7 @@ def test_mistakes_are_one_message(tmp_path: Path, arguments: tuple[str, ...], wo
     (tmp_path / "text.safetensors").write_text("no weights")
     (tmp_path / "0123456789abcdef.pt").write_text("no run")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "grey.yaml").write_text(dump_spec(tiny_spec()))
+    (tmp_path / "grey.yaml").write_text(dump_network_spec(tiny_spec()))
     photos(tmp_path / "photos", ("only",), 1)
     write_study(tmp_path, TINY)
     said = called(*arguments, cwd=tmp_path)

@@ -86,7 +86,7 @@ def test_ray_is_told_the_processors_that_this_process_may_use(monkeypatch: pytes
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        ray_cluster.start()
+        ray_cluster.start_cluster()
     finally:
         os.sched_setaffinity(0, before)
     assert told["num_cpus"] == 1

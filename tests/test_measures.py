@@ -9,25 +9,25 @@ from typing import Any, get_args
 import pytest
 import torch
 from pydantic import ValidationError
-from random_statistics import randomise
+from random_statistics import randomize
 from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
 from torch import Tensor, nn
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load
 from harness.errors import OutOfMemory
-from harness.executors.run_job import evaluate
-from harness.measures import ALWAYS, ON_DEMAND, Trained, measures_of, speed
-from harness.measures.base import deployed
+from harness.executors.run_job import run_job
+from harness.measures import ALWAYS_MEASURES, ON_DEMAND_MEASURES, TrainedRun, measures_of, speed
+from harness.measures.base import merged_for_inference
 from harness.models.build import build
 from harness.models.large_kernels import reparam
 from harness.models.spec.network import NetworkSpec
-from harness.ops.timing import Times
+from harness.ops.timing import Timings
 from harness.training.run import Ended, Job, Measured, RunState
 
 CPU = torch.device("cpu")
 """The module; the package has the function under this name."""
-TEXTURED = with_(rendering="textured", measures=list(ON_DEMAND))
+TEXTURED = with_(rendering="textured", measures=list(ON_DEMAND_MEASURES))
 SPEC = tiny_spec(K=7, reparam=3, drop_path=0.3)
 
 
@@ -36,27 +36,31 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load(TEXTURED, tmp_path_factory.mktemp("data"), 0)
 
 
-def trained(dataset: Dataset, recipe: Recipe = TEXTURED, spec: NetworkSpec = SPEC) -> Trained:
-    return Trained(build(spec, seed=0), dataset, recipe, CPU)
+def trained(dataset: Dataset, recipe: ProxyRecipe = TEXTURED, spec: NetworkSpec = SPEC) -> TrainedRun:
+    return TrainedRun(build(spec, seed=0), dataset, recipe, CPU)
 
 
-def figures(measure: str, subject: Trained) -> dict[str, float]:
-    return dict(ON_DEMAND[measure](subject))
+def figures(measure: str, subject: TrainedRun) -> dict[str, float]:
+    return dict(ON_DEMAND_MEASURES[measure](subject))
 
 
 # The tables
 
 
 def test_the_recipe_knows_the_names_of_the_table() -> None:
-    (names,) = get_args(Recipe.model_fields["measures"].annotation)
-    assert sorted(get_args(names)) == sorted(ON_DEMAND)
-    assert not ALWAYS.keys() & ON_DEMAND.keys()
+    (names,) = get_args(ProxyRecipe.model_fields["measures"].annotation)
+    assert sorted(get_args(names)) == sorted(ON_DEMAND_MEASURES)
+    assert not ALWAYS_MEASURES.keys() & ON_DEMAND_MEASURES.keys()
 
 
 def test_what_is_always_measured_comes_first_and_on_demand_only_what_is_named() -> None:
-    assert list(measures_of(RECIPE)) == list(ALWAYS.values())
+    assert list(measures_of(RECIPE)) == list(ALWAYS_MEASURES.values())
     both = with_(measures=["throughput", "erf"])
-    assert list(measures_of(both)) == [*ALWAYS.values(), ON_DEMAND["erf"], ON_DEMAND["throughput"]]
+    assert list(measures_of(both)) == [
+        *ALWAYS_MEASURES.values(),
+        ON_DEMAND_MEASURES["erf"],
+        ON_DEMAND_MEASURES["throughput"],
+    ]
 
 
 def test_the_order_of_measures_changes_no_fingerprint_and_their_names_do() -> None:
@@ -80,7 +84,7 @@ def test_measures_that_cannot_be_are_refused(changes: dict[str, Any], words: str
         with_(**changes)
 
 
-@pytest.mark.parametrize("name", ON_DEMAND)
+@pytest.mark.parametrize("name", ON_DEMAND_MEASURES)
 def test_every_measure_yields_finite_figures_and_leaves_the_network_alone(name: str, dataset: Dataset) -> None:
     subject = trained(dataset)
     before = copy.deepcopy(subject.model.state_dict())
@@ -94,7 +98,7 @@ def test_every_measure_yields_finite_figures_and_leaves_the_network_alone(name: 
 
 def test_a_run_has_the_figures_that_its_recipe_names(tmp_path: Path) -> None:
     recipe = with_(TEXTURED, epochs=1, schedule={"warmup_epochs": 0})
-    *said, ended = evaluate(Job(tiny_run(recipe=recipe, K=7, reparam=3), tmp_path / "study"))
+    *said, ended = run_job(Job(tiny_run(recipe=recipe, K=7, reparam=3), tmp_path / "study"))
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
     names = [record.name for record in said if isinstance(record, Measured)]
     assert len(names) == len(set(names))
@@ -104,12 +108,12 @@ def test_a_run_has_the_figures_that_its_recipe_names(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_not_finite_is_left_out_and_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(_: Trained) -> Iterator[tuple[str, float]]:
+    def nothing(_: TrainedRun) -> Iterator[tuple[str, float]]:
         yield from (("good_s", 1.0), ("bad_s", math.nan), ("worse_s", math.inf))
 
-    monkeypatch.setitem(ON_DEMAND, "erf", nothing)
+    monkeypatch.setitem(ON_DEMAND_MEASURES, "erf", nothing)
     job = Job(tiny_run(recipe=with_(epochs=0, measures=["erf"])), tmp_path / "study")
-    names = [record.name for record in evaluate(job) if isinstance(record, Measured)]
+    names = [record.name for record in run_job(job) if isinstance(record, Measured)]
     assert "good_s" in names and not {"bad_s", "worse_s"} & set(names)
     assert "bad_s is nan, and left out" in job.log.read_text()
 
@@ -122,11 +126,11 @@ def test_throughput_names_its_batch_and_is_what_its_passes_take(
 ) -> None:
     seen: list[torch.Size] = []
 
-    def instant(calls: dict[str, Callable[[], Tensor]], *_: object) -> dict[str, Times]:
+    def instant(calls: dict[str, Callable[[], Tensor]], *_: object) -> dict[str, Timings]:
         seen.extend(call().shape for call in calls.values())
-        return {"merged": Times((0.25, 0.5, 4.0))}
+        return {"merged": Timings((0.25, 0.5, 4.0))}
 
-    monkeypatch.setattr(speed, "interleave", instant)
+    monkeypatch.setattr(speed, "time_interleaved", instant)
     assert figures("throughput", trained(dataset)) == {"throughput_images_per_s_batch32": 64.0}
     assert seen == [(32, 8)]
 
@@ -140,14 +144,14 @@ def test_a_larger_network_has_less_throughput(dataset: Dataset) -> None:
 
 
 def test_too_little_memory_for_a_batch_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "interleave", lambda *_: {"merged": None})
+    monkeypatch.setattr(speed, "time_interleaved", lambda *_: {"merged": None})
     with pytest.raises(OutOfMemory, match="32 images at once"):
         figures("throughput", trained(dataset))
 
 
 def test_what_is_deployed_is_merged_and_in_the_recipes_layout(dataset: Dataset) -> None:
     subject = trained(dataset)
-    model, images = deployed(subject, 3)
+    model, images = merged_for_inference(subject, 3)
     assert images.shape == (3, 1, 16, 16) and images.is_contiguous(memory_format=torch.channels_last)
     assert not model.training and len(model.state_dict()) < len(subject.model.state_dict())
 
@@ -157,26 +161,26 @@ def test_what_is_deployed_is_merged_and_in_the_recipes_layout(dataset: Dataset) 
 
 def test_a_right_merge_leaves_rounding(dataset: Dataset) -> None:
     subject = trained(dataset)
-    randomise(subject.model, seed=1)
+    randomize(subject.model, seed=1)
     found = figures("merge_error", subject)
     assert 0 <= found["merge_error_max_abs"] < 1e-11 and found["merge_error_relative"] < 1e-11
     assert next(subject.model.parameters()).dtype == torch.float32
 
 
 def test_a_merge_that_is_broken_on_purpose_shows(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = reparam.centred
-    monkeypatch.setattr(reparam, "centred", lambda small, kernel: right(small, kernel).roll(1, dims=3))
+    right = reparam.pad_to_kernel
+    monkeypatch.setattr(reparam, "pad_to_kernel", lambda small, kernel: right(small, kernel).roll(1, dims=3))
     subject = trained(dataset)
-    randomise(subject.model, seed=1)
+    randomize(subject.model, seed=1)
     found = figures("merge_error", subject)
     assert found["merge_error_max_abs"] > 1e-3 and found["merge_error_relative"] > 1e-3
 
 
 def test_a_broken_merge_shows_in_an_untrained_network_too(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, right = with_(TEXTURED, epochs=0), reparam.centred
+    recipe, right = with_(TEXTURED, epochs=0), reparam.pad_to_kernel
     found = figures("merge_error", trained(dataset, recipe))
     assert found["merge_error_max_abs"] < 1e-11
-    monkeypatch.setattr(reparam, "centred", lambda small, kernel: right(small, kernel).roll(1, dims=3))
+    monkeypatch.setattr(reparam, "pad_to_kernel", lambda small, kernel: right(small, kernel).roll(1, dims=3))
     found = figures("merge_error", trained(dataset, recipe))
     assert found["merge_error_max_abs"] > 1e-3 and found["merge_error_relative"] > 1e-3
 

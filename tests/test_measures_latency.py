@@ -19,18 +19,18 @@ from tiny_studies import Played, epoch, started, text_of
 
 from harness.analysis.objective import compares_times
 from harness.data import Dataset, load
-from harness.executors.run_job import evaluate
-from harness.measures import Trained, timing_cache
+from harness.executors.run_job import run_job
+from harness.measures import TrainedRun, timing_cache
 from harness.measures.speed import latency
-from harness.measures.timing_cache import conditions, network_digest
+from harness.measures.timing_cache import network_digest, timing_conditions
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
 from harness.ops import timing
 from harness.ops.autotune import autotune
-from harness.ops.timing import Times, median_rank, sample_until_sure
-from harness.report.configurations import Configurations
-from harness.report.study import answer_view
-from harness.report.summary import row_values
+from harness.ops.timing import Timings, median_rank, time_until_precise
+from harness.report.configurations import ConfigurationTables
+from harness.report.study import results_view
+from harness.report.summary import configuration_values
 from harness.system.device_slot import measuring
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
@@ -42,17 +42,17 @@ from pathlib import Path
 import torch
 
 from harness.data import load
-from harness.system.device_slot import in_turn
+from harness.system.device_slot import computing_each
 from harness.models.build import build
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.models.spec.network import NetworkSpec
 from harness.training.fit import fit
 
 torch.set_num_threads(1)
-recipe = Recipe(train_size=512, val_size=64, resolution=48, epochs=1000, batch_size=32)
+recipe = ProxyRecipe(train_size=512, val_size=64, resolution=48, epochs=1000, batch_size=32)
 spec = NetworkSpec.from_mapping({"B": 1, "C": [16, 32, 64, 64], "K": 7, "in_channels": 1, "classes": 8})
 epochs = fit(build(spec, seed=0), load(recipe, Path(sys.argv[1]), 0), recipe, seed=0, device=torch.device("cpu"))
-for epoch in in_turn(epochs, torch.device("cpu")):
+for epoch in computing_each(epochs, torch.device("cpu")):
     Path(sys.argv[2]).write_text(str(epoch.epoch))
 """
 
@@ -62,8 +62,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load(RECIPE, tmp_path_factory.mktemp("data"), 0)
 
 
-def subject(dataset: Dataset, spec: NetworkSpec, folder: Path | None = None, *, seed: int = 0) -> Trained:
-    return Trained(build(spec, seed=seed).eval(), dataset, RECIPE, CPU, folder)
+def subject(dataset: Dataset, spec: NetworkSpec, folder: Path | None = None, *, seed: int = 0) -> TrainedRun:
+    return TrainedRun(build(spec, seed=seed).eval(), dataset, RECIPE, CPU, folder)
 
 
 # The interval
@@ -77,8 +77,8 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n: int) -> None:
     truth = float(torch.tensor(0.5).exp())
     held = ((draws[:, left_out] <= truth) & (truth <= draws[:, n - 1 - left_out])).double().mean().item()
     assert held > 0.94 and (n < 30 or held < 0.985)
-    low, high = Times(tuple(draws[0].tolist())).interval
-    assert low <= Times(tuple(draws[0].tolist())).median <= high
+    low, high = Timings(tuple(draws[0].tolist())).interval
+    assert low <= Timings(tuple(draws[0].tolist())).median <= high
 
 
 def test_samples_in_which_another_program_had_the_processor_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,18 +90,18 @@ def test_samples_in_which_another_program_had_the_processor_are_left_out(monkeyp
         state["switches"] += is_disturbed
         return 0.1 if is_disturbed else 0.001 + 1e-6 * state["calls"]
 
-    monkeypatch.setattr(timing, "seconds_of", seconds)
-    monkeypatch.setattr(timing, "_switches", lambda: state["switches"])
-    sampled = sample_until_sure(lambda: None, CPU)
+    monkeypatch.setattr(timing, "seconds_per_call", seconds)
+    monkeypatch.setattr(timing, "_context_switches", lambda: state["switches"])
+    sampled = time_until_precise(lambda: None, CPU)
     assert not sampled.is_disturbed and sampled.left_out >= 10 and max(sampled.times.seconds) < 0.01
 
 
 def test_a_machine_that_is_never_quiet_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(1_000_000))
-    monkeypatch.setattr(timing, "_switches", lambda: next(now))
+    monkeypatch.setattr(timing, "_context_switches", lambda: next(now))
     clock = SimpleNamespace(monotonic=lambda: float(next(now)), sleep=lambda _: None, perf_counter=time.perf_counter)
     monkeypatch.setattr(timing, "time", clock)
-    sampled = sample_until_sure(lambda: None, CPU)
+    sampled = time_until_precise(lambda: None, CPU)
     assert sampled.is_disturbed and sampled.times.n >= 3
 
 
@@ -129,17 +129,19 @@ def test_a_kept_time_that_cannot_be_read_is_measured_again(dataset: Dataset, tmp
 
 def test_what_decides_a_time_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = merge(build(tiny_spec(), seed=0)).eval(), torch.zeros(1, 1, 16, 16)
-    keys = [conditions("latency", model, image), conditions("throughput", model, image)]
-    keys += [conditions("latency", model, torch.zeros(2, 1, 16, 16))]
-    keys += [conditions("latency", model, torch.zeros(1, 1, 32, 32))]
-    keys += [conditions("latency", model, image.double())]
-    keys += [conditions("latency", model, torch.zeros(1, 3, 16, 16).contiguous(memory_format=torch.channels_last))]
-    with timing.threads(2):
-        keys += [conditions("latency", model, image)]
+    keys = [timing_conditions("latency", model, image), timing_conditions("throughput", model, image)]
+    keys += [timing_conditions("latency", model, torch.zeros(2, 1, 16, 16))]
+    keys += [timing_conditions("latency", model, torch.zeros(1, 1, 32, 32))]
+    keys += [timing_conditions("latency", model, image.double())]
+    keys += [
+        timing_conditions("latency", model, torch.zeros(1, 3, 16, 16).contiguous(memory_format=torch.channels_last))
+    ]
+    with timing.cpu_threads(2):
+        keys += [timing_conditions("latency", model, image)]
     with autotune():
-        keys += [conditions("latency", model, image)]
+        keys += [timing_conditions("latency", model, image)]
     monkeypatch.setattr(timing_cache, "operator_digest", lambda: "another")
-    keys += [conditions("latency", model, image)]
+    keys += [timing_conditions("latency", model, image)]
     texts = [json.dumps(key, sort_keys=True) for key in keys]
     assert len(set(texts)) == len(texts)
 
@@ -154,7 +156,7 @@ def test_networks_that_compute_otherwise_have_other_digests() -> None:
 
 def test_a_run_keeps_its_times_beside_the_data(tmp_path: Path) -> None:
     recipe = with_(epochs=0, measures=["throughput"])
-    records = [list(evaluate(Job(tiny_run(recipe=recipe, seed=s), tmp_path / "study"))) for s in (0, 1)]
+    records = [list(run_job(Job(tiny_run(recipe=recipe, seed=s), tmp_path / "study"))) for s in (0, 1)]
     times = [{r.name: r.value for r in run if isinstance(r, Measured) and "_ms" in r.name} for run in records]
     assert times[0] == times[1] and "latency_ms_high" in times[0]
     assert len(list((tmp_path / "data" / "times").iterdir())) == 2
@@ -162,7 +164,7 @@ def test_a_run_keeps_its_times_beside_the_data(tmp_path: Path) -> None:
 
 def test_runs_that_are_compared_by_their_times_have_times_of_their_own(tmp_path: Path) -> None:
     jobs = [Job(tiny_run(recipe=with_(epochs=0), seed=s), tmp_path / "study", shares_times=False) for s in (0, 1)]
-    times = [{r.name: r.value for r in evaluate(job) if isinstance(r, Measured)} for job in jobs]
+    times = [{r.name: r.value for r in run_job(job) if isinstance(r, Measured)} for job in jobs]
     assert times[0]["latency_ms_p50"] != times[1]["latency_ms_p50"]
 
 
@@ -207,16 +209,16 @@ def test_a_budget_of_latency_decides_on_the_upper_bound(tmp_path: Path) -> None:
 def test_an_objective_of_latency_decides_on_the_upper_bound_and_shows_the_interval(tmp_path: Path) -> None:
     found = Played(tmp_path, objectives={"latency_ms_p50": "minimize"}, search={"seeds": 2}).answer(timed)
     assert found.best is not None and found.best.values == (0.6 * 3,) * 2
-    assert "1.50 [1.20, 1.80]" in text_of(Configurations(found), width=160)
+    assert "1.50 [1.20, 1.80]" in text_of(ConfigurationTables(found), width=160)
 
 
 def test_tables_and_json_have_one_latency_with_interval_and_n(tmp_path: Path) -> None:
     found = Played(tmp_path, search={"seeds": 3}).answer(timed)
     row = found.rows[0]
     assert row.latency is not None and row.latency.median_ms == pytest.approx(15.51)
-    text = text_of(answer_view(found), width=160)
+    text = text_of(results_view(found), width=160)
     assert "15.5 [12.4, 18.6]" in text and "(n = 40)" in text
-    values = row_values(row, found.metric)
+    values = configuration_values(row, found.metric)
     assert values["latency_ms_high"] == pytest.approx(18.6)
     assert (values["latency_ms_n"], values["latency_is_quiet"]) == (40, True)
 
@@ -239,7 +241,7 @@ def busy(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
         worker.wait()
 
 
-def undisturbed(subject: Trained) -> float:
+def undisturbed(subject: TrainedRun) -> float:
     """The median in milliseconds, of a measurement that is not on record as disturbed by other programs.
 
     NaN, with which an attempt fails, where each of twelve was.
@@ -251,7 +253,7 @@ def undisturbed(subject: Trained) -> float:
     return math.nan
 
 
-def medians(subjects: dict[int, Trained], repeats: int) -> dict[int, list[float]]:
+def medians(subjects: dict[int, TrainedRun], repeats: int) -> dict[int, list[float]]:
     found: dict[int, list[float]] = {k: [] for k in subjects}
     for _ in range(repeats):
         for k, each in subjects.items():
@@ -267,7 +269,7 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
     recipe = with_(resolution=32)
     data = load(recipe, tmp_path / "large", 0)
     networks = {k: build(tiny_spec(C=[8, 8, 16, 16], K=k, stem_stride=2), seed=0).eval() for k in (3, 31)}
-    subjects = {k: Trained(network, data, recipe, CPU) for k, network in networks.items()}
+    subjects = {k: TrainedRun(network, data, recipe, CPU) for k, network in networks.items()}
     deadline = time.monotonic() + 120
     while not all((tmp_path / f"epoch{i}").exists() for i in range(2)):
         assert time.monotonic() < deadline and all(worker.poll() is None for worker in busy)

@@ -13,17 +13,17 @@ from tiny_runs import tiny_spec, with_
 from tiny_studies import called
 from torch import Tensor, nn
 
-from harness.data.cue_conflict import CLASSES, MEMBERS, NAMES, find_stimuli
+from harness.data.cue_conflict import IMAGENET_CLASSES, SIXTEEN_CLASS_MEMBERS, SIXTEEN_CLASSES, find_stimuli
 from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
 from harness.errors import DataError, UserError
-from harness.measures import Trained
-from harness.measures.cue_conflict import Decided, decide, to_sixteen
-from harness.measures.shape_bias import decisions, shape_bias
+from harness.measures import TrainedRun
+from harness.measures.cue_conflict import CueConflictResult, classify_stimuli, to_sixteen
+from harness.measures.shape_bias import count_decisions, shape_bias
 from harness.models.build import build
 from harness.models.spec.published import SHAPE_BIAS
 from harness.models.weights import import_weights
-from harness.report.shape_bias import interval_pct, shape_bias_line, share_words
-from harness.storage.load_network import Origin, Subject
+from harness.report.shape_bias import format_share, interval_pct, shape_bias_line
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 
 SIDE = 8
 RECIPE = with_(rendering="textured", resolution=SIDE, measures=["shape_bias"])
@@ -56,7 +56,7 @@ def halves(shapes: Sequence[int], textures: Sequence[int]) -> Split:
 def measured(model: nn.Module, conflict: Split) -> dict[str, float]:
     info = DataInfo(4, 1, ("disc", "ring", "star", "bar"))
     dataset = Dataset(info, conflict, conflict, mean=(0.0,), std=(1.0,), conflict=conflict)
-    return dict(shape_bias(Trained(model, dataset, RECIPE, torch.device("cpu"))))
+    return dict(shape_bias(TrainedRun(model, dataset, RECIPE, torch.device("cpu"))))
 
 
 CONFLICT = halves([0, 1, 2, 0, 1, 2], [1, 2, 0, 2, 0, 1])
@@ -78,7 +78,7 @@ def test_answers_of_a_third_class_are_no_decisions() -> None:
 
 def test_decisions_are_counted_by_hand() -> None:
     answers, shapes, cues = (np.array(each) for each in ([0, 1, 2, 1, 3], [0, 0, 0, 1, 2], [1, 1, 1, 1, 0]))
-    found = decisions(answers, shapes, cues)
+    found = count_decisions(answers, shapes, cues)
     assert (found.images, found.shape, found.cue, found.total) == (4, 1, 1, 2)  # the fourth has no conflict
     assert found.share_pct == 50.0
 
@@ -91,7 +91,7 @@ def test_the_interval_is_wilsons() -> None:
     centre = (k + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * (k * (n - k) / n + z**2 / 4) ** 0.5
     assert interval_pct(k, n) == pytest.approx((100 * (centre - half), 100 * (centre + half)))
-    assert interval_pct(0, 0) is None and share_words(0, 0) == "-"
+    assert interval_pct(0, 0) is None and format_share(0, 0) == "-"
 
 
 def test_a_runs_share_is_shown_with_its_interval() -> None:
@@ -105,7 +105,7 @@ def test_a_runs_share_is_shown_with_its_interval() -> None:
 
 def test_the_members_are_what_their_class_says() -> None:
     info = timm.data.ImageNetInfo()
-    named = {name: [info.index_to_description(i) for i in members] for name, members in MEMBERS.items()}
+    named = {name: [info.index_to_description(i) for i in members] for name, members in SIXTEEN_CLASS_MEMBERS.items()}
     words = {
         "airplane": "airliner",
         "bear": "bear",
@@ -129,14 +129,14 @@ def test_the_members_are_what_their_class_says() -> None:
 
 
 def test_no_class_of_imagenet_is_of_two_of_the_sixteen() -> None:
-    members = [i for each in MEMBERS.values() for i in each]
-    assert len(members) == len(set(members)) == 207 and max(members) < CLASSES
-    assert len(NAMES) == 16 and list(NAMES) == sorted(NAMES)
-    assert [len(MEMBERS[name]) for name in ("bird", "dog")] == [49, 109]
+    members = [i for each in SIXTEEN_CLASS_MEMBERS.values() for i in each]
+    assert len(members) == len(set(members)) == 207 and max(members) < IMAGENET_CLASSES
+    assert len(SIXTEEN_CLASSES) == 16 and list(SIXTEEN_CLASSES) == sorted(SIXTEEN_CLASSES)
+    assert [len(SIXTEEN_CLASS_MEMBERS[name]) for name in ("bird", "dog")] == [49, 109]
 
 
 def test_the_probability_of_a_class_is_the_mean_over_its_members() -> None:
-    probabilities = torch.zeros(1, CLASSES)
+    probabilities = torch.zeros(1, IMAGENET_CLASSES)
     probabilities[0, 404], probabilities[0, 294] = 0.3, 0.7
     assert to_sixteen(probabilities)[0, :3].tolist() == pytest.approx([0.3, 0.175, 0.0])
 
@@ -153,12 +153,12 @@ class ColourReader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         level = 255 * (x[:, self.cue].mean(dim=(1, 2)) * IMAGENET_STD[self.cue] + IMAGENET_MEAN[self.cue])
-        members = torch.tensor([MEMBERS[name][-1] for name in NAMES])
-        return 30.0 * nn.functional.one_hot(members[(level / 10).round().long()], CLASSES).float()
+        members = torch.tensor([SIXTEEN_CLASS_MEMBERS[name][-1] for name in SIXTEEN_CLASSES])
+        return 30.0 * nn.functional.one_hot(members[(level / 10).round().long()], IMAGENET_CLASSES).float()
 
 
 def paint(folder: Path, name: str, shape: str, texture: str) -> None:
-    colour = (10 * NAMES.index(shape), 10 * NAMES.index(texture), 0)
+    colour = (10 * SIXTEEN_CLASSES.index(shape), 10 * SIXTEEN_CLASSES.index(texture), 0)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (SIDE, SIDE), colour).save(folder / name)
 
@@ -179,17 +179,19 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def subject(model: nn.Module, **fields: object) -> Subject:
-    return Subject("mine", tiny_spec(classes=CLASSES, in_channels=3, **fields), model, Origin.FILE)
+def subject(model: nn.Module, **fields: object) -> LoadedNetwork:
+    return LoadedNetwork(
+        "mine", tiny_spec(classes=IMAGENET_CLASSES, in_channels=3, **fields), model, WeightsOrigin.FILE
+    )
 
 
-def decided(cue: int, folder: Path) -> Decided:
-    return decide(subject(ColourReader(cue)), folder, SIDE)
+def decided(cue: int, folder: Path) -> CueConflictResult:
+    return classify_stimuli(subject(ColourReader(cue)), folder, SIDE)
 
 
 def test_stimuli_are_found_by_their_names(folder: Path) -> None:
     found = find_stimuli(folder)
-    pairs = {(NAMES[each.shape], NAMES[each.texture]) for each in found.conflicts}
+    pairs = {(SIXTEEN_CLASSES[each.shape], SIXTEEN_CLASSES[each.texture]) for each in found.conflicts}
     assert len(found.conflicts) == 6 and ("dog", "bird") in pairs and ("boat", "car") in pairs
     assert found.agreeing == 1 and [path.name for path in found.misnamed] == ["cat4_bicycle1.png"]
 
@@ -206,10 +208,10 @@ def test_the_mean_of_classes_weighs_them_alike(folder: Path) -> None:
     class Both(ColourReader):
         def forward(self, x: Tensor) -> Tensor:
             shape, texture = ColourReader(SHAPE)(x), ColourReader(TEXTURE)(x)
-            is_cat = shape.argmax(1) == MEMBERS["cat"][-1]
+            is_cat = shape.argmax(1) == SIXTEEN_CLASS_MEMBERS["cat"][-1]
             return torch.where(is_cat[:, None], shape, texture)
 
-    found = decide(subject(Both(SHAPE)), folder, SIDE)
+    found = classify_stimuli(subject(Both(SHAPE)), folder, SIDE)
     assert found.whole.share_pct == 40.0  # two of five images
     assert found.class_mean_pct == 25.0  # one of four classes
 
@@ -236,9 +238,9 @@ def test_stimuli_that_all_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 def test_networks_that_have_no_such_bias_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="1000 classes"):
-        decide(Subject("mine", tiny_spec(), build(tiny_spec()), Origin.RUN), folder, SIDE)
+        classify_stimuli(LoadedNetwork("mine", tiny_spec(), build(tiny_spec()), WeightsOrigin.RUN), folder, SIDE)
     with pytest.raises(UserError, match="random weights"):
-        decide(Subject("mine", tiny_spec(), build(tiny_spec()), Origin.RANDOM), folder, SIDE)
+        classify_stimuli(LoadedNetwork("mine", tiny_spec(), build(tiny_spec()), WeightsOrigin.RANDOM), folder, SIDE)
 
 
 # The verb
@@ -246,7 +248,7 @@ def test_networks_that_have_no_such_bias_are_refused(folder: Path) -> None:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    spec = tiny_spec(classes=CLASSES, in_channels=3)
+    spec = tiny_spec(classes=IMAGENET_CLASSES, in_channels=3)
     torch.save(build(spec, seed=0).state_dict(), tmp_path / "net.pth")
     import_weights(tmp_path / "net.pth", tmp_path / "net.safetensors", spec)
     return tmp_path / "net.safetensors"
@@ -261,7 +263,7 @@ def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path:
     assert "left out: 1 image not named as cat1-bicycle3.png is (cat4_bicycle1.png first)" in said.stdout
     values = json.loads(called(*arguments, "--json", cwd=tmp_path).stdout)
     assert values["left_out"] == {"misnamed": 1, "without_conflict": 1, "unreadable": 1}
-    assert values["images"] == 5 and list(values["classes"]) == list(NAMES)
+    assert values["images"] == 5 and list(values["classes"]) == list(SIXTEEN_CLASSES)
     assert values["shape_decisions"] == sum(each["shape_decisions"] for each in values["classes"].values())
     assert len(values["published"]) == len(SHAPE_BIAS) == 7
     assert values["environment"]["operator"] and values["environment"]["operator"] in said.stdout

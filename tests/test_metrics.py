@@ -10,13 +10,13 @@ from tiny_transfers import DETECTION, TRANSFER
 
 from harness.config.metrics import is_of_machine
 from harness.data import Dataset, load
-from harness.executors.run_job import evaluate
-from harness.measures import ALWAYS, OF_MACHINE, ON_DEMAND, ONLY_IN_TRAINING, Trained
+from harness.executors.run_job import run_job
+from harness.measures import ALWAYS_MEASURES, MACHINE_MEASURES, ON_DEMAND_MEASURES, TRAINING_MEASURES, TrainedRun
 from harness.models.build import build
 from harness.training.run import Ended, Job, Measured, RunState, Started
 
-RECIPE = with_(rendering="textured", measures=list(ON_DEMAND), epochs=2)
-MEASURES = ALWAYS | ON_DEMAND
+RECIPE = with_(rendering="textured", measures=list(ON_DEMAND_MEASURES), epochs=2)
+MEASURES = ALWAYS_MEASURES | ON_DEMAND_MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_every_measure_is_told_by_its_names(dataset: Dataset, measure: str) -> None:
-    found = dict(MEASURES[measure](Trained(build(tiny_spec(), seed=0), dataset, RECIPE, torch.device("cpu"))))
+    found = dict(MEASURES[measure](TrainedRun(build(tiny_spec(), seed=0), dataset, RECIPE, torch.device("cpu"))))
     of_machine = {name for name in found if is_of_machine(name)}
     assert found
-    expected = set(found) - {"train_step_gradients_finite"} if measure in OF_MACHINE else set()
+    expected = set(found) - {"train_step_gradients_finite"} if measure in MACHINE_MEASURES else set()
     assert of_machine == expected
 
 
 def test_the_table_names_measures() -> None:
-    assert set(ONLY_IN_TRAINING) <= set(OF_MACHINE) <= set(MEASURES)
+    assert set(TRAINING_MEASURES) <= set(MACHINE_MEASURES) <= set(MEASURES)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_other_names(name: str, expected: bool) -> None:
 @pytest.mark.parametrize("transfer", [TRANSFER, DETECTION], ids=["masks", "boxes"])
 def test_of_a_transfer_only_its_duration_describes_the_machine(tmp_path: Path, transfer: dict[str, object]) -> None:
     recipe = with_(transfer=transfer, epochs=2, train_size=16, val_size=8)
-    records = evaluate(Job(tiny_run(recipe=recipe), tmp_path / "s"))
+    records = run_job(Job(tiny_run(recipe=recipe), tmp_path / "s"))
     names = {record.name for record in records if isinstance(record, Measured)}
     machine = {name for name in names if is_of_machine(name)}
     others = {name for name in machine if not name.startswith("latency_ms_")}
@@ -64,9 +64,9 @@ def test_of_a_transfer_only_its_duration_describes_the_machine(tmp_path: Path, t
 def test_times_are_measured_again_on_stored_weights(tmp_path: Path) -> None:
     recipe = with_(rendering="textured", measures=["merge_error", "train_step"], epochs=2)
     job = Job(tiny_run(recipe=recipe), tmp_path / "s")
-    first = {record.name for record in evaluate(job) if isinstance(record, Measured)}
+    first = {record.name for record in run_job(job) if isinstance(record, Measured)}
     before = job.checkpoint.read_bytes()
-    started, *measured, ended = evaluate(dataclasses.replace(job, only_times=True))
+    started, *measured, ended = run_job(dataclasses.replace(job, only_times=True))
     assert isinstance(started, Started) and isinstance(ended, Ended) and ended.state == RunState.COMPLETE
     assert started.environment is not None
     assert all(isinstance(record, Measured) for record in measured)
@@ -77,16 +77,16 @@ def test_times_are_measured_again_on_stored_weights(tmp_path: Path) -> None:
 
 def test_times_of_an_untrained_network_need_no_stored_weights(tmp_path: Path) -> None:
     recipe = with_(epochs=0, schedule={"warmup_epochs": 0})
-    *_, ended = evaluate(Job(tiny_run(recipe=recipe), tmp_path / "s", only_times=True))
+    *_, ended = run_job(Job(tiny_run(recipe=recipe), tmp_path / "s", only_times=True))
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE
 
 
 def test_without_the_weights_of_the_last_epoch_nothing_is_measured(tmp_path: Path) -> None:
     job = Job(tiny_run(), tmp_path / "s")
     seen: list[object] = []
-    for record in evaluate(job, lambda: len(seen) >= 2):
+    for record in run_job(job, lambda: len(seen) >= 2):
         seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
     for each in (job, Job(tiny_run(seed=1), tmp_path / "s")):
-        _, ended = evaluate(dataclasses.replace(each, only_times=True))
+        _, ended = run_job(dataclasses.replace(each, only_times=True))
         assert isinstance(ended, Ended) and ended.state == RunState.FAILED
         assert ended.cause is not None and ended.cause.startswith("no weights of the last epoch are kept")

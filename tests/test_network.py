@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_specs import specs_and_sizes
-from random_statistics import randomise
+from random_statistics import randomize
 from torch import Tensor, nn
 
 from harness.models.build import NETWORKS, build, merge
@@ -26,7 +26,7 @@ SMALL = NetworkSpec(
 
 
 def _trained(network: nn.Module) -> nn.Module:
-    randomise(network, seed=1)
+    randomize(network, seed=1)
     return network.double().eval()
 
 
@@ -141,7 +141,7 @@ def _assert_merge_is_exact(spec: NetworkSpec, size: tuple[int, int], seed: int) 
 def _assert_one_network(spec: NetworkSpec, size: tuple[int, int]) -> None:
     """The spec as it is written and its identity, built as they stand, compute the same from the same numbers."""
     written, known = (NETWORKS[spec.family](each).double().eval() for each in (spec, spec.identity()))
-    randomise(written, seed=1)
+    randomize(written, seed=1)
     known.load_state_dict(dict(zip(known.state_dict(), written.state_dict().values(), strict=True)))
     images = _images(spec.in_channels, size)
     with torch.no_grad():

@@ -6,26 +6,26 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from tiny_studies import INLINE, TINY, Played, Said, called, well, write_study
+from tiny_studies import INLINE, TINY, CommandResult, Played, called, well, write_study
 
-from harness.analysis.results import Row
+from harness.analysis.results import ConfigurationResult
 from harness.cli.study_run import full_scale_commands
-from harness.system.command_line import own_command
+from harness.system.command_line import program_name
 
 LARGE = {"B": [1, 1, 1, 1], "C": [4, 4, 8, 8], "K": [3, 3, 3, 3], "stem_stride": 2, "ffn_ratio": 2}
 
 
-def next_commands(said: Said, folder: Path) -> list[list[str]]:
+def next_commands(said: CommandResult, folder: Path) -> list[list[str]]:
     """What follows the name of the harness in each command, as it is called in that folder."""
     lines = said.stdout.split("\nNext\n")[1].splitlines()
     words = [shlex.split(line) for line in lines if line.startswith("  ") and not line.startswith("  #")]
     with chdir(folder):
-        own = own_command()
+        own = program_name()
     assert words and all(command[: len(own)] == own for command in words)
     return [command[len(own) :] for command in words]
 
 
-def run_as_printed(words: list[str], folder: Path) -> Said:
+def run_as_printed(words: list[str], folder: Path) -> CommandResult:
     """The command, in this process; what it prints goes to the file that `>` names."""
     words, _, target = (words[: words.index(">")], ">", words[-1]) if ">" in words else (words, "", "")
     said = called(*words, cwd=folder)
@@ -58,7 +58,7 @@ def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...
     assert not (results / "full_scale").exists()
 
 
-def best_row(folder: Path) -> Row:
+def best_row(folder: Path) -> ConfigurationResult:
     best = Played(folder, search={"seeds": 1}).answer(well).best
     assert best is not None
     return best
@@ -93,6 +93,6 @@ def test_the_remedy_for_a_study_that_was_never_started_starts_it(tmp_path: Path)
     write_study(tmp_path, TINY, study="other", quick={"search": {"seeds": 1}})
     said = called("status", "study.yaml", "--quick", *place, cwd=tmp_path)
     assert said.returncode == 2
-    words = shlex.split(said.stderr.partition("Start it: `")[2].partition("`")[0])[len(own_command()) :]
+    words = shlex.split(said.stderr.partition("Start it: `")[2].partition("`")[0])[len(program_name()) :]
     assert words == ["run", "study.yaml", "--quick", *place]
     assert called(*words, "--dry-run", cwd=tmp_path).returncode == 0

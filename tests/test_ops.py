@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
 from harness.ops.channels_last import _fold_batch
-from harness.ops.dispatch import ALGORITHMS, choose
-from harness.ops.geometry import Window, crop
+from harness.ops.dispatch import ALGORITHMS, choose_algorithm
+from harness.ops.geometry import Window, crop_kernel
 
 pairs = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
@@ -123,7 +123,7 @@ def test_float32_at_the_shapes_of_the_proxies(side: int, k: int, layout: torch.m
 )
 def test_taps_that_never_meet_the_map_are_cropped(k: int, side: int, d: int, left: int) -> None:
     weight = torch.randn(3, 1, k, k)
-    cropped, window = crop(weight, Window.of(1, d * (k // 2), d), (side, side))
+    cropped, window = crop_kernel(weight, Window.of(1, d * (k // 2), d), (side, side))
     assert cropped.shape == (3, 1, left, left)
     assert window.padding == (d * (left // 2),) * 2
     assert torch.equal(cropped[:, :, left // 2, left // 2], weight[:, :, k // 2, k // 2])
@@ -132,7 +132,7 @@ def test_taps_that_never_meet_the_map_are_cropped(k: int, side: int, d: int, lef
 @pytest.mark.parametrize("window", [Window.of(2, 15, 1), Window.of(1, 14, 1), Window.of(1, 15, 2)], ids=str)
 def test_a_window_that_changes_the_size_is_not_cropped(window: Window) -> None:
     weight = torch.randn(3, 1, 31, 31)
-    assert crop(weight, window, (4, 4)) == (weight, window)
+    assert crop_kernel(weight, window, (4, 4)) == (weight, window)
 
 
 def test_weights_outside_the_reach_have_zero_gradient() -> None:
@@ -231,7 +231,7 @@ def test_the_weight_gradient_works_in_channels_last() -> None:
 def test_the_rule_of_thumb(device: str, shape: tuple[int, ...], k: int, stride: int, expected: str) -> None:
     x = torch.empty(shape, device=device).contiguous(memory_format=torch.channels_last)
     weight = torch.empty(shape[1], 1, k, k, device=device, requires_grad=True)
-    assert choose(x, weight, Window.of(stride, k // 2, 1)) == expected
+    assert choose_algorithm(x, weight, Window.of(stride, k // 2, 1)) == expected
 
 
 def test_the_module_takes_and_gives_the_state_of_a_convolution() -> None:
@@ -268,8 +268,8 @@ def test_small_kernels_are_left_to_the_stock_operator_without_a_backward_pass_or
     for k, d in ((3, 1), (9, 1), (13, 1), (3, 2), (3, 6)):
         weight = torch.empty(8, 1, k, k, requires_grad=True)
         with torch.no_grad():
-            forward = choose(x, weight, Window.of(1, d * (k // 2), d))
-        chosen[k, d] = choose(x, weight, Window.of(1, d * (k // 2), d)), forward
+            forward = choose_algorithm(x, weight, Window.of(1, d * (k // 2), d))
+        chosen[k, d] = choose_algorithm(x, weight, Window.of(1, d * (k // 2), d)), forward
     assert chosen == {
         (3, 1): ("stock", "stock"),
         (9, 1): ("direct", "stock"),

@@ -15,13 +15,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from harness.ops import DepthwiseConv2d, autotune, depthwise_conv2d
-from harness.ops.autotune import Tuner, default_folder, pick
-from harness.ops.autotune_cache import Winners
-from harness.ops.autotune_measure import Call, Measured, _fastest, _foreseen_bytes, measure, peak_bytes
-from harness.ops.dispatch import ALGORITHMS, choose
+from harness.ops.autotune import Tuner, default_folder, pick_algorithm
+from harness.ops.autotune_cache import AutotuneCache
+from harness.ops.autotune_measure import (
+    AlgorithmTimes,
+    ConvCall,
+    _estimated_bytes,
+    _fastest,
+    peak_bytes,
+    time_algorithms,
+)
+from harness.ops.dispatch import ALGORITHMS, choose_algorithm
 from harness.ops.geometry import Algorithm, Window
-from harness.ops.native import STOCK
-from harness.ops.timing import ROUNDS, TRUSTED, least_seconds
+from harness.ops.native import NATIVE
+from harness.ops.timing import ROUNDS, TRUSTED_ROUNDS, min_seconds
 
 CPU = torch.device("cpu")
 PADDED = Window.of(1, 2, 1)
@@ -39,11 +46,11 @@ def call(
     layout: torch.memory_format = torch.contiguous_format,
     gradients: bool = True,
     biased: bool = False,
-) -> Call:
+) -> ConvCall:
     x = torch.ones(n, c, side, side, dtype=dtype).contiguous(memory_format=layout)
     weight = torch.ones(c, 1, k, k, dtype=dtype)
     bias = torch.ones(c, dtype=dtype) if biased else None
-    return Call(x.requires_grad_(gradients), weight.requires_grad_(gradients), bias, window)
+    return ConvCall(x.requires_grad_(gradients), weight.requires_grad_(gradients), bias, window)
 
 
 def add(monkeypatch: pytest.MonkeyPatch, name: str, run: Run) -> None:
@@ -52,19 +59,19 @@ def add(monkeypatch: pytest.MonkeyPatch, name: str, run: Run) -> None:
 
 def slow(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     time.sleep(0.05)
-    return STOCK.run(x, weight, bias, window)
+    return NATIVE.run(x, weight, bias, window)
 
 
-def plant(folder: Path, one: Call, winner: str) -> None:
+def plant(folder: Path, one: ConvCall, winner: str) -> None:
     """As if somebody had measured that."""
-    Winners(folder, CPU).keep(one.kind(), Measured(winner, {winner: 1.0}), ALGORITHMS)
+    AutotuneCache(folder, CPU).put(one.kind(), AlgorithmTimes(winner, {winner: 1.0}), ALGORITHMS)
 
 
 def test_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     one = call()
     assert default_folder().is_relative_to(tmp_path)
-    assert pick(*one) == choose(one.x, one.weight, one.window)
+    assert pick_algorithm(*one) == choose_algorithm(one.x, one.weight, one.window)
     assert not list(tmp_path.iterdir())
 
 
@@ -75,22 +82,22 @@ def test_a_relative_cache_folder_is_no_cache_folder(monkeypatch: pytest.MonkeyPa
 
 def test_on_for_a_while_or_until_switched_off(tmp_path: Path) -> None:
     one = call()
-    rule = pick(*one)
+    rule = pick_algorithm(*one)
     other = next(name for name in one.candidates() if name != rule)
     plant(tmp_path, one, other)
     with autotune(folder=tmp_path):
-        assert pick(*one) == other
+        assert pick_algorithm(*one) == other
         with autotune(False):
-            assert pick(*one) == rule
-        assert pick(*one) == other
-    assert pick(*one) == rule
+            assert pick_algorithm(*one) == rule
+        assert pick_algorithm(*one) == other
+    assert pick_algorithm(*one) == rule
     with pytest.raises(KeyError), autotune(folder=tmp_path):
         raise KeyError
-    assert pick(*one) == rule
+    assert pick_algorithm(*one) == rule
     autotune(folder=tmp_path)
-    assert pick(*one) == other
+    assert pick_algorithm(*one) == other
     autotune(False)
-    assert pick(*one) == rule
+    assert pick_algorithm(*one) == rule
 
 
 @pytest.mark.parametrize("gradients", [False, True])
@@ -111,7 +118,7 @@ def test_measured_once_and_kept_for_the_next_process(
     measurements = len(calls)
     assert tuner.winner(one) == Tuner(tmp_path).winner(one) == winner
     assert len(calls) == measurements
-    (entry,) = json.loads(Winners(tmp_path, CPU).path.read_text())["calls"].values()
+    (entry,) = json.loads(AutotuneCache(tmp_path, CPU).path.read_text())["calls"].values()
     assert entry["winner"] == winner != "counted"
     assert set(entry["ms"]) == set(one.candidates())
     assert entry["ms"]["counted"] > 50
@@ -121,7 +128,7 @@ def test_the_fastest_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     add(monkeypatch, "instant", lambda x, weight, bias, window: x * weight[:, 0, 0, 0, None, None])  # noqa: ARG005
     for name in [name for name in ALGORITHMS if name != "instant"]:
         add(monkeypatch, name, slow)
-    assert measure(call(), call().candidates()).winner == "instant"
+    assert time_algorithms(call(), call().candidates()).winner == "instant"
 
 
 def test_another_than_stock_wins_only_clearly() -> None:
@@ -132,7 +139,7 @@ def test_another_than_stock_wins_only_clearly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lame_s", "samples"), [(0.1, 1), (0.02, TRUSTED), (0.011, ROUNDS)], ids=["long", "short", "not much slower"]
+    ("lame_s", "samples"), [(0.1, 1), (0.02, TRUSTED_ROUNDS), (0.011, ROUNDS)], ids=["long", "short", "not much slower"]
 )
 def test_what_is_hopeless_is_timed_no_more(monkeypatch: pytest.MonkeyPatch, lame_s: float, samples: int) -> None:
     now, counts = [0.0], {"quick": 0, "lame": 0}
@@ -142,7 +149,7 @@ def test_what_is_hopeless_is_timed_no_more(monkeypatch: pytest.MonkeyPatch, lame
         counts[name] += 1
         now[0] += seconds * (1 + 1 / counts[name])
 
-    least = least_seconds({"quick": lambda: step("quick", 0.006), "lame": lambda: step("lame", lame_s)}, CPU)
+    least = min_seconds({"quick": lambda: step("quick", 0.006), "lame": lambda: step("lame", lame_s)}, CPU)
     assert counts == {"quick": ROUNDS, "lame": samples}
     assert least["lame"] == pytest.approx(lame_s * (1 + 1 / samples)), "the least of the samples"
 
@@ -153,7 +160,7 @@ def test_short_steps_are_repeated_within_a_sample() -> None:
     def step() -> None:
         counts[0] += 1
 
-    least_seconds({"short": step}, CPU)
+    min_seconds({"short": step}, CPU)
     assert counts[0] > 100 * ROUNDS
 
 
@@ -167,9 +174,11 @@ def test_who_runs_out_of_memory_is_skipped(monkeypatch: pytest.MonkeyPatch, erro
         raise error
 
     add(monkeypatch, "large", fails)
-    measured = measure(call(), ["stock", "large"])
+    measured = time_algorithms(call(), ["stock", "large"])
     assert measured.winner == "stock" and set(measured.ms) == {"stock"}
-    assert measure(call(), ["large"]) == Measured(choose(*call()[:2], PADDED), {}), "nothing was measured"
+    assert time_algorithms(call(), ["large"]) == AlgorithmTimes(choose_algorithm(*call()[:2], PADDED), {}), (
+        "nothing was measured"
+    )
 
 
 def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +187,7 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     add(monkeypatch, "wrong", fails)
     with pytest.raises(RuntimeError, match="a mistake"):
-        measure(call(), ["stock", "wrong"])
+        time_algorithms(call(), ["stock", "wrong"])
 
 
 def test_who_would_take_too_much_memory_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,10 +195,10 @@ def test_who_would_take_too_much_memory_is_never_run(monkeypatch: pytest.MonkeyP
 
     def hog(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         seen.append(type(x))
-        return STOCK.run(x, weight, bias, window) + x.new_empty(1 << 40)[0]
+        return NATIVE.run(x, weight, bias, window) + x.new_empty(1 << 40)[0]
 
     add(monkeypatch, "hog", hog)
-    assert "hog" not in measure(call(), ["stock", "hog"]).ms
+    assert "hog" not in time_algorithms(call(), ["stock", "hog"]).ms
     assert seen and Tensor not in seen
 
 
@@ -200,7 +209,7 @@ def test_memory_is_foreseen(name: str, gradients: bool) -> None:
     if not ALGORITHMS[name].fits(one.x, one.weight, one.window):
         pytest.skip("does not take this call")
     one.step(name)()
-    foreseen, held = _foreseen_bytes(one, name), peak_bytes(one.step(name))
+    foreseen, held = _estimated_bytes(one, name), peak_bytes(one.step(name))
     assert held / 2 <= foreseen <= 1.05 * held, (
         "half: some of PyTorch's operators, as `fold`, return more than they say"
     )
@@ -221,11 +230,11 @@ def test_peak_bytes_counts_what_is_held_at_one_time() -> None:
 )
 def test_a_damaged_file_is_ignored_and_written_anew(tmp_path: Path, content: bytes) -> None:
     one = call()
-    winners = Winners(tmp_path, CPU)
+    winners = AutotuneCache(tmp_path, CPU)
     winners.path.write_bytes(content.replace(b"KIND", one.kind().encode()))
-    assert winners.find(one.kind(), one.candidates()) is None
+    assert winners.get(one.kind(), one.candidates()) is None
     winner = Tuner(tmp_path).winner(one)
-    found = winners.find(one.kind(), one.candidates())
+    found = winners.get(one.kind(), one.candidates())
     assert found is not None and found.winner == winner
     assert not list(tmp_path.glob("*.partial"))
 
@@ -234,7 +243,7 @@ def test_a_winner_that_cannot_take_the_call_is_measured_anew(tmp_path: Path) -> 
     one = call()
     plant(tmp_path, one, "an algorithm of old")
     assert Tuner(tmp_path).winner(one) in one.candidates()
-    assert Winners(tmp_path, CPU).find(one.kind(), one.candidates()) is not None
+    assert AutotuneCache(tmp_path, CPU).get(one.kind(), one.candidates()) is not None
 
 
 def test_without_a_folder_to_write_to(tmp_path: Path) -> None:
@@ -248,13 +257,13 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from harness.ops.autotune_measure import Measured
-from harness.ops.autotune_cache import Winners
+from harness.ops.autotune_measure import AlgorithmTimes
+from harness.ops.autotune_cache import AutotuneCache
 
-winners, me = Winners(Path(sys.argv[1]), torch.device("cpu")), sys.argv[2]
+winners, me = AutotuneCache(Path(sys.argv[1]), torch.device("cpu")), sys.argv[2]
 for i in range(10):
-    winners.keep(f"{me} {i}", Measured("stock", {"stock": 1.0}), ["stock"])
-print(winners.keep("common", Measured("stock", {me: 1.0}), ["stock"]).ms)
+    winners.keep(f"{me} {i}", AlgorithmTimes("stock", {"stock": 1.0}), ["stock"])
+print(winners.keep("common", AlgorithmTimes("stock", {me: 1.0}), ["stock"]).ms)
 """
 
 
@@ -265,7 +274,7 @@ def test_several_processes_at_once_lose_nothing_and_agree(tmp_path: Path) -> Non
     ]
     said = {process.communicate(timeout=300)[0] for process in started}
     kinds = {f"{me} {i}" for me in range(2) for i in range(10)} | {"common"}
-    assert set(json.loads(Winners(tmp_path, CPU).path.read_text())["calls"]) == kinds
+    assert set(json.loads(AutotuneCache(tmp_path, CPU).path.read_text())["calls"]) == kinds
     assert len(said) == 1 and "1.0" in said.pop()
 
 
@@ -297,13 +306,13 @@ def test_the_stock_operator_is_always_a_candidate() -> None:
 
 def test_what_cannot_be_measured_goes_by_the_rule_of_thumb(tmp_path: Path) -> None:
     one = call()
-    rule = pick(*one)
+    rule = pick_algorithm(*one)
     other = next(name for name in one.candidates() if name != rule)
     plant(tmp_path, one, other)
     picked: list[str] = []
 
     def look(x: Tensor) -> Tensor:
-        picked.append(pick(x, *one[1:]))
+        picked.append(pick_algorithm(x, *one[1:]))
         return x.sum()
 
     with autotune(folder=tmp_path):
@@ -318,7 +327,7 @@ def test_what_cannot_be_measured_goes_by_the_rule_of_thumb(tmp_path: Path) -> No
             look(fake.from_tensor(one.x))
         look(one.x)
         meta, empty = one.x.to("meta"), one.x[:0]
-        assert pick(meta, one.weight.to("meta"), None, PADDED) == pick(empty, *one[1:]) == "stock"
+        assert pick_algorithm(meta, one.weight.to("meta"), None, PADDED) == pick_algorithm(empty, *one[1:]) == "stock"
     assert picked == [other, rule, rule, rule, other]
 
 

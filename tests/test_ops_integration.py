@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils.checkpoint import checkpoint
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
-from harness.ops.dispatch import ALGORITHMS, choose
+from harness.ops.dispatch import ALGORITHMS, choose_algorithm
 from harness.ops.geometry import Window
 
 WINDOW = Window.of(1, 6, 1)
@@ -28,7 +28,7 @@ def tensors() -> tuple[Tensor, Tensor, Tensor]:
     """x, weight, bias of a call that the stock operator does not get."""
     torch.manual_seed(0)
     x, weight, bias = torch.randn(3, 4, 12, 12), torch.randn(4, 1, 13, 13), torch.randn(4)
-    assert choose(x, weight, WINDOW) != "stock"
+    assert choose_algorithm(x, weight, WINDOW) != "stock"
     return x.double().requires_grad_(), weight.double().requires_grad_(), bias.double().requires_grad_()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.ops import DepthwiseConv2d, channels_last, depthwise_conv2d, fft, toeplitz
 from harness.ops.autotune_measure import peak_bytes
-from harness.ops.dispatch import ALGORITHMS, MOST_EXTRA_BYTES, choose
+from harness.ops.dispatch import ALGORITHMS, MAX_EXTRA_BYTES, choose_algorithm
 from harness.ops.geometry import Window
 
 WINDOWS = [
@@ -112,7 +112,7 @@ def test_the_default_choice_holds_no_more_than_twice_what_it_works_on(shape: tup
     forward = peak_bytes(lambda: outputs.append(depthwise_conv2d(x, weight, padding=k // 2))) - x.nbytes
     upstream = torch.ones_like(outputs[0])
     backward = peak_bytes(lambda: torch.autograd.grad(outputs[0], (x, weight), upstream)) - x.nbytes - weight.nbytes
-    assert max(forward, backward) <= max(MOST_EXTRA_BYTES, 4 * math.prod(shape) * x.element_size())
+    assert max(forward, backward) <= max(MAX_EXTRA_BYTES, 4 * math.prod(shape) * x.element_size())
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -123,7 +123,7 @@ def test_the_product_of_spectra_compiles_in_one_graph(dynamic: bool) -> None:
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for n in (8, 9):
         x = torch.randn(n, 2, 40, 40, requires_grad=True)
-        assert choose(x, layer.weight, Window.of(1, 15, 1)) == "fft"
+        assert choose_algorithm(x, layer.weight, Window.of(1, 15, 1)) == "fft"
         with torch.inference_mode():
             layer(x)
         gradients = [

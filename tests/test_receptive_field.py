@@ -11,25 +11,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from random_statistics import randomise
+from random_statistics import randomize
 from tiny_runs import RECIPE, tiny_spec
 from torch import Tensor, nn
 
 from harness.data import load
 from harness.data.augment import normalize
-from harness.measures import Trained
+from harness.measures import TrainedRun
 from harness.measures.receptive_field import (
-    IMAGES,
+    ERF_IMAGES,
     SHARES,
     Map,
-    across_classes,
+    area_fraction,
     area_shares,
-    covered,
+    balanced_indices,
     erf,
-    larger,
-    reaches,
+    erf_resolution,
+    radii,
     receptive_fields,
-    resized,
+    resize_images,
 )
 from harness.models.build import build, merge
 from harness.models.spec.presets import PRESETS
@@ -82,7 +82,7 @@ def test_two_constant_kernels_see_a_triangle() -> None:
     triangle = np.maximum(0, 7 - np.abs(np.arange(32) - 16))
     np.testing.assert_allclose(map, 2 * np.outer(triangle, triangle), rtol=1e-6)
     held = np.cumsum([7, *2 * np.arange(6, 0, -1)]) ** 2 / 7**4
-    for t, reach in reaches(map).items():
+    for t, reach in radii(map).items():
         assert reach == int(np.argmax(held > t / 100))
 
 
@@ -107,14 +107,14 @@ MAPS = arrays(
 
 @given(MAPS)
 def test_squares_are_the_smallest_that_hold_more(map: Map) -> None:
-    found = reaches(map)
+    found = radii(map)
     assert bool(found) == bool(map.any())
     scaled = map / (map.max() or 1.0)
     for t, reach in found.items():
         share = t / 100 * scaled.sum()
         assert square(scaled, reach) > share * (1 - 1e-12)
         assert reach == 0 or square(scaled, reach - 1) <= share * (1 + 1e-12)
-        assert 0 < covered(reach, *map.shape) <= 1
+        assert 0 < area_fraction(reach, *map.shape) <= 1
     assert list(found.values()) == sorted(found.values())
 
 
@@ -159,16 +159,16 @@ def test_features_below_zero_are_dead_in_the_code_alone() -> None:
     assert (fields["paper"].dead, fields["code"].dead) == (0, 3)
     assert fields["code"].raw.max() == 2 * 2 / 5, "dead images count in the average"
     dead = receptive_fields(Layers(3), -torch.ones(3, 2, 8, 8))["code"]
-    assert dead.is_dead and dead.dead == 3
+    assert dead.has_no_gradient and dead.dead == 3
 
 
 def test_gradients_below_zero_do_not_count() -> None:
-    assert receptive_fields(Layers(3, value=-1.0), torch.randn(1, 2, 8, 8))["paper"].is_dead
+    assert receptive_fields(Layers(3, value=-1.0), torch.randn(1, 2, 8, 8))["paper"].has_no_gradient
 
 
 def test_a_dead_centre_has_no_field() -> None:
     field = receptive_fields(Layers(3, value=0.0), torch.randn(4, 2, 8, 8))["paper"]
-    assert field.is_dead and (field.images, field.dead) == (4, 4)
+    assert field.has_no_gradient and (field.images, field.dead) == (4, 4)
     assert all(math.isnan(share) for share in area_shares(field.raw).values())
 
 
@@ -180,7 +180,7 @@ def test_images_without_a_finite_gradient_are_left_out() -> None:
     assert (field.images, field.skipped, field.dead) == (3, 1, 0)
     np.testing.assert_allclose(field.raw, whole)
     none = receptive_fields(Layers(3, then=torch.square), torch.full((2, 2, 8, 8), math.inf))["code"]
-    assert none.is_dead and (none.images, none.skipped) == (0, 2)
+    assert none.has_no_gradient and (none.images, none.skipped) == (0, 2)
 
 
 # Networks
@@ -189,7 +189,7 @@ def test_images_without_a_finite_gradient_are_left_out() -> None:
 @pytest.mark.parametrize("name", NANOS)
 def test_every_family_has_fields_and_is_left_alone(name: str) -> None:
     model = build(PRESETS[name], seed=0).train()
-    randomise(model, seed=1)
+    randomize(model, seed=1)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():
         fields = receptive_fields(model, torch.randn(2, 3, 64, 64))
@@ -210,7 +210,7 @@ def test_the_number_of_images_at_once_changes_nothing() -> None:
 
 def test_both_forms_see_alike() -> None:
     model = build(tiny_spec(K=5, reparam=3), seed=0).double()
-    randomise(model, seed=1)
+    randomize(model, seed=1)
     images = torch.randn(2, 1, 32, 32).double()
     np.testing.assert_allclose(raw(merge(model), images), raw(model, images), rtol=1e-9)
 
@@ -234,11 +234,11 @@ def test_larger_kernels_see_farther() -> None:
 
 def test_the_measure_yields_what_the_definition_says(tmp_path: Path) -> None:
     model, dataset = build(tiny_spec(K=5), seed=0), load(RECIPE, tmp_path, 0)
-    trained = Trained(model, dataset, RECIPE, torch.device("cpu"))
+    trained = TrainedRun(model, dataset, RECIPE, torch.device("cpu"))
     figures = dict(erf(trained))
     assert list(figures) == [f"erf_{kind}_r{t}_pct" for kind in ("raw", "log") for t in SHARES]
     assert dict(erf(trained)) == figures
-    chosen = torch.from_numpy(dataset.val.images[across_classes(dataset.val.labels, IMAGES)])
+    chosen = torch.from_numpy(dataset.val.images[balanced_indices(dataset.val.labels, ERF_IMAGES)])
     enlarged = nn.functional.interpolate(normalize(chosen, dataset), (64, 64), mode="bilinear")
     field = receptive_fields(model, enlarged)["paper"]
     assert figures["erf_raw_r50_pct"] == pytest.approx(100 * area_shares(field.raw)[50])
@@ -246,15 +246,15 @@ def test_the_measure_yields_what_the_definition_says(tmp_path: Path) -> None:
 
 
 def test_images_are_larger_than_in_training_up_to_a_bound() -> None:
-    assert [larger(side) for side in (8, 48, 224, 384, 2048)] == [32, 192, 896, 1024, 2048]
+    assert [erf_resolution(side) for side in (8, 48, 224, 384, 2048)] == [32, 192, 896, 1024, 2048]
     images = torch.rand(2, 3, 8, 8)
-    assert resized(images, 8) is images and resized(images, 32).shape == (2, 3, 32, 32)
-    torch.testing.assert_close(resized(torch.ones(1, 1, 9, 9), 4), torch.ones(1, 1, 4, 4))
+    assert resize_images(images, 8) is images and resize_images(images, 32).shape == (2, 3, 32, 32)
+    torch.testing.assert_close(resize_images(torch.ones(1, 1, 9, 9), 4), torch.ones(1, 1, 4, 4))
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 50))
 def test_images_are_taken_in_turns_from_all_classes(labels: list[int], count: int) -> None:
-    chosen = across_classes(np.array(labels, np.int64), count)
+    chosen = balanced_indices(np.array(labels, np.int64), count)
     assert len(chosen) == min(count, len(labels)) and list(chosen) == sorted(set(chosen))
     taken = {label: [i for i in chosen if labels[i] == label] for label in set(labels)}
     for label, found in taken.items():

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from folder_data import write_folder
 from full_scale_cases import RECIPE, epochs_of, full_row, job_of, recipe_of, trained
-from tiny_studies import Played, Said, called
+from tiny_studies import CommandResult, Played, called
 
 from harness.errors import Diverged, Stopped
-from harness.storage import FullRow, FullRuns, Store
-from harness.storage.full_run_recorder import figures_of, recorded
+from harness.storage import FullScaleRow, FullScaleRuns, Store
+from harness.storage.full_run_recorder import epoch_metrics, recording_run
 from harness.training.full_scale.folder import lock_of
 from harness.training.full_scale.logger import read_epochs
 from harness.training.run import RunState, Started
@@ -21,15 +21,15 @@ from harness.training.run import RunState, Started
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 
 
-def train(folder: Path, *options: str | Path, recipe: dict[str, Any] = RECIPE) -> Said:
+def train(folder: Path, *options: str | Path, recipe: dict[str, Any] = RECIPE) -> CommandResult:
     (folder / "net.yaml").write_text(yaml.safe_dump(SPEC))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return called("train", "net.yaml", "--recipe", "recipe.yaml", *options, cwd=folder)
 
 
-def rows(results: Path) -> list[tuple[FullRow, dict[int, dict[str, float]]]]:
+def rows(results: Path) -> list[tuple[FullScaleRow, dict[int, dict[str, float]]]]:
     with Store.open(results / "studies.db", read_only=True) as store:
-        return [(row, FullRuns(store).figures(row.id)) for row in FullRuns(store).all()]
+        return [(row, FullScaleRuns(store).metrics(row.id)) for row in FullScaleRuns(store).all()]
 
 
 def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
     assert row.recipe_fingerprint == recipe_of().fingerprint() and row.spec.classes == 8
     assert row.device is not None and row.device.startswith("cpu (") and row.versions and "torch" in row.versions
     epochs = read_epochs(folder)
-    assert figures == {epoch.epoch: figures_of(epoch) for epoch in epochs} and len(epochs) == 2
+    assert figures == {epoch.epoch: epoch_metrics(epoch) for epoch in epochs} and len(epochs) == 2
     assert {"train_loss", "lr", "waiting", "val_top1", "val_top5", "ema_loss", "val_unreadable"} <= set(figures[2])
     assert (row.metric, row.best) == ("top1", max(epoch.value or 0 for epoch in epochs))
     again = train(tmp_path)
@@ -77,14 +77,14 @@ def test_trainings_on_other_data_are_other_rows_of_a_shared_database(tmp_path: P
 def test_a_training_that_is_stopped_and_resumed_keeps_one_row(tmp_path: Path) -> None:
     row, database = full_row(tmp_path / "run"), tmp_path / "studies.db"
     job = job_of(tmp_path / "run")
-    with pytest.raises(Stopped), recorded(row, database) as recorder:
+    with pytest.raises(Stopped), recording_run(row, database) as recorder:
         for record in trained(job, lambda: (job.folder / "epochs.jsonl").is_file() and bool(read_epochs(job.folder))):
-            recorder.take(record)
+            recorder.record(record)
     ((found, _),) = rows(tmp_path)
     assert (found.state, found.epochs_done) == (RunState.STOPPED, 1) and "stopped in epoch 2" in (found.cause or "")
-    with recorded(row, database) as recorder:
+    with recording_run(row, database) as recorder:
         for record in trained(job):
-            recorder.take(record)
+            recorder.record(record)
     ((found, figures),) = rows(tmp_path)
     assert (found.state, found.cause, found.epochs_done) == (RunState.COMPLETE, None, 2) and set(figures) == {1, 2}
 
@@ -95,7 +95,7 @@ def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
         (KeyboardInterrupt(), RunState.STOPPED, None),
         (ValueError("a fault of ours"), RunState.FAILED, "ValueError: a fault of ours"),
     ):
-        with pytest.raises(type(error)), recorded(full_row(tmp_path / "run"), tmp_path / "studies.db"):
+        with pytest.raises(type(error)), recording_run(full_row(tmp_path / "run"), tmp_path / "studies.db"):
             raise error
         ((found, _),) = rows(tmp_path)
         assert (found.state, found.cause) == (state, cause)
@@ -104,20 +104,20 @@ def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
 def test_a_busy_database_holds_nothing_up_and_gets_all_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.storage.full_run_recorder.BUSY_S", 0.05)
+    monkeypatch.setattr("harness.storage.full_run_recorder.BUSY_TIMEOUT_S", 0.05)
     Store.open(tmp_path / "studies.db").close()
     job, other = job_of(tmp_path / "run"), sqlite3.connect(tmp_path / "studies.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with recorded(full_row(job.folder), tmp_path / "studies.db") as recorder:
+    with recording_run(full_row(job.folder), tmp_path / "studies.db") as recorder:
         first, *rest = [record for record in trained(job) if not isinstance(record, Started)]
-        recorder.take(first)
+        recorder.record(first)
         told = capsys.readouterr().err
         assert told.count("warning:") == 1 and "must not be held by another process" in told
         assert "the same command typed again" in told
         other.execute("ROLLBACK")
         other.close()
         for record in rest:
-            recorder.take(record)
+            recorder.record(record)
     ((found, figures),) = rows(tmp_path)
     assert found.state == RunState.COMPLETE and set(figures) == {1, 2} and capsys.readouterr().err == ""
 
@@ -137,11 +137,11 @@ def test_a_database_that_is_none_is_told_and_the_training_ends_well(tmp_path: Pa
 
 def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run")
-    with recorded(full_row(job.folder), tmp_path / "studies.db") as recorder:
+    with recording_run(full_row(job.folder), tmp_path / "studies.db") as recorder:
         records = trained(job)
         for path in tmp_path.glob("studies.db*"):
             path.unlink()
-        recorder.take(epochs_of(records)[-1])
+        recorder.record(epochs_of(records)[-1])
     ((_, figures),) = rows(tmp_path)
     assert set(figures) == {1, 2}
 
@@ -177,7 +177,7 @@ def test_a_training_that_nobody_is_at_any_longer_was_interrupted(tmp_path: Path)
     played = Played(tmp_path)
     played.answer()
     with Store.open(played.place.database) as store:
-        FullRuns(store).put(full_row(tmp_path / "net", study="question", trial=0), {}, is_whole=True)
+        FullScaleRuns(store).save(full_row(tmp_path / "net", study="question", trial=0), {}, is_whole=True)
     command = ("show", played.path, "--results", played.place.results, "--json")
 
     def state() -> str:

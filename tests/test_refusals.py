@@ -13,15 +13,15 @@ from tiny_runs import tiny_run, with_
 from tiny_studies import SCRIPTED, TINY, called, files_of, write_study
 
 from harness.config.expressions import Formula
-from harness.config.metrics import ALWAYS as ALWAYS_NAMES
-from harness.config.metrics import ON_DEMAND as ON_DEMAND_NAMES
-from harness.config.metrics import TRANSFERS, is_among, metrics_of
-from harness.config.recipes.proxy import Recipe, Transfer
+from harness.config.metrics import ALWAYS_MEASURED as ALWAYS_NAMES
+from harness.config.metrics import MEASURED_ON_DEMAND as ON_DEMAND_NAMES
+from harness.config.metrics import TRANSFER_METRICS, is_among, metrics_of
+from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.config.study import Study
 from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
-from harness.measures import ALWAYS, ON_DEMAND, Trained
+from harness.measures import ALWAYS_MEASURES, ON_DEMAND_MEASURES, TrainedRun
 from harness.models.build import build
 
 CLAIM: dict[str, Any] = {"name": "c", "says": "s", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}, "expect": "> 0"}
@@ -128,14 +128,14 @@ def test_a_dry_run_tells_the_price_of_growth(tmp_path: Path) -> None:
 # The names that a recipe yields
 
 
-@pytest.mark.parametrize("measure", [*ALWAYS, *ON_DEMAND])
+@pytest.mark.parametrize("measure", [*ALWAYS_MEASURES, *ON_DEMAND_MEASURES])
 def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measure: str) -> None:
     rendering = "textured" if measure == "shape_bias" else "contours"
-    recipe = with_(measures=[measure] if measure in ON_DEMAND else [], rendering=rendering)
+    recipe = with_(measures=[measure] if measure in ON_DEMAND_MEASURES else [], rendering=rendering)
     run = tiny_run(recipe=recipe)
     dataset = load(recipe, tmp_path, 0)
     model = build(run.spec.replace(in_channels=dataset.info.channels, classes=dataset.info.classes)).eval()
-    taken = {**ALWAYS, **ON_DEMAND}[measure](Trained(model, dataset, recipe, torch.device("cpu")))
+    taken = {**ALWAYS_MEASURES, **ON_DEMAND_MEASURES}[measure](TrainedRun(model, dataset, recipe, torch.device("cpu")))
     names = {name for name, _ in taken}
     known = {**ALWAYS_NAMES, **ON_DEMAND_NAMES}[measure]
     assert names and all(is_among(name, known, dataset.info.names) for name in names)
@@ -143,18 +143,18 @@ def test_the_table_of_metrics_has_what_each_measure_yields(tmp_path: Path, measu
 
 
 def test_the_tables_of_metrics_have_every_measure_and_transfer() -> None:
-    from harness.training.transfer import TASKS
+    from harness.training.transfer import TRANSFER_TASKS
 
-    assert list(ALWAYS_NAMES) == list(ALWAYS) and list(ON_DEMAND_NAMES) == list(ON_DEMAND)
-    assert list(TRANSFERS) == list(TASKS)
+    assert list(ALWAYS_NAMES) == list(ALWAYS_MEASURES) and list(ON_DEMAND_NAMES) == list(ON_DEMAND_MEASURES)
+    assert list(TRANSFER_METRICS) == list(TRANSFER_TASKS)
 
 
 def test_what_a_recipe_yields_follows_from_it() -> None:
-    assert "top1" in metrics_of(Recipe()) and "top1" not in metrics_of(Recipe(epochs=0))
-    assert is_among("ap_star", metrics_of(Recipe(transfer=Transfer(head="fcos"))))
-    assert not is_among("ap_star", metrics_of(Recipe(transfer=Transfer())))
-    assert not is_among("iou_cat", metrics_of(Recipe(transfer=Transfer())), ("star",))
-    assert "peak_gpu_memory_bytes" not in metrics_of(Recipe(), device="cpu")
+    assert "top1" in metrics_of(ProxyRecipe()) and "top1" not in metrics_of(ProxyRecipe(epochs=0))
+    assert is_among("ap_star", metrics_of(ProxyRecipe(transfer=Transfer(head="fcos"))))
+    assert not is_among("ap_star", metrics_of(ProxyRecipe(transfer=Transfer())))
+    assert not is_among("iou_cat", metrics_of(ProxyRecipe(transfer=Transfer())), ("star",))
+    assert "peak_gpu_memory_bytes" not in metrics_of(ProxyRecipe(), device="cpu")
 
 
 # Formulas

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tiny_studies import EPOCHS, Played, epoch, started, text_of, well
 
-from harness.analysis.formatting import label
-from harness.analysis.results import Answer
-from harness.report.conclusions import conditions, verdict
-from harness.report.configurations import Configurations
-from harness.report.study import answer_view
+from harness.analysis.formatting import format_params
+from harness.analysis.results import StudyResults
+from harness.report.conclusions import conclusions, conditions_text
+from harness.report.configurations import ConfigurationTables
+from harness.report.study import results_view
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 Script = Callable[[Job], Iterator[Record]]
@@ -33,8 +33,8 @@ def scored(value: Callable[[Job], float]) -> Script:
 # The answer
 
 
-def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(said: Answer) -> None:
-    assert [label(row.params) for row in said.rows] == [
+def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(said: StudyResults) -> None:
+    assert [format_params(row.params) for row in said.rows] == [
         "K=31-29-27-13 reparam=5",
         "K=31-29-27-13 reparam=none",
         "K=13-13-13-13 reparam=5",
@@ -50,8 +50,8 @@ def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(said: A
     assert said.devices == ("cpu (test, 1 thread)",) and said.versions["torch"] == ("2.15.0",)
 
 
-def test_front_holds_what_nothing_beats_in_both_accuracy_and_macs(said: Answer) -> None:
-    assert [label(row.params) for row in said.front] == [
+def test_front_holds_what_nothing_beats_in_both_accuracy_and_macs(said: StudyResults) -> None:
+    assert [format_params(row.params) for row in said.front] == [
         "K=3-3-3-3",
         "K=13-13-13-13 reparam=5",
         "K=31-29-27-13 reparam=5",
@@ -64,7 +64,7 @@ def test_front_holds_what_nothing_beats_in_both_accuracy_and_macs(said: Answer) 
 def test_front_of_an_objective_that_is_minimized(tmp_path: Path) -> None:
     study = Played(tmp_path, objectives={"val_loss": "minimize"}, axes={"K": [[3, 3, 3, 3], [7, 7, 7, 7]]}, when={})
     found = study.answer()  # all losses are alike, so the cheaper network is on the front alone
-    assert [label(row.params) for row in found.front] == ["K=3-3-3-3"]
+    assert [format_params(row.params) for row in found.front] == ["K=3-3-3-3"]
     assert found.rows[0].mean == 2.5 / EPOCHS
 
 
@@ -80,13 +80,13 @@ def test_a_configuration_over_the_latency_budget_is_not_the_best(tmp_path: Path)
     assert {row.state for row in found.rows if row.params["K"][0] == 31} == {"over budget"}
     assert found.best is not None and found.best.params == {"K": [13, 13, 13, 13], "reparam": 5}
     assert all(row.params["K"][0] != 31 for row in found.front)
-    assert "over budget" in text_of(Configurations(found))
+    assert "over budget" in text_of(ConfigurationTables(found))
 
 
 def test_what_rules_and_budgets_leave_out_is_counted(tmp_path: Path) -> None:
     found = Played(tmp_path, budgets={"params": 300_000}, rules=["max(K) < 31"]).answer()
     assert found.rejected == {"rules[0]": 2, "params": 2}
-    assert "2 configurations ruled out by rules[0]" in text_of(answer_view(found))
+    assert "2 configurations ruled out by rules[0]" in text_of(results_view(found))
 
 
 def test_pruned_and_failed_configurations_keep_their_reason(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_pruned_and_failed_configurations_keep_their_reason(tmp_path: Path) -> N
 
     found = Played(tmp_path).answer(script)
     assert [row.state for row in found.rows] == ["complete", "failed", "failed", "failed", "failed"]
-    text = text_of(answer_view(found))
+    text = text_of(results_view(found))
     assert "[bold]the device" in text and "\x1b" not in text
     assert "diverged: the training loss is nan" in text
 
@@ -115,8 +115,8 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
 
     found = Played(tmp_path).answer(script)
     assert found.best is None and found.front == ()
-    assert verdict(found) == ["No configuration is complete yet, so there is no answer."]
-    assert text_of(answer_view(found))
+    assert conclusions(found) == ["No configuration is complete yet, so there is no answer."]
+    assert text_of(results_view(found))
 
 
 # What may be said
@@ -124,22 +124,22 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
 
 def test_one_seed_is_called_what_it_is(tmp_path: Path) -> None:
     found = Played(tmp_path, search={"seeds": 1}).answer()
-    assert "both were trained with one seed: without a spread, this may be chance" in verdict(found)[0]
-    assert "±" not in text_of(Configurations(found)).replace("± val", "")
+    assert "both were trained with one seed: without a spread, this may be chance" in conclusions(found)[0]
+    assert "±" not in text_of(ConfigurationTables(found)).replace("± val", "")
 
 
 def test_a_difference_within_the_spread_is_not_called_one(tmp_path: Path) -> None:
     found = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3], [7, 7, 7, 7]]}).answer(
         scored(lambda job: 80.0 + job.run.spec.K[0] / 10 + job.run.seed)
     )
-    first, second = verdict(found)
+    first, second = conclusions(found)
     assert first.startswith("Not separated by 3 seeds: the best is 0.40 ahead of the second, K=3-3-3-3")
     assert "standard deviations 1.00 and 1.00" in first
     assert "2 configurations that cannot be told apart, K=3-3-3-3 has the fewest MACs" in second
 
 
-def test_a_difference_beyond_the_spread_is_given_with_the_spread(said: Answer) -> None:
-    sentences = verdict(said)
+def test_a_difference_beyond_the_spread_is_given_with_the_spread(said: StudyResults) -> None:
+    sentences = conclusions(said)
     assert sentences == [
         "The best is 2.00 ahead of the second, K=31-29-27-13 reparam=none; more than the spread between seeds "
         "(standard deviation 0.20, 3 seeds)."
@@ -153,7 +153,7 @@ def test_a_row_further_down_with_a_wide_spread_is_named(tmp_path: Path) -> None:
 
     axes = {"K": [[3, 3, 3, 3], [7, 7, 7, 7], [13, 13, 13, 13]]}
     found = Played(tmp_path, when={}, axes=axes).answer(scored(value))
-    ahead, named = verdict(found)
+    ahead, named = conclusions(found)
     assert ahead.startswith("The best is 2.00 ahead of the second, K=7-7-7-7; more than the spread")
     assert named == "Not separated from the best, for their own spread: K=13-13-13-13."
 
@@ -162,24 +162,24 @@ def test_a_tie_goes_to_the_cheaper_network_and_is_called_level(tmp_path: Path) -
     axes = {"K": [[13, 13, 13, 13], [7, 7, 7, 7], [3, 3, 3, 3]]}
     found = Played(tmp_path, when={}, axes=axes).answer(scored(lambda job: 80.0 + job.run.seed))
     assert [row.params["K"][0] for row in found.rows] == [3, 7, 13]
-    assert verdict(found)[0].startswith("Not separated by 3 seeds: the best is level with the second, K=7-7-7-7")
+    assert conclusions(found)[0].startswith("Not separated by 3 seeds: the best is level with the second, K=7-7-7-7")
 
 
 def test_one_configuration_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     found = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3]]}).answer()
-    assert verdict(found) == ["Only one configuration is complete: there is nothing to compare it with."]
+    assert conclusions(found) == ["Only one configuration is complete: there is nothing to compare it with."]
 
 
-def test_conditions_name_device_versions_and_seeds(said: Answer) -> None:
+def test_conditions_name_device_versions_and_seeds(said: StudyResults) -> None:
     expected = "Trained on cpu (test, 1 thread); harness 0.1.0, python 3.11.9, torch 2.15.0; seeds 0, 1, 2."
-    assert conditions(said) == expected
+    assert conditions_text(said) == expected
 
 
 # Tables
 
 
-def test_answer_fits_80_columns_and_cuts_nothing(said: Answer) -> None:
-    text = text_of(answer_view(said), width=80)
+def test_answer_fits_80_columns_and_cuts_nothing(said: StudyResults) -> None:
+    text = text_of(results_view(said), width=80)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
     row = next(line for line in text.splitlines() if line.startswith("●  4"))
@@ -200,5 +200,5 @@ def test_answer_fits_80_columns_and_cuts_nothing(said: Answer) -> None:
     ]
 
 
-def test_long_answers_say_what_they_leave_out(said: Answer) -> None:
-    assert "and 3 more" in text_of(Configurations(said, most=2))
+def test_long_answers_say_what_they_leave_out(said: StudyResults) -> None:
+    assert "and 3 more" in text_of(ConfigurationTables(said, most=2))

@@ -8,16 +8,16 @@ import pytest
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, VERSIONS, Played, text_of
 
-from harness.analysis.results import Answer
-from harness.config.recipes.proxy import Recipe, Transfer
-from harness.executors.run_job import evaluate
-from harness.measures import ON_DEMAND
-from harness.report.configurations import Configurations
-from harness.report.measure_columns import FIGURES
-from harness.report.study import answer_view
+from harness.analysis.results import StudyResults
+from harness.config.recipes.proxy import ProxyRecipe, Transfer
+from harness.executors.run_job import run_job
+from harness.measures import ON_DEMAND_MEASURES
+from harness.report.configurations import ConfigurationTables
+from harness.report.measure_columns import METRIC_COLUMNS
+from harness.report.study import results_view
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 
-ALL = [*ON_DEMAND]
+ALL = [*ON_DEMAND_MEASURES]
 TEXTURED: dict[str, Any] = {"rendering": "textured", "cue_correlation": 0.5}
 LATENCY = {"latency_ms_p50": "minimize"}
 
@@ -40,29 +40,29 @@ def measured(job: Job) -> Iterator[Record]:
     yield Ended(RunState.COMPLETE, wall_s=2.0)
 
 
-def said_of(folder: Path, measures: list[str], **overrides: Any) -> Answer:
+def said_of(folder: Path, measures: list[str], **overrides: Any) -> StudyResults:
     keys: dict[str, Any] = {"proxy": {"epochs": 0, "measures": measures} | TEXTURED, "objectives": LATENCY}
     return Played(folder, **(keys | overrides)).answer(measured)
 
 
-def words_of(said: Answer, width: int) -> list[list[str]]:
-    return [line.split() for line in text_of(Configurations(said), width=width).splitlines()]
+def words_of(said: StudyResults, width: int) -> list[list[str]]:
+    return [line.split() for line in text_of(ConfigurationTables(said), width=width).splitlines()]
 
 
 def test_every_measure_has_columns() -> None:
-    annotation = Recipe.model_fields["measures"].annotation
+    annotation = ProxyRecipe.model_fields["measures"].annotation
     learnt = {Transfer(head=head).learns for head in get_args(Transfer.model_fields["head"].annotation)}
-    assert {*FIGURES} == {*ON_DEMAND} | learnt == {*get_args(get_args(annotation)[0])} | learnt
-    assert all(FIGURES.values())
+    assert {*METRIC_COLUMNS} == {*ON_DEMAND_MEASURES} | learnt == {*get_args(get_args(annotation)[0])} | learnt
+    assert all(METRIC_COLUMNS.values())
 
 
 def test_columns_are_figures_that_runs_have(tmp_path: Path) -> None:
     job = Job(tiny_run(recipe=with_(epochs=0, measures=ALL, train_size=32, val_size=16, **TEXTURED)), tmp_path / "s")
-    *said, ended = evaluate(job)
+    *said, ended = run_job(job)
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
     names = {record.name for record in said if isinstance(record, Measured)}
     for measure in ALL:
-        for figure in FIGURES[measure]:
+        for figure in METRIC_COLUMNS[measure]:
             known = {name for name in names if name.startswith(figure.name)} if figure.is_by_batch else names
             assert figure.name in known or (figure.is_by_batch and known), figure.name
 
@@ -81,7 +81,7 @@ def test_a_wide_terminal_has_all_of_it_in_one_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_a_narrower_one_has_tables_below_each_other_and_cuts_nothing(tmp_path: Path, width: int) -> None:
     said = said_of(tmp_path, ALL)
-    text = text_of(answer_view(said), width=width)
+    text = text_of(results_view(said), width=width)
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     for word in ("images/s", "merge", "memory", "gradients", "ERF", "bias", "finite in 2 of 3", "6e-15"):
         assert word in text, word
@@ -96,12 +96,12 @@ def test_what_no_run_has_is_a_dash(tmp_path: Path) -> None:
 
 
 def test_nothing_is_shown_that_nobody_asked_for(tmp_path: Path) -> None:
-    text = text_of(Configurations(said_of(tmp_path, [])), width=200)
+    text = text_of(ConfigurationTables(said_of(tmp_path, [])), width=200)
     assert not any(word in text for word in ("images/s", "merge", "step", "ERF", "bias", "mIoU"))
 
 
 def test_fields_of_random_weights_are_called_misleading(tmp_path: Path) -> None:
-    text = text_of(answer_view(said_of(tmp_path, ["erf"])), width=300)
+    text = text_of(results_view(said_of(tmp_path, ["erf"])), width=300)
     assert "Nothing was trained, and random weights mislead" in text and "percent of the image's" in text
 
 

@@ -11,23 +11,23 @@ import pytest
 from tiny_studies import EPOCHS, Played, started, text_of, well
 
 from harness.analysis.formatting import (
-    amount,
-    duration,
-    label,
-    mean_and_spread,
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    format_short_duration,
     printable,
-    score,
-    short_duration,
+    si,
     sparkline,
 )
-from harness.analysis.plan import plan
-from harness.analysis.results import Answer, read_runs
-from harness.analysis.study_reader import open_space, reading
-from harness.report.event_log import Lines, Narrator
-from harness.report.live import Scene
+from harness.analysis.plan import plan_study
+from harness.analysis.results import StudyResults, read_run_results
+from harness.analysis.study_reader import open_space, open_study_reader
+from harness.report.event_log import EventFormatter, LogView
+from harness.report.live import LiveState
 from harness.report.plan import plan_view
-from harness.report.status import status, status_values, status_view
-from harness.report.summary import answer_values, json_text, write_summary
+from harness.report.status import status_values, status_view, study_status
+from harness.report.summary import json_text, results_values, write_summary
 from harness.report.trial import trial_values, trial_view
 from harness.storage import Store
 from harness.training.run import Ended, Job, Record, RunState
@@ -36,9 +36,9 @@ from harness.training.run import Ended, Job, Record, RunState
 
 
 def test_trial_view_has_spec_cost_curves_seeds_and_places(played: Played) -> None:
-    with reading(played.path, played.place) as read:
+    with open_study_reader(played.path, played.place) as read:
         trial = read.trials[4]
-        runs = list(read_runs(read.store, read.store.trial_runs("question")[4]).values())
+        runs = list(read_run_results(read.store, read.store.trial_runs("question")[4]).values())
         text, values = text_of(trial_view(trial, runs, played.file.study)), trial_values(trial, runs, played.file.study)
     score = "top1 93.20 ± 0.20 (n = 3)"
     for part in ("K: [31, 29, 27, 13]", "stage 4", "batch norms folded", score, "seed 2: complete"):
@@ -70,7 +70,7 @@ def test_lines_are_one_per_event_with_time_and_without_control_characters(tmp_pa
             yield from well(job)
 
     out = io.StringIO()
-    view = Lines(Narrator("top1"), out)
+    view = LogView(EventFormatter("top1"), out)
     events = 0
     for event, progress, _ in Played(tmp_path).events(script):
         view.show(event, progress)
@@ -88,11 +88,11 @@ def test_lines_are_one_per_event_with_time_and_without_control_characters(tmp_pa
 
 
 def test_scene_shows_progress_best_workers_and_events_within_80_columns(tmp_path: Path) -> None:
-    scene = Scene("question", "How large?", "top1", "maximize", Narrator("top1"))
+    scene = LiveState("question", "How large?", "top1", "maximize", EventFormatter("top1"))
     scene.doing = "opening the study"
     frames = [text_of(scene.draw(), width=80)]
     for event, progress, _ in Played(tmp_path).events(slots=2):
-        scene.take(event, progress)
+        scene.update(event, progress)
         frames.append(text_of(scene.draw(), width=80))
     assert "opening the study ..." in frames[0] and "How large?" in frames[0]
     assert all(len(line) <= 80 for frame in frames for line in frame.splitlines())
@@ -107,16 +107,16 @@ def test_scene_shows_progress_best_workers_and_events_within_80_columns(tmp_path
 
 
 def test_scene_cuts_long_lines_instead_of_growing() -> None:
-    scene = Scene("question", "Why? " * 60, "top1", "maximize", Narrator("top1"))
+    scene = LiveState("question", "Why? " * 60, "top1", "maximize", EventFormatter("top1"))
     for _ in range(20):
-        scene.say("x" * 300)
+        scene.add_line("x" * 300)
     assert len(text_of(scene.draw(), width=80).splitlines()) < 12
 
 
 def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
-    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
+    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     for event, progress, _ in Played(tmp_path, budgets={"latency_ms": 10}).events():
-        scene.take(event, progress)
+        scene.update(event, progress)
     assert "K=13-13-13-13 reparam=5" in text_of(scene.draw(), width=100).splitlines()[2]
 
 
@@ -124,11 +124,11 @@ def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
 
 
 def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
-    with reading(played.path, played.place) as read:
-        from harness.analysis.results import answer
+    with open_study_reader(played.path, played.place) as read:
+        from harness.analysis.results import study_results
 
-        found = status(
-            answer(read.file.study, read.store, read.trials, {}),
+        found = study_status(
+            study_results(read.file.study, read.store, read.trials, {}),
             read.trials,
             driver=driver,
             trials_total=5,
@@ -167,10 +167,10 @@ def test_status_of_a_study_that_was_stopped(tmp_path: Path) -> None:
 # Summary
 
 
-def test_summary_files_hold_every_figure_with_its_conditions(said: Answer, tmp_path: Path) -> None:
+def test_summary_files_hold_every_figure_with_its_conditions(said: StudyResults, tmp_path: Path) -> None:
     write_summary(tmp_path, said)
     values = json.loads((tmp_path / "summary.json").read_text())
-    assert values == json.loads(json_text(answer_values(said)))
+    assert values == json.loads(json_text(results_values(said)))
     row = values["configurations"][0]
     assert row["n"] == 3 and row["seeds"] == [0, 1, 2] and row["sd"] == pytest.approx(0.2)
     assert {run["device"] for run in row["runs"]} == {"cpu (test, 1 thread)"}
@@ -186,8 +186,8 @@ def test_summary_files_hold_every_figure_with_its_conditions(said: Answer, tmp_p
 
 def test_plan_of_a_new_study_lists_the_grid_and_rests_on_a_stated_rule(tmp_path: Path) -> None:
     study = Played(tmp_path, budgets={"params": 400_000})
-    found = plan(study.file.study, open_space(study.file), None, workers=2)
-    assert [label(row.candidate.params) for row in found.rows] == [
+    found = plan_study(study.file.study, open_space(study.file), None, workers=2)
+    assert [format_params(row.candidate.params) for row in found.rows] == [
         "K=3-3-3-3",
         "K=13-13-13-13 reparam=none",
         "K=13-13-13-13 reparam=5",
@@ -202,7 +202,7 @@ def test_plan_of_a_new_study_lists_the_grid_and_rests_on_a_stated_rule(tmp_path:
 def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Played, tmp_path: Path) -> None:
     longer = Played(tmp_path, search={"seeds": 4})
     with Store.open(played.place.database, read_only=True) as store:
-        found = plan(longer.file.study, open_space(longer.file), store, workers=1)
+        found = plan_study(longer.file.study, open_space(longer.file), store, workers=1)
     assert [row.known for row in found.rows] == [(0, 1, 2)] * 5
     assert found.runs_left == 5 and found.total_s == pytest.approx(5 * 12.0)
     assert "15 stored runs of this recipe" in found.basis
@@ -210,7 +210,7 @@ def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Play
 
 def test_plan_of_a_sampler_is_a_seeded_sample_and_says_so(tmp_path: Path) -> None:
     study = Played(tmp_path, search={"sampler": "tpe", "trials": 3, "seeds": 1})
-    found = [plan(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
+    found = [plan_study(study.file.study, open_space(study.file), None, workers=1) for _ in range(2)]
     assert found[0] == found[1] and found[0].is_sample and len(found[0].rows) == 3
     assert "a sample of what the sampler may choose" in text_of(plan_view(found[0]))
 
@@ -219,7 +219,7 @@ def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:
     study = Played(tmp_path)
     recipe = study.file.study.proxy.model_copy(update={"dataset": "imagefolder"})
     unknown = study.file.study.model_copy(update={"proxy": recipe})
-    found = plan(unknown, open_space(study.file), None, workers=1)
+    found = plan_study(unknown, open_space(study.file), None, workers=1)
     assert found.total_s is None and "not known" in text_of(plan_view(found), width=200)
 
 
@@ -232,7 +232,7 @@ def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:
      (12.5, "12.5"), (0, "0"), (None, "-"), (math.nan, "-")],
 )  # fmt: skip
 def test_amounts(number: float | None, text: str) -> None:
-    assert amount(number) == text
+    assert si(number) == text
 
 
 @pytest.mark.parametrize(
@@ -241,20 +241,20 @@ def test_amounts(number: float | None, text: str) -> None:
      (7620, "2 h 07 min", "2.1 h"), (None, "-", "-")],
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str, short: str) -> None:
-    assert duration(seconds) == text
-    assert short_duration(seconds) == short
+    assert format_duration(seconds) == text
+    assert format_short_duration(seconds) == short
 
 
 def test_scores_fit_their_metric() -> None:
-    assert mean_and_spread(93.456, 0.1234, "top1") == "93.46 ± 0.12"
-    assert score(0.123456, "val_loss") == "0.1235" and score(44_762_368, "macs") == "44.8M"
-    assert score(math.nan, "top1") == "-"
+    assert format_mean_and_spread(93.456, 0.1234, "top1") == "93.46 ± 0.12"
+    assert format_metric(0.123456, "val_loss") == "0.1235" and format_metric(44_762_368, "macs") == "44.8M"
+    assert format_metric(math.nan, "top1") == "-"
 
 
 def test_labels_are_short() -> None:
     params = {"K": [31, 29], "reparam": None, "shortcut": True, "dw_ratio": 1.5, "K[3]": 13}
-    assert label(params) == "K=31-29 reparam=none shortcut=true dw_ratio=1.5 K[3]=13"
-    assert label({}) == "the base network"
+    assert format_params(params) == "K=31-29 reparam=none shortcut=true dw_ratio=1.5 K[3]=13"
+    assert format_params({}) == "the base network"
 
 
 def test_curves_in_a_line() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tiny_studies import INLINE, TINY, Finished, Said, called, files_of, harness, write_study
+from tiny_studies import INLINE, TINY, CommandResult, Finished, called, files_of, harness, write_study
 
-from harness.config.recipes.proxy import REVISION, Recipe
+from harness.config.recipes.proxy import REVISION, ProxyRecipe
 from harness.models.spec.network import NetworkSpec
 from harness.storage import Store
 from harness.system.fingerprint import fingerprint
@@ -36,7 +36,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return values
 
 
-def reproduced(folder: Path, *arguments: str) -> tuple[Said, dict[str, Any]]:
+def reproduced(folder: Path, *arguments: str) -> tuple[CommandResult, dict[str, Any]]:
     said = called("reproduce", *arguments, "--json", cwd=folder)
     return said, json.loads(said.stdout) if said.returncode < 2 else {}
 
@@ -104,7 +104,7 @@ def test_equal_bits_in_another_environment_are_same_bits(copy: Path) -> None:
 def older(copy: Path, revision: int) -> Path:
     """A summary as it was before environments were recorded: no curve, no recipe, a study file beside it."""
     values = summary_of(copy)
-    recipe = Recipe.model_validate(values["recipe"])
+    recipe = ProxyRecipe.model_validate(values["recipe"])
     for key in ("recipe", "recipe_revision", "environment", "other_environments", "left_out"):
         del values[key]
     for row in values["configurations"]:
@@ -144,12 +144,12 @@ def test_a_run_whose_identity_is_another_now_is_said_to_be_another(copy: Path) -
 
 
 def test_every_recorded_claim_names_a_run_that_can_be_trained_again() -> None:
-    from harness.analysis.recorded_runs import from_summary
+    from harness.analysis.recorded_runs import recorded_run_from_summary
 
     folders = sorted(Path(__file__).parent.parent.glob("results/claims/*/"))
     assert len(folders) > 5
     for folder in folders:
-        recorded = from_summary(folder, None, None)
+        recorded = recorded_run_from_summary(folder, None, None)
         assert recorded.environments and recorded.value is not None
         assert recorded.changed_meaning is None or "revision" in recorded.changed_meaning
 

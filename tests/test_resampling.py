@@ -11,10 +11,10 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_runs import RECIPE, tiny_spec, with_
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DataInfo, Dataset, Rows, Split, load
-from harness.data.cache import Writer, cached, statistics
-from harness.data.resampling import draw, resampled
+from harness.data.cache import CacheWriter, cached, statistics
+from harness.data.resampling import draw_indices, resampled
 from harness.errors import DataError
 from harness.models.build import build
 from harness.training.fit import fit, validate
@@ -41,12 +41,12 @@ def test_without_resampling_all_seeds_share_one_set(tmp_path: Path) -> None:
 
 def test_a_bootstrap_of_generated_images_is_refused() -> None:
     with pytest.raises(ValidationError, match="`resample` must be split or none where images are generated"):
-        Recipe(resample="bootstrap")
+        ProxyRecipe(resample="bootstrap")
 
 
 def test_fewer_final_images_than_in_between_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"`final_val_size` must be at least `val_size` \(100\), but got 99"):
-        Recipe(val_size=100, final_val_size=99)
+        ProxyRecipe(val_size=100, final_val_size=99)
 
 
 def test_how_images_are_resampled_is_part_of_a_recipe() -> None:
@@ -79,7 +79,7 @@ def labels(*counts: int) -> NDArray[np.int64]:
 def test_no_image_is_both_trained_on_and_judged_on(is_bootstrap: bool) -> None:
     train, val = labels(40, 60, 1), labels(20, 10, 1)
     for seed in range(20):
-        drawn = draw(train, val, (101, 31), seed=seed, is_bootstrap=is_bootstrap)
+        drawn = draw_indices(train, val, (101, 31), seed=seed, is_bootstrap=is_bootstrap)
         assert not set(drawn.train) & set(drawn.val)
         assert len(set(drawn.val)) == len(drawn.val), "none is judged on twice"
 
@@ -87,7 +87,7 @@ def test_no_image_is_both_trained_on_and_judged_on(is_bootstrap: bool) -> None:
 def test_a_split_keeps_the_sizes_and_the_classes_of_both_parts() -> None:
     train, val = labels(40, 60, 1, 0), labels(20, 10, 0, 2)
     both = np.concatenate([train, val])
-    parts = [draw(train, val, (101, 32), seed=seed, is_bootstrap=False) for seed in range(5)]
+    parts = [draw_indices(train, val, (101, 32), seed=seed, is_bootstrap=False) for seed in range(5)]
     for drawn in parts:
         assert np.bincount(both[drawn.train]).tolist() == [40, 60, 1]
         assert np.bincount(both[drawn.val]).tolist() == [20, 10, 0, 2]
@@ -96,7 +96,7 @@ def test_a_split_keeps_the_sizes_and_the_classes_of_both_parts() -> None:
 
 def test_every_beginning_of_the_validation_images_holds_the_classes_in_proportion() -> None:
     train, val = labels(100, 50), labels(80, 40)
-    drawn = draw(train, val, (150, 120), seed=0, is_bootstrap=False)
+    drawn = draw_indices(train, val, (150, 120), seed=0, is_bootstrap=False)
     counts = np.bincount(np.concatenate([train, val])[drawn.val][:30])
     assert np.abs(counts - [20, 10]).max() <= 1
 
@@ -105,14 +105,14 @@ def test_every_image_is_judged_on_equally_often() -> None:
     train, val = labels(30, 10), labels(10, 10)
     seen = np.zeros(60)
     for seed in range(400):
-        seen[draw(train, val, (40, 20), seed=seed, is_bootstrap=False).val] += 1
+        seen[draw_indices(train, val, (40, 20), seed=seed, is_bootstrap=False).val] += 1
     expected = np.where(np.concatenate([train, val]) == 0, 400 * 10 / 40, 400 * 10 / 20)
     assert np.abs(seen - expected).max() < 5 * np.sqrt(expected.max())
 
 
 def test_a_bootstrap_draws_with_replacement_and_judges_on_the_rest() -> None:
     train, val = labels(200, 200), labels(200, 200)
-    drawn = draw(train, val, (400, 400), seed=0, is_bootstrap=True)
+    drawn = draw_indices(train, val, (400, 400), seed=0, is_bootstrap=True)
     assert np.bincount(np.concatenate([train, val])[drawn.train]).tolist() == [200, 200]
     distinct = len(set(drawn.train.tolist()))
     assert distinct == pytest.approx(2 * 400 * (1 - np.exp(-1 / 2)), rel=0.05)
@@ -120,14 +120,16 @@ def test_a_bootstrap_draws_with_replacement_and_judges_on_the_rest() -> None:
 
 
 def test_a_class_of_one_image_has_none_to_judge_on_and_that_is_told() -> None:
-    dataset = resampled(blank(labels(6, 1), labels(3)), Recipe(dataset="imagefolder", resample="bootstrap"), seed=0)
+    dataset = resampled(
+        blank(labels(6, 1), labels(3)), ProxyRecipe(dataset="imagefolder", resample="bootstrap"), seed=0
+    )
     assert set(dataset.val.labels) == {0} and set(dataset.train.labels) == {0, 1}
     assert dataset.notes == ("no validation image of 1 of 2 classes: b",)
 
 
 def test_a_bootstrap_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="must leave images to validate on"):
-        resampled(blank(labels(1, 1), labels()), Recipe(dataset="imagefolder", resample="bootstrap"), seed=0)
+        resampled(blank(labels(1, 1), labels()), ProxyRecipe(dataset="imagefolder", resample="bootstrap"), seed=0)
 
 
 def blank(train: NDArray[np.int64], val: NDArray[np.int64]) -> Dataset:
@@ -186,9 +188,9 @@ def folder(root: Path, **counts: tuple[int, int]) -> Path:
     return root / "folder"
 
 
-def of(root: Path, **values: object) -> Recipe:
+def of(root: Path, **values: object) -> ProxyRecipe:
     given = {"dataset": "imagefolder", "root": str(root), "resolution": 32, "schedule": {"warmup_epochs": 0}}
-    return Recipe.model_validate(given | values)
+    return ProxyRecipe.model_validate(given | values)
 
 
 # --- the cache
@@ -198,7 +200,7 @@ def test_generated_sets_are_bounded_and_the_longest_unopened_goes_first(tmp_path
     built: list[int] = []
 
     def made(key: int) -> Dataset:
-        def build(writer: Writer) -> None:
+        def build(writer: CacheWriter) -> None:
             built.append(key)
             split = Split(
                 np.tile(np.arange(100, dtype=np.uint8).reshape(1, 1, 10, 10), (10, 1, 1, 1)), np.zeros(10, int)
@@ -207,7 +209,7 @@ def test_generated_sets_are_bounded_and_the_longest_unopened_goes_first(tmp_path
             writer.save("val", split)
             writer.finish(DataInfo(1, 1, ("a",)))
 
-        return cached(tmp_path, "x", {"seed": key}, build, most_bytes=10_000)
+        return cached(tmp_path, "x", {"seed": key}, build, max_bytes=10_000)
 
     first = made(0)
     for key in (1, 2, 0, 3, 4):

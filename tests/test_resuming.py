@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy.exc import OperationalError
-from tiny_studies import INLINE, TINY, Said, called, write_study
+from tiny_studies import INLINE, TINY, CommandResult, called, write_study
 
 from harness.storage import Store
 from harness.training.run import Epoch, Record, RunState
@@ -21,7 +21,7 @@ STUDY["proxy"] = TINY["proxy"] | {"epochs": EPOCHS}
 Curves = dict[str, list[tuple[int, float, float]]]
 
 
-def run(folder: Path, *more: str) -> Said:
+def run(folder: Path, *more: str) -> CommandResult:
     return called("run", "study.yaml", *INLINE, *more, cwd=folder)
 
 
@@ -30,7 +30,7 @@ def curves_of(folder: Path, database: str = "results/studies.db") -> Curves:
     with Store.open(folder / database, read_only=True) as store:
         ids = [run_id for runs in store.trial_runs("tiny").values() for run_id in runs]
         assert {row.state for row in store.runs(ids).values()} == {RunState.COMPLETE}
-        curves = store.curves(ids)
+        curves = store.epochs_of_runs(ids)
     assert len(ids) == 2 and all([epoch.epoch for epoch in curves[each]] == [1, 2, 3] for each in ids)
     return {run_id: [(each.epoch, each.train_loss, each.top1) for each in curve] for run_id, curve in curves.items()}
 
@@ -71,7 +71,7 @@ def test_a_record_that_could_not_be_written_comes_again(
 
     def full(self: Store, run_id: str, records: Sequence[Record]) -> list[Record]:
         if any(isinstance(each, Epoch) and each.epoch == lost for each in records):
-            with self.speaking():
+            with self.translate_errors():
                 error = sqlite3.OperationalError("database or disk is full")
                 error.sqlite_errorname = "SQLITE_FULL"
                 raise OperationalError("INSERT", {}, error)

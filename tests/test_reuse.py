@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from tiny_studies import EPOCHS, HERE, SCRIPTED, VERSIONS, called, epoch, quality, text_of, write_study
 
-from harness.analysis.claims import judge_claims
-from harness.analysis.results import Answer, answer
-from harness.analysis.reuse import Reusable
-from harness.analysis.study_reader import open_space, reading
+from harness.analysis.claims import evaluate_claims
+from harness.analysis.results import StudyResults, study_results
+from harness.analysis.reuse import ReuseMode
+from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study
 from harness.errors import StoreError
 from harness.executors.scripted import ScriptedExecutor
-from harness.report.study import answer_view
-from harness.report.summary import answer_values, write_summary
+from harness.report.study import results_view
+from harness.report.summary import results_values, write_summary
 from harness.search.events import RunEnded, StudyEvent, TrialEnded
-from harness.search.session import driving
+from harness.search.session import open_for_driving
 from harness.storage import DriverLock, Store
-from harness.storage.workspace import Place
+from harness.storage.workspace import Workspace
 from harness.training.environment import Environment
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 
@@ -60,7 +60,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.place = Place(folder / "results")
+        self.place = Workspace(folder / "results")
         self.jobs: list[Job] = []
         """What the last driver submitted."""
 
@@ -73,7 +73,7 @@ class Lab:
         path: Path,
         script: Callable[[Job], Iterator[Record]],
         *,
-        reuse: Reusable = "any",
+        reuse: ReuseMode = "any",
         is_cluster: bool = False,
         stop_at: type[StudyEvent] | None = None,
     ) -> list[StudyEvent]:
@@ -81,7 +81,7 @@ class Lab:
         executor = ScriptedExecutor(script)
         events = []
         space = open_space(file)
-        with driving(file, space, self.place, lambda: executor, reuse=reuse, is_cluster=is_cluster) as driven:
+        with open_for_driving(file, space, self.place, lambda: executor, reuse=reuse, is_cluster=is_cluster) as driven:
             happening = driven.driver.events()
             for event in happening:
                 events.append(event)
@@ -90,11 +90,11 @@ class Lab:
         self.jobs = executor.submitted
         return events
 
-    def said(self, path: Path, here: Environment | None = None) -> Answer:
-        with reading(path, self.place) as read:
+    def said(self, path: Path, here: Environment | None = None) -> StudyResults:
+        with open_study_reader(path, self.place) as read:
             study = read.file.study
-            claims = judge_claims(study, open_space(read.file), read.store, here)
-            return answer(study, read.store, read.trials, {}, claims, here)
+            claims = evaluate_claims(study, open_space(read.file), read.store, here)
+            return study_results(study, read.store, read.trials, {}, claims, here)
 
     def store(self) -> Store:
         return Store.open(self.place.database)
@@ -128,9 +128,9 @@ def test_accuracy_of_another_environment_is_taken_and_every_view_says_so(lab: La
     words = f"3 of 6 runs: {WORDS}"
     assert [origin.text for origin in said.origins] == [words]
     assert f"{words} (here: operator revision {HERE.operator}, torch {HERE.torch})" in text_of(
-        answer_view(said), width=1000
+        results_view(said), width=1000
     )
-    values = answer_values(said)
+    values = results_values(said)
     assert words in values["conditions"] and values["other_environments"][0]["text"] == words
     assert values["claims"][0]["other_environments"] == [words]
     write_summary(lab.folder, said)
@@ -153,7 +153,7 @@ def test_runs_of_this_environment_are_not_mentioned(lab: Lab) -> None:
     path = lab.file("new", **THREE)
     lab.run(path, worker(HERE))
     said = lab.said(path)
-    assert said.origins == () and "environments" not in answer_values(said)["conditions"]
+    assert said.origins == () and "environments" not in results_values(said)["conditions"]
     events = lab.run(path, worker(HERE))
     assert lab.jobs == [] and not any(isinstance(event, TrialEnded) for event in events)
 
@@ -253,8 +253,8 @@ def test_without_weights_times_are_left_out_and_the_answer_says_why(lab: Lab) ->
     assert {row.spec.K[0]: row.latency_ms for row in said.rows} == {3: None, 13: 26.0}
     notes = " ".join(said.time_notes)
     assert "Times and memory of 3 of 6 runs are left out" in notes and "No weights of 3 of these are kept" in notes
-    assert notes in answer_values(said)["conditions"]
-    with reading(path, lab.place) as read:
+    assert notes in results_values(said)["conditions"]
+    with open_study_reader(path, lab.place) as read:
         assert [("latency_ms_p50" in trial.user_attrs) for trial in read.trials] == [False, True]
 
 
@@ -269,7 +269,7 @@ def test_a_finished_study_has_its_times_measured_again_where_it_is_run_in_anothe
     after = lab.said(path)
     assert {row.latency_ms for row in after.rows} == {6.0, 26.0}
     assert [row.values for row in after.rows] == [row.values for row in before.rows]
-    with reading(path, lab.place) as read:
+    with open_study_reader(path, lab.place) as read:
         assert [trial.user_attrs["latency_ms_p50"] for trial in read.trials] == [6.0, 26.0]
     lab.run(path, worker(HERE))
     assert lab.jobs == []
@@ -293,7 +293,7 @@ def test_a_measuring_that_fails_leaves_the_times_out(lab: Lab) -> None:
         yield Ended(RunState.FAILED, 1.0, "no weights of the last epoch are kept")
 
     lab.run(path, fails)
-    with reading(path, lab.place) as read:
+    with open_study_reader(path, lab.place) as read:
         assert "latency_ms_p50" not in read.trials[0].user_attrs and read.trials[0].state.name == "COMPLETE"
         assert sum(event.kind == "times left out" for event in read.store.events("new")) == 3
 
@@ -312,7 +312,7 @@ def test_an_objective_that_is_a_time_is_told_anew(lab: Lab) -> None:
     path = lab.file("new", **THREE, objectives={"latency_ms_p50": "minimize"})
     lab.run(path, worker(OLD))
     lab.run(path, worker(HERE, latency_ms=2.0))
-    with reading(path, lab.place) as read:
+    with open_study_reader(path, lab.place) as read:
         assert [trial.value for trial in read.trials] == [6.0, 26.0]
     assert [row.values for row in lab.said(path).rows] == [(6.0,) * 3, (26.0,) * 3]
 
@@ -321,7 +321,7 @@ def test_a_claim_compares_times_of_one_environment_only(lab: Lab) -> None:
     claim = CLAIM | {"metric": "latency_ms_p50"}
     path = lab.file("new", **THREE, claims=[claim])
     lab.run(lab.file("old", **ONE), worker(OLD))
-    with reading(lab.folder / "old" / "study.yaml", lab.place) as read:
+    with open_study_reader(lab.folder / "old" / "study.yaml", lab.place) as read:
         ids = [run_id for ids in read.store.trial_runs("old").values() for run_id in ids]
     lab.run(path, worker(HERE, latency_ms=2.0))
     assert lab.said(path).claims[0].values == (20.0,) * 3
@@ -355,12 +355,12 @@ def test_a_study_that_shares_the_runs_agrees_with_them_afterwards(lab: Lab) -> N
     lab.run(lab.file("new", **THREE), worker(HERE, gain=5.0), reuse="same")
     row = lab.said(other).rows[0]
     assert row.state == "waiting" and row.values == pytest.approx((68.0, 68.2, 68.4))
-    with reading(other, lab.place) as read:
+    with open_study_reader(other, lab.place) as read:
         assert read.trials[0].values is None and not read.trials[0].intermediate_values
     lab.run(other, worker(HERE))
     assert lab.jobs == []
     row = lab.said(other).rows[0]
-    with reading(other, lab.place) as read:
+    with open_study_reader(other, lab.place) as read:
         assert (row.state, row.mean) == ("complete", read.trials[0].value)
 
 
@@ -369,7 +369,7 @@ def test_a_finished_study_is_trained_again_with_reuse_same(lab: Lab) -> None:
     lab.run(path, worker(OLD))
     lab.run(path, worker(HERE, gain=5.0), reuse="same")
     assert trained(lab) == 6
-    with reading(path, lab.place) as read:
+    with open_study_reader(path, lab.place) as read:
         assert [trial.value for trial in read.trials] == [row.mean for row in reversed(lab.said(path).rows)]
         assert [trial.state.name for trial in read.trials] == ["COMPLETE"] * 2
         assert len(read.trials[0].intermediate_values) == EPOCHS + 2
@@ -382,7 +382,7 @@ def test_runs_of_a_study_that_is_being_driven_are_not_taken_back(lab: Lab) -> No
     path = lab.file("new", **THREE)
     with lab.store() as store, DriverLock(store, "old"), pytest.raises(StoreError, match="one driver at a time"):
         lab.run(path, worker(HERE), reuse="same")
-    with reading(lab.folder / "old" / "study.yaml", lab.place) as read:
+    with open_study_reader(lab.folder / "old" / "study.yaml", lab.place) as read:
         assert read.trials[0].state.name == "COMPLETE"
         assert all(row.state == RunState.COMPLETE for row in read.store.runs(read.store.trial_runs("old")[0]).values())
 
@@ -421,7 +421,7 @@ def test_a_value_that_does_not_agree_with_the_runs_is_told_anew(lab: Lab) -> Non
         session.execute(text("UPDATE epochs SET top1 = 1.0 WHERE epoch = 4"))
     lab.run(path, worker(HERE))
     assert lab.jobs == []
-    with reading(path, lab.place) as read:
+    with open_study_reader(path, lab.place) as read:
         assert read.trials[0].value == 1.0
 
 

@@ -13,15 +13,15 @@ import pytest
 import yaml
 from filelock import FileLock
 from full_scale_cases import RECIPE, write_folder
-from tiny_studies import RAY, Played, Said, called, harness
+from tiny_studies import RAY, CommandResult, Played, called, harness
 
-from harness.analysis.winner import Sought, find_target
-from harness.config.network_file import load_spec
-from harness.config.recipes.loading import load_full_recipe
+from harness.analysis.winner import NetworkQuery, resolve_network
+from harness.config.network_file import load_network_spec
+from harness.config.recipes.loading import load_classification_recipe
 from harness.errors import Diverged, ExecutorError, HarnessError, RunFailure, SpecError, Stopped, UserError
-from harness.executors.ray_train import raise_reason, write_reason
+from harness.executors.ray_train import raise_worker_error, write_worker_error
 from harness.models.spec.presets import PRESETS
-from harness.storage.workspace import Place
+from harness.storage.workspace import Workspace
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
 
@@ -31,7 +31,7 @@ def write(folder: Path, recipe: dict[str, Any] = RECIPE) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
-def train(folder: Path, *options: str | Path) -> Said:
+def train(folder: Path, *options: str | Path) -> CommandResult:
     return called("train", "net.yaml", "--recipe", "recipe.yaml", *options, cwd=folder)
 
 
@@ -58,10 +58,10 @@ def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Pat
         "recipe.yaml",
         "classes.json",
     }
-    assert load_spec(folder / "network.yaml").classes == 8
+    assert load_network_spec(folder / "network.yaml").classes == 8
     assert (
-        load_full_recipe(str(folder / "recipe.yaml")).fingerprint()
-        == load_full_recipe(str(tmp_path / "recipe.yaml")).fingerprint()
+        load_classification_recipe(str(folder / "recipe.yaml")).fingerprint()
+        == load_classification_recipe(str(tmp_path / "recipe.yaml")).fingerprint()
     )
     again = train(tmp_path)
     assert (
@@ -132,7 +132,7 @@ def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> No
     write(tmp_path)
     said = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
     assert said.returncode == 0 and "epoch 1/1" in said.stdout and "gathered 4 times" in said.stdout
-    kept = load_full_recipe(str(folder_of(tmp_path / "results") / "recipe.yaml"))
+    kept = load_classification_recipe(str(folder_of(tmp_path / "results") / "recipe.yaml"))
     assert (kept.epochs, kept.precision, kept.micro_batch, kept.seed) == (1, "bfloat16", 4, 5)
 
 
@@ -211,21 +211,21 @@ def test_a_training_that_diverges_ends_with_1(tmp_path: Path) -> None:
 def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     played.answer()
-    target = find_target(["best-of", str(played.path)], Sought(played.place))
+    target = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
     assert target[:4] == ("question", PRESETS["replknet_31b"], "imagenet_300", "question")
-    small = find_target(["best-of", str(played.path)], Sought(played.place, trial=0))
+    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place, trial=0))
     assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300", "question", 0)
     said = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
     assert said.returncode == 2 and "`--data` must name the folder" in said.stderr
 
 
 def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(played: Played, tmp_path: Path) -> None:
-    target = find_target(["best-of", str(played.path)], Sought(played.place))
+    target = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
     assert target.recipe is None and target.spec.K == (31, 29, 27, 13) and target.spec.C == PRESETS["replknet_nano"].C
     row = played.answer().best
     assert row is not None
     run = played.place.results / "question" / "checkpoints" / f"{row.runs[0].row.id}.pt"
-    found = find_target([str(run)], Sought(Place(tmp_path)))
+    found = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
     assert found.name == f"question-{run.stem[:8]}" and found.spec == target.spec.replace(in_channels=1, classes=8)
     assert (found.study, found.trial) == ("question", row.trials[0]) == (target.study, target.trial)
 
@@ -241,7 +241,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
     assert said.returncode == 0 and "imagenet_300" in said.stdout and "31B (table 6)" in said.stdout
     printed = called("recipes", "imagenet_300", cwd=tmp_path).stdout
     (tmp_path / "mine.yaml").write_text(printed)
-    assert load_full_recipe(str(tmp_path / "mine.yaml")) == load_full_recipe("imagenet_300")
+    assert load_classification_recipe(str(tmp_path / "mine.yaml")) == load_classification_recipe("imagenet_300")
     assert called("recipes", "no", cwd=tmp_path).returncode == 2
 
 
@@ -277,8 +277,8 @@ def test_what_ends_a_worker_reaches_the_door(tmp_path: Path, error: HarnessError
     fitting: Future[None] = Future()
     fitting.set_exception(RuntimeError("as Ray says it"))
     with pytest.raises(ExecutorError, match="the workers must live to the end"):
-        raise_reason(tmp_path, fitting)
-    write_reason(tmp_path, error)
+        raise_worker_error(tmp_path, fitting)
+    write_worker_error(tmp_path, error)
     with pytest.raises(kind) as caught:
-        raise_reason(tmp_path, fitting)
+        raise_worker_error(tmp_path, fitting)
     assert str(caught.value).rstrip(".") == str(error).rstrip(".")

@@ -12,10 +12,10 @@ import torch
 from full_scale_cases import CPU, job_of, recipe_of
 from torch.utils.data import Dataset
 
-from harness.config.recipes.full_scale import FullRecipe
-from harness.data.batching import Pace
-from harness.data.loading import Reader, step_batches
-from harness.training.tasks.classification import Classification
+from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.data.batching import BatchPlan
+from harness.data.loading import BatchReader, step_batches
+from harness.training.tasks.classification import ClassificationTask
 
 KEYS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
@@ -34,7 +34,7 @@ def collated(items: list[tuple[object, int, int]]) -> tuple[list[object], set[in
 
 @pytest.mark.parametrize("loaders", [0, 1, 2])
 def test_readings_follow_each_other_in_the_same_processes(loaders: int) -> None:
-    reader = Reader(Told(), loaders, collated)
+    reader = BatchReader(Told(), loaders, collated)
     seen = []
     for _ in range(3):
         batches = list(reader.read(KEYS))
@@ -46,7 +46,7 @@ def test_readings_follow_each_other_in_the_same_processes(loaders: int) -> None:
 
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_a_reading_may_be_broken_off(loaders: int) -> None:
-    reader = Reader(Told(), loaders, collated)
+    reader = BatchReader(Told(), loaders, collated)
     broken = reader.read(KEYS)
     assert next(broken)[0] == KEYS[0]
     broken.close()
@@ -62,13 +62,13 @@ def test_parts_are_asked_for_as_they_are_needed() -> None:
             asked += 1
             yield [asked]
 
-    batches = Reader(Told(), 1, collated).read(endless())
+    batches = BatchReader(Told(), 1, collated).read(endless())
     assert [next(batches)[0] for _ in range(3)] == [[1], [2], [3]]
     assert 3 <= asked < 10
 
 
 def test_processes_end_with_their_reader() -> None:
-    reader = Reader(Told(), 2, collated)
+    reader = BatchReader(Told(), 2, collated)
     processes = set().union(*(found for _, found, _ in reader.read(KEYS)))
     assert {child.pid for child in multiprocessing.active_children()} >= processes
     del reader
@@ -81,7 +81,7 @@ def test_processes_end_with_their_reader() -> None:
 
 def test_the_stream_of_a_training_goes_over_all_its_epochs() -> None:
     recipe = recipe_of(epochs=3)
-    pace = Pace.of(recipe, 40, 1)  # 2 steps of 2 parts of 8 images, and 8 images left over
+    pace = BatchPlan.of(recipe, 40, 1)  # 2 steps of 2 parts of 8 images, and 8 images left over
     whole = [keys for keys, _, _ in _read(recipe, pace, epoch=1, first_step=0)]
     assert len(whole) == 12 and [{number for number, _ in part} for part in whole] == [{1}] * 4 + [{2}] * 4 + [{3}] * 4
     for epoch in range(3):
@@ -90,20 +90,20 @@ def test_the_stream_of_a_training_goes_over_all_its_epochs() -> None:
     assert [keys for keys, _, _ in _read(recipe, pace, epoch=2, first_step=1)] == whole[6:]
 
 
-class Endless(FullRecipe):
+class Endless(ClassificationRecipe):
     """Counts its steps, whatever the number of images."""
 
     @property
-    def is_endless(self) -> bool:
+    def is_iteration_based(self) -> bool:
         return True
 
-    def steps_of_round(self, images: int) -> int:  # noqa: ARG002
+    def steps_per_interval(self, images: int) -> int:  # noqa: ARG002
         return 3
 
 
 def test_endless_passes_leave_no_image_out() -> None:
     recipe = Endless.model_validate(recipe_of(epochs=4, batch_size=16, micro_batch=16).model_dump())
-    pace = Pace.of(recipe, 20, 1)
+    pace = BatchPlan.of(recipe, 20, 1)
     parts = [keys for keys, _, _ in _read(recipe, pace, epoch=1, first_step=0)]
     stream = [key for part in parts for key in part]
     assert len(stream) == 4 * 3 * 16
@@ -113,13 +113,13 @@ def test_endless_passes_leave_no_image_out() -> None:
 
 
 def _read(
-    recipe: FullRecipe, pace: Pace, *, epoch: int, first_step: int
+    recipe: ClassificationRecipe, pace: BatchPlan, *, epoch: int, first_step: int
 ) -> Iterator[tuple[list[tuple[int, int]], ...]]:
     return step_batches(Told(), recipe, pace, epoch=epoch, rank=0, first_step=first_step, loaders=0, collate=collated)
 
 
 def test_both_validations_of_an_epoch_are_read_by_the_same_processes(tmp_path: Path) -> None:
-    task = Classification(job_of(tmp_path / "run", loaders=1), CPU)
+    task = ClassificationTask(job_of(tmp_path / "run", loaders=1), CPU)
     model, _ = task.build()
     found, children = [], []
     for _ in range(2):

@@ -18,7 +18,7 @@ from full_scale_cases import RECIPE, epochs_of, job_of, outcome, recipe_of, trai
 from PIL import Image
 from safetensors.torch import load_file
 from segmentation_cases import SEGMENTATION, write_ade20k
-from tiny_studies import Said, called
+from tiny_studies import CommandResult, called
 
 from harness.errors import UserError, WeightsError
 from harness.models.weights import read_weights
@@ -26,11 +26,11 @@ from harness.models.weights.digest import DIGEST
 from harness.models.weights.files import read_metadata
 from harness.training.checkpoint import read_state, write_state
 from harness.training.full_scale import loop
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.messages import FullEpoch, Note
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import FullScaleEpoch, Message
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}
-Whole = tuple[FullJob[Any], list[FullEpoch]]
+Whole = tuple[FullScaleJob[Any], list[FullScaleEpoch]]
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 @pytest.fixture
-def copied(whole: Whole, tmp_path: Path) -> FullJob[Any]:
+def copied(whole: Whole, tmp_path: Path) -> FullScaleJob[Any]:
     """The same training in a folder of its own, with its data."""
     shutil.copytree(whole[0].folder, tmp_path / "run")
-    return FullJob(whole[0].run, tmp_path / "run", cache=whole[0].cache)
+    return FullScaleJob(whole[0].run, tmp_path / "run", cache=whole[0].cache)
 
 
 def notes_of(records: list[Any]) -> str:
-    return "\n".join(record.text for record in records if isinstance(record, Note))
+    return "\n".join(record.text for record in records if isinstance(record, Message))
 
 
-def newest_of(job: FullJob[Any]) -> Path:
+def newest_of(job: FullScaleJob[Any]) -> Path:
     return max(job.checkpoints.glob("*.pt"))
 
 
@@ -81,7 +81,7 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], None], bool, str]] = {
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_a_state_that_fails_a_check_is_told_and_set_aside(name: str, whole: Whole, copied: FullJob[Any]) -> None:
+def test_a_state_that_fails_a_check_is_told_and_set_aside(name: str, whole: Whole, copied: FullScaleJob[Any]) -> None:
     change, is_signed, reason = STATES[name]
     path = newest_of(copied)
     changed(path, change, is_signed=is_signed)
@@ -93,7 +93,9 @@ def test_a_state_that_fails_a_check_is_told_and_set_aside(name: str, whole: Whol
     assert epochs_of(trained(copied)) == [], "trained to its end, and nothing stands in the way"
 
 
-def test_states_that_are_all_wrong_begin_anew_and_the_training_completes(whole: Whole, copied: FullJob[Any]) -> None:
+def test_states_that_are_all_wrong_begin_anew_and_the_training_completes(
+    whole: Whole, copied: FullScaleJob[Any]
+) -> None:
     for path in copied.checkpoints.iterdir():
         path.write_bytes(path.read_bytes()[:-4000] + bytes(4000))
     records = trained(copied)
@@ -102,14 +104,14 @@ def test_states_that_are_all_wrong_begin_anew_and_the_training_completes(whole: 
     assert epochs_of(trained(copied)) == []
 
 
-def test_a_state_of_an_earlier_version_is_used(whole: Whole, copied: FullJob[Any]) -> None:
+def test_a_state_of_an_earlier_version_is_used(whole: Whole, copied: FullScaleJob[Any]) -> None:
     newest_of(copied).unlink()
     changed(newest_of(copied), lambda content: content.pop(DIGEST), is_signed=False)
     records = trained(copied)
     assert outcome(epochs_of(records)) == outcome(whole[1][2:]) and "not used" not in notes_of(records)
 
 
-def test_the_state_of_another_network_is_refused_before_anything_is_restored(copied: FullJob[Any]) -> None:
+def test_the_state_of_another_network_is_refused_before_anything_is_restored(copied: FullScaleJob[Any]) -> None:
     def wider(content: dict[str, Any]) -> None:
         content["model"] = {
             name: torch.cat([value, value]) if value.ndim else value for name, value in content["model"].items()
@@ -124,7 +126,7 @@ def test_the_state_of_another_network_is_refused_before_anything_is_restored(cop
 def test_best_weights_that_a_crash_left_out_are_written_again(
     tmp_path: Path, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = FullJob(whole[0].run, tmp_path / "run", cache=whole[0].cache)
+    job = FullScaleJob(whole[0].run, tmp_path / "run", cache=whole[0].cache)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -140,14 +142,14 @@ def test_best_weights_that_a_crash_left_out_are_written_again(
     assert all(torch.equal(a, load_file(whole[0].best)[name]) for name, a in load_file(job.best).items())
 
 
-def test_best_weights_that_are_gone_are_told(copied: FullJob[Any], whole: Whole) -> None:
+def test_best_weights_that_are_gone_are_told(copied: FullScaleJob[Any], whole: Whole) -> None:
     copied.best.unlink()
     records = trained(copied)
     best = [each.epoch for each in whole[1] if each.is_best][-1]
     assert copied.best.exists() if best == 3 else f"which is epoch {best}" in notes_of(records)
 
 
-def test_changed_weights_are_refused(copied: FullJob[Any]) -> None:
+def test_changed_weights_are_refused(copied: FullScaleJob[Any]) -> None:
     content = bytearray(copied.best.read_bytes())
     content[-100] ^= 255
     copied.best.write_bytes(content)
@@ -163,7 +165,7 @@ def write(folder: Path, recipe: dict[str, Any]) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
-def train(folder: Path, data: str, *more: str) -> Said:
+def train(folder: Path, data: str, *more: str) -> CommandResult:
     options = ("--recipe", "recipe.yaml", "--loaders", "0", "--data", data)
     return called("train", "net.yaml", *options, *more, cwd=folder)
 
@@ -272,7 +274,7 @@ def test_cifar_is_told_apart_by_its_content(tmp_path: Path) -> None:
     assert train(tmp_path, "B").returncode == 2
 
 
-def downstream(folder: Path, task: str, data: Path) -> Said:
+def downstream(folder: Path, task: str, data: Path) -> CommandResult:
     options = ("--recipe", "recipe.yaml", "--loaders", "0", "--data", data)
     return called("downstream", task, "net.yaml", *options, cwd=folder)
 

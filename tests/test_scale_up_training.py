@@ -30,12 +30,19 @@ from harness.models.weights import load_weights, read_weights
 from harness.training.checkpoint import read_state
 from harness.training.environment import Environment
 from harness.training.full_scale import timer
-from harness.training.full_scale.environments import earlier_environments, keep_environment, read_environments
-from harness.training.full_scale.messages import FullEpoch, FullRecord, Note, Pulse, from_plain, to_plain
-from harness.training.full_scale.worker import work
+from harness.training.full_scale.environments import earlier_environments, read_environments, record_environment
+from harness.training.full_scale.messages import (
+    FullScaleEpoch,
+    FullScaleMessage,
+    Message,
+    StepProgress,
+    from_plain,
+    to_plain,
+)
+from harness.training.full_scale.worker import run_worker
 from harness.training.run import Started
 
-Whole = tuple[Path, list[FullEpoch]]
+Whole = tuple[Path, list[FullScaleEpoch]]
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +113,11 @@ def test_goes_on_to_the_bit_from_any_step(whole: Whole, tmp_path: Path, step: in
     with pytest.raises(Stopped, match="steps"):
         trained(job, after(step))
     rest = trained(job)
-    (note,) = [record for record in rest if isinstance(record, Note)]
+    (note,) = [record for record in rest if isinstance(record, Message)]
     assert note.text.startswith(f"going on in epoch {1 + step // 2} after {step % 2} steps")
     lines = (job.folder / "epochs.jsonl").read_text().splitlines()
     done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
-    assert outcome([epoch for epoch in done if isinstance(epoch, FullEpoch)]) == outcome(undisturbed)
+    assert outcome([epoch for epoch in done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)
     assert equal(last_state(job.folder), last_state(folder))
 
 
@@ -180,10 +187,10 @@ def test_the_last_states_and_the_best_weights_are_kept(tmp_path: Path) -> None:
 
 
 def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timer, "PULSE_S", 0.0)
+    monkeypatch.setattr(timer, "PROGRESS_EVERY_S", 0.0)
     job = job_of(tmp_path / "run")
     records = trained(job)
-    pulses = [record for record in records if isinstance(record, Pulse)]
+    pulses = [record for record in records if isinstance(record, StepProgress)]
     assert [(pulse.epoch, pulse.step, pulse.steps) for pulse in pulses] == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
     assert all(pulse.left_s > 0 and 0 < pulse.waiting < 1 for pulse in pulses[:-1])
     lines = [json.loads(line) for line in (job.folder / "epochs.jsonl").read_text().splitlines()]
@@ -196,7 +203,12 @@ def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkey
 
 def test_records_travel_as_json(whole: Whole) -> None:
     where = Started("host", 1, "cpu", 1, {"torch": "2.15.0"}, epochs=2)
-    records: list[FullRecord] = [*whole[1], where, Note("hear"), Pulse(1, 2, 3, 0.5, 0.1, 9.0, 0.01, 60.0)]
+    records: list[FullScaleMessage] = [
+        *whole[1],
+        where,
+        Message("hear"),
+        StepProgress(1, 2, 3, 0.5, 0.1, 9.0, 0.01, 60.0),
+    ]
     assert [from_plain(json.loads(json.dumps(to_plain(record)))) for record in records] == records
 
 
@@ -243,7 +255,7 @@ def test_starts_from_weights_and_makes_a_new_classifier_for_other_classes(tmp_pa
     file = first.folder / "last.safetensors"
     job = job_of(tmp_path / "second", recipe, spec=full_spec(recipe, classes=3), root=root, weights=file)
     records = trained(job)
-    assert records[0] == Note("a fresh classifier for 3 classes; the weights are for 8")
+    assert records[0] == Message("a fresh classifier for 3 classes; the weights are for 8")
     before, now = read_weights(file).entries, read_weights(job.folder / "last.safetensors").entries
     assert now["head.weight"].shape[0] == 3
     assert torch.allclose(now["stem.0.conv.weight"], before["stem.0.conv.weight"], atol=1e-6)
@@ -295,24 +307,24 @@ def test_the_id_follows_from_all_that_decides() -> None:
 
 def test_saved_weights_say_where_they_come_from(tmp_path: Path) -> None:
     job = job_of(tmp_path / "run", recipe_of(epochs=1, schedule={"warmup_epochs": 0}))
-    records = work(job, CPU)
-    assert isinstance(next(records), Started) and isinstance(next(records), FullEpoch)
+    records = run_worker(job, CPU)
+    assert isinstance(next(records), Started) and isinstance(next(records), FullScaleEpoch)
     with safe_open(job.best, framework="pt") as file:
         assert file.metadata()["source"].startswith(f"{job.run.id}, ")
 
 
 def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_path: Path) -> None:
     job = job_of(tmp_path / "t", recipe_of(epochs=2))
-    seen: list[FullRecord] = []
+    seen: list[FullScaleMessage] = []
     with pytest.raises(Stopped):
-        for record in work(job, CPU, should_stop=lambda: any(isinstance(each, FullEpoch) for each in seen)):
+        for record in run_worker(job, CPU, should_stop=lambda: any(isinstance(each, FullScaleEpoch) for each in seen)):
             seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
     path = job.folder / "environments.json"
     (kept,) = json.loads(path.read_text())
     assert kept["epoch"] == 1
     kept["environment"] |= {"operator": "a1b2", "torch": "2.14"}
     path.write_text(json.dumps([kept]))
-    notes = [record.text for record in trained(job) if isinstance(record, Note)]
+    notes = [record.text for record in trained(job) if isinstance(record, Message)]
     assert any("another environment (before: operator revision a1b2, torch 2.14)" in text for text in notes)
     assert [(each["epoch"], each["environment"]["operator"] == "a1b2") for each in json.loads(path.read_text())] == [
         (1, True),
@@ -329,8 +341,8 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
 
 def test_a_training_of_before_environments_were_kept_is_resumed_from_an_unknown_one(tmp_path: Path) -> None:
     environment = Environment(operator="a1b2")
-    (note,) = keep_environment(tmp_path, environment, 3, is_resumed=True)
+    (note,) = record_environment(tmp_path, environment, 3, is_resumed=True)
     assert "(before: unknown environment" in note.text
     assert read_environments(tmp_path) == [(1, None), (3, environment)]
-    assert list(keep_environment(tmp_path, environment, 4, is_resumed=True)) == []
+    assert list(record_environment(tmp_path, environment, 4, is_resumed=True)) == []
     assert len(read_environments(tmp_path)) == 2

@@ -17,7 +17,7 @@ from harness.config.census import take_census
 from harness.config.study_file import build_space, load_study
 from harness.errors import StudyError
 from harness.search.events import RunStarted, StudyEnded, TrialStarted
-from harness.search.trial import chooser
+from harness.search.trial import suggest
 from harness.storage import Store
 
 AXES: dict[str, Any] = {
@@ -85,7 +85,7 @@ def test_a_study_that_gave_up_before_goes_on(tmp_path: Path, limit: int) -> None
         space = build_space(bench.file, classes=8, channels=1)
         for _ in range(125):
             trial = study.ask()
-            candidate = space.sample(chooser(trial))
+            candidate = space.sample(suggest(trial))
             if candidate.is_feasible:
                 study.tell(trial, state=TrialState.FAIL)
             else:
@@ -110,7 +110,7 @@ def test_a_large_space_is_told_by_its_interval(tmp_path: Path) -> None:
     file = make_study(tmp_path, axes=axes, budgets={"params": 200_000}, search={"sampler": "tpe", "trials": 2})
     census = take_census(build_space(file, classes=8, channels=1))
     low, high = census.interval()
-    assert not census.is_complete and 0 < low < census.hits / census.draws < high < 1
+    assert not census.is_complete and 0 < low < census.feasible_draws / census.draws < high < 1
     assert "of 1,255,500 combinations are within rules and budgets (95 % interval" in census.text()
 
 
@@ -118,7 +118,7 @@ def test_a_needle_in_a_large_space_is_found_downhill(tmp_path: Path) -> None:
     axes = AXES | {"C[3]": {"low": 16, "high": 2048, "step": 8}, "ffn_ratio": [1, 2, 3, 4]}
     file = make_study(tmp_path, axes=axes, budgets={"params": 36_200}, search={"sampler": "tpe", "trials": 2})
     census = take_census(build_space(file, classes=8, channels=1))
-    assert census.hits == 0 and census.feasible and all(each.is_feasible for each in census.feasible)
+    assert census.feasible_draws == 0 and census.feasible and all(each.is_feasible for each in census.feasible)
 
 
 @pytest.mark.parametrize("flags", [["--dry-run"], []])

@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 import optuna
 import pytest
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study import Search
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.errors import StudyAborted
 from harness.executors.scripted import ScriptedExecutor
-from harness.search import Driver, Inputs, driver
+from harness.search import Driver, DriverContext, driver
 from harness.search.events import RunEnded, StudyEnded, StudyEvent, StudyStarted, TrialEnded, TrialStarted
 from harness.search.samplers import PRUNERS, SAMPLERS, build_pruner, build_sampler
 from harness.storage import DriverLock, Store, open_study
-from harness.training.environment import environment_here
+from harness.training.environment import local_environment
 from harness.training.run import Ended, Epoch, Job, Measured, Record, Run, RunState, Started
 
 EPOCHS = 6
-HERE = environment_here(Recipe())
+HERE = local_environment(ProxyRecipe())
 
 
 def started(first_epoch: int = 1) -> Started:
@@ -82,7 +82,7 @@ class Bench:
         with Store.open(self.folder / "studies.db") as store:
             trials = self.open_trials(store)
             space = build_space(self.file, classes=8, channels=1)
-            yield from Driver(Inputs(self.study, space, store, trials, self.folder, start)).events()
+            yield from Driver(DriverContext(self.study, space, store, trials, self.folder, start)).events()
 
     def open_trials(self, store: Store) -> optuna.Study:
         search = self.study.search
@@ -280,7 +280,7 @@ def test_a_run_that_a_dead_driver_of_another_study_left_is_taken_over(
     (cell,) = build_space(b.file, classes=8, channels=1).grid()
     assert cell.spec is not None
     run = Run(cell.spec, b.study.proxy, 0)
-    monkeypatch.setattr(driver, "ELSEWHERE_S", 0.0)
+    monkeypatch.setattr(driver, "FOREIGN_RUN_POLL_S", 0.0)
     with Store.open(b.folder / "studies.db") as store:
         store.ensure_run(run)
         assert store.claim(run.id, "another", b.folder / "another")

@@ -12,15 +12,15 @@ from optuna.pruners._successive_halving import _is_trial_promotable_to_next_rung
 from optuna.study import StudyDirection
 from tiny_studies import EPOCHS, Played, epoch, gains, started, text_of, well
 
-from harness.analysis.results import Answer, Row
-from harness.analysis.study_reader import reading
+from harness.analysis.results import ConfigurationResult, StudyResults
+from harness.analysis.study_reader import open_study_reader
 from harness.config.study import screening_epochs
 from harness.errors import StudyAborted
 from harness.report.claims import claim_values
-from harness.report.event_log import Narrator
-from harness.report.live import Scene
-from harness.report.study import answer_view
-from harness.report.summary import row_values
+from harness.report.event_log import EventFormatter
+from harness.report.live import LiveState
+from harness.report.study import results_view
+from harness.report.summary import configuration_values
 from harness.search.samplers import PRUNERS, SCREENING_SEEDS
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
@@ -59,7 +59,7 @@ def noisy(seed: int, *, decay: float = 0.0) -> Script:
     return script
 
 
-def row(said: Answer, k: int) -> Row:
+def row(said: StudyResults, k: int) -> ConfigurationResult:
     return next(row for row in said.rows if row.params["K"][0] == k)
 
 
@@ -100,7 +100,7 @@ def test_the_pruner_decides_on_a_run_that_no_mean_has(tmp_path: Path) -> None:
     assert row(said, 31).seeds == (0, 1) and row(said, 31).state == "complete"
     screening = next(f for f in row(said, 31).runs if f.row.run.seed == SCREENING_SEEDS)
     assert screening.row.state == RunState.STOPPED and len(screening.curve) < EPOCHS
-    with reading(study.path, study.place) as read:
+    with open_study_reader(study.path, study.place) as read:
         trial = next(t for t in read.trials if t.user_attrs["fingerprint"] == row(said, 31).spec.fingerprint())
     assert trial.value == statistics.fmean(row(said, 31).values)
 
@@ -112,7 +112,7 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
     search = {"sampler": "random", "trials": 12, "seeds": 2, "pruner": "successive_halving", "seed": 2}
     study = Played(tmp_path, **TWO, search=search)
     said = study.answer(script)
-    with reading(study.path, study.place) as read:
+    with open_study_reader(study.path, study.place) as read:
         states = [t.state.name for t in read.trials if t.params["K"].startswith("[3,")]
     assert "PRUNED" in states[:2] and states[-1] == "COMPLETE"
     assert row(said, 3).state == "complete" and row(said, 3).seeds == tuple(range(2, 2 + len(row(said, 3).seeds)))
@@ -154,9 +154,9 @@ def test_a_mean_without_a_seed_says_so_and_why(tmp_path: Path, state: RunState, 
     short = row(said, 3)
     assert (short.state, short.seeds) == ("complete", (0, 1, 3))
     assert short.reason == f"3 of 4 seeds: seed 2 {words}: the training loss is nan"
-    text = text_of(answer_view(said), width=160)
+    text = text_of(results_view(said), width=160)
     assert "3 of 4" in text and short.reason in text
-    values = row_values(short, said.metric)
+    values = configuration_values(short, said.metric)
     assert (values["n"], values["n_trained"]) == (3, 4)
     assert values["missing_seeds"] == [{"seed": 2, "state": words, "cause": "the training loss is nan"}]
 
@@ -166,19 +166,19 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
     tmp_path: Path, search: dict[str, Any]
 ) -> None:
     study = Played(tmp_path, **TWO, search=search)
-    scene = Scene("question", None, "top1", "maximize", Narrator("top1"))
+    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     for event, progress, _ in study.events(ended_badly(RunState.DIVERGED, k=13, seed=1)):
-        scene.take(event, progress)
+        scene.update(event, progress)
     said = study.answer()
     worst = row(said, 13)
     n = len(worst.values)
     assert worst.state == "diverged" and n >= 1 and 1 not in worst.seeds
     assert worst.reason == f"{n} of {n + 1} seeds: seed 1 diverged: the training loss is nan"
-    assert "over the budget" not in text_of(answer_view(said))
-    assert said.best is row(said, 3) and said.leading is row(said, 3) and not worst.is_on_front
+    assert "over the budget" not in text_of(results_view(said))
+    assert said.best is row(said, 3) and said.ranked_metric is row(said, 3) and not worst.is_on_front
     assert progress.best_value == pytest.approx(row(said, 3).mean)
     assert "K=3-3-3-3" in text_of(scene.draw()) and "diverged" in worst.state
-    with reading(study.path, study.place) as read:
+    with open_study_reader(study.path, study.place) as read:
         trials = [t for t in read.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]
         later = [t for t in trials if max(t.user_attrs["seeds"]) >= 1]
     assert later and all(t.constraints["diverged"] > 0 for t in later)
@@ -268,13 +268,13 @@ def test_a_claim_says_which_pairs_it_lost(tmp_path: Path) -> None:
     claim = {"name": "larger", "says": "K=13 is better.", "contrast": contrast, "expect": "> 0"}
     study = Played(tmp_path, **TWO, search={"seeds": 4}, claims=[claim])
     said = study.answer(ended_badly(RunState.DIVERGED, k=3, seed=2, otherwise=gains(K13=5.0)))
-    with reading(study.path, study.place) as read:
+    with open_study_reader(study.path, study.place) as read:
         (judged,) = read.claims()
     assert judged.seeds == (0, 1, 3) and judged.pairs == 4
     values = claim_values(judged)
     assert (values["n"], values["n_trained"]) == (3, 4)
     assert values["lost"] == ["seed 2 of K=[3,3,3,3] diverged"]
-    text = text_of(answer_view(replace(said, claims=(judged,))), width=160)
+    text = text_of(results_view(replace(said, claims=(judged,))), width=160)
     assert "3 of 4 seeds: seed 2 of K=[3,3,3,3] diverged" in text
 
 

@@ -9,17 +9,25 @@ from full_scale_cases import CPU
 from PIL import Image
 from segmentation_cases import segmentation_job, segmentation_recipe, write_ade20k, write_cityscapes
 
-from harness.config.recipes.segmentation import SegmentationViews
-from harness.data.ade20k import INFO, names_in, open_ade20k
-from harness.data.batching import Pace
+from harness.config.recipes.segmentation import SegmentationAugmentation
+from harness.data.ade20k import INFO, open_ade20k, read_class_names
+from harness.data.batching import BatchPlan
 from harness.data.cityscapes import CLASSES, NAMES, open_cityscapes
-from harness.data.segmentation import TrainingPairs, ValidationPairs, distorted, is_mixed, open_masked, together, viewed
-from harness.data.segmentation_files import IGNORED, Mask, MaskedFiles
+from harness.data.segmentation import (
+    SegmentationTrainingSet,
+    SegmentationValidationSet,
+    augment_segmentation,
+    collate_segmentation,
+    has_mixed_classes,
+    open_segmentation,
+    photometric_distortion,
+)
+from harness.data.segmentation_files import IGNORED, Mask, SegmentationFiles
 from harness.errors import DataError
-from harness.training.tasks.segmentation import Segmentation
+from harness.training.tasks.segmentation import SegmentationTask
 
 
-def mask_of(found: MaskedFiles, i: int = 0) -> Mask:
+def mask_of(found: SegmentationFiles, i: int = 0) -> Mask:
     pair = found.pair(i)
     assert pair is not None and pair[0].mode == "RGB"
     return pair[1]
@@ -48,16 +56,16 @@ def test_ade20k_counts_its_classes_from_0_and_ignores_the_rest(tmp_path: Path) -
     found = open_ade20k(write_ade20k(tmp_path), "val", None)
     assert len(found) == 3 and found.pairs[0][0].suffix == ".jpg"
     assert set(np.unique(mask_of(found))) == {0, 149, IGNORED}
-    assert names_in(tmp_path)[0] == "class 1"
+    assert read_class_names(tmp_path)[0] == "class 1"
 
 
 def test_ade20k_s_own_file_names_its_classes(tmp_path: Path) -> None:
     lines = ["Idx\tRatio\tTrain\tVal\tName", *(f"{i}\t0.1\t1\t1\tthing{i}, other" for i in range(1, 151))]
     (tmp_path / INFO).write_text("\n".join(lines))
-    assert names_in(tmp_path)[0] == "thing1" and len(names_in(tmp_path)) == 150
+    assert read_class_names(tmp_path)[0] == "thing1" and len(read_class_names(tmp_path)) == 150
     (tmp_path / INFO).write_text("\n".join(lines[:9]))
     with pytest.raises(DataError, match="must name 150 classes"):
-        names_in(tmp_path)
+        read_class_names(tmp_path)
 
 
 def test_a_smaller_draw_is_part_of_a_larger_one(tmp_path: Path) -> None:
@@ -134,23 +142,25 @@ def test_files_that_cannot_be_read_are_replaced_and_a_wrong_mask_ends_it(tmp_pat
         data={"dataset": "ade20k"}, iterations=2, validate_every=1, schedule={"warmup_steps": 0}
     )
     job = segmentation_job(tmp_path / "run", recipe, root=root, loaders=loaders)
-    task = Segmentation(job, CPU)
-    pace = Pace.of(recipe, task.images, 1)
+    task = SegmentationTask(job, CPU)
+    pace = BatchPlan.of(recipe, task.images, 1)
     batches = task.batches(pace, epoch=1, rank=0, first_step=0)
-    assert sum(int(next(batches).passed.sum()) for _ in range(pace.parts)) == 1
+    assert sum(int(next(batches).passed.sum()) for _ in range(pace.accumulation_steps)) == 1
     model, _ = task.build()
     assert task.validate(model).unreadable == 1
     Image.new("L", (3, 3)).save(root / "annotations" / "training" / "ADE_training_00000003.png")
     with pytest.raises(DataError, match="must have the size of its image") as caught:
-        list(zip(range(pace.parts), task.batches(pace, epoch=1, rank=0, first_step=0), strict=False))
+        list(zip(range(pace.accumulation_steps), task.batches(pace, epoch=1, rank=0, first_step=0), strict=False))
     assert "Traceback" not in str(caught.value)
 
 
 # Views
 
 
-def views(**changes: object) -> SegmentationViews:
-    return SegmentationViews.model_validate({"short": 32, "longest": 64, "crop": [16, 24], "flip": 0.0} | changes)
+def views(**changes: object) -> SegmentationAugmentation:
+    return SegmentationAugmentation.model_validate(
+        {"short": 32, "longest": 64, "crop": [16, 24], "flip": 0.0} | changes
+    )
 
 
 def marked(height: int, width: int) -> tuple[Image.Image, Mask]:
@@ -163,20 +173,26 @@ def marked(height: int, width: int) -> tuple[Image.Image, Mask]:
 def test_image_and_mask_are_cropped_and_mirrored_together(flip: float) -> None:
     picture, mask = marked(32, 48)
     for seed in range(5):
-        shown, labels = viewed(
+        shown, labels = augment_segmentation(
             picture, mask, views(scales=[1.0, 1.0], flip=flip, distort=False), np.random.default_rng(seed)
         )
         assert shown.size == (24, 16) and (np.asarray(shown)[:, :, 0] == labels).all()
-    first = viewed(picture, mask, views(scales=[1.0, 1.0], flip=1.0 - flip, distort=False), np.random.default_rng(4))
+    first = augment_segmentation(
+        picture, mask, views(scales=[1.0, 1.0], flip=1.0 - flip, distort=False), np.random.default_rng(4)
+    )
     assert (first[1] == labels[:, ::-1]).all()
 
 
 def test_an_image_is_brought_to_a_scale_between_the_least_and_the_largest() -> None:
     picture, mask = marked(32, 48)
     whole = views(crop=[200, 200], scales=[0.5, 2.0])
-    heights = [viewed(picture, mask, whole, np.random.default_rng(seed))[1].shape[0] for seed in range(60)]
+    heights = [
+        augment_segmentation(picture, mask, whole, np.random.default_rng(seed))[1].shape[0] for seed in range(60)
+    ]
     assert min(heights) >= 16 and max(heights) <= 64 and min(heights) < 22 and max(heights) > 54
-    shown, labels = viewed(picture, mask, views(crop=[200, 200], scales=[2.0, 2.0]), np.random.default_rng(0))
+    shown, labels = augment_segmentation(
+        picture, mask, views(crop=[200, 200], scales=[2.0, 2.0]), np.random.default_rng(0)
+    )
     assert shown.size == (96, 64) and set(np.unique(labels)) == set(np.unique(mask))  # no class in between
 
 
@@ -185,19 +201,26 @@ def test_crops_of_nearly_one_class_are_left_for_others() -> None:
     mask[:32, :32] = 1
     picture = Image.fromarray(mask).convert("RGB")
     corner = views(crop=[16, 16], scales=[1.0, 1.0], short=64, most_of_one=0.75)
-    mixed = [is_mixed(viewed(picture, mask, corner, np.random.default_rng(i))[1], 0.75) for i in range(60)]
+    mixed = [
+        has_mixed_classes(augment_segmentation(picture, mask, corner, np.random.default_rng(i))[1], 0.75)
+        for i in range(60)
+    ]
     plain = corner.model_copy(update={"most_of_one": 1.0})
-    seldom = [is_mixed(viewed(picture, mask, plain, np.random.default_rng(i))[1], 0.75) for i in range(60)]
+    seldom = [
+        has_mixed_classes(augment_segmentation(picture, mask, plain, np.random.default_rng(i))[1], 0.75)
+        for i in range(60)
+    ]
     assert sum(mixed) > 2 * sum(seldom) > 0
-    assert not is_mixed(np.full((4, 4), IGNORED, np.uint8), 0.75)
+    assert not has_mixed_classes(np.full((4, 4), IGNORED, np.uint8), 0.75)
 
 
 def test_distortion_leaves_the_place_and_changes_the_colour() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8))
-    seen = {distorted(picture, np.random.default_rng(seed)).tobytes() for seed in range(150)}
+    seen = {photometric_distortion(picture, np.random.default_rng(seed)).tobytes() for seed in range(150)}
     assert len(seen) > 100 and picture.tobytes() in seen  # sometimes none of the four is drawn
     assert (
-        distorted(picture, np.random.default_rng(7)).tobytes() == distorted(picture, np.random.default_rng(7)).tobytes()
+        photometric_distortion(picture, np.random.default_rng(7)).tobytes()
+        == photometric_distortion(picture, np.random.default_rng(7)).tobytes()
     )
 
 
@@ -206,19 +229,19 @@ def test_what_an_image_lacks_is_0_and_ignored(tmp_path: Path) -> None:
         data={"dataset": "ade20k"},
         views={"short": 16, "longest": 64, "scales": [1.0, 1.0], "crop": [40, 64], "flip": 0.0, "distort": False},
     )
-    masked = open_masked(recipe, write_ade20k(tmp_path), tmp_path).train
-    item = TrainingPairs(masked, recipe, 3)[1, 0]
+    masked = open_segmentation(recipe, write_ade20k(tmp_path), tmp_path).train
+    item = SegmentationTrainingSet(masked, recipe, 3)[1, 0]
     assert item.images.shape == (1, 3, 40, 64) and item.masks.shape == (1, 40, 64)
     assert (item.masks[0, 16:] == IGNORED).all() and (item.masks[0, :, 27:] == IGNORED).all()
     assert (item.images[0, :, 16:] == 0).all() and (item.masks[0, :16, :27] != IGNORED).any()
-    batch = together([item, TrainingPairs(masked, recipe, 3)[1, 1]])
+    batch = collate_segmentation([item, SegmentationTrainingSet(masked, recipe, 3)[1, 1]])
     assert batch.images.shape == (2, 3, 40, 64) and batch.passed.tolist() == [0, 0] and batch.faults == []
 
 
 def test_a_network_for_grey_images_sees_them_in_grey(tmp_path: Path) -> None:
     recipe = segmentation_recipe()
-    masked = open_masked(recipe, None, tmp_path).val
-    grey, colour = (ValidationPairs(masked, recipe, channels)[0].image for channels in (1, 3))
+    masked = open_segmentation(recipe, None, tmp_path).val
+    grey, colour = (SegmentationValidationSet(masked, recipe, channels)[0].image for channels in (1, 3))
     assert grey is not None and colour is not None
     assert grey.shape == (1, 32, 32) and torch.allclose(grey[0], colour.mean(0))
 
@@ -228,4 +251,4 @@ def test_a_folder_must_be_given_and_be_there(dataset: str, tmp_path: Path) -> No
     recipe = segmentation_recipe(data={"dataset": dataset})
     for root, words in ((None, "`--data` must name"), (tmp_path / "no", "`--data` must be an existing")):
         with pytest.raises(DataError, match=words):
-            open_masked(recipe, root, tmp_path)
+            open_segmentation(recipe, root, tmp_path)

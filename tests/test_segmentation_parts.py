@@ -13,17 +13,28 @@ from segmentation_cases import SEGMENTATION, segmentation_job, segmentation_reci
 from tiny_runs import tiny_spec
 from torch import Tensor, nn
 
-from harness.config.recipes.loading import load_any_recipe, load_full_recipe, load_recipe_of, recipe_file, recipe_names
+from harness.config.recipes.loading import (
+    load_any_recipe,
+    load_classification_recipe,
+    load_task_recipe,
+    recipe_file,
+    recipe_names,
+)
 from harness.config.recipes.segmentation import SegmentationEvaluation, SegmentationRecipe
-from harness.data.batching import Pace
+from harness.data.batching import BatchPlan
 from harness.data.loading import step_batches
 from harness.data.segmentation_files import IGNORED
 from harness.errors import StudyError
 from harness.models.build import build
-from harness.training.full_scale.optim import SCALE, layer_count, learning_rate, parameter_groups
-from harness.training.metrics.segmentation import Tally, by_class, confusion, figures
-from harness.training.tasks.segmentation import Segmentation, segmenter
-from harness.training.tasks.sliding_window import probabilities, starts, through_window
+from harness.training.full_scale.optim import LR_SCALE, full_scale_learning_rate, layer_count, parameter_groups
+from harness.training.metrics.segmentation import (
+    ConfusionAccumulator,
+    class_metrics,
+    confusion_matrix,
+    segmentation_metrics,
+)
+from harness.training.tasks.segmentation import SegmentationTask, build_segmenter
+from harness.training.tasks.sliding_window import mean_probabilities, sliding_window_inference, window_starts
 
 # Recipes
 
@@ -40,7 +51,7 @@ PUBLISHED = {
 
 
 def shipped(name: str) -> SegmentationRecipe:
-    return load_recipe_of(name, "segmentation", SegmentationRecipe)
+    return load_task_recipe(name, "segmentation", SegmentationRecipe)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -77,7 +88,7 @@ def test_a_recipe_for_another_task_is_refused() -> None:
     with pytest.raises(StudyError, match="must be for segmentation, but got 'classification'"):
         shipped("imagenet_300")
     with pytest.raises(StudyError, match="must be for classification, but got 'segmentation'"):
-        load_full_recipe("shapes_upernet")
+        load_classification_recipe("shapes_upernet")
     with pytest.raises(StudyError, match="Did you mean `ade20k_upernet_512`"):
         shipped("ade20k_upernet_51")
 
@@ -122,14 +133,14 @@ def test_endless_passes_go_on_where_a_round_ends() -> None:
 
     def seen(epoch: int, first_step: int = 0, count: int = 4) -> list[tuple[int, int]]:
         batches = step_batches(
-            Numbers(), recipe, Pace.of(recipe, 20, 1), epoch=epoch, rank=0, first_step=first_step, loaders=0,
+            Numbers(), recipe, BatchPlan.of(recipe, 20, 1), epoch=epoch, rank=0, first_step=first_step, loaders=0,
             collate=lambda items: (torch.stack(items), torch.zeros(1)),
         )  # fmt: skip
         parts = [next(batches)[0] for _ in range(2 * count)]
         return [(number, i) for part in parts for number, i, _ in part.tolist()]
 
-    pace = Pace.of(recipe, 20, 1)
-    assert (pace.steps, pace.parts, recipe.rounds) == (4, 2, 2)
+    pace = BatchPlan.of(recipe, 20, 1)
+    assert (pace.steps, pace.accumulation_steps, recipe.intervals) == (4, 2, 2)
     both = seen(1) + seen(2)
     assert len(both) == 64 and len(set(both)) == 64
     for number in (1, 2, 3):
@@ -139,13 +150,13 @@ def test_endless_passes_go_on_where_a_round_ends() -> None:
 
 
 def test_a_batch_may_be_larger_than_a_pass() -> None:
-    assert Pace.of(segmentation_recipe(batch_size=16, micro_batch=8), 10, 2).parts == 1
+    assert BatchPlan.of(segmentation_recipe(batch_size=16, micro_batch=8), 10, 2).accumulation_steps == 1
 
 
 def test_poly_falls_in_a_line_and_its_warm_up_multiplies_it() -> None:
     schedule = {"name": "poly", "power": 1.0, "min_lr": 0.0, "warmup_steps": 10, "warmup_start": 0.1}
     recipe = segmentation_recipe(iterations=100, validate_every=20, optimizer={"lr": 0.5}, schedule=schedule)
-    rates = [learning_rate(recipe, step, 20) for step in range(100)]
+    rates = [full_scale_learning_rate(recipe, step, 20) for step in range(100)]
     assert rates[0] == pytest.approx(0.5 * 0.1) and rates[50] == pytest.approx(0.25)
     assert rates[5] == pytest.approx(0.5 * 0.95 * (0.1 + 0.9 * 0.5)) and rates[99] == pytest.approx(0.005)
 
@@ -153,16 +164,16 @@ def test_poly_falls_in_a_line_and_its_warm_up_multiplies_it() -> None:
 def test_steps_multiply_the_rate_behind_their_epochs() -> None:
     schedule = {"name": "step", "milestones": [2, 3], "warmup_steps": 4, "warmup": "constant", "warmup_start": 0.25}
     recipe = recipe_of(epochs=4, optimizer={"lr": 1.0}, schedule=schedule)
-    rates = [learning_rate(recipe, step, 4) for step in range(16)]
+    rates = [full_scale_learning_rate(recipe, step, 4) for step in range(16)]
     assert rates == pytest.approx([0.25] * 4 + [1.0] * 4 + [0.1] * 4 + [0.01] * 4)
 
 
 def test_layers_of_the_network_are_told_from_the_heads() -> None:
     recipe = segmentation_recipe(optimizer={"layer_decay": 0.5})
     spec = tiny_spec(in_channels=3)
-    model = segmenter(build(spec), spec, recipe, 9)
-    groups: list[dict[str, Any]] = parameter_groups(model, spec, recipe, Segmentation.backbone)
-    scale_of = {id(parameter): group[SCALE] for group in groups for parameter in group["params"]}
+    model = build_segmenter(build(spec), spec, recipe, 9)
+    groups: list[dict[str, Any]] = parameter_groups(model, spec, recipe, SegmentationTask.backbone)
+    scale_of = {id(parameter): group[LR_SCALE] for group in groups for parameter in group["params"]}
     named = dict(model.named_parameters())
     assert len(scale_of) == len(named)
     assert scale_of[id(named["encoder.network.stem.0.conv.weight"])] == 0.5 ** (layer_count(spec) - 1)
@@ -178,7 +189,7 @@ def test_a_second_head_speaks_in_training_alone_and_leaves_the_rest_as_it_is() -
     for weight in (0.0, 0.4):
         torch.manual_seed(0)
         plan = {"channels": 8, "auxiliary": weight, "auxiliary_channels": 4, "dropout": 0.0}
-        models.append(segmenter(build(spec, seed=0), spec, segmentation_recipe(segmenter=plan), 9))
+        models.append(build_segmenter(build(spec, seed=0), spec, segmentation_recipe(segmenter=plan), 9))
     alone, both = models
     x = torch.randn(2, 3, 30, 34)
     logits, second = both.train()(x)
@@ -193,9 +204,9 @@ def test_both_losses_count(tmp_path: Path) -> None:
     def loss_of(auxiliary: float) -> float:
         plan = {"channels": 8, "auxiliary_channels": 4, "auxiliary": auxiliary, "dropout": 0.0}
         recipe = segmentation_recipe(segmenter=plan, drop_path=None)
-        task = Segmentation(segmentation_job(tmp_path / "run", recipe), CPU)
+        task = SegmentationTask(segmentation_job(tmp_path / "run", recipe), CPU)
         model, _ = task.build()
-        batch = next(task.batches(Pace.of(recipe, task.images, 1), epoch=1, rank=0, first_step=0))
+        batch = next(task.batches(BatchPlan.of(recipe, task.images, 1), epoch=1, rank=0, first_step=0))
         return float(task.loss(model.train(), batch, (1, 0, 0)).detach())
 
     without, some, more = loss_of(1e-12), loss_of(0.5), loss_of(1.0)
@@ -243,7 +254,7 @@ def looking(**values: Any) -> SegmentationEvaluation:
     ],
 )
 def test_windows_cover_a_side_and_end_with_it(side: int, window: int, stride: int, expected: list[int]) -> None:
-    assert starts(side, window, stride) == expected
+    assert window_starts(side, window, stride) == expected
     covered = {pixel for start in expected for pixel in range(start, min(side, start + window))}
     assert covered == set(range(side)) and max(expected) + window == max(side, window)
 
@@ -251,18 +262,18 @@ def test_windows_cover_a_side_and_end_with_it(side: int, window: int, stride: in
 @pytest.mark.parametrize("sides", [(24, 24), (16, 20), (40, 24)])
 def test_one_window_sees_the_whole_image(sides: tuple[int, int]) -> None:
     recipe, spec = segmentation_recipe(), tiny_spec(in_channels=3)
-    model = segmenter(build(spec, seed=0), spec, recipe, 9).eval()
+    model = build_segmenter(build(spec, seed=0), spec, recipe, 9).eval()
     x = torch.randn(2, 3, *sides)
     with torch.no_grad():
-        assert torch.equal(through_window(model, x, (40, 24), (16, 16)), model(x))
+        assert torch.equal(sliding_window_inference(model, x, (40, 24), (16, 16)), model(x))
 
 
 def test_where_windows_overlap_their_mean_counts() -> None:
     x = torch.zeros(1, 3, 7, 4)
-    rows = through_window(Place(), x, (4, 4), (2, 4))[0, 0, :, 0]  # windows begin in rows 0, 2 and 3
+    rows = sliding_window_inference(Place(), x, (4, 4), (2, 4))[0, 0, :, 0]  # windows begin in rows 0, 2 and 3
     assert rows.tolist() == pytest.approx([0, 1, (2 + 0) / 2, (3 + 1 + 0) / 3, (2 + 1) / 2, (3 + 2) / 2, 3])
     local = torch.randn(2, 3, 9, 13)
-    assert torch.allclose(through_window(Local(), local, (4, 5), (3, 2)), Local()(local), atol=1e-6)
+    assert torch.allclose(sliding_window_inference(Local(), local, (4, 5), (3, 2)), Local()(local), atol=1e-6)
 
 
 @pytest.mark.parametrize("slides", [False, True])
@@ -270,12 +281,12 @@ def test_many_looks_at_what_is_alike_everywhere_are_as_one(slides: bool) -> None
     x, expected = torch.randn(2, 3, 20, 24), Constant()(torch.zeros(2, 3, 30, 17)).softmax(1)
     mode = {"mode": "slide", "window": [8, 8], "stride": [5, 5]} if slides else {}
     many = looking(scales=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75], flip=True, **mode)
-    assert torch.allclose(probabilities(Constant(), x, many, (30, 17)), expected, atol=1e-6)
+    assert torch.allclose(mean_probabilities(Constant(), x, many, (30, 17)), expected, atol=1e-6)
 
 
 def test_a_mirrored_look_is_turned_back_before_the_mean_is_taken() -> None:
     x = torch.randn(2, 3, 9, 13)
-    once, twice = (probabilities(Local(), x, looking(flip=flip), (9, 13)) for flip in (False, True))
+    once, twice = (mean_probabilities(Local(), x, looking(flip=flip), (9, 13)) for flip in (False, True))
     assert torch.allclose(once, twice, atol=1e-6)
 
 
@@ -286,7 +297,7 @@ def test_the_mean_is_over_shares_and_not_over_logits() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([x[:, 0] * x.shape[2], x[:, 1]], 1)
 
-    found = probabilities(Sided(), x, looking(scales=[1.0, 2.0]), (8, 8))
+    found = mean_probabilities(Sided(), x, looking(scales=[1.0, 2.0]), (8, 8))
     large = nn.functional.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
     second = nn.functional.interpolate(Sided()(large), (8, 8), mode="bilinear", align_corners=False)
     assert torch.allclose(found, (Sided()(x).softmax(1) + second.softmax(1)) / 2, atol=1e-6)
@@ -295,31 +306,31 @@ def test_the_mean_is_over_shares_and_not_over_logits() -> None:
 # Counts
 
 
-def tally_of(predicted: Tensor, truth: Tensor, classes: int) -> Tally:
-    return Tally(confusion(predicted, truth, classes), torch.tensor(0.0, dtype=torch.float64))
+def tally_of(predicted: Tensor, truth: Tensor, classes: int) -> ConfusionAccumulator:
+    return ConfusionAccumulator(confusion_matrix(predicted, truth, classes), torch.tensor(0.0, dtype=torch.float64))
 
 
 def test_figures_by_hand() -> None:
     truth = torch.tensor([[0, 0, 0, 0], [1, 1, IGNORED, 2]])
     predicted = torch.tensor([[0, 0, 0, 1], [1, 1, 0, 0]])
     tally = tally_of(predicted, truth, 4)
-    found = figures(tally)
+    found = segmentation_metrics(tally)
     assert found["pixel_accuracy"] == pytest.approx(100 * 5 / 7)
     assert found["mean_accuracy"] == pytest.approx(100 * (3 / 4 + 1 + 0) / 3)
     assert found["miou"] == pytest.approx(100 * (3 / 5 + 2 / 3 + 0) / 3)
-    named = by_class(tally, ("a", "b", "c", "d"))
+    named = class_metrics(tally, ("a", "b", "c", "d"))
     assert named["iou_c"] == 0.0 and "iou_d" not in named and "accuracy_d" not in named
     assert named["accuracy_a"] == 75.0
 
 
 def test_nothing_that_counts_gives_figures_all_the_same() -> None:
-    found = figures(tally_of(torch.zeros(2, 2).long(), torch.full((2, 2), IGNORED), 3))
+    found = segmentation_metrics(tally_of(torch.zeros(2, 2).long(), torch.full((2, 2), IGNORED), 3))
     assert all(math.isfinite(value) for value in found.values())
 
 
 def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None:
     recipe = segmentation_recipe(evaluation={"mode": "whole", "batch_size": 5})
-    task = Segmentation(segmentation_job(tmp_path / "run", recipe), CPU)
+    task = SegmentationTask(segmentation_job(tmp_path / "run", recipe), CPU)
     model, _ = task.build()
     scores = task.validate(model)
     counts, loss, pixels = torch.zeros(9, 9, dtype=torch.int64), 0.0, 0
@@ -331,9 +342,9 @@ def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None
         with torch.no_grad():
             logits = model(((image - mean) / std)[None])
         truth = torch.from_numpy(pair[1].copy())[None].long()
-        counts += confusion(logits.argmax(1), truth, 9)
+        counts += confusion_matrix(logits.argmax(1), truth, 9)
         loss += nn.functional.cross_entropy(logits, truth, reduction="sum").item()
         pixels += truth.numel()
-    expected = figures(Tally(counts, torch.tensor(loss, dtype=torch.float64)))
+    expected = segmentation_metrics(ConfusionAccumulator(counts, torch.tensor(loss, dtype=torch.float64)))
     assert dict(scores.figures) == pytest.approx(expected, rel=1e-4)
     assert scores.main == "miou" and scores.value == scores["miou"]

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from full_scale_cases import CPU, epochs_of, job_of, outcome, recipe_of, trained
-from random_statistics import randomise
+from random_statistics import randomize
 from safetensors import safe_open
 from segmentation_cases import (
     SEGMENTATION,
@@ -22,16 +22,16 @@ from segmentation_cases import (
     write_cityscapes,
 )
 from test_scale_up_training import after, equal, last_state
-from tiny_studies import Said, called
+from tiny_studies import CommandResult, called
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.data.batching import Pace
+from harness.data.batching import BatchPlan
 from harness.errors import Stopped, UserError
 from harness.models.build import build, merge
 from harness.models.weights import read_weights, save_weights
-from harness.training.full_scale.messages import Note
-from harness.training.tasks.merged_evaluation import merged_last
-from harness.training.tasks.segmentation import Segmentation
+from harness.training.full_scale.messages import Message
+from harness.training.tasks.merged_evaluation import evaluate_merged
+from harness.training.tasks.segmentation import SegmentationTask
 from harness.training.tasks.weights_file import read_dense
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 5, "reparam": 3, "stem_stride": 2}
@@ -66,7 +66,7 @@ def test_goes_on_to_the_bit_from_any_step(whole: tuple[Path, list[Any]], tmp_pat
     with pytest.raises(Stopped):
         trained(job, after(step))
     rest = trained(job)
-    assert any(isinstance(record, Note) and record.text.startswith("going on") for record in rest)
+    assert any(isinstance(record, Message) and record.text.startswith("going on") for record in rest)
     assert outcome(epochs_of(rest))[-1] == outcome(undisturbed)[-1]
     assert equal(last_state(job.folder), last_state(folder))
 
@@ -97,23 +97,23 @@ def test_a_network_s_weights_are_the_start_and_merged_ones_are_refused(tmp_path:
     network = build(spec, seed=9)
     save_weights(tmp_path / "net.safetensors", spec, network, "a test")
     job = segmentation_job(tmp_path / "run", recipe, spec=spec, weights=tmp_path / "net.safetensors")
-    model, _ = Segmentation(job, CPU).build()
+    model, _ = SegmentationTask(job, CPU).build()
     assert torch.equal(
         model.get_parameter("encoder.network.stem.0.conv.weight"), network.get_parameter("stem.0.conv.weight")
     )
     torch.save(merge(network.eval()).state_dict(), tmp_path / "merged.pth")
     with pytest.raises(UserError, match="training form"):
-        Segmentation(segmentation_job(tmp_path, recipe, spec=spec, weights=tmp_path / "merged.pth"), CPU).build()
+        SegmentationTask(segmentation_job(tmp_path, recipe, spec=spec, weights=tmp_path / "merged.pth"), CPU).build()
 
 
 def test_merging_comes_last_and_changes_nothing_but_the_form(tmp_path: Path) -> None:
-    task = Segmentation(segmentation_job(tmp_path / "run"), CPU)
+    task = SegmentationTask(segmentation_job(tmp_path / "run"), CPU)
     model, _ = task.build()
-    randomise(model, seed=0)
+    randomize(model, seed=0)
     task.save(tmp_path / "a.safetensors", model, "a test")
-    merged, ending = merged_last(task.load(read_dense(tmp_path / "a.safetensors")), task)
+    merged, ending = evaluate_merged(task.load(read_dense(tmp_path / "a.safetensors")), task)
     task.save(tmp_path / "b.safetensors", merged, "a test", is_merged=True)
-    assert ending.maps_apart < 1e-4 and all(abs(points) < 0.5 for points in ending.apart.values())
+    assert ending.feature_difference < 1e-4 and all(abs(points) < 0.5 for points in ending.metric_differences.values())
     again = task.load(read_dense(tmp_path / "b.safetensors"))
     assert not any("lkb_origin" in name for name in again.state_dict())
     x = torch.randn(2, 3, 24, 32)
@@ -130,7 +130,7 @@ def write(folder: Path, **changes: Any) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(SEGMENTATION | changes))
 
 
-def segment(folder: Path, *options: str | Path, network: str | Path = "net.yaml") -> Said:
+def segment(folder: Path, *options: str | Path, network: str | Path = "net.yaml") -> CommandResult:
     return called("downstream", "segment", network, *options, cwd=folder)
 
 
@@ -140,7 +140,7 @@ def folder_of(results: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """A network that was trained by `harness train`, then as a segmentation: where, and what was said."""
     root = tmp_path_factory.mktemp("finished")
     write(root)
@@ -151,7 +151,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
     return root, segment(root, "--recipe", "recipe.yaml", network=first.folder)
 
 
-def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Said]) -> None:
+def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, CommandResult]) -> None:
     root, said = finished
     assert said.returncode == 0, said.stderr
     for words in (
@@ -174,7 +174,7 @@ def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Sa
         assert file.metadata()["form"] == "merged" and "ground" in file.metadata()["classes"]
 
 
-def test_the_same_command_again_judges_without_training(finished: tuple[Path, Said]) -> None:
+def test_the_same_command_again_judges_without_training(finished: tuple[Path, CommandResult]) -> None:
     root, said = finished
     again = segment(root, "--recipe", "recipe.yaml", network=root / "full_scale" / "net")
     assert again.returncode == 0 and "trained to its last epoch already" in again.stdout
@@ -186,7 +186,7 @@ def _means(text: str) -> str:
     return line
 
 
-def test_weights_are_judged_again_in_either_form_and_in_other_ways(finished: tuple[Path, Said]) -> None:
+def test_weights_are_judged_again_in_either_form_and_in_other_ways(finished: tuple[Path, CommandResult]) -> None:
     root, said = finished
     folder = folder_of(root / "results")
     for name in ("best", "merged"):
@@ -248,7 +248,7 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
     ],
 )
 def test_what_a_person_can_put_right_is_said_in_a_line(
-    finished: tuple[Path, Said], tmp_path: Path, network: str, options: tuple[str, ...], words: str
+    finished: tuple[Path, CommandResult], tmp_path: Path, network: str, options: tuple[str, ...], words: str
 ) -> None:
     write(tmp_path)
     spec = segmentation_spec(segmentation_recipe())
@@ -282,10 +282,10 @@ def test_many_workers_can_share_its_steps(tmp_path: Path) -> None:
     """Each part is one call of the wrapped model, in which every parameter takes part."""
     dist.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
     try:
-        task = Segmentation(segmentation_job(tmp_path / "run"), CPU)
+        task = SegmentationTask(segmentation_job(tmp_path / "run"), CPU)
         model, _ = task.build()
         network = DistributedDataParallel(model.train())
-        batches = task.batches(Pace.of(task.recipe, task.images, 1), epoch=1, rank=0, first_step=0)
+        batches = task.batches(BatchPlan.of(task.recipe, task.images, 1), epoch=1, rank=0, first_step=0)
         for part in range(2):
             task.loss(network, next(batches), (1, 0, part)).backward()  # type: ignore[no-untyped-call]
         assert all(parameter.grad is not None for parameter in model.parameters())

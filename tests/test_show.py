@@ -7,7 +7,7 @@ import pytest
 import yaml
 from tiny_studies import TINY, Played, called, text_of, write_study
 
-from harness.config.network_file import dump_spec
+from harness.config.network_file import dump_network_spec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import PUBLISHED, preset_of, published, resolutions
 from harness.report.network import network_values, network_view, presets_view
@@ -67,7 +67,7 @@ def test_the_tables_fit_80_columns(name: str) -> None:
 
 
 def test_a_spec_file_is_shown_like_the_preset_that_it_is(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(dump_spec(PRESETS["replknet_31l"]))
+    (tmp_path / "mine.yaml").write_text(dump_network_spec(PRESETS["replknet_31l"]))
     (tmp_path / "dilated.yaml").write_text(
         "{B: 1, C: 8, K: [3, 5, 5, 3], dilation: [1, 1, 2, 1], reparam: [3, 3, null, 3]}"
     )

@@ -20,28 +20,35 @@ from full_scale_cases import RECIPE, write_folder
 from PIL import Image
 from tiny_runs import RECIPE as TINY_RECIPE
 from tiny_runs import tiny_spec, with_
-from tiny_studies import Said, called
+from tiny_studies import CommandResult, called
 
 from harness.data import load
 from harness.diagnostics.bench.options import NetworkOptions
 from harness.diagnostics.bench.subjects import bench_network
-from harness.measures import Trained
+from harness.measures import TrainedRun
 from harness.measures.speed import train_step
 from harness.models.build import build
 from harness.models.weights import save_weights
-from harness.ops.timing import Patience, interleave
+from harness.ops.timing import TimingBudget, time_interleaved
 from harness.system import device_slot
-from harness.system.device_slot import computing, measuring, measuring_in_turns, resting, separate_slots, watched
+from harness.system.device_slot import (
+    computing,
+    counting_measurements,
+    measuring,
+    measuring_in_turns,
+    released_cpu_slot,
+    separate_slots,
+)
 
 REPOSITORY = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 COMPUTER = """
 import sys, time
-from harness.system.device_slot import computing, offer
+from harness.system.device_slot import computing, yield_slot
 log = open(sys.argv[1], "a", buffering=1)
 with computing():
     while True:
-        offer()
+        yield_slot()
         start = time.monotonic()
         sum(range(2000))
         log.write(f"{start} {time.monotonic()}\\n")
@@ -60,7 +67,7 @@ import sys, time
 import torch
 from torch.utils.data import Dataset
 from harness.system.device_slot import computing
-from harness.data.loading import Reader
+from harness.data.loading import BatchReader
 
 class Items(Dataset):
     def __getitem__(self, key):
@@ -71,7 +78,7 @@ class Items(Dataset):
         return torch.zeros(1)
 
 with computing():
-    for batch in Reader(Items(), 2).read([i, i + 1] for i in range(10**6)):
+    for batch in BatchReader(Items(), 2).read([i, i + 1] for i in range(10**6)):
         with open(sys.argv[2], "a") as log:
             log.write("1")
 """
@@ -161,12 +168,12 @@ def test_processes_that_read_images_stop_for_a_measurement_and_nobody_waits_for_
 def test_who_rests_gives_the_processor_to_others_and_has_its_share_again(slots: Path) -> None:  # noqa: ARG001
     with computing():
         assert not is_quiet_elsewhere()
-        with resting():
+        with released_cpu_slot():
             assert is_quiet_elsewhere(5)
         assert not is_quiet_elsewhere()
-    with measuring(timeout_s=1) as quiet, resting():
+    with measuring(timeout_s=1) as quiet, released_cpu_slot():
         assert quiet.is_quiet and not is_quiet_elsewhere(), "a measurement is not given up"
-    with resting():
+    with released_cpu_slot():
         assert is_quiet_elsewhere(5)
 
 
@@ -207,7 +214,7 @@ def test_a_verb_waits_for_a_measurement_to_end(name: str, slots: Path, tmp_path:
     said = called(*VERBS[name], cwd=tmp_path)
     took_s = time.monotonic() - begin
     assert said.returncode == 0, said.stderr
-    done: list[Said] = []
+    done: list[CommandResult] = []
     verb = threading.Thread(target=lambda: done.append(called(*VERBS[name], cwd=tmp_path)))
     with measuring(timeout_s=5) as quiet:
         assert quiet.is_quiet
@@ -232,8 +239,8 @@ def test_nobody_computes_while_calls_are_timed(start: Start, tmp_path: Path) -> 
         time.sleep(0.01)
         calls.append((begin, time.monotonic()))
 
-    with computing(), watched() as watch:
-        interleave({"call": call}, CPU, Patience(least=5, most=5))
+    with computing(), counting_measurements() as watch:
+        time_interleaved({"call": call}, CPU, TimingBudget(min_samples=5, max_samples=5))
     count = len(spans(log))
     wait_for(lambda: len(spans(log)) > count)
     assert len(calls) > 5 and overlapping(log, calls) == []
@@ -291,7 +298,7 @@ def test_times_that_others_did_not_make_room_for_are_on_record(
     monkeypatch.setattr(device_slot, "WAITS_AGAIN_S", 0.05)
     monkeypatch.setattr(device_slot, "COMPUTER_WAITS_S", 0.05)
     dataset = load(TINY_RECIPE, tmp_path / "data", 0)
-    found = dict(train_step(Trained(build(tiny_spec(), seed=0).eval(), dataset, with_(batch_size=4), CPU)))
+    found = dict(train_step(TrainedRun(build(tiny_spec(), seed=0).eval(), dataset, with_(batch_size=4), CPU)))
     assert found["train_step_disturbed"] == 1.0 and found["train_step_s"] > 0
     (tmp_path / "net.yaml").write_text(json.dumps({"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}))
     options = NetworkOptions(

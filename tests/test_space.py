@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.config.expressions import Expression
-from harness.config.space import Axis, Candidate, Choice, Chooser, Range, Space, random_chooser
+from harness.config.space import Axis, Candidate, Choice, Range, Sampler, Space, random_sampler
 from harness.errors import StudyError
 from harness.models.cost import network_cost
 from harness.models.spec.presets import PRESETS
@@ -105,7 +105,7 @@ def test_a_choice_takes_lists_for_tuples_and_tells_true_from_one() -> None:
 
 def test_random_choices_repeat_from_their_seed_and_cover_the_axis() -> None:
     for axis in (Range(3, 31, 4), Choice((None, 5)), Range(16, 64, log=True)):
-        draws = [[choose("K", axis) for _ in range(400)] for choose in (random_chooser(1), random_chooser(1))]
+        draws = [[choose("K", axis) for _ in range(400)] for choose in (random_sampler(1), random_sampler(1))]
         assert draws[0] == draws[1]
         assert set(draws[0]) <= set(axis.values)
         assert {axis.values[0], axis.values[-1]} <= set(draws[0])
@@ -257,7 +257,7 @@ def test_the_size_of_an_astronomic_space_is_known_at_once() -> None:
     huge = space({f"C[{i}]": Range(1, 10**6) for i in range(4)})
     assert huge.size == 10**24
     assert len(list(itertools.islice(huge.grid(), 5))) == 5
-    assert huge.sample(random_chooser(0)).spec is not None
+    assert huge.sample(random_sampler(0)).spec is not None
 
 
 def test_spaces_are_values() -> None:
@@ -306,7 +306,7 @@ def spaces(draw: st.DrawFn) -> Space:
     return space(axes, when, rules, budgets=draw(st.sampled_from([{}, {"params": 2e4}])), resolution=16)
 
 
-def replayed(candidate: Candidate) -> Chooser:
+def replayed(candidate: Candidate) -> Sampler:
     return lambda name, _: candidate.params[name]
 
 
@@ -320,7 +320,7 @@ def test_a_grid_is_all_that_can_be_sampled(drawn: Space, seed: int) -> None:
     grid = list(drawn.grid())
     assert len({candidate.fingerprint for candidate in grid}) == len(grid) <= drawn.size
     known = {signature(candidate) for candidate in grid}
-    choose = random_chooser(seed)
+    choose = random_sampler(seed)
     sampled = [drawn.sample(choose) for _ in range(20)]
     assert {signature(candidate) for candidate in sampled} <= known
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_specs import specs
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import SpecError
 from harness.models.build import build
 from harness.models.cost import network_cost
@@ -263,7 +263,7 @@ def test_replicas_are_one_network_by_two_names() -> None:
 
 
 def test_a_replica_has_weights_and_an_order_of_its_own_and_the_images_of_its_seed() -> None:
-    recipe = Recipe()
+    recipe = ProxyRecipe()
     runs = [Run(NetworkSpec.from_mapping(PLAIN | {"replica": r}), recipe, seed) for r in (0, 1, 2) for seed in (0, 1)]
     assert len({run.training_seed for run in runs}) == len({run.id for run in runs}) == 6
     assert [run.training_seed for run in runs[:2]] == [0, 1], "without a replica it is the seed"

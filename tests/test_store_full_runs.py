@@ -8,7 +8,7 @@ import pytest
 from full_scale_cases import full_row
 
 from harness.errors import StoreError
-from harness.storage import FullRow, FullRuns, Store, open_study
+from harness.storage import FullScaleRow, FullScaleRuns, Store, open_study
 from harness.training.run import RunState
 
 pytest_plugins = ["postgres"]
@@ -16,7 +16,7 @@ pytest_plugins = ["postgres"]
 FIGURES = {1: {"train_loss": 2.0, "val_top1": 20.0}, 2: {"train_loss": float("nan"), "val_top1": 30.0}}
 
 
-def known(row: FullRow) -> FullRow:
+def known(row: FullScaleRow) -> FullScaleRow:
     """A row without its times."""
     return replace(row, created=None, updated=None)
 
@@ -36,26 +36,26 @@ def test_a_row_comes_back_as_it_was_written(database: str, tmp_path: Path) -> No
         best_epoch=2,
     )
     with Store.open(database) as store:
-        FullRuns(store).put(row, FIGURES, is_whole=True)
+        FullScaleRuns(store).save(row, FIGURES, is_whole=True)
     with Store.open(database, read_only=True) as store:
-        (found,) = FullRuns(store).of_study("s")
+        (found,) = FullScaleRuns(store).of_study("s")
         assert known(found) == row and found.created is not None and found.created == found.updated
-        assert FullRuns(store).of_study("other") == () and FullRuns(store).all() == (found,)
-        figures = FullRuns(store).figures(row.id)
+        assert FullScaleRuns(store).of_study("other") == () and FullScaleRuns(store).all() == (found,)
+        figures = FullScaleRuns(store).metrics(row.id)
         assert figures[1] == FIGURES[1] and figures[2]["train_loss"] != figures[2]["train_loss"]
 
 
 def test_a_training_that_goes_on_changes_its_own_row(database: str, tmp_path: Path) -> None:
     row = full_row(tmp_path / "net", study="s", trial=3)
     with Store.open(database) as store:
-        runs = FullRuns(store)
-        runs.put(row, {}, is_whole=True)
-        runs.put(row, {1: {"lr": 1.0}}, is_whole=False)
-        runs.put(row, {1: {"lr": 7.0}, 2: {"lr": 0.5}}, is_whole=False)
-        assert runs.figures(row.id) == {1: {"lr": 1.0}, 2: {"lr": 0.5}}  # the last epoch alone
+        runs = FullScaleRuns(store)
+        runs.save(row, {}, is_whole=True)
+        runs.save(row, {1: {"lr": 1.0}}, is_whole=False)
+        runs.save(row, {1: {"lr": 7.0}, 2: {"lr": 0.5}}, is_whole=False)
+        assert runs.metrics(row.id) == {1: {"lr": 1.0}, 2: {"lr": 0.5}}  # the last epoch alone
         by_its_file = replace(row, study=None, trial=None, state=RunState.COMPLETE, epochs_done=2)
-        runs.put(by_its_file, {1: {"lr": 9.0}}, is_whole=True)
-        assert runs.figures(row.id) == {1: {"lr": 9.0}}
+        runs.save(by_its_file, {1: {"lr": 9.0}}, is_whole=True)
+        assert runs.metrics(row.id) == {1: {"lr": 9.0}}
         (found,) = runs.all()
     assert known(found) == replace(by_its_file, study="s", trial=3)
     assert found.created is not None and found.updated is not None and found.created < found.updated
@@ -66,39 +66,39 @@ def test_a_row_of_an_earlier_version_gives_way_to_that_of_its_folder(database: s
     elsewhere = replace(earlier, id="1" * 16, host="another machine")
     beside = full_row(tmp_path / "beside", id="2" * 16)
     with Store.open(database) as store:
-        runs = FullRuns(store)
+        runs = FullScaleRuns(store)
         for row in (beside, elsewhere, earlier):
-            runs.put(row, {1: {"lr": 1.0}}, is_whole=True)
-        runs.put(full_row(tmp_path / "net"), {1: {"lr": 2.0}}, is_whole=True)
+            runs.save(row, {1: {"lr": 1.0}}, is_whole=True)
+        runs.save(full_row(tmp_path / "net"), {1: {"lr": 2.0}}, is_whole=True)
         found = {row.id: (row.study, row.trial) for row in runs.all()}
-        assert runs.figures(earlier.id) == {}
+        assert runs.metrics(earlier.id) == {}
     assert found == {full_row(tmp_path).id: ("s", 3), elsewhere.id: ("s", 3), beside.id: (None, None)}
 
 
 def test_a_row_that_was_lost_is_written_whole(database: str, tmp_path: Path) -> None:
     row = full_row(tmp_path / "net")
     with Store.open(database) as store:
-        FullRuns(store).put(row, {1: {"lr": 1.0}, 2: {"lr": 0.5}}, is_whole=False)
-        assert FullRuns(store).figures(row.id) == {1: {"lr": 1.0}, 2: {"lr": 0.5}}
+        FullScaleRuns(store).save(row, {1: {"lr": 1.0}, 2: {"lr": 0.5}}, is_whole=False)
+        assert FullScaleRuns(store).metrics(row.id) == {1: {"lr": 1.0}, 2: {"lr": 0.5}}
 
 
 def test_a_study_that_is_forgotten_leaves_its_trainings_behind(database: str, tmp_path: Path) -> None:
     row = full_row(tmp_path / "net", study="s", trial=0)
     with Store.open(database) as store:
-        FullRuns(store).put(row, {}, is_whole=True)
-        store.forget("s", and_then=lambda _: None)
-        assert known(FullRuns(store).all()[0]) == replace(row, study=None, trial=None)
-        FullRuns(store).put(row, {}, is_whole=True)
+        FullScaleRuns(store).save(row, {}, is_whole=True)
+        store.delete_study("s", and_then=lambda _: None)
+        assert known(FullScaleRuns(store).all()[0]) == replace(row, study=None, trial=None)
+        FullScaleRuns(store).save(row, {}, is_whole=True)
         open_study(store, "s", directions=["maximize"])  # a new study of the name, whose trials are others
-        assert FullRuns(store).of_study("s") == ()
+        assert FullScaleRuns(store).of_study("s") == ()
 
 
 def test_folders_are_kept_relative_to_the_database(tmp_path: Path) -> None:
     with Store.open(tmp_path / "a" / "studies.db") as store:
-        FullRuns(store).put(full_row(tmp_path / "a" / "full_scale" / "net"), {}, is_whole=True)
+        FullScaleRuns(store).save(full_row(tmp_path / "a" / "full_scale" / "net"), {}, is_whole=True)
     (tmp_path / "a").rename(tmp_path / "b")
     with Store.open(tmp_path / "b" / "studies.db") as store:
-        assert FullRuns(store).all()[0].folder == tmp_path / "b" / "full_scale" / "net"
+        assert FullScaleRuns(store).all()[0].folder == tmp_path / "b" / "full_scale" / "net"
 
 
 def test_a_database_that_is_busy_says_so(tmp_path: Path) -> None:
@@ -106,5 +106,5 @@ def test_a_database_that_is_busy_says_so(tmp_path: Path) -> None:
     with Store.open(path) as store, Store.open(path, busy_s=0.1) as other, store.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="must not be held by another process"):
-            FullRuns(other).put(full_row(tmp_path / "net"), {}, is_whole=True)
+            FullScaleRuns(other).save(full_row(tmp_path / "net"), {}, is_whole=True)
         connection.rollback()

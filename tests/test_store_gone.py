@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete
 from tiny_studies import SCRIPTED, Played, called, write_study
 
-from harness.analysis.results import Answer
+from harness.analysis.results import StudyResults
 from harness.errors import UserError
 from harness.search.events import EpochEnded, RunEnded, TrialEnded, TrialStarted
 from harness.storage import Store
@@ -66,18 +66,18 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return Played(tmp_path_factory.mktemp("undisturbed"), search={"seeds": 1}).answer()
 
 
-def values(answer: Answer) -> dict[str, float | None]:
+def values(answer: StudyResults) -> dict[str, float | None]:
     return {str(sorted(row.params.items(), key=str)): row.mean for row in answer.rows}
 
 
 @pytest.mark.parametrize("after", [TrialStarted, EpochEnded, RunEnded, TrialEnded])
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_driver_ends_in_words_and_the_same_command_comes_to_the_right_end(
-    name: str, after: type, tmp_path: Path, undisturbed: Answer
+    name: str, after: type, tmp_path: Path, undisturbed: StudyResults
 ) -> None:
     fault, words = FAULTS[name]
     played = Played(tmp_path, search={"seeds": 1})
@@ -94,7 +94,7 @@ def test_a_driver_ends_in_words_and_the_same_command_comes_to_the_right_end(
     assert values(played.answer()) == values(undisturbed)
 
 
-def test_a_complete_trial_whose_run_lost_an_epoch_is_trained_again(tmp_path: Path, undisturbed: Answer) -> None:
+def test_a_complete_trial_whose_run_lost_an_epoch_is_trained_again(tmp_path: Path, undisturbed: StudyResults) -> None:
     played = Played(tmp_path, search={"seeds": 1})
     played.answer()
     with Store.open(tmp_path / "results" / "studies.db") as store, store.session() as session:

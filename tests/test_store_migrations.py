@@ -13,10 +13,10 @@ from alembic.script import ScriptDirectory
 from full_scale_cases import full_row
 from sqlalchemy import inspect, text
 
-from harness.config.recipes.proxy import Recipe, Schedule
+from harness.config.recipes.proxy import ProxyRecipe, Schedule
 from harness.errors import StoreError
 from harness.models.spec.presets import preset
-from harness.storage import FullRuns, Store, migrate, open_study
+from harness.storage import FullScaleRuns, Store, migrate, open_study
 from harness.storage.rows import spec_values
 from harness.storage.tables import Base
 from harness.training.run import Ended, Epoch, Measured, Run, RunState, Started
@@ -26,7 +26,7 @@ pytest_plugins = ["postgres"]
 NOW = migrate.REVISIONS
 NEXT = "9999"
 TIME = "2026-01-01 00:00:00.000000"
-RUN = Run(preset("replknet_nano"), Recipe(epochs=1, schedule=Schedule(warmup_epochs=0)), seed=0)
+RUN = Run(preset("replknet_nano"), ProxyRecipe(epochs=1, schedule=Schedule(warmup_epochs=0)), seed=0)
 
 REBUILD = """
 import sqlalchemy as sa
@@ -107,7 +107,7 @@ def fill(database: str) -> None:
         store.record(RUN.id, [Ended(RunState.COMPLETE, 1.0)])
         store.link("s", 0, RUN.id, 0)
         store.event("s", "kind", "message")
-        FullRuns(store).put(full_row(Path("/results/f")), {1: {"lr": 0.1}}, is_whole=True)
+        FullScaleRuns(store).save(full_row(Path("/results/f")), {1: {"lr": 0.1}}, is_whole=True)
         open_study(store, "s", directions=["maximize"]).ask()
 
 

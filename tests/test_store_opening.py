@@ -11,16 +11,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import NotFound, StoreError
 from harness.models.spec.presets import preset
 from harness.storage import Store, engine, load_study, open_study
-from harness.storage.engine import check_file_system, database_url, place_of
+from harness.storage.engine import check_file_system, database_label, database_url
 from harness.training.run import Run
 
 pytest_plugins = ["postgres"]
 
-RUN = Run(preset("replknet_nano"), Recipe(), seed=0)
+RUN = Run(preset("replknet_nano"), ProxyRecipe(), seed=0)
 
 
 def test_a_path_is_created_with_its_folders(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_other_urls_are_refused(url: str) -> None:
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:
     url = database_url("postgres://me:secret@127.0.0.1:1/db")
-    assert place_of(url) == "postgresql+psycopg://me:***@127.0.0.1:1/db"
+    assert database_label(url) == "postgresql+psycopg://me:***@127.0.0.1:1/db"
     with pytest.raises(StoreError, match="the database server must answer") as caught:
         Store.open("postgresql://me:secret@127.0.0.1:1/db")
     assert "secret" not in str(caught.value)

@@ -16,11 +16,11 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event, text
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import NotFound, StoreError
 from harness.models.spec.presets import preset
-from harness.storage import Store, fresh, load_study, open_study, optuna_storage, park_trial
-from harness.storage.optuna_cache import TrialStorage
+from harness.storage import Store, delete_study, load_study, open_study, optuna_storage, requeue_trial
+from harness.storage.optuna_cache import CachedTrialStorage
 from harness.training.run import Epoch, Run, Started
 
 pytest_plugins = ["postgres"]
@@ -42,7 +42,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
 @pytest.fixture
 def storage(lasting: RDBStorage) -> Iterator[BaseStorage]:
     """What Optuna's contract tests ask for: a storage without studies."""
-    ours = TrialStorage(lasting)
+    ours = CachedTrialStorage(lasting)
     yield ours
     for study in ours.get_all_studies():
         ours.delete_study(study._study_id)
@@ -81,7 +81,7 @@ def drive(study: optuna.Study, trials: int, rng: random.Random) -> None:
         elif i % 5 == 1:
             study.tell(trial, state=TrialState.PRUNED)
         elif i % 5 == 2:
-            park_trial(study, trial._trial_id)
+            requeue_trial(study, trial._trial_id)
         else:
             study.tell(trial, rng.random())
 
@@ -129,7 +129,7 @@ def test_a_parked_trial_keeps_its_parameters_and_its_curve(database: str) -> Non
         study = open_study(store, "s", directions=["maximize"])
         (left,) = study.get_trials(deepcopy=False)
         assert left.state == TrialState.RUNNING
-        park_trial(study, left._trial_id)
+        requeue_trial(study, left._trial_id)
         again = study.ask()
         assert again.number == 0
         assert (again.suggest_int("K", 3, 31, step=2), again.suggest_categorical("shortcut", [True, False])) == chosen
@@ -157,7 +157,7 @@ def test_objectives_are_kept(store: Store) -> None:
 
 def test_a_study_deleted_elsewhere_starts_without_links(store: Store) -> None:
     open_study(store, "s", directions=["maximize"])
-    run = store.ensure_run(Run(preset("replknet_nano"), Recipe(), 0))
+    run = store.ensure_run(Run(preset("replknet_nano"), ProxyRecipe(), 0))
     store.link("s", 5, run.id, 0)
     open_study(store, "s", directions=["maximize"])
     assert store.trial_runs("s") == {5: [run.id]}
@@ -171,7 +171,7 @@ def test_fresh_leaves_nothing_of_a_study_in_optunas_tables(store: Store) -> None
     empty = rows(store)
     drive(open_study(store, "s", directions=["maximize"]), 6, random.Random(3))
     assert rows(store)["trial_params"] > 0
-    fresh(store, "s")
+    delete_study(store, "s")
     assert rows(store) == empty | {"version_info": 1, "alembic_version": 1}
 
 
@@ -189,7 +189,7 @@ def test_a_study_is_read_without_writing(database: str) -> None:
     with Store.open(database, read_only=True) as store:
         study = load_study(store, "s")
         assert len(study.trials) > 0
-        with pytest.raises(StoreError, match="the database must be writable"), store.speaking():
+        with pytest.raises(StoreError, match="the database must be writable"), store.translate_errors():
             study.set_user_attr("a", 1)
         with pytest.raises(NotFound, match="must have been started, but got 'unknown'"):
             load_study(store, "unknown")
@@ -209,7 +209,7 @@ def test_optuna_is_quiet_here_and_as_it_was_elsewhere(tmp_path: Path, capfd: pyt
     with Store.open(tmp_path / "studies.db") as store:
         drive(open_study(store, "s", directions=["maximize"]), 5, random.Random(5))
         load_study(store, "s")
-        fresh(store, "s")
+        delete_study(store, "s")
     assert (optuna.logging.get_verbosity(), logging.getLogger("optuna").disabled) == (level, disabled)
     assert capfd.readouterr() == ("", "")
 
@@ -248,7 +248,7 @@ def test_a_trial_costs_the_same_number_of_statements_however_many_there_were(tmp
 
 def test_optuna_and_we_write_beside_each_other(store: Store) -> None:
     study = open_study(store, "s", directions=["maximize"])
-    run = store.ensure_run(Run(preset("replknet_nano"), Recipe(), 0))
+    run = store.ensure_run(Run(preset("replknet_nano"), ProxyRecipe(), 0))
     store.claim(run.id, "s", Path("/results/s"))
     store.record(run.id, [Started("h", 1, "cpu", 1, {}, epochs=30)])
     trial = study.ask()

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
-from harness.config.recipes.proxy import Augmentation, Optimizer, Recipe, Schedule
+from harness.config.recipes.proxy import Augmentation, Optimizer, ProxyRecipe, Schedule
 from harness.errors import NotFound, StoreError
 from harness.models.spec.presets import PRESETS, preset
-from harness.storage import RunRow, Store, fresh, open_study
+from harness.storage import RunRow, Store, delete_study, open_study
 from harness.storage.tables import EpochTable
 from harness.training.run import Ended, Epoch, Measured, Run, RunState, Started
 
 pytest_plugins = ["postgres"]
 
 NANO = preset("replknet_nano")
-RECIPE = Recipe(epochs=3)
+RECIPE = ProxyRecipe(epochs=3)
 RUN = Run(NANO, RECIPE, seed=0)
 STARTED = Started("node1", 4711, "cpu (x, 1 thread)", 1, {"python": "3.11", "torch": "2.15"}, epochs=3)
 FINAL = tuple(state for state in RunState if state not in (RunState.QUEUED, RunState.RUNNING))
@@ -44,7 +44,7 @@ def train(store: Store, run: Run, study: str = "s", state: RunState = RunState.C
 
 
 def test_a_run_comes_back_as_it_was(store: Store) -> None:
-    recipe = Recipe(
+    recipe = ProxyRecipe(
         train_size=500,
         optimizer=Optimizer(name="adamw", lr=1e-3, clip_norm=None),
         schedule=Schedule(name="constant", warmup_epochs=0.5),
@@ -61,7 +61,7 @@ def test_a_run_comes_back_as_it_was(store: Store) -> None:
 def test_asking_again_gives_the_same_run(store: Store) -> None:
     first = store.ensure_run(RUN)
     train(store, RUN)
-    again = store.ensure_run(Run(NANO.replace(K=list(NANO.K)), Recipe(epochs=3), seed=0))
+    again = store.ensure_run(Run(NANO.replace(K=list(NANO.K)), ProxyRecipe(epochs=3), seed=0))
     assert again == store.run(RUN.id)
     assert (again.created, again.state) == (first.created, RunState.COMPLETE)
 
@@ -85,19 +85,19 @@ def test_a_run_from_start_to_end(store: Store) -> None:
     assert row.created <= running.started <= row.finished
     assert row.finished.utcoffset() is not None
     assert store.epochs(RUN.id) == [epoch(1), epoch(2), epoch(3)]
-    assert store.measures(RUN.id) == {"latency_ms_p50": 1.25, "top1": 50.0}
+    assert store.metrics(RUN.id) == {"latency_ms_p50": 1.25, "top1": 50.0}
 
 
 @pytest.mark.parametrize("state", [RunState.COMPLETE, RunState.DIVERGED])
 def test_settled_runs_stay_as_they_are(store: Store, state: RunState) -> None:
     row = train(store, RUN, state=state)
-    before = (row, store.epochs(RUN.id), store.measures(RUN.id))
+    before = (row, store.epochs(RUN.id), store.metrics(RUN.id))
     assert store.claim(RUN.id, "s", Path("/elsewhere")) is None
     for record in (STARTED, epoch(1, 99.0), Measured("top1", 99.0), Ended(RunState.COMPLETE, 1.0)):
         with pytest.raises(StoreError, match=f"a run that is {state} must stay as it is"):
             store.record(RUN.id, [record])
-    assert store.reap("s") == []
-    assert (store.run(RUN.id), store.epochs(RUN.id), store.measures(RUN.id)) == before
+    assert store.mark_lost_runs("s") == []
+    assert (store.run(RUN.id), store.epochs(RUN.id), store.metrics(RUN.id)) == before
 
 
 @pytest.mark.parametrize("state", [state for state in FINAL if state not in (RunState.COMPLETE, RunState.DIVERGED)])
@@ -122,7 +122,7 @@ def test_an_attempt_from_the_start_leaves_nothing_of_the_one_before(store: Store
     store.claim(RUN.id, "s", Path("/results/s"))
     store.record(RUN.id, [STARTED, epoch(1, 60.0), Ended(RunState.DIVERGED, 1.0, "nan")])
     assert store.epochs(RUN.id) == [epoch(1, 60.0)]
-    assert store.measures(RUN.id) == {}
+    assert store.metrics(RUN.id) == {}
 
 
 @pytest.mark.parametrize("seen", [[], [1, 2], [2, 3], [1, 3], [3]])
@@ -194,14 +194,14 @@ def test_a_dead_driver_is_reaped(store: Store) -> None:
     store.record(runs[0].id, [STARTED, epoch(1), epoch(2)])
     store.record(runs[2].id, [STARTED])
     store.record(runs[3].id, [STARTED, epoch(1), epoch(2), epoch(3), Ended(RunState.COMPLETE, 1.0)])
-    assert [row.id for row in store.reap("s")] == [runs[0].id]
+    assert [row.id for row in store.mark_lost_runs("s")] == [runs[0].id]
     lost, queued, other, complete = (store.run(run.id) for run in runs)
     assert (lost.state, lost.owner, lost.wall_s) == (RunState.LOST, None, 4.0)
     assert lost.cause == "its driver ended without a word"
     assert (queued.state, queued.owner) == (RunState.QUEUED, None)
     assert (other.state, other.owner) == (RunState.RUNNING, "other")
     assert complete.state == RunState.COMPLETE
-    assert store.reap("s") == []
+    assert store.mark_lost_runs("s") == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -209,7 +209,7 @@ def test_what_is_not_finite_is_kept(store: Store, value: float) -> None:
     store.ensure_run(RUN)
     store.claim(RUN.id, "s", Path("/results/s"))
     store.record(RUN.id, [STARTED, replace(epoch(1), train_loss=value), Measured("m", value)])
-    found = (store.epochs(RUN.id)[0].train_loss, store.measures(RUN.id)["m"])
+    found = (store.epochs(RUN.id)[0].train_loss, store.metrics(RUN.id)["m"])
     assert all(f == value or (math.isnan(f) and math.isnan(value)) for f in found)
 
 
@@ -220,19 +220,19 @@ def test_many_runs_at_once(store: Store) -> None:
     ids = [runs[1].id, "0" * 16, runs[2].id, runs[0].id] + [f"{i:016x}" for i in range(1, 1200)]
     store.ensure_run(runs[2])
     assert list(store.runs(ids)) == [runs[1].id, runs[2].id, runs[0].id]
-    assert store.curves(ids) == {run.id: [epoch(1), epoch(2), epoch(3)] for run in runs[:2]}
-    assert store.figures(ids) == {run.id: {"top1": 50.0} for run in runs[:2]}
+    assert store.epochs_of_runs(ids) == {run.id: [epoch(1), epoch(2), epoch(3)] for run in runs[:2]}
+    assert store.metrics_of_runs(ids) == {run.id: {"top1": 50.0} for run in runs[:2]}
 
 
 def test_wall_times_are_of_complete_runs(store: Store) -> None:
-    small, other = NANO.replace(K=3, reparam=None), Recipe(epochs=2)
+    small, other = NANO.replace(K=3, reparam=None), ProxyRecipe(epochs=2)
     train(store, RUN)
     train(store, Run(small, RECIPE, 0))
     train(store, Run(small, RECIPE, 1), state=RunState.FAILED)
     train(store, Run(small, other, 1))
     assert store.wall_times(RECIPE) == [6.5, 6.5]
     assert store.wall_times(RECIPE, small) == [6.5]
-    assert store.wall_times(Recipe(epochs=4)) == []
+    assert store.wall_times(ProxyRecipe(epochs=4)) == []
 
 
 def test_what_nobody_recorded_is_not_found(store: Store) -> None:
@@ -244,7 +244,7 @@ def test_what_nobody_recorded_is_not_found(store: Store) -> None:
         store.claim("ffff", "s", Path("/results/s"))
     with pytest.raises(NotFound, match=r"must have been started, but got 'unknown' .* Studies: known\."):
         store.study("unknown")
-    assert (store.epochs("ffff"), store.measures("ffff"), store.trial_runs("x"), store.events("x")) == ([], {}, {}, [])
+    assert (store.epochs("ffff"), store.metrics("ffff"), store.trial_runs("x"), store.events("x")) == ([], {}, {}, [])
 
 
 def test_a_study_file_is_kept_as_it_was_last_saved(store: Store) -> None:
@@ -294,13 +294,13 @@ def test_fresh_keeps_what_others_have(store: Store) -> None:
     store.ensure_run(free)
     store.save_study("s", fingerprint="1", resolved="")
     store.event("s", "kind", "message")
-    gone = fresh(store, "s")
+    gone = delete_study(store, "s")
     assert [row.id for row in gone] == [mine.id]
     assert list(store.runs(run.id for run in (mine, shared, taken, free))) == [shared.id, taken.id, free.id]
     assert (store.epochs(mine.id), len(store.epochs(shared.id))) == ([], 3)
     assert (store.trial_runs("s"), store.events("s"), store.studies()) == ({}, [], [])
     assert [len(open_study(store, name, directions=["maximize"]).trials) for name in "st"] == [0, 1]
-    assert fresh(store, "s") == []
+    assert delete_study(store, "s") == []
 
 
 def test_a_results_folder_can_be_moved(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_readers_see_whole_batches_while_a_driver_writes(database: str) -> None:
     def read() -> None:
         with Store.open(database, read_only=True) as reader:
             while not is_over.is_set():
-                curves = reader.curves(run.id for run in runs)
+                curves = reader.epochs_of_runs(run.id for run in runs)
                 torn.extend(run_id for run_id, curve in curves.items() if len(curve) != 3)
                 seen.add(len(curves))
 

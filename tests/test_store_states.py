@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import StoreError
 from harness.models.spec.presets import preset
 from harness.storage import Store
@@ -52,7 +52,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @given(operations=st.lists(OPERATIONS, max_size=10))
 def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str | list[Record]]) -> None:
     store = shared_store
-    run = Run(NANO, Recipe(epochs=3), next(UNUSED_SEEDS))
+    run = Run(NANO, ProxyRecipe(epochs=3), next(UNUSED_SEEDS))
     row = store.ensure_run(run)
     for operation in operations:
         before, curve = row, store.epochs(run.id)
@@ -85,7 +85,7 @@ def _do(store: Store, run: Run, operation: str | list[Record]) -> list[Record]:
         stolen = store.claim(run.id, "thief", Path("/results/thief"))
         assert stolen is None or before.owner in (None, "thief")
     elif operation == "reap":
-        store.reap("s")
+        store.mark_lost_runs("s")
     else:
         assert isinstance(operation, list)
         try:

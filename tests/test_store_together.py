@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from harness.storage import Store, load_study, open_study, together
+from harness.storage import Store, batched_writes, load_study, open_study
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def opened(study: optuna.Study) -> optuna.Trial:
 
 def test_what_is_set_together_is_there(store: Store) -> None:
     study = open_study(store, "s", directions=["maximize"])
-    with together(study):
+    with batched_writes(study):
         trial = opened(study)
         trial.report(0.5, 1)
         trial.set_user_attr("seeds", [2])
         study.tell(trial, 0.5)
-        with together(study):
+        with batched_writes(study):
             waiting = opened(study)
         waiting.set_constraint("params", 1.0)
     theirs = load_study(store, "s").get_trials(deepcopy=False)
@@ -49,19 +49,19 @@ def test_it_takes_fewer_transactions(store: Store) -> None:
     event.listen(study._storage._rows.engine, "commit", commits.append)  # type: ignore[attr-defined]
     opened(study)
     apart = len(commits)
-    with together(study):
+    with batched_writes(study):
         opened(study)
     assert (apart, len(commits) - apart) == (4, 2)
 
 
 def test_an_error_inside_keeps_what_was_set(store: Store) -> None:
     study = open_study(store, "s", directions=["maximize"])
-    with pytest.raises(KeyboardInterrupt), together(study):
+    with pytest.raises(KeyboardInterrupt), batched_writes(study):
         opened(study)
         raise KeyboardInterrupt
     (trial,) = load_study(store, "s").get_trials(deepcopy=False)
     assert trial.user_attrs == {"seeds": [0, 1]} and set(trial.params) == {"K", "shortcut"}
-    with together(study):
+    with batched_writes(study):
         pass
     opened(study)
     assert len(load_study(store, "s").trials[1].params) == 2
@@ -69,6 +69,6 @@ def test_an_error_inside_keeps_what_was_set(store: Store) -> None:
 
 def test_a_study_of_another_storage_writes_as_it_does() -> None:
     study = optuna.create_study()
-    with together(study):
+    with batched_writes(study):
         opened(study)
     assert len(study.trials[0].params) == 2

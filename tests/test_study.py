@@ -12,8 +12,8 @@ from random_specs import specs
 from study_texts import FULL, PLAIN, loaded, written
 
 from harness.config.json_schema import json_schema
-from harness.config.network_file import dump_spec, load_spec
-from harness.config.recipes.proxy import Optimizer, Recipe
+from harness.config.network_file import dump_network_spec, load_network_spec
+from harness.config.recipes.proxy import Optimizer, ProxyRecipe
 from harness.config.space import Choice, Range
 from harness.config.study import Resources, Search, Study
 from harness.config.study_file import build_space, load_study, resolved_yaml
@@ -33,7 +33,7 @@ def test_a_plain_file_takes_the_defaults(tmp_path: Path) -> None:
     assert file.study.objectives == {"top1": "maximize"}
     assert file.study.search == Search(sampler="grid", trials=None, seeds=3, seed=0, pruner="none")
     assert file.study.resources == Resources(cpus=1, gpus=0.0, minutes_per_run=60.0)
-    assert file.study.proxy == Recipe()
+    assert file.study.proxy == ProxyRecipe()
     assert file.base == PRESETS["replknet_nano"]
     assert file.full_scale_base is None
     assert file.text == PLAIN
@@ -44,7 +44,7 @@ def test_a_full_file_says_all_of_it(tmp_path: Path) -> None:
     file = loaded(tmp_path, FULL)
     study = file.study
     assert study.search == Search(sampler="tpe", trials=40, seeds=2, seed=7, pruner="hyperband")
-    assert study.proxy == Recipe(resolution=32, epochs=4, optimizer=Optimizer(name="adamw", lr=1e-3))
+    assert study.proxy == ProxyRecipe(resolution=32, epochs=4, optimizer=Optimizer(name="adamw", lr=1e-3))
     assert study.budgets.latency_ms == 50
     assert file.full_scale_base == PRESETS["replknet_31b"]
     space = build_space(file, classes=8, channels=1)
@@ -114,7 +114,7 @@ axes:
 
 def test_whole_networks_can_be_an_axis(tmp_path: Path) -> None:
     (tmp_path / "nets").mkdir()
-    written(tmp_path / "nets", dump_spec(PRESETS["convnext_nano"]), "mine.yaml")
+    written(tmp_path / "nets", dump_network_spec(PRESETS["convnext_nano"]), "mine.yaml")
     file = loaded(tmp_path, BESIDE)
     jsonschema.Draft202012Validator(json_schema()).validate(file.document.data)
     assert file.base == PRESETS["replknet_nano"]
@@ -135,7 +135,7 @@ def test_whole_networks_can_be_an_axis(tmp_path: Path) -> None:
 
 def test_the_resolved_copy_keeps_the_networks_themselves(tmp_path: Path) -> None:
     (tmp_path / "nets").mkdir()
-    written(tmp_path / "nets", dump_spec(PRESETS["convnext_nano"]), "mine.yaml")
+    written(tmp_path / "nets", dump_network_spec(PRESETS["convnext_nano"]), "mine.yaml")
     file = loaded(tmp_path, BESIDE)
     (tmp_path / "elsewhere").mkdir()
     again = loaded(tmp_path / "elsewhere", resolved_yaml(file))
@@ -149,22 +149,22 @@ def test_the_resolved_copy_keeps_the_networks_themselves(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_a_spec_file(tmp_path: Path, name: str) -> None:
-    text = dump_spec(PRESETS[name], f"{name}\nsecond line")
+    text = dump_network_spec(PRESETS[name], f"{name}\nsecond line")
     assert text.startswith(f"# {name}\n# second line\n")
-    assert load_spec(written(tmp_path, text)) == PRESETS[name]
+    assert load_network_spec(written(tmp_path, text)) == PRESETS[name]
 
 
 @settings(max_examples=60, deadline=None)
 @given(spec=specs())
 def test_any_spec_survives_a_spec_file(tmp_path_factory: pytest.TempPathFactory, spec: NetworkSpec) -> None:
-    path = written(tmp_path_factory.getbasetemp(), dump_spec(spec, "best of kernel_size"))
-    assert load_spec(path) == spec
+    path = written(tmp_path_factory.getbasetemp(), dump_network_spec(spec, "best of kernel_size"))
+    assert load_network_spec(path) == spec
     assert set(read_document(path).data) == set(FIELDS)
 
 
 def test_a_base_may_be_a_file_beside_the_study(tmp_path: Path) -> None:
     (tmp_path / "bases").mkdir()
-    written(tmp_path / "bases", dump_spec(PRESETS["replknet_tiny"]), "winner.yaml")
+    written(tmp_path / "bases", dump_network_spec(PRESETS["replknet_tiny"]), "winner.yaml")
     study = PLAIN.replace("replknet_nano", "bases/winner.yaml") + "full_scale: {base: ./bases/winner.yaml}\n"
     file = loaded(tmp_path, study)
     assert file.base == file.full_scale_base == PRESETS["replknet_tiny"]

@@ -9,15 +9,15 @@ from folder_data import write_folder, write_folder_study
 from full_scale_cases import epochs_of, job_of, trained
 from tiny_studies import INLINE, called
 
-from harness.cli.full_scale import describe
+from harness.cli.full_scale import write_description
 from harness.errors import UserError
 from harness.models.weights import read_weights
-from harness.storage.load_network import Origin, class_names, find_subject
+from harness.storage.load_network import WeightsOrigin, class_names, load_network
 from harness.training.full_scale.folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import FullEpoch
+from harness.training.full_scale.messages import FullScaleEpoch
 
-Training = tuple[Path, list[FullEpoch]]
+Training = tuple[Path, list[FullScaleEpoch]]
 """The folder of a training, and its epochs."""
 
 
@@ -25,25 +25,25 @@ Training = tuple[Path, list[FullEpoch]]
 def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
     """Of two epochs, with a moving average."""
     job = job_of(tmp_path_factory.mktemp("full") / "net-0123")
-    describe(job)
+    write_description(job)
     return job.folder, epochs_of(trained(job))
 
 
 @pytest.mark.parametrize("which", [None, *WEIGHTS])
 def test_the_folder_of_a_training_gives_the_weights_that_are_asked_for(training: Training, which: str | None) -> None:
     folder, _ = training
-    found = find_subject(str(folder), which=which)
+    found = load_network(str(folder), which=which)
     file = folder / WEIGHTS[which or "best"]
     expected = read_weights(file).entries
     assert all(torch.equal(value, expected[name]) for name, value in found.model.state_dict().items())
-    assert (found.origin, found.file, found.is_merged) == (Origin.TRAINING, file, False)
+    assert (found.origin, found.file, found.is_merged) == (WeightsOrigin.TRAINING, file, False)
     assert found.name == f"net-0123/{file.stem}" and not found.model.training
     assert found.full_recipe is not None and found.full_recipe.resolution == 16
     assert found.source["source"] in found.about and "epoch" in found.about
 
 
 def test_a_file_in_such_a_folder_knows_its_training(training: Training) -> None:
-    found = find_subject(str(training[0] / WEIGHTS["last"]))
+    found = load_network(str(training[0] / WEIGHTS["last"]))
     assert found.full_recipe is not None and found.name == "net-0123/last"
 
 
@@ -64,18 +64,18 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("numbered")
     path = write_folder_study(folder / "pets.yaml", write_folder(folder / "images", ("1", "2", "10")), seeds=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.data.image_folder.order_of", sorted)
+        patch.setattr("harness.data.image_folder.label_order", sorted)
         said = called("run", path, "--quiet", *INLINE, cwd=folder)
     assert said.returncode == 0, said.stderr
     return min((folder / "results" / "pets" / "checkpoints").glob("*.pt"))
 
 
 def test_the_classes_of_a_run_are_in_the_order_that_it_was_trained_with(numbered: Path, tmp_path: Path) -> None:
-    assert class_names(find_subject(str(numbered))) == ("1", "10", "2")
+    assert class_names(load_network(str(numbered))) == ("1", "10", "2")
     results = Path(shutil.copytree(numbered.parents[2], tmp_path / "results"))
     (results / "pets" / "data.json").unlink()
     copied = results / "pets" / "checkpoints" / numbered.name
-    assert class_names(find_subject(str(copied))) is None, "the folder's classes are in another order today"
+    assert class_names(load_network(str(copied))) is None, "the folder's classes are in another order today"
     said = called("evaluate", numbered, cwd=tmp_path)
     assert said.returncode == 2 and "the data set must be the one of the run" in said.stderr
 
@@ -101,7 +101,7 @@ def test_images_of_a_run_of_an_earlier_recipe_are_not_those_of_now(
 def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Path) -> None:
     def said(named: Path | str, which: str | None = None) -> str:
         with pytest.raises(UserError) as caught:
-            find_subject(str(named), which=which)
+            load_network(str(named), which=which)
         return str(caught.value)
 
     assert "must be that of a training" in said(tmp_path)
@@ -110,5 +110,5 @@ def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Pa
         (tmp_path / name).write_text((training[0] / name).read_text())
     assert "no epoch behind it" in said(tmp_path)
     (tmp_path / WEIGHTS["best"]).write_bytes((training[0] / WEIGHTS["best"]).read_bytes())
-    assert find_subject(str(tmp_path)).spec == find_subject(str(training[0])).spec
+    assert load_network(str(tmp_path)).spec == load_network(str(training[0])).spec
     assert "There are: best." in said(tmp_path, "last-ema")

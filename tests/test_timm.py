@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
 from timm.models import load_checkpoint
@@ -53,7 +53,7 @@ def test_a_preset_is_what_its_description_says(name: str) -> None:
 def test_logits_and_gradients_are_those_of_our_network_to_the_bit(name: str, fields: Any, layout: Any) -> None:
     theirs = create(name, drop_path_rate=0.2, **fields).to(memory_format=layout)
     ours = build(PRESETS[name].replace(drop_path=0.2, **fields)).to(memory_format=layout)
-    randomise(theirs, seed=1)
+    randomize(theirs, seed=1)
     ours.load_state_dict(theirs.state_dict())
     x = images().to(memory_format=layout)
     for mode in (True, False):
@@ -211,7 +211,7 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
 @pytest.mark.parametrize("merged", [False, True])
 def test_checkpoints_with_the_papers_names_load_in_both_forms(file: str, merged: bool, tmp_path: Path) -> None:
     ours = build(PRESETS[NANO], seed=0)
-    randomise(ours, seed=1)
+    randomize(ours, seed=1)
     ours = (merge(ours) if merged else ours).eval()
     WRITERS[file](ours.state_dict(), tmp_path / file)
     model = create(merged=merged, checkpoint_path=str(tmp_path / file)).eval()

@@ -9,7 +9,7 @@ import pytest
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import TrialState
 
-from harness.search.tpe import Tpe
+from harness.search.tpe import IncrementalTPESampler
 
 
 def stock(seed: int) -> TPESampler:
@@ -44,13 +44,13 @@ def proposals(sampler: BaseSampler, trials: int, workers: int) -> list[dict[str,
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_it_proposes_what_optuna_proposes(workers: int) -> None:
-    assert proposals(Tpe(3), 60, workers) == proposals(stock(3), 60, workers)
+    assert proposals(IncrementalTPESampler(3), 60, workers) == proposals(stock(3), 60, workers)
 
 
 def test_it_differs_from_chance_once_it_has_learnt() -> None:
-    assert proposals(Tpe(3), 30, 1) != proposals(optuna.samplers.RandomSampler(seed=3), 30, 1)
+    assert proposals(IncrementalTPESampler(3), 30, 1) != proposals(optuna.samplers.RandomSampler(seed=3), 30, 1)
 
 
 def test_it_says_nothing_of_what_is_experimental(recwarn: pytest.WarningsRecorder) -> None:
-    Tpe(0)
+    IncrementalTPESampler(0)
     assert not recwarn.list

@@ -13,7 +13,7 @@ from tiny_runs import RECIPE, tiny_spec, with_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config.recipes.proxy import Optimizer, Recipe
+from harness.config.recipes.proxy import Optimizer, ProxyRecipe
 from harness.data import Dataset, load
 from harness.data.augment import augment
 from harness.errors import Diverged, Stopped
@@ -32,7 +32,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def train(
-    dataset: Dataset, recipe: Recipe = RECIPE, *, seed: int = 0, checkpoint: Path | None = None, drop_path: float = 0.0
+    dataset: Dataset,
+    recipe: ProxyRecipe = RECIPE,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    drop_path: float = 0.0,
 ) -> tuple[nn.Module, list[Epoch]]:
     torch.manual_seed(seed)
     model = build(tiny_spec(drop_path=drop_path))

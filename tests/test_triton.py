@@ -10,12 +10,12 @@ import torch
 
 from harness.ops.geometry import Window
 from harness.ops.triton_conv import HAS_TRITON, TRITON, is_worthwhile
-from harness.ops.triton_tiles import LARGEST_TILE, Shape, forward_tiles, gradient_tile, margins
+from harness.ops.triton_tiles import LARGEST_TILE, ConvShape, forward_tiles, gradient_tile, margins
 
 TESTS = Path(__file__).parent
 
 SHAPES = [
-    Shape(n, h, w, kh, kw, kh // 2, kw // 2)
+    ConvShape(n, h, w, kh, kw, kh // 2, kw // 2)
     for n, h, w, kh, kw in (
         (1, 1, 1, 7, 7),
         (64, 7, 7, 13, 13),
@@ -47,7 +47,7 @@ def test_importing_the_operator_imports_no_triton() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("itemsize", "lanes"), [(2, 2048), (4, 1024)])
-def test_tiles_cover_the_output_and_suit_the_tensor_cores(shape: Shape, itemsize: int, lanes: int) -> None:
+def test_tiles_cover_the_output_and_suit_the_tensor_cores(shape: ConvShape, itemsize: int, lanes: int) -> None:
     tile = forward_tiles(shape, itemsize, lanes)[0]
     assert tile.rows * tile.strip <= tile.bm >= 16
     assert tile.images * tile.blocks >= 16
@@ -63,7 +63,7 @@ def test_tiles_cover_the_output_and_suit_the_tensor_cores(shape: Shape, itemsize
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_no_tap_is_looked_up_outside_the_laid_out_kernel(shape: Shape) -> None:
+def test_no_tap_is_looked_up_outside_the_laid_out_kernel(shape: ConvShape) -> None:
     """Walks the indices that the kernel computes, for the first and the last of each axis."""
     tile = forward_tiles(shape, 2, 2048)[0]
     zeros = margins(shape, tile, 64)
@@ -84,7 +84,7 @@ def test_no_tap_is_looked_up_outside_the_laid_out_kernel(shape: Shape) -> None:
 
 @pytest.mark.parametrize(("side", "expected"), [(16, 1.0), (32, 0.56), (64, 0.48)])
 def test_the_useful_share_that_the_docstring_states(side: int, expected: float) -> None:
-    shape = Shape(64, side, side, 31, 31, 15, 15)
+    shape = ConvShape(64, side, side, 31, 31, 15, 15)
     inside = sum(min(side, h + 16) - max(0, h - 15) for h in range(side)) / side
     share = inside**2 / forward_tiles(shape, 2, 2048)[0].macs(shape)
     assert round(share, 2) == expected

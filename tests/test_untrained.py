@@ -10,22 +10,22 @@ import torch
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
-from harness.analysis.plan import images_per_run, measured_images, plan
-from harness.analysis.results import answer, read_runs
-from harness.analysis.study_reader import open_space, reading
+from harness.analysis.plan import images_per_run, measured_images, plan_study
+from harness.analysis.results import read_run_results, study_results
+from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
-from harness.executors.run_job import evaluate
-from harness.measures import ON_DEMAND, merge_error, receptive_field, speed
+from harness.executors.run_job import run_job
+from harness.measures import ON_DEMAND_MEASURES, merge_error, receptive_field, speed
 from harness.models.build import build
-from harness.report.conclusions import conditions, verdict
-from harness.report.event_log import Narrator
-from harness.report.live import Scene
+from harness.report.conclusions import conclusions, conditions_text
+from harness.report.event_log import EventFormatter
+from harness.report.live import LiveState
 from harness.report.plan import plan_view
-from harness.report.status import status, status_view
+from harness.report.status import status_view, study_status
 from harness.report.trial import trial_view
-from harness.search.time_left import Estimate
+from harness.search.time_left import TimeLeftEstimator
 from harness.training.checkpoint import Checkpoint
 from harness.training.fit import fit
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
@@ -39,7 +39,7 @@ RECIPE = with_(epochs=0)
 
 def test_a_run_is_built_and_measured_and_keeps_no_weights(tmp_path: Path) -> None:
     job = Job(tiny_run(recipe=with_(epochs=0, measures=["throughput"])), tmp_path / "study")
-    started, *said, ended = evaluate(job)
+    started, *said, ended = run_job(job)
     assert isinstance(started, Started) and (started.epochs, started.first_epoch) == (0, 1)
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
     assert all(isinstance(record, Measured) for record in said)
@@ -90,30 +90,30 @@ def test_a_study_is_answered_by_its_measure_and_says_that_nothing_was_trained(st
     said = study.answer(no_training)
     assert said.best is not None and said.best.params["K"] == [3, 3, 3, 3]
     assert said.best.values == (3.0, 3.1, 3.2) and all(row.state == "complete" for row in said.rows)
-    assert conditions(said).startswith("Measured untrained on cpu (test, 1 thread); ")
+    assert conditions_text(said).startswith("Measured untrained on cpu (test, 1 thread); ")
 
 
 def test_costs_are_no_matter_of_chance(tmp_path: Path) -> None:
     said = Played(tmp_path, proxy=UNTRAINED, objectives={"macs": "minimize"}, search={"seeds": 1}).answer(no_training)
-    (sentence,) = verdict(said)
+    (sentence,) = conclusions(said)
     assert sentence.endswith("macs follow from the network alone, so chance has no part in it.")
 
 
 def test_one_seed_of_a_measure_was_measured_and_not_trained(tmp_path: Path) -> None:
     said = Played(tmp_path, proxy=UNTRAINED, objectives=LATENCY, search={"seeds": 1}).answer(no_training)
-    assert "both were measured untrained with one seed" in verdict(said)[0]
+    assert "both were measured untrained with one seed" in conclusions(said)[0]
 
 
 def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) -> None:
-    scene = Scene("question", None, "latency_ms_p50", "minimize", Narrator("latency_ms_p50"))
-    narrator, lines, frames, tables = Narrator("latency_ms_p50"), [], [], []
+    scene = LiveState("question", None, "latency_ms_p50", "minimize", EventFormatter("latency_ms_p50"))
+    narrator, lines, frames, tables = EventFormatter("latency_ms_p50"), [], [], []
     for event, progress, driven in study.events(no_training, slots=2):
-        scene.take(event, progress)
-        lines.append(narrator.tell(event))
+        scene.update(event, progress)
+        lines.append(narrator.format_event(event))
         frames.append(text_of(scene.draw(), width=100))
         trials = driven.trials()
-        found = answer(study.file.study, driven.store, trials, {})
-        seen = status(found, trials, driver="me", trials_total=5, seeds=3, last=())
+        found = study_results(study.file.study, driven.store, trials, {})
+        seen = study_status(found, trials, driver="me", trials_total=5, seeds=3, last=())
         tables.append(text_of(status_view(seen)))
     assert any("seed 0: untrained, measuring on host, cpu (test, 1 thread)" in line for line in lines)
     assert lines[-1].startswith("question: measured 15 runs in")
@@ -124,15 +124,15 @@ def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) 
 
 def test_a_run_from_close_up_has_its_first_weights(study: Played) -> None:
     study.answer(no_training)
-    with reading(study.path, study.place) as read:
-        runs = list(read_runs(read.store, read.store.trial_runs("question")[0]).values())
+    with open_study_reader(study.path, study.place) as read:
+        runs = list(read_run_results(read.store, read.store.trial_runs("question")[0]).values())
         text = text_of(trial_view(read.trials[0], runs, study.file.study), width=160)
     assert "untrained  on host, cpu (test, 1 thread)" in text and "trained    on" not in text
     assert "weights    untrained: those that seed 1 begins with" in text
 
 
 def test_the_time_left_follows_from_runs_that_have_no_epochs() -> None:
-    estimate = Estimate([], epochs=0)
+    estimate = TimeLeftEstimator([], epochs=0)
     estimate.started("a", 1)
     assert estimate.left_s(3, workers=1) is None
     estimate.ended("a", 4.0)
@@ -145,7 +145,7 @@ def test_the_time_left_follows_from_runs_that_have_no_epochs() -> None:
 
 def test_the_plan_counts_the_images_that_are_measured(tmp_path: Path) -> None:
     study = Played(tmp_path, proxy=UNTRAINED | {"measures": ["throughput"]}, objectives={"macs": "minimize"})
-    planned = plan(study.file.study, open_space(study.file), None, workers=1)
+    planned = plan_study(study.file.study, open_space(study.file), None, workers=1)
     text = text_of(plan_view(planned), width=160)
     assert "what would be measured, untrained" in text and "15 to measure, untrained" in text
     assert "MACs x images that are measured" in text
@@ -160,12 +160,13 @@ def test_the_plan_counts_what_the_measures_take() -> None:
     latency = speed.LATENCY_WARM_UP + speed.LATENCY_PASSES
     assert measured_images(RECIPE, 0) == latency
     taken = {
-        name: measured_images(RECIPE.model_copy(update={"measures": [name]}), val=200) - latency for name in ON_DEMAND
+        name: measured_images(RECIPE.model_copy(update={"measures": [name]}), val=200) - latency
+        for name in ON_DEMAND_MEASURES
     }
     assert taken["shape_bias"] == 200 and taken["throughput"] == 5 * batch
-    enlarged = (receptive_field.larger(RECIPE.resolution) / RECIPE.resolution) ** 2
-    assert taken["erf"] == 5 * receptive_field.IMAGES * enlarged and enlarged == 16
-    assert taken["merge_error"] == 6 * merge_error.IMAGES
+    enlarged = (receptive_field.erf_resolution(RECIPE.resolution) / RECIPE.resolution) ** 2
+    assert taken["erf"] == 5 * receptive_field.ERF_IMAGES * enlarged and enlarged == 16
+    assert taken["merge_error"] == 6 * merge_error.COMPARED_IMAGES
     assert taken["train_step"] == 6 * 3 * RECIPE.batch_size
 
 

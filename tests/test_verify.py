@@ -24,14 +24,14 @@ from harness.diagnostics.verify import (
     full_scale,
     merging,
 )
-from harness.diagnostics.verify.checks import CHECKS, sections
+from harness.diagnostics.verify.checks import CHECKS, run_checks
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
 from harness.models.build import merge
 from harness.models.cost import Cost, network_cost
-from harness.models.equivalence import relative_error, worst
+from harness.models.equivalence import max_error, relative_error
 from harness.models.spec.published import COUNTED, GROWTH
 from harness.ops.geometry import Window
-from harness.ops.native import STOCK
+from harness.ops.native import NATIVE
 
 HEAVY = "presets up to 10M params, and replknet_31b"
 """Two gigabytes of float64; other tests merge and fold the proxies."""
@@ -108,15 +108,15 @@ def test_texts_hold_where_they_are_equal() -> None:
 def test_errors_are_relative_and_the_worst_is_kept() -> None:
     exact = torch.tensor([4.0, -8.0], dtype=torch.float64)
     assert relative_error(exact.float() + 0.5, exact) == 0.5 / 8
-    assert worst([0.1, 0.3, 0.2]) == 0.3
-    assert worst([0.1, float("nan"), 0.2]) != worst([0.1, 0.2])
+    assert max_error([0.1, 0.3, 0.2]) == 0.3
+    assert max_error([0.1, float("nan"), 0.2]) != max_error([0.1, 0.2])
 
 
 def test_a_convolution_that_is_wrong_anywhere_is_found() -> None:
     case = convolution.CASES["K=7 on 24 x 17"]
 
     def wrong(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-        y = STOCK.run(x, weight, bias, window)
+        y = NATIVE.run(x, weight, bias, window)
         return torch.where(torch.arange(y.numel()).view(y.shape) == 1, y + 1e-3, y)
 
     found = convolution.errors(wrong, case, torch.float64, "cpu")
@@ -170,8 +170,8 @@ def test_a_check_that_breaks_off_does_not_hold_and_hides_no_other(monkeypatch: p
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(costs, "network_parts", broken)
-    (section,) = sections(["counts"])
-    assert section.failed == 1 and section.held > 40
+    (section,) = run_checks(["counts"])
+    assert section.failed == 1 and section.holding > 40
     assert "RuntimeError: no memory" in text_of(section_view(section))
 
 
@@ -236,7 +236,7 @@ def test_a_contradicted_claim_is_no_fault_and_runs_that_cannot_be_read_are(
     change: dict[str, Any], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [SUPPORTED, replace(SUPPORTED, **change)]
-    monkeypatch.setattr("harness.diagnostics.verify.recorded_claims.recorded_claims", lambda _: rows)
+    monkeypatch.setattr("harness.diagnostics.verify.recorded_claims.all_recorded_claims", lambda _: rows)
     said = called("verify", "--only", "claims", cwd=tmp_path)
     assert said.returncode == code
     assert words in said.stdout and "supported" in said.stdout
@@ -257,7 +257,7 @@ def test_a_study_file_with_faults_is_named(tmp_path: Path, monkeypatch: pytest.M
         "study: a\nbase: replknet_nano\naxes: {K: [3, 31]}\nfull_scale: {base: replknet_31b}\n"
     )
     (tmp_path / "faulty.yaml").write_text("study: a\nbase: replknet_nano\naxes: {K: [4]}\n")
-    monkeypatch.setattr(full_scale, "FOLDER", tmp_path)
+    monkeypatch.setattr(full_scale, "STUDIES_FOLDER", tmp_path)
     broken, sound = full_scale.files()
     assert broken.what == "faulty.yaml" and not broken.holds and "odd" in str(broken.found)
     assert sound.holds and next(full_scale.bases()).holds
@@ -268,7 +268,7 @@ def test_choices_that_do_not_fit_the_full_scale_base_are_named(tmp_path: Path, m
     (tmp_path / "study.yaml").write_text(
         "study: a\nbase: mobilenet_v2_nano\naxes: {K: [[3, 3, 3, 3, 3, 3, 3]]}\nfull_scale: {base: replknet_31b}\n"
     )
-    monkeypatch.setattr(full_scale, "FOLDER", tmp_path)
+    monkeypatch.setattr(full_scale, "STUDIES_FOLDER", tmp_path)
     (finding,) = full_scale.configurations()
     assert not finding.holds and "4 in all" in str(finding.found)
 
@@ -277,5 +277,5 @@ def test_claim_studies_are_those_with_claims(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "a.yaml").write_text("study: a\nclaims: [{name: b}]\n")
     (tmp_path / "b.yaml").write_text("study: b\n")
     (tmp_path / "c.yaml").write_text("study: [\n")
-    monkeypatch.setattr(full_scale, "FOLDER", tmp_path)
+    monkeypatch.setattr(full_scale, "STUDIES_FOLDER", tmp_path)
     assert [path.name for path in full_scale.claim_studies()] == ["a.yaml"]

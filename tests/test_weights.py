@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_studies import called
 from torch import Tensor
 
 from harness import __version__
-from harness.config.network_file import dump_spec
+from harness.config.network_file import dump_network_spec
 from harness.errors import WeightsError
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
@@ -30,7 +30,7 @@ FORMS = pytest.mark.parametrize("merged", [False, True], ids=["training", "merge
 def state_of(spec: NetworkSpec, *, merged: bool = False) -> dict[str, Tensor]:
     """What a trained network's checkpoint holds."""
     network = build(spec, seed=1)
-    randomise(network, seed=2)
+    randomize(network, seed=2)
     return (merge(network) if merged else network).state_dict()
 
 
@@ -122,7 +122,7 @@ def test_entries_that_share_or_skip_memory_are_kept(tmp_path: Path) -> None:
 @FORMS
 def test_a_loaded_network_computes_what_was_saved(tmp_path: Path, merged: bool) -> None:
     network = build(NANO, seed=1).eval()
-    randomise(network, seed=2)
+    randomize(network, seed=2)
     network = merge(network) if merged else network
     import_weights(saved(tmp_path / "x.pth", network.state_dict()), tmp_path / "x.safetensors", NANO)
     spec, loaded = load_weights(tmp_path / "x.safetensors")
@@ -295,7 +295,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 def test_the_verb_goes_there_and_back(tmp_path: Path) -> None:
     state = state_of(NANO)
     saved(tmp_path / "x.pth", state)
-    (tmp_path / "nano.yaml").write_text(dump_spec(NANO))
+    (tmp_path / "nano.yaml").write_text(dump_network_spec(NANO))
     for network in ("replknet_nano", "nano.yaml"):
         done = called("weights", "import", "x.pth", "--network", network, "--output", "x.safetensors", cwd=tmp_path)
         said = f"x.safetensors: {len(state)} entries, training form, 10 classes\n"

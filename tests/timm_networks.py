@@ -4,7 +4,7 @@ from typing import Any
 
 import timm
 import torch
-from random_statistics import randomise
+from random_statistics import randomize
 from torch import Tensor
 
 NANO = "replknet_nano"
@@ -18,7 +18,7 @@ def create(name: str = NANO, **arguments: Any) -> Any:
 
 def trained(name: str = NANO, **arguments: Any) -> Any:
     model = create(name, **arguments)
-    randomise(model, seed=1)
+    randomize(model, seed=1)
     return model.eval()
 
 

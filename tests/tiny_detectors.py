@@ -7,30 +7,30 @@ import torch
 from tiny_runs import tiny_spec
 from torch import Tensor
 
-from harness.data.detection_annotations import Figures, pack
+from harness.data.detection_annotations import Instances, encode_rle
 from harness.models.build import build
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import Detector
-from harness.models.heads.feature_pyramid import Pyramid
-from harness.models.heads.rcnn import CASCADE, ONE_LOOK, RCNN
-from harness.models.heads.roi_heads import BoxHeads, Targets
+from harness.models.heads.fcos import FCOSDetector
+from harness.models.heads.feature_pyramid import FeaturePyramid
+from harness.models.heads.rcnn import CASCADE, RCNN, SINGLE_STAGE
+from harness.models.heads.roi_heads import RoIHeadsConfig, Targets
 from harness.models.spec.network import NetworkSpec
 
 CLASSES, SIDE = 3, 48
 KINDS = ("fcos", "mask_rcnn", "cascade_mask_rcnn")
 
 
-def tiny_detector(kind: str, spec: NetworkSpec | None = None, **heads: Any) -> Detector | RCNN:
+def tiny_detector(kind: str, spec: NetworkSpec | None = None, **heads: Any) -> FCOSDetector | RCNN:
     """Of a network for colour images; `heads` change those of the boxes."""
     spec = spec or tiny_spec(in_channels=3, C=[8, 8, 16, 16])
     torch.manual_seed(0)
     encoder = Encoder(build(spec), spec, finest=4)
     if kind == "fcos":
-        return Detector(Pyramid(encoder, 64, "convolutions"), classes=CLASSES)
+        return FCOSDetector(FeaturePyramid(encoder, 64, "convolutions"), classes=CLASSES)
     if kind == "cascade_mask_rcnn":
         heads = {"body": "convolutions", "loss": "giou"} | heads
-    how = BoxHeads(CLASSES, **({"hidden": 64, "sampled": 16} | heads))
-    return RCNN(Pyramid(encoder, 16, "pool"), how, rungs=ONE_LOOK if kind == "mask_rcnn" else CASCADE)
+    how = RoIHeadsConfig(CLASSES, **({"hidden": 64, "sampled": 16} | heads))
+    return RCNN(FeaturePyramid(encoder, 16, "pool"), how, rungs=SINGLE_STAGE if kind == "mask_rcnn" else CASCADE)
 
 
 def target(boxes: list[list[int]], labels: list[int], height: int = SIDE, width: int = SIDE) -> dict[str, Tensor]:
@@ -54,20 +54,20 @@ def lit_rectangles(count: int) -> tuple[Tensor, Targets]:
     return images, targets
 
 
-def truth_of(targets: Targets) -> list[Figures]:
+def truth_of(targets: Targets) -> list[Instances]:
     return [
-        Figures(
+        Instances(
             each["boxes"].numpy(),
             each["labels"].numpy(),
             each["masks"].sum((1, 2)).float().numpy(),
             np.zeros(len(each["labels"]), bool),
-            tuple(pack(mask.numpy()) for mask in each["masks"]),
+            tuple(encode_rle(mask.numpy()) for mask in each["masks"]),
         )
         for each in targets
     ]
 
 
-def fit(model: Detector | RCNN, images: Tensor, targets: Targets, *, steps: int, lr: float) -> None:
+def fit(model: FCOSDetector | RCNN, images: Tensor, targets: Targets, *, steps: int, lr: float) -> None:
     """Learn some images by heart."""
     torch.manual_seed(0)  # proposals are drawn
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)

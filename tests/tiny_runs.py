@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.models.spec.network import NetworkSpec
 from harness.training.run import Run
 
-RECIPE = Recipe(train_size=64, val_size=32, resolution=16, epochs=3, batch_size=16)
+RECIPE = ProxyRecipe(train_size=64, val_size=32, resolution=16, epochs=3, batch_size=16)
 
 
 def tiny_spec(**fields: Any) -> NetworkSpec:
@@ -15,10 +15,10 @@ def tiny_spec(**fields: Any) -> NetworkSpec:
     )
 
 
-def tiny_run(*, seed: int = 0, recipe: Recipe = RECIPE, **fields: Any) -> Run:
+def tiny_run(*, seed: int = 0, recipe: ProxyRecipe = RECIPE, **fields: Any) -> Run:
     return Run(tiny_spec(**fields), recipe, seed)
 
 
-def with_(recipe: Recipe = RECIPE, **changes: Any) -> Recipe:
+def with_(recipe: ProxyRecipe = RECIPE, **changes: Any) -> ProxyRecipe:
     """The recipe with some keys changed, nested ones as mappings; checked like a new one."""
-    return Recipe.model_validate(recipe.model_dump(mode="json") | changes)
+    return ProxyRecipe.model_validate(recipe.model_dump(mode="json") | changes)

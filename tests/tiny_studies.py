@@ -15,21 +15,21 @@ from unittest import mock
 
 from rich.console import Console, RenderableType
 
-from harness.analysis.results import Answer, answer
-from harness.analysis.study_reader import open_space, reading
+from harness.analysis.results import StudyResults, study_results
+from harness.analysis.study_reader import open_space, open_study_reader
 from harness.cli import main
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import StudyFile, load_study
 from harness.executors.scripted import ScriptedExecutor
 from harness.search.events import Progress, StudyEvent
-from harness.search.session import Driven, driving
-from harness.storage.workspace import Place
-from harness.training.environment import environment_here
+from harness.search.session import DrivenStudy, open_for_driving
+from harness.storage.workspace import Workspace
+from harness.training.environment import local_environment
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 REPOSITORY = Path(__file__).parent.parent
 EPOCHS = 4
-HERE = environment_here(Recipe())
+HERE = local_environment(ProxyRecipe())
 VERSIONS = {"harness": "0.1.0", "python": "3.11.9", "torch": "2.15.0"}
 
 TINY: dict[str, Any] = {
@@ -82,7 +82,7 @@ def harness(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What came of a command line in this process."""
 
     returncode: int
@@ -90,7 +90,7 @@ class Said:
     stderr: str
 
 
-def called(*arguments: str | Path, cwd: Path) -> Said:
+def called(*arguments: str | Path, cwd: Path) -> CommandResult:
     """Run a command line in this process, where a process of its own would only cost time."""
     out, err = io.StringIO(), io.StringIO()
     here = mock.patch.dict(os.environ)
@@ -100,7 +100,7 @@ def called(*arguments: str | Path, cwd: Path) -> Said:
             code = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # how argparse ends
             code = int(ended.code or 0)
-    return Said(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 def files_of(folder: Path) -> set[str]:
@@ -170,10 +170,10 @@ class Played:
     def __init__(self, folder: Path, **overrides: Any) -> None:
         self.path = write_study(folder, SCRIPTED, **overrides)
         self.file: StudyFile = load_study(self.path)
-        self.place = Place(folder / "results")
+        self.place = Workspace(folder / "results")
         self.executor: ScriptedExecutor | None = None
 
-    def events(self, script: Script = well, *, slots: int = 1) -> Generator[tuple[StudyEvent, Progress, Driven]]:
+    def events(self, script: Script = well, *, slots: int = 1) -> Generator[tuple[StudyEvent, Progress, DrivenStudy]]:
         """Drive the study, and give what is known at every event."""
 
         def start() -> ScriptedExecutor:
@@ -181,16 +181,16 @@ class Played:
             return self.executor
 
         with ExitStack() as stack:
-            driven = stack.enter_context(driving(self.file, open_space(self.file), self.place, start))
+            driven = stack.enter_context(open_for_driving(self.file, open_space(self.file), self.place, start))
             for event in driven.driver.events():
                 yield event, driven.driver.progress(), driven
 
-    def answer(self, script: Script = well) -> Answer:
+    def answer(self, script: Script = well) -> StudyResults:
         """Drive the study to its end and give its answer."""
         for _ in self.events(script):
             pass
-        with reading(self.path, self.place) as read:
-            return answer(self.file.study, read.store, read.trials, read.extent().ruled_out)
+        with open_study_reader(self.path, self.place) as read:
+            return study_results(self.file.study, read.store, read.trials, read.size().ruled_out)
 
 
 def text_of(view: RenderableType, width: int = 120) -> str:

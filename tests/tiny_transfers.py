@@ -8,8 +8,8 @@ from tiny_runs import tiny_spec
 from harness.config.recipes.proxy import Transfer
 from harness.models.build import build
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import Detector
-from harness.models.heads.feature_pyramid import Pyramid
+from harness.models.heads.fcos import FCOSDetector
+from harness.models.heads.feature_pyramid import FeaturePyramid
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
@@ -26,12 +26,12 @@ def segmenter(spec: NetworkSpec | None = None, *, side: int = 16, **changes: Any
     return Segmenter(build(spec), spec, Transfer(**(TRANSFER | changes)), classes=CLASSES, side=side)
 
 
-def detector(spec: NetworkSpec | None = None, **changes: Any) -> Detector:
+def detector(spec: NetworkSpec | None = None, **changes: Any) -> FCOSDetector:
     spec = spec or tiny_spec()
     torch.manual_seed(0)
     plan = Transfer(**(DETECTION | changes))
     encoder = Encoder(build(spec), spec, finest=plan.finest, frozen=plan.frozen)
-    return Detector(Pyramid(encoder, plan.channels), classes=CLASSES - 1)
+    return FCOSDetector(FeaturePyramid(encoder, plan.channels), classes=CLASSES - 1)
 
 
 def small_spec(family: str, stem_stride: int) -> NetworkSpec:

@@ -8,12 +8,21 @@ granted one at a time, to the arms of undecided claims alone; what that does to 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.analysis.earlier_looks import Pairs, looks_elsewhere
-from harness.analysis.limits import RunValues, limit_of_runs
-from harness.analysis.objective import COSTS, formula_value
-from harness.analysis.plan_history import history_of, plan_of
-from harness.analysis.reuse import environment_of, time_reference, without_other_times
-from harness.analysis.statistics import Estimate, Plan, Stretched, Verdict, estimate, holm, judge, seeds_to_decide
+from harness.analysis.earlier_looks import SeedRuns, foreign_looks
+from harness.analysis.limits import RunValues, configuration_limit
+from harness.analysis.objective import COST_OBJECTIVES, formula_value
+from harness.analysis.plan_history import claim_plan, file_history
+from harness.analysis.reuse import study_environment, time_reference, without_other_times
+from harness.analysis.statistics import (
+    Estimate,
+    ExtendedPlan,
+    Plan,
+    Verdict,
+    estimate_effect,
+    holm,
+    judge,
+    seeds_to_decide,
+)
 from harness.analysis.statistics.limits import Limit
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
@@ -45,13 +54,13 @@ class LostPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ClaimResult:
     """A claim with all that is known of it."""
 
     claim: Claim
     arms: tuple[Candidate, ...]
     """In the order of the contrast."""
-    figures: tuple[Mapping[int, float], ...]
+    arm_values: tuple[Mapping[int, float], ...]
     """What the claim compares, by seed, of each arm's complete runs."""
     values: tuple[float, ...]
     """The contrast, a number for each seed that every arm has completed, in the order of the seeds."""
@@ -61,15 +70,15 @@ class Judged:
     p: float | None
     """Over all looks so far, corrected over the study's claims (Holm)."""
     verdict: Verdict
-    enough: int | None = None
+    seeds_needed: int | None = None
     """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
-    missing: str | None = None
+    missing_reason: str | None = None
     """Why there is no value, where that is not for want of runs."""
     runs: tuple[RunRow, ...] = field(default=(), compare=False)
     """The complete runs of all arms; when they were trained is no part of the verdict."""
-    lost: tuple[LostPair, ...] = ()
+    lost_pairs: tuple[LostPair, ...] = ()
     """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
-    exploratory: "Exploratory | None" = None
+    exploratory: "ExploratoryVerdict | None" = None
     """What the runs say where no verdict has an error rate: see there."""
     note: str | None = None
     """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
@@ -81,7 +90,7 @@ class Judged:
     @property
     def pairs(self) -> int:
         """Seeds of the contrast, those that were lost included."""
-        return len(self.values) + len({each.seed for each in self.lost})
+        return len(self.values) + len({each.seed for each in self.lost_pairs})
 
     @property
     def verdict_text(self) -> str:
@@ -96,7 +105,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Exploratory:
+class ExploratoryVerdict:
     """The verdict as if claim and plan had been made before the first run, which they were not: without error rate."""
 
     verdict: Verdict
@@ -106,7 +115,7 @@ class Exploratory:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ClaimRuns:
     """What the store has of a claim."""
 
     arms: tuple[Candidate, ...]
@@ -117,25 +126,27 @@ class _Seen:
     runs: tuple[RunRow, ...]
     lost: tuple[LostPair, ...]
     limit: Limit | None
-    pairs: Pairs
+    pairs: SeedRuns
     """The complete runs of all arms, by seed."""
 
 
-def judge_claims(study: Study, space: Space, store: Store, here: Environment | None = None) -> tuple[Judged, ...]:
+def evaluate_claims(
+    study: Study, space: Space, store: Store, here: Environment | None = None
+) -> tuple[ClaimResult, ...]:
     """Every claim of the study, in the order of the file.
 
     Times of two environments are not compared: those that are not of `here` are left out, where any run has such.
     """
     if not study.claims:
         return ()
-    here = here or environment_of(study)
-    known = [_seen(claim, study, space, store, here) for claim in study.claims]
-    history = history_of(
+    here = here or study_environment(study)
+    known = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
+    history = file_history(
         study, store, {claim.name: tuple(seen.paired) for claim, seen in zip(study.claims, known, strict=True)}
     )
     known = [_in_order(seen, history.seeds_first(claim.name)) for claim, seen in zip(study.claims, known, strict=True)]
     plans = [history.plan_of(claim.name) for claim in study.claims]
-    elsewhere = looks_elsewhere(study, store)
+    elsewhere = foreign_looks(study, store)
     late = [
         _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, seen.pairs)
         for claim, seen in zip(study.claims, known, strict=True)
@@ -155,12 +166,12 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
     explored = holm(
         [1.0 if found is None or seen.limit else found.p for found, seen in zip(as_new, known, strict=True)]
     )
-    judged = map(_judged, study.claims, known, as_new, estimates, confirmed, expected)
+    judged = map(_claim_result, study.claims, known, as_new, estimates, confirmed, expected)
     reasons = map(_why_exploratory, plans, late)
     return tuple(
         replace(
             each,
-            exploratory=_explored(each, found, p, reason),
+            exploratory=_exploratory_result(each, found, p, reason),
             note=_note(plan, reason),
             is_used_up=len(each.values) >= plan.most,
         )
@@ -171,18 +182,21 @@ def judge_claims(study: Study, space: Space, store: Store, here: Environment | N
 def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[int, ...]]:
     """By claim, the seeds that all of its arms have completed."""
     return {
-        claim.name: tuple(_seen(claim, study, space, store, environment_of(study)).paired) for claim in study.claims
+        claim.name: tuple(_claim_runs(claim, study, space, store, study_environment(study)).paired)
+        for claim in study.claims
     }
 
 
-def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int]) -> list[Candidate]:
+def arms_needing_seeds(
+    study: Study, results: tuple[ClaimResult, ...], seeds_used: Mapping[str, int]
+) -> list[Candidate]:
     """The arms of undecided claims that need one seed more for the next look, each once.
 
     Where all arms are at chance or at the ceiling, more seeds would not help.
     """
-    most = plan_of(study).most
+    most = claim_plan(study).most
     wanted: dict[str, Candidate] = {}
-    for each in judged:
+    for each in results:
         used = [seeds_used.get(arm.fingerprint, 0) for arm in each.arms]
         target = min(used) + 1
         if each.is_open and each.values and target <= most:
@@ -192,64 +206,70 @@ def due(study: Study, judged: tuple[Judged, ...], seeds_used: Mapping[str, int])
 
 
 def _is_exact(claim: Claim) -> bool:
-    return Formula(claim.metric).names <= set(COSTS)
+    return Formula(claim.metric).names <= set(COST_OBJECTIVES)
 
 
-def _estimate(claim: Claim, seen: _Seen, expectation: Expectation, plan: Plan | Stretched) -> Estimate | None:
+def _estimate(claim: Claim, seen: _ClaimRuns, expectation: Expectation, plan: Plan | ExtendedPlan) -> Estimate | None:
     values = list(seen.paired.values())
-    return estimate(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
+    return estimate_effect(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
 
 
-def _judged(
+def _claim_result(
     claim: Claim,
-    seen: _Seen,
+    seen: _ClaimRuns,
     as_new: Estimate | None,
     found: Estimate | None,
     p: float | None,
     expectation: Expectation,
-) -> Judged:
+) -> ClaimResult:
     """A claim with the verdict that has an error rate; `p` is None for a claim that came after its data."""
     values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
     if found is None:
         undecided = Verdict.UNDECIDED
-        unknown = Judged(claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing=seen.missing)
-        return replace(unknown, lost=seen.lost, runs=seen.runs)
+        unknown = ClaimResult(
+            claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing_reason=seen.missing
+        )
+        return replace(unknown, lost_pairs=seen.lost, runs=seen.runs)
     if p is None:
-        late = Judged(claim, seen.arms, seen.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
-        return replace(late, lost=seen.lost, runs=seen.runs)
+        late = ClaimResult(claim, seen.arms, seen.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
+        return replace(late, lost_pairs=seen.lost, runs=seen.runs)
     if seen.limit is not None:
-        limited = Judged(claim, seen.arms, seen.figures, values, seeds, found, 1.0, Verdict.UNDECIDED, limit=seen.limit)
-        return replace(limited, lost=seen.lost, runs=seen.runs)
+        limited = ClaimResult(
+            claim, seen.arms, seen.figures, values, seeds, found, 1.0, Verdict.UNDECIDED, limit=seen.limit
+        )
+        return replace(limited, lost_pairs=seen.lost, runs=seen.runs)
     verdict = judge(found, p)
     granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
     enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
     shown = as_new if found.repeated_interval is None else found
-    judged = Judged(claim, seen.arms, seen.figures, values, seeds, shown, p, verdict, enough)
-    return replace(judged, lost=seen.lost, runs=seen.runs)
+    judged = ClaimResult(claim, seen.arms, seen.figures, values, seeds, shown, p, verdict, enough)
+    return replace(judged, lost_pairs=seen.lost, runs=seen.runs)
 
 
 def _why_late(added_after: int | None) -> str | None:
     return None if added_after is None else f"the claim was added after {added_after} runs"
 
 
-def _why_exploratory(plan: Plan | Stretched, late: str | None) -> str | None:
+def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:
     """Why a verdict has no error rate; None where it has one. `late` is why a claim comes after its data."""
     if late is not None:
         return late
-    if isinstance(plan, Stretched) and plan.exhausted_at is not None:
+    if isinstance(plan, ExtendedPlan) and plan.exhausted_at is not None:
         seeds = f"{plan.exhausted_at} seeds"
         return f"the plan was stretched after its last look, at {seeds}, when nothing was left of its error rate"
     return None
 
 
-def _explored(each: Judged, as_new: Estimate | None, p: float, reason: str | None) -> Exploratory | None:
+def _exploratory_result(
+    each: ClaimResult, as_new: Estimate | None, p: float, reason: str | None
+) -> ExploratoryVerdict | None:
     if reason is None or as_new is None or each.verdict != Verdict.UNDECIDED:
         return None
-    return Exploratory(judge(as_new, p), p, reason)
+    return ExploratoryVerdict(judge(as_new, p), p, reason)
 
 
-def _note(plan: Plan | Stretched, reason: str | None) -> str | None:
-    if not isinstance(plan, Stretched) or reason is not None:
+def _note(plan: Plan | ExtendedPlan, reason: str | None) -> str | None:
+    if not isinstance(plan, ExtendedPlan) or reason is not None:
         return None
     steps = zip(plan.plans, plan.plans[1:], plan.changes, strict=False)
     changed = ", ".join(f"from {_looks(old)} to {_looks(new)} at {n} pairs" for old, new, n in steps)
@@ -260,13 +280,13 @@ def _looks(plan: Plan) -> str:
     return f"{plan.first}-{plan.most} seeds"
 
 
-def _in_order(seen: _Seen, first: tuple[int, ...]) -> _Seen:
+def _in_order(seen: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
     """Pairs in the order in which they were complete when the file changed, then by seed."""
     order = [*(seed for seed in first if seed in seen.paired), *(seed for seed in seen.paired if seed not in first)]
     return replace(seen, paired={seed: seen.paired[seed] for seed in order})
 
 
-def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _Seen:
+def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _ClaimRuns:
     """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
@@ -275,7 +295,7 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     reference = time_reference(rows, here)
     recorded = [_recorded(each, store, reference) for each in of_arms]
     of_runs = [{each.run.seed: formula_value(formula, *each) for each in of_arm} for of_arm in recorded]
-    limits = {limit_of_runs(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
+    limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
     figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
         seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
@@ -290,7 +310,7 @@ def _seen(claim: Claim, study: Study, space: Space, store: Store, here: Environm
     limit = limits.pop() if len(limits) == 1 else None
     by_seed = [{row.run.seed: row for row in each} for each in of_arms]
     pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
-    return _Seen(arms, figures, paired, missing, rows, lost, limit, pairs)
+    return _ClaimRuns(arms, figures, paired, missing, rows, lost, limit, pairs)
 
 
 def _lost_pairs(
@@ -306,7 +326,7 @@ def _lost_pairs(
 def _runs(arm: Candidate, study: Study, space: Space) -> list[Run]:
     assert arm.spec is not None, "an arm is a network"
     first = study.search.seed
-    return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + plan_of(study).most)]
+    return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + claim_plan(study).most)]
 
 
 def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[RunRow]:
@@ -318,7 +338,7 @@ def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[
 def _recorded(rows: list[RunRow], store: Store, reference: Environment | None) -> list[RunValues]:
     """Complete runs with what they recorded, without times of another environment than the reference."""
     ids = [row.id for row in rows]
-    curves, metrics = store.curves(ids), store.figures(ids)
+    curves, metrics = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
     return [
         RunValues(row.run, curves.get(row.id, ()), without_other_times(row, metrics.get(row.id, {}), reference)[0])
         for row in rows

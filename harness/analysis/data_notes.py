@@ -7,15 +7,15 @@ from harness.config.metrics import TRAIN_IMAGES, VAL_IMAGES
 from harness.storage import Store
 
 if TYPE_CHECKING:
-    from harness.analysis.results import RunFacts
+    from harness.analysis.results import RunResult
 
-KINDS = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
+COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
 
 
-def data_lines(store: Store, runs: Mapping[str, "RunFacts"]) -> tuple[str, ...]:
+def data_lines(store: Store, runs: Mapping[str, "RunResult"]) -> tuple[str, ...]:
     """How many images the runs were trained and judged on, where that was read from disk; then the notes."""
-    counts = {name: _range([facts.measures.get(name) for facts in runs.values()]) for name in KINDS}
-    known = [f"{count} {KINDS[name]}" for name, count in counts.items() if count is not None]
+    counts = {name: _range([facts.measures.get(name) for facts in runs.values()]) for name in COUNT_TITLES}
+    known = [f"{count} {COUNT_TITLES[name]}" for name, count in counts.items() if count is not None]
     lines = [f"Every run is of {' and '.join(known)}."] if known else []
     return (*lines, *(_sentence(note) for note in store.notes_of(runs)))
 

@@ -17,16 +17,16 @@ import yaml
 from harness.config.study import Claim, Study
 from harness.config.study_growth import seeds_of
 from harness.storage import RunRow, Store, StudyRow
-from harness.storage.rows import CLAIMS_JUDGED
+from harness.storage.rows import CLAIMS_EVENT
 
-DECISIVE = ("metric", "contrast", "expect", "ignore")
+DECISIVE_KEYS = ("metric", "contrast", "expect", "ignore")
 """Keys of a claim that decide its verdict, with the plan of its study."""
-Pairs = Mapping[int, tuple[RunRow, ...]]
+SeedRuns = Mapping[int, tuple[RunRow, ...]]
 """By seed, the complete runs of all arms of a claim."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _ForeignClaims:
     """What another study judges."""
 
     metrics: frozenset[str]
@@ -35,14 +35,14 @@ class _Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class ForeignLooks:
     """The studies that had looked at their claims when a study was started."""
 
     started: datetime
-    studies: tuple[tuple[str, _Judged, frozenset[str]], ...]
+    studies: tuple[tuple[str, _ForeignClaims, frozenset[str]], ...]
     """Name, claims, and ids of its runs."""
 
-    def reason(self, claim: Claim, study: Study, pairs: Pairs) -> str | None:
+    def reason(self, claim: Claim, study: Study, pairs: SeedRuns) -> str | None:
         """Why a verdict of the claim has no error rate; None where no other study had looked at its pairs.
 
         A study that judges the same claim by the same plan has taken the same looks, which cost nothing again.
@@ -60,37 +60,37 @@ class Elsewhere:
         return all(row.id in ids and row.finished is not None and row.finished <= self.started for row in rows)
 
 
-def looks_elsewhere(study: Study, store: Store) -> Elsewhere:
+def foreign_looks(study: Study, store: Store) -> ForeignLooks:
     """The looks of other studies before this one was started; before now, where it is not started yet."""
     known = {row.name: row for row in store.studies()}
     started = known[study.study].created if study.study in known else datetime.now(UTC)
-    return Elsewhere(started, tuple(_looked(store, known.values(), study.study, started)))
+    return ForeignLooks(started, tuple(_looked(store, known.values(), study.study, started)))
 
 
 def _looked(
     store: Store, known: Iterable[StudyRow], own: str, started: datetime
-) -> Iterator[tuple[str, _Judged, frozenset[str]]]:
+) -> Iterator[tuple[str, _ForeignClaims, frozenset[str]]]:
     for row in known:
-        judged = _judged(row.resolved) if row.name != own else None
+        judged = _foreign_claims(row.resolved) if row.name != own else None
         if judged is None or not judged.claims:
             continue
-        first = store.first_event(row.name, CLAIMS_JUDGED)
+        first = store.first_event(row.name, CLAIMS_EVENT)
         if first is not None and first.time <= started:
             runs = (run_id for ids in store.trial_runs(row.name).values() for run_id in ids)
             yield row.name, judged, frozenset(runs)
 
 
 @lru_cache(maxsize=64)
-def _judged(resolved: str) -> _Judged:
+def _foreign_claims(resolved: str) -> _ForeignClaims:
     values: dict[str, Any] = yaml.safe_load(resolved) or {}
     claims, search = values.get("claims") or (), values.get("search") or {}
     first = search.get("seeds", 3)
     plan = first, max(first, search.get("max_seeds") or 0)
-    return _Judged(
+    return _ForeignClaims(
         frozenset(claim.get("metric", "top1") for claim in claims),
         frozenset(_decisive(claim, plan) for claim in claims),
     )
 
 
 def _decisive(claim: Mapping[str, Any], plan: tuple[int, int]) -> str:
-    return json.dumps([{key: claim.get(key) for key in DECISIVE}, plan], sort_keys=True)
+    return json.dumps([{key: claim.get(key) for key in DECISIVE_KEYS}, plan], sort_keys=True)

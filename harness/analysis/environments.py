@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.formatting import counted
+from harness.analysis.formatting import plural
 from harness.storage import RunRow
 from harness.training.environment import Environment, describe_difference
 from harness.training.run import Job, RunState
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class OtherEnvironment:
     """Complete runs of one environment that is not the reference."""
 
     runs: int
@@ -25,10 +25,10 @@ class Origin:
     @property
     def text(self) -> str:
         """As `3 of 15 runs: operator revision a1b2, torch 2.14`."""
-        return f"{self.runs} of {counted(self.total, 'run')}: {self.differs_by}"
+        return f"{self.runs} of {plural(self.total, 'run')}: {self.differs_by}"
 
 
-def origins(rows: Iterable[RunRow], here: Environment) -> tuple[Origin, ...]:
+def other_environments(rows: Iterable[RunRow], here: Environment) -> tuple[OtherEnvironment, ...]:
     """The complete runs that were computed in other environments than `here`, those alike together; most runs first."""
     complete = [row for row in rows if row.state == RunState.COMPLETE]
     groups: dict[str, list[RunRow]] = {}
@@ -36,7 +36,9 @@ def origins(rows: Iterable[RunRow], here: Environment) -> tuple[Origin, ...]:
         if words := difference(row, here):
             groups.setdefault(words, []).append(row)
     by_number = sorted(groups.items(), key=lambda pair: -len(pair[1]))
-    return tuple(Origin(len(each), len(complete), words, _here_of(each[0], here)) for words, each in by_number)
+    return tuple(
+        OtherEnvironment(len(each), len(complete), words, _here_of(each[0], here)) for words, each in by_number
+    )
 
 
 def difference(row: RunRow, here: Environment) -> str:
@@ -47,7 +49,7 @@ def difference(row: RunRow, here: Environment) -> str:
     return "; ".join([own, *resumed] if own else resumed)
 
 
-def origin_sentences(found: Sequence[Origin]) -> list[str]:
+def other_environments_text(found: Sequence[OtherEnvironment]) -> list[str]:
     """The origins as a sentence; none for none."""
     parts = [f"{origin.text}{f' (here: {origin.here})' if origin.here else ''}" for origin in found]
     return [f"Other environments: {'; '.join(parts)}."] if parts else []
@@ -73,7 +75,7 @@ def time_notes(rows: Sequence[RunRow], left_out: Iterable[str]) -> list[str]:
     ids = set(left_out)
     complete = [row for row in rows if row.state == RunState.COMPLETE]
     lost = [row for row in complete if row.id in ids and not _has_weights(row)]
-    total, notes = counted(len(complete), "run"), []
+    total, notes = plural(len(complete), "run"), []
     if ids:
         notes.append(f"Times and memory of {len(ids)} of {total} are left out, for they are of another environment.")
     if lost:

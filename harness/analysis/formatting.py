@@ -10,7 +10,7 @@ BARS = "▁▂▃▄▅▆▇█"
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def amount(number: float | None) -> str:
+def si(number: float | None) -> str:
     """Three digits and a prefix: 79.9M, 15.4G, 870."""
     if number is None or not math.isfinite(number):
         return DASH
@@ -20,7 +20,7 @@ def amount(number: float | None) -> str:
     return f"{number:.0f}" if float(number).is_integer() else _three_digits(number)
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """As 42 s, 3 min 05 s, 2 h 07 min, 1,234 h."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
@@ -36,7 +36,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600:,} h"
 
 
-def short_duration(seconds: float | None) -> str:
+def format_short_duration(seconds: float | None) -> str:
     """As 0.9 s, 102 s, 12.3 min, 2.1 h: for columns."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
@@ -45,29 +45,33 @@ def short_duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def milliseconds(value: float | None) -> str:
+def format_milliseconds(value: float | None) -> str:
     """A latency with three digits: 4.31, 28.9."""
     return DASH if value is None or not math.isfinite(value) else _three_digits(value)
 
 
-def score(mean: float | None, metric: str) -> str:
+def format_metric(mean: float | None, metric: str) -> str:
     """A value of the objective: accuracies with two decimals, costs with a prefix, the rest with four digits."""
     if mean is None or not math.isfinite(mean):
         return DASH
     if metric == "top1":
         return f"{mean:.2f}"
-    return amount(mean) if abs(mean) >= 1e4 else f"{mean:.4g}"
+    return si(mean) if abs(mean) >= 1e4 else f"{mean:.4g}"
 
 
-def mean_and_spread(mean: float | None, spread: float | None, metric: str) -> str:
+def format_mean_and_spread(mean: float | None, spread: float | None, metric: str) -> str:
     """As 93.40 ± 0.82; without a spread where one seed speaks alone."""
-    return score(mean, metric) if spread is None else f"{score(mean, metric)} ± {score(spread, metric)}"
+    return (
+        format_metric(mean, metric)
+        if spread is None
+        else f"{format_metric(mean, metric)} ± {format_metric(spread, metric)}"
+    )
 
 
-def value(chosen: Any) -> str:
+def format_value(chosen: Any) -> str:
     """A choice on an axis: lists as 31-29-27-13, null as none."""
     if isinstance(chosen, list | tuple):
-        return "-".join(value(each) for each in chosen)
+        return "-".join(format_value(each) for each in chosen)
     if chosen is None:
         return "none"
     return (
@@ -75,12 +79,12 @@ def value(chosen: Any) -> str:
     )
 
 
-def label(params: Mapping[str, Any]) -> str:
+def format_params(params: Mapping[str, Any]) -> str:
     """A configuration by its choices: K=31-29-27-13 reparam=5."""
-    return " ".join(f"{name}={value(chosen)}" for name, chosen in params.items()) or "the base network"
+    return " ".join(f"{name}={format_value(chosen)}" for name, chosen in params.items()) or "the base network"
 
 
-def counted(n: int, noun: str) -> str:
+def plural(n: int, noun: str) -> str:
     """As 1 seed, 3 seeds."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
@@ -90,18 +94,18 @@ def epochs_done(done: int, epochs: int) -> str:
     return f"{done}/{epochs}" if epochs else "untrained"
 
 
-def listed(parts: Iterable[str]) -> str:
+def join_words(parts: Iterable[str]) -> str:
     """As a, b and c."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def finite(values: Any) -> Any:
+def json_safe(values: Any) -> Any:
     """Plain values for JSON: numbers that are not finite become null."""
     if isinstance(values, Mapping):
-        return {key: finite(each) for key, each in values.items()}
+        return {key: json_safe(each) for key, each in values.items()}
     if isinstance(values, list | tuple):
-        return [finite(each) for each in values]
+        return [json_safe(each) for each in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 

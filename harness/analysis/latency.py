@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from harness.analysis.formatting import DASH, milliseconds
+from harness.analysis.formatting import DASH, format_milliseconds
 from harness.analysis.objective import LATENCY, LATENCY_BOUND
 
 
-class Latency(NamedTuple):
+class LatencyResult(NamedTuple):
     """A measurement; what lies before intervals were measured has only its median."""
 
     median_ms: float
@@ -24,22 +24,25 @@ class Latency(NamedTuple):
         """As `5.91 [5.88, 5.95]`; with `~` where other work disturbed it."""
         mark = "" if self.is_quiet else "~"
         if self.low_ms is None or self.high_ms is None:
-            return f"{mark}{milliseconds(self.median_ms)}"
-        return f"{mark}{milliseconds(self.median_ms)} [{milliseconds(self.low_ms)}, {milliseconds(self.high_ms)}]"
+            return f"{mark}{format_milliseconds(self.median_ms)}"
+        return (
+            f"{mark}{format_milliseconds(self.median_ms)} [{format_milliseconds(self.low_ms)}, "
+            f"{format_milliseconds(self.high_ms)}]"
+        )
 
 
-def latency_of(runs: Iterable[Mapping[str, float]]) -> Latency | None:
+def latency_result(runs: Iterable[Mapping[str, float]]) -> LatencyResult | None:
     """The measurement of a configuration's complete runs; of several different ones that with the middle median."""
     found = sorted({_latency(measures) for measures in runs if LATENCY in measures}, key=lambda each: each.median_ms)
     return found[(len(found) - 1) // 2] if found else None
 
 
-def latency_text(latency: Latency | None) -> str:
+def latency_text(latency: LatencyResult | None) -> str:
     """For a cell of a table."""
     return DASH if latency is None else latency.text
 
 
-def latency_values(latency: Latency | None) -> dict[str, Any]:
+def latency_values(latency: LatencyResult | None) -> dict[str, Any]:
     """For JSON."""
     return {
         "latency_ms_p50": None if latency is None else latency.median_ms,
@@ -50,9 +53,9 @@ def latency_values(latency: Latency | None) -> dict[str, Any]:
     }
 
 
-def _latency(measures: Mapping[str, float]) -> Latency:
+def _latency(measures: Mapping[str, float]) -> LatencyResult:
     n = measures.get("latency_ms_n")
-    return Latency(
+    return LatencyResult(
         measures[LATENCY],
         measures.get("latency_ms_low"),
         measures.get(LATENCY_BOUND),

@@ -7,14 +7,14 @@ times have no such limits.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from harness.analysis.statistics.limits import Counts, Limit, is_above, limit_of
+from harness.analysis.statistics.limits import CorrectCounts, Limit, is_above, limit_of
 from harness.config.metrics import CHANCE_TOP1, VAL_IMAGES
 from harness.config.study import CURVES
 from harness.training.run import Epoch, Run
 
-BEFORE = 1000
+DEFAULT_VAL_IMAGES = 1000
 """Validation images of `shapes` in runs that did not record their number, where the recipe leaves it open."""
-MEASURED = {"miou": "chance_miou"}
+CHANCE_METRICS = {"miou": "chance_miou"}
 """Measures that have a chance level, and its name."""
 
 
@@ -26,19 +26,19 @@ class RunValues(NamedTuple):
     measures: Mapping[str, float]
 
 
-def images_of(run: Run, measures: Mapping[str, float]) -> int | None:
+def validation_image_count(run: Run, measures: Mapping[str, float]) -> int | None:
     """The validation images of the last epoch; None where that is not known."""
     if VAL_IMAGES in measures:
         return round(measures[VAL_IMAGES])
-    return run.recipe.val_size or (BEFORE if run.recipe.dataset == "shapes" else None)
+    return run.recipe.val_size or (DEFAULT_VAL_IMAGES if run.recipe.dataset == "shapes" else None)
 
 
-def limit_of_runs(names: Collection[str], runs: Sequence[RunValues], *, tests: int = 1) -> Limit | None:
+def configuration_limit(names: Collection[str], runs: Sequence[RunValues], *, tests: int = 1) -> Limit | None:
     """The limit that a configuration is at in the metrics of these names; None where nothing shows one."""
     if any(name in CURVES for name in names):
         return limit_of([counts for run in runs if (counts := _counts(run)) is not None], tests=tests)
     for name in names:
-        known = [(run.measures[name], run.measures[MEASURED[name]]) for run in runs if _has_level(name, run)]
+        known = [(run.measures[name], run.measures[CHANCE_METRICS[name]]) for run in runs if _has_level(name, run)]
         if known and not is_above([value - level for value, level in known], 0.0, tests=tests):
             return Limit.CHANCE
     return None
@@ -47,7 +47,7 @@ def limit_of_runs(names: Collection[str], runs: Sequence[RunValues], *, tests: i
 def limits_of(metric: str, groups: Sequence[Sequence[RunValues]]) -> list[Limit | None]:
     """The limit that each of several configurations is at in a metric, given the complete runs of each."""
     tests = max(1, sum(map(bool, groups)))
-    return [limit_of_runs((metric,), runs, tests=tests) for runs in groups]
+    return [configuration_limit((metric,), runs, tests=tests) for runs in groups]
 
 
 def common_limit(limits: Iterable[Limit | None]) -> Limit | None:
@@ -58,15 +58,17 @@ def common_limit(limits: Iterable[Limit | None]) -> Limit | None:
 
 def fewest_images(runs: Iterable[RunValues]) -> int | None:
     """The fewest validation images of the runs; None where no number is known."""
-    return min((images for run in runs if (images := images_of(run.run, run.measures)) is not None), default=None)
+    return min(
+        (images for run in runs if (images := validation_image_count(run.run, run.measures)) is not None), default=None
+    )
 
 
 def _has_level(name: str, run: RunValues) -> bool:
-    return name in MEASURED and name in run.measures and MEASURED[name] in run.measures
+    return name in CHANCE_METRICS and name in run.measures and CHANCE_METRICS[name] in run.measures
 
 
-def _counts(run: RunValues) -> Counts | None:
-    images = images_of(run.run, run.measures)
+def _counts(run: RunValues) -> CorrectCounts | None:
+    images = validation_image_count(run.run, run.measures)
     if not run.curve or images is None:
         return None
-    return Counts.of(run.curve[-1].top1, images, run.measures.get(CHANCE_TOP1, 100 / run.run.spec.classes))
+    return CorrectCounts.of(run.curve[-1].top1, images, run.measures.get(CHANCE_TOP1, 100 / run.run.spec.classes))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.storage import RunRow
 
-TRAINING = "initial weights, order of the images and augmentation"
-OWN = {
+TRAINING_SOURCES = "initial weights, order of the images and augmentation"
+PER_SEED_SOURCES = {
     ("split", True): "training and validation images (each seed has its own)",
     ("split", False): "the split of the images into training and validation (each seed has its own)",
     ("bootstrap", False): "the choice of training and validation images (a bootstrap for each seed)",
 }
-SHARED = "one data set only: all seeds share its training and validation images, which are not part of them"
+SHARED_DATA_NOTE = "one data set only: all seeds share its training and validation images, which are not part of them"
 
 
-def resampling_of(rows: Iterable["RunRow"]) -> tuple[tuple[str, bool], ...]:
+def resampling_ways(rows: Iterable["RunRow"]) -> tuple[tuple[str, bool], ...]:
     """How the images of these runs were drawn, and whether they were generated; all ways that there are.
 
     Runs of before images were drawn anew for each seed, whose id is of an earlier revision, shared one data set.
@@ -34,8 +34,8 @@ def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
 
 
 def _line(resample: str, is_generated: bool) -> str:
-    own = OWN.get((resample, is_generated))
-    return f"intervals hold {TRAINING}" + (f", of {SHARED}" if own is None else f", {own}")
+    own = PER_SEED_SOURCES.get((resample, is_generated))
+    return f"intervals hold {TRAINING_SOURCES}" + (f", of {SHARED_DATA_NOTE}" if own is None else f", {own}")
 
 
 def _is_generated(row: "RunRow") -> bool:

@@ -7,20 +7,20 @@ from harness.config.study import CURVES
 from harness.models.cost import network_cost
 from harness.training.run import Epoch, Run, missing_epochs
 
-COSTS = ("params", "macs")
+COST_OBJECTIVES = ("params", "macs")
 """Objectives that follow from the spec: of the merged network, at the recipe's resolution."""
 LATENCY = "latency_ms_p50"
 LATENCY_BOUND = "latency_ms_high"
 """The upper end of the median's 95 % interval: what budgets and objectives decide on, so that noise buys nothing."""
 
 
-TIMES = ("latency_", "throughput_")
+TIME_PREFIXES = ("latency_", "throughput_")
 """How the names of metrics begin that runs of equal networks share; see `measures.timing_cache`."""
 
 
 def compares_times(metrics: Iterable[str]) -> bool:
     """Whether an objective or a claim is about times: one measurement for all seeds would have no spread."""
-    return any(name.startswith(TIMES) for metric in metrics for name in Formula(metric).names)
+    return any(name.startswith(TIME_PREFIXES) for metric in metrics for name in Formula(metric).names)
 
 
 def curve_value(metric: str, epoch: Epoch) -> float | None:
@@ -36,7 +36,7 @@ def final_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Mapping
     if metric in CURVES:
         is_whole = not missing_epochs((epoch.epoch for epoch in curve), run.recipe.epochs)
         return curve_value(metric, curve[-1]) if curve and is_whole else None
-    if metric in COSTS:
+    if metric in COST_OBJECTIVES:
         return float(getattr(network_cost(run.spec, run.recipe.resolution), metric))
     return measures.get(metric)
 

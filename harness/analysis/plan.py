@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.analysis.claims import judge_claims
-from harness.analysis.reuse import Reuse
-from harness.config.census import Census, take_census
+from harness.analysis.claims import evaluate_claims
+from harness.analysis.reuse import ReuseRule
+from harness.config.census import SpaceCensus, take_census
 from harness.config.claim_arms import arm_choices
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
-from harness.config.study_growth import Growth, seeds_of
+from harness.config.study_growth import StudyChanges, seeds_of
 from harness.data.shapes.dataset import FINAL, TRAIN_SIZE, val_sizes
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
@@ -21,7 +21,7 @@ from harness.system.machine import has_gpu
 from harness.training.environment import Environment
 from harness.training.run import Run
 
-MOST_SAMPLED = 200
+MAX_SAMPLED = 200
 """Configurations of a sampler that are shown."""
 MACS_PER_S_PER_THREAD = 7e9
 """The rough rule for recipes that nobody has timed: multiply-accumulates that a CPU thread does in a second.
@@ -39,7 +39,7 @@ PASSES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedConfiguration:
     """One configuration and its runs."""
 
     candidate: Candidate
@@ -51,12 +51,12 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StudyPlan:
     """What would be trained."""
 
     study: str
     axes: tuple[str, ...]
-    rows: tuple[Planned, ...]
+    rows: tuple[PlannedConfiguration, ...]
     is_sample: bool
     """Whether the rows are only like those that the sampler will choose."""
     rejected: Mapping[str, int]
@@ -109,18 +109,18 @@ class Plan:
         return scale * seconds / self.workers
 
 
-def plan(
+def plan_study(
     study: Study,
     space: Space,
     store: Store | None,
     *,
     workers: int,
-    rule: Reuse | None = None,
-    growth: Growth | None = None,
-) -> Plan:
+    rule: ReuseRule | None = None,
+    growth: StudyChanges | None = None,
+) -> StudyPlan:
     """The plan of a study; `store` is None where there is no database yet, and `rule` tells what is taken from it.
 
-    Of a sampler's configurations, a sample of `MOST_SAMPLED` at most is shown, so that any number is planned at once.
+    Of a sampler's configurations, a sample of `MAX_SAMPLED` at most is shown, so that any number is planned at once.
     """
     rejected: Counter[str] = Counter()
     is_sample = study.search.sampler != "grid"
@@ -131,11 +131,11 @@ def plan(
         (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
     }
     stored = store.runs(runs.values()).values() if store else ()
-    fates = {row.id: rule.fate(row) if rule else "take" for row in stored if row.state in SETTLED}
+    fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
     known = {run_id for run_id, fate in fates.items() if fate != "train"}
-    seconds = _Estimate(study, store, space.data, rule.here if rule else None)
+    seconds = _RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
     rows = tuple(
-        Planned(
+        PlannedConfiguration(
             candidate,
             seeds,
             tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in known),
@@ -146,7 +146,7 @@ def plan(
     configurations = study.search.trials
     if census is not None and census.is_complete and census.is_scarce:
         configurations = min(configurations or 0, len(census.feasible))
-    return Plan(
+    return StudyPlan(
         study=study.study,
         axes=tuple(space.axes),
         rows=rows,
@@ -189,14 +189,14 @@ def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
             rejected[next(iter(candidate.violations))] += 1
 
 
-def _sample(study: Study, census: Census) -> Iterator[Candidate]:
+def _sample(study: Study, census: SpaceCensus) -> Iterator[Candidate]:
     """Networks that a sampler may choose."""
-    wanted = min(study.search.trials or 0, MOST_SAMPLED, len(census.feasible))
+    wanted = min(study.search.trials or 0, MAX_SAMPLED, len(census.feasible))
     step = len(census.feasible) / max(1, wanted)
     return (census.feasible[int(i * step)] for i in range(wanted))
 
 
-def _growth_notes(study: Study, space: Space, store: Store | None, growth: Growth | None) -> Iterator[str]:
+def _growth_notes(study: Study, space: Space, store: Store | None, growth: StudyChanges | None) -> Iterator[str]:
     """What a study file adds to its study, and what that, or a new study, does to the verdicts of its claims."""
     if growth is None or store is None:
         return
@@ -204,7 +204,7 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Growt
         yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
     elif study.study in {row.name for row in store.studies()}:
         return
-    for judged in judge_claims(study, space, store):
+    for judged in evaluate_claims(study, space, store):
         name = judged.claim.name
         if judged.exploratory is not None:
             yield f"{name}: its verdict would be exploratory, since {judged.exploratory.reason}"
@@ -212,7 +212,7 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Growt
             yield f"{name}: {judged.note}"
 
 
-class _Estimate:
+class _RunTimeEstimator:
     """Seconds of a run: as runs of the same recipe took, or by the rough rule."""
 
     def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
@@ -249,7 +249,7 @@ class _Estimate:
         return network_cost(spec, self._study.proxy.resolution).macs * self._images / self._speed + OVERHEAD_S
 
 
-def images_per_run(recipe: Recipe) -> float | None:
+def images_per_run(recipe: ProxyRecipe) -> float | None:
     """Images that a run passes forward, those of training counted threefold; None where their number is not known.
 
     Those of a transfer too, at the cost of its backbone alone; those of measures on the merged network.
@@ -267,12 +267,12 @@ def images_per_run(recipe: Recipe) -> float | None:
     return recipe.epochs * (PASSES * train + val) + last + transfer + measured
 
 
-def _val_sizes(recipe: Recipe) -> tuple[int | None, int | None]:
+def _val_sizes(recipe: ProxyRecipe) -> tuple[int | None, int | None]:
     """As `shapes.val_sizes`, of a folder, which may have fewer."""
     return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
 
 
-def measured_images(recipe: Recipe, val: int) -> int:
+def measured_images(recipe: ProxyRecipe, val: int) -> int:
     """Images that a run's measures pass forward on a CPU, a gradient counted as two more; see `harness.measures`.
 
     Those that a receptive field is seen on count by their pixels: they are four times as large, up to 1024 a side.
@@ -288,7 +288,7 @@ def measured_images(recipe: Recipe, val: int) -> int:
     return latency + sum(on_demand[name] for name in recipe.measures)
 
 
-def _rule(recipe: Recipe) -> str:
+def _rule(recipe: ProxyRecipe) -> str:
     return "3 x MACs x training images" if recipe.epochs else "MACs x images that are measured"
 
 

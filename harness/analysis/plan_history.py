@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from harness.analysis.statistics import Plan, Stretched, plan_after
+from harness.analysis.statistics import ExtendedPlan, Plan, plan_after
 from harness.config.study import Study
 from harness.config.study_growth import seeds_of
 from harness.errors import NotFound
@@ -22,7 +22,7 @@ from harness.training.run import RunState
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """One change of a study file."""
 
     added: tuple[str, ...]
@@ -42,7 +42,7 @@ class Change:
         return json.dumps(values)
 
     @classmethod
-    def read(cls, text: str) -> "Change":
+    def read(cls, text: str) -> "FileChange":
         """The change that a text keeps."""
         kept = json.loads(text)
         seeds = {name: tuple(each) for name, each in kept["seeds"].items()}
@@ -50,14 +50,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class FileHistory:
     """All changes of a study file up to the present one."""
 
     plan: Plan
     """In force now."""
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FileChange, ...] = ()
 
-    def plan_of(self, claim: str) -> Plan | Stretched:
+    def plan_of(self, claim: str) -> Plan | ExtendedPlan:
         """The plans that were in force for a claim, one after the other."""
         plans = [Plan(*change.plan) for change in self.changes]
         pairs = [len(change.seeds.get(claim, ())) for change in self.changes]
@@ -76,49 +76,49 @@ class History:
         return runs or None
 
 
-def history_of(study: Study, store: Store, paired: Mapping[str, Sequence[int]]) -> History:
+def file_history(study: Study, store: Store, paired: Mapping[str, Sequence[int]]) -> FileHistory:
     """The history of a study; `paired` gives, by claim, the seeds of the pairs that are complete now."""
-    changes = tuple(map(Change.read, store.changes(study.study)))
+    changes = tuple(map(FileChange.read, store.changes(study.study)))
     pending = pending_change(study, store, paired)
-    return History(plan_of(study), changes if pending is None else (*changes, pending))
+    return FileHistory(claim_plan(study), changes if pending is None else (*changes, pending))
 
 
 def pending_change(
     study: Study, store: Store, paired: Mapping[str, Sequence[int]], added: tuple[str, ...] = ()
-) -> Change | None:
+) -> FileChange | None:
     """What the file changes now against the kept one, `added` being all of it in words; None where nothing."""
     try:
-        kept = _kept(store.study(study.study).resolved)
+        kept = _stored_claims(store.study(study.study).resolved)
     except NotFound:
         return None
     new = tuple(claim.name for claim in study.claims if claim.name not in kept.claims)
     if not new and not added and kept.plan == seeds_of(study.search):
         return None
     seeds = {name: tuple(each) for name, each in paired.items() if name in kept.claims}
-    return Change(added, kept.plan, seeds, _complete_runs(study, store), new)
+    return FileChange(added, kept.plan, seeds, _complete_runs(study, store), new)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _StoredClaims:
     """What of the kept file decides its verdicts."""
 
     plan: tuple[int, int]
     claims: frozenset[str]
 
 
-def plan_of(study: Study) -> Plan:
+def claim_plan(study: Study) -> Plan:
     """When a study looks at its claims: after the first seeds, and after each seed more."""
     first, most = seeds_of(study.search)
     return Plan(first, most)
 
 
 @lru_cache(maxsize=16)
-def _kept(resolved: str) -> _Kept:
+def _stored_claims(resolved: str) -> _StoredClaims:
     values: dict[str, Any] = yaml.safe_load(resolved) or {}
     search = values.get("search") or {}
     first = search.get("seeds", 3)
     names = frozenset(str(claim.get("name")) for claim in values.get("claims") or ())
-    return _Kept((first, max(first, search.get("max_seeds") or 0)), names)
+    return _StoredClaims((first, max(first, search.get("max_seeds") or 0)), names)
 
 
 def _complete_runs(study: Study, store: Store) -> int:

@@ -12,12 +12,12 @@ import yaml
 from pydantic import ValidationError
 
 from harness.analysis.formatting import printable
-from harness.analysis.results import answer
-from harness.analysis.study_reader import reading
-from harness.config.recipes.proxy import REVISION, Recipe
+from harness.analysis.results import study_results
+from harness.analysis.study_reader import open_study_reader
+from harness.config.recipes.proxy import REVISION, ProxyRecipe
 from harness.errors import NotFound, SpecError, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.storage.workspace import Place
+from harness.storage.workspace import Workspace
 from harness.system.fingerprint import fingerprint
 from harness.training.environment import Environment
 from harness.training.run import Epoch, Run, RunState
@@ -71,17 +71,17 @@ def is_summary(path: Path) -> bool:
     return path.suffix == ".json" or (path / SUMMARY).is_file()
 
 
-def from_database(
-    path: Path, place: Place, trial: int | None, run_id: str | None, *, is_quick: bool = False
+def recorded_run_from_database(
+    path: Path, place: Workspace, trial: int | None, run_id: str | None, *, is_quick: bool = False
 ) -> RecordedRun:
     """A run of a study: by its id, or the first seed of a trial, by default of the best. Raises `NotFound`."""
-    with reading(path, place, is_quick=is_quick) as read:
-        said = answer(read.file.study, read.store, read.trials, {})
+    with open_study_reader(path, place, is_quick=is_quick) as read:
+        said = study_results(read.file.study, read.store, read.trials, {})
         curves = {row.id: row for row in read.store.runs(_ids_of(said.rows)).values()}
         rows = [(row.trials, row.values, row.runs) for row in said.rows]
         best = said.best.trials[0] if said.best else None
         number, values, facts = _chosen(rows, best, trial, run_id, lambda each: each.row.id, str(path))
-        measures = read.store.measures(facts.row.id)
+        measures = read.store.metrics(facts.row.id)
     row = curves[facts.row.id]
     return RecordedRun(
         id=row.id,
@@ -100,7 +100,7 @@ def from_database(
     )
 
 
-def from_summary(path: Path, trial: int | None, run_id: str | None) -> RecordedRun:
+def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None) -> RecordedRun:
     """The same of a written summary; a `study.yaml` beside it has the recipe where it has none. Raises `UserError`s."""
     file = path / SUMMARY if path.is_dir() else path
     values = _read_json(file)
@@ -178,13 +178,13 @@ def _earlier_revision(run_id: str, run: Run) -> int | None:
     return None
 
 
-def _recipe(values: Mapping[str, Any], file: Path) -> Recipe:
+def _recipe(values: Mapping[str, Any], file: Path) -> ProxyRecipe:
     """The recipe of all runs: the summary's, or that of the study file beside it."""
     if values.get("recipe") is not None:
-        return Recipe.model_validate(values["recipe"])
+        return ProxyRecipe.model_validate(values["recipe"])
     beside = file.with_name(STUDY)
     try:
-        return Recipe.model_validate(yaml.safe_load(beside.read_text(encoding="utf-8"))["proxy"])
+        return ProxyRecipe.model_validate(yaml.safe_load(beside.read_text(encoding="utf-8"))["proxy"])
     except (OSError, KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
         raise UserError(
             f"a summary without a recipe must have its resolved {STUDY} beside it ({printable(str(error))[:200]})",

@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.claims import Judged
+from harness.analysis.claims import ClaimResult
 from harness.analysis.data_notes import data_lines
-from harness.analysis.environments import Origin, origins, time_notes
-from harness.analysis.formatting import counted
-from harness.analysis.latency import Latency, latency_of
+from harness.analysis.environments import OtherEnvironment, other_environments, time_notes
+from harness.analysis.formatting import plural
+from harness.analysis.latency import LatencyResult, latency_result
 from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.analysis.noise import resampling_of
+from harness.analysis.noise import resampling_ways
 from harness.analysis.objective import objective_value
-from harness.analysis.reuse import environment_of, time_reference, without_other_times
-from harness.analysis.run_status import configuration_standing, trial_standing
-from harness.analysis.seeds import MissingSeed, missing_seeds, shortfall
+from harness.analysis.reuse import study_environment, time_reference, without_other_times
+from harness.analysis.run_status import configuration_status, trial_status
+from harness.analysis.seeds import MissingSeed, missing_seeds, missing_seeds_text
 from harness.analysis.statistics.limits import Limit, sampling_error
 from harness.config.study import Study
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
-from harness.storage import FullRow, FullRuns, RunRow, Store
+from harness.storage import FullScaleRow, FullScaleRuns, RunRow, Store
 from harness.storage.rows import SEARCH_ENDED, TRIAL_ENDED
 from harness.training.environment import Environment
 from harness.training.run import Epoch, RunState
@@ -39,7 +39,7 @@ AT = {Limit.CHANCE: "at chance", Limit.CEILING: "at the ceiling"}
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunResult:
     """A run with all that it said."""
 
     row: RunRow
@@ -63,7 +63,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ConfigurationResult:
     """One configuration, with all its trials and runs."""
 
     trials: tuple[int, ...]
@@ -83,12 +83,12 @@ class Row:
     """Mean of the objective over the seeds."""
     spread: float | None
     """Standard deviation over the seeds (n - 1); None for fewer than two."""
-    runs: tuple[RunFacts, ...]
+    runs: tuple[RunResult, ...]
     params_count: int
     """Parameters of the merged network."""
     macs: int
     """Nominal multiply-accumulates of the merged network, for one image of the proxy's resolution."""
-    latency: Latency | None
+    latency: LatencyResult | None
     """Of the merged network; the seeds of a configuration share one measurement."""
     wall_s: float | None
     """Mean training time of a complete run, of those of the environment whose times are shown."""
@@ -118,23 +118,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StudyResults:
     """What a study says so far."""
 
     study: str
     metric: str
     direction: str
     axes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ConfigurationResult, ...]
     """The complete ones by the objective, best first; then the others by trial."""
     rejected: Mapping[str, int]
     """Configurations that were never trained, by the rule or budget that they break."""
     devices: tuple[str, ...]
     versions: Mapping[str, tuple[str, ...]]
     """All versions of each library among the runs."""
-    claims: tuple[Judged, ...] = ()
+    claims: tuple[ClaimResult, ...] = ()
     """The study's claims, judged on its runs."""
-    full_scale: tuple[FullRow, ...] = ()
+    full_scale: tuple[FullScaleRow, ...] = ()
     """What was trained at full scale on its advice."""
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
@@ -142,9 +142,9 @@ class Answer:
     """Statements about the data: how many images, what is missing, and whether the folder holds other data now."""
     measures: tuple[str, ...] = ()
     """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
-    here: Environment | None = None
+    environment: Environment | None = None
     """What would compute the study's runs here and now."""
-    origins: tuple[Origin, ...] = ()
+    origins: tuple[OtherEnvironment, ...] = ()
     """Complete runs of other environments."""
     time_notes: tuple[str, ...] = ()
     """Which times are left out, and why."""
@@ -160,17 +160,17 @@ class Answer:
         return common_limit(row.limit for row in self.complete)
 
     @property
-    def complete(self) -> tuple[Row, ...]:
+    def complete(self) -> tuple[ConfigurationResult, ...]:
         """The complete configurations within the budgets, best first."""
         return tuple(row for row in self.rows if row.state == "complete")
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> ConfigurationResult | None:
         """The complete configuration within the budgets with the best mean; None where all are at one limit."""
         return None if self.limit else next(iter(self.complete), None)
 
     @property
-    def leading(self) -> Row | None:
+    def ranked_metric(self) -> ConfigurationResult | None:
         """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
         if self.limit:
             return None
@@ -178,7 +178,7 @@ class Answer:
         return min(running, key=lambda row: _rank(row, self.direction), default=None)
 
     @property
-    def front(self) -> tuple[Row, ...]:
+    def front(self) -> tuple[ConfigurationResult, ...]:
         """The Pareto front of the objective against MACs, cheapest first."""
         return tuple(sorted((row for row in self.rows if row.is_on_front), key=lambda row: row.macs))
 
@@ -187,53 +187,53 @@ class Answer:
         """All seeds behind the values."""
         return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
 
-    def row_of(self, trial: int) -> Row | None:
+    def row_of(self, trial: int) -> ConfigurationResult | None:
         """The row of a trial."""
         return next((row for row in self.rows if trial in row.trials), None)
 
-    def behind(self, row: Row) -> float:
+    def dominated_rows(self, row: ConfigurationResult) -> float:
         """By how much a complete row is worse than the best; 0 for the best."""
         assert self.best is not None and self.best.mean is not None and row.mean is not None
         return abs(self.best.mean - row.mean)
 
-    def unseparated(self) -> tuple[Row, ...]:
+    def unseparated(self) -> tuple[ConfigurationResult, ...]:
         """The rows that the seeds' spread does not separate from the best; needs two seeds on both sides."""
         if self.best is None or self.best.spread is None:
             return ()
         return tuple(
             row
             for row in self.complete[1:]
-            if row.spread is not None and self.behind(row) <= max(row.noise, self.best.noise)
+            if row.spread is not None and self.dominated_rows(row) <= max(row.noise, self.best.noise)
         )
 
 
-def read_runs(store: Store, run_ids: Iterable[str]) -> dict[str, RunFacts]:
+def read_run_results(store: Store, run_ids: Iterable[str]) -> dict[str, RunResult]:
     """All that the store knows of these runs, in three questions."""
     ids = list(run_ids)
-    curves, figures = store.curves(ids), store.figures(ids)
+    curves, figures = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
     return {
-        run_id: RunFacts(row, tuple(curves.get(run_id, ())), figures.get(run_id, {}))
+        run_id: RunResult(row, tuple(curves.get(run_id, ())), figures.get(run_id, {}))
         for run_id, row in store.runs(ids).items()
     }
 
 
-def answer(
+def study_results(
     study: Study,
     store: Store,
     trials: Sequence["FrozenTrial"],
     rejected: Mapping[str, int],
-    claims: tuple[Judged, ...] = (),
+    claims: tuple[ClaimResult, ...] = (),
     here: Environment | None = None,
     data: Sequence[str] = (),
-) -> Answer:
+) -> StudyResults:
     """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
 
     Runs are compared with the environment `here`; by default that in which this machine would compute them. `data` are
     statements about the data set as it is now.
     """
-    here = here or environment_of(study)
+    here = here or study_environment(study)
     links = store.trial_runs(study.study)
-    runs = read_runs(store, {run_id for ids in links.values() for run_id in ids})
+    runs = read_run_results(store, {run_id for ids in links.values() for run_id in ids})
     stored = [facts.row for facts in runs.values()]
     reference = time_reference(stored, here)
     runs = {run_id: _of_one_environment(facts, reference) for run_id, facts in runs.items()}
@@ -243,12 +243,14 @@ def answer(
         if "fingerprint" in trial.user_attrs:
             groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
     rows = [
-        _row(group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric)
+        _configuration_result(
+            group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric
+        )
         for group in groups.values()
     ]
     rows = _with_limits(rows, metric)
     trained = [facts.row for facts in runs.values() if facts.row.device is not None]
-    return Answer(
+    return StudyResults(
         study=study.study,
         metric=metric,
         direction=direction,
@@ -258,24 +260,24 @@ def answer(
         devices=tuple(sorted({row.device for row in trained if row.device})),
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
         claims=claims,
-        full_scale=FullRuns(store).of_study(study.study),
+        full_scale=FullScaleRuns(store).of_study(study.study),
         is_training=study.proxy.epochs > 0,
         data=(*data, *data_lines(store, runs)),
         measures=(*study.proxy.measures, *([study.proxy.transfer.learns] if study.proxy.transfer else [])),
-        here=here,
-        origins=origins(stored, here),
+        environment=here,
+        origins=other_environments(stored, here),
         time_notes=tuple(time_notes(stored, (run_id for run_id, facts in runs.items() if facts.lacks_times))),
         ended=_why_ended(store, study.study),
-        resampling=resampling_of(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
+        resampling=resampling_ways(facts.row for facts in runs.values() if facts.row.state == RunState.COMPLETE),
     )
 
 
-def spec_of(trial: "FrozenTrial") -> NetworkSpec:
+def trial_spec(trial: "FrozenTrial") -> NetworkSpec:
     """The network of a trial that was opened."""
     return NetworkSpec.from_mapping(json.loads(trial.user_attrs["spec"]))
 
 
-def choices_of(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
+def trial_choices(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
     """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
     params = trial.params
     return {name: _choice(params[name]) for name in axes if name in params}
@@ -290,7 +292,7 @@ def _why_ended(store: Store, study: str) -> str | None:
     return events[last].message
 
 
-def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFacts:
+def _of_one_environment(facts: RunResult, reference: Environment | None) -> RunResult:
     """The run without times of another environment than the reference, whose times the answer shows."""
     row = facts.row
     measures, lacks_times = without_other_times(row, facts.measures, reference)
@@ -298,10 +300,12 @@ def _of_one_environment(facts: RunFacts, reference: Environment | None) -> RunFa
     return replace(facts, measures=measures, lacks_times=lacks_times, is_of_reference=is_of_reference)
 
 
-def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study, metric: str) -> Row:
+def _configuration_result(
+    group: Sequence["FrozenTrial"], runs: Sequence[RunResult], study: Study, metric: str
+) -> ConfigurationResult:
     """The configuration that these trials share."""
-    spec = spec_of(group[0])
-    standing = configuration_standing([trial_standing(trial) for trial in group])
+    spec = trial_spec(group[0])
+    standing = configuration_status([trial_status(trial) for trial in group])
     screening = {trial.user_attrs.get("screening") for trial in group}
     seeds = [facts for facts in runs if facts.row.run.seed not in screening]
     by_seed = {facts.row.run.seed: value for facts in seeds if (value := facts.value(metric)) is not None}
@@ -311,12 +315,12 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
     done = [facts for facts in seeds if facts.row.state == RunState.COMPLETE]
     walls_s = [facts.row.wall_s for facts in done if facts.is_of_reference]
     cost = network_cost(spec, study.proxy.resolution)
-    return Row(
+    return ConfigurationResult(
         trials=tuple(trial.number for trial in group),
-        params=choices_of(group[0], study.axes),
+        params=trial_choices(group[0], study.axes),
         spec=spec,
         state=standing.state,
-        reason=(shortfall(len(values), missing) if values else None) or standing.reason,
+        reason=(missing_seeds_text(len(values), missing) if values else None) or standing.reason,
         values=values,
         seeds=tuple(sorted(by_seed)),
         mean=statistics.fmean(values) if values else None,
@@ -324,13 +328,13 @@ def _row(group: Sequence["FrozenTrial"], runs: Sequence[RunFacts], study: Study,
         runs=tuple(runs),
         params_count=cost.params,
         macs=cost.macs,
-        latency=latency_of(facts.measures for facts in done),
+        latency=latency_result(facts.measures for facts in done),
         missing=missing if values else (),
         wall_s=statistics.fmean(walls_s) if walls_s else None,
     )
 
 
-def _with_limits(rows: Sequence[Row], metric: str) -> list[Row]:
+def _with_limits(rows: Sequence[ConfigurationResult], metric: str) -> list[ConfigurationResult]:
     """The rows with the limits that they are at."""
     done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
     return [
@@ -343,21 +347,21 @@ def _choice(stored: Any) -> Any:
     return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
 
 
-def _rank(row: Row, direction: str) -> float:
+def _rank(row: ConfigurationResult, direction: str) -> float:
     """By the mean, best first."""
     if row.mean is None or not math.isfinite(row.mean):
         return math.inf
     return -row.mean if direction == "maximize" else row.mean
 
 
-def _order(row: Row, direction: str) -> tuple[bool, float, int, int]:
+def _order(row: ConfigurationResult, direction: str) -> tuple[bool, float, int, int]:
     """Complete rows first, by their mean and, where that is equal, by their MACs; the others by trial."""
     if row.state in ("complete", "over budget"):
         return False, _rank(row, direction), row.macs, row.trials[0]
     return True, 0.0, 0, row.trials[0]
 
 
-def _with_front(rows: Sequence[Row], direction: str) -> tuple[Row, ...]:
+def _with_front(rows: Sequence[ConfigurationResult], direction: str) -> tuple[ConfigurationResult, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
     ranked = [row for row in rows if row.state == "complete" and row.mean is not None]
@@ -379,7 +383,7 @@ def _versions(rows: Iterable[RunRow], name: str) -> tuple[str, ...]:
     return tuple(sorted({row.versions[name] for row in rows if name in row.versions}))
 
 
-def answer_limit_sentence(answer: Answer) -> str:
+def results_limit_sentence(answer: StudyResults) -> str:
     """That nothing can be told apart in an answer at a limit, and why."""
     assert answer.limit is not None
     images = min((row.val_images for row in answer.complete if row.val_images is not None), default=None)
@@ -390,7 +394,7 @@ def limit_sentence(limit: Limit, seeds: Sequence[int], images: int | None) -> st
     """That nothing can be told apart, and why; `seeds` has the number of complete runs of each configuration."""
     several = "Both" if len(seeds) == 2 else f"All {len(seeds)}"
     all_of = "The configuration is" if len(seeds) == 1 else f"{several} configurations are"
-    n = f"{counted(sum(seeds), 'run')}{'' if images is None else f' of {images:,} validation images'}"
+    n = f"{plural(sum(seeds), 'run')}{'' if images is None else f' of {images:,} validation images'}"
     why, remedy = "next to no error", "Take harder images."
     if limit == Limit.CHANCE:
         why, remedy = "no better than a constant answer", "Train longer, or on easier images."

@@ -12,23 +12,29 @@ from harness.config.expressions import Formula
 from harness.config.metrics import is_of_machine
 from harness.config.study import Study
 from harness.storage import RunRow, Store
-from harness.training.environment import Environment, describe_difference, differs, environment_here, of_cluster
+from harness.training.environment import (
+    Environment,
+    cluster_environment,
+    describe_difference,
+    differs,
+    local_environment,
+)
 from harness.training.run import Job, RunState
 
-Reusable = Literal["any", "same"]
+ReuseMode = Literal["any", "same"]
 """`any`: complete runs of every environment are taken; `same`: those of another one are trained again."""
-Fate = Literal["take", "time", "train"]
+ReuseDecision = Literal["take", "time", "train"]
 """Of a settled run: taken as it is, with its times measured again, or trained again."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 
 
-def environment_of(study: Study, *, is_cluster: bool = False) -> Environment:
+def study_environment(study: Study, *, is_cluster: bool = False) -> Environment:
     """What would compute a run of the study on this machine; of a cluster, only what can be known from here."""
-    here = environment_here(study.proxy, threads=study.resources.cpus, gpus=study.resources.gpus)
-    return of_cluster(here) if is_cluster else here
+    here = local_environment(study.proxy, threads=study.resources.cpus, gpus=study.resources.gpus)
+    return cluster_environment(here) if is_cluster else here
 
 
-def current_figures(row: RunRow, figures: Mapping[str, float], here: Environment) -> dict[str, float]:
+def current_metrics(row: RunRow, figures: Mapping[str, float], here: Environment) -> dict[str, float]:
     """What was measured on a run, without times and memory of another environment."""
     is_current = not differs(row.timed, here)
     return {name: value for name, value in figures.items() if is_current or not is_of_machine(name)}
@@ -61,22 +67,22 @@ def needs_times(study: Study) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Reuse:
+class ReuseRule:
     """The rule by which a driver takes settled runs from its store."""
 
     study: Study
     store: Store
-    here: Environment
-    mode: Reusable = "any"
+    environment: Environment
+    mode: ReuseMode = "any"
     is_cluster: bool = False
 
-    def fate(self, row: RunRow, figures: Mapping[str, float] | None = None) -> Fate:
-        """What is to become of a settled run; `figures` is what was measured on it, if that has been read."""
-        if self.mode == "same" and not row.is_of(self.here):
+    def decide(self, row: RunRow, figures: Mapping[str, float] | None = None) -> ReuseDecision:
+        """What is to become of a settled run; `current_metrics` is what was measured on it, if that has been read."""
+        if self.mode == "same" and not row.is_of(self.environment):
             return "train"
-        if row.state != RunState.COMPLETE or not differs(row.timed, self.here):
+        if row.state != RunState.COMPLETE or not differs(row.timed, self.environment):
             return "take"
-        if not any(map(is_of_machine, self.store.measures(row.id) if figures is None else figures)):
+        if not any(map(is_of_machine, self.store.metrics(row.id) if figures is None else figures)):
             return "take"
         if row.folder is not None and (self.is_cluster or Job(row.run, row.folder).has_weights):
             return "time"
@@ -85,17 +91,19 @@ class Reuse:
     def is_mixture(self, row: RunRow) -> bool:
         """Whether an unfinished run must begin anew, because another environment trained its first epochs."""
         is_begun = row.state not in (*SETTLED, RunState.QUEUED, RunState.RUNNING) and row.owner is None
-        return self.mode == "same" and is_begun and not row.is_of(self.here)
+        return self.mode == "same" and is_begun and not row.is_of(self.environment)
 
-    def figures(self, run_id: str) -> dict[str, float]:
+    def current_metrics(self, run_id: str) -> dict[str, float]:
         """What was measured on a run in this environment, and all that does not depend on it."""
-        return current_figures(self.store.run(run_id), self.store.measures(run_id), self.here)
+        return current_metrics(self.store.run(run_id), self.store.metrics(run_id), self.environment)
 
-    def train_again(self, run_ids: list[str], *, is_open: bool = False) -> None:
+    def reset_for_training(self, run_ids: list[str], *, is_open: bool = False) -> None:
         """Have these runs trained from their first epoch on; see `replace_runs`."""
         from harness.storage.reopening import replace_runs
 
         for row in replace_runs(self.store, self.study.study, run_ids, is_open=is_open):
-            was = "; ".join(describe_difference(each, self.here) or "this environment" for each in row.environments)
+            was = "; ".join(
+                describe_difference(each, self.environment) or "this environment" for each in row.environments
+            )
             message = f"trained again in this environment; it was of: {was}. Its record is kept"
             self.store.event(self.study.study, "replaced", message, run_id=row.id)

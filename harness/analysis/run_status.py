@@ -19,7 +19,7 @@ INFEASIBLE = (DIVERGED, OVER_BUDGET)
 OPEN = ("running", "waiting")
 
 
-class Standing(NamedTuple):
+class TrialStatus(NamedTuple):
     """How a trial or a configuration stands."""
 
     state: str
@@ -34,7 +34,7 @@ class Standing(NamedTuple):
         return self.state == "complete" or self.state in INFEASIBLE
 
 
-def trial_standing(trial: "FrozenTrial") -> Standing:
+def trial_status(trial: "FrozenTrial") -> TrialStatus:
     """How a trial stands, and why."""
     failures = trial.user_attrs.get("failures") or {}
     reason = next(iter(failures.values()), None)
@@ -43,29 +43,29 @@ def trial_standing(trial: "FrozenTrial") -> Standing:
         reason = next((each for each in failures.values() if DIVERGED in each), reason)
     match trial.state.name:
         case "COMPLETE" if has_diverged:
-            return Standing(DIVERGED, reason, has_diverged)
+            return TrialStatus(DIVERGED, reason, has_diverged)
         case "COMPLETE":
             over = [name for name, violation in trial.constraints.items() if violation > 0]
             if over:
-                return Standing(OVER_BUDGET, f"over the budget of {', '.join(over)}")
-            return Standing("complete", reason)
+                return TrialStatus(OVER_BUDGET, f"over the budget of {', '.join(over)}")
+            return TrialStatus("complete", reason)
         case "PRUNED" if "rejected" in trial.user_attrs:
-            return Standing("rejected", trial.user_attrs["rejected"])
+            return TrialStatus("rejected", trial.user_attrs["rejected"])
         case "PRUNED" if has_diverged:
-            return Standing("failed", reason or DIVERGED, has_diverged)
+            return TrialStatus("failed", reason or DIVERGED, has_diverged)
         case "PRUNED":
             steps = trial.intermediate_values
-            return Standing("pruned", reason or (f"behind the others after epoch {max(steps)}" if steps else None))
+            return TrialStatus("pruned", reason or (f"behind the others after epoch {max(steps)}" if steps else None))
         case "FAIL":
-            return Standing("failed", reason)
-    return Standing(trial.state.name.lower())
+            return TrialStatus("failed", reason)
+    return TrialStatus(trial.state.name.lower())
 
 
-def configuration_standing(trials: Sequence[Standing]) -> Standing:
+def configuration_status(trials: Sequence[TrialStatus]) -> TrialStatus:
     """How a configuration stands by its trials, in their order: infeasible before complete, else as the last one."""
     diverged = [each for each in trials if each.has_diverged]
     if diverged and any(each.has_values for each in trials):
-        return Standing(DIVERGED, next((each.reason for each in diverged if each.reason), None), has_diverged=True)
+        return TrialStatus(DIVERGED, next((each.reason for each in diverged if each.reason), None), has_diverged=True)
     for state in (OVER_BUDGET, "complete"):
         found = next((each for each in trials if each.state == state), None)
         if found is not None:
@@ -73,10 +73,10 @@ def configuration_standing(trials: Sequence[Standing]) -> Standing:
     return trials[-1]
 
 
-def standings(trials: Iterable["FrozenTrial"]) -> dict[str, Standing]:
+def configuration_statuses(trials: Iterable["FrozenTrial"]) -> dict[str, TrialStatus]:
     """How each configuration that was opened stands, by its fingerprint."""
-    groups: dict[str, list[Standing]] = {}
+    groups: dict[str, list[TrialStatus]] = {}
     for trial in trials:
         if "fingerprint" in trial.user_attrs:
-            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial_standing(trial))
-    return {fingerprint: configuration_standing(group) for fingerprint, group in groups.items()}
+            groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial_status(trial))
+    return {fingerprint: configuration_status(group) for fingerprint, group in groups.items()}

@@ -38,7 +38,7 @@ def seeds_text(values: int, missing: Sequence[MissingSeed]) -> str:
     return f"{values} of {values + len(missing)}" if missing else str(values)
 
 
-def shortfall(values: int, missing: Sequence[MissingSeed]) -> str | None:
+def missing_seeds_text(values: int, missing: Sequence[MissingSeed]) -> str | None:
     """As `3 of 4 seeds: seed 2 diverged: the training loss is nan`; None where no seed is missing."""
     if not missing:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.claims import Judged, judge_claims
+from harness.analysis.claims import ClaimResult, evaluate_claims
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_checks import check_classes, check_sizes
@@ -17,15 +17,15 @@ from harness.errors import DataError, NotFound
 from harness.storage import Store
 from harness.storage import load_study as load_trials
 from harness.storage.data_changes import data_notes
-from harness.storage.workspace import KEPT, Place
-from harness.system.command_line import verb
+from harness.storage.workspace import CLAIMS_FOLDER, Workspace
+from harness.system.command_line import command_line
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StudyReader:
     """A study that is looked at."""
 
     file: StudyFile
@@ -33,21 +33,21 @@ class Reading:
     optuna_id: int
     """Optuna's number of the study."""
     trials: "list[FrozenTrial]"
-    place: Place
+    workspace: Workspace
     _known: list[DataInfo] = field(default_factory=list, repr=False)
     """The data set, once it was asked for: all questions about a study are about the same files."""
 
-    def extent(self) -> "Extent":
+    def size(self) -> "StudySize":
         """How far it reaches; known without its data set as far as that goes."""
         try:
             space = self._space()
         except DataError:
             space = None
-        return extent(self.file.study, space, self.trials)
+        return study_size(self.file.study, space, self.trials)
 
-    def claims(self) -> tuple[Judged, ...]:
+    def claims(self) -> tuple[ClaimResult, ...]:
         """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
-        return judge_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
+        return evaluate_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
 
     def data_notes(self) -> tuple[str, ...]:
         """Whether its runs were trained on the data that the folder holds now; nothing where that is not there."""
@@ -62,7 +62,7 @@ class Reading:
 
     def _info(self) -> DataInfo:
         if not self._known:
-            self._known.append(_info_of(self.file, self.place.data_cache))
+            self._known.append(_info_of(self.file, self.workspace.data_cache))
         return self._known[0]
 
 
@@ -99,7 +99,7 @@ def _naming_lines(file: StudyFile) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Reading]:
+def open_study_reader(path: Path, place: Workspace, *, is_quick: bool = False) -> Iterator[StudyReader]:
     """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
@@ -116,31 +116,31 @@ def reading(path: Path, place: Place, *, is_quick: bool = False) -> Iterator[Rea
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
             if any(study.name == name for study in store.studies()):
-                command = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
+                command = command_line("run", path, [*(["--quick"] if is_quick else []), *place.options])
                 raise NotFound(
                     "the trials of the study must be there; another program has deleted them",
                     value=name,
-                    place=store.place,
+                    place=store.location,
                     remedy=f"Bring it back: `{command}`. Its runs and their checkpoints are kept.",
                 ) from error
             raise NotFound(
                 "the study must have been started",
                 value=name,
-                place=store.place,
+                place=store.location,
                 remedy=f"{remedy} Studies there: {known}.",
             ) from error
-        yield Reading(file, store, found._study_id, found.get_trials(deepcopy=False), place)
+        yield StudyReader(file, store, found._study_id, found.get_trials(deepcopy=False), place)
 
 
-def _to_start(path: Path, place: Place, name: str, *, is_quick: bool) -> str:
+def _to_start(path: Path, place: Workspace, name: str, *, is_quick: bool) -> str:
     """How a study is started, and where its summary is where the results folder keeps one."""
-    start = verb("run", path, [*(["--quick"] if is_quick else []), *place.options])
-    kept = place.results / KEPT / name / "summary.txt"
+    start = command_line("run", path, [*(["--quick"] if is_quick else []), *place.options])
+    kept = place.results / CLAIMS_FOLDER / name / "summary.txt"
     return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class StudySize:
     """How far a study reaches."""
 
     configurations: int | None
@@ -149,19 +149,19 @@ class Extent:
     """Those that a grid leaves out or a sampler proposed in vain, by the first rule or budget that each breaks."""
 
 
-def extent(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> Extent:
+def study_size(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> StudySize:
     """The extent of a study whose trials are these; without its data set there is no space, and a grid has no end."""
     if study.search.sampler != "grid":
         broken = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
-        return Extent(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
+        return StudySize(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
     if space is None:
-        return Extent(None, {})
+        return StudySize(None, {})
     cells = list(space.grid())
     ruled_out = Counter(next(iter(cell.violations)) for cell in cells if not cell.is_feasible)
-    return Extent(len(cells) - ruled_out.total(), ruled_out)
+    return StudySize(len(cells) - ruled_out.total(), ruled_out)
 
 
-def question_of(text: str) -> str | None:
+def study_title(text: str) -> str | None:
     """What a study file says it is about: the first line of its first comment, if that is not for an editor."""
     comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
     return next((line for line in comments if line and not line.startswith("yaml-language-server:")), None)

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.analysis.results import Answer, Row, answer, answer_limit_sentence
-from harness.analysis.study_reader import Reading, reading
-from harness.config.full_scale_network import scaled
-from harness.config.network_file import named_spec
+from harness.analysis.results import ConfigurationResult, StudyResults, results_limit_sentence, study_results
+from harness.analysis.study_reader import StudyReader, open_study_reader
+from harness.config.full_scale_network import full_scale_network
+from harness.config.network_file import require_network_spec
 from harness.errors import NotFound, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.storage.workspace import Place, run_of, trial_of
-from harness.system.command_line import verb
+from harness.storage.workspace import Workspace, run_of, trial_of
+from harness.system.command_line import command_line
 
 BEST_OF = "best-of"
 SHOWN_DIGITS = 8
 """Of a run's id, in names."""
 
 
-class Target(NamedTuple):
+class NetworkRef(NamedTuple):
     """A network to be trained at full scale, before it is fitted to the images."""
 
     name: str
@@ -31,10 +31,10 @@ class Target(NamedTuple):
     """Of that study."""
 
 
-class Sought(NamedTuple):
+class NetworkQuery(NamedTuple):
     """Where the command line says that studies are, and which of a study's trials it means."""
 
-    place: Place
+    place: Workspace
     is_quick: bool = False
     trial: int | None = None
     """None for the best."""
@@ -42,7 +42,7 @@ class Sought(NamedTuple):
     """The same as options, for commands that are shown."""
 
 
-def find_target(words: Sequence[str], sought: Sought) -> Target:
+def resolve_network(words: Sequence[str], sought: NetworkQuery) -> NetworkRef:
     """The network of `best-of STUDY.yaml`, or of one name or path. Raises `UserError`s for what is not there."""
     first, *rest = words
     if first == BEST_OF:
@@ -56,18 +56,18 @@ def find_target(words: Sequence[str], sought: Sought) -> Target:
     path = Path(first)
     if path.suffix == ".pt":
         study = path.absolute().parent.parent
-        run = run_of(path, Place(study.parent, sought.place.storage))
-        trial = trial_of(path, study.name, Place(study.parent, sought.place.storage))
-        return Target(f"{study.name}-{path.stem[:SHOWN_DIGITS]}", run.spec, study=study.name, trial=trial)
-    return Target(path.stem, named_spec(first))
+        run = run_of(path, Workspace(study.parent, sought.place.storage))
+        trial = trial_of(path, study.name, Workspace(study.parent, sought.place.storage))
+        return NetworkRef(f"{study.name}-{path.stem[:SHOWN_DIGITS]}", run.spec, study=study.name, trial=trial)
+    return NetworkRef(path.stem, require_network_spec(first))
 
 
-def winner(read: Reading, sought: Sought) -> tuple[Row, Answer]:
+def find_winner(read: StudyReader, sought: NetworkQuery) -> tuple[ConfigurationResult, StudyResults]:
     """The best configuration of a study, or that of the trial that is sought, and all answers of the study.
 
     Raises `NotFound` where there is none.
     """
-    said = answer(read.file.study, read.store, read.trials, {})
+    said = study_results(read.file.study, read.store, read.trials, {})
     row = said.best if sought.trial is None else said.row_of(sought.trial)
     if row is not None:
         return row, said
@@ -76,9 +76,9 @@ def winner(read: Reading, sought: Sought) -> tuple[Row, Answer]:
             "a study must tell its configurations apart to have a best one",
             value=f"all at {said.limit}",
             place=str(read.file.path),
-            remedy=f"{answer_limit_sentence(said)} Or name one: `--trial N`.",
+            remedy=f"{results_limit_sentence(said)} Or name one: `--trial N`.",
         )
-    look = f"See how it stands: `{verb('status', read.file.path, sought.options)}`."
+    look = f"See how it stands: `{command_line('status', read.file.path, sought.options)}`."
     if sought.trial is not None:
         raise NotFound("the trial must be one of the study's that were trained", value=sought.trial, remedy=look)
     raise NotFound(
@@ -86,11 +86,11 @@ def winner(read: Reading, sought: Sought) -> tuple[Row, Answer]:
     )
 
 
-def _best_of(path: Path, sought: Sought) -> Target:
+def _best_of(path: Path, sought: NetworkQuery) -> NetworkRef:
     """A study's choices on the base and with the recipe of its `full_scale`; without one, its network as it is."""
-    with reading(path, sought.place, is_quick=sought.is_quick) as read:
-        row, said = winner(read, sought)
+    with open_study_reader(path, sought.place, is_quick=sought.is_quick) as read:
+        row, said = find_winner(read, sought)
         full = read.file.study.full_scale
-        spec = scaled(read.file, row.params) or row.spec
+        spec = full_scale_network(read.file, row.params) or row.spec
     name = f"{said.study}-{row.trials[0]}" if sought.trial is not None else said.study
-    return Target(name, spec, full.recipe if full else None, said.study, row.trials[0])
+    return NetworkRef(name, spec, full.recipe if full else None, said.study, row.trials[0])

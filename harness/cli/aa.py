@@ -100,18 +100,18 @@ def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "
         measure_image_noise,
     )
     from harness.report.console import is_live, make_console
-    from harness.report.status_line import ticker
+    from harness.report.status_line import make_status_line
 
     if len(claims) != 1:
         raise UserError("`--validation-sets` needs one study", value=", ".join(claim.study for claim in claims))
     judged, console = claims[0].judged, make_console()
     images = images_of(judged.runs[0].run.recipe, args.images)
     asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
-    with ticker(console, is_live=is_live(console) and not args.json) as shown:
+    with make_status_line(console, is_live=is_live(console) and not args.json) as shown:
 
         def tell(done: int) -> None:
             if not args.json:
-                shown.tick(f"{done} of {asked.sets} validation sets")
+                shown.update(f"{done} of {asked.sets} validation sets")
 
         noise = measure_image_noise(claims[0].study, judged, asked, workspace_of(args), tell)
     return print_json(image_noise_values(noise)) if args.json else print_view(image_noise_view(noise))

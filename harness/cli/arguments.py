@@ -16,12 +16,14 @@ from harness.training.full_scale.folder import WEIGHTS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from harness.storage.workspace import Place
+    from harness.storage.workspace import Workspace
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 STUDY = "a study file, as search_spaces/kernel_size.yaml"
-NETWORK = "a preset, as replknet_31b; a network's file; a run's checkpoint; a training's folder; or a file of weights"
+NETWORK_HELP = (
+    "a preset, as replknet_31b; a network's file; a run's checkpoint; a training's folder; or a file of weights"
+)
 PRECISIONS = ("float32", "bfloat16", "float16")
 LEAST_SIDE, MOST_SIDE = 1, 4096
 """Of the images of a network, in pixels."""
@@ -72,7 +74,7 @@ def add_workspace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="URL", help="database (default: sqlite, studies.db in the results folder)")
 
 
-def add_network_options(parser: argparse.ArgumentParser, *, several: bool = False, help: str = NETWORK) -> None:
+def add_network_options(parser: argparse.ArgumentParser, *, several: bool = False, help: str = NETWORK_HELP) -> None:
     """The network, or several, and the database that knows its runs."""
     if several:
         parser.add_argument("networks", metavar="NETWORK", nargs="+", help=help)
@@ -163,11 +165,11 @@ def _at_least(least: int, text: str) -> int:
 # Parsed arguments, and output
 
 
-def workspace_of(args: argparse.Namespace) -> "Place":
+def workspace_of(args: argparse.Namespace) -> "Workspace":
     """Where the command line places studies."""
-    from harness.storage.workspace import Place
+    from harness.storage.workspace import Workspace
 
-    return Place(args.results, args.storage)
+    return Workspace(args.results, args.storage)
 
 
 def study_options(args: argparse.Namespace) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.cli.arguments import Subparsers, add_command, odd, positive
 
-BENCHED = ("help", "start", "driver", "step", "proxies", "memory")
+BENCH_SECTIONS = ("help", "start", "driver", "step", "proxies", "memory")
 """What `harness bench` measures without a subject."""
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 """What operator and networks can be measured in; tf32 is float32 whose products a GPU rounds to TF32."""
@@ -23,7 +23,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser.add_argument(
         "--only",
         action="append",
-        choices=BENCHED,
+        choices=BENCH_SECTIONS,
         help="measure this alone (may be repeated); writes nothing by default",
     )
     _add_bench_output(parser, quick=False, output=None)
@@ -131,13 +131,13 @@ def _bench_dwconv(args: Namespace) -> None:
 
 
 def _bench_network(args: Namespace) -> None:
-    from harness.diagnostics.bench.options import BESIDE, NetworkOptions
+    from harness.diagnostics.bench.options import BASELINES, NetworkOptions
     from harness.diagnostics.bench.subjects import bench_network
 
     options = NetworkOptions(
         networks=tuple(args.networks),
         resolutions=tuple(args.resolution),
-        beside=BESIDE if args.beside is None else tuple(args.beside),
+        beside=BASELINES if args.beside is None else tuple(args.beside),
         device=args.device,
         precisions=tuple(args.precision),
         batch=args.batch,

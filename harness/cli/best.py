@@ -23,18 +23,18 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the winner's network as a spec file."""
-    from harness.analysis.study_reader import reading
-    from harness.analysis.winner import Sought, winner
-    from harness.config.network_file import dump_spec
-    from harness.report.conclusions import conditions, summary_of
+    from harness.analysis.study_reader import open_study_reader
+    from harness.analysis.winner import NetworkQuery, find_winner
+    from harness.config.network_file import dump_network_spec
+    from harness.report.conclusions import conditions_text, configuration_line
 
     place = workspace_of(args)
-    with reading(args.file, place, is_quick=args.quick) as study:
-        row, results = winner(study, Sought(place, trial=args.trial, options=study_options(args)))
+    with open_study_reader(args.file, place, is_quick=args.quick) as study:
+        row, results = find_winner(study, NetworkQuery(place, trial=args.trial, options=study_options(args)))
     if args.json:
         return print_json(row.spec.canonical())
     which = "Best" if args.trial is None else "One"
     comment = f"{which} of the study {results.study}, trial {row.trials[0]}.\n"
-    comment += f"{results.metric} {summary_of(row, results.metric)}\n{conditions(results)}"
-    print(dump_spec(row.spec, comment), end="")
+    comment += f"{results.metric} {configuration_line(row, results.metric)}\n{conditions_text(results)}"
+    print(dump_network_spec(row.spec, comment), end="")
     return 0

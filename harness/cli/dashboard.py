@@ -16,11 +16,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Serve the dashboard until Ctrl-C."""
-    from harness.analysis.study_reader import reading
+    from harness.analysis.study_reader import open_study_reader
     from harness.cli.interrupt import Interrupt
     from harness.report.dashboard import dashboard_app, dashboard_server, serve, study_url
 
-    with reading(args.file, workspace_of(args), is_quick=args.quick) as study, Interrupt():
+    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study, Interrupt():
         study_id, name = study.optuna_id, study.file.study.study
         app = dashboard_app(study.store, {name: study.file.study})
         with dashboard_server(app, args.port) as server:

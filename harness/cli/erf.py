@@ -33,14 +33,14 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the receptive fields, and draw them."""
-    from harness.measures.erf_comparison import see
+    from harness.measures.erf_comparison import compare_fields
     from harness.report.plots.receptive_field import plot_field, plot_fields
     from harness.report.plots.style import file_names
     from harness.report.receptive_field import fields_values, fields_view
-    from harness.storage.load_network import find_subject
+    from harness.storage.load_network import load_network
 
-    subjects = [find_subject(named, args.storage) for named in args.networks]
-    fields = list(see(subjects, images=args.images, resolution=args.resolution, data=args.data))
+    subjects = [load_network(named, args.storage) for named in args.networks]
+    fields = list(compare_fields(subjects, images=args.images, resolution=args.resolution, data=args.data))
     if args.output is not None:
         for field, name in zip(fields, file_names("erf", [subject.name for subject in subjects]), strict=True):
             plot_field(args.output / name, field)

@@ -14,8 +14,8 @@ from harness.cli.arguments import (
     resolution_of,
 )
 
-FORMATS = ("safetensors", "onnx", "torch", "timm")
-FOLDER = Path("exports")
+EXPORT_FORMATS = ("safetensors", "onnx", "torch", "timm")
+EXPORTS_FOLDER = Path("exports")
 FAILED = 1
 
 
@@ -25,7 +25,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser = add_command(commands, "export", about)
     add_network_options(parser)
     parser.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder (default: exports/NAME)")
-    formats = f"of {', '.join(FORMATS)}, with spaces or commas between (default: all that the network can have)"
+    formats = f"of {', '.join(EXPORT_FORMATS)}, with spaces or commas between (default: all that the network can have)"
     parser.add_argument("--format", type=_formats, nargs="+", metavar="FORMAT", help=formats)
     side = "side of the images (default: that of its training; else as published)"
     parser.add_argument("--resolution", type=int, metavar="N", help=side)
@@ -39,33 +39,33 @@ def _formats(text: str) -> tuple[str, ...]:
     """Names of formats between commas."""
     names = tuple(name for name in text.split(",") if name)
     for name in names or (text,):
-        if name not in FORMATS:
-            raise argparse.ArgumentTypeError(f"must be of {', '.join(FORMATS)}, but got {name!r}")
+        if name not in EXPORT_FORMATS:
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(EXPORT_FORMATS)}, but got {name!r}")
     return names
 
 
 def run(args: Namespace) -> int:
     """Write the network in every format that is asked for, or in none; 1 where a file does not compute the same."""
     from harness.export.comparison import rows_table
-    from harness.export.export import export
+    from harness.export.export import export_network
     from harness.export.exportable import exportable
     from harness.export.formats import chosen_formats
-    from harness.storage.load_network import Origin, find_subject
+    from harness.storage.load_network import WeightsOrigin, load_network
 
-    subject = find_subject(args.network, args.storage, which=args.which)
+    subject = load_network(args.network, args.storage, which=args.which)
     product = exportable(subject, args.storage, resolution_of(args), is_merged=not args.unmerged)
     names = None if args.format is None else [name for names in args.format for name in names]
     formats, notes = chosen_formats(product, names)
-    folder = args.to or FOLDER / subject.name.replace("/", "-")
-    if subject.origin == Origin.RANDOM:
+    folder = args.to or EXPORTS_FOLDER / subject.name.replace("/", "-")
+    if subject.origin == WeightsOrigin.RANDOM:
         notes.append("the weights are random: good for measuring speed, and for nothing else")
     for note in notes:
         _print_progress(note)
-    rows = export(product, formats, folder, tell=_print_progress)
+    rows = export_network(product, formats, folder, tell=_print_progress)
     print_view(rows_table(rows))
-    faults = [row for row in rows if row.fault]
+    faults = [row for row in rows if row.error]
     for row in faults:
-        print(f"error: {row.format} of {subject.name} {row.fault}", file=sys.stderr)
+        print(f"error: {row.format} of {subject.name} {row.error}", file=sys.stderr)
     if faults:
         print("Nothing was written.", file=sys.stderr)
         return FAILED

@@ -15,77 +15,77 @@ from filelock import Timeout
 from pydantic import ValidationError
 from rich.console import Console
 
-from harness.analysis.winner import SHOWN_DIGITS, Sought, Target, find_target
+from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, NetworkRef, resolve_network
 from harness.cli.arguments import study_options, workspace_of
 from harness.cli.interrupt import EXIT_CODE, Interrupt
-from harness.config.full_scale_network import fitted
-from harness.config.recipes.full_scale import FullRecipe, FullTraining
-from harness.config.recipes.loading import load_full_recipe, recipe_names
+from harness.config.full_scale_network import adapt_to_data
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
+from harness.config.recipes.loading import load_classification_recipe, recipe_names
 from harness.config.space import plain_fields
 from harness.config.yaml_file import write_yaml
-from harness.data.batching import Pace, shared
+from harness.data.batching import BatchPlan, split_cpus
 from harness.data.data_record import DataRecord
-from harness.data.expected_images import Expected, expected_images, is_here
-from harness.data.image_sources import check_pictures, count_classes, count_images, record_pictures
+from harness.data.expected_images import ExpectedImages, expected_images, is_data_present
+from harness.data.image_sources import check_classification, count_classes, count_images, record_classification
 from harness.errors import RunFailure, Stopped, UserError
-from harness.executors import Crew
+from harness.executors import WorkerRequest
 from harness.report.console import is_live, make_console
-from harness.report.full_scale import estimate_line, full_view, job_view
-from harness.storage import FullRow
-from harness.storage.full_run_recorder import Recorder, recorded
-from harness.system.command_line import typed_again
+from harness.report.full_scale import estimate_line, job_view, make_full_scale_view
+from harness.storage import FullScaleRow
+from harness.storage.full_run_recorder import FullScaleRunRecorder, recording_run
+from harness.system.command_line import resume_command
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 from harness.system.machine import available_cpus
-from harness.training.full_scale.data_record import keep_data, require_same_data
-from harness.training.full_scale.folder import NETWORK, RECIPE, STATES, is_started, lock_of
-from harness.training.full_scale.job import FullJob, FullRun
+from harness.training.full_scale.data_record import require_unchanged_data, write_data_record
+from harness.training.full_scale.folder import NETWORK, RECIPE, STATE_PATTERN, is_started, lock_of
+from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import FullRecord
+from harness.training.full_scale.messages import FullScaleMessage
 
 if TYPE_CHECKING:
     import torch
 
-    from harness.training.full_scale.process_group import Team
+    from harness.training.full_scale.process_group import ProcessGroup
 
-FOLDER = "full_scale"
+FULL_SCALE_FOLDER = "full_scale"
 """Of all trainings at full scale, in the results folder."""
 FAILED = 1
-CHANGED = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")
+RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")
 """Keys of a recipe that options of the same names change."""
 
-R = TypeVar("R", bound=FullTraining)
+R = TypeVar("R", bound=FullScaleRecipe)
 
 
 def train(args: Namespace) -> int:
     """Train a network at full scale."""
-    sought = Sought(workspace_of(args), args.quick, args.trial, study_options(args))
-    target = find_target(args.network, sought)
+    sought = NetworkQuery(workspace_of(args), args.quick, args.trial, study_options(args))
+    target = resolve_network(args.network, sought)
     recipe = _recipe(args, target)
-    if args.dry_run and not is_here(recipe.data.dataset, args.data):
-        return _foresee(args, target, recipe)
+    if args.dry_run and not is_data_present(recipe.data.dataset, args.data):
+        return _dry_run(args, target, recipe)
     _require_weights(args, recipe)
     classes = count_classes(recipe, args.data)
-    job, crew = _job(args, target, recipe, classes), crew_of(args)
-    pace = Pace.of(recipe, count_images(recipe, args.data), crew.workers or 1)
+    job, crew = _job(args, target, recipe, classes), worker_request(args)
+    pace = BatchPlan.of(recipe, count_images(recipe, args.data), crew.workers or 1)
     console = make_console()
-    notes = check_pictures(recipe, job.root, job.cache) if args.fresh or not is_started(job.folder) else ()
+    notes = check_classification(recipe, job.root, job.cache) if args.fresh or not is_started(job.folder) else ()
     console.print(job_view(job, pace, target.name))
     show_notes(console, notes)
-    if (args.fresh or is_new(job)) and crew.address is None:
+    if (args.fresh or is_not_started(job)) and crew.address is None:
         with TemporaryDirectory() if args.dry_run else nullcontext(job.cache) as cache:
-            console.print(estimate(job, pace, opened(replace(job, cache=Path(cache), loaders=0))))
+            console.print(estimate(job, pace, open_task(replace(job, cache=Path(cache), loaders=0))))
     if args.dry_run and not is_started(job.folder):
         return 0
-    data = record_pictures(recipe, job.root, job.cache)
+    data = record_classification(recipe, job.root, job.cache)
     if not args.fresh:
-        require_same_data(job.folder, data)
+        require_unchanged_data(job.folder, data)
     if args.dry_run:
         return 0
-    with alone(job.folder):
+    with training_lock(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = row_of(job, data, target.name, args.recipe or target.recipe or "", target)
-        return train_job(job, crew, recorded(row, workspace_of(args).database))
+        row = full_scale_row(job, data, target.name, args.recipe or target.recipe or "", target)
+        return train_job(job, crew, recording_run(row, workspace_of(args).database))
 
 
 def show_notes(console: Console, notes: Sequence[str]) -> None:
@@ -94,12 +94,12 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
         console.print(f"images: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _foresee(args: Namespace, target: Target, recipe: FullRecipe) -> int:
+def _dry_run(args: Namespace, target: NetworkRef, recipe: ClassificationRecipe) -> int:
     """Print what would be trained on images that are not here, and about how long that takes."""
     expected = expected_images(recipe.data, recipe.data.dataset)
-    job, crew = _job(args, target, recipe, expected.classes or target.spec.classes), crew_of(args)
+    job, crew = _job(args, target, recipe, expected.classes or target.spec.classes), worker_request(args)
     images = expected.images or recipe.batch_size
-    pace, console = Pace.of(recipe, images, crew.workers or 1), make_console()
+    pace, console = BatchPlan.of(recipe, images, crew.workers or 1), make_console()
     console.print(job_view(job, pace, target.name, expected))
     if crew.address is None:
         console.print(_estimate_of_noise(job, pace, expected, images))
@@ -108,29 +108,31 @@ def _foresee(args: Namespace, target: Target, recipe: FullRecipe) -> int:
     return 0
 
 
-def _lacks_weights(args: Namespace, recipe: FullRecipe) -> bool:
+def _lacks_weights(args: Namespace, recipe: ClassificationRecipe) -> bool:
     """Whether the training begins from weights that are not here."""
     return recipe.needs_weights if args.weights is None else not args.weights.is_file()
 
 
-def _estimate_of_noise(job: FullJob[FullRecipe], pace: Pace, expected: Expected, images: int) -> str:
+def _estimate_of_noise(
+    job: FullScaleJob[ClassificationRecipe], pace: BatchPlan, expected: ExpectedImages, images: int
+) -> str:
     """How long it takes, in a line."""
-    from harness.training.full_scale.noise_images import classification_of_noise
+    from harness.training.full_scale.noise_images import noise_classification
 
     job = replace(job, loaders=0)
-    return estimate(job, pace, opened(job, partial(classification_of_noise, images=images)), expected)
+    return estimate(job, pace, open_task(job, partial(noise_classification, images=images)), expected)
 
 
-def _recipe(args: Namespace, target: Target) -> FullRecipe:
+def _recipe(args: Namespace, target: NetworkRef) -> ClassificationRecipe:
     """The recipe of the command line, else of the study, with what the command line changes in it."""
     named = args.recipe or target.recipe
     if named is None:
         names = ", ".join(recipe_names())
         raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
-    return changed(load_full_recipe(named), args, named)
+    return apply_options(load_classification_recipe(named), args, named)
 
 
-def _require_weights(args: Namespace, recipe: FullRecipe) -> None:
+def _require_weights(args: Namespace, recipe: ClassificationRecipe) -> None:
     """Raise `UserError` where the weights that the training begins from are not given, or not there."""
     if recipe.needs_weights and args.weights is None:
         rule = "`--weights` must name a file of weights for this recipe, which goes on from them"
@@ -139,17 +141,17 @@ def _require_weights(args: Namespace, recipe: FullRecipe) -> None:
         raise UserError("`--weights` must be an existing file", value=str(args.weights))
 
 
-def changed(recipe: R, args: Namespace, named: str) -> R:
+def apply_options(recipe: R, args: Namespace, named: str) -> R:
     """The recipe with what the command line changes in it."""
-    changes = {name: getattr(args, name, None) for name in CHANGED}
+    changes = {name: getattr(args, name, None) for name in RECIPE_OPTIONS}
     changes = {name: value for name, value in changes.items() if value is not None}
     try:
         return type(recipe).model_validate(recipe.model_dump(mode="json") | changes)
     except ValidationError as error:
-        raise unsound(error, "recipe", named) from error
+        raise invalid_recipe_error(error, "recipe", named) from error
 
 
-def unsound(error: ValidationError, what: str, place: str) -> UserError:
+def invalid_recipe_error(error: ValidationError, what: str, place: str) -> UserError:
     """The first thing that is wrong with what options have made."""
     found = error.errors(include_url=False)[0]
     fault = found["msg"].removeprefix("Value error, ")
@@ -157,18 +159,20 @@ def unsound(error: ValidationError, what: str, place: str) -> UserError:
     return UserError(rule, place=".".join(map(str, found["loc"])) or place)
 
 
-def _job(args: Namespace, target: Target, recipe: FullRecipe, classes: int) -> FullJob[FullRecipe]:
+def _job(
+    args: Namespace, target: NetworkRef, recipe: ClassificationRecipe, classes: int
+) -> FullScaleJob[ClassificationRecipe]:
     """The run with its folder and its means."""
     from harness.models.weights import sha256
 
     weights = args.weights.absolute() if args.weights is not None and args.weights.is_file() else None
     digest = None if weights is None else sha256(weights)
-    run = FullRun(fitted(target.spec, recipe, classes), recipe, digest)
+    run = FullScaleRun(adapt_to_data(target.spec, recipe, classes), recipe, digest)
     results = args.results.absolute()
-    loaders, threads = shares_of(args)
-    return FullJob(
+    loaders, threads = worker_resources(args)
+    return FullScaleJob(
         run=run,
-        folder=results / FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
+        folder=results / FULL_SCALE_FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
         cache=results / "data",
         root=None if args.data is None else args.data.expanduser().absolute(),
         weights=weights,
@@ -185,34 +189,36 @@ def _workers(args: Namespace) -> int:
     return workers
 
 
-def shares_of(args: Namespace) -> tuple[int, int]:
+def worker_resources(args: Namespace) -> tuple[int, int]:
     """A worker's processes that read images, and its threads."""
     import torch
 
     cpus = 1 if args.ray_address is not None else max(1, available_cpus() // _workers(args))
-    return shared(cpus, args.loaders, has_gpu=torch.cuda.is_available())
+    return split_cpus(cpus, args.loaders, has_gpu=torch.cuda.is_available())
 
 
-def crew_of(args: Namespace) -> Crew:
+def worker_request(args: Namespace) -> WorkerRequest:
     """The workers that the command line asks for."""
     import torch
 
     is_here = args.ray_address is None
-    return Crew(
-        cpus=max(1, available_cpus() // _workers(args)) if is_here else sum(shares_of(args)),
+    return WorkerRequest(
+        cpus=max(1, available_cpus() // _workers(args)) if is_here else sum(worker_resources(args)),
         gpus=0.0 if is_here and not torch.cuda.is_available() else 1.0,
         workers=_workers(args),
         address=args.ray_address,
     )
 
 
-def row_of(job: FullJob[Any], data: DataRecord, name: str, recipe: str, target: Target | None = None) -> FullRow:
+def full_scale_row(
+    job: FullScaleJob[Any], data: DataRecord, name: str, recipe: str, target: NetworkRef | None = None
+) -> FullScaleRow:
     """The training as the results database has it; `target` is on whose advice it is trained.
 
     Several results folders may share a database: the same network and recipe on other data is another row.
     """
     run = job.run
-    return FullRow(
+    return FullScaleRow(
         id=fingerprint([run.id, data.dataset, data.classes, data.digest]),
         name=name,
         spec=run.spec,
@@ -220,28 +226,30 @@ def row_of(job: FullJob[Any], data: DataRecord, name: str, recipe: str, target: 
         recipe_name=Path(recipe).stem,
         recipe_fingerprint=run.recipe.fingerprint(),
         folder=job.folder,
-        epochs=run.recipe.rounds,
+        epochs=run.recipe.intervals,
         study=None if target is None else target.study,
         trial=None if target is None else target.trial,
         weights=run.weights,
     )
 
 
-def train_job(job: FullJob[Any], crew: Crew, keeping: AbstractContextManager[Recorder]) -> int:
+def train_job(
+    job: FullScaleJob[Any], crew: WorkerRequest, keeping: AbstractContextManager[FullScaleRunRecorder]
+) -> int:
     """Train, show and record; gives the exit code."""
     console = make_console()
     try:
         with (
             Interrupt() as interrupt,
             keeping as recorder,
-            full_view(console, is_live=is_live(console)) as view,
+            make_full_scale_view(console, is_live=is_live(console)) as view,
         ):
             interrupt.is_busy = lambda: True  # it is asked for before every step
             for record in _records(job, crew, interrupt):
-                recorder.take(record)
+                recorder.record(record)
                 view.show(record)
     except Stopped as stopped:
-        print(f"{stopped}; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
+        print(f"{stopped}; nothing is lost. To go on where it was:\n  {resume_command()}", file=sys.stderr)
         return EXIT_CODE
     except RunFailure as failure:
         print(f"error: {failure}", file=sys.stderr)
@@ -250,19 +258,19 @@ def train_job(job: FullJob[Any], crew: Crew, keeping: AbstractContextManager[Rec
     return 0
 
 
-def _records(job: FullJob[Any], crew: Crew, interrupt: Interrupt) -> Iterator[FullRecord]:
+def _records(job: FullScaleJob[Any], crew: WorkerRequest, interrupt: Interrupt) -> Iterator[FullScaleMessage]:
     """From this process where one worker is all that there is; else from the first worker of Ray Train."""
     if crew.workers == 1 and crew.address is None:
-        from harness.training.full_scale.process_group import Team
-        from harness.training.full_scale.worker import work
+        from harness.training.full_scale.process_group import ProcessGroup
+        from harness.training.full_scale.worker import run_worker
 
-        return work(job, Team(device_for(job)), should_stop=lambda: interrupt.is_asked)
-    from harness.executors.ray_train import work_together
+        return run_worker(job, ProcessGroup(device_for(job)), should_stop=lambda: interrupt.is_asked)
+    from harness.executors.ray_train import train_with_ray
 
-    return work_together(job, crew, should_stop=lambda: interrupt.is_asked)
+    return train_with_ray(job, crew, should_stop=lambda: interrupt.is_asked)
 
 
-def device_for(job: FullJob[Any]) -> "torch.device":
+def device_for(job: FullScaleJob[Any]) -> "torch.device":
     """The GPU where there is one. Raises `UserError` for what a CPU cannot do."""
     import torch
 
@@ -274,32 +282,34 @@ def device_for(job: FullJob[Any]) -> "torch.device":
 
 
 @computing()
-def opened(job: FullJob[Any], make: Callable[[FullJob[Any], "Team"], Any] | None = None) -> Any:
+def open_task(job: FullScaleJob[Any], make: Callable[[FullScaleJob[Any], "ProcessGroup"], Any] | None = None) -> Any:
     """The task in this process, with all processors that a worker has; that of the recipe, or what `make` gives."""
     import torch
 
-    from harness.training.full_scale.process_group import Team
+    from harness.training.full_scale.process_group import ProcessGroup
     from harness.training.tasks import TASKS
 
     torch.set_num_threads(job.threads)
-    return (make or TASKS[job.run.recipe.task])(job, Team(device_for(job)))
+    return (make or TASKS[job.run.recipe.task])(job, ProcessGroup(device_for(job)))
 
 
-def estimate(job: FullJob[Any], pace: Pace, task: Any, expected: Expected | None = None) -> str:
+def estimate(job: FullScaleJob[Any], pace: BatchPlan, task: Any, expected: ExpectedImages | None = None) -> str:
     """How long it takes, in a line."""
-    from harness.training.full_scale.loop import Course
-    from harness.training.full_scale.step_time import image_s
+    from harness.training.full_scale.loop import TrainingContext
+    from harness.training.full_scale.step_time import seconds_per_image
 
-    return estimate_line(image_s(Course(job, task, pace, task.team)), pace, job.run.recipe.rounds, expected)
+    return estimate_line(
+        seconds_per_image(TrainingContext(job, task, pace, task.team)), pace, job.run.recipe.intervals, expected
+    )
 
 
-def is_new(job: FullJob[Any]) -> bool:
+def is_not_started(job: FullScaleJob[Any]) -> bool:
     """Whether there is no state to resume from."""
-    return not any(job.checkpoints.glob(f"{STATES}*"))
+    return not any(job.checkpoints.glob(f"{STATE_PATTERN}*"))
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def training_lock(folder: Path) -> Iterator[None]:
     """Keep other processes off a training. Raises `UserError` where one is at it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_of(folder)
@@ -315,32 +325,32 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def prepare_folder(job: FullJob[Any], data: DataRecord, *, is_fresh: bool) -> None:
+def prepare_folder(job: FullScaleJob[Any], data: DataRecord, *, is_fresh: bool) -> None:
     """Have a training's folder say what is trained, and on which data; nothing of another training is overwritten.
 
     Raises `UserError` where the training that is there is of other data, or has ended epochs and left no state.
     """
     if is_fresh:
-        forget(job.folder)
-    keep_data(job.folder, data)
+        remove_training(job.folder)
+    write_data_record(job.folder, data)
     done = read_epochs(job.folder)
-    if done and is_new(job):
+    if done and is_not_started(job):
         raise UserError(
             f"a training of which {len(done)} epochs are done must have a state to be resumed from",
             place=str(job.checkpoints),
             remedy="Put its states back, give another folder with `--results`, or begin anew in its place with "
             "`--fresh`, which removes its weights.",
         )
-    describe(job)
+    write_description(job)
 
 
-def forget(folder: Path) -> None:
+def remove_training(folder: Path) -> None:
     """Remove what the training has left behind."""
     if folder.is_dir():
         shutil.rmtree(folder)
 
 
-def describe(job: FullJob[Any]) -> None:
+def write_description(job: FullScaleJob[Any]) -> None:
     """Write down what is trained, every default included: as files that `harness train` reads again."""
     job.folder.mkdir(parents=True, exist_ok=True)
     run = job.run

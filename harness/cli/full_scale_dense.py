@@ -9,63 +9,63 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
-from harness.analysis.winner import SHOWN_DIGITS, Sought, find_target
+from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, resolve_network
 from harness.cli.full_scale import (
-    alone,
-    changed,
-    crew_of,
+    apply_options,
     device_for,
     estimate,
-    is_new,
-    opened,
+    full_scale_row,
+    invalid_recipe_error,
+    is_not_started,
+    open_task,
     prepare_folder,
-    row_of,
-    shares_of,
     show_notes,
     train_job,
-    unsound,
+    training_lock,
+    worker_request,
+    worker_resources,
 )
 from harness.config.recipes.detection import DetectionRecipe
-from harness.config.recipes.full_scale import FullTraining
-from harness.config.recipes.loading import load_recipe_of, recipe_names
+from harness.config.recipes.full_scale import FullScaleRecipe
+from harness.config.recipes.loading import load_task_recipe, recipe_names
 from harness.config.recipes.segmentation import SegmentationRecipe
-from harness.data.batching import Pace
+from harness.data.batching import BatchPlan
 from harness.data.data_record import DataRecord
-from harness.data.expected_images import expected_images, is_here
-from harness.data.labels import differing
+from harness.data.expected_images import expected_images, is_data_present
+from harness.data.labels import class_differences
 from harness.errors import UserError
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import make_console
-from harness.report.dense import detection_view, downstream_view, ending_lines, segmentation_view
+from harness.report.dense import detection_view, downstream_view, merged_evaluation_lines, segmentation_view
 from harness.report.summary import json_text
-from harness.storage.full_run_recorder import recorded
-from harness.storage.workspace import Place
+from harness.storage.full_run_recorder import recording_run
+from harness.storage.workspace import Workspace
 from harness.system.device_slot import computing
-from harness.training.full_scale.data_record import require_same_data
+from harness.training.full_scale.data_record import require_unchanged_data
 from harness.training.full_scale.environments import read_environments
-from harness.training.full_scale.folder import WEIGHTS, is_started, weights_in
-from harness.training.full_scale.job import FullJob, FullRun
+from harness.training.full_scale.folder import WEIGHTS, is_started, weights_file
+from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.training.tasks.merged_evaluation import Ending
+    from harness.training.tasks.merged_evaluation import MergedEvaluation
     from harness.training.tasks.weights_file import DenseWeights
 
 BEST = "best"
 """Which weights of a training's folder are meant."""
 NETWORK = "NETWORK"
 """What the command line calls the network."""
-FOLDER = "downstream"
+DOWNSTREAM_FOLDER = "downstream"
 """Of all such trainings, in the results folder."""
 MERGED, FIGURES = "merged.safetensors", "evaluation.json"
 CHANNELS = 3
 """Of the images, for a network that does not come with weights."""
 KNOWN_CHANNELS = (1, CHANNELS)
-RANDOM = "random weights (warning: name trained weights to get more than a test of the machinery)"
+RANDOM_WEIGHTS = "random weights (warning: name trained weights to get more than a test of the machinery)"
 
 
-class DenseTask(Protocol):
+class DownstreamTask(Protocol):
     """What the door needs of a task besides what the loop needs."""
 
     backbone: str
@@ -81,7 +81,7 @@ class DenseTask(Protocol):
         ...
 
     @property
-    def names(self) -> Sequence[str]:
+    def class_names(self) -> Sequence[str]:
         """The classes."""
         ...
 
@@ -93,7 +93,7 @@ class DenseTask(Protocol):
         """Notes on its images. Raises `DataError` for those that no training could go on with."""
         ...
 
-    def figures_of(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
+    def evaluate(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
         """All figures by name, and how many validation images could not be read."""
         ...
 
@@ -107,27 +107,27 @@ class DenseTask(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class DownstreamCommand:
     """A task as this door knows it."""
 
     task: str
     """As recipes name it."""
-    recipe: type[FullTraining]
+    recipe: type[FullScaleRecipe]
     view: Callable[[Mapping[str, float], Sequence[str]], RenderableType]
     """Shows the figures, given the names of the classes."""
-    looks: tuple[str, ...] = ()
+    evaluation_options: tuple[str, ...] = ()
     """Options that change the recipe's `evaluation` where weights are only evaluated."""
 
 
-KINDS: dict[str, Kind] = {
-    "segment": Kind("segmentation", SegmentationRecipe, segmentation_view, ("scales", "flip")),
-    "detect": Kind("detection", DetectionRecipe, detection_view, ("short", "longest")),
+DOWNSTREAM_COMMANDS: dict[str, DownstreamCommand] = {
+    "segment": DownstreamCommand("segmentation", SegmentationRecipe, segmentation_view, ("scales", "flip")),
+    "detect": DownstreamCommand("detection", DetectionRecipe, detection_view, ("short", "longest")),
 }
 """The tasks by what they are called on the command line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class InitialNetwork:
     """What a training begins from."""
 
     name: str
@@ -137,57 +137,57 @@ class Start:
     @property
     def about(self) -> str:
         """In words."""
-        return RANDOM if self.weights is None else f"the weights in {self.weights}"
+        return RANDOM_WEIGHTS if self.weights is None else f"the weights in {self.weights}"
 
 
 def downstream(args: Namespace) -> int:
     """Train a network on another task, or evaluate one that was."""
-    kind = KINDS[args.task]
+    kind = DOWNSTREAM_COMMANDS[args.task]
     return _evaluate(args, kind) if args.evaluate_only else _train(args, kind)
 
 
-def _train(args: Namespace, kind: Kind) -> int:
-    start, recipe = find_start(args.network, args.storage), _recipe(args, kind)
-    job, crew = _job(args, start, recipe), crew_of(args)
-    if args.dry_run and not is_here(job.run.recipe.data.dataset, args.data):
-        return _foresee(job, start, crew.workers or 1)
-    task, console = opened(job), make_console()
-    pace = Pace.of(recipe, task.images, crew.workers or 1)
+def _train(args: Namespace, kind: DownstreamCommand) -> int:
+    start, recipe = resolve_initial_network(args.network, args.storage), _recipe(args, kind)
+    job, crew = _job(args, start, recipe), worker_request(args)
+    if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
+        return _dry_run(job, start, crew.workers or 1)
+    task, console = open_task(job), make_console()
+    pace = BatchPlan.of(recipe, task.images, crew.workers or 1)
     notes = task.check_images() if args.fresh or not is_started(job.folder) else ()
-    console.print(downstream_view(job, pace, start.name, start.about, len(task.names)))
+    console.print(downstream_view(job, pace, start.name, start.about, len(task.class_names)))
     show_notes(console, notes)
-    if (args.fresh or is_new(job)) and crew.address is None:
+    if (args.fresh or is_not_started(job)) and crew.address is None:
         console.print(estimate(job, pace, task))
     data = task.data_record()
     if not args.fresh:
-        require_same_data(job.folder, data)
+        require_unchanged_data(job.folder, data)
     if args.dry_run:
         return 0
-    with alone(job.folder):
+    with training_lock(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = row_of(job, data, start.name, args.recipe)
-        code = train_job(job, crew, recorded(row, Place(args.results, args.storage).database))
+        row = full_scale_row(job, data, start.name, args.recipe)
+        code = train_job(job, crew, recording_run(row, Workspace(args.results, args.storage).database))
         return code or _finish(job, kind, task, console)
 
 
-def _foresee(job: FullJob[Any], start: Start, workers: int) -> int:
+def _dry_run(job: FullScaleJob[Any], start: InitialNetwork, workers: int) -> int:
     """Print what would be trained on images that are not here; how long a step takes depends on their sizes."""
     recipe = job.run.recipe
     expected = expected_images(recipe.data, recipe.data.dataset)
-    pace = Pace.of(recipe, expected.images or recipe.batch_size, workers)
+    pace = BatchPlan.of(recipe, expected.images or recipe.batch_size, workers)
     make_console().print(downstream_view(job, pace, start.name, start.about, expected.classes or 0, expected))
     return 0
 
 
-def _finish(job: FullJob[Any], kind: Kind, task: DenseTask, console: Console) -> int:
+def _finish(job: FullScaleJob[Any], kind: DownstreamCommand, task: DownstreamTask, console: Console) -> int:
     """Merge the best weights, judge them in that form, and write both down."""
-    from harness.training.tasks.merged_evaluation import merged_last
+    from harness.training.tasks.merged_evaluation import evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
     device = device_for(job)
     with computing(device):
         model = task.load(read_dense(job.best)).to(device)
-        merged, ending = merged_last(model, task)
+        merged, ending = evaluate_merged(model, task)
         task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
     values = _values(ending, job) | {"trained_by": _trained_by(job.folder)}
     (job.folder / FIGURES).write_text(f"{json_text(values)}\n", encoding="utf-8")
@@ -196,28 +196,28 @@ def _finish(job: FullJob[Any], kind: Kind, task: DenseTask, console: Console) ->
     return 0
 
 
-def _evaluate(args: Namespace, kind: Kind) -> int:
+def _evaluate(args: Namespace, kind: DownstreamCommand) -> int:
     """Judge weights that this verb has written; such in training form are merged first."""
     from harness.models.finite import as_user_error
-    from harness.training.tasks.merged_evaluation import Ending, merged_last
+    from harness.training.tasks.merged_evaluation import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
     path = Path(args.network)
-    found = read_dense(weights_in(path, BEST) if path.is_dir() else path)
+    found = read_dense(weights_file(path, BEST) if path.is_dir() else path)
     if not isinstance(found.recipe, kind.recipe):
         raise UserError(f"the weights must be of a {kind.task}", value=str(path), remedy="See `harness recipes`.")
-    recipe = _looked(changed(found.recipe, args, str(path)), args, kind)
-    job: FullJob[Any] = FullJob(FullRun(found.spec, recipe), path.parent, **_means(args))
-    task = opened(job)
-    _check_classes(task.names, found.names, str(path))
+    recipe = _with_evaluation_options(apply_options(found.recipe, args, str(path)), args, kind)
+    job: FullScaleJob[Any] = FullScaleJob(FullScaleRun(found.spec, recipe), path.parent, **_means(args))
+    task = open_task(job)
+    _check_classes(task.class_names, found.names, str(path))
     device = device_for(job)
     with as_user_error(args.network), computing(device):
         model = task.load(found).to(device)
         if found.is_merged:
-            figures, unreadable = task.figures_of(model)
-            ending = Ending(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
+            figures, unreadable = task.evaluate(model)
+            ending = MergedEvaluation(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
         else:
-            _, ending = merged_last(model, task)
+            _, ending = evaluate_merged(model, task)
     if args.json:
         print(json_text(_values(ending, job)))
         return 0
@@ -234,24 +234,31 @@ def _check_classes(names: Sequence[str], known: Sequence[str], place: str) -> No
         i = next(i for i, (one, other) in enumerate(zip(names, known, strict=True)) if one != other)
         value = f"`{names[i]}` for `{known[i]}` as class {i}"
         raise UserError(f"{rule}, in the same order", value=value, place=place)
-    raise UserError(rule, value=differing(names, known), place=place)
+    raise UserError(rule, value=class_differences(names, known), place=place)
 
 
-def _show(kind: Kind, task: DenseTask, ending: "Ending", console: Console, *, is_compared: bool = True) -> None:
-    console.print(kind.view(ending.figures, task.names))
-    compared = ending.maps_apart if is_compared else None
-    for line in ending_lines(ending.apart, compared, ending.unreadable, ending.images):
+def _show(
+    kind: DownstreamCommand,
+    task: DownstreamTask,
+    ending: "MergedEvaluation",
+    console: Console,
+    *,
+    is_compared: bool = True,
+) -> None:
+    console.print(kind.view(ending.metrics, task.class_names))
+    compared = ending.feature_difference if is_compared else None
+    for line in merged_evaluation_lines(ending.metric_differences, compared, ending.unreadable, ending.images):
         console.print(line)
 
 
-def _values(ending: "Ending", job: FullJob[Any]) -> dict[str, Any]:
+def _values(ending: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str, Any]:
     """What is written down, with what has judged the model."""
     from harness.training.device import process_environment
 
     return {
-        "figures": dict(ending.figures),
-        "merged_apart": dict(ending.apart),
-        "maps_apart": ending.maps_apart,
+        "figures": dict(ending.metrics),
+        "merged_apart": dict(ending.metric_differences),
+        "maps_apart": ending.feature_difference,
         "images": ending.images,
         "unreadable": ending.unreadable,
         "environment": process_environment(device_for(job), precision=job.run.recipe.precision).values(),
@@ -263,26 +270,26 @@ def _trained_by(folder: Path) -> list[dict[str, Any]]:
     return [{"epoch": epoch, "environment": each and each.values()} for epoch, each in read_environments(folder)]
 
 
-def find_start(named: str, storage: str | None) -> Start:
+def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
     """The network of that name or in that file or folder, and its weights, which must be in training form."""
     path = Path(named)
     if path.is_dir():
-        path = weights_in(path, BEST)
+        path = weights_file(path, BEST)
     if path.is_file() and path.suffix not in (".pt", ".yaml", ".yml"):
         return _from_weights(path)
-    target = find_target([str(path)], Sought(Place(path.parent, storage)))
+    target = resolve_network([str(path)], NetworkQuery(Workspace(path.parent, storage)))
     if path.suffix != ".pt":
-        return Start(target.name, target.spec.replace(in_channels=CHANNELS))
+        return InitialNetwork(target.name, target.spec.replace(in_channels=CHANNELS))
     from harness.training.checkpoint import require_own_name
-    from harness.training.full_scale.initial_weights import trainable
+    from harness.training.full_scale.initial_weights import load_training_weights
 
     require_own_name(path)
-    return Start(target.name, trainable(path, target.spec, place=NETWORK).spec, path.absolute())
+    return InitialNetwork(target.name, load_training_weights(path, target.spec, place=NETWORK).spec, path.absolute())
 
 
-def _from_weights(path: Path) -> Start:
+def _from_weights(path: Path) -> InitialNetwork:
     """A file that names its network."""
-    from harness.training.full_scale.initial_weights import trainable
+    from harness.training.full_scale.initial_weights import load_training_weights
     from harness.training.tasks.weights_file import is_dense
 
     if is_dense(path):
@@ -292,28 +299,30 @@ def _from_weights(path: Path) -> Start:
             place=NETWORK,
             remedy="With `--evaluate-only` it is judged.",
         )
-    spec = trainable(path, place=NETWORK).spec
+    spec = load_training_weights(path, place=NETWORK).spec
     if spec.in_channels not in KNOWN_CHANNELS:
         raise UserError("the network must take images in grey or in colour", value=spec.in_channels, place=str(path))
-    return Start(path.absolute().parent.name if path.name == WEIGHTS[BEST] else path.stem, spec, path.absolute())
+    return InitialNetwork(
+        path.absolute().parent.name if path.name == WEIGHTS[BEST] else path.stem, spec, path.absolute()
+    )
 
 
-def _recipe(args: Namespace, kind: Kind) -> FullTraining:
+def _recipe(args: Namespace, kind: DownstreamCommand) -> FullScaleRecipe:
     if args.recipe is None:
         names = ", ".join(recipe_names(kind.task))
         raise UserError("`--recipe` must name a recipe", remedy=f"Recipes for {kind.task}: {names}.")
-    return changed(load_recipe_of(args.recipe, kind.task, kind.recipe), args, args.recipe)
+    return apply_options(load_task_recipe(args.recipe, kind.task, kind.recipe), args, args.recipe)
 
 
-def _looked(recipe: FullTraining, args: Namespace, kind: Kind) -> FullTraining:
+def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, kind: DownstreamCommand) -> FullScaleRecipe:
     """The recipe with the evaluation that the command line asks for."""
     values = recipe.model_dump(mode="json")
-    asked = {name: getattr(args, name) for name in kind.looks if getattr(args, name, None)}
+    asked = {name: getattr(args, name) for name in kind.evaluation_options if getattr(args, name, None)}
     values["evaluation"] = {**values["evaluation"], **asked, **_mode(args)}
     try:
         return type(recipe).model_validate(values)
     except ValidationError as error:
-        raise unsound(error, "evaluation", args.network) from error
+        raise invalid_recipe_error(error, "evaluation", args.network) from error
 
 
 def _mode(args: Namespace) -> dict[str, Any]:
@@ -326,20 +335,20 @@ def _mode(args: Namespace) -> dict[str, Any]:
     return {}
 
 
-def _job(args: Namespace, start: Start, recipe: FullTraining) -> FullJob[Any]:
+def _job(args: Namespace, start: InitialNetwork, recipe: FullScaleRecipe) -> FullScaleJob[Any]:
     """The run with its folder and its means."""
     from harness.models.weights import sha256
 
     drop_path = start.spec.drop_path if recipe.drop_path is None else recipe.drop_path
     digest = None if start.weights is None else sha256(start.weights)
-    run = FullRun(start.spec.replace(drop_path=drop_path), recipe, digest)
-    folder = args.results.absolute() / FOLDER / f"{start.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
-    return FullJob(run, folder, weights=start.weights, **_means(args))
+    run = FullScaleRun(start.spec.replace(drop_path=drop_path), recipe, digest)
+    folder = args.results.absolute() / DOWNSTREAM_FOLDER / f"{start.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
+    return FullScaleJob(run, folder, weights=start.weights, **_means(args))
 
 
 def _means(args: Namespace) -> dict[str, Any]:
     """What a job has that decides nothing."""
-    loaders, threads = shares_of(args)
+    loaders, threads = worker_resources(args)
     return {
         "cache": args.results.absolute() / "data",
         "root": None if args.data is None else args.data.expanduser().absolute(),

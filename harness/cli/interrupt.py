@@ -48,7 +48,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-class Interruptible:
+class InterruptibleExecutor:
     """An executor whose `poll` raises KeyboardInterrupt once it is asked for, and loses no record by it."""
 
     def __init__(

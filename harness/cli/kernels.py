@@ -29,10 +29,10 @@ def run(args: Namespace) -> int:
     from harness.report.kernel_weights import kernels_values, kernels_view
     from harness.report.plots.kernel_weights import plot_kernels
     from harness.report.plots.style import file_names
-    from harness.storage.load_network import find_subject
+    from harness.storage.load_network import load_network
     from harness.system.device_slot import computing
 
-    subject = find_subject(args.network, args.storage)
+    subject = load_network(args.network, args.storage)
     with computing():
         kernels = list(large_kernels(subject.model))
     if args.output is not None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.config.recipes.full_scale import FullData
-from harness.data.batching import shared
+from harness.config.recipes.full_scale import ClassificationDataConfig
+from harness.data.batching import split_cpus
 from harness.data.cifar import kind_of
-from harness.data.image_sources import OPTION, Images, Stored
+from harness.data.image_sources import DATA_OPTION, ImageSource, InMemoryImages
 from harness.data.labels import IMAGENET_CLASSES, imagenet_synsets
 from harness.data.validation_images import open_validation
 from harness.errors import DataError, UserError
@@ -18,27 +18,27 @@ from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import accuracies, preset_of, resolutions
 from harness.report.console import is_live, make_console
-from harness.report.evaluation import Evaluation, seen_line
-from harness.report.status_line import ticker
+from harness.report.evaluation import AccuracyReport, progress_line
+from harness.report.status_line import make_status_line
 from harness.system.device_slot import computing
 from harness.system.machine import available_cpus
-from harness.training.accuracy_results import MERGED, TRAINING, Examined, Seen
+from harness.training.accuracy_results import MERGED, TRAINING, AccuracyProgress, AccuracyResult
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from harness.data.preprocessing import Preprocessing
-    from harness.storage.load_network import Subject
+    from harness.storage.load_network import LoadedNetwork
 
 SHAPES = "shapes"
 LEAST_SIDE, MOST_SIDE = 8, 4096
 
 
-class Shown(NamedTuple):
+class EvaluationImages(NamedTuple):
     """The images that a network is to be evaluated on."""
 
-    images: Images
+    images: ImageSource
     about: str
     labels: str
     """How their labels were found."""
@@ -46,38 +46,38 @@ class Shown(NamedTuple):
     """Whether they are of a folder that has the classes of ImageNet-1K, all of them."""
 
 
-def evaluate(args: Namespace) -> Evaluation:
+def evaluate(args: Namespace) -> AccuracyReport:
     """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
     import torch
 
     from harness.models.finite import as_user_error
-    from harness.storage.load_network import find_subject
-    from harness.training.device import process_environment, started
+    from harness.storage.load_network import load_network
+    from harness.training.device import process_environment, started_record
     from harness.training.fit import find_device
 
     device = find_device(args.device)
-    subject = find_subject(args.network, args.storage, which=args.which)
+    subject = load_network(args.network, args.storage, which=args.which)
     _check(subject.spec)
-    own = _viewing(args, subject)
+    own = _preprocessing(args, subject)
     viewing = _changed(own, args, subject.spec, device)
     network_cost(subject.spec, viewing.resolution)  # raises for images that are too small for the network
     shown = _shown(args, subject, viewing.resolution)
-    loaders, threads = shared(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
+    loaders, threads = split_cpus(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
     torch.set_num_threads(threads)
     with as_user_error(subject.name, _remedy(viewing)):
-        result = _examined(args, _forms(args, subject), shown.images, viewing, device, loaders)
-    return Evaluation(
+        result = _measure(args, _forms(args, subject), shown.images, viewing, device, loaders)
+    return AccuracyReport(
         name=subject.name,
         weights=subject.about,
         spec=subject.spec,
         data=shown.about,
         labels=shown.labels,
         normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, subject)}",
-        viewing=viewing.values(),
-        viewed=viewing.about,
+        preprocessing=viewing.values(),
+        preprocessing_text=viewing.about,
         result=result,
         known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
-        where=started(
+        started=started_record(
             device,
             threads,
             epochs=0,
@@ -97,7 +97,7 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
 
-def _statistics_from(args: Namespace, subject: "Subject") -> str:
+def _statistics_from(args: Namespace, subject: "LoadedNetwork") -> str:
     """Where mean and standard deviation of the images are known from."""
     if args.mean is not None or args.std is not None:
         return "from the command line"
@@ -107,9 +107,9 @@ def _statistics_from(args: Namespace, subject: "Subject") -> str:
     return f"as published of {name}" if name else "ImageNet's, for nothing is known of its training"
 
 
-def _viewing(args: Namespace, subject: "Subject") -> "Preprocessing":
+def _preprocessing(args: Namespace, subject: "LoadedNetwork") -> "Preprocessing":
     """As the network's own training validates; where nothing is known of that, as the paper has it."""
-    from harness.data.preprocessing import WHOLE_FROM, Preprocessing
+    from harness.data.preprocessing import WHOLE_FROM_RESOLUTION, Preprocessing
 
     published = Preprocessing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
     if subject.recipe is not None and (dataset := subject.load_images()) is not None:
@@ -117,7 +117,7 @@ def _viewing(args: Namespace, subject: "Subject") -> "Preprocessing":
     if subject.full_recipe is None:
         return published
     own = Preprocessing.of(subject.full_recipe)
-    if own.resolution < WHOLE_FROM <= (args.resolution or own.resolution):
+    if own.resolution < WHOLE_FROM_RESOLUTION <= (args.resolution or own.resolution):
         return replace(own, crop=published.crop, mode=published.mode)
     return own
 
@@ -150,7 +150,7 @@ def _changed(viewing: "Preprocessing", args: Namespace, spec: NetworkSpec, devic
 
 
 @computing()
-def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
+def _shown(args: Namespace, subject: "LoadedNetwork", resolution: int) -> EvaluationImages:
     """The images of `--data`; without it, those that the network's own training validates on."""
     from harness.storage.load_network import class_names
 
@@ -160,14 +160,15 @@ def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
         dataset = subject.load_images()
         if dataset is not None:
             about = f"validation images of {recipe.dataset}, as the run has them"
-            return Shown(Stored(dataset.val), about, "of the data that the run was trained on")
+            return EvaluationImages(InMemoryImages(dataset.val), about, "of the data that the run was trained on")
     if kind is None and own is None:
         raise DataError(
-            f"`{OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or `{SHAPES}`",
+            f"`{DATA_OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or "
+            f"`{SHAPES}`",
             value=subject.name,
             remedy="ImageNet's validation images are expected by class: val/n01440764/ILSVRC2012_val_00000293.JPEG.",
         )
-    data = FullData(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
+    data = ClassificationDataConfig(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
     root = None if args.data is None or kind == SHAPES else Path(args.data)
     classes = subject.spec.classes
     found = open_validation(
@@ -180,7 +181,7 @@ def _shown(args: Namespace, subject: "Subject", resolution: int) -> Shown:
         is_by_name=args.labels == "name",
     )
     is_imagenet = classes == len(found.names) == IMAGENET_CLASSES and set(found.names) == set(imagenet_synsets())
-    return Shown(found.images, found.about, found.labels, is_imagenet)
+    return EvaluationImages(found.images, found.about, found.labels, is_imagenet)
 
 
 def _kind(data: str | None) -> Any:
@@ -196,7 +197,7 @@ def _check(spec: NetworkSpec) -> None:
 
 
 @computing()
-def _forms(args: Namespace, subject: "Subject") -> "dict[str, nn.Module]":
+def _forms(args: Namespace, subject: "LoadedNetwork") -> "dict[str, nn.Module]":
     """The network in the forms that are asked for."""
     from harness.models.build import merge
     from harness.models.weights.matching import is_merged_form
@@ -209,22 +210,22 @@ def _forms(args: Namespace, subject: "Subject") -> "dict[str, nn.Module]":
     return forms | ({MERGED: merge(subject.model)} if args.merged or args.both else {})
 
 
-def _examined(
+def _measure(
     args: Namespace,
     forms: "dict[str, nn.Module]",
-    images: Images,
+    images: ImageSource,
     viewing: "Preprocessing",
     device: "torch.device",
     loaders: int,
-) -> Examined:
+) -> AccuracyResult:
     """The result; how far it is, is shown meanwhile, where no program reads what is printed."""
-    from harness.training.accuracy import examine
+    from harness.training.accuracy import measure_accuracy
 
     console = make_console()
-    with computing(device), ticker(console, is_live=is_live(console) and not args.json) as shown:
-        for said in examine(forms, images, viewing, device, loaders=loaders):
-            if not isinstance(said, Seen):
+    with computing(device), make_status_line(console, is_live=is_live(console) and not args.json) as shown:
+        for said in measure_accuracy(forms, images, viewing, device, loaders=loaders):
+            if not isinstance(said, AccuracyProgress):
                 return said
             if not args.json:
-                shown.tick(seen_line(said))
+                shown.update(progress_line(said))
     raise AssertionError("an examination ends with its result")

@@ -19,13 +19,13 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Draw the claims of written summaries, each picture next to its summary."""
-    from harness.report.claims_summary import SUMMARY, read_claims
+    from harness.report.claims_summary import SUMMARY_FILE, read_claims_summary
     from harness.report.plots.claims import plot_claims
-    from harness.report.summary import PICTURE
+    from harness.report.summary import CLAIMS_PLOT_FILE
 
     for path in args.summaries:
-        summary = path / SUMMARY if path.is_dir() else path
-        picture = summary.with_name(PICTURE)
-        plot_claims(picture, read_claims(summary))
+        summary = path / SUMMARY_FILE if path.is_dir() else path
+        picture = summary.with_name(CLAIMS_PLOT_FILE)
+        plot_claims(picture, read_claims_summary(summary))
         print(f"written: {picture}", file=sys.stderr)
     return 0

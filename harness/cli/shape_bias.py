@@ -28,11 +28,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the share of decisions by shape, in all and by class."""
-    from harness.measures.cue_conflict import decide
+    from harness.measures.cue_conflict import classify_stimuli
     from harness.models.spec.published import resolutions
-    from harness.report.shape_bias import decided_values, decided_view
-    from harness.storage.load_network import find_subject
+    from harness.report.shape_bias import cue_conflict_values, cue_conflict_view
+    from harness.storage.load_network import load_network
 
-    subject = find_subject(args.network, args.storage)
-    decisions = decide(subject, args.stimuli, resolution_of(args) or resolutions(subject.spec)[0])
-    return print_json(decided_values(decisions)) if args.json else print_view(decided_view(decisions))
+    subject = load_network(args.network, args.storage)
+    decisions = classify_stimuli(subject, args.stimuli, resolution_of(args) or resolutions(subject.spec)[0])
+    return print_json(cue_conflict_values(decisions)) if args.json else print_view(cue_conflict_view(decisions))

@@ -15,7 +15,7 @@ from harness.cli.arguments import (
 from harness.errors import NotFound, UserError
 
 if TYPE_CHECKING:
-    from harness.analysis.study_reader import Reading
+    from harness.analysis.study_reader import StudyReader
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -34,12 +34,12 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print a network, all configurations of a study, or one of its trials."""
-    from harness.analysis.study_reader import reading
-    from harness.config.network_file import find_spec
+    from harness.analysis.study_reader import open_study_reader
+    from harness.config.network_file import find_network_spec
     from harness.models.spec.published import resolutions
     from harness.report.network import network_values, network_view
 
-    spec = find_spec(str(args.file))
+    spec = find_network_spec(str(args.file))
     if spec is not None:
         if args.trial is not None:
             raise UserError("TRIAL must stand behind a study file; this is a network", value=args.trial)
@@ -47,41 +47,41 @@ def run(args: Namespace) -> int:
         return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
     if args.resolution is not None:
         raise UserError("`--resolution` must stand with a network; a study has its own", value=args.resolution)
-    with reading(args.file, workspace_of(args), is_quick=args.quick) as study:
+    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
         return _show_all(args, study) if args.trial is None else _show_trial(args, study)
 
 
-def _show_all(args: Namespace, read: "Reading") -> int:
+def _show_all(args: Namespace, read: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
-    from harness.analysis.results import answer, answer_limit_sentence
+    from harness.analysis.results import results_limit_sentence, study_results
     from harness.report.claims import claims_view
     from harness.report.conclusions import environment_notes
-    from harness.report.configurations import Configurations
+    from harness.report.configurations import ConfigurationTables
     from harness.report.console import indented
     from harness.report.data_notes import data_view
-    from harness.report.full_scale import full_runs_view
+    from harness.report.full_scale import full_scale_runs_view
     from harness.report.study import ended_view, heading, noise_view, reasons
-    from harness.report.summary import answer_values
+    from harness.report.summary import results_values
 
-    ruled_out, claims, data = read.extent().ruled_out, read.claims(), read.data_notes()
-    results = answer(read.file.study, read.store, read.trials, ruled_out, claims, data=data)
+    ruled_out, claims, data = read.size().ruled_out, read.claims(), read.data_notes()
+    results = study_results(read.file.study, read.store, read.trials, ruled_out, claims, data=data)
     if args.json:
-        return print_json(answer_values(results))
-    parts = [heading(results), Text(), Configurations(results), Text()]
-    parts += [*claims_view(results), *full_runs_view(results), *ended_view(results), *data_view(results.data)]
+        return print_json(results_values(results))
+    parts = [heading(results), Text(), ConfigurationTables(results), Text()]
+    parts += [*claims_view(results), *full_scale_runs_view(results), *ended_view(results), *data_view(results.data)]
     parts += [*reasons(results, most=None), *noise_view(results)]
     parts += [indented(note) for note in environment_notes(results)]
-    parts += [Text(answer_limit_sentence(results), style="bold")] if results.limit else []
+    parts += [Text(results_limit_sentence(results), style="bold")] if results.limit else []
     return print_view(Group(*parts))
 
 
-def _show_trial(args: Namespace, read: "Reading") -> int:
+def _show_trial(args: Namespace, read: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
-    from harness.analysis.results import read_runs
+    from harness.analysis.results import read_run_results
     from harness.report.data_notes import data_view
     from harness.report.trial import trial_values, trial_view
 
@@ -91,7 +91,7 @@ def _show_trial(args: Namespace, read: "Reading") -> int:
         known = f"0 to {len(read.trials) - 1}" if read.trials else "none"
         raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {known}.")
     linked = read.store.trial_runs(study.study).get(trial.number, ())
-    runs = list(read_runs(read.store, linked).values())
+    runs = list(read_run_results(read.store, linked).values())
     if args.json:
         return print_json(trial_values(trial, runs, study))
     notes = [*read.data_notes(), *read.store.notes_of(linked)]

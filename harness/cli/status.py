@@ -25,29 +25,29 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print where a study is."""
-    from harness.analysis.claims import due
-    from harness.analysis.results import answer
-    from harness.analysis.study_reader import reading
+    from harness.analysis.claims import arms_needing_seeds
+    from harness.analysis.results import study_results
+    from harness.analysis.study_reader import open_study_reader
     from harness.config.study import screening_epochs
-    from harness.report.status import status, status_values, status_view
+    from harness.report.status import status_values, status_view, study_status
     from harness.search.history import seeds_used
     from harness.storage import driver_of
-    from harness.system.command_line import verb
+    from harness.system.command_line import command_line
 
-    with reading(args.file, workspace_of(args), is_quick=args.quick) as read:
-        study, reach, claims = read.file.study, read.extent(), read.claims()
-        state = status(
-            answer(study, read.store, read.trials, reach.ruled_out, claims, data=read.data_notes()),
+    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as read:
+        study, reach, claims = read.file.study, read.size(), read.claims()
+        state = study_status(
+            study_results(study, read.store, read.trials, reach.ruled_out, claims, data=read.data_notes()),
             read.trials,
             driver=driver_of(read.store, study.study),
             trials_total=reach.configurations,
             seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
             last=read.store.events(study.study, limit=LAST_EVENTS),
-            wanted=len(due(study, claims, seeds_used(read.trials))),
+            wanted=len(arms_needing_seeds(study, claims, seeds_used(read.trials))),
         )
     if args.json:
         return print_json(status_values(state))
     print_view(status_view(state))
     if not state.driver and not state.is_finished:
-        print_next([(verb("run", args.file, study_options(args)), "go on where it was")])
+        print_next([(command_line("run", args.file, study_options(args)), "go on where it was")])
     return 0

@@ -7,40 +7,40 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from harness.analysis.claims import judge_claims
-from harness.analysis.formatting import counted, printable
-from harness.analysis.plan import plan
-from harness.analysis.results import Answer, Row, answer
-from harness.analysis.reuse import Reuse, environment_of
-from harness.analysis.study_reader import extent, open_space, question_of
+from harness.analysis.claims import evaluate_claims
+from harness.analysis.formatting import plural, printable
+from harness.analysis.plan import plan_study
+from harness.analysis.results import ConfigurationResult, StudyResults, study_results
+from harness.analysis.reuse import ReuseRule, study_environment
+from harness.analysis.study_reader import open_space, study_size, study_title
 from harness.analysis.winner import BEST_OF
 from harness.cli.arguments import study_options, workspace_of
-from harness.cli.interrupt import EXIT_CODE, Interrupt, Interruptible
-from harness.config.full_scale_network import scaled
-from harness.config.recipes.loading import load_full_recipe
+from harness.cli.interrupt import EXIT_CODE, Interrupt, InterruptibleExecutor
+from harness.config.full_scale_network import full_scale_network
+from harness.config.recipes.loading import load_classification_recipe
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_checks import check_device
 from harness.config.study_file import StudyFile, load_study
-from harness.config.study_growth import Growth
-from harness.data.image_sources import GENERATED
+from harness.config.study_growth import StudyChanges
+from harness.data.image_sources import GENERATED_DATASETS
 from harness.errors import NotFound, SpecError, StudyError
-from harness.executors import Crew, Executor, make_executor
+from harness.executors import Executor, WorkerRequest, make_executor
 from harness.report.console import is_live, make_console
-from harness.report.event_log import Lines, Narrator, Silence, View
-from harness.report.live import LiveView, Scene
+from harness.report.event_log import EventFormatter, EventView, LogView, QuietView
+from harness.report.live import LiveState, LiveView
 from harness.report.plan import plan_view
-from harness.report.study import answer_view, next_lines
-from harness.report.summary import PICTURE, has_summary, remove_summary, write_summary
+from harness.report.study import next_lines, results_view
+from harness.report.summary import CLAIMS_PLOT_FILE, has_summary, remove_summary, write_summary
 from harness.search.events import TrialStarted
-from harness.search.session import Driven, check_data, driving, grown, same_data
+from harness.search.session import DrivenStudy, check_data, open_for_driving, same_data, study_changes
 from harness.storage import Store
-from harness.system.command_line import typed_again, verb, without_password
+from harness.system.command_line import command_line, resume_command, without_password
 from harness.system.machine import available_cpus, has_gpu
 
-ANY_RECIPE = "imagenet_300"
+DEFAULT_FULL_SCALE_RECIPE = "imagenet_300"
 """For a study that names a network at full scale and no recipe."""
-NO_ANSWER = 1
+NO_RESULT = 1
 """Exit code of a study that ended without a complete configuration."""
 
 
@@ -52,12 +52,12 @@ def run_study(args: Namespace) -> int:
     try:
         said = _drive(args, file, space, notes)
     except KeyboardInterrupt:
-        print(f"stopped; nothing is lost. To go on where it was:\n  {typed_again()}", file=sys.stderr)
+        print(f"stopped; nothing is lost. To go on where it was:\n  {resume_command()}", file=sys.stderr)
         return EXIT_CODE
-    make_console().print(answer_view(said))
+    make_console().print(results_view(said))
     _draw_claims(workspace_of(args).folder(said.study), said)
     print("\n".join(next_lines(_next_commands(args, said, file))))
-    return 0 if said.complete else NO_ANSWER
+    return 0 if said.complete else NO_RESULT
 
 
 def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
@@ -69,7 +69,7 @@ def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
     """
     file = load_study(args.file, is_quick=args.quick)
     if args.executor == "inline":  # starts nothing
-        make_executor(args.executor, _crew(args, file.study))
+        make_executor(args.executor, _worker_request(args, file.study))
     elif args.ray_address is None and file.study.resources.cpus > available_cpus():
         raise StudyError(
             f"`resources.cpus` must be at most the processors that this process may use ({available_cpus()})",
@@ -91,7 +91,7 @@ def _require_growth(args: Namespace, file: StudyFile, data: str | None) -> None:
     place = workspace_of(args)
     try:
         with Store.open(place.database, read_only=True) as store:
-            grown(file, store)
+            study_changes(file, store)
             same_data(file, store, place, data)
     except NotFound:
         return
@@ -105,16 +105,16 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str
     try:
         with Store.open(workspace_of(args).database, read_only=True) as store:
             is_cluster = args.ray_address is not None
-            rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), args.reuse, is_cluster)
-            growth = Growth() if args.fresh else grown(file, store)
-            planned = plan(study, space, store, workers=workers, rule=rule, growth=growth)
+            rule = ReuseRule(study, store, study_environment(study, is_cluster=is_cluster), args.reuse, is_cluster)
+            growth = StudyChanges() if args.fresh else study_changes(file, store)
+            planned = plan_study(study, space, store, workers=workers, rule=rule, growth=growth)
     except NotFound:
-        planned = plan(study, space, None, workers=workers)
+        planned = plan_study(study, space, None, workers=workers)
     make_console().print(plan_view(replace(planned, notes=(*file.notes, *planned.notes, *notes))))
     return 0
 
 
-def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> Answer:
+def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> StudyResults:
     """Run a study to its end while showing it; gives the answer, which is also written beside the results."""
     place = workspace_of(args)
     with Interrupt() as interrupt, _view(file, is_quiet=args.quiet) as view:
@@ -122,8 +122,8 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
         def start_executor() -> Executor:
             progress = driven.driver.progress()
             left = progress.runs_total - progress.runs_done
-            return Interruptible(
-                _hire(args, file.study, left, view),
+            return InterruptibleExecutor(
+                _start_workers(args, file.study, left, view),
                 interrupt,
                 lambda: view.note("stopping: the workers end their step; Ctrl-C again leaves at once"),
                 is_here=args.executor == "inline",
@@ -132,7 +132,7 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
         for note in (*file.notes, *notes):
             view.note(note)
         view.note(f"opening {without_password(str(place.database))}")
-        with driving(
+        with open_for_driving(
             file,
             space,
             place,
@@ -146,10 +146,12 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
             )
 
 
-def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: View, is_cluster: bool) -> Answer:
+def _to_the_end(
+    driven: DrivenStudy, study: Study, space: Space, folder: Path, view: EventView, is_cluster: bool
+) -> StudyResults:
     """Show all events of a study; a summary is kept only of a study that nothing has changed since."""
-    here = environment_of(study, is_cluster=is_cluster)
-    said = answer(study, driven.store, driven.trials(), {}, here=here)
+    here = study_environment(study, is_cluster=is_cluster)
+    said = study_results(study, driven.store, driven.trials(), {}, here=here)
     view.begin(said)
     with closing(driven.driver.events()) as events:
         for event in events:
@@ -157,95 +159,95 @@ def _to_the_end(driven: Driven, study: Study, space: Space, folder: Path, view: 
                 remove_summary(folder)
             view.show(event, driven.driver.progress())
     trials = driven.trials()
-    ruled_out, claims = extent(study, space, trials).ruled_out, judge_claims(study, space, driven.store, here)
+    ruled_out, claims = study_size(study, space, trials).ruled_out, evaluate_claims(study, space, driven.store, here)
     if has_summary(folder):
         return replace(said, rejected=ruled_out, claims=claims)
-    said = answer(study, driven.store, trials, ruled_out, claims, here)
+    said = study_results(study, driven.store, trials, ruled_out, claims, here)
     write_summary(folder, said)
     return said
 
 
-def _draw_claims(folder: Path, said: Answer) -> None:
+def _draw_claims(folder: Path, said: StudyResults) -> None:
     """Draw the claims beside the summary, where they are not drawn yet; the answer stands without the picture."""
-    path = folder / PICTURE
+    path = folder / CLAIMS_PLOT_FILE
     if not said.claims:
         return
     try:
         if not path.exists():
-            from harness.report.claims_summary import kept_claims
+            from harness.report.claims_summary import summarize_claims
             from harness.report.plots.claims import plot_claims
 
-            plot_claims(path, kept_claims(said))
+            plot_claims(path, summarize_claims(said))
         print(f"\nThe claims as a picture: {path}")
     except Exception as error:
         print(f"\nThe claims could not be drawn: {printable(str(error)) or type(error).__name__}", file=sys.stderr)
 
 
-def _hire(args: Namespace, study: Study, runs: int, view: View) -> Executor:
+def _start_workers(args: Namespace, study: Study, runs: int, view: EventView) -> Executor:
     """Start the workers, and say so."""
     recipe = study.proxy
     rendering = f" {recipe.rendering}" if recipe.dataset == "shapes" else ""
     view.note(f"starting {_workers(args)}")
-    executor = make_executor(args.executor, _crew(args, study, runs=runs))
+    executor = make_executor(args.executor, _worker_request(args, study, runs=runs))
     data = f"{recipe.dataset}{rendering}, {recipe.resolution} px"
-    view.note(f"{counted(executor.slots, 'worker')} ready; the first run prepares the data ({data})")
+    view.note(f"{plural(executor.slots, 'worker')} ready; the first run prepares the data ({data})")
     return executor
 
 
-def _crew(args: Namespace, study: Study, *, runs: int | None = None) -> Crew:
+def _worker_request(args: Namespace, study: Study, *, runs: int | None = None) -> WorkerRequest:
     grant = study.resources
-    return Crew(cpus=grant.cpus, gpus=grant.gpus, workers=args.workers, runs=runs, address=args.ray_address)
+    return WorkerRequest(cpus=grant.cpus, gpus=grant.gpus, workers=args.workers, runs=runs, address=args.ray_address)
 
 
 def _workers(args: Namespace) -> str:
     """The workers that were asked for, in words."""
     if args.executor == "inline":
         return "in this process"
-    number = counted(args.workers, "worker") if args.workers else "workers"
+    number = plural(args.workers, "worker") if args.workers else "workers"
     return f"{number} with Ray, {f'on {args.ray_address}' if args.ray_address else 'on this machine'}"
 
 
-def _view(file: StudyFile, *, is_quiet: bool) -> View:
+def _view(file: StudyFile, *, is_quiet: bool) -> EventView:
     """The view that fits where the output goes."""
     metric, direction = next(iter(file.study.objectives.items()))
     console = make_console()
     if is_quiet:
-        return Silence()
+        return QuietView()
     if not is_live(console):
-        return Lines(Narrator(metric))
+        return LogView(EventFormatter(metric))
     behind = "measuring" if file.study.proxy.transfer is None else "transfer"
-    scene = Scene(file.study.study, question_of(file.text), metric, direction, Narrator(metric), behind)
+    scene = LiveState(file.study.study, study_title(file.text), metric, direction, EventFormatter(metric), behind)
     return LiveView(console, scene)
 
 
-def _next_commands(args: Namespace, said: Answer, file: StudyFile) -> list[tuple[str, str]]:
+def _next_commands(args: Namespace, said: StudyResults, file: StudyFile) -> list[tuple[str, str]]:
     """What a person may want to type now."""
     options = study_options(args)
-    commands = [(verb("dashboard", args.file, options), "parameters and learning curves in a browser")]
+    commands = [(command_line("dashboard", args.file, options), "parameters and learning curves in a browser")]
     if said.best is None:
-        return [(verb("show", args.file, options), "what became of every configuration"), *commands]
+        return [(command_line("show", args.file, options), "what became of every configuration"), *commands]
     number = str(said.best.trials[0])
     return [
-        (verb("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
-        (f"{verb('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
+        (command_line("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
+        (f"{command_line('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
         *full_scale_commands(file, said.best, options),
         *commands,
     ]
 
 
-def full_scale_commands(file: StudyFile, best: Row, options: Sequence[str]) -> list[tuple[str, str]]:
+def full_scale_commands(file: StudyFile, best: ConfigurationResult, options: Sequence[str]) -> list[tuple[str, str]]:
     """What the best network costs at full scale, where the study names a network for that which takes its choices."""
     full = file.study.full_scale
     if full is None:
         return []
     try:
-        scaled(file, best.params)
+        full_scale_network(file, best.params)
     except SpecError:
         return []
-    name = full.recipe or ANY_RECIPE
-    recipe = load_full_recipe(name)
-    images = [] if recipe.data.dataset in GENERATED else ["--data", "FOLDER"]
+    name = full.recipe or DEFAULT_FULL_SCALE_RECIPE
+    recipe = load_classification_recipe(name)
+    images = [] if recipe.data.dataset in GENERATED_DATASETS else ["--data", "FOLDER"]
     weights = ["--weights", "FILE"] if recipe.needs_weights else []
     words = [str(file.path), "--recipe", name, *images, *weights, "--dry-run"]
     purpose = f"the best network at full scale: {recipe.about}; its cost and time; without --dry-run it is trained"
-    return [(verb("train", Path(BEST_OF), options, *words), purpose)]
+    return [(command_line("train", Path(BEST_OF), options, *words), purpose)]

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 CLAIMS = "claims"
 """The subject that is no check: what the recorded studies say of their claims."""
 SUBJECTS = ("counts", "closed_form", "merge", "operator", "specs", "full_scale", CLAIMS)
-ANY_STUDY = [("harness run STUDY.yaml", "judge the claims of a study file that has some, under its key `claims`")]
+RUN_STUDY_COMMAND = [
+    ("harness run STUDY.yaml", "judge the claims of a study file that has some, under its key `claims`")
+]
 HOLDS, FAILS = 0, 1
 """Exit codes; a claim that is contradicted is a finding, and no fault."""
 
@@ -49,23 +51,23 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Check each subject and show it when it is done, then the claims."""
-    from harness.diagnostics.verify.checks import CHECKS, conditions, sections
-    from harness.diagnostics.verify.recorded_claims import recorded_claims
+    from harness.diagnostics.verify.checks import CHECKS, run_checks, verification_conditions
+    from harness.diagnostics.verify.recorded_claims import all_recorded_claims
     from harness.diagnostics.verify.report import section_view, sum_view, verify_values
 
     start, wanted = time.perf_counter(), args.only or [*CHECKS, CLAIMS]
-    claims = tuple(recorded_claims(workspace_of(args))) if CLAIMS in wanted else None
+    claims = tuple(all_recorded_claims(workspace_of(args))) if CLAIMS in wanted else None
     made: list[Section] = []
-    for section in sections([name for name in CHECKS if name in wanted], is_full=args.full):
+    for section in run_checks([name for name in CHECKS if name in wanted], is_full=args.full):
         made.append(section)
         if not args.json:
             print_view(section_view(section))
     wall_s = time.perf_counter() - start
     if args.json:
-        print_json(verify_values(made, claims, wall_s, conditions()))
+        print_json(verify_values(made, claims, wall_s, verification_conditions()))
     else:
         _show_claims(args, claims)
-        print_view(sum_view(made, wall_s, conditions()))
+        print_view(sum_view(made, wall_s, verification_conditions()))
     has_fault = any(row.fault for row in claims or ())
     return FAILS if has_fault or any(section.failed for section in made) else HOLDS
 
@@ -74,7 +76,7 @@ def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:
     """The verdicts, or the commands that would give some."""
     from harness.diagnostics.verify.full_scale import claim_studies
     from harness.diagnostics.verify.report import verdicts_view
-    from harness.system.command_line import near, verb
+    from harness.system.command_line import command_line, short_path
 
     if claims is None:
         return
@@ -83,7 +85,8 @@ def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:
         return
     print(f"claims  no claim study is recorded in {args.results}; these would give verdicts:")
     commands = [
-        (verb("run", near(path), study_options(args)), f"judge the claims of {path.stem}") for path in claim_studies()
+        (command_line("run", short_path(path), study_options(args)), f"judge the claims of {path.stem}")
+        for path in claim_studies()
     ]
-    print_next(commands or ANY_STUDY)
+    print_next(commands or RUN_STUDY_COMMAND)
     print()

@@ -26,11 +26,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Read a checkpoint into safetensors, or write such a file back as a checkpoint."""
-    from harness.config.network_file import named_spec
+    from harness.config.network_file import require_network_spec
     from harness.models.weights import export_weights, import_weights
 
     if args.direction == "import":
-        spec = named_spec(args.network) if args.network else None
+        spec = require_network_spec(args.network) if args.network else None
         written = import_weights(args.file, args.output, spec, entry=args.entry)
     else:
         written = export_weights(args.file, args.output)

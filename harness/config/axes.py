@@ -21,7 +21,7 @@ MAX_VALUES = 10**9
 """Values of one axis."""
 BASE = "base"
 """The axis that picks a whole network, whose values stand wherever no other axis decides."""
-FROM_DATA = ("in_channels", "classes")
+DATA_FIELDS = ("in_channels", "classes")
 """Fields that the data set decides, so that no axis can."""
 
 
@@ -69,7 +69,7 @@ class Range:
         if steps > MAX_VALUES:
             raise StudyError(f"`step` must leave at most {MAX_VALUES:,} values", value=self.step)
         if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
-            below, above = (_tidy(self.low + n * self.step) for n in (math.floor(steps), math.ceil(steps)))
+            below, above = (_round_float(self.low + n * self.step) for n in (math.floor(steps), math.ceil(steps)))
             raise StudyError(
                 f"`high` must be `low` ({self.low}) plus a whole number of steps of {self.step}",
                 value=self.high,
@@ -93,7 +93,7 @@ class Range:
 
     def at(self, i: int) -> int | float:
         """The value with that index."""
-        return _tidy(self.low + i * self.step)
+        return _round_float(self.low + i * self.step)
 
     def member(self, value: object) -> int | float:
         """The value of the axis nearest to this one. Raises `StudyError` where none is within rounding."""
@@ -105,7 +105,7 @@ class Range:
 
 
 Axis = Choice | Range
-Chooser = Callable[[str, Axis], Any]
+Sampler = Callable[[str, Axis], Any]
 """Gives one of the axis' values for the axis of that name; asked only for axes that count."""
 
 
@@ -119,9 +119,9 @@ def split_name(name: str, stages: int) -> tuple[str, int | None]:
     match = re.fullmatch(r"(\w+)(?:\[(\d{1,3})\])?", name)
     of, stage = (match[1], match[2]) if match else (name, None)
     if of not in FIELDS:
-        allowed = [each for each in FIELDS if each not in FROM_DATA]
+        allowed = [each for each in FIELDS if each not in DATA_FIELDS]
         raise StudyError(f"`{name:.60}` must be a field of the network", remedy=did_you_mean(of, allowed, "Fields"))
-    if of in FROM_DATA:
+    if of in DATA_FIELDS:
         raise StudyError(f"`{name}` cannot be an axis: the data set decides it")
     if stage is None:
         return of, None
@@ -132,7 +132,7 @@ def split_name(name: str, stages: int) -> tuple[str, int | None]:
     return of, int(stage)
 
 
-def random_chooser(seed: int) -> Chooser:
+def random_sampler(seed: int) -> Sampler:
     """Chooses evenly on every axis (on a logarithmic scale where it has one); the same from the same seed."""
     generator = random.Random(seed)
 
@@ -145,14 +145,14 @@ def random_chooser(seed: int) -> Chooser:
     return choose
 
 
-class Odometer:
+class GridEnumerator:
     """A chooser that, asked again and again, visits every combination, the last axis turning fastest."""
 
     def __init__(self) -> None:
         self._digits: list[int] | None = None
         self._lengths: list[int] = []
 
-    def turns(self) -> bool:
+    def advance(self) -> bool:
         """Go to the next combination; false behind the last one."""
         if self._digits is None:
             self._digits = []
@@ -173,6 +173,6 @@ class Odometer:
         return axis.at(self._digits[len(self._lengths) - 1])
 
 
-def _tidy(number: int | float) -> int | float:
+def _round_float(number: int | float) -> int | float:
     """Without the dust of floating point: 0.3 and not 0.30000000000000004."""
     return number if isinstance(number, int) else round(number, 12)

@@ -11,18 +11,18 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from harness.config.axes import Axis, Choice, Chooser, Value, random_chooser
+from harness.config.axes import Axis, Choice, Sampler, Value, random_sampler
 from harness.config.space import Candidate, Space
 
-MOST_PRICED = 20_000
+MAX_PRICED = 20_000
 """Combinations of a space that is priced as a whole, which takes some 6 s."""
 SMALL = 1_000
 """Combinations that are priced as a whole even if the space is not scarce."""
-MOST_DRAWN = 5_000
+MAX_DRAWS = 5_000
 """Draws from a larger space."""
 PROBES = 400
 """Draws that tell whether a space is scarce."""
-SCARCE = 0.1
+SCARCE_SHARE = 0.1
 """Share of networks within rules and budgets below which a space is scarce."""
 STARTS = 5
 """Nearest networks from which the search goes downhill."""
@@ -31,19 +31,19 @@ NEIGHBORS = 12
 
 
 @dataclass(frozen=True)
-class Census:
+class SpaceCensus:
     """What is known of a space."""
 
     size: int
     """Combinations of all axes."""
-    tried: int
+    priced: int
     """Different networks that were priced; all of them where it is complete."""
     feasible: tuple[Candidate, ...]
     """Those within rules and budgets."""
     is_complete: bool
     draws: int = 0
     """Combinations that were drawn, where it is not complete."""
-    hits: int = 0
+    feasible_draws: int = 0
     """Draws that were within rules and budgets."""
     ruled_out: Counter[str] = field(default_factory=Counter)
     """The others, by every rule and budget that they break."""
@@ -55,14 +55,16 @@ class Census:
     @property
     def is_scarce(self) -> bool:
         """Whether few networks are within rules and budgets."""
-        share = len(self.feasible) / max(1, self.tried) if self.is_complete else self.hits / max(1, self.draws)
-        return share < SCARCE
+        share = (
+            len(self.feasible) / max(1, self.priced) if self.is_complete else self.feasible_draws / max(1, self.draws)
+        )
+        return share < SCARCE_SHARE
 
     def interval(self) -> tuple[float, float]:
         """The share of combinations within rules and budgets, with a confidence of 95 %, as far as draws tell."""
         from scipy.special import betaincinv
 
-        k, n = self.hits, self.draws
+        k, n = self.feasible_draws, self.draws
         low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, 0.025))
         high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 0.975))
         return low, high
@@ -71,15 +73,18 @@ class Census:
         """As `2 of 10,125 networks are within rules and budgets`."""
         if self.is_complete:
             are = "is" if len(self.feasible) == 1 else "are"
-            return f"{len(self.feasible):,} of {self.tried:,} networks {are} within rules and budgets"
+            return f"{len(self.feasible):,} of {self.priced:,} networks {are} within rules and budgets"
         low, high = self.interval()
-        share = f"about {100 * self.hits / self.draws:.2g} % of {self.size:,} combinations are within rules and budgets"
+        share = (
+            f"about {100 * self.feasible_draws / self.draws:.2g} % of {self.size:,} combinations are within "
+            f"rules and budgets"
+        )
         return f"{share} (95 % interval {100 * low:.2g} to {100 * high:.2g} %, from {self.draws:,} draws)"
 
     @property
     def is_whole(self) -> bool:
         """Whether every network that was priced is within rules and budgets."""
-        return len(self.feasible) == self.tried
+        return len(self.feasible) == self.priced
 
     def nearest_to(self, params: dict[str, Value], axes: dict[str, Axis], known: Collection[str]) -> Candidate | None:
         """The feasible network nearest to some choices that is not known yet, by its fingerprint; None for none."""
@@ -93,26 +98,26 @@ def distance(a: dict[str, Value], b: dict[str, Value], axes: dict[str, Axis]) ->
 
 
 @lru_cache(maxsize=4)
-def take_census(space: Space) -> Census:
+def take_census(space: Space) -> SpaceCensus:
     """Price the space: as a whole where it is small enough, else as many draws from it; the same every time."""
     if space.size <= SMALL:
         return _count(space, space.grid())
     probes = _draw(space, PROBES)
-    if sum(each.is_feasible for each in probes) >= SCARCE * PROBES:
+    if sum(each.is_feasible for each in probes) >= SCARCE_SHARE * PROBES:
         return _sampled(space, probes)
-    if space.size <= MOST_PRICED:
+    if space.size <= MAX_PRICED:
         return _count(space, space.grid())
-    draws = _draw(space, MOST_DRAWN)
+    draws = _draw(space, MAX_DRAWS)
     found = _sampled(space, draws)
     return found if found.feasible else _downhill(space, found, draws)
 
 
-def _count(space: Space, candidates: Iterable[Candidate]) -> Census:
+def _count(space: Space, candidates: Iterable[Candidate]) -> SpaceCensus:
     tried = list(candidates)
     return _census(space, tried, is_complete=True)
 
 
-def _sampled(space: Space, draws: list[Candidate]) -> Census:
+def _sampled(space: Space, draws: list[Candidate]) -> SpaceCensus:
     different = {each.fingerprint: each for each in draws}
     hits = sum(each.is_feasible for each in draws)
     return _census(space, list(different.values()), draws=len(draws), hits=hits)
@@ -120,10 +125,10 @@ def _sampled(space: Space, draws: list[Candidate]) -> Census:
 
 def _census(
     space: Space, tried: list[Candidate], *, is_complete: bool = False, draws: int = 0, hits: int = 0
-) -> Census:
+) -> SpaceCensus:
     feasible = tuple(each for each in tried if each.is_feasible)
     costs = [each.cost for each in tried if each.cost is not None]
-    return Census(
+    return SpaceCensus(
         space.size,
         len(tried),
         feasible,
@@ -137,22 +142,22 @@ def _census(
 
 
 def _draw(space: Space, count: int) -> list[Candidate]:
-    choose = random_chooser(0)
+    choose = random_sampler(0)
     return [space.sample(choose) for _ in range(count)]
 
 
-def _downhill(space: Space, census: Census, draws: list[Candidate]) -> Census:
+def _downhill(space: Space, census: SpaceCensus, draws: list[Candidate]) -> SpaceCensus:
     """The census with the networks that are found from the nearest ones, one axis changed at a time."""
     nearest = sorted({each.fingerprint: each for each in draws}.values(), key=_excess)[:STARTS]
     ends = [_descend(space, each) for each in nearest]
     feasible = {each.fingerprint: each for each in ends if each.is_feasible}
-    return Census(
+    return SpaceCensus(
         census.size,
-        census.tried,
+        census.priced,
         tuple(feasible.values()),
         is_complete=False,
         draws=census.draws,
-        hits=census.hits,
+        feasible_draws=census.feasible_draws,
         ruled_out=census.ruled_out,
         least=census.least,
         nearest=None if feasible else min(ends, key=_excess),
@@ -172,10 +177,10 @@ def _descend(space: Space, start: Candidate) -> Candidate:
 def _neighbors(space: Space, here: Candidate) -> Iterator[Candidate]:
     for name, axis in space.axes.items():
         for i in _indices(axis, here.params.get(name)):
-            yield space.sample(_chooser({**here.params, name: axis.at(i)}))
+            yield space.sample(_sampler({**here.params, name: axis.at(i)}))
 
 
-def _chooser(params: dict[str, Value]) -> Chooser:
+def _sampler(params: dict[str, Value]) -> Sampler:
     """Choose these values; the first one on an axis that did not count before."""
     return lambda name, axis: params.get(name, axis.at(0))
 

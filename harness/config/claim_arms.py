@@ -9,13 +9,13 @@ from typing import Any
 from harness.config.axes import Axis, Choice, Value
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
-from harness.config.problems import Problems
+from harness.config.problems import FileErrors
 from harness.config.space import Space
 from harness.config.study import Claim, Study
-from harness.config.yaml_file import KeyPath, dotted, shown
+from harness.config.yaml_file import KeyPath, dotted, quoted
 from harness.errors import StudyError, did_you_mean
 
-MOST_NAMED = 12
+MAX_NAMED = 12
 """Values of an axis that an error lists."""
 
 
@@ -24,7 +24,7 @@ def arm_choices(text: str, space: Space) -> dict[str, Value]:
 
     `K=13` stands for 13 in every stage. Raises `StudyError` for a text that chooses no configuration, or several.
     """
-    given = _given(text)
+    given = _parse_choices(text)
     for name in given:
         if name not in space.axes:
             raise StudyError(
@@ -40,14 +40,14 @@ def arm_choices(text: str, space: Space) -> dict[str, Value]:
             raise StudyError("an arm must choose on every axis that counts", value=text, remedy=f"Add `{name}=...`.")
         return axis.at(0)
 
-    choices = space.choices(choose)
+    choices = space.sample_params(choose)
     if extra := next((name for name in given if name not in asked), None):
         rule = "an arm must choose on axes that count there, as `when` and the base have it"
         raise StudyError(rule, value=text, remedy=f"Leave `{extra}` out.")
     return choices
 
 
-def check_claims(study: Study, space: Space, problems: Problems) -> None:
+def check_claims(study: Study, space: Space, problems: FileErrors) -> None:
     """Note the claims whose metric, contrast or expectation cannot be read."""
     for i, claim in enumerate(study.claims):
         at: KeyPath = ("claims", i)
@@ -56,16 +56,18 @@ def check_claims(study: Study, space: Space, problems: Problems) -> None:
         _check_contrast(claim, (*at, "contrast"), space, problems)
 
 
-def _check_contrast(claim: Claim, at: KeyPath, space: Space, problems: Problems) -> None:
+def _check_contrast(claim: Claim, at: KeyPath, space: Space, problems: FileErrors) -> None:
     networks: dict[str, str] = {}
     for arm, weight in claim.contrast.items():
         place = (*at, arm)
         if not math.isfinite(weight) or weight == 0:
-            problems.add(place, f"`{dotted(at)}` must weigh every arm with a number that is not 0", value=shown(weight))
+            problems.add(
+                place, f"`{dotted(at)}` must weigh every arm with a number that is not 0", value=quoted(weight)
+            )
         try:
             candidate = space.candidate(arm_choices(arm, space))
         except StudyError as error:
-            problems.add(place, f"`{dotted(at)}`: {error.rule}", value=shown(error.value), remedy=error.remedy)
+            problems.add(place, f"`{dotted(at)}`: {error.rule}", value=quoted(error.value), remedy=error.remedy)
             continue
         if not candidate.is_feasible:
             rule = (
@@ -76,16 +78,16 @@ def _check_contrast(claim: Claim, at: KeyPath, space: Space, problems: Problems)
             problems.add(place, f"`{dotted(at)}` must name each network once, but `{arm}` is `{twin}` again")
 
 
-def _try(read: Callable[[str], object], text: str, at: KeyPath, problems: Problems) -> None:
+def _try(read: Callable[[str], object], text: str, at: KeyPath, problems: FileErrors) -> None:
     try:
         read(text)
     except StudyError as error:
-        problems.add(at, f"`{dotted(at)}` {error.rule}", value=shown(error.value), remedy=error.remedy)
+        problems.add(at, f"`{dotted(at)}` {error.rule}", value=quoted(error.value), remedy=error.remedy)
     except ValueError as error:
         problems.add(at, f"`{dotted(at)}` {error}")
 
 
-def _given(text: str) -> dict[str, Any]:
+def _parse_choices(text: str) -> dict[str, Any]:
     """`K=[3,3,5,5], shortcut=false` by name; values are JSON, or else text."""
     given: dict[str, Any] = {}
     for part in re.split(r",(?![^\[]*\])", text):
@@ -109,7 +111,7 @@ def _member(name: str, axis: Axis, value: Any) -> Value:
     try:
         return axis.member(wanted)
     except StudyError as error:
-        values = ", ".join(json.dumps(axis.at(i)) for i in range(min(len(axis), MOST_NAMED)))
+        values = ", ".join(json.dumps(axis.at(i)) for i in range(min(len(axis), MAX_NAMED)))
         raise StudyError(
             f"an arm must choose one of the values of `{name}`", value=value, remedy=f"Values: {values}."
         ) from error

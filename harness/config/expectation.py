@@ -9,7 +9,7 @@ from typing import Self
 _FORM = re.compile(r"\s*(>|<|within)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
 
 
-class Kind(StrEnum):
+class ExpectationKind(StrEnum):
     """How an effect is expected to lie to its bound."""
 
     ABOVE = ">"
@@ -21,13 +21,13 @@ class Kind(StrEnum):
 class Expectation:
     """Above the bound, below it, or not further from 0 than it. Raises `ValueError` for a bound that is none."""
 
-    kind: Kind
+    kind: ExpectationKind
     bound: float
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.bound):
             raise ValueError(f"the bound of an expectation must be finite, but got {self.bound}")
-        if self.kind == Kind.WITHIN and self.bound < 0:
+        if self.kind == ExpectationKind.WITHIN and self.bound < 0:
             raise ValueError(f"the bound of `within` must not be negative, but got {self.bound:g}. Try `within 0.5`.")
 
     def __str__(self) -> str:
@@ -42,12 +42,12 @@ class Expectation:
                 f"an expectation must be `>`, `<` or `within` and a number, but got {text[:40]!r}. "
                 "Write `> 0`, `< -1.5` or `within 0.5`."
             )
-        return cls(Kind(found[1]), float(found[2]))
+        return cls(ExpectationKind(found[1]), float(found[2]))
 
     @property
     def bounds(self) -> tuple[float, ...]:
         """The values at which the expectation begins or ends to hold."""
-        return (-self.bound, self.bound) if self.kind == Kind.WITHIN else (self.bound,)
+        return (-self.bound, self.bound) if self.kind == ExpectationKind.WITHIN else (self.bound,)
 
     def nearest(self, effect: float) -> float:
         """The bound that is hardest to tell from an effect."""
@@ -56,9 +56,9 @@ class Expectation:
     def holds(self, effect: float) -> bool:
         """Whether an effect that is known without error is as expected."""
         match self.kind:
-            case Kind.ABOVE:
+            case ExpectationKind.ABOVE:
                 return effect > self.bound
-            case Kind.BELOW:
+            case ExpectationKind.BELOW:
                 return effect < self.bound
-            case Kind.WITHIN:
+            case ExpectationKind.WITHIN:
                 return abs(effect) <= self.bound

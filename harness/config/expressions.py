@@ -4,7 +4,7 @@ Each is parsed once against a small grammar, and evaluated by simpleeval, never 
 
 In an `Expression` the names are the fields of a network (those with one value per stage are lists, `K[0]` is the first
 stage), and `true`, `false`, `null`. There are numbers, text, lists, indices and slices; `+ - * / // % **` on numbers;
-comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the functions of `FUNCTIONS`; and loops as in
+comparisons, `in`; `and`, `or`, `not`, `a if c else b`; the functions of `CONDITION_FUNCTIONS`; and loops as in
 `all(k > 5 for k in K)`.
 
 In a `Formula` the names are the metrics of a run. There are numbers, `+ - * / **`, and the functions of
@@ -25,12 +25,12 @@ from simpleeval import EvalWithCompoundTypes, InvalidExpression, SimpleEval
 from harness.errors import StudyError, did_you_mean
 from harness.models.spec.network import FIELDS
 
-MAX_CHARACTERS = 300
+MAX_CONDITION_LENGTH = 300
 MAX_DEPTH = 25
 MAX_POWER_BASE = 1e6
 MAX_POWER_EXPONENT = 64
 
-GRAMMAR = (
+CONDITION_NODES = (
     *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.BinOp, ast.Add, ast.Sub, ast.Mult),
     *(ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
     *(ast.In, ast.NotIn, ast.Is, ast.IsNot, ast.IfExp, ast.Call, ast.Name, ast.Load, ast.Store, ast.Constant),
@@ -70,7 +70,9 @@ class Expression:
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether the condition is true of a network with these fields."""
-        evaluator = EvalWithCompoundTypes(operators=OPERATORS, functions=dict(FUNCTIONS), names=LITERALS | dict(values))
+        evaluator = EvalWithCompoundTypes(
+            operators=CONDITION_OPERATORS, functions=dict(CONDITION_FUNCTIONS), names=LITERALS | dict(values)
+        )
         try:
             outcome = evaluator.eval(self.text, previously_parsed=self._tree)
         except (InvalidExpression, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -78,13 +80,13 @@ class Expression:
                 "must be true or false for every network", f"{self._with(values)}{_cause(error)}."
             ) from error
         if not isinstance(outcome, bool):
-            remedy = f"{self._with(values)}it gives {_shown(outcome)}; write a comparison, as `max(K) > 5`."
+            remedy = f"{self._with(values)}it gives {_short(outcome)}; write a comparison, as `max(K) > 5`."
             raise self._error("must be true or false", remedy)
         return outcome
 
     def _parsed(self) -> ast.expr:
-        if len(self.text) > MAX_CHARACTERS:
-            raise self._error(f"must have at most {MAX_CHARACTERS} characters", "Split it into several rules.")
+        if len(self.text) > MAX_CONDITION_LENGTH:
+            raise self._error(f"must have at most {MAX_CONDITION_LENGTH} characters", "Split it into several rules.")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # what Python only warns of, as `1if`, is a slip here
@@ -100,17 +102,23 @@ class Expression:
         return tree
 
     def _check(self, node: ast.AST) -> None:
-        if not isinstance(node, GRAMMAR):
+        if not isinstance(node, CONDITION_NODES):
             raise self._error(
                 "may hold numbers, comparisons, arithmetic, and/or/not, indices, loops in all(...) and functions only",
                 f"`{ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__:.40}` is none of them.",
             )
         if isinstance(node, ast.Constant) and not isinstance(node.value, bool | int | float | str | None):
             raise self._error(f"may hold plain numbers and text only, not `{node.value!r:.40}`")
-        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS):
+        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in CONDITION_FUNCTIONS):
             called = ast.unparse(node.func)[:40]
-            raise self._error(f"calls `{called}`, which is no function", did_you_mean(called, FUNCTIONS, "Functions"))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in (*FIELDS, *FUNCTIONS):
+            raise self._error(
+                f"calls `{called}`, which is no function", did_you_mean(called, CONDITION_FUNCTIONS, "Functions")
+            )
+        if (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)
+            and node.id in (*FIELDS, *CONDITION_FUNCTIONS)
+        ):
             raise self._error(f"must not use `{node.id}` as the variable of a loop", "Choose another name, as `k`.")
 
     def _check_names(self, tree: ast.expr) -> None:
@@ -154,7 +162,7 @@ def _cause(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
     """A result in few characters."""
     try:
         return f"`{json.dumps(value, default=str):.60}`"
@@ -210,7 +218,7 @@ def _kind(value: object) -> str:
     return {list: "a list", tuple: "a list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)
 
 
-OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+CONDITION_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Not: operator.not_,
     ast.USub: lambda a: _on_numbers(operator.sub)(0, a),
     ast.UAdd: lambda a: _on_numbers(operator.add)(0, a),
@@ -233,7 +241,7 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.NotIn: lambda a, b: not operator.contains(b, a),
 }
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+CONDITION_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max": _without_null(max),
     "min": _without_null(min),
     "sum": _without_null(sum),
@@ -256,7 +264,7 @@ FORMULA_OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.UAdd: float,
 }
 """In floating point, where every operation takes the same time: the digits of a whole number know no bound."""
-PROBES = ((1e-3, 1.0), (0.4, -1.0), (1.7, 1.0), (30.0, -1.0), (97.0, 1.0), (1e7, 1.0), (4e9, -1.0))
+TEST_VALUES = ((1e-3, 1.0), (0.4, -1.0), (1.7, 1.0), (30.0, -1.0), (97.0, 1.0), (1e7, 1.0), (4e9, -1.0))
 """Sizes of metrics, and how they are spread, at which a formula must have a value."""
 FORMULA_GRAMMAR = (
     *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UnaryOp, ast.USub, ast.UAdd),
@@ -279,15 +287,15 @@ class Formula:
             if not isinstance(node, FORMULA_GRAMMAR) or (
                 isinstance(node, ast.Constant) and type(node.value) not in (int, float)
             ):
-                raise self._wrong(f"`{ast.unparse(node)}` has no place in it")
+                raise self._error(f"`{ast.unparse(node)}` has no place in it")
             if isinstance(node, ast.Call) and not self._is_known(node):
-                raise self._wrong(f"`{ast.unparse(node.func)}` is no function of one figure that it knows")
+                raise self._error(f"`{ast.unparse(node.func)}` is no function of one figure that it knows")
         used = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called)
         object.__setattr__(self, "names", frozenset(node.id for node in used))
         if bare := self.names & FORMULA_FUNCTIONS.keys():
-            raise self._wrong(f"`{min(bare)}` is a function, as `{min(bare)}(macs)`")
+            raise self._error(f"`{min(bare)}` is a function, as `{min(bare)}(macs)`")
         if not self.names:
-            raise self._wrong("it names no figure of a run")
+            raise self._error("it names no figure of a run")
 
     def value(self, figure: Callable[[str], float | None]) -> float | None:
         """The number; None where a figure is missing, or the formula has no finite value for them."""
@@ -303,29 +311,29 @@ class Formula:
     def require_value(self) -> None:
         """Raise `StudyError` for a formula that is the same, or no number, whatever its metrics are."""
         names = sorted(self.names)
-        probes = ({name: size * (1 + i) ** power for i, name in enumerate(names)} for size, power in PROBES)
+        probes = ({name: size * (1 + i) ** power for i, name in enumerate(names)} for size, power in TEST_VALUES)
         values = {value for probe in probes if (value := self.value(probe.get)) is not None}
         if not values:
-            raise self._wrong("it has no finite value, whatever its metrics are")
+            raise self._error("it has no finite value, whatever its metrics are")
         if len(values) == 1:
-            raise self._wrong("its value does not depend on any metric")
+            raise self._error("its value does not depend on any metric")
 
     def _parsed(self) -> ast.expr:
         if len(self.text) > MAX_FORMULA_CHARACTERS:
-            raise self._wrong(f"it has more than {MAX_FORMULA_CHARACTERS} characters")
+            raise self._error(f"it has more than {MAX_FORMULA_CHARACTERS} characters")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
                 return ast.parse(self.text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise self._wrong("it cannot be read") from None
+            raise self._error("it cannot be read") from None
 
     @staticmethod
     def _is_known(call: ast.Call) -> bool:
         is_plain = isinstance(call.func, ast.Name) and call.func.id in FORMULA_FUNCTIONS
         return is_plain and len(call.args) == 1 and not call.keywords
 
-    def _wrong(self, why: str) -> StudyError:
+    def _error(self, why: str) -> StudyError:
         return StudyError(
             f"must be a figure of a run, or a formula of figures, but {why}",
             value=self.text[:60],

@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from harness.config.axes import BASE
-from harness.config.recipes.full_scale import FullRecipe
+from harness.config.recipes.full_scale import ClassificationRecipe
 from harness.config.space import Space
 from harness.config.study_file import StudyFile, build_space
 from harness.errors import SpecError
 from harness.models.spec.network import NetworkSpec
 
-CHANNELS = 3
+RGB_CHANNELS = 3
 """Of the images at full scale, which are all in colour."""
 
 
-def around(space: Space, large: NetworkSpec) -> Space:
+def with_base(space: Space, large: NetworkSpec) -> Space:
     """The axes of a space on another base. Conditions, rules and budgets are the proxy's, and fall away.
 
     So does the axis `base`: it chooses among networks of the proxy's size.
@@ -24,7 +24,7 @@ def around(space: Space, large: NetworkSpec) -> Space:
     return replace(space, base=large, bases={}, axes=axes, when={}, rules=(), budgets={})
 
 
-def scaled(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSpec | None:
+def full_scale_network(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSpec | None:
     """The network of a study's `full_scale.base` with these choices; None where the study names no base.
 
     Raises `SpecError`, naming the file's line, where the choices do not fit it.
@@ -37,13 +37,13 @@ def scaled(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSpec | None:
         return large
     space = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
     try:
-        return around(space, large).network(kept)
+        return with_base(space, large).network(kept)
     except SpecError as error:
         error.place = error.place or file.place(("full_scale", "base"))
         raise
 
 
-def fitted(spec: NetworkSpec, recipe: FullRecipe, classes: int) -> NetworkSpec:
+def adapt_to_data(spec: NetworkSpec, recipe: ClassificationRecipe, classes: int) -> NetworkSpec:
     """The network as it is trained: with the classes of the images, in colour, and the recipe's stochastic depth."""
     drop_path = spec.drop_path if recipe.drop_path is None else recipe.drop_path
-    return spec.replace(classes=classes, in_channels=CHANNELS, drop_path=drop_path)
+    return spec.replace(classes=classes, in_channels=RGB_CHANNELS, drop_path=drop_path)

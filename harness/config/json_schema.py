@@ -5,7 +5,7 @@ import inspect
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from harness.config.axes import BASE, FROM_DATA
+from harness.config.axes import BASE, DATA_FIELDS
 from harness.config.recipes.loading import recipe_names
 from harness.config.study import Study
 from harness.models.spec.family import FAMILIES
@@ -21,7 +21,7 @@ def json_schema() -> dict[str, Any]:
     ranged = schema["$defs"]["OrdinalRange"] | {"type": "object"}
     fields = {name: _field(name, about) for name, about in field_docs().items()}
     network = {"type": "object", "additionalProperties": False, "properties": fields}
-    axes = {name: _axis(name, form, ranged) for name, form in fields.items() if name not in FROM_DATA}
+    axes = {name: _axis(name, form, ranged) for name, form in fields.items() if name not in DATA_FIELDS}
     stages = max(family.stages for family in FAMILIES.values())
     axes |= {f"{name}[{i}]": _axis(name, _scalar(name), ranged) for name in PER_STAGE for i in range(stages)}
     keys = schema["properties"]

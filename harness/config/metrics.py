@@ -9,26 +9,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 
 TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
 """Measures of what a result is of: training images that were read from disk, validation images that the last epoch was
 judged on, and the accuracy in percent of the best answer to them that is constant."""
 
 
-CURVES = ("top1", "val_loss")
+CURVE_METRICS = ("top1", "val_loss")
 """Known after every epoch."""
-COSTS = ("params", "macs")
+COST_METRICS = ("params", "macs")
 """They follow from the network."""
-ALWAYS = {
+ALWAYS_MEASURED = {
     "latency": (
         *("latency_ms_p50", "latency_ms_p90", "latency_ms_low", "latency_ms_high", "latency_ms_n"),
         *("latency_ms_left_out", "latency_ms_disturbed"),
     ),
     "peak_memory": ("peak_memory_bytes", "peak_gpu_memory_bytes"),
 }
-"""Of every run, by measure; see `harness.measures.ALWAYS`."""
-ON_DEMAND = {
+"""Of every run, by measure; see `harness.measures.ALWAYS_MEASURES`."""
+MEASURED_ON_DEMAND = {
     "erf": tuple(f"erf_{name}_r{t}_pct" for name in ("raw", "log") for t in (20, 30, 50, 99)),
     "merge_error": ("merge_error_max_abs", "merge_error_relative"),
     "shape_bias": ("shape_decisions", "cue_decisions", "shape_bias_pct", "shape_bias_pct_{class}"),
@@ -41,14 +41,14 @@ ON_DEMAND = {
         "train_step_disturbed",
     ),
 }
-"""By measure that a recipe can name; see `harness.measures.ON_DEMAND`."""
-JUDGED_ON = (VAL_IMAGES, CHANCE_TOP1)
+"""By measure that a recipe can name; see `harness.measures.ON_DEMAND_MEASURES`."""
+VALIDATION_METRICS = (VAL_IMAGES, CHANCE_TOP1)
 """Of every run that is trained."""
-TRANSFERS = {
+TRANSFER_METRICS = {
     "masks": ("miou", "chance_miou", "iou_ground", "iou_{class}", "transfer_s"),
     "boxes": ("ap", "ap50", "ap75", "ap_{class}", "transfer_s"),
 }
-"""By what a transfer learns; see `harness.training.transfer.TASKS`."""
+"""By what a transfer learns; see `harness.training.transfer.TRANSFER_TASKS`."""
 ON_GPU = ("peak_gpu_memory_bytes", "throughput_images_per_s_batch128")
 ON_CPU = ("throughput_images_per_s_batch32",)
 IS_OF_MACHINE: dict[str, bool] = {
@@ -72,7 +72,7 @@ MACHINE_UNITS = re.compile(r"(?:^|_)(?:ns|us|ms|s|min|h|bytes|[kmg]i?b|per_s|fps
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MetricSource:
     """Where a metric comes from."""
 
     names: tuple[str, ...]
@@ -80,24 +80,24 @@ class Source:
     """What a study file must say to have it; None where the recipe has it already."""
 
 
-def metrics_of(recipe: Recipe, *, device: str | None = None) -> tuple[str, ...]:
+def metrics_of(recipe: ProxyRecipe, *, device: str | None = None) -> tuple[str, ...]:
     """The metrics that runs of this recipe yield, on a `cpu`, a `cuda` device, or one that is not known yet."""
     names = (name for source in sources(recipe) if source.needs is None for name in source.names)
     absent = {"cpu": ON_GPU, "cuda": ON_CPU}.get(device or "", ())
     return tuple(dict.fromkeys(name for name in names if name not in absent))
 
 
-def sources(recipe: Recipe) -> Iterator[Source]:
+def sources(recipe: ProxyRecipe) -> Iterator[MetricSource]:
     """All metrics that there are, with what this recipe lacks of them."""
-    yield Source((*CURVES, *JUDGED_ON), None if recipe.epochs else "`proxy.epochs` of at least 1")
-    yield Source(COSTS, None)
-    yield from (Source(names, None) for names in ALWAYS.values())
-    for measure, names in ON_DEMAND.items():
-        yield Source(names, None if measure in recipe.measures else f"`measures: [{measure}]` in `proxy`")
-    for learns, names in TRANSFERS.items():
+    yield MetricSource((*CURVE_METRICS, *VALIDATION_METRICS), None if recipe.epochs else "`proxy.epochs` of at least 1")
+    yield MetricSource(COST_METRICS, None)
+    yield from (MetricSource(names, None) for names in ALWAYS_MEASURED.values())
+    for measure, names in MEASURED_ON_DEMAND.items():
+        yield MetricSource(names, None if measure in recipe.measures else f"`measures: [{measure}]` in `proxy`")
+    for learns, names in TRANSFER_METRICS.items():
         is_there = recipe.transfer is not None and recipe.transfer.learns == learns
         head = "fcos" if learns == "boxes" else "deeplabv3plus"
-        yield Source(names, None if is_there else f"`transfer: {{head: {head}}}` in `proxy`")
+        yield MetricSource(names, None if is_there else f"`transfer: {{head: {head}}}` in `proxy`")
 
 
 def is_among(name: str, names: tuple[str, ...], classes: tuple[str, ...] | None = None) -> bool:

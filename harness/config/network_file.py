@@ -5,21 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.axes import BASE
-from harness.config.problems import Problems
+from harness.config.problems import FileErrors
 from harness.config.space import plain_fields
 from harness.config.study import Study
-from harness.config.yaml_file import Document, KeyPath, dotted, read_document, shown, write_yaml
+from harness.config.yaml_file import Document, KeyPath, dotted, quoted, read_document, write_yaml
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.spec.network import FIELDS, NetworkSpec
 from harness.models.spec.presets import PRESETS
 
 
-def load_spec(path: Path) -> NetworkSpec:
+def load_network_spec(path: Path) -> NetworkSpec:
     """The network that a spec file describes. Raises `StudyError` with the lines of what is wrong."""
     return _spec_of(read_document(path))
 
 
-def find_spec(named: str) -> NetworkSpec | None:
+def find_network_spec(named: str) -> NetworkSpec | None:
     """The network that a preset's name or the path of a spec file means; None for the path of a study file.
 
     What a file is, its keys say. Raises `SpecError` for a name that is neither, `StudyError` for a file with faults.
@@ -38,9 +38,9 @@ def find_spec(named: str) -> NetworkSpec | None:
     return None if document.data.keys() & {"study", "base", "axes"} else _spec_of(document)
 
 
-def named_spec(named: str) -> NetworkSpec:
-    """As `find_spec`, where a study file won't do."""
-    spec = find_spec(named)
+def require_network_spec(named: str) -> NetworkSpec:
+    """As `find_network_spec`, where a study file won't do."""
+    spec = find_network_spec(named)
     if spec is None:
         raise StudyError(
             "the network must be a preset or a spec file; this is a study file",
@@ -50,12 +50,12 @@ def named_spec(named: str) -> NetworkSpec:
     return spec
 
 
-def dump_spec(spec: NetworkSpec, comment: str | None = None) -> str:
+def dump_network_spec(spec: NetworkSpec, comment: str | None = None) -> str:
     """The network as the text of a spec file, all fields written out, below a comment."""
     return write_yaml(plain_fields(spec), comment)
 
 
-def resolve_bases(study: Study, problems: Problems) -> tuple[NetworkSpec | None, dict[str, NetworkSpec]]:
+def resolve_bases(study: Study, problems: FileErrors) -> tuple[NetworkSpec | None, dict[str, NetworkSpec]]:
     """The network whose values stand where no axis decides, and, by name, those on the axis `base`: it is their first.
 
     None, with problems noted, where one cannot be.
@@ -71,7 +71,7 @@ def resolve_bases(study: Study, problems: Problems) -> tuple[NetworkSpec | None,
         problems.add(("base",), "`base` must be left out where it is an axis")
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
         if listed is not None:
-            problems.add(("axes", BASE), "`axes.base` must be a list of names of networks", value=shown(listed))
+            problems.add(("axes", BASE), "`axes.base` must be a list of names of networks", value=quoted(listed))
         return None, {}
     bases: dict[str, NetworkSpec | None] = {}
     for i, name in enumerate(listed):
@@ -81,7 +81,7 @@ def resolve_bases(study: Study, problems: Problems) -> tuple[NetworkSpec | None,
     return (sound[listed[0]], sound) if len(sound) == len(bases) else (None, {})
 
 
-def resolve(named: str | Mapping[str, Any], at: KeyPath, problems: Problems) -> NetworkSpec | None:
+def resolve(named: str | Mapping[str, Any], at: KeyPath, problems: FileErrors) -> NetworkSpec | None:
     """The network that a `base` key means; None, with its problems noted, where it means none."""
     if not isinstance(named, str):
         return spec_of_mapping(named, at, problems)
@@ -89,21 +89,21 @@ def resolve(named: str | Mapping[str, Any], at: KeyPath, problems: Problems) -> 
         return PRESETS[named]
     if Path(named).suffix not in (".yaml", ".yml"):
         rule = f"`{dotted(at)}` must be a preset, the path of a spec file (.yaml), or a mapping of fields"
-        problems.add(at, rule, value=shown(named), remedy=did_you_mean(named, PRESETS, "Presets"))
+        problems.add(at, rule, value=quoted(named), remedy=did_you_mean(named, PRESETS, "Presets"))
         return None
     path = problems.document.path.parent / named
     if not path.is_file():
         rule = f"`{dotted(at)}` must lead from this file's folder to a spec file"
-        problems.add(at, rule, value=shown(named), remedy=f"There is no file {path}.")
+        problems.add(at, rule, value=quoted(named), remedy=f"There is no file {path}.")
         return None
     try:
-        return load_spec(path)
+        return load_network_spec(path)
     except StudyError as error:
         problems.add_error(at, error)
         return None
 
 
-def spec_of_mapping(values: Mapping[str, Any], at: KeyPath, problems: Problems) -> NetworkSpec | None:
+def spec_of_mapping(values: Mapping[str, Any], at: KeyPath, problems: FileErrors) -> NetworkSpec | None:
     """The network of a mapping of fields that stands at a path."""
     unknown = [name for name in values if name not in FIELDS]
     for name in unknown:
@@ -121,7 +121,7 @@ def spec_of_mapping(values: Mapping[str, Any], at: KeyPath, problems: Problems) 
 
 
 def _spec_of(document: Document) -> NetworkSpec:
-    problems = Problems(document)
+    problems = FileErrors(document)
     spec = spec_of_mapping(document.data, (), problems)
     problems.raise_if_any()
     assert spec is not None, "a mapping that gives no network leaves a problem"

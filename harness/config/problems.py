@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.config.yaml_file import Document, KeyPath, dotted, gathered, shown
+from harness.config.yaml_file import Document, KeyPath, combined, dotted, quoted
 from harness.errors import SpecError, StudyError, UserError, did_you_mean
 
 RULES = {
@@ -36,7 +36,7 @@ REMEDIES = {
 }
 
 
-class Problems:
+class FileErrors:
     """The problems of one file."""
 
     def __init__(self, document: Document, kind: str = "a study file") -> None:
@@ -57,7 +57,7 @@ class Problems:
         else:
             named = _path_of(error.field) if isinstance(error, SpecError) else ()
             is_written = bool(named) and (*at, named[0]) in self.document.lines  # its value may then be null
-            value = shown(error.value) if is_written or error.value is not None else None
+            value = quoted(error.value) if is_written or error.value is not None else None
             self.add((*at, *named), error.rule, value=value, remedy=error.remedy)
 
     def add_invalid(self, error: ValidationError, model: type[BaseModel]) -> set[KeyPath]:
@@ -76,7 +76,7 @@ class Problems:
     def raise_if_any(self) -> None:
         """Raise them together, in the order of their lines."""
         if self.found:
-            raise gathered(self.document.path, sorted(self.found, key=_line))
+            raise combined(self.document.path, sorted(self.found, key=_line))
 
     def _add_details(self, at: KeyPath, details: ErrorDetails, model: type[BaseModel], own: str) -> None:
         kind, context = details["type"], details.get("ctx", {})
@@ -94,7 +94,7 @@ class Problems:
             self.add(
                 at,
                 f"`{dotted(at)}` {rule}",
-                value=shown(details["input"]),
+                value=quoted(details["input"]),
                 remedy=_remedy(details) or _about(model, at),
             )
 

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.config.axes import BASE, Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
+from harness.config.axes import BASE, Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
 from harness.config.expressions import Expression
 from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.cost import Cost, network_cost
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.kernel import has_place_for
+from harness.models.spec.kernel import fits_small_kernel
 from harness.models.spec.network import FIELDS, PER_STAGE, NetworkSpec
 from harness.system.fingerprint import fingerprint
 
-__all__ = ["Axis", "Candidate", "Choice", "Chooser", "Range", "Space", "Value", "plain_fields", "random_chooser"]
+__all__ = ["Axis", "Candidate", "Choice", "Range", "Sampler", "Space", "Value", "plain_fields", "random_sampler"]
 
 BUDGETS = ("params", "macs")
 """Budgets that follow from the spec: of the merged form, nominal MACs at the resolution of the proxy."""
@@ -107,11 +107,11 @@ class Space:
         bases = [base.fingerprint() for base in self.bases.values()]
         return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, self.resolution])
 
-    def sample(self, choose: Chooser) -> Candidate:
+    def sample(self, choose: Sampler) -> Candidate:
         """Choose on every axis that counts, and see what becomes of it."""
-        return self.candidate(self.choices(choose))
+        return self.candidate(self.sample_params(choose))
 
-    def choices(self, choose: Chooser) -> dict[str, Value]:
+    def sample_params(self, choose: Sampler) -> dict[str, Value]:
         """Choose on every axis that counts, in order."""
         params: dict[str, Value] = {}
         for name, axis in self.axes.items():
@@ -145,8 +145,8 @@ class Space:
     def grid(self) -> Iterator[Candidate]:
         """Every configuration once, feasible or not; networks that are reached in several ways come the first time."""
         seen: set[str] = set()
-        odometer = Odometer()
-        while odometer.turns():
+        odometer = GridEnumerator()
+        while odometer.advance():
             candidate = self.sample(odometer)
             if candidate.fingerprint not in seen:
                 seen.add(candidate.fingerprint)
@@ -179,7 +179,7 @@ class Space:
             chosen = {split_name(name, self._most_stages) for name in params}
             kernels = zip(fields["K"], fields["reparam"], fields["dilation"], strict=False)
             for i, (k, s, dilation) in enumerate(kernels):
-                if ("reparam", i) not in chosen and not has_place_for(
+                if ("reparam", i) not in chosen and not fits_small_kernel(
                     s, k, fields["kernel"], dilation, fields["stripe"]
                 ):
                     fields["reparam"][i] = None

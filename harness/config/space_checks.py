@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness.config.axes import Axis, Choice, Chooser, Odometer, Range, Value, random_chooser, split_name
-from harness.config.census import Census, take_census
+from harness.config.axes import Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
+from harness.config.census import SpaceCensus, take_census
 from harness.config.expressions import Expression
-from harness.config.problems import Problems
+from harness.config.problems import FileErrors
 from harness.config.space import BUDGETS, Candidate, Space, plain_fields
 from harness.config.study import OrdinalRange, Study
-from harness.config.yaml_file import Document, KeyPath, dotted, shown
+from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import SpecError, StudyError
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
@@ -23,14 +23,14 @@ PRICED_FIRST = 200
 """Combinations among which a configuration that fits is sought before the whole space is priced."""
 PROBES = 300
 """Random combinations on which the expressions of a larger space are tried."""
-ALONE = 64
+MAX_PRICED_ALONE = 64
 """Random combinations on which a value is tried that the base does not take."""
 
-MAX_REFUSALS = 10
+MAX_REJECTIONS = 10
 """Bad values of one axis that are named."""
 
 
-def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: Problems) -> Space | None:
+def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: FileErrors) -> Space | None:
     """The space that a study file describes; None, with its problems noted, where it describes none."""
     stages = max(FAMILIES[each.family].stages for each in (base, *bases.values()))
     axes = {name: _axis(name, raw, stages, problems) for name, raw in study.axes.items()}
@@ -71,7 +71,7 @@ def require_feasible(space: Space, document: Document) -> None:
     assert census.nearest is not None, "every space has a configuration"
     counts = census.ruled_out.most_common()
     causes = ", ".join(f"{count:,} break `{dotted(_place_of(key))}`" for key, count in counts)
-    of = f"{census.tried:,}" if census.is_complete else f"{census.tried:,} drawn from {census.size:,} combinations"
+    of = f"{census.priced:,}" if census.is_complete else f"{census.priced:,} drawn from {census.size:,} combinations"
     raise StudyError(
         "At least one configuration must be within rules and budgets",
         place=document.place(_place_of(counts[0][0])),
@@ -79,7 +79,7 @@ def require_feasible(space: Space, document: Document) -> None:
     )
 
 
-def _least(census: Census) -> str:
+def _least(census: SpaceCensus) -> str:
     amounts = [f"{amount:,} {name}" for name, amount in census.least.items()]
     return f" The least is {' and '.join(amounts)}." if amounts else ""
 
@@ -101,7 +101,7 @@ def _place_of(violation: str) -> KeyPath:
     return ("rules", int(stated[1])) if stated else ("axes",)
 
 
-def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: Problems) -> Axis | None:
+def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: FileErrors) -> Axis | None:
     at: KeyPath = ("axes", name)
     try:
         split_name(name, stages)
@@ -119,24 +119,24 @@ def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: Probl
     except StudyError as error:
         end = (*at, error.rule.split("`")[1])
         rule = error.rule.replace(f"`{end[-1]}`", f"`{dotted(end)}`", 1)
-        problems.add(end, rule, value=None if error.value is None else shown(error.value), remedy=error.remedy)
+        problems.add(end, rule, value=None if error.value is None else quoted(error.value), remedy=error.remedy)
         return None
 
 
-def _values(at: KeyPath, raw: list[Any], problems: Problems) -> list[Value]:
+def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
     """The values of a list, each a scalar or one value per stage, and no value twice."""
     known: dict[tuple[bool, Value], Value] = {}
     if not raw:
-        problems.add(at, f"`{dotted(at)}` must have at least one value", value=shown(raw))
+        problems.add(at, f"`{dotted(at)}` must have at least one value", value=quoted(raw))
     for i, each in enumerate(raw):
         value = _value(each)
         key = (isinstance(value, bool), value)  # true is not 1
         if isinstance(value, dict):
             rule = f"`{dotted((*at, i))}` must be a value, null, or a list of one value per stage"
-            problems.add((*at, i), rule, value=shown(each))
+            problems.add((*at, i), rule, value=quoted(each))
         elif key in known:
             remedy = "Leave one out; a list of one value per stage has brackets of its own, as `[[3, 3, 3, 3]]`."
-            problems.add((*at, i), f"`{dotted(at)}` must name each value once", value=shown(each), remedy=remedy)
+            problems.add((*at, i), f"`{dotted(at)}` must name each value once", value=quoted(each), remedy=remedy)
         else:
             known[key] = value
     return list(known.values())
@@ -159,7 +159,7 @@ def _from_list(values: list[Value]) -> Axis:
     return Choice(tuple(values))
 
 
-def _expression(text: str, at: KeyPath, problems: Problems) -> Expression | None:
+def _expression(text: str, at: KeyPath, problems: FileErrors) -> Expression | None:
     try:
         return Expression(text, key=dotted(at), place=problems.document.place(at))
     except StudyError as error:
@@ -167,7 +167,7 @@ def _expression(text: str, at: KeyPath, problems: Problems) -> Expression | None
         return None
 
 
-def _try_values(space: Space, study: Study, problems: Problems) -> None:
+def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
     """Note the values that no network of the space takes; of a range, one tells what is wrong."""
     for name, axis in space.axes.items():
         raw = study.axes[name]
@@ -177,17 +177,17 @@ def _try_values(space: Space, study: Study, problems: Problems) -> None:
             written = [((*at, i), value) for i, value in values if not isinstance(value, dict)]
         else:
             written = [(at, axis.at(i)) for i in range(min(len(axis), MAX_GRID))]
-        refused = ((place, value, error) for place, value in written if (error := _refusal(space, name, value)))
-        for place, value, error in itertools.islice(refused, MAX_REFUSALS if isinstance(raw, list) else 1):
+        refused = ((place, value, error) for place, value in written if (error := _rejection(space, name, value)))
+        for place, value, error in itertools.islice(refused, MAX_REJECTIONS if isinstance(raw, list) else 1):
             stage = re.search(r"\[(\d+)\]", error.field)
             exact = (*place, int(stage[1])) if stage and isinstance(value, tuple) else place
-            problems.add(exact, error.rule, value=shown(error.value), remedy=error.remedy)
+            problems.add(exact, error.rule, value=quoted(error.value), remedy=error.remedy)
 
 
-def _refusal(space: Space, name: str, value: Value) -> SpecError | None:
+def _rejection(space: Space, name: str, value: Value) -> SpecError | None:
     """Why no network of the space takes a value; None where one does."""
     refusal = None
-    for params in _company(space, name):
+    for params in _other_choices(space, name):
         try:
             space.network(params | {name: value})
         except SpecError as error:
@@ -197,20 +197,20 @@ def _refusal(space: Space, name: str, value: Value) -> SpecError | None:
     return refusal
 
 
-def _company(space: Space, name: str) -> Iterator[dict[str, Value]]:
+def _other_choices(space: Space, name: str) -> Iterator[dict[str, Value]]:
     """Choices on the other axes: none (the base's values stand), each alone, all at their ends, and random ones."""
     others = {other: axis for other, axis in space.axes.items() if other != name}
     yield {}
     yield {other: axis.at(0) for other, axis in others.items()}
     yield {other: axis.at(len(axis) - 1) for other, axis in others.items()}
     for other, axis in others.items():
-        yield from ({other: axis.at(i)} for i in range(min(len(axis), ALONE)))
-    choose = random_chooser(0)
-    for _ in range(ALONE):
+        yield from ({other: axis.at(i)} for i in range(min(len(axis), MAX_PRICED_ALONE)))
+    choose = random_sampler(0)
+    for _ in range(MAX_PRICED_ALONE):
         yield {other: choose(other, axis) for other, axis in others.items()}
 
 
-def _try_expressions(space: Space, problems: Problems) -> None:
+def _try_expressions(space: Space, problems: FileErrors) -> None:
     """Note the conditions and rules that are neither true nor false for some network of the space."""
     failed: dict[tuple[str, str | None], StudyError] = {}
     for choose in _choosers(space):
@@ -220,10 +220,10 @@ def _try_expressions(space: Space, problems: Problems) -> None:
         problems.add_error((), error)
 
 
-def _failures(space: Space, choose: Chooser) -> Iterator[StudyError]:
+def _failures(space: Space, choose: Sampler) -> Iterator[StudyError]:
     """The errors of conditions and rules for one combination."""
     try:
-        fields = plain_fields(space.network(space.choices(choose)))
+        fields = plain_fields(space.network(space.sample_params(choose)))
     except SpecError:
         return
     except StudyError as error:
@@ -236,10 +236,10 @@ def _failures(space: Space, choose: Chooser) -> Iterator[StudyError]:
             yield error
 
 
-def _choosers(space: Space) -> Iterator[Chooser]:
+def _choosers(space: Space) -> Iterator[Sampler]:
     if space.size <= PROBES:
-        odometer = Odometer()
-        while odometer.turns():
+        odometer = GridEnumerator()
+        while odometer.advance():
             yield odometer
     else:
-        yield from itertools.repeat(random_chooser(0), PROBES)
+        yield from itertools.repeat(random_sampler(0), PROBES)

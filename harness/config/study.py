@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from harness.config.recipes.proxy import Recipe, Strict
+from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 
 HALVING_FACTOR = 3
 """Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
 
 
-RESERVED = ("bench", "claims", "erf", "full_scale")
+RESERVED_NAMES = ("bench", "claims", "erf", "full_scale")
 """Folders in the results folder that are no study's."""
 CURVES = ("top1", "val_loss")
 """Objectives that are known after every epoch, so that a pruner can act on them."""
@@ -20,10 +20,10 @@ CURVES = ("top1", "val_loss")
 
 def _either(name: str) -> Discriminator:
     """Tells a mapping from the other form of a key, so that errors speak of the form that was written."""
-    return Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | Strict) else f"<{name}>")
+    return Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | StrictModel) else f"<{name}>")
 
 
-class OrdinalRange(Strict):
+class OrdinalRange(StrictModel):
     """An ordinal axis: `low`, `low + step`, ..., `high`. Whole numbers where all three are."""
 
     low: float
@@ -39,7 +39,7 @@ Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag(
 AxisEntry = Annotated[Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")], _either("list")]
 
 
-class Budgets(Strict):
+class Budgets(StrictModel):
     """Upper limits; a configuration above one is not trained (params, macs) or does not count (latency_ms)."""
 
     params: Annotated[float, Field(gt=0)] | None = None
@@ -50,7 +50,7 @@ class Budgets(Strict):
     """Median milliseconds for one image, measured behind the training on the device that trained."""
 
 
-class Search(Strict):
+class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
     sampler: Literal["grid", "random", "tpe"] = "grid"
@@ -80,7 +80,7 @@ class Search(Strict):
         return self
 
 
-class Resources(Strict):
+class Resources(StrictModel):
     """What each run is granted; how many runs go on at a time follows from it. None of it changes the outcome."""
 
     cpus: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -98,7 +98,7 @@ class Resources(Strict):
         return gpus
 
 
-class FullScale(Strict):
+class FullScale(StrictModel):
     """What the winner's choices are put on when it is trained at full scale."""
 
     base: Named
@@ -107,7 +107,7 @@ class FullScale(Strict):
     """Name of a full-scale recipe, as `imagenet_300`."""
 
 
-class Claim(Strict):
+class Claim(StrictModel):
     """A statement about configurations that the runs may support or contradict."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -126,7 +126,7 @@ class Claim(Strict):
     """What was published, with its place."""
 
 
-class Study(Strict):
+class Study(StrictModel):
     """A question about a network, as one file."""
 
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -145,7 +145,7 @@ class Study(Strict):
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(default={"top1": "maximize"})
     """What is sought: `top1`, `val_loss`, `params`, `macs`, or a measure such as `latency_ms_p50`."""
     search: Search = Search()
-    proxy: Recipe = Recipe()
+    proxy: ProxyRecipe = ProxyRecipe()
     """How each configuration is trained."""
     resources: Resources = Resources()
     full_scale: FullScale | None = None
@@ -158,7 +158,7 @@ class Study(Strict):
     @field_validator("study")
     @classmethod
     def _check_study(cls, name: str) -> str:
-        if name.lower() in RESERVED:
+        if name.lower() in RESERVED_NAMES:
             raise ValueError(f"must not be `{name}`, a folder that the results folder has already")
         return name
 

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 from harness.config.expressions import Formula
 from harness.config.metrics import ON_CPU, ON_GPU, is_among, metrics_of, sources
-from harness.config.problems import Problems
+from harness.config.problems import FileErrors
 from harness.config.study import Study
-from harness.config.yaml_file import Document, KeyPath, dotted, shown
+from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import StudyError, did_you_mean
 
 DIRECTIONS = {"top1": "maximize", "val_loss": "minimize"}
 """Metrics that are better in one direction only."""
 
 
-def check_requests(study: Study, problems: Problems) -> None:
+def check_metrics(study: Study, problems: FileErrors) -> None:
     """Note what no run of the study's recipe yields, and what does nothing."""
     for name, direction in study.objectives.items():
         at: KeyPath = ("objectives", name)
@@ -21,7 +21,7 @@ def check_requests(study: Study, problems: Problems) -> None:
         wanted = DIRECTIONS.get(name, direction)
         if direction != wanted:
             remedy = f"The best network would be the worst; write `{name}: {wanted}`."
-            problems.add(at, f"`{dotted(at)}` must be {wanted}", value=shown(direction), remedy=remedy)
+            problems.add(at, f"`{dotted(at)}` must be {wanted}", value=quoted(direction), remedy=remedy)
     for i, claim in enumerate(study.claims):
         for name in _names(claim.metric):
             _check_metric(name, ("claims", i, "metric"), study, problems)
@@ -31,7 +31,7 @@ def check_requests(study: Study, problems: Problems) -> None:
 
 def check_classes(study: Study, classes: tuple[str, ...], document: Document) -> None:
     """Raise `StudyError` for a metric of a class that the data set has not."""
-    for at, name in _asked(study):
+    for at, name in _requested_metrics(study):
         if not is_among(name, metrics_of(study.proxy), classes):
             raise StudyError(
                 f"`{dotted(at)}` must be a metric of a class that the data set has",
@@ -61,7 +61,7 @@ def check_sizes(study: Study, images: tuple[int | None, int | None], document: D
                 remedy="Lower it, or leave it out for all images.",
             )
     if recipe.train_size is None and train is not None:
-        problems = Problems(document)
+        problems = FileErrors(document)
         _check_batches(study, train, f"the {train:,} training images of the data set", problems)
         problems.raise_if_any()
 
@@ -75,7 +75,7 @@ def check_device(study: Study, document: Document, *, device: str) -> None:
             place=document.place(("proxy", "precision")),
             remedy="Write `precision: bfloat16`, or give runs a GPU under `resources.gpus` where there is one.",
         )
-    for at, name in _asked(study):
+    for at, name in _requested_metrics(study):
         if name in (ON_GPU if device == "cpu" else ON_CPU):
             names = metrics_of(study.proxy, device=device)
             raise StudyError(
@@ -86,7 +86,7 @@ def check_device(study: Study, document: Document, *, device: str) -> None:
             )
 
 
-def _asked(study: Study) -> Iterator[tuple[KeyPath, str]]:
+def _requested_metrics(study: Study) -> Iterator[tuple[KeyPath, str]]:
     """Every metric that the file names, with its place."""
     yield from ((("objectives", name), name) for name in study.objectives)
     for i, claim in enumerate(study.claims):
@@ -101,49 +101,49 @@ def _names(metric: str) -> list[str]:
         return []
 
 
-def _check_metric(name: str, at: KeyPath, study: Study, problems: Problems) -> None:
+def _check_metric(name: str, at: KeyPath, study: Study, problems: FileErrors) -> None:
     names = metrics_of(study.proxy)
     if is_among(name, names):
         return
     needs = next((each.needs for each in sources(study.proxy) if is_among(name, each.names)), None)
     remedy = did_you_mean(name, names, "Metrics") if needs is None else f"It needs {needs}."
     problems.add(
-        at, f"`{dotted(at)}` must be a metric that runs of this recipe yield", value=shown(name), remedy=remedy
+        at, f"`{dotted(at)}` must be a metric that runs of this recipe yield", value=quoted(name), remedy=remedy
     )
 
 
-def _check_resources(study: Study, problems: Problems) -> None:
+def _check_resources(study: Study, problems: FileErrors) -> None:
     if study.resources.gpus > 1:
         at: KeyPath = ("resources", "gpus")
         remedy = "Write `gpus: 1`; more GPUs train more runs at a time."
         rule = "`resources.gpus` must be at most 1, since a run trains on one device"
-        problems.add(at, rule, value=shown(study.resources.gpus), remedy=remedy)
+        problems.add(at, rule, value=quoted(study.resources.gpus), remedy=remedy)
 
 
-def _check_recipe(study: Study, problems: Problems) -> None:
+def _check_recipe(study: Study, problems: FileErrors) -> None:
     """Note the keys of the proxy that would do nothing."""
     recipe, at = study.proxy, ("proxy",)
     is_shapes = recipe.dataset == "shapes"
     if is_shapes and recipe.root is not None:
         rule, remedy = "`proxy.root` must be left out for `dataset: shapes`, which is generated", "Leave it out."
-        problems.add((*at, "root"), rule, value=shown(recipe.root), remedy=remedy)
+        problems.add((*at, "root"), rule, value=quoted(recipe.root), remedy=remedy)
     if recipe.cue_correlation > 0 and (not is_shapes or recipe.rendering != "textured"):
         rule = "`proxy.cue_correlation` must be 0 where images have no textures"
         remedy = "Write `dataset: shapes` and `rendering: textured`, or leave it out."
-        problems.add((*at, "cue_correlation"), rule, value=shown(recipe.cue_correlation), remedy=remedy)
+        problems.add((*at, "cue_correlation"), rule, value=quoted(recipe.cue_correlation), remedy=remedy)
     if recipe.train_size is not None:
         _check_batches(study, recipe.train_size, f"`proxy.train_size` ({recipe.train_size})", problems)
     if study.search.pruner != "none" and recipe.epochs == 1:
         rule = "`search.pruner` must be none where `proxy.epochs` is 1, after which nothing is left to prune"
         remedy = "Train for more epochs, or leave it out."
-        problems.add(("search", "pruner"), rule, value=shown(study.search.pruner), remedy=remedy)
+        problems.add(("search", "pruner"), rule, value=quoted(study.search.pruner), remedy=remedy)
 
 
-def _check_batches(study: Study, train: int, of_what: str, problems: Problems) -> None:
+def _check_batches(study: Study, train: int, of_what: str, problems: FileErrors) -> None:
     """Note batches that are larger than the `train` images: an epoch would have no full step."""
     recipe = study.proxy
     batches: list[tuple[KeyPath, int]] = [(("proxy", "batch_size"), recipe.batch_size)] if recipe.epochs else []
     batches += [(("proxy", "transfer", "batch_size"), recipe.transfer.batch_size)] if recipe.transfer else []
     for at, batch in batches:
         if batch > train:
-            problems.add(at, f"`{dotted(at)}` must be at most {of_what}", value=shown(batch), remedy="Lower it.")
+            problems.add(at, f"`{dotted(at)}` must be at most {of_what}", value=quoted(batch), remedy="Lower it.")

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from harness.config.claim_arms import check_claims
 from harness.config.network_file import resolve, resolve_bases
-from harness.config.problems import Problems
+from harness.config.problems import FileErrors
 from harness.config.recipes.loading import recipe_names
-from harness.config.recipes.proxy import Recipe, Transfer
+from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.config.space import Space, plain_fields
 from harness.config.space_checks import read_space, require_feasible
 from harness.config.study import Study
-from harness.config.study_checks import check_requests
-from harness.config.yaml_file import Document, KeyPath, dotted, read_document, shown, write_yaml
+from harness.config.study_checks import check_metrics
+from harness.config.yaml_file import Document, KeyPath, dotted, quoted, read_document, write_yaml
 from harness.errors import StudyError, did_you_mean
 from harness.models.spec.network import NetworkSpec
 
@@ -62,7 +62,7 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
     """
     written = read_document(path)
     if is_quick:
-        profile, notes = quick_profile(written)
+        profile, notes = apply_quick_profile(written)
         return replace(_checked(profile), notes=notes)
     file = _checked(written)
     if file.study.quick is not None:
@@ -73,7 +73,7 @@ def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
 def _check_quick(written: Document) -> None:
     """Raise `StudyError` for a quick profile that `--quick` would refuse."""
     try:
-        _checked(quick_profile(written)[0])
+        _checked(apply_quick_profile(written)[0])
     except StudyError as error:
         for problem in error.problems:
             problem.rule = f"In the profile `quick`: {problem.rule}"
@@ -82,7 +82,7 @@ def _check_quick(written: Document) -> None:
 
 def _checked(document: Document) -> StudyFile:
     """The study that a document describes. Raises `StudyError` with every problem and its line."""
-    problems = Problems(document)
+    problems = FileErrors(document)
     study = _study(document.data, problems)
     study = _with_root(study, document.path) if study else None
     is_whole = not problems.found
@@ -94,7 +94,7 @@ def _checked(document: Document) -> StudyFile:
     if study and space:
         check_claims(study, space, problems)
     if study and is_whole:  # without the keys at fault, others might seem to ask for what is not there
-        check_requests(study, problems)
+        check_metrics(study, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
     return StudyFile(study, base, large, document, space)
@@ -132,14 +132,14 @@ def _with_root(study: Study, path: Path) -> Study:
     return study.model_copy(update={"proxy": study.proxy.model_copy(update={"root": os.path.normpath(root)})})
 
 
-def _check_full_recipe(named: str | None, problems: Problems) -> None:
+def _check_full_recipe(named: str | None, problems: FileErrors) -> None:
     if named is not None and named not in recipe_names():
         rule = "`full_scale.recipe` must be a recipe that comes with the harness"
         remedy = did_you_mean(named, recipe_names(), "Recipes")
-        problems.add(("full_scale", "recipe"), rule, value=shown(named), remedy=remedy)
+        problems.add(("full_scale", "recipe"), rule, value=quoted(named), remedy=remedy)
 
 
-def _study(data: Mapping[str, Any], problems: Problems) -> Study | None:
+def _study(data: Mapping[str, Any], problems: FileErrors) -> Study | None:
     """The study, or what is left of it without the keys at fault, so that the other keys are checked all the same."""
     try:
         return Study.model_validate(data)
@@ -166,7 +166,7 @@ def _sound_part(data: Mapping[str, Any], faulty: set[KeyPath]) -> dict[str, Any]
 QUICK_SUFFIX = "_quick"
 
 
-def quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
+def apply_quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
     """The file as its quick profile reads: mappings are merged, everything else is replaced, and the name is another.
 
     Also returns a note for each value that was fitted. Raises `StudyError` for a file that has none.
@@ -201,7 +201,7 @@ def _none_after_one(pruner: Any, epochs: Any, _: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class _DependentValue:
     """A value that must fit another one."""
 
     key: KeyPath
@@ -212,20 +212,24 @@ class _Fit:
     """Given the value, the changed one, and what that was before: the value that fits."""
 
 
-_RECIPE, _EPOCHS = Recipe(), ("proxy", "epochs")
-FITS = (
-    _Fit(("proxy", "schedule", "warmup_epochs"), _RECIPE.schedule.warmup_epochs, _EPOCHS, _RECIPE.epochs, _same_share),
-    _Fit(("proxy", "batch_size"), _RECIPE.batch_size, ("proxy", "train_size"), None, _at_most),
-    _Fit(("proxy", "transfer", "batch_size"), Transfer().batch_size, ("proxy", "train_size"), None, _at_most),
-    _Fit(("proxy", "val_size"), None, ("proxy", "final_val_size"), None, _at_most),
-    _Fit(("search", "pruner"), "none", _EPOCHS, _RECIPE.epochs, _none_after_one),
+_RECIPE, _EPOCHS = ProxyRecipe(), ("proxy", "epochs")
+DEPENDENT_VALUES = (
+    _DependentValue(
+        ("proxy", "schedule", "warmup_epochs"), _RECIPE.schedule.warmup_epochs, _EPOCHS, _RECIPE.epochs, _same_share
+    ),
+    _DependentValue(("proxy", "batch_size"), _RECIPE.batch_size, ("proxy", "train_size"), None, _at_most),
+    _DependentValue(
+        ("proxy", "transfer", "batch_size"), Transfer().batch_size, ("proxy", "train_size"), None, _at_most
+    ),
+    _DependentValue(("proxy", "val_size"), None, ("proxy", "final_val_size"), None, _at_most),
+    _DependentValue(("search", "pruner"), "none", _EPOCHS, _RECIPE.epochs, _none_after_one),
 )
 
 
 def _fit(data: dict[str, Any], before: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[str, ...]:
     """Fit values of `data` in place to those that the profile changed; gives a note for each."""
     notes = []
-    for fit in FITS:
+    for fit in DEPENDENT_VALUES:
         changed = _value_at(changes, fit.changed, None)
         if changed is None or _value_at(changes, fit.key, None) is not None:
             continue
@@ -236,8 +240,8 @@ def _fit(data: dict[str, Any], before: Mapping[str, Any], changes: Mapping[str, 
             continue
         if fitted != value and _set_at(data, fit.key, fitted):
             notes.append(
-                f"the quick profile has `{dotted(fit.key)}: {shown(fitted, is_quoted=False)}` in place of "
-                f"{shown(value, is_quoted=False)}, to fit `{dotted(fit.changed)}: {shown(changed)}`"
+                f"the quick profile has `{dotted(fit.key)}: {quoted(fitted, is_quoted=False)}` in place of "
+                f"{quoted(value, is_quoted=False)}, to fit `{dotted(fit.changed)}: {quoted(changed)}`"
             )
     return tuple(notes)
 

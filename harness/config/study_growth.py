@@ -21,14 +21,14 @@ from harness.models.spec.network import NetworkSpec
 FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "proxy.root")
 """Keys that decide how long and where a study is trained; they may change in any way. The folder of its data is
 identified by its content; see `harness.storage.data_changes`."""
-WORDS = ("says", "paper")
+DESCRIPTIVE_KEYS = ("says", "paper")
 """Keys of a claim that decide nothing."""
-COMPARED = ("axes", "bases", "claims", "search.seeds", "search.max_seeds")
+COMPARED_KEYS = ("axes", "bases", "claims", "search.seeds", "search.max_seeds")
 """Keys that may grow, compared one by one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class StudyChanges:
     """What a study file adds to its study, and what it changes though it must not; each as `key from old to new`."""
 
     added: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Growth:
     """`search.seeds`, and the most seeds that a claim could get, where these were others."""
 
 
-def growth(before: str, now: str) -> Growth:
+def compare_studies(before: str, now: str) -> StudyChanges:
     """Compare two resolved study files. Raises `ValidationError` for one that this version does not read."""
     old, new = _read(before), _read(now)
     started, study = Study.model_validate(old), Study.model_validate(new)
@@ -55,7 +55,7 @@ def growth(before: str, now: str) -> Growth:
     known = {claim.name for claim in started.claims}
     refused = tuple(text for kind, text in differences if kind == "refused")
     reach = (seeds_of(started.search), seeds_of(study.search))
-    return Growth(
+    return StudyChanges(
         tuple(text for kind, text in differences if kind == "added"),
         refused,
         tuple(claim.name for claim in study.claims if claim.name not in known),
@@ -95,21 +95,21 @@ def _with_defaults(base: object) -> object:
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that decide what a study says; of a claim, all but its words."""
     return {
-        key: [_without_words(claim) for claim in value] if key == "claims" else value
+        key: [_without_description(claim) for claim in value] if key == "claims" else value
         for key, value in values.items()
         if not _is_below(key, FREE_TO_CHANGE)
     }
 
 
-Difference = tuple[str, str]
+KeyChange = tuple[str, str]
 
 
-def _seeds(old: Search, new: Search) -> Iterator[Difference]:
+def _seeds(old: Search, new: Search) -> Iterator[KeyChange]:
     for key, was, becomes in zip(("seeds", "max_seeds"), seeds_of(old), seeds_of(new), strict=True):
         if key == "max_seeds" and old.max_seeds is None and new.max_seeds is None:
             continue
         if was != becomes:
-            yield "added" if becomes > was else "refused", _from_to(f"search.{key}", was, becomes)
+            yield "added" if becomes > was else "refused", _change_text(f"search.{key}", was, becomes)
 
 
 def _axes(old: Study, new: Study) -> Iterator[tuple[bool, str]]:
@@ -117,19 +117,19 @@ def _axes(old: Study, new: Study) -> Iterator[tuple[bool, str]]:
         key = f"axes.{name}"
         if name not in new.axes or name not in old.axes:
             was, becomes = _plain(old.axes.get(name)), _plain(new.axes.get(name))
-            yield False, f"{_from_to(key, was, becomes)} (the axes of a study stay the same)"
+            yield False, f"{_change_text(key, was, becomes)} (the axes of a study stay the same)"
             continue
         was, becomes = old.axes[name], new.axes[name]
         if _plain(was) == _plain(becomes):
             continue
-        lost = _lost(was, becomes)
+        lost = _removed_value(was, becomes)
         if lost is not None:
-            yield False, f"{_from_to(key, _plain(was), _plain(becomes))} (without {lost})"
-        elif _lost(becomes, was) is not None:
-            yield True, _from_to(key, _plain(was), _plain(becomes))
+            yield False, f"{_change_text(key, _plain(was), _plain(becomes))} (without {lost})"
+        elif _removed_value(becomes, was) is not None:
+            yield True, _change_text(key, _plain(was), _plain(becomes))
 
 
-def _lost(was: AxisEntry, becomes: AxisEntry) -> str | None:
+def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:
     """A value of an axis that another form of it has not; None where it has all."""
     if isinstance(was, OrdinalRange) and isinstance(becomes, OrdinalRange):
         if was.log != becomes.log:
@@ -162,13 +162,13 @@ def _key(value: Any) -> str:
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _bases(old: Study, new: Study) -> Iterator[Difference]:
+def _bases(old: Study, new: Study) -> Iterator[KeyChange]:
     for name, network in old.bases.items():
         if new.bases.get(name) != network:
-            yield "refused", _from_to(f"bases.{name}", network, new.bases.get(name))
+            yield "refused", _change_text(f"bases.{name}", network, new.bases.get(name))
 
 
-def _claims(old: Study, new: Study) -> Iterator[Difference]:
+def _claims(old: Study, new: Study) -> Iterator[KeyChange]:
     after = {claim.name: claim for claim in new.claims}
     for claim in old.claims:
         now = after.get(claim.name)
@@ -176,21 +176,21 @@ def _claims(old: Study, new: Study) -> Iterator[Difference]:
             yield "refused", f"`claims.{claim.name}` is taken away"
             continue
         for key, was, becomes in _changed(claim, now):
-            yield "refused", f"{_from_to(f'claims.{claim.name}.{key}', was, becomes)} (add it under another name)"
+            yield "refused", f"{_change_text(f'claims.{claim.name}.{key}', was, becomes)} (add it under another name)"
     known = {claim.name for claim in old.claims}
     yield from (("added", f"the claim `{claim.name}`") for claim in new.claims if claim.name not in known)
 
 
 def _changed(was: Claim, becomes: Claim) -> Iterator[tuple[str, Any, Any]]:
-    old, new = _without_words(was.model_dump(mode="json")), _without_words(becomes.model_dump(mode="json"))
+    old, new = _without_description(was.model_dump(mode="json")), _without_description(becomes.model_dump(mode="json"))
     return ((key, old[key], new[key]) for key in old if old[key] != new[key])
 
 
-def _others(old: Study, new: Study) -> Iterator[Difference]:
+def _others(old: Study, new: Study) -> Iterator[KeyChange]:
     before, now = (dict(_flat(study.model_dump(mode="json"))) for study in (old, new))
     for key in {**before, **now}:
-        if not _is_below(key, FREE_TO_CHANGE + COMPARED) and before.get(key) != now.get(key):
-            yield "refused", _from_to(key, before.get(key), now.get(key))
+        if not _is_below(key, FREE_TO_CHANGE + COMPARED_KEYS) and before.get(key) != now.get(key):
+            yield "refused", _change_text(key, before.get(key), now.get(key))
 
 
 def _path(text: str) -> tuple[str, ...]:
@@ -203,8 +203,8 @@ def _is_below(key: str, above: tuple[str, ...]) -> bool:
     return any(key == each or key.startswith(f"{each}.") for each in above)
 
 
-def _without_words(claim: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in claim.items() if key not in WORDS}
+def _without_description(claim: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in claim.items() if key not in DESCRIPTIVE_KEYS}
 
 
 def _plain(entry: Any) -> Any:
@@ -219,7 +219,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield f"{above}{key}", value
 
 
-def _from_to(key: str, was: object, becomes: object) -> str:
+def _change_text(key: str, was: object, becomes: object) -> str:
     return f"`{key}` from {_shown(was)} to {_shown(becomes)}"
 
 

@@ -90,38 +90,38 @@ def read_document(path: Path) -> Document:
         raise StudyError(
             "The file must say something; it is empty", place=str(path), remedy="Start from a shipped one."
         )
-    builder = _Builder(path)
+    builder = _ValueBuilder(path)
     data = builder.build(node, ())
     if builder.problems:
-        raise gathered(path, builder.problems)
+        raise combined(path, builder.problems)
     if not isinstance(data, dict):
         raise StudyError(
             "The top of the file must be a mapping of keys to values",
-            value=shown(data),
+            value=quoted(data),
             place=f"{path}:{node.start_mark.line + 1}",
             remedy="Write lines such as `base: replknet_nano`.",
         )
     return Document(path, text, data, builder.lines)
 
 
-def gathered(path: Path, problems: list[StudyError]) -> StudyError:
+def combined(path: Path, problems: list[StudyError]) -> StudyError:
     """One error that holds them all."""
     if len(problems) == 1:
         return problems[0]
     return StudyError(f"{len(problems)} things must be put right", place=str(path), problems=problems)
 
 
-class _Shown(str):
+class _Unquoted(str):
     """Text that an error shows without quotes."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
-def shown(value: object, *, is_quoted: bool = True) -> object:
+def quoted(value: object, *, is_quoted: bool = True) -> object:
     """A value as an error names it: as in the file (`null`, `true`), and short."""
     text = json.dumps(value, ensure_ascii=False, default=str) if is_quoted else str(value)
-    return _Shown(text if len(text) <= 60 else f"{text[:57]}...")
+    return _Unquoted(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def write_yaml(data: Mapping[str, Any], comment: str | None = None) -> str:
@@ -183,7 +183,7 @@ def _yaml_remedy(said: str) -> str:
     return "Look for a missing quote, bracket or colon there or in the line above."
 
 
-class _Builder:
+class _ValueBuilder:
     """Plain values from PyYAML's nodes; notes lines and problems on the way."""
 
     def __init__(self, path: Path) -> None:
@@ -225,7 +225,9 @@ class _Builder:
             line = key.start_mark.line + 1
             if key.tag != _TAG + "str" or not isinstance(key, yaml.ScalarNode):
                 value = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                self._problem(key, "Keys must be text", value=shown(value, is_quoted=False), remedy="Put it in quotes.")
+                self._problem(
+                    key, "Keys must be text", value=quoted(value, is_quoted=False), remedy="Put it in quotes."
+                )
             elif own.get(key.value) is not None:
                 self._problem(key, f"`{key.value:.60}` must stand once, but line {own[key.value]} has it too")
             else:
@@ -261,7 +263,7 @@ class _Builder:
                 is_whole = _INT.match(text) or ("." not in text and number.is_integer())
                 return int(number) if is_whole else number
             rule = f"`{dotted(at)}` must be a finite number of at most {MAX_WHOLE}"
-            self._problem(node, rule, value=shown(text, is_quoted=False))
+            self._problem(node, rule, value=quoted(text, is_quoted=False))
         elif kind != "null":
             self._problem(node, f"The tag `{node.tag:.60}` does not fit here", remedy="Leave the tag out.")
         return None

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from harness.config.recipes.proxy import Augmentation
 from harness.data.dataset import Dataset
-from harness.data.seeding import global_streams
+from harness.data.seeding import seeded_numpy_and_python
 
 
 def normalize(images: Tensor, dataset: Dataset) -> Tensor:
@@ -37,7 +37,7 @@ def augment(
     """
     if augmentation.randaugment is not None:
         images = rand_augment(images, augmentation.randaugment, dataset, generator)
-    batch = Moves.draw(len(images), augmentation, generator).images(normalize(images, dataset))
+    batch = FlipShift.draw(len(images), augmentation, generator).images(normalize(images, dataset))
     if augmentation.random_erasing:
         batch = erase(batch, augmentation.random_erasing, generator)
     if augmentation.mixup or augmentation.cutmix:
@@ -46,10 +46,10 @@ def augment(
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class FlipShift:
     """How the images of a batch are mirrored and then shifted, and with them what is known of their pixels."""
 
-    mirrored: Tensor | None
+    is_flipped: Tensor | None
     """bool (N,); None for none."""
     offsets: Tensor | None
     """int64 (N, 2), pixels down and right; None for none."""
@@ -64,16 +64,16 @@ class Moves:
 
     def images(self, images: Tensor) -> Tensor:
         """Images or masks (N, C, H, W), moved."""
-        if self.mirrored is not None:
-            images = flip(images, self.mirrored)
+        if self.is_flipped is not None:
+            images = flip(images, self.is_flipped)
         return images if self.offsets is None else shift(images, self.offsets)
 
     def boxes(self, boxes: Tensor, height: int, width: int) -> Tensor:
         """Boxes (N, 4), x0 y0 x1 y1, moved and cut at the border of the image; one that has left it has no area."""
         far = boxes.new_tensor([width, height, width, height])
-        if self.mirrored is not None:
+        if self.is_flipped is not None:
             mirrored = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
-            boxes = torch.where(self.mirrored.to(boxes.device)[:, None], mirrored, boxes)
+            boxes = torch.where(self.is_flipped.to(boxes.device)[:, None], mirrored, boxes)
         if self.offsets is not None:
             boxes = boxes + self.offsets.to(boxes.device)[:, [1, 0, 1, 0]]
         return torch.minimum(boxes.clamp(min=0), far)
@@ -159,4 +159,4 @@ def _through_image(transform: Any, array: Any) -> Any:
 
 def _global_streams_from(generator: torch.Generator) -> AbstractContextManager[None]:
     """Python's and numpy's streams, seeded from the generator until the block ends."""
-    return global_streams(int(torch.randint(2**32, (), dtype=torch.int64, generator=generator)))
+    return seeded_numpy_and_python(int(torch.randint(2**32, (), dtype=torch.int64, generator=generator)))

@@ -27,28 +27,28 @@ from harness.system.atomic_write import atomic_write, partial_folder, replace_fo
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 
-LAYOUT = 2
+CACHE_VERSION = 2
 """Part of every hash; raised when this file changes what a folder looks like."""
 CHECKED_BYTES = 1 << 28
 """Files up to this size are read whole to check their sum on opening; of larger ones only the size is checked."""
 
-LEAST_DEVIATION = 1.0
+MIN_DEVIATION = 1.0
 """Standard deviation, in levels of 8 bits, below which a channel holds hardly more than rounding."""
 GENERATED_BYTES = 4 << 30
 """What generated data sets may take of a cache; beyond it, those that were opened longest ago are removed."""
-LOOK_S = 1.0
+POLL_S = 1.0
 """How often to look at what another process builds."""
-TELL_S = 30.0
+NOTICE_AFTER_S = 30.0
 """How long to wait for it without a word."""
-STALL_S = 1800.0
+STALL_TIMEOUT_S = 1800.0
 """How long it may write nothing; images that are generated are written at the end."""
 
 SPLITS = ("train", "val", "conflict")
-WORDS = {"train": "training", "val": "validation"}
+SPLIT_TITLES = {"train": "training", "val": "validation"}
 """The splits as messages name them."""
 
 
-class Writer:
+class CacheWriter:
     """Writes the arrays of one data set into a folder; the images may be filled in piece by piece."""
 
     def __init__(self, folder: Path) -> None:
@@ -80,11 +80,11 @@ class Writer:
 
         Raises `DataError`, naming `place`, for images that are all alike.
         """
-        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in WORDS)
-        for split, images in zip(WORDS.values(), (train, val), strict=True):
+        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in SPLIT_TITLES)
+        for split, images in zip(SPLIT_TITLES.values(), (train, val), strict=True):
             require_varied(images, split, place)
         mean, std = statistics(train)
-        files = {str(path.relative_to(self.folder)): _sum(path) for path in sorted(self.folder.glob("*/*.npy"))}
+        files = {str(path.relative_to(self.folder)): _checksum(path) for path in sorted(self.folder.glob("*/*.npy"))}
         meta = {"info": asdict(info), "mean": mean, "std": std, "notes": notes, "files": files}
         (self.folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         for path in self.folder.rglob("*.*"):
@@ -92,12 +92,17 @@ class Writer:
 
 
 def cached(
-    cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writer], None], *, most_bytes: int | None = None
+    cache: Path,
+    name: str,
+    key: Mapping[str, Any],
+    build: Callable[[CacheWriter], None],
+    *,
+    max_bytes: int | None = None,
 ) -> Dataset:
     """The data set under the hash of `key`; `build` writes it where it is missing or damaged.
 
     Several processes may ask at once: one builds while the others wait. Where all data sets of that name, which can be
-    generated again, take more than `most_bytes`, those that were opened longest ago are removed. Raises `DataError`
+    generated again, take more than `max_bytes`, those that were opened longest ago are removed. Raises `DataError`
     where the cache cannot be written.
     """
     folder = _folder(cache, name, key)
@@ -105,12 +110,12 @@ def cached(
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with _locked(folder):
             if (found := _open(folder)) is None:
                 _build(folder, build)
                 found = _open(folder)
-        if most_bytes is not None:
-            _trim(cache, name, most_bytes, keep=folder)
+        if max_bytes is not None:
+            _trim(cache, name, max_bytes, keep=folder)
     except OSError as error:
         raise DataError(
             f"the cache of data sets must be writable ({error.strerror or error})",
@@ -127,10 +132,10 @@ def is_cached(cache: Path, name: str, key: Mapping[str, Any]) -> bool:
 
 
 def _folder(cache: Path, name: str, key: Mapping[str, Any]) -> Path:
-    return cache / f"{name}-{fingerprint([LAYOUT, dict(key)])}"
+    return cache / f"{name}-{fingerprint([CACHE_VERSION, dict(key)])}"
 
 
-def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
+def _trim(cache: Path, name: str, max_bytes: int, *, keep: Path) -> None:
     """Remove data sets, the one opened longest ago first; whoever has one mapped keeps what is mapped."""
     sizes: dict[Path, int] = {}
     opened: dict[Path, float] = {}
@@ -139,7 +144,7 @@ def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
             opened[meta.parent] = meta.stat().st_atime
             sizes[meta.parent] = sum(path.stat().st_size for path in meta.parent.rglob("*.*"))
     for folder in sorted(sizes, key=lambda each: opened[each]):
-        if sum(sizes.values()) <= most_bytes:
+        if sum(sizes.values()) <= max_bytes:
             return
         if folder == keep:
             continue
@@ -151,29 +156,29 @@ def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a data set; waits for another process that builds it, and says so after a while.
 
-    Raises `DataError` where nothing of what the other process builds has changed for `STALL_S`.
+    Raises `DataError` where nothing of what the other process builds has changed for `STALL_TIMEOUT_S`.
     """
     lock, start = FileLock(f"{folder}.lock"), time.monotonic()
     seen, changed, is_told = _progress(folder), start, False
     while True:
         try:
-            lock.acquire(timeout=LOOK_S)
+            lock.acquire(timeout=POLL_S)
             break
         except Timeout:
             now = time.monotonic()
             if (progress := _progress(folder)) != seen:
                 seen, changed = progress, now
-            if now - changed > STALL_S:
+            if now - changed > STALL_TIMEOUT_S:
                 raise DataError(
                     f"the process that builds a data set must come to an end; it has written nothing for "
                     f"{now - changed:.0f} s",
                     place=f"{folder}.lock",
                     remedy="End that process, which frees the lock, and run the same command again.",
                 ) from None
-            if now - start > TELL_S and not is_told:
+            if now - start > NOTICE_AFTER_S and not is_told:
                 print(f"waiting for another process that builds the data set {folder}", file=sys.stderr)
                 is_told = True
     try:
@@ -191,12 +196,12 @@ def _progress(folder: Path) -> tuple[int, int]:
     return len(times), max(times, default=0)
 
 
-def _build(folder: Path, build: Callable[[Writer], None]) -> None:
+def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
     for left in folder.parent.glob(f"*{folder.name}.*/"):  # by a builder that was killed: the lock is ours
         shutil.rmtree(left)
     with partial_folder(folder) as fresh:
         with computing():
-            build(Writer(fresh))
+            build(CacheWriter(fresh))
         replace_folder(fresh, folder)  # an old one is damaged, or it would have been opened
 
 
@@ -204,7 +209,7 @@ def _open(folder: Path) -> Dataset | None:
     """The data set in the folder, memory-mapped copy-on-write; None where it is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if any(_sum(folder / file) != expected for file, expected in meta["files"].items()):
+        if any(_checksum(folder / file) != expected for file, expected in meta["files"].items()):
             return None
         splits = {name: _split(folder / name) for name in SPLITS if (folder / name).exists()}
         os.utime(folder / "meta.json", (time.time(), (folder / "meta.json").stat().st_mtime))
@@ -225,7 +230,7 @@ def _split(folder: Path) -> Split:
     return Split(**{path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")})
 
 
-def _sum(path: Path) -> str:
+def _checksum(path: Path) -> str:
     size = path.stat().st_size
     return f"{size}-{zlib.crc32(path.read_bytes()):08x}" if size <= CHECKED_BYTES else f"{size}"
 
@@ -248,14 +253,14 @@ def require_varied_counts(counts: NDArray[np.float64], images: int, split: str, 
     channel has each value.
     """
     for channel, (row, deviation) in enumerate(zip(counts, _deviations(counts), strict=True)):
-        if deviation >= LEAST_DEVIATION or row.sum() <= 1:
+        if deviation >= MIN_DEVIATION or row.sum() <= 1:
             continue
         where = f"channel {channel} of {images:,} images"
         if np.count_nonzero(row) == 1:
             rule = f"every channel of the {split} images must have more than one value"
             value = f"{int(row.argmax())} in all pixels of {where}"
         else:
-            rule = f"every channel of the {split} images must deviate by at least {LEAST_DEVIATION:g} of 255 levels"
+            rule = f"every channel of the {split} images must deviate by at least {MIN_DEVIATION:g} of 255 levels"
             value = f"a standard deviation of {deviation:.2g} levels, most being {int(row.argmax())}, in {where}"
         raise DataError(
             rule,

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.coco_files import Sides, find_frames, id_of, in_order, located
-from harness.data.detection_annotations import Figures
-from harness.data.image_file import NO_LEVELS, Levels, Unreadable, open_picture, read_sampled_levels
-from harness.data.outlines import Outlines, OutlinesBuilder
-from harness.data.read_report import Lost, image_or_none
+from harness.data.coco_files import Sides, find_frames, id_of, locate_image, sorted_ids
+from harness.data.detection_annotations import Instances
+from harness.data.image_file import NO_VALUE_RANGE, Unreadable, ValueRange, decode_image, read_sampled_value_range
+from harness.data.outlines import Polygons, PolygonsBuilder
+from harness.data.read_report import UnreadableFile, image_or_none
 from harness.errors import DataError
 
-LAYOUT = (
+COCO_LAYOUT = (
     "annotations/instances_train2017.json and annotations/instances_val2017.json, images in train2017 and val2017 "
     "(another year, or none, will do)"
 )
@@ -32,72 +32,74 @@ BOX = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CocoScenes:
-    """The images of a split; see `harness.data.detection_annotations.Scenes`."""
+class CocoDetection:
+    """The images of a split; see `harness.data.detection_annotations.DetectionSource`."""
 
     paths: tuple[Path, ...]
     sides: NDArray[np.int64]
     """(N, 2): width and height of each image, in the frame in which its figures are drawn."""
-    first: NDArray[np.int64]
+    first_instance: NDArray[np.int64]
     """(N + 1,): where the figures of an image begin, in the arrays below."""
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     areas: NDArray[np.float32]
-    crowds: NDArray[np.bool_]
-    outlines: Outlines | None
+    is_crowd: NDArray[np.bool_]
+    outlines: Polygons | None
     names: tuple[str, ...]
     """The classes, in the order of their ids."""
     notes: tuple[str, ...]
     """What a person should be told."""
-    maskless: NDArray[np.bool_]
+    lacks_mask: NDArray[np.bool_]
     """Which figures have no mask, where masks are asked for; in its place is their box."""
     is_stored: bool = False
     """Whether images that EXIF turns are meant as stored, where their sides do not tell."""
-    levels: Levels = NO_LEVELS
+    levels: ValueRange = NO_VALUE_RANGE
     """Of the images."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def picture(self, i: int) -> Image.Image | None:
+    def image(self, i: int) -> Image.Image | None:
         """An image in colour; None too where its sides are not those that its figures were drawn for."""
-        return image_or_none(self.look(i))
+        return image_or_none(self.image_or_failure(i))
 
-    def look(self, i: int) -> Image.Image | Lost:
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
         """An image, or why there is none."""
         try:
             return self._read(i)
         except Unreadable as error:
-            return Lost(self.paths[i], str(error))
+            return UnreadableFile(self.paths[i], str(error))
 
     def _read(self, i: int) -> Image.Image:
         """The image as stored or as viewers show it, whichever has the sides of its figures."""
-        picture = open_picture(self.paths[i], self.levels)
+        picture = decode_image(self.paths[i], self.levels)
         sides = tuple(self.sides[i].tolist())
         if picture.stored_sides == sides and (picture.image.size != sides or self.is_stored):
-            return open_picture(self.paths[i], self.levels, turns=False).image
+            return decode_image(self.paths[i], self.levels, turns=False).image
         if picture.image.size != sides:
             found = "x".join(map(str, picture.image.size))
             raise Unreadable(f"of {found} pixels, where the entry says {sides[0]}x{sides[1]}")
         return picture.image
 
-    def figures(self, i: int) -> Figures:
+    def instances(self, i: int) -> Instances:
         """What is in it, crowds among it."""
-        which = slice(int(self.first[i]), int(self.first[i + 1]))
+        which = slice(int(self.first_instance[i]), int(self.first_instance[i + 1]))
         masks = None
         if self.outlines is not None:
             width, height = self.sides[i].tolist()
-            masks = tuple(self.outlines.runs(each, height, width) for each in range(which.start, which.stop))
-        maskless = None if masks is None else self.maskless[which]
-        return Figures(self.boxes[which], self.labels[which], self.areas[which], self.crowds[which], masks, maskless)
+            masks = tuple(self.outlines.rle(each, height, width) for each in range(which.start, which.stop))
+        maskless = None if masks is None else self.lacks_mask[which]
+        return Instances(
+            self.boxes[which], self.labels[which], self.areas[which], self.is_crowd[which], masks, maskless
+        )
 
     def trainable(self) -> NDArray[np.int64]:
         """The images that have a figure besides crowds, ascending."""
-        counted = np.concatenate([[0], np.cumsum(~self.crowds)])
-        return np.flatnonzero(np.diff(counted[self.first]))
+        counted = np.concatenate([[0], np.cumsum(~self.is_crowd)])
+        return np.flatnonzero(np.diff(counted[self.first_instance]))
 
 
-def open_coco(root: Path, split: Literal["train", "val"], *, masks: bool) -> CocoScenes:
+def open_coco(root: Path, split: Literal["train", "val"], *, masks: bool) -> CocoDetection:
     """The images of a split and their figures; masks only where they are asked for.
 
     Boxes are cut at the border. Left out, and told in the notes: boxes without an area, figures of images that have no
@@ -110,7 +112,7 @@ def open_coco(root: Path, split: Literal["train", "val"], *, masks: bool) -> Coc
 
 
 @lru_cache(maxsize=2)
-def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[int, int], ...]) -> CocoScenes:
+def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[int, int], ...]) -> CocoDetection:
     """The images of a file in a folder, as they are at the time of the stamps."""
     content = _read(file)
     names, label_of = _classes(content, file)
@@ -119,25 +121,25 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
     sides = np.array([image.sides for image in images.values()], np.int64).reshape(-1, 2)
     frames = find_frames(paths, sides, _extents(content, images))
     images = {key: replace(image, sides=_pair(frames.sides[image.number])) for key, image in images.items()}
-    rows = _Rows(images, {id_of(entry["id"]) for entry in content["images"]}, label_of, masks)
-    _figures(content, file, rows)
+    rows = _InstanceTable(images, {id_of(entry["id"]) for entry in content["images"]}, label_of, masks)
+    _read_instances(content, file, rows)
     rows.finish()
-    levels = read_sampled_levels(paths)
+    levels = read_sampled_value_range(paths)
     notes = (*lost, *frames.notes, *rows.notes(), *([] if levels.about is None else [levels.about]))
     order = sorted(range(len(rows.images)), key=rows.images.__getitem__)  # stable: as in the file, image by image
     counts = np.bincount(rows.images, minlength=len(images))
-    return CocoScenes(
+    return CocoDetection(
         paths=paths,
         sides=frames.sides,
-        first=np.concatenate([[0], np.cumsum(counts)]),
+        first_instance=np.concatenate([[0], np.cumsum(counts)]),
         boxes=np.array([rows.boxes[i] for i in order], np.float32).reshape(-1, BOX),
         labels=np.array([rows.labels[i] for i in order], np.int64),
         areas=np.array([rows.areas[i] for i in order], np.float32),
-        crowds=np.array([rows.crowds[i] for i in order], bool),
+        is_crowd=np.array([rows.crowds[i] for i in order], bool),
         outlines=rows.outlines.build(order) if masks else None,
         names=names,
         notes=tuple(f"{split}: {note}" for note in notes),
-        maskless=np.array([rows.maskless[i] for i in order], bool),
+        lacks_mask=np.array([rows.maskless[i] for i in order], bool),
         is_stored=frames.stored,
         levels=levels,
     )
@@ -151,7 +153,7 @@ class _Image:
     sides: tuple[int, int]
 
 
-class _Rows:
+class _InstanceTable:
     """The figures of images that are kept, in the order of the file."""
 
     def __init__(self, images: Mapping[str, _Image], known: Set[str], label_of: Mapping[str, int], masks: bool) -> None:
@@ -162,7 +164,7 @@ class _Rows:
         self.areas: list[float] = []
         self.crowds: list[bool] = []
         self.maskless: list[bool] = []
-        self.outlines = OutlinesBuilder()
+        self.outlines = PolygonsBuilder()
         self._never_masked = 0
         self._strangers = self._without_area = 0
 
@@ -215,7 +217,7 @@ class _Rows:
         return notes
 
 
-def annotations_of(root: Path) -> list[Path]:
+def annotation_files(root: Path) -> list[Path]:
     """The files of figures of both splits. Raises `DataError`."""
     return [_places(root, split)[0] for split in ("train", "val")]
 
@@ -228,12 +230,12 @@ def _places(root: Path, split: str) -> tuple[Path, Path]:
         raise DataError(
             f"the folder must have one file annotations/instances_{split}*.json; there is {what}",
             place=str(root),
-            remedy=f"Expected: {LAYOUT}.",
+            remedy=f"Expected: {COCO_LAYOUT}.",
         )
     folder = root / found[0].stem.removeprefix("instances_")
     if not folder.is_dir():
         rule = f"the images of `{split}` must be in an existing folder"
-        raise DataError(rule, place=str(folder), remedy=f"Expected: {LAYOUT}.")
+        raise DataError(rule, place=str(folder), remedy=f"Expected: {COCO_LAYOUT}.")
     return found[0], folder
 
 
@@ -268,7 +270,7 @@ def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...]
         by_id[number] = name
     if not by_id:
         raise DataError("`categories` must name a class at least", place=str(file))
-    ids = in_order(by_id)
+    ids = sorted_ids(by_id)
     return tuple(by_id[number] for number in ids), {number: label for label, number in enumerate(ids)}
 
 
@@ -284,7 +286,7 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
             number, name, sides = id_of(entry["id"]), str(entry["file_name"]), _sides_of(entry)
             if number in seen or min(sides) < 1:
                 raise ValueError(f"id {number} is there twice" if number in seen else f"sides must be above 0: {sides}")
-            file_name = located(name, there, folder)
+            file_name = locate_image(name, there, folder)
             if file_name is not None and file_name != name:
                 if file_name in elsewhere:
                     raise ValueError(f"`file_name` leads to {file_name}, and so does {elsewhere[file_name]}: {name}")
@@ -299,7 +301,7 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
     if not found:
         rule = f"the images of {file.name} must be in this folder; none is"
         remedy = f"The first is called {lost[0]}. " if lost else ""
-        raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {LAYOUT}.")
+        raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {COCO_LAYOUT}.")
     note = f"images without a file, left out: {len(lost):,} of {len(seen):,} ({lost[0]} first)" if lost else None
     moved = next(iter(elsewhere.items()), None)
     where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
@@ -330,7 +332,7 @@ def _extents(content: dict[str, list[Any]], images: Mapping[str, _Image]) -> dic
     return found
 
 
-def _figures(content: dict[str, list[Any]], file: Path, rows: _Rows) -> None:
+def _read_instances(content: dict[str, list[Any]], file: Path, rows: _InstanceTable) -> None:
     """Have the rows take all figures."""
     for i, entry in enumerate(content["annotations"]):
         try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.data.image_file import TURNED_SIDEWAYS, Unreadable, sides_of
 
-LOOKED_AT = 64
+MAX_CHECKED = 64
 """Images of a split whose EXIF is looked at, where nothing in the file points to a turned one."""
 SLACK = 1.5
 """Pixels that boxes of a sound file may be outside."""
@@ -36,12 +36,12 @@ def id_of(value: Any) -> str:
     return str(value).strip()
 
 
-def in_order(ids: Collection[str]) -> list[str]:
+def sorted_ids(ids: Collection[str]) -> list[str]:
     """Ids in their order: numbers by value, then texts."""
     return sorted(ids, key=lambda each: (0, int(each), "") if re.fullmatch(r"-?\d+", each) else (1, 0, each))
 
 
-def located(name: str, there: Collection[str], folder: Path) -> str | None:
+def locate_image(name: str, there: Collection[str], folder: Path) -> str | None:
     """The file that a name means, relative to the folder; None where there is none.
 
     The name as it is comes first, then the name without the folders that lead to it elsewhere.
@@ -58,7 +58,7 @@ def located(name: str, there: Collection[str], folder: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class AnnotationFrames:
     """In which frame boxes and masks are drawn."""
 
     sides: NDArray[np.int64]
@@ -68,7 +68,7 @@ class Frames:
     notes: tuple[str, ...]
 
 
-def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mapping[int, Sides]) -> Frames:
+def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mapping[int, Sides]) -> AnnotationFrames:
     """The frame of each image, from the sides of its entry and the largest x and y of its boxes.
 
     Where boxes are outside the sides of their entries and inside the swapped ones, the entries of the split have width
@@ -76,7 +76,9 @@ def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mappin
     """
     swapped = [i for i, extent in extents.items() if not _fits(extent, sides[i]) and _fits(extent, sides[i][::-1])]
     if not swapped:
-        return Frames(sides, *_looked_at(paths, sides, range(0, len(paths), max(1, len(paths) // LOOKED_AT))))
+        return AnnotationFrames(
+            sides, *_check_orientation(paths, sides, range(0, len(paths), max(1, len(paths) // MAX_CHECKED)))
+        )
     put_right = sides.copy()
     changed = []
     for i, path in enumerate(paths):
@@ -87,12 +89,12 @@ def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mappin
             put_right[i] = other
             changed.append(path.name)
     if not changed:
-        return Frames(sides, False, ())
+        return AnnotationFrames(sides, False, ())
     note = (
         f"width and height are swapped in {len(changed):,} entries ({changed[0]} first), as boxes outside of them "
         "show; the files' own sides are taken"
     )
-    return Frames(put_right, False, (note,))
+    return AnnotationFrames(put_right, False, (note,))
 
 
 def _fits(extent: Sides | None, sides: Sequence[int] | NDArray[np.int64]) -> bool:
@@ -108,7 +110,9 @@ def _sides(path: Path, default: Sides) -> tuple[Sides, Sides]:
     return stored, stored[::-1] if orientation in TURNED_SIDEWAYS else stored
 
 
-def _looked_at(paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[int]) -> tuple[bool, tuple[str, ...]]:
+def _check_orientation(
+    paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[int]
+) -> tuple[bool, tuple[str, ...]]:
     """Whether entries mean images as stored, and a note where that is unknown but matters."""
     as_stored = as_viewed = unknown = 0
     for i in which:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from harness.data.threads import in_threads
+from harness.data.threads import map_in_threads
 from harness.errors import DataError
 from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing
@@ -24,19 +24,19 @@ LARGE_BYTES = 4 << 30
 """Total size above which only a sample of the files is read."""
 SAMPLE = 4096
 """Files of a large folder whose content is read."""
-SETTLED_NS = 2_000_000_000
+UNCHANGED_FOR_NS = 2_000_000_000
 """Files that were changed less than this ago are not cached: a change within one tick of the clock would be missed."""
-FOLDER = "digests"
+DIGESTS_FOLDER = "digests"
 """Of the cached digests, in the cache of data sets."""
 CHUNK = 1 << 20
 
-Stamp = tuple[int, int, int, int]
+FileStamp = tuple[int, int, int, int]
 """Size, inode, and times of the last change of content and of the inode. The latter cannot be set by a program, so that
 a file that was replaced by one of the same size and time is seen."""
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ContentDigest:
     """What files hold."""
 
     digest: str
@@ -46,7 +46,7 @@ class Content:
 
 
 @computing()
-def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> Content:
+def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> ContentDigest:
     """The identity of `files`, given relative to `root`, and of `extra`, plain values that also decide the outcome.
 
     `cache` is the folder of prepared data sets; nothing is written where it does not exist. Raises `DataError` for a
@@ -59,15 +59,15 @@ def read_content(root: Path, files: Sequence[str], *, extra: object = None, cach
     names = [[file, stamp[0]] for file, stamp in zip(_printable(files), stamps, strict=True)]
     digest = fingerprint([extra, names, digests])
     if total <= LARGE_BYTES:
-        return Content(digest)
-    return Content(
+        return ContentDigest(digest)
+    return ContentDigest(
         digest,
         f"the data set is identified by the names and sizes of its {len(files):,} files and by the content of "
         f"{len(digests):,} of them, because it is larger than {LARGE_BYTES >> 30} GiB",
     )
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> FileStamp:
     try:
         stat = path.stat()
     except OSError as error:
@@ -86,17 +86,17 @@ def _sample(files: Sequence[str]) -> list[int]:
     return sorted(order[:SAMPLE])
 
 
-def _digests(root: Path, files: Sequence[str], stamps: Sequence[Stamp], cache: Path | None) -> list[str]:
+def _digests(root: Path, files: Sequence[str], stamps: Sequence[FileStamp], cache: Path | None) -> list[str]:
     """The digest of each file, taken from the cache where its stamp is the same."""
-    store = None if cache is None else cache / FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
+    store = None if cache is None else cache / DIGESTS_FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
     known = _read(store)
     wanted = [(file, list(stamp)) for file, stamp in zip(files, stamps, strict=True)]
     missing = [i for i, (file, stamp) in enumerate(wanted) if known.get(file, [None])[0] != stamp]
     started = time.time_ns()
-    fresh = dict(zip(missing, in_threads(lambda i: _hash(root / files[i]), missing), strict=True))
+    fresh = dict(zip(missing, map_in_threads(lambda i: _hash(root / files[i]), missing), strict=True))
     digests = [fresh[i] if i in fresh else str(known[file][1]) for i, (file, _) in enumerate(wanted)]
     if fresh and store is not None and store.parent.parent.is_dir():
-        settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - SETTLED_NS)
+        settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - UNCHANGED_FOR_NS)
         _write(store, {wanted[i][0]: [wanted[i][1], digests[i]] for i in settled})
     return digests
 

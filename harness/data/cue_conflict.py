@@ -5,11 +5,11 @@ may stand before. The files may lie in folders of any name. Such stimuli come wi
 (rgeirhos/texture-vs-shape, `style-transfer-preprocessed-512`): 1,280 images, of which 80 have no conflict.
 Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture" (ICLR 2019, arXiv 1811.12231).
 
-`MEMBERS` are the 16 everyday classes of Geirhos and others, and which of ImageNet-1K's 1000 classes are of each.
-The rule: WordNet's synsets below a class's word that are among the 1000, without those that the authors took out by
-hand, most of them words with another sense (crane, kite, boxer, chow). The numbers are facts of the authors' toolbox
-(bethgelab/model-vs-human, MIT, `human_categories.py`), compared one by one: 207 of the 1000 are of a class. That they
-name what they should is tested against the names that timm ships.
+`SIXTEEN_CLASS_MEMBERS` are the 16 everyday classes of Geirhos and others, and which of ImageNet-1K's 1000 classes are
+of each. The rule: WordNet's synsets below a class's word that are among the 1000, without those that the authors took
+out by hand, most of them words with another sense (crane, kite, boxer, chow). The numbers are facts of the authors'
+toolbox (bethgelab/model-vs-human, MIT, `human_categories.py`), compared one by one: 207 of the 1000 are of a class.
+That they name what they should is tested against the names that timm ships.
 Source: Geirhos et al., "Generalisation in humans and deep neural networks" (NeurIPS 2018, arXiv 1808.08750).
 """
 
@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.data.image_folder import ENDINGS
+from harness.data.image_folder import IMAGE_SUFFIXES
 from harness.errors import DataError
 
 
@@ -25,7 +25,7 @@ def _without(first: int, last: int, *left_out: int) -> tuple[int, ...]:
     return tuple(i for i in range(first, last + 1) if i not in left_out)
 
 
-MEMBERS: dict[str, tuple[int, ...]] = {
+SIXTEEN_CLASS_MEMBERS: dict[str, tuple[int, ...]] = {
     "airplane": (404,),
     "bear": (294, 295, 296, 297),
     "bicycle": (444, 671),
@@ -49,12 +49,12 @@ MEMBERS: dict[str, tuple[int, ...]] = {
 }
 """Classes of ImageNet-1K by number, in the usual order of its synsets, by class of the sixteen."""
 
-NAMES = tuple(MEMBERS)
-CLASSES = 1000
+SIXTEEN_CLASSES = tuple(SIXTEEN_CLASS_MEMBERS)
+IMAGENET_CLASSES = 1000
 """Of ImageNet-1K."""
 
-STIMULUS = re.compile(r"(?:.*_)?([a-z]+)\d+-([a-z]+)\d+")
-LAYOUT = "images named as cat1-bicycle3.png, shape first and texture second"
+STIMULUS_NAME = re.compile(r"(?:.*_)?([a-z]+)\d+-([a-z]+)\d+")
+STIMULI_LAYOUT = "images named as cat1-bicycle3.png, shape first and texture second"
 
 
 class Stimulus(NamedTuple):
@@ -62,7 +62,7 @@ class Stimulus(NamedTuple):
 
     path: Path
     shape: int
-    """A class by its place in `NAMES`."""
+    """A class by its place in `SIXTEEN_CLASSES`."""
     texture: int
 
 
@@ -80,10 +80,12 @@ class Stimuli(NamedTuple):
 def find_stimuli(folder: Path) -> Stimuli:
     """The stimuli in a folder and all folders below it. Raises `DataError` where there are none."""
     if not folder.is_dir():
-        raise DataError("the stimuli must be in an existing folder", place=str(folder), remedy=f"Expected: {LAYOUT}.")
+        raise DataError(
+            "the stimuli must be in an existing folder", place=str(folder), remedy=f"Expected: {STIMULI_LAYOUT}."
+        )
     named, misnamed = [], []
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             found = _read_name(path)
             named.append(found) if found else misnamed.append(path)
     conflicts = tuple(each for each in named if each.shape != each.texture)
@@ -92,14 +94,14 @@ def find_stimuli(folder: Path) -> Stimuli:
         raise DataError(
             f"the folder must hold stimuli whose shape and texture are of different classes{other}",
             place=str(folder),
-            remedy=f"Expected: {LAYOUT}. Classes: {', '.join(NAMES)}.",
+            remedy=f"Expected: {STIMULI_LAYOUT}. Classes: {', '.join(SIXTEEN_CLASSES)}.",
         )
     return Stimuli(conflicts, agreeing=len(named) - len(conflicts), misnamed=tuple(misnamed))
 
 
 def _read_name(path: Path) -> Stimulus | None:
-    found = STIMULUS.fullmatch(path.stem)
-    if found is None or not set(found.groups()) <= set(NAMES):
+    found = STIMULUS_NAME.fullmatch(path.stem)
+    if found is None or not set(found.groups()) <= set(SIXTEEN_CLASSES):
         return None
-    shape, texture = (NAMES.index(name) for name in found.groups())
+    shape, texture = (SIXTEEN_CLASSES.index(name) for name in found.groups())
     return Stimulus(path, shape, texture)

@@ -11,14 +11,14 @@ from typing import Any, Self
 from harness.data import Split
 from harness.data.dataset import ARRAYS
 from harness.system.atomic_write import atomic_write_text
-from harness.system.device_slot import computing, offer
+from harness.system.device_slot import computing, yield_slot
 
 CONTENT_BYTES = 1 << 28
 """Up to this size of all files together, their content is part of the digest; above, their names and sizes alone."""
 CHUNK_BYTES = 1 << 20
-NAMED = 6
+MAX_NAMED = 6
 """Classes that a message lists."""
-Source = Sequence[Path] | Split
+RecordedSource = Sequence[Path] | Split
 """The images of a split: files, or arrays in memory."""
 
 
@@ -62,7 +62,7 @@ class DataRecord:
 def record_data(
     dataset: str,
     classes: Sequence[str],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, RecordedSource],
     *,
     images: Mapping[str, int],
     root: Path | None = None,
@@ -103,9 +103,9 @@ def _add_content(digest: Any, path: Path) -> None:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
-            offer()
+            yield_slot()
 
 
 def _named(classes: Sequence[str]) -> str:
-    more = ", ..." if len(classes) > NAMED else ""
-    return f"{len(classes):,} classes ({', '.join(classes[:NAMED])}{more})"
+    more = ", ..." if len(classes) > MAX_NAMED else ""
+    return f"{len(classes):,} classes ({', '.join(classes[:MAX_NAMED])}{more})"

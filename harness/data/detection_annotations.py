@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.read_report import Lost
+from harness.data.read_report import UnreadableFile
 
-Runs = dict[str, Any]
+RLE = dict[str, Any]
 """A mask as pycocotools packs it: `size` (height and width) and `counts` (lengths of runs, as bytes)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Figures:
+class Instances:
     """The figures of one image."""
 
     boxes: NDArray[np.float32]
@@ -28,51 +28,51 @@ class Figures:
     """(B,), counted from 0."""
     areas: NDArray[np.float32]
     """(B,), of the figures themselves, in pixels; by it they are small, medium or large."""
-    crowds: NDArray[np.bool_]
+    is_crowd: NDArray[np.bool_]
     """(B,): whether it is a crowd that nobody counted: not trained on, and wherever found, neither right nor wrong."""
-    masks: tuple[Runs, ...] | None = None
+    masks: tuple[RLE, ...] | None = None
     """None where there are none, or none were asked for."""
-    maskless: NDArray[np.bool_] | None = None
+    lacks_mask: NDArray[np.bool_] | None = None
     """(B,): which figures have their box in place of a mask that is unknown; None for none."""
 
     @property
     def has_mask(self) -> NDArray[np.bool_]:
         """(B,): whether the mask of each is known."""
-        return np.ones(len(self), bool) if self.maskless is None else ~self.maskless
+        return np.ones(len(self), bool) if self.lacks_mask is None else ~self.lacks_mask
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-class Scenes(Protocol):
+class DetectionSource(Protocol):
     """The images of a split, and what is in them."""
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
-    def picture(self, i: int) -> Image.Image | None:
+    def image(self, i: int) -> Image.Image | None:
         """An image; None for a file that cannot be read."""
         ...
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """An image in color, or why there is none; see `Files`."""
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """An image in color, or why there is none; see `ReadableFiles`."""
         ...
 
-    def figures(self, i: int) -> Figures:
+    def instances(self, i: int) -> Instances:
         """What is in it, crowds among it."""
         ...
 
 
-def pack(mask: NDArray[Any]) -> Runs:
+def encode_rle(mask: NDArray[Any]) -> RLE:
     """A mask (H, W), true or false, as runs."""
     from pycocotools import mask as runs
 
-    packed: Runs = runs.encode(np.asfortranarray(mask, dtype=np.uint8))
+    packed: RLE = runs.encode(np.asfortranarray(mask, dtype=np.uint8))
     return packed
 
 
-def unpack(masks: tuple[Runs, ...], height: int, width: int) -> NDArray[np.uint8]:
+def decode_rle(masks: tuple[RLE, ...], height: int, width: int) -> NDArray[np.uint8]:
     """Masks (B, H, W) of 0 and 1."""
     from pycocotools import mask as runs
 

@@ -13,17 +13,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.data.detection_annotations import Figures, unpack
+from harness.data.detection_annotations import Instances, decode_rle
 
-COLOURS = 3
+RGB_CHANNELS = 3
 """Channels of a picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
+class DetectionSample:
     """A picture in colour, and what is to be found in it."""
 
-    picture: Image.Image
+    image: Image.Image
     boxes: NDArray[np.float32]
     """(B, 4)."""
     labels: NDArray[np.int64]
@@ -33,38 +33,38 @@ class Sight:
     """(B,): whether the mask is known."""
 
     @classmethod
-    def of(cls, picture: Image.Image, figures: Figures) -> Self:
+    def of(cls, picture: Image.Image, figures: Instances) -> Self:
         """As it is kept, without crowds."""
-        chosen = np.flatnonzero(~figures.crowds)
+        chosen = np.flatnonzero(~figures.is_crowd)
         masks = None
         if figures.masks is not None:
-            masks = unpack(tuple(figures.masks[i] for i in chosen), picture.height, picture.width)
+            masks = decode_rle(tuple(figures.masks[i] for i in chosen), picture.height, picture.width)
         return cls(picture, figures.boxes[chosen], figures.labels[chosen], masks, figures.has_mask[chosen])
 
-    def mirrored(self) -> Self:
+    def flip(self) -> Self:
         """Left to right."""
         boxes = self.boxes.copy()
-        boxes[:, [0, 2]] = self.picture.width - self.boxes[:, [2, 0]]
+        boxes[:, [0, 2]] = self.image.width - self.boxes[:, [2, 0]]
         masks = None if self.masks is None else self.masks[:, :, ::-1]
-        return replace(self, picture=self.picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), boxes=boxes, masks=masks)
+        return replace(self, image=self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), boxes=boxes, masks=masks)
 
-    def resized(self, short: int, longest: int) -> Self:
+    def resize(self, short: int, longest: int) -> Self:
         """To that shorter side, or to a smaller one where the other would be longer than `longest`."""
-        width, height = resized_sides(self.picture.size, short, longest)
-        scale = np.array([width / self.picture.width, height / self.picture.height] * 2, np.float32)
+        width, height = resized_sides(self.image.size, short, longest)
+        scale = np.array([width / self.image.width, height / self.image.height] * 2, np.float32)
         masks = None if self.masks is None else _resized(self.masks, height, width)
-        picture = self.picture.resize((width, height), Image.Resampling.BILINEAR)
-        return replace(self, picture=picture, boxes=self.boxes * scale, masks=masks)
+        picture = self.image.resize((width, height), Image.Resampling.BILINEAR)
+        return replace(self, image=picture, boxes=self.boxes * scale, masks=masks)
 
-    def cropped(self, x: int, y: int, width: int, height: int) -> Self:
+    def crop(self, x: int, y: int, width: int, height: int) -> Self:
         """That part of it; figures that are outside are left out."""
         far = np.array([width, height] * 2, np.float32)
         boxes = np.minimum((self.boxes - np.array([x, y] * 2, np.float32)).clip(min=0), far)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         masks = None if self.masks is None else self.masks[inside, y : y + height, x : x + width]
-        picture = self.picture.crop((x, y, x + width, y + height))
+        picture = self.image.crop((x, y, x + width, y + height))
         labels, has_mask = self.labels[inside], self.has_mask[inside]
-        return replace(self, picture=picture, boxes=boxes[inside], labels=labels, masks=masks, has_mask=has_mask)
+        return replace(self, image=picture, boxes=boxes[inside], labels=labels, masks=masks, has_mask=has_mask)
 
     def target(self) -> dict[str, Tensor]:
         """What a detector learns from it; without figures that rounding has left no area."""
@@ -83,14 +83,16 @@ def resized_sides(sides: tuple[int, int], short: float, longest: float) -> tuple
     return width, height
 
 
-def numbers(picture: Image.Image, mean: list[float], std: list[float], channels: int = COLOURS) -> Tensor:
+def to_normalized_tensor(
+    picture: Image.Image, mean: list[float], std: list[float], channels: int = RGB_CHANNELS
+) -> Tensor:
     """Float32 (channels, H, W), of mean 0 and standard deviation 1 per channel over the images that were measured.
 
     Three channels, or for a network that knows grey alone their mean.
     """
     pixels = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1) / 255
     colours = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    return colours if channels == COLOURS else colours.mean(0, keepdim=True)
+    return colours if channels == RGB_CHANNELS else colours.mean(0, keepdim=True)
 
 
 def _resized(masks: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -6,18 +6,18 @@ The numbers of images are those of the data sets as they are distributed.
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.config.recipes.full_scale import FullData, ImageData
+from harness.config.recipes.full_scale import ClassificationDataConfig, ImageDataConfig
+from harness.data.ade20k import ADE20K_LAYOUT
 from harness.data.ade20k import CLASSES as ADE20K_CLASSES
-from harness.data.ade20k import LAYOUT as ADE20K_LAYOUT
-from harness.data.cifar import LAYOUTS as CIFAR_LAYOUTS
-from harness.data.cityscapes import LAYOUT as CITYSCAPES_LAYOUT
+from harness.data.cifar import CIFAR_LAYOUTS
+from harness.data.cityscapes import CITYSCAPES_LAYOUT
 from harness.data.cityscapes import NAMES as CITYSCAPES_NAMES
-from harness.data.coco import LAYOUT as COCO_LAYOUT
-from harness.data.image_folder import LAYOUT as FOLDER_LAYOUT
-from harness.data.image_sources import GENERATED
+from harness.data.coco import COCO_LAYOUT
+from harness.data.image_folder import IMAGE_FOLDER_LAYOUT as FOLDER_LAYOUT
+from harness.data.image_sources import GENERATED_DATASETS
 
 
-class Expected(NamedTuple):
+class ExpectedImages(NamedTuple):
     """Images that are not there yet."""
 
     layout: str
@@ -29,31 +29,33 @@ class Expected(NamedTuple):
     classes: int | None
 
 
-IMAGENET = {1000: ("ImageNet-1K", 1_281_167), 21_841: ("ImageNet-22K", 14_197_122)}
+IMAGENET_SIZES = {1000: ("ImageNet-1K", 1_281_167), 21_841: ("ImageNet-22K", 14_197_122)}
 """Name and training images, by the number of classes."""
-DISTRIBUTED = {
-    "cifar10": Expected(f"a folder `{CIFAR_LAYOUTS['cifar10'].folder}` as it is distributed", "CIFAR-10", 50_000, 10),
-    "cifar100": Expected(
+EXPECTED_BY_DATASET = {
+    "cifar10": ExpectedImages(
+        f"a folder `{CIFAR_LAYOUTS['cifar10'].folder}` as it is distributed", "CIFAR-10", 50_000, 10
+    ),
+    "cifar100": ExpectedImages(
         f"a folder `{CIFAR_LAYOUTS['cifar100'].folder}` as it is distributed", "CIFAR-100", 50_000, 100
     ),
-    "ade20k": Expected(ADE20K_LAYOUT, "ADE20K", 20_210, ADE20K_CLASSES),
-    "cityscapes": Expected(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_NAMES)),
-    "coco": Expected(COCO_LAYOUT, "COCO 2017 without its empty images", 117_266, 80),
+    "ade20k": ExpectedImages(ADE20K_LAYOUT, "ADE20K", 20_210, ADE20K_CLASSES),
+    "cityscapes": ExpectedImages(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_NAMES)),
+    "coco": ExpectedImages(COCO_LAYOUT, "COCO 2017 without its empty images", 117_266, 80),
 }
 
 
-def is_here(dataset: str, folder: Path | None) -> bool:
+def is_data_present(dataset: str, folder: Path | None) -> bool:
     """Whether the images can be looked at: they are generated, or their folder exists."""
-    return dataset in GENERATED or (folder is not None and folder.expanduser().is_dir())
+    return dataset in GENERATED_DATASETS or (folder is not None and folder.expanduser().is_dir())
 
 
-def expected_images(data: ImageData, dataset: str) -> Expected:
+def expected_images(data: ImageDataConfig, dataset: str) -> ExpectedImages:
     """The images of a recipe whose data set is read from a folder."""
-    known = DISTRIBUTED.get(dataset) or _folder(data)
+    known = EXPECTED_BY_DATASET.get(dataset) or _folder(data)
     return known if data.train_size is None else known._replace(images=data.train_size)
 
 
-def _folder(data: ImageData) -> Expected:
-    classes = data.classes if isinstance(data, FullData) else None
-    name, images = IMAGENET.get(classes or 0, (None, None))
-    return Expected(FOLDER_LAYOUT, name, images, classes)
+def _folder(data: ImageDataConfig) -> ExpectedImages:
+    classes = data.classes if isinstance(data, ClassificationDataConfig) else None
+    name, images = IMAGENET_SIZES.get(classes or 0, (None, None))
+    return ExpectedImages(FOLDER_LAYOUT, name, images, classes)

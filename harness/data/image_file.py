@@ -2,7 +2,7 @@
 
 Grey, palette, CMYK and transparent images become RGB as Pillow converts them (colors below transparency are kept), and
 images are turned as their EXIF says. Images of more than 8 bits are scaled by the range of the whole data set
-(`Levels`), because the mode of a file does not tell how many of its bits are in use.
+(`ValueRange`), because the mode of a file does not tell how many of its bits are in use.
 """
 
 import struct
@@ -17,27 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from harness.data.subsets import square
-from harness.data.threads import in_threads
+from harness.data.subsets import center_square
+from harness.data.threads import map_in_threads
 from harness.errors import DataError
 
-MOST_PIXELS = 500_000_000
+MAX_PIXELS = 500_000_000
 """Above this an image is refused. Pillow's own limit (179 million) is meant for files from strangers."""
 LARGE_PIXELS = 64_000_000
 """Above this, images are decoded one at a time, which bounds the memory."""
 DEPTHS = (8, 10, 12, 14, 16, 24, 31)
 """Bits per value that cameras and scanners have; the least that holds all values of a data set is taken."""
-BRIGHTEST = (1.0, 255.0, 65535.0)
+WHITE_VALUES = (1.0, 255.0, 65535.0)
 """What white is in floating-point images, by convention."""
 SAMPLE = 256
 """Files of a large set that are looked at first."""
-LEAST_WIDE = 64
+MIN_16BIT = 64
 """High byte of the brightest value of 16-bit color images, of which Pillow keeps no more than that byte."""
 
 TURNED_SIDEWAYS = (5, 6, 7, 8)
 """EXIF's orientations that swap width and height."""
 
-FAULTS = (OSError, EOFError, ValueError, SyntaxError, struct.error, MemoryError, Image.DecompressionBombError)
+READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError, struct.error, MemoryError, Image.DecompressionBombError)
 """What Pillow raises for files that it cannot decode."""
 
 
@@ -46,7 +46,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class ValueRange:
     """The range of the values of images with more than 8 bits, over all of a data set."""
 
     whole: tuple[int, int] | None = None
@@ -58,20 +58,20 @@ class Levels:
     def about(self) -> str | None:
         """The ranges for a note; None where all images have 8 bits."""
         named = {"integer": self.whole, "floating-point": self.real}
-        parts = [f"{kind} values from {low:g} to {high:g}" for kind, (low, high) in _known(named)]
+        parts = [f"{kind} values from {low:g} to {high:g}" for kind, (low, high) in _value_range(named)]
         return f"images of more than 8 bits are scaled over the whole data set: {', '.join(parts)}" if parts else None
 
 
-NO_LEVELS = Levels()
+NO_VALUE_RANGE = ValueRange()
 """Of images of 8 bits."""
 
 
-def _known(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _value_range(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((kind, ends) for kind, ends in named.items() if ends is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedImage:
     """An image that was read."""
 
     image: Image.Image
@@ -84,7 +84,7 @@ class Picture:
     """Width and height of the file, where the image was turned."""
 
 
-def open_picture(path: Path, levels: Levels | None = None, *, turns: bool = True) -> Picture:
+def decode_image(path: Path, levels: ValueRange | None = None, *, turns: bool = True) -> DecodedImage:
     """The image in a file, in its whole size. Raises `Unreadable`.
 
     Without `levels`, a file of more than 8 bits is scaled by its own range. With `turns` false, its EXIF is ignored.
@@ -94,10 +94,10 @@ def open_picture(path: Path, levels: Levels | None = None, *, turns: bool = True
         stored, orientation = image.size, _orientation(image) if turns else 1
         upright = _upright(image, orientation)
         remarks = (*(["more than one frame, of which the first is taken"] if frames else []), *_transparency(upright))
-        return Picture(_as_rgb(upright, levels), remarks, orientation, None if orientation == 1 else stored)
+        return DecodedImage(_as_rgb(upright, levels), remarks, orientation, None if orientation == 1 else stored)
 
 
-def open_stored(path: Path) -> Image.Image:
+def decode_stored(path: Path) -> Image.Image:
     """The image as the file has it: not turned, in its own mode. Raises `Unreadable`."""
     with _opened(path) as image:
         image.load()
@@ -110,27 +110,27 @@ def sides_of(path: Path) -> tuple[tuple[int, int], int]:
         return image.size, _orientation(image)
 
 
-def read_sampled_levels(paths: Sequence[Path]) -> Levels:
-    """As `read_levels`, for very many files: where none of a sample has more than 8 bits, the others are not opened."""
+def read_sampled_value_range(paths: Sequence[Path]) -> ValueRange:
+    """As `read_value_range`, for many files: where none of a sample has more than 8 bits, the others are not opened."""
     step = max(1, len(paths) // SAMPLE)
-    return NO_LEVELS if read_levels(paths[::step]) == NO_LEVELS else read_levels(paths)
+    return NO_VALUE_RANGE if read_value_range(paths[::step]) == NO_VALUE_RANGE else read_value_range(paths)
 
 
-def read_levels(paths: Iterable[Path], *, until: float | None = None) -> Levels:
+def read_value_range(paths: Iterable[Path], *, until: float | None = None) -> ValueRange:
     """The ranges over all files of more than 8 bits; others are not decoded, and unreadable ones passed over.
 
     With `until`, a time of `time.monotonic`, files are opened until then. Raises `DataError` where 16-bit color files
     hold so small values that 8 bits of them are nearly black.
     """
     listed = list(paths)
-    ranges = list(in_threads(_range_of, listed, until=until))
+    ranges = list(map_in_threads(_range_of, listed, until=until))
     ends: dict[str, tuple[float, float]] = {}
     for found in ranges:
         if found is not None:
             kind, low, high = found
             before = ends.get(kind, (low, high))
             ends[kind] = min(before[0], low), max(before[1], high)
-    if "wide" in ends and ends["wide"][1] < LEAST_WIDE:
+    if "wide" in ends and ends["wide"][1] < MIN_16BIT:
         first = min(path for path, found in zip(listed, ranges, strict=False) if found is not None)
         raise DataError(
             "16-bit color images must use their range, because 8 bits of 16 are kept",
@@ -139,7 +139,7 @@ def read_levels(paths: Iterable[Path], *, until: float | None = None) -> Levels:
             remedy="Scale them to 8 bits per color first.",
         )
     whole = ends.get("whole")
-    return Levels(None if whole is None else (int(whole[0]), int(whole[1])), ends.get("real"))
+    return ValueRange(None if whole is None else (int(whole[0]), int(whole[1])), ends.get("real"))
 
 
 def _range_of(path: Path) -> tuple[str, float, float] | None:
@@ -171,11 +171,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with _trusting(), Image.open(path) as image:
             width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise Unreadable(f"too large (more than {MOST_PIXELS // 1_000_000} megapixels)")
+            if width * height > MAX_PIXELS:
+                raise Unreadable(f"too large (more than {MAX_PIXELS // 1_000_000} megapixels)")
             with _ONE_LARGE if width * height > LARGE_PIXELS else nullcontext():
                 yield image
-    except FAULTS as error:
+    except READ_ERRORS as error:
         raise Unreadable(_reason(path, error)) from error
 
 
@@ -206,7 +206,7 @@ def _is_empty(path: Path) -> bool:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(0x0112, 1)
-    except FAULTS:
+    except READ_ERRORS:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -225,7 +225,7 @@ def _transparency(image: Image.Image) -> list[str]:
     return ["transparent pixels, whose colors are taken as if they were opaque"] if is_clear else []
 
 
-def _as_rgb(image: Image.Image, levels: Levels | None) -> Image.Image:
+def _as_rgb(image: Image.Image, levels: ValueRange | None) -> Image.Image:
     if image.mode[0] in "IF":
         return Image.fromarray(_scaled(np.asarray(image), levels)).convert("RGB")
     if image.mode == "P":  # may be transparent, which Pillow warns of on the direct way
@@ -233,7 +233,7 @@ def _as_rgb(image: Image.Image, levels: Levels | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
+def _scaled(values: NDArray[Any], levels: ValueRange | None) -> NDArray[np.uint8]:
     """Values of more than 8 bits as 0 to 255."""
     is_whole = np.issubdtype(values.dtype, np.integer)
     ends = None if levels is None else levels.whole if is_whole else levels.real
@@ -251,7 +251,7 @@ def _scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
 
 def _white(bottom: float, high: float) -> float:
     """What is white where `high` is the brightest value: a conventional value, where 5 of its 8 bits are in use."""
-    usual = (white for white in BRIGHTEST if bottom == 0 and white / 8 < high <= white)
+    usual = (white for white in WHITE_VALUES if bottom == 0 and white / 8 < high <= white)
     return next(usual, high)
 
 
@@ -277,7 +277,7 @@ def _trusting() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class CroppedImage:
     """The middle square of an image."""
 
     pixels: NDArray[np.uint8] | None
@@ -287,23 +287,23 @@ class Decoded:
     """Why there are no pixels."""
 
 
-def decode(path: Path, side: int, levels: Levels | None = None) -> Decoded:
+def decode_square(path: Path, side: int, levels: ValueRange | None = None) -> CroppedImage:
     """The image's middle square as RGB, or the reason why there is none."""
     try:
-        picture = open_picture(path, levels)
+        picture = decode_image(path, levels)
     except Unreadable as error:
-        return Decoded(None, reason=str(error))
-    return Decoded(square(picture.image, side), picture.remarks)
+        return CroppedImage(None, reason=str(error))
+    return CroppedImage(center_square(picture.image, side), picture.remarks)
 
 
-def read_image(path: Path, side: int, levels: Levels | None = None) -> NDArray[np.uint8] | None:
+def read_square(path: Path, side: int, levels: ValueRange | None = None) -> NDArray[np.uint8] | None:
     """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
-    return decode(path, side, levels).pixels
+    return decode_square(path, side, levels).pixels
 
 
-def open_image(path: Path, levels: Levels | None = None) -> Image.Image | None:
+def read_full_image(path: Path, levels: ValueRange | None = None) -> Image.Image | None:
     """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
     try:
-        return open_picture(path, levels).image
+        return decode_image(path, levels).image
     except Unreadable:
         return None

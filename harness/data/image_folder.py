@@ -3,7 +3,8 @@
 Every file becomes RGB as `harness.data.image_file` has it, and its middle square is kept. Files that cannot be read are
 left out and counted in the data set's notes; more than a tenth of a split, or a whole class, is an error.
 
-`some_images` reads a few images of a folder at once and keeps nothing: for looking at networks, not for training them.
+`sample_images` reads a few images of a folder at once and keeps nothing: for looking at networks, not for training
+them.
 """
 
 import os
@@ -16,92 +17,100 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.config.recipes.proxy import Recipe
-from harness.data.cache import WORDS, Writer, cached, is_cached
-from harness.data.content import Content, read_content
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.data.cache import SPLIT_TITLES, CacheWriter, cached, is_cached
+from harness.data.content import ContentDigest, read_content
 from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
-from harness.data.image_file import Levels, decode, read_levels, read_sampled_levels
-from harness.data.labels import order_of
+from harness.data.image_file import ValueRange, decode_square, read_sampled_value_range, read_value_range
+from harness.data.labels import label_order
 from harness.data.preflight import (
-    MOST_LOOKED,
-    MOST_S,
-    Look,
-    judged,
-    look_at,
+    MAX_S,
+    MAX_SAMPLED,
+    SplitSample,
     require_enough,
-    require_readable_look,
-    spread,
+    require_readable_sample,
+    sample_notes,
+    sample_splits,
+    spread_indices,
 )
-from harness.data.read_report import Lost, lost_note, reasons_text, remark_notes, require_most
-from harness.data.resampling import pool_key, pool_of, resampled
-from harness.data.subsets import root_of
-from harness.data.threads import in_threads
+from harness.data.read_report import (
+    UnreadableFile,
+    reasons_text,
+    remark_notes,
+    require_mostly_readable,
+    unreadable_note,
+)
+from harness.data.resampling import pool_indices, pool_key, resampled
+from harness.data.subsets import data_root
+from harness.data.threads import map_in_threads
 from harness.errors import DataError
 
 NAME = "imagefolder"
 READER = 2
 """Part of the cache's hash; raised when the same files give other images."""
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 SPLITS = ("train", "val")
-LAYOUT = "folders train and val, each with one folder of images per class"
+IMAGE_FOLDER_LAYOUT = "folders train and val, each with one folder of images per class"
 SAMPLES_LAYOUT = "images, or one folder of images per class, there or in a folder `val`"
-NAMED = 5
+MAX_NAMED = 5
 """Unknown classes that an error names."""
 
 
-def describe(recipe: Recipe) -> DataInfo:
+def describe(recipe: ProxyRecipe) -> DataInfo:
     """The classes are the folders in `train`, by name; no file is opened."""
-    root = root_of(recipe, LAYOUT)
+    root = data_root(recipe, IMAGE_FOLDER_LAYOUT)
     names = classes_of(root, "train")
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         raise DataError(
-            f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:NAMED])})",
+            f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:MAX_NAMED])})",
             place=str(root / "val"),
-            remedy=f"Expected: {LAYOUT}.",
+            remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}.",
         )
     return DataInfo(len(names), 3, names)
 
 
-def identify(recipe: Recipe, cache: Path | None) -> DataInfo:
+def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:
     """As `describe`, with the digest over classes, names and content of all images, and their number."""
-    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    info, root = describe(recipe), data_root(recipe, IMAGE_FOLDER_LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     return replace(info, digest=_content(root, files, info.names, cache).digest, images=_counts(files))
 
 
-def check(recipe: Recipe, cache: Path, digest: str | None) -> tuple[str, ...]:
+def check(recipe: ProxyRecipe, cache: Path, digest: str | None) -> tuple[str, ...]:
     """See `harness.data.check`: sizes are compared with all files, and images are decoded; see `preflight`."""
-    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    info, root = describe(recipe), data_root(recipe, IMAGE_FOLDER_LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     chosen, labels = _pool(files, recipe)
     require_enough(recipe, info.names, len(chosen["train"]), str(root))
     if is_cached(cache, NAME, _key(recipe, digest)):
         return ()
-    until = time.monotonic() + MOST_S
+    until = time.monotonic() + MAX_S
     listed = [file for split in SPLITS for file, _ in files[split]]
-    sample = (root / listed[i] for i in spread(len(listed), len(SPLITS) * MOST_LOOKED))
-    levels = read_levels(sample, until=until - 2 * MOST_S / 3)
-    pools = {WORDS[split]: _Pool(root, files[split], chosen[split], recipe.resolution, levels) for split in SPLITS}
-    looks = look_at(pools, until)
+    sample = (root / listed[i] for i in spread_indices(len(listed), len(SPLITS) * MAX_SAMPLED))
+    levels = read_value_range(sample, until=until - 2 * MAX_S / 3)
+    pools = {
+        SPLIT_TITLES[split]: _Pool(root, files[split], chosen[split], recipe.resolution, levels) for split in SPLITS
+    }
+    looks = sample_splits(pools, until)
     for split, look in zip(SPLITS, looks, strict=True):
         _require_classes(split, pools[look.split].path, labels[split], look)
-        require_readable_look(look)
-    notes = (*judged(looks, str(root)), *([] if levels.about is None else [levels.about]))
+        require_readable_sample(look)
+    notes = (*sample_notes(looks, str(root)), *([] if levels.about is None else [levels.about]))
     require_enough(recipe, info.names, len(labels["train"]) - len(looks[0].lost), str(root))
     return notes
 
 
-def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
+def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
     """The images of the run with this seed at the recipe's resolution; see `harness.data.resampling`."""
-    info, root = describe(recipe), root_of(recipe, LAYOUT)
+    info, root = describe(recipe), data_root(recipe, IMAGE_FOLDER_LAYOUT)
     files = {split: _files(root, split, info.names) for split in SPLITS}
     content = _content(root, files, info.names, cache)
     info = replace(info, digest=content.digest, images=_counts(files))
     chosen, labels = _pool(files, recipe)
 
-    def build(writer: Writer) -> None:
-        levels = read_levels([root / file for split in SPLITS for file, _ in files[split]])
+    def build(writer: CacheWriter) -> None:
+        levels = read_value_range([root / file for split in SPLITS for file, _ in files[split]])
         notes = [note for note in (content.note, levels.about) if note is not None]
         for split, numbers in chosen.items():
             paths = [root / files[split][i][0] for i in numbers]
@@ -117,17 +126,17 @@ def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
     return resampled(cached(cache, NAME, _key(recipe, content.digest), build), recipe, seed)
 
 
-def _key(recipe: Recipe, digest: str | None) -> dict[str, object]:
+def _key(recipe: ProxyRecipe, digest: str | None) -> dict[str, object]:
     """What decides the images in the cache."""
     return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
 
 
 def _pool(
-    files: dict[str, list[tuple[str, int]]], recipe: Recipe
+    files: dict[str, list[tuple[str, int]]], recipe: ProxyRecipe
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
     """By split, the numbers of the images that are kept for all runs, and their labels. Raises `DataError`."""
     labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
-    chosen = dict(zip(files, pool_of(labels["train"], labels["val"], recipe), strict=True))
+    chosen = dict(zip(files, pool_indices(labels["train"], labels["val"], recipe), strict=True))
     return chosen, {split: labels[split][numbers] for split, numbers in chosen.items()}
 
 
@@ -139,7 +148,7 @@ class _Pool:
     files: Sequence[tuple[str, int]]
     chosen: NDArray[np.int64]
     side: int
-    levels: Levels
+    levels: ValueRange
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -148,15 +157,15 @@ class _Pool:
         """The file of an image."""
         return self.root / self.files[int(self.chosen[i])][0]
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """See `Files`."""
-        decoded = decode(self.path(i), self.side, self.levels)
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """See `ReadableFiles`."""
+        decoded = decode_square(self.path(i), self.side, self.levels)
         if decoded.pixels is None:
-            return Lost(self.path(i), decoded.reason)
+            return UnreadableFile(self.path(i), decoded.reason)
         return Image.fromarray(np.ascontiguousarray(decoded.pixels.transpose(1, 2, 0)))
 
 
-def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray[np.int64], look: Look) -> None:
+def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray[np.int64], look: SplitSample) -> None:
     """Raise `DataError` for a class of which all images were looked at, and none can be read."""
     lost = np.array(list(look.lost), np.int64)
     total, unread = (np.bincount(each, minlength=int(labels.max()) + 1) for each in (labels, labels[lost]))
@@ -165,7 +174,7 @@ def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray
         raise _unreadable_class(split, path_of(first).parent, list(look.lost.values()))
 
 
-def _unreadable_class(split: str, folder: Path, lost: Sequence[Lost]) -> DataError:
+def _unreadable_class(split: str, folder: Path, lost: Sequence[UnreadableFile]) -> DataError:
     return _empty(folder, f"of `{split}` must hold a readable image", f"Unreadable: {reasons_text(lost)}. ")
 
 
@@ -174,7 +183,9 @@ def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]
     return [(f"{split}/{file}", label) for file, label in files_of(root / split, names)]
 
 
-def _content(root: Path, files: dict[str, list[tuple[str, int]]], names: Sequence[str], cache: Path | None) -> Content:
+def _content(
+    root: Path, files: dict[str, list[tuple[str, int]]], names: Sequence[str], cache: Path | None
+) -> ContentDigest:
     """The classes are named, because one without validation images has no file in that split."""
     listed = [file for split in SPLITS for file, _ in files[split]]
     return read_content(root, listed, extra=list(names), cache=cache)
@@ -185,15 +196,15 @@ def _counts(files: dict[str, list[tuple[str, int]]]) -> tuple[int, int]:
 
 
 def classes_of(root: Path, split: str) -> tuple[str, ...]:
-    """The folders of a split in the order of their labels, see `order_of`. Raises `DataError` where there is none."""
+    """The folders of a split in the order of their labels, see `label_order`. Raises `DataError` without any."""
     folder = root / split
-    names = order_of([path.name for path in folder.iterdir() if _is_class(path)]) if folder.is_dir() else []
+    names = label_order([path.name for path in folder.iterdir() if _is_class(path)]) if folder.is_dir() else []
     if not names:
         raise DataError(
             f"`{split}` must be a folder with one folder of images per class",
             value=str(folder),
             place="proxy.root",
-            remedy=f"Expected: {LAYOUT}. Nothing is downloaded.",
+            remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}. Nothing is downloaded.",
         )
     return tuple(names)
 
@@ -222,7 +233,7 @@ def image_names(folder: Path) -> list[str]:
         return []
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
-    endings = tuple(ENDINGS)
+    endings = tuple(IMAGE_SUFFIXES)
     return sorted(name for name in names if name.lower().endswith(endings) and name[0] != ".")
 
 
@@ -231,21 +242,22 @@ def _empty(folder: Path, rule: str, reasons: str = "") -> DataError:
         f"every class {rule}",
         value=folder.name,
         place=str(folder),
-        remedy=f"{reasons}Put images there ({', '.join(sorted(ENDINGS))}), or remove the class from train and val.",
+        remedy=f"{reasons}Put images there ({', '.join(sorted(IMAGE_SUFFIXES))}), or remove the class from "
+        f"train and val.",
     )
 
 
 def _write(
-    writer: Writer, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int, levels: Levels
+    writer: CacheWriter, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int, levels: ValueRange
 ) -> list[str]:
     """Decode into the cache; returns the notes. Raises `DataError` where too much of it cannot be read."""
     images = writer.array(split, "images", (len(paths), 3, side, side))
     readable = np.zeros(len(paths), bool)
-    lost: list[Lost] = []
+    lost: list[UnreadableFile] = []
     remarks: dict[str, list[Path]] = {}
-    for i, decoded in enumerate(in_threads(lambda path: decode(path, side, levels), paths)):
+    for i, decoded in enumerate(map_in_threads(lambda path: decode_square(path, side, levels), paths)):
         if decoded.pixels is None:
-            lost.append(Lost(paths[i], decoded.reason))
+            lost.append(UnreadableFile(paths[i], decoded.reason))
             continue
         images[i - len(lost)] = decoded.pixels
         readable[i] = True
@@ -255,32 +267,32 @@ def _write(
         if not readable[labels == label].any():
             folder = paths[int(np.argmax(labels == label))].parent
             raise _unreadable_class(split, folder, lost)
-    require_most(WORDS[split], len(paths), lost)
+    require_mostly_readable(SPLIT_TITLES[split], len(paths), lost)
     count = len(paths) - len(lost)
     writer.shrink(split, "images", count)
     kept = writer.array(split, "labels", (count,))
     kept[:] = labels[readable]
-    return [*lost_note(WORDS[split], len(paths), lost), *remark_notes(WORDS[split], remarks)]
+    return [*unreadable_note(SPLIT_TITLES[split], len(paths), lost), *remark_notes(SPLIT_TITLES[split], remarks)]
 
 
-def some_images(root: Path, count: int, side: int) -> Dataset:
+def sample_images(root: Path, count: int, side: int) -> Dataset:
     """So many images, or all, at that side: the first of every class, then the second of every class, and so on.
 
     Files that cannot be read are passed over, and told in the notes. Raises `DataError` where none can be read.
     """
-    listed = list(_in_turns(root))
-    levels = read_sampled_levels(listed)
+    listed = list(_round_robin(root))
+    levels = read_sampled_value_range(listed)
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    lost: list[Lost] = []
+    lost: list[UnreadableFile] = []
     for path in listed:
         if len(images) == count:
             break
-        decoded = decode(path, side, levels)
+        decoded = decode_square(path, side, levels)
         image = decoded.pixels
         if image is None:
-            lost.append(Lost(path, decoded.reason))
+            lost.append(UnreadableFile(path, decoded.reason))
             continue
         if path.parent.name not in names:
             names.append(path.parent.name)
@@ -300,7 +312,7 @@ def some_images(root: Path, count: int, side: int) -> Dataset:
     return Dataset(info, split, split, mean=IMAGENET_MEAN, std=IMAGENET_STD, notes=tuple(notes))
 
 
-def _in_turns(root: Path) -> Iterator[Path]:
+def _round_robin(root: Path) -> Iterator[Path]:
     """The files by their place in their class folder, classes by name."""
     if not root.is_dir():
         raise DataError(

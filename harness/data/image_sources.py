@@ -11,29 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.config.recipes.full_scale import FullData, FullRecipe, ImageData
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.full_scale import ClassificationDataConfig, ClassificationRecipe, ImageDataConfig
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DATASETS, Dataset, Split, check
 from harness.data.cifar import SIDE
-from harness.data.data_record import DataRecord, Source, record_data
-from harness.data.image_file import NO_LEVELS, SAMPLE, Levels, read_levels
-from harness.data.image_folder import LAYOUT, classes_of, files_of
+from harness.data.data_record import DataRecord, RecordedSource, record_data
+from harness.data.image_file import NO_VALUE_RANGE, SAMPLE, ValueRange, read_value_range
+from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of
 from harness.data.preflight import check_images, require_classes
-from harness.data.read_report import Lost, image_or_none, look_at_file
+from harness.data.read_report import UnreadableFile, image_or_failure_of, image_or_none
 from harness.data.shapes.dataset import TRAIN_SIZE, VAL_SIZE
 from harness.data.shapes.dataset import load as load_annotated
-from harness.data.subsets import subset
+from harness.data.subsets import stratified_subset
 from harness.errors import DataError
 
-OPTION = "--data"
+DATA_OPTION = "--data"
 SMALLEST_BATCH = 2
 """Of a study's recipe."""
-GENERATED = ("shapes",)
+GENERATED_DATASETS = ("shapes",)
 TRAIN_SIZES = {"shapes": TRAIN_SIZE, "cifar10": 50_000, "cifar100": 50_000}
 """Where a recipe leaves the number open."""
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """The images of a split."""
 
     @property
@@ -41,38 +41,38 @@ class Images(Protocol):
         """(N,)."""
         ...
 
-    def picture(self, i: int) -> Image.Image | None:
+    def image(self, i: int) -> Image.Image | None:
         """An image in colour; None for a file that cannot be read."""
         ...
 
     def __len__(self) -> int: ...
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """An image in color, or why there is none; see `Files`."""
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """An image in color, or why there is none; see `ReadableFiles`."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Folder:
+class ImageFiles:
     """Images in files, read when they are asked for."""
 
     root: Path
     files: NDArray[np.bytes_]
     """(N,): below the root; no objects, whose counters the processes that read would each make copies of."""
     labels: NDArray[np.int64]
-    levels: Levels = NO_LEVELS
+    levels: ValueRange = NO_VALUE_RANGE
     """Of the images of all splits."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def picture(self, i: int) -> Image.Image | None:
-        """See `Images`."""
-        return image_or_none(self.look(i))
+    def image(self, i: int) -> Image.Image | None:
+        """See `ImageSource`."""
+        return image_or_none(self.image_or_failure(i))
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """See `Images`."""
-        return look_at_file(self.path(i), self.levels)
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """See `ImageSource`."""
+        return image_or_failure_of(self.path(i), self.levels)
 
     def path(self, i: int) -> Path:
         """The file of an image."""
@@ -84,25 +84,25 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class InMemoryImages:
     """Images of a data set that lies in memory."""
 
     split: Split
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """See `Images`."""
+        """See `ImageSource`."""
         return self.split.labels
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def picture(self, i: int) -> Image.Image:
-        """See `Images`."""
-        return self.look(i)
+    def image(self, i: int) -> Image.Image:
+        """See `ImageSource`."""
+        return self.image_or_failure(i)
 
-    def look(self, i: int) -> Image.Image:
-        """See `Images`."""
+    def image_or_failure(self, i: int) -> Image.Image:
+        """See `ImageSource`."""
         pixels = self.split.images[i].transpose(1, 2, 0)
         return Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).convert(
             "RGB"
@@ -110,53 +110,55 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
+class ClassificationData:
     """All images of a recipe."""
 
     classes: int
-    train: Images
-    val: Images | None
+    train: ImageSource
+    val: ImageSource | None
     notes: tuple[str, ...] = ()
     """What a person should be told."""
 
 
-def record_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> DataRecord:
+def record_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> DataRecord:
     """What a classifier is trained on. Raises `DataError`s that name `--data`."""
-    pictures = open_pictures(recipe, root, cache)
+    pictures = open_classification(recipe, root, cache)
     splits = {split: each for split, each in (("train", pictures.train), ("val", pictures.val)) if each is not None}
     return record_data(
         recipe.data.dataset,
         class_names(recipe, root),
         {split: _source(each) for split, each in splits.items()},
         images={split: len(each.labels) for split, each in splits.items()},
-        root=None if recipe.data.dataset in GENERATED else folder_of(recipe.data.dataset, root),
+        root=None if recipe.data.dataset in GENERATED_DATASETS else folder_of(recipe.data.dataset, root),
     )
 
 
-def check_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> tuple[str, ...]:
+def check_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> tuple[str, ...]:
     """Notes on the images of a recipe, found before anything is trained or written; see `harness.data.preflight`.
 
     Raises `DataError`s that name `--data` for images that no training could go on with.
     """
     dataset = recipe.data.dataset
-    if dataset in GENERATED:
+    if dataset in GENERATED_DATASETS:
         return ()
     with naming_option():
         if dataset != "imagefolder":
             small = proxy_data(recipe.data, recipe.resolution, root)
-            return check(small.model_copy(update={"batch_size": SMALLEST_BATCH}), cache)  # `Pace` compares the sizes
+            return check(
+                small.model_copy(update={"batch_size": SMALLEST_BATCH}), cache
+            )  # `BatchPlan` compares the sizes
         require_classes(class_names(recipe, root), str(folder_of(dataset, root)))
-        pictures = open_pictures(recipe, root, cache)
+        pictures = open_classification(recipe, root, cache)
         splits = {"training": pictures.train} | ({} if pictures.val is None else {"validation": pictures.val})
         return check_images(splits, str(folder_of(dataset, root)))
 
 
-def _source(images: Images) -> Source:
-    assert isinstance(images, Folder | Stored), "the two kinds of images"
-    return images.paths() if isinstance(images, Folder) else images.split
+def _source(images: ImageSource) -> RecordedSource:
+    assert isinstance(images, ImageFiles | InMemoryImages), "the two kinds of images"
+    return images.paths() if isinstance(images, ImageFiles) else images.split
 
 
-def count_classes(recipe: FullRecipe, root: Path | None) -> int:
+def count_classes(recipe: ClassificationRecipe, root: Path | None) -> int:
     """The number of classes; no image is read. Raises `DataError`s that name `--data`."""
     classes = len(class_names(recipe, root))
     wanted = recipe.data.classes
@@ -170,7 +172,7 @@ def count_classes(recipe: FullRecipe, root: Path | None) -> int:
     return classes
 
 
-def class_names(recipe: FullRecipe, root: Path | None) -> tuple[str, ...]:
+def class_names(recipe: ClassificationRecipe, root: Path | None) -> tuple[str, ...]:
     """The classes in the order of their labels; no image is read. Raises `DataError`s that name `--data`."""
     with naming_option():
         if recipe.data.dataset == "imagefolder":
@@ -178,7 +180,7 @@ def class_names(recipe: FullRecipe, root: Path | None) -> tuple[str, ...]:
         return DATASETS[recipe.data.dataset].describe(proxy_data(recipe.data, recipe.resolution, root)).names
 
 
-def count_images(recipe: FullRecipe, root: Path | None) -> int:
+def count_images(recipe: ClassificationRecipe, root: Path | None) -> int:
     """The number of training images; none is read."""
     data = recipe.data
     if data.train_size is not None:
@@ -190,17 +192,17 @@ def count_images(recipe: FullRecipe, root: Path | None) -> int:
         return len(files_of(folder / "train", classes_of(folder, "train")))
 
 
-def open_pictures(recipe: FullRecipe, root: Path | None, cache: Path) -> Pictures:
+def open_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> ClassificationData:
     """The images of a recipe. Raises `DataError`s that name `--data`."""
     classes = count_classes(recipe, root)
     with naming_option():
         if recipe.data.dataset == "imagefolder":
             return _open_folder(recipe, folder_of(recipe.data.dataset, root), classes)
         dataset = DATASETS[recipe.data.dataset].load(proxy_data(recipe.data, recipe.resolution, root), cache, 0)
-    return Pictures(classes, Stored(dataset.train), Stored(dataset.val))
+    return ClassificationData(classes, InMemoryImages(dataset.train), InMemoryImages(dataset.val))
 
 
-def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
+def _open_folder(recipe: ClassificationRecipe, root: Path, classes: int) -> ClassificationData:
     names = classes_of(root, "train")
     assert len(names) == classes, "counted before"
     if recipe.data.has_val:
@@ -209,15 +211,17 @@ def _open_folder(recipe: FullRecipe, root: Path, classes: int) -> Pictures:
     val = files_in(root, "val", names, recipe.data.val_size) if recipe.data.has_val else None
     levels = levels_in([train] if val is None else [train, val])
     notes = () if levels.about is None else (levels.about,)
-    return Pictures(classes, replace(train, levels=levels), None if val is None else replace(val, levels=levels), notes)
+    return ClassificationData(
+        classes, replace(train, levels=levels), None if val is None else replace(val, levels=levels), notes
+    )
 
 
-def levels_in(folders: Sequence[Folder]) -> Levels:
+def levels_in(folders: Sequence[ImageFiles]) -> ValueRange:
     """The range of all images of these folders, where a sample of them has more than 8 bits."""
     sample = [folder.path(i) for folder in folders for i in range(0, len(folder), max(1, len(folder) // SAMPLE))]
-    if read_levels(sample) == NO_LEVELS:
-        return NO_LEVELS
-    return read_levels([folder.path(i) for folder in folders for i in range(len(folder))])
+    if read_value_range(sample) == NO_VALUE_RANGE:
+        return NO_VALUE_RANGE
+    return read_value_range([folder.path(i) for folder in folders for i in range(len(folder))])
 
 
 def require_known_classes(root: Path, names: Sequence[str]) -> None:
@@ -225,41 +229,44 @@ def require_known_classes(root: Path, names: Sequence[str]) -> None:
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         raise DataError(
-            "every class of `val` must be a class of `train`", value=unknown[0], place=str(root / "val"), remedy=LAYOUT
+            "every class of `val` must be a class of `train`",
+            value=unknown[0],
+            place=str(root / "val"),
+            remedy=IMAGE_FOLDER_LAYOUT,
         )
 
 
-def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -> Folder:
+def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -> ImageFiles:
     """The images of a split in a folder of classes, so many of them or all."""
     files = files_of(root / split, names)
     labels = np.array([label for _, label in files], np.int64)
-    chosen = subset(labels, size, seed=0, key=f"{split}_size")
+    chosen = stratified_subset(labels, size, seed=0, key=f"{split}_size")
     paths = np.array([os.fsencode(file) for file, _ in files])
-    return Folder(root / split, paths[chosen], labels[chosen])
+    return ImageFiles(root / split, paths[chosen], labels[chosen])
 
 
-def proxy_data(data: FullData, resolution: int, root: Path | None) -> Recipe:
+def proxy_data(data: ClassificationDataConfig, resolution: int, root: Path | None) -> ProxyRecipe:
     """The data of a recipe as a study's proxy names them; real images at the size that they have."""
-    if data.dataset in GENERATED:
+    if data.dataset in GENERATED_DATASETS:
         return _described(data, data.dataset, resolution)
     return _described(data, data.dataset, SIDE, str(folder_of(data.dataset, root)))
 
 
-def _described(data: ImageData, dataset: str, side: int, folder: str | None = None) -> Recipe:
-    return Recipe(
+def _described(data: ImageDataConfig, dataset: str, side: int, folder: str | None = None) -> ProxyRecipe:
+    return ProxyRecipe(
         dataset=dataset,
         root=folder,
         rendering=data.rendering,
         difficulty=data.difficulty,
         train_size=data.train_size,
         val_size=data.val_size,
-        final_val_size=data.val_size or (VAL_SIZE if dataset in GENERATED else None),
+        final_val_size=data.val_size or (VAL_SIZE if dataset in GENERATED_DATASETS else None),
         resample="none",
         resolution=side,
     )
 
 
-def load_shapes(data: ImageData, side: int, cache: Path) -> Dataset:
+def load_shapes(data: ImageDataConfig, side: int, cache: Path) -> Dataset:
     """The `shapes` of a recipe at that side, with labels, masks and boxes."""
     return load_annotated(_described(data, "shapes", side), cache, 0, annotated=True)
 
@@ -267,10 +274,10 @@ def load_shapes(data: ImageData, side: int, cache: Path) -> Dataset:
 def folder_of(dataset: str, root: Path | None) -> Path:
     """The folder that `--data` names. Raises `DataError` where there is none."""
     if root is None:
-        raise DataError(f"`{OPTION}` must name the folder of the images", value=dataset, place="the recipe")
+        raise DataError(f"`{DATA_OPTION}` must name the folder of the images", value=dataset, place="the recipe")
     found = root.expanduser().resolve()
     if not found.is_dir():
-        raise DataError(f"`{OPTION}` must be an existing folder", value=str(root), remedy="Nothing is downloaded.")
+        raise DataError(f"`{DATA_OPTION}` must be an existing folder", value=str(root), remedy="Nothing is downloaded.")
     return found
 
 
@@ -281,5 +288,5 @@ def naming_option() -> Iterator[None]:
         yield
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
-            error.place = "data" + error.place.removeprefix("proxy") if error.place.endswith("_size") else OPTION
+            error.place = "data" + error.place.removeprefix("proxy") if error.place.endswith("_size") else DATA_OPTION
         raise

@@ -1,6 +1,6 @@
 """Images on their way to the network: cut and distorted by timm's transforms, one by one, in processes of their own.
 
-`Reader` runs these processes, which read ahead and live as long as a training does, for the items of any task.
+`BatchReader` runs these processes, which read ahead and live as long as a training does, for the items of any task.
 
 Shapes: N images, R the recipe's resolution.
 """
@@ -15,19 +15,19 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.config.recipes.full_scale import FullRecipe, FullTraining
-from harness.data.batching import Pace
-from harness.data.image_sources import OPTION, Images
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
+from harness.data.batching import BatchPlan
+from harness.data.image_sources import DATA_OPTION, ImageSource
 from harness.data.preprocessing import Preprocessing
-from harness.data.seeding import mixed, streams_of
+from harness.data.seeding import mix_seed, seeded_streams
 from harness.errors import DataError
-from harness.system.device_slot import computing, resting
+from harness.system.device_slot import computing, released_cpu_slot
 
 Collate = Callable[[list[Any]], Any]
 """Makes a batch of items."""
 
 
-class Reader:
+class BatchReader:
     """Reads the items of a set by their keys; the processes are started for the first batch, and end with the reader.
 
     Between two readings they wait. With 0 loaders the caller's own process reads, when it asks for a batch.
@@ -39,7 +39,7 @@ class Reader:
     def __init__(
         self, items: Dataset[Any], loaders: int, collate: Collate | None = None, *, leads: bool = True
     ) -> None:
-        self._asked, self._rest = _Asked(), resting if loaders and leads else nullcontext
+        self._asked, self._rest = _RequestedBatches(), released_cpu_slot if loaders and leads else nullcontext
         self._loader: DataLoader[Any] = DataLoader(
             _Shared(items) if leads else items,
             batch_sampler=self._asked,
@@ -76,7 +76,7 @@ class _Shared(Dataset[Any]):
             return self._items[key]
 
 
-class _Asked:
+class _RequestedBatches:
     """The parts that are to be read now."""
 
     parts: Iterable[Sequence[Any]] = ()
@@ -85,9 +85,9 @@ class _Asked:
         return (list(part) for part in self.parts)
 
 
-MOST_UNREADABLE = 50
+MAX_UNREADABLE_IN_A_ROW = 50
 """Images in a row that may be damaged before a training ends."""
-LEFT_OUT = -1
+UNREADABLE_LABEL = -1
 """Label of a validation image that cannot be read."""
 
 Item = tuple[Tensor, int, int]
@@ -101,7 +101,7 @@ Index = tuple[int, int]
 class TrainingItems(Dataset[Item]):
     """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
 
-    def __init__(self, images: Images, recipe: FullRecipe) -> None:
+    def __init__(self, images: ImageSource, recipe: ClassificationRecipe) -> None:
         self.images, self.side, self.transform = images, recipe.resolution, training_transform(recipe)
         self.seed = recipe.seed
 
@@ -111,36 +111,36 @@ class TrainingItems(Dataset[Item]):
     def __getitem__(self, index: Index) -> Item:
         """A file that cannot be read is replaced by the next one that can."""
         number, i = index
-        for passed in range(MOST_UNREADABLE):
+        for passed in range(MAX_UNREADABLE_IN_A_ROW):
             at = (i + passed) % len(self)
-            picture = self.images.picture(at)
+            picture = self.images.image(at)
             if picture is not None:
-                with streams_of(self.seed, number, i):
+                with seeded_streams(self.seed, number, i):
                     return self.transform(picture), int(self.images.labels[at]), passed
-        return torch.zeros(3, self.side, self.side), LEFT_OUT, MOST_UNREADABLE
+        return torch.zeros(3, self.side, self.side), UNREADABLE_LABEL, MAX_UNREADABLE_IN_A_ROW
 
 
 class ValidationItems(Dataset[Item]):
     """The images as they are validated on; one that cannot be read has the label -1."""
 
-    def __init__(self, images: Images, viewing: Preprocessing) -> None:
+    def __init__(self, images: ImageSource, viewing: Preprocessing) -> None:
         self.images, self.viewing, self.transform = images, viewing, viewing.transform()
 
     def __len__(self) -> int:
         return len(self.images.labels)
 
     def __getitem__(self, i: int) -> Item:
-        picture = self.images.picture(i)
+        picture = self.images.image(i)
         channels = len(self.viewing.mean)
         if picture is None:
-            return torch.zeros(channels, self.viewing.resolution, self.viewing.resolution), LEFT_OUT, 1
+            return torch.zeros(channels, self.viewing.resolution, self.viewing.resolution), UNREADABLE_LABEL, 1
         return self.transform(picture.convert("L") if channels == 1 else picture), int(self.images.labels[i]), 0
 
 
 def step_batches(
     items: Dataset[Any],
-    recipe: FullTraining,
-    pace: Pace,
+    recipe: FullScaleRecipe,
+    pace: BatchPlan,
     *,
     epoch: int,
     rank: int,
@@ -153,26 +153,30 @@ def step_batches(
     It is one stream, so that the first images of an epoch are read while the epoch before it is validated. The last of
     a batch says how many files were passed over for each item. Raises `DataError` where hardly one is readable.
     """
-    parts = _parts(recipe, pace, epoch, rank, first_step)
-    for batch in Reader(items, loaders, collate, leads=rank == 0).read(parts):
-        if int(batch[-1].max()) >= MOST_UNREADABLE:
-            raise DataError(f"of {MOST_UNREADABLE} training images in a row, one must be readable", place=OPTION)
+    parts = _index_batches(recipe, pace, epoch, rank, first_step)
+    for batch in BatchReader(items, loaders, collate, leads=rank == 0).read(parts):
+        if int(batch[-1].max()) >= MAX_UNREADABLE_IN_A_ROW:
+            raise DataError(
+                f"of {MAX_UNREADABLE_IN_A_ROW} training images in a row, one must be readable", place=DATA_OPTION
+            )
         yield batch
 
 
-def _parts(recipe: FullTraining, pace: Pace, epoch: int, rank: int, first_step: int) -> Iterator[list[Index]]:
+def _index_batches(
+    recipe: FullScaleRecipe, pace: BatchPlan, epoch: int, rank: int, first_step: int
+) -> Iterator[list[Index]]:
     """What a worker sees, part by part.
 
     An epoch is a pass over the images; of endless passes it is what follows on that of the epoch before it.
     """
-    passes, wanted = _Passes(recipe.seed, pace.images), pace.steps * pace.batch
-    for each in range(epoch, recipe.rounds + 1):
-        start = (each - 1) * (wanted if recipe.is_endless else pace.images)
-        for part in pace.index_lists(range(start, start + wanted), rank, first_step if each == epoch else 0):
+    passes, wanted = _EpochOrders(recipe.seed, pace.images), pace.steps * pace.batch_size
+    for each in range(epoch, recipe.intervals + 1):
+        start = (each - 1) * (wanted if recipe.is_iteration_based else pace.images)
+        for part in pace.micro_batches(range(start, start + wanted), rank, first_step if each == epoch else 0):
             yield passes.at(part)
 
 
-class _Passes:
+class _EpochOrders:
     """Passes over so many images, one behind the other, each in an order of its own."""
 
     def __init__(self, seed: int, images: int) -> None:
@@ -185,26 +189,26 @@ class _Passes:
         for position in positions:
             number, place = position // self._images + 1, position % self._images
             if number != self._number:
-                generator = torch.Generator().manual_seed(mixed(self._seed, number))
+                generator = torch.Generator().manual_seed(mix_seed(self._seed, number))
                 self._number, self._order = number, torch.randperm(self._images, generator=generator).numpy()
             found.append((number, int(self._order[place])))
         return found
 
 
-def share_of(count: int, most: int, *, rank: int, size: int) -> list[list[int]]:
+def worker_indices(count: int, most: int, *, rank: int, size: int) -> list[list[int]]:
     """The numbers of a worker's share of so many items, `most` at once."""
     own = range(rank, count, size)
     return [list(own[start : start + most]) for start in range(0, len(own), most)]
 
 
-def loaded(
+def load_batches(
     items: Dataset[Any], parts: Sequence[list[Any]], loaders: int, collate: Collate | None = None
 ) -> Iterator[Any]:
     """The parts in order, read by processes that end with them."""
-    yield from Reader(items, loaders, collate).read(parts)
+    yield from BatchReader(items, loaders, collate).read(parts)
 
 
-def training_transform(recipe: FullRecipe) -> Any:
+def training_transform(recipe: ClassificationRecipe) -> Any:
     """From a picture to a tensor, with timm's augmentation."""
     chosen = recipe.augmentation
     least, largest = chosen.crop_scale

@@ -7,45 +7,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.detection_annotations import Runs
+from harness.data.detection_annotations import RLE
 
-LEAST_NUMBERS = 6
+MIN_COORDINATES = 6
 """Of a polygon: three corners."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outlines:
+class Polygons:
     """Polygons of many figures, each of several parts; and the runs of those that were given so."""
 
-    numbers: NDArray[np.float64]
+    coordinates: NDArray[np.float64]
     """x and y of all corners of all parts."""
     parts: NDArray[np.int64]
     """(parts + 1,): where a part begins among the numbers."""
-    first: NDArray[np.int64]
+    instance_parts: NDArray[np.int64]
     """(figures, 2): the parts of a figure, from and to; none for one that was given as runs."""
-    given: dict[int, Runs]
+    rle_masks: dict[int, RLE]
     """Those, by the number of the figure."""
 
-    def runs(self, figure: int, height: int, width: int) -> Runs:
+    def rle(self, figure: int, height: int, width: int) -> RLE:
         """The figure's mask in an image of that size."""
         from pycocotools import mask as runs
 
-        if figure in self.given:
-            return self.given[figure]
-        begin, end = self.first[figure].tolist()
-        polygons = [self.numbers[self.parts[i] : self.parts[i + 1]].tolist() for i in range(begin, end)]
-        merged: Runs = runs.merge(runs.frPyObjects(polygons, height, width))
+        if figure in self.rle_masks:
+            return self.rle_masks[figure]
+        begin, end = self.instance_parts[figure].tolist()
+        polygons = [self.coordinates[self.parts[i] : self.parts[i + 1]].tolist() for i in range(begin, end)]
+        merged: RLE = runs.merge(runs.frPyObjects(polygons, height, width))
         return merged
 
 
-class OutlinesBuilder:
+class PolygonsBuilder:
     """Takes figures one by one."""
 
     def __init__(self) -> None:
         self._numbers: list[NDArray[np.float64]] = []
         self._parts = [0]
         self._first: list[tuple[int, int]] = []
-        self._given: dict[int, Runs] = {}
+        self._given: dict[int, RLE] = {}
 
     def add(self, segmentation: Any, sides: tuple[int, int]) -> bool:
         """Take a figure, of an image of that width and height; False, and not taken, for one that covers nothing.
@@ -53,7 +53,7 @@ class OutlinesBuilder:
         Raises `ValueError` or `TypeError` for what the format does not know.
         """
         if isinstance(segmentation, dict):
-            self._given[len(self._first)] = _packed(segmentation, sides)
+            self._given[len(self._first)] = _compressed_rle(segmentation, sides)
             self._first.append((0, 0))
             return True
         if not isinstance(segmentation, list):
@@ -61,7 +61,7 @@ class OutlinesBuilder:
         polygons = [np.array(polygon, np.float64) for polygon in segmentation]
         if any(polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all() for polygon in polygons):
             raise ValueError("`segmentation` must be polygons, each a list x, y, x, y and so on")
-        polygons = [polygon for polygon in polygons if len(polygon) >= LEAST_NUMBERS]
+        polygons = [polygon for polygon in polygons if len(polygon) >= MIN_COORDINATES]
         if not polygons:
             return False
         begin = len(self._parts) - 1
@@ -79,15 +79,15 @@ class OutlinesBuilder:
         self._parts.append(self._parts[-1] + 8)
         self._first.append((begin, begin + 1))
 
-    def build(self, order: Sequence[int]) -> Outlines:
+    def build(self, order: Sequence[int]) -> Polygons:
         """All figures, put into that order."""
         first = np.array([self._first[i] for i in order], np.int64).reshape(-1, 2)
         given = {at: self._given[i] for at, i in enumerate(order) if i in self._given}
         numbers = np.concatenate(self._numbers) if self._numbers else np.zeros(0)
-        return Outlines(numbers, np.array(self._parts), first, given)
+        return Polygons(numbers, np.array(self._parts), first, given)
 
 
-def _packed(segmentation: dict[str, Any], sides: tuple[int, int]) -> Runs:
+def _compressed_rle(segmentation: dict[str, Any], sides: tuple[int, int]) -> RLE:
     """Runs as pycocotools packs them, from either of the ways in which files have them."""
     from pycocotools import mask as runs
 
@@ -98,7 +98,7 @@ def _packed(segmentation: dict[str, Any], sides: tuple[int, int]) -> Runs:
     if isinstance(counts, list):
         if any(not isinstance(count, int) or count < 0 for count in counts) or sum(counts) != height * width:
             raise ValueError("`counts` of a segmentation must be lengths that fill the image")
-        packed: Runs = runs.frPyObjects(segmentation, height, width)
+        packed: RLE = runs.frPyObjects(segmentation, height, width)
         return packed
     if not isinstance(counts, str):
         raise TypeError("`counts` of a segmentation must be a list or a string")

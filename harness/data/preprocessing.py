@@ -5,21 +5,21 @@ from typing import Any, Literal, Self
 
 from timm.data import create_transform
 
-from harness.config.recipes.full_scale import FullRecipe
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 
-CROP = 0.875
+DEFAULT_CROP = 0.875
 """Side of the cut relative to that of the resized image, where nobody says otherwise."""
-WHOLE_FROM = 384
+WHOLE_FROM_RESOLUTION = 384
 """Side from which on RepLKNet's code shows the whole image, squashed to a square."""
 
 Mode = Literal["center", "squash", "border"]
 Interpolation = Literal["bilinear", "bicubic"]
 DEFAULT_MODE: Mode = "center"
-WHOLE: Mode = "squash"
+WHOLE_MODE: Mode = "squash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Preprocessing:
 
     resolution: int
     """Side of the square images in pixels."""
-    crop: float = CROP
+    crop: float = DEFAULT_CROP
     mode: Mode = DEFAULT_MODE
-    """See `harness.config.recipes.full_scale.FullEvaluation`."""
+    """See `harness.config.recipes.full_scale.ClassificationEvaluation`."""
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     """Per channel; with a single one the images are shown in grey."""
@@ -43,7 +43,7 @@ class Preprocessing:
     """Who says so, in words."""
 
     @classmethod
-    def of(cls, recipe: FullRecipe) -> Self:
+    def of(cls, recipe: ClassificationRecipe) -> Self:
         """As a training validates."""
         how = recipe.augmentation.interpolation
         return cls(
@@ -60,7 +60,7 @@ class Preprocessing:
         )
 
     @classmethod
-    def of_run(cls, recipe: Recipe, dataset: Dataset) -> Self:
+    def of_run(cls, recipe: ProxyRecipe, dataset: Dataset) -> Self:
         """As a run validates: the middle square of each image, with the statistics of its training images."""
         return cls(
             resolution=recipe.resolution,
@@ -78,13 +78,13 @@ class Preprocessing:
 
         (Its `main.py`: resize to R / 0.875 and cut; from 384 on, resize to R x R.) Presets for small images see all.
         """
-        crop, mode = CROP, DEFAULT_MODE
+        crop, mode = DEFAULT_CROP, DEFAULT_MODE
         cfg = _timm_cfg(preset_of(spec))
-        if resolution >= WHOLE_FROM:
-            crop, mode = 1.0, WHOLE
+        if resolution >= WHOLE_FROM_RESOLUTION:
+            crop, mode = 1.0, WHOLE_MODE
         elif cfg is not None and cfg.input_size[-1] == resolution:
             crop = cfg.crop_pct
-        mean, std = published_statistics(spec)
+        mean, std = published_normalization(spec)
         return cls(resolution, crop, mode, mean=mean, std=std, known_from="RepLKNet's code")
 
     @classmethod
@@ -142,7 +142,7 @@ class Preprocessing:
         )
 
 
-def published_statistics(spec: NetworkSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def published_normalization(spec: NetworkSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the images that a preset was trained on, or ImageNet's."""
     cfg = _timm_cfg(preset_of(spec))
     return (IMAGENET_MEAN, IMAGENET_STD) if cfg is None else (tuple(cfg.mean), tuple(cfg.std))

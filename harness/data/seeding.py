@@ -13,7 +13,7 @@ import torch
 
 
 @contextmanager
-def global_streams(seed: int) -> Iterator[None]:
+def seeded_numpy_and_python(seed: int) -> Iterator[None]:
     """Seed Python's and numpy's global streams (from 0 to 2**32 - 1); put them back at the end."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed)
@@ -25,15 +25,15 @@ def global_streams(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def mixed(*numbers: int) -> int:
+def mix_seed(*numbers: int) -> int:
     """A seed from 0 to 2**32 - 1, another for every sequence of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager
-def streams_of(*numbers: int) -> Iterator[None]:
+def seeded_streams(*numbers: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's global streams (on the CPU); put them back at the end."""
-    seed = mixed(*numbers)
-    with global_streams(seed), torch.random.fork_rng(devices=[]):
+    seed = mix_seed(*numbers)
+    with seeded_numpy_and_python(seed), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -12,24 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.image_file import NO_LEVELS, Levels, Unreadable, open_picture, open_stored, read_sampled_levels
-from harness.data.image_folder import ENDINGS
-from harness.data.read_report import Lost
+from harness.data.image_file import (
+    NO_VALUE_RANGE,
+    Unreadable,
+    ValueRange,
+    decode_image,
+    decode_stored,
+    read_sampled_value_range,
+)
+from harness.data.image_folder import IMAGE_SUFFIXES
+from harness.data.read_report import UnreadableFile
 from harness.errors import DataError
 
 IGNORED = 255
 """The label of pixels that count neither in training nor in measuring."""
-NAMED = 3
+MAX_NAMED = 3
 """Missing files that an error names."""
-LISTED = 10
+MAX_LISTED = 10
 """Values of a mask that an error names."""
-LEVELS = 256
+MASK_LEVELS = 256
 
 Mask = NDArray[np.uint8]
 """(H, W): the class of each pixel, or `IGNORED`."""
 
 
-class Masked(Protocol):
+class SegmentationSource(Protocol):
     """The images of a split."""
 
     def __len__(self) -> int: ...
@@ -41,7 +48,7 @@ class Masked(Protocol):
         """
         ...
 
-    def look(self, i: int) -> Image.Image | Lost:
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
         """The image of a pair, or why there is no pair. Raises `DataError` as `pair` does."""
         ...
 
@@ -51,7 +58,7 @@ class Masked(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MaskedFiles:
+class SegmentationFiles:
     """Images and masks in files, read when they are asked for."""
 
     pairs: Sequence[tuple[Path, Path]]
@@ -60,28 +67,28 @@ class MaskedFiles:
     """For each pair one of (256,): the class of each value of the mask's file."""
     allowed: Sequence[int]
     """For each pair the largest value that the mask's file may have, besides 255."""
-    levels: Levels = NO_LEVELS
+    levels: ValueRange = NO_VALUE_RANGE
     """Of the images, over all splits."""
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
-        """See `Masked`."""
+        """See `SegmentationSource`."""
         found = self._read(i)
-        return None if isinstance(found, Lost) else found
+        return None if isinstance(found, UnreadableFile) else found
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """See `Masked`."""
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """See `SegmentationSource`."""
         found = self._read(i)
-        return found if isinstance(found, Lost) else found[0]
+        return found if isinstance(found, UnreadableFile) else found[0]
 
     def place(self, i: int) -> str:
-        """See `Masked`."""
+        """See `SegmentationSource`."""
         path = self.pairs[i][1]
         return f"{path}, whose values are {_listed(np.unique(_values(path)).tolist())}"
 
-    def _read(self, i: int) -> tuple[Image.Image, Mask] | Lost:
+    def _read(self, i: int) -> tuple[Image.Image, Mask] | UnreadableFile:
         image_path, mask_path = self.pairs[i]
         path = mask_path
         try:
@@ -89,7 +96,7 @@ class MaskedFiles:
             path = image_path
             image = _image_of(image_path, (values.shape[1], values.shape[0]), self.levels)
         except Unreadable as error:
-            return Lost(path, str(error))
+            return UnreadableFile(path, str(error))
         if values.shape != (image.height, image.width):
             raise DataError(
                 f"a mask must have the size of its image ({image.width}x{image.height})",
@@ -107,7 +114,7 @@ class MaskedFiles:
         return image, self.tables[i][values]
 
 
-def require_labels(masked: Masked, split: str) -> None:
+def require_labels(masked: SegmentationSource, split: str) -> None:
     """Raise `DataError` where no pixel of a split has a class; reads masks until one has.
 
     Such a split has no loss and no mean, and a mean over nothing looks like a result.
@@ -129,12 +136,12 @@ def require_labels(masked: Masked, split: str) -> None:
         )
 
 
-def _image_of(path: Path, sides: tuple[int, int], levels: Levels) -> Image.Image:
+def _image_of(path: Path, sides: tuple[int, int], levels: ValueRange) -> Image.Image:
     """An image in the frame of its mask, whose file has these sides: as viewers turn it by its EXIF, or as stored.
 
     Raises `Unreadable`, and `DataError` where the sides fit both ways and so do not tell.
     """
-    picture = open_picture(path, levels)
+    picture = decode_image(path, levels)
     if picture.stored_sides is None:
         return picture.image
     if picture.stored_sides == picture.image.size == sides:
@@ -144,28 +151,28 @@ def _image_of(path: Path, sides: tuple[int, int], levels: Levels) -> Image.Image
             place=str(path),
             remedy="Turn the pixels themselves and remove the EXIF tag, or remove the tag alone.",
         )
-    return open_picture(path, levels, turns=False).image if picture.stored_sides == sides else picture.image
+    return decode_image(path, levels, turns=False).image if picture.stored_sides == sides else picture.image
 
 
 def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values[:LISTED])) + (", ..." if len(values) > LISTED else "")
+    return ", ".join(map(str, values[:MAX_LISTED])) + (", ..." if len(values) > MAX_LISTED else "")
 
 
 def _values(path: Path) -> Mask:
     """What stands in a mask's file, (H, W). Raises `Unreadable`, and `DataError` for what is no mask."""
-    found = np.asarray(open_stored(path))
+    found = np.asarray(decode_stored(path))
     if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
         raise DataError("the values of a mask must be whole numbers", place=str(path))
     if found.ndim != 2:
         raise DataError("a mask must have one channel", value=found.shape[2], place=str(path))
-    if int(found.max(initial=0)) >= LEVELS or int(found.min(initial=0)) < 0:
-        raise DataError(f"the values of a mask must be 0 to {LEVELS - 1}", value=int(found.max()), place=str(path))
+    if int(found.max(initial=0)) >= MASK_LEVELS or int(found.min(initial=0)) < 0:
+        raise DataError(f"the values of a mask must be 0 to {MASK_LEVELS - 1}", value=int(found.max()), place=str(path))
     return found.astype(np.uint8)
 
 
 def image_files(folder: Path, layout: str) -> list[Path]:
     """The images in a folder, those below it included, by name. Raises `DataError` where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
     if not found:
         raise DataError(
             "the folder must hold images", place=str(folder), remedy=f"Expected: {layout}. Nothing is downloaded."
@@ -173,24 +180,24 @@ def image_files(folder: Path, layout: str) -> list[Path]:
     return found
 
 
-def levels_of(*splits: MaskedFiles) -> Levels:
+def segmentation_levels(*splits: SegmentationFiles) -> ValueRange:
     """The range of the images of all splits, where they have more than 8 bits."""
-    return read_sampled_levels([image for split in splits for image, _ in split.pairs])
+    return read_sampled_value_range([image for split in splits for image, _ in split.pairs])
 
 
 def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
     """Raise `DataError` where masks are missing, by what their images are called."""
     if missing:
-        named = ", ".join(path.name for path in missing[:NAMED])
+        named = ", ".join(path.name for path in missing[:MAX_NAMED])
         raise DataError(
             f"every image must have a mask; of {images:,}, {len(missing):,} have none ({named}"
-            f"{', ...' if len(missing) > NAMED else ''})",
+            f"{', ...' if len(missing) > MAX_NAMED else ''})",
             place=str(missing[0].parent),
             remedy=f"Expected: {layout}. Put the masks there, or take the images away.",
         )
 
 
-def some_of(count: int, size: int | None, key: str) -> list[int]:
+def random_subset(count: int, size: int | None, key: str) -> list[int]:
     """The numbers of `size` images drawn by lot, ascending; of all for None; a larger draw holds the smaller one.
 
     Raises `DataError`, naming the recipe's `key`, where there are too few.

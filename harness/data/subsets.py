@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import DataError
 
 
-def root_of(recipe: Recipe, layout: str) -> Path:
+def data_root(recipe: ProxyRecipe, layout: str) -> Path:
     """The folder named by `proxy.root`. Raises `DataError`, telling the expected layout, where there is none."""
     remedy = f"Expected there: {layout}. Nothing is downloaded."
     if recipe.root is None:
@@ -24,7 +24,7 @@ def root_of(recipe: Recipe, layout: str) -> Path:
     return root
 
 
-def subset(labels: NDArray[np.int64], size: int | None, *, seed: int, key: str) -> NDArray[np.int64]:
+def stratified_subset(labels: NDArray[np.int64], size: int | None, *, seed: int, key: str) -> NDArray[np.int64]:
     """The indices of `size` images, ascending, with every class in its proportion; of all for None.
 
     A larger subset of the same seed holds the smaller one. Raises `DataError`, naming the recipe's `key`, where there
@@ -45,7 +45,7 @@ def subset(labels: NDArray[np.int64], size: int | None, *, seed: int, key: str) 
     return np.sort(chosen)
 
 
-def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
+def center_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
     """The middle square of a colour image at that side, (3, side, side)."""
     width, height = image.size
     short = min(width, height)

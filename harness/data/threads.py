@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 from harness.system.machine import available_cpus
 
 AT_ONCE = 256
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_threads(
+def map_in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], *, until: float | None = None
 ) -> Iterator[Result]:
     """The results in the order of the items; an exception of `work` is raised where its result is due.
@@ -29,5 +29,5 @@ def in_threads(
         for start in range(0, len(items), at_once):
             if until is not None and start > 0 and time.monotonic() > until:
                 return
-            offer()
+            yield_slot()
             yield from pool.map(work, items[start : start + at_once])

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.config.recipes.full_scale import FullData
+from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.data import DATASETS
-from harness.data.image_file import NO_LEVELS
+from harness.data.image_file import NO_VALUE_RANGE
 from harness.data.image_folder import classes_of
 from harness.data.image_sources import (
-    GENERATED,
-    Images,
-    Stored,
+    GENERATED_DATASETS,
+    ImageSource,
+    InMemoryImages,
     files_in,
     folder_of,
     levels_in,
@@ -24,34 +24,34 @@ from harness.data.image_sources import (
     proxy_data,
     require_known_classes,
 )
-from harness.data.labels import Assignment, assign_labels, by_position
-from harness.data.read_report import Lost
+from harness.data.labels import LabelAssignment, assign_by_position, assign_labels
+from harness.data.read_report import UnreadableFile
 from harness.data.shapes.dataset import VAL_SIZE, make
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Relabeled:
+class RelabeledImages:
     """Images with other labels."""
 
-    images: Images
+    images: ImageSource
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def picture(self, i: int) -> Image.Image | None:
-        """See `Images`."""
-        return self.images.picture(i)
+    def image(self, i: int) -> Image.Image | None:
+        """See `ImageSource`."""
+        return self.images.image(i)
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """See `Images`."""
-        return self.images.look(i)
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """See `ImageSource`."""
+        return self.images.image_or_failure(i)
 
 
-class Validation(NamedTuple):
+class ValidationImages(NamedTuple):
     """Images that a network is to be evaluated on."""
 
-    images: Images
+    images: ImageSource
     about: str
     """Which they are."""
     labels: str
@@ -61,7 +61,7 @@ class Validation(NamedTuple):
 
 
 def open_validation(
-    data: FullData,
+    data: ClassificationDataConfig,
     classes: int,
     resolution: int,
     root: Path | None,
@@ -69,7 +69,7 @@ def open_validation(
     known: Sequence[str] | None = None,
     *,
     is_by_name: bool = True,
-) -> Validation:
+) -> ValidationImages:
     """The validation images of a data set alone, with the labels of a network of so many classes.
 
     A folder may hold `train` and `val`, or be `val` itself. `known` are the names of the network's classes; without
@@ -82,15 +82,17 @@ def open_validation(
         small = proxy_data(data, resolution, root)
         names = DATASETS[data.dataset].describe(small).names
         given = _assigned(names, known, classes, data.dataset, is_by_name=is_by_name)
-        if data.dataset in GENERATED:
+        if data.dataset in GENERATED_DATASETS:
             split = make(small, "val", data.val_size or VAL_SIZE)
             about = f"validation images of {data.dataset}, {data.rendering}, difficulty {data.difficulty:g}"
         else:
             split, about = DATASETS[data.dataset].load(small, cache, 0).val, f"test images of {data.dataset}"
-    return Validation(_relabeled(Stored(split), given), about, given.about, names)
+    return ValidationImages(_relabeled(InMemoryImages(split), given), about, given.about, names)
 
 
-def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool) -> Validation:
+def _open_val(
+    data: ClassificationDataConfig, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool
+) -> ValidationImages:
     """Classes are found by the names of their folders; those of `train` decide where the network has no names."""
     if (root / "train").is_dir():
         names, split = classes_of(root, "train"), "val"
@@ -107,23 +109,23 @@ def _open_val(data: FullData, classes: int, root: Path, known: Sequence[str] | N
     ordered = [names[i] for i in np.argsort(given.labels)]
     files = files_in(root, split, tuple(ordered), data.val_size)
     levels = levels_in([files])
-    if levels != NO_LEVELS and (root / "train").is_dir() and split == "val":
+    if levels != NO_VALUE_RANGE and (root / "train").is_dir() and split == "val":
         levels = levels_in([files, files_in(root, "train", classes_of(root, "train"), None)])
     sound = given._replace(labels=tuple(sorted(given.labels)))
     about = "" if levels.about is None else f"; {levels.about}"
     shown = _relabeled(replace(files, levels=levels), sound)
-    return Validation(shown, f"images of {place}{about}", given.about, tuple(ordered))
+    return ValidationImages(shown, f"images of {place}{about}", given.about, tuple(ordered))
 
 
 def _assigned(
     names: Sequence[str], known: Sequence[str] | None, classes: int, place: str, *, is_by_name: bool
-) -> Assignment:
+) -> LabelAssignment:
     if is_by_name:
         return assign_labels(names, known, classes, place)
-    return by_position(names, classes, place, "as `--labels position` says")
+    return assign_by_position(names, classes, place, "as `--labels position` says")
 
 
-def _relabeled(images: Images, given: Assignment) -> Images:
+def _relabeled(images: ImageSource, given: LabelAssignment) -> ImageSource:
     if given.labels == tuple(range(len(given.labels))):
         return images
-    return Relabeled(images, np.array(given.labels, np.int64)[images.labels])
+    return RelabeledImages(images, np.array(given.labels, np.int64)[images.labels])

@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.claims import Judged
-from harness.analysis.formatting import counted
+from harness.analysis.claims import ClaimResult
+from harness.analysis.formatting import plural
 from harness.analysis.noise import noise_line
-from harness.analysis.results import answer
+from harness.analysis.results import study_results
 from harness.analysis.statistics import Plan
-from harness.analysis.statistics.calibration import Parts, Rate, false_verdicts, part_effect
+from harness.analysis.statistics.calibration import ErrorRate, VarianceParts, false_verdicts, variance_parts
 from harness.analysis.statistics.sample import Sample
-from harness.analysis.study_reader import reading
+from harness.analysis.study_reader import open_study_reader
 from harness.errors import UserError
 from harness.report.console import indented
-from harness.storage.workspace import Place
-from harness.system.command_line import verb
+from harness.storage.workspace import Workspace
+from harness.system.command_line import command_line
 
 LEAST_SEEDS = 40
 """Of an A/A test; from fewer seeds, the studies that are drawn are too much alike."""
@@ -28,18 +28,18 @@ class RecordedClaim(NamedTuple):
     """The claim of a study, as its runs are."""
 
     study: str
-    judged: Judged
+    judged: ClaimResult
     noise: str | None
 
 
-class Outcome(NamedTuple):
+class AATestResult(NamedTuple):
     """What came of a test on the recorded runs of some studies."""
 
     recorded: tuple[RecordedClaim, ...]
     plan: Plan
-    rate: Rate | None
+    rate: ErrorRate | None
     """Of false verdicts, of an A/A test."""
-    parts: Parts | None
+    parts: VarianceParts | None
     """Of several data sets."""
 
     @property
@@ -48,16 +48,16 @@ class Outcome(NamedTuple):
         return self.rate is None or self.rate.low <= self.plan.alpha
 
 
-def read_claim(path: Path, workspace: Place) -> RecordedClaim:
+def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
     """The claim of a study and its runs. Raises `UserError` where there is more than one, or where it has no pairs."""
-    with reading(path, workspace) as read:
+    with open_study_reader(path, workspace) as read:
         claims, study = read.claims(), read.file.study.study
-        noise = noise_line(answer(read.file.study, read.store, read.trials, {}).resampling)
+        noise = noise_line(study_results(read.file.study, read.store, read.trials, {}).resampling)
     if len(claims) != 1:
         rule = "the study must have one claim, the contrast of its two arms"
         raise UserError(rule, value=len(claims), place=str(path))
     if not claims[0].values:
-        remedy = f"Train it: `{verb('run', path, [])}`."
+        remedy = f"Train it: `{command_line('run', path, [])}`."
         raise UserError("the study must have complete runs of both arms", value=study, place=str(path), remedy=remedy)
     if claims[0].limit is not None:
         rule = f"the arms must not be at {claims[0].limit}, where nothing can be told apart"
@@ -65,7 +65,7 @@ def read_claim(path: Path, workspace: Place) -> RecordedClaim:
     return RecordedClaim(study, claims[0], noise)
 
 
-def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> Outcome:
+def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
     """The share of drawn studies that come to a verdict. Raises `UserError` for arms that are not equal, or too few."""
     judged, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
     networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
@@ -82,10 +82,10 @@ def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, see
     if plan.most > len(judged.values):
         raise UserError("`--most` must be at most the seeds that there are", value=plan.most, place=recorded.study)
     rate = false_verdicts(judged.values, plan, studies=studies, seed=seed)
-    return Outcome((recorded,), plan, rate, None)
+    return AATestResult((recorded,), plan, rate, None)
 
 
-def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> Outcome:
+def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResult:
     """The spread of one claim's effect between data sets and between seeds. Raises `UserError` for unlike claims."""
     for each in recorded:
         if _asked(each.judged) != _asked(recorded[0].judged):
@@ -93,33 +93,33 @@ def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> Outcome:
     if len({each.study for each in recorded}) < len(recorded):
         raise UserError("all studies must be different ones", value=", ".join(each.study for each in recorded))
     try:
-        parts = part_effect({each.study: each.judged.values for each in recorded})
+        parts = variance_parts({each.study: each.judged.values for each in recorded})
     except ValueError as error:
         raise UserError(f"the spread of an effect can be parted where {error}") from error
-    return Outcome(recorded, plan, None, parts)
+    return AATestResult(recorded, plan, None, parts)
 
 
-def _asked(judged: Judged) -> tuple[object, ...]:
+def _asked(judged: ClaimResult) -> tuple[object, ...]:
     """What is compared, whatever it is called."""
     arms = zip(judged.arms, judged.claim.contrast.values(), strict=True)
     return judged.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
 
 
-def outcome_view(outcome: Outcome) -> RenderableType:
+def outcome_view(outcome: AATestResult) -> RenderableType:
     """For a terminal."""
     lines = _rate_lines(outcome) if outcome.rate is not None else _part_lines(outcome)
     names = ", ".join(each.study for each in outcome.recorded)
     return Group(Text(names, style="bold"), *(indented(line) for line in lines))
 
 
-def _rate_lines(outcome: Outcome) -> list[str]:
+def _rate_lines(outcome: AATestResult) -> list[str]:
     (recorded,), rate, plan = outcome.recorded, outcome.rate, outcome.plan
     assert rate is not None
     pairs = Sample.of(recorded.judged.values)
     looks = f"looks at {plan.looks[0]} to {plan.most} pairs"
     share = f"{100 * rate.share:.2f} % [{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
     return [
-        f"{counted(pairs.n, 'pair')} of equal arms: mean difference {pairs.mean:.2f}, standard deviation "
+        f"{plural(pairs.n, 'pair')} of equal arms: mean difference {pairs.mean:.2f}, standard deviation "
         f"{pairs.sd:.2f}, p = {pairs.p(0):.2g} against 0 (t test of all pairs).",
         f"Of {rate.studies:,} studies drawn from them with {looks}, {rate.hits:,} came to a verdict: {share}; "
         f"{100 * plan.alpha:g} % are allowed.",
@@ -129,10 +129,10 @@ def _rate_lines(outcome: Outcome) -> list[str]:
     ]
 
 
-def _part_lines(outcome: Outcome) -> list[str]:
+def _part_lines(outcome: AATestResult) -> list[str]:
     parts, claim, noise = outcome.parts, outcome.recorded[0].judged.claim, outcome.recorded[0].noise
     assert parts is not None
-    seeds, held = counted(parts.seeds, "seed"), parts.held
+    seeds, held = plural(parts.seeds, "seed"), parts.held
     between, within = math.sqrt(parts.between), math.sqrt(parts.within)
     share = f"{100 * parts.coverage:.0f} % [{100 * parts.coverage_low:.0f}, {100 * parts.coverage_high:.0f}]"
     return [
@@ -145,7 +145,7 @@ def _part_lines(outcome: Outcome) -> list[str]:
     ]
 
 
-def outcome_values(outcome: Outcome) -> dict[str, Any]:
+def outcome_values(outcome: AATestResult) -> dict[str, Any]:
     """For JSON."""
     rate, parts = outcome.rate, outcome.parts
     plan = {"first": outcome.plan.first, "most": outcome.plan.most, "alpha": outcome.plan.alpha}

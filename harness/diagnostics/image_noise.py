@@ -7,9 +7,9 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.claims import Judged
-from harness.analysis.formatting import counted
-from harness.analysis.objective import COSTS, final_value
+from harness.analysis.claims import ClaimResult
+from harness.analysis.formatting import plural
+from harness.analysis.objective import COST_OBJECTIVES, final_value
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.crossed import (
     Crossed,
@@ -21,11 +21,11 @@ from harness.analysis.statistics.crossed import (
     shared_coverage_interval,
 )
 from harness.config.expressions import Formula
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study import CURVES
 from harness.errors import UserError
 from harness.report.console import indented, plain_table
-from harness.storage.workspace import Place
+from harness.storage.workspace import Workspace
 from harness.training.run import Run
 
 LEAST_SETS, MOST_SETS = 10, 1000
@@ -60,14 +60,14 @@ class ImageNoise(NamedTuple):
     """What came out for a claim."""
 
     study: str
-    judged: Judged
+    judged: ClaimResult
     asked: Asked
     table: Table
     crossed: Crossed
     sized: tuple[Sized, ...]
 
 
-def images_of(recipe: Recipe, images: int | None) -> int:
+def images_of(recipe: ProxyRecipe, images: int | None) -> int:
     """The images of a validation set: as given, or as many as the last epoch of a run is judged on.
 
     Raises `UserError` for data that cannot be generated, and for a number out of range.
@@ -86,7 +86,7 @@ def images_of(recipe: Recipe, images: int | None) -> int:
 
 
 def measure_image_noise(
-    study: str, judged: Judged, asked: Asked, place: Place, tell: Callable[[int], None]
+    study: str, judged: ClaimResult, asked: Asked, place: Workspace, tell: Callable[[int], None]
 ) -> ImageNoise:
     """Judge the networks of a claim on further validation sets, and part the spread of its effect.
 
@@ -118,8 +118,8 @@ def measure_image_noise(
     return ImageNoise(study, judged, asked, table, crossed, tuple(_sized(table, crossed, n, asked) for n in sizes))
 
 
-def _require_judgeable(study: str, judged: Judged, asked: Asked) -> None:
-    metric, unknown = judged.claim.metric, Formula(judged.claim.metric).names - {*CURVES, *COSTS}
+def _require_judgeable(study: str, judged: ClaimResult, asked: Asked) -> None:
+    metric, unknown = judged.claim.metric, Formula(judged.claim.metric).names - {*CURVES, *COST_OBJECTIVES}
     if unknown:
         rule = f"the claim must be about {' or '.join(CURVES)}, which are judged anew"
         raise UserError(rule, value=metric, place=study)
@@ -139,7 +139,7 @@ def _values(formula: Formula, run: Run, values: Mapping[str, list[float]], sets:
     return [value for value in found if value is not None]
 
 
-def _contrasts(judged: Judged, values: Mapping[tuple[str, int], list[float]]) -> Table:
+def _contrasts(judged: ClaimResult, values: Mapping[tuple[str, int], list[float]]) -> Table:
     """The contrast of each seed on each set, (pairs, sets), from the values by network and seed."""
     arms = list(zip(judged.arms, judged.claim.contrast.values(), strict=True))
     effects = [[weight * np.array(values[arm.fingerprint, seed]) for arm, weight in arms] for seed in judged.seeds]
@@ -163,10 +163,10 @@ def image_noise_view(noise: ImageNoise) -> RenderableType:
 def _part_lines(noise: ImageNoise) -> list[str]:
     crossed, claim, n = noise.crossed, noise.judged.claim, noise.sized[0].expected.n
     pair, of_set, rest = (variance**0.5 for variance in crossed.components)
-    on = f"{counted(crossed.sets, 'validation set')} of {noise.asked.images:,} images that all networks share"
+    on = f"{plural(crossed.sets, 'validation set')} of {noise.asked.images:,} images that all networks share"
     return [
         f"{claim.name} ({claim.metric}): {crossed.effect:.2f} ± {crossed.error():.2f} (standard error) on average over "
-        f"{counted(crossed.pairs, 'pair')} of networks on {on}.",
+        f"{plural(crossed.pairs, 'pair')} of networks on {on}.",
         f"Standard deviation of the effect between pairs {pair:.2f}, between validation sets {of_set:.2f} (F test that "
         f"all have one effect: p = {crossed.p:.2g}), of the rest {rest:.2f}.",
         f"At fixed networks, the mean of {n} pairs has a standard deviation of {crossed.sd_of_fixed(n):.2f} over "

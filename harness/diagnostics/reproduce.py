@@ -9,33 +9,42 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.analysis.recorded_runs import RecordedRun, from_database, from_summary, is_summary
+from harness.analysis.recorded_runs import (
+    RecordedRun,
+    is_summary,
+    recorded_run_from_database,
+    recorded_run_from_summary,
+)
 from harness.errors import NotFound, UserError
-from harness.report.reproduction import Outcome, Reproduction, compare, epoch_line
-from harness.storage.workspace import Place
+from harness.report.reproduction import Reproduction, ReproductionOutcome, compare_runs, epoch_line
+from harness.storage.workspace import Workspace
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
-EXIT_CODES: dict[Outcome, int] = {"same bits": 0, "not the same environment": 0, "same environment and other bits": 1}
+EXIT_CODES: dict[ReproductionOutcome, int] = {
+    "same bits": 0,
+    "not the same environment": 0,
+    "same environment and other bits": 1,
+}
 RUN_DIGITS = 16
 MINUTES = 7 * 24 * 60.0
 """The training is ended by who started it, not by a clock."""
 
 
-def reproduce(file: Path, workspace: Place, which: str | None, *, is_quick: bool = False) -> Reproduction:
+def reproduce(file: Path, workspace: Workspace, which: str | None, *, is_quick: bool = False) -> Reproduction:
     """Train a recorded run again: of a study file, or of a `summary.json` or the folder that holds it.
 
     `which` is the number of a trial or the id of a run, by default the best trial. Raises `UserError`s.
     """
     trial, run_id = _number_or_id(which)
     if is_summary(file):
-        recorded = from_summary(file, trial, run_id)
+        recorded = recorded_run_from_summary(file, trial, run_id)
     else:
-        recorded = from_database(file, workspace, trial, run_id, is_quick=is_quick)
+        recorded = recorded_run_from_database(file, workspace, trial, run_id, is_quick=is_quick)
     if recorded.state not in (RunState.COMPLETE, RunState.DIVERGED):
         raise UserError(
             "a run must be complete, or have diverged, to be reproduced", value=str(recorded.state), place=recorded.id
         )
-    return compare(recorded, *_train_again(recorded, workspace.data_cache))
+    return compare_runs(recorded, *_train_again(recorded, workspace.data_cache))
 
 
 def _number_or_id(which: str | None) -> tuple[int | None, str | None]:
@@ -63,7 +72,7 @@ def _train_again(recorded: RecordedRun, cache: Path) -> tuple[Started, list[Epoc
             minutes=MINUTES,
             cache=cache.absolute(),
         )
-        records = list(_shown(job))
+        records = list(_show_epochs(job))
     started = next((record for record in records if isinstance(record, Started)), None)
     ended = records[-1]
     assert isinstance(ended, Ended), "the last record of a run says how it ended"
@@ -73,11 +82,11 @@ def _train_again(recorded: RecordedRun, cache: Path) -> tuple[Started, list[Epoc
     return started, epochs, {record.name: record.value for record in records if isinstance(record, Measured)}, ended
 
 
-def _shown(job: Job) -> Iterator[Record]:
+def _show_epochs(job: Job) -> Iterator[Record]:
     """The records of a job that is trained in this process, each epoch shown on standard error."""
-    from harness.executors.run_job import evaluate
+    from harness.executors.run_job import run_job
 
-    for record in evaluate(job):
+    for record in run_job(job):
         if isinstance(record, Epoch):
             print(epoch_line(record, job.run.recipe.epochs), file=sys.stderr, flush=True)
         yield record

@@ -3,28 +3,28 @@
 from collections.abc import Callable
 
 from harness.errors import ExecutorError
-from harness.executors.base import Crew, Executor
+from harness.executors.base import Executor, WorkerRequest
 
 
-def _inline(crew: Crew) -> Executor:
+def _inline(crew: WorkerRequest) -> Executor:
     from harness.executors.inline import InlineExecutor
 
     return InlineExecutor(crew)
 
 
-def _ray(crew: Crew) -> Executor:
+def _ray(crew: WorkerRequest) -> Executor:
     from harness.executors.ray_executor import RayExecutor
 
     return RayExecutor(crew)
 
 
-EXECUTORS: dict[str, Callable[[Crew], Executor]] = {
+EXECUTORS: dict[str, Callable[[WorkerRequest], Executor]] = {
     "ray": _ray,
     "inline": _inline,
 }
 
 
-def make_executor(name: str, crew: Crew) -> Executor:
+def make_executor(name: str, crew: WorkerRequest) -> Executor:
     """Start the workers. Raises `ExecutorError` where they cannot be had."""
     if name not in EXECUTORS:
         raise ExecutorError(
@@ -33,4 +33,4 @@ def make_executor(name: str, crew: Crew) -> Executor:
     return EXECUTORS[name](crew)
 
 
-__all__ = ["EXECUTORS", "Crew", "Executor", "make_executor"]
+__all__ = ["EXECUTORS", "Executor", "WorkerRequest", "make_executor"]

@@ -1,7 +1,8 @@
 """The seam between the search and the machines: jobs go in, records come out, in the order each run makes them.
 
-A run that was submitted always ends with exactly one `Ended`, whatever becomes of its process or its node. `Task` and
-`train` are what every executor does with a job; `run_job` loads torch, and is imported where a run is trained only.
+A run that was submitted always ends with exactly one `Ended`, whatever becomes of its process or its node.
+`AcceptedJob` and `run_job_logged` are what every executor does with a job; `run_job` loads torch, and is imported where
+a run is trained only.
 """
 
 import time
@@ -33,7 +34,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
+class WorkerRequest:
     """The workers that are wanted, all alike."""
 
     cpus: int = 1
@@ -49,7 +50,7 @@ class Crew:
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class AcceptedJob:
     """A job that an executor has taken, and since when."""
 
     job: Job
@@ -65,16 +66,16 @@ class Task:
         return Ended(state, wall_s=time.monotonic() - self.start, cause=cause)
 
     def failed(self, error: BaseException) -> Ended:
-        """The last record of a run that an error ended, and not `evaluate`."""
+        """The last record of a run that an error ended, and not `run_job`."""
         return self.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
 
 
-def train(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
+def run_job_logged(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
     """Evaluate a job. The last record is an `Ended`, even where the run's log cannot be written."""
-    from harness.executors.run_job import evaluate
+    from harness.executors.run_job import run_job
 
-    task = Task(job)
+    task = AcceptedJob(job)
     try:
-        yield from evaluate(job, should_stop)
+        yield from run_job(job, should_stop)
     except Exception as error:
         yield task.failed(error)

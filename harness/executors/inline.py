@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from harness.errors import ExecutorError
-from harness.executors.base import Crew, Task, train
+from harness.executors.base import AcceptedJob, WorkerRequest, run_job_logged
 from harness.training.run import Ended, Job, Record, RunState
 
 
@@ -14,7 +14,7 @@ class InlineExecutor:
 
     slots = 1
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: WorkerRequest) -> None:
         if crew.workers not in (None, 1):
             raise ExecutorError(
                 "`inline` trains one run at a time",
@@ -31,7 +31,7 @@ class InlineExecutor:
             )
         self._waiting: deque[Job] = deque()
         self._said: list[tuple[str, Record]] = []
-        self._task: Task | None = None
+        self._task: AcceptedJob | None = None
         self._records: Iterator[Record] = iter(())
         self._is_stopping = False
 
@@ -65,10 +65,10 @@ class InlineExecutor:
 
     def _begin(self, job: Job) -> None:
         self._is_stopping = False
-        self._task = Task(job)
-        self._records = train(job, lambda: self._is_stopping)
+        self._task = AcceptedJob(job)
+        self._records = run_job_logged(job, lambda: self._is_stopping)
 
-    def _advance(self, task: Task) -> None:
+    def _advance(self, task: AcceptedJob) -> None:
         """Train up to the run's next record. An interruption is passed on and ends the run; its checkpoint stays."""
         try:
             record = next(self._records)

@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ExecutorError, one_line
-from harness.executors.base import Crew
+from harness.executors.base import WorkerRequest
 from harness.system.machine import available_cpus
 
 AUTO = "auto"
-REACH_S = 3.0
+REACH_TIMEOUT_S = 3.0
 """How long a host may take to accept a connection."""
-JOIN_S = 15.0
+CONNECT_TIMEOUT_S = 15.0
 """How long a cluster may take to let a process join."""
 STORE_BYTES = 80 * 1024**2
 """Shared memory of a cluster of our own; records are small, and data sets are files."""
-LEAVE_S = 15.0
+DISCONNECT_TIMEOUT_S = 15.0
 """How long the processes of a cluster of our own may take to end before they are killed."""
-SILENCE_S = 40.0
+SILENCE_TIMEOUT_S = 40.0
 """How long a cluster may leave a question unanswered; Ray itself ends this process after a minute."""
-ASK_S = 5.0
+PING_EVERY_S = 5.0
 """How often a cluster is asked for its nodes."""
-END_S = 1.0
+END_TIMEOUT_S = 1.0
 """How long to wait for the last answer."""
-LOUDEST = 50
+RAY_LOG_LEVEL = 50
 """Log level above which Ray may write to the terminal: critical."""
 
 CONFIGURATION = {
@@ -45,7 +45,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # or workers would be given a copy of the working folder
 }
-REHEARSAL = """
+CONNECT_TEST = """
 import json, logging, sys
 import ray
 try:
@@ -58,9 +58,9 @@ print("\\nanswer:", json.dumps(answer))
 """
 
 
-def start() -> None:
-    """Start a cluster of this machine alone, which `leave` ends. Raises `ExecutorError` where Ray does not start."""
-    with _quietly() as ray, _without_services():
+def start_cluster() -> None:
+    """Start a local cluster, which `disconnect` ends. Raises `ExecutorError` where Ray does not start."""
+    with _init_options() as ray, _without_services():
         try:
             ray.init(
                 address="local",
@@ -69,7 +69,7 @@ def start() -> None:
                 object_store_memory=STORE_BYTES,
                 _system_config=CONFIGURATION,
                 log_to_driver=False,
-                logging_level=LOUDEST,
+                logging_level=RAY_LOG_LEVEL,
             )
         except Exception as error:
             ray.shutdown()
@@ -80,37 +80,38 @@ def start() -> None:
             ) from error
 
 
-class _TokenAsked(ExecutorError):
+class _TokenRequired(ExecutorError):
     """A cluster answers only those who show its token."""
 
 
-def join(address: str) -> None:
+def connect(address: str) -> None:
     """Join a running cluster. Raises `ExecutorError` within seconds where that cannot be done."""
     if address != AUTO:
         _check_reachable(address)
     if _asks_for_token(address):
         os.environ["RAY_AUTH_MODE"] = "token"  # which Ray does for itself with `auto`, and not with an address
-    with _quietly() as ray:
-        ray.init(address=address, log_to_driver=False, logging_level=LOUDEST)
+    with _init_options() as ray:
+        ray.init(address=address, log_to_driver=False, logging_level=RAY_LOG_LEVEL)
 
 
-def leave(*, by_force: bool = False) -> None:
+def disconnect(*, by_force: bool = False) -> None:
     """End a cluster that was started here, with all that runs on it; leave one that was joined to itself."""
-    with ending(by_force=by_force):
+    with shutdown_timeout(by_force=by_force):
         import ray
 
         ray.shutdown()
 
 
 @contextlib.contextmanager
-def ending(*, by_force: bool = False) -> Iterator[None]:
+def shutdown_timeout(*, by_force: bool = False) -> Iterator[None]:
     """A time limit for a block that ends workers or a cluster: Ray waits for ever for one that hangs.
 
-    The processes of a cluster of our own are killed after `LEAVE_S`, or at once by force; Ray then returns.
+    The processes of a cluster of our own are killed after `DISCONNECT_TIMEOUT_S`, or at once by force; Ray then
+    returns.
     """
     if by_force:
         _kill_own_processes()
-    limit = threading.Timer(LEAVE_S, _kill_own_processes)
+    limit = threading.Timer(DISCONNECT_TIMEOUT_S, _kill_own_processes)
     limit.daemon = True
     limit.start()
     try:
@@ -133,7 +134,7 @@ def _kill_own_processes() -> None:
         process.kill()
 
 
-class Watch:
+class ClusterMonitor:
     """Says whether a cluster can still be worked with; never waits. One for each cluster, from its start to its end."""
 
     def __init__(self) -> None:
@@ -151,18 +152,18 @@ class Watch:
         if self._nodes_alive == 0:
             return "none of its nodes is alive"
         silence_s = time.monotonic() - self._answered
-        return f"it has not answered for {silence_s:.0f} s" if silence_s > SILENCE_S else None
+        return f"it has not answered for {silence_s:.0f} s" if silence_s > SILENCE_TIMEOUT_S else None
 
     def end(self) -> None:
         """Ask no more; waits a moment for an answer that is on its way."""
         self._is_ended.set()
-        self._thread.join(END_S)
+        self._thread.join(END_TIMEOUT_S)
 
     def _ask(self) -> None:
         """Ask for the nodes, in a thread of its own: the question itself may hang."""
         import ray
 
-        while not self._is_ended.wait(ASK_S):
+        while not self._is_ended.wait(PING_EVERY_S):
             try:
                 nodes = ray.nodes()  # type: ignore[no-untyped-call]
             except Exception:  # whatever a lost connection raises; the silence counts
@@ -171,7 +172,7 @@ class Watch:
             self._answered = time.monotonic()
 
 
-def hire(crew: Crew) -> tuple[int, float]:
+def allocate(crew: WorkerRequest) -> tuple[int, float]:
     """How many workers there will be, and the GPU share of each: 0 where no node has a GPU.
 
     Raises `ExecutorError` where the cluster has no room for a single one, or for as many as were asked for.
@@ -180,7 +181,7 @@ def hire(crew: Crew) -> tuple[int, float]:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     gpus = crew.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
-    room = sum(_room_on(node, crew.cpus, gpus) for node in nodes)
+    room = sum(_workers_on(node, crew.cpus, gpus) for node in nodes)
     each = f"{crew.cpus} processor{'s' if crew.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
     if room == 0:
         largest = max(nodes, key=lambda node: (node.get("GPU", 0) if gpus else 0, node.get("CPU", 0)))
@@ -201,7 +202,7 @@ def hire(crew: Crew) -> tuple[int, float]:
     return max(1, min(crew.workers or room, room if crew.runs is None else crew.runs)), gpus
 
 
-def _room_on(node: dict[str, float], cpus: int, gpus: float) -> int:
+def _workers_on(node: dict[str, float], cpus: int, gpus: float) -> int:
     """Workers that fit on a node; a worker with a share of a GPU has it on one."""
     by_cpus = int(node.get("CPU", 0) // cpus)
     if gpus == 0:
@@ -211,7 +212,7 @@ def _room_on(node: dict[str, float], cpus: int, gpus: float) -> int:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[Any]:
+def _init_options() -> Iterator[Any]:
     """Ray, with the manners of a guest: no prints, no usage reports, signals left as they were."""
     os.environ.update(ENVIRONMENT)
     import ray
@@ -252,7 +253,7 @@ def _check_reachable(address: str) -> None:
     if "://" in address or not host or not port.isdecimal():
         raise ExecutorError("a cluster's address must be `host:port` or `auto`", value=address, place="--ray-address")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise _unreachable(address, str(error)) from error
 
@@ -263,38 +264,38 @@ def _asks_for_token(address: str) -> bool:
     It is not shown where nobody asks: tasks run there nevertheless, but actors end before they start.
     """
     try:
-        _rehearse(address)
-    except _TokenAsked:
+        _test_connection(address)
+    except _TokenRequired:
         if "RAY_AUTH_MODE" in os.environ or not _has_token():
             raise
     else:
         return False
-    _rehearse(address, RAY_AUTH_MODE="token")
+    _test_connection(address, RAY_AUTH_MODE="token")
     return True
 
 
-def _rehearse(address: str, **settings: str) -> None:
+def _test_connection(address: str, **settings: str) -> None:
     """Join in a process of its own first: one that cannot join is kept waiting for minutes, or ended, by Ray."""
-    command = [sys.executable, "-c", REHEARSAL, address]
+    command = [sys.executable, "-c", CONNECT_TEST, address]
     environment = {**os.environ, **ENVIRONMENT, "RAY_gcs_server_port_wait_time_s": "5", **settings}
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             text=True,
-            timeout=JOIN_S,
+            timeout=CONNECT_TIMEOUT_S,
             check=False,
             env=environment,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
-        raise _unreachable(address, f"no answer within {JOIN_S:g} s") from error
+        raise _unreachable(address, f"no answer within {CONNECT_TIMEOUT_S:g} s") from error
     said = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
     answer = json.loads(said[0]) if said else "Ray gave up"
     if answer is None:
         return
     if "AuthToken" in done.stderr:
-        raise _TokenAsked(
+        raise _TokenRequired(
             "the cluster asks for its token",
             value=address,
             place="--ray-address",

@@ -1,6 +1,6 @@
 """Runs trained by a crew of Ray actors that stay from run to run, on this machine or on a cluster.
 
-`Hand` is one worker of the crew as the driver sees it: give it a job, hear what it says, end it.
+`WorkerHandle` is one worker of the crew as the driver sees it: give it a job, hear what it says, end it.
 """
 
 import contextlib
@@ -15,21 +15,21 @@ from typing import Any
 from harness import __version__
 from harness.errors import ExecutorError, WorkerLost, one_line
 from harness.executors import ray_cluster
-from harness.executors.base import Crew, Task
-from harness.executors.ray_worker import Greeting, Worker
+from harness.executors.base import AcceptedJob, WorkerRequest
+from harness.executors.ray_worker import RayWorker, WorkerInfo
 from harness.training.run import Ended, Job, Record, RunState
 
-HEAR_S = 30.0
+RECEIVE_S = 30.0
 """How long a record that is ready may take to be read."""
 CONTROL = "control"
 """The thread of an actor that listens while its other one trains."""
-GRACE_S = 60.0
+STOP_GRACE_S = 60.0
 """How long a run may outlive its limit before its worker is ended: it ends by itself unless it hangs."""
-LISTEN_S = 1.0
+RECEIVE_TIMEOUT_S = 1.0
 """How long to wait for a record before looking at the clock."""
-REPORT_S = 50.0
+REPORT_TIMEOUT_S = 50.0
 """How long the first worker of a cluster may take to report. Twice that and a restart take less than two minutes."""
-RESTARTS = 2
+MAX_RESTARTS = 2
 """How often a cluster of our own is started anew without a record in between; once if no worker reports."""
 DEATHS_PER_WORKER = 2
 """How often in a row, on average, a worker may die before it is ready."""
@@ -40,28 +40,28 @@ def actor_class(cpus: int, gpus: float) -> Any:
     import ray
 
     remote: Any = ray.remote
-    return remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, concurrency_groups={CONTROL: 1})(Worker)
+    return remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, concurrency_groups={CONTROL: 1})(RayWorker)
 
 
-class Hand:
+class WorkerHandle:
     """An actor from its start, which takes seconds that nobody waits for, to its end."""
 
     def __init__(self, actors: Any, cpus: int) -> None:
-        self.task: Task | None = None
+        self.task: AcceptedJob | None = None
         self.has_spoken = False
         """Whether the task has made a record."""
         self.is_stopping = False
         """Whether the task was asked to stop."""
         self._actor = actors.remote()
-        self._greeting: Greeting | None = None
+        self._greeting: WorkerInfo | None = None
         self._awaited: Any = self._actor.greet.remote(cpus)
         self._report = self._actor.report.options(concurrency_group=CONTROL).remote()
         self._start = time.monotonic()
         self._ticket = 0
 
     @property
-    def awaited(self) -> Any:
-        """What Ray is to wait for before `hear` is called: the greeting, or the task's next record; None if neither."""
+    def pending_ref(self) -> Any:
+        """What to wait for before `next_record` is called: the greeting, or the task's next record; else None."""
         return self._awaited
 
     @property
@@ -79,22 +79,22 @@ class Hand:
         """Whether its process has not reported for that long, counted from when it was asked for."""
         return time.monotonic() - self._start > limit_s and not self.has_reported()
 
-    def give(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Have a job trained."""
         self._ticket += 1
-        self.task, self.has_spoken, self.is_stopping = Task(job), False, False
+        self.task, self.has_spoken, self.is_stopping = AcceptedJob(job), False, False
         self._awaited = self._actor.train.options(num_returns="streaming").remote(job, self._ticket)
 
-    def hear(self) -> Record | None:
+    def next_record(self) -> Record | None:
         """The next record; None for the greeting. Raises `WorkerLost` where there is nobody left to speak."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         try:
             if self.task is None:
-                self._meet(ray.get(self._awaited, timeout=HEAR_S))
+                self._check_worker(ray.get(self._awaited, timeout=RECEIVE_S))
                 return None
-            record: Record = ray.get(next(self._awaited), timeout=HEAR_S)
+            record: Record = ray.get(next(self._awaited), timeout=RECEIVE_S)
         except RayTaskError as error:
             record = self._failed(error.cause)
         except RayError as error:
@@ -132,7 +132,7 @@ class Hand:
         if self._greeting is not None:
             _kill(self._greeting.pid)
 
-    def _meet(self, greeting: Greeting) -> None:
+    def _check_worker(self, greeting: WorkerInfo) -> None:
         if greeting.version != __version__:
             raise ExecutorError(
                 f"every node of the cluster must have version {__version__} of the harness",
@@ -168,30 +168,30 @@ def _cause_of_death(error: Exception) -> str:
 class RayExecutor:
     """Trains as many runs at a time as there are workers. A worker that dies is replaced, and its run ends LOST."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: WorkerRequest) -> None:
         if crew.address is None:
-            ray_cluster.start()
+            ray_cluster.start_cluster()
         else:
-            ray_cluster.join(crew.address)
+            ray_cluster.connect(crew.address)
         self._is_own = crew.address is None
-        self._watch = ray_cluster.Watch()
+        self._watch = ray_cluster.ClusterMonitor()
         self._restarts = 0
         """Of the cluster, since the last record."""
         self._said: list[tuple[str, Record]] = []
         self._waiting: deque[Job] = deque()
-        self._hands: list[Hand] = []
+        self._hands: list[WorkerHandle] = []
         self._deaths = 0
         """Workers in a row that died before they were ready."""
         self._given_back: Counter[str] = Counter()
         """How often a worker died before it had begun a run that it was given."""
         try:
-            self.slots, self._gpus = ray_cluster.hire(crew)
+            self.slots, self._gpus = ray_cluster.allocate(crew)
         except ExecutorError:
             self.shutdown()
             raise
         self._cpus = crew.cpus
         self._actors = actor_class(crew.cpus, self._gpus)
-        self._hands = [Hand(self._actors, crew.cpus) for _ in range(self.slots)]
+        self._hands = [WorkerHandle(self._actors, crew.cpus) for _ in range(self.slots)]
 
     def submit(self, job: Job) -> None:
         """See `Executor`, as for all methods of this class."""
@@ -202,8 +202,8 @@ class RayExecutor:
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = deadline - time.monotonic()
-            self._listen(0.0 if self._said else min(max(left_s, 0.0), LISTEN_S))
-            self._look_after_cluster()
+            self._receive(0.0 if self._said else min(max(left_s, 0.0), RECEIVE_TIMEOUT_S))
+            self._check_cluster()
             self._end_overdue()
             self._assign()
             if self._said or left_s <= 0:
@@ -224,18 +224,18 @@ class RayExecutor:
         self._said.clear()
         is_broken = self._watch.fault() is not None
         self._watch.end()
-        with ray_cluster.ending(by_force=is_broken):
+        with ray_cluster.shutdown_timeout(by_force=is_broken):
             for hand in () if is_broken else hands:
                 hand.end()
-        ray_cluster.leave(by_force=is_broken)
+        ray_cluster.disconnect(by_force=is_broken)
 
     def _assign(self) -> None:
         """Give waiting jobs to free workers."""
         for hand in self._hands:
             if self._waiting and hand.is_free:
-                hand.give(self._waiting.popleft())
+                hand.submit(self._waiting.popleft())
 
-    def _listen(self, timeout_s: float) -> None:
+    def _receive(self, timeout_s: float) -> None:
         """Hear all that has been said; wait for the first word."""
         import ray
 
@@ -246,17 +246,17 @@ class RayExecutor:
         ready, _ = ray.wait(list(awaited), timeout=timeout_s)
         while ready:
             for reference in ready:
-                self._hear(awaited[reference])
+                self._handle_record(awaited[reference])
             awaited = self._awaited()
             ready = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0] if awaited else []
 
-    def _awaited(self) -> dict[Any, Hand]:
-        return {hand.awaited: hand for hand in self._hands if hand.awaited is not None}
+    def _awaited(self) -> dict[Any, WorkerHandle]:
+        return {hand.pending_ref: hand for hand in self._hands if hand.pending_ref is not None}
 
-    def _hear(self, hand: Hand) -> None:
+    def _handle_record(self, hand: WorkerHandle) -> None:
         task = hand.task
         try:
-            record = hand.hear()
+            record = hand.next_record()
         except WorkerLost as lost:
             self._replace(hand, lost)
             return
@@ -267,14 +267,14 @@ class RayExecutor:
             self._restarts = 0
             self._said.append((task.run_id, record))
 
-    def _look_after_cluster(self) -> None:
+    def _check_cluster(self) -> None:
         """Start a cluster of our own anew that is broken. Raises `ExecutorError` where that is not possible."""
         fault, is_silent = self._watch.fault(), False
-        if fault is None and self._hands and all(hand.is_silent(REPORT_S) for hand in self._hands):
-            fault, is_silent = f"no worker has reported within {REPORT_S:g} s", True
+        if fault is None and self._hands and all(hand.is_silent(REPORT_TIMEOUT_S) for hand in self._hands):
+            fault, is_silent = f"no worker has reported within {REPORT_TIMEOUT_S:g} s", True
         if fault is None:
             return
-        if self._is_own and self._restarts < (1 if is_silent else RESTARTS):
+        if self._is_own and self._restarts < (1 if is_silent else MAX_RESTARTS):
             self._restart(f"the Ray cluster was lost: {fault}")
             return
         remedy = "Nothing is lost: run the same command again."
@@ -294,21 +294,21 @@ class RayExecutor:
             elif task is not None:
                 self._waiting.appendleft(task.job)
         self._watch.end()
-        ray_cluster.leave(by_force=True)
+        ray_cluster.disconnect(by_force=True)
         for hand in hands:
             hand.kill_here()
         self._restarts += 1
-        ray_cluster.start()
-        self._watch = ray_cluster.Watch()
+        ray_cluster.start_cluster()
+        self._watch = ray_cluster.ClusterMonitor()
         self._actors = actor_class(self._cpus, self._gpus)
-        self._hands = [Hand(self._actors, self._cpus) for _ in hands]
+        self._hands = [WorkerHandle(self._actors, self._cpus) for _ in hands]
 
-    def _replace(self, hand: Hand, lost: WorkerLost) -> None:
+    def _replace(self, hand: WorkerHandle, lost: WorkerLost) -> None:
         """Start another worker. A run that the lost one had not begun is given to the next without a word.
 
         That happens as often as there are workers, which may all have died with their node; then it is the run's fault.
         """
-        self._hire_in_place_of(hand)
+        self._start_replacement(hand)
         task = hand.task
         if task is None:
             self._deaths += 1
@@ -325,11 +325,11 @@ class RayExecutor:
         """End the workers of runs that hang."""
         for hand in list(self._hands):
             task = hand.task
-            if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + GRACE_S:
+            if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + STOP_GRACE_S:
                 hand.end_process()
-                self._hire_in_place_of(hand)
+                self._start_replacement(hand)
                 cause = f"nothing was heard of the run after its limit of {task.job.minutes:g} minutes"
                 self._said.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
 
-    def _hire_in_place_of(self, hand: Hand) -> None:
-        self._hands[self._hands.index(hand)] = Hand(self._actors, self._cpus)
+    def _start_replacement(self, hand: WorkerHandle) -> None:
+        self._hands[self._hands.index(hand)] = WorkerHandle(self._actors, self._cpus)

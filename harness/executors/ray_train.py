@@ -14,78 +14,80 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError, one_line
-from harness.executors import Crew, ray_cluster
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.messages import FullRecord, from_plain, to_plain
+from harness.executors import WorkerRequest, ray_cluster
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import FullScaleMessage, from_plain, to_plain
 
 LIVE, STOP, REASON = "live.jsonl", "stop", "reason.json"
-RAYS_OWN = "ray"
+RAY_FOLDER = "ray"
 """Folder of what Ray Train keeps; all that a training needs to go on is in ours."""
-LOOK_S = 0.1
+POLL_S = 0.1
 """How often the files are looked at."""
-BEGIN_S = 100.0
+START_TIMEOUT_S = 100.0
 """How long all workers together may take to come up."""
-END_S = 30.0
+WORKERS_END_TIMEOUT_S = 30.0
 """How long Ray Train may take to end once it is to stop."""
-READY = "ready"
+READY_FILE = "ready"
 """The line that the first worker writes before it opens its images, which may take long."""
 
 
-def work_together(
-    job: FullJob[Any], crew: Crew, *, should_stop: Callable[[], bool] = lambda: False
-) -> Iterator[FullRecord]:
-    """What `work` says in the first of the crew's workers.
+def train_with_ray(
+    job: FullScaleJob[Any], crew: WorkerRequest, *, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[FullScaleMessage]:
+    """What `run_worker` says in the first of the crew's workers.
 
-    Raises `ExecutorError` where they cannot be had, and else what `work` raises.
+    Raises `ExecutorError` where they cannot be had, and else what `run_worker` raises.
     """
     if crew.address is None:
-        ray_cluster.start()
+        ray_cluster.start_cluster()
     else:
-        ray_cluster.join(crew.address)
-    watch = ray_cluster.Watch()
+        ray_cluster.connect(crew.address)
+    watch = ray_cluster.ClusterMonitor()
     try:
-        workers, gpus = ray_cluster.hire(crew)
-        yield from _followed(job, workers, crew.cpus, gpus, should_stop, watch)
+        workers, gpus = ray_cluster.allocate(crew)
+        yield from _follow_workers(job, workers, crew.cpus, gpus, should_stop, watch)
     finally:
         is_broken = watch.fault() is not None
         watch.end()
-        ray_cluster.leave(by_force=is_broken)
+        ray_cluster.disconnect(by_force=is_broken)
 
 
-def _followed(
-    job: FullJob[Any],
+def _follow_workers(
+    job: FullScaleJob[Any],
     workers: int,
     cpus: int,
     gpus: float,
     should_stop: Callable[[], bool],
-    watch: ray_cluster.Watch,
-) -> Iterator[FullRecord]:
+    watch: ray_cluster.ClusterMonitor,
+) -> Iterator[FullScaleMessage]:
     """Start the workers, and yield their records until they are done. Raises `ExecutorError` for a broken cluster."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    _tidy(job.folder)
+    _remove_stale_files(job.folder)
     (job.folder / REASON).unlink(missing_ok=True)
     live = job.folder / LIVE
     live.write_text("", encoding="utf-8")
-    fitting, start = _in_a_thread(lambda: _fit(job, workers, cpus, gpus)), time.monotonic()
+    fitting, start = _call_in_daemon_thread(lambda: _fit(job, workers, cpus, gpus)), time.monotonic()
     with live.open(encoding="utf-8") as lines:
         try:
             while not fitting.done():
                 if should_stop():
                     (job.folder / STOP).touch()
-                yield from _said(lines)
-                is_late = live.stat().st_size == 0 and time.monotonic() - start > BEGIN_S
-                _require_working(watch.fault() or (f"no worker has begun within {BEGIN_S:g} s" if is_late else None))
-                time.sleep(LOOK_S)
-            yield from _said(lines)
+                yield from _read_messages(lines)
+                is_late = live.stat().st_size == 0 and time.monotonic() - start > START_TIMEOUT_S
+                _require_working(
+                    watch.fault() or (f"no worker has begun within {START_TIMEOUT_S:g} s" if is_late else None)
+                )
+                time.sleep(POLL_S)
+            yield from _read_messages(lines)
         finally:
             (job.folder / STOP).touch()
             if watch.fault() is None:
-                wait([fitting], END_S)
-    _tidy(job.folder)
-    raise_reason(job.folder, fitting)
+                wait([fitting], WORKERS_END_TIMEOUT_S)
+    _remove_stale_files(job.folder)
+    raise_worker_error(job.folder, fitting)
 
 
-def _in_a_thread(call: Callable[[], None]) -> "Future[None]":
+def _call_in_daemon_thread(call: Callable[[], None]) -> "Future[None]":
     """Call in a thread that ends with the process: one that hangs in a broken cluster must not keep it."""
     future: Future[None] = Future()
 
@@ -110,14 +112,14 @@ def _require_working(fault: str | None) -> None:
         )
 
 
-def _tidy(folder: Path) -> None:
+def _remove_stale_files(folder: Path) -> None:
     """Remove what is of no use between two calls."""
     for name in (LIVE, STOP):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / RAYS_OWN, ignore_errors=True)
+    shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
 
 
-def _fit(job: FullJob[Any], workers: int, cpus: int, gpus: float) -> None:
+def _fit(job: FullScaleJob[Any], workers: int, cpus: int, gpus: float) -> None:
     """Have Ray Train call `_work` in every worker; in a thread of its own, so that signals stay with the door."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -127,7 +129,7 @@ def _fit(job: FullJob[Any], workers: int, cpus: int, gpus: float) -> None:
         _work,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
-        run_config=RunConfig(name=RAYS_OWN, storage_path=str(job.folder)),
+        run_config=RunConfig(name=RAY_FOLDER, storage_path=str(job.folder)),
     )
     trainer.fit()
 
@@ -137,30 +139,30 @@ def _work(config: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    from harness.training.full_scale.process_group import Team
-    from harness.training.full_scale.worker import work
+    from harness.training.full_scale.process_group import ProcessGroup
+    from harness.training.full_scale.worker import run_worker
 
-    job: FullJob[Any] = config["job"]
+    job: FullScaleJob[Any] = config["job"]
     context = ray.train.get_context()
-    team = Team(get_device(), context.get_world_rank(), context.get_world_size())
+    team = ProcessGroup(get_device(), context.get_world_rank(), context.get_world_size())
     stop = job.folder / STOP
     try:
         with (job.folder / LIVE).open("a", encoding="utf-8") as live:
-            if team.leads:
-                live.write(f"{json.dumps(READY)}\n")
+            if team.is_main:
+                live.write(f"{json.dumps(READY_FILE)}\n")
                 live.flush()
-            for record in work(job, team, should_stop=stop.exists):
-                if team.leads:
+            for record in run_worker(job, team, should_stop=stop.exists):
+                if team.is_main:
                     live.write(f"{json.dumps(to_plain(record))}\n")
                     live.flush()
     except Stopped as stopped:  # all workers agree on it, and end
-        write_reason(job.folder, stopped)
+        write_worker_error(job.folder, stopped)
     except HarnessError as error:  # the others may wait for this one: Ray ends them
-        write_reason(job.folder, error)
+        write_worker_error(job.folder, error)
         raise RuntimeError(str(error)) from None
 
 
-def _said(lines: Any) -> Iterator[FullRecord]:
+def _read_messages(lines: Any) -> Iterator[FullScaleMessage]:
     """The records that have come meanwhile; a line that is still being written waits."""
     while True:
         at = lines.tell()
@@ -169,17 +171,17 @@ def _said(lines: Any) -> Iterator[FullRecord]:
             lines.seek(at)
             return
         values = json.loads(line)
-        if values != READY:
+        if values != READY_FILE:
             yield from_plain(values)
 
 
-def write_reason(folder: Path, error: HarnessError) -> None:
+def write_worker_error(folder: Path, error: HarnessError) -> None:
     """Leave word of what ends a worker."""
     kind = "stopped" if isinstance(error, Stopped) else "user" if isinstance(error, UserError) else "failure"
     (folder / REASON).write_text(json.dumps({"kind": kind, "text": str(error)}), encoding="utf-8")
 
 
-def raise_reason(folder: Path, fitting: "Future[None]") -> None:
+def raise_worker_error(folder: Path, fitting: "Future[None]") -> None:
     """Raise what a worker has ended for; nothing where all are done."""
     reason, error = folder / REASON, fitting.exception()
     if reason.exists():

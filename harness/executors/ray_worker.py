@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.executors.base import train
+from harness.executors.base import run_job_logged
 from harness.system.device_slot import computing
 from harness.training.run import Ended, Job, Record
 
@@ -17,7 +17,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class WorkerInfo:
     """What a worker says when it is ready to train."""
 
     version: str
@@ -27,13 +27,13 @@ class Greeting:
     pid: int
 
 
-class Worker:
-    """An actor. `train` runs in one thread, and `stop` in another that listens meanwhile."""
+class RayWorker:
+    """An actor. `run_job_logged` runs in one thread, and `stop` in another that listens meanwhile."""
 
     def __init__(self) -> None:
         self._stopping: set[int] = set()
 
-    def greet(self, cpus: int) -> Greeting:
+    def greet(self, cpus: int) -> WorkerInfo:
         """Load all that a run needs, once for all runs. No thread pool is made larger than the worker's share."""
         for name in THREAD_VARIABLES:
             os.environ[name] = str(cpus)
@@ -44,7 +44,7 @@ class Worker:
             import harness.executors.run_job
 
         torch.set_num_interop_threads(1)
-        return Greeting(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
+        return WorkerInfo(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
 
     def report(self) -> None:
         """Say that the process runs."""
@@ -52,7 +52,7 @@ class Worker:
     def train(self, job: Job, ticket: int) -> Iterator[Record]:
         """The records of a job, live; what is printed meanwhile goes to its log. Nothing is left of it when it ends."""
         with _output_to(job.log):
-            for record in train(job, lambda: ticket in self._stopping):
+            for record in run_job_logged(job, lambda: ticket in self._stopping):
                 if not isinstance(record, Ended):
                     yield record
         _free_memory()

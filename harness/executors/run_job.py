@@ -12,19 +12,19 @@ import numpy as np
 import torch
 
 from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_machine
-from harness.config.recipes.proxy import Recipe
-from harness.data import Dataset, load, require_same
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.data import Dataset, load, require_same_digest
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut, one_line
-from harness.measures import Measure, Trained, measures_of, times_of
+from harness.measures import Measure, TrainedRun, machine_measures_of, measures_of
 from harness.models.build import build
-from harness.system.device_slot import computing, in_turn
+from harness.system.device_slot import computing, computing_each
 from harness.system.machine import keep_freed_memory
 from harness.training.checkpoint import Checkpoint
-from harness.training.device import environment_of, started
+from harness.training.device import environment_of, started_record
 from harness.training.fit import fit
-from harness.training.run import Ended, Job, Measured, Noted, Record, RunState
+from harness.training.run import DataNote, Ended, Job, Measured, Record, RunState
 
-_STATES: dict[type[BaseException], RunState] = {
+_STATE_BY_ERROR: dict[type[BaseException], RunState] = {
     Stopped: RunState.STOPPED,
     Diverged: RunState.DIVERGED,
     OutOfMemory: RunState.OUT_OF_MEMORY,
@@ -34,7 +34,7 @@ _STATES: dict[type[BaseException], RunState] = {
 }
 
 
-def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
     """Train and measure the job's network: `Started`, an `Epoch` each, `Measured`..., and one `Ended` in every case.
 
     `should_stop` is asked before every training step; a run that was stopped or timed out goes on from its last epoch
@@ -51,7 +51,7 @@ def evaluate(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Itera
     try:
         yield from _measure_again(job, check) if job.only_times else _train_and_measure(job, check)
     except Exception as error:
-        state = next((state for kind, state in _STATES.items() if isinstance(error, kind)), RunState.FAILED)
+        state = next((state for kind, state in _STATE_BY_ERROR.items() if isinstance(error, kind)), RunState.FAILED)
         cause = one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {one_line(error)}"
         _log(job, traceback.format_exc())
         yield Ended(state, wall_s=time.monotonic() - start, cause=cause)
@@ -74,7 +74,7 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     if checkpoint.is_of_another_environment and not job.resumes_any:
         checkpoint.set_aside(job.replaced)
     notes = () if checkpoint.note is None else (checkpoint.note,)
-    yield started(
+    yield started_record(
         device,
         job.cpus,
         epochs=run.recipe.epochs,
@@ -86,19 +86,19 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     for note in notes:
         _log(job, f"{note}\n")
     dataset = load(run.recipe, job.data_cache, run.seed)
-    require_same(dataset.info, run.data, run.recipe)
+    require_same_digest(dataset.info, run.data, run.recipe)
     yield from _described(job, dataset)
     seed = run.training_seed
     epochs = fit(model, dataset, run.recipe, seed=seed, device=device, checkpoint=checkpoint, check=check)
-    yield from in_turn(epochs, device)
-    yield from judged_on(dataset, run.recipe)
-    trained = Trained(model.eval(), dataset, run.recipe, device, job.times)
+    yield from computing_each(epochs, device)
+    yield from validation_baseline(dataset, run.recipe)
+    trained = TrainedRun(model.eval(), dataset, run.recipe, device, job.times)
     yield from _measured(job, trained, check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
         from harness.training.transfer import transfer  # loads a library of heads, for the runs that need one
 
         learned = transfer(model, run.spec, dataset, run.recipe, seed=seed, device=device, check=check)
-        for name, value in in_turn(learned, device):
+        for name, value in computing_each(learned, device):
             yield Measured(name, value)
 
 
@@ -106,7 +106,7 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     """Measure the times of a complete run, on its stored weights; of a run without training, on its first ones."""
     run, device = job.run, _prepare(job)
     computed_by = environment_of(run.recipe, device, job.cpus)
-    yield started(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
+    yield started_record(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
     torch.manual_seed(run.training_seed)
     model = build(run.spec)
     if run.recipe.epochs > 0:
@@ -117,9 +117,9 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)
     dataset = load(run.recipe, job.data_cache, run.seed)
-    require_same(dataset.info, run.data, run.recipe)
-    trained = Trained(model.eval(), dataset, run.recipe, device, job.times)
-    for measured in _measured(job, trained, check, times_of(run.recipe)):
+    require_same_digest(dataset.info, run.data, run.recipe)
+    trained = TrainedRun(model.eval(), dataset, run.recipe, device, job.times)
+    for measured in _measured(job, trained, check, machine_measures_of(run.recipe)):
         if is_of_machine(measured.name):
             yield measured
 
@@ -135,12 +135,12 @@ def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
     """What the result will be of: notes about the data set, and the number of training images read from disk."""
     for note in dataset.notes:
         _log(job, f"{note}\n")
-        yield Noted(note)
+        yield DataNote(note)
     if job.run.data is not None:
         yield Measured(TRAIN_IMAGES, float(len(dataset.train)))
 
 
-def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
+def validation_baseline(dataset: Dataset, recipe: ProxyRecipe) -> Iterator[Measured]:
     """How many images the last epoch was judged on, and the accuracy in percent of the best answer that is constant."""
     if recipe.epochs > 0:
         labels = dataset.val.labels
@@ -148,7 +148,9 @@ def judged_on(dataset: Dataset, recipe: Recipe) -> Iterator[Measured]:
         yield Measured(CHANCE_TOP1, 100.0 * float(np.bincount(labels).max()) / len(labels))
 
 
-def _measured(job: Job, trained: Trained, check: Callable[[], None], measures: Iterable[Measure]) -> Iterator[Measured]:
+def _measured(
+    job: Job, trained: TrainedRun, check: Callable[[], None], measures: Iterable[Measure]
+) -> Iterator[Measured]:
     """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
     for measure in measures:
         check()

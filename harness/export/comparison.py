@@ -11,24 +11,24 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from harness.analysis.formatting import DASH, duration
+from harness.analysis.formatting import DASH, format_duration
 from harness.errors import ExportFailure, UserError
-from harness.export.exportable import Product
-from harness.models.equivalence import worst
+from harness.export.exportable import Exportable
+from harness.models.equivalence import max_error
 from harness.report.console import plain_table
 
 TOLERANCE = 1e-4
 """Of the difference of two logits, relative to the scale of the probes; in float32, where each layer rounds at 6e-8."""
 LEAST_SCALE = 0.01
 """Of the largest logit: below, rounding alone would be a fault."""
-BATCHES = (1, 3)
+EXAMPLE_BATCHES = (1, 3)
 """Images at once at R x R; 2 more of another size, where the graphs take it."""
 Network = Callable[[Tensor], Tensor]
 """(N, C, H, W) -> logits (N, classes)."""
 MIB = 1 << 20
 
 
-class Probes(NamedTuple):
+class ExampleInputs(NamedTuple):
     """Batches of images, and what the network as it was given makes of them."""
 
     images: tuple[Tensor, ...]
@@ -45,7 +45,7 @@ class Probes(NamedTuple):
         return max(float(moved), LEAST_SCALE * float(largest), torch.finfo(torch.float32).tiny)
 
 
-class Held(NamedTuple):
+class Comparison(NamedTuple):
     """A file held against the network, over all probes."""
 
     difference: float
@@ -60,25 +60,25 @@ class Held(NamedTuple):
 
 
 @torch.no_grad()
-def probes_of(product: Product) -> Probes:
+def example_inputs(product: Exportable) -> ExampleInputs:
     """Several numbers of images and, where graphs are open to it, another height and width than R.
 
     Raises `UserError` for a network whose logits are not finite.
     """
     side, generator = product.resolution, torch.Generator().manual_seed(0)
-    shapes = [(n, side, side) for n in BATCHES]
+    shapes = [(n, side, side) for n in EXAMPLE_BATCHES]
     if product.least_side is not None:
         shapes.append((2, side + max(1, side // 8), side + max(1, side // 4)))
     channels = product.spec.in_channels
     images = tuple(torch.randn(n, channels, high, wide, generator=generator) for n, high, wide in shapes)
-    logits = tuple(product.subject.model(batch) for batch in images)
+    logits = tuple(product.network.model(batch) for batch in images)
     if not all(bool(each.isfinite().all()) for each in logits):
-        raise UserError("the network must give finite logits to be exported", value=product.subject.name)
-    return Probes(images, logits)
+        raise UserError("the network must give finite logits to be exported", value=product.network.name)
+    return ExampleInputs(images, logits)
 
 
 @torch.no_grad()
-def hold(network: Network, probes: Probes) -> Held:
+def compare(network: Network, probes: ExampleInputs) -> Comparison:
     """How far the logits of a network that was loaded back are off. Raises `ExportFailure` for another shape."""
     differences = []
     for images, expected in zip(probes.images, probes.logits, strict=True):
@@ -86,34 +86,38 @@ def hold(network: Network, probes: Probes) -> Held:
         if found.shape != expected.shape:
             raise ExportFailure(f"gives {tuple(found.shape)} for logits {tuple(expected.shape)}")
         differences.append(float((found.double() - expected.double()).abs().max()))
-    difference = worst(differences)
-    return Held(difference, difference / probes.scale)
+    difference = max_error(differences)
+    return Comparison(difference, difference / probes.scale)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FormatResult:
     """A format, and how its files hold."""
 
     format: str
     sizes: Mapping[str, int]
     """Of the files that it added, in bytes."""
-    held: Held | None
+    comparison: Comparison | None
     """None where the files could not be loaded."""
     wall_s: float
     """To write them, to load them and to hold them against the network."""
-    fault: str | None = None
+    error: str | None = None
     """Why they may not stand for the network."""
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
+def rows_table(rows: Sequence[FormatResult]) -> Table:
     """A line per file; what it took stands with the first file of its format."""
     table = plain_table()
     table.add_column("file", no_wrap=True)
     for name in ("MiB", "difference", "relative", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        held = (DASH, DASH) if row.held is None else (f"{row.held.difference:.2g}", f"{row.held.relative:.2g}")
-        figures = (*held, duration(row.wall_s))
+        held = (
+            (DASH, DASH)
+            if row.comparison is None
+            else (f"{row.comparison.difference:.2g}", f"{row.comparison.relative:.2g}")
+        )
+        figures = (*held, format_duration(row.wall_s))
         for name, size in row.sizes.items():
             table.add_row(name, f"{size / MIB:.2f}", *figures)
             figures = ("", "", "")

@@ -15,26 +15,26 @@ from pathlib import Path
 import torch
 
 from harness.errors import ExportFailure, UserError
-from harness.export.comparison import TOLERANCE, Held, Probes, Row, hold, probes_of
-from harness.export.exportable import Product
+from harness.export.comparison import TOLERANCE, Comparison, ExampleInputs, FormatResult, compare, example_inputs
+from harness.export.exportable import Exportable
 from harness.export.formats import Format
-from harness.export.model_card import card
+from harness.export.model_card import model_card
 from harness.models.weights import sha256
 from harness.report.summary import json_text
 from harness.system.atomic_write import partial_folder
-from harness.system.device_slot import computing, offer
+from harness.system.device_slot import computing, yield_slot
 from harness.training.device import process_environment
 from harness.training.environment import Environment, describe_environment
 
-RECORD = "export.json"
+RECORD_FILE = "export.json"
 """Says what an export has written; the last file to come, and the first to go."""
 CARD = "README.md"
 PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
 @contextmanager
-def beside(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, to write into and then to `settle`; what is left of it goes in the end.
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, to write into and then to `commit`; what is left of it goes in the end.
 
     Raises `UserError` where `folder` holds anything that no export has written, and where nothing can be written.
     """
@@ -47,19 +47,19 @@ def beside(folder: Path) -> Iterator[Path]:
         raise UserError(rule, place=str(folder), remedy="Free space there, or choose another with `--to`.") from error
 
 
-def settle(fresh: Path, folder: Path) -> None:
+def commit(fresh: Path, folder: Path) -> None:
     """Give the files their place, the record last; those of an earlier export go."""
     if not folder.exists():
         fresh.rename(folder)
         return
     for name in reversed(_written(folder)):
         (folder / name).unlink(missing_ok=True)
-    for file in sorted(fresh.iterdir(), key=lambda file: file.name == RECORD):
+    for file in sorted(fresh.iterdir(), key=lambda file: file.name == RECORD_FILE):
         file.replace(folder / file.name)
 
 
 def _require_free(folder: Path) -> None:
-    is_ours = (folder / RECORD).is_file()
+    is_ours = (folder / RECORD_FILE).is_file()
     if folder.exists() and not (folder.is_dir() and (is_ours or not any(folder.iterdir()))):
         raise UserError(
             "`--to` must be a new or an empty folder, or one that `harness export` has written",
@@ -71,47 +71,51 @@ def _require_free(folder: Path) -> None:
 def _written(folder: Path) -> list[str]:
     """The files of the earlier export in a folder, its record last; plain names alone, whatever the record says."""
     try:
-        names = [str(name) for name in json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]]
+        names = [str(name) for name in json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["files"]]
     except (OSError, ValueError, TypeError, LookupError):
         names = []
-    return [*(name for name in names if Path(name).name == name and name != RECORD), RECORD]
+    return [*(name for name in names if Path(name).name == name and name != RECORD_FILE), RECORD_FILE]
 
 
 @computing()
-def export(
-    product: Product, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
-) -> list[Row]:
+def export_network(
+    product: Exportable, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
+) -> list[FormatResult]:
     """Write a network into a folder, which gets all files or, where one has a fault, none."""
-    with beside(folder) as fresh:
-        probes = probes_of(product)
+    with staged(folder) as fresh:
+        probes = example_inputs(product)
         rows = []
         for name, each in formats.items():
             tell(f"{name}: writing, loading back, comparing")
             rows.append(_row(name, each, product, fresh, probes))
-        if not any(row.fault for row in rows):
+        if not any(row.error for row in rows):
             versions, environment = _versions(), process_environment(torch.device("cpu"))
             known = versions | {"compared by": describe_environment(environment)}
-            (fresh / CARD).write_text(card(product, formats, rows, known), encoding="utf-8")
-            (fresh / RECORD).write_text(f"{_record(product, rows, fresh, versions, environment)}\n", encoding="utf-8")
-            settle(fresh, folder)
+            (fresh / CARD).write_text(model_card(product, formats, rows, known), encoding="utf-8")
+            (fresh / RECORD_FILE).write_text(
+                f"{_record(product, rows, fresh, versions, environment)}\n", encoding="utf-8"
+            )
+            commit(fresh, folder)
     return rows
 
 
-def _row(name: str, each: Format, product: Product, folder: Path, probes: Probes) -> Row:
-    offer()
+def _row(name: str, each: Format, product: Exportable, folder: Path, probes: ExampleInputs) -> FormatResult:
+    yield_slot()
     start, before = time.monotonic(), set(folder.iterdir())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
         each.write(product, folder)
-        offer()
+        yield_slot()
         held, fault = _loaded_back(each, product, folder, probes)
     sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
-    return Row(name, sizes, held, time.monotonic() - start, fault)
+    return FormatResult(name, sizes, held, time.monotonic() - start, fault)
 
 
-def _loaded_back(each: Format, product: Product, folder: Path, probes: Probes) -> tuple[Held | None, str | None]:
+def _loaded_back(
+    each: Format, product: Exportable, folder: Path, probes: ExampleInputs
+) -> tuple[Comparison | None, str | None]:
     try:
-        held = hold(each.load(product, folder), probes)
+        held = compare(each.load(product, folder), probes)
     except ExportFailure as failure:
         return None, str(failure)
     except Exception as error:  # whatever a parser or a runtime finds wrong with a file
@@ -122,19 +126,23 @@ def _loaded_back(each: Format, product: Product, folder: Path, probes: Probes) -
 
 
 def _record(
-    product: Product, rows: list[Row], folder: Path, versions: Mapping[str, str], environment: Environment
+    product: Exportable, rows: list[FormatResult], folder: Path, versions: Mapping[str, str], environment: Environment
 ) -> str:
     """What was written, how it held and in which environment, for programs."""
     return json_text(
         {
-            "network": product.subject.name,
-            **product.known,
+            "network": product.network.name,
+            **product.training_facts,
             "files": {file.name: _facts(file) for file in sorted(folder.iterdir())},
             "tolerance": TOLERANCE,
             "verified": {
-                row.format: {"difference": row.held.difference, "relative": row.held.relative, "wall_s": row.wall_s}
+                row.format: {
+                    "difference": row.comparison.difference,
+                    "relative": row.comparison.relative,
+                    "wall_s": row.wall_s,
+                }
                 for row in rows
-                if row.held is not None
+                if row.comparison is not None
             },
             "versions": versions,
             "environment": environment.values(),

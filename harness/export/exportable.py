@@ -18,14 +18,14 @@ from torch.export import Dim, ExportedProgram
 from harness import __version__
 from harness.data.preprocessing import Preprocessing
 from harness.errors import DataError, UserError
-from harness.export.model_card_facts import Facts, facts_of
+from harness.export.model_card_facts import TrainingFacts, training_facts
 from harness.models.build import fold, merge
 from harness.models.cost import network_cost
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import resolutions
 from harness.models.weights import Weights
-from harness.storage.load_network import Origin, Subject, class_names
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names
 from harness.system.device_slot import computing
 
 INPUT, OUTPUT = "images", "logits"
@@ -33,33 +33,33 @@ INPUT, OUTPUT = "images", "logits"
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
+class Exportable:
     """A network to be exported. Raises `UserError` for the training form of weights that are merged already."""
 
-    subject: Subject
-    images: Preprocessing
-    facts: Facts
+    network: LoadedNetwork
+    preprocessing: Preprocessing
+    facts: TrainingFacts
     classes: tuple[str, ...] | None = None
     """Names in the order of the logits; None where nobody knows them."""
     is_merged: bool = True
 
     def __post_init__(self) -> None:
-        if self.subject.is_merged and not self.is_merged:
+        if self.network.is_merged and not self.is_merged:
             raise UserError(
                 "`--unmerged` needs weights in training form, and these are merged already",
-                value=self.subject.name,
+                value=self.network.name,
                 remedy="Leave it out, or take the weights that they were merged from.",
             )
 
     @property
     def resolution(self) -> int:
         """The side of the images that it is made for."""
-        return self.images.resolution
+        return self.preprocessing.resolution
 
     @property
     def spec(self) -> NetworkSpec:
         """In the spelling that its weights are named after."""
-        return self.subject.spec.identity()
+        return self.network.spec.identity()
 
     @property
     def form(self) -> str:
@@ -67,26 +67,26 @@ class Product:
         return "merged" if self.is_merged else "training"
 
     @cached_property
-    def kept(self) -> nn.Module:
+    def trainable(self) -> nn.Module:
         """The network whose weights are kept, and can be trained further: small kernels merged, batch norms alive."""
-        return merge(self.subject.model) if self.is_merged else self.subject.model
+        return merge(self.network.model) if self.is_merged else self.network.model
 
     @cached_property
-    def deployed(self) -> nn.Module:
+    def deployable(self) -> nn.Module:
         """The network whose graph is written, and only gives logits: merged, and its batch norms folded."""
-        return fold(self.subject.model) if self.is_merged else self.subject.model
+        return fold(self.network.model) if self.is_merged else self.network.model
 
     @cached_property
     def weights(self) -> Weights:
-        """The state of `kept`, for a file that knows its network."""
-        entries = {name: value.detach().cpu().contiguous() for name, value in self.kept.state_dict().items()}
+        """The state of `trainable`, for a file that knows its network."""
+        entries = {name: value.detach().cpu().contiguous() for name, value in self.trainable.state_dict().items()}
         return Weights(self.spec, self.is_merged, entries, self.source, self.classes)
 
     @property
     def source(self) -> Mapping[str, str]:
         """Where the weights come from, as files of weights say it."""
-        subject = self.subject
-        if subject.origin == Origin.RANDOM:
+        subject = self.network
+        if subject.origin == WeightsOrigin.RANDOM:
             return {"source": "random weights"}
         if subject.recipe is not None:
             return {"source": f"{subject.name}, {subject.about}"}
@@ -113,7 +113,7 @@ class Product:
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The graph of `deployed`."""
+        """The graph of `deployable`."""
         try:
             return self._traced()
         except (
@@ -124,18 +124,18 @@ class Product:
     @torch.no_grad()
     def _traced(self, **options: Any) -> ExportedProgram:
         example = torch.zeros(2, self.spec.in_channels, self.resolution, self.resolution)
-        network, shapes = _Named(self.deployed), (self.dynamic_shapes,)
+        network, shapes = _Named(self.deployable), (self.dynamic_shapes,)
         return torch.export.export(network, (example,), dynamic_shapes=shapes, **options)
 
     @property
-    def known(self) -> dict[str, Any]:
+    def training_facts(self) -> dict[str, Any]:
         """The network, how its images are prepared, and the names of its classes, as plain values."""
         values = {
             "harness": __version__,
             "spec": self.spec.canonical(),
             "form": self.form,
             "resolution": self.resolution,
-            **self.images.for_timm(),
+            **self.preprocessing.for_timm(),
             **self.source,
         }
         return values if self.classes is None else values | {"classes": list(self.classes)}
@@ -143,16 +143,18 @@ class Product:
     @property
     def metadata(self) -> dict[str, str]:
         """The same as texts, which graphs carry along: JSON, where it is no text already."""
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.known.items()}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value) for name, value in self.training_facts.items()
+        }
 
 
-def resolution_of(subject: Subject) -> int:
+def resolution_of(subject: LoadedNetwork) -> int:
     """The side of the images that it was trained on; else that it is published for, or that its stem is made for."""
     recipe = subject.full_recipe or subject.recipe
     return resolutions(subject.spec)[0] if recipe is None else recipe.resolution
 
 
-def preparation_of(subject: Subject, resolution: int) -> Preprocessing:
+def preprocessing_of(subject: LoadedNetwork, resolution: int) -> Preprocessing:
     """As in its training; else as published of the preset; else, with a word about it, as ImageNet's networks."""
     if subject.full_recipe is not None:
         return replace(Preprocessing.of(subject.full_recipe), resolution=resolution)
@@ -161,7 +163,7 @@ def preparation_of(subject: Subject, resolution: int) -> Preprocessing:
     return Preprocessing.of_preset(subject.spec, resolution) or Preprocessing.assumed(subject.spec, resolution)
 
 
-def _preparation_of_run(subject: Subject) -> Preprocessing | None:
+def _preparation_of_run(subject: LoadedNetwork) -> Preprocessing | None:
     """None where its images are gone."""
     try:
         dataset = subject.load_images()
@@ -184,14 +186,14 @@ class _Named(nn.Module):
 
 
 @computing()
-def exportable(subject: Subject, storage: str | None, resolution: int | None, *, is_merged: bool) -> Product:
+def exportable(subject: LoadedNetwork, storage: str | None, resolution: int | None, *, is_merged: bool) -> Exportable:
     """The network with all that is known of it. Raises `UserError`s for images of no use to it."""
     side = resolution or resolution_of(subject)
     network_cost(subject.spec, side)  # raises for images of which the last map has nothing
-    return Product(
+    return Exportable(
         subject,
-        preparation_of(subject, side),
-        facts_of(subject, storage),
+        preprocessing_of(subject, side),
+        training_facts(subject, storage),
         class_names(subject),
         is_merged=is_merged,
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from harness.errors import UserError
 from harness.export import onnx, safetensors, timm, torch_export
 from harness.export.comparison import Network
-from harness.export.exportable import Product
+from harness.export.exportable import Exportable
 
 
 class Format(NamedTuple):
@@ -16,13 +16,13 @@ class Format(NamedTuple):
     file: str
     """What it adds to the folder."""
     about: str
-    write: Callable[[Product, Path], None]
+    write: Callable[[Exportable, Path], None]
     """Into the folder."""
-    load: Callable[[Product, Path], Network]
+    load: Callable[[Exportable, Path], Network]
     """From the folder, as others would; raises what it finds wrong."""
-    usage: Callable[[Product], str]
+    usage: Callable[[Exportable], str]
     """The code that loads it, run in the folder, and gives `logits` of `images`."""
-    why_not: Callable[[Product], str | None] = lambda _: None
+    unsupported_reason: Callable[[Exportable], str | None] = lambda _: None
     """What keeps a network from being written so."""
     require: Callable[[], None] = lambda: None
     """Raises `UserError` where this installation lacks what it needs."""
@@ -53,21 +53,21 @@ FORMATS: dict[str, Format] = {
         timm.write,
         timm.load,
         timm.usage,
-        why_not=timm.why_not,
+        unsupported_reason=timm.unsupported_reason,
     ),
 }
 
 
-def chosen_formats(product: Product, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
+def chosen_formats(product: Exportable, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
     """The formats of these names, in the order of the table; or all that the network can have, with what is left out.
 
     Raises `UserError` for what this network, or this installation, cannot have.
     """
     chosen = {name: each for name, each in FORMATS.items() if names is None or name in names}
-    faults = {name: fault for name, each in chosen.items() if (fault := each.why_not(product)) is not None}
+    faults = {name: fault for name, each in chosen.items() if (fault := each.unsupported_reason(product)) is not None}
     if faults and names is not None:
         name, fault = next(iter(faults.items()))
-        raise UserError(f"the format {name} must be one that the network can have: {fault}", value=product.subject.name)
+        raise UserError(f"the format {name} must be one that the network can have: {fault}", value=product.network.name)
     chosen = {name: each for name, each in chosen.items() if name not in faults}
     for each in chosen.values():
         each.require()

@@ -3,24 +3,26 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.analysis.formatting import amount
+from harness.analysis.formatting import si
 from harness.config.space import plain_fields
 from harness.config.yaml_file import write_yaml
-from harness.export.comparison import BATCHES, TOLERANCE, Row
-from harness.export.exportable import Product
+from harness.export.comparison import EXAMPLE_BATCHES, TOLERANCE, FormatResult
+from harness.export.exportable import Exportable
 from harness.export.formats import Format
 from harness.models.cost import Cost, network_cost
 from harness.models.spec.published import preset_of, published
-from harness.storage.load_network import Origin
+from harness.storage.load_network import WeightsOrigin
 
-TITLES = {"replknet": "RepLKNet", "mobilenet_v2": "MobileNetV2", "convnext": "ConvNeXt"}
+FAMILY_TITLES = {"replknet": "RepLKNet", "mobilenet_v2": "MobileNetV2", "convnext": "ConvNeXt"}
 """The families as their papers write them."""
-MOST_CLASSES = 100
+MAX_CLASSES_SHOWN = 100
 """Classes whose names the card lists; of more, the first of them."""
 CODE_LICENCE = "The code that builds and loads the network, large-kernel-harness, is under the MIT licence."
 
 
-def card(product: Product, formats: Mapping[str, Format], rows: Sequence[Row], versions: Mapping[str, str]) -> str:
+def model_card(
+    product: Exportable, formats: Mapping[str, Format], rows: Sequence[FormatResult], versions: Mapping[str, str]
+) -> str:
     """The whole text; each block of code runs in the card's folder, behind the block that gives `images`."""
     facts = product.facts
     parts = [
@@ -32,7 +34,7 @@ def card(product: Product, formats: Mapping[str, Format], rows: Sequence[Row], v
     ]
     if facts.settings is not None:
         parts += [_folded("The recipe, every default included", _code("yaml", write_yaml(facts.settings)))]
-    parts += ["## Figures", *_figures(product), "## Cost", _cost(product), "## Images", _images(product)]
+    parts += ["## Figures", *_metrics_section(product), "## Cost", _cost(product), "## Images", _images(product)]
     if product.classes is not None:
         parts += ["## Classes", _classes(product.classes)]
     parts += ["## Files", _files(formats, rows), "## How to load it", *_usage(product, formats)]
@@ -40,19 +42,19 @@ def card(product: Product, formats: Mapping[str, Format], rows: Sequence[Row], v
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _head(product: Product) -> str:
-    spec, name = product.spec, preset_of(product.subject.spec)
-    family = TITLES[spec.family]
+def _head(product: Exportable) -> str:
+    spec, name = product.spec, preset_of(product.network.spec)
+    family = FAMILY_TITLES[spec.family]
     what = f"`{name}`, a {family}," if name else f"A {family}"
     form = "Its small kernels are merged into the large ones" if product.is_merged else "It is in its training form"
     front = "---\ntags:\n- image-classification\npipeline_tag: image-classification\n---"
     return (
-        f"{front}\n\n# {product.subject.name}\n\n{what} for {spec.classes:,} classes, made for images of "
+        f"{front}\n\n# {product.network.name}\n\n{what} for {spec.classes:,} classes, made for images of "
         f"{product.resolution} px with {spec.in_channels} channel{'s' * (spec.in_channels > 1)}. {form}."
     )
 
 
-def _figures(product: Product) -> list[str]:
+def _metrics_section(product: Exportable) -> list[str]:
     rows = [(each.name, each.value, each.conditions) for each in product.facts.figures]
     known = [_table(("figure", "value", "measured on"), rows)] if rows else ["None is recorded of these weights."]
     papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(product.spec)]
@@ -64,7 +66,7 @@ def _figures(product: Product) -> list[str]:
     return known
 
 
-def _cost(product: Product) -> str:
+def _cost(product: Exportable) -> str:
     spec, side = product.spec, product.resolution
     training, merged = (network_cost(spec, side, merged=is_merged) for is_merged in (False, True))
     rows = [
@@ -77,11 +79,11 @@ def _cost(product: Product) -> str:
 
 
 def _macs(cost: Cost) -> tuple[str, str]:
-    return f"{cost.macs:,} ({amount(cost.macs)})", f"{cost.macs_in_bounds:,} ({amount(cost.macs_in_bounds)})"
+    return f"{cost.macs:,} ({si(cost.macs)})", f"{cost.macs_in_bounds:,} ({si(cost.macs_in_bounds)})"
 
 
-def _images(product: Product) -> str:
-    how = product.images
+def _images(product: Exportable) -> str:
+    how = product.preprocessing
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (how.mean, how.std))
     about = {
         "known from": how.known_from,
@@ -96,19 +98,23 @@ def _images(product: Product) -> str:
 
 
 def _classes(names: Sequence[str]) -> str:
-    listed = json.dumps(list(names[:MOST_CLASSES]), ensure_ascii=False)
-    more = f"\n\nThe first {MOST_CLASSES} of {len(names):,}; the files carry all." if len(names) > MOST_CLASSES else ""
+    listed = json.dumps(list(names[:MAX_CLASSES_SHOWN]), ensure_ascii=False)
+    more = (
+        f"\n\nThe first {MAX_CLASSES_SHOWN} of {len(names):,}; the files carry all."
+        if len(names) > MAX_CLASSES_SHOWN
+        else ""
+    )
     return f"In the order of the logits:\n\n{_code('json', listed)}{more}"
 
 
-def _files(formats: Mapping[str, Format], rows: Sequence[Row]) -> str:
+def _files(formats: Mapping[str, Format], rows: Sequence[FormatResult]) -> str:
     table = []
     for row in rows:
-        assert row.held is not None, "a format without a fault was held against the network"
-        held = f"{row.held.difference:.2g}", f"{row.held.relative:.2g}"
+        assert row.comparison is not None, "a format without a fault was held against the network"
+        held = f"{row.comparison.difference:.2g}", f"{row.comparison.relative:.2g}"
         sizes = ", ".join(f"{size:,}" for size in row.sizes.values())
         table.append((", ".join(f"`{name}`" for name in row.sizes), formats[row.format].about, sizes, *held))
-    batches = " and ".join(map(str, BATCHES))
+    batches = " and ".join(map(str, EXAMPLE_BATCHES))
     return (
         f"Each was loaded back, and its logits held against those of the network as it was given, on noise in batches "
         f"of {batches}, and of 2 at another size where the graphs take it. A difference may be {TOLERANCE:g} of what "
@@ -117,7 +123,7 @@ def _files(formats: Mapping[str, Format], rows: Sequence[Row]) -> str:
     )
 
 
-def _usage(product: Product, formats: Mapping[str, Format]) -> Iterable[str]:
+def _usage(product: Exportable, formats: Mapping[str, Format]) -> Iterable[str]:
     spec, side, least = product.spec, product.resolution, product.least_side
     sizes = "of this size alone" if least is None else f"of any height and width from {least} px on"
     shape = f"2, {spec.in_channels}, {side}, {side}"
@@ -131,11 +137,11 @@ def _usage(product: Product, formats: Mapping[str, Format]) -> Iterable[str]:
         yield _code("python", each.usage(product))
 
 
-def _licence(product: Product) -> str:
-    subject = product.subject
-    if subject.origin == Origin.RANDOM:
+def _licence(product: Exportable) -> str:
+    subject = product.network
+    if subject.origin == WeightsOrigin.RANDOM:
         return f"{CODE_LICENCE} The weights are random."
-    if subject.origin != Origin.FILE:
+    if subject.origin != WeightsOrigin.FILE:
         return f"{CODE_LICENCE} {_trained_licence(product)}"
     return (
         f"{CODE_LICENCE}\n\nThe weights were imported from `{product.source['source']}`. **The licence of whoever "
@@ -143,8 +149,8 @@ def _licence(product: Product) -> str:
     )
 
 
-def _trained_licence(product: Product) -> str:
-    recipe = product.subject.full_recipe
+def _trained_licence(product: Exportable) -> str:
+    recipe = product.network.full_recipe
     began = "They began as other weights, whose licence applies, too. " if recipe and recipe.needs_weights else ""
     return f"The licence of the weights is for whoever trained them to choose. {began}Mind that of the training images."
 

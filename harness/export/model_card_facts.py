@@ -3,26 +3,26 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.analysis.formatting import DASH, counted, duration
-from harness.analysis.limits import images_of
+from harness.analysis.formatting import DASH, format_duration, plural
+from harness.analysis.limits import validation_image_count
 from harness.config.metrics import is_of_machine
 from harness.data.shapes.dataset import VAL_SIZE
 from harness.storage import Store
-from harness.storage.load_network import Origin, Subject
-from harness.storage.workspace import Place
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
+from harness.storage.workspace import Workspace
 from harness.training.environment import describe_environment
 from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import FullEpoch, to_plain
+from harness.training.full_scale.messages import FullScaleEpoch, to_plain
 
 VAL_SIZES = {"shapes": VAL_SIZE, "cifar10": 10_000, "cifar100": 10_000}
 """Where a recipe leaves the number open."""
-SHOWN = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss"}
+METRIC_TITLES = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss"}
 """Figures of a validation, as the card names them."""
 
 
-class Figure(NamedTuple):
+class CardMetric(NamedTuple):
     """One figure."""
 
     name: str
@@ -31,55 +31,55 @@ class Figure(NamedTuple):
     """On what it was measured."""
 
 
-class Facts(NamedTuple):
+class TrainingFacts(NamedTuple):
     """What is known of a network's training."""
 
     training: dict[str, str]
-    figures: list[Figure]
+    figures: list[CardMetric]
     settings: dict[str, Any] | None = None
     """The recipe with every default, as plain values."""
 
 
-def facts_of(subject: Subject, storage: str | None = None) -> Facts:
+def training_facts(subject: LoadedNetwork, storage: str | None = None) -> TrainingFacts:
     """From the database of a run, from the log of a training, or from what a file of weights says of itself."""
     if subject.full_recipe is not None:
         return _of_training(subject)
     if subject.recipe is not None:
         return _of_run(subject, storage)
-    if subject.origin == Origin.RANDOM:
-        return Facts({"weights": "**random**: it was never trained, and its answers mean nothing"}, [])
+    if subject.origin == WeightsOrigin.RANDOM:
+        return TrainingFacts({"weights": "**random**: it was never trained, and its answers mean nothing"}, [])
     about = {"weights": f"imported from `{subject.source.get('source', subject.name)}`"}
     if digest := subject.source.get("source_sha256"):
         about["SHA-256 of that file"] = f"`{digest}`"
-    return Facts(about, [])
+    return TrainingFacts(about, [])
 
 
-def _of_run(subject: Subject, storage: str | None) -> Facts:
+def _of_run(subject: LoadedNetwork, storage: str | None) -> TrainingFacts:
     assert subject.recipe is not None and subject.file is not None, "a run has a recipe and a checkpoint"
     recipe, run_id = subject.recipe, subject.file.stem
     study = subject.file.absolute().parent.parent
-    with Store.open(Place(study.parent, storage).database, read_only=True) as store:
-        row, epochs, measures = store.run(run_id), store.epochs(run_id), store.measures(run_id)
+    with Store.open(Workspace(study.parent, storage).database, read_only=True) as store:
+        row, epochs, measures = store.run(run_id), store.epochs(run_id), store.metrics(run_id)
     about = {
         "run": f"`{run_id}` of the study `{study.name}`, {row.state.value}",
         "seed": str(row.run.seed),
         "epochs": f"{subject.epochs} of {recipe.epochs}",
         "data": f"{recipe.dataset} at {recipe.resolution} px, {_size(recipe.train_size)} training images",
-        "trained on": f"{row.device or DASH}, {duration(row.wall_s)}",
+        "trained on": f"{row.device or DASH}, {format_duration(row.wall_s)}",
         "computed by": "; ".join(describe_environment(each) for each in row.environments),
     }
-    images = images_of(row.run, measures) if subject.epochs == recipe.epochs else recipe.val_size
+    images = validation_image_count(row.run, measures) if subject.epochs == recipe.epochs else recipe.val_size
     on = f"{_validated_on(recipe.dataset, images)}, {recipe.resolution} px, one seed"
-    scores = [Figure("top-1 %", f"{each.top1:.2f}", on) for each in epochs if each.epoch == subject.epochs]
+    scores = [CardMetric("top-1 %", f"{each.top1:.2f}", on) for each in epochs if each.epoch == subject.epochs]
     device = f"measured by the run, {row.device or DASH}"
     again = f"measured again: {describe_environment(row.timed)}" if row.timed != row.environment else device
     others = [
-        Figure(name, f"{value:.6g}", again if is_of_machine(name) else device) for name, value in measures.items()
+        CardMetric(name, f"{value:.6g}", again if is_of_machine(name) else device) for name, value in measures.items()
     ]
-    return Facts(about, [*scores, *others], recipe.model_dump(mode="json"))
+    return TrainingFacts(about, [*scores, *others], recipe.model_dump(mode="json"))
 
 
-def _of_training(subject: Subject) -> Facts:
+def _of_training(subject: LoadedNetwork) -> TrainingFacts:
     assert subject.full_recipe is not None and subject.file is not None, "a training has a recipe and a folder"
     recipe, epochs = subject.full_recipe, read_epochs(subject.file.parent)
     about = {
@@ -90,13 +90,13 @@ def _of_training(subject: Subject) -> Facts:
         "data": f"{recipe.data.dataset} at {recipe.resolution} px, {_size(recipe.data.train_size)} training images",
     }
     if epochs:
-        workers, wall_s = counted(epochs[-1].workers, "worker"), sum(epoch.wall_s for epoch in epochs)
-        about["trained with"] = f"{workers}, {recipe.precision}, {duration(wall_s)}"
+        workers, wall_s = plural(epochs[-1].workers, "worker"), sum(epoch.wall_s for epoch in epochs)
+        about["trained with"] = f"{workers}, {recipe.precision}, {format_duration(wall_s)}"
     about["computed by"] = _computed_by(subject.file.parent)
     on = f"{_validated_on(recipe.data.dataset, recipe.data.val_size)}, {recipe.resolution} px, one seed"
     scores = _scores(subject.file, epochs)
-    figures = [Figure(title, f"{scores[name]:.4g}", on) for name, title in SHOWN.items() if name in scores]
-    return Facts(about, figures, recipe.model_dump(mode="json"))
+    figures = [CardMetric(title, f"{scores[name]:.4g}", on) for name, title in METRIC_TITLES.items() if name in scores]
+    return TrainingFacts(about, figures, recipe.model_dump(mode="json"))
 
 
 def _computed_by(folder: Path) -> str:
@@ -106,7 +106,7 @@ def _computed_by(folder: Path) -> str:
     return "; ".join(f"{words}{describe_environment(each)}" for words, (_, each) in zip(since, known, strict=True))
 
 
-def _scores(file: Path, epochs: list[FullEpoch]) -> dict[str, Any]:
+def _scores(file: Path, epochs: list[FullScaleEpoch]) -> dict[str, Any]:
     """What validation found of these weights, by name; nothing where nobody knows."""
     if not epochs:
         return {}
@@ -116,7 +116,7 @@ def _scores(file: Path, epochs: list[FullEpoch]) -> dict[str, Any]:
     return to_plain(epoch)[which] or {}
 
 
-def _better(epoch: FullEpoch) -> str:
+def _better(epoch: FullScaleEpoch) -> str:
     """Whose weights are kept as the best: the network's, or its moving average's."""
     found = to_plain(epoch)
     return "ema" if found["ema"] and found["ema"]["top1"] >= found["val"]["top1"] else "val"

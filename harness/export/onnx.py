@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.errors import ExportFailure, UserError
 from harness.export.comparison import Network
-from harness.export.exportable import INPUT, OUTPUT, Product
+from harness.export.exportable import INPUT, OUTPUT, Exportable
 from harness.models.large_kernels.peripheral import SharedConv2d
 
 FILE = "model.onnx"
@@ -42,7 +42,7 @@ def require_packages() -> None:
         )
 
 
-def write(product: Product, folder: Path) -> None:
+def write(product: Exportable, folder: Path) -> None:
     """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
     program = torch.onnx.export(
         product.program,
@@ -57,7 +57,7 @@ def write(product: Product, folder: Path) -> None:
     program.save(folder / FILE)
 
 
-def load(product: Product, folder: Path) -> Network:
+def load(product: Exportable, folder: Path) -> Network:
     """In onnxruntime, as the card tells it. Raises `ExportFailure` for a graph of other convolutions."""
     import onnxruntime
 
@@ -73,7 +73,7 @@ def load(product: Product, folder: Path) -> Network:
     return run
 
 
-def check_convolutions(product: Product, path: Path) -> None:
+def check_convolutions(product: Exportable, path: Path) -> None:
     """Hold the graph's convolutions against the network's. Raises `ExportFailure` where one is not the network's own.
 
     So each large kernel is one node `Conv` with a group per channel: it was neither split nor written as other sums.
@@ -83,7 +83,7 @@ def check_convolutions(product: Product, path: Path) -> None:
     onnx.checker.check_model(path)
     nodes = onnx.load(path, load_external_data=False).graph.node
     found = Counter(_of_node(node) for node in nodes if node.op_type == "Conv")
-    wanted = Counter(_of_network(product.deployed))
+    wanted = Counter(_of_network(product.deployable))
     if found != wanted:
         missing, besides = list((wanted - found).elements()), list((found - wanted).elements())
         raise ExportFailure(f"has other convolutions than the network: lacks {missing[:3]}, and has {besides[:3]}")
@@ -102,7 +102,7 @@ def _of_network(network: nn.Module) -> Iterator[Convolution]:
             yield Convolution(tuple(kernel.shape[2:]), layer.groups, layer.stride, layer.dilation)
 
 
-def usage(product: Product) -> str:  # noqa: ARG001 (the table's signature)
+def usage(product: Exportable) -> str:  # noqa: ARG001 (the table's signature)
     """Code for the card; `images` is given."""
     return f"""\
 import onnxruntime

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from harness.export import safetensors
-from harness.export.exportable import Product
+from harness.export.exportable import Exportable
 from harness.models.cost import network_parts
 from harness.models.spec.network import FIELDS, NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -31,7 +31,7 @@ class Architecture(NamedTuple):
     needs_harness: bool
 
 
-def why_not(product: Product) -> str | None:
+def unsupported_reason(product: Exportable) -> str | None:
     """What keeps timm from loading the network; None where nothing does."""
     spec = product.spec
     if spec.family == "replknet":
@@ -46,7 +46,7 @@ def why_not(product: Product) -> str | None:
     return None if is_timms else "timm's ConvNeXt has plain depth-wise kernels, stem_stride 4 and no small kernels"
 
 
-def architecture(product: Product) -> Architecture:
+def architecture(product: Exportable) -> Architecture:
     """The network's name and arguments in timm."""
     spec = product.spec
     if spec.family == "convnext":
@@ -58,13 +58,13 @@ def architecture(product: Product) -> Architecture:
     return Architecture(name, {**fields, **form}, "stem.0.conv", "head", needs_harness=True)
 
 
-def write(product: Product, folder: Path) -> None:
+def write(product: Exportable, folder: Path) -> None:
     """The configuration and, where they are not there yet, the weights."""
     safetensors.write(product, folder)
     (folder / FILE).write_text(json.dumps(_config(product), indent=2), encoding="utf-8")
 
 
-def load(product: Product, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
+def load(product: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
     """As the card tells it."""
     import timm
 
@@ -72,7 +72,7 @@ def load(product: Product, folder: Path) -> nn.Module:  # noqa: ARG001 (the tabl
     return model.eval()
 
 
-def usage(product: Product) -> str:
+def usage(product: Exportable) -> str:
     """Code for the card; `images` is given, prepared as `transform` does it."""
     needed = "import harness  # makes RepLKNet known to timm\n" if architecture(product).needs_harness else ""
     return f"""\
@@ -84,7 +84,7 @@ logits = model(images)
 """
 
 
-def _config(product: Product) -> dict[str, Any]:
+def _config(product: Exportable) -> dict[str, Any]:
     spec, found = product.spec, architecture(product)
     channels, side = spec.in_channels, product.resolution
     labels = {} if product.classes is None else {"label_names": list(product.classes)}
@@ -97,7 +97,7 @@ def _config(product: Product) -> dict[str, Any]:
             "tag": "exported",
             "input_size": [channels, side, side],
             "pool_size": list(network_parts(spec, side)[-2].size),
-            **product.images.for_timm(),
+            **product.preprocessing.for_timm(),
             "num_classes": spec.classes,
             "first_conv": found.first_conv,
             "classifier": found.classifier,

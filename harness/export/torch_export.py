@@ -6,25 +6,25 @@ from pathlib import Path
 import torch
 
 from harness.export.comparison import Network
-from harness.export.exportable import Product
+from harness.export.exportable import Exportable
 
 FILE = "model.pt2"
-KNOWN = "network.json"
+NETWORK_FILE = "network.json"
 """What the file carries along about the network."""
 
 
-def write(product: Product, folder: Path) -> None:
+def write(product: Exportable, folder: Path) -> None:
     """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
-    extra = {KNOWN: json.dumps(product.known, indent=1)}
+    extra = {NETWORK_FILE: json.dumps(product.training_facts, indent=1)}
     torch.export.save(product.program, folder / FILE, extra_files=extra)
 
 
-def load(product: Product, folder: Path) -> Network:  # noqa: ARG001 (the table's signature)
+def load(product: Exportable, folder: Path) -> Network:  # noqa: ARG001 (the table's signature)
     """As the card tells it."""
     return torch.export.load(folder / FILE).module()
 
 
-def usage(product: Product) -> str:  # noqa: ARG001
+def usage(product: Exportable) -> str:  # noqa: ARG001
     """Code for the card; `images` is given."""
     return f"""\
 import torch

@@ -7,29 +7,29 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset
 from harness.models.build import merge
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedRun:
     """A network at the end of its run, with what it was trained on; after no epochs, one with its first weights."""
 
     model: nn.Module
     """In training form, as the run left it; a measure that wants the merged form makes a merged copy."""
     dataset: Dataset
-    recipe: Recipe
+    recipe: ProxyRecipe
     device: torch.device
     times: Path | None = None
     """Folder of times that were taken before; without one, nothing is kept."""
 
 
-Measure = Callable[[Trained], Iterator[tuple[str, float]]]
+Measure = Callable[[TrainedRun], Iterator[tuple[str, float]]]
 """Yields (name, value); the name carries the unit, as `latency_ms_p50`."""
 
 
-def deployed(trained: Trained, batch: int) -> tuple[nn.Module, Tensor]:
+def merged_for_inference(trained: TrainedRun, batch: int) -> tuple[nn.Module, Tensor]:
     """The merged network in evaluation mode, and that many blank images (N, C, H, W); in the recipe's layout."""
     channels, side = trained.dataset.info.channels, trained.recipe.resolution
     memory_format = torch.channels_last if trained.recipe.channels_last else torch.contiguous_format

@@ -15,27 +15,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.cue_conflict import CLASSES, MEMBERS, NAMES, Stimuli, Stimulus, find_stimuli
-from harness.data.image_file import read_image, read_sampled_levels
-from harness.data.labels import differing, imagenet_synsets
-from harness.data.preprocessing import published_statistics
+from harness.data.cue_conflict import (
+    IMAGENET_CLASSES,
+    SIXTEEN_CLASS_MEMBERS,
+    SIXTEEN_CLASSES,
+    Stimuli,
+    Stimulus,
+    find_stimuli,
+)
+from harness.data.image_file import read_sampled_value_range, read_square
+from harness.data.labels import class_differences, imagenet_synsets
+from harness.data.preprocessing import published_normalization
 from harness.errors import DataError, UserError
-from harness.measures.erf_comparison import teller
-from harness.measures.shape_bias import Decisions, by_class, decisions
+from harness.measures.erf_comparison import progress_printer
+from harness.measures.shape_bias import Decisions, count_decisions, decisions_by_class
 from harness.models.finite import as_user_error, require_finite
-from harness.storage.load_network import Origin, Subject, class_names
-from harness.system.device_slot import computing, offer
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names
+from harness.system.device_slot import computing, yield_slot
 from harness.training.device import process_environment
 from harness.training.environment import Environment
 
-BATCH = 32
+STIMULI_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class CueConflictResult:
     """What a network decided on a folder of stimuli."""
 
-    subject: Subject
+    subject: LoadedNetwork
     side: int
     """Of the images, in pixels."""
     folder: Path
@@ -58,7 +65,7 @@ class Decided:
         return sum(shares) / len(shares) if shares else None
 
 
-def decide(subject: Subject, folder: Path, side: int) -> Decided:
+def classify_stimuli(subject: LoadedNetwork, folder: Path, side: int) -> CueConflictResult:
     """Show a network the stimuli of a folder, at that side in pixels.
 
     Raises `UserError`s for a network that is not for ImageNet-1K or has random weights, and for a folder without any.
@@ -66,21 +73,21 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
     _check(subject)
     stimuli = find_stimuli(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tell = teller(subject.name, len(stimuli.conflicts))
-    order, labels = _order(subject)
+    tell = progress_printer(subject.name, len(stimuli.conflicts))
+    order, labels = _class_order(subject)
     with as_user_error(subject.name), computing(device):
-        answers, shown = _answers(subject, stimuli.conflicts, side, device, order, tell)
+        answers, shown = _predict(subject, stimuli.conflicts, side, device, order, tell)
     if not shown:
         raise DataError("the stimuli must be images that can be read", place=str(folder))
     shapes, textures = (np.array([getattr(each, cue) for each in shown]) for cue in ("shape", "texture"))
-    return Decided(
+    return CueConflictResult(
         subject=subject,
         side=side,
         folder=folder,
         stimuli=stimuli,
         unreadable=len(stimuli.conflicts) - len(shown),
-        whole=decisions(answers, shapes, textures),
-        classes=by_class(answers, shapes, textures, NAMES),
+        whole=count_decisions(answers, shapes, textures),
+        classes=decisions_by_class(answers, shapes, textures, SIXTEEN_CLASSES),
         labels=labels,
         notes=tuple(_notes(answers)),
         computed_by=process_environment(device),
@@ -89,12 +96,12 @@ def decide(subject: Subject, folder: Path, side: int) -> Decided:
 
 def to_sixteen(probabilities: Tensor) -> Tensor:
     """The mean over the members of each class: (N, 1000) -> (N, 16)."""
-    return torch.stack([probabilities[:, list(members)].mean(1) for members in MEMBERS.values()], dim=1)
+    return torch.stack([probabilities[:, list(members)].mean(1) for members in SIXTEEN_CLASS_MEMBERS.values()], dim=1)
 
 
 @torch.no_grad()
-def _answers(
-    subject: Subject,
+def _predict(
+    subject: LoadedNetwork,
     stimuli: Sequence[Stimulus],
     side: int,
     device: torch.device,
@@ -109,7 +116,7 @@ def _answers(
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
     answers, shown = [], []
     for images, readable in _batches(stimuli, side):
-        offer()
+        yield_slot()
         batch = (images.to(device).float() / 255 - mean) / std
         logits = model(batch)
         require_finite(logits, model, batch, "the logits of a stimulus")
@@ -123,11 +130,11 @@ def _answers(
 
 def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
     """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
-    levels = read_sampled_levels([each.path for each in stimuli])
-    for start in range(0, len(stimuli), BATCH):
+    levels = read_sampled_value_range([each.path for each in stimuli])
+    for start in range(0, len(stimuli), STIMULI_BATCH):
         images, readable = [], []
-        for each in stimuli[start : start + BATCH]:
-            image = read_image(each.path, side, levels)
+        for each in stimuli[start : start + STIMULI_BATCH]:
+            image = read_square(each.path, side, levels)
             if image is not None:
                 images.append(image)
                 readable.append(each)
@@ -135,7 +142,7 @@ def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, l
             yield torch.from_numpy(np.stack(images)), readable
 
 
-def _order(subject: Subject) -> tuple[list[int] | None, str]:
+def _class_order(subject: LoadedNetwork) -> tuple[list[int] | None, str]:
     """The logits in the usual order of ImageNet-1K's synsets, None where they are; and how that is known.
 
     Raises `UserError` for a network whose classes are known to be others.
@@ -146,7 +153,7 @@ def _order(subject: Subject) -> tuple[list[int] | None, str]:
     if set(known) != set(synsets):
         raise UserError(
             "the network's classes must be the synsets of ImageNet-1K, as n01440764",
-            value=differing(known, synsets),
+            value=class_differences(known, synsets),
             place=subject.name,
         )
     return [known.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
@@ -154,18 +161,21 @@ def _order(subject: Subject) -> tuple[list[int] | None, str]:
 
 def _notes(answers: NDArray[np.int64]) -> Iterator[str]:
     if len(answers) > 1 and (answers == answers[0]).all():
-        yield f"every stimulus is given to the class {NAMES[answers[0]]}: the network does not tell images apart"
+        yield (
+            f"every stimulus is given to the class {SIXTEEN_CLASSES[answers[0]]}: the network does not tell "
+            f"images apart"
+        )
 
 
-def _check(subject: Subject) -> None:
+def _check(subject: LoadedNetwork) -> None:
     spec = subject.spec
-    if subject.origin == Origin.RANDOM:
+    if subject.origin == WeightsOrigin.RANDOM:
         raise UserError(
             "the network must have learnt something: random weights have no bias worth knowing",
             value=subject.name,
             remedy="Give a file of weights: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
         )
-    if spec.classes != CLASSES or spec.in_channels != 3:
+    if spec.classes != IMAGENET_CLASSES or spec.in_channels != 3:
         raise UserError(
             "the network must tell the 1000 classes of ImageNet-1K apart in colour images",
             value=f"{spec.classes} classes, {spec.in_channels} channels",
@@ -174,10 +184,10 @@ def _check(subject: Subject) -> None:
         )
 
 
-def _statistics(subject: Subject) -> tuple[Sequence[float], Sequence[float]]:
+def _statistics(subject: LoadedNetwork) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
     if (dataset := subject.load_images()) is not None:
         return dataset.mean, dataset.std
     if subject.full_recipe is not None:
         return subject.full_recipe.data.mean, subject.full_recipe.data.std
-    return published_statistics(subject.spec)
+    return published_normalization(subject.spec)

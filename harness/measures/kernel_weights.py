@@ -53,11 +53,11 @@ class LargeKernel(NamedTuple):
         if self.before is None:
             return None
         taps = self.outside & (self.before > 0)
-        ratios = rescaled(self.after)[taps] / rescaled(self.before)[taps]
+        ratios = rescale_to_one(self.after)[taps] / rescale_to_one(self.before)[taps]
         return (float(ratios.min()), float(ratios.max())) if ratios.size else None
 
 
-def rescaled(map: Map) -> Map:
+def rescale_to_one(map: Map) -> Map:
     """The map with a maximum of 1; one of zeros stays."""
     return map / (map.max() or 1.0)
 
@@ -76,11 +76,11 @@ def large_kernels(model: nn.Module) -> Iterator[LargeKernel]:
     for i, stage in enumerate(stages):
         blocks = [m for m in stage.modules() if isinstance(m, RepLKBlock | InvertedResidual | ConvNeXtBlock)]
         for j, block in enumerate(blocks):
-            yield _look(block.conv_dw if isinstance(block, ConvNeXtBlock) else block.large_kernel, i + 1, j + 1)
+            yield _large_kernel(block.conv_dw if isinstance(block, ConvNeXtBlock) else block.large_kernel, i + 1, j + 1)
 
 
 @torch.no_grad()
-def _look(layer: nn.Module, stage: int, block: int) -> LargeKernel:
+def _large_kernel(layer: nn.Module, stage: int, block: int) -> LargeKernel:
     after = _merged_kernel(layer)
     if not _has_branches(layer):
         return LargeKernel(stage, block, _magnitude(after), None, np.ones(after.shape[2:], bool))

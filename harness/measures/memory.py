@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.measures.base import Trained
+from harness.measures.base import TrainedRun
 
 
-def peak_memory(trained: Trained) -> Iterator[tuple[str, float]]:
+def peak_memory(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """Largest resident size of the worker's process so far, in bytes; on a GPU also what torch allocated there."""
     unit = 1 if sys.platform == "darwin" else 1024
     yield "peak_memory_bytes", float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.augment import normalize
-from harness.measures.base import Trained
+from harness.measures.base import TrainedRun
 from harness.models.build import merge
 from harness.models.finite import require_finite
-from harness.training.device import own_randomness
+from harness.training.device import isolated_rng
 
-IMAGES = 4
-SIDE = 64
+COMPARED_IMAGES = 4
+COMPARED_SIDE = 64
 """Pixels of a crop: enough for any merge, and a depth-wise convolution in float64 takes 30 times as long as in float32
 on a CPU (replknet_31b at 224 px)."""
 
 
 @torch.no_grad()
-def merge_error(trained: Trained) -> Iterator[tuple[str, float]]:
+def merge_error(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """The largest difference between the logits of both forms in float64, and its ratio to the largest logit.
 
     Of the first 4 validation images, of their middle 64 x 64 pixels where they are larger. A right merge leaves
@@ -32,7 +32,7 @@ def merge_error(trained: Trained) -> Iterator[tuple[str, float]]:
     model = copy.deepcopy(trained.model).double()
     batch = _crops(trained).double()
     if trained.recipe.epochs == 0:
-        with own_randomness(trained.device):
+        with isolated_rng(trained.device):
             _take_statistics(model, batch)
     model.eval()
     logits = model(batch)
@@ -45,11 +45,11 @@ def merge_error(trained: Trained) -> Iterator[tuple[str, float]]:
     yield "merge_error_relative", error / max(logits.abs().max().item(), sys.float_info.min)
 
 
-def _crops(trained: Trained) -> Tensor:
+def _crops(trained: TrainedRun) -> Tensor:
     val = trained.dataset.val
-    index = np.arange(IMAGES) % len(val)  # a split may be smaller
-    start = max(0, (val.images.shape[-1] - SIDE) // 2)
-    middle = slice(start, start + SIDE)
+    index = np.arange(COMPARED_IMAGES) % len(val)  # a split may be smaller
+    start = max(0, (val.images.shape[-1] - COMPARED_SIDE) // 2)
+    middle = slice(start, start + COMPARED_SIDE)
     images = torch.from_numpy(val.images[index][:, :, middle, middle]).to(trained.device)
     return normalize(images, trained.dataset)
 

@@ -17,26 +17,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.data.augment import normalize
-from harness.measures.base import Trained
+from harness.measures.base import TrainedRun
 from harness.models.build import merge
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 
 SHARES = (20, 30, 50, 99)
 """Percent of the whole map that a square must hold more than, as in the paper's table 10."""
 PIXELS_AT_ONCE = 1 << 17
 """Of the images in a batch, which bounds the memory: 32 images of 64 pixels a side, one of 362 or more."""
 
-IMAGES = 32
+ERF_IMAGES = 32
 """Validation images that the measure shows a network."""
-LARGER = 4
+ERF_SCALE = 4
 """At the side of training, the fields of all proxies reach the border, and r says nothing of their kernels: see
-`larger`. The paper shows 1024 pixels a side to networks that learned at 224."""
-MOST_PX = 1024
+`erf_resolution`. The paper shows 1024 pixels a side to networks that learned at 224."""
+MAX_ERF_PX = 1024
 
 Map = NDArray[np.float64]
 
 
-class Definition(NamedTuple):
+class FieldDefinition(NamedTuple):
     """One way to define the map of a field."""
 
     title: str
@@ -47,16 +47,16 @@ class Definition(NamedTuple):
     """Whether the gradients of all images are averaged, and not summed."""
 
 
-DEFINITIONS: dict[str, Definition] = {
-    "paper": Definition(
+FIELD_DEFINITIONS: dict[str, FieldDefinition] = {
+    "paper": FieldDefinition(
         "by the paper's equations", "features as they are, gradients summed", lambda centre: centre, False
     ),
-    "code": Definition("by the paper's code", "ReLU on the features, gradients averaged", F.relu, True),
+    "code": FieldDefinition("by the paper's code", "ReLU on the features, gradients averaged", F.relu, True),
 }
 """As the paper's equations have it, and as its released code computes it. Logarithms tell a sum from an average."""
 
 
-class Field(NamedTuple):
+class ReceptiveField(NamedTuple):
     """The positive gradient of the last map's centre by the pixels of the images, its channels summed."""
 
     raw: Map
@@ -74,12 +74,12 @@ class Field(NamedTuple):
         return logarithm
 
     @property
-    def is_dead(self) -> bool:
+    def has_no_gradient(self) -> bool:
         """Whether no pixel of any image moves the centre: then there is no field, and none of its squares."""
         return not self.raw.any()
 
 
-class Featured(Protocol):
+class HasFeatures(Protocol):
     """What of a network is looked at."""
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -88,40 +88,40 @@ class Featured(Protocol):
 
 def receptive_fields(
     model: nn.Module, images: Tensor, *, batch: int | None = None, tell: Callable[[int], None] = lambda _: None
-) -> dict[str, Field]:
-    """The fields of a network in evaluation mode by each of `DEFINITIONS`; the network is left alone.
+) -> dict[str, ReceptiveField]:
+    """The fields of a network in evaluation mode by each of `FIELD_DEFINITIONS`; the network is left alone.
 
     Images are normalised, (N, C, H, W), and go through the network so many at a time; their number changes nothing.
     `tell` is called behind every batch with the number of images that are done.
     """
     still = merge(model).eval().requires_grad_(False)
     device = next(still.parameters()).device
-    tallies = {name: _Tally(images.shape[2:]) for name in DEFINITIONS}
+    tallies = {name: _GradientAccumulator(images.shape[2:]) for name in FIELD_DEFINITIONS}
     at_once = batch or max(1, PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
     done = 0
     for part in torch.split(images, at_once):
-        offer()
-        for name, maps in _gradients(cast(Featured, still), part.to(device)).items():
+        yield_slot()
+        for name, maps in _gradients(cast(HasFeatures, still), part.to(device)).items():
             tallies[name].add(maps)
         done += len(part)
         tell(done)
-    return {name: tally.field(is_mean=DEFINITIONS[name].is_mean) for name, tally in tallies.items()}
+    return {name: tally.field(is_mean=FIELD_DEFINITIONS[name].is_mean) for name, tally in tallies.items()}
 
 
-def _gradients(model: Featured, images: Tensor) -> dict[str, Tensor]:
+def _gradients(model: HasFeatures, images: Tensor) -> dict[str, Tensor]:
     """The positive part of each image's gradient, channels summed: (N, H, W) in float64, by definition."""
     with torch.enable_grad():
         x = images.detach().requires_grad_()
         last = model.features(x)[-1]
         centre = last[:, :, last.shape[2] // 2, last.shape[3] // 2]
         found = {}
-        for name, definition in DEFINITIONS.items():
+        for name, definition in FIELD_DEFINITIONS.items():
             (gradient,) = torch.autograd.grad(definition.read(centre).sum(), x, retain_graph=True)
             found[name] = gradient.clamp(min=0).sum(1, dtype=torch.float64)
     return found
 
 
-class _Tally:
+class _GradientAccumulator:
     """Adds maps up."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -138,10 +138,10 @@ class _Tally:
         self.skipped += len(maps) - len(finite)
         self.dead += int((finite == 0).all(dim=2).all(dim=1).sum())
 
-    def field(self, *, is_mean: bool) -> Field:
+    def field(self, *, is_mean: bool) -> ReceptiveField:
         """What has come together."""
         total = self.total / max(1, self.images) if is_mean else self.total
-        return Field(total.numpy(), self.images, self.skipped, self.dead)
+        return ReceptiveField(total.numpy(), self.images, self.skipped, self.dead)
 
 
 def area_shares(map: Map) -> dict[int, float]:
@@ -149,11 +149,11 @@ def area_shares(map: Map) -> dict[int, float]:
 
     NaN on a map that is zero everywhere.
     """
-    found = reaches(map)
-    return {t: covered(found[t], *map.shape) if t in found else float("nan") for t in SHARES}
+    found = radii(map)
+    return {t: area_fraction(found[t], *map.shape) if t in found else float("nan") for t in SHARES}
 
 
-def reaches(map: Map) -> dict[int, int]:
+def radii(map: Map) -> dict[int, int]:
     """By t, how many pixels that smallest square reaches to each side of the centre (H // 2, W // 2).
 
     It is cut at the image's borders, and so holds all of the map in the end. Empty for a map that is zero everywhere.
@@ -166,44 +166,44 @@ def reaches(map: Map) -> dict[int, int]:
     return {t: int(np.argmax(held > t / 100 * held[-1])) for t in SHARES}
 
 
-def covered(reach: int, height: int, width: int) -> float:
+def area_fraction(radius: int, height: int, width: int) -> float:
     """The share of an image's area in the square that reaches so far to each side of the centre."""
-    rows, columns = (min(side, side // 2 + reach + 1) - max(0, side // 2 - reach) for side in (height, width))
+    rows, columns = (min(side, side // 2 + radius + 1) - max(0, side // 2 - radius) for side in (height, width))
     return rows * columns / (height * width)
 
 
-def erf(trained: Trained) -> Iterator[tuple[str, float]]:
+def erf(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """r(t) in percent of the image's area, on the gradient map of the paper's definition as it is and on its logarithm.
 
     Of the first 32 validation images, taken in turns from all classes and enlarged to 4 times their side (1024 pixels
     at most). NaN where no pixel moves the centre of the last map.
     """
     val = trained.dataset.val
-    images = torch.from_numpy(val.images[across_classes(val.labels, IMAGES)])
-    images = resized(normalize(images, trained.dataset), larger(trained.recipe.resolution))
+    images = torch.from_numpy(val.images[balanced_indices(val.labels, ERF_IMAGES)])
+    images = resize_images(normalize(images, trained.dataset), erf_resolution(trained.recipe.resolution))
     field = receptive_fields(trained.model, images)["paper"]
     for name, map in (("raw", field.raw), ("log", field.log)):
         for t, share in area_shares(map).items():
             yield f"erf_{name}_r{t}_pct", 100 * share
 
 
-def larger(side: int) -> int:
+def erf_resolution(side: int) -> int:
     """The side of the images for networks that learned at this one.
 
     RepLKNet proxies trained at 48 pixels have r(50 %) on the log map at 32 to 42 % of that side with any kernel from 3
     to 31. At 192 pixels it is 6 % with K=3, 16 % with 7, 20 % with 13, 26 % with 25 and 25 % with 31 (3 seeds each).
     """
-    return max(side, min(LARGER * side, MOST_PX))
+    return max(side, min(ERF_SCALE * side, MAX_ERF_PX))
 
 
-def resized(images: Tensor, side: int) -> Tensor:
+def resize_images(images: Tensor, side: int) -> Tensor:
     """Images (N, C, H, W) at another side, interpolated."""
     if images.shape[2:] == (side, side):
         return images
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
-def across_classes(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def balanced_indices(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Ascending indices of so many images, or of all: the first of every class, then the second of every class, ..."""
     by_class = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)

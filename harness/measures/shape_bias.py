@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.measures.base import Trained
-from harness.training.fit import outputs
+from harness.measures.base import TrainedRun
+from harness.training.fit import predict_logits
 
 Classes = NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class Decisions(NamedTuple):
         return 100 * self.shape / self.total if self.total else None
 
 
-def shape_bias(trained: Trained) -> Iterator[tuple[str, float]]:
+def shape_bias(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """The shape bias on the `conflict` images, with the numbers of decisions behind it, and by class of the shape.
 
     A share of no decisions is left out.
@@ -48,18 +48,18 @@ def shape_bias(trained: Trained) -> Iterator[tuple[str, float]]:
     dataset = trained.dataset
     split = dataset.conflict
     assert split is not None and split.cues is not None, "a recipe without such images is refused when it is checked"
-    logits = outputs(trained.model, split, dataset, trained.recipe, trained.device)
+    logits = predict_logits(trained.model, split, dataset, trained.recipe, trained.device)
     answers = torch.cat([batch.argmax(1).cpu() for batch in logits]).numpy()
-    whole = decisions(answers, split.labels, split.cues)
+    whole = count_decisions(answers, split.labels, split.cues)
     yield "shape_decisions", float(whole.shape)
     yield "cue_decisions", float(whole.cue)
     named = {"shape_bias_pct": whole}
-    each = by_class(answers, split.labels, split.cues, dataset.info.names)
+    each = decisions_by_class(answers, split.labels, split.cues, dataset.info.names)
     named |= {f"shape_bias_pct_{name}": found for name, found in each.items()}
     yield from ((name, share) for name, found in named.items() if (share := found.share_pct) is not None)
 
 
-def decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
+def count_decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
     """Counted over all images; those whose texture is of the shape's own class are no conflict and don't count."""
     is_conflict = shapes != cues
     return Decisions(
@@ -69,7 +69,7 @@ def decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
     )
 
 
-def by_class(answers: Classes, shapes: Classes, cues: Classes, names: Sequence[str]) -> dict[str, Decisions]:
+def decisions_by_class(answers: Classes, shapes: Classes, cues: Classes, names: Sequence[str]) -> dict[str, Decisions]:
     """The same for the images of each class of the shape, by its name."""
     chosen = {name: shapes == label for label, name in enumerate(names)}
-    return {name: decisions(answers[mask], shapes[mask], cues[mask]) for name, mask in chosen.items()}
+    return {name: count_decisions(answers[mask], shapes[mask], cues[mask]) for name, mask in chosen.items()}

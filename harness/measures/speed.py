@@ -13,38 +13,40 @@ from torch.nn import functional as F
 
 from harness.data.augment import normalize
 from harness.errors import OutOfMemory
-from harness.measures.base import Trained, deployed
+from harness.measures.base import TrainedRun, merged_for_inference
 from harness.measures.memory import extra_bytes
-from harness.measures.timing_cache import Metrics, kept_times, timed_alone
-from harness.ops.timing import Patience, interleave, sample_until_sure
-from harness.training.device import own_randomness
+from harness.measures.timing_cache import MetricValues, cached_times, time_undisturbed
+from harness.ops.timing import TimingBudget, time_interleaved, time_until_precise
+from harness.training.device import isolated_rng
 from harness.training.fit import autocast
 
 LATENCY_WARM_UP = 5
 LATENCY_PASSES = 30
-"""At least, where they are not too long; see `sample_until_sure`."""
+"""At least, where they are not too long; see `time_until_precise`."""
 LATENCY_DISTURBED = "latency_ms_disturbed"
 
 THROUGHPUT_BATCHES = {"cpu": 32, "cuda": 128}
 """Images at once, by kind of device; the metric's name says which it was."""
 THROUGHPUT_DISTURBED = "throughput_disturbed"
-THROUGHPUT_PATIENCE = Patience(least=3, most=10, seconds=2.0, once_s=5.0)
+THROUGHPUT_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=5.0)
 
-TRAIN_STEP_PATIENCE = Patience(least=3, most=10, seconds=2.0, once_s=10.0)
+TRAIN_STEP_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=10.0)
 
 
 @torch.no_grad()
-def latency(trained: Trained) -> Iterator[tuple[str, float]]:
+def latency(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """Milliseconds per forward pass at batch size 1, while nothing else of ours computes on the device.
 
     The median, its 95 % interval (`low`, `high`), the 90th percentile, the number of passes, that of passes left out
     because another program had the processor, and `disturbed` where that could not be avoided: where other work of ours
-    did not make room, or other programs had it nearly always. See `sample_until_sure`.
+    did not make room, or other programs had it nearly always. See `time_until_precise`.
     """
-    model, image = deployed(trained, batch=1)
+    model, image = merged_for_inference(trained, batch=1)
 
-    def measure() -> Metrics:
-        sampled = sample_until_sure(lambda: model(image), trained.device, warm_up=LATENCY_WARM_UP, least=LATENCY_PASSES)
+    def measure() -> MetricValues:
+        sampled = time_until_precise(
+            lambda: model(image), trained.device, warm_up=LATENCY_WARM_UP, min_samples=LATENCY_PASSES
+        )
         times = sampled.times
         low, high = times.interval
         metrics = {
@@ -58,33 +60,33 @@ def latency(trained: Trained) -> Iterator[tuple[str, float]]:
         }
         return {name: value for name, value in metrics.items() if value}
 
-    metrics, is_quiet = kept_times(trained, "latency", model, image, measure)
+    metrics, is_quiet = cached_times(trained, "latency", model, image, measure)
     yield from (metrics if is_quiet else metrics | {LATENCY_DISTURBED: 1.0}).items()
 
 
 @torch.no_grad()
-def throughput(trained: Trained) -> Iterator[tuple[str, float]]:
+def throughput(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """Images per second in float32, at the median time of 3 to 10 forward passes; of one where a pass takes 5 s.
 
     `disturbed` (1.0) where other work of ours did not make room.
     """
     batch = THROUGHPUT_BATCHES[trained.device.type]
-    model, images = deployed(trained, batch)
+    model, images = merged_for_inference(trained, batch)
 
-    def measure() -> Metrics:
-        times = interleave({"merged": lambda: model(images)}, trained.device, THROUGHPUT_PATIENCE)["merged"]
+    def measure() -> MetricValues:
+        times = time_interleaved({"merged": lambda: model(images)}, trained.device, THROUGHPUT_PATIENCE)["merged"]
         if times is None:
             raise OutOfMemory(f"the measure `throughput` needs memory for {batch} images at once")
         return {f"throughput_images_per_s_batch{batch}": batch / times.median}
 
-    metrics, is_quiet = kept_times(trained, "throughput", model, images, measure)
+    metrics, is_quiet = cached_times(trained, "throughput", model, images, measure)
     yield from (metrics if is_quiet else metrics | {THROUGHPUT_DISTURBED: 1.0}).items()
 
 
-class Step:
+class TrainStep:
     """A copy of a network and one batch of its training images; a call goes forward and backward, and gives nothing."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: TrainedRun) -> None:
         train, recipe = trained.dataset.train, trained.recipe
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         index = np.arange(recipe.batch_size) % len(train)  # a split may be smaller than a batch
@@ -109,7 +111,7 @@ class Step:
         return all(p.grad is not None and bool(p.grad.isfinite().all()) for p in self._model.parameters())
 
 
-def train_step(trained: Trained) -> Iterator[tuple[str, float]]:
+def train_step(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     """One step forward and backward at the recipe's resolution, batch size and precision, on a copy of the network.
 
     Seconds are the median of 3 to 10 steps, or of one where a step takes 10 s. Bytes are the most that tensors take at
@@ -119,18 +121,18 @@ def train_step(trained: Trained) -> Iterator[tuple[str, float]]:
     Where other work of ours did not make room for the times, they are `train_step_disturbed` (1.0).
     Gradients are finite (1.0) where every parameter has one and no number of it is NaN or infinite; else 0.0.
     """
-    with own_randomness(trained.device):
-        peak_bytes = extra_bytes(lambda: Step(trained)(), trained.device)
-        step = Step(trained)
-        metrics, is_quiet = timed_alone(trained, lambda: _step_times(step, trained))
+    with isolated_rng(trained.device):
+        peak_bytes = extra_bytes(lambda: TrainStep(trained)(), trained.device)
+        step = TrainStep(trained)
+        metrics, is_quiet = time_undisturbed(trained, lambda: _step_times(step, trained))
     yield from (metrics if is_quiet else metrics | {"train_step_disturbed": 1.0}).items()
     yield "train_step_peak_bytes", float(peak_bytes)
     yield "train_step_gradients_finite", float(step.has_finite_gradients)
 
 
-def _step_times(step: Step, trained: Trained) -> Metrics:
+def _step_times(step: TrainStep, trained: TrainedRun) -> MetricValues:
     batch = trained.recipe.batch_size
-    times = interleave({"step": step}, trained.device, TRAIN_STEP_PATIENCE)["step"]
+    times = time_interleaved({"step": step}, trained.device, TRAIN_STEP_PATIENCE)["step"]
     if times is None:
         raise OutOfMemory(f"the measure `train_step` needs memory for {batch} images at once")
     return {"train_step_s": times.median, "train_step_images_per_s": batch / times.median}

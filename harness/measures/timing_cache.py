@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.measures.base import Trained
+from harness.measures.base import TrainedRun
 from harness.ops.autotune import is_tuned
 from harness.system.atomic_write import atomic_write_text
 from harness.system.code_revision import operator_digest
@@ -27,10 +27,10 @@ SCALARS = (bool, int, float, str, tuple, type(None))
 REVISION = 1
 """Raised when times are taken in another way."""
 
-Metrics = dict[str, float]
+MetricValues = dict[str, float]
 
 
-def timed_alone(trained: Trained, measure: Callable[[], Metrics]) -> tuple[Metrics, bool]:
+def time_undisturbed(trained: TrainedRun, measure: Callable[[], MetricValues]) -> tuple[MetricValues, bool]:
     """Take times while nothing else of ours computes on the device; returns also whether that was so."""
     with measuring(trained.device) as quiet:
         start = time.monotonic()
@@ -39,30 +39,30 @@ def timed_alone(trained: Trained, measure: Callable[[], Metrics]) -> tuple[Metri
     return metrics, quiet.is_quiet and held_s < COMPUTER_WAITS_S
 
 
-def kept_times(
-    trained: Trained, name: str, model: nn.Module, images: Tensor, measure: Callable[[], Metrics]
-) -> tuple[Metrics, bool]:
+def cached_times(
+    trained: TrainedRun, name: str, model: nn.Module, images: Tensor, measure: Callable[[], MetricValues]
+) -> tuple[MetricValues, bool]:
     """The times of this network under these conditions, from `trained.times` or measured now.
 
     Only what was measured alone is kept. Returns the metrics, and whether they were.
     """
-    key = conditions(name, model, images)
+    key = timing_conditions(name, model, images)
     path = None if trained.times is None else trained.times / f"{name}-{fingerprint(key)}.json"
     if path is not None and (found := _read(path, key)) is not None:
         return found, True
 
-    def unless_kept() -> Metrics:
+    def unless_kept() -> MetricValues:
         """Another worker may have measured the same while this one waited."""
         return (None if path is None else _read(path, key)) or measure()
 
-    metrics, is_quiet = timed_alone(trained, unless_kept)
+    metrics, is_quiet = time_undisturbed(trained, unless_kept)
     is_quiet = is_quiet and not any(name.endswith("_disturbed") for name in metrics)
     if path is not None and is_quiet:
         _write(path, key, metrics)
     return metrics, is_quiet
 
 
-def conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, Any]:
+def timing_conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, Any]:
     """All that decides how long the network takes."""
     device = images.device
     return {
@@ -98,7 +98,7 @@ def network_digest(model: nn.Module) -> str:
     return fingerprint(modules)
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> Metrics | None:
+def _read(path: Path, key: Mapping[str, Any]) -> MetricValues | None:
     """The metrics in a file; None where it is missing, damaged, or of other conditions."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -109,7 +109,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> Metrics | None:
         return None
 
 
-def _write(path: Path, key: Mapping[str, Any], metrics: Metrics) -> None:
+def _write(path: Path, key: Mapping[str, Any], metrics: MetricValues) -> None:
     """Keep the metrics; a folder that cannot be written to costs another measurement, and no run."""
     text = json.dumps({"conditions": key, "metrics": metrics}, indent=1)
     with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load
 from harness.data.shapes.dataset import GENERATOR, make
 from harness.errors import NotFound, UserError
@@ -57,7 +57,7 @@ def judge_runs(
     return {run_id: {name: kept.runs[run_id][name][:sets] for name in METRICS} for run_id in networks}
 
 
-def set_seed(recipe: Recipe, number: int) -> int:
+def set_seed(recipe: ProxyRecipe, number: int) -> int:
     """Seed of the generator for a further validation set: that of no run's images, whatever the run's seed."""
     return int(fingerprint(["validation set", recipe.data_seed, number]), base=16)
 
@@ -104,7 +104,7 @@ class _Network:
 class _Kept:
     """The file of what was judged; values of other conditions or weights are not used."""
 
-    def __init__(self, path: Path, recipe: Recipe, images: int, files: dict[str, Path]) -> None:
+    def __init__(self, path: Path, recipe: ProxyRecipe, images: int, files: dict[str, Path]) -> None:
         self._path = path
         self._conditions = {"recipe": recipe.fingerprint(), "generator": GENERATOR, "images": images}
         known = self._read()

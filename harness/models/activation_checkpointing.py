@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from harness.errors import UserError
 
 
-class _StillStatistics:
+class _FrozenRunningStats:
     """While entered, a block's batch norms compute as before and leave their running statistics where they are."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -26,13 +26,13 @@ class _StillStatistics:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
     """block(x) to the bit, gradients, running statistics and random state included; only x is kept for backward."""
     y: Tensor
     if torch.compiler.is_compiling():  # the compiler moves the statistics once by itself, and takes no contexts
         y = checkpoint(block, x, use_reentrant=False)
     else:
-        y = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StillStatistics(block)))
+        y = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenRunningStats(block)))
     return y
 
 

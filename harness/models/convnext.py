@@ -48,7 +48,7 @@ class Downsample(nn.ModuleList):
     cost = staticmethod(convnext.downsample)
 
 
-class MLP(nn.Module):
+class ConvNeXtMLP(nn.Module):
     """fc2(gelu(fc1(x)))"""
 
     def __init__(self, c: int, width: int) -> None:
@@ -88,7 +88,7 @@ class ConvNeXtBlock(nn.Module):
         else:
             self.conv_dw = large_kernel(c, kernel, merged=merged)
         self.norm = nn.LayerNorm(c, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(c, width)
+        self.mlp = ConvNeXtMLP(c, width)
         self.gamma = nn.Parameter(torch.full((c,), 1e-6 if shortcut else 1.0))
         self.drop_path = DropPath(drop_path if shortcut else 0.0)
 
@@ -109,7 +109,7 @@ class ConvNeXtBlock(nn.Module):
             self.conv_dw = self.conv_dw.lkb_reparam
 
 
-class Stage(nn.Module):
+class ConvNeXtStage(nn.Module):
     """The step to a smaller map, where there is one, and blocks."""
 
     def __init__(self, spec: NetworkSpec, i: int, *, drop_paths: list[float], merged: bool) -> None:
@@ -136,7 +136,7 @@ class Stage(nn.Module):
         return y
 
 
-class Head(nn.Module):
+class ConvNeXtHead(nn.Module):
     """fc(ln(the mean over the map))"""
 
     def __init__(self, c: int, classes: int) -> None:
@@ -157,9 +157,11 @@ class ConvNeXt(nn.Module):
         super().__init__()
         self.stem = ConvNeXtStem(spec.in_channels, spec.C[0], stride=spec.stem_stride)
         drop_paths = drop_path_by_stage(spec)
-        self.stages = nn.ModuleList(Stage(spec, i, drop_paths=p, merged=merged) for i, p in enumerate(drop_paths))
-        self.head = Head(spec.C[-1], spec.classes)
-        self.apply(_initialise)
+        self.stages = nn.ModuleList(
+            ConvNeXtStage(spec, i, drop_paths=p, merged=merged) for i, p in enumerate(drop_paths)
+        )
+        self.head = ConvNeXtHead(spec.C[-1], spec.classes)
+        self.apply(_initialize)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The output maps of all stages: (N, C[s], H_s, W_s) each."""
@@ -184,7 +186,7 @@ class ConvNeXt(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _initialise(layer: nn.Module) -> None:
+def _initialize(layer: nn.Module) -> None:
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(layer.weight, std=0.02)
         if layer.bias is not None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-BOUND = 1e-10
+MERGE_TOLERANCE = 1e-10
 """Of the difference, relative to the largest value: what merging and folding may cost in float64."""
 
 
-def randomise(network: nn.Module, seed: int) -> None:
+def randomize(network: nn.Module, seed: int) -> None:
     """Give every batch norm of the network other parameters and running statistics, in place: none at its start."""
     g = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -22,13 +22,13 @@ def randomise(network: nn.Module, seed: int) -> None:
                 module.bias.normal_(0, 0.5, generator=g)
 
 
-def as_trained(network: nn.Module) -> nn.Module:
+def randomized_float64(network: nn.Module) -> nn.Module:
     """The network itself, randomised, in float64 and in evaluation mode."""
-    randomise(network, seed=1)
+    randomize(network, seed=1)
     return network.double().eval()
 
 
-def images(channels: int, size: tuple[int, int]) -> Tensor:
+def noise_images(channels: int, size: tuple[int, int]) -> Tensor:
     """Two, of noise, in float64."""
     return torch.randn(2, channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -39,6 +39,6 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     return (difference / (1e-30 + largest)).item()
 
 
-def worst(errors: Iterable[float]) -> float:
+def max_error(errors: Iterable[float]) -> float:
     """The largest of them; NaN where one is."""
     return max(errors, key=lambda error: (error != error, error))

@@ -56,7 +56,7 @@ def count_nonfinite(counts: Mapping[str, int]) -> str:
 
 
 @torch.no_grad()
-def first_nonfinite_layer(forward: Callable[[], Any], model: nn.Module) -> str | None:
+def first_nonfinite_layer(run_forward: Callable[[], Any], model: nn.Module) -> str | None:
     """The name of the first module, in the order of computation, whose output is NaN or infinite; None without any."""
     faults: list[str] = []
 
@@ -70,7 +70,7 @@ def first_nonfinite_layer(forward: Callable[[], Any], model: nn.Module) -> str |
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
         with suppress(Diverged):  # a detector looks at its own outputs
-            forward()
+            run_forward()
     finally:
         for handle in handles:
             handle.remove()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.batchnorm_folding import fold_behind
+from harness.models.batchnorm_folding import fold_into_previous
 from harness.models.spec.network import NetworkSpec
 from harness.ops import DepthwiseConv2d
 
@@ -62,7 +62,7 @@ class ConvBN(nn.Module):
     @torch.no_grad()
     def fold(self) -> None:
         """Give the convolution a bias, and leave an identity for the batch norm."""
-        self.add_module("bn", fold_behind(self.conv, self.bn))
+        self.add_module("bn", fold_into_previous(self.conv, self.bn))
 
 
 class ConvBNReLU(ConvBN):

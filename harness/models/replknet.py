@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.activation_checkpointing import checkpointed
-from harness.models.batchnorm_folding import fold_ahead
+from harness.models.activation_checkpointing import checkpoint_block
+from harness.models.batchnorm_folding import fold_into_next
 from harness.models.cost import replknet
 from harness.models.large_kernels import large_kernel
 from harness.models.large_kernels.reparam import Mergeable
@@ -18,7 +18,7 @@ from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
 
 
-class Stem(nn.ModuleList):
+class RepLKNetStem(nn.ModuleList):
     """3x3 dense of stride 2, 3x3 depth-wise, 1x1, 3x3 depth-wise of stride 2; of stride 1 for a total stride of 2."""
 
     def __init__(self, c_in: int, c: int, *, stride: int = 4) -> None:
@@ -90,7 +90,7 @@ class RepLKBlock(nn.Module):
     @torch.no_grad()
     def fold(self) -> None:
         """Let the first convolution take over the pre-norm."""
-        self.add_module("prelkb_bn", fold_ahead(self.prelkb_bn, self.pw1.conv))
+        self.add_module("prelkb_bn", fold_into_next(self.prelkb_bn, self.pw1.conv))
 
 
 class ConvFFN(nn.Module):
@@ -113,10 +113,10 @@ class ConvFFN(nn.Module):
     @torch.no_grad()
     def fold(self) -> None:
         """Let the first convolution take over the pre-norm."""
-        self.add_module("preffn_bn", fold_ahead(self.preffn_bn, self.pw1.conv))
+        self.add_module("preffn_bn", fold_into_next(self.preffn_bn, self.pw1.conv))
 
 
-class Stage(nn.Module):
+class RepLKNetStage(nn.Module):
     """Large-kernel blocks, each with a ConvFFN behind it; both of a pair have one drop-path probability."""
 
     def __init__(self, spec: NetworkSpec, i: int, *, drop_paths: list[float], merged: bool) -> None:
@@ -141,7 +141,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)"""
         for block in self.blocks:
-            x = checkpointed(block, x) if self.grad_checkpointing else block(x)
+            x = checkpoint_block(block, x) if self.grad_checkpointing else block(x)
         return x
 
     def reparameterize(self) -> None:
@@ -157,9 +157,11 @@ class RepLKNet(nn.Module):
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        self.stem = Stem(spec.in_channels, spec.C[0], stride=spec.stem_stride)
+        self.stem = RepLKNetStem(spec.in_channels, spec.C[0], stride=spec.stem_stride)
         drop_paths = drop_path_by_stage(spec)
-        self.stages = nn.ModuleList(Stage(spec, i, drop_paths=p, merged=merged) for i, p in enumerate(drop_paths))
+        self.stages = nn.ModuleList(
+            RepLKNetStage(spec, i, drop_paths=p, merged=merged) for i, p in enumerate(drop_paths)
+        )
         self.transitions = nn.ModuleList(Transition(a, b) for a, b in zip(spec.C, spec.C[1:], strict=False))
         self.norm: nn.Module = nn.BatchNorm2d(spec.C[-1])
         self.head: nn.Module = nn.Linear(spec.C[-1], spec.classes)
@@ -186,7 +188,7 @@ class RepLKNet(nn.Module):
             y: Tensor = layers(x)
             return y
         for layer in layers.children():
-            x = checkpointed(layer, x)
+            x = checkpoint_block(layer, x)
         return x
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -207,4 +209,4 @@ class RepLKNet(nn.Module):
     def fold(self) -> None:
         """Let the classifier take over the head's norm, from which only the mean over the map parts it."""
         if isinstance(self.head, nn.Linear):
-            self.norm = fold_ahead(self.norm, self.head)
+            self.norm = fold_into_next(self.norm, self.head)

@@ -21,11 +21,13 @@ CORRELATE = "(Tensor x, Tensor grad, SymInt[] kernel, SymInt[] stride, SymInt[] 
 
 Operator = Callable[..., Tensor]
 Gradients = tuple[Tensor | None, ...]
-OF_OPERATORS: Gradients = (None, None)
-OF_WINDOW: Gradients = (None, None, None)
+NO_OPERATOR_GRADIENTS: Gradients = (None, None)
+NO_WINDOW_GRADIENTS: Gradients = (None, None, None)
 
 
-def operator(name: str, schema: str, device: str, compute: Operator, shape: Operator) -> OpOverload[..., Tensor]:
+def register_operator(
+    name: str, schema: str, device: str, compute: Operator, shape: Operator
+) -> OpOverload[..., Tensor]:
     """Make PyTorch know `compute` as one operator, which its compiler does not look into, of results like `shape`'s."""
     name = f"harness::{name}"
     torch.library.define(name, schema)
@@ -54,11 +56,11 @@ class Convolve(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[2:5]
         with torch.autocast(x.device.type, enabled=False):  # for a backward pass called where autocast is on
             return (
-                *OF_OPERATORS,
+                *NO_OPERATOR_GRADIENTS,
                 _input_gradient(ctx, x, grad, weight) if needs_x else None,
                 _correlated(ctx, x, grad, list(weight.shape[2:])) if needs_weight else None,
                 grad.sum((0, 2, 3)) if needs_bias else None,
-                *OF_WINDOW,
+                *NO_WINDOW_GRADIENTS,
             )
 
 
@@ -81,11 +83,11 @@ class Correlate(torch.autograd.Function):
         needs_x, needs_grad = ctx.needs_input_grad[2:4]
         with torch.autocast(x.device.type, enabled=False):
             return (
-                *OF_OPERATORS,
+                *NO_OPERATOR_GRADIENTS,
                 _input_gradient(ctx, x, grad, upstream) if needs_x else None,
                 _convolved(ctx, x, upstream, *ctx.window) if needs_grad else None,
                 None,
-                *OF_WINDOW,
+                *NO_WINDOW_GRADIENTS,
             )
 
 
@@ -94,11 +96,11 @@ def _input_gradient(ctx: Any, x: Tensor, grad: Tensor, weight: Tensor) -> Tensor
     complement = [d * (k - 1) - p for k, p, d in zip(weight.shape[2:], padding, dilation, strict=True)]
     if max(stride) > 1:
         sides = zip(x.shape[2:], complement, weight.shape[2:], dilation, strict=True)
-        grad = _between_zeros(grad, stride, [n - 2 * p + d * (k - 1) for n, p, k, d in sides])
+        grad = _insert_zeros(grad, stride, [n - 2 * p + d * (k - 1) for n, p, k, d in sides])
     return _convolved(ctx, grad, weight.flip(2, 3), [1, 1], complement, dilation)
 
 
-def _between_zeros(grad: Tensor, stride: list[int], size: list[int]) -> Tensor:
+def _insert_zeros(grad: Tensor, stride: list[int], size: list[int]) -> Tensor:
     """The map of that size with the values of `grad` (N, C, H', W') where the kernel stood; channels-last."""
     (n, c, height, width), (sh, sw) = grad.shape, stride
     spread = grad.new_zeros(n, *size, c).permute(0, 3, 1, 2)

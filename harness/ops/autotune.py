@@ -17,9 +17,9 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from harness.ops.autotune_cache import Winners
-from harness.ops.autotune_measure import Call, measure
-from harness.ops.dispatch import choose
+from harness.ops.autotune_cache import AutotuneCache
+from harness.ops.autotune_measure import ConvCall, time_algorithms
+from harness.ops.dispatch import choose_algorithm
 from harness.ops.geometry import Window
 
 
@@ -56,11 +56,11 @@ def is_tuned() -> bool:
     return _tuner is not None
 
 
-def pick(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> str:
+def pick_algorithm(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> str:
     """The key of `ALGORITHMS` to compute this call with: the measured winner with tuning on, else the rule of thumb."""
     if _tuner is None or torch.compiler.is_compiling() or not _is_measurable(x):
-        return choose(x, weight, window)
-    return _tuner.winner(Call(x, weight, bias, window))
+        return choose_algorithm(x, weight, window)
+    return _tuner.winner(ConvCall(x, weight, bias, window))
 
 
 def _is_measurable(x: Tensor) -> bool:
@@ -80,22 +80,22 @@ class Tuner:
         self._folder = folder
         self._known: dict[tuple[torch.device, str], str] = {}
 
-    def winner(self, call: Call) -> str:
+    def winner(self, call: ConvCall) -> str:
         """The algorithm for this kind of call; measured now where nobody did before."""
         key = call.x.device, call.kind()
         if key not in self._known:
             self._known[key] = self._look_up(call)
         return self._known[key]
 
-    def _look_up(self, call: Call) -> str:
+    def _look_up(self, call: ConvCall) -> str:
         names, kind = call.candidates(), call.kind()
         if names == ["stock"]:
             return "stock"
-        winners = Winners(self._folder, call.x.device)
-        if (found := winners.find(kind, names)) is not None:
+        winners = AutotuneCache(self._folder, call.x.device)
+        if (found := winners.get(kind, names)) is not None:
             return found.winner
-        measured = measure(call, names)
-        return winners.keep(kind, measured, names).winner if measured.ms else measured.winner
+        measured = time_algorithms(call, names)
+        return winners.put(kind, measured, names).winner if measured.ms else measured.winner
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from harness.ops.autotune_measure import Measured
+from harness.ops.autotune_measure import AlgorithmTimes
 from harness.system.atomic_write import atomic_write_text
 from harness.system.code_revision import operator_digest
 from harness.system.fingerprint import fingerprint
@@ -18,7 +18,7 @@ WAIT_S = 10.0
 """For another process that is writing; after that the measurement is kept by this process alone."""
 
 
-class Winners:
+class AutotuneCache:
     """The file of one device, named by all that its measurements depend on.
 
     It is replaced in one piece; one that cannot be read counts as empty and is written anew, and a folder that cannot
@@ -26,39 +26,42 @@ class Winners:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._about = about(device)
+        self._about = device_conditions(device)
         self.path = folder / f"{fingerprint(self._about)}.json"
 
-    def find(self, kind: str, names: Collection[str]) -> Measured | None:
+    def get(self, kind: str, names: Collection[str]) -> AlgorithmTimes | None:
         """The measurement of that kind of call, if its winner is among `names`."""
         found = self._read().get(kind)
         return found if found is not None and found.winner in names else None
 
-    def keep(self, kind: str, measured: Measured, names: Collection[str]) -> Measured:
+    def put(self, kind: str, measured: AlgorithmTimes, names: Collection[str]) -> AlgorithmTimes:
         """Write a measurement down; where another process was first, its measurement stands and is returned."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_suffix(".lock"), timeout=WAIT_S, poll_interval=0.01):
-                if (found := self.find(kind, names)) is not None:
+                if (found := self.get(kind, names)) is not None:
                     return found
                 self._write(self._read() | {kind: measured})
         except OSError:
             return measured
         return measured
 
-    def _read(self) -> dict[str, Measured]:
+    def _read(self) -> dict[str, AlgorithmTimes]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            return {kind: Measured(str(entry["winner"]), dict(entry["ms"])) for kind, entry in content["calls"].items()}
+            return {
+                kind: AlgorithmTimes(str(entry["winner"]), dict(entry["ms"]))
+                for kind, entry in content["calls"].items()
+            }
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return {}
 
-    def _write(self, calls: Mapping[str, Measured]) -> None:
+    def _write(self, calls: Mapping[str, AlgorithmTimes]) -> None:
         content = {"about": self._about, "calls": {kind: each._asdict() for kind, each in sorted(calls.items())}}
         atomic_write_text(self.path, json.dumps(content, indent=1), is_shared=True)
 
 
-def about(device: torch.device) -> dict[str, str]:
+def device_conditions(device: torch.device) -> dict[str, str]:
     """What all measurements of a device depend on: the device itself, the libraries, and this code."""
     versions = {
         name: ", ".join(each.version for each in importlib.metadata.distributions(name=name))

@@ -12,24 +12,24 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.ops.dispatch import ALGORITHMS, choose
+from harness.ops.dispatch import ALGORITHMS, choose_algorithm
 from harness.ops.geometry import Window
-from harness.ops.timing import least_seconds
+from harness.ops.timing import min_seconds
 
-CLEARLY = 0.97
+CLEAR_WIN_RATIO = 0.97
 """Another algorithm must take less than this share of the stock operator's time to be preferred to it."""
-ANYWAY_BYTES = 64 << 20
+ALWAYS_ALLOWED_BYTES = 64 << 20
 """Memory that every candidate may hold beyond the stock operator's, however small the call."""
 
 
-class Measured(NamedTuple):
+class AlgorithmTimes(NamedTuple):
     """The fastest algorithm for one kind of call, and the milliseconds of all that were timed."""
 
     winner: str
     ms: dict[str, float]
 
 
-class Call(NamedTuple):
+class ConvCall(NamedTuple):
     """One call of the convolution, in the precision in which it is computed."""
 
     x: Tensor
@@ -107,15 +107,15 @@ class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def peak_bytes(compute: Callable[[], object]) -> int:
-    """The most bytes that tensors which `compute` makes hold at one time; with fake tensors, before it is run."""
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most bytes that tensors which `function` makes hold at one time; with fake tensors, before it is run."""
     seen = PeakBytes()
     with seen:
-        compute()
+        function()
     return seen.peak
 
 
-def measure(call: Call, names: Sequence[str]) -> Measured:
+def time_algorithms(call: ConvCall, names: Sequence[str]) -> AlgorithmTimes:
     """Time those of the named algorithms, the stock operator first, that have the memory for it."""
     steps: dict[str, Callable[[], None]] = {}
     most: int | None = None
@@ -123,23 +123,23 @@ def measure(call: Call, names: Sequence[str]) -> Measured:
         held = _warm_up(call, name, most)
         if held is not None:
             steps[name] = call.step(name)
-            most = _most_bytes(call.x, held) if name == "stock" else most
+            most = _max_bytes(call.x, held) if name == "stock" else most
     if not steps:
-        return Measured(choose(call.x, call.weight, call.window), {})  # let the call itself say so
-    seconds = least_seconds(steps, call.x.device)
-    return Measured(_fastest(seconds), {name: round(1000 * each, 4) for name, each in seconds.items()})
+        return AlgorithmTimes(choose_algorithm(call.x, call.weight, call.window), {})  # let the call itself say so
+    seconds = min_seconds(steps, call.x.device)
+    return AlgorithmTimes(_fastest(seconds), {name: round(1000 * each, 4) for name, each in seconds.items()})
 
 
 def _fastest(seconds: Mapping[str, float]) -> str:
     first = min(seconds, key=lambda name: seconds[name])
-    return "stock" if "stock" in seconds and seconds[first] > CLEARLY * seconds["stock"] else first
+    return "stock" if "stock" in seconds and seconds[first] > CLEAR_WIN_RATIO * seconds["stock"] else first
 
 
-def _warm_up(call: Call, name: str, most: int | None) -> int | None:
+def _warm_up(call: ConvCall, name: str, most: int | None) -> int | None:
     """Run an algorithm for the first time and return the bytes that it held; None where it may not or cannot."""
     try:
         if call.x.device.type == "cpu":
-            held = _foreseen_bytes(call, name)
+            held = _estimated_bytes(call, name)
             if most is None or held <= most:
                 call.step(name)()
         else:
@@ -151,7 +151,7 @@ def _warm_up(call: Call, name: str, most: int | None) -> int | None:
     return held if most is None or held <= most else None
 
 
-def _foreseen_bytes(call: Call, name: str) -> int:
+def _estimated_bytes(call: ConvCall, name: str) -> int:
     """Asked with tensors that have no memory: a CPU without any left kills the process instead of saying so."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # loads the compiler: more than a second
 
@@ -161,9 +161,9 @@ def _foreseen_bytes(call: Call, name: str) -> int:
         return peak_bytes(step)
 
 
-def _most_bytes(x: Tensor, stock: int) -> int:
+def _max_bytes(x: Tensor, stock: int) -> int:
     """What a candidate may hold: as much as the stock operator, and twice all that the call works on."""
-    return stock + max(ANYWAY_BYTES, 2 * (x.nbytes + stock))
+    return stock + max(ALWAYS_ALLOWED_BYTES, 2 * (x.nbytes + stock))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -26,7 +26,7 @@ SPECTRAL_BATCH = 8
 """Images from which the spectra of the maps outweigh those of the kernels."""
 
 
-class _ThreeWay(torch.autograd.Function):
+class _ChannelsLastConv(torch.autograd.Function):
     """Differentiable twice: its backward pass consists of differentiable operators on its inputs."""
 
     @staticmethod
@@ -91,7 +91,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     # The layout changes out here, so that what the function saves are its own inputs and a second derivative is right.
     x = x.contiguous(memory_format=torch.channels_last)
-    output: Tensor = _ThreeWay.apply(x, weight, bias, window)
+    output: Tensor = _ChannelsLastConv.apply(x, weight, bias, window)
     return output
 
 
@@ -101,4 +101,4 @@ def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
     return window.stride == (1, 1) and x.numel() > 0 and all(p <= d * (k - 1) for k, p, d in sides)
 
 
-THREE_WAY = Algorithm(run=_run, fits=_fits)
+CHANNELS_LAST = Algorithm(run=_run, fits=_fits)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.ops.autotune import is_tuned, pick
+from harness.ops.autotune import is_tuned, pick_algorithm
 from harness.ops.dispatch import ALGORITHMS, is_small
-from harness.ops.geometry import Window, crop
-from harness.ops.validation import check, checked_window, is_plain
+from harness.ops.geometry import Window, crop_kernel
+from harness.ops.validation import check_arguments, checked_window, needs_native
 
 HALF = (torch.bfloat16, torch.float16)
 """Computed in float32 on CPUs and rounded at the end: there the stock operator is up to 300 times slower in these."""
@@ -39,12 +39,12 @@ def depthwise_conv2d(
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
         except (RuntimeError, TypeError):
             pass  # what it does not take is refused below in our words
-    if is_plain(x):
+    if needs_native(x):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
     window = checked_window(stride, padding, dilation)
     dtype, is_autocast = _result_dtype(x)
-    check(x, weight, bias, window, is_autocast=is_autocast)
-    weight, window = crop(weight, window, (x.shape[2], x.shape[3]))
+    check_arguments(x, weight, bias, window, is_autocast=is_autocast)
+    weight, window = crop_kernel(weight, window, (x.shape[2], x.shape[3]))
     work = torch.float32 if x.device.type == "cpu" and dtype in HALF else dtype
     if work == x.dtype and not is_autocast:
         return _run(x, weight, bias, window)
@@ -66,7 +66,7 @@ def _is_small(x: Tensor, weight: Tensor, padding: int | Sequence[int], dilation:
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    return ALGORITHMS[pick(x, weight, bias, window)].run(x, weight, bias, window)
+    return ALGORITHMS[pick_algorithm(x, weight, bias, window)].run(x, weight, bias, window)
 
 
 def _result_dtype(x: Tensor) -> tuple[torch.dtype, bool]:

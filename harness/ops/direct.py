@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, operator, output_size
-from harness.ops.direct_kernel import LANE_BYTES, Call, Loops, best_block, compiled
+from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, output_size, register_operator
+from harness.ops.direct_kernel import LANE_BYTES, LoopArguments, Loops, best_block, compiled
 from harness.ops.geometry import Algorithm, Pair, Window
 from harness.system.machine import available_cpus
 
@@ -34,7 +34,7 @@ THREAD_MACS = 2_000_000
 """Multiply-adds, about a tenth of a millisecond, for which a thread is worth waking."""
 
 
-Shape = tuple[int, ...]
+MapShape = tuple[int, ...]
 
 
 def _convolve(
@@ -69,7 +69,7 @@ class _Slide(NamedTuple):
     spread: tuple[int, ...]
 
 
-class _Plan(NamedTuple):
+class _Schedule(NamedTuple):
     """All of a computation that follows from shapes."""
 
     loops: Loops
@@ -85,7 +85,7 @@ def _fill(y: Tensor, x: Tensor, taps: Tensor, slide: _Slide, threads: int) -> No
     Or, where every image has taps of its own, (N, KH, KW, C), add the images up in as many groups as y has maps of
     zeros. N and C are those of x.
     """
-    plan = _plan(tuple(y.shape), tuple(x.shape), tuple(taps.shape), x.element_size(), slide, threads)
+    plan = _schedule(tuple(y.shape), tuple(x.shape), tuple(taps.shape), x.element_size(), slide, threads)
 
     def compute(numbers: Any, first: int) -> None:
         room = [x.new_empty(size) for size in plan.room]
@@ -96,10 +96,10 @@ def _fill(y: Tensor, x: Tensor, taps: Tensor, slide: _Slide, threads: int) -> No
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(y: Shape, x: Shape, taps: Shape, bytes_each: int, slide: _Slide, threads: int) -> _Plan:
+def _schedule(y: MapShape, x: MapShape, taps: MapShape, bytes_each: int, slide: _Slide, threads: int) -> _Schedule:
     is_added = taps[0] > 1
     lane, (_, rows, columns, c) = LANE_BYTES // bytes_each, x
-    call = Call(
+    call = LoopArguments(
         first_image=0, end_image=x[0], first_lane=0, end_lane=c // lane,
         rows=rows, columns=columns, tap_rows=taps[1], tap_columns=taps[2], out_rows=y[1], out_columns=y[2],
         top=slide.start[0], left=slide.start[1], step_h=slide.step[0], spread_h=slide.spread[0],
@@ -110,10 +110,10 @@ def _plan(y: Shape, x: Shape, taps: Shape, bytes_each: int, slide: _Slide, threa
     block, step_w = best_block(y[2]), slide.step[1]
     room = rows * (columns + 2 * step_w * (block - 1)) * lane, taps[1] * taps[2] * lane
     shares = [((ctypes.c_int64 * len(call))(*part), first) for part, first in _shares(call, y[0], threads)]
-    return _Plan(compiled(8 * bytes_each, block, step_w), room, shares)
+    return _Schedule(compiled(8 * bytes_each, block, step_w), room, shares)
 
 
-def _shares(call: Call, maps: int, threads: int) -> Iterator[tuple[Call, int]]:
+def _shares(call: LoopArguments, maps: int, threads: int) -> Iterator[tuple[LoopArguments, int]]:
     """The call in about equal parts, and which of the maps each begins with."""
     if maps > 1 if call.is_added else call.end_image >= threads:
         parts = _ranges(call.end_image, maps if call.is_added else threads)
@@ -167,8 +167,8 @@ def _correlated(x: Tensor, grad: Tensor, kernel: list[int], *window: list[int]) 
 
 
 OPERATORS = (
-    operator("direct_conv2d", CONVOLVE, "cpu", _convolve, _convolved),
-    operator("direct_correlate2d", CORRELATE, "cpu", _correlate, _correlated),
+    register_operator("direct_conv2d", CONVOLVE, "cpu", _convolve, _convolved),
+    register_operator("direct_correlate2d", CORRELATE, "cpu", _correlate, _correlated),
 )
 
 

@@ -24,11 +24,11 @@ BLOCKS = (7, 6, 4)
 """Pixels that are computed together."""
 
 INT = ir.IntType(64)
-Value = Any
+IrValue = Any
 """One of LLVM's, whose Python has no types."""
 
 
-class Call(NamedTuple):
+class LoopArguments(NamedTuple):
     """The numbers that the compiled function reads, in this order. All strides count numbers, not bytes.
 
     y[n, a, b] = sum over i, j of taps[n, i, j] x[n, a step_h + i spread_h - top, b step_w + j spread_w - left]
@@ -64,7 +64,7 @@ class Call(NamedTuple):
 
 
 Loops = Callable[..., None]
-"""Takes the addresses of x, taps, y, room for a lane of x with margins, room for one of taps, a `Call`'s numbers."""
+"""Takes the addresses of x, taps, y, buffers for a lane of x with margins and one of taps, and a `LoopArguments`."""
 
 
 def best_block(columns: int) -> int:
@@ -92,7 +92,7 @@ def compiled(bits: int, block: int, step_w: int) -> Loops:
 
 
 class _Loops:
-    """Writes the function; `self.call` holds the fields of `Call` as values."""
+    """Writes the function; `self.call` holds the fields of `LoopArguments` as values."""
 
     def __init__(self, bits: int, block: int, step_w: int) -> None:
         scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
@@ -109,8 +109,8 @@ class _Loops:
         self.x, self.taps, self.y, self.map, self.kernel, numbers = function.args
         self.locals = ir.IRBuilder(function.append_basic_block("locals"))
         self.b = ir.IRBuilder(function.append_basic_block("loops"))
-        fields = {name: self.b.load(self.b.gep(numbers, [_int(i)])) for i, name in enumerate(Call._fields)}
-        self.call = Call(**fields)
+        fields = {name: self.b.load(self.b.gep(numbers, [_int(i)])) for i, name in enumerate(LoopArguments._fields)}
+        self.call = LoopArguments(**fields)
         self.map_row = self.mul(self.b.add(self.call.columns, _int(2 * self.margin)), self.width)
         self.kernel_row = self.mul(self.call.tap_columns, self.width)
         self._write()
@@ -134,7 +134,7 @@ class _Loops:
                     self._write_row(row, self.sum((image, call.y_image), (row, call.y_row), (channel, 1)))
         self.b.ret_void()
 
-    def _copy_map(self, start: Value) -> None:
+    def _copy_map(self, start: IrValue) -> None:
         """One lane of one image of x, with zeros on either side of each row."""
         with self.loop(_int(0), self.call.rows) as row:
             source, target = self.sum((row, self.call.x_row), (start, 1)), self.mul(row, self.map_row)
@@ -147,14 +147,14 @@ class _Loops:
                 value = self.load(self.x, self.sum((column, self.call.x_column), (source, 1)))
                 self.store(value, self.map, self.sum((column, self.width), (inner, 1)))
 
-    def _copy_taps(self, start: Value) -> None:
+    def _copy_taps(self, start: IrValue) -> None:
         with self.loop(_int(0), self.call.tap_rows) as row:
             source, target = self.sum((row, self.call.taps_row), (start, 1)), self.mul(row, self.kernel_row)
             with self.loop(_int(0), self.call.tap_columns) as column:
                 value = self.load(self.taps, self.sum((column, self.call.taps_column), (source, 1)))
                 self.store(value, self.kernel, self.sum((column, self.width), (target, 1)))
 
-    def _write_row(self, row: Value, start: Value) -> None:
+    def _write_row(self, row: IrValue, start: IrValue) -> None:
         """One row of the output, which starts there."""
         call, b = self.call, self.b
         top = b.sub(b.mul(row, call.step_h), call.top)
@@ -172,7 +172,7 @@ class _Loops:
                 self._add_taps(sums, inner, b.gep(self.map, [at]), b.gep(self.kernel, [b.mul(i, self.kernel_row)]))
             self._give(sums, column, start)
 
-    def _add_taps(self, sums: list[Value], inner: tuple[Value, Value], pixels: Value, taps: Value) -> None:
+    def _add_taps(self, sums: list[IrValue], inner: tuple[IrValue, IrValue], pixels: IrValue, taps: IrValue) -> None:
         """One row of taps for the pixels of a block: the loop in which the time is spent."""
         with self.loop(*inner) as j:
             weights = self.load(taps, self.mul(j, self.width))
@@ -181,7 +181,7 @@ class _Loops:
                 value = self.load(here, _int(pixel * self.step_w * self.width))
                 self.b.store(self.b.call(self.fma, [value, weights, self.b.load(each)]), each)
 
-    def _give(self, sums: list[Value], column: Value, start: Value) -> None:
+    def _give(self, sums: list[IrValue], column: IrValue, start: IrValue) -> None:
         b = self.b
         for pixel, each in enumerate(sums):
             here = b.add(column, _int(pixel))
@@ -193,7 +193,9 @@ class _Loops:
                     with replaced:
                         self.store(b.load(each), self.y, at)
 
-    def within(self, first: Value, last: Value, size: Value, spread: Value, taps: Value) -> tuple[Value, Value]:
+    def within(
+        self, first: IrValue, last: IrValue, size: IrValue, spread: IrValue, taps: IrValue
+    ) -> tuple[IrValue, IrValue]:
         """The taps that see the map: tap i stands at first + i spread for one pixel, at last + i spread for another."""
         b = self.b
         begin = b.sdiv(b.sub(b.sub(spread, _int(1)), last), spread)  # rounds towards zero, whatever lies below
@@ -203,7 +205,7 @@ class _Loops:
         return begin, b.select(b.icmp_signed("<", end, taps), end, taps)
 
     @contextmanager
-    def loop(self, start: Value, end: Value, step: int = 1) -> Iterator[Value]:
+    def loop(self, start: IrValue, end: IrValue, step: int = 1) -> Iterator[IrValue]:
         """For i in range(start, end, step), tested at the bottom."""
         b, slot = self.b, self.local(INT)
         b.store(start, slot)
@@ -217,27 +219,27 @@ class _Loops:
         b.cbranch(b.icmp_signed("<", following, end), body, after)
         b.position_at_end(after)
 
-    def local(self, kind: ir.Type) -> Value:
+    def local(self, kind: ir.Type) -> IrValue:
         return self.locals.alloca(kind)
 
     def zero(self) -> ir.Constant:
         return ir.Constant(self.vector, None)
 
-    def mul(self, value: Value, by: Value | int) -> Value:
+    def mul(self, value: IrValue, by: IrValue | int) -> IrValue:
         return self.b.mul(value, _int(by) if isinstance(by, int) else by)
 
-    def sum(self, *terms: tuple[Value, Value | int]) -> Value:
+    def sum(self, *terms: tuple[IrValue, IrValue | int]) -> IrValue:
         """The sum of products."""
         products = [value if isinstance(by, int) and by == 1 else self.mul(value, by) for value, by in terms]
         return functools.reduce(self.b.add, products)
 
-    def load(self, base: Value, at: Value) -> Value:
+    def load(self, base: IrValue, at: IrValue) -> IrValue:
         return self.b.load(self._vector(base, at), align=self.align)
 
-    def store(self, value: Value, base: Value, at: Value) -> None:
+    def store(self, value: IrValue, base: IrValue, at: IrValue) -> None:
         self.b.store(value, self._vector(base, at), align=self.align)
 
-    def _vector(self, base: Value, at: Value) -> Value:
+    def _vector(self, base: IrValue, at: IrValue) -> IrValue:
         return self.b.bitcast(self.b.gep(base, [at]), self.vector.as_pointer())
 
 

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.ops.channels_last import THREE_WAY
+from harness.ops.channels_last import CHANNELS_LAST
 from harness.ops.direct import DIRECT
 from harness.ops.fft import FFT, extra_bytes
 from harness.ops.geometry import Algorithm, Window
-from harness.ops.native import STOCK
+from harness.ops.native import NATIVE
 from harness.ops.toeplitz import TOEPLITZ
 from harness.ops.triton_conv import TRITON, is_worthwhile
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "stock": STOCK,
+    "stock": NATIVE,
     "direct": DIRECT,
-    "three_way": THREE_WAY,
+    "three_way": CHANNELS_LAST,
     "fft": FFT,
     "toeplitz": TOEPLITZ,
     "triton": TRITON,
@@ -33,11 +33,11 @@ FFT_FROM = 27, 28
 """Kernel side and map side from which fft is faster than direct, whose work grows with the taps.
 Both: float32, N=4 to 64, C=16 to 1024, an AMD EPYC (AVX2) with one thread and with two."""
 
-MOST_EXTRA_BYTES = 8 << 20
+MAX_EXTRA_BYTES = 8 << 20
 """Memory that fft may take in any case; beyond, it may take no more than twice the input and the output."""
 
 
-def choose(x: Tensor, weight: Tensor, window: Window) -> str:
+def choose_algorithm(x: Tensor, weight: Tensor, window: Window) -> str:
     """The rule of thumb: a key of `ALGORITHMS`, from device, shapes, layout, and whether gradients are wanted."""
     if x.device.type != "cpu":
         return "triton" if TRITON.fits(x, weight, window) and is_worthwhile(weight) else "stock"
@@ -64,4 +64,4 @@ def _needs_gradient(x: Tensor, weight: Tensor) -> bool:
 
 
 def _has_memory(x: Tensor, weight: Tensor, window: Window) -> bool:
-    return extra_bytes(x, weight, window) <= max(MOST_EXTRA_BYTES, 4 * x.numel() * x.element_size())
+    return extra_bytes(x, weight, window) <= max(MAX_EXTRA_BYTES, 4 * x.numel() * x.element_size())

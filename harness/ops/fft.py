@@ -70,7 +70,12 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, kernels: Tensor, grids: _Grids) -> Tensor:
         spectrum = _kernel_spectrum(kernels, grids)
-        return _joined([_down(_times(_up(part, grids.x), spectrum), grids.y) for part in _chunks(x, grids)])
+        return _joined(
+            [
+                _transposed_transform(_multiply(_transform(part, grids.x), spectrum), grids.y)
+                for part in _chunks(x, grids)
+            ]
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _Grids], output: Tensor) -> None:  # noqa: ARG004
@@ -86,11 +91,11 @@ class _Filter(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):  # for a backward pass called where autocast is on
             conjugate = _conjugate(_kernel_spectrum(kernels, grids)) if needs_x else None
             for part, grad in zip(_chunks(x, grids), _chunks(grads[0].contiguous(), grids), strict=True):
-                risen = _up(grad, grids.y)
+                risen = _transform(grad, grids.y)
                 if conjugate is not None:
-                    x_grads.append(_down(_times(risen, conjugate), grids.x))
+                    x_grads.append(_transposed_transform(_multiply(risen, conjugate), grids.x))
                 if needs_kernels:
-                    total = _add(total, _correlate(_up(part, grids.x), risen))
+                    total = _add(total, _correlate(_transform(part, grids.x), risen))
             return _joined(x_grads) if needs_x else None, None if total is None else _kernels(total, grids), None
 
 
@@ -98,20 +103,20 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel: Pair, window: Window) -> Te
     """That of the convolution of x (N, C, H, W) with kernels (C, 1, *kernel), where grad is the output's."""
     grids = _grids((x.shape[2], x.shape[3]), kernel, window)
     total = None
-    for part, upstream in zip(_chunks(_last(x), grids), _chunks(_last(grad), grids), strict=True):
-        total = _add(total, _correlate(_up(part, grids.x), _up(upstream, grids.y)))
+    for part, upstream in zip(_chunks(_channels_last(x), grids), _chunks(_channels_last(grad), grids), strict=True):
+        total = _add(total, _correlate(_transform(part, grids.x), _transform(upstream, grids.y)))
     assert total is not None, "an empty batch does not fit"
     return _kernels(total, grids).permute(3, 0, 1, 2)
 
 
 def _kernel_spectrum(kernels: Tensor, grids: _Grids) -> Tensor:
     """(1, KH, KW, C) -> (F, 2, M, C), scaled for the inverse transform."""
-    return _up(kernels, grids.kernel)[0] * _shares(grids.kernel, kernels)
+    return _transform(kernels, grids.kernel)[0] * _shares(grids.kernel, kernels)
 
 
 def _kernels(spectrum: Tensor, grids: _Grids) -> Tensor:
     """(F, 2, M, C) -> (1, KH, KW, C): the transpose of `_kernel_spectrum`."""
-    return _down((spectrum * _shares(grids.kernel, spectrum)).unsqueeze(0), grids.kernel)
+    return _transposed_transform((spectrum * _shares(grids.kernel, spectrum)).unsqueeze(0), grids.kernel)
 
 
 def _conjugate(spectrum: Tensor) -> Tensor:
@@ -144,7 +149,7 @@ def _add(total: Tensor | None, more: Tensor) -> Tensor:
     return more if total is None else total + more
 
 
-def _times(x: Tensor, kernels: Tensor) -> Tensor:
+def _multiply(x: Tensor, kernels: Tensor) -> Tensor:
     """Complex product of x (N, F, 2, M, C) and kernels (F, 2, M, C), which all images share."""
     y = x * kernels[:, :1]
     y[:, :, 0].addcmul_(x[:, :, 1], kernels[:, 1], value=-1)
@@ -158,32 +163,32 @@ def _correlate(x: Tensor, grad: Tensor) -> Tensor:
     return torch.stack([by_real[:, 0] + by_imaginary[:, 1], by_real[:, 1] - by_imaginary[:, 0]], 1)
 
 
-def _up(x: Tensor, grid: _Grid) -> Tensor:
+def _transform(x: Tensor, grid: _Grid) -> Tensor:
     """(N, H, W, C) -> (N, F, 2, M, C): the sum of x[u, v] exp(i (a u + b v)) for frequencies a of the half spectrum."""
     n, h, w, c = x.shape
-    rows = _table(_half, grid.rows, grid.periods[0], x)
+    rows = _table(_half_spectrum_table, grid.rows, grid.periods[0], x)
     z = (rows @ x.reshape(n, h, w * c)).view(-1, 2 * w, c)
     if grid.periods[1] < REAL_FROM:
-        y = _table(_whole, grid.columns, grid.periods[1], x) @ z
+        y = _table(_full_spectrum_table, grid.columns, grid.periods[1], x) @ z
     else:
-        columns = _table(_half, grid.columns, grid.periods[1], x)
+        columns = _table(_half_spectrum_table, grid.columns, grid.periods[1], x)
         (cc, cs), (sc, ss) = ((part[:, 0::2], part[:, 1::2]) for part in (columns @ z.view(-1, 2, w, c)).unbind(1))
         y = torch.cat([cc - ss, cc + ss, sc + cs, sc - cs], 1)
     return y.view(n, grid.periods[0] // 2 + 1, 2, -1, c)
 
 
-def _down(spectrum: Tensor, grid: _Grid) -> Tensor:
-    """(N, F, 2, M, C) -> (N, H, W, C): the transpose of `_up`."""
+def _transposed_transform(spectrum: Tensor, grid: _Grid) -> Tensor:
+    """(N, F, 2, M, C) -> (N, H, W, C): the transpose of `_transform`."""
     n, f, _, m, c = spectrum.shape
     if grid.periods[1] < REAL_FROM:
-        z = _table(_whole, grid.columns, grid.periods[1], spectrum).mT @ spectrum.view(n * f, 2 * m, c)
+        z = _table(_full_spectrum_table, grid.columns, grid.periods[1], spectrum).mT @ spectrum.view(n * f, 2 * m, c)
     else:
         real, real_turned, imaginary, imaginary_turned = spectrum.view(n * f, 4, -1, c).unbind(1)
         cosine = torch.stack([real + real_turned, imaginary + imaginary_turned], 1)
         sine = torch.stack([imaginary - imaginary_turned, real_turned - real], 1)
-        columns = _table(_half, grid.columns, grid.periods[1], spectrum).mT
+        columns = _table(_half_spectrum_table, grid.columns, grid.periods[1], spectrum).mT
         z = columns @ torch.stack([cosine, sine], 3).flatten(2, 3)
-    rows = _table(_half, grid.rows, grid.periods[0], spectrum).mT
+    rows = _table(_half_spectrum_table, grid.rows, grid.periods[0], spectrum).mT
     return (rows @ z.view(n, 2 * f, -1)).view(n, len(grid.rows), len(grid.columns), c)
 
 
@@ -201,22 +206,22 @@ def _shares(grid: _Grid, like: Tensor) -> Tensor:
 
 def _table(kind: Callable[..., NDArray[Any]], positions: range, period: int, like: Tensor) -> Tensor:
     is_compiling = torch.compiler.is_compiling()  # the compiler looks through a cache, and warns
-    make = kind if is_compiling else partial(_kept, kind)
+    make = kind if is_compiling else partial(_cached_table, kind)
     return torch.from_numpy(make(positions, period, like.dtype == torch.float64)).to(like.device)
 
 
 @lru_cache(maxsize=512)
-def _kept(kind: Callable[..., NDArray[Any]], *arguments: Any) -> NDArray[Any]:
+def _cached_table(kind: Callable[..., NDArray[Any]], *arguments: Any) -> NDArray[Any]:
     return kind(*arguments)
 
 
-def _half(positions: range, period: int, is_double: bool) -> NDArray[Any]:
+def _half_spectrum_table(positions: range, period: int, is_double: bool) -> NDArray[Any]:
     """(2F, n): cosine and sine by turns, for each frequency from zero to half."""
     angle = _angles(period // 2 + 1, positions, period)
     return np.stack([np.cos(angle), np.sin(angle)], 1).reshape(-1, len(positions)).astype(_dtype(is_double))
 
 
-def _whole(positions: range, period: int, is_double: bool) -> NDArray[Any]:
+def _full_spectrum_table(positions: range, period: int, is_double: bool) -> NDArray[Any]:
     """(2L, 2n): the complex transform of n numbers at all frequencies; real parts first, then imaginary."""
     angle = _angles(period, positions, period)
     cosine, sine = np.cos(angle), np.sin(angle)
@@ -233,14 +238,14 @@ def _dtype(is_double: bool) -> type[np.floating[Any]]:
     return np.float64 if is_double else np.float32
 
 
-def _last(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H, W, C), contiguous."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     grids = _grids((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), window)
-    output: Tensor = _Filter.apply(_last(x), _last(weight.transpose(0, 1)), grids)
+    output: Tensor = _Filter.apply(_channels_last(x), _channels_last(weight.transpose(0, 1)), grids)
     return (output if bias is None else output + bias).permute(0, 3, 1, 2)
 
 

@@ -45,7 +45,7 @@ class Algorithm(NamedTuple):
     """Whether it can take (x, weight, window)."""
 
 
-def crop(weight: Tensor, window: Window, size: Pair) -> tuple[Tensor, Window]:
+def crop_kernel(weight: Tensor, window: Window, size: Pair) -> tuple[Tensor, Window]:
     """The kernel without the taps that fall outside a map of that size from every position, and its window.
 
     Exact: with a window that keeps the size, only the central 2((H-1)//d) + 1 rows (and columns alike) ever meet the

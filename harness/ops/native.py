@@ -14,4 +14,4 @@ def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:  # noqa: ARG001
     return True
 
 
-STOCK = Algorithm(run=_run, fits=_fits)
+NATIVE = Algorithm(run=_run, fits=_fits)

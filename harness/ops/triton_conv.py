@@ -16,9 +16,18 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, operator, output_size
+from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, output_size, register_operator
 from harness.ops.geometry import Algorithm, Pair, Window
-from harness.ops.triton_tiles import ALIGNED, GradientTile, Margins, Shape, Tile, forward_tiles, gradient_tile, margins
+from harness.ops.triton_tiles import (
+    ALIGNED,
+    ConvShape,
+    GradientTile,
+    Margins,
+    Tile,
+    forward_tiles,
+    gradient_tile,
+    margins,
+)
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -40,8 +49,8 @@ def banded_conv2d(
 ) -> Tensor:
     """The depth-wise convolution, whose stride must be 1; contiguous, in the type of x."""
     assert max(stride) == 1, "a call with another stride does not fit"
-    x, weight, (ph, pw) = x.contiguous(), _spread(weight, dilation), padding
-    shape = Shape._make((x.shape[0], *x.shape[2:], *weight.shape[2:], ph, pw))
+    x, weight, (ph, pw) = x.contiguous(), _insert_zeros(weight, dilation), padding
+    shape = ConvShape._make((x.shape[0], *x.shape[2:], *weight.shape[2:], ph, pw))
     out = x.new_empty(*x.shape[:2], *shape.out)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         launch_convolve(x, weight, bias, out, shape, forward_tiles(shape, x.element_size(), _lanes(x.dtype))[0])
@@ -55,7 +64,7 @@ def banded_correlate2d(
     assert max(stride) == 1, "a call with another stride does not fit"
     x, grad, (n, c), (ph, pw), (dh, dw) = x.contiguous(), grad.contiguous(), x.shape[:2], padding, dilation
     sides = _sides(kernel, dilation)
-    shape = Shape._make((n, *x.shape[2:], *sides, ph, pw))
+    shape = ConvShape._make((n, *x.shape[2:], *sides, ph, pw))
     tile = gradient_tile(shape, c, _depth(x.dtype))
     sums = x.new_empty(tile.splits, c, *sides, dtype=torch.float32)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
@@ -63,7 +72,7 @@ def banded_correlate2d(
     return sums[..., ::dh, ::dw].sum(0).to(x.dtype).unsqueeze(1)
 
 
-def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shape: Shape, tile: Tile) -> None:
+def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shape: ConvShape, tile: Tile) -> None:
     """The forward kernel under a given cut: what a measurement of the cuts calls."""
     from harness.ops import triton_kernels
 
@@ -81,7 +90,7 @@ def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor,
     )  # fmt: skip
 
 
-def _launch_correlate(x: Tensor, grad: Tensor, sums: Tensor, shape: Shape, tile: GradientTile) -> None:
+def _launch_correlate(x: Tensor, grad: Tensor, sums: Tensor, shape: ConvShape, tile: GradientTile) -> None:
     from harness.ops import triton_kernels
 
     c = x.shape[1]
@@ -149,8 +158,8 @@ def _correlated(x: Tensor, grad: Tensor, kernel: list[int], *window: list[int]) 
 
 
 OPERATORS = (
-    operator("banded_conv2d", CONVOLVE, "default", banded_conv2d, _convolved),
-    operator("banded_correlate2d", CORRELATE, "default", banded_correlate2d, _correlated),
+    register_operator("banded_conv2d", CONVOLVE, "default", banded_conv2d, _convolved),
+    register_operator("banded_correlate2d", CORRELATE, "default", banded_correlate2d, _correlated),
 )
 
 
@@ -160,7 +169,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tens
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last else y
 
 
-def _spread(weight: Tensor, dilation: Sequence[int]) -> Tensor:
+def _insert_zeros(weight: Tensor, dilation: Sequence[int]) -> Tensor:
     """The kernel without dilation that does the same: zeros between the taps."""
     if tuple(dilation) == (1, 1):
         return weight

@@ -37,7 +37,7 @@ WIDEST_STRIP = 64
 LARGEST_TILE = 128 * 256
 """Sums that a program can keep in its registers."""
 
-MOST_COLUMNS = 256
+MAX_COLUMNS = 256
 """Images x blocks: their pixels must fit into shared memory, three times over."""
 
 CACHE_BYTES = 24
@@ -47,7 +47,7 @@ PROGRAMS = 528
 """Enough to keep 132 multiprocessors busy; below, the sum behind a weight gradient is split."""
 
 
-class Shape(NamedTuple):
+class ConvShape(NamedTuple):
     """One convolution with stride 1 and without dilation, whatever its channels."""
 
     n: int
@@ -78,24 +78,24 @@ class Tile(NamedTuple):
     bm: int
     """Side of the product for the pixels of a block: the least power of two that holds rows x strip."""
 
-    def programs(self, shape: Shape) -> int:
+    def programs(self, shape: ConvShape) -> int:
         """Programs that compute one channel of the output."""
         height, width = shape.out
         groups = _cut(height, self.rows * self.blocks)
         return _cut(width, self.strip) * groups * _cut(shape.n, self.images)
 
-    def first_column(self, shape: Shape, strip: int) -> int:
+    def first_column(self, shape: ConvShape, strip: int) -> int:
         """The input column at which a strip's reach begins."""
         return 0 if self.reach == shape.w else max(0, strip * self.strip - shape.pw) // ALIGNED * ALIGNED
 
-    def row_spans(self, shape: Shape) -> Iterator[tuple[int, int]]:
+    def row_spans(self, shape: ConvShape) -> Iterator[tuple[int, int]]:
         """For each group of blocks the rows of the input that are read, relative to the block's first row."""
         step = self.rows * self.blocks
         for first in range(0, shape.out[0], step):
             last = first + step - self.rows
             yield max(-shape.ph, -last), min(shape.kh - shape.ph + self.rows - 1, shape.h - first)
 
-    def macs(self, shape: Shape) -> float:
+    def macs(self, shape: ConvShape) -> float:
         """Multiply-accumulates per output pixel."""
         height, width = shape.out
         rows = sum(end - start for start, end in self.row_spans(shape))
@@ -122,7 +122,7 @@ def _power(n: int, least: int = 1) -> int:
 
 
 @cache
-def forward_tiles(shape: Shape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
+def forward_tiles(shape: ConvShape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
     """All cuts worth trying, the one with the least estimated time first.
 
     `itemsize`: bytes of a number; `lanes`: multiply-accumulates per clock and multiprocessor. The estimate is the
@@ -137,7 +137,7 @@ def forward_tiles(shape: Shape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
     return tuple(sorted(_tiles(shape), key=lambda tile: (clocks(tile), tile)))
 
 
-def _tiles(shape: Shape) -> Iterator[Tile]:
+def _tiles(shape: ConvShape) -> Iterator[Tile]:
     height, width = shape.out
     images = min(64, _power(shape.n))
     for strips in range(_cut(width, WIDEST_STRIP), max(_cut(width, WIDEST_STRIP), width // 16) + 1):
@@ -148,12 +148,12 @@ def _tiles(shape: Shape) -> Iterator[Tile]:
             bm = _power(rows * strip, 16)
             for blocks in (1, 2, 4, 8, 16):
                 is_idle = blocks >= 2 * _cut(height, rows) and blocks > least
-                fits = images * blocks <= MOST_COLUMNS and bm * images * blocks <= LARGEST_TILE
+                fits = images * blocks <= MAX_COLUMNS and bm * images * blocks <= LARGEST_TILE
                 if blocks >= least and fits and not is_idle:
                     yield Tile(strip, reach, rows, blocks, images, bm)
 
 
-def _reach(shape: Shape, strip: int) -> int:
+def _reach(shape: ConvShape, strip: int) -> int:
     """Columns from the aligned begin of a strip's reach to its end, at most; rounded up, within the map."""
     widest = 0
     for first in range(0, shape.out[1], strip):
@@ -163,7 +163,7 @@ def _reach(shape: Shape, strip: int) -> int:
 
 
 @cache
-def margins(shape: Shape, tile: Tile, bk: int) -> Margins:
+def margins(shape: ConvShape, tile: Tile, bk: int) -> Margins:
     """The zeros that a kernel needs around it under a tile, when a product spans `bk` of the flattened input."""
     columns = [tile.first_column(shape, s) - s * tile.strip for s in range(_cut(shape.out[1], tile.strip))]
     least = min(columns) + shape.pw - tile.strip + 1
@@ -198,7 +198,7 @@ class GradientTile(NamedTuple):
 
 
 @cache
-def gradient_tile(shape: Shape, channels: int, red: int) -> GradientTile:
+def gradient_tile(shape: ConvShape, channels: int, red: int) -> GradientTile:
     """The cut for a weight gradient when a product sums over `red` output rows at once."""
     height, width = shape.out
     if max(width, shape.w) <= WIDEST_STRIP:

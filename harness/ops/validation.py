@@ -10,11 +10,11 @@ from torch import Tensor
 
 from harness.ops.geometry import Window
 
-_ABLE = {"Grad", "Functionalize"}
+_DIFFERENTIABLE_KEYS = {"Grad", "Functionalize"}
 """The transforms of `torch.func` under which an algorithm runs as it does without: not vmap, not forward mode."""
 
 
-def is_plain(x: Tensor) -> bool:
+def needs_native(x: Tensor) -> bool:
     """Whether the call is recorded for elsewhere, transformed, or not of real numbers.
 
     What is exported or traced shall hold one plain convolution, whatever is the fastest here; vmap and forward-mode
@@ -31,7 +31,7 @@ def _is_transformed() -> bool:
     if torch.compiler.is_compiling():  # the compiler cannot look at the stack
         return True
     stack = torch._C._functorch.get_interpreter_stack() or []
-    return any(level.key().name not in _ABLE for level in stack)
+    return any(level.key().name not in _DIFFERENTIABLE_KEYS for level in stack)
 
 
 def checked_window(stride: int | Sequence[int], padding: int | Sequence[int], dilation: int | Sequence[int]) -> Window:
@@ -43,7 +43,7 @@ def checked_window(stride: int | Sequence[int], padding: int | Sequence[int], di
     return Window.of(stride, padding, dilation)
 
 
-def check(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, *, is_autocast: bool) -> None:
+def check_arguments(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, *, is_autocast: bool) -> None:
     """Raise `ValueError`, with the rule and the values, for tensors that no depth-wise convolution takes."""
     if x.dim() != 4 or weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1):
         raise ValueError(

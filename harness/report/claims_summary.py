@@ -5,28 +5,28 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from harness.analysis.formatting import finite, printable
+from harness.analysis.formatting import json_safe, printable
 from harness.analysis.noise import noise_line
-from harness.analysis.results import Answer
+from harness.analysis.results import StudyResults
 from harness.analysis.statistics import Verdict
 from harness.analysis.statistics.limits import Limit
 from harness.config.expectation import Expectation
 from harness.errors import NotFound, UserError
-from harness.report.summary import FILES, answer_values
+from harness.report.summary import SUMMARY_FILES, results_values
 
-SUMMARY = FILES[0]
-EARLIER = "of an earlier environment (operator and data rules before 2026-11-30)"
+SUMMARY_FILE = SUMMARY_FILES[0]
+EARLIER_ENVIRONMENT = "of an earlier environment (operator and data rules before 2026-11-30)"
 """What is said of a summary that does not tell how its runs were computed."""
-REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY}`."
+SUMMARY_REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY_FILE}`."
 
 
-class Kept(BaseModel):
+class SummaryModel(BaseModel):
     """A part of a summary; what else stands there is left out."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class KeptArm(Kept):
+class ArmSummary(SummaryModel):
     """A configuration of a contrast."""
 
     choices: dict[str, Any]
@@ -35,14 +35,14 @@ class KeptArm(Kept):
     """What the claim compares, by seed."""
 
 
-class KeptExploratory(Kept):
+class ExploratorySummary(SummaryModel):
     """A verdict without an error rate."""
 
     verdict: Verdict
     reason: str
 
 
-class KeptClaim(Kept):
+class ClaimSummary(SummaryModel):
     """A claim with all that was known of it."""
 
     name: str
@@ -60,8 +60,8 @@ class KeptClaim(Kept):
     p: float | None
     missing: str | None
     limit: Limit | None = None
-    arms: tuple[KeptArm, ...]
-    exploratory: KeptExploratory | None = None
+    arms: tuple[ArmSummary, ...]
+    exploratory: ExploratorySummary | None = None
     note: str | None = None
     """How the verdict keeps its error rate, where the plan was stretched."""
 
@@ -82,7 +82,7 @@ class KeptClaim(Kept):
         return Expectation.parse(self.expect)
 
 
-class KeptClaims(Kept):
+class ClaimsSummary(SummaryModel):
     """All claims of a study, and under which conditions they were judged."""
 
     study: str
@@ -90,7 +90,7 @@ class KeptClaims(Kept):
     noise: str | None = None
     resample: str | None = "none"
     """How each seed's images were drawn; summaries that do not say it are of one data set for all seeds."""
-    claims: tuple[KeptClaim, ...]
+    claims: tuple[ClaimSummary, ...]
     recipe_revision: int | None = None
     """Of the recipe's meaning when the runs were trained; unknown before their environments were recorded."""
     finished: str | None = None
@@ -99,7 +99,7 @@ class KeptClaims(Kept):
     @property
     def mark(self) -> str:
         """What is to be said wherever its numbers are shown; empty where it tells how its runs were computed."""
-        return EARLIER if self.recipe_revision is None else ""
+        return EARLIER_ENVIRONMENT if self.recipe_revision is None else ""
 
     @property
     def noise_line(self) -> str:
@@ -107,31 +107,31 @@ class KeptClaims(Kept):
         return self.noise or noise_line([("none", True)]) or ""
 
 
-K = TypeVar("K", bound=KeptClaims)
+K = TypeVar("K", bound=ClaimsSummary)
 
 
-def kept_claims(answer: Answer) -> KeptClaims:
+def summarize_claims(answer: StudyResults) -> ClaimsSummary:
     """The claims as the summary of this answer keeps them."""
-    return KeptClaims.model_validate(finite(answer_values(answer)))
+    return ClaimsSummary.model_validate(json_safe(results_values(answer)))
 
 
-def read_claims(path: Path) -> KeptClaims:
+def read_claims_summary(path: Path) -> ClaimsSummary:
     """The claims of a written summary. Raises `UserError`s for a file that is none, or of a study without claims."""
-    found = read_kept(path, KeptClaims)
+    found = read_summary(path, ClaimsSummary)
     if not found.claims:
         raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
     return found
 
 
-def read_kept(path: Path, kind: type[K]) -> K:
+def read_summary(path: Path, kind: type[K]) -> K:
     """A written summary, or the part of it that is asked for. Raises `UserError`s for a file that is none."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         rule = f"a summary must be a file that can be read ({error.strerror or error})"
-        raise NotFound(rule, value=str(path), remedy=REMEDY) from error
+        raise NotFound(rule, value=str(path), remedy=SUMMARY_REMEDY) from error
     except ValidationError as error:
         first = error.errors()[0]
         why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-        rule = f"a summary must be a {SUMMARY} as this version writes it ({printable(why)})"
-        raise UserError(rule, value=str(path), remedy=REMEDY) from error
+        rule = f"a summary must be a {SUMMARY_FILE} as this version writes it ({printable(why)})"
+        raise UserError(rule, value=str(path), remedy=SUMMARY_REMEDY) from error

@@ -8,15 +8,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, amount, mean_and_spread, value
+from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
 from harness.analysis.latency import latency_text
 from harness.analysis.objective import LATENCY
-from harness.analysis.results import Answer, Row
+from harness.analysis.results import ConfigurationResult, StudyResults
 from harness.analysis.seeds import seeds_text
 from harness.report.console import plain_table
-from harness.report.measure_columns import FIGURES, measured_columns, reading
+from harness.report.measure_columns import METRIC_COLUMNS, columns_note, measured_columns
 
-FRONT = "●"
+FRONT_MARK = "●"
 PERCENTAGES = ("top1",)
 WIDER_THAN_ANY = 10_000
 """Columns of a terminal that cuts nothing."""
@@ -31,10 +31,10 @@ class Column:
     is_left: bool = False
 
 
-class Configurations:
+class ConfigurationTables:
     """One table where that fits; where it does not, the measures go into tables of their own below it."""
 
-    def __init__(self, answer: Answer, *, most: int | None = None) -> None:
+    def __init__(self, answer: StudyResults, *, most: int | None = None) -> None:
         self._answer = answer
         self._rows = answer.rows[:most]
 
@@ -45,17 +45,17 @@ class Configurations:
             if Measurement.get(console, wide, self._table([*held, *block])).maximum > options.max_width:
                 yield self._table(held)
                 yield Text()
-                held = names(self._answer, self._rows)
+                held = name_columns(self._answer, self._rows)
             held = [*held, *block]
         yield self._table(held)
         if left := len(self._answer.rows) - len(self._rows):
             yield Text(f"and {left} more", style="dim")
-        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *reading(self._answer)))
+        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *columns_note(self._answer)))
 
     def _blocks(self) -> Iterator[list[Column]]:
         """What stands together, in the order in which it is shown."""
-        yield [*names(self._answer, self._rows), *standing(self._answer, self._rows)]
-        for measure in (name for name in FIGURES if name in self._answer.measures):
+        yield [*name_columns(self._answer, self._rows), *status_columns(self._answer, self._rows)]
+        for measure in (name for name in METRIC_COLUMNS if name in self._answer.measures):
             yield [Column(heading, cells) for heading, cells in measured_columns(measure, self._rows)]
 
     def _table(self, columns: Sequence[Column]) -> Table:
@@ -70,7 +70,7 @@ class Configurations:
         return table
 
 
-def _sampling(rows: Sequence[Row]) -> Iterator[str]:
+def _sampling(rows: Sequence[ConfigurationResult]) -> Iterator[str]:
     """What must be known to read the sampling errors."""
     images = sorted({row.val_images for row in rows if row.val_images})
     if images:
@@ -78,27 +78,31 @@ def _sampling(rows: Sequence[Row]) -> Iterator[str]:
         yield f"± val: the standard error of a seed's accuracy that comes from its {n} validation images."
 
 
-def names(answer: Answer, rows: Sequence[Row]) -> list[Column]:
+def name_columns(answer: StudyResults, rows: Sequence[ConfigurationResult]) -> list[Column]:
     """Which configuration it is: on the front or not, its first trial, its choices."""
     return [
-        Column("", [FRONT if row.is_on_front else "" for row in rows], is_left=True),
+        Column("", [FRONT_MARK if row.is_on_front else "" for row in rows], is_left=True),
         Column("#", [str(row.trials[0]) for row in rows]),
         *(
-            Column(name, [Text(value(row.params[name])) if name in row.params else DASH for row in rows], is_left=True)
+            Column(
+                name,
+                [Text(format_value(row.params[name])) if name in row.params else DASH for row in rows],
+                is_left=True,
+            )
             for name in answer.axes
         ),
     ]
 
 
-def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
+def status_columns(answer: StudyResults, rows: Sequence[ConfigurationResult]) -> Iterator[Column]:
     """The objective, the costs, and how it stands where it is not complete."""
     unit = " %" if answer.metric in PERCENTAGES else ""
-    yield Column(f"{answer.metric}{unit}", [objective(row, answer) for row in rows])
+    yield Column(f"{answer.metric}{unit}", [format_objective(row, answer) for row in rows])
     yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
     if any(row.val_images for row in rows):
         yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
-    yield Column("params", [amount(row.params_count) for row in rows])
-    yield Column("MACs", [amount(row.macs) for row in rows])
+    yield Column("params", [si(row.params_count) for row in rows])
+    yield Column("MACs", [si(row.macs) for row in rows])
     if answer.metric != LATENCY:
         yield Column("ms", [latency_text(row.latency) for row in rows])
     yield Column("s/run", [_seconds(row.wall_s) for row in rows])
@@ -106,11 +110,11 @@ def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
         yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
 
 
-def objective(row: Row, answer: Answer) -> str:
+def format_objective(row: ConfigurationResult, answer: StudyResults) -> str:
     """The value that a configuration is ranked by; of a latency the median, whose upper bound ranks it."""
     if answer.metric == LATENCY and row.latency is not None and row.latency.high_ms is not None:
         return row.latency.text
-    return mean_and_spread(row.mean, row.spread, answer.metric)
+    return format_mean_and_spread(row.mean, row.spread, answer.metric)
 
 
 def _seconds(wall_s: float | None) -> str:

@@ -10,22 +10,22 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from harness.config.study import Study
 from harness.errors import UserError
-from harness.report.dashboard_notes import UNANSWERED, rejected_note, study_note, trial_note
+from harness.report.dashboard_notes import NO_RESULTS_NOTE, rejected_note, study_note, trial_note
 from harness.storage import Store, optuna_storage
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from harness.report.dashboard_trials import ShownTrials
+    from harness.report.dashboard_trials import DashboardTrials
 
 HOST = "127.0.0.1"
-READING = ("GET", "HEAD")
+READ_METHODS = ("GET", "HEAD")
 STUDY = re.compile("/api/studies/([0-9]+)/?")
 REJECTED = "Rejected"
 """State that is shown of a proposal that was never trained; Optuna has it as pruned."""
 
 
-class Server(ThreadingMixIn, WSGIServer):
+class ThreadingServer(ThreadingMixIn, WSGIServer):
     """Answers each request in a thread of its own, none of which keeps the process alive."""
 
     daemon_threads = True
@@ -40,16 +40,16 @@ def dashboard_app(store: Store, studies: Mapping[str, Study]) -> "WSGIApplicatio
     """The dashboard of all studies of a store; `studies` are those whose files are at hand, by name."""
     from optuna_dashboard import wsgi
 
-    from harness.report.dashboard_storage import ShownStorage
+    from harness.report.dashboard_storage import DashboardStorage
 
-    storage = ShownStorage(optuna_storage(store), store, studies)
-    return read_only(presented(wsgi(storage), storage.shown))
+    storage = DashboardStorage(optuna_storage(store), store, studies)
+    return read_only(adapt_responses(wsgi(storage), storage.trials_of))
 
 
-def dashboard_server(app: "WSGIApplication", port: int) -> Server:
+def dashboard_server(app: "WSGIApplication", port: int) -> ThreadingServer:
     """A server that listens on the port (0: any that is free). Raises `UserError` where the port cannot be had."""
     try:
-        return make_server(HOST, port, app, server_class=Server, handler_class=_Quiet)
+        return make_server(HOST, port, app, server_class=ThreadingServer, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         raise UserError(
             "the dashboard's port must be free and permitted",
@@ -59,14 +59,14 @@ def dashboard_server(app: "WSGIApplication", port: int) -> Server:
         ) from error
 
 
-def serve(server: Server) -> None:
+def serve(server: ThreadingServer) -> None:
     """Answer until KeyboardInterrupt. What Optuna warns of while it draws is nobody's concern."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         server.serve_forever()
 
 
-def study_url(server: Server, study_id: int) -> str:
+def study_url(server: ThreadingServer, study_id: int) -> str:
     """The address of a study's page."""
     return f"http://{HOST}:{server.server_port}/dashboard/studies/{study_id}"
 
@@ -75,7 +75,7 @@ def read_only(app: "WSGIApplication") -> "WSGIApplication":
     """The application without what changes or deletes: any web page could send such a request to this machine."""
 
     def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in READING:
+        if environ["REQUEST_METHOD"] in READ_METHODS:
             return app(environ, start_response)
         body = json.dumps({"reason": "This dashboard is to be looked at only."}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -85,7 +85,7 @@ def read_only(app: "WSGIApplication") -> "WSGIApplication":
     return guarded
 
 
-def presented(app: "WSGIApplication", shown: "Callable[[int], ShownTrials]") -> "WSGIApplication":
+def adapt_responses(app: "WSGIApplication", shown: "Callable[[int], DashboardTrials]") -> "WSGIApplication":
     """The application with what it cannot read from a storage: no best trial where there is none, states, notes."""
 
     def answered(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -97,7 +97,7 @@ def presented(app: "WSGIApplication", shown: "Callable[[int], ShownTrials]") -> 
         status, headers, *rest = head
         if status.startswith("200"):
             details = json.loads(body)
-            present(details, shown(int(path[1])))
+            adapt_study_details(details, shown(int(path[1])))
             body = json.dumps(details).encode()
             headers = [pair for pair in headers if pair[0].lower() != "content-length"]
             headers.append(("Content-Length", str(len(body))))
@@ -107,11 +107,11 @@ def presented(app: "WSGIApplication", shown: "Callable[[int], ShownTrials]") -> 
     return answered
 
 
-def present(details: dict[str, Any], shown: "ShownTrials") -> None:
+def adapt_study_details(details: dict[str, Any], shown: "DashboardTrials") -> None:
     """Complete what the dashboard's interface says of a study, in place."""
     if shown.best is None:
         details["best_trials"] = []
-    _append_note(details, UNANSWERED if shown.answer is None else study_note(shown.answer))
+    _append_note(details, NO_RESULTS_NOTE if shown.answer is None else study_note(shown.answer))
     for trial in (*details["trials"], *details["best_trials"]):
         row = shown.rows.get(trial["number"])
         reason = next((each["value"] for each in trial["user_attrs"] if each["key"] == "rejected"), None)

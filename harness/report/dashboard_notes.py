@@ -4,39 +4,39 @@ from collections.abc import Iterator, Sequence
 
 from harness.analysis.formatting import (
     DASH,
-    amount,
-    counted,
-    duration,
     epochs_done,
-    label,
-    mean_and_spread,
-    milliseconds,
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_milliseconds,
+    format_params,
+    plural,
     printable,
-    score,
+    si,
 )
-from harness.analysis.results import Answer, Row, RunFacts
-from harness.report.conclusions import conditions, verdict
-from harness.report.network import priced
+from harness.analysis.results import ConfigurationResult, RunResult, StudyResults
+from harness.report.conclusions import conclusions, conditions_text
+from harness.report.network import network_costs
 
-READING = (
+DASHBOARD_NOTE = (
     "Values and curves are means over the seeds of a configuration, also where several trials trained it. Best is what "
     "`harness best` names: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the state "
     "*Rejected* were proposed and never trained. Reload the page for means that later seeds have changed."
 )
-UNANSWERED = (
+NO_RESULTS_NOTE = (
     "This study is not of the harness, or of a version whose file it cannot read: each trial is shown by itself, with "
     "the value and the constraints that Optuna has of it."
 )
 LATENCY = "latency_ms"
 
 
-def study_note(answer: Answer) -> str:
+def study_note(answer: StudyResults) -> str:
     """What the study says so far, and how its pages are to be read."""
     ruled_out = [f"- not trained: {reason} ({count:,})" for reason, count in answer.rejected.items()]
-    return "\n".join([" ".join(verdict(answer)), "", conditions(answer), "", *ruled_out, "", READING])
+    return "\n".join([" ".join(conclusions(answer)), "", conditions_text(answer), "", *ruled_out, "", DASHBOARD_NOTE])
 
 
-def trial_note(number: int, row: Row, answer: Answer) -> str:
+def trial_note(number: int, row: ConfigurationResult, answer: StudyResults) -> str:
     """The configuration of a trial: what became of it, its network part by part, its seeds one by one."""
     if not row.runs:
         return _head(number, row, answer)
@@ -56,32 +56,32 @@ def rejected_note(reason: str) -> str:
     return f"**rejected, never trained**: {_cell(reason)}"
 
 
-def _head(number: int, row: Row, answer: Answer) -> str:
+def _head(number: int, row: ConfigurationResult, answer: StudyResults) -> str:
     state = "best of the study" if row is answer.best else row.state
     reason = f": {_cell(row.reason)}" if row.reason and row.state != "complete" else ""
-    mean = f"{answer.metric} {mean_and_spread(row.mean, row.spread, answer.metric)} (n = {len(row.values)})"
-    lines = [f"**{state}**{reason}", f"{_cell(label(row.params))}: {mean}, {_costs(row)}"]
+    mean = f"{answer.metric} {format_mean_and_spread(row.mean, row.spread, answer.metric)} (n = {len(row.values)})"
+    lines = [f"**{state}**{reason}", f"{_cell(format_params(row.params))}: {mean}, {_costs(row)}"]
     if len(row.trials) > 1:
         others = ", ".join(str(each) for each in row.trials if each != number)
         lines.append(f"The same configuration as in {'trials' if len(row.trials) > 2 else 'trial'} {others}.")
     return "\n\n".join(lines)
 
 
-def _costs(row: Row) -> str:
-    costs = f"{amount(row.params_count)} params, {amount(row.macs)} MACs"
-    return costs if row.latency_ms is None else f"{costs}, {milliseconds(row.latency_ms)} ms"
+def _costs(row: ConfigurationResult) -> str:
+    costs = f"{si(row.params_count)} params, {si(row.macs)} MACs"
+    return costs if row.latency_ms is None else f"{costs}, {format_milliseconds(row.latency_ms)} ms"
 
 
-def _network_table(row: Row) -> Iterator[str]:
+def _network_table(row: ConfigurationResult) -> Iterator[str]:
     """The merged network part by part; K as 31+5 with its small kernel."""
     resolution = row.runs[0].row.run.recipe.resolution
     yield f"| part at {resolution} px | map | B | C | K | params | MACs |"
     yield "| --- | --: | --: | --: | --: | --: | --: |"
-    for cells in priced(row.spec, resolution).merged_rows():
+    for cells in network_costs(row.spec, resolution).merged_rows():
         yield f"| {' | '.join(cells)} |"
 
 
-def _seed_table(row: Row, metric: str) -> Iterator[str]:
+def _seed_table(row: ConfigurationResult, metric: str) -> Iterator[str]:
     """A line per run: its value, how far it came, its times."""
     times = sorted({name for facts in row.runs for name in facts.measures if name.startswith(LATENCY)})
     yield f"| seed | {metric} | state | epochs | {''.join(f'{name} | ' for name in times)}time | run |"
@@ -90,24 +90,24 @@ def _seed_table(row: Row, metric: str) -> Iterator[str]:
         run = facts.row
         state = f"{run.state}: {_cell(run.cause)}" if run.cause else str(run.state).replace("_", " ")
         epochs = epochs_done(facts.curve[-1].epoch if facts.curve else 0, run.run.recipe.epochs)
-        cells = [str(run.run.seed), score(facts.value(metric), metric), state, epochs]
-        cells += [milliseconds(facts.measures.get(name)) for name in times]
-        yield f"| {' | '.join([*cells, duration(run.wall_s) if run.wall_s else DASH, f'`{run.id}`'])} |"
+        cells = [str(run.run.seed), format_metric(facts.value(metric), metric), state, epochs]
+        cells += [format_milliseconds(facts.measures.get(name)) for name in times]
+        yield f"| {' | '.join([*cells, format_duration(run.wall_s) if run.wall_s else DASH, f'`{run.id}`'])} |"
 
 
-def _environments(row: Row) -> list[str]:
+def _environments(row: ConfigurationResult) -> list[str]:
     """What the runs were trained with, each environment once with its seeds."""
     seeds: dict[str, list[int]] = {}
     for facts in row.runs:
         if facts.row.device is not None:
             seeds.setdefault(_environment(facts), []).append(facts.row.run.seed)
-    return [f"{counted(len(each), 'seed')} ({_listed(each)}): {text}" for text, each in seeds.items()]
+    return [f"{plural(len(each), 'seed')} ({_listed(each)}): {text}" for text, each in seeds.items()]
 
 
-def _environment(facts: RunFacts) -> str:
+def _environment(facts: RunResult) -> str:
     row = facts.row
     versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-    threads = "" if row.threads is None else f", {counted(row.threads, 'thread')}"
+    threads = "" if row.threads is None else f", {plural(row.threads, 'thread')}"
     return _cell(f"{row.device}{threads}, on {row.host}; {versions}")
 
 

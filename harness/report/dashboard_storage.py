@@ -21,26 +21,26 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from harness.analysis.results import Answer, answer
+from harness.analysis.results import StudyResults, study_results
 from harness.config.study import Study
 from harness.errors import SpecError, StudyError, UserError
-from harness.report.dashboard_trials import ShownTrials, answered_trials, unanswered_trials
+from harness.report.dashboard_trials import DashboardTrials, trials_with_results, trials_without_results
 from harness.storage import Store
 
 REFRESH_S = 2.0
 """For how long an answer is shown before it is computed anew."""
-SHARE = 5
+REFRESH_RATIO = 5
 """An answer that takes long to compute is shown for that many times as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    shown: ShownTrials
+    shown: DashboardTrials
     until: float
     """On the monotonic clock."""
 
 
-class ShownStorage(BaseStorage):
+class DashboardStorage(BaseStorage):
     """The studies of a store, for reading; `studies` are those whose files are at hand, by name.
 
     The other studies are read from the copies of their files that the database keeps. Each method that writes raises
@@ -54,7 +54,7 @@ class ShownStorage(BaseStorage):
         self._computed: dict[int, _Computed] = {}
         self._lock = threading.RLock()
 
-    def shown(self, study_id: int) -> ShownTrials:
+    def trials_of(self, study_id: int) -> DashboardTrials:
         """The study as it is answered now. Raises `KeyError` for a study that does not exist."""
         with self._lock:
             known, start = self._computed.get(study_id), time.monotonic()
@@ -68,17 +68,17 @@ class ShownStorage(BaseStorage):
         trials = self._rows.get_all_trials(study_id, deepcopy=False)
         answered = self._answer(name, trials)
         if answered is None:
-            shown = unanswered_trials(trials, self._rows.get_study_directions(study_id)[0])
+            shown = trials_without_results(trials, self._rows.get_study_directions(study_id)[0])
         else:
-            shown = answered_trials(trials, answered)
+            shown = trials_with_results(trials, answered)
         end = time.monotonic()
-        return _Computed(shown, end + max(REFRESH_S, SHARE * (end - start)))
+        return _Computed(shown, end + max(REFRESH_S, REFRESH_RATIO * (end - start)))
 
-    def _answer(self, name: str, trials: list[FrozenTrial]) -> Answer | None:
+    def _answer(self, name: str, trials: list[FrozenTrial]) -> StudyResults | None:
         """The answer of a study; None where its file or its networks cannot be read."""
         study = self._study(name)
         try:
-            return None if study is None else answer(study, self._store, trials, _ruled_out(trials))
+            return None if study is None else study_results(study, self._store, trials, _ruled_out(trials))
         except (SpecError, StudyError, ValidationError):
             return None
 
@@ -123,7 +123,7 @@ class ShownStorage(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """As they are shown."""
-        trials = [trial for trial in self.shown(study_id).trials if states is None or trial.state in states]
+        trials = [trial for trial in self.trials_of(study_id).trials if states is None or trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -133,11 +133,11 @@ class ShownStorage(BaseStorage):
         return next((trial for trial in trials if trial._trial_id == trial_id), None) or self._rows.get_trial(trial_id)
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """The best of the answer; where that has none, the best value of all, for which `shown` has no best.
+        """The best of the answer; where that has none, the best value of all, for which `trials_of` has no best.
 
         The dashboard asks for a best trial as soon as one is complete, and has no page where there is none.
         """
-        return self.shown(study_id).best or super().get_best_trial(study_id)
+        return self.trials_of(study_id).best or super().get_best_trial(study_id)
 
     def remove_session(self) -> None:
         """Close what Optuna keeps open for this thread."""

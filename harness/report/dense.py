@@ -6,15 +6,22 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, amount, counted, listed
-from harness.data.batching import Pace
-from harness.data.expected_images import Expected
+from harness.analysis.formatting import DASH, join_words, plural, si
+from harness.data.batching import BatchPlan
+from harness.data.expected_images import ExpectedImages
 from harness.models.cost import network_cost
 from harness.report.console import plain_table
-from harness.report.full_scale import SHOWN, arithmetic_text, facts_view, network_text, place_rows, steps_text
-from harness.training.full_scale.job import FullJob
+from harness.report.full_scale import (
+    SCORE_TITLES,
+    location_rows,
+    network_text,
+    precision_text,
+    properties_view,
+    steps_text,
+)
+from harness.training.full_scale.job import FullScaleJob
 
-UNMERGED = (
+UNMERGED_NOTE = (
     "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels go on learning, "
     "and merging changes no prediction"
 )
@@ -22,34 +29,41 @@ SIDE = 224
 """Of the images that a network is priced for; its parameters do not depend on it."""
 IOU, ACCURACY = "iou_", "accuracy_"
 """Before the name of a class, in the name of a figure."""
-NAMED = 5
+MAX_NAMED = 5
 """Classes that a note names."""
-MEANS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+AP_TITLES = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "small",
+    "ap_medium": "medium",
+    "ap_large": "large",
+}
 """Names of figures, and how tables have them; the last three by the size of the figure."""
-KINDS = {"": "boxes", "mask_": "masks"}
+AP_SHAPES = {"": "boxes", "mask_": "masks"}
 """What precision is of, by what stands before the names of its figures."""
 
 
 def downstream_view(
-    job: FullJob[Any], pace: Pace, name: str, start: str, classes: int, expected: Expected | None = None
+    job: FullScaleJob[Any], pace: BatchPlan, name: str, start: str, classes: int, expected: ExpectedImages | None = None
 ) -> RenderableType:
     """What is trained, from what and how; `expected` are its images where they have not been read."""
     recipe = job.run.recipe
     rows = {
         "network": network_text(job.run.spec),
         "begins from": start,
-        "form": UNMERGED,
+        "form": UNMERGED_NOTE,
         "recipe": recipe.about,
-        "cost": f"{amount(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
+        "cost": f"{si(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
         "those of the head come on top",
         "classes": f"{classes:,}",
         "steps": steps_text(recipe, pace, expected),
-        "arithmetic": arithmetic_text(recipe),
-        **place_rows(job, expected),
+        "arithmetic": precision_text(recipe),
+        **location_rows(job, expected),
     }
     if expected is not None:
         rows["time"] = "not measured: how long a step takes depends on the images"
-    return facts_view(name, rows)
+    return properties_view(name, rows)
 
 
 def segmentation_view(figures: Mapping[str, float], names: Sequence[str]) -> RenderableType:
@@ -86,21 +100,23 @@ def _notes(figures: Mapping[str, float], names: Sequence[str]) -> list[Text]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return listed(names) if len(names) <= NAMED else f"{', '.join(names[:NAMED])}, ..."
+    return join_words(names) if len(names) <= MAX_NAMED else f"{', '.join(names[:MAX_NAMED])}, ..."
 
 
-def ending_lines(apart: Mapping[str, float], maps_apart: float | None, unreadable: int, images: int) -> list[str]:
+def merged_evaluation_lines(
+    apart: Mapping[str, float], maps_apart: float | None, unreadable: int, images: int
+) -> list[str]:
     """How far the merged form is off, and what was not seen."""
     lines = []
     if maps_apart is not None:
         farthest = max(apart, key=lambda name: abs(apart[name]), default=None)
-        at = "" if farthest is None else f"; of all figures {SHOWN.get(farthest, farthest)} is farthest off, by "
+        at = "" if farthest is None else f"; of all figures {SCORE_TITLES.get(farthest, farthest)} is farthest off, by "
         by = "" if farthest is None else f"{apart[farthest]:+.2g}"
         lines.append(
             f"judged in merged form: its maps are off from those that were trained by {maps_apart:.1e}{at}{by}"
         )
-    left_out = f"; {counted(unreadable, 'unreadable image')} left out" if unreadable else ""
-    lines.append(f"on {counted(images, 'validation image')}{left_out}")
+    left_out = f"; {plural(unreadable, 'unreadable image')} left out" if unreadable else ""
+    lines.append(f"on {plural(images, 'validation image')}{left_out}")
     return lines
 
 
@@ -110,17 +126,17 @@ def _percent(value: float | None) -> str:
 
 def detection_view(figures: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Average precision in percent, as COCO counts it."""
-    kinds = {prefix: kind for prefix, kind in KINDS.items() if f"{prefix}ap" in figures}
+    kinds = {prefix: kind for prefix, kind in AP_SHAPES.items() if f"{prefix}ap" in figures}
     by_class = plain_table()
     by_class.add_column("class")
     means = plain_table()
     means.add_column("of")
     for kind in kinds.values():
         by_class.add_column(f"AP of {kind} %", justify="right")
-    for heading in MEANS.values():
+    for heading in AP_TITLES.values():
         means.add_column(f"{heading} %", justify="right")
     for name in names:
         by_class.add_row(name, *(_percent(figures.get(f"{prefix}ap_{name}")) for prefix in kinds))
     for prefix, kind in kinds.items():
-        means.add_row(kind, *(_percent(figures.get(f"{prefix}{name}")) for name in MEANS))
+        means.add_row(kind, *(_percent(figures.get(f"{prefix}{name}")) for name in AP_TITLES))
     return Group(by_class, Text(), means)

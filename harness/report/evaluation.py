@@ -7,17 +7,17 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.formatting import amount, counted, duration, score
+from harness.analysis.formatting import format_duration, format_metric, plural, si
 from harness.models.spec.network import NetworkSpec
-from harness.models.spec.published import Accuracy, preset_of
+from harness.models.spec.published import PublishedAccuracy, preset_of
 from harness.report.console import plain_table
-from harness.training.accuracy_results import Examined, Seen
+from harness.training.accuracy_results import AccuracyProgress, AccuracyResult
 from harness.training.environment import describe_environment
 from harness.training.run import Started
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class AccuracyReport:
     """A result with its conditions."""
 
     name: str
@@ -26,14 +26,14 @@ class Evaluation:
     spec: NetworkSpec
     data: str
     """Which images, in words."""
-    viewing: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
     """How they were shown, as plain values."""
-    viewed: str
+    preprocessing_text: str
     """The same in words."""
-    result: Examined
-    known: tuple[Accuracy, ...]
+    result: AccuracyResult
+    known: tuple[PublishedAccuracy, ...]
     """What is published for this network, this side and these images."""
-    where: Started
+    started: Started
     loaders: int
     labels: str = ""
     """How the images' labels were found."""
@@ -41,17 +41,18 @@ class Evaluation:
     """Mean and standard deviation of the images, and where they are known from."""
 
 
-def seen_line(seen: Seen) -> str:
+def progress_line(seen: AccuracyProgress) -> str:
     """How far it is, in a line."""
     return (
-        f"{seen.images:,} of {seen.of:,} images  top-1 {seen.top1:.2f} so far  {seen.images_per_s:,.0f} images/s  "
-        f"{duration(seen.left_s)} left"
+        f"{seen.images:,} of {seen.total_images:,} images  top-1 {seen.top1:.2f} so far  "
+        f"{seen.images_per_s:,.0f} images/s  "
+        f"{format_duration(seen.left_s)} left"
     )
 
 
-def evaluation_view(found: Evaluation) -> RenderableType:
+def evaluation_view(found: AccuracyReport) -> RenderableType:
     """The table of the forms, then the rest in lines."""
-    head = Text(f"{found.name} at {found.viewing['resolution']} px", style="bold")
+    head = Text(f"{found.name} at {found.preprocessing['resolution']} px", style="bold")
     kind = preset_of(found.spec) or found.spec.family
     head.append(f"  {kind}, {found.spec.classes:,} classes, {found.weights}", style="not bold")
     table = plain_table()
@@ -63,15 +64,15 @@ def evaluation_view(found: Evaluation) -> RenderableType:
         table.add_row(
             name,
             *(f"{scores[each]:.2f}" for each in ("top1", "top5")),
-            score(scores["loss"], "loss"),
+            format_metric(scores["loss"], "loss"),
             f"{found.result.images:,}",
             f"{found.result.unreadable:,}",
-            amount(form.images_per_s),
+            si(form.images_per_s),
         )
     return Group(head, table, Text(), *(Text(line) for line in _lines(found)))
 
 
-def evaluation_values(found: Evaluation) -> dict[str, Any]:
+def evaluation_values(found: AccuracyReport) -> dict[str, Any]:
     """The same for JSON."""
     result, difference = found.result, found.result.difference
     return {
@@ -83,7 +84,7 @@ def evaluation_values(found: Evaluation) -> dict[str, Any]:
         "notes": list(result.notes),
         "images": result.images,
         "unreadable": result.unreadable,
-        "viewing": dict(found.viewing),
+        "viewing": dict(found.preprocessing),
         "forms": {
             name: {**form.scores.figures, "images_per_s": form.images_per_s} for name, form in result.forms.items()
         },
@@ -97,17 +98,17 @@ def evaluation_values(found: Evaluation) -> dict[str, Any]:
         "published": [row._asdict() for row in found.known],
         "wall_s": result.wall_s,
         "waiting": result.waiting,
-        "host": found.where.host,
-        "device": found.where.device,
-        "threads": found.where.threads,
+        "host": found.started.host,
+        "device": found.started.device,
+        "threads": found.started.threads,
         "loaders": found.loaders,
-        "versions": found.where.versions,
-        "environment": None if found.where.environment is None else found.where.environment.values(),
+        "versions": found.started.versions,
+        "environment": None if found.started.environment is None else found.started.environment.values(),
         "spec": found.spec.canonical(),
     }
 
 
-def _lines(found: Evaluation) -> Iterator[str]:
+def _lines(found: AccuracyReport) -> Iterator[str]:
     result, difference = found.result, found.result.difference
     if difference is not None:
         yield (
@@ -119,11 +120,11 @@ def _lines(found: Evaluation) -> Iterator[str]:
         among = "" if row.top5 is None else f", top-5 {row.top5:.2f}"
         yield f"published  {row.top1:.2f}{among} ({row.training}; {row.source}): here {first - row.top1:+.2f} points"
     yield from (f"warning    {note}" for note in result.notes)
-    yield f"images     {found.data}; {found.viewed}"
+    yield f"images     {found.data}; {found.preprocessing_text}"
     yield f"labels     {found.labels}"
     yield f"normalized by mean and std {found.normalized}"
-    versions = ", ".join(f"{name} {version}" for name, version in found.where.versions.items())
-    batches = f"{found.viewing['batch_size']} at once, {counted(found.loaders, 'loader')}"
-    yield f"here       {found.where.device}, {batches}; {versions}"
-    yield f"computed   by {describe_environment(found.where.environment)}"
-    yield f"time       {duration(result.wall_s)}, {100 * result.waiting:.1f} % of it waiting for images"
+    versions = ", ".join(f"{name} {version}" for name, version in found.started.versions.items())
+    batches = f"{found.preprocessing['batch_size']} at once, {plural(found.loaders, 'loader')}"
+    yield f"here       {found.started.device}, {batches}; {versions}"
+    yield f"computed   by {describe_environment(found.started.environment)}"
+    yield f"time       {format_duration(result.wall_s)}, {100 * result.waiting:.1f} % of it waiting for images"

@@ -10,11 +10,18 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from harness.analysis.formatting import counted, duration, label, mean_and_spread, printable, score
-from harness.analysis.results import Answer
+from harness.analysis.formatting import (
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    plural,
+    printable,
+)
+from harness.analysis.results import StudyResults
 from harness.search.events import (
-    ClaimsJudged,
-    DataNoted,
+    ClaimsEvaluated,
+    DataNoteAdded,
     EpochEnded,
     Progress,
     RunEnded,
@@ -31,7 +38,7 @@ from harness.training.run import RunState
 
 
 @dataclass(slots=True)
-class Narrator:
+class EventFormatter:
     """Remembers which configuration each trial has, so that every line can name it."""
 
     metric: str
@@ -39,42 +46,45 @@ class Narrator:
     is_training: bool = True
     """Whether the runs are trained, and not only built and measured."""
 
-    def learn(self, answer: Answer) -> None:
+    def add_results(self, answer: StudyResults) -> None:
         """Take up the configurations of trials that were there before."""
-        self.labels |= {trial: label(row.params) for row in answer.rows for trial in row.trials}
+        self.labels |= {trial: format_params(row.params) for row in answer.rows for trial in row.trials}
 
-    def tell(self, event: StudyEvent) -> str:
+    def format_event(self, event: StudyEvent) -> str:
         """The event in one line."""
         match event:
             case StudyStarted():
                 return self._study_started(event)
             case TrialStarted():
-                self.labels[event.trial] = label(event.params)
-                return f"{self.name(event.trial)}: {'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
+                self.labels[event.trial] = format_params(event.params)
+                return (
+                    f"{self.trial_name(event.trial)}: "
+                    f"{'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
+                )
             case RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
                 task = " to measure its times in this environment" if event.only_times else ""
-                return f"{self.name(event.trial, event.seed)}: given to a worker{task}{again}"
+                return f"{self.trial_name(event.trial, event.seed)}: given to a worker{task}{again}"
             case RunStarted():
                 return self._run_started(event)
-            case DataNoted():
-                return f"{self.name(event.trial, event.seed)}: {event.text}"
+            case DataNoteAdded():
+                return f"{self.trial_name(event.trial, event.seed)}: {event.text}"
             case EpochEnded():
                 return self._epoch(event)
             case RunEnded():
                 return self._run_ended(event)
             case TrialEnded():
                 return self._trial_ended(event)
-            case ClaimsJudged():
+            case ClaimsEvaluated():
                 return self._claims_judged(event)
             case StudyEnded():
                 why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
                     return f"{event.study}: nothing was left to train{why}"
                 did = "trained" if self.is_training else "measured"
-                return f"{event.study}: {did} {counted(event.trained, 'run')} in {duration(event.wall_s)}{why}"
+                return f"{event.study}: {did} {plural(event.trained, 'run')} in {format_duration(event.wall_s)}{why}"
 
-    def name(self, trial: int, seed: int | None = None) -> str:
+    def trial_name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
         known = self.labels.get(trial)
         return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' {seed_text(seed)}'}"
@@ -82,10 +92,10 @@ class Narrator:
     def _study_started(self, event: StudyStarted) -> str:
         left = event.runs_total - event.runs_done
         if left <= 0:
-            return f"{event.study}: all {counted(event.runs_done, 'run')} are there already"
+            return f"{event.study}: all {plural(event.runs_done, 'run')} are there already"
         if event.runs_done:
-            return f"{event.study}: goes on, {event.runs_done} of {counted(event.runs_total, 'run')} are done"
-        return f"{event.study}: {counted(event.runs_total, 'run')} to go"
+            return f"{event.study}: goes on, {event.runs_done} of {plural(event.runs_total, 'run')} are done"
+        return f"{event.study}: {plural(event.runs_total, 'run')} to go"
 
     def _run_started(self, event: RunStarted) -> str:
         started = event.started
@@ -95,43 +105,43 @@ class Narrator:
         if self.is_training and started.first_epoch > started.epochs:
             what, since = "trained already, measuring", ""
         notes = "".join(f"; {note}" for note in started.notes)
-        return f"{self.name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
+        return f"{self.trial_name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
 
     def _epoch(self, event: EpochEnded) -> str:
         epoch = event.epoch
         return (
-            f"{self.name(event.trial, event.seed)}: epoch {epoch.epoch}/{event.epochs}, "
-            f"train loss {epoch.train_loss:.3f}, top1 {epoch.top1:.2f}, {duration(epoch.wall_s)}"
+            f"{self.trial_name(event.trial, event.seed)}: epoch {epoch.epoch}/{event.epochs}, "
+            f"train loss {epoch.train_loss:.3f}, top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
         )
 
     def _run_ended(self, event: RunEnded) -> str:
-        name = self.name(event.trial, event.seed)
-        value = "" if event.value is None else f", {self.metric} {score(event.value, self.metric)}"
+        name = self.trial_name(event.trial, event.seed)
+        value = "" if event.value is None else f", {self.metric} {format_metric(event.value, self.metric)}"
         if event.is_reused:
             return f"{name}: taken from the store, {event.state}{value}"
         if event.state == RunState.COMPLETE:
-            return f"{name}: complete{value}, in {duration(event.wall_s)}"
+            return f"{name}: complete{value}, in {format_duration(event.wall_s)}"
         cause = f", {event.cause}" if event.cause else ""
         again = "; will be tried again" if event.will_retry else ""
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
 
-    def _claims_judged(self, event: ClaimsJudged) -> str:
+    def _claims_judged(self, event: ClaimsEvaluated) -> str:
         said = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
-        more = f"; {counted(event.arms, 'configuration')} get another seed" if event.arms else ""
+        more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
         return f"claims judged: {said}{more}"
 
     def _trial_ended(self, event: TrialEnded) -> str:
-        name = self.name(event.trial)
+        name = self.trial_name(event.trial)
         if event.state != "complete":
             return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
-        value = mean_and_spread(event.value, event.spread, self.metric)
+        value = format_mean_and_spread(event.value, event.spread, self.metric)
         reason = f"; {event.reason}" if event.reason else ""
         is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
-        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else counted(event.seeds, "seed")
+        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else plural(event.seeds, "seed")
         return f"{name}: {self.metric} {value} over {seeds}{reason}"
 
 
-class View(Protocol):
+class EventView(Protocol):
     """Whoever shows what happens."""
 
     def __enter__(self) -> Self:
@@ -145,17 +155,17 @@ class View(Protocol):
     def note(self, text: str) -> None:
         """Say what is being done now."""
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: StudyResults) -> None:
         """Take up what the study has said so far, before its first event."""
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Show an event."""
 
 
-class Lines:
+class LogView:
     """One line per event with its time, for files, pipes and logs; no control characters."""
 
-    def __init__(self, narrator: Narrator, out: TextIO | None = None) -> None:
+    def __init__(self, narrator: EventFormatter, out: TextIO | None = None) -> None:
         self._narrator = narrator
         self._out = out or sys.stdout
 
@@ -171,16 +181,16 @@ class Lines:
         """A line of its own."""
         print(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {printable(text)}", file=self._out, flush=True)
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: StudyResults) -> None:
         """Remember which configuration each trial has."""
-        self._narrator.learn(answer)
+        self._narrator.add_results(answer)
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """The event, and how far the study is with it."""
-        self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._narrator.tell(event)}")
+        self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._narrator.format_event(event)}")
 
 
-class Silence:
+class QuietView:
     """Shows nothing."""
 
     def __enter__(self) -> Self:
@@ -194,7 +204,7 @@ class Silence:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: StudyResults) -> None:
         """Nothing."""
 
     def show(self, event: StudyEvent, progress: Progress) -> None:

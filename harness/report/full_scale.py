@@ -9,39 +9,39 @@ from rich.text import Text
 
 from harness.analysis.formatting import (
     DASH,
-    amount,
-    counted,
-    duration,
     epochs_done,
-    label,
-    mean_and_spread,
-    score,
-    value,
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    format_value,
+    plural,
+    si,
 )
 from harness.analysis.seeds import seeds_text
-from harness.config.recipes.full_scale import FullRecipe, FullTraining
-from harness.data.batching import Pace
-from harness.data.expected_images import Expected
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
+from harness.data.batching import BatchPlan
+from harness.data.expected_images import ExpectedImages
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 from harness.report.console import indented, plain_table
-from harness.report.status_line import Ticker, ticker
-from harness.storage import FullRow
-from harness.training.environment import UNKNOWN, Environment, describe_difference
-from harness.training.full_scale.folder import WEIGHTS, is_at_work
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.messages import FullEpoch, FullRecord, Note, Pulse, Scores
+from harness.report.status_line import StatusLine, make_status_line
+from harness.storage import FullScaleRow
+from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference
+from harness.training.full_scale.folder import WEIGHTS, is_locked
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import FullScaleEpoch, FullScaleMessage, Message, Scores, StepProgress
 from harness.training.run import RunState, Started
 
 if TYPE_CHECKING:
-    from harness.analysis.results import Answer
+    from harness.analysis.results import StudyResults
 
 BACKWARD = 2
 """MACs of the backward pass for one of the forward pass: towards the images, and towards the weights."""
 PER_IMAGES = 10_000
 """Training images that a time is given for where their number is not known."""
-SHOWN = {
+SCORE_TITLES = {
     "top1": "top-1",
     "top5": "top-5",
     "miou": "mIoU",
@@ -58,26 +58,28 @@ PROXY_NOTE = (
 )
 
 
-def job_view(job: FullJob[FullRecipe], pace: Pace, name: str, expected: Expected | None = None) -> RenderableType:
+def job_view(
+    job: FullScaleJob[ClassificationRecipe], pace: BatchPlan, name: str, expected: ExpectedImages | None = None
+) -> RenderableType:
     """What is trained, how, and what that costs; `expected` are its images where they have not been read."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
-    costs = f"{amount(cost.params)} parameters, {amount(cost.macs)} MACs for an image of {recipe.resolution} px"
+    costs = f"{si(cost.params)} parameters, {si(cost.macs)} MACs for an image of {recipe.resolution} px"
     if expected is None or expected.images is not None:
-        seen = recipe.epochs * pace.steps * pace.batch
-        costs += f"; in all {amount(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
+        seen = recipe.epochs * pace.steps * pace.batch_size
+        costs += f"; in all {si(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
     rows = {
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
         "cost": costs,
         "steps": steps_text(recipe, pace, expected),
-        "arithmetic": arithmetic_text(recipe),
-        **place_rows(job, expected),
+        "arithmetic": precision_text(recipe),
+        **location_rows(job, expected),
     }
-    return facts_view(name, rows)
+    return properties_view(name, rows)
 
 
-def place_rows(job: FullJob[Any], expected: Expected | None) -> dict[str, str]:
+def location_rows(job: FullScaleJob[Any], expected: ExpectedImages | None) -> dict[str, str]:
     """Where the training is kept; where its images have not been read, the expected layout."""
     if expected is None:
         return {"folder": str(job.folder)}
@@ -89,19 +91,19 @@ def place_rows(job: FullJob[Any], expected: Expected | None) -> dict[str, str]:
     }
 
 
-def steps_text(recipe: FullTraining, pace: Pace, expected: Expected | None = None) -> str:
+def steps_text(recipe: FullScaleRecipe, pace: BatchPlan, expected: ExpectedImages | None = None) -> str:
     """The budget, and how a step is shared."""
-    share = f"{counted(pace.workers, 'worker')} with {pace.micro} images at once"
-    gathered = f", gathered {pace.parts} times" if pace.parts > 1 else ""
-    rounds = "epochs" if not recipe.is_endless else "parts, each with a validation behind it,"
-    step = f"steps of {pace.batch:,} images"
-    if expected is not None and expected.images is None and not recipe.is_endless:
-        return f"{recipe.rounds} {rounds} of {step}, as many as the images give, {share}{gathered}"
+    share = f"{plural(pace.workers, 'worker')} with {pace.micro_batch} images at once"
+    gathered = f", gathered {pace.accumulation_steps} times" if pace.accumulation_steps > 1 else ""
+    rounds = "epochs" if not recipe.is_iteration_based else "parts, each with a validation behind it,"
+    step = f"steps of {pace.batch_size:,} images"
+    if expected is not None and expected.images is None and not recipe.is_iteration_based:
+        return f"{recipe.intervals} {rounds} of {step}, as many as the images give, {share}{gathered}"
     source = "" if expected is None or expected.name is None else f", as {expected.name} has"
-    return f"{recipe.rounds} {rounds} of {pace.steps:,} {step} ({pace.images:,} in all{source}), {share}{gathered}"
+    return f"{recipe.intervals} {rounds} of {pace.steps:,} {step} ({pace.images:,} in all{source}), {share}{gathered}"
 
 
-def arithmetic_text(recipe: FullTraining) -> str:
+def precision_text(recipe: FullScaleRecipe) -> str:
     """The precision, and what else does not belong to the network."""
     return (
         f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
@@ -112,12 +114,13 @@ def arithmetic_text(recipe: FullTraining) -> str:
 def network_text(spec: NetworkSpec) -> str:
     """A network in a line, without its classes."""
     return (
-        f"{preset_of(spec) or spec.family}, B={value(spec.B)} C={value(spec.C)} K={value(spec.K)}, "
-        f"small kernel {value(spec.reparam)}, drop path {spec.drop_path:g}"
+        f"{preset_of(spec) or spec.family}, B={format_value(spec.B)} C={format_value(spec.C)} "
+        f"K={format_value(spec.K)}, "
+        f"small kernel {format_value(spec.reparam)}, drop path {spec.drop_path:g}"
     )
 
 
-def facts_view(name: str, rows: Mapping[str, str]) -> RenderableType:
+def properties_view(name: str, rows: Mapping[str, str]) -> RenderableType:
     """A heading, and facts with their names."""
     table = plain_table()
     table.show_header = False
@@ -128,84 +131,85 @@ def facts_view(name: str, rows: Mapping[str, str]) -> RenderableType:
     return Group(Text(name, style="bold"), table)
 
 
-def estimate_line(image_s: float, pace: Pace, rounds: int, expected: Expected | None = None) -> str:
+def estimate_line(image_s: float, pace: BatchPlan, rounds: int, expected: ExpectedImages | None = None) -> str:
     """How long it takes, from the measured seconds per image in one worker."""
-    images = rounds * pace.steps * pace.batch
-    workers, on_top = counted(pace.workers, "worker"), "validation and waiting for images come on top"
+    images = rounds * pace.steps * pace.batch_size
+    workers, on_top = plural(pace.workers, "worker"), "validation and waiting for images come on top"
     if expected is not None and expected.images is None:
         seconds = rounds * PER_IMAGES / pace.workers * image_s
-        total = f"{duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
+        total = f"{format_duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
     else:
-        total = f"{duration(images / pace.workers * image_s)} with {workers}"
+        total = f"{format_duration(images / pace.workers * image_s)} with {workers}"
     of = "" if expected is None else " of noise in place of the images"
     return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {on_top}"
 
 
-class FullView:
+class FullScaleView:
     """Shows the records of a training."""
 
-    def __init__(self, ticker: Ticker) -> None:
+    def __init__(self, ticker: StatusLine) -> None:
         self._ticker = ticker
 
-    def show(self, record: FullRecord) -> None:
+    def show(self, record: FullScaleMessage) -> None:
         """Show one record."""
         match record:
-            case Note():
-                self._ticker.say(record.text)
+            case Message():
+                self._ticker.print_line(record.text)
             case Started():
-                self._ticker.say(f"on {record.device}, {record.host}")
-            case FullEpoch():
-                self._ticker.say(epoch_line(record))
-            case Pulse():
-                self._ticker.tick(pulse_line(record))
+                self._ticker.print_line(f"on {record.device}, {record.host}")
+            case FullScaleEpoch():
+                self._ticker.print_line(epoch_line(record))
+            case StepProgress():
+                self._ticker.update(step_line(record))
 
 
 @contextmanager
-def full_view(console: Console, *, is_live: bool) -> Iterator[FullView]:
+def make_full_scale_view(console: Console, *, is_live: bool) -> Iterator[FullScaleView]:
     """A view that fits where the output goes: `is_live` is whether lines can be drawn over there."""
-    with ticker(console, is_live=is_live) as each:
-        yield FullView(each)
+    with make_status_line(console, is_live=is_live) as each:
+        yield FullScaleView(each)
 
 
-def epoch_line(epoch: FullEpoch) -> str:
+def epoch_line(epoch: FullScaleEpoch) -> str:
     """One epoch in a line."""
-    parts = [f"epoch {epoch.epoch}/{epoch.epochs}", f"loss {score(epoch.train_loss, 'loss')}"]
+    parts = [f"epoch {epoch.epoch}/{epoch.epochs}", f"loss {format_metric(epoch.train_loss, 'loss')}"]
     parts += [_scores(name, found) for name, found in (("val", epoch.val), ("EMA", epoch.ema)) if found is not None]
     parts += [
         f"lr {epoch.lr:.3g}",
         f"{epoch.images_per_s:,.0f} images/s",
         f"waiting {100 * epoch.waiting:.1f} %",
-        duration(epoch.wall_s),
+        format_duration(epoch.wall_s),
     ]
     if epoch.unreadable:
-        parts.append(f"{counted(epoch.unreadable, 'unreadable image')} replaced")
+        parts.append(f"{plural(epoch.unreadable, 'unreadable image')} replaced")
     if epoch.val is not None and epoch.val.unreadable:
-        parts.append(f"{counted(epoch.val.unreadable, 'unreadable image')} not validated on, {_of(epoch.val.images)}")
+        parts.append(f"{plural(epoch.val.unreadable, 'unreadable image')} not validated on, {_of(epoch.val.images)}")
     return "  ".join([*parts, *(["best"] if epoch.is_best else [])])
 
 
 def _of(images: int | None) -> str:
-    return "the scores are of the others" if images is None else f"the scores are of {counted(images, 'image')}"
+    return "the scores are of the others" if images is None else f"the scores are of {plural(images, 'image')}"
 
 
-def pulse_line(pulse: Pulse) -> str:
+def step_line(pulse: StepProgress) -> str:
     """How it goes, in a line."""
     return (
-        f"epoch {pulse.epoch}, step {pulse.step:,}/{pulse.steps:,}  loss {score(pulse.loss, 'loss')}  "
+        f"epoch {pulse.epoch}, step {pulse.step:,}/{pulse.steps:,}  loss {format_metric(pulse.loss, 'loss')}  "
         f"lr {pulse.lr:.3g}  {pulse.images_per_s:,.0f} images/s  waiting {100 * pulse.waiting:.1f} %  "
-        f"{duration(pulse.left_s)} left"
+        f"{format_duration(pulse.left_s)} left"
     )
 
 
 def _scores(name: str, found: Scores) -> str:
     figures = [
-        f"{SHOWN.get(each, each.replace('_', ' '))} {score(value, each) if each == 'loss' else f'{value:.2f}'}"
+        f"{SCORE_TITLES.get(each, each.replace('_', ' '))} "
+        f"{format_metric(value, each) if each == 'loss' else f'{value:.2f}'}"
         for each, value in found.figures.items()
     ]
     return " ".join([name, *figures])
 
 
-def full_runs_view(answer: "Answer") -> list[RenderableType]:
+def full_scale_runs_view(answer: "StudyResults") -> list[RenderableType]:
     """Proxy beside full scale, a row for each training; nothing where there is none."""
     if not answer.full_scale:
         return []
@@ -223,21 +227,21 @@ def full_runs_view(answer: "Answer") -> list[RenderableType]:
     return [Text("Full scale", style="bold").append(f"  {PROXY_NOTE}", style="dim"), table, Text(), *said, Text()]
 
 
-def full_run_values(answer: "Answer") -> list[dict[str, Any]]:
+def full_scale_run_values(answer: "StudyResults") -> list[dict[str, Any]]:
     """The same for JSON."""
     return [_row_values(row, answer) for row in answer.full_scale]
 
 
-def standing(row: FullRow) -> str:
+def full_scale_status(row: FullScaleRow) -> str:
     """How a training stands, in words; one that nobody is at any longer was interrupted."""
-    if row.state == RunState.RUNNING and not is_at_work(row.folder):
+    if row.state == RunState.RUNNING and not is_locked(row.folder):
         return "interrupted"
     return str(row.state).replace("_", " ")
 
 
-def _full_run_cells(row: FullRow, answer: "Answer") -> list[str | Text]:
+def _full_run_cells(row: FullScaleRow, answer: "StudyResults") -> list[str | Text]:
     proxy = None if row.trial is None else answer.row_of(row.trial)
-    mean = DASH if proxy is None else mean_and_spread(proxy.mean, proxy.spread, answer.metric)
+    mean = DASH if proxy is None else format_mean_and_spread(proxy.mean, proxy.spread, answer.metric)
     side = row.recipe.get("resolution")
     return [
         DASH if row.trial is None else str(row.trial),
@@ -246,17 +250,17 @@ def _full_run_cells(row: FullRow, answer: "Answer") -> list[str | Text]:
         Text(f"{preset_of(row.spec) or row.spec.family}{f', {side} px' if side else ''}"),
         Text(row.recipe_name),
         epochs_done(row.epochs_done, row.epochs),
-        f"{row.metric} {score(row.best, row.metric)}",
-        standing(row),
+        f"{row.metric} {format_metric(row.best, row.metric)}",
+        full_scale_status(row),
     ]
 
 
-def _full_run_head(row: FullRow, answer: "Answer") -> str:
+def _full_run_head(row: FullScaleRow, answer: "StudyResults") -> str:
     proxy = None if row.trial is None else answer.row_of(row.trial)
-    return f"{row.name}: " if proxy is None else f"#{row.trial} {label(proxy.params)}: "
+    return f"{row.name}: " if proxy is None else f"#{row.trial} {format_params(proxy.params)}: "
 
 
-def _full_run_place(row: FullRow) -> str:
+def _full_run_place(row: FullScaleRow) -> str:
     """Where the weights are, and under which conditions they were trained."""
     best = row.folder / WEIGHTS["best"]
     weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
@@ -268,17 +272,17 @@ def _full_run_place(row: FullRow) -> str:
 
 
 def _environment_text(earlier: Environment | None, environment: Environment | None) -> str:
-    return UNKNOWN if environment is None else describe_difference(earlier, environment)
+    return UNKNOWN_ENVIRONMENT if environment is None else describe_difference(earlier, environment)
 
 
-def _row_values(row: FullRow, answer: "Answer") -> dict[str, Any]:
+def _row_values(row: FullScaleRow, answer: "StudyResults") -> dict[str, Any]:
     proxy = None if row.trial is None else answer.row_of(row.trial)
     best = row.folder / WEIGHTS["best"]
     return {
         "id": row.id,
         "name": row.name,
         "trial": row.trial,
-        "state": standing(row),
+        "state": full_scale_status(row),
         "cause": row.cause,
         "recipe": row.recipe_name,
         "recipe_fingerprint": row.recipe_fingerprint,

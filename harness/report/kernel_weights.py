@@ -8,32 +8,32 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.formatting import DASH
-from harness.measures.kernel_weights import LargeKernel, central_share, rescaled
+from harness.measures.kernel_weights import LargeKernel, central_share, rescale_to_one
 from harness.models.cost import network_parts
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.published import KERNEL_SOURCE, PUBLISHED_KERNEL
 from harness.report.console import plain_table
-from harness.storage.load_network import Origin, Subject
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 
-READING = (
+KERNELS_NOTE = (
     "Magnitude is |w| summed over the channels, batch norms folded; before the small kernel is added to the large one, "
     "and after. The ratio is that of after to before, each rescaled to a maximum of 1, on the taps that the small "
     "kernel leaves alone: one number in a layer. The centre is raised by its inverse."
 )
-PAPERS = f"The paper's: {PUBLISHED_KERNEL.network} ({KERNEL_SOURCE})."
+KERNELS_PAPER_NOTE = f"The paper's: {PUBLISHED_KERNEL.network} ({KERNEL_SOURCE})."
 STRIDED = ("mobilenet_v2",)
 """Families whose large kernels have the stride of their stage, and so see the map before it."""
 
 
-def kernels_view(subject: Subject, kernels: Sequence[LargeKernel]) -> RenderableType:
+def kernels_view(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> RenderableType:
     """A row per layer, and the paper's beside those that a small kernel was added to."""
     title = Text(f"Large kernels of {subject.name}", style="bold").append(f"  {subject.about}", style="not bold")
-    papers = [Text(PAPERS, style="dim")] if _has_any_before(kernels) else []
+    papers = [Text(KERNELS_PAPER_NOTE, style="dim")] if _has_any_before(kernels) else []
     notes = [Text(note) for note in notes_on(subject, kernels)]
-    return Group(title, _table(subject, kernels), Text(), Text(READING, style="dim"), *papers, *notes)
+    return Group(title, _table(subject, kernels), Text(), Text(KERNELS_NOTE, style="dim"), *papers, *notes)
 
 
-def kernels_values(subject: Subject, kernels: Sequence[LargeKernel]) -> dict[str, Any]:
+def kernels_values(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> dict[str, Any]:
     """The same for JSON, maps included, each rescaled to a maximum of 1."""
     return {
         "network": subject.name,
@@ -44,10 +44,10 @@ def kernels_values(subject: Subject, kernels: Sequence[LargeKernel]) -> dict[str
     }
 
 
-def notes_on(subject: Subject, kernels: Sequence[LargeKernel]) -> list[str]:
+def notes_on(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> list[str]:
     """What must be known to read the figures."""
     notes = []
-    if subject.origin == Origin.RANDOM:
+    if subject.origin == WeightsOrigin.RANDOM:
         notes.append(
             "Random weights say nothing of trained kernels. Train the network, or give a checkpoint or weights."
         )
@@ -56,7 +56,7 @@ def notes_on(subject: Subject, kernels: Sequence[LargeKernel]) -> list[str]:
     return [*notes, *_untrained(subject)]
 
 
-def _untrained(subject: Subject) -> Iterator[str]:
+def _untrained(subject: LoadedNetwork) -> Iterator[str]:
     """The stages of a run whose maps were too small for all taps: those farther out met nothing but padding."""
     if subject.recipe is None:
         return
@@ -73,7 +73,7 @@ def _untrained(subject: Subject) -> Iterator[str]:
             )
 
 
-def size(subject: Subject, kernel: LargeKernel) -> str:
+def size(subject: LoadedNetwork, kernel: LargeKernel) -> str:
     """As 31+5, with the small kernel that was trained beside it, or 31."""
     of_stage = subject.spec.kernel_of(kernel.stage - 1)
     return f"{of_stage.k}" if of_stage.s is None else f"{of_stage.k}+{of_stage.s}"
@@ -83,13 +83,13 @@ def _has_any_before(kernels: Sequence[LargeKernel]) -> bool:
     return any(kernel.before is not None for kernel in kernels)
 
 
-def _is_lost(subject: Subject, kernel: LargeKernel) -> bool:
+def _is_lost(subject: LoadedNetwork, kernel: LargeKernel) -> bool:
     """Whether a small kernel was added to it before anybody looked."""
     of_stage = subject.spec.kernel_of(kernel.stage - 1)
     return kernel.before is None and (of_stage.s is not None or of_stage.kind == "dilated_reparam")
 
 
-def _table(subject: Subject, kernels: Sequence[LargeKernel]) -> Table:
+def _table(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
     table = plain_table()
     for name in ("\nstage", "\nblock"):
         table.add_column(name, no_wrap=True)
@@ -117,7 +117,7 @@ def _percent(share: float) -> str:
     return DASH if share != share else f"{100 * share:.1f}"
 
 
-def _values(subject: Subject, kernel: LargeKernel) -> dict[str, Any]:
+def _values(subject: LoadedNetwork, kernel: LargeKernel) -> dict[str, Any]:
     before = kernel.before
     return {
         "stage": kernel.stage,
@@ -129,7 +129,7 @@ def _values(subject: Subject, kernel: LargeKernel) -> dict[str, Any]:
         },
         "ratio_outside": None if kernel.ratio is None else list(kernel.ratio),
         "maps": {
-            "before": None if before is None else rescaled(before).tolist(),
-            "after": rescaled(kernel.after).tolist(),
+            "before": None if before is None else rescale_to_one(before).tolist(),
+            "after": rescale_to_one(kernel.after).tolist(),
         },
     }

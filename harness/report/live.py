@@ -15,12 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, counted, duration, epochs_done, mean_and_spread, printable
+from harness.analysis.formatting import DASH, epochs_done, format_duration, format_mean_and_spread, plural, printable
 from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.analysis.results import AT, Answer, limit_sentence
-from harness.analysis.run_status import OPEN, Standing
+from harness.analysis.results import AT, StudyResults, limit_sentence
+from harness.analysis.run_status import OPEN, TrialStatus
 from harness.analysis.statistics.limits import Limit
-from harness.report.event_log import Narrator
+from harness.report.event_log import EventFormatter
 from harness.search.events import (
     EpochEnded,
     Progress,
@@ -41,7 +41,7 @@ LAST_EVENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RunningJob:
     """A run that a worker has."""
 
     name: str
@@ -58,21 +58,21 @@ class Work:
 
 
 @dataclass(slots=True)
-class Scene:
+class LiveState:
     """All that is on the screen; changed by events, drawn by `draw`."""
 
     study: str
     question: str | None
     metric: str
     direction: str
-    narrator: Narrator
-    behind: str = "measuring"
+    formatter: EventFormatter
+    after_training: str = "measuring"
     """What a run does behind its last epoch."""
     start: float = field(default_factory=time.monotonic)
     doing: str = "reading the study"
     progress: Progress | None = None
     progress_at: float = 0.0
-    work: dict[str, Work] = field(default_factory=dict)
+    work: dict[str, RunningJob] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     """The first trial of each configuration."""
     configuration: dict[int, str] = field(default_factory=dict)
@@ -85,16 +85,16 @@ class Scene:
     """What each configuration with values cannot be told from: chance, or the most that there is."""
     ruled_out: set[str] = field(default_factory=set)
     """Configurations that are not complete, though none of their trials is open: failed, diverged, over budget."""
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
 
-    def take(self, event: StudyEvent, progress: Progress) -> None:
+    def update(self, event: StudyEvent, progress: Progress) -> None:
         """Change the scene by an event."""
-        text = self.narrator.tell(event)
+        text = self.formatter.format_event(event)
         now = time.monotonic()
         self.progress, self.progress_at = progress, now
         match event:
             case RunQueued():
-                self.work[event.run_id] = Work(self.narrator.name(event.trial, event.seed), now)
+                self.work[event.run_id] = RunningJob(self.formatter.trial_name(event.trial, event.seed), now)
                 return
             case RunStarted():
                 self.doing = ""
@@ -108,21 +108,21 @@ class Scene:
                     self.work[event.run_id] = replace(known, epoch=event.epoch, epochs=event.epochs)
                 return
             case TrialStarted():
-                self.learn(event.spec.fingerprint(), event.trial)
+                self.add_configuration(event.spec.fingerprint(), event.trial)
                 return
             case RunEnded():
                 self.work.pop(event.run_id, None)
                 if event.value is not None:
                     self.learn_value(self.configuration[event.trial], event.seed, event.value, event.recorded)
                     self.find_limits()
-            case TrialEnded(standing=Standing() as standing):
+            case TrialEnded(status=TrialStatus() as standing):
                 keep = self.ruled_out.discard if standing.state == "complete" else self.ruled_out.add
                 keep(self.configuration[event.trial])
             case StudyEnded():
                 self.doing = ""
-        self.say(text)
+        self.add_line(text)
 
-    def learn(self, configuration: str, trial: int) -> None:
+    def add_configuration(self, configuration: str, trial: int) -> None:
         """Remember which configuration a trial has."""
         self.configuration[trial] = configuration
         self.first.setdefault(configuration, trial)
@@ -138,17 +138,17 @@ class Scene:
         groups = [tuple(self.recorded.get(each, {}).values()) for each in self.values]
         self.limits = dict(zip(self.values, limits_of(self.metric, groups), strict=True))
 
-    def say(self, text: str) -> None:
+    def add_line(self, text: str) -> None:
         """Add a line to the last events."""
-        self.last.append(f"{datetime.now():%H:%M:%S}  {printable(text)}")
+        self.last_lines.append(f"{datetime.now():%H:%M:%S}  {printable(text)}")
 
     def draw(self) -> RenderableType:
         """The scene now; lines that are too long are cut, so that its height stays."""
         parts: list[RenderableType] = [self._head(), self._bar(), self._best()]
         if self.work:
             parts.append(self._workers())
-        if self.last:
-            parts += [Text(), *(_line(text, "dim") for text in self.last)]
+        if self.last_lines:
+            parts += [Text(), *(_line(text, "dim") for text in self.last_lines)]
         return Group(*parts)
 
     def _head(self) -> RenderableType:
@@ -163,16 +163,16 @@ class Scene:
         table.add_column(ratio=1)
         table.add_column(no_wrap=True)
         bar = ProgressBar(total=max(1, progress.runs_total), completed=progress.runs_done)
-        table.add_row(bar, Text(f"{progress.runs_done}/{counted(progress.runs_total, 'run')}  {self._times(progress)}"))
+        table.add_row(bar, Text(f"{progress.runs_done}/{plural(progress.runs_total, 'run')}  {self._times(progress)}"))
         return Group(table, _line(f"{self.doing} ...")) if self.doing else table
 
     def _times(self, progress: Progress) -> str:
         now = time.monotonic()
-        spent = duration(max(10.0, now - self.start)) if now - self.start >= 10 else "0 s"
+        spent = format_duration(max(10.0, now - self.start)) if now - self.start >= 10 else "0 s"
         if progress.eta_s is None:
             return f"{spent} so far"
         left = max(0.0, progress.eta_s - (now - self.progress_at))
-        return f"{spent} so far, about {duration(max(left, 10.0))} left"
+        return f"{spent} so far, about {format_duration(max(left, 10.0))} left"
 
     def _best(self) -> RenderableType:
         """The best mean so far, of however many seeds there are; none where nothing can be told apart."""
@@ -186,9 +186,9 @@ class Scene:
             return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
-        value = mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
+        value = format_mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
         at = self.limits.get(best)
-        name = f"{self.narrator.name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
+        name = f"{self.formatter.trial_name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
         return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")
 
     def _limit_sentence(self, limit: Limit, configurations: list[str]) -> str:
@@ -205,7 +205,7 @@ class Scene:
             epoch = work.epoch
             table.add_row(
                 Text(work.name),
-                work.step(self.behind),
+                work.step(self.after_training),
                 f"{epoch.train_loss:.3f}" if epoch else DASH,
                 f"{epoch.top1:.2f}" if epoch else DASH,
                 f"{time.monotonic() - work.since:.0f} s",
@@ -217,7 +217,7 @@ class Scene:
 class LiveView:
     """Shows the scene in place, a few times a second, and takes it away at the end."""
 
-    def __init__(self, console: Console, scene: Scene) -> None:
+    def __init__(self, console: Console, scene: LiveState) -> None:
         self._scene = scene
         self._lock = threading.Lock()
         self._live = Live(
@@ -241,15 +241,15 @@ class LiveView:
         """Show it as what is being done."""
         with self._lock:
             self._scene.doing = printable(text)
-            self._scene.say(text)
+            self._scene.add_line(text)
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: StudyResults) -> None:
         """Show what is best so far."""
         with self._lock:
-            self._scene.narrator.learn(answer)
+            self._scene.formatter.add_results(answer)
             for row in answer.rows:
                 for trial in row.trials:
-                    self._scene.learn(row.spec.fingerprint(), trial)
+                    self._scene.add_configuration(row.spec.fingerprint(), trial)
                 recorded = {facts.row.run.seed: facts.values for facts in row.runs}
                 for seed, value in zip(row.seeds, row.values, strict=True):
                     self._scene.learn_value(row.spec.fingerprint(), seed, value, recorded.get(seed))
@@ -260,7 +260,7 @@ class LiveView:
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Change the scene; the next refresh shows it."""
         with self._lock:
-            self._scene.take(event, progress)
+            self._scene.update(event, progress)
 
     def _draw(self) -> RenderableType:
         """Called by the thread that refreshes."""

@@ -4,14 +4,14 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.formatting import DASH, amount, mean_and_spread
-from harness.analysis.results import Answer, Row
-from harness.models.spec.published import RANDOM_FIELDS
+from harness.analysis.formatting import DASH, format_mean_and_spread, si
+from harness.analysis.results import ConfigurationResult, StudyResults
+from harness.models.spec.published import RANDOM_FIELDS_NOTE
 from harness.training.run import RunState
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MetricColumn:
     """One figure of a measure, as a column has it."""
 
     name: str
@@ -26,7 +26,7 @@ class Figure:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return mean_and_spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, "")
+    return format_mean_and_spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, "")
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -39,7 +39,7 @@ def _largest_error(values: Sequence[float]) -> str:
 
 
 def _most_bytes(values: Sequence[float]) -> str:
-    return f"{amount(max(values))}B"
+    return f"{si(max(values))}B"
 
 
 def _are_finite(values: Sequence[float]) -> str:
@@ -47,43 +47,45 @@ def _are_finite(values: Sequence[float]) -> str:
     return "finite" if n == len(values) else "not finite" if n == 0 else f"finite in {n} of {len(values)}"
 
 
-FIGURES: dict[str, tuple[Figure, ...]] = {
+METRIC_COLUMNS: dict[str, tuple[MetricColumn, ...]] = {
     "throughput": (
-        Figure("throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"),
+        MetricColumn(
+            "throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"
+        ),
     ),
-    "merge_error": (Figure("merge_error_relative", "merge\nerror", _largest_error),),
+    "merge_error": (MetricColumn("merge_error_relative", "merge\nerror", _largest_error),),
     "train_step": (
-        Figure("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
-        Figure("train_step_peak_bytes", "step\nmemory", _most_bytes),
-        Figure("train_step_gradients_finite", "step\ngradients", _are_finite),
+        MetricColumn("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
+        MetricColumn("train_step_peak_bytes", "step\nmemory", _most_bytes),
+        MetricColumn("train_step_gradients_finite", "step\ngradients", _are_finite),
     ),
     "erf": (
-        Figure("erf_log_r20_pct", "ERF %\nt=20", _percent),
-        Figure("erf_log_r30_pct", "30", _percent),
-        Figure("erf_log_r50_pct", "50", _percent),
-        Figure("erf_log_r99_pct", "99", _percent),
+        MetricColumn("erf_log_r20_pct", "ERF %\nt=20", _percent),
+        MetricColumn("erf_log_r30_pct", "30", _percent),
+        MetricColumn("erf_log_r50_pct", "50", _percent),
+        MetricColumn("erf_log_r99_pct", "99", _percent),
     ),
-    "shape_bias": (Figure("shape_bias_pct", "shape\nbias %", _percent),),
-    "masks": (Figure("miou", "mIoU %", _percent),),
-    "boxes": (Figure("ap", "AP %", _percent),),
+    "shape_bias": (MetricColumn("shape_bias_pct", "shape\nbias %", _percent),),
+    "masks": (MetricColumn("miou", "mIoU %", _percent),),
+    "boxes": (MetricColumn("ap", "AP %", _percent),),
 }
 """By measure, or by what a transfer learns, in the order of the columns: the figures to compare networks by. All others
 are in the JSON and in `harness show STUDY TRIAL`."""
 
-Column = tuple[str, list[str]]
+TableColumn = tuple[str, list[str]]
 """A heading, and a cell for each row."""
 
 
-def measured_columns(measure: str, rows: Sequence[Row]) -> list[Column]:
+def measured_columns(measure: str, rows: Sequence[ConfigurationResult]) -> list[TableColumn]:
     """The columns of a measure; a dash where no complete run of a row has the figure."""
     return [
         (heading, [_cell(figure, name, row) for row in rows])
-        for figure in FIGURES[measure]
+        for figure in METRIC_COLUMNS[measure]
         for name, heading in _named(figure, rows)
     ]
 
 
-def reading(answer: Answer) -> Iterator[str]:
+def columns_note(answer: StudyResults) -> Iterator[str]:
     """What must be known to read the columns."""
     if "erf" in answer.measures:
         yield (
@@ -91,10 +93,10 @@ def reading(answer: Answer) -> Iterator[str]:
             "receptive field (log10, by the paper's equations), in percent of the image's."
         )
         if not answer.is_training:
-            yield f"Nothing was trained, and {RANDOM_FIELDS}."
+            yield f"Nothing was trained, and {RANDOM_FIELDS_NOTE}."
 
 
-def _named(figure: Figure, rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _named(figure: MetricColumn, rows: Sequence[ConfigurationResult]) -> list[tuple[str, str]]:
     """The names under which runs have a figure, with the heading of each; without any, its own."""
     if not figure.is_by_batch:
         return [(figure.name, figure.heading)]
@@ -103,7 +105,7 @@ def _named(figure: Figure, rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(f"{figure.name}{n}", f"{figure.heading}\nbatch {n}") for n in batches] or [(figure.name, figure.heading)]
 
 
-def _cell(figure: Figure, name: str, row: Row) -> str:
+def _cell(figure: MetricColumn, name: str, row: ConfigurationResult) -> str:
     done = [facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE]
     values = [measures[name] for measures in done if name in measures]
     mark = "~" * any(figure.disturbed in measures for measures in done)

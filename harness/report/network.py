@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, PREFIXES, amount, listed
+from harness.analysis.formatting import DASH, PREFIXES, join_words, si
 from harness.models.cost import Cost, Part, network_parts
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
@@ -16,7 +16,7 @@ from harness.models.spec.published import Published, preset_of, published, resol
 from harness.report.console import plain_table
 
 
-class Priced(NamedTuple):
+class NetworkCosts(NamedTuple):
     """A network's costs for one image of that side, in both of its forms."""
 
     spec: NetworkSpec
@@ -32,30 +32,30 @@ class Priced(NamedTuple):
     def merged_rows(self) -> list[tuple[str, ...]]:
         """Part, map, B, C, K, params and MACs of the merged network; its sum at the end."""
         rows = [
-            (part.name, _map(part), *_alphabet(self.spec, part.name), amount(part.cost.params), amount(part.cost.macs))
+            (part.name, _map(part), *_alphabet(self.spec, part.name), si(part.cost.params), si(part.cost.macs))
             for part in self.merged
         ]
         total = self.forms["merged"]
-        return [*rows, ("all", "", "", "", "", amount(total.params), amount(total.macs))]
+        return [*rows, ("all", "", "", "", "", si(total.params), si(total.macs))]
 
 
-def priced(spec: NetworkSpec, resolution: int) -> Priced:
+def network_costs(spec: NetworkSpec, resolution: int) -> NetworkCosts:
     """The costs of a network, part by part."""
     forms = (network_parts(spec, resolution, merged) for merged in (False, True))
-    return Priced(spec, resolution, *forms)
+    return NetworkCosts(spec, resolution, *forms)
 
 
 def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
     """Its stages, its forms, and the published figures."""
-    found = priced(spec, resolution)
+    found = network_costs(spec, resolution)
     head = Text(f"{preset_of(spec) or spec.family} at {resolution} px", style="bold")
     head.append(f"  {spec.in_channels} channels in, {spec.classes} classes", style="not bold")
     others = [px for px in resolutions(spec) if px != resolution and published(spec)]
-    note = [Text(f"published at {listed(map(str, others))} px, too", style="dim")] if others else []
+    note = [Text(f"published at {join_words(map(str, others))} px, too", style="dim")] if others else []
     return Group(head, stages_table(found), Text(), forms_table(found), *note)
 
 
-def stages_table(found: Priced) -> Table:
+def stages_table(found: NetworkCosts) -> Table:
     """Part by part: the map it leaves, its blocks, channels and kernels, and its cost in both forms."""
     table = plain_table()
     table.add_column("\npart", no_wrap=True)
@@ -70,7 +70,7 @@ def stages_table(found: Priced) -> Table:
     return table
 
 
-def forms_table(found: Priced) -> Table:
+def forms_table(found: NetworkCosts) -> Table:
     """The whole network in each of its forms, to the digit, above the published figures."""
     table = plain_table()
     table.add_column("form", no_wrap=True)
@@ -89,7 +89,7 @@ def forms_table(found: Priced) -> Table:
 
 def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
     """The same for JSON; counts to the unit."""
-    found = priced(spec, resolution)
+    found = network_costs(spec, resolution)
     return {
         "spec": spec.canonical(),
         "preset": preset_of(spec),
@@ -119,10 +119,10 @@ def presets_view(resolution: int | None) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     for name, spec in PRESETS.items():
         for px in _sides(spec, resolution):
-            train, merged = priced(spec, px).forms.values()
-            params = (amount(train.params), amount(merged.params), amount(merged.params_folded))
+            train, merged = network_costs(spec, px).forms.values()
+            params = (si(train.params), si(merged.params), si(merged.params_folded))
             paper_params, paper_macs = _figures(spec, px)
-            table.add_row(name, str(px), *params, paper_params, amount(train.macs), amount(merged.macs), paper_macs)
+            table.add_row(name, str(px), *params, paper_params, si(train.macs), si(merged.macs), paper_macs)
     note = "folded: merged, all batch norms folded; so RepLKNet's tables count parameters"
     return Group(table, Text(), Text(note, style="dim"))
 
@@ -169,8 +169,8 @@ def _alphabet(spec: NetworkSpec, part: str) -> tuple[str, str, str]:
 def _costs(train: Part, merged: Part) -> tuple[str, ...]:
     cost = merged.cost
     share = merged.large_kernels.macs / cost.macs if cost.macs else 0.0
-    params, macs = (amount(train.cost.params), amount(cost.params)), (amount(train.cost.macs), amount(cost.macs))
-    return (*params, *macs, amount(cost.macs_in_bounds), f"{share:.1%}" if merged.large_kernels.params else "")
+    params, macs = (si(train.cost.params), si(cost.params)), (si(train.cost.macs), si(cost.macs))
+    return (*params, *macs, si(cost.macs_in_bounds), f"{share:.1%}" if merged.large_kernels.params else "")
 
 
 def _values(cost: Cost) -> dict[str, int]:

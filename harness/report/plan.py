@@ -3,82 +3,82 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, amount, counted, duration, short_duration, value
-from harness.analysis.plan import Plan, Planned
+from harness.analysis.formatting import DASH, format_duration, format_short_duration, format_value, plural, si
+from harness.analysis.plan import PlannedConfiguration, StudyPlan
 from harness.report.console import plain_table
 
-MOST_ROWS = 200
+MAX_PLAN_ROWS = 200
 
 
-def plan_view(plan: Plan) -> RenderableType:
+def plan_view(plan: StudyPlan) -> RenderableType:
     """Everything that `--dry-run` says."""
     parts: list[RenderableType] = [_heading(plan), Text(), _table(plan)]
-    if len(plan.rows) > MOST_ROWS:
-        parts.append(Text(f"and {len(plan.rows) - MOST_ROWS} more"))
+    if len(plan.rows) > MAX_PLAN_ROWS:
+        parts.append(Text(f"and {len(plan.rows) - MAX_PLAN_ROWS} more"))
     parts += [Text(), *(Text(line) for line in _closing(plan))]
     return Group(*parts)
 
 
-def _heading(plan: Plan) -> Text:
+def _heading(plan: StudyPlan) -> Text:
     done = "trained" if plan.is_training else "measured, untrained"
     what = "a sample of what the sampler may choose" if plan.is_sample else f"what would be {done}"
     return Text(plan.study, style="bold").append(f"  {what}; nothing is trained or written now", style="not bold")
 
 
-def _table(plan: Plan) -> RenderableType:
+def _table(plan: StudyPlan) -> RenderableType:
     table = plain_table()
     for name in plan.axes:
         table.add_column(Text(name), no_wrap=True)
     for name in ("params", "MACs", "seeds", "in store", "time/run"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in plan.rows[:MOST_ROWS]:
+    for row in plan.rows[:MAX_PLAN_ROWS]:
         table.add_row(*_cells(row, plan), style="dim" if len(row.known) == len(row.seeds) else "")
     return table
 
 
-def _cells(row: Planned, plan: Plan) -> list[str | Text]:
+def _cells(row: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
     params, cost = row.candidate.params, row.candidate.cost
     assert cost is not None, "a feasible candidate has a cost"
     return [
-        *(Text(value(params[name])) if name in params else DASH for name in plan.axes),
-        amount(cost.params),
-        amount(cost.macs),
+        *(Text(format_value(params[name])) if name in params else DASH for name in plan.axes),
+        si(cost.params),
+        si(cost.macs),
         str(len(row.seeds)),
         str(len(row.known)),
-        short_duration(row.run_s),
+        format_short_duration(row.run_s),
     ]
 
 
-def _of_those_shown(plan: Plan) -> str:
+def _of_those_shown(plan: StudyPlan) -> str:
     is_part = plan.configurations is not None and plan.configurations > len(plan.rows)
     return " of the sample" if is_part else ""
 
 
-def _closing(plan: Plan) -> list[str]:
+def _closing(plan: StudyPlan) -> list[str]:
     """The sums, and what they rest on."""
     configurations = len(plan.rows) if plan.configurations is None else plan.configurations
     lines = [
-        f"{counted(configurations, 'configuration')}, {counted(plan.runs, 'run')}, "
+        f"{plural(configurations, 'configuration')}, {plural(plan.runs, 'run')}, "
         f"of which the store has {plan.runs_known}{_of_those_shown(plan)}; "
         f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
-    lines += [f"{counted(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
-    workers = counted(plan.workers, "worker")
+    lines += [f"{plural(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
+    workers = plural(plan.workers, "worker")
     if plan.runs_left:
-        lines.append(f"estimated time: {duration(plan.total_s)} with {workers}; from {plan.basis}")
+        lines.append(f"estimated time: {format_duration(plan.total_s)} with {workers}; from {plan.basis}")
     if plan.runs_to_time:
         them = "are" if plan.runs_to_time > 1 else "is"
-        timed = counted(plan.runs_to_time, "run")
+        timed = plural(plan.runs_to_time, "run")
         lines.append(
             f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
         )
     screening, epochs = plan.screening
     if screening:
         lines.append(
-            f"each configuration also has a screening run of at most {screening} of {counted(epochs, 'epoch')}, "
+            f"each configuration also has a screening run of at most {screening} of {plural(epochs, 'epoch')}, "
             "by which the pruner may leave it out; its seed enters no mean"
         )
     lines += plan.notes
     if plan.runs_for_claims:
-        lines.append(f"undecided claims may ask for up to {counted(plan.runs_for_claims, 'run')} more")
+        lines.append(f"undecided claims may ask for up to {plural(plan.runs_for_claims, 'run')} more")
     return lines

@@ -7,32 +7,32 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, counted, value
-from harness.measures.erf_comparison import Seen
-from harness.measures.receptive_field import DEFINITIONS, SHARES, Field, area_shares
+from harness.analysis.formatting import DASH, format_value, plural
+from harness.measures.erf_comparison import FieldResult
+from harness.measures.receptive_field import FIELD_DEFINITIONS, SHARES, ReceptiveField, area_shares
 from harness.models.spec.published import FIELDS_PX, FIELDS_SOURCE, PUBLISHED_FIELDS, has_published_field
 from harness.report.console import plain_table
 from harness.training.environment import describe_environment
 
-READING = (
+FIELDS_NOTE = (
     "r(t): the area of the smallest centred square that holds more than t of the map, in percent of the image's. The "
     "map is the positive gradient of the last stage's centre by the pixels; raw as it is, log as log10(map + 1)."
 )
-PAPERS = f"The paper's rows ({FIELDS_SOURCE}): trained networks, 50 images at {FIELDS_PX} px."
+FIELDS_PAPER_NOTE = f"The paper's rows ({FIELDS_SOURCE}): trained networks, 50 images at {FIELDS_PX} px."
 
 
-def fields_view(found: Sequence[Seen]) -> RenderableType:
+def fields_view(found: Sequence[FieldResult]) -> RenderableType:
     """A table for each definition, networks by row; then what each was shown, and what must be known of it."""
     parts: list[RenderableType] = []
-    for name, definition in DEFINITIONS.items():
+    for name, definition in FIELD_DEFINITIONS.items():
         title = Text(f"Effective receptive field, {definition.title}", style="bold")
         parts += [title.append(f"  {definition.about}", style="not bold"), _table(found, name), Text()]
-    parts.append(Text(READING, style="dim"))
+    parts.append(Text(FIELDS_NOTE, style="dim"))
     if _is_beside_the_paper(found):
-        parts.append(Text(PAPERS, style="dim"))
+        parts.append(Text(FIELDS_PAPER_NOTE, style="dim"))
     for seen in found:
         field = seen.fields["paper"]
-        shown = f"{counted(field.images + field.skipped, 'image')} at {seen.side} px, {seen.about}"
+        shown = f"{plural(field.images + field.skipped, 'image')} at {seen.side} px, {seen.about}"
         parts.append(Text(f"{seen.subject.name}: {seen.subject.about}; {shown}", style="dim"))
         parts += [Text(f"{seen.subject.name}: {note}") for note in seen.notes]
     for words in dict.fromkeys(describe_environment(seen.computed_by) for seen in found if seen.computed_by):
@@ -40,7 +40,7 @@ def fields_view(found: Sequence[Seen]) -> RenderableType:
     return Group(*parts)
 
 
-def fields_values(found: Sequence[Seen]) -> list[dict[str, Any]]:
+def fields_values(found: Sequence[FieldResult]) -> list[dict[str, Any]]:
     """The same for JSON; r as shares of the area, null where there is no field."""
     return [
         {
@@ -57,13 +57,13 @@ def fields_values(found: Sequence[Seen]) -> list[dict[str, Any]]:
     ]
 
 
-def kernels(seen: Seen) -> str:
+def kernel_sizes(seen: FieldResult) -> str:
     """K in short: by stage, or once where it is the same everywhere."""
     K = seen.subject.spec.K
-    return value(K if len(set(K)) > 1 else K[0])
+    return format_value(K if len(set(K)) > 1 else K[0])
 
 
-def _table(found: Sequence[Seen], definition: str) -> Table:
+def _table(found: Sequence[FieldResult], definition: str) -> Table:
     table = plain_table()
     table.add_column("\nnetwork", no_wrap=True)
     table.add_column("\nK", no_wrap=True)
@@ -72,7 +72,9 @@ def _table(found: Sequence[Seen], definition: str) -> Table:
             table.add_column(f"{kind if t == SHARES[0] else ''}\n{t} %", justify="right", no_wrap=True)
     for seen in found:
         field = seen.fields[definition]
-        table.add_row(seen.subject.name, kernels(seen), *_cells(field), style="dim" if field.is_dead else "")
+        table.add_row(
+            seen.subject.name, kernel_sizes(seen), *_cells(field), style="dim" if field.has_no_gradient else ""
+        )
     if definition == "code" and _is_beside_the_paper(found):
         for row in PUBLISHED_FIELDS:
             figures = (f"{r:.1f}" for r in row.r_pct)
@@ -80,17 +82,17 @@ def _table(found: Sequence[Seen], definition: str) -> Table:
     return table
 
 
-def _is_beside_the_paper(found: Sequence[Seen]) -> bool:
+def _is_beside_the_paper(found: Sequence[FieldResult]) -> bool:
     """Whether one of the networks of the paper's table is among these."""
     return any(has_published_field(seen.subject.spec) for seen in found)
 
 
-def _cells(field: Field) -> Iterator[str]:
+def _cells(field: ReceptiveField) -> Iterator[str]:
     for map in (field.raw, field.log):
-        yield from (DASH if field.is_dead else f"{100 * share:.1f}" for share in area_shares(map).values())
+        yield from (DASH if field.has_no_gradient else f"{100 * share:.1f}" for share in area_shares(map).values())
 
 
-def _values(field: Field) -> dict[str, Any]:
+def _values(field: ReceptiveField) -> dict[str, Any]:
     maps = {"raw": field.raw, "log": field.log}
     shares = {name: {str(t): r for t, r in area_shares(map).items()} for name, map in maps.items()}
     return {"images": field.images, "skipped": field.skipped, "dead": field.dead, "r": shares}

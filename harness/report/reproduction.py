@@ -8,21 +8,21 @@ from typing import Any, Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.formatting import counted, duration, score
+from harness.analysis.formatting import format_duration, format_metric, plural
 from harness.analysis.objective import final_value
 from harness.analysis.recorded_runs import RecordedRun
 from harness.config.metrics import is_of_machine
 from harness.errors import UserError
-from harness.training.environment import UNKNOWN, Environment, describe_difference, describe_environment
+from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference, describe_environment
 from harness.training.run import Ended, Epoch, Started
 
-Outcome = Literal["same bits", "not the same environment", "same environment and other bits"]
-COMPARED = ("train_loss", "val_loss", "top1", "lr")
+ReproductionOutcome = Literal["same bits", "not the same environment", "same environment and other bits"]
+COMPARED_FIELDS = ("train_loss", "val_loss", "top1", "lr")
 """Fields of an epoch that are no times."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MetricDifference:
     """A number that is not the same."""
 
     name: str
@@ -42,26 +42,26 @@ class Reproduction:
     wall_s: float
     compared: int
     """Numbers that were compared."""
-    differences: tuple[Difference, ...]
+    differences: tuple[MetricDifference, ...]
     """Those that are not equal bit by bit, in the order in which they come about."""
     other_environment: tuple[str, ...]
     """Why the two trainings need not have the same bits; empty where they must."""
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ReproductionOutcome:
         """What there is to say in a few words."""
         if not self.differences:
             return "same bits"
         return "not the same environment" if self.other_environment else "same environment and other bits"
 
     @property
-    def apart(self) -> float | None:
+    def time_apart(self) -> float | None:
         """By how much the objective of both differs."""
         known, again = self.recorded.value, self.value
         return None if known is None or again is None else abs(known - again)
 
 
-def compare(
+def compare_runs(
     recorded: RecordedRun, started: Started, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
 ) -> Reproduction:
     """Hold a new training against the record. Raises `UserError` where the record has nothing that can be compared."""
@@ -82,7 +82,7 @@ def compare(
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
     """An epoch of the new training in a line."""
-    return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {duration(epoch.wall_s)}"
+    return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
 
 
 def reproduction_view(found: Reproduction) -> RenderableType:
@@ -94,10 +94,10 @@ def reproduction_view(found: Reproduction) -> RenderableType:
             f" {trial} seed {recorded.run.seed}, run {recorded.id}", style="not bold"
         ),
         Text(
-            f"  recorded  {metric} {score(recorded.value, metric)}"
+            f"  recorded  {metric} {format_metric(recorded.value, metric)}"
             + (f" on {recorded.device}" if recorded.device else "")
         ),
-        Text(f"  again     {metric} {score(found.value, metric)}: {describe_environment(found.environment)}"),
+        Text(f"  again     {metric} {format_metric(found.value, metric)}: {describe_environment(found.environment)}"),
         Text(),
         Text(_head(found), style="bold red" if found.outcome == "same environment and other bits" else "bold"),
         *(Text(f"  {line}") for line in _details(found)),
@@ -117,7 +117,7 @@ def reproduction_values(found: Reproduction) -> dict[str, Any]:
         "objective": recorded.metric,
         "recorded": recorded.value,
         "again": found.value,
-        "apart": found.apart,
+        "apart": found.time_apart,
         "sd_of_seeds": recorded.spread,
         "n_seeds": len(recorded.siblings),
         "not_the_same_environment": list(found.other_environment),
@@ -133,21 +133,21 @@ def reproduction_values(found: Reproduction) -> dict[str, Any]:
 
 def _pairs(
     recorded: RecordedRun, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
-) -> Iterator[Difference]:
+) -> Iterator[MetricDifference]:
     """All numbers that must be equal: how it ended, every epoch's, and every measure's that is no time."""
     if recorded.state != ended.state:
-        yield Difference(f"it is {ended.state} and was {recorded.state}", 0.0, 1.0)
+        yield MetricDifference(f"it is {ended.state} and was {recorded.state}", 0.0, 1.0)
     known, again = ({epoch.epoch: epoch for epoch in each} for each in (recorded.curve, curve))
     for number in sorted(known.keys() | again.keys()) if known else ():
-        for name in COMPARED:
+        for name in COMPARED_FIELDS:
             both = (getattr(each.get(number), name, None) for each in (known, again))
-            yield Difference(f"{name} of epoch {number}", *both)
+            yield MetricDifference(f"{name} of epoch {number}", *both)
     metric = recorded.metric
     if not known and recorded.value is not None and metric not in recorded.measures and not is_of_machine(metric):
-        yield Difference(metric, recorded.value, final_value(metric, recorded.run, curve, measures))
+        yield MetricDifference(metric, recorded.value, final_value(metric, recorded.run, curve, measures))
     for name in sorted(recorded.measures):
         if not is_of_machine(name):
-            yield Difference(name, recorded.measures[name], measures.get(name))
+            yield MetricDifference(name, recorded.measures[name], measures.get(name))
 
 
 def _is_equal(recorded: float | None, again: float | None) -> bool:
@@ -160,7 +160,7 @@ def _reasons(recorded: RecordedRun, environment: Environment | None) -> Iterator
     if changed := recorded.changed_meaning:
         yield changed
     for each in recorded.environments:
-        words = UNKNOWN if environment is None else describe_difference(each, environment)
+        words = UNKNOWN_ENVIRONMENT if environment is None else describe_difference(each, environment)
         if words:
             yield words
 
@@ -170,7 +170,7 @@ def _head(found: Reproduction) -> str:
     match found.outcome:
         case "same bits":
             although = f", although this is not the same environment ({reasons})" if reasons else ""
-            return f"same bits: {counted(found.compared, 'number')} compared, all equal{although}"
+            return f"same bits: {plural(found.compared, 'number')} compared, all equal{although}"
         case "not the same environment":
             return f"not the same environment ({reasons})"
     return "SAME ENVIRONMENT AND OTHER BITS"
@@ -180,11 +180,11 @@ def _details(found: Reproduction) -> Iterator[str]:
     if not found.differences:
         return
     first, metric = found.differences[0], found.recorded.metric
-    count = f"{len(found.differences)} of {counted(found.compared, 'number')} differ"
+    count = f"{len(found.differences)} of {plural(found.compared, 'number')} differ"
     yield f"{count}; the first is {first.name}: {first.recorded!r} was recorded, {first.again!r} came now"
-    if found.apart is not None and not is_of_machine(metric):
+    if found.time_apart is not None and not is_of_machine(metric):
         spread = found.recorded.spread
         seeds = f"n = {len(found.recorded.siblings)}"
-        beside = f"the seeds have a standard deviation of {score(spread, metric)} ({seeds})"
+        beside = f"the seeds have a standard deviation of {format_metric(spread, metric)} ({seeds})"
         unknown = f"the spread of the seeds is not known ({seeds})"
-        yield f"{metric} is {score(found.apart, metric)} apart; {unknown if spread is None else beside}"
+        yield f"{metric} is {format_metric(found.time_apart, metric)} apart; {unknown if spread is None else beside}"

@@ -11,17 +11,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, counted, printable
+from harness.analysis.formatting import DASH, plural, printable
 from harness.models.spec.published import SHAPE_BIAS, SHAPE_BIAS_SOURCE
 from harness.report.console import plain_table
 from harness.training.environment import describe_environment
 
 if TYPE_CHECKING:
-    from harness.measures.cue_conflict import Decided
+    from harness.measures.cue_conflict import CueConflictResult
     from harness.measures.shape_bias import Decisions
 
-LEVEL = 0.95
-READING = (
+CONFIDENCE = 0.95
+SHAPE_BIAS_NOTE = (
     "A decision is an image that is given to the class of its shape or to that of its texture. The share of shape "
     "decisions, with Wilson's 95 % interval, is over all decisions; the mean is that of the classes' shares, which "
     "count alike."
@@ -34,11 +34,11 @@ def interval_pct(shape: int, decisions: int) -> tuple[float, float] | None:
 
     if decisions == 0:
         return None
-    found = binomtest(shape, decisions).proportion_ci(LEVEL, method="wilson")
+    found = binomtest(shape, decisions).proportion_ci(CONFIDENCE, method="wilson")
     return 100 * float(found.low), 100 * float(found.high)
 
 
-def share_words(shape: int, decisions: int) -> str:
+def format_share(shape: int, decisions: int) -> str:
     """As 43.2 % (36.6 to 49.9), a share and its interval."""
     interval = interval_pct(shape, decisions)
     if interval is None:
@@ -51,10 +51,10 @@ def shape_bias_line(measures: Mapping[str, float]) -> Iterator[str]:
     if "shape_decisions" in measures:
         shape = int(measures["shape_decisions"])
         decisions = shape + int(measures["cue_decisions"])
-        yield f"{share_words(shape, decisions)} of {counted(decisions, 'decision')}"
+        yield f"{format_share(shape, decisions)} of {plural(decisions, 'decision')}"
 
 
-def decided_view(found: "Decided") -> RenderableType:
+def cue_conflict_view(found: "CueConflictResult") -> RenderableType:
     """The classes, the whole, what is published, and what was left out."""
     title = Text(f"Shape bias of {found.subject.name}", style="bold")
     title.append(f"  {found.subject.about}, {found.folder} at {found.side} px", style="not bold")
@@ -63,11 +63,11 @@ def decided_view(found: "Decided") -> RenderableType:
     told.append(Text(f"classes matched {found.labels}", style="dim"))
     if found.computed_by is not None:
         told.append(Text(f"computed by {describe_environment(found.computed_by)}", style="dim"))
-    reading = Text(READING, style="dim")
+    reading = Text(SHAPE_BIAS_NOTE, style="dim")
     return Group(title, _table(found), Text(), _published(found), Text(), reading, *told, *left_out)
 
 
-def decided_values(found: "Decided") -> dict[str, Any]:
+def cue_conflict_values(found: "CueConflictResult") -> dict[str, Any]:
     """The same for JSON; shares in percent."""
     return {
         "network": found.subject.name,
@@ -90,19 +90,19 @@ def decided_values(found: "Decided") -> dict[str, Any]:
     }
 
 
-def left_out_words(found: "Decided") -> Iterator[str]:
+def left_out_words(found: "CueConflictResult") -> Iterator[str]:
     """What of the folder decided nothing, and why; a line each."""
     misnamed = found.stimuli.misnamed
     if misnamed:
         named = f"not named as cat1-bicycle3.png is ({printable(misnamed[0].name)} first)"
-        yield f"{counted(len(misnamed), 'image')} {named}"
+        yield f"{plural(len(misnamed), 'image')} {named}"
     if found.stimuli.agreeing:
-        yield f"{counted(found.stimuli.agreeing, 'image')} of which shape and texture are of one class"
+        yield f"{plural(found.stimuli.agreeing, 'image')} of which shape and texture are of one class"
     if found.unreadable:
-        yield f"{counted(found.unreadable, 'image')} that cannot be read"
+        yield f"{plural(found.unreadable, 'image')} that cannot be read"
 
 
-def _table(found: "Decided") -> Table:
+def _table(found: "CueConflictResult") -> Table:
     table = plain_table()
     table.add_column("class of the shape", no_wrap=True)
     for name in ("images", "shape", "texture", "shape bias (95 %)"):
@@ -116,7 +116,7 @@ def _table(found: "Decided") -> Table:
     return table
 
 
-def _published(found: "Decided") -> Table:
+def _published(found: "CueConflictResult") -> Table:
     table = plain_table()
     table.add_column(SHAPE_BIAS_SOURCE, no_wrap=True)
     for name in ("all", "mean of 16 classes"):
@@ -132,7 +132,7 @@ def _published(found: "Decided") -> Table:
 
 
 def _cells(each: "Decisions") -> tuple[str, ...]:
-    return str(each.images), str(each.shape), str(each.cue), share_words(each.shape, each.total)
+    return str(each.images), str(each.shape), str(each.cue), format_share(each.shape, each.total)
 
 
 def _values(each: "Decisions") -> dict[str, Any]:

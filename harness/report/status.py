@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, counted, epochs_done, label, printable
-from harness.analysis.results import Answer, RunFacts, answer_limit_sentence
-from harness.analysis.run_status import INFEASIBLE, standings, trial_standing
-from harness.report.conclusions import summary_of
+from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
+from harness.analysis.results import RunResult, StudyResults, results_limit_sentence
+from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
+from harness.report.conclusions import configuration_line
 from harness.report.console import plain_table
 from harness.report.data_notes import data_view
-from harness.report.summary import row_values
+from harness.report.summary import configuration_values
 from harness.search.samplers import seed_text
 from harness.storage import EventRow
 from harness.training.run import RunState
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StudyStatus:
     """Where a study stands."""
 
-    answer: Answer
+    answer: StudyResults
     driver: str | None
     """The process that drives it now."""
     trials: Mapping[str, int]
@@ -37,7 +37,7 @@ class Status:
     runs: Mapping[str, int]
     """Runs by state."""
     runs_total: int | None
-    training: tuple[tuple[str, RunFacts], ...]
+    training: tuple[tuple[str, RunResult], ...]
     """The runs that workers have now, each with its configuration."""
     last: tuple[EventRow, ...]
     wanted: int = 0
@@ -50,8 +50,8 @@ class Status:
         return self.trials_total is not None and settled >= self.trials_total and not self.wanted
 
 
-def status(
-    answer: Answer,
+def study_status(
+    answer: StudyResults,
     trials: Sequence["FrozenTrial"],
     *,
     driver: str | None,
@@ -59,21 +59,21 @@ def status(
     seeds: int,
     last: Iterable[EventRow],
     wanted: int = 0,
-) -> Status:
+) -> StudyStatus:
     """The status from an answer and the trials behind it; the trials of one configuration of a grid count once."""
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
     if answer.claims:
         opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
-    configurations = standings(trials)
+    configurations = configuration_statuses(trials)
 
     def state(trial: "FrozenTrial") -> str:
-        own, whole = trial_standing(trial), configurations[trial.user_attrs["fingerprint"]]
+        own, whole = trial_status(trial), configurations[trial.user_attrs["fingerprint"]]
         return whole.state if own.state == "complete" and whole.state in INFEASIBLE else own.state
 
     states = Counter(state(trial) for trial in opened)
-    runs = {facts.row.id: (label(row.params), facts) for row in answer.rows for facts in row.runs}
+    runs = {facts.row.id: (format_params(row.params), facts) for row in answer.rows for facts in row.runs}
     training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
-    return Status(
+    return StudyStatus(
         answer=answer,
         driver=driver,
         trials=dict(states),
@@ -86,7 +86,7 @@ def status(
     )
 
 
-def status_view(status: Status) -> RenderableType:
+def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
     by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
     answer = status.answer
@@ -94,12 +94,12 @@ def status_view(status: Status) -> RenderableType:
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
-    first = answer.leading
-    best = _none(answer) if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
+    first = answer.ranked_metric
+    best = _none(answer) if first is None else f"#{first.trials[0]} {configuration_line(first, answer.metric)}"
     parts.append(Text(f"best            {best}"))
     if answer.claims:
         verdicts = Counter(judged.verdict_text for judged in answer.claims)
-        more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
+        more = f"; {plural(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
     parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
     if answer.data:
@@ -111,11 +111,11 @@ def status_view(status: Status) -> RenderableType:
     return Group(*parts)
 
 
-def _none(answer: Answer) -> str:
-    return f"none: {answer_limit_sentence(answer)}" if answer.limit else "none yet"
+def _none(answer: StudyResults) -> str:
+    return f"none: {results_limit_sentence(answer)}" if answer.limit else "none yet"
 
 
-def status_values(status: Status) -> dict[str, Any]:
+def status_values(status: StudyStatus) -> dict[str, Any]:
     """The status for JSON."""
     answer = status.answer
     return {
@@ -131,11 +131,11 @@ def status_values(status: Status) -> dict[str, Any]:
         "data": list(answer.data),
         "other_environments": [origin.text for origin in answer.origins],
         "limit": answer.limit,
-        "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
+        "best": None if answer.ranked_metric is None else configuration_values(answer.ranked_metric, answer.metric),
     }
 
 
-def _training(status: Status) -> RenderableType:
+def _training(status: StudyStatus) -> RenderableType:
     table = plain_table()
     table.add_column("training", no_wrap=True)
     for name in ("epoch", "train loss", "top1"):

@@ -9,11 +9,20 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from harness.analysis.environments import difference
-from harness.analysis.formatting import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
-from harness.analysis.results import RunFacts, choices_of, spec_of
-from harness.analysis.reuse import environment_of
-from harness.analysis.run_status import trial_standing
-from harness.config.network_file import dump_spec
+from harness.analysis.formatting import (
+    DASH,
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    printable,
+    si,
+    sparkline,
+)
+from harness.analysis.results import RunResult, trial_choices, trial_spec
+from harness.analysis.reuse import study_environment
+from harness.analysis.run_status import trial_status
+from harness.config.network_file import dump_network_spec
 from harness.config.study import Study
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
@@ -27,53 +36,59 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> RenderableType:
+def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> RenderableType:
     """All that is known of a trial."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason, _ = trial_standing(trial)
+    state, reason, _ = trial_status(trial)
     head = Text(f"trial {trial.number}", style="bold")
     head.append(
-        f"  {label(choices_of(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
+        f"  {format_params(trial_choices(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
         style="not bold",
     )
     if "spec" not in trial.user_attrs:
         return Group(head, Text("  It was never trained."))
-    spec = spec_of(trial)
-    parts: list[RenderableType] = [head, Text(), Text(dump_spec(spec).rstrip()), Text(), network_view(spec, resolution)]
+    spec = trial_spec(trial)
+    parts: list[RenderableType] = [
+        head,
+        Text(),
+        Text(dump_network_spec(spec).rstrip()),
+        Text(),
+        network_view(spec, resolution),
+    ]
     values = [value for facts in runs if (value := facts.value(metric)) is not None]
     if values:
         spread = statistics.stdev(values) if len(values) > 1 else None
-        mean = mean_and_spread(statistics.fmean(values), spread, metric)
+        mean = format_mean_and_spread(statistics.fmean(values), spread, metric)
         parts += [Text(), Text(f"{metric} {mean} (n = {len(values)})", style="bold")]
     for facts in runs:
-        parts += [Text(), *run_view(facts, metric, environment_of(study))]
+        parts += [Text(), *run_view(facts, metric, study_environment(study))]
     return Group(*parts)
 
 
-def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> dict[str, Any]:
+def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> dict[str, Any]:
     """All that is known of a trial, for JSON."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason, _ = trial_standing(trial)
+    state, reason, _ = trial_status(trial)
     values: dict[str, Any] = {
         "trial": trial.number,
         "state": state,
         "reason": reason,
-        "choices": choices_of(trial, study.axes),
+        "choices": trial_choices(trial, study.axes),
     }
     if "spec" in trial.user_attrs:
-        values["network"] = network_values(spec_of(trial), resolution)
+        values["network"] = network_values(trial_spec(trial), resolution)
     values["runs"] = [run_values(facts, metric) for facts in runs]
     return values
 
 
-def run_view(facts: RunFacts, metric: str, here: Environment) -> list[RenderableType]:
+def run_view(facts: RunResult, metric: str, here: Environment) -> list[RenderableType]:
     """A run: how it stands, its curve, what was measured, where it was trained, and where its log is."""
     row = facts.row
     is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
     head = f"{seed_text(row.run.seed)}: {str(row.state).replace('_', ' ')}"
-    head += f", {metric} {score(value, metric)}" if value is not None else ""
-    head += f", {duration(row.wall_s)}" if row.wall_s else ""
+    head += f", {metric} {format_metric(value, metric)}" if value is not None else ""
+    head += f", {format_duration(row.wall_s)}" if row.wall_s else ""
     lines = [
         Text(head, style="bold"),
         Text(f"  run        {row.id}, {row.attempts} attempt{'s' * (row.attempts != 1)}"),
@@ -119,7 +134,7 @@ def _curve(name: str, values: list[float], last: str) -> Text:
 
 
 def _measure(name: str, value: float) -> str:
-    return f"{amount(value)}B" if name.endswith("_bytes") else f"{value:.4g}"
+    return f"{si(value)}B" if name.endswith("_bytes") else f"{value:.4g}"
 
 
 def _where(path: Path) -> str:

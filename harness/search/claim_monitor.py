@@ -1,45 +1,45 @@
 """The driver's looks at a study's claims: which configurations need another seed, and what there is to tell."""
 
-from harness.analysis.claims import due, judge_claims
-from harness.analysis.reuse import Reuse
+from harness.analysis.claims import arms_needing_seeds, evaluate_claims
+from harness.analysis.reuse import ReuseRule
 from harness.config.space import Candidate, Space
-from harness.search.events import ClaimsJudged
-from harness.search.history import Ledger
-from harness.storage.rows import CLAIMS_JUDGED
+from harness.search.events import ClaimsEvaluated
+from harness.search.history import StudyHistory
+from harness.storage.rows import CLAIMS_EVENT
 
 
-class Looks:
+class ClaimMonitor:
     """Judges the claims on what the store has. A look is told once, and written down where it says something new."""
 
-    def __init__(self, rule: Reuse, space: Space, ledger: Ledger) -> None:
+    def __init__(self, rule: ReuseRule, space: Space, ledger: StudyHistory) -> None:
         self._study = rule.study
         self._space = space
         self._store = rule.store
-        self._here = rule.here
+        self._here = rule.environment
         self._ledger = ledger
         self._seen: tuple[int, list[Candidate]] | None = None
         """The runs that were done at the last look, and what it wanted."""
-        self._untold: ClaimsJudged | None = None
+        self._untold: ClaimsEvaluated | None = None
 
     def wanted(self) -> list[Candidate]:
         """The configurations that need another seed to decide a claim."""
         if not self._study.claims:
             return []
         if self._seen is None or self._seen[0] != self._ledger.runs_done:
-            self._seen = self._ledger.runs_done, self._look()
+            self._seen = self._ledger.runs_done, self._evaluate()
         return self._seen[1]
 
-    def untold(self) -> ClaimsJudged | None:
+    def pending_event(self) -> ClaimsEvaluated | None:
         """The last look, if nobody has asked for it yet."""
         told, self._untold = self._untold, None
         return told
 
-    def _look(self) -> list[Candidate]:
-        judged = judge_claims(self._study, self._space, self._store, self._here)
-        wanted = due(self._study, judged, self._ledger.seeds_used)
-        self._untold = ClaimsJudged({each.claim.name: each.verdict_text for each in judged}, len(wanted))
+    def _evaluate(self) -> list[Candidate]:
+        judged = evaluate_claims(self._study, self._space, self._store, self._here)
+        wanted = arms_needing_seeds(self._study, judged, self._ledger.seeds_used)
+        self._untold = ClaimsEvaluated({each.claim.name: each.verdict_text for each in judged}, len(wanted))
         said = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())
-        before = [event.message for event in self._store.events(self._study.study) if event.kind == CLAIMS_JUDGED]
+        before = [event.message for event in self._store.events(self._study.study) if event.kind == CLAIMS_EVENT]
         if before[-1:] != [said]:
-            self._store.event(self._study.study, CLAIMS_JUDGED, said)
+            self._store.event(self._study.study, CLAIMS_EVENT, said)
         return wanted

@@ -10,12 +10,12 @@ from harness.executors.base import Executor
 from harness.search.trial import OpenTrial
 from harness.training.run import Ended, Job, Record, Run
 
-STOP_S = 20.0
+STOP_TIMEOUT_S = 20.0
 """How long an interrupted driver waits for its workers to end their step."""
 
 
 @dataclass(slots=True)
-class Dispatch:
+class RunDispatcher:
     """Submits the runs of open trials to an executor, which is started when the first run needs it."""
 
     study: Study
@@ -54,7 +54,7 @@ class Dispatch:
         self._started().submit(job)
         return self.attempts[run.id]
 
-    def take_back(self, run_id: str) -> tuple[OpenTrial, Run]:
+    def withdraw(self, run_id: str) -> tuple[OpenTrial, Run]:
         """Remove a run that the executor has ended; returns it with its trial."""
         owner = self.owners.pop(run_id)
         return owner, owner.active.pop(run_id)
@@ -83,7 +83,7 @@ class Dispatch:
         for run_id in self.owners:
             self.stop(run_id)
         waiting = set(self.owners)
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         while waiting and time.monotonic() < deadline:
             for run_id, records in self.poll(timeout_s=0.5).items():
                 keep(run_id, records)

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.objective import compares_times, curve_value
-from harness.analysis.reuse import SETTLED, Reuse, environment_of
+from harness.analysis.reuse import SETTLED, ReuseRule, study_environment
 from harness.analysis.run_status import DIVERGED
 from harness.config.space import Space
 from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
-from harness.search.claim_monitor import Looks
-from harness.search.dispatch import Dispatch
+from harness.search.claim_monitor import ClaimMonitor
+from harness.search.dispatch import RunDispatcher
 from harness.search.events import (
-    DataNoted,
+    DataNoteAdded,
     EpochEnded,
     Progress,
     RunEnded,
@@ -38,30 +38,30 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from harness.search.failures import Failures
-from harness.search.history import Ledger
+from harness.search.failures import FailureTracker
+from harness.search.history import StudyHistory
 from harness.search.proposals import Proposals
-from harness.search.remeasure import Timing
+from harness.search.remeasure import Remeasurement
 from harness.search.samplers import seed_text
 from harness.search.stored_runs import StoredRuns
-from harness.search.time_left import Estimate
-from harness.search.trial import OpenTrial, Outcome
+from harness.search.time_left import TimeLeftEstimator
+from harness.search.trial import OpenTrial, TrialOutcome
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED
-from harness.training.run import Ended, Epoch, Noted, Record, Run, RunState, Started
+from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, Started
 
 if TYPE_CHECKING:
     import optuna
 
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often one driver gives a run to a worker before a lost worker counts as the run's own failure."""
-ELSEWHERE_S = 5.0
+FOREIGN_RUN_POLL_S = 5.0
 """How long to leave a run alone that another study's driver is having trained."""
-PASSED = "passed the pruner"
+PASSED_PRUNER = "passed the pruner"
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class DriverContext:
     """All that a driver is given."""
 
     study: Study
@@ -73,7 +73,7 @@ class Inputs:
     """The study's folder, for logs and checkpoints."""
     start_executor: Callable[[], Executor]
     """Called when there is something to train, and only then."""
-    reuse: Reuse | None = None
+    reuse: ReuseRule | None = None
     """What is taken of runs that another environment computed; by default their accuracy, and their times anew."""
     failed_before: frozenset[str] = frozenset()
     """Runs that failed in trials that ended; see `reopen_outdated`. Failing again, they do not abort the study."""
@@ -82,17 +82,17 @@ class Inputs:
 class Driver:
     """Runs one study to its end: iterate over `events()`. Closing that iterator parks what is open; nothing is lost."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: DriverContext) -> None:
         self._in = inputs
         self._study = inputs.study
         self._metric, direction = next(iter(inputs.study.objectives.items()))
-        self._ledger = Ledger(is_maximized=direction == "maximize")
-        self._reuse = inputs.reuse or Reuse(inputs.study, inputs.store, environment_of(inputs.study))
-        self._looks = Looks(self._reuse, inputs.space, self._ledger)
+        self._ledger = StudyHistory(is_maximized=direction == "maximize")
+        self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
+        self._looks = ClaimMonitor(self._reuse, inputs.space, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
-        self._dispatch = Dispatch(
+        self._dispatch = RunDispatcher(
             inputs.study,
             inputs.folder,
             inputs.start_executor,
@@ -106,36 +106,36 @@ class Driver:
         """When to look again for runs that another study's driver has."""
         self._notes: set[str] = set()
         """Those that were shown; all runs of a study have the same."""
-        self._failures = Failures(inputs.failed_before)
+        self._failures = FailureTracker(inputs.failed_before)
         self._trained = 0
-        self._timing = Timing(inputs.study.study, inputs.store, self._reuse.here)
+        self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, self._metric)
 
     def events(self) -> Generator[StudyEvent]:
         """Train until nothing is left; yields everything that happens."""
         start = time.monotonic()
-        self._in.store.reap(self._study.study)
-        self._proposals.take_stock()
-        self._estimate = Estimate(
-            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.here),
+        self._in.store.mark_lost_runs(self._study.study)
+        self._proposals.load_history()
+        self._estimate = TimeLeftEstimator(
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.environment),
             self._study.proxy.epochs,
         )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
             while True:
                 yield from self._fill()
-                if len(self._open) == len(self._failures.doubted):
+                if len(self._open) == len(self._failures.suspects):
                     if not self._open:
                         break
-                    yield from self._tell_doubted()
+                    yield from self._finish_suspects()
                     continue
                 if not self._dispatch.owners:  # all that is left is being trained for another study
                     time.sleep(1.0)
                     continue
                 for run_id, records in self._dispatch.poll().items():
-                    yield from self._take(run_id, records)
+                    yield from self._handle_records(run_id, records)
         finally:
-            self._park()
+            self._requeue()
         reason = self._proposals.why_ended()
         if reason is not None:
             self._in.store.event(self._study.study, SEARCH_ENDED, reason)
@@ -150,7 +150,7 @@ class Driver:
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
-                if look := self._looks.untold():
+                if look := self._looks.pending_event():
                     yield look
                 if opened is not None:
                     yield from self._begin(opened)
@@ -181,11 +181,11 @@ class Driver:
         is_repeat = opened.first.seed != self._study.search.seed
         yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
         for epoch in self._in.store.epochs(opened.opening.id) if known[0].attempts else ():
-            yield from self._judge(opened, opened.opening, epoch)
+            yield from self._evaluate_claims(opened, opened.opening, epoch)
         screening = opened.screening
         if screening is not None and opened.is_screened:
             opened.todo.remove(screening)
-            yield from self._settle(opened, screening, RunState.STOPPED, cause=PASSED, is_reused=True)
+            yield from self._finish_run(opened, screening, RunState.STOPPED, cause=PASSED_PRUNER, is_reused=True)
         for run, row in zip(opened.all_runs, known, strict=True):
             if run in opened.todo and not self._stored.is_to_time(row):
                 yield from self._take_stored(opened, run, row)
@@ -194,7 +194,7 @@ class Driver:
         """Take a run's outcome from the store, where it has a final one."""
         if known.state in SETTLED and owner.number in self._open:
             owner.todo.remove(run)
-            yield from self._settle(owner, run, known.state, cause=known.cause, is_reused=True)
+            yield from self._finish_run(owner, run, known.state, cause=known.cause, is_reused=True)
 
     def _submit(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
         """Hand a run to the executor, unless another study's driver has it or has just finished it."""
@@ -206,7 +206,7 @@ class Driver:
                 attempt = self._dispatch.submit(owner, run, row.folder, only_times=True)
                 yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt, only_times=True)
                 return
-            self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
+            self._elsewhere[run.id] = time.monotonic() + FOREIGN_RUN_POLL_S
             if row.owner not in (None, self._study.study) and reap_undriven(self._in.store, row.owner):
                 self._in.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
             yield from self._take_stored(owner, run, row)
@@ -216,10 +216,10 @@ class Driver:
 
     # Taking in
 
-    def _take(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
+    def _handle_records(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
         """Store the records of a run, then act on them as they were written."""
         if self._timing.is_under_way(run_id):
-            yield from self._take_times(run_id, records)
+            yield from self._handle_times(run_id, records)
             return
         records = self._in.store.record(run_id, records)
         owner = self._dispatch.owners.get(run_id)
@@ -228,32 +228,32 @@ class Driver:
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
-                self._stored.own.add(run_id)
+                self._stored.run_ids.add(run_id)
                 self._first_epoch[run_id] = record.first_epoch
                 self._estimate.started(run_id, record.first_epoch)
                 for note in record.notes:
                     self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
-            elif isinstance(record, Noted) and record.text not in self._notes:
+            elif isinstance(record, DataNote) and record.text not in self._notes:
                 self._notes.add(record.text)
-                yield DataNoted(owner.number, run_id, run.seed, record.text)
+                yield DataNoteAdded(owner.number, run_id, run.seed, record.text)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
                 if record.epoch >= self._first_epoch.get(run_id, 1):  # earlier ones come out of the checkpoint
                     yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
-                yield from self._judge(owner, run, record)
+                yield from self._evaluate_claims(owner, run, record)
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
 
-    def _take_times(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
+    def _handle_times(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
         """Take in the times of a stored run; once all are there, or cannot be had, take its outcome from the store."""
-        if not self._timing.take(run_id, records):
+        if not self._timing.add_records(run_id, records):
             return
-        owner, run = self._dispatch.take_back(run_id)
+        owner, run = self._dispatch.withdraw(run_id)
         owner.todo.insert(0, run)
         yield from self._take_stored(owner, run, self._in.store.run(run_id))
 
-    def _judge(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
+    def _evaluate_claims(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
         """Add an epoch of the opening run to the learning curve, and end a screening run that is decided."""
         value = curve_value(self._metric, epoch)
         if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened:
@@ -271,13 +271,13 @@ class Driver:
         if run.id in owner.active:
             self._dispatch.stop(run.id)
         elif owner.is_pruned:
-            yield self._tell(owner, "pruned")
+            yield self._finish_trial(owner, "pruned")
 
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
         """A worker is through with a run: settle it, or have it trained on."""
-        self._dispatch.take_back(run.id)
+        self._dispatch.withdraw(run.id)
         self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
-        if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < ATTEMPTS:
+        if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < MAX_ATTEMPTS:
             owner.todo.insert(0, run)
             self._in.store.event(self._study.study, "retry", f"{ended.cause}", trial=owner.number, run_id=run.id)
             yield RunEnded(
@@ -287,18 +287,18 @@ class Driver:
         if ended.state == RunState.COMPLETE:
             self._trained += 1
         self._failures.count(run.id, ended.state)
-        yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
+        yield from self._finish_run(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.COMPLETE:
-            yield from self._tell_doubted()
+            yield from self._finish_suspects()
         self._failures.require_few(ended.cause, str(self._in.folder / "logs" / f"{run.id}.log"))
 
-    def _tell_doubted(self) -> Iterator[StudyEvent]:
+    def _finish_suspects(self) -> Iterator[StudyEvent]:
         """Close the trials with a failed run, now that the failures are known to be their own."""
         for owner in self._failures.release():
             if (outcome := owner.outcome()) is not None:
-                yield self._tell(owner, outcome)
+                yield self._finish_trial(owner, outcome)
 
-    def _settle(
+    def _finish_run(
         self,
         owner: OpenTrial,
         run: Run,
@@ -313,7 +313,7 @@ class Driver:
         value = None if recorded is None else self._stored.value(recorded)
         self._ledger.runs_done += 1
         if run is owner.screening and owner.is_screened:
-            cause = PASSED
+            cause = PASSED_PRUNER
         yield RunEnded(
             owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused, recorded=recorded
         )
@@ -331,15 +331,15 @@ class Driver:
                 owner.trial.set_constraint(DIVERGED, 1.0)
         outcome = owner.outcome()
         if outcome is not None and not is_reused and self._failures.is_new(run.id, state):
-            self._failures.doubted.append(owner)
-        elif outcome is not None and owner not in self._failures.doubted:
-            yield self._tell(owner, outcome)
+            self._failures.suspects.append(owner)
+        elif outcome is not None and owner not in self._failures.suspects:
+            yield self._finish_trial(owner, outcome)
 
-    def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
+    def _finish_trial(self, owner: OpenTrial, outcome: TrialOutcome) -> TrialEnded:
         """Close a trial: its facts as attributes, its value to the sampler."""
         del self._open[owner.number]
         self._mark_if_diverged(owner)
-        over = owner.tell(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
+        over = owner.finish(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
         standing = self._ledger.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
@@ -350,14 +350,14 @@ class Driver:
             spread=owner.spread(),
             seeds=len(owner.values),
             reason=reason,
-            standing=standing,
+            status=standing,
             seeds_asked=len(owner.runs),
         )
 
     def _mark_if_diverged(self, owner: OpenTrial) -> None:
         """Let the sampler learn from each trial of a configuration that it has diverged with another seed."""
         known = self._ledger.configurations.get(owner.spec.fingerprint())
-        if known is not None and known.standing.state == DIVERGED and owner.values:
+        if known is not None and known.status.state == DIVERGED and owner.values:
             owner.trial.set_constraint(DIVERGED, 1.0)
 
     # How far
@@ -380,11 +380,11 @@ class Driver:
         open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
         return self._ledger.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
 
-    def _park(self) -> None:
+    def _requeue(self) -> None:
         """End the workers' runs at their next step, and put the open trials back into the queue."""
         self._dispatch.shut_down(self._keep)
-        self._in.store.reap(self._study.study)
-        self._proposals.park()
+        self._in.store.mark_lost_runs(self._study.study)
+        self._proposals.requeue()
 
     def _keep(self, run_id: str, records: list[Record]) -> None:
         """Record what a run still yields while it is stopped."""

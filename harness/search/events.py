@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.limits import RunValues
-from harness.analysis.run_status import Standing
+from harness.analysis.run_status import TrialStatus
 from harness.models.spec.network import NetworkSpec
 from harness.training.run import Epoch, RunState, Started
 
@@ -68,7 +68,7 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class DataNoted:
+class DataNoteAdded:
     """A run found something about its data that belongs to its result."""
 
     trial: int
@@ -121,14 +121,14 @@ class TrialEnded:
     seeds: int
     """Seeds behind the value."""
     reason: str | None = None
-    standing: Standing | None = None
+    status: TrialStatus | None = None
     """How its configuration stands now, by all of its trials."""
     seeds_asked: int | None = None
     """Seeds that the trial was to have."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimsJudged:
+class ClaimsEvaluated:
     """The claims were judged on the seeds so far."""
 
     verdicts: dict[str, str]
@@ -154,10 +154,10 @@ StudyEvent = (
     | TrialStarted
     | RunQueued
     | RunStarted
-    | DataNoted
+    | DataNoteAdded
     | EpochEnded
     | RunEnded
     | TrialEnded
-    | ClaimsJudged
+    | ClaimsEvaluated
     | StudyEnded
 )

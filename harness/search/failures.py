@@ -7,12 +7,12 @@ from harness.errors import StudyAborted
 from harness.search.trial import OpenTrial
 from harness.training.run import RunState
 
-FAILURES_IN_A_ROW = 3
+MAX_FAILURES_IN_A_ROW = 3
 """As many failed runs without a complete one between them end the study: something is wrong with it, not with them."""
 
 
 @dataclass(slots=True)
-class Failures:
+class FailureTracker:
     """Counts failed runs, and keeps the trials that would end with one open until another run is complete.
 
     If all runs fail instead, the study is aborted, and the same command trains them again.
@@ -20,7 +20,7 @@ class Failures:
 
     before: Container[str]
     """Runs that failed in trials that ended. Where they fail again, nothing else is shown."""
-    doubted: list[OpenTrial] = field(default_factory=list)
+    suspects: list[OpenTrial] = field(default_factory=list)
     _in_a_row: int = 0
 
     def is_new(self, run_id: str, state: RunState) -> bool:
@@ -36,14 +36,14 @@ class Failures:
 
     def require_few(self, cause: str | None, log: str) -> None:
         """Raise `StudyAborted` after too many in a row; `cause` and `log` are the last one's."""
-        if self._in_a_row >= FAILURES_IN_A_ROW:
+        if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise StudyAborted(
-                f"{FAILURES_IN_A_ROW} runs in a row failed, the last with: {cause}",
+                f"{MAX_FAILURES_IN_A_ROW} runs in a row failed, the last with: {cause}",
                 place=log,
                 remedy="Put the cause right and run the same command again; nothing is lost.",
             )
 
     def release(self) -> list[OpenTrial]:
         """The trials that were kept open, now that their failures are known to be their own."""
-        doubted, self.doubted = self.doubted, []
+        doubted, self.suspects = self.suspects, []
         return doubted

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.analysis.run_status import Standing, configuration_standing, trial_standing
+from harness.analysis.run_status import TrialStatus, configuration_status, trial_status
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-FURTHER = "further_seeds"
+FURTHER_SEEDS = "further_seeds"
 """Attribute of the trials that give known configurations the seeds by which a study has grown."""
 
 
@@ -30,36 +30,36 @@ def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
         if fingerprint is None or trial.state.name == "FAIL":
             continue
         seeds = taken.setdefault(fingerprint, set())
-        if not seeds and trial.state.is_finished() and trial_standing(trial).state == "pruned":
+        if not seeds and trial.state.is_finished() and trial_status(trial).state == "pruned":
             continue
         seeds.update(trial.user_attrs["seeds"])
     return {fingerprint: seeds for fingerprint, seeds in taken.items() if seeds}
 
 
 @dataclass(slots=True)
-class Configuration:
+class ConfigurationHistory:
     """What the trials of one configuration gave."""
 
     number: int
     """Of its first trial that has ended."""
-    trials: list[Standing] = field(default_factory=list)
+    trials: list[TrialStatus] = field(default_factory=list)
     values: dict[str, float] = field(default_factory=dict)
     """The objective by seed."""
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> TrialStatus:
         """How it stands by the trials that have ended."""
-        return configuration_standing(self.trials)
+        return configuration_status(self.trials)
 
 
 @dataclass(slots=True)
-class Ledger:
+class StudyHistory:
     """Read once from Optuna's trials when a driver starts, and kept by it from then on."""
 
     is_maximized: bool
-    settled: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
     """Fingerprints of the configurations whose trial is complete or pruned; a failed one may be tried again."""
-    taken: dict[str, set[int]] = field(default_factory=dict)
+    used_seeds: dict[str, set[int]] = field(default_factory=dict)
     """Seeds given to each configuration; one that is proposed again gets the next."""
     trials: int = 0
     """Trials that have ended. Not counted: proposals against the rules or over budget, and trials that gave a known
@@ -67,12 +67,12 @@ class Ledger:
     rejected: int = 0
     """Proposals against the rules or over budget."""
     runs_done: int = 0
-    configurations: dict[str, Configuration] = field(default_factory=dict)
+    configurations: dict[str, ConfigurationHistory] = field(default_factory=dict)
 
     def read(self, trials: Iterable["FrozenTrial"]) -> None:
         """Take up what earlier trials did; of those still open only the seeds that they hold."""
         trials = list(trials)
-        self.taken = seeds_taken(trials)
+        self.used_seeds = seeds_taken(trials)
         for trial in trials:
             if "fingerprint" not in trial.user_attrs:
                 self.rejected += trial.state.is_finished()
@@ -84,52 +84,52 @@ class Ledger:
     @property
     def seeds_used(self) -> Mapping[str, int]:
         """Number of seeds given to each configuration."""
-        return {fingerprint: len(seeds) for fingerprint, seeds in self.taken.items() if seeds}
+        return {fingerprint: len(seeds) for fingerprint, seeds in self.used_seeds.items() if seeds}
 
     def is_new(self, fingerprint: str) -> bool:
         """Whether a configuration was neither given seeds nor pruned before."""
         known = self.configurations.get(fingerprint)
         was_pruned = known is not None and any(each.state == "pruned" for each in known.trials)
-        return not self.taken.get(fingerprint) and not was_pruned
+        return not self.used_seeds.get(fingerprint) and not was_pruned
 
     def lacks_seeds(self, fingerprint: str, count: int) -> bool:
         """Whether a configuration has had some seeds, but not as many as `count`."""
-        return 0 < len(self.taken.get(fingerprint, ())) < count
+        return 0 < len(self.used_seeds.get(fingerprint, ())) < count
 
     def seeds_due(self, fingerprint: str, count: int) -> int:
         """How many seeds a configuration is to get next: what it lacks of `count`, or one more where it has them."""
-        return max(1, count - len(self.taken.get(fingerprint, ())))
+        return max(1, count - len(self.used_seeds.get(fingerprint, ())))
 
     def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
         """Give a configuration its next seeds, from `first` on; see `seeds_due` for their number."""
         wanted = self.seeds_due(fingerprint, count)
-        taken = self.taken.setdefault(fingerprint, set())
+        taken = self.used_seeds.setdefault(fingerprint, set())
         free = (seed for seed in range(first, first + len(taken) + wanted) if seed not in taken)
         fresh = [seed for seed, _ in zip(free, range(wanted), strict=False)]
         taken.update(fresh)
         return fresh
 
-    def end(self, trial: "FrozenTrial") -> Standing:
+    def end(self, trial: "FrozenTrial") -> TrialStatus:
         """Take in a trial that has just ended; returns how its configuration stands now."""
         fingerprint = trial.user_attrs["fingerprint"]
-        if "screening" in trial.user_attrs and trial_standing(trial).state == "pruned":
-            self.taken[fingerprint] -= set(trial.user_attrs["seeds"])
+        if "screening" in trial.user_attrs and trial_status(trial).state == "pruned":
+            self.used_seeds[fingerprint] -= set(trial.user_attrs["seeds"])
         return self._close(trial)
 
-    def _close(self, trial: "FrozenTrial") -> Standing:
+    def _close(self, trial: "FrozenTrial") -> TrialStatus:
         fingerprint = trial.user_attrs["fingerprint"]
-        self.trials += FURTHER not in trial.user_attrs
+        self.trials += FURTHER_SEEDS not in trial.user_attrs
         if trial.state.name != "FAIL":
-            self.settled.add(fingerprint)
-        known = self.configurations.setdefault(fingerprint, Configuration(trial.number))
-        known.trials.append(trial_standing(trial))
+            self.finished.add(fingerprint)
+        known = self.configurations.setdefault(fingerprint, ConfigurationHistory(trial.number))
+        known.trials.append(trial_status(trial))
         known.values |= values_by_seed(trial)
-        return known.standing
+        return known.status
 
     @property
     def best(self) -> tuple[float, int] | None:
         """Mean over the seeds, and number of the first trial, of the best configuration within the budgets."""
-        complete = (each for each in self.configurations.values() if each.standing.state == "complete" and each.values)
+        complete = (each for each in self.configurations.values() if each.status.state == "complete" and each.values)
         means = ((statistics.fmean(each.values.values()), each.number) for each in complete)
         return (max if self.is_maximized else min)(means, key=lambda pair: pair[0], default=None)
 

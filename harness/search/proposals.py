@@ -10,22 +10,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.run_status import OVER_BUDGET, configuration_standing, trial_standing
+from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status
 from harness.config.axes import Value
 from harness.config.census import take_census
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
-from harness.search.history import FURTHER, Ledger
+from harness.search.history import FURTHER_SEEDS, StudyHistory
 from harness.search.samplers import SCREENING_SEEDS
-from harness.search.trial import OpenTrial, chooser, replay, stored_params
-from harness.storage import park_trial, together
+from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
+from harness.storage import batched_writes, requeue_trial
 from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-PATIENCE = 20
+MAX_REJECTED_IN_A_ROW = 20
 """Proposals against the rules or over budget, one after another, after which the networks within them are listed."""
 
 
@@ -41,7 +41,7 @@ class Proposals:
         study: Study,
         space: Space,
         trials: "optuna.Study",
-        ledger: Ledger,
+        ledger: StudyHistory,
         more: Callable[[], list[Candidate]] = list,
     ) -> None:
         self._study = study
@@ -63,29 +63,29 @@ class Proposals:
         self._opened_here: set[str] = set()
         self._repeats = 0
 
-    def take_stock(self) -> None:
+    def load_history(self) -> None:
         """Read what was done, put back what a driver left open, and list the configurations that follow."""
         from optuna.trial import TrialState
 
-        self.park()
+        self.requeue()
         trials = self._trials.get_trials(deepcopy=False)
         self._ledger.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
         if self._is_grid:
-            taken = self._ledger.settled | {trial.user_attrs.get("fingerprint") for trial in parked}
+            taken = self._ledger.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
             cells = (cell for cell in self._space.grid() if cell.is_feasible)
             self._queue.extend(cell for cell in cells if cell.fingerprint not in taken)
-        elif self._ledger.rejected >= PATIENCE:
+        elif self._ledger.rejected >= MAX_REJECTED_IN_A_ROW:
             self._is_scarce = take_census(self._space).is_scarce
 
-    def park(self) -> None:
+    def requeue(self) -> None:
         """Put every trial that is open back into Optuna's queue; it comes out again with the parameters it has."""
         from optuna.trial import TrialState
 
         for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            park_trial(self._trials, trial._trial_id)
+            requeue_trial(self._trials, trial._trial_id)
 
     def runs_left(self, *, in_progress: int) -> int:
         """Runs of the trials that may still be opened: exact for a grid without pruning, else at most as many."""
@@ -108,14 +108,14 @@ class Proposals:
             elif self._is_scarce and self._nearest_untried({}) is None:
                 self._is_exhausted = True
                 return None
-            with together(self._trials):
+            with batched_writes(self._trials):
                 trial = self._trials.ask()
-                candidate = self._space.sample(chooser(trial))
+                candidate = self._space.sample(suggest(trial))
                 if candidate.is_feasible:
                     self._in_vain = 0
                     return self._opened(trial, candidate)
                 self._reject(trial, candidate)
-            if self._is_scarce or self._in_vain >= PATIENCE:
+            if self._is_scarce or self._in_vain >= MAX_REJECTED_IN_A_ROW:
                 self._replace(candidate)
         return None
 
@@ -140,7 +140,7 @@ class Proposals:
             self._queue.append(nearest)
 
     def _nearest_untried(self, params: dict[str, Value]) -> Candidate | None:
-        known = self._ledger.settled | self._opened_here
+        known = self._ledger.finished | self._opened_here
         return take_census(self._space).nearest_to(params, self._space.axes, known)
 
     def _lacking_seeds(self) -> list[Candidate]:
@@ -150,11 +150,11 @@ class Proposals:
             if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL":
                 trials.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
         return [
-            self._space.sample(replay(group[0].params))
+            self._space.sample(recorded_params(group[0].params))
             for fingerprint, group in trials.items()
             if self._ledger.lacks_seeds(fingerprint, self._study.search.seeds)
             and all(trial.state.is_finished() for trial in group)
-            and configuration_standing([trial_standing(trial) for trial in group]).state in ("complete", OVER_BUDGET)
+            and configuration_status([trial_status(trial) for trial in group]).state in ("complete", OVER_BUDGET)
         ]
 
     def _trials_left(self, in_progress: int) -> int:
@@ -170,7 +170,7 @@ class Proposals:
         """The trial with its runs; the seeds that a parked trial had are its own again."""
         assert candidate.spec is not None
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
-        self._repeats += is_proposed and bool(self._ledger.taken.get(candidate.fingerprint))
+        self._repeats += is_proposed and bool(self._ledger.used_seeds.get(candidate.fingerprint))
         facts: dict[str, Any] = self._facts(candidate) if is_proposed else trial.user_attrs
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
@@ -199,7 +199,7 @@ class Proposals:
             "macs": candidate.cost.macs,
             "seeds": seeds,
             "runs": [Run(candidate.spec, self._study.proxy, seed, self._space.data).id for seed in seeds],
-            **({FURTHER: True} if is_further else {}),
+            **({FURTHER_SEEDS: True} if is_further else {}),
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:

@@ -12,7 +12,7 @@ MEASURED_AGAIN, LEFT_OUT = "times measured again", "times left out"
 
 
 @dataclass(slots=True)
-class Timing:
+class Remeasurement:
     """Collects what workers measure, and stores it once it is whole."""
 
     study: str
@@ -32,7 +32,7 @@ class Timing:
         """Whether a worker has the run for its times alone."""
         return run_id in self._under_way
 
-    def take(self, run_id: str, records: list[Record]) -> bool:
+    def add_records(self, run_id: str, records: list[Record]) -> bool:
         """Take in records; whether they were the last. A run whose times cannot be had keeps no current ones."""
         said = self._under_way[run_id]
         said += records
@@ -49,7 +49,7 @@ class Timing:
         return True
 
     def _keep(self, run_id: str, figures: dict[str, float], environment: Environment) -> None:
-        row, before = self.store.run(run_id), self.store.measures(run_id)
+        row, before = self.store.run(run_id), self.store.metrics(run_id)
         if self.store.set_times(run_id, figures, environment):
             self.done.add(run_id)
             old = ", ".join(f"{name} {value!r}" for name, value in before.items() if is_of_machine(name))

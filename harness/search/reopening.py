@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.objective import objective_value
-from harness.analysis.reuse import SETTLED, Fate, Reuse, current_figures
+from harness.analysis.reuse import SETTLED, ReuseDecision, ReuseRule, current_metrics
 from harness.config.metrics import is_of_machine
 from harness.storage import RunRow
 from harness.training.run import Epoch, RunState
@@ -27,7 +27,7 @@ OTHER_VALUES = "its runs have other values now"
 TIMES_ELSEWHERE = "its times are of another environment"
 
 
-class Reopened(NamedTuple):
+class ReopenedTrials(NamedTuple):
     """What was put back into the queue."""
 
     trials: int
@@ -36,25 +36,25 @@ class Reopened(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _StoredRun:
     """A run with all that the store has of it."""
 
     row: RunRow
     curve: Sequence[Epoch]
     figures: Mapping[str, float]
-    fate: Fate | None
+    fate: ReuseDecision | None
     """None for a run that is not settled."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class _FinishedTrial:
     """A finished trial, and the runs of its seeds. A screening run is none of them: it gives its trial no value."""
 
     trial: "FrozenTrial"
-    runs: Sequence[_Stored]
+    runs: Sequence[_StoredRun]
 
     @property
-    def failed(self) -> list[_Stored]:
+    def failed(self) -> list[_StoredRun]:
         """Runs without an outcome that lasts; those that diverged have one."""
         return [run for run in self.runs if run.row.state not in SETTLED]
 
@@ -63,7 +63,7 @@ class _Checked:
         return any(run.fate == "train" for run in self.runs)
 
 
-def reopen_outdated(rule: Reuse, trials: "optuna.Study") -> Reopened:
+def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
     """Put the study's finished trials that break the rule above back into the queue.
 
     Runs of another environment that `rule` does not take are reset first, which reopens their trials in all studies.
@@ -78,19 +78,19 @@ def reopen_outdated(rule: Reuse, trials: "optuna.Study") -> Reopened:
     to_train = [each for each in checked if each.is_to_train()]
     if to_train:
         ids = {run.row.id for each in to_train for run in each.runs if run.fate == "train"}
-        rule.train_again(sorted(ids))
+        rule.reset_for_training(sorted(ids))
     rest = {each.trial.number: each for each in checked if not each.is_to_train()}
     known_good = {each.trial.user_attrs["fingerprint"] for each in checked if each.trial.state.name != "FAIL"}
-    reasons = {number: reason for number, each in rest.items() if (reason := _why(each, rule, known_good))}
+    reasons = {number: reason for number, each in rest.items() if (reason := _reopening_cause(each, rule, known_good))}
     with store.session() as session:
         reopen_trials(session.connection(), ((study, number) for number in reasons), is_anew=False)
     for number, reason in reasons.items():
         store.event(study, REOPENED, reason, trial=number)
     failed = frozenset(run.row.id for number in reasons for run in rest[number].failed)
-    return Reopened(len(reasons) + len(to_train), failed)
+    return ReopenedTrials(len(reasons) + len(to_train), failed)
 
 
-def _checked_trials(rule: Reuse, trials: "optuna.Study") -> list[_Checked]:
+def _checked_trials(rule: ReuseRule, trials: "optuna.Study") -> list[_FinishedTrial]:
     """The finished trials that were opened, with their runs; read in four queries."""
     finished = [
         trial
@@ -99,26 +99,26 @@ def _checked_trials(rule: Reuse, trials: "optuna.Study") -> list[_Checked]:
     ]
     links = rule.store.trial_runs(rule.study.study)
     runs = _read(rule, {run_id for trial in finished for run_id in links.get(trial.number, ())})
-    return [_Checked(trial, _of_seeds(trial, links.get(trial.number, ()), runs)) for trial in finished]
+    return [_FinishedTrial(trial, _of_seeds(trial, links.get(trial.number, ()), runs)) for trial in finished]
 
 
-def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _Stored]) -> list[_Stored]:
+def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _StoredRun]) -> list[_StoredRun]:
     linked = [runs[run_id] for run_id in ids if run_id in runs]
     return [run for run in linked if run.row.run.seed in trial.user_attrs["seeds"]]
 
 
-def _read(rule: Reuse, run_ids: set[str]) -> dict[str, _Stored]:
+def _read(rule: ReuseRule, run_ids: set[str]) -> dict[str, _StoredRun]:
     store = rule.store
-    curves, figures = store.curves(run_ids), store.figures(run_ids)
+    curves, figures = store.epochs_of_runs(run_ids), store.metrics_of_runs(run_ids)
     found = {}
     for run_id, row in store.runs(run_ids).items():
         measured = figures.get(run_id, {})
-        fate = rule.fate(row, measured) if row.state in SETTLED else None
-        found[run_id] = _Stored(row, curves.get(run_id, []), measured, fate)
+        fate = rule.decide(row, measured) if row.state in SETTLED else None
+        found[run_id] = _StoredRun(row, curves.get(run_id, []), measured, fate)
     return found
 
 
-def _why(checked: _Checked, rule: Reuse, known_good: set[str]) -> str | None:
+def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[str]) -> str | None:
     """Why a trial is put back into the queue; None where it is not.
 
     A trial that failed stays as it is where another trial of its configuration, one in `known_good`, did not.
@@ -127,16 +127,16 @@ def _why(checked: _Checked, rule: Reuse, known_good: set[str]) -> str | None:
     if any(run.fate == "time" for run in checked.runs):
         return TIMES_ELSEWHERE
     if trial.state.name == "FAIL" and trial.user_attrs["fingerprint"] not in known_good:
-        return _why_unsettled(checked)
+        return _unfinished_cause(checked)
     if trial.state.name != "COMPLETE" or "values" not in trial.user_attrs:
         return None
-    if reason := _why_unsettled(checked):
+    if reason := _unfinished_cause(checked):
         return reason
     is_same = sorted(_values(checked.runs, rule)) == sorted(trial.user_attrs["values"])
     return None if is_same and not _has_other_times(checked, rule) else OTHER_VALUES
 
 
-def _why_unsettled(checked: _Checked) -> str | None:
+def _unfinished_cause(checked: _FinishedTrial) -> str | None:
     """Why a seed is to be trained: its run is not there, or failed."""
     if {run.row.run.seed for run in checked.runs} < set(checked.trial.user_attrs["seeds"]):
         return LACKS_RUN
@@ -144,23 +144,23 @@ def _why_unsettled(checked: _Checked) -> str | None:
     return f"{', '.join(named)}: trained again" if named else None
 
 
-def _has_other_times(checked: _Checked, rule: Reuse) -> bool:
+def _has_other_times(checked: _FinishedTrial, rule: ReuseRule) -> bool:
     """Whether a trial has other times than its first run."""
     if not checked.runs:
         return False
     first = checked.runs[0]
-    current = current_figures(first.row, first.figures, rule.here)
+    current = current_metrics(first.row, first.figures, rule.environment)
     return any(
         is_of_machine(name) and name in first.figures and current.get(name) != value
         for name, value in checked.trial.user_attrs.items()
     )
 
 
-def _values(runs: Iterable[_Stored], rule: Reuse) -> Iterator[float]:
+def _values(runs: Iterable[_StoredRun], rule: ReuseRule) -> Iterator[float]:
     metric = next(iter(rule.study.objectives))
     for run in runs:
         if run.row.state == RunState.COMPLETE:
-            figures = current_figures(run.row, run.figures, rule.here)
+            figures = current_metrics(run.row, run.figures, rule.environment)
             value = objective_value(metric, run.row.run, run.curve, figures)
             if value is not None:
                 yield value

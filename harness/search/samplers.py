@@ -31,9 +31,9 @@ def _random(seed: int) -> "optuna.samplers.BaseSampler":
 
 
 def _tpe(seed: int) -> "optuna.samplers.BaseSampler":
-    from harness.search.tpe import Tpe
+    from harness.search.tpe import IncrementalTPESampler
 
-    return Tpe(seed)
+    return IncrementalTPESampler(seed)
 
 
 SAMPLERS: dict[str, Callable[[int], "optuna.samplers.BaseSampler"]] = {
@@ -79,15 +79,15 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
 
 def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.BaseSampler":
     """The sampler, seeded by the study's seed and its length: by the seed alone, a resumed one repeats itself."""
-    return look_up(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
+    return table_entry(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
 
 
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
     """The pruner, with its rungs in epochs; no decision falls before a third of the budget (hyperband: a ninth)."""
-    return look_up(PRUNERS, name, "search.pruner")(epochs)
+    return table_entry(PRUNERS, name, "search.pruner")(epochs)
 
 
-def look_up(table: Mapping[str, T], name: str, key: str) -> T:
+def table_entry(table: Mapping[str, T], name: str, key: str) -> T:
     """The entry of that name. Raises `StudyError`, listing the names, where there is none."""
     if name not in table:
         raise StudyError(f"`{key}` must be one of {', '.join(table)}", value=name)

@@ -11,20 +11,20 @@ from pydantic import ValidationError
 
 from harness.analysis.claims import paired_seeds
 from harness.analysis.plan_history import pending_change
-from harness.analysis.reuse import Reusable, Reuse, environment_of
-from harness.analysis.study_reader import _naming_lines, question_of
+from harness.analysis.reuse import ReuseMode, ReuseRule, study_environment
+from harness.analysis.study_reader import _naming_lines, study_title
 from harness.config.space import Space
 from harness.config.study_file import StudyFile, resolved_yaml
-from harness.config.study_growth import Growth, growth, identity, study_values
+from harness.config.study_growth import StudyChanges, compare_studies, identity, study_values
 from harness.data import DataInfo, check, identify
 from harness.errors import StudyError
-from harness.search import Driver, Inputs
+from harness.search import Driver, DriverContext
 from harness.search.reopening import reopen_outdated
 from harness.search.samplers import build_pruner, build_sampler
 from harness.search.trial import distribution_of
-from harness.storage import DriverLock, RunRow, Store, fresh, open_study, require_study, widen_distributions
+from harness.storage import DriverLock, RunRow, Store, delete_study, open_study, require_study, widen_distributions
 from harness.storage.data_changes import require_same_data, write_description
-from harness.storage.workspace import Place
+from harness.storage.workspace import Workspace
 from harness.system.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
 
     from harness.executors.base import Executor
 
-ANOTHER = (
+RENAME_REMEDY = (
     "Give the file another name under `study:` (runs that both need are taken from the store), or start this one anew "
     "with `--fresh`."
 )
-REMEDY = (
-    f"Seeds, trials, values of an axis and claims can be added. For anything else: {ANOTHER[0].lower()}{ANOTHER[1:]}"
+CHANGE_REMEDY = (
+    f"Seeds, trials, values of an axis and claims can be added. For anything else: "
+    f"{RENAME_REMEDY[0].lower()}{RENAME_REMEDY[1:]}"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Driven:
+class DrivenStudy:
     """A study that this process drives."""
 
     driver: Driver
@@ -55,7 +56,7 @@ class Driven:
         return self.optuna.get_trials(deepcopy=False)
 
 
-def same_data(file: StudyFile, store: Store, place: Place, digest: str | None) -> DataInfo:
+def same_data(file: StudyFile, store: Store, place: Workspace, digest: str | None) -> DataInfo:
     """The data set of a study, which has that digest. Raises `StudyError` where the study has runs on other data."""
     study = file.study
     info = replace(identify(study.proxy, place.data_cache), digest=digest)
@@ -73,16 +74,16 @@ def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, .
 
 
 @contextmanager
-def driving(
+def open_for_driving(
     file: StudyFile,
     space: Space,
-    place: Place,
+    place: Workspace,
     start_executor: "Callable[[], Executor]",
     *,
     is_fresh: bool = False,
-    reuse: Reusable = "any",
+    reuse: ReuseMode = "any",
     is_cluster: bool = False,
-) -> Iterator[Driven]:
+) -> Iterator[DrivenStudy]:
     """All that drives a study, for as long as the block lasts, which holds the study's lock.
 
     `reuse` is what is taken of runs of another environment; with `is_cluster`, the workers' is not this machine's.
@@ -93,8 +94,8 @@ def driving(
     resolved = resolved_yaml(file)
     with Store.open(place.database) as store, DriverLock(store, study.study):
         if is_fresh:
-            _remove_files(fresh(store, study.study))
-        added = grown(file, store).added
+            _remove_files(delete_study(store, study.study))
+        added = study_changes(file, store).added
         info = same_data(file, store, place, space.data)
         change = pending_change(study, store, paired_seeds(study, space, store), added)
         store.save_study(
@@ -110,17 +111,17 @@ def driving(
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
         write_description(folder, info)
         trials = open_study(store, study.study, directions=list(study.objectives.values()))
-        rule = Reuse(study, store, environment_of(study, is_cluster=is_cluster), reuse, is_cluster)
+        rule = ReuseRule(study, store, study_environment(study, is_cluster=is_cluster), reuse, is_cluster)
         reopened = reopen_outdated(rule, trials)
         if reopened.trials:
             trials = open_study(store, study.study, directions=list(study.objectives.values()))
-        with store.speaking():
+        with store.translate_errors():
             widen_distributions(trials, {name: distribution_of(axis) for name, axis in space.axes.items()})
             _describe(trials, file)
         trials.sampler = build_sampler(study.search.sampler, study.search.seed, len(trials.get_trials(deepcopy=False)))
         trials.pruner = build_pruner(study.search.pruner, study.proxy.epochs)
-        inputs = Inputs(study, space, store, trials, folder, start_executor, rule, reopened.failed)
-        yield Driven(Driver(inputs), store, trials)
+        inputs = DriverContext(study, space, store, trials, folder, start_executor, rule, reopened.failed)
+        yield DrivenStudy(Driver(inputs), store, trials)
         require_study(store, trials)
 
 
@@ -130,7 +131,7 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
 
     study = file.study
     facts = {
-        "question": question_of(file.text) or "",
+        "question": study_title(file.text) or "",
         "file": str(file.path),
         "objective": ", ".join(f"{direction} {name}" for name, direction in study.objectives.items()),
         "proxy": study.proxy.model_dump(mode="json"),
@@ -146,7 +147,7 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
             trials.set_metric_names(list(study.objectives))
 
 
-def grown(file: StudyFile, store: Store) -> Growth:
+def study_changes(file: StudyFile, store: Store) -> StudyChanges:
     """What the file adds to the study of that name, if there is one.
 
     Raises `StudyError` where it takes away or changes what the runs so far were trained for.
@@ -154,20 +155,20 @@ def grown(file: StudyFile, store: Store) -> Growth:
     name = file.study.study
     started = {row.name: row.resolved for row in store.studies()}.get(name)
     if started is None:
-        return Growth()
+        return StudyChanges()
     try:
-        found = growth(started, resolved_yaml(file))
+        found = compare_studies(started, resolved_yaml(file))
     except ValidationError as error:
         raise StudyError(
             f"the study `{name}` must have been started by a version whose files this one reads",
-            place=store.place,
-            remedy=REMEDY,
+            place=store.location,
+            remedy=CHANGE_REMEDY,
         ) from error
     if found.refused:
         raise StudyError(
             f"the study `{name}` may grow, but must keep what it was started as; changed: {', '.join(found.refused)}",
             place=file.place(found.key),
-            remedy=REMEDY,
+            remedy=CHANGE_REMEDY,
         )
     _require_present_meaning(name, store)
     return found
@@ -185,8 +186,8 @@ def _require_present_meaning(name: str, store: Store) -> None:
         raise StudyError(
             f"all runs of the study `{name}` must be of one meaning of its recipe, and {len(earlier)} of {len(ids)} "
             f"are of an earlier one (for example {earlier[0]}), such as other images from the same recipe",
-            place=store.place,
-            remedy=ANOTHER,
+            place=store.location,
+            remedy=RENAME_REMEDY,
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from harness.training.run import Epoch
 
 
-class Estimate:
+class TimeLeftEstimator:
     """Keeps the wall times of complete runs, and the pace of those under way until there are any."""
 
     def __init__(self, walls_s: Iterable[float], epochs: int) -> None:

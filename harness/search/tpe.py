@@ -21,11 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """Trials that the sampler learns from."""
 
-Row = tuple[float, ...] | None
+ParameterVector = tuple[float, ...] | None
 """The parameters of a trial in a search space, as Optuna's numbers; None where it does not have them all."""
 
 
-class Tpe(TPESampler):
+class IncrementalTPESampler(TPESampler):
     """For one study. Parameters that occur together are modelled together."""
 
     def __init__(self, seed: int) -> None:
@@ -33,7 +33,7 @@ class Tpe(TPESampler):
             warnings.simplefilter("ignore", ExperimentalWarning)
             super().__init__(seed=seed, multivariate=True, group=True, constant_liar=True)
         self._group_decomposed_search_space = _GrowingSpace()
-        self._rows: dict[tuple[str, ...], dict[int, Row]] = {}
+        self._rows: dict[tuple[str, ...], dict[int, ParameterVector]] = {}
         """By the names of a search space, and by the number of a finished trial."""
 
     def _get_internal_repr(
@@ -50,7 +50,7 @@ class Tpe(TPESampler):
         columns = zip(*rows, strict=True) if rows else [()] * len(search_space)
         return {name: np.asarray(column) for name, column in zip(search_space, columns, strict=True)}
 
-    def _row(self, trial: FrozenTrial, search_space: dict[str, BaseDistribution], study: Study) -> Row:
+    def _row(self, trial: FrozenTrial, search_space: dict[str, BaseDistribution], study: Study) -> ParameterVector:
         params = self._get_params(trial, study)
         if not search_space.keys() <= params.keys():
             return None

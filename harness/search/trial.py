@@ -10,7 +10,7 @@ from harness.analysis.objective import LATENCY, LATENCY_BOUND
 from harness.analysis.run_status import DIVERGED
 from harness.config.space import Axis, Choice, Range
 from harness.models.spec.network import NetworkSpec
-from harness.storage import together
+from harness.storage import batched_writes
 from harness.training.run import Run
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-Outcome = Literal["complete", "pruned", "failed"]
+TrialOutcome = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class OpenTrial:
         """The place of a run in the order of training."""
         return self.all_runs.index(run)
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> TrialOutcome | None:
         """What became of the configuration, once that is decided; None as long as something is to be trained."""
         if self.active:
             return None
@@ -112,8 +112,8 @@ class OpenTrial:
         """Standard deviation over the complete runs (n - 1); None for fewer than two."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
-    def tell(
-        self, study: "optuna.Study", outcome: Outcome, facts: Mapping[str, Any], latency_budget_ms: float | None
+    def finish(
+        self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None
     ) -> str | None:
         """Close the trial in Optuna, its facts as attributes; returns how it is over the latency budget, if it is."""
         from optuna.trial import TrialState
@@ -130,7 +130,7 @@ class OpenTrial:
             "spread": self.spread(),
             "failures": self.failures,
         }
-        with together(study):
+        with batched_writes(study):
             for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
                 self.trial.set_user_attr(key, value)
             match outcome:
@@ -144,17 +144,17 @@ class OpenTrial:
 
 
 def distribution_of(axis: Axis) -> "BaseDistribution":
-    """What `chooser` has Optuna draw from."""
+    """What `suggest` has Optuna draw from."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(axis, Choice):
-        return CategoricalDistribution([label(value) for value in axis.values])
+        return CategoricalDistribution([storable_choice(value) for value in axis.values])
     if axis.is_integer:
         return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step))
     return FloatDistribution(axis.low, axis.high, step=axis.step)
 
 
-def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
+def suggest(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
     """Let an Optuna trial choose on every axis: ordinal ones as stepped numbers, the others as categories."""
 
     def choose(name: str, axis: Axis) -> Any:
@@ -162,28 +162,28 @@ def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
             if axis.is_integer:
                 return trial.suggest_int(name, int(axis.low), int(axis.high), step=int(axis.step), log=axis.log)
             return trial.suggest_float(name, axis.low, axis.high, step=axis.step)
-        labels = {label(value): value for value in axis.values}
+        labels = {storable_choice(value): value for value in axis.values}
         return labels[trial.suggest_categorical(name, list(labels))]
 
     return choose
 
 
-def replay(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
+def recorded_params(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
     """Choose what a trial chose, given its parameters as Optuna keeps them."""
 
     def choose(name: str, axis: Axis) -> Any:
         if isinstance(axis, Range):
             return params[name]
-        return next(value for value in axis.values if label(value) == params[name])
+        return next(value for value in axis.values if storable_choice(value) == params[name])
 
     return choose
 
 
 def stored_params(params: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
-    """Chosen values in the form in which `chooser` suggests them."""
-    return {name: label(value) if isinstance(axes[name], Choice) else value for name, value in params.items()}
+    """Chosen values in the form in which `suggest` suggests them."""
+    return {name: storable_choice(value) if isinstance(axes[name], Choice) else value for name, value in params.items()}
 
 
-def label(value: Any) -> Any:
+def storable_choice(value: Any) -> Any:
     """A choice as Optuna can store it and a person can read it: scalars as they are, lists as text."""
     return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -3,16 +3,16 @@
 `Store` answers and records; `DriverLock` keeps a study to one driver; `optuna_storage` has Optuna's part.
 """
 
-from harness.storage.full_runs import FullRow, FullRuns
+from harness.storage.full_runs import FullScaleRow, FullScaleRuns
 from harness.storage.lock import DriverLock, driver_of, reap_undriven
 from harness.storage.optuna_storage import (
-    fresh,
+    batched_writes,
+    delete_study,
     load_study,
     open_study,
     optuna_storage,
-    park_trial,
+    requeue_trial,
     require_study,
-    together,
     widen_distributions,
 )
 from harness.storage.rows import EventRow, RunRow, StudyRow
@@ -21,19 +21,19 @@ from harness.storage.store import Store
 __all__ = [
     "DriverLock",
     "EventRow",
-    "FullRow",
-    "FullRuns",
+    "FullScaleRow",
+    "FullScaleRuns",
     "RunRow",
     "Store",
     "StudyRow",
+    "batched_writes",
+    "delete_study",
     "driver_of",
-    "fresh",
     "load_study",
     "open_study",
     "optuna_storage",
-    "park_trial",
     "reap_undriven",
+    "requeue_trial",
     "require_study",
-    "together",
     "widen_distributions",
 ]

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DataInfo
 from harness.errors import StudyError
 from harness.storage import Store
 
-FILE = "data.json"
-UNKNOWN = "unknown (trained by a version that did not record it)"
-NAMED = 3
+DATA_FILE = "data.json"
+UNKNOWN_DIGEST = "unknown (trained by a version that did not record it)"
+MAX_NAMED = 3
 """Classes that a message names."""
 
 
@@ -24,7 +24,7 @@ def write_description(folder: Path, info: DataInfo) -> None:
     """Describe the data set in the study's folder; nothing for generated data."""
     if info.digest is not None:
         text = json.dumps(_description(info), indent=1, ensure_ascii=False)
-        (folder / FILE).write_text(f"{text}\n", encoding="utf-8")
+        (folder / DATA_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def recorded_classes(folder: Path, digest: str) -> tuple[str, ...] | None:
@@ -33,7 +33,7 @@ def recorded_classes(folder: Path, digest: str) -> tuple[str, ...] | None:
     None where that is not there, or describes data of another digest.
     """
     try:
-        known = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        known = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
         return tuple(map(str, known["classes"])) if known["digest"] == digest else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -45,7 +45,7 @@ def data_of_runs(store: Store, study: str) -> set[str | None]:
     return {row.run.data for row in store.runs(ids).values()}
 
 
-def require_same_data(store: Store, study: str, info: DataInfo, recipe: Recipe, folder: Path) -> None:
+def require_same_data(store: Store, study: str, info: DataInfo, recipe: ProxyRecipe, folder: Path) -> None:
     """Raise `StudyError` where runs of the study were trained on other data than its folder holds now."""
     before = data_of_runs(store, study)
     if before <= {info.digest}:
@@ -71,7 +71,7 @@ def data_notes(store: Store, study: str, info: DataInfo) -> list[str]:
 
 
 def _digests(digests: set[str | None]) -> str:
-    return ", ".join(sorted(f"content {each}" if each is not None else f"content {UNKNOWN}" for each in digests))
+    return ", ".join(sorted(f"content {each}" if each is not None else f"content {UNKNOWN_DIGEST}" for each in digests))
 
 
 def _description(info: DataInfo) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _description(info: DataInfo) -> dict[str, Any]:
 def _difference(folder: Path, info: DataInfo) -> str:
     """What is known to have changed, as sentences; empty where nothing is known."""
     try:
-        before = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        before = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     now, parts = _description(info), []
@@ -105,7 +105,7 @@ def _changes(before: Sequence[str], now: Sequence[str]) -> str:
         "gone": [each for each in before if each not in now],
     }
     return ", ".join(
-        f"{', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''} {kind}"
+        f"{', '.join(names[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''} {kind}"
         for kind, names in kinds.items()
         if names
     )

@@ -12,8 +12,16 @@ from sqlalchemy.orm import Session
 
 from harness.errors import NotFound, StoreError
 from harness.storage import migrate
-from harness.storage.engine import BUSY_S, check_file_system, database_url, file_id, make_engine, place_of, sqlite_file
-from harness.storage.errors import speaking
+from harness.storage.engine import (
+    BUSY_S,
+    check_file_system,
+    database_label,
+    database_url,
+    file_id,
+    make_engine,
+    sqlite_file,
+)
+from harness.storage.errors import translate_errors
 
 
 class Database:
@@ -28,7 +36,7 @@ class Database:
         """What else was opened on this database, and is closed with it."""
         self.resources.callback(engine.dispose)
         self._file_id = file_id(sqlite_file(url))
-        self.guard(engine)
+        self.require_file_with(engine)
 
     @classmethod
     def open(cls, where: str | Path, *, read_only: bool = False, busy_s: float = BUSY_S) -> Self:
@@ -39,10 +47,10 @@ class Database:
         """
         url = database_url(where)
         file = sqlite_file(url)
-        with speaking(place_of(url)):
+        with translate_errors(database_label(url)):
             if file is not None:
                 check_file_system(file)
-            revision = None if file is not None and not file.exists() else _standing(url, busy_s)
+            revision = None if file is not None and not file.exists() else _schema_revision(url, busy_s)
             if read_only:
                 _check_readable(revision, url)
             elif file is not None:
@@ -51,7 +59,7 @@ class Database:
             with ExitStack() as undo:
                 undo.callback(engine.dispose)
                 if not read_only and revision != migrate.REVISIONS[-1]:
-                    migrate.migrate(engine, place_of(url))
+                    migrate.migrate(engine, database_label(url))
                 undo.pop_all()
         return cls(url, engine, is_read_only=read_only, busy_s=busy_s)
 
@@ -68,15 +76,15 @@ class Database:
         self.close()
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The database as messages name it."""
-        return place_of(self.url)
+        return database_label(self.url)
 
-    def speaking(self) -> AbstractContextManager[None]:
+    def translate_errors(self) -> AbstractContextManager[None]:
         """What Optuna's storage refuses inside is raised as `StoreError`; the store's own methods need no such help."""
-        return speaking(self.place)
+        return translate_errors(self.location)
 
-    def guard(self, engine: Engine) -> None:
+    def require_file_with(self, engine: Engine) -> None:
         """Check the file before every transaction of an engine; see `require_file`."""
         if not self.is_read_only:
             event.listen(engine, "begin", lambda _: self.require_file())
@@ -89,7 +97,7 @@ class Database:
         if not self.is_read_only and file_id(sqlite_file(self.url)) != self._file_id:
             raise StoreError(
                 "the database must stay where it is while it is written to; its file was removed or replaced",
-                place=self.place,
+                place=self.location,
                 remedy="Put it back, or go on without it: run the same command again. What the checkpoints hold is "
                 "written into the database that is there then.",
             )
@@ -98,7 +106,7 @@ class Database:
     def session(self) -> Iterator[Session]:
         """One transaction, whose rows stay readable after it."""
         self.require_file()  # before a connection is made, which would make a file
-        with speaking(self.place), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with translate_errors(self.location), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @property
@@ -113,23 +121,25 @@ class Database:
         return str(folder.relative_to(self.root) if self.root and folder.is_relative_to(self.root) else folder)
 
 
-def _standing(url: URL, busy_s: float) -> str | None:
+def _schema_revision(url: URL, busy_s: float) -> str | None:
     """The schema's revision, read without changing anything; None for an empty database."""
     engine = make_engine(url, read_only=True, busy_s=busy_s)
     try:
         with engine.connect() as connection:
-            return migrate.current_revision(connection, place_of(url))
+            return migrate.current_revision(connection, database_label(url))
     finally:
         engine.dispose()
 
 
 def _check_readable(revision: str | None, url: URL) -> None:
     if revision is None:
-        raise NotFound("a study must have been run here", place=place_of(url), remedy="Start one: `harness run FILE`.")
+        raise NotFound(
+            "a study must have been run here", place=database_label(url), remedy="Start one: `harness run FILE`."
+        )
     if revision != migrate.REVISIONS[-1]:
         raise StoreError(
             f"the database's schema must be at revision {migrate.REVISIONS[-1]} to be read",
             value=revision,
-            place=place_of(url),
+            place=database_label(url),
             remedy="Run one of its studies once with this version, which brings it up to date.",
         )

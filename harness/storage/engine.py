@@ -80,7 +80,7 @@ def file_id(file: Path | None) -> tuple[int, int] | None:
     return None if found is None else (found.st_dev, found.st_ino)
 
 
-def place_of(url: URL) -> str:
+def database_label(url: URL) -> str:
     """The database as messages name it: a path, or a URL without its password."""
     return str(sqlite_file(url) or url.render_as_string(hide_password=True))
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harness.errors import StoreError
 
-SQLITE_REFUSALS: dict[str, tuple[str, str]] = {
+SQLITE_ERRORS: dict[str, tuple[str, str]] = {
     "SQLITE_BUSY": (
         "the database must not be held by another process",
         "End the process that holds it and run the same command again; what was recorded is kept.",
@@ -29,7 +29,7 @@ SQLITE_REFUSALS: dict[str, tuple[str, str]] = {
 }
 """By the beginning of SQLite's name for the error: rule and remedy."""
 
-POSTGRES_REFUSALS: dict[str, tuple[str, str]] = {
+POSTGRES_ERRORS: dict[str, tuple[str, str]] = {
     "08": ("the database server must answer", "Check that it runs, and the host and port in `--storage`."),
     "25006": ("the database must be writable", "Give the server that takes writes with `--storage`."),
     "28": ("the database server must let this user in", "Check user and password in `--storage`."),
@@ -52,7 +52,7 @@ def study_deleted(name: str, place: str) -> StoreError:
 
 
 @contextmanager
-def speaking(place: str) -> Iterator[None]:
+def translate_errors(place: str) -> Iterator[None]:
     """Raise what the database refuses inside as `StoreError`; errors of any other kind pass as they are.
 
     Holds for Optuna's calls too: its storage wraps the same errors.
@@ -60,14 +60,14 @@ def speaking(place: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        refused = _refusal(error)
+        refused = _translate(error)
         if refused is None:
             raise
         (rule, remedy), said = refused
         raise StoreError(rule, value=said, place=place, remedy=remedy) from error
 
 
-def _refusal(error: BaseException | None) -> tuple[tuple[str, str], str] | None:
+def _translate(error: BaseException | None) -> tuple[tuple[str, str], str] | None:
     """Rule and remedy for the database's error in a chain of causes, and its own first line."""
     while error is not None:
         if isinstance(error, DBAPIError) and error.orig is not None:
@@ -80,12 +80,12 @@ def _refusal(error: BaseException | None) -> tuple[tuple[str, str], str] | None:
 
 def _sqlite(error: sqlite3.Error) -> tuple[str, str] | None:
     name = getattr(error, "sqlite_errorname", "")
-    return next((entry for start, entry in SQLITE_REFUSALS.items() if name.startswith(start)), None)
+    return next((entry for start, entry in SQLITE_ERRORS.items() if name.startswith(start)), None)
 
 
 def _postgres(error: DBAPIError) -> tuple[str, str] | None:
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         is_connection = type(error.orig).__name__ == "OperationalError"
-        return POSTGRES_REFUSALS["08"] if is_connection else None
-    return next((entry for start, entry in POSTGRES_REFUSALS.items() if state.startswith(start)), None)
+        return POSTGRES_ERRORS["08"] if is_connection else None
+    return next((entry for start, entry in POSTGRES_ERRORS.items() if state.startswith(start)), None)

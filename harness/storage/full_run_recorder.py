@@ -11,19 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError, one_line
-from harness.storage import FullRow, FullRuns, Store
+from harness.storage import FullScaleRow, FullScaleRuns, Store
 from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.logger import read_epochs
-from harness.training.full_scale.messages import VALIDATED, FullEpoch, FullRecord, to_plain
+from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
 from harness.training.run import RunState, Started
 
-AGAIN = "the same command typed again writes it there, too."
-BUSY_S = 5.0
+RETRY_REMEDY = "the same command typed again writes it there, too."
+BUSY_TIMEOUT_S = 5.0
 """How long a training waits for a database that another process writes to."""
-LEFT_OUT = ("kind", "epoch", "epochs", "is_best", *VALIDATED)
+EXCLUDED_FIELDS = ("kind", "epoch", "epochs", "is_best", *VALIDATION_FIELDS)
 """Of an epoch in plain values: what is no figure of its own."""
-STATES: tuple[tuple[type[BaseException], RunState], ...] = (
+STATE_BY_ERROR: tuple[tuple[type[BaseException], RunState], ...] = (
     (Stopped, RunState.STOPPED),
     (KeyboardInterrupt, RunState.STOPPED),
     (Diverged, RunState.DIVERGED),
@@ -33,29 +33,29 @@ STATES: tuple[tuple[type[BaseException], RunState], ...] = (
 
 
 @contextmanager
-def recorded(row: FullRow, database: str | Path) -> Iterator["Recorder"]:
+def recording_run(row: FullScaleRow, database: str | Path) -> Iterator["FullScaleRunRecorder"]:
     """Keep the row of a training up to date; what ends the block tells how the training ends."""
-    recorder = Recorder(row, database)
+    recorder = FullScaleRunRecorder(row, database)
     recorder.write()
     try:
         yield recorder
     except BaseException as error:
-        state = next((state for kind, state in STATES if isinstance(error, kind)), RunState.FAILED)
+        state = next((state for kind, state in STATE_BY_ERROR if isinstance(error, kind)), RunState.FAILED)
         kind = "" if isinstance(error, HarnessError | KeyboardInterrupt) else f"{type(error).__name__}: "
-        recorder.end(state, f"{kind}{one_line(error)}" or None)
+        recorder.finish(state, f"{kind}{one_line(error)}" or None)
         raise
-    recorder.end(RunState.COMPLETE, None)
+    recorder.finish(RunState.COMPLETE, None)
 
 
-class Recorder:
+class FullScaleRunRecorder:
     """Writes what a training says; the only writer of its row."""
 
-    def __init__(self, row: FullRow, database: str | Path) -> None:
+    def __init__(self, row: FullScaleRow, database: str | Path) -> None:
         self._row, self._database = _with_environments(row), database
         self._is_behind = False
         """Whether the database lacks something that the folder has."""
 
-    def take(self, record: FullRecord) -> None:
+    def record(self, record: FullScaleMessage) -> None:
         """Note a record."""
         if isinstance(record, Started):
             self._row = replace(
@@ -67,32 +67,34 @@ class Recorder:
             )
             self._row = _with_environments(self._row)
             self.write()
-        elif isinstance(record, FullEpoch):
+        elif isinstance(record, FullScaleEpoch):
             self.write(is_whole=False)
 
-    def end(self, state: RunState, cause: str | None) -> None:
+    def finish(self, state: RunState, cause: str | None) -> None:
         """Note how it ends."""
         self._row = replace(self._row, state=state, cause=cause)
         self.write(is_whole=False)
         if self._is_behind:
-            print(f"the database lacks what {self._row.folder / EPOCHS} has; {AGAIN}", file=sys.stderr)
+            print(f"the database lacks what {self._row.folder / EPOCHS} has; {RETRY_REMEDY}", file=sys.stderr)
 
     def write(self, *, is_whole: bool = True) -> None:
         """Bring the row up to date, and the figures of all epochs or of the last one; say where that cannot be done."""
         epochs = read_epochs(self._row.folder)
-        figures = {epoch.epoch: figures_of(epoch) for epoch in epochs}
+        figures = {epoch.epoch: epoch_metrics(epoch) for epoch in epochs}
         try:
-            with Store.open(self._database, busy_s=BUSY_S) as store:
-                FullRuns(store).put(_standing(self._row, epochs), figures, is_whole=is_whole or self._is_behind)
+            with Store.open(self._database, busy_s=BUSY_TIMEOUT_S) as store:
+                FullScaleRuns(store).save(
+                    _with_progress(self._row, epochs), figures, is_whole=is_whole or self._is_behind
+                )
         except StoreError as error:
             if not self._is_behind:
-                print(f"warning: {error} The training goes on without; {AGAIN}", file=sys.stderr)
+                print(f"warning: {error} The training goes on without; {RETRY_REMEDY}", file=sys.stderr)
             self._is_behind = True
         else:
             self._is_behind = False
 
 
-def _with_environments(row: FullRow) -> FullRow:
+def _with_environments(row: FullScaleRow) -> FullScaleRow:
     """The row with what has computed the training, as its folder has it: that is there before a worker starts."""
     known = read_environments(row.folder)
     if not known:
@@ -100,7 +102,7 @@ def _with_environments(row: FullRow) -> FullRow:
     return replace(row, environment=known[-1][1], earlier=tuple(earlier_environments(row.folder)))
 
 
-def _standing(row: FullRow, epochs: list[FullEpoch]) -> FullRow:
+def _with_progress(row: FullScaleRow, epochs: list[FullScaleEpoch]) -> FullScaleRow:
     """The row with how far the training is, and its best epoch."""
     best = next((epoch for epoch in reversed(epochs) if epoch.is_best and epoch.value is not None), None)
     row = replace(row, epochs_done=epochs[-1].epoch if epochs else 0, best=None, best_epoch=None)
@@ -109,11 +111,11 @@ def _standing(row: FullRow, epochs: list[FullEpoch]) -> FullRow:
     return replace(row, metric=best.val.main, best=best.value, best_epoch=best.epoch)
 
 
-def figures_of(epoch: FullEpoch) -> dict[str, float]:
+def epoch_metrics(epoch: FullScaleEpoch) -> dict[str, float]:
     """All figures of an epoch by name, as `lr` and `ema_top1`."""
     plain = to_plain(epoch)
-    figures = {name: float(value) for name, value in plain.items() if name not in LEFT_OUT}
-    for kind in VALIDATED:
+    figures = {name: float(value) for name, value in plain.items() if name not in EXCLUDED_FIELDS}
+    for kind in VALIDATION_FIELDS:
         found = getattr(epoch, kind)
         if found is not None:
             figures |= {f"{kind}_{name}": value for name, value in found.figures.items()}

@@ -13,20 +13,20 @@ from sqlalchemy.orm import Session
 from harness.models.spec.network import NetworkSpec
 from harness.storage.rows import environments_of, spec_values, stored_environments
 from harness.storage.store import Store
-from harness.storage.tables import FullFigureTable, FullRunTable
+from harness.storage.tables import FullScaleMetricTable, FullScaleRunTable
 from harness.training.environment import Environment
 from harness.training.run import RunState
 
-Figures = Mapping[int, Mapping[str, float]]
+EpochMetrics = Mapping[int, Mapping[str, float]]
 """By epoch and name."""
 
 
 @dataclass(frozen=True, slots=True)
-class FullRow:
+class FullScaleRow:
     """A training at full scale, and how it stands."""
 
     id: str
-    """Of network, recipe, weights and data together; see `harness.cli.full_scale.row_of`."""
+    """Of network, recipe, weights and data together; see `harness.cli.full_scale.full_scale_row`."""
     name: str
     """What the command line made of it: a study's, a preset's, that of a file."""
     spec: NetworkSpec
@@ -64,20 +64,20 @@ class FullRow:
     updated: datetime | None = None
 
 
-COPIED = (
+COPIED_FIELDS = (
     *("name", "study", "trial", "recipe_name", "recipe_fingerprint", "weights", "state", "cause"),
     *("host", "device", "threads", "epochs", "epochs_done", "metric", "best", "best_epoch"),
 )
 """Columns that are fields of a row as they are."""
 
 
-class FullRuns:
+class FullScaleRuns:
     """The table of such trainings in a store that is open; every call is one transaction. Raises `StoreError`s."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def put(self, row: FullRow, figures: Figures, *, is_whole: bool) -> None:
+    def save(self, row: FullScaleRow, figures: EpochMetrics, *, is_whole: bool) -> None:
         """Write a training's row, in place of what is known of it, and what was seen in its last epoch.
 
         With `is_whole`, and where the row is new, all epochs are written, and others forgotten. A folder of this
@@ -86,10 +86,10 @@ class FullRuns:
         """
         now = datetime.now(UTC)
         with self._store.session() as session:
-            found = session.get(FullRunTable, row.id)
+            found = session.get(FullScaleRunTable, row.id)
             beside = self._others_of_folder(session, row)
             before = found or next(iter(beside), None)
-            known = found or FullRunTable(id=row.id, created=now)
+            known = found or FullScaleRunTable(id=row.id, created=now)
             values = self._values(row)
             if found is None and before is not None:
                 known.study, known.trial = before.study, before.trial
@@ -105,41 +105,41 @@ class FullRuns:
             is_all = is_whole or found is None
             _write(session, row.id, figures if is_all else {epoch: figures[epoch] for epoch in sorted(figures)[-1:]})
             if is_whole:
-                others = (FullFigureTable.run_id == row.id) & FullFigureTable.epoch.not_in(list(figures))
-                session.execute(delete(FullFigureTable).where(others))
+                others = (FullScaleMetricTable.run_id == row.id) & FullScaleMetricTable.epoch.not_in(list(figures))
+                session.execute(delete(FullScaleMetricTable).where(others))
 
-    def of_study(self, study: str) -> tuple[FullRow, ...]:
+    def of_study(self, study: str) -> tuple[FullScaleRow, ...]:
         """Those that have a study's choices, by trial, the latest first."""
-        chosen = select(FullRunTable).where(FullRunTable.study == study)
+        chosen = select(FullScaleRunTable).where(FullScaleRunTable.study == study)
         with self._store.session() as session:
-            found = session.scalars(chosen.order_by(FullRunTable.trial, FullRunTable.updated.desc()))
+            found = session.scalars(chosen.order_by(FullScaleRunTable.trial, FullScaleRunTable.updated.desc()))
             return tuple(self._row(row) for row in found)
 
-    def all(self) -> tuple[FullRow, ...]:
+    def all(self) -> tuple[FullScaleRow, ...]:
         """All, the latest first."""
         with self._store.session() as session:
-            found = session.scalars(select(FullRunTable).order_by(FullRunTable.updated.desc()))
+            found = session.scalars(select(FullScaleRunTable).order_by(FullScaleRunTable.updated.desc()))
             return tuple(self._row(row) for row in found)
 
-    def figures(self, run_id: str) -> dict[int, dict[str, float]]:
+    def metrics(self, run_id: str) -> dict[int, dict[str, float]]:
         """What was seen in each epoch."""
-        chosen = select(FullFigureTable).where(FullFigureTable.run_id == run_id)
+        chosen = select(FullScaleMetricTable).where(FullScaleMetricTable.run_id == run_id)
         found: dict[int, dict[str, float]] = {}
         with self._store.session() as session:
-            for row in session.scalars(chosen.order_by(FullFigureTable.epoch, FullFigureTable.name)):
+            for row in session.scalars(chosen.order_by(FullScaleMetricTable.epoch, FullScaleMetricTable.name)):
                 found.setdefault(row.epoch, {})[row.name] = row.value
         return found
 
-    def _others_of_folder(self, session: Session, row: FullRow) -> list[FullRunTable]:
+    def _others_of_folder(self, session: Session, row: FullScaleRow) -> list[FullScaleRunTable]:
         """The other rows of trainings in the row's folder on this machine, the latest first."""
-        is_here = FullRunTable.host.is_(None) | (FullRunTable.host == socket.gethostname())
-        chosen = select(FullRunTable).where(FullRunTable.folder == self._store.relative(row.folder), is_here)
-        others = chosen.where(FullRunTable.id != row.id).order_by(FullRunTable.updated.desc())
+        is_here = FullScaleRunTable.host.is_(None) | (FullScaleRunTable.host == socket.gethostname())
+        chosen = select(FullScaleRunTable).where(FullScaleRunTable.folder == self._store.relative(row.folder), is_here)
+        others = chosen.where(FullScaleRunTable.id != row.id).order_by(FullScaleRunTable.updated.desc())
         return list(session.scalars(others))
 
-    def _values(self, row: FullRow) -> dict[str, Any]:
+    def _values(self, row: FullScaleRow) -> dict[str, Any]:
         """The columns that a row decides."""
-        plain = {name: getattr(row, name) for name in COPIED}
+        plain = {name: getattr(row, name) for name in COPIED_FIELDS}
         return plain | {
             "spec": spec_values(row.spec),
             "spec_fingerprint": row.spec.fingerprint(),
@@ -149,9 +149,9 @@ class FullRuns:
             "environment": None if row.environment is None else stored_environments(row.environment, row.earlier, None),
         }
 
-    def _row(self, found: FullRunTable) -> FullRow:
+    def _row(self, found: FullScaleRunTable) -> FullScaleRow:
         environments = environments_of(found.environment)
-        return FullRow(
+        return FullScaleRow(
             id=found.id,
             spec=NetworkSpec.from_mapping(found.spec),
             recipe=found.recipe,
@@ -161,18 +161,18 @@ class FullRuns:
             versions=found.versions,
             environment=environments.get("environment"),
             earlier=environments.get("earlier", ()),
-            **{name: getattr(found, name) for name in COPIED},
+            **{name: getattr(found, name) for name in COPIED_FIELDS},
         )
 
 
-def _write(session: Session, run_id: str, figures: Figures) -> None:
+def _write(session: Session, run_id: str, figures: EpochMetrics) -> None:
     """Put the figures of these epochs in the place of what is known of them."""
-    mine = (FullFigureTable.run_id == run_id) & FullFigureTable.epoch.in_(list(figures))
-    session.execute(delete(FullFigureTable).where(mine))
+    mine = (FullScaleMetricTable.run_id == run_id) & FullScaleMetricTable.epoch.in_(list(figures))
+    session.execute(delete(FullScaleMetricTable).where(mine))
     rows = [
         {"run_id": run_id, "epoch": epoch, "name": name, "value": value}
         for epoch, seen in figures.items()
         for name, value in seen.items()
     ]
     if rows:
-        session.execute(insert(FullFigureTable), rows)
+        session.execute(insert(FullScaleMetricTable), rows)

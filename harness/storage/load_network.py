@@ -9,30 +9,30 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.config.network_file import named_spec
-from harness.config.recipes.full_scale import FullRecipe
-from harness.config.recipes.loading import load_full_recipe
-from harness.config.recipes.proxy import Recipe
-from harness.data import Dataset, identify, load, require_same
-from harness.data.labels import differing
+from harness.config.network_file import require_network_spec
+from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.config.recipes.loading import load_classification_recipe
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.data import Dataset, identify, load, require_same_digest
+from harness.data.labels import class_differences
 from harness.errors import DataError, NotFound, UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.weights import read_weights
 from harness.storage.data_changes import recorded_classes
-from harness.storage.workspace import Place, run_of
+from harness.storage.workspace import Workspace, run_of
 from harness.system.device_slot import computing
 from harness.training.checkpoint import load_epoch, require_own_name
-from harness.training.full_scale.folder import CLASSES, RECIPE, is_training, weights_in
+from harness.training.full_scale.folder import CLASSES, RECIPE, is_training, weights_file
 from harness.training.run import Job
 
-RUN_FILE = re.compile(r"([0-9a-f]{16})\.pt")
+RUN_FILE_NAME = re.compile(r"([0-9a-f]{16})\.pt")
 SHOWN_DIGITS = 8
 """Of a run's id, where it is only to be told from others."""
 
 
-class Origin(StrEnum):
+class WeightsOrigin(StrEnum):
     """Where a network has its weights from."""
 
     RANDOM = "random weights"
@@ -42,21 +42,21 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class LoadedNetwork:
     """A network with its weights, in evaluation mode."""
 
     name: str
     """Short, for tables: a preset's, that of a file, `study/run`, or `training/best`."""
     spec: NetworkSpec
     model: nn.Module
-    origin: Origin
+    origin: WeightsOrigin
     is_merged: bool = False
     """Whether the weights are those of the merged form."""
     file: Path | None = None
     """The file of the weights."""
     source: Mapping[str, str] = field(default_factory=dict)
     """What that file says of its origin: `source`, and of an imported file `source_sha256`."""
-    recipe: Recipe | None = None
+    recipe: ProxyRecipe | None = None
     """How a run trained it."""
     seed: int | None = None
     """The run's, which decides its images."""
@@ -68,7 +68,7 @@ class Subject:
     """How many of its epochs the run has behind it."""
     data_cache: Path | None = None
     """Where the run's study keeps prepared data sets."""
-    full_recipe: FullRecipe | None = None
+    full_recipe: ClassificationRecipe | None = None
     """How a training at full scale trained it; `file` stands in the training's folder."""
     classes: tuple[str, ...] | None = None
     """The names of its classes in the order of the logits, where its file has them; see `class_names`."""
@@ -96,12 +96,12 @@ class Subject:
                 remedy="Train it again: run its study under another name, or with `--fresh`.",
             )
         dataset = load(self.recipe, self.data_cache, self.seed)
-        require_same(dataset.info, self.data, self.recipe)
+        require_same_digest(dataset.info, self.data, self.recipe)
         return dataset
 
 
 @computing()
-def find_subject(named: str, storage: str | None = None, *, which: str | None = None) -> Subject:
+def load_network(named: str, storage: str | None = None, *, which: str | None = None) -> LoadedNetwork:
     """The network of that name or in that file or folder.
 
     A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; the database beside its study, or that at `storage`,
@@ -114,10 +114,10 @@ def find_subject(named: str, storage: str | None = None, *, which: str | None = 
         rule = "which weights are meant must be said of the folder of a training at full scale alone"
         raise UserError(rule, value=which, place=named)
     if named in PRESETS or path.suffix in (".yaml", ".yml"):
-        spec = named_spec(named)
-        return Subject(path.stem, spec, build(spec, seed=0).eval(), Origin.RANDOM)
+        spec = require_network_spec(named)
+        return LoadedNetwork(path.stem, spec, build(spec, seed=0).eval(), WeightsOrigin.RANDOM)
     if path.is_dir():
-        path = weights_in(path, which or "best")
+        path = weights_file(path, which or "best")
     if not path.is_file():
         raise NotFound(
             "the network must be a preset, a spec file (.yaml), a run's checkpoint (.pt), the folder of a training at "
@@ -125,14 +125,14 @@ def find_subject(named: str, storage: str | None = None, *, which: str | None = 
             value=named,
             remedy=did_you_mean(named, PRESETS, "Presets"),
         )
-    if RUN_FILE.fullmatch(path.name):
-        return _trained(path, storage)
+    if RUN_FILE_NAME.fullmatch(path.name):
+        return _load_training(path, storage)
     found, folder = read_weights(path), path.absolute().parent
-    subject = Subject(
+    subject = LoadedNetwork(
         path.stem,
         found.spec,
         found.network(),
-        Origin.FILE,
+        WeightsOrigin.FILE,
         is_merged=found.is_merged,
         file=path,
         source=found.about,
@@ -140,11 +140,11 @@ def find_subject(named: str, storage: str | None = None, *, which: str | None = 
     )
     if not is_training(folder):
         return subject
-    recipe = load_full_recipe(str(folder / RECIPE))
-    return replace(subject, name=f"{folder.name}/{path.stem}", origin=Origin.TRAINING, full_recipe=recipe)
+    recipe = load_classification_recipe(str(folder / RECIPE))
+    return replace(subject, name=f"{folder.name}/{path.stem}", origin=WeightsOrigin.TRAINING, full_recipe=recipe)
 
 
-def class_names(subject: Subject) -> tuple[str, ...] | None:
+def class_names(subject: LoadedNetwork) -> tuple[str, ...] | None:
     """The names of its classes in the order of the logits, where its file or what trained it has them.
 
     Raises `UserError` where the file of weights and the training's folder have different names.
@@ -159,7 +159,7 @@ def class_names(subject: Subject) -> tuple[str, ...] | None:
     return names if names is not None and len(names) == subject.spec.classes else None
 
 
-def _names_of_run(subject: Subject, recipe: Recipe) -> tuple[str, ...] | None:
+def _names_of_run(subject: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...] | None:
     """The classes of the data that a run was trained on, in the order that they had then."""
     if subject.file is not None and subject.data is not None:
         recorded = recorded_classes(subject.file.absolute().parent.parent, subject.data)
@@ -172,7 +172,7 @@ def _names_of_run(subject: Subject, recipe: Recipe) -> tuple[str, ...] | None:
     return info.names if info.digest == subject.data else None
 
 
-def _names_of_training(subject: Subject, file: Path) -> tuple[str, ...] | None:
+def _names_of_training(subject: LoadedNetwork, file: Path) -> tuple[str, ...] | None:
     names = _read_names(file, subject.spec.classes)
     if names is None and subject.classes is None and file.exists():
         raise UserError(
@@ -184,7 +184,7 @@ def _names_of_training(subject: Subject, file: Path) -> tuple[str, ...] | None:
         return subject.classes or names
     raise UserError(
         f"{CLASSES} must have the names of the classes that the weights were trained on",
-        value=differing(names, subject.classes) or "the same names in another order",
+        value=class_differences(names, subject.classes) or "the same names in another order",
         place=str(file),
         remedy=f"Remove {CLASSES}: the weights have the names, too.",
     )
@@ -199,17 +199,17 @@ def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
     return tuple(names) if is_whole else None
 
 
-def _trained(path: Path, storage: str | None) -> Subject:
+def _load_training(path: Path, storage: str | None) -> LoadedNetwork:
     study = path.absolute().parent.parent
-    place = Place(study.parent, storage)
+    place = Workspace(study.parent, storage)
     run = run_of(path, place)
     require_own_name(path)
     found = read_weights(path, run.spec)
-    return Subject(
+    return LoadedNetwork(
         f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
         found.spec,
         found.network(),
-        Origin.RUN,
+        WeightsOrigin.RUN,
         is_merged=found.is_merged,
         file=path,
         recipe=run.recipe,

@@ -15,11 +15,11 @@ from sqlalchemy.engine import URL
 
 from harness.errors import StoreError
 from harness.storage.engine import sqlite_file
-from harness.storage.errors import speaking
+from harness.storage.errors import translate_errors
 from harness.storage.rows import RunRow
 from harness.storage.store import Store
 
-PATIENCE_S = 0.3
+ACQUIRE_TIMEOUT_S = 0.3
 """How long a second driver tries: a holder that was killed, or a look at the lock, may take a moment to let go."""
 RETRY_S = 0.05
 NAME_BYTES = 63
@@ -43,12 +43,12 @@ class DriverLock:
 
     def __init__(self, store: Store, study: str) -> None:
         self._study = study
-        self._place = store.place
+        self._place = store.location
         self._lock = _lock(store.url, study)
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + PATIENCE_S
-        with speaking(self._place):
+        deadline = time.monotonic() + ACQUIRE_TIMEOUT_S
+        with translate_errors(self._place):
             while (holder := self._lock.acquire()) is not None and time.monotonic() < deadline:
                 time.sleep(RETRY_S)
         if holder is None:
@@ -69,7 +69,7 @@ class DriverLock:
 def driver_of(store: Store, study: str) -> str | None:
     """Who drives a study now, as `process 4711 on host`; None where nobody does."""
     lock = _lock(store.url, study)
-    with speaking(store.place):
+    with translate_errors(store.location):
         if isinstance(lock, _FileLock) and not lock.path.exists():
             return None
         holder = lock.acquire()
@@ -150,13 +150,13 @@ class _ServerLock:
 
 
 def reap_undriven(store: Store, study: str) -> list[RunRow]:
-    """Close the runs of a study whose driver is gone, for its own next driver may never come; see `Store.reap`.
+    """Close the runs of a study whose driver is gone; its next driver may never come; see `Store.mark_lost_runs`.
 
     Nothing of a study that is driven.
     """
     try:
         with DriverLock(store, study):
-            return store.reap(study)
+            return store.mark_lost_runs(study)
     except StoreError:  # it is driven: its runs have a limit of their own
         return []
 

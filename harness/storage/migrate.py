@@ -51,14 +51,14 @@ def migrate(engine: Engine, place: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    with engine.connect() as connection, _alone(connection):
+    with engine.connect() as connection, _exclusive_transaction(connection):
         current_revision(connection, place)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
+def _exclusive_transaction(connection: Connection) -> Iterator[None]:
     """One transaction around all changes of the schema, which nobody else can have at the same time."""
     if connection.dialect.name != "sqlite":
         with connection.begin():

@@ -33,7 +33,7 @@ from harness.storage.engine import upsert
 from harness.storage.errors import study_deleted
 
 TABLES = BaseModel.metadata.tables
-KEYS = {
+UNIQUE_KEYS = {
     "trial_params": ("trial_id", "param_name"),
     "trial_user_attributes": ("trial_id", "key"),
     "trial_system_attributes": ("trial_id", "key"),
@@ -43,7 +43,7 @@ KEYS = {
 """The columns that identify a row, by table."""
 
 
-class TrialStorage(BaseStorage):
+class CachedTrialStorage(BaseStorage):
     """A storage of Optuna over an `RDBStorage`, for a single writer in a single thread.
 
     Trials that another process adds to a study after this one has read it are not seen. A study that another process
@@ -63,10 +63,10 @@ class TrialStorage(BaseStorage):
         self._distributions: dict[tuple[int, str], BaseDistribution] = {}
         """By study id and parameter: what a later trial's distribution must be compatible with."""
         self._held: list[tuple[str, dict[str, Any]]] | None = None
-        """Rows by table that wait for the end of `together`; None outside of it."""
+        """Rows by table that wait for the end of `batched_writes`; None outside of it."""
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def batched_writes(self) -> Iterator[None]:
         """Write what is set on trials inside in few transactions: at each new state of a trial, and at the end."""
         if self._held is not None:
             yield
@@ -167,7 +167,7 @@ class TrialStorage(BaseStorage):
         else:
             with self._existing(study_id, is_changed=True):
                 trial = self._rows.get_trial(self._rows.create_new_trial(study_id, template_trial))
-        self._remember(study_id, trial)
+        self._cache_trial(study_id, trial)
         return trial._trial_id
 
     def set_trial_param(
@@ -229,7 +229,7 @@ class TrialStorage(BaseStorage):
             for objective, value in enumerate(values or ()):
                 stored, kind = TrialValueModel.value_to_stored_repr(value)
                 row = {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
-                upsert(connection, TABLES["trial_values"], KEYS["trial_values"], row)
+                upsert(connection, TABLES["trial_values"], UNIQUE_KEYS["trial_values"], row)
             columns = {"state": state} | {name: _utc(time) for name, time in times.items()}
             if connection.execute(update(table).where(mine).values(columns)).rowcount != 1:
                 raise study_deleted(self._names[study_id], self._place)
@@ -275,10 +275,10 @@ class TrialStorage(BaseStorage):
             found = self._rows.get_all_trials(study_id, deepcopy=False)
             self._trials[study_id] = []
             for trial in found:
-                self._remember(study_id, trial)
+                self._cache_trial(study_id, trial)
         return self._trials[study_id]
 
-    def _remember(self, study_id: int, trial: FrozenTrial) -> None:
+    def _cache_trial(self, study_id: int, trial: FrozenTrial) -> None:
         trials = self._trials[study_id]
         assert trial.number == len(trials), f"trial number {trial.number} where {len(trials)} was next"
         trials.append(trial)
@@ -362,7 +362,7 @@ def _internal(distribution: BaseDistribution, value: Any) -> float:
 
 def _upsert_all(connection: Connection, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
     for table, row in rows:
-        upsert(connection, TABLES[table], KEYS[table], row)
+        upsert(connection, TABLES[table], UNIQUE_KEYS[table], row)
 
 
 def delete_study_rows(connection: Connection, study_id: int) -> None:

@@ -35,10 +35,10 @@ def optuna_storage(store: Store) -> "RDBStorage":
     from optuna.storages import RDBStorage
 
     url = store.engine.url.render_as_string(hide_password=False)
-    with store.speaking(), _quiet():
+    with store.translate_errors(), _quiet():
         if store.is_read_only and not inspect(store.engine).has_table("trials"):
             raise NotFound(
-                "a study must have been run here", place=store.place, remedy="Start one: `harness run FILE`."
+                "a study must have been run here", place=store.location, remedy="Start one: `harness run FILE`."
             )
         storage = RDBStorage(
             url.replace("{", "{{").replace("}", "}}"),  # it fills in templates
@@ -46,10 +46,10 @@ def optuna_storage(store: Store) -> "RDBStorage":
             skip_compatibility_check=True,
             skip_table_creation=store.is_read_only,
         )
-        store.guard(storage.engine)
+        store.require_file_with(storage.engine)
         store.resources.callback(storage.engine.dispose)
         store.resources.callback(storage.remove_session)
-        _check_version(storage, store.place)
+        _check_version(storage, store.location)
     return storage
 
 
@@ -68,10 +68,10 @@ def open_study(
     """
     import optuna
 
-    from harness.storage.optuna_cache import TrialStorage
+    from harness.storage.optuna_cache import CachedTrialStorage
 
-    storage = TrialStorage(optuna_storage(store), store.place)
-    with store.speaking(), _quiet():
+    storage = CachedTrialStorage(optuna_storage(store), store.location)
+    with store.translate_errors(), _quiet():
         if name not in optuna.get_all_study_names(storage):
             store.unlink(name)
         study = optuna.create_study(
@@ -87,7 +87,7 @@ def open_study(
         raise StoreError(
             f"the study `{name}` must keep the objectives that it started with ({', '.join(found)})",
             value=", ".join(directions),
-            place=store.place,
+            place=store.location,
             remedy="Start it anew with `--fresh`, or give it another name.",
         )
     return study
@@ -97,12 +97,12 @@ def require_study(store: Store, study: "optuna.Study") -> None:
     """Raise `StoreError` where another process has deleted a study from `open_study`, or its file in our tables."""
     name: str = study.study_name
     try:
-        with store.speaking():
+        with store.translate_errors():
             is_there = study._storage.get_study_id_from_name(name) == study._study_id
     except KeyError:
         is_there = False
     if not is_there or name not in {each.name for each in store.studies()}:
-        raise study_deleted(name, store.place)
+        raise study_deleted(name, store.location)
 
 
 def load_study(store: Store, name: str) -> "optuna.Study":
@@ -110,13 +110,13 @@ def load_study(store: Store, name: str) -> "optuna.Study":
     import optuna
 
     storage = optuna_storage(store)
-    with store.speaking(), _quiet():
+    with store.translate_errors(), _quiet():
         if name not in optuna.get_all_study_names(storage):
-            raise NotFound("the study must have been started", value=name, place=store.place)
+            raise NotFound("the study must have been started", value=name, place=store.location)
         return optuna.load_study(study_name=name, storage=storage)
 
 
-def fresh(store: Store, name: str) -> list[RunRow]:
+def delete_study(store: Store, name: str) -> list[RunRow]:
     """Forget a study: its trials, links and events, and the runs that no other study has, which are returned.
 
     One transaction; to be called under the study's `DriverLock`. Checkpoints and logs are the caller's to delete.
@@ -131,10 +131,10 @@ def fresh(store: Store, name: str) -> list[RunRow]:
         if study_id is not None:
             delete_study_rows(connection, study_id)
 
-    return store.forget(name, and_then=forget_trials)
+    return store.delete_study(name, and_then=forget_trials)
 
 
-def park_trial(study: "optuna.Study", trial_id: int) -> None:
+def requeue_trial(study: "optuna.Study", trial_id: int) -> None:
     """Put an open trial back into the queue, with its parameters and its curve: the next `ask` takes it up again."""
     from optuna.trial import TrialState
 
@@ -147,19 +147,19 @@ def widen_distributions(study: "optuna.Study", distributions: Mapping[str, "Base
     So an axis can be given further values: Optuna takes no other choices for a parameter than those of earlier trials,
     and its samplers propose none. Every stored value must be one of the new distribution's. One transaction.
     """
-    from harness.storage.optuna_cache import TrialStorage
+    from harness.storage.optuna_cache import CachedTrialStorage
 
     storage = study._storage
-    assert isinstance(storage, TrialStorage), "a study from open_study"
+    assert isinstance(storage, CachedTrialStorage), "a study from open_study"
     storage.widen_distributions(study._study_id, distributions)
 
 
-def together(study: "optuna.Study") -> AbstractContextManager[None]:
+def batched_writes(study: "optuna.Study") -> AbstractContextManager[None]:
     """What is set on the trials of a study from `open_study` inside is written in one go, not a transaction each."""
-    from harness.storage.optuna_cache import TrialStorage
+    from harness.storage.optuna_cache import CachedTrialStorage
 
     storage = study._storage
-    return storage.together() if isinstance(storage, TrialStorage) else nullcontext()
+    return storage.batched_writes() if isinstance(storage, CachedTrialStorage) else nullcontext()
 
 
 def _check_version(storage: "RDBStorage", place: str) -> None:

@@ -39,7 +39,7 @@ RESULT_PREFIXES = ("constraints", "completed_rung_")
 def replace_runs(store: Store, study: str, run_ids: Collection[str], *, is_open: bool = False) -> list[RunRow]:
     """Have runs trained from their first epoch on: QUEUED, without epochs and measures. Returns what they were.
 
-    Their records and weights are kept as files, see `keep_replaced`. Trials of all studies that rest on them go back
+    Their records and weights are kept as files, see `archive_replaced`. Trials of all studies that rest on them go back
     into the queue; with `is_open`, those of `study` itself are left alone. To be called under the `DriverLock` of
     `study`; raises `StoreError` where another study that shares a run is being driven, or a run is being trained.
     """
@@ -51,7 +51,7 @@ def replace_runs(store: Store, study: str, run_ids: Collection[str], *, is_open:
         for row in replaced:
             if row.owner is not None:
                 raise StoreError("a run that is to be trained again must not be in use", value=row.owner, place=row.id)
-            keep_replaced(store, row)
+            archive_replaced(store, row)
         with store.session() as session:
             connection = session.connection()
             for row in replaced:
@@ -60,7 +60,7 @@ def replace_runs(store: Store, study: str, run_ids: Collection[str], *, is_open:
     return replaced
 
 
-def keep_replaced(store: Store, row: RunRow) -> Path | None:
+def archive_replaced(store: Store, row: RunRow) -> Path | None:
     """Write all that is known of a run beside its study's logs, and move its weights there; gives the written file."""
     if row.folder is None:
         return None
@@ -81,7 +81,7 @@ def keep_replaced(store: Store, row: RunRow) -> Path | None:
         "versions": row.versions,
         "environment": stored_environments(row.environment, row.earlier, row.timed),
         "epochs": [asdict(epoch) for epoch in store.epochs(row.id)],
-        "measures": store.measures(row.id),
+        "measures": store.metrics(row.id),
     }
     path = place.with_name(f"{place.name}.json")
     path.write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -6,13 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.models.spec.network import FIELDS, NetworkSpec
 from harness.storage.tables import EventTable, RunTable, StudyTable
 from harness.training.environment import Environment, differs
 from harness.training.run import Run, RunState
 
-CLAIMS_JUDGED = "claims judged"
+CLAIMS_EVENT = "claims judged"
 """Kind of the stored event of a look at a study's claims that came to other verdicts than the one before."""
 SEARCH_ENDED = "search ended"
 """Kind of the stored event that keeps the reason of `StudyEnded`."""
@@ -114,7 +114,7 @@ def run_row(row: RunTable, root: Path | None) -> RunRow:
     """The value of a row; `root` is the folder that relative folders are relative to."""
     return RunRow(
         id=row.id,
-        run=Run(NetworkSpec.from_mapping(row.spec), Recipe.model_validate(row.recipe), row.seed, row.data),
+        run=Run(NetworkSpec.from_mapping(row.spec), ProxyRecipe.model_validate(row.recipe), row.seed, row.data),
         state=row.state,
         cause=row.cause,
         attempts=row.attempts,

@@ -13,20 +13,20 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from harness.config.metrics import is_of_machine
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import NotFound
 from harness.models.spec.network import NetworkSpec
 from harness.storage import rows, transitions
 from harness.storage.database import Database
 from harness.storage.rows import EventRow, RunRow, StudyRow
-from harness.storage.tables import EventTable, FullRunTable, MeasureTable, RunTable, StudyTable, TrialRunTable
+from harness.storage.tables import EventTable, FullScaleRunTable, MeasureTable, RunTable, StudyTable, TrialRunTable
 from harness.storage.transitions import EPOCHS
 from harness.training.environment import Environment
 from harness.training.run import Epoch, Measured, Record, Run, RunState
 
 BATCH = 500
 """Ids per question; databases limit the number of values in one."""
-CHANGE = "file changed"
+CHANGE_EVENT = "file changed"
 """Kind of the event that keeps how a study file grew; it is read by `changes`, and not listed among the others."""
 
 
@@ -49,12 +49,14 @@ class Store(Database):
             row.fingerprint, row.resolved, row.updated = fingerprint, resolved, now
             session.add(row)
             if change is not None:
-                session.add(EventTable(time=now, study=name, trial=None, run_id=None, kind=CHANGE, message=change))
+                session.add(
+                    EventTable(time=now, study=name, trial=None, run_id=None, kind=CHANGE_EVENT, message=change)
+                )
             return rows.study_row(row)
 
     def changes(self, study: str) -> list[str]:
         """How the file of a study grew, oldest first."""
-        kept = select(EventTable.message).where(EventTable.study == study, EventTable.kind == CHANGE)
+        kept = select(EventTable.message).where(EventTable.study == study, EventTable.kind == CHANGE_EVENT)
         with self.session() as session:
             return list(session.scalars(kept.order_by(EventTable.id)))
 
@@ -65,14 +67,14 @@ class Store(Database):
             if row is not None:
                 return rows.study_row(row)
         known = ", ".join(study.name for study in self.studies()) or "none"
-        raise NotFound("the study must have been started", value=name, place=self.place, remedy=f"Studies: {known}.")
+        raise NotFound("the study must have been started", value=name, place=self.location, remedy=f"Studies: {known}.")
 
     def studies(self) -> list[StudyRow]:
         """All studies, by name."""
         with self.session() as session:
             return [rows.study_row(row) for row in session.scalars(select(StudyTable).order_by(StudyTable.name))]
 
-    def forget(self, study: str, *, and_then: Callable[[Connection], None]) -> list[RunRow]:
+    def delete_study(self, study: str, *, and_then: Callable[[Connection], None]) -> list[RunRow]:
         """Forget a study, its links and its events, and the runs that no other study is linked to or trains.
 
         Returns the runs that are gone. `and_then` does its part in the same transaction; see `fresh`.
@@ -137,11 +139,11 @@ class Store(Database):
         added = [record for record in said if isinstance(record, Epoch | Measured)]
         with self.session() as session:
             if len(added) < len(said):
-                return transitions.apply(session, self._get(session, run_id, is_changed=True), said)
+                return transitions.apply_records(session, self._get(session, run_id, is_changed=True), said)
             connection = session.connection()  # epochs are many, and need not read the whole row
-            standing = transitions.look(connection, run_id) or self._missing(run_id)
+            standing = transitions.lock_run_row(connection, run_id) or self._missing(run_id)
             for record in added:
-                transitions.add(connection, standing, record)
+                transitions.add_record(connection, standing, record)
             return list(said)
 
     def set_times(self, run_id: str, figures: Mapping[str, float], environment: Environment) -> bool:
@@ -163,7 +165,7 @@ class Store(Database):
             row.environment = rows.stored_environments(known.get("environment"), known.get("earlier", ()), environment)
             return True
 
-    def reap(self, study: str) -> list[RunRow]:
+    def mark_lost_runs(self, study: str) -> list[RunRow]:
         """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.
 
         To be called by who holds the study's `DriverLock`. Returns the runs that are LOST.
@@ -171,13 +173,13 @@ class Store(Database):
         with self.session() as session:
             left = list(session.scalars(select(RunTable).where(RunTable.owner == study)))
             for row in left:
-                transitions.lose(session, row)
+                transitions.mark_lost(session, row)
             return [self._row(row) for row in left if row.state == RunState.LOST]
 
     def reopen_incomplete(self, study: str) -> list[RunRow]:
         """Make runs of a study FAILED that are COMPLETE and lack an epoch, and return them.
 
-        To be called as `reap`; earlier versions could leave such runs, and so can who deletes rows.
+        To be called as `mark_lost_runs`; earlier versions could leave such runs, and so can who deletes rows.
         """
         mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
         complete = select(RunTable).where(RunTable.id.in_(mine), RunTable.state == RunState.COMPLETE)
@@ -207,9 +209,9 @@ class Store(Database):
 
     def epochs(self, run_id: str) -> list[Epoch]:
         """The learning curve of a run, by epoch."""
-        return self.curves([run_id]).get(run_id, [])
+        return self.epochs_of_runs([run_id]).get(run_id, [])
 
-    def curves(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:
+    def epochs_of_runs(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:
         """The learning curves of many runs, without those that have none."""
         found: dict[str, list[Epoch]] = {}
         with self.session() as session:
@@ -219,11 +221,11 @@ class Store(Database):
                     found.setdefault(run_id, []).append(Epoch(*fields))
         return found
 
-    def measures(self, run_id: str) -> dict[str, float]:
+    def metrics(self, run_id: str) -> dict[str, float]:
         """What was measured on a run, by name."""
-        return self.figures([run_id]).get(run_id, {})
+        return self.metrics_of_runs([run_id]).get(run_id, {})
 
-    def figures(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
+    def metrics_of_runs(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """What was measured on many runs, without those where nothing was."""
         found: dict[str, dict[str, float]] = {}
         with self.session() as session:
@@ -235,7 +237,7 @@ class Store(Database):
 
     def wall_times(
         self,
-        recipe: Recipe,
+        recipe: ProxyRecipe,
         spec: NetworkSpec | None = None,
         *,
         data: str | None = None,
@@ -287,7 +289,7 @@ class Store(Database):
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
-        told = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE)
+        told = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE_EVENT)
         latest = told.order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
@@ -305,7 +307,7 @@ class Store(Database):
         with self.session() as session:
             for ids in _batches(run_ids):
                 chosen = select(EventTable.message).where(
-                    EventTable.kind == transitions.NOTE, EventTable.run_id.in_(ids)
+                    EventTable.kind == transitions.DATA_EVENT, EventTable.run_id.in_(ids)
                 )
                 found |= dict.fromkeys(session.scalars(chosen.order_by(EventTable.id)))
         return list(found)
@@ -320,7 +322,7 @@ class Store(Database):
         raise NotFound(
             "the run must have been recorded",
             value=run_id,
-            place=self.place,
+            place=self.location,
             remedy="Where another process has deleted it, run the same command again: its checkpoint is kept.",
         )
 
@@ -331,8 +333,8 @@ class Store(Database):
 def _unlink(session: Session, study: str, *, is_keeping_changes: bool = False) -> None:
     session.execute(delete(TrialRunTable).where(TrialRunTable.study == study))
     events = delete(EventTable).where(EventTable.study == study)
-    session.execute(events.where(EventTable.kind != CHANGE) if is_keeping_changes else events)
-    session.execute(update(FullRunTable).where(FullRunTable.study == study).values(study=None, trial=None))
+    session.execute(events.where(EventTable.kind != CHANGE_EVENT) if is_keeping_changes else events)
+    session.execute(update(FullScaleRunTable).where(FullScaleRunTable.study == study).values(study=None, trial=None))
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -53,7 +53,7 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-class Figure(TypeDecorator[float]):
+class NullableFloat(TypeDecorator[float]):
     """A float that may be NaN, kept as NULL: SQLite has no NaN."""
 
     impl = Double
@@ -128,12 +128,12 @@ class EpochTable(Base):
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    train_loss: Mapped[float] = mapped_column(Figure, nullable=True)
-    val_loss: Mapped[float] = mapped_column(Figure, nullable=True)
-    top1: Mapped[float] = mapped_column(Figure, nullable=True)
-    lr: Mapped[float] = mapped_column(Figure, nullable=True)
-    wall_s: Mapped[float] = mapped_column(Figure, nullable=True)
-    images_per_s: Mapped[float] = mapped_column(Figure, nullable=True)
+    train_loss: Mapped[float] = mapped_column(NullableFloat, nullable=True)
+    val_loss: Mapped[float] = mapped_column(NullableFloat, nullable=True)
+    top1: Mapped[float] = mapped_column(NullableFloat, nullable=True)
+    lr: Mapped[float] = mapped_column(NullableFloat, nullable=True)
+    wall_s: Mapped[float] = mapped_column(NullableFloat, nullable=True)
+    images_per_s: Mapped[float] = mapped_column(NullableFloat, nullable=True)
 
 
 class MeasureTable(Base):
@@ -143,7 +143,7 @@ class MeasureTable(Base):
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    value: Mapped[float] = mapped_column(Figure, nullable=True)
+    value: Mapped[float] = mapped_column(NullableFloat, nullable=True)
 
 
 class TrialRunTable(Base):
@@ -173,7 +173,7 @@ class EventTable(Base):
     message: Mapped[str] = mapped_column(Text)
 
 
-class FullRunTable(Base):
+class FullScaleRunTable(Base):
     """Trainings at full scale: what is trained, on whose advice, how it stands, and where its weights are."""
 
     __tablename__ = "full_runs"
@@ -206,7 +206,7 @@ class FullRunTable(Base):
     environment: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
 
-class FullFigureTable(Base):
+class FullScaleMetricTable(Base):
     """What was seen in each epoch of a training at full scale, by name; what is validated depends on its task."""
 
     __tablename__ = "full_figures"
@@ -214,4 +214,4 @@ class FullFigureTable(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("full_runs.id", ondelete="CASCADE"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     name: Mapped[str] = mapped_column(Text, primary_key=True)
-    value: Mapped[float] = mapped_column(Figure, nullable=True)
+    value: Mapped[float] = mapped_column(NullableFloat, nullable=True)

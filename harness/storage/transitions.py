@@ -20,23 +20,23 @@ from harness.storage.engine import upsert
 from harness.storage.rows import environments_of, stored_environments
 from harness.storage.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
 from harness.training.environment import Environment
-from harness.training.run import Ended, Epoch, Measured, Noted, Record, RunState, Started, missing_epochs
+from harness.training.run import DataNote, Ended, Epoch, Measured, Record, RunState, Started, missing_epochs
 
 RUNS = Base.metadata.tables["runs"]
 EPOCHS = Base.metadata.tables["epochs"]
 MEASURES = Base.metadata.tables["measures"]
-STANDING = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
+RUN_STATUS = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
 
-NAMED = 5
+MAX_NAMED = 5
 """Missing epochs that a cause lists."""
-NOTE = "data"
+DATA_EVENT = "data"
 """Kind of the events that are notes on a run's data."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 """States whose rows never change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunStatus:
     """How a run stands: what decides whether it may take a record."""
 
     id: str
@@ -44,39 +44,39 @@ class Standing:
     owner: str | None
 
 
-def look(connection: Connection, run_id: str) -> Standing | None:
+def lock_run_row(connection: Connection, run_id: str) -> RunStatus | None:
     """How a run stands; its row stays as it is until the transaction ends."""
-    found = connection.execute(STANDING, {"run_id": run_id}).one_or_none()
-    return None if found is None else Standing(*found)
+    found = connection.execute(RUN_STATUS, {"run_id": run_id}).one_or_none()
+    return None if found is None else RunStatus(*found)
 
 
-def apply(session: Session, row: RunTable, records: Sequence[Record]) -> list[Record]:
+def apply_records(session: Session, row: RunTable, records: Sequence[Record]) -> list[Record]:
     """Write a run's records in order and return them as they were written; see `checked_end`.
 
     Raises `StoreError` for a record that the run's state does not allow.
     """
     taken: list[Record] = []
     for record in records:
-        standing = Standing(row.id, row.state, row.owner)
+        standing = RunStatus(row.id, row.state, row.owner)
         match record:
             case Started():
                 _expect(standing, record, RunState.QUEUED)
                 _start(session, row, record)
-            case Noted():
+            case DataNote():
                 _expect(standing, record, RunState.RUNNING)
                 _note(session, row, record)
             case Epoch() | Measured():
-                add(session.connection(), standing, record)
+                add_record(session.connection(), standing, record)
             case Ended():
                 _expect(standing, record, RunState.RUNNING, RunState.QUEUED)
                 record = checked_end(session, row, record)
-                end(row, record.state, record.wall_s, record.cause)
+                end_run(row, record.state, record.wall_s, record.cause)
         taken.append(record)
     return taken
 
 
-def add(connection: Connection, standing: Standing, record: Epoch | Measured) -> None:
-    """Write what changes nothing in the run's own row. Raises `StoreError` as `apply` does."""
+def add_record(connection: Connection, standing: RunStatus, record: Epoch | Measured) -> None:
+    """Write what changes nothing in the run's own row. Raises `StoreError` as `apply_records` does."""
     _expect(standing, record, RunState.RUNNING)
     table, key = (EPOCHS, "epoch") if isinstance(record, Epoch) else (MEASURES, "name")
     upsert(connection, table, ("run_id", key), {"run_id": standing.id, **asdict(record)})
@@ -93,23 +93,23 @@ def checked_end(session: Session, row: RunTable, record: Ended) -> Ended:
         return record
     session.flush()
     known = session.execute(select(EPOCHS.c.epoch, EPOCHS.c.wall_s).where(EPOCHS.c.run_id == row.id)).all()
-    cause = hole_in_curve((epoch for epoch, _ in known), row.recipe["epochs"])
+    cause = missing_epochs_cause((epoch for epoch, _ in known), row.recipe["epochs"])
     if cause is not None:
         return Ended(RunState.FAILED, record.wall_s, cause)
     seen_s = sum(wall_s for _, wall_s in known if math.isfinite(wall_s))
     return replace(record, wall_s=max(record.wall_s, seen_s - row.wall_s))
 
 
-def hole_in_curve(epochs: Iterable[int], total: int) -> str | None:
+def missing_epochs_cause(epochs: Iterable[int], total: int) -> str | None:
     """Why a run with these epochs must not count as complete; None where it has all of them."""
     missing = missing_epochs(epochs, total)
     if not missing:
         return None
-    named = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+    named = ", ".join(map(str, missing[:MAX_NAMED])) + (", ..." if len(missing) > MAX_NAMED else "")
     return f"its learning curve lacks {len(missing)} of {total} epochs ({named}); run the same command again"
 
 
-def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> None:
+def end_run(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> None:
     """Close an attempt: nobody owns the run any longer."""
     assert state not in (RunState.QUEUED, RunState.RUNNING), f"a run does not end as {state}"
     row.state = state
@@ -121,19 +121,19 @@ def end(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> Non
 
 def reopen_incomplete(row: RunTable, epochs: Iterable[int]) -> bool:
     """Make a run FAILED that is COMPLETE and has only these epochs; whether it was changed."""
-    cause = hole_in_curve(epochs, row.recipe["epochs"])
+    cause = missing_epochs_cause(epochs, row.recipe["epochs"])
     if cause is not None:
         row.state, row.cause = RunState.FAILED, cause
     return cause is not None
 
 
-def lose(session: Session, row: RunTable) -> None:
+def mark_lost(session: Session, row: RunTable) -> None:
     """Close an attempt whose driver is gone; of its time, only that of its epochs is known."""
     if row.state == RunState.QUEUED:
         row.owner = None
         return
     seen_s = session.scalar(select(func.sum(EpochTable.wall_s)).where(EpochTable.run_id == row.id)) or 0.0
-    end(row, RunState.LOST, max(0.0, seen_s - row.wall_s), "its driver ended without a word")
+    end_run(row, RunState.LOST, max(0.0, seen_s - row.wall_s), "its driver ended without a word")
 
 
 def _start(session: Session, row: RunTable, record: Started) -> None:
@@ -168,14 +168,14 @@ def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, 
     return stored_environments(record.environment, earlier, record.environment)
 
 
-def _note(session: Session, row: RunTable, record: Noted) -> None:
+def _note(session: Session, row: RunTable, record: DataNote) -> None:
     """Keep it among the events of the study that is having the run trained."""
     assert row.owner is not None, "a run that takes a record has an owner"
     now = datetime.now(UTC)
-    session.add(EventTable(time=now, study=row.owner, run_id=row.id, kind=NOTE, message=record.text))
+    session.add(EventTable(time=now, study=row.owner, run_id=row.id, kind=DATA_EVENT, message=record.text))
 
 
-def _expect(run: Standing, record: Record, *states: RunState) -> None:
+def _expect(run: RunStatus, record: Record, *states: RunState) -> None:
     if run.state in SETTLED:
         raise StoreError(
             f"a run that is {run.state} must stay as it is", value=type(record).__name__, place=f"run {run.id}"

@@ -10,12 +10,12 @@ from harness.training.run import Run
 
 DATABASE = "studies.db"
 DEFAULT_RESULTS = Path("results")
-KEPT = "claims"
+CLAIMS_FOLDER = "claims"
 """Folder of a results folder that keeps the summaries of claim studies, a folder each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workspace:
     """Where a study is kept."""
 
     results: Path
@@ -43,7 +43,7 @@ class Place:
         return self.results / study
 
 
-def run_of(path: Path, place: Place) -> Run:
+def run_of(path: Path, place: Workspace) -> Run:
     """The run of a checkpoint, as its study's database knows it. Raises `NotFound`."""
     try:
         with Store.open(place.database, read_only=True) as store:
@@ -57,7 +57,7 @@ def run_of(path: Path, place: Place) -> Run:
         ) from error
 
 
-def trial_of(path: Path, study: str, place: Place) -> int | None:
+def trial_of(path: Path, study: str, place: Workspace) -> int | None:
     """The first trial of a study that owns the run of a checkpoint; None where none does."""
     with Store.open(place.database, read_only=True) as store:
         links = store.trial_runs(study)

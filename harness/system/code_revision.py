@@ -68,7 +68,7 @@ FULL_SCALE = (
 DIGITS = 8
 CACHE = PACKAGE / "__pycache__" / "revisions.json"
 """Digests by the files' exact content; parsing them takes a tenth of a second, reading them a few milliseconds."""
-MOST_CACHED = 32
+MAX_CACHED = 32
 
 
 def operator_digest() -> str:
@@ -150,4 +150,4 @@ def _write_cache(known: dict[str, str]) -> None:
     """Keep the digests for other processes; where the folder cannot be written, each process computes its own."""
     with contextlib.suppress(OSError):
         CACHE.parent.mkdir(exist_ok=True)
-        atomic_write_text(CACHE, json.dumps(dict(list(known.items())[-MOST_CACHED:])), is_shared=True)
+        atomic_write_text(CACHE, json.dumps(dict(list(known.items())[-MAX_CACHED:])), is_shared=True)

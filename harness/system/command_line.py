@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def typed_again() -> str:
+def resume_command() -> str:
     """The command that this process was started with, without `--fresh`: typed again, it goes on."""
     script = Path(sys.argv[0]).name
     rest = [without_password(argument) for argument in sys.argv[1:] if argument != "--fresh"]
     if script == "run_study.py":
         return shlex.join([sys.orig_argv[0], sys.argv[0], *rest])
-    return shlex.join([*own_command(), *rest])
+    return shlex.join([*program_name(), *rest])
 
 
 def without_password(text: str) -> str:
@@ -22,17 +22,17 @@ def without_password(text: str) -> str:
     return re.sub(r"(://[^/:@]*:)[^/@]+@", r"\1***@", text)
 
 
-def verb(name: str, file: Path, options: Sequence[str] = (), *more: str) -> str:
+def command_line(name: str, file: Path, options: Sequence[str] = (), *more: str) -> str:
     """A command on a study, to be typed in this terminal."""
-    return shlex.join([*own_command(), name, str(file), *more, *options])
+    return shlex.join([*program_name(), name, str(file), *more, *options])
 
 
-def near(path: Path) -> Path:
+def short_path(path: Path) -> Path:
     """The path as it is typed in this folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def own_command() -> list[str]:
+def program_name() -> list[str]:
     """How `harness` is called here: by its name where the shell finds it, else by its path, else through Python."""
     script = Path(sys.executable).with_name("harness")
     found = shutil.which("harness")

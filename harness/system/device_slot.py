@@ -8,7 +8,8 @@ Every wait has a limit: a measurement that cannot have the slot within a minute 
 computing continues without the slot after 90 s. Where there is no `flock` (Windows), no measurement has the slot alone.
 
 A thread that waits for other processes of ours does not hold what they need: for those that read its images it is
-`resting`, and work that takes part itself, as a study that a bench starts, has slots of its own (`separate_slots`).
+`released_cpu_slot`, and work that takes part itself, as a study that a bench starts, has slots of its own
+(`separate_slots`).
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from harness.system.slot_files import HAS_LOCKS, POLL_S, SlotFiles, close_all
 T = TypeVar("T")
 
 CPU = "cpu"
-FOLDER = "large-kernel-harness-slots"
+SLOTS_FOLDER = "large-kernel-harness-slots"
 """In the temporary folder."""
 OTHER_FOLDER = "LARGE_KERNEL_HARNESS_SLOTS"
 """Variable of a process, and of those that it starts, that names another folder of slots."""
@@ -45,7 +46,7 @@ BETWEEN_TURNS_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
+class MeasurementConditions:
     """What a measurement may say of its conditions."""
 
     is_quiet: bool
@@ -54,7 +55,7 @@ class Quiet:
 
 
 @dataclass(slots=True)
-class Watch:
+class MeasurementCounter:
     """Counts measurements of this thread."""
 
     measurements: int = 0
@@ -63,7 +64,7 @@ class Watch:
 
 
 @dataclass(slots=True)
-class _Hold:
+class _HeldSlots:
     """What a thread holds: every slot shared, or some alone."""
 
     slots: tuple[SlotFiles, ...]
@@ -88,8 +89,8 @@ class _Hold:
 
 class _State(threading.local):
     def __init__(self) -> None:
-        self.hold: _Hold | None = None
-        self.watch: Watch | None = None
+        self.hold: _HeldSlots | None = None
+        self.watch: MeasurementCounter | None = None
         self.slots: dict[tuple[Path, str], SlotFiles] = {}
 
 
@@ -97,17 +98,20 @@ _state = _State()
 
 
 @contextlib.contextmanager
-def computing(device: Any = None, *, leads: bool = True) -> Iterator[None]:
+def computing(device: Any = None, *, is_main: bool = True) -> Iterator[None]:
     """Hold the slots of a device (`torch.device`; by default the processor) shared. Within another one: nothing.
 
-    Long work inside calls `offer` between its steps. Of processes that wait for each other in every step, only the one
-    that `leads` holds the processor's slot: the others would hold it while they wait for the one that gave it back.
+    Long work inside calls `yield_slot` between its steps. Of processes that wait for each other in every step, only the
+    one that `is_main` holds the processor's slot: the others would hold it while they wait for the one that gave it
+    back.
     """
-    slots = () if _state.hold is not None else _slots(_names(device)[0 if leads else 1 :])
+    slots = () if _state.hold is not None else _slots(_names(device)[0 if is_main else 1 :])
     if not slots:
         yield
         return
-    hold = _Hold(slots, _finisher(device), HOLD_S["cuda" if device is not None and device.type == "cuda" else "cpu"])
+    hold = _HeldSlots(
+        slots, _finisher(device), HOLD_S["cuda" if device is not None and device.type == "cuda" else "cpu"]
+    )
     _state.hold = hold
     hold.share()
     try:
@@ -118,11 +122,11 @@ def computing(device: Any = None, *, leads: bool = True) -> Iterator[None]:
         hold.release()
 
 
-def in_turn(items: Iterable[T], device: Any = None, *, leads: bool = True) -> Iterator[T]:
+def computing_each(items: Iterable[T], device: Any = None, *, is_main: bool = True) -> Iterator[T]:
     """The items of a generator that computes them on a device; between two of them no slot is held."""
     waiting = iter(items)
     while True:
-        with computing(device, leads=leads):
+        with computing(device, is_main=is_main):
             try:
                 item = next(waiting)
             except StopIteration:
@@ -130,7 +134,7 @@ def in_turn(items: Iterable[T], device: Any = None, *, leads: bool = True) -> It
         yield item
 
 
-def offer() -> None:
+def yield_slot() -> None:
     """Let a measurement that waits go first; called between the steps of whatever is `computing`."""
     hold = _state.hold
     if hold is None or hold.is_measuring or time.monotonic() - hold.since < hold.hold_s:
@@ -141,7 +145,7 @@ def offer() -> None:
 
 
 @contextlib.contextmanager
-def resting() -> Iterator[None]:
+def released_cpu_slot() -> Iterator[None]:
     """Hold no slot of the processor while this thread waits for processes of ours that compute there.
 
     They could not have it while a measurement waits for this thread. That of a GPU is kept, which would have to be
@@ -159,7 +163,7 @@ def resting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator[Quiet]:
+def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
     """Hold the slot of a device alone, and settle; what this thread held shared is given back meanwhile.
 
     On a GPU the processor's slot is held shared: another one may train meanwhile, but no times are taken on it. After
@@ -168,14 +172,14 @@ def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator
     """
     outer = _state.hold
     if outer is not None and outer.is_measuring:
-        yield Quiet(outer.is_quiet, waited_s=0.0)
+        yield MeasurementConditions(outer.is_quiet, waited_s=0.0)
         return
     if outer is not None:
         outer.finish()
         outer.release()
     try:
         with _alone(_slots(_names(device)), timeout_s) as quiet:
-            _state.hold = _Hold((), _finisher(device), 0.0, is_measuring=True, is_quiet=quiet.is_quiet)
+            _state.hold = _HeldSlots((), _finisher(device), 0.0, is_measuring=True, is_quiet=quiet.is_quiet)
             yield quiet
     finally:
         _state.hold = outer
@@ -209,9 +213,9 @@ def measuring_in_turns(device: Any = None) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Watch]:
+def counting_measurements() -> Iterator[MeasurementCounter]:
     """Count the measurements that this thread takes meanwhile."""
-    before, watch = _state.watch, Watch()
+    before, watch = _state.watch, MeasurementCounter()
     _state.watch = watch
     try:
         yield watch
@@ -220,13 +224,13 @@ def watched() -> Iterator[Watch]:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineSlots:
     """The slots of the machine, seen from a process that has slots of its own."""
 
     folder: Path
 
     @contextlib.contextmanager
-    def alone(self, *, timeout_s: float | None = None) -> Iterator[Quiet]:
+    def alone(self, *, timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
         """Hold the processor's slot alone, as `measuring` does; what is done meanwhile may compute and measure."""
         assert _state.hold is None, "who holds a slot would wait for itself"
         with _alone(_slots((CPU,), self.folder), timeout_s) as quiet:
@@ -234,14 +238,14 @@ class Machine:
 
 
 @contextlib.contextmanager
-def separate_slots() -> Iterator[Machine]:
+def separate_slots() -> Iterator[MachineSlots]:
     """Have this process, and those that it starts meanwhile, share slots of their own.
 
     For the measurement of work that takes part in the protocol itself, and would wait for who measures it: that holds
-    the machine's slot alone (`Machine.alone`), and the work has the others.
+    the machine's slot alone (`MachineSlots.alone`), and the work has the others.
     """
-    machine, before = Machine(_folder()), os.environ.get(OTHER_FOLDER)
-    with tempfile.TemporaryDirectory(prefix=f"{FOLDER}-") as folder:
+    machine, before = MachineSlots(_folder()), os.environ.get(OTHER_FOLDER)
+    with tempfile.TemporaryDirectory(prefix=f"{SLOTS_FOLDER}-") as folder:
         os.environ[OTHER_FOLDER] = folder
         try:
             yield machine
@@ -252,7 +256,7 @@ def separate_slots() -> Iterator[Machine]:
 
 
 @contextlib.contextmanager
-def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[Quiet]:
+def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[MeasurementConditions]:
     """Hold the last of these slots alone and the others shared; without any, nothing is quiet."""
     if timeout_s is None:
         timeout_s = WAITS_AGAIN_S if slots and slots[-1].is_starved else MEASURER_WAITS_S
@@ -264,7 +268,7 @@ def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[Qu
     try:
         if begin - start > POLL_S:
             time.sleep(SETTLE_S)
-        yield Quiet(is_quiet, begin - start)
+        yield MeasurementConditions(is_quiet, begin - start)
     finally:
         for slot in held:
             slot.release()
@@ -321,7 +325,7 @@ def _slots(names: tuple[str, ...], folder: Path | None = None) -> tuple[SlotFile
 
 
 def _folder() -> Path:
-    return Path(os.environ.get(OTHER_FOLDER) or Path(tempfile.gettempdir()) / FOLDER)
+    return Path(os.environ.get(OTHER_FOLDER) or Path(tempfile.gettempdir()) / SLOTS_FOLDER)
 
 
 def _forget() -> None:

@@ -8,22 +8,29 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from harness.data.image_sources import OPTION, Images
-from harness.data.loading import Batch, ValidationItems, loaded, share_of
+from harness.data.image_sources import DATA_OPTION, ImageSource
+from harness.data.loading import Batch, ValidationItems, load_batches, worker_indices
 from harness.data.preprocessing import Preprocessing
 from harness.data.read_report import require_readable
 from harness.errors import DataError, UserError
-from harness.training.accuracy_results import MERGED, TRAINING, Difference, Examined, Form, Seen
+from harness.training.accuracy_results import (
+    MERGED,
+    TRAINING,
+    AccuracyProgress,
+    AccuracyResult,
+    FormAccuracy,
+    FormDifference,
+)
 from harness.training.full_scale.messages import Scores
-from harness.training.full_scale.timer import Clock
-from harness.training.metrics.classification import Said, Tally, answers, scores_of
+from harness.training.full_scale.timer import Timer
+from harness.training.metrics.classification import AccuracyAccumulator, BatchOutputs, predict, scores_from_sums
 
 
-class _Count:
+class _FormCounters:
     """What has been seen of the forms so far."""
 
     def __init__(self, forms: int, device: torch.device) -> None:
-        self.tallies = [Tally(device) for _ in range(forms)]
+        self.tallies = [AccuracyAccumulator(device) for _ in range(forms)]
         self.seen: list[tuple[int, tuple[float, ...]]] = []
         self.unreadable = 0
         self.changed = torch.zeros((), dtype=torch.int64, device=device)
@@ -32,7 +39,7 @@ class _Count:
         self.truths: set[int] = set()
         self.ties = [0] * forms
 
-    def add(self, said: Said) -> None:
+    def add(self, said: BatchOutputs) -> None:
         self.unreadable += said.unreadable
         if not said.logits:
             return
@@ -66,7 +73,7 @@ class _Count:
 
     def scores(self, form: int) -> Scores:
         sums = self.tallies[form].sums
-        return scores_of(torch.cat([sums, sums.new_tensor([self.unreadable])]))
+        return scores_from_sums(torch.cat([sums, sums.new_tensor([self.unreadable])]))
 
     def images_per_s(self, form: int) -> float:
         """The first batch also chooses algorithms and fills caches: it counts where it is the only one."""
@@ -74,23 +81,23 @@ class _Count:
         return sum(count for count, _ in timed) / max(1e-9, sum(seconds[form] for _, seconds in timed))
 
 
-def examine(
-    forms: Mapping[str, nn.Module], images: Images, viewing: Preprocessing, device: torch.device, *, loaders: int
-) -> Iterator[Seen | Examined]:
+def measure_accuracy(
+    forms: Mapping[str, nn.Module], images: ImageSource, viewing: Preprocessing, device: torch.device, *, loaders: int
+) -> Iterator[AccuracyProgress | AccuracyResult]:
     """How far it is, batch by batch, then the result. The networks are moved to the device.
 
     Raises `DataError` where no image can be read, `UserError` where the device has too little memory, and `Diverged`
     where a logit is not finite.
     """
     models = [_placed(model, viewing, device) for model in forms.values()]
-    count, clock, of = _Count(len(models), device), Clock(), len(images.labels)
-    parts = share_of(of, viewing.batch_size, rank=0, size=1)
-    batches = _timed(loaded(ValidationItems(images, viewing), parts, loaders), clock)
+    count, clock, of = _FormCounters(len(models), device), Timer(), len(images.labels)
+    parts = worker_indices(of, viewing.batch_size, rank=0, size=1)
+    batches = _timed(load_batches(ValidationItems(images, viewing), parts, loaders), clock)
     try:
-        for said in answers(models, batches, viewing, device, waits=True):
+        for said in predict(models, batches, viewing, device, waits=True):
             count.add(said)
-            if count.images and clock.beats():
-                yield _seen(count, of, clock.here_s)
+            if count.images and clock.is_due():
+                yield _progress(count, of, clock.elapsed_s)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the device must have memory for {viewing.batch_size} images of {viewing.resolution} pixels",
@@ -98,15 +105,15 @@ def examine(
             remedy="Take a smaller `--batch`, or `--precision bfloat16`.",
         ) from error
     if not count.images:
-        raise DataError("of the images, one must be readable", value=f"{of} that are not", place=OPTION)
+        raise DataError("of the images, one must be readable", value=f"{of} that are not", place=DATA_OPTION)
     require_readable("validation", of, count.unreadable, images)
-    found = {name: Form(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
-    yield Examined(
+    found = {name: FormAccuracy(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
+    yield AccuracyResult(
         forms=found,
         difference=_difference(found, count),
         images=count.images,
         unreadable=count.unreadable,
-        wall_s=clock.here_s,
+        wall_s=clock.elapsed_s,
         waiting=clock.waiting_share,
         notes=tuple(note for i, name in enumerate(forms) for note in count.notes(i, name)),
     )
@@ -117,7 +124,7 @@ def _placed(model: nn.Module, viewing: Preprocessing, device: torch.device) -> n
     return model.to(device).to(memory_format=memory_format)
 
 
-def _timed(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
+def _timed(batches: Iterator[Batch], clock: Timer) -> Iterator[Batch]:
     """The batches; the clock counts the waiting for them."""
     while True:
         with clock.waiting():
@@ -127,13 +134,13 @@ def _timed(batches: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
         yield batch
 
 
-def _seen(count: _Count, of: int, here_s: float) -> Seen:
+def _progress(count: _FormCounters, of: int, here_s: float) -> AccuracyProgress:
     done = count.images + count.unreadable
-    return Seen(done, of, count.scores(0)["top1"], done / here_s, (of - done) * here_s / max(1, done))
+    return AccuracyProgress(done, of, count.scores(0)["top1"], done / here_s, (of - done) * here_s / max(1, done))
 
 
-def _difference(forms: Mapping[str, Form], count: _Count) -> Difference | None:
+def _difference(forms: Mapping[str, FormAccuracy], count: _FormCounters) -> FormDifference | None:
     if len(forms) == 1:
         return None
     top1 = forms[MERGED].scores["top1"] - forms[TRAINING].scores["top1"]
-    return Difference(int(count.changed), float(count.apart), top1)
+    return FormDifference(int(count.changed), float(count.apart), top1)

@@ -10,11 +10,11 @@ TRAINING, MERGED = "training", "merged"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class AccuracyProgress:
     """How far an examination is."""
 
     images: int
-    of: int
+    total_images: int
     top1: float
     """So far, of the first form; percent."""
     images_per_s: float
@@ -22,7 +22,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class FormAccuracy:
     """One form of the network."""
 
     scores: Scores
@@ -31,7 +31,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FormDifference:
     """What the merge has changed."""
 
     predictions: int
@@ -43,12 +43,12 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class AccuracyResult:
     """The result."""
 
-    forms: Mapping[str, Form]
-    """By `TRAINING` and `MERGED`."""
-    difference: Difference | None
+    forms: Mapping[str, FormAccuracy]
+    """By `TRAINING_SOURCES` and `MERGED`."""
+    difference: FormDifference | None
     """None where one form was looked at."""
     images: int
     """Those that could be read."""

@@ -22,7 +22,7 @@ from harness.system.atomic_write import atomic_write
 from harness.training.environment import Environment, describe_difference, differs
 from harness.training.run import Epoch
 
-NAMED = 3
+MAX_NAMED = 3
 """Differences that a message lists."""
 
 
@@ -207,8 +207,8 @@ def require_shapes(entries: Mapping[str, Tensor], model: nn.Module) -> None:
         if name in entries and entries[name].shape != value.shape
     ]
     if faults:
-        more = f", and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        raise UnusableState(f"its weights are of another network: {'; '.join(faults[:NAMED])}{more}")
+        more = f", and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
+        raise UnusableState(f"its weights are of another network: {'; '.join(faults[:MAX_NAMED])}{more}")
 
 
 def _shape(value: Tensor) -> str:

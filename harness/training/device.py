@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from harness import __version__
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.system.code_revision import code_digest
 from harness.system.machine import cpu_name
 from harness.training.environment import (
@@ -18,27 +18,27 @@ from harness.training.environment import (
     LIBRARIES,
     Device,
     Environment,
-    described,
-    environment_here,
+    local_environment,
+    make_environment,
 )
 from harness.training.run import Started
 
 
-def layout(recipe: Recipe) -> torch.memory_format:
+def memory_format(recipe: ProxyRecipe) -> torch.memory_format:
     """How images and weights lie in memory."""
     return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
-def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+def isolated_rng(device: torch.device) -> AbstractContextManager[None]:
     """What is drawn inside leaves the global random state alone: stochastic depth draws from it."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def environment_of(recipe: Recipe, device: torch.device, threads: int) -> Environment:
+def environment_of(recipe: ProxyRecipe, device: torch.device, threads: int) -> Environment:
     """What computes a run of that recipe in this process."""
     kind: Device = "cuda" if device.type == "cuda" else "cpu"
-    return as_torch_has_it(
-        environment_here(recipe, threads=threads, device=kind, device_name=device_name(device)),
+    return with_torch_settings(
+        local_environment(recipe, threads=threads, device=kind, device_name=device_name(device)),
     )
 
 
@@ -47,7 +47,7 @@ def process_environment(device: torch.device, *, precision: str = "float32", thr
 
     Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
     """
-    found = described(
+    found = make_environment(
         code_digest(full_scale=True),
         LIBRARIES + DOWNSTREAM_LIBRARIES,
         threads=threads or torch.get_num_threads(),
@@ -55,10 +55,10 @@ def process_environment(device: torch.device, *, precision: str = "float32", thr
         device_name=device_name(device),
         precision=precision,
     )
-    return as_torch_has_it(found)
+    return with_torch_settings(found)
 
 
-def as_torch_has_it(environment: Environment) -> Environment:
+def with_torch_settings(environment: Environment) -> Environment:
     """The environment with what PyTorch itself knows of it."""
     return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
 
@@ -68,7 +68,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
-def started(
+def started_record(
     device: torch.device,
     threads: int,
     *,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.system.code_revision import code_digest, operator_digest
 from harness.system.machine import cpu_capability, cpu_name, gpu_name, has_gpu, processor_features
 
@@ -28,7 +28,7 @@ SETTINGS = (
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
 )
 """Variables of the process that make the libraries compute otherwise."""
-UNKNOWN = "unknown environment, recorded before environments were kept"
+UNKNOWN_ENVIRONMENT = "unknown environment, recorded before environments were kept"
 """In place of the differences, where nothing is known of the other environment."""
 
 Device = Literal["cpu", "cuda"]
@@ -82,20 +82,25 @@ def differs(environment: Environment | None, reference: Environment) -> bool:
 def describe_difference(environment: Environment | None, reference: Environment) -> str:
     """What of an environment differs from a reference, as `operator revision a1b2, torch 2.14`; empty for nothing."""
     if environment is None:
-        return UNKNOWN
+        return UNKNOWN_ENVIRONMENT
     return ", ".join(_parts(environment, environment.differences(reference)))
 
 
 def describe_environment(environment: Environment | None) -> str:
     """All that is known of an environment, in the words of `describe_difference`."""
     if environment is None:
-        return UNKNOWN
+        return UNKNOWN_ENVIRONMENT
     known = {field.name: (getattr(environment, field.name), None) for field in fields(environment)}
     return ", ".join(_parts(environment, {name: pair for name, pair in known.items() if pair[0] not in (None, {})}))
 
 
-def environment_here(
-    recipe: Recipe, *, threads: int = 1, gpus: float = 0.0, device: Device | None = None, device_name: str | None = None
+def local_environment(
+    recipe: ProxyRecipe,
+    *,
+    threads: int = 1,
+    gpus: float = 0.0,
+    device: Device | None = None,
+    device_name: str | None = None,
 ) -> Environment:
     """The environment of a run of that recipe on this machine, found without torch.
 
@@ -104,7 +109,7 @@ def environment_here(
     is_downstream = recipe.transfer is not None
     if device is None:
         device = "cuda" if gpus > 0 and _can_see_gpu() else "cpu"
-    return described(
+    return make_environment(
         code_digest(downstream=is_downstream),
         LIBRARIES + (DOWNSTREAM_LIBRARIES if is_downstream else ()),
         threads=threads,
@@ -114,7 +119,7 @@ def environment_here(
     )
 
 
-def described(
+def make_environment(
     code: str, libraries: Sequence[str], *, threads: int, device: Device, device_name: str | None, precision: str
 ) -> Environment:
     """The environment of this process, for code of that digest that computes with these distributions."""
@@ -135,7 +140,7 @@ def described(
     )
 
 
-def of_cluster(environment: Environment) -> Environment:
+def cluster_environment(environment: Environment) -> Environment:
     """What the driver's own environment tells of workers on a cluster: code, threads and precision."""
     known = {"operator", "code", "threads", "precision"}
     return replace(environment, **{field.name: None for field in fields(environment) if field.name not in known})

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config.recipes.proxy import Optimizer, Recipe, Schedule
+from harness.config.recipes.proxy import Optimizer, ProxyRecipe, Schedule
 from harness.data import Dataset, Rows, Split
 from harness.data.augment import augment, normalize
 from harness.errors import Diverged, UserError
 from harness.models.finite import require_finite
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 from harness.training.checkpoint import Checkpoint
-from harness.training.device import layout
+from harness.training.device import memory_format
 from harness.training.run import Epoch
 
 EVAL_BATCH = 250
@@ -37,7 +37,7 @@ DENSE_EVAL_BATCH = 64
 BatchLoss = Callable[[Tensor, torch.Generator], Tensor]
 """The loss, (), of the training images of some indices, int64 (N,); what it draws, it draws from the generator."""
 
-Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class TrainedEpoch:
 def fit(
     model: nn.Module,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     seed: int,
     device: torch.device,
@@ -70,7 +70,7 @@ def fit(
     first loss that is not finite.
     """
     optimizer, scaler = prepare(model, recipe, device)
-    images, labels = _resident(dataset.train, device)
+    images, labels = _on_device(dataset.train, device)
     done: list[Epoch] = []
     if checkpoint is not None:
         checkpoint.restore(model, optimizer, scaler)
@@ -81,7 +81,7 @@ def fit(
         batch, targets = images[index].to(device), labels[index].to(device)
         batch, targets = augment(batch, targets, recipe.augmentation, dataset, generator)
         with autocast(recipe, device):
-            output = model(batch.contiguous(memory_format=layout(recipe)))
+            output = model(batch.contiguous(memory_format=memory_format(recipe)))
             return F.cross_entropy(output.float(), targets, label_smoothing=recipe.label_smoothing)
 
     for trained in train_epochs(
@@ -119,7 +119,7 @@ def fit(
 def fit_loss(
     model: nn.Module,
     batch_loss: BatchLoss,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     count: int,
     seed: int,
@@ -148,10 +148,10 @@ def fit_loss(
 
 
 def prepare(
-    model: nn.Module, recipe: Recipe, device: torch.device
+    model: nn.Module, recipe: ProxyRecipe, device: torch.device
 ) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
     """Move the model to the device; gives what its training needs besides."""
-    model.to(device).to(memory_format=layout(recipe))
+    model.to(device).to(memory_format=memory_format(recipe))
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     return build_optimizer(model, recipe.optimizer), scaler
 
@@ -161,7 +161,7 @@ def train_epochs(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     batch_loss: BatchLoss,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     count: int,
     seed: int,
@@ -174,21 +174,21 @@ def train_epochs(
     steps = max(1, count // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
     for epoch in range(first_epoch, recipe.epochs + 1):
         start = time.perf_counter()
-        generator = seed_epoch(seed, epoch)
+        generator = epoch_generator(seed, epoch)
         order = torch.randperm(count, generator=generator).to(device)
         losses = torch.zeros((), device=device)
         model.train()
 
         for step, index in enumerate(torch.split(order, recipe.batch_size)[:steps]):
             check()
-            offer()
+            yield_slot()
             lr = learning_rate(recipe, (epoch - 1) * steps + step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
             loss = batch_loss(index, generator)
 
-            descend(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+            backward_and_step(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
             losses += loss.detach()
             if device.type == "cpu" and not math.isfinite(loss.item()):  # on a GPU this would wait for it: see below
@@ -203,11 +203,11 @@ def train_epochs(
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, dataset: Dataset, recipe: Recipe, device: torch.device, *, count: int | None = None
+    model: nn.Module, dataset: Dataset, recipe: ProxyRecipe, device: torch.device, *, count: int | None = None
 ) -> tuple[float, float]:
     """Mean cross-entropy and top-1 accuracy in percent on the first `count` validation images, or on all."""
     labels = torch.from_numpy(dataset.val.labels[:count]).to(device)
-    logits = outputs(model, dataset.val, dataset, recipe, device, count=len(labels))
+    logits = predict_logits(model, dataset.val, dataset, recipe, device, count=len(labels))
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
     for output, target in zip(logits, torch.split(labels, EVAL_BATCH), strict=True):
@@ -217,11 +217,11 @@ def validate(
 
 
 @torch.no_grad()
-def outputs(
+def predict_logits(
     model: nn.Module,
     split: Split,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     device: torch.device,
     *,
     count: int | None = None,
@@ -230,19 +230,19 @@ def outputs(
 
     Each part is (N, classes). Raises `Diverged` where a logit is not finite.
     """
-    images, _ = _resident(split, device)
+    images, _ = _on_device(split, device)
     model.eval()
     for index in torch.split(torch.arange(len(split))[:count], EVAL_BATCH):
-        offer()
+        yield_slot()
         batch = images[index[0] : index[-1] + 1]
         with autocast(recipe, device):
-            shown = normalize(batch.to(device), dataset).contiguous(memory_format=layout(recipe))
+            shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format(recipe))
             output = model(shown).float()
             require_finite(output, model, shown, "the logits of a validation image")
         yield output
 
 
-def descend(
+def backward_and_step(
     loss: Tensor,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -253,10 +253,10 @@ def descend(
     """One step against the gradient of the loss, which is clipped to `clip_norm` where there is one."""
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(scaler.scale(loss))
-    step_down(model, optimizer, scaler, clip_norm=clip_norm)
+    optimizer_step(model, optimizer, scaler, clip_norm=clip_norm)
 
 
-def step_down(
+def optimizer_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None
 ) -> None:
     """The step itself, once the gradients are there."""
@@ -273,19 +273,21 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if config.name == "sgd":
-        sgd = uncompiled(torch.optim.SGD)
+        sgd = without_compiler_wrappers(torch.optim.SGD)
         return sgd(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
-    return uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    return without_compiler_wrappers(torch.optim.AdamW)(
+        groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True
+    )
 
 
-def uncompiled(optimizer: type[Kind]) -> type[Kind]:
+def without_compiler_wrappers(optimizer: type[OptimizerT]) -> type[OptimizerT]:
     """The same optimiser without torch's wrappers for its compiler, which load it: a second and 150 MB for nothing."""
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     bare = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
     return type(optimizer.__name__, (optimizer,), {**bare, "step": torch.no_grad()(inspect.unwrap(optimizer.step))})
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+def learning_rate(recipe: ProxyRecipe, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step counted from 0: linear warm-up, then a cosine to `final` times the peak."""
     schedule: Schedule = recipe.schedule
     warmup = schedule.warmup_epochs * steps_per_epoch
@@ -298,14 +300,14 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     return recipe.optimizer.lr * (schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def seed_epoch(seed: int, epoch: int) -> torch.Generator:
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """Seed what draws from torch's global stream (stochastic depth), and return the epoch's own stream."""
     mixed = (seed * 1_000_003 + epoch) % 2**63
     torch.manual_seed(mixed)
     return torch.Generator().manual_seed(mixed)
 
 
-class _Chosen:
+class _ConcatenatedImages:
     """Images that lie in several places, as tensors, copied when they are asked for."""
 
     def __init__(self, rows: Rows) -> None:
@@ -315,15 +317,17 @@ class _Chosen:
         return torch.from_numpy(self._rows[key if isinstance(key, slice) else key.numpy()])
 
 
-def _resident(split: Split, device: torch.device) -> tuple[Tensor | _Chosen, Tensor]:
+def _on_device(split: Split, device: torch.device) -> tuple[Tensor | _ConcatenatedImages, Tensor]:
     """The images as tensors: on a GPU in its memory, on a CPU the shared pages of the file; never a copy per worker."""
     labels = torch.from_numpy(split.labels).to(device)
     if device.type != "cpu":
         return torch.from_numpy(split.images[:]).to(device), labels
-    return _Chosen(split.images) if isinstance(split.images, Rows) else torch.from_numpy(split.images), labels
+    return _ConcatenatedImages(split.images) if isinstance(split.images, Rows) else torch.from_numpy(
+        split.images
+    ), labels
 
 
-class Precise(Protocol):
+class HasPrecision(Protocol):
     """What says in which precision a network computes: a recipe, or an evaluation."""
 
     @property
@@ -332,7 +336,7 @@ class Precise(Protocol):
         ...
 
 
-def autocast(recipe: Precise, device: torch.device) -> AbstractContextManager[object]:
+def autocast(recipe: HasPrecision, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision as the recipe asks; float32 leaves everything alone."""
     return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.models.spec.network import NetworkSpec
 from harness.system.fingerprint import fingerprint
 from harness.training.environment import Environment
@@ -19,7 +19,7 @@ class Run:
     """The unit of work, of storage, and of sharing between studies."""
 
     spec: NetworkSpec
-    recipe: Recipe
+    recipe: ProxyRecipe
     seed: int
     data: str | None = None
     """Digest of the content of a data set that is read from disk (`DataInfo.digest`); None for generated data."""
@@ -171,13 +171,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class DataNote:
     """Something about the run's data that belongs to its result, such as files that could not be read."""
 
     text: str
 
 
-Record = Started | Noted | Epoch | Measured | Ended
+Record = Started | DataNote | Epoch | Measured | Ended
 
 
 def missing_epochs(epochs: Iterable[int], total: int) -> list[int]:

@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from harness.config.recipes.proxy import Optimizer, Recipe, Schedule, Transfer
+from harness.config.recipes.proxy import Optimizer, ProxyRecipe, Schedule, Transfer
 from harness.data import Dataset
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import Detector
-from harness.models.heads.feature_pyramid import Pyramid
+from harness.models.heads.fcos import FCOSDetector
+from harness.models.heads.feature_pyramid import FeaturePyramid
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
-from harness.training.fit import seed_epoch
+from harness.training.fit import epoch_generator
 from harness.training.metrics.detection import average_precision
 from harness.training.metrics.segmentation import intersection_over_union
-from harness.training.transfer_detection import detect, found_on
-from harness.training.transfer_segmentation import confusion_on, segment
+from harness.training.transfer_detection import predict_split, train_detector
+from harness.training.transfer_segmentation import confusion_matrix_on, train_segmenter
 
 
 def transfer(
     network: nn.Module,
     spec: NetworkSpec,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     seed: int,
     device: torch.device,
@@ -43,9 +43,9 @@ def transfer(
     """
     assert recipe.transfer is not None
     start = time.perf_counter()
-    seed_epoch(seed, 0)  # decides the head's first weights; the network's own training began with 1
-    learnt = TASKS[recipe.transfer.learns]
-    plan = downstream_recipe(recipe, recipe.transfer)
+    epoch_generator(seed, 0)  # decides the head's first weights; the network's own training began with 1
+    learnt = TRANSFER_TASKS[recipe.transfer.learns]
+    plan = transfer_recipe(recipe, recipe.transfer)
     yield from learnt(copy.deepcopy(network), spec, dataset, plan, seed=seed, device=device, check=check)
     yield "transfer_s", time.perf_counter() - start
 
@@ -54,7 +54,7 @@ def _masks(
     network: nn.Module,
     spec: NetworkSpec,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     seed: int,
     device: torch.device,
@@ -68,9 +68,9 @@ def _masks(
     assert recipe.transfer is not None
     classes = ("ground", *dataset.info.names)
     model = Segmenter(network, spec, recipe.transfer, classes=len(classes), side=recipe.resolution)
-    for _ in segment(model, dataset, recipe, seed=seed, device=device, check=check):
+    for _ in train_segmenter(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
-    counts = confusion_on(dataset.val, model, dataset, recipe, device, check=check)
+    counts = confusion_matrix_on(dataset.val, model, dataset, recipe, device, check=check)
     shares = intersection_over_union(counts)
     yield "miou", 100 * shares.nanmean().item()
     truth = counts.sum(dim=1).double()
@@ -84,7 +84,7 @@ def _boxes(
     network: nn.Module,
     spec: NetworkSpec,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     seed: int,
     device: torch.device,
@@ -94,18 +94,18 @@ def _boxes(
     assert recipe.transfer is not None
     plan = recipe.transfer
     encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
-    model = Detector(Pyramid(encoder, plan.channels), classes=dataset.info.classes)
-    for _ in detect(model, dataset, recipe, seed=seed, device=device, check=check):
+    model = FCOSDetector(FeaturePyramid(encoder, plan.channels), classes=dataset.info.classes)
+    for _ in train_detector(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
-    found, truth = found_on(dataset.val, model, dataset, recipe, device, check=check)
+    found, truth = predict_split(dataset.val, model, dataset, recipe, device, check=check)
     yield from average_precision(found, truth, dataset.info.names)
 
 
-TASKS: dict[str, Callable[..., Iterator[tuple[str, float]]]] = {"masks": _masks, "boxes": _boxes}
+TRANSFER_TASKS: dict[str, Callable[..., Iterator[tuple[str, float]]]] = {"masks": _masks, "boxes": _boxes}
 """What is learnt, and then measured, by `Transfer.learns`."""
 
 
-def downstream_recipe(recipe: Recipe, transfer: Transfer) -> Recipe:
+def transfer_recipe(recipe: ProxyRecipe, transfer: Transfer) -> ProxyRecipe:
     """The recipe of the training downstream: the data, precision and augmentation are those of `recipe`."""
     return recipe.model_copy(
         update={

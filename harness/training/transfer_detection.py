@@ -9,48 +9,50 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from harness.config.recipes.proxy import Augmentation, Recipe
+from harness.config.recipes.proxy import Augmentation, ProxyRecipe
 from harness.data import Dataset, Split
-from harness.data.augment import Moves, normalize
-from harness.system.device_slot import offer
-from harness.training.device import layout
+from harness.data.augment import FlipShift, normalize
+from harness.system.device_slot import yield_slot
+from harness.training.device import memory_format
 from harness.training.fit import DENSE_EVAL_BATCH, TrainedEpoch, autocast, fit_loss
 
 Boxes = list[dict[str, Tensor]]
 """For each image a mapping of float32 `boxes` (B, 4), int64 `labels` (B,) and, of what was found, `scores` (B,)."""
 
 
-def detect(
+def train_detector(
     model: nn.Module,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     seed: int,
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[TrainedEpoch]:
-    """Train `model`, a `Detector`, in place on the boxes of the training images; yields after each epoch.
+    """Train `model`, a `FCOSDetector`, in place on the boxes of the training images; yields after each epoch.
 
     The loss is the sum of the detector's own. `check` is called before every step and raises to end the training.
     Raises `Diverged` at the first loss that is not finite.
     """
-    images, boxes, labels = _resident(dataset.train, device)
+    images, boxes, labels = _on_device(dataset.train, device)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
         with autocast(recipe, device):
             batch, moved = augment_boxes(images[index], boxes[index], recipe.augmentation, dataset, generator)
-            losses = model(batch.contiguous(memory_format=layout(recipe)), targets(moved, labels[index]))
+            losses = model(
+                batch.contiguous(memory_format=memory_format(recipe)), detection_targets(moved, labels[index])
+            )
             return torch.stack(list(losses.values())).sum()
 
     return fit_loss(model, loss, recipe, count=len(boxes), seed=seed, device=device, check=check, task="detection")
 
 
 @torch.no_grad()
-def found_on(
+def predict_split(
     split: Split,
     model: nn.Module,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     device: torch.device,
     *,
     check: Callable[[], None] = lambda: None,
@@ -59,19 +61,19 @@ def found_on(
 
     Raises `Diverged` where an output of the model is not finite.
     """
-    images, boxes, labels = _resident(split, device)
+    images, boxes, labels = _on_device(split, device)
     found: Boxes = []
     model.eval()
     for batch in torch.split(images, DENSE_EVAL_BATCH):
         check()
-        offer()
+        yield_slot()
         with autocast(recipe, device):
-            found += model(normalize(batch, dataset).contiguous(memory_format=layout(recipe)))
+            found += model(normalize(batch, dataset).contiguous(memory_format=memory_format(recipe)))
     on_cpu = [{name: value.cpu() for name, value in each.items()} for each in found]
-    return on_cpu, targets(boxes.cpu(), labels.cpu())
+    return on_cpu, detection_targets(boxes.cpu(), labels.cpu())
 
 
-def targets(boxes: Tensor, labels: Tensor) -> Boxes:
+def detection_targets(boxes: Tensor, labels: Tensor) -> Boxes:
     """Boxes (N, 4) and labels (N,) image by image; an image whose box has no area has none."""
     is_seen = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).long().tolist()
     return [{"boxes": boxes[i : i + seen].float(), "labels": labels[i : i + seen]} for i, seen in enumerate(is_seen)]
@@ -81,11 +83,11 @@ def augment_boxes(
     images: Tensor, boxes: Tensor, augmentation: Augmentation, dataset: Dataset, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The batch as it is trained on, images as float32 and their boxes, mirrored and shifted together."""
-    moves = Moves.draw(len(images), augmentation, generator)
+    moves = FlipShift.draw(len(images), augmentation, generator)
     return moves.images(normalize(images, dataset)), moves.boxes(boxes, *images.shape[2:])
 
 
-def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Images, boxes and labels as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
     assert split.boxes is not None, "a recipe whose head learns boxes is refused on data without when it is checked"
     images, boxes, labels = (torch.from_numpy(each[:]).to(device) for each in (split.images, split.boxes, split.labels))

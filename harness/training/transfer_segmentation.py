@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config.recipes.proxy import Augmentation, Recipe
+from harness.config.recipes.proxy import Augmentation, ProxyRecipe
 from harness.data import Dataset, Split
-from harness.data.augment import Moves, normalize
+from harness.data.augment import FlipShift, normalize
 from harness.data.segmentation_files import IGNORED
 from harness.models.finite import require_finite
-from harness.system.device_slot import offer
-from harness.training.device import layout
+from harness.system.device_slot import yield_slot
+from harness.training.device import memory_format
 from harness.training.fit import DENSE_EVAL_BATCH, TrainedEpoch, autocast, fit_loss
-from harness.training.metrics.segmentation import confusion
+from harness.training.metrics.segmentation import confusion_matrix
 
 
-def segment(
+def train_segmenter(
     model: nn.Module,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     *,
     seed: int,
     device: torch.device,
@@ -34,22 +34,22 @@ def segment(
     The loss is the cross-entropy over classes and ground. `check` is called before every step and raises to end the
     training. Raises `Diverged` at the first loss that is not finite.
     """
-    images, masks = _resident(dataset.train, device)
+    images, masks = _on_device(dataset.train, device)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
         with autocast(recipe, device):
-            batch, targets = augment_pairs(images[index], masks[index], recipe.augmentation, dataset, generator)
-            return pixel_loss(model(batch.contiguous(memory_format=layout(recipe))), targets)
+            batch, targets = augment_masks(images[index], masks[index], recipe.augmentation, dataset, generator)
+            return pixel_loss(model(batch.contiguous(memory_format=memory_format(recipe))), targets)
 
     return fit_loss(model, loss, recipe, count=len(masks), seed=seed, device=device, check=check, task="segmentation")
 
 
 @torch.no_grad()
-def confusion_on(
+def confusion_matrix_on(
     split: Split,
     model: nn.Module,
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ProxyRecipe,
     device: torch.device,
     *,
     check: Callable[[], None] = lambda: None,
@@ -58,18 +58,18 @@ def confusion_on(
 
     Raises `Diverged` where a logit is not finite.
     """
-    images, masks = _resident(split, device)
+    images, masks = _on_device(split, device)
     classes = dataset.info.classes + 1
     counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     model.eval()
     for batch, truth in zip(torch.split(images, DENSE_EVAL_BATCH), torch.split(masks, DENSE_EVAL_BATCH), strict=True):
         check()
-        offer()
+        yield_slot()
         with autocast(recipe, device):
-            shown = normalize(batch, dataset).contiguous(memory_format=layout(recipe))
+            shown = normalize(batch, dataset).contiguous(memory_format=memory_format(recipe))
             logits = model(shown)
             require_finite(logits, model, shown, "the segmentation's logits after its last step")
-        counts += confusion(logits.argmax(1), truth, classes)
+        counts += confusion_matrix(logits.argmax(1), truth, classes)
     return counts
 
 
@@ -79,15 +79,15 @@ def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != IGNORED).sum().clamp(min=1)
 
 
-def augment_pairs(
+def augment_masks(
     images: Tensor, masks: Tensor, augmentation: Augmentation, dataset: Dataset, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The batch as it is trained on, images as float32 and masks as int64, mirrored and shifted together."""
-    moves = Moves.draw(len(images), augmentation, generator)
+    moves = FlipShift.draw(len(images), augmentation, generator)
     return moves.images(normalize(images, dataset)), moves.images(masks[:, None])[:, 0].long()
 
 
-def _resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images and masks as tensors: on a GPU in its memory, on a CPU the shared pages of the file."""
     assert split.masks is not None, "a recipe whose head learns masks is refused on data without when it is checked"
     return torch.from_numpy(split.images[:]).to(device), torch.from_numpy(split.masks).to(device)

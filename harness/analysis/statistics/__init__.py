@@ -41,23 +41,23 @@ repeated intervals); Lan & DeMets 1983, Biometrika 70, 659-663; Efron 1987, JASA
 Journal of Statistics 6, 65-70; Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15, 657-680.
 """
 
-from harness.analysis.statistics.estimates import Estimate, estimate
+from harness.analysis.statistics.estimates import Estimate, estimate_effect
 from harness.analysis.statistics.evidence import Evidence
 from harness.analysis.statistics.power import seeds_to_decide
 from harness.analysis.statistics.sequential import Plan
-from harness.analysis.statistics.stretched import Stretched, plan_after
+from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 from harness.analysis.statistics.verdict import Verdict, holm, judge
-from harness.config.expectation import Expectation, Kind
+from harness.config.expectation import Expectation, ExpectationKind
 
 __all__ = [
     "Estimate",
     "Evidence",
     "Expectation",
-    "Kind",
+    "ExpectationKind",
+    "ExtendedPlan",
     "Plan",
-    "Stretched",
     "Verdict",
-    "estimate",
+    "estimate_effect",
     "holm",
     "judge",
     "plan_after",

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.statistics.sequential import Plan
-from harness.analysis.statistics.simulate import decide
+from harness.analysis.statistics.simulate import simulate_verdicts
 
 LEVEL = 0.95
 """Of all intervals here."""
 
 
-class Rate(NamedTuple):
+class ErrorRate(NamedTuple):
     """A share of studies, with its exact interval (Clopper & Pearson 1934); the runs behind them are taken as given."""
 
     hits: int
@@ -38,7 +38,7 @@ class Rate(NamedTuple):
         return self.hits / self.studies
 
     @classmethod
-    def of(cls, hits: int, studies: int) -> "Rate":
+    def of(cls, hits: int, studies: int) -> "ErrorRate":
         """The share of `hits` among `studies`."""
         from scipy.special import betaincinv
 
@@ -48,7 +48,7 @@ class Rate(NamedTuple):
         return cls(hits, studies, low, high)
 
 
-def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, seed: int) -> Rate:
+def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, seed: int) -> ErrorRate:
     """The share of studies, drawn from the differences of two equal arms, that come to a verdict on `> 0`.
 
     Raises `ValueError` for fewer differences than the plan may take.
@@ -58,11 +58,11 @@ def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, se
     rng, known = np.random.default_rng(seed), np.array(differences)
     order = rng.random((studies, len(known))).argsort(axis=1)[:, : plan.most]
     values = known[order] * rng.choice([-1.0, 1.0], order.shape)
-    verdicts, _ = decide(values, plan)
-    return Rate.of(int(np.count_nonzero(verdicts)), studies)
+    verdicts, _ = simulate_verdicts(values, plan)
+    return ErrorRate.of(int(np.count_nonzero(verdicts)), studies)
 
 
-class Parts(NamedTuple):
+class VarianceParts(NamedTuple):
     """An effect's variance between data sets, and that between the seeds of one (analysis of variance)."""
 
     sets: int
@@ -80,11 +80,11 @@ class Parts(NamedTuple):
     coverage_low: float
     """Its interval, from that of the F statistic."""
     coverage_high: float
-    held: Rate
+    held: ErrorRate
     """How many of the data sets' own intervals hold the mean effect of the others."""
 
 
-def part_effect(differences: Mapping[object, Sequence[float]]) -> Parts:
+def variance_parts(differences: Mapping[object, Sequence[float]]) -> VarianceParts:
     """The parts of an effect, from the paired differences of each data set; equally many for all, else the first ones.
 
     Raises `ValueError` for fewer than two data sets, or fewer than two seeds each.
@@ -100,7 +100,7 @@ def part_effect(differences: Mapping[object, Sequence[float]]) -> Parts:
     ratio = of_means / within if within > 0 else math.inf
     df = sets - 1, sets * (seeds - 1)
     ends = [ratio / float(fdtri(*df, tail)) for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
-    return Parts(
+    return VarianceParts(
         sets,
         seeds,
         effect=float(means.mean()),
@@ -110,7 +110,7 @@ def part_effect(differences: Mapping[object, Sequence[float]]) -> Parts:
         coverage=coverage(max(1.0, ratio), seeds),
         coverage_low=coverage(max(1.0, ends[0]), seeds),
         coverage_high=coverage(max(1.0, ends[1]), seeds),
-        held=_held(values),
+        held=_interval_coverage(values),
     )
 
 
@@ -124,7 +124,7 @@ def coverage(ratio: float, seeds: int) -> float:
     return 1 - 2 * float(stdtr(seeds - 1, -half / math.sqrt(ratio)))
 
 
-def _held(values: NDArray[np.float64]) -> Rate:
+def _interval_coverage(values: NDArray[np.float64]) -> ErrorRate:
     """Each set's t interval against the mean of the other sets, whose own error is thereby counted as a miss."""
     from scipy.special import stdtrit
 
@@ -132,4 +132,4 @@ def _held(values: NDArray[np.float64]) -> Rate:
     means, sds = values.mean(axis=1), values.std(axis=1, ddof=1)
     others = (means.sum() - means) / (sets - 1)
     half = float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * sds / math.sqrt(seeds)
-    return Rate.of(int(np.count_nonzero(np.abs(means - others) <= half)), sets)
+    return ErrorRate.of(int(np.count_nonzero(np.abs(means - others) <= half)), sets)

@@ -59,11 +59,11 @@ class ConditionalError:
     def __init__(self, boundary: Boundary, n: int) -> None:
         """Work back from the last look to the looks after n values."""
         self._plans = len(next(iter(boundary.levels.values())))
-        self._kept: _Kept | None = None
+        self._kept: _ErrorGrid | None = None
         for m in range(boundary.last - 1, n - 1, -1):
             edge = None if m == n else boundary.at(m)
             states = (np.full(self._plans, math.sqrt(m)) if edge is None else edge)[:, None] * _FRACTIONS
-            self._kept = _Kept(states, _crossing_later(m, states, boundary, self._kept))
+            self._kept = _ErrorGrid(states, _crossing_later(m, states, boundary, self._kept))
 
     def at(self, state: float) -> Array:
         """Conditional errors (A,) of the plans given this state; 0 after the last look."""
@@ -73,7 +73,7 @@ class ConditionalError:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _ErrorGrid:
     """Conditional errors on a grid of states, for each plan; even in the state."""
 
     states: Array
@@ -85,7 +85,7 @@ class _Kept:
         return np.array(rows)
 
 
-def _crossing_later(n: int, states: Array, boundary: Boundary, later: _Kept | None) -> Array:
+def _crossing_later(n: int, states: Array, boundary: Boundary, later: _ErrorGrid | None) -> Array:
     """The chance (A, M) to cross at n + 1 values or later, given states (A, M) of n values that have not crossed."""
     bound = boundary.at(n + 1)
     reach, turned = np.sqrt(1 + states**2), np.arctan(states)
@@ -112,7 +112,7 @@ def _crossing_later(n: int, states: Array, boundary: Boundary, later: _Kept | No
     return np.clip(1 - stays + total, 0.0, 1.0)
 
 
-def _integral(n: int, low: Array, high: Array, states: Array, later: _Kept) -> Array:
+def _integral(n: int, low: Array, high: Array, states: Array, later: _ErrorGrid) -> Array:
     """The mean of the later conditional error over angles between low and high."""
     middle, half = (low + high) / 2, (high - low) / 2
     theta = middle[..., None] + half[..., None] * _NODES

@@ -7,7 +7,7 @@ from harness.analysis.statistics.evidence import Evidence, exact_evidence, repea
 from harness.analysis.statistics.resampling import bootstrap_interval, sign_flip_p
 from harness.analysis.statistics.sample import Sample
 from harness.analysis.statistics.sequential import Plan
-from harness.analysis.statistics.stretched import Stretched
+from harness.analysis.statistics.stretched import ExtendedPlan
 from harness.config.expectation import Expectation
 
 Interval = tuple[float, float]
@@ -75,10 +75,10 @@ class Estimate:
         return None if self.is_exact else sign_flip_p(self.values, self.nearest)
 
 
-def estimate(
+def estimate_effect(
     values: Sequence[float],
     expectation: Expectation,
-    plan: Plan | Stretched,
+    plan: Plan | ExtendedPlan,
     *,
     ignore: float | None = None,
     exact: bool = False,

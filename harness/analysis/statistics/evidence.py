@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.statistics.sample import Sample
-from harness.config.expectation import Expectation, Kind
+from harness.config.expectation import Expectation, ExpectationKind
 
 LookP = Callable[[Sample, float], float]
 """The smallest alpha at which a look, given as its sample, rejects a bound."""
@@ -43,17 +43,17 @@ def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, p: Look
         return lambda look: max(p(look, low), p(look, high)) if low < look.mean < high else 1.0
 
     bound = expectation.bound
-    if expectation.kind == Kind.WITHIN:
+    if expectation.kind == ExpectationKind.WITHIN:
         outside = min(strongest(falls_below(-bound)), strongest(rises_above(bound)))
         return Evidence(supported=strongest(lies_between(-bound, bound)), contradicted=outside)
     above, below = strongest(rises_above(bound)), strongest(falls_below(bound))
     same = 1.0 if ignore is None else strongest(lies_between(bound - ignore, bound + ignore))
-    is_above = expectation.kind == Kind.ABOVE
+    is_above = expectation.kind == ExpectationKind.ABOVE
     return Evidence(above if is_above else below, below if is_above else above, same)
 
 
 def exact_evidence(effect: float, expectation: Expectation, ignore: float | None) -> Evidence:
     """The evidence of an effect that is known without error: certainty for one verdict."""
-    if ignore is not None and expectation.kind != Kind.WITHIN and abs(effect - expectation.bound) < ignore:
+    if ignore is not None and expectation.kind != ExpectationKind.WITHIN and abs(effect - expectation.bound) < ignore:
         return Evidence(equivalent=0.0)
     return Evidence(supported=0.0) if expectation.holds(effect) else Evidence(contradicted=0.0)

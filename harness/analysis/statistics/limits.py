@@ -16,7 +16,7 @@ class Limit(StrEnum):
     CEILING = "ceiling"
 
 
-class Counts(NamedTuple):
+class CorrectCounts(NamedTuple):
     """What one run got right."""
 
     correct: int
@@ -25,12 +25,12 @@ class Counts(NamedTuple):
     """The share that the best constant answer gets right."""
 
     @classmethod
-    def of(cls, accuracy: float, images: int, chance: float) -> "Counts":
+    def of(cls, accuracy: float, images: int, chance: float) -> "CorrectCounts":
         """From an accuracy and a chance level in percent."""
         return cls(min(images, max(0, round(accuracy / 100 * images))), images, chance / 100)
 
 
-def limit_of(runs: Sequence[Counts], *, tests: int = 1) -> Limit | None:
+def limit_of(runs: Sequence[CorrectCounts], *, tests: int = 1) -> Limit | None:
     """Of the runs of one configuration together, one for each seed; `tests` configurations are tested at a time.
 
     At chance: the one-sided binomial test does not find more right answers than the best constant answer gives. At the

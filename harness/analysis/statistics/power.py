@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from harness.analysis.statistics.estimates import Estimate
-from harness.config.expectation import Expectation, Kind
+from harness.config.expectation import Expectation, ExpectationKind
 
 Power = Callable[[int], float]
 
@@ -20,11 +20,11 @@ def seeds_to_decide(
         return estimate.n
     if estimate.sd == 0:
         return None
-    found = [_fewest(chance, power, most) for chance in _ways(estimate, expectation, alpha)]
+    found = [_min_pairs(chance, power, most) for chance in _decision_chances(estimate, expectation, alpha)]
     return min((n for n in found if n is not None), default=None)
 
 
-def _ways(estimate: Estimate, expectation: Expectation, alpha: float) -> list[Power]:
+def _decision_chances(estimate: Estimate, expectation: Expectation, alpha: float) -> list[Power]:
     """The chances by n of each way in which the claim can be decided."""
     bound, off = expectation.bound, abs(estimate.effect - expectation.bound)
 
@@ -36,7 +36,7 @@ def _ways(estimate: Estimate, expectation: Expectation, alpha: float) -> list[Po
         near, far = (outside(reach - distance), outside(reach + distance))
         return lambda n: near(n) + far(n) - 1
 
-    if expectation.kind == Kind.WITHIN:
+    if expectation.kind == ExpectationKind.WITHIN:
         size = abs(estimate.effect)
         return [outside(size - bound) if size > bound else inside(bound, size)]
     is_small = estimate.ignore is not None and off < estimate.ignore
@@ -51,7 +51,7 @@ def _power_of_t(n: int, standardised: float, alpha: float) -> float:
     return 1 - float(nctdtr(n - 1, standardised * math.sqrt(n), critical))
 
 
-def _fewest(chance: Power, power: float, most: int) -> int | None:
+def _min_pairs(chance: Power, power: float, most: int) -> int | None:
     """The smallest n of 2 to `most` with this power, which grows with n."""
     low, high = 1, 2
     while high < most and chance(high) < power:

@@ -67,7 +67,7 @@ def nominal_levels(first: int, spent: Array) -> Array:
         chance = _uncrossed_before(n - 1, states, bound, uncrossed)
         mass = 2 * _density(n, states) * chance * edge[:, None] * np.cos(_ANGLES)
         from_centre = chebyshev.chebint(_series(mass), scl=np.pi / 4)
-        bound = edge * np.sin(np.pi / 4 * (1 + _leaving_outside(from_centre, spent[:, look] - spent[:, look - 1])))
+        bound = edge * np.sin(np.pi / 4 * (1 + _tail_point(from_centre, spent[:, look] - spent[:, look - 1])))
         levels[:, look] = _level(n, bound)
         uncrossed = _Uncrossed(edge, _series(chance))
     return levels
@@ -75,7 +75,7 @@ def nominal_levels(first: int, spent: Array) -> Array:
 
 def _uncrossed_before(n: int, states: Array, bound: Array, uncrossed: _Uncrossed | None) -> Array:
     """v_(n+1) at states (A, M), from the bound at n (A,) and v_n; None stands for 1, where n is the first look."""
-    low, high = _under_the_bound(n, states, bound)
+    low, high = _uncrossed_range(n, states, bound)
     if uncrossed is None:
         return _distribution(n, high) - _distribution(n, low)
     middle, half = (high + low) / 2, (high - low) / 2
@@ -85,7 +85,7 @@ def _uncrossed_before(n: int, states: Array, bound: Array, uncrossed: _Uncrossed
     return found
 
 
-def _under_the_bound(n: int, states: Array, bound: Array) -> tuple[Array, Array]:
+def _uncrossed_range(n: int, states: Array, bound: Array) -> tuple[Array, Array]:
     """The w between which |a_n| is under its bound: where |g cosh w - sinh w| <= r.
 
     With g < 1 the left side is sqrt(1 - g^2) sinh(centre - w), else sqrt(g^2 - 1) cosh(w - centre).
@@ -99,7 +99,7 @@ def _under_the_bound(n: int, states: Array, bound: Array) -> tuple[Array, Array]
     return np.clip(centre - half, -furthest, furthest), np.clip(centre + half, -furthest, furthest)
 
 
-def _leaving_outside(from_centre: Array, wanted: Array) -> Array:
+def _tail_point(from_centre: Array, wanted: Array) -> Array:
     """Where on [-1, 1] an integral from the centre still lacks `wanted` to its end, by bisection."""
     target = from_centre.sum(axis=0) - wanted  # at 1 every Chebyshev polynomial is 1
     low, high = np.full_like(wanted, -1), np.ones_like(wanted)

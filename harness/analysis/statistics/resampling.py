@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-FEWEST = 4
+MIN_VALUES = 4
 """Values below which the bootstrap has too few distinct samples to mean anything."""
 RESAMPLES = 9999
 
@@ -17,7 +17,7 @@ def bootstrap_interval(values: Sequence[float], alpha: float) -> tuple[float, fl
     import numpy as np
     from scipy.stats import bootstrap
 
-    if len(values) < FEWEST or min(values) == max(values):
+    if len(values) < MIN_VALUES or min(values) == max(values):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a degenerate distribution; it gives NaN, hence None

@@ -38,13 +38,13 @@ class Decisions:
     mean_pairs: float
 
 
-def decisions(plan: Plan, studies: int, seed: int, *, effect: float = 0.0, noise: str = "normal") -> Decisions:
+def simulate_decisions(plan: Plan, studies: int, seed: int, *, effect: float = 0.0, noise: str = "normal") -> Decisions:
     """What becomes of `> 0` in studies with this true effect, in standard deviations; the same for the same seed."""
-    verdicts, pairs = decide(NOISES[noise](np.random.default_rng(seed), (studies, plan.most)) + effect, plan)
+    verdicts, pairs = simulate_verdicts(NOISES[noise](np.random.default_rng(seed), (studies, plan.most)) + effect, plan)
     return Decisions(float(np.mean(verdicts > 0)), float(np.mean(verdicts < 0)), float(pairs.mean()))
 
 
-def decide(values: Array, plan: Plan) -> tuple[Array, Array]:
+def simulate_verdicts(values: Array, plan: Plan) -> tuple[Array, Array]:
     """The sign of each study's verdict on `> 0`, 0 for none, and its pairs until then; values are (studies, pairs)."""
     verdicts, pairs = np.zeros(len(values)), np.full(len(values), float(plan.most))
     for n in plan.looks:
@@ -56,7 +56,7 @@ def decide(values: Array, plan: Plan) -> tuple[Array, Array]:
 
 def false_positive_rate(plan: Plan, studies: int, seed: int, *, noise: str = "normal") -> float:
     """The share of studies without any effect that come to a verdict on `> 0`, whichever."""
-    found = decisions(plan, studies, seed, noise=noise)
+    found = simulate_decisions(plan, studies, seed, noise=noise)
     return found.supported + found.contradicted
 
 

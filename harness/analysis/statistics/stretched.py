@@ -34,7 +34,7 @@ LookP = Callable[[Sample, float], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Stretched:
+class ExtendedPlan:
     """Plans that followed one another. Raises `ValueError` where the changes do not fit the plans."""
 
     plans: tuple[Plan, ...]
@@ -98,7 +98,7 @@ class Stretched:
         return sum(n > change for change in self.changes)
 
 
-def plan_after(plans: Sequence[Plan], changes: Sequence[int]) -> Plan | Stretched:
+def plan_after(plans: Sequence[Plan], changes: Sequence[int]) -> Plan | ExtendedPlan:
     """The plans that followed one another, without those that no look can have used."""
     kept: list[tuple[Plan, int]] = []
     for plan, change in zip(plans, changes, strict=False):
@@ -108,7 +108,7 @@ def plan_after(plans: Sequence[Plan], changes: Sequence[int]) -> Plan | Stretche
     kept = [(plan, change) for (plan, change), (after, _) in pairwise([*kept, (last, 0)]) if plan != after]
     if not kept:
         return last
-    return Stretched((*(plan for plan, _ in kept), last), tuple(change for _, change in kept))
+    return ExtendedPlan((*(plan for plan, _ in kept), last), tuple(change for _, change in kept))
 
 
 def _before_change(old: Plan, new: Plan, at: Sample, bound: float, alpha: float) -> float:

@@ -4,17 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.recipes.full_scale import CountedInEpochs, ImageData, Share
-from harness.config.recipes.proxy import NORM_GROUPS, Strict
+from harness.config.recipes.full_scale import EpochBasedRecipe, Fraction, ImageDataConfig
+from harness.config.recipes.proxy import NORM_GROUPS, StrictModel
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 """In pixels."""
-LEAST_FCOS = 2 * NORM_GROUPS
+MIN_FCOS_CHANNELS = 2 * NORM_GROUPS
 """Channels of which FCOS's are a multiple."""
 Sides = Annotated[list[Side], Field(min_length=1)]
 
 
-class DetectionData(ImageData):
+class DetectionDataConfig(ImageDataConfig):
     """Images, and what is to be found in them."""
 
     dataset: Literal["coco", "shapes"] = "coco"
@@ -27,16 +27,16 @@ class DetectionData(ImageData):
     """Of `shapes`."""
 
 
-class Views(Strict):
+class DetectionAugmentation(StrictModel):
     """How training images are shown."""
 
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     """Probability of mirroring left to right."""
     short: Sides = Field(default=[800])
     """The shorter side of an image; one of these, drawn by lot."""
     longest: Side = 1333
     """The most that the longer side may have; where it would have more, the shorter one gets less."""
-    crop: Share = 0.0
+    crop: Fraction = 0.0
     """Probability of a random crop, as DETR has it (arXiv 2005.12872)."""
     crop_from: Sides = Field(default=[400, 500, 600])
     """The shorter side before the crop; one of these."""
@@ -51,7 +51,7 @@ class Views(Strict):
         return sides
 
 
-class DetectionEvaluation(Strict):
+class DetectionEvaluation(StrictModel):
     """How validation images are shown."""
 
     short: Side = 800
@@ -60,7 +60,7 @@ class DetectionEvaluation(Strict):
     """Images at once, in each worker; of little consequence: they are padded to a common size."""
 
 
-class DetectorPlan(Strict):
+class DetectorConfig(StrictModel):
     """The detector on the network's maps."""
 
     name: Literal["fcos", "mask_rcnn", "cascade_mask_rcnn"] = "mask_rcnn"
@@ -87,25 +87,25 @@ class DetectorPlan(Strict):
     """Boxes of an image that a box head learns from, at most."""
 
     @property
-    def learns_masks(self) -> bool:
+    def has_mask_head(self) -> bool:
         """Whether the images must come with masks."""
         return self.masks and self.name != "fcos"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name == "fcos" and self.channels % LEAST_FCOS:
+        if self.name == "fcos" and self.channels % MIN_FCOS_CHANNELS:
             raise ValueError(
-                f"`channels` must be a multiple of {LEAST_FCOS} with `name: fcos`, which normalises channels in "
+                f"`channels` must be a multiple of {MIN_FCOS_CHANNELS} with `name: fcos`, which normalises channels in "
                 f"{NORM_GROUPS} groups on maps of a single pixel too, but got {self.channels}"
             )
         return self
 
 
-class DetectionRecipe(CountedInEpochs):
+class DetectionRecipe(EpochBasedRecipe):
     """The data, the detector, the budget and the optimisation."""
 
     task: Literal["detection"]
-    data: DetectionData = DetectionData()
-    detector: DetectorPlan = DetectorPlan()
-    views: Views = Views()
+    data: DetectionDataConfig = DetectionDataConfig()
+    detector: DetectorConfig = DetectorConfig()
+    views: DetectionAugmentation = DetectionAugmentation()
     evaluation: DetectionEvaluation = DetectionEvaluation()

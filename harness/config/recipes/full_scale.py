@@ -4,7 +4,8 @@ The proxy of a study (`harness.config.recipes.proxy`) brings all images to one s
 full scale they are read anew in every epoch, each cropped and distorted on its own, as timm does it. All images are in
 colour.
 
-`FullTraining` holds what every training at full scale has, whatever is learnt; `FullRecipe` is that of a classifier.
+`FullScaleRecipe` holds what every training at full scale has, whatever is learnt; `ClassificationRecipe` is that of a
+classifier.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.recipes.proxy import RANDAUGMENT, Strict
+from harness.config.recipes.proxy import RANDAUGMENT_PATTERN, StrictModel
 from harness.system.fingerprint import fingerprint
 
 REVISION = 1
@@ -21,12 +22,12 @@ FREE_TO_CHANGE = ("about", "keep_last", "save_minutes")
 """Keys that decide nothing of the outcome."""
 
 Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
-class ImageData(Strict):
+class ImageDataConfig(StrictModel):
     """Images, and how they are made numbers."""
 
     train_size: Annotated[int, Field(ge=1)] | None = None
@@ -35,7 +36,7 @@ class ImageData(Strict):
     """Number of validation images; null for all (of `shapes`: 1000)."""
     rendering: Literal["contours", "textured"] = "contours"
     """Of `shapes`."""
-    difficulty: Share = 0.5
+    difficulty: Fraction = 0.5
     """Of `shapes`: 0 easy, 1 hard."""
     mean: PerChannel = Field(default=[0.485, 0.456, 0.406])
     """What is taken off red, green and blue in [0, 1]; by default ImageNet's mean."""
@@ -50,7 +51,7 @@ class ImageData(Strict):
         return std
 
 
-class FullData(ImageData):
+class ClassificationDataConfig(ImageDataConfig):
     """The images of a classifier."""
 
     dataset: Literal["shapes", "cifar10", "cifar100", "imagefolder"] = "imagefolder"
@@ -61,19 +62,19 @@ class FullData(ImageData):
     """Whether there are images to validate on; ImageNet-22K has none."""
 
 
-class FullAugmentation(Strict):
+class FullScaleAugmentation(StrictModel):
     """What is done to the training images; each is cropped at random first, then brought to the resolution."""
 
     crop_scale: Pair = Field(default=[0.08, 1.0])
     """Least and largest share of an image's area that the random crop keeps."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     """Probability of mirroring left to right."""
-    randaugment: Annotated[str, Field(pattern=RANDAUGMENT)] | None = None
+    randaugment: Annotated[str, Field(pattern=RANDAUGMENT_PATTERN)] | None = None
     """A RandAugment policy in timm's notation, as `rand-m9-mstd0.5-inc1`."""
     color_jitter: Annotated[float, Field(ge=0)] = 0.0
     """Strength in brightness, contrast and saturation; timm leaves it out where there is RandAugment."""
-    erasing: Share = 0.0
+    erasing: Fraction = 0.0
     """Probability of random erasing."""
     erasing_mode: Literal["const", "pixel"] = "pixel"
     """What stands where something was erased: the mean, or noise."""
@@ -90,7 +91,7 @@ class FullAugmentation(Strict):
         return scale
 
 
-class FullEvaluation(Strict):
+class ClassificationEvaluation(StrictModel):
     """How validation images are cut."""
 
     crop: Annotated[float, Field(gt=0, le=1)] = 0.875
@@ -101,7 +102,7 @@ class FullEvaluation(Strict):
     """Images at once, in each worker; of no consequence for the result."""
 
 
-class FullOptimizer(Strict):
+class FullScaleOptimizer(StrictModel):
     """The optimiser; vectors (norms, biases) are not decayed."""
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -122,7 +123,7 @@ class FullOptimizer(Strict):
     """Largest norm of the gradient; null for no clipping."""
 
 
-class FullSchedule(Strict):
+class FullScaleSchedule(StrictModel):
     """The learning rate, step by step: up, then down.
 
     A cosine begins where the warm-up ends. The others go by all steps, and the warm-up multiplies them, as in
@@ -135,7 +136,7 @@ class FullSchedule(Strict):
     """In the place of `warmup_epochs`; null for those."""
     warmup: Literal["linear", "constant"] = "linear"
     """Whether the warm-up rises in a line, or stays where it begins."""
-    warmup_start: Share = 0.0
+    warmup_start: Fraction = 0.0
     """Where it begins, as a share of the rate."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
     """Where cosine and poly end."""
@@ -153,7 +154,7 @@ class FullSchedule(Strict):
         return self
 
 
-class FullTraining(Strict, ABC):
+class FullScaleRecipe(StrictModel, ABC):
     """The budget and the optimisation of a training at full scale."""
 
     about: str
@@ -162,8 +163,8 @@ class FullTraining(Strict, ABC):
     """Images per step of the optimiser, over all workers: the batch that `optimizer.lr` is meant for."""
     micro_batch: Annotated[int, Field(ge=2)] = 64
     """Most images at once in a worker; gradients are gathered until `batch_size` images are seen."""
-    optimizer: FullOptimizer = FullOptimizer()
-    schedule: FullSchedule = FullSchedule()
+    optimizer: FullScaleOptimizer = FullScaleOptimizer()
+    schedule: FullScaleSchedule = FullScaleSchedule()
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Stochastic depth of the last block; null for the network's own."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -184,15 +185,15 @@ class FullTraining(Strict, ABC):
 
     @property
     @abstractmethod
-    def rounds(self) -> int:
+    def intervals(self) -> int:
         """Epochs; where a training counts its steps, the parts between two validations, which stand for epochs."""
 
     @property
-    def is_endless(self) -> bool:
+    def is_iteration_based(self) -> bool:
         """Whether one pass over the images follows the other without regard to where a round ends."""
         return False
 
-    def steps_of_round(self, images: int) -> int:
+    def steps_per_interval(self, images: int) -> int:
         """The steps of a round over so many images; those that are left over wait for another one."""
         return images // self.batch_size
 
@@ -216,13 +217,13 @@ class FullTraining(Strict, ABC):
         return fingerprint([REVISION, self.canonical()])
 
 
-class CountedInEpochs(FullTraining):
+class EpochBasedRecipe(FullScaleRecipe):
     """A training that is as long as so many passes over the images."""
 
     epochs: Annotated[int, Field(ge=1)]
 
     @property
-    def rounds(self) -> int:
+    def intervals(self) -> int:
         """Its epochs."""
         return self.epochs
 
@@ -236,16 +237,16 @@ class CountedInEpochs(FullTraining):
         return self
 
 
-class FullRecipe(CountedInEpochs):
+class ClassificationRecipe(EpochBasedRecipe):
     """The data, the budget and the optimisation of a classifier's training at full scale."""
 
     task: ClassVar[str] = "classification"
     """See `harness.training.tasks.TASKS`; the file of a classifier's recipe does not name it."""
-    data: FullData = FullData()
+    data: ClassificationDataConfig = ClassificationDataConfig()
     resolution: Annotated[int, Field(ge=8, le=4096)] = 224
     """Side of the square images in pixels."""
-    augmentation: FullAugmentation = FullAugmentation()
-    evaluation: FullEvaluation = FullEvaluation()
+    augmentation: FullScaleAugmentation = FullScaleAugmentation()
+    evaluation: ClassificationEvaluation = ClassificationEvaluation()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     needs_weights: bool = False
     """Whether it goes on from a trained network, given by `--weights`."""

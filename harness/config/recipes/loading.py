@@ -6,33 +6,33 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from harness.config.problems import Problems
+from harness.config.problems import FileErrors
 from harness.config.recipes.detection import DetectionRecipe
-from harness.config.recipes.full_scale import FullRecipe, FullTraining
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.config.yaml_file import Document, read_document
 from harness.errors import StudyError, did_you_mean
 
-FOLDER = Path(__file__).parent / "library"
+RECIPES_FOLDER = Path(__file__).parent / "library"
 DOWNSTREAM = "downstream"
 """Folder, in that one, of the recipes that train a network further on another task."""
 CLASSIFICATION = "classification"
 """The task of a recipe that names none."""
-KINDS: dict[str, type[FullTraining]] = {
-    CLASSIFICATION: FullRecipe,
+RECIPE_CLASSES: dict[str, type[FullScaleRecipe]] = {
+    CLASSIFICATION: ClassificationRecipe,
     "segmentation": SegmentationRecipe,
     "detection": DetectionRecipe,
 }
 """What a recipe's file is read as, by its key `task`."""
 
-R = TypeVar("R", bound=FullTraining)
+R = TypeVar("R", bound=FullScaleRecipe)
 
 
 def recipe_names(task: str | None = CLASSIFICATION) -> tuple[str, ...]:
     """The recipes for a task that come with the harness; for None those for all tasks."""
-    names = sorted(path.stem for path in FOLDER.glob("*.yaml")) if task in (None, CLASSIFICATION) else []
+    names = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml")) if task in (None, CLASSIFICATION) else []
     if task != CLASSIFICATION:
-        found = {path.stem: task_of(read_document(path)) for path in FOLDER.joinpath(DOWNSTREAM).glob("*.yaml")}
+        found = {path.stem: task_of(read_document(path)) for path in RECIPES_FOLDER.joinpath(DOWNSTREAM).glob("*.yaml")}
         names += sorted(name for name, own in found.items() if task in (None, own))
     return tuple(names)
 
@@ -44,7 +44,7 @@ def recipe_file(named: str, task: str | None = None) -> Path:
     """
     if Path(named).suffix in (".yaml", ".yml"):
         return Path(named)
-    for path in (FOLDER / f"{named}.yaml", FOLDER / DOWNSTREAM / f"{named}.yaml"):
+    for path in (RECIPES_FOLDER / f"{named}.yaml", RECIPES_FOLDER / DOWNSTREAM / f"{named}.yaml"):
         if named and Path(named).name == named and path.is_file():
             return path
     names = recipe_names(task)
@@ -55,34 +55,34 @@ def recipe_file(named: str, task: str | None = None) -> Path:
     )
 
 
-def load_full_recipe(named: str) -> FullRecipe:
+def load_classification_recipe(named: str) -> ClassificationRecipe:
     """The classifier's recipe of that name or in that file. Raises `StudyError` with the lines of what is wrong."""
-    return load_recipe_of(named, CLASSIFICATION, FullRecipe)
+    return load_task_recipe(named, CLASSIFICATION, ClassificationRecipe)
 
 
-def load_recipe_of(named: str, task: str, kind: type[R]) -> R:
+def load_task_recipe(named: str, task: str, recipe_class: type[R]) -> R:
     """The recipe for a task. Raises `StudyError` with the lines of what is wrong, or where it is for another task."""
     document = read_document(recipe_file(named, task))
     found = task_of(document)
-    if found != task and found in KINDS:
+    if found != task and found in RECIPE_CLASSES:
         raise StudyError(
             f"the recipe must be for {task}",
             value=found,
             place=document.place(("task",)),
             remedy=f"Recipes for {task}: {', '.join(recipe_names(task))}.",
         )
-    return _validated(document, kind)
+    return _validated(document, recipe_class)
 
 
-def load_any_recipe(named: str) -> FullTraining:
+def load_any_recipe(named: str) -> FullScaleRecipe:
     """The recipe of that name or in that file, for whatever task. Raises `StudyError` with what is wrong."""
     document = read_document(recipe_file(named))
-    return _validated(document, recipe_kind(document.data))
+    return _validated(document, recipe_class(document.data))
 
 
-def recipe_kind(values: Mapping[str, Any]) -> type[FullTraining]:
+def recipe_class(values: Mapping[str, Any]) -> type[FullScaleRecipe]:
     """What a recipe's plain values are read as; for a task that nobody knows, a classifier's."""
-    return KINDS.get(str(values.get("task", CLASSIFICATION)), FullRecipe)
+    return RECIPE_CLASSES.get(str(values.get("task", CLASSIFICATION)), ClassificationRecipe)
 
 
 def task_of(document: Document) -> str:
@@ -90,11 +90,11 @@ def task_of(document: Document) -> str:
     return str(document.data.get("task", CLASSIFICATION))
 
 
-def _validated(document: Document, kind: type[R]) -> R:
-    problems = Problems(document, "a recipe")
+def _validated(document: Document, recipe_class: type[R]) -> R:
+    problems = FileErrors(document, "a recipe")
     try:
-        return kind.model_validate(document.data)
+        return recipe_class.model_validate(document.data)
     except ValidationError as error:
-        problems.add_invalid(error, kind)
+        problems.add_invalid(error, recipe_class)
     problems.raise_if_any()
     raise AssertionError("what pydantic refuses leaves a problem")

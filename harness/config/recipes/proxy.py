@@ -15,13 +15,13 @@ REVISION = 5
 takes a run of the old meaning for one of the new."""
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """A frozen value whose unknown keys are errors; the base of everything that a study file can say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-class Optimizer(Strict):
+class Optimizer(StrictModel):
     """The optimiser and its peak learning rate."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -34,7 +34,7 @@ class Optimizer(Strict):
     on maps of few pixels, lets every batch norm above it multiply the gradient by up to 316, to 1e15 in the end."""
 
 
-class Schedule(Strict):
+class Schedule(StrictModel):
     """The learning rate over a run: linear warm-up, then a cosine down to `final` times the peak, step by step."""
 
     name: Literal["cosine", "constant"] = "cosine"
@@ -42,27 +42,27 @@ class Schedule(Strict):
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-RANDAUGMENT = r"^rand(-(m\d+|n\d+|p\d+(\.\d+)?|mstd\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3a|3aw)))*$"
+RANDAUGMENT_PATTERN = r"^rand(-(m\d+|n\d+|p\d+(\.\d+)?|mstd\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3a|3aw)))*$"
 """The policies that timm's `rand_augment_transform` reads."""
 NORM_GROUPS = 32
 """Of each group norm in torchvision's FCOS."""
 
 
-class Augmentation(Strict):
+class Augmentation(StrictModel):
     """What is done to the training images, in batches on the device; all off by default except shifts and flips."""
 
     flip: bool = True
     """Mirror each image left to right with probability one half."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Largest shift in pixels, with reflected borders (the "random crop" of CIFAR recipes)."""
-    randaugment: Annotated[str, Field(pattern=RANDAUGMENT)] | None = None
+    randaugment: Annotated[str, Field(pattern=RANDAUGMENT_PATTERN)] | None = None
     """A RandAugment policy in timm's notation, as `rand-m9-mstd0.5-inc1`."""
     random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Transfer(Strict):
+class Transfer(StrictModel):
     """Dense prediction with the trained network as the backbone (guideline 4): the data set's masks, or its boxes.
 
     Cross-entropy per pixel, or FCOS's losses; AdamW, its learning rate warmed up and then brought down by a cosine.
@@ -104,7 +104,7 @@ class Transfer(Strict):
         return self
 
 
-class Recipe(Strict):
+class ProxyRecipe(StrictModel):
     """The data, the budget and the optimisation of a run."""
 
     dataset: str = "shapes"
@@ -157,7 +157,7 @@ class Recipe(Strict):
         return sorted(names)  # so that their order changes no fingerprint
 
     @model_validator(mode="after")
-    def _check(self) -> "Recipe":
+    def _check(self) -> "ProxyRecipe":
         if "shape_bias" in self.measures and (self.dataset, self.rendering) != ("shapes", "textured"):
             raise ValueError(
                 "`measures` must leave shape_bias out where no image has a texture of another class than its shape; "

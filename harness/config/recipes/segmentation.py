@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.config.recipes.full_scale import FullTraining, ImageData, Pair, Positive, Share
-from harness.config.recipes.proxy import Strict
+from harness.config.recipes.full_scale import Fraction, FullScaleRecipe, ImageDataConfig, Pair, Positive
+from harness.config.recipes.proxy import StrictModel
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 """In pixels."""
@@ -16,7 +16,7 @@ Sides = Annotated[list[Side], Field(min_length=2, max_length=2)]
 """Height and width."""
 
 
-class SegmentationData(ImageData):
+class SegmentationDataConfig(ImageDataConfig):
     """Images with a class for every pixel."""
 
     dataset: Literal["cityscapes", "ade20k", "shapes"]
@@ -27,7 +27,7 @@ class SegmentationData(ImageData):
     """Of `shapes`, in pixels."""
 
 
-class SegmenterPlan(Strict):
+class SegmentationHeadConfig(StrictModel):
     """The decoder on the network's maps; it is segmentation-models-pytorch's."""
 
     head: Literal["upernet", "deeplabv3plus"] = "upernet"
@@ -46,7 +46,7 @@ class SegmenterPlan(Strict):
     """Its width."""
 
 
-class SegmentationViews(Strict):
+class SegmentationAugmentation(StrictModel):
     """How images are shown in training: resized at random, cropped, mirrored, in other colours."""
 
     short: Side = 512
@@ -57,9 +57,9 @@ class SegmentationViews(Strict):
     """Least and largest scale."""
     crop: Sides = Field(default=[512, 512])
     """Height and width of what is cut out; what an image lacks is filled, and ignored."""
-    most_of_one: Share = 0.75
+    most_of_one: Fraction = 0.75
     """Largest share of a crop that one class should have; ten crops are tried."""
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     """Probability of mirroring left to right."""
     distort: bool = True
     """Whether brightness, contrast, saturation and hue are changed at random, as in SSD (arXiv 1512.02325)."""
@@ -72,7 +72,7 @@ class SegmentationViews(Strict):
         return scales
 
 
-class SegmentationEvaluation(Strict):
+class SegmentationEvaluation(StrictModel):
     """How validation images are shown: resized as in training at scale 1; then whole, or through a sliding window."""
 
     mode: Literal["whole", "slide"] = "whole"
@@ -99,23 +99,23 @@ class SegmentationEvaluation(Strict):
         return self
 
 
-class SegmentationRecipe(FullTraining):
+class SegmentationRecipe(FullScaleRecipe):
     """The data, the decoder, the budget and the optimisation of a segmentation's training."""
 
     task: Literal["segmentation"]
-    data: SegmentationData
-    segmenter: SegmenterPlan = SegmenterPlan()
+    data: SegmentationDataConfig
+    segmenter: SegmentationHeadConfig = SegmentationHeadConfig()
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the images; null where `iterations` are counted."""
     iterations: Annotated[int, Field(ge=1)] | None = None
     """Steps of the optimiser."""
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """Of `iterations`: how many lie between two validations."""
-    views: SegmentationViews = SegmentationViews()
+    views: SegmentationAugmentation = SegmentationAugmentation()
     evaluation: SegmentationEvaluation = SegmentationEvaluation()
 
     @property
-    def rounds(self) -> int:
+    def intervals(self) -> int:
         """Its epochs, or the parts between two validations."""
         if self.iterations is not None and self.validate_every is not None:
             return self.iterations // self.validate_every
@@ -123,13 +123,13 @@ class SegmentationRecipe(FullTraining):
         return self.epochs
 
     @property
-    def is_endless(self) -> bool:
+    def is_iteration_based(self) -> bool:
         """Whether it counts iterations."""
         return self.iterations is not None
 
-    def steps_of_round(self, images: int) -> int:
-        """See `FullTraining`."""
-        return super().steps_of_round(images) if self.validate_every is None else self.validate_every
+    def steps_per_interval(self, images: int) -> int:
+        """See `FullScaleRecipe`."""
+        return super().steps_per_interval(images) if self.validate_every is None else self.validate_every
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -142,9 +142,9 @@ class SegmentationRecipe(FullTraining):
                 f"`validate_every` must divide `iterations` ({self.iterations}), but got {self.validate_every}"
             )
         warmup = self.schedule.warmup_steps
-        if warmup is None and self.schedule.warmup_epochs >= self.rounds:
+        if warmup is None and self.schedule.warmup_epochs >= self.intervals:
             raise ValueError(
-                f"`schedule.warmup_epochs` must be below the {self.rounds} epochs (or parts between validations), "
+                f"`schedule.warmup_epochs` must be below the {self.intervals} epochs (or parts between validations), "
                 f"but got {self.schedule.warmup_epochs:g}; `schedule.warmup_steps` counts steps"
             )
         if self.iterations is not None and warmup is not None and warmup >= self.iterations:

@@ -16,9 +16,9 @@ from harness.data.shapes.silhouettes import ANGLE, NAMES, OUTLINE, SCALES, SCENE
 
 DASH, GAP = 5.0, 3.0
 """Length of a dash, and of the gap before the next one of the same outline, in units of the scene."""
-REMOVED_AT_HARDEST = 0.2
+MAX_REMOVED = 0.2
 """Share of the figure's dashes that is left out at difficulty 1; in proportion below."""
-STRAYS_AT_HARDEST = 5.7
+MAX_DISTRACTORS = 5.7
 """Stray dashes per dash of a figure at difficulty 1; in proportion below."""
 STROKE = 0.7
 """Standard deviation of the stroke's profile in units of the scene."""
@@ -53,18 +53,18 @@ class Clutter:
 
     removed: float
     """Share of the figure's dashes."""
-    strays: float
+    distractors: float
     """Stray dashes per dash of a whole figure."""
 
     @classmethod
     def of(cls, difficulty: float) -> Self:
         """Nothing missing and nothing around it at difficulty 0."""
-        return cls(REMOVED_AT_HARDEST * difficulty, STRAYS_AT_HARDEST * difficulty)
+        return cls(MAX_REMOVED * difficulty, MAX_DISTRACTORS * difficulty)
 
     @property
     def dashes(self) -> int:
         """Number of dashes of every image."""
-        return round(OUTLINE / (DASH + GAP) * (1 - self.removed + self.strays))
+        return round(OUTLINE / (DASH + GAP) * (1 - self.removed + self.distractors))
 
 
 def draw_poses(rng: np.random.Generator, labels: NDArray[np.int64]) -> Poses:
@@ -89,8 +89,8 @@ def draw_dashes(
     """The dashes of N images, (N, dashes, per_dash, 2) in units of the scene; equally many for all images."""
     n, dashes = len(labels), clutter.dashes
     distractors = -(-dashes // fewest_dashes())
-    figure = Outlines.draw(rng, labels[:, None], poses.scale[:, None], poses.angle[:, None])
-    others = Outlines.draw(
+    figure = Contours.draw(rng, labels[:, None], poses.scale[:, None], poses.angle[:, None])
+    others = Contours.draw(
         rng,
         rng.integers(len(NAMES), size=(n, distractors)),
         rng.uniform(*SCALES, (n, distractors)),
@@ -108,7 +108,7 @@ def draw_dashes(
 
 
 @dataclass(frozen=True, slots=True)
-class Outlines:
+class Contours:
     """The dashes of M outlines for each of N images, around the origin; (N, dashes), with places that hold none."""
 
     curve: NDArray[np.intp]
@@ -131,7 +131,7 @@ class Outlines:
         angle: NDArray[np.float64],
     ) -> Self:
         """Outlines (N, M) as dashes with gaps between them, begun anywhere."""
-        curves = known_curves()
+        curves = curve_table()
         curve = curves.rows[labels]  # (N, M, curves), -1 for a second curve that a class lacks
         count = np.maximum(1, np.rint(curves.lengths[curve] * scale[..., None] / (DASH + GAP)))
         count = np.where(curve >= 0, count, 0.0)[..., None]
@@ -160,7 +160,7 @@ class Outlines:
         begin, reach, cos, sin = (values.astype(np.float32) for values in numbers)
         within = ((np.arange(per_dash) + 0.5) / per_dash).astype(np.float32)
         sample = ((begin + reach * within) * np.float32(SAMPLES)).astype(np.intp) & (SAMPLES - 1)
-        at = known_curves().points[curve, sample]
+        at = curve_table().points[curve, sample]
         x, y = at[..., 0], at[..., 1]
         return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
@@ -182,7 +182,7 @@ class Curves(NamedTuple):
 
 
 @cache
-def known_curves() -> Curves:
+def curve_table() -> Curves:
     """The table of curves, made at the first call."""
     points: list[NDArray[np.float64]] = []
     lengths: list[float] = []
@@ -199,7 +199,7 @@ def known_curves() -> Curves:
 @cache
 def fewest_dashes() -> int:
     """The fewest that an outline has, at the smallest scale."""
-    curves = known_curves()
+    curves = curve_table()
     counts = np.maximum(1, np.rint(curves.lengths * SCALES[0] / (DASH + GAP)))
     of_class: NDArray[np.float64] = np.where(curves.rows >= 0, counts[curves.rows], 0).sum(axis=1)
     return round(float(of_class.min()))
@@ -210,7 +210,7 @@ def points_per_dash(resolution: int) -> int:
     return max(4, round(4 * DASH * resolution / SCENE))
 
 
-def ink(points: Points, resolution: int) -> NDArray[np.float32]:
+def rasterize_strokes(points: Points, resolution: int) -> NDArray[np.float32]:
     """Strokes through dashes (N, dashes, points, 2) in units of the scene -> (N, H, W); 1 on the middle of a line.
 
     Each point is spread over the four pixels around it; those beyond a border count at the opposite one.
@@ -229,7 +229,7 @@ def ink(points: Points, resolution: int) -> NDArray[np.float32]:
     framed[:, :, 1] += framed[:, :, -1]
     framed[:, -2] += framed[:, 0]
     framed[:, 1] += framed[:, -1]
-    height = DASH / points.shape[2] * resolution / SCENE / _crest(resolution)
+    height = DASH / points.shape[2] * resolution / SCENE / _peak_height(resolution)
     profile = _profile(resolution)
     blurred = profile @ (framed[:, 1:-1, 1:-1] @ (profile.T * np.float32(height)))
     strokes: NDArray[np.float32] = np.minimum(blurred, np.float32(1.0), out=blurred)
@@ -245,7 +245,7 @@ def _profile(resolution: int) -> NDArray[np.float32]:
     return profile
 
 
-def _crest(resolution: int) -> np.float32:
+def _peak_height(resolution: int) -> np.float32:
     """What the blur leaves of an endless line of height 1 on its middle, the spread over two pixels counted in."""
     variance = (STROKE * resolution / SCENE) ** 2 + 1 / 6
     return np.float32(1 / np.sqrt(2 * np.pi * variance))
@@ -265,4 +265,4 @@ def render(
     """The first `count` images of those with these labels and poses, (count, H, W); each is the same for any count."""
     points = draw_dashes(rng, labels, poses, Clutter.of(difficulty), points_per_dash(resolution))
     noise = rng.standard_normal((count, resolution, resolution), np.float32)
-    return shade(ink(points[:count], resolution), noise)
+    return shade(rasterize_strokes(points[:count], resolution), noise)

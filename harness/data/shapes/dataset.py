@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config.recipes.proxy import Recipe
-from harness.data.cache import GENERATED_BYTES, Writer, cached
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.data.cache import GENERATED_BYTES, CacheWriter, cached
 from harness.data.dataset import ARRAYS, DataInfo, Dataset, Split
 from harness.data.shapes import contours, textured
 from harness.data.shapes.silhouettes import NAMES, Pose, bounding_box, draw_pose, fill, outline
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 
 GENERATOR = 9
 """Part of the cache's hash; raised when the same recipe gives other images."""
@@ -29,23 +29,23 @@ CHUNK = 128
 _SPLITS = {"train": 0, "val": 1, "conflict": 2}
 
 
-def describe(recipe: Recipe) -> DataInfo:  # noqa: ARG001 (the table's signature)
+def describe(recipe: ProxyRecipe) -> DataInfo:  # noqa: ARG001 (the table's signature)
     """Eight classes, one channel, whatever the recipe says."""
     return DataInfo(len(NAMES), 1, NAMES)
 
 
-def identify(recipe: Recipe, cache: Path | None) -> DataInfo:  # noqa: ARG001 (the table's signature)
+def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:  # noqa: ARG001 (the table's signature)
     """As `describe`: generated data follow from the recipe."""
     return describe(recipe)
 
 
-def val_sizes(recipe: Recipe) -> tuple[int, int]:
+def val_sizes(recipe: ProxyRecipe) -> tuple[int, int]:
     """Validation images of all epochs but the last, and of the last one."""
     first = recipe.val_size or min(VAL_SIZE, recipe.final_val_size or VAL_SIZE)
     return first, recipe.final_val_size or FINAL * first
 
 
-def load(recipe: Recipe, cache: Path, seed: int, *, annotated: bool | None = None) -> Dataset:
+def load(recipe: ProxyRecipe, cache: Path, seed: int, *, annotated: bool | None = None) -> Dataset:
     """The images of the run with this seed, from the cache or made now.
 
     With masks and boxes where they are to be `annotated`, by default where the recipe has a transfer.
@@ -67,16 +67,16 @@ def load(recipe: Recipe, cache: Path, seed: int, *, annotated: bool | None = Non
         key["cue_correlation"] = recipe.cue_correlation
         sizes["conflict"] = sizes["val"]
 
-    def build(writer: Writer) -> None:
+    def build(writer: CacheWriter) -> None:
         for split, size in sizes.items():
             writer.save(split, make(recipe, split, size, seed=recipe.image_seed(seed), annotated=annotated))
         writer.finish(describe(recipe))
 
-    dataset = cached(cache, "shapes", key, build, most_bytes=GENERATED_BYTES)
+    dataset = cached(cache, "shapes", key, build, max_bytes=GENERATED_BYTES)
     return replace(dataset, interim_val=interim)
 
 
-def make(recipe: Recipe, split: str, size: int, *, seed: int | None = None, annotated: bool = True) -> Split:
+def make(recipe: ProxyRecipe, split: str, size: int, *, seed: int | None = None, annotated: bool = True) -> Split:
     """The first `size` images of a split; masks and boxes where they are to be `annotated`.
 
     `seed` is `image_seed` of a run; by default that of the recipe, `data_seed`.
@@ -85,7 +85,7 @@ def make(recipe: Recipe, split: str, size: int, *, seed: int | None = None, anno
     draw = _contours if recipe.rendering == "contours" else _textured
     parts = []
     for chunk in range(-(-size // CHUNK)):
-        offer()
+        yield_slot()
         parts.append(draw(recipe, seed, split, chunk, min(CHUNK, size - chunk * CHUNK), annotated))
     return Split(**{name: np.concatenate(arrays) for name in ARRAYS if (arrays := _arrays(parts, name))})
 
@@ -94,30 +94,30 @@ def _arrays(parts: Sequence[Split], name: str) -> list[NDArray[Any]]:
     return [array for part in parts if (array := getattr(part, name)) is not None]
 
 
-def _contours(recipe: Recipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
+def _contours(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
     """One stream for the whole chunk: 3 times as fast as one per image."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], chunk)))
     labels = _labels(rng)
     poses = contours.draw_poses(rng, labels)
     images = contours.render(rng, labels, poses, recipe.difficulty, recipe.resolution, count)
-    figures = _figures(labels[:count], poses.pose, recipe.resolution) if annotated else []
+    figures = _silhouette_masks(labels[:count], poses.pose, recipe.resolution) if annotated else []
     return Split(images[:, None], labels[:count], *_annotations(labels, figures))
 
 
-def _textured(recipe: Recipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
+def _textured(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
     """One stream for each image."""
     root = np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], chunk))
     labels = _labels(np.random.default_rng(root))[:count]
     streams = [np.random.default_rng(child) for child in root.spawn(count)]
     poses = [draw_pose(rng, label) for rng, label in zip(streams, labels, strict=True)]
-    figures = _figures(labels, poses.__getitem__, recipe.resolution)
+    figures = _silhouette_masks(labels, poses.__getitem__, recipe.resolution)
     agreement = {"train": recipe.cue_correlation, "val": 0.0, "conflict": None}[split]
     cues = np.array([textured.draw_cue(rng, label, agreement) for rng, label in zip(streams, labels, strict=True)])
     images = textured.render(streams, cues, figures, recipe.difficulty)
     return Split(images[:, None], labels, *_annotations(labels, figures if annotated else []), cues=cues)
 
 
-def _figures(labels: NDArray[np.int64], pose: Callable[[int], Pose], side: int) -> list[NDArray[np.bool_]]:
+def _silhouette_masks(labels: NDArray[np.int64], pose: Callable[[int], Pose], side: int) -> list[NDArray[np.bool_]]:
     return [fill(outline(int(label), pose(i)), side) for i, label in enumerate(labels)]
 
 

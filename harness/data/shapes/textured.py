@@ -17,10 +17,10 @@ WAVELENGTHS = (4.0, 7.0)
 ORIENTATIONS = len(NAMES) // len(WAVELENGTHS)
 CONTRASTS = (0.40, 0.04)
 """How much brighter the figure is than the ground, at difficulty 0 and 1."""
-DISCS_AT_HARDEST = 28
+MAX_DISCS = 28
 """Clutter discs at difficulty 1; in proportion below."""
 DISC_RADII = (2.0, 5.0)
-GROUND = 0.35
+BACKGROUND = 0.35
 """Mean brightness of the ground."""
 GRATING = 0.13
 """Amplitude of the gratings; of the clutter's brightness too."""
@@ -51,11 +51,11 @@ def _image(rng: np.random.Generator, cue: int, figure: NDArray[np.bool_], diffic
     side, everywhere = len(figure), slice(0, len(figure))
     contrast = CONTRASTS[0] + (CONTRASTS[1] - CONTRASTS[0]) * difficulty
     image = _grating(rng, int(rng.integers(len(NAMES))), side, everywhere, everywhere)
-    for _ in range(round(DISCS_AT_HARDEST * difficulty)):
+    for _ in range(round(MAX_DISCS * difficulty)):
         _add_disc(rng, image)
     np.copyto(image, contrast + _grating(rng, cue, side, everywhere, everywhere), where=figure)
     image += NOISE * rng.standard_normal(image.shape, np.float32)
-    levels: NDArray[np.float32] = np.clip(np.rint(255 * (GROUND + image)), 0, 255)
+    levels: NDArray[np.float32] = np.clip(np.rint(255 * (BACKGROUND + image)), 0, 255)
     return levels.astype(np.uint8)
 
 

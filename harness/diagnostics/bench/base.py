@@ -11,7 +11,7 @@ ROOT = Path(harness.__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class BenchResult:
     """One row of the bench's table; the median of its values stands for it."""
 
     name: str
@@ -49,7 +49,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
+class BenchSize:
     """How often, and on how much, everything is measured."""
 
     helps: int = 7
@@ -64,10 +64,10 @@ class Effort:
     """Rounds of proxies; a round has every way of training them once."""
 
 
-FULL = Effort()
+FULL_SIZE = BenchSize()
 
 
-QUICK = Effort(helps=3, starts=1, trials=(100, 300), rounds=1)
+QUICK_SIZE = BenchSize(helps=3, starts=1, trials=(100, 300), rounds=1)
 
 
 def run_study() -> str:

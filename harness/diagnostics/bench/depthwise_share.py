@@ -29,7 +29,7 @@ def is_large_depthwise(module: nn.Module) -> bool:
 
 
 def _share(step: Callable[[], object], network: nn.Module, device: torch.device) -> float:
-    marks = Marks(device)
+    marks = LayerTimer(device)
     hooks = [hook for module in network.modules() if is_large_depthwise(module) for hook in marks.watch(module)]
     try:
         marks.leave()
@@ -41,7 +41,7 @@ def _share(step: Callable[[], object], network: nn.Module, device: torch.device)
     return marks.share_inside()
 
 
-class Marks:
+class LayerTimer:
     """The moments at which large depth-wise layers are entered and left."""
 
     def __init__(self, device: torch.device) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 from harness.analysis.study_reader import open_space
 from harness.config.study_file import StudyFile, load_study
-from harness.diagnostics.bench.base import Effort, Figure
+from harness.diagnostics.bench.base import BenchResult, BenchSize
 from harness.executors.scripted import ScriptedExecutor
 from harness.search.events import TrialEnded
-from harness.search.session import driving
-from harness.storage.workspace import Place
+from harness.search.session import open_for_driving
+from harness.storage.workspace import Workspace
 from harness.system.device_slot import measuring_in_turns
-from harness.training.environment import environment_here
+from harness.training.environment import local_environment
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 PER_TRIAL_MS = 60.0
@@ -45,7 +45,7 @@ STUDY: dict[str, Any] = {
 """Eight axes; sampler and trials are filled in."""
 
 
-def driver_cost(effort: Effort) -> Iterator[Figure]:
+def driver_cost(effort: BenchSize) -> Iterator[BenchResult]:
     """Milliseconds per trial for each sampler, in windows around the given lengths of the study."""
     half = effort.window // 2
     for sampler in SAMPLERS:
@@ -54,27 +54,27 @@ def driver_cost(effort: Effort) -> Iterator[Figure]:
         for n in effort.trials:
             window = costs[max(0, n - half) : n + half]
             walls = tuple(cost.wall_ms for cost in window)
-            yield Figure(
+            yield BenchResult(
                 name=f"driver per trial, {sampler}, trial {n:,}", unit="ms", values=walls, at_most=PER_TRIAL_MS
             )
-            yield Figure(name="processor", unit="ms", values=tuple(cost.cpu_ms for cost in window), is_part=True)
+            yield BenchResult(name="processor", unit="ms", values=tuple(cost.cpu_ms for cost in window), is_part=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class TrialCost:
     """Time from the end of a trial's predecessor to its own end: on the clock, and on the processor."""
 
     wall_ms: float
     cpu_ms: float
 
 
-def trial_costs(folder: Path, sampler: str, trials: int) -> list[Cost]:
+def trial_costs(folder: Path, sampler: str, trials: int) -> list[TrialCost]:
     """Drive a study of so many trials; the cost of each."""
     file = _study_file(folder, sampler, trials)
-    place = Place(folder / "results")
+    place = Workspace(folder / "results")
     costs = []
     with (
-        driving(
+        open_for_driving(
             file, space=open_space(file), place=place, start_executor=lambda: ScriptedExecutor(_improving())
         ) as driven,
         measuring_in_turns() as renew,
@@ -85,7 +85,7 @@ def trial_costs(folder: Path, sampler: str, trials: int) -> list[Cost]:
             if isinstance(event, TrialEnded):
                 wall_before, cpu_before = wall_s, cpu_s
                 wall_s, cpu_s = time.perf_counter(), time.process_time()
-                costs.append(Cost(1000 * (wall_s - wall_before), 1000 * (cpu_s - cpu_before)))
+                costs.append(TrialCost(1000 * (wall_s - wall_before), 1000 * (cpu_s - cpu_before)))
                 renew()
                 wall_s, cpu_s = time.perf_counter(), time.process_time()
         complete = sum(trial.state.name == "COMPLETE" for trial in driven.trials())
@@ -113,7 +113,7 @@ def _improving() -> Callable[[Job], Iterator[Record]]:
             job.cpus,
             {"harness": "0", "torch": "0"},
             epochs=EPOCHS,
-            environment=environment_here(job.run.recipe, threads=job.cpus),
+            environment=local_environment(job.run.recipe, threads=job.cpus),
         )
         for n in range(1, EPOCHS + 1):
             top1 = end * n / EPOCHS

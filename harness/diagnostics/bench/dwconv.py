@@ -17,29 +17,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.diagnostics.bench.dwconv_candidates import CONV2D, Contender, Conv, contenders
-from harness.diagnostics.bench.dwconv_results import Row
-from harness.diagnostics.bench.machine import Peak, at_precision, device_name, measure_peak
-from harness.diagnostics.bench.options import MODES, DwconvOptions, Shape, precisions_for
+from harness.diagnostics.bench.dwconv_candidates import CONV2D, Conv, DwconvCandidate, dwconv_candidates
+from harness.diagnostics.bench.dwconv_results import DwconvResult
+from harness.diagnostics.bench.machine import DevicePeak, at_precision, device_name, measure_peak
+from harness.diagnostics.bench.options import MODES, DwconvOptions, StackShape, precisions_for
 from harness.measures.memory import extra_bytes
-from harness.ops.timing import FULL, QUICK, Patience, Times, interleave
+from harness.ops.timing import FULL_TIMING, QUICK_TIMING, TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
 from harness.system.machine import keep_freed_memory
 
-Tell = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
-class Setting(NamedTuple):
+class DwconvSetting(NamedTuple):
     """Under which the stacks are measured."""
 
     device: torch.device
     precision: str
     dtype: torch.dtype
-    peak: Peak
-    patience: Patience
+    peak: DevicePeak
+    patience: TimingBudget
 
 
-def measure(options: DwconvOptions, device: torch.device, tell: Tell, *, is_quick: bool) -> Iterator[Row]:
+def measure_dwconv(
+    options: DwconvOptions, device: torch.device, tell: ProgressCallback, *, is_quick: bool
+) -> Iterator[DwconvResult]:
     """A row for each contender in each mode at each shape; `tell` hears of peaks and progress."""
     keep_freed_memory()  # as a worker does
     blocks = {
@@ -51,7 +53,7 @@ def measure(options: DwconvOptions, device: torch.device, tell: Tell, *, is_quic
             with measuring(device):
                 peak = measure_peak(device, dtype)
             tell(f"Peak in {precision}: {peak}")
-            setting = Setting(device, precision, dtype, peak, QUICK if is_quick else FULL)
+            setting = DwconvSetting(device, precision, dtype, peak, QUICK_TIMING if is_quick else FULL_TIMING)
             for block, shapes in blocks.items():
                 for shape in shapes:
                     tell(f"measuring: {shape}, {precision}")
@@ -59,13 +61,13 @@ def measure(options: DwconvOptions, device: torch.device, tell: Tell, *, is_quic
                         yield from _rows(block, shape, setting, Path(folder))
 
 
-def _rows(block: str, shape: Shape, setting: Setting, folder: Path) -> Iterator[Row]:
+def _rows(block: str, shape: StackShape, setting: DwconvSetting, folder: Path) -> Iterator[DwconvResult]:
     stacks = Stacks(shape, setting, folder)
     for mode in MODES:
-        times = interleave(stacks.calls(mode), setting.device, setting.patience)
+        times = time_interleaved(stacks.calls(mode), setting.device, setting.patience)
         conv2d = {key.layout: _milliseconds(found) for key, found in times.items() if key.algorithm == CONV2D}
         for contender, found in times.items():
-            yield Row(
+            yield DwconvResult(
                 block=block,
                 device=device_name(setting.device),
                 precision=setting.precision,
@@ -86,29 +88,29 @@ def _rows(block: str, shape: Shape, setting: Setting, folder: Path) -> Iterator[
             )
 
 
-def _milliseconds(times: Times | None) -> float | None:
+def _milliseconds(times: Timings | None) -> float | None:
     return None if times is None else 1000 * times.median
 
 
 class Stacks:
     """The contenders for one shape, and the tensors that they share."""
 
-    def __init__(self, shape: Shape, setting: Setting, folder: Path) -> None:
+    def __init__(self, shape: StackShape, setting: DwconvSetting, folder: Path) -> None:
         self._setting = setting
-        self._tensors = {layout: _tensors(shape, setting, of) for layout, of in FORMATS.items()}
+        self._tensors = {layout: _tensors(shape, setting, of) for layout, of in MEMORY_FORMATS.items()}
         some = self._tensors["default"]
-        self._contenders = contenders(some.x, some.weights[0], folder)
+        self._contenders = dwconv_candidates(some.x, some.weights[0], folder)
 
-    def calls(self, mode: str) -> dict[Contender, Callable[[], object]]:
+    def calls(self, mode: str) -> dict[DwconvCandidate, Callable[[], object]]:
         """What is timed: the whole stack, by each contender."""
         return {key: self._call(conv, mode, self._tensors[key.layout]) for key, conv in self._contenders.items()}
 
-    def extra(self, contender: Contender, mode: str, times: Times | None) -> int | None:
+    def extra(self, contender: DwconvCandidate, mode: str, times: Timings | None) -> int | None:
         """Bytes that one layer takes beside its input, its output and the gradients of both and of the kernel.
 
         None where the whole stack ran out of memory, or is so slow that it was run once.
         """
-        if times is None or times.median > self._setting.patience.once_s:
+        if times is None or times.median > self._setting.patience.single_sample_s:
             return None
         tensors = self._tensors[contender.layout]
         call = self._call(self._contenders[contender], mode, tensors._replace(weights=tensors.weights[:1]))
@@ -127,10 +129,10 @@ class Tensors(NamedTuple):
     upstream: Tensor
 
 
-FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def _tensors(shape: Shape, setting: Setting, layout: torch.memory_format) -> Tensors:
+def _tensors(shape: StackShape, setting: DwconvSetting, layout: torch.memory_format) -> Tensors:
     """Normally distributed; kernels by 1 / K, so that deep stacks neither vanish nor overflow."""
     n, c, r, k, layers = shape
     generator = torch.Generator(setting.device).manual_seed(0)

@@ -11,7 +11,7 @@ from harness.diagnostics.bench.options import LAYOUTS
 from harness.ops import depthwise_conv2d
 from harness.ops.autotune import autotune
 from harness.ops.dispatch import ALGORITHMS
-from harness.ops.geometry import Window, crop
+from harness.ops.geometry import Window, crop_kernel
 
 CONV2D = "conv2d"
 """What `nn.Conv2d` calls; the algorithm `stock` is the same."""
@@ -24,18 +24,18 @@ Conv = Callable[[Tensor, Tensor], Tensor]
 """x (N, C, H, W), weight (C, 1, K, K) -> (N, C, H, W)"""
 
 
-class Contender(NamedTuple):
+class DwconvCandidate(NamedTuple):
     """An algorithm, and the memory layout of what it is given."""
 
     algorithm: str
     layout: str
 
 
-def contenders(x: Tensor, weight: Tensor, folder: Path) -> dict[Contender, Conv]:
+def dwconv_candidates(x: Tensor, weight: Tensor, folder: Path) -> dict[DwconvCandidate, Conv]:
     """All that can take such tensors, in both layouts; tuning keeps what it finds in `folder`."""
     convs: dict[str, Conv] = {CONV2D: _conv2d, CHOSEN: _chosen, TUNED: _tuned(folder)}
     convs |= {name: _by(name) for name in fitting(x, weight) if name != "stock"}
-    return {Contender(name, layout): conv for name, conv in convs.items() for layout in LAYOUTS}
+    return {DwconvCandidate(name, layout): conv for name, conv in convs.items() for layout in LAYOUTS}
 
 
 def fitting(x: Tensor, weight: Tensor) -> list[str]:
@@ -69,4 +69,4 @@ def _by(name: str) -> Conv:
 
 
 def _cropped(x: Tensor, weight: Tensor) -> tuple[Tensor, Window]:
-    return crop(weight, Window.of(1, weight.shape[-1] // 2, 1), (x.shape[2], x.shape[3]))
+    return crop_kernel(weight, Window.of(1, weight.shape[-1] // 2, 1), (x.shape[2], x.shape[3]))

@@ -5,29 +5,29 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.formatting import DASH, milliseconds
+from harness.analysis.formatting import DASH, format_milliseconds
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
 from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
     PAPER_GROWTH,
-    Row,
-    Target,
+    DwconvResult,
+    RatioTarget,
     best_ms,
     gains,
     geometric_mean,
     growth,
-    large,
+    large_kernel_gains,
     memory,
     targets,
 )
-from harness.diagnostics.bench.tables import Grid
-from harness.report.plots.style import new_figure, save
+from harness.diagnostics.bench.tables import ResultTable
+from harness.report.plots.style import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-READING = (
+DWCONV_NOTE = (
     "Milliseconds for the whole stack: the median of n samples taken in turns, ± half the distance of the quartiles. "
     "`conv2d` is nn.Conv2d, given both layouts; the others stand with the layout that suits them better. `harness` is "
     "what our blocks call, `tuned` the same with autotune on. The gain is that of `harness` over the better nn.Conv2d. "
@@ -47,9 +47,9 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "ta
 """Of the other algorithms, which are solid and thin."""
 
 
-def grids(rows: Sequence[Row], device: str) -> Iterator[Grid]:
+def dwconv_tables(rows: Sequence[DwconvResult], device: str) -> Iterator[ResultTable]:
     """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
-    parts: dict[tuple[str, str, str], list[Row]] = {}
+    parts: dict[tuple[str, str, str], list[DwconvResult]] = {}
     for row in rows:
         parts.setdefault((row.block, row.precision, row.mode), []).append(row)
     for name, part in parts.items():
@@ -57,55 +57,55 @@ def grids(rows: Sequence[Row], device: str) -> Iterator[Grid]:
         yield _times(title, part)
         yield _ours(f"{title}: {CHOSEN}", part)
     yield _means(parts)
-    yield _beside_the_paper({name[1:]: part for name, part in parts.items() if name[0] == "table 1"})
+    yield _compared_with_paper({name[1:]: part for name, part in parts.items() if name[0] == "table 1"})
     yield _memory(rows)
     held = [_target(target) for target in targets(rows, device)]
-    yield Grid("Targets", ("ratio", "value", "target", ""), held)
+    yield ResultTable("Targets", ("ratio", "value", "target", ""), held)
 
 
-def _times(title: str, rows: Sequence[Row]) -> Grid:
+def _times(title: str, rows: Sequence[DwconvResult]) -> ResultTable:
     others = [name for name in dict.fromkeys(row.algorithm for row in rows) if name not in (CONV2D, CHOSEN)]
     lines = []
     for shape in dict.fromkeys(row.shape for row in rows):
         some = [row for row in rows if row.shape == shape]
         conv2d = {row.layout: row.median_ms for row in some if row.algorithm == CONV2D}
         best = [best_ms([row for row in some if row.algorithm == name]) for name in (*others, CHOSEN)]
-        lines.append((str(shape), *map(milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
-    return Grid(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
+        lines.append((str(shape), *map(format_milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
+    return ResultTable(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
 
 
-def _ours(title: str, rows: Sequence[Row]) -> Grid:
+def _ours(title: str, rows: Sequence[DwconvResult]) -> ResultTable:
     """The contender that our blocks use, in its better layout."""
     found, lines = gains(rows), []
     for shape in dict.fromkeys(row.shape for row in rows):
         ours = [row for row in rows if row.shape == shape and row.algorithm == CHOSEN]
         lines.append((str(shape), *_details(ours, found.get(shape))))
-    return Grid(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
+    return ResultTable(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
 
 
-def _details(rows: Sequence[Row], gain: float | None) -> tuple[str, ...]:
+def _details(rows: Sequence[DwconvResult], gain: float | None) -> tuple[str, ...]:
     row = min(rows, key=lambda row: row.median_ms or float("inf"))
-    in_bounds = percent(row.macs_in_bounds / row.macs)
+    in_bounds = format_percent(row.macs_in_bounds / row.macs)
     if row.median_ms is None or row.q1_ms is None or row.q3_ms is None:
         return ("no memory", DASH, "0", DASH, in_bounds, DASH, DASH)
-    spread = percent((row.q3_ms - row.q1_ms) / 2 / row.median_ms)
-    shares = percent(row.share_of_product), percent(row.share_of_copy)
-    return (milliseconds(row.median_ms), spread, str(row.n), times(gain), in_bounds, *shares)
+    spread = format_percent((row.q3_ms - row.q1_ms) / 2 / row.median_ms)
+    shares = format_percent(row.share_of_product), format_percent(row.share_of_copy)
+    return (format_milliseconds(row.median_ms), spread, str(row.n), format_ratio(gain), in_bounds, *shares)
 
 
-def _means(parts: dict[tuple[str, str, str], list[Row]]) -> Grid:
+def _means(parts: dict[tuple[str, str, str], list[DwconvResult]]) -> ResultTable:
     headings = ("", "shapes", "default", "channels-last", "better layouts", "least", f"least, K<{LARGE}")
     lines = []
     for name, part in parts.items():
-        in_each = [large(gains(part, layout)) for layout in ("default", "channels_last", None)]
+        in_each = [large_kernel_gains(gains(part, layout)) for layout in ("default", "channels_last", None)]
         small = [gain for shape, gain in gains(part).items() if shape.kernel < LARGE]
-        means = [times(geometric_mean(found)) if found else DASH for found in in_each]
-        leasts = [times(min(found)) if found else DASH for found in (in_each[-1], small)]
+        means = [format_ratio(geometric_mean(found)) if found else DASH for found in in_each]
+        leasts = [format_ratio(min(found)) if found else DASH for found in (in_each[-1], small)]
         lines.append((", ".join(name), str(len(in_each[-1])), *means, *leasts))
-    return Grid(f"Gain at K>={LARGE}: geometric means, and the least in the better layouts", headings, lines)
+    return ResultTable(f"Gain at K>={LARGE}: geometric means, and the least in the better layouts", headings, lines)
 
 
-def _beside_the_paper(parts: dict[tuple[str, str], list[Row]]) -> Grid:
+def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> ResultTable:
     headings = ("", CHOSEN, "paper's", CONV2D, "paper's PyTorch", "gain at K=31", "paper's gain")
     lines = []
     for (precision, mode), part in parts.items():
@@ -115,33 +115,40 @@ def _beside_the_paper(parts: dict[tuple[str, str], list[Row]]) -> Grid:
             papers = (*PAPER_GROWTH.get(side, (None, None)), PAPER_GAIN.get(side))
             theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
             found = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
-            lines.append((f"R={side}, {precision}, {mode}", *map(times, found)))
-    return Grid("Growth of the time from K=3 to K=31, beside the paper's Table 1", headings, lines)
+            lines.append((f"R={side}, {precision}, {mode}", *map(format_ratio, found)))
+    return ResultTable("Growth of the time from K=3 to K=31, beside the paper's Table 1", headings, lines)
 
 
-def _memory(rows: Sequence[Row]) -> Grid:
+def _memory(rows: Sequence[DwconvResult]) -> ResultTable:
     most = memory(rows)
     names, modes = (tuple(dict.fromkeys(key[i] for key in most)) for i in (0, 1))
-    lines = [(name, *(times(most.get((name, mode))) for mode in modes)) for name in names]
-    return Grid("Largest extra memory of a layer, over its input, its output and their gradients", ("", *modes), lines)
+    lines = [(name, *(format_ratio(most.get((name, mode))) for mode in modes)) for name in names]
+    return ResultTable(
+        "Largest extra memory of a layer, over its input, its output and their gradients", ("", *modes), lines
+    )
 
 
-def _target(target: Target) -> tuple[str, ...]:
+def _target(target: RatioTarget) -> tuple[str, ...]:
     sign = "≥" if target.is_least else "≤"
-    return (target.about, times(target.ratio), f"{sign} {times(target.aim)}", "met" if target.is_met else "missed")
+    return (
+        target.about,
+        format_ratio(target.ratio),
+        f"{sign} {format_ratio(target.aim)}",
+        "met" if target.is_met else "missed",
+    )
 
 
-def times(ratio: float | None) -> str:
+def format_ratio(ratio: float | None) -> str:
     """As 0.31x, 6.95x, 20.4x."""
-    return DASH if ratio is None else f"{milliseconds(ratio)}x"
+    return DASH if ratio is None else f"{format_milliseconds(ratio)}x"
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """As 12.3 %."""
     return DASH if share is None else f"{100 * share:.1f} %"
 
 
-def plot(path: Path, rows: Sequence[Row]) -> None:
+def plot(path: Path, rows: Sequence[DwconvResult]) -> None:
     """Write a PNG: a line of panels per precision and mode, a panel per side of the map, a line per contender."""
     lines = list(dict.fromkeys((row.precision, row.mode) for row in rows))
     sides = list(dict.fromkeys(row.side for row in rows))
@@ -160,16 +167,16 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
     named = [dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True)) for panel in panels.flat]
     handles = {label: handle for each in named for label, handle in each.items()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def styles(rows: Sequence[Row]) -> dict[str, Style]:
+def styles(rows: Sequence[DwconvResult]) -> dict[str, Style]:
     """Of every line in any panel."""
     others = [name for name in dict.fromkeys(row.algorithm for row in rows) if name not in (CONV2D, CHOSEN)]
     return STYLES | {name: (COLOURS[i % len(COLOURS)], "-", 0.9) for i, name in enumerate(others)}
 
 
-def _panel(axes: "Axes", rows: Sequence[Row], title: str, by_name: dict[str, Style]) -> None:
+def _panel(axes: "Axes", rows: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for name, line in _lines(rows).items():
@@ -191,9 +198,9 @@ def _panel(axes: "Axes", rows: Sequence[Row], title: str, by_name: dict[str, Sty
     axes.tick_params(labelsize=7)
 
 
-def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _lines(rows: Sequence[DwconvResult]) -> dict[str, list[DwconvResult]]:
     """By name, the rows of growing kernels: `conv2d` in each layout, all others in the one that is better there."""
-    lines: dict[str, list[Row]] = {}
+    lines: dict[str, list[DwconvResult]] = {}
     for row in sorted((row for row in rows if row.median_ms is not None), key=lambda row: (row.kernel, row.median_ms)):
         is_conv2d = row.algorithm == CONV2D
         layout = {"default": "default layout", "channels_last": "channels-last"}[row.layout]

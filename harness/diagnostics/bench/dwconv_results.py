@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
-from harness.diagnostics.bench.options import Shape
+from harness.diagnostics.bench.options import StackShape
 from harness.models.cost import Cost
 from harness.models.cost.layers import conv
 
@@ -58,7 +58,7 @@ GPU_GAIN = {"forward": {16: 20.0, 32: 10.0, 64: 10.0}, "forward+backward": {16: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DwconvResult:
     """One contender in one mode at one shape; see above."""
 
     block: str
@@ -84,9 +84,9 @@ class Row:
     element_bytes: int
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> StackShape:
         """Of the stack."""
-        return Shape(self.batch, self.channels, self.side, self.kernel, self.layers)
+        return StackShape(self.batch, self.channels, self.side, self.kernel, self.layers)
 
     @property
     def speedup(self) -> float | None:
@@ -164,7 +164,7 @@ def _ratio(over: float | None, under: float | None) -> float | None:
     return None if over is None or not under else over / under
 
 
-class Target(NamedTuple):
+class RatioTarget(NamedTuple):
     """A ratio, and where it should be."""
 
     about: str
@@ -179,7 +179,7 @@ class Target(NamedTuple):
         return self.ratio >= self.aim if self.is_least else self.ratio <= self.aim
 
 
-def gains(rows: Sequence[Row], layout: str | None = None) -> dict[Shape, float]:
+def gains(rows: Sequence[DwconvResult], layout: str | None = None) -> dict[StackShape, float]:
     """By shape; with both given that layout, or each its better one for None."""
     found = {}
     for shape in dict.fromkeys(row.shape for row in rows):
@@ -190,19 +190,19 @@ def gains(rows: Sequence[Row], layout: str | None = None) -> dict[Shape, float]:
     return found
 
 
-def large(found: dict[Shape, float]) -> list[float]:
+def large_kernel_gains(found: dict[StackShape, float]) -> list[float]:
     """The gains of the large kernels among them."""
     return [gain for shape, gain in found.items() if shape.kernel >= LARGE]
 
 
-def growth(rows: Sequence[Row], algorithm: str) -> float | None:
+def growth(rows: Sequence[DwconvResult], algorithm: str) -> float | None:
     """Of the milliseconds of an algorithm from K=3 to K=31, in its better layouts; the rows are of one side."""
     some = [row for row in rows if row.algorithm == algorithm]
     least, most = (best_ms([row for row in some if row.kernel == kernel]) for kernel in (3, 31))
     return None if least is None or most is None else most / least
 
 
-def best_ms(rows: Sequence[Row]) -> float | None:
+def best_ms(rows: Sequence[DwconvResult]) -> float | None:
     """The least median among them; None where there is none."""
     return min((row.median_ms for row in rows if row.median_ms is not None), default=None)
 
@@ -212,7 +212,7 @@ def geometric_mean(values: Collection[float]) -> float:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
-def memory(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
+def memory(rows: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
     """By algorithm and mode: the largest extra memory over the activations at any shape."""
     most: dict[tuple[str, str], float] = {}
     for row in rows:
@@ -222,7 +222,7 @@ def memory(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     return most
 
 
-def targets(rows: Sequence[Row], device: str) -> Iterator[Target]:
+def targets(rows: Sequence[DwconvResult], device: str) -> Iterator[RatioTarget]:
     """Those that the rows can be held against; `device` is `cpu` or `cuda`."""
     for precision, mode in dict.fromkeys((row.precision, row.mode) for row in rows):
         some = [row for row in rows if (row.precision, row.mode) == (precision, mode)]
@@ -233,28 +233,30 @@ def targets(rows: Sequence[Row], device: str) -> Iterator[Target]:
     yield from _memory(rows)
 
 
-def _on_cpu(rows: Sequence[Row]) -> Iterator[Target]:
+def _on_cpu(rows: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
     for layout, aim in ROWS_GAIN.items():
-        if found := large(gains(rows, layout)):
+        if found := large_kernel_gains(gains(rows, layout)):
             name = layout.replace("_", "-")
-            yield Target(
+            yield RatioTarget(
                 f"geometric mean of the gain over {len(found)} large single layers, {name}", geometric_mean(found), aim
             )
     for shape, gain in gains(rows).items():
-        yield Target(f"gain at {shape}, better layouts", gain, 1.0)
+        yield RatioTarget(f"gain at {shape}, better layouts", gain, 1.0)
 
 
-def _on_gpu(rows: Sequence[Row], precision: str, mode: str) -> Iterator[Target]:
+def _on_gpu(rows: Sequence[DwconvResult], precision: str, mode: str) -> Iterator[RatioTarget]:
     for shape, gain in gains(rows).items():
         if shape.kernel == 31 and shape.side in GPU_GAIN[mode]:
-            yield Target(f"{precision}, {mode}: gain at {shape}", gain, GPU_GAIN[mode][shape.side])
+            yield RatioTarget(f"{precision}, {mode}: gain at {shape}", gain, GPU_GAIN[mode][shape.side])
     for side, (aim, _) in PAPER_GROWTH.items():
         found = growth([row for row in rows if row.side == side], CHOSEN)
         if found is not None and mode == "forward":
-            yield Target(f"{precision}, {mode}: growth from K=3 to 31 at R={side}", found, aim, is_least=False)
+            yield RatioTarget(f"{precision}, {mode}: growth from K=3 to 31 at R={side}", found, aim, is_least=False)
 
 
-def _memory(rows: Sequence[Row]) -> Iterator[Target]:
+def _memory(rows: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
     for (algorithm, mode), most in memory(rows).items():
         if algorithm == CHOSEN:
-            yield Target(f"{mode}: largest extra memory of {CHOSEN} over the activations", most, 2.0, is_least=False)
+            yield RatioTarget(
+                f"{mode}: largest extra memory of {CHOSEN} over the activations", most, 2.0, is_least=False
+            )

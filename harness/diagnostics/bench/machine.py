@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 
 from harness import __version__
-from harness.ops.timing import seconds_of
+from harness.ops.timing import seconds_per_call
 from harness.system.code_revision import code_digest, operator_digest
-from harness.system.device_slot import Watch
+from harness.system.device_slot import MeasurementCounter
 from harness.system.machine import available_cpus, cpu_name, processor_features
 from harness.training.environment import SETTINGS
 
@@ -44,7 +44,7 @@ class Conditions:
     """Mean number of processes that wanted to run, in the minute before the bench."""
     cpus: int
     is_quick: bool
-    watch: Watch | None = None
+    watch: MeasurementCounter | None = None
     """The measurements of the bench."""
 
     @property
@@ -67,7 +67,7 @@ class Conditions:
             yield "Warning: this was a quick run, of few repeats and small sizes."
 
 
-def disturbed_lines(watch: Watch) -> Iterator[str]:
+def disturbed_lines(watch: MeasurementCounter) -> Iterator[str]:
     """That other work of ours has disturbed measurements, where it has."""
     if watch.disturbed:
         yield (
@@ -76,7 +76,7 @@ def disturbed_lines(watch: Watch) -> Iterator[str]:
         )
 
 
-def conditions(*, is_quick: bool) -> Conditions:
+def bench_conditions(*, is_quick: bool) -> Conditions:
     """The conditions now."""
     names = [("harness", __version__), ("python", platform.python_version())]
     names += [(package, version(package)) for package in PACKAGES]
@@ -151,7 +151,7 @@ def at_precision(precision: str) -> Iterator[torch.dtype]:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
-class Peak(NamedTuple):
+class DevicePeak(NamedTuple):
     """What a device reaches in a matrix product and in a copy: the fastest of a few repeats."""
 
     macs_per_s: float
@@ -165,16 +165,16 @@ class Peak(NamedTuple):
 
 def _product_s(side: int, device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return min(seconds_of(lambda: a @ b, device) for _ in range(PEAK_REPEATS))
+    return min(seconds_per_call(lambda: a @ b, device) for _ in range(PEAK_REPEATS))
 
 
 @torch.no_grad()
-def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
+def measure_peak(device: torch.device, dtype: torch.dtype) -> DevicePeak:
     """Both, at the precision of `dtype`; a copy counts what it reads and what it writes."""
     side, most = PRODUCT_SIDES[device.type]
     while (product_s := _product_s(side, device, dtype)) < PRODUCT_S and side < most:
         side *= 2
     source = torch.zeros(COPIED_BYTES[device.type] // dtype.itemsize, device=device, dtype=dtype)
     target = torch.zeros_like(source)
-    copy_s = min(seconds_of(lambda: target.copy_(source), device) for _ in range(PEAK_REPEATS))
-    return Peak(side**3 / product_s, 2 * COPIED_BYTES[device.type] / copy_s)
+    copy_s = min(seconds_per_call(lambda: target.copy_(source), device) for _ in range(PEAK_REPEATS))
+    return DevicePeak(side**3 / product_s, 2 * COPIED_BYTES[device.type] / copy_s)

@@ -15,32 +15,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.network_file import load_spec
+from harness.config.network_file import load_network_spec
 from harness.diagnostics.bench.depthwise_share import depthwise_share
 from harness.diagnostics.bench.machine import at_precision, device_name
-from harness.diagnostics.bench.network_report import NetworkRow
+from harness.diagnostics.bench.network_report import NetworkResult
 from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS, preset
 from harness.ops import DepthwiseConv2d
-from harness.ops.timing import Patience, Times, interleave
+from harness.ops.timing import TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
 
-FULL = {
-    "cpu": Patience(least=2, most=10, seconds=2.0, once_s=120.0),
-    "cuda": Patience(least=5, most=20, seconds=3.0, once_s=120.0),
+NETWORK_TIMING = {
+    "cpu": TimingBudget(min_samples=2, max_samples=10, budget_s=2.0, single_sample_s=120.0),
+    "cuda": TimingBudget(min_samples=5, max_samples=20, budget_s=3.0, single_sample_s=120.0),
 }
-QUICK = Patience(least=1, most=2, seconds=0.0, once_s=120.0)
+QUICK_NETWORK_TIMING = TimingBudget(min_samples=1, max_samples=2, budget_s=0.0, single_sample_s=120.0)
 SHARE_PASSES = {"cpu": 1, "cuda": 5}
 """Of the median share; few on a CPU, where a pass takes seconds."""
 LEARNING_RATE = 1e-4
-FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
-Tell = Callable[[str], None]
+MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+ProgressCallback = Callable[[str], None]
 
 
-def peers_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
+def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
     """Those of the named networks that take images of that side. Raises `UserError` for a name that timm lacks."""
     import timm
 
@@ -54,7 +54,7 @@ def peers_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
     return tuple(name for name in names if _side(name) in (resolution, None))
 
 
-def make_peer(name: str) -> nn.Module:
+def make_baseline(name: str) -> nn.Module:
     """With fresh weights."""
     import timm
 
@@ -70,7 +70,7 @@ def _side(name: str) -> int | None:
     return config.input_size[-1] if config is not None and config.fixed_input_size else None
 
 
-class Contender(NamedTuple):
+class NetworkCandidate(NamedTuple):
     """A network, how its depth-wise convolutions are computed, and its memory layout."""
 
     network: str
@@ -78,7 +78,7 @@ class Contender(NamedTuple):
     layout: str
 
 
-class Setting(NamedTuple):
+class NetworkSetting(NamedTuple):
     """What all contenders of one mode are given."""
 
     mode: str
@@ -87,33 +87,39 @@ class Setting(NamedTuple):
     dtype: torch.dtype
     resolution: int
     batch: int
-    patience: Patience
+    patience: TimingBudget
 
 
-def measure(options: NetworkOptions, device: torch.device, tell: Tell, *, is_quick: bool) -> Iterator[NetworkRow]:
+def measure_networks(
+    options: NetworkOptions, device: torch.device, tell: ProgressCallback, *, is_quick: bool
+) -> Iterator[NetworkResult]:
     """A row for each contender in each mode at each resolution and precision; `tell` hears of progress."""
     specs = {name: _spec(name) for name in options.networks}
-    batch, patience = options.batch_for(device.type), QUICK if is_quick else FULL[device.type]
+    batch, patience = options.batch_for(device.type), QUICK_NETWORK_TIMING if is_quick else NETWORK_TIMING[device.type]
     for precision in precisions_for(device.type, options.precisions):
         with at_precision(precision) as dtype:
             for resolution in options.resolutions:
-                beside = peers_at(options.beside, resolution)
+                beside = baselines_at(options.beside, resolution)
                 for mode in NETWORK_MODES:
                     tell(f"measuring: {mode} at {resolution}, batch {batch}, {precision}")
-                    setting = Setting(mode, device, precision, dtype, resolution, batch, patience)
+                    setting = NetworkSetting(mode, device, precision, dtype, resolution, batch, patience)
                     yield from _rows(make_networks(specs, beside, mode), setting)
 
 
-def make_networks(specs: Mapping[str, NetworkSpec], beside: tuple[str, ...], mode: str) -> dict[Contender, nn.Module]:
+def make_networks(
+    specs: Mapping[str, NetworkSpec], beside: tuple[str, ...], mode: str
+) -> dict[NetworkCandidate, nn.Module]:
     """The contenders of a mode: ours in both forms and layouts, the others in both layouts."""
     networks = {}
     for layout in LAYOUTS:
         for name, spec in specs.items():
             ours = build(spec, merged=mode == "inference", seed=0)
-            networks[Contender(name, "harness", layout)] = ours
-            networks[Contender(name, "conv2d", layout)] = with_conv2d(build(spec, merged=mode == "inference", seed=0))
+            networks[NetworkCandidate(name, "harness", layout)] = ours
+            networks[NetworkCandidate(name, "conv2d", layout)] = with_conv2d(
+                build(spec, merged=mode == "inference", seed=0)
+            )
         for name in beside:
-            networks[Contender(name, "timm", layout)] = make_peer(name)
+            networks[NetworkCandidate(name, "timm", layout)] = make_baseline(name)
     return {key: network.train(mode == "training") for key, network in networks.items()}
 
 
@@ -125,16 +131,16 @@ def with_conv2d(network: nn.Module) -> nn.Module:
     return network
 
 
-def _rows(networks: dict[Contender, nn.Module], setting: Setting) -> Iterator[NetworkRow]:
-    steps = {key: Step(network, key.layout, setting) for key, network in networks.items()}
-    times = interleave(steps, setting.device, setting.patience)
+def _rows(networks: dict[NetworkCandidate, nn.Module], setting: NetworkSetting) -> Iterator[NetworkResult]:
+    steps = {key: NetworkPass(network, key.layout, setting) for key, network in networks.items()}
+    times = time_interleaved(steps, setting.device, setting.patience)
     best_s = {key[:2]: _best_s(times, key) for key in times}
     for key, found in times.items():
         conv2d_s = best_s.get((key.network, "conv2d"))
         is_shared = found is not None and key.kernels != "timm" and found.median == best_s[key[:2]]
         share = steps[key].share() if is_shared else None
         rates = (None,) * 3 if found is None else _rates(found, setting.batch)
-        yield NetworkRow(
+        yield NetworkResult(
             **key._asdict(),
             device=device_name(setting.device),
             precision=setting.precision,
@@ -150,28 +156,28 @@ def _rows(networks: dict[Contender, nn.Module], setting: Setting) -> Iterator[Ne
         )
 
 
-def _best_s(times: Mapping[Contender, Times | None], key: Contender) -> float | None:
+def _best_s(times: Mapping[NetworkCandidate, Timings | None], key: NetworkCandidate) -> float | None:
     """The least median of a network, its kernels computed in one way, over the layouts."""
     some = (found for other, found in times.items() if other[:2] == key[:2])
     return min((found.median for found in some if found is not None), default=None)
 
 
-def _rates(times: Times, batch: int) -> tuple[float, float, float]:
+def _rates(times: Timings, batch: int) -> tuple[float, float, float]:
     """Images per second at the median and at the third and the first quartile of the time."""
     first, third = times.quartiles
     return batch / times.median, batch / third, batch / first
 
 
-class Step:
+class NetworkPass:
     """One pass of a network over one batch, in the mode and the precision of the setting."""
 
-    def __init__(self, network: nn.Module, layout: str, setting: Setting) -> None:
+    def __init__(self, network: nn.Module, layout: str, setting: NetworkSetting) -> None:
         self._setting = setting
-        self._network = network.to(setting.device).to(memory_format=FORMATS[layout])
+        self._network = network.to(setting.device).to(memory_format=MEMORY_FORMATS[layout])
         shape = (setting.batch, _channels(network), setting.resolution, setting.resolution)
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(shape, generator=generator).to(setting.device)
-        self._images = images.to(memory_format=FORMATS[layout])
+        self._images = images.to(memory_format=MEMORY_FORMATS[layout])
         self._labels = torch.zeros(setting.batch, dtype=torch.long, device=setting.device)
         self._optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
         self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype == torch.float16)
@@ -208,4 +214,4 @@ def _channels(network: nn.Module) -> int:
 
 def _spec(name: str) -> NetworkSpec:
     path = Path(name)
-    return load_spec(path) if name not in PRESETS and path.suffix in (".yaml", ".yml") else preset(name)
+    return load_network_spec(path) if name not in PRESETS and path.suffix in (".yaml", ".yml") else preset(name)

@@ -18,11 +18,11 @@ depthwise_share            time in depth-wise convolutions of more than 5x5 taps
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.formatting import DASH, milliseconds
-from harness.diagnostics.bench.dwconv_report import percent, times
-from harness.diagnostics.bench.tables import Grid
+from harness.analysis.formatting import DASH, format_milliseconds
+from harness.diagnostics.bench.dwconv_report import format_percent, format_ratio
+from harness.diagnostics.bench.tables import ResultTable
 
-READING = (
+NETWORK_NOTE = (
     "Images per second at the median time of n passes taken in turns, each network with the layout that suits it "
     "better; ± is half the distance of the quartiles. `harness` is our operator, `conv2d` the same network with "
     "nn.Conv2d. The gain is over `conv2d`. `depth-wise` is the share of the time in depth-wise kernels of more than "
@@ -37,7 +37,7 @@ GAIN = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkRow:
+class NetworkResult:
     """One network in one form and layout; see above."""
 
     network: str
@@ -56,45 +56,54 @@ class NetworkRow:
     depthwise_share: float | None
 
 
-COLUMNS = tuple(NetworkRow.__slots__)
+COLUMNS = tuple(NetworkResult.__slots__)
 
 
-def grids(rows: Sequence[NetworkRow], device: str) -> Iterator[Grid]:
+def network_tables(rows: Sequence[NetworkResult], device: str) -> Iterator[ResultTable]:
     """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
     for part in dict.fromkeys((row.mode, row.resolution, row.batch, row.precision) for row in rows):
         mode, resolution, batch, precision = part
         some = [row for row in rows if (row.mode, row.resolution, row.batch, row.precision) == part]
         title = f"{mode} at {resolution}x{resolution}, batch {batch}, {precision}"
         headings = ("network", "kernels", "layout", "images/s", "±", "n", "gain", "depth-wise")
-        yield Grid(title, headings, [_line(row) for row in best(some)])
+        yield ResultTable(title, headings, [_line(row) for row in best_layouts(some)])
     if ratios := list(_ratios(rows, is_aim=device == "cuda")):
-        yield Grid(f"{OURS} over others, in images per second", ("", "ratio", "paper's", "target", ""), ratios)
+        yield ResultTable(f"{OURS} over others, in images per second", ("", "ratio", "paper's", "target", ""), ratios)
 
 
-def best(rows: Sequence[NetworkRow]) -> list[NetworkRow]:
+def best_layouts(rows: Sequence[NetworkResult]) -> list[NetworkResult]:
     """Of each network and its kernels, the row of the better layout."""
-    found: dict[tuple[str, str], NetworkRow] = {}
+    found: dict[tuple[str, str], NetworkResult] = {}
     for row in sorted(rows, key=lambda row: -(row.images_per_s or 0.0)):
         found.setdefault((row.network, row.kernels), row)
     order = dict.fromkeys((row.network, row.kernels) for row in rows)
     return [found[key] for key in order]
 
 
-def _line(row: NetworkRow) -> tuple[str, ...]:
+def _line(row: NetworkResult) -> tuple[str, ...]:
     layout = row.layout.replace("_", "-")
     if row.images_per_s is None or row.slow_images_per_s is None or row.fast_images_per_s is None:
         return (row.network, row.kernels, layout, "no memory", DASH, "0", DASH, DASH)
-    spread = percent((row.fast_images_per_s - row.slow_images_per_s) / 2 / row.images_per_s)
-    rate = milliseconds(row.images_per_s)
-    return (row.network, row.kernels, layout, rate, spread, str(row.n), times(row.gain), percent(row.depthwise_share))
+    spread = format_percent((row.fast_images_per_s - row.slow_images_per_s) / 2 / row.images_per_s)
+    rate = format_milliseconds(row.images_per_s)
+    return (
+        row.network,
+        row.kernels,
+        layout,
+        rate,
+        spread,
+        str(row.n),
+        format_ratio(row.gain),
+        format_percent(row.depthwise_share),
+    )
 
 
-def _ratios(rows: Sequence[NetworkRow], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
+def _ratios(rows: Sequence[NetworkResult], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
     """The named network over Swin-B, beside the paper's, and over itself with `nn.Conv2d`."""
     for part in dict.fromkeys((row.mode, row.resolution, row.precision) for row in rows):
         mode, resolution, precision = part
         where = f"{mode} at {resolution}, {precision}"
-        some = best([row for row in rows if (row.mode, row.resolution, row.precision) == part])
+        some = best_layouts([row for row in rows if (row.mode, row.resolution, row.precision) == part])
         ours = next((row for row in some if (row.network, row.kernels) == (OURS, "harness")), None)
         swin = next((row for row in some if row.network.startswith(SWIN)), None)
         if ours and swin and ours.images_per_s and swin.images_per_s:
@@ -107,4 +116,4 @@ def _ratios(rows: Sequence[NetworkRow], *, is_aim: bool) -> Iterator[tuple[str, 
 
 def _ratio(about: str, ratio: float, aim: float | None, paper: float | None = None) -> tuple[str, ...]:
     met = "" if aim is None else "met" if ratio >= aim else "missed"
-    return (about, times(ratio), times(paper), DASH if aim is None else f"≥ {times(aim)}", met)
+    return (about, format_ratio(ratio), format_ratio(paper), DASH if aim is None else f"≥ {format_ratio(aim)}", met)

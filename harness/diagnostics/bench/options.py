@@ -11,7 +11,7 @@ SIDES = (16, 32, 64)
 """Of Table 1 in RepLKNet's paper (arXiv 2203.06717)."""
 
 
-class Shape(NamedTuple):
+class StackShape(NamedTuple):
     """A stack of equal depth-wise layers: N `batch`, C `channels`, square maps and square kernels."""
 
     batch: int
@@ -26,15 +26,15 @@ class Shape(NamedTuple):
 
 
 ROWS = (
-    Shape(8, 128, 56, 31),
-    Shape(8, 256, 28, 29),
-    Shape(8, 512, 14, 27),
-    Shape(8, 1024, 7, 13),
-    Shape(32, 32, 32, 31),
-    Shape(64, 384, 16, 31),
-    Shape(32, 64, 16, 13),
-    Shape(32, 32, 32, 5),
-    Shape(32, 32, 32, 3),
+    StackShape(8, 128, 56, 31),
+    StackShape(8, 256, 28, 29),
+    StackShape(8, 512, 14, 27),
+    StackShape(8, 1024, 7, 13),
+    StackShape(32, 32, 32, 31),
+    StackShape(64, 384, 16, 31),
+    StackShape(32, 64, 16, 13),
+    StackShape(32, 32, 32, 5),
+    StackShape(32, 32, 32, 3),
 )
 """The four stages of RepLKNet-31B at 224 px, a proxy's first stage at three kernels, a corner of Table 1."""
 
@@ -56,19 +56,19 @@ class DwconvOptions:
         """Whether nothing was chosen, so that the default sizes of the device are measured."""
         return all(getattr(self, field.name) in (None, ()) for field in fields(self))
 
-    def shapes(self, device: str, *, is_quick: bool) -> tuple[Shape, ...]:
+    def shapes(self, device: str, *, is_quick: bool) -> tuple[StackShape, ...]:
         """The stacks of Table 1; on a CPU, where they would take hours, one layer on (8, 128, R, R)."""
         batch, channels, layers = (64, 384, 24) if device == "cuda" else (8, 128, 1)
         sides, kernels = (self.sides or SIDES), (self.kernels or KERNELS)
         if is_quick:
             sides, kernels = (self.sides or (16, 32)), (self.kernels or (3, 13, 31))
         return tuple(
-            Shape(self.batch or batch, self.channels or channels, side, kernel, self.layers or layers)
+            StackShape(self.batch or batch, self.channels or channels, side, kernel, self.layers or layers)
             for side in sides
             for kernel in kernels
         )
 
-    def rows(self, *, is_quick: bool) -> tuple[Shape, ...]:
+    def rows(self, *, is_quick: bool) -> tuple[StackShape, ...]:
         """The rows of single layers; none where sizes were chosen."""
         return () if is_quick or not self.is_of_default_size else ROWS
 
@@ -78,7 +78,7 @@ class DwconvOptions:
         return not (self.batch or self.channels or self.layers or self.sides or self.kernels)
 
 
-BESIDE = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "convnext_base")
+BASELINES = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "convnext_base")
 """timm's networks that are measured beside ours: the paper's rivals, of as many MACs."""
 
 
@@ -88,7 +88,7 @@ class NetworkOptions:
 
     networks: tuple[str, ...] = ("replknet_31b",)
     resolutions: tuple[int, ...] = (224,)
-    beside: tuple[str, ...] = BESIDE
+    beside: tuple[str, ...] = BASELINES
     device: str | None = None
     precisions: tuple[str, ...] = ()
     batch: int | None = None

@@ -9,21 +9,21 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.analysis.formatting import DASH
-from harness.diagnostics.bench.base import FULL, QUICK, ROOT, Effort, Figure
+from harness.diagnostics.bench.base import FULL_SIZE, QUICK_SIZE, ROOT, BenchResult, BenchSize
 from harness.diagnostics.bench.driver_cost import driver_cost
-from harness.diagnostics.bench.machine import Conditions, conditions, disturbed_lines
+from harness.diagnostics.bench.machine import Conditions, bench_conditions, disturbed_lines
 from harness.diagnostics.bench.proxies import peak_memory, proxies
 from harness.diagnostics.bench.startup import first_step, help_time
 from harness.diagnostics.bench.train_step import training_step
 from harness.report.console import make_console
-from harness.system.device_slot import watched
+from harness.system.device_slot import counting_measurements
 
 HEADINGS = ("figure", "median", "target", "ratio", "", "n", "smallest", "largest")
-READING = (
+OVERHEAD_NOTE = (
     "Each figure is the median of n repeats. The ratio is that of the figure to its target: at most 1 where less is "
     "better, at least 1 where more is. Indented rows are what the figure above them consists of, or was made from."
 )
-SECTIONS: dict[str, Callable[[Effort], Iterator[Figure]]] = {
+SECTIONS: dict[str, Callable[[BenchSize], Iterator[BenchResult]]] = {
     "help": help_time,
     "start": first_step,
     "driver": driver_cost,
@@ -34,7 +34,7 @@ SECTIONS: dict[str, Callable[[Effort], Iterator[Figure]]] = {
 """What can be measured, in the order in which it is."""
 
 
-def table(figures: Sequence[Figure]) -> Table:
+def results_table(figures: Sequence[BenchResult]) -> Table:
     """For the terminal."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(HEADINGS):
@@ -45,7 +45,7 @@ def table(figures: Sequence[Figure]) -> Table:
     return shown
 
 
-def write(folder: Path, figures: Sequence[Figure], made: Conditions) -> None:
+def write_results(folder: Path, figures: Sequence[BenchResult], made: Conditions) -> None:
     """Write `study.md` for people and `study.csv` for programs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.md").write_text(_markdown(figures, made), encoding="utf-8")
@@ -63,7 +63,7 @@ def write(folder: Path, figures: Sequence[Figure], made: Conditions) -> None:
             writer.writerow((name, figure.unit, *cells, is_met, len(figure.values), values))
 
 
-def _markdown(figures: Sequence[Figure], made: Conditions) -> str:
+def _markdown(figures: Sequence[BenchResult], made: Conditions) -> str:
     rows = [_cells(figure) for figure in figures]
     rows = [[row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]] for row in rows]
     lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *rows]
@@ -77,13 +77,13 @@ def _markdown(figures: Sequence[Figure], made: Conditions) -> str:
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
             "",
-            READING,
+            OVERHEAD_NOTE,
             "",
         ]
     )
 
 
-def _cells(figure: Figure) -> list[str]:
+def _cells(figure: BenchResult) -> list[str]:
     sign = "≤" if figure.at_most is not None else "≥"
     return [
         f"{'  ' if figure.is_part else ''}{figure.name}",
@@ -115,25 +115,25 @@ def _short(value: float) -> str:
     )
 
 
-def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[Figure]:
+def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[BenchResult]:
     """Measure, print the table, and write it; a run that is quick or leaves something out is written if told where."""
-    made = conditions(is_quick=is_quick)
+    made = bench_conditions(is_quick=is_quick)
     for line in made.lines():
         print(line, file=sys.stderr)
-    figures: list[Figure] = []
-    with watched() as watch:
+    figures: list[BenchResult] = []
+    with counting_measurements() as watch:
         for name, section in SECTIONS.items():
             if not only or name in only:
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
-                figures += section(QUICK if is_quick else FULL)
+                figures += section(QUICK_SIZE if is_quick else FULL_SIZE)
     for line in disturbed_lines(watch):
         print(line, file=sys.stderr)
     console = make_console()
-    console.print(table(figures))
-    console.print(f"\n{READING}")
+    console.print(results_table(figures))
+    console.print(f"\n{OVERHEAD_NOTE}")
     if output is None and not only and not is_quick:
         output = ROOT / "results" / "bench"
     if output is not None:
-        write(output, figures, replace(made, watch=watch))
+        write_results(output, figures, replace(made, watch=watch))
         console.print(f"written: {output / 'study.md'}, {output / 'study.csv'}")
     return figures

@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.analysis.study_reader import open_space
-from harness.config.recipes.proxy import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import load_study
-from harness.diagnostics.bench.base import ROOT, Effort, Figure
+from harness.diagnostics.bench.base import ROOT, BenchResult, BenchSize
 from harness.errors import HarnessError
-from harness.executors import Crew, Executor, make_executor
+from harness.executors import Executor, WorkerRequest, make_executor
 from harness.models.spec.network import NetworkSpec
-from harness.system.device_slot import Machine, separate_slots
+from harness.system.device_slot import MachineSlots, separate_slots
 from harness.system.machine import available_cpus
 from harness.training.run import Ended, Job, Measured, Record, Run, RunState
 
@@ -37,7 +37,7 @@ MINUTES = 20.0
 MB = 1e6
 
 
-class Aside:
+class InlineProcess:
     """A process that trains one job at a time; a context manager, behind which it is gone."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Aside:
 
 def _serve(connection: "Connection[Ended, Job]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    executor = make_executor("inline", Crew())
+    executor = make_executor("inline", WorkerRequest())
     while True:
         executor.submit(connection.recv())
         ended = None
@@ -82,50 +82,50 @@ def _serve(connection: "Connection[Ended, Job]") -> None:
         connection.send(ended)
 
 
-def proxies(effort: Effort) -> Iterator[Figure]:
+def proxies(effort: BenchSize) -> Iterator[BenchResult]:
     """The network of median cost of kernel_size.yaml, trained for an epoch in every way."""
     specs, recipe = kernel_size()
     with TemporaryDirectory() as folder:
-        yield from compare(Jobs(Path(folder), specs[len(specs) // 2], recipe), effort.rounds)
+        yield from compare_executors(JobSeries(Path(folder), specs[len(specs) // 2], recipe), effort.rounds)
 
 
-def compare(jobs: "Jobs", rounds: int) -> Iterator[Figure]:
+def compare_executors(jobs: "JobSeries", rounds: int) -> Iterator[BenchResult]:
     """Seconds per proxy inline and in a Ray worker, their ratio, and what a second worker adds."""
     workers = _workers()
     with ExitStack() as stack:
         machine = stack.enter_context(separate_slots())
-        asides = [stack.enter_context(Aside()) for _ in range(workers)]
-        crew = make_executor("ray", Crew(workers=workers))
+        asides = [stack.enter_context(InlineProcess()) for _ in range(workers)]
+        crew = make_executor("ray", WorkerRequest(workers=workers))
         stack.callback(crew.shutdown)
         ways: dict[str, Callable[[], float]] = {
-            "inline": lambda: _all_aside(asides[:1], jobs.fresh(1)),
+            "inline": lambda: _run_in_processes(asides[:1], jobs.fresh(1)),
             "ray": lambda: train_all(crew, jobs.fresh(1))[0],
-            "both inline": lambda: _all_aside(asides, jobs.fresh(workers)),
+            "both inline": lambda: _run_in_processes(asides, jobs.fresh(workers)),
             "both ray": lambda: train_all(crew, jobs.fresh(workers))[0],
         }
         times_s = _in_rounds(ways, rounds, machine)
-    yield from figures(times_s, workers)
+    yield from executor_results(times_s, workers)
 
 
-def peak_memory(effort: Effort) -> Iterator[Figure]:  # noqa: ARG001
+def peak_memory(effort: BenchSize) -> Iterator[BenchResult]:  # noqa: ARG001
     """Peak memory of new Ray workers that train the network of kernel_size.yaml with the most MACs for an epoch."""
     workers = _workers()
     specs, recipe = kernel_size()
     with TemporaryDirectory() as folder:
-        jobs = Jobs(Path(folder), specs[-1], recipe)
-        crew = make_executor("ray", Crew(workers=workers))
+        jobs = JobSeries(Path(folder), specs[-1], recipe)
+        crew = make_executor("ray", WorkerRequest(workers=workers))
         try:
             _, said = train_all(crew, jobs.fresh(workers))
         finally:
             crew.shutdown()
     peaks = [record.value for record in said if isinstance(record, Measured) and record.name == "peak_memory_bytes"]
-    yield Figure(name="peak memory of a worker", unit="MB", values=tuple(peak / MB for peak in peaks))
+    yield BenchResult(name="peak memory of a worker", unit="MB", values=tuple(peak / MB for peak in peaks))
 
 
-class Jobs:
+class JobSeries:
     """Jobs that all train one network with one recipe from the start; they differ in seed and folder."""
 
-    def __init__(self, results: Path, spec: NetworkSpec, recipe: Recipe) -> None:
+    def __init__(self, results: Path, spec: NetworkSpec, recipe: ProxyRecipe) -> None:
         self._results = results
         self._spec = spec
         self._recipe = recipe
@@ -154,7 +154,7 @@ def train_all(executor: Executor, jobs: Sequence[Job]) -> tuple[float, list[Reco
     return time.perf_counter() - start, said
 
 
-def _all_aside(asides: Sequence[Aside], jobs: Sequence[Job]) -> float:
+def _run_in_processes(asides: Sequence[InlineProcess], jobs: Sequence[Job]) -> float:
     """Seconds until all are trained, each in a process of its own at the same time."""
     start = time.perf_counter()
     for aside, job in zip(asides, jobs, strict=True):
@@ -164,7 +164,7 @@ def _all_aside(asides: Sequence[Aside], jobs: Sequence[Job]) -> float:
     return time.perf_counter() - start
 
 
-def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: Machine) -> dict[str, list[float]]:
+def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: MachineSlots) -> dict[str, list[float]]:
     """Seconds of each way, round by round, after one round that warms up; others compute between two ways."""
     times_s: dict[str, list[float]] = {way: [] for way in ways}
     for way in ("both inline", "both ray"):
@@ -176,16 +176,16 @@ def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: Machi
     return times_s
 
 
-def figures(times_s: dict[str, list[float]], workers: int) -> Iterator[Figure]:
+def executor_results(times_s: dict[str, list[float]], workers: int) -> Iterator[BenchResult]:
     """What follows from the seconds of each way, round by round."""
 
-    def ratio(name: str, over: str, under: str, *, times: int = 1, **rest: Any) -> Figure:
+    def ratio(name: str, over: str, under: str, *, times: int = 1, **rest: Any) -> BenchResult:
         values = tuple(times * a / b for a, b in zip(times_s[over], times_s[under], strict=True))
-        return Figure(name=name, unit="x", values=values, **rest)
+        return BenchResult(name=name, unit="x", values=values, **rest)
 
     yield ratio("a proxy in a Ray worker, over inline", "ray", "inline", at_most=RAY_OVER_INLINE)
-    yield Figure(name="inline", unit="s", values=tuple(times_s["inline"]), is_part=True)
-    yield Figure(name="in a Ray worker", unit="s", values=tuple(times_s["ray"]), is_part=True)
+    yield BenchResult(name="inline", unit="s", values=tuple(times_s["inline"]), is_part=True)
+    yield BenchResult(name="in a Ray worker", unit="s", values=tuple(times_s["ray"]), is_part=True)
     if workers == 2:
         yield ratio("proxies per hour, two Ray workers over one", "ray", "both ray", times=2, at_least=TWO_OVER_ONE)
         yield ratio("two plain processes over one", "inline", "both inline", times=2, is_part=True)
@@ -195,10 +195,10 @@ def _workers() -> int:
     return min(2, available_cpus())
 
 
-def kernel_size() -> tuple[list[NetworkSpec], Recipe]:
+def kernel_size() -> tuple[list[NetworkSpec], ProxyRecipe]:
     """The networks of kernel_size.yaml, by MACs, and its recipe cut to one epoch."""
     file = load_study(ROOT / "search_spaces" / "kernel_size.yaml")
     cells = [cell for cell in open_space(file).grid() if cell.is_feasible]
     cells.sort(key=lambda cell: cell.cost.macs if cell.cost else 0)
     values = file.study.proxy.model_dump(mode="json") | {"epochs": 1, "schedule": {"warmup_epochs": 0}}
-    return [cell.spec for cell in cells if cell.spec], Recipe.model_validate(values)
+    return [cell.spec for cell in cells if cell.spec], ProxyRecipe.model_validate(values)

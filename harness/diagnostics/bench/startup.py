@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.config.study_file import load_study
-from harness.diagnostics.bench.base import ROOT, Effort, Figure, run_study
+from harness.diagnostics.bench.base import ROOT, BenchResult, BenchSize, run_study
 from harness.errors import HarnessError
 from harness.storage import Store
 from harness.storage.workspace import DATABASE
@@ -34,7 +34,7 @@ PARTS = (
     "data and network",
 )
 """What the time to the first step consists of, in order."""
-MARKS = (r"opening ", r"starting ", r"\d+ workers? ready", r"{run}: training on ")
+PART_PATTERNS = (r"opening ", r"starting ", r"\d+ workers? ready", r"{run}: training on ")
 """The lines of the study's output at which each part but the last ends."""
 FIRST_EPOCH = re.compile(r"\S+ \S+  (\[\d+/\d+\] )?(?P<run>#(?P<trial>\d+) .*seed (?P<seed>\d+)): epoch \d+/")
 COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -42,7 +42,7 @@ COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 STOP_S = 60.0
 
 
-def help_time(effort: Effort) -> Iterator[Figure]:
+def help_time(effort: BenchSize) -> Iterator[BenchResult]:
     """Seconds of a process that prints the help."""
     values = []
     for _ in range(effort.helps):
@@ -50,10 +50,10 @@ def help_time(effort: Effort) -> Iterator[Figure]:
             start = time.perf_counter()
             subprocess.run([sys.executable, run_study(), "--help"], stdout=subprocess.DEVNULL, check=True)
             values.append(time.perf_counter() - start)
-    yield Figure(name="run_study.py --help", unit="s", values=tuple(values), at_most=HELP_S)
+    yield BenchResult(name="run_study.py --help", unit="s", values=tuple(values), at_most=HELP_S)
 
 
-def first_step(effort: Effort) -> Iterator[Figure]:
+def first_step(effort: BenchSize) -> Iterator[BenchResult]:
     """Seconds from the command to the first training step of smoke.yaml, with each executor in turn."""
     study = ROOT / "search_spaces" / "smoke.yaml"
     found: dict[str, list[dict[str, float]]] = {executor: [] for executor in FIRST_STEP_S}
@@ -65,9 +65,9 @@ def first_step(effort: Effort) -> Iterator[Figure]:
     for executor, starts in found.items():
         totals = tuple(sum(parts.values()) for parts in starts)
         name = f"command to first step, {executor}"
-        yield Figure(name=name, unit="s", values=totals, at_most=FIRST_STEP_S[executor])
+        yield BenchResult(name=name, unit="s", values=totals, at_most=FIRST_STEP_S[executor])
         for part in PARTS:
-            yield Figure(name=part, unit="s", values=tuple(parts[part] for parts in starts), is_part=True)
+            yield BenchResult(name=part, unit="s", values=tuple(parts[part] for parts in starts), is_part=True)
 
 
 def parts_of_start(study: Path, executor: str, results: Path) -> dict[str, float]:
@@ -75,7 +75,7 @@ def parts_of_start(study: Path, executor: str, results: Path) -> dict[str, float
     lines = _lines_to_first_epoch(study, executor, results)
     told = FIRST_EPOCH.match(lines[-1].text)
     assert told is not None
-    marks = [_time_of(mark.format(run=re.escape(told["run"])), lines) for mark in MARKS]
+    marks = [_time_of(mark.format(run=re.escape(told["run"])), lines) for mark in PART_PATTERNS]
     step = lines[-1].time_s - _seconds_of_first_epoch(study, results, int(told["trial"]), int(told["seed"]))
     ends = [*marks, step]
     return {part: end - start for part, start, end in zip(PARTS, [0.0, *ends], ends, strict=False)}

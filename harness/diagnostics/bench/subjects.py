@@ -5,37 +5,37 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.diagnostics.bench.base import ROOT
-from harness.diagnostics.bench.machine import conditions, device_lines, disturbed_lines, slug
+from harness.diagnostics.bench.machine import bench_conditions, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions
-from harness.diagnostics.bench.tables import Grid, markdown, shown
+from harness.diagnostics.bench.tables import ResultTable, markdown, table_text
 from harness.report.console import make_console
-from harness.system.device_slot import computing, watched
+from harness.system.device_slot import computing, counting_measurements
 from harness.training.fit import find_device
 
-RESULTS = ROOT / "results" / "bench"
+BENCH_RESULTS = ROOT / "results" / "bench"
 
 
 def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
     """Print the table; write it, the CSV and the plot where told, and where nothing was chosen, in results/bench."""
-    from harness.diagnostics.bench.dwconv import measure
-    from harness.diagnostics.bench.dwconv_report import READING, grids, plot
+    from harness.diagnostics.bench.dwconv import measure_dwconv
+    from harness.diagnostics.bench.dwconv_report import DWCONV_NOTE, dwconv_tables, plot
     from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
 
     device = find_device(options.device)
-    notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    with computing(device), watched() as watch:
-        rows = list(measure(options, device, notes.tell, is_quick=is_quick))
+    notes = BenchLog([*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)])
+    with computing(device), counting_measurements() as watch:
+        rows = list(measure_dwconv(options, device, notes.log, is_quick=is_quick))
     for line in disturbed_lines(watch):
-        notes.tell(line)
-    tables = list(grids(rows, device.type))
-    _print(tables, READING)
-    folder = output or (RESULTS if options.is_whole and not is_quick else None)
+        notes.log(line)
+    tables = list(dwconv_tables(rows, device.type))
+    _print(tables, DWCONV_NOTE)
+    folder = output or (BENCH_RESULTS if options.is_whole and not is_quick else None)
     if folder is not None:
         path = _named(folder, f"dwconv_{slug(device)}")
         write_csv(path.with_suffix(".csv"), COLUMNS, rows)
         plot(path.with_suffix(".png"), [row for row in rows if row.block == "table 1"])
         after = f"![Time against the side of the kernel]({path.name}.png)"
-        text = markdown("The large depth-wise convolution", notes.lines, tables, READING, after)
+        text = markdown("The large depth-wise convolution", notes.lines, tables, DWCONV_NOTE, after)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv, .png")
 
@@ -43,45 +43,45 @@ def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool)
 def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: bool) -> None:
     """Print the table; write it and the CSV where told, and in results/bench unless the run is quick."""
     from harness.diagnostics.bench.dwconv_results import write_csv
-    from harness.diagnostics.bench.network import measure
-    from harness.diagnostics.bench.network_report import COLUMNS, READING, grids
+    from harness.diagnostics.bench.network import measure_networks
+    from harness.diagnostics.bench.network_report import COLUMNS, NETWORK_NOTE, network_tables
 
     device = find_device(options.device)
-    notes = Notes([*conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    with computing(device), watched() as watch:
-        rows = list(measure(options, device, notes.tell, is_quick=is_quick))
+    notes = BenchLog([*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)])
+    with computing(device), counting_measurements() as watch:
+        rows = list(measure_networks(options, device, notes.log, is_quick=is_quick))
     for line in disturbed_lines(watch):
-        notes.tell(line)
-    tables = list(grids(rows, device.type))
-    _print(tables, READING)
-    folder = output or (None if is_quick else RESULTS)
+        notes.log(line)
+    tables = list(network_tables(rows, device.type))
+    _print(tables, NETWORK_NOTE)
+    folder = output or (None if is_quick else BENCH_RESULTS)
     if folder is not None:
         path = _named(folder, f"network_{slug(device)}")
         write_csv(path.with_suffix(".csv"), COLUMNS, rows)
-        text = markdown("Whole networks", notes.lines, tables, READING)
+        text = markdown("Whole networks", notes.lines, tables, NETWORK_NOTE)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv")
 
 
-class Notes:
+class BenchLog:
     """What is said on standard error while a bench runs; what is not progress belongs to its conditions."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines: list[str] = []
         for line in lines:
-            self.tell(line)
+            self.log(line)
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line; keep it unless it says what is being measured."""
         print(line, file=sys.stderr, flush=True)
         if not line.startswith("measuring: "):
             self.lines.append(line)
 
 
-def _print(tables: Iterable[Grid], reading: str) -> None:
+def _print(tables: Iterable[ResultTable], reading: str) -> None:
     console = make_console()
     for table in tables:
-        console.print(shown(table))
+        console.print(table_text(table))
         console.print()
     console.print(reading)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 
-class Grid(NamedTuple):
+class ResultTable(NamedTuple):
     """A table under a title: the first column is text, the others are numbers."""
 
     title: str
@@ -16,7 +16,7 @@ class Grid(NamedTuple):
     lines: list[tuple[str, ...]]
 
 
-def shown(grid: Grid) -> Group:
+def table_text(grid: ResultTable) -> Group:
     """For the terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(grid.headings):
@@ -26,7 +26,7 @@ def shown(grid: Grid) -> Group:
     return Group(Text(grid.title, style="bold"), table)
 
 
-def markdown(title: str, conditions: Iterable[str], grids: Iterable[Grid], reading: str, after: str = "") -> str:
+def markdown(title: str, conditions: Iterable[str], grids: Iterable[ResultTable], reading: str, after: str = "") -> str:
     """A page: the conditions as a list, every grid under its title, how to read them, and what comes after."""
     page = [f"# {title}", "", *(f"- {line}" for line in conditions)]
     for grid in grids:
@@ -34,7 +34,7 @@ def markdown(title: str, conditions: Iterable[str], grids: Iterable[Grid], readi
     return "\n".join([*page, "", reading, *(["", after] if after else []), ""])
 
 
-def _table(grid: Grid) -> Iterator[str]:
+def _table(grid: ResultTable) -> Iterator[str]:
     rules = ("---", *("---:" for _ in grid.headings[1:]))
     for line in (grid.headings, rules, *grid.lines):
         yield f"| {' | '.join(line)} |"

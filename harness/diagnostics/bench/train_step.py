@@ -12,59 +12,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.recipes.proxy import Recipe
-from harness.diagnostics.bench.base import Effort, Figure
-from harness.diagnostics.bench.network import FORMATS, with_conv2d
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.diagnostics.bench.base import BenchResult, BenchSize
+from harness.diagnostics.bench.network import MEMORY_FORMATS, with_conv2d
 from harness.diagnostics.bench.proxies import kernel_size
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
-from harness.ops.timing import Patience, interleave, threads
+from harness.ops.timing import TimingBudget, cpu_threads, time_interleaved
 from harness.system.device_slot import computing
 from harness.system.machine import keep_freed_memory
-from harness.training.fit import build_optimizer, descend
+from harness.training.fit import backward_and_step, build_optimizer
 
-OVER_STOCK = 7.0
+OVER_NATIVE = 7.0
 """The target, against the default layout of PyTorch."""
 CPU = torch.device("cpu")
 
 
-def training_step(effort: Effort) -> Iterator[Figure]:
+def training_step(effort: BenchSize) -> Iterator[BenchResult]:
     """The network of kernel_size.yaml with the largest kernels."""
     keep_freed_memory()  # as a worker does
     specs, recipe = kernel_size()
     with computing():
-        found = list(step_figures(specs[-1], recipe, 3 * effort.rounds))
+        found = list(step_results(specs[-1], recipe, 3 * effort.rounds))
     yield from found
 
 
-def step_figures(spec: NetworkSpec, recipe: Recipe, rounds: int) -> Iterator[Figure]:
+def step_results(spec: NetworkSpec, recipe: ProxyRecipe, rounds: int) -> Iterator[BenchResult]:
     """How many times as long a step takes with `nn.Conv2d`, in either layout, and the milliseconds of each."""
     networks = {"harness": build(spec, merged=False, seed=0)}
-    networks |= {name: with_conv2d(build(spec, merged=False, seed=0)) for name in FORMATS}
+    networks |= {name: with_conv2d(build(spec, merged=False, seed=0)) for name in MEMORY_FORMATS}
     shape = recipe.batch_size, spec.in_channels, recipe.resolution, recipe.resolution
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     layout = "channels_last" if recipe.channels_last else "default"
     calls = {name: _step(each, images, {"harness": layout}.get(name, name), recipe) for name, each in networks.items()}
-    with threads(1):
-        times = interleave(calls, CPU, Patience(least=rounds, most=rounds, seconds=0.0))
+    with cpu_threads(1):
+        times = time_interleaved(calls, CPU, TimingBudget(min_samples=rounds, max_samples=rounds, budget_s=0.0))
     seconds = {name: found.seconds for name, found in times.items() if found is not None}
     sizes = "-".join(map(str, spec.K))
-    for name, aim in (("default", OVER_STOCK), ("channels_last", None)):
+    for name, aim in (("default", OVER_NATIVE), ("channels_last", None)):
         ratios = tuple(a / b for a, b in zip(seconds[name], seconds["harness"], strict=True))
         about = f"training step at K={sizes}: nn.Conv2d, {name.replace('_', '-')}, over ours"
-        yield Figure(name=about, unit="x", values=ratios, at_least=aim)
+        yield BenchResult(name=about, unit="x", values=ratios, at_least=aim)
         for label, key in (("nn.Conv2d", name), ("ours", "harness")):
-            yield Figure(name=label, unit="ms", values=tuple(1000 * s for s in seconds[key]), is_part=True)
+            yield BenchResult(name=label, unit="ms", values=tuple(1000 * s for s in seconds[key]), is_part=True)
 
 
-def _step(network: nn.Module, images: Tensor, layout: str, recipe: Recipe) -> Callable[[], None]:
-    network.to(memory_format=FORMATS[layout]).train()
-    images, labels = images.contiguous(memory_format=FORMATS[layout]), torch.zeros(len(images), dtype=torch.long)
+def _step(network: nn.Module, images: Tensor, layout: str, recipe: ProxyRecipe) -> Callable[[], None]:
+    network.to(memory_format=MEMORY_FORMATS[layout]).train()
+    images, labels = images.contiguous(memory_format=MEMORY_FORMATS[layout]), torch.zeros(len(images), dtype=torch.long)
     optimizer = build_optimizer(network, recipe.optimizer)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def step() -> None:
         loss = F.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
-        descend(loss, network, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
+        backward_and_step(loss, network, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
     return step

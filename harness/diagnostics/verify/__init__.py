@@ -4,6 +4,6 @@
 all checks and imports everything else: a file per subject, and `models.equivalence`, which they share with the tests.
 """
 
-from harness.diagnostics.verify.findings import Check, ClaimRow, Finding, Line, Section, Subject
+from harness.diagnostics.verify.findings import Check, CheckGroup, ClaimRow, Finding, Line, Section
 
-__all__ = ["Check", "ClaimRow", "Finding", "Line", "Section", "Subject"]
+__all__ = ["Check", "CheckGroup", "ClaimRow", "Finding", "Line", "Section"]

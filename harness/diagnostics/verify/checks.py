@@ -7,15 +7,15 @@ from functools import partial
 import torch
 
 from harness.diagnostics.verify import convolution, costs, full_scale, merging, specs
-from harness.diagnostics.verify.findings import Check, Finding, Line, Section, Subject
+from harness.diagnostics.verify.findings import Check, CheckGroup, Finding, Line, Section
 from harness.ops.dispatch import ALGORITHMS
-from harness.ops.timing import threads
-from harness.system.device_slot import computing, offer
+from harness.ops.timing import cpu_threads
+from harness.system.device_slot import computing, yield_slot
 from harness.system.machine import cpu_name
 from harness.training.fit import find_device
 
-CHECKS: dict[str, Subject] = {
-    "counts": Subject(
+CHECKS: dict[str, CheckGroup] = {
+    "counts": CheckGroup(
         "parameters and MACs against papers and released code",
         (
             Check("params in training", costs.params_in_training),
@@ -29,7 +29,7 @@ CHECKS: dict[str, Subject] = {
             Check("taps of the large kernels on the map (%)", costs.in_bounds),
         ),
     ),
-    "closed_form": Subject(
+    "closed_form": CheckGroup(
         "the closed form against a count on the network, for every preset",
         (
             Check("in training, up to two blocks a stage", costs.short_in_training),
@@ -37,7 +37,7 @@ CHECKS: dict[str, Subject] = {
             Check("whole, in both forms", costs.whole, is_slow=True),
         ),
     ),
-    "merge": Subject(
+    "merge": CheckGroup(
         "merged and folded networks compute the same, in float64, with randomised batch norms",
         (
             Check("every kind of large kernel, merged", merging.kinds),
@@ -46,14 +46,14 @@ CHECKS: dict[str, Subject] = {
             Check("the larger presets", merging.larger_presets, is_slow=True),
         ),
     ),
-    "operator": Subject(
+    "operator": CheckGroup(
         "the large depth-wise convolution against PyTorch's in float64, output and gradients",
         (
             *(Check(name, partial(convolution.algorithm, name)) for name in ALGORITHMS),
             Check("as the blocks call it, in four precisions", convolution.default_path),
         ),
     ),
-    "specs": Subject(
+    "specs": CheckGroup(
         "networks as values",
         (
             Check("presets to a file and back", specs.round_trips),
@@ -62,7 +62,7 @@ CHECKS: dict[str, Subject] = {
             Check("entries of state dicts", specs.entries),
         ),
     ),
-    "full_scale": Subject(
+    "full_scale": CheckGroup(
         "the networks that the shipped studies end with",
         (
             Check("study files can be read", full_scale.files),
@@ -73,12 +73,12 @@ CHECKS: dict[str, Subject] = {
 }
 
 
-def sections(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section]:
+def run_checks(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section]:
     """Make the checks of these subjects, and give each subject when its last check is made."""
     for name in names:
         start = time.perf_counter()
         # one thread: on maps so small more of them wait for each other, up to thirty times as long
-        with computing(find_device(None)), threads(1):
+        with computing(find_device(None)), cpu_threads(1):
             lines = tuple(_line(check) for check in CHECKS[name].checks if is_full or not check.is_slow)
         yield Section(name, CHECKS[name].about, lines, time.perf_counter() - start)
 
@@ -86,18 +86,18 @@ def sections(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section
 def _line(check: Check) -> Line:
     """A check that breaks off does not hold, whatever the reason, and keeps no other from being made."""
     findings: list[Finding] = []
-    offer()
+    yield_slot()
     try:
         for finding in check.run():
             findings.append(finding)
-            offer()
+            yield_slot()
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         findings.append(Finding(f"{check.title}: to its end", "no error", found, "every check can be made"))
     return Line(check.title, tuple(findings))
 
 
-def conditions() -> str:
+def verification_conditions() -> str:
     """The machine and the library behind every figure."""
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     return ", ".join([f"{cpu_name()}, 1 thread", *gpu, f"torch {torch.__version__}"])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.diagnostics.verify.findings import Finding
-from harness.models.equivalence import relative_error, worst
+from harness.models.equivalence import max_error, relative_error
 from harness.ops import depthwise_conv2d
 from harness.ops.dispatch import ALGORITHMS
 from harness.ops.geometry import Window
@@ -39,7 +39,7 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1e-3, to
 """Of the largest value of a tensor: float32 sums products in float32, the half types are rounded at the end."""
 PER_ROOT = 2e-7
 """A sum of n float32 products strays by about sqrt(n) roundings."""
-STOCK = "torch.nn.functional.conv2d in float64"
+REFERENCE = "torch.nn.functional.conv2d in float64"
 
 
 def algorithm(name: str) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def _devices() -> tuple[str, ...]:
 
 def _worst(run: Conv, case: Case, dtype: torch.dtype, device: str) -> float:
     with float32_products("ieee"):
-        return worst(errors(run, case, dtype, device).values())
+        return max_error(errors(run, case, dtype, device).values())
 
 
 def _finding(name: str, found: float, case: Case, dtype: torch.dtype, device: str) -> Finding:
@@ -116,4 +116,4 @@ def _finding(name: str, found: float, case: Case, dtype: torch.dtype, device: st
     if dtype != torch.float64:
         tolerance = max(tolerance, PER_ROOT * (n * h * w) ** 0.5)
     precision = str(dtype).removeprefix("torch.")
-    return Finding(f"{name}, {precision} on {device}: output and gradients", 0.0, found, STOCK, tolerance)
+    return Finding(f"{name}, {precision} on {device}: output and gradients", 0.0, found, REFERENCE, tolerance)

@@ -19,16 +19,16 @@ from harness.models.cost import Cost, network_cost, network_parts
 from harness.models.large_kernels.peripheral import SharedConv2d
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
-from harness.models.spec.published import COUNTED, GROWTH, IN_BOUNDS, PUBLISHED, Counted, Published
+from harness.models.spec.published import COUNTED, GROWTH, IN_BOUNDS, PUBLISHED, CountedCost, Published
 
 PARAMS_ROUNDING, WHOLE_PARAMS_ROUNDING = 0.1, 0.5
 """In millions, of figures with a decimal and without: table 5 has 79.3 for 79.389."""
 GMACS_ROUNDING = 0.06
 """In giga-MACs: table 5 has 15.3 for 15.354."""
-TAPS = "RepLKNet's released code, tap by tap"
+IN_BOUNDS_SOURCE = "RepLKNet's released code, tap by tap"
 SIZE = (224, 160)
 """Height and width of the image: two numbers, so that neither stands for the other."""
-FEW = 2
+FEW_BLOCKS = 2
 """Blocks of a stage that can differ, the first and any other: more of them only multiply."""
 BY_MODULE = "counted on the network, module by module"
 
@@ -148,28 +148,28 @@ def in_bounds() -> Iterator[Finding]:
         parts = network_parts(PRESETS[row.preset], row.resolution)
         stages = [part.large_kernels for part in parts if part.large_kernels.macs]
         name = f"{row.preset} at {row.resolution} px: % of taps in bounds"
-        yield Finding(name, row.whole, _share(sum(stages, Cost())), TAPS)
+        yield Finding(name, row.whole, _share(sum(stages, Cost())), IN_BOUNDS_SOURCE)
         for i, (expected, stage) in enumerate(zip(row.stages or (), stages, strict=False), start=1):
-            yield Finding(f"{name}, stage {i}", expected, _share(stage), TAPS)
+            yield Finding(f"{name}, stage {i}", expected, _share(stage), IN_BOUNDS_SOURCE)
 
 
-def _networks() -> Iterable[Counted]:
+def _networks() -> Iterable[CountedCost]:
     """The first row of every network: parameters don't depend on the images."""
-    first: dict[str, Counted] = {}
+    first: dict[str, CountedCost] = {}
     for row in COUNTED:
         first.setdefault(row.preset, row)
     return first.values()
 
 
-def _cost(row: Counted, *, merged: bool) -> Cost:
+def _cost(row: CountedCost, *, merged: bool) -> Cost:
     return network_cost(PRESETS[row.preset], row.resolution, merged)
 
 
-def _counted(row: Counted, what: str, expected: Plain, found: Plain) -> Finding:
+def _counted(row: CountedCost, what: str, expected: Plain, found: Plain) -> Finding:
     return Finding(f"{row.preset}: {what}", expected, found, row.source)
 
 
-def _known(row: Counted, what: str, expected: Plain | None, found: Plain) -> Iterator[Finding]:
+def _known(row: CountedCost, what: str, expected: Plain | None, found: Plain) -> Iterator[Finding]:
     if expected is not None:
         yield _counted(row, what, expected, found)
 
@@ -212,7 +212,7 @@ def whole() -> Iterator[Finding]:
 
 
 def _short(spec: NetworkSpec) -> NetworkSpec:
-    return spec.replace(B=tuple(min(FEW, blocks) for blocks in spec.B))
+    return spec.replace(B=tuple(min(FEW_BLOCKS, blocks) for blocks in spec.B))
 
 
 def _agreement(name: str, spec: NetworkSpec, *, merged: bool) -> Finding:

@@ -41,7 +41,7 @@ class Check(NamedTuple):
     """Whether it is made on demand only."""
 
 
-class Subject(NamedTuple):
+class CheckGroup(NamedTuple):
     """Checks about one thing."""
 
     about: str
@@ -70,7 +70,7 @@ class Section(NamedTuple):
     wall_s: float
 
     @property
-    def held(self) -> int:
+    def holding(self) -> int:
         """How many of its findings hold."""
         return sum(len(line.findings) - len(line.failed) for line in self.lines)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import harness
 from harness.config.axes import BASE, Value
-from harness.config.full_scale_network import around
-from harness.config.space import Candidate, Space, random_chooser
+from harness.config.full_scale_network import with_base
+from harness.config.space import Candidate, Space, random_sampler
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.config.yaml_file import read_document
 from harness.diagnostics.verify.findings import Finding
@@ -19,9 +19,9 @@ from harness.errors import StudyError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 
-FOLDER = Path(harness.__file__).parent.parent / "search_spaces"
+STUDIES_FOLDER = Path(harness.__file__).parent.parent / "search_spaces"
 """In a clone of the repository; an installed package has none."""
-MOST = 200
+MAX_CONFIGURATIONS = 200
 """Configurations of one study that are tried: all of a smaller space, else so many at random."""
 SIDE = 224
 """Of the images that full-scale networks are priced for."""
@@ -30,7 +30,7 @@ READ, FITS = "read", "fits"
 
 def study_files() -> list[Path]:
     """All of them, by name."""
-    return sorted(FOLDER.glob("*.yaml"))
+    return sorted(STUDIES_FOLDER.glob("*.yaml"))
 
 
 def claim_studies() -> list[Path]:
@@ -70,7 +70,7 @@ def configurations() -> Iterator[Finding]:
     """Whatever wins a study, its choices make a network of the full-scale base."""
     for path, file, large in _full_scale():
         small = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
-        full = around(small, large)
+        full = with_base(small, large)
         for candidate in _candidates(small):
             choices = {name: value for name, value in candidate.params.items() if name != BASE}
             said = " ".join(f"{name}={value}" for name, value in choices.items())
@@ -95,12 +95,12 @@ def _read(path: Path) -> StudyFile | str:
 
 def _candidates(space: Space) -> Iterator[Candidate]:
     """Configurations within rules and budgets."""
-    if space.size <= MOST:
+    if space.size <= MAX_CONFIGURATIONS:
         drawn = space.grid()
     else:
-        choose = random_chooser(0)
-        drawn = (space.sample(choose) for _ in range(MOST))
-    yield from (candidate for candidate in islice(drawn, MOST) if candidate.is_feasible)
+        choose = random_sampler(0)
+        drawn = (space.sample(choose) for _ in range(MAX_CONFIGURATIONS))
+    yield from (candidate for candidate in islice(drawn, MAX_CONFIGURATIONS) if candidate.is_feasible)
 
 
 def _fit(space: Space, choices: dict[str, Value]) -> str:

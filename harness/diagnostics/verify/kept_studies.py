@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from harness.analysis.formatting import counted
+from harness.analysis.formatting import plural
 from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resolved_yaml
 from harness.config.study_growth import identity, study_values
 from harness.data import describe
@@ -18,18 +18,18 @@ from harness.diagnostics.verify import ClaimRow
 from harness.diagnostics.verify.full_scale import study_files
 from harness.errors import HarnessError, UserError
 from harness.models.spec.network import NetworkSpec
-from harness.report.claims_summary import SUMMARY, Kept, KeptClaim, KeptClaims, read_kept
-from harness.storage.workspace import KEPT, Place
-from harness.system.command_line import near, verb
+from harness.report.claims_summary import SUMMARY_FILE, ClaimsSummary, ClaimSummary, SummaryModel, read_summary
+from harness.storage.workspace import CLAIMS_FOLDER, Workspace
+from harness.system.command_line import command_line, short_path
 from harness.system.machine import available_cpus, has_gpu
 from harness.training.run import Run
 
-STUDY = "study.yaml"
-MOST_CHANGED = 3
+STUDY_FILE = "study.yaml"
+MAX_CHANGES_SHOWN = 3
 """Changed keys that are named."""
 
 
-class KeptRun(Kept):
+class RunSummary(SummaryModel):
     """A run of a kept summary."""
 
     id: str
@@ -37,32 +37,32 @@ class KeptRun(Kept):
     wall_s: float | None = None
 
 
-class KeptConfiguration(Kept):
+class ConfigurationSummary(SummaryModel):
     """A network of a kept summary with its runs."""
 
     spec: dict[str, Any]
-    runs: tuple[KeptRun, ...]
+    runs: tuple[RunSummary, ...]
 
 
-class KeptStudy(KeptClaims):
+class StudySummary(ClaimsSummary):
     """A whole kept summary."""
 
     model_config = ConfigDict(frozen=True)
 
     devices: tuple[str, ...] = ()
-    configurations: tuple[KeptConfiguration, ...] = ()
+    configurations: tuple[ConfigurationSummary, ...] = ()
 
     @property
-    def runs(self) -> tuple[KeptRun, ...]:
+    def runs(self) -> tuple[RunSummary, ...]:
         """All runs."""
         return tuple(run for each in self.configurations for run in each.runs)
 
 
-def kept_claims_of(place: Place, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
+def recorded_summaries(place: Workspace, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
     """A row for each kept claim, study by study; `known` are the claims that are judged on the runs stored here."""
-    for file in sorted((place.results / KEPT).glob(f"*/{SUMMARY}")):
+    for file in sorted((place.results / CLAIMS_FOLDER).glob(f"*/{SUMMARY_FILE}")):
         try:
-            kept = read_kept(file, KeptStudy)
+            kept = read_summary(file, StudySummary)
         except UserError as error:
             yield ClaimRow(file.parent.name, "", "", "", None, None, None, 0, None, "", None, "", fault=str(error))
             continue
@@ -92,25 +92,28 @@ def kept_claims_of(place: Place, known: Sequence[ClaimRow]) -> Iterator[ClaimRow
             )
 
 
-def _check(kept: KeptStudy, folder: Path, place: Place) -> str:
+def _check(kept: StudySummary, folder: Path, place: Workspace) -> str:
     """Whether the study can be run again here, by which command and in what time; or why not."""
     try:
         file, options = _study_file(kept, folder)
     except UserError as error:
         return f"no: {error}"
-    changed = _changed(file, folder / STUDY, is_earlier=bool(kept.mark))
+    changed = _changed(file, folder / STUDY_FILE, is_earlier=bool(kept.mark))
     if changed:
-        return f"no: {near(file.path)} asks something else since ({changed})"
+        return f"no: {short_path(file.path)} asks something else since ({changed})"
     try:
         describe(file.study.proxy)
     except HarnessError as error:
         return f"no: {error}"
     if any(not device.startswith("cpu") for device in kept.devices) and not has_gpu():
         return f"no: it was recorded on {', '.join(kept.devices)}, and there is no GPU here"
-    return f"yes: `{verb('run', near(file.path), [*options, *place.options])}`, {_time(kept, file)}{_anew(kept, file)}"
+    return (
+        f"yes: `{command_line('run', short_path(file.path), [*options, *place.options])}`, "
+        f"{_time(kept, file)}{_anew(kept, file)}"
+    )
 
 
-def _study_file(kept: KeptStudy, folder: Path) -> tuple[StudyFile, list[str]]:
+def _study_file(kept: StudySummary, folder: Path) -> tuple[StudyFile, list[str]]:
     """The shipped file of that study, else its resolved copy beside the summary; with the options to run it.
 
     Raises `UserError` where there is neither, or none that can be read.
@@ -120,7 +123,7 @@ def _study_file(kept: KeptStudy, folder: Path) -> tuple[StudyFile, list[str]]:
             return load_study(path), []
         if kept.study == f"{path.stem}{QUICK_SUFFIX}":
             return load_study(path, is_quick=True), ["--quick"]
-    return load_study(folder / STUDY), []
+    return load_study(folder / STUDY_FILE), []
 
 
 def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
@@ -133,25 +136,25 @@ def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
     try:
         before = identity(study_values(recorded.read_text(encoding="utf-8")))
     except (ValidationError, ValueError, OSError):
-        return f"{near(recorded)} is of a version that this one does not read"
+        return f"{short_path(recorded)} is of a version that this one does not read"
     now = identity(study_values(resolved_yaml(file)))
     compared = {**before, **now}.keys() - ({"proxy.resample"} if is_earlier else set())
     keys = sorted(f"`{key}`" for key in compared if before.get(key) != now.get(key))
-    more = f" and {len(keys) - MOST_CHANGED} more" if len(keys) > MOST_CHANGED else ""
-    return f"changed: {', '.join(keys[:MOST_CHANGED])}{more}" if keys else ""
+    more = f" and {len(keys) - MAX_CHANGES_SHOWN} more" if len(keys) > MAX_CHANGES_SHOWN else ""
+    return f"changed: {', '.join(keys[:MAX_CHANGES_SHOWN])}{more}" if keys else ""
 
 
-def _time(kept: KeptStudy, file: StudyFile) -> str:
+def _time(kept: StudySummary, file: StudyFile) -> str:
     """About how long it takes, as the recorded runs took, on all processors of this machine."""
     times = [run.wall_s for run in kept.runs if run.wall_s]
     if not times:
         return "its time is not recorded"
     workers = max(1, min(available_cpus() // file.study.resources.cpus, len(times)))
     minutes = max(1, round(sum(times) / workers / 60))
-    return f"about {minutes:,} min for {counted(len(times), 'run')}"
+    return f"about {minutes:,} min for {plural(len(times), 'run')}"
 
 
-def _anew(kept: KeptStudy, file: StudyFile) -> str:
+def _anew(kept: StudySummary, file: StudyFile) -> str:
     """Whether the recorded runs are those that would be trained now."""
     pairs = [
         (run.id, Run(NetworkSpec.from_mapping(each.spec), file.study.proxy, run.seed).id)
@@ -165,7 +168,7 @@ def _anew(kept: KeptStudy, file: StudyFile) -> str:
     return f"; the same recipe means something else since, so {which} are other runs than those recorded"
 
 
-def _compared(claim: KeptClaim, finished: str | None, here: ClaimRow) -> str:
+def _compared(claim: ClaimSummary, finished: str | None, here: ClaimRow) -> str:
     """How the kept claim stands to the same claim on the runs that are stored here."""
     if here.n == 0:
         return "no seed is complete here yet"

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from harness.diagnostics.verify.findings import Finding
 from harness.models.build import build, fold, merge
 from harness.models.cost import network_cost
-from harness.models.equivalence import BOUND, as_trained, images, relative_error
+from harness.models.equivalence import MERGE_TOLERANCE, noise_images, randomized_float64, relative_error
 from harness.models.large_kernels import large_kernel
 from harness.models.large_kernels.reparam import Mergeable
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.kernel import KINDS, Kernel, largest_small
+from harness.models.spec.kernel import KERNEL_KINDS, Kernel, largest_small_kernel
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import GROWTH
@@ -34,11 +34,11 @@ FOLDS = "in evaluation mode a batch norm is affine"
 
 def kinds() -> Iterator[Finding]:
     """Every kind of large kernel by itself, with stride 1 and 2."""
-    for kind in KINDS:
+    for kind in KERNEL_KINDS:
         for kernel in _kernels(kind):
             for stride in (1, 2):
                 name = f"{kind}, K={kernel.k}, {'depth-wise' if kernel.depthwise else 'dense'}, stride {stride}"
-                yield Finding(f"{name}: merged", 0.0, _merge_error(kernel, stride), MERGES, BOUND)
+                yield Finding(f"{name}: merged", 0.0, _merge_error(kernel, stride), MERGES, MERGE_TOLERANCE)
 
 
 def families() -> Iterator[Finding]:
@@ -67,11 +67,11 @@ def _presets(*, is_slow: bool) -> Iterator[Finding]:
 def _kernels(kind: str) -> Iterator[Kernel]:
     """Kernels of a kind below and above the side of the map, with a small one beside them where it has a place."""
     for k in SIDES:
-        kernel = Kernel(k, kind=kind, dilation=KINDS[kind].dilations[0])
-        if k >= KINDS[kind].least_k(kernel):
-            s = SMALL if largest_small(kernel) >= SMALL else None
+        kernel = Kernel(k, kind=kind, dilation=KERNEL_KINDS[kind].dilations[0])
+        if k >= KERNEL_KINDS[kind].least_k(kernel):
+            s = SMALL if largest_small_kernel(kernel) >= SMALL else None
             yield kernel._replace(s=s)
-            if KINDS[kind].can_be_dense:
+            if KERNEL_KINDS[kind].can_be_dense:
                 yield kernel._replace(s=s, depthwise=False)
 
 
@@ -79,7 +79,7 @@ def _small_networks() -> Iterator[tuple[str, NetworkSpec]]:
     for family in FAMILIES:
         known = [spec for spec in PRESETS.values() if spec.family == family]
         smallest = min(known, key=lambda spec: network_cost(spec, SIDE).params)
-        for kind in KINDS:
+        for kind in KERNEL_KINDS:
             for kernel in _kernels(kind):
                 if kernel.k == SIDES[1]:
                     form = "" if kernel.depthwise else ", dense"
@@ -98,19 +98,21 @@ def _fields(kernel: Kernel) -> dict[str, Any]:
 
 def _network(name: str, spec: NetworkSpec, side: int) -> Iterator[Finding]:
     """By how much the output of the network changes when it is merged, and when its batch norms are folded besides."""
-    network, x = as_trained(build(spec, seed=0)), images(spec.in_channels, (side, side))
+    network, x = randomized_float64(build(spec, seed=0)), noise_images(spec.in_channels, (side, side))
     exact = _output(network, x)
     for form, change, source in (("merged", merge, MERGES), ("folded", fold, FOLDS)):
-        yield Finding(f"{name}: {form}", 0.0, relative_error(_output(change(network), x), exact), source, BOUND)
+        yield Finding(
+            f"{name}: {form}", 0.0, relative_error(_output(change(network), x), exact), source, MERGE_TOLERANCE
+        )
 
 
 def _merge_error(kernel: Kernel, stride: int) -> float:
     """By how much the output of a large kernel alone changes."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        block = as_trained(large_kernel(WIDTH, kernel, stride=stride))
+        block = randomized_float64(large_kernel(WIDTH, kernel, stride=stride))
     assert isinstance(block, Mergeable), "every large kernel has a merged form"
-    x = images(WIDTH, MAP)
+    x = noise_images(WIDTH, MAP)
     exact = _output(block, x)
     block.merge()
     return relative_error(_output(block, x), exact)

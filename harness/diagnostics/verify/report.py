@@ -10,17 +10,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.formatting import DASH, counted, duration, listed, printable, score
+from harness.analysis.formatting import DASH, format_duration, format_metric, join_words, plural, printable
 from harness.diagnostics.verify import ClaimRow, Finding, Line, Section
-from harness.report.claims import STYLES, interval, p_value
+from harness.report.claims import VERDICT_STYLES, format_interval, format_p
 from harness.report.console import indented, plain_table
 
 HOLDS, FAILS, EMPTY = "✓", "✗", "·"
-MARK = "†"
+FAILED_MARK = "†"
 """After a verdict that was reached in another environment than today's."""
-MOST_FAILED = 12
+MAX_FAILED_SHOWN = 12
 """Findings of one check that are named when they do not hold."""
-MARKS = {HOLDS: "green", FAILS: "bold red", EMPTY: "dim"}
+MARK_STYLES = {HOLDS: "green", FAILS: "bold red", EMPTY: "dim"}
 
 
 def section_view(section: Section) -> RenderableType:
@@ -34,7 +34,7 @@ def section_view(section: Section) -> RenderableType:
     table.add_column(style="dim")
     for line in section.lines:
         _add_line(table, line)
-    return Group(_heading(section.name, f"{section.about}, {duration(section.wall_s)}"), table, Text())
+    return Group(_heading(section.name, f"{section.about}, {format_duration(section.wall_s)}"), table, Text())
 
 
 def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
@@ -55,16 +55,16 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
         for row in rows
         if row.environments
     ]
-    about = f"{counted(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
+    about = f"{plural(len(rows), 'recorded claim')}; a contradicted one is a finding, not a fault"
     noises = Counter(row.noise for row in rows if row.noise)
-    notes = [Text(f"{counted(n, 'claim')}: {noise}", style="dim") for noise, n in noises.items()]
+    notes = [Text(f"{plural(n, 'claim')}: {noise}", style="dim") for noise, n in noises.items()]
     return Group(_heading("claims", about), table, *others, *faults, *notes, Text(), *_records(rows))
 
 
 def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
     """Of each kept study: where it is kept, how it was computed, and whether it can be checked again here."""
     marks = sorted({row.environment for row in rows if row.environment})
-    yield from (Text(f"{MARK} {printable(mark)}", style="yellow") for mark in marks)
+    yield from (Text(f"{FAILED_MARK} {printable(mark)}", style="yellow") for mark in marks)
     for source, group in groupby((row for row in rows if row.check), key=lambda row: row.source):
         kept = list(group)
         yield Text(kept[0].study, style="bold").append(f"  kept in {printable(source)}", style="not bold dim")
@@ -81,15 +81,17 @@ def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> Ren
     """How many findings hold, and under which conditions."""
     if not sections:
         return Text("no check was asked for", style="bold").append(
-            f"  {duration(wall_s)}, {conditions}", style="not bold dim"
+            f"  {format_duration(wall_s)}, {conditions}", style="not bold dim"
         )
     failed = sum(section.failed for section in sections)
-    held = sum(section.held for section in sections)
+    held = sum(section.holding for section in sections)
     broken = [section.name for section in sections if section.failed]
-    said = f"{counted(held, 'check')} hold{'s' if held == 1 else ''}, {failed:,} do{'es' if failed == 1 else ''} not"
-    where = f" ({listed(broken)})" if broken else ""
+    said = f"{plural(held, 'check')} hold{'s' if held == 1 else ''}, {failed:,} do{'es' if failed == 1 else ''} not"
+    where = f" ({join_words(broken)})" if broken else ""
     style = "bold red" if failed else "bold"
-    return Text(f"{said}{where}", style=style).append(f"  {duration(wall_s)}, {conditions}", style="not bold dim")
+    return Text(f"{said}{where}", style=style).append(
+        f"  {format_duration(wall_s)}, {conditions}", style="not bold dim"
+    )
 
 
 def verify_values(
@@ -97,7 +99,7 @@ def verify_values(
 ) -> dict[str, Any]:
     """The same for JSON, every finding included; `claims` is null where they were not asked for."""
     return {
-        "holds": sum(section.held for section in sections),
+        "holds": sum(section.holding for section in sections),
         "fails": sum(section.failed for section in sections),
         "wall_s": round(wall_s, 3),
         "conditions": conditions,
@@ -120,10 +122,10 @@ def _add_line(table: Table, line: Line) -> None:
     )
     if len(line.findings) == 1:
         return
-    for finding in line.failed[:MOST_FAILED]:
+    for finding in line.failed[:MAX_FAILED_SHOWN]:
         what, *figures = _printed(finding)
         table.add_row("", Text(f"  {what}", style="red"), *figures, Text(finding.source))
-    if left := len(line.failed[MOST_FAILED:]):
+    if left := len(line.failed[MAX_FAILED_SHOWN:]):
         table.add_row("", Text(f"  and {left} more", style="red"), "", "", "")
 
 
@@ -170,18 +172,18 @@ def _number(value: float | str, form: str = "{:.10g}") -> str:
 
 
 def _mark(mark: str) -> Text:
-    return Text(mark, style=MARKS[mark])
+    return Text(mark, style=MARK_STYLES[mark])
 
 
 def _verdict(row: ClaimRow) -> Iterator[str | Text]:
     yield row.study
     yield Text(row.name)
     verdict = f"at {row.limit}" if row.limit else row.verdict
-    yield Text(f"{verdict} {MARK}" if row.environment else verdict, style=STYLES.get(row.verdict, ""))
-    yield score(row.effect, row.unit)
-    yield interval(row.low, row.high, row.unit)
+    yield Text(f"{verdict} {FAILED_MARK}" if row.environment else verdict, style=VERDICT_STYLES.get(row.verdict, ""))
+    yield format_metric(row.effect, row.unit)
+    yield format_interval(row.low, row.high, row.unit)
     yield str(row.n)
-    yield p_value(row.p)
+    yield format_p(row.p)
     yield Text(row.unit)
     yield Text(row.paper or DASH)
     yield Text(row.device)

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from harness.config.network_file import dump_spec, load_spec
+from harness.config.network_file import dump_network_spec, load_network_spec
 from harness.config.yaml_file import write_yaml
 from harness.diagnostics.verify.findings import Finding
 from harness.models.build import build
 from harness.models.large_kernels import large_kernel
-from harness.models.spec.kernel import KINDS, Kernel
+from harness.models.spec.kernel import KERNEL_KINDS, Kernel
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import COUNTED
 
 LARGEST, DILATION = 31, 3
 """Of the kernels that are told apart; a dilation where their kind has one."""
-SAME = "a spec is a value"
-OWN = "one fingerprint for one network"
+ROUND_TRIP_SOURCE = "a spec is a value"
+FINGERPRINT_SOURCE = "one fingerprint for one network"
 
 
 def round_trips() -> Iterator[Finding]:
@@ -29,24 +29,29 @@ def round_trips() -> Iterator[Finding]:
         path = Path(folder) / "network.yaml"
         for name, spec in PRESETS.items():
             yield _same(f"{name}: its canonical form", spec, NetworkSpec.from_mapping(spec.canonical()))
-            for form, text in (("short", write_yaml(spec.canonical())), ("full", dump_spec(spec))):
+            for form, text in (("short", write_yaml(spec.canonical())), ("full", dump_network_spec(spec))):
                 path.write_text(text, encoding="utf-8")
-                yield _same(f"{name}: a file, {form}", spec, load_spec(path))
+                yield _same(f"{name}: a file, {form}", spec, load_network_spec(path))
 
 
 def fingerprints() -> Iterator[Finding]:
     """No two presets are one network."""
-    yield Finding("fingerprints of the presets", len(PRESETS), len({s.fingerprint() for s in PRESETS.values()}), OWN)
+    yield Finding(
+        "fingerprints of the presets",
+        len(PRESETS),
+        len({s.fingerprint() for s in PRESETS.values()}),
+        FINGERPRINT_SOURCE,
+    )
 
 
 def identities() -> Iterator[Finding]:
     """Networks of neighbouring sides have one fingerprint where their kernels are built alike, and only there."""
-    for kind in KINDS:
+    for kind in KERNEL_KINDS:
         for (one, built), (other, other_built) in pairwise(
             (_network(kernel), _forms(kernel)) for kernel in _by_side(kind)
         ):
             networks, known = len({built, other_built}), len({one.fingerprint(), other.fingerprint()})
-            yield Finding(f"{kind}, K={one.K[0]} and {other.K[0]}: networks", networks, known, OWN)
+            yield Finding(f"{kind}, K={one.K[0]} and {other.K[0]}: networks", networks, known, FINGERPRINT_SOURCE)
 
 
 def entries() -> Iterator[Finding]:
@@ -61,8 +66,8 @@ def entries() -> Iterator[Finding]:
 
 def _by_side(kind: str) -> Iterator[Kernel]:
     """A kernel of every side that its kind can have, up to the paper's largest."""
-    kernel = Kernel(LARGEST, kind=kind, dilation=min(DILATION, KINDS[kind].dilations[1]))
-    for k in range(KINDS[kind].least_k(kernel), LARGEST + 1, 2):
+    kernel = Kernel(LARGEST, kind=kind, dilation=min(DILATION, KERNEL_KINDS[kind].dilations[1]))
+    for k in range(KERNEL_KINDS[kind].least_k(kernel), LARGEST + 1, 2):
         yield kernel._replace(k=k)
 
 
@@ -77,4 +82,4 @@ def _forms(kernel: Kernel) -> tuple[torch.Size, ...]:
 
 
 def _same(what: str, spec: NetworkSpec, again: NetworkSpec) -> Finding:
-    return Finding(what, str(spec.canonical()), str(again.canonical()), SAME)
+    return Finding(what, str(spec.canonical()), str(again.canonical()), ROUND_TRIP_SOURCE)

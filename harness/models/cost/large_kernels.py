@@ -93,4 +93,4 @@ KERNEL_COSTS: dict[str, Callable[..., Cost]] = {
     "peripheral": peripheral_conv,
     "sequential": sequential_conv,
 }
-"""By kind, as in `harness.models.spec.kernel.KINDS`."""
+"""By kind, as in `harness.models.spec.kernel.KERNEL_KINDS`."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 
-BEHIND_THE_STAGES = ("last", "norm", "head")
+LAYERS_AFTER_STAGES = ("last", "norm", "head")
 """What classifies; an encoder drops it."""
 FIRST_MAP = 2
 """Where segmentation-models-pytorch's decoders look for the finest map: behind the image and a map of stride 2."""
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         """`network` becomes a part of it and loses its classifier."""
         super().__init__()
         self.network = network
-        for name in BEHIND_THE_STAGES:
+        for name in LAYERS_AFTER_STAGES:
             if hasattr(network, name):
                 setattr(network, name, nn.Identity())
         self.is_frozen = frozen

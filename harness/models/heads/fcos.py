@@ -14,15 +14,15 @@ from torch import Tensor
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 
 from harness.errors import Diverged
-from harness.models.heads.feature_pyramid import AsTheyCome, Cells, Pyramid
+from harness.models.heads.feature_pyramid import FeaturePyramid, PadToBatch, PointAnchors
 
-LEAST_SCORE = 0.05
+MIN_SCORE = 0.05
 """Below it a detection is dropped, as in the code of FCOS; torchvision's 0.2 is for looking at, and cuts AP short."""
-OVERLAP = 0.6
+NMS_IOU = 0.6
 """Of two detections of a class that overlap more, the better scored one stays; as in FCOS's code."""
 
 
-class Detector(FCOS):  # type: ignore[misc]
+class FCOSDetector(FCOS):  # type: ignore[misc]
     """Backbone, feature pyramid, and the head that all levels share.
 
     In training, (images, targets) -> the three losses by name; in evaluation, images -> a mapping of boxes (D, 4),
@@ -32,31 +32,31 @@ class Detector(FCOS):  # type: ignore[misc]
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: FeaturePyramid,
         *,
         classes: int,
-        overlap: float = OVERLAP,
+        overlap: float = NMS_IOU,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         """The ground is no class; `layout` is that of batches that are padded here."""
         super().__init__(
             pyramid,
             classes,
-            anchor_generator=Cells(pyramid.strides),
-            head=Head(pyramid.out_channels, 1, classes),
-            score_thresh=LEAST_SCORE,
+            anchor_generator=PointAnchors(pyramid.strides),
+            head=FCOSDetectionHead(pyramid.out_channels, 1, classes),
+            score_thresh=MIN_SCORE,
             nms_thresh=overlap,
         )
-        self.transform = AsTheyCome(layout)
+        self.transform = PadToBatch(layout)
 
     def postprocess_detections(self, head_outputs: dict[str, list[Tensor]], *args: Any) -> list[dict[str, Tensor]]:
         """As torchvision has it. Raises `Diverged` where an output of the head is not finite."""
-        require_finite(level for levels in head_outputs.values() for level in levels)
+        require_finite_outputs(level for levels in head_outputs.values() for level in levels)
         found: list[dict[str, Tensor]] = super().postprocess_detections(head_outputs, *args)
         return found
 
 
-class Head(FCOSHead):  # type: ignore[misc]
+class FCOSDetectionHead(FCOSHead):  # type: ignore[misc]
     """torchvision's, with outputs in float32: bfloat16 cannot tell one pixel from the next beyond the 256th."""
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class Head(FCOSHead):  # type: ignore[misc]
         return {name: output.float() for name, output in super().forward(x).items()}
 
 
-def require_finite(outputs: Iterable[Tensor]) -> None:
+def require_finite_outputs(outputs: Iterable[Tensor]) -> None:
     """Raise `Diverged` where an output of a head is not finite: it would find nothing, silently."""
     if not all(output.isfinite().all() for output in outputs):
         raise Diverged("the detection's outputs are not finite after its last step")

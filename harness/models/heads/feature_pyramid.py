@@ -15,20 +15,20 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from harness.models.heads.encoder import FIRST_MAP, Encoder
 
-MULTIPLE = 32
+SIZE_DIVISIBLE = 32
 """Images of several sizes are padded to a common one, of which this divides both sides."""
-RATIOS = (0.5, 1.0, 2.0)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height by width of the anchors of Faster R-CNN (arXiv 1506.01497)."""
 
-Above = Literal["nothing", "pool", "convolutions"]
+ExtraLevels = Literal["nothing", "pool", "convolutions"]
 """What comes above the coarsest map: nothing; one map of every second of its pixels (arXiv 1612.03144, for the RPN);
 or two maps of strided convolutions, P6 and P7, from P5 on (arXiv 1904.01355)."""
 
 
-class Pyramid(nn.Module):
+class FeaturePyramid(nn.Module):
     """The encoder's maps, brought to one width from the coarsest down to the finest (arXiv 1612.03144)."""
 
-    def __init__(self, encoder: Encoder, channels: int, above: Above = "nothing") -> None:
+    def __init__(self, encoder: Encoder, channels: int, above: ExtraLevels = "nothing") -> None:
         super().__init__()
         more = {"nothing": None, "pool": LastLevelMaxPool(), "convolutions": LastLevelP6P7(channels, channels)}[above]
         self.encoder = encoder
@@ -47,7 +47,7 @@ class Pyramid(nn.Module):
         return levels
 
 
-class Cells(AnchorGenerator):  # type: ignore[misc]
+class PointAnchors(AnchorGenerator):  # type: ignore[misc]
     """For every pixel of a map, the square of the image for which it stands, as wide as the map's stride.
 
     torchvision's own takes the stride to be H // H', which is wrong for maps whose side was rounded.
@@ -70,15 +70,16 @@ def _cells(level: Tensor, stride: int) -> Tensor:
     return stride * torch.stack([x, y, x + 1, y + 1], dim=-1).view(-1, 4).float()
 
 
-class Anchors(AnchorGenerator):  # type: ignore[misc]
+class BoxAnchors(AnchorGenerator):  # type: ignore[misc]
     """For every pixel of a map, three boxes of one area around its corner, with the map's stride as it is.
 
-    torchvision's own has the fault that `Cells` is made for, and the precision of the maps, which may be bfloat16.
+    torchvision's own has the fault that `PointAnchors` is made for, and the precision of the maps, which may be
+    bfloat16.
     """
 
     def __init__(self, strides: list[int], scale: float) -> None:
         """`scale` is the side of the square one, in strides."""
-        super().__init__(tuple((scale * stride,) for stride in strides), (RATIOS,) * len(strides))
+        super().__init__(tuple((scale * stride,) for stride in strides), (ASPECT_RATIOS,) * len(strides))
         self.strides = strides
 
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
@@ -89,7 +90,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
         return [anchors.float()] * len(images.image_sizes)
 
 
-class AsTheyCome(nn.Module):
+class PadToBatch(nn.Module):
     """In the place of torchvision's transform, which normalises and resizes image by image.
 
     A batch stays as it is. Images of several sizes are put into the upper left corner of a common one.
@@ -109,7 +110,7 @@ class AsTheyCome(nn.Module):
         sizes = [(each.shape[-2], each.shape[-1]) for each in images]
         if isinstance(images, Tensor):
             return ImageList(images, sizes), targets
-        height, width = (-(-max(sides) // MULTIPLE) * MULTIPLE for sides in zip(*sizes, strict=True))
+        height, width = (-(-max(sides) // SIZE_DIVISIBLE) * SIZE_DIVISIBLE for sides in zip(*sizes, strict=True))
         batch = (
             images[0].new_zeros(len(images), images[0].shape[0], height, width).contiguous(memory_format=self.layout)
         )

@@ -16,30 +16,38 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import clip_boxes_to_image
 
-from harness.models.heads.fcos import require_finite
-from harness.models.heads.feature_pyramid import RATIOS, Anchors, AsTheyCome, Pyramid
-from harness.models.heads.roi_heads import BoxHeads, Sample, Sizes, Stage, Targets, mean_opinion, own_masks
+from harness.models.heads.fcos import require_finite_outputs
+from harness.models.heads.feature_pyramid import ASPECT_RATIOS, BoxAnchors, FeaturePyramid, PadToBatch
+from harness.models.heads.roi_heads import (
+    RCNNStage,
+    RoIHeadsConfig,
+    Sizes,
+    StageSample,
+    Targets,
+    average_logits,
+    select_class_masks,
+)
 
 ANCHOR_SCALE = 8.0
 """Side of the anchors in strides: 32 pixels on the finest map of stride 4 (arXiv 1612.03144)."""
-PROPOSED = {"training": 2000, "testing": 1000}
+PROPOSALS = {"training": 2000, "testing": 1000}
 """Boxes that are proposed, of each map before duplicates are dropped and of an image after."""
 
 
-class Rung(NamedTuple):
+class CascadeStage(NamedTuple):
     """What tells a stage from the others."""
 
-    matched_at: float
+    iou_threshold: float
     """Overlap from which on a box is a figure's."""
-    unit: float
+    delta_scale: float
     """Standard deviation of the moves, in sides of the box; of its size twice that."""
-    weight: float
+    loss_weight: float
     """Of its losses."""
 
 
-ONE_LOOK = (Rung(0.5, 0.1, 1.0),)
+SINGLE_STAGE = (CascadeStage(0.5, 0.1, 1.0),)
 """Mask R-CNN."""
-CASCADE = (Rung(0.5, 0.1, 1.0), Rung(0.6, 0.05, 0.5), Rung(0.7, 0.033, 0.25))
+CASCADE = (CascadeStage(0.5, 0.1, 1.0), CascadeStage(0.6, 0.05, 0.5), CascadeStage(0.7, 0.033, 0.25))
 """Cascade R-CNN; the numbers are those of RepLKNet's code, which has the last moves of the size in 0.067."""
 
 
@@ -54,25 +62,25 @@ class RCNN(GeneralizedRCNN):  # type: ignore[misc]
 
     def __init__(
         self,
-        pyramid: Pyramid,
-        heads: BoxHeads,
+        pyramid: FeaturePyramid,
+        heads: RoIHeadsConfig,
         *,
-        rungs: tuple[Rung, ...] = ONE_LOOK,
+        rungs: tuple[CascadeStage, ...] = SINGLE_STAGE,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         """`layout` is that of batches that are padded here."""
         proposals = RegionProposalNetwork(
-            Anchors(pyramid.strides, ANCHOR_SCALE),
-            ProposalHead(pyramid.out_channels, len(RATIOS)),
+            BoxAnchors(pyramid.strides, ANCHOR_SCALE),
+            ProposalHead(pyramid.out_channels, len(ASPECT_RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n=PROPOSED,
-            post_nms_top_n=PROPOSED,
+            pre_nms_top_n=PROPOSALS,
+            post_nms_top_n=PROPOSALS,
             nms_thresh=0.7,
         )
-        super().__init__(pyramid, proposals, Cascade(pyramid, heads, rungs), AsTheyCome(layout))
+        super().__init__(pyramid, proposals, Cascade(pyramid, heads, rungs), PadToBatch(layout))
 
     def forward(self, images: Tensor | list[Tensor], targets: Targets | None = None) -> dict[str, Tensor] | Targets:
         """As of the class. Inside, the ground is class 0."""
@@ -91,46 +99,48 @@ class ProposalHead(RPNHead):  # type: ignore[misc]
         """Maps -> for each, logits of there being something (N, anchors, H', W') and moves (N, 4 * anchors, H', W')."""
         logits, moves = ([each.float() for each in outputs] for outputs in super().forward(x))
         if not self.training:
-            require_finite([*logits, *moves])
+            require_finite_outputs([*logits, *moves])
         return logits, moves
 
 
 class Cascade(nn.Module):
     """Looks at boxes, one behind the other; a single one is Mask R-CNN's."""
 
-    def __init__(self, pyramid: Pyramid, heads: BoxHeads, rungs: tuple[Rung, ...]) -> None:
+    def __init__(self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, rungs: tuple[CascadeStage, ...]) -> None:
         super().__init__()
         self.rungs = rungs
-        self.stages = nn.ModuleList(Stage(pyramid, heads, matched_at=rung.matched_at, unit=rung.unit) for rung in rungs)
+        self.stages = nn.ModuleList(
+            RCNNStage(pyramid, heads, matched_at=rung.iou_threshold, unit=rung.delta_scale) for rung in rungs
+        )
 
     def forward(
         self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes, targets: Targets | None = None
     ) -> tuple[Targets, dict[str, Tensor]]:
         """Maps and proposed boxes -> what is found, in evaluation; the losses, in training."""
         if not self.training:
-            return self._found(maps, boxes, sizes), {}
+            return self._detect(maps, boxes, sizes), {}
         assert targets is not None, "a detector learns from targets"
-        own, sample = self.looks[0].losses(maps, boxes, sizes, targets)
+        own, sample = self.roi_stages[0].losses(maps, boxes, sizes, targets)
         losses = [own]
-        for before, stage in itertools.pairwise(self.looks):
-            own, sample = stage.losses(maps, moved_sample(before, sample, sizes, targets), sizes, targets)
+        for before, stage in itertools.pairwise(self.roi_stages):
+            own, sample = stage.losses(maps, apply_deltas_to_sample(before, sample, sizes, targets), sizes, targets)
             losses.append(own)
         weighted = zip(itertools.count(), self.rungs, losses, strict=False)
-        return [], {f"{name}_{i}": rung.weight * loss for i, rung, own in weighted for name, loss in own.items()}
+        return [], {f"{name}_{i}": rung.loss_weight * loss for i, rung, own in weighted for name, loss in own.items()}
 
     @property
-    def looks(self) -> list[Stage]:
+    def roi_stages(self) -> list[RCNNStage]:
         """The stages, the first one first."""
-        return [stage for stage in self.stages if isinstance(stage, Stage)]
+        return [stage for stage in self.stages if isinstance(stage, RCNNStage)]
 
-    def _found(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Targets:
-        logits, moves = self.looks[0].judged(maps, boxes, sizes)
+    def _detect(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Targets:
+        logits, moves = self.roi_stages[0].predict(maps, boxes, sizes)
         opinions = [logits]
-        for before, stage in itertools.pairwise(self.looks):
-            boxes = moved(before, boxes, logits[:, 1:].argmax(1) + 1, moves, sizes)
-            logits, moves = stage.judged(maps, boxes, sizes)
+        for before, stage in itertools.pairwise(self.roi_stages):
+            boxes = apply_deltas(before, boxes, logits[:, 1:].argmax(1) + 1, moves, sizes)
+            logits, moves = stage.predict(maps, boxes, sizes)
             opinions.append(logits)
-        last, said = self.looks[-1], mean_opinion(opinions)
+        last, said = self.roi_stages[-1], average_logits(opinions)
         rows = zip(*last.postprocess_detections(said, moves, boxes, sizes), strict=True)
         found = [dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in rows]
         if last.has_mask():
@@ -140,26 +150,26 @@ class Cascade(nn.Module):
     def _add_masks(self, found: Targets, maps: dict[str, Tensor], sizes: Sizes) -> None:
         """What all stages together take for the figure in each box."""
         boxes = [each["boxes"] for each in found]
-        opinions = torch.stack([stage.mask_logits(maps, boxes, sizes).sigmoid() for stage in self.looks])
-        for each, masks in zip(found, own_masks(opinions.mean(0), found), strict=True):
+        opinions = torch.stack([stage.mask_logits(maps, boxes, sizes).sigmoid() for stage in self.roi_stages])
+        for each, masks in zip(found, select_class_masks(opinions.mean(0), found), strict=True):
             each["masks"] = masks
 
 
-def moved_sample(stage: Stage, sample: Sample, sizes: Sizes, targets: Targets) -> list[Tensor]:
+def apply_deltas_to_sample(stage: RCNNStage, sample: StageSample, sizes: Sizes, targets: Targets) -> list[Tensor]:
     """The boxes of a sample where the stage moves them; without the figures' own, which the next stage adds itself.
 
     A figure is moved as its class is, ground as what it is taken for, as in MMDetection.
     """
     labels = torch.cat(sample.labels)
     ways = torch.where(labels > 0, labels, sample.logits[:, 1:].argmax(1) + 1)
-    boxes = moved(stage, sample.boxes, ways, sample.moves, sizes)
+    boxes = apply_deltas(stage, sample.boxes, ways, sample.deltas, sizes)
     own = [(old[:, None] == each["boxes"]).all(2).any(1) for old, each in zip(sample.boxes, targets, strict=True)]
     return [each[~given] for each, given in zip(boxes, own, strict=True)]
 
 
-def moved(stage: Stage, boxes: list[Tensor], ways: Tensor, moves: Tensor, sizes: Sizes) -> list[Tensor]:
-    """The boxes where the stage moves them as of the classes `ways`, (R,), cut at the borders of their images."""
+def apply_deltas(stage: RCNNStage, boxes: list[Tensor], classes: Tensor, deltas: Tensor, sizes: Sizes) -> list[Tensor]:
+    """The boxes where the stage moves them as of the classes `classes`, (R,), cut at the borders of their images."""
     start = torch.cat(boxes)
-    own = moves.detach().view(len(start), -1, 4)[torch.arange(len(start), device=start.device), ways]
+    own = deltas.detach().view(len(start), -1, 4)[torch.arange(len(start), device=start.device), classes]
     ends = stage.box_coder.decode_single(own, start).split([len(each) for each in boxes])
     return [clip_boxes_to_image(each, size) for each, size in zip(ends, sizes, strict=True)]

@@ -18,13 +18,13 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, mask
 from torchvision.ops import MultiScaleRoIAlign, generalized_box_iou_loss
 from torchvision.ops.poolers import LevelMapper
 
-from harness.models.heads.feature_pyramid import Pyramid
+from harness.models.heads.feature_pyramid import FeaturePyramid
 
 BOX_SIDE, MASK_SIDE = 7, 14
 """Of the part of a map that a head is given (arXiv 1703.06870); masks come out at twice the side."""
 CONVOLUTIONS = 4
 """Of the mask head; of a box head with convolutions too."""
-FIGURES_AMONG = 0.25
+POSITIVE_FRACTION = 0.25
 """The share of figures at most among the boxes that a head learns from (arXiv 1504.08083)."""
 LEAST_SCORE, OVERLAP, MOST_FOUND = 0.05, 0.5, 100
 """Of detections: the least score, the most overlap within a class, and how many an image has."""
@@ -39,7 +39,7 @@ Targets = list[dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class BoxHeads:
+class RoIHeadsConfig:
     """How the heads are built."""
 
     classes: int
@@ -58,20 +58,20 @@ class BoxHeads:
     """Boxes of an image that a head learns from, at most."""
 
 
-class Looks(MultiScaleRoIAlign):  # type: ignore[misc]
+class RoIPooler(MultiScaleRoIAlign):  # type: ignore[misc]
     """The part of a map that a box covers, on the map whose stride suits the size of the box."""
 
-    def __init__(self, pyramid: Pyramid, side: int) -> None:
+    def __init__(self, pyramid: FeaturePyramid, side: int) -> None:
         super().__init__([str(stride) for stride in pyramid.own_strides], side, sampling_ratio=2)
         levels = [stride.bit_length() - 1 for stride in pyramid.own_strides]
         self.scales = [1 / stride for stride in pyramid.own_strides]
         self.map_levels = LevelMapper(levels[0], levels[-1], CANONICAL_SIDE, CANONICAL_LEVEL)
 
 
-class Predictor(FastRCNNPredictor):  # type: ignore[misc]
+class BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
     """torchvision's, in float32, and with one way to move a box for all classes where this is asked for."""
 
-    def __init__(self, width: int, heads: BoxHeads) -> None:
+    def __init__(self, width: int, heads: RoIHeadsConfig) -> None:
         super().__init__(width, heads.classes + 1)
         self.copies = 1
         if not heads.by_class:
@@ -84,7 +84,7 @@ class Predictor(FastRCNNPredictor):  # type: ignore[misc]
         return logits.float(), moves.float().repeat(1, self.copies)
 
 
-class MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
+class RoIMaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
     """torchvision's, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,24 +93,26 @@ class MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
         return logits.float()
 
 
-class Stage(RoIHeads):  # type: ignore[misc]
+class RCNNStage(RoIHeads):  # type: ignore[misc]
     """One look at the boxes: which class each is of, how it is to be moved, and the mask in it.
 
     torchvision's, whose `select_training_samples` and `postprocess_detections` are used as they are; what its `forward`
     does in one go is in parts here.
     """
 
-    def __init__(self, pyramid: Pyramid, heads: BoxHeads, *, matched_at: float = 0.5, unit: float = 0.1) -> None:
+    def __init__(
+        self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, *, matched_at: float = 0.5, unit: float = 0.1
+    ) -> None:
         """A box is a figure's from the overlap `matched_at` on; `unit` is a step of its middle, in sides of the box."""
         width = pyramid.out_channels
         super().__init__(
-            Looks(pyramid, BOX_SIDE),
+            RoIPooler(pyramid, BOX_SIDE),
             _body(width, heads),
-            Predictor(heads.hidden, heads),
+            BoxPredictor(heads.hidden, heads),
             matched_at,
             matched_at,
             heads.sampled,
-            FIGURES_AMONG,
+            POSITIVE_FRACTION,
             (1 / unit, 1 / unit, 0.5 / unit, 0.5 / unit),
             LEAST_SCORE,
             OVERLAP,
@@ -118,11 +120,11 @@ class Stage(RoIHeads):  # type: ignore[misc]
         )
         self.loss = heads.loss
         if heads.masks:
-            self.mask_roi_pool = Looks(pyramid, MASK_SIDE)
+            self.mask_roi_pool = RoIPooler(pyramid, MASK_SIDE)
             self.mask_head = MaskRCNNHeads(width, (width,) * CONVOLUTIONS, 1)
-            self.mask_predictor = MaskPredictor(width, width, heads.classes + 1)
+            self.mask_predictor = RoIMaskPredictor(width, width, heads.classes + 1)
 
-    def judged(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
+    def predict(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
         """Logits (R, 1 + classes) and moves (R, 4 * (1 + classes)) of boxes, given image by image."""
         logits, moves = self.box_predictor(self.box_head(self.box_roi_pool(maps, boxes, sizes)))
         return logits, moves
@@ -134,17 +136,17 @@ class Stage(RoIHeads):  # type: ignore[misc]
 
     def losses(
         self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes, targets: Targets
-    ) -> tuple[dict[str, Tensor], "Sample"]:
+    ) -> tuple[dict[str, Tensor], "StageSample"]:
         """The losses on a sample of the boxes and of the figures themselves, and what of it a next stage needs."""
         boxes, matched, labels, wanted = self.select_training_samples(list(boxes), targets)
-        logits, moves = self.judged(maps, boxes, sizes)
+        logits, moves = self.predict(maps, boxes, sizes)
         classifier, regression = fastrcnn_loss(logits, moves, labels, wanted)
         if self.loss == "giou":
             regression = self._overlap_loss(moves, boxes, labels, wanted)
         losses = {"classifier": classifier, "boxes": regression}
         if self.has_mask():
             losses["masks"] = self._mask_loss(maps, boxes, sizes, targets, matched, labels)
-        return losses, Sample(boxes, labels, logits.detach(), moves.detach())
+        return losses, StageSample(boxes, labels, logits.detach(), moves.detach())
 
     def _overlap_loss(
         self, moves: Tensor, boxes: list[Tensor], labels: list[Tensor], wanted: tuple[Tensor, ...]
@@ -188,16 +190,16 @@ def _has_mask(target: dict[str, Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+class StageSample:
     """Boxes that a stage has learnt from, image by image, and what it made of them."""
 
     boxes: list[Tensor]
     labels: list[Tensor]
     logits: Tensor
-    moves: Tensor
+    deltas: Tensor
 
 
-def _body(channels: int, heads: BoxHeads) -> nn.Module:
+def _body(channels: int, heads: RoIHeadsConfig) -> nn.Module:
     if heads.body == "fully_connected":
         return TwoMLPHead(channels * BOX_SIDE**2, heads.hidden)  # type: ignore[no-any-return]
     side = (channels, BOX_SIDE, BOX_SIDE)
@@ -205,16 +207,16 @@ def _body(channels: int, heads: BoxHeads) -> nn.Module:
     return body
 
 
-def own_masks(probabilities: Tensor, found: list[dict[str, Tensor]]) -> list[Tensor]:
+def select_class_masks(probabilities: Tensor, detections: list[dict[str, Tensor]]) -> list[Tensor]:
     """Of masks by class (R, 1 + classes, 28, 28), that of each found box's class: (D, 1, 28, 28) for every image."""
-    labels = torch.cat([each["labels"] for each in found])
+    labels = torch.cat([each["labels"] for each in detections])
     own = probabilities[torch.arange(len(labels), device=labels.device), labels][:, None]
-    return list(torch.split(own, [len(each["labels"]) for each in found]))
+    return list(torch.split(own, [len(each["labels"]) for each in detections]))
 
 
-def mean_opinion(opinions: list[Tensor]) -> Tensor:
+def average_logits(logits: list[Tensor]) -> Tensor:
     """Logits whose softmax is the mean of those of several logits (R, 1 + classes); of one, itself."""
-    if len(opinions) == 1:
-        return opinions[0]
-    mean = torch.stack([F.softmax(opinion, -1) for opinion in opinions]).mean(0)
+    if len(logits) == 1:
+        return logits[0]
+    mean = torch.stack([F.softmax(opinion, -1) for opinion in logits]).mean(0)
     return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()

@@ -62,20 +62,20 @@ def upernet(encoder: Encoder, *, channels: int, side: int) -> nn.Module:  # noqa
     return decoder
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {
+SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": deeplabv3plus,
     "upernet": upernet,
 }
 """Makers (encoder, *, channels, side) of decoders by `Plan.head`; `side` is that of the images."""
 
 
-class Plan(Protocol):
+class HeadConfig(Protocol):
     """What decides a decoder; `harness.config.recipes.proxy.Transfer` says it, and so does a full-scale recipe's
     `segmenter`."""
 
     @property
     def head(self) -> str:
-        """A key of `HEADS`."""
+        """A key of `SEGMENTATION_HEADS`."""
         ...
 
     @property
@@ -94,7 +94,7 @@ class Plan(Protocol):
         ...
 
 
-class Auxiliary(nn.Module):
+class AuxiliaryHead(nn.Module):
     """A small head on the map before the coarsest one, whose loss helps to train what lies below.
 
     One 3x3 convolution and one of 1x1, as MMSegmentation's `FCNHead` beside UPerNet and DeepLabv3+.
@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
         self,
         network: nn.Module,
         spec: NetworkSpec,
-        plan: Plan,
+        plan: HeadConfig,
         *,
         classes: int,
         side: int,
@@ -138,11 +138,11 @@ class Segmenter(nn.Module):
         """
         super().__init__()
         self.encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
-        self.decoder = HEADS[plan.head](self.encoder, channels=plan.channels, side=side)
+        self.decoder = SEGMENTATION_HEADS[plan.head](self.encoder, channels=plan.channels, side=side)
         self.dropout = _dropout(dropout)
         self.classifier = nn.Conv2d(plan.channels, classes, 1)
         initialize_head(self.classifier)
-        self.auxiliary = None if auxiliary is None else Auxiliary(self.encoder, auxiliary, classes, dropout)
+        self.auxiliary = None if auxiliary is None else AuxiliaryHead(self.encoder, auxiliary, classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, in_channels, H, W) -> logits (N, classes, H, W); in training with a second head, its logits too."""

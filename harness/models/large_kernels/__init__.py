@@ -31,4 +31,4 @@ LARGE_KERNELS: dict[str, Callable[..., nn.Module]] = {
     "peripheral": PeripheralConv,
     "sequential": SequentialConv,
 }
-"""By kind, as in `harness.models.spec.kernel.KINDS`."""
+"""By kind, as in `harness.models.spec.kernel.KERNEL_KINDS`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, fold_bn, in_common_square, merged_weight
+from harness.models.large_kernels.reparam import conv_from_kernel, fold_bn, in_common_square, merged_weight
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, band_width
 
@@ -42,7 +42,7 @@ class BandsConv(nn.Module):
         """Fold the running statistics into each convolution."""
         for i, band in enumerate(self.bands):
             if isinstance(band, ConvBN):
-                self.bands[i] = biased(band.conv, *fold_bn(band)).train(self.training)
+                self.bands[i] = conv_from_kernel(band.conv, *fold_bn(band)).train(self.training)
 
     def equivalent_kernel(self) -> Tensor:
         """The kernels (3 n, 1, k, k) that the merged form applies to the channels of the bands, not to the others."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, centred, fold_bn, merged_weight
+from harness.models.large_kernels.reparam import conv_from_kernel, fold_bn, merged_weight, pad_to_kernel
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, dilated_branches
 
@@ -48,9 +48,9 @@ class DilatedReparamConv(nn.Module):
         for branch in self.dilated or ():
             assert isinstance(branch, ConvBN)
             small, small_bias = fold_bn(branch)
-            kernel = kernel + centred(spread(small, branch.conv.dilation[0] // large.dilation[0]), kernel)
+            kernel = kernel + pad_to_kernel(insert_zeros(small, branch.conv.dilation[0] // large.dilation[0]), kernel)
             bias = bias + small_bias
-        self.large = biased(large, kernel, bias).train(self.training)
+        self.large = conv_from_kernel(large, kernel, bias).train(self.training)
         del self.dilated
         self.dilated = None
 
@@ -59,7 +59,7 @@ class DilatedReparamConv(nn.Module):
         return merged_weight(self.large)
 
 
-def spread(kernel: Tensor, d: int) -> Tensor:
+def insert_zeros(kernel: Tensor, d: int) -> Tensor:
     """The kernel that does undilated what this one (C, 1, K, K) does with dilation d: its taps, d - 1 zeros between."""
     side = (kernel.shape[-1] - 1) * d + 1
     wide = kernel.new_zeros(*kernel.shape[:2], side, side)

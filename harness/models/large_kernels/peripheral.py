@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, centred, fold_bn, merged_weight
+from harness.models.large_kernels.reparam import conv_from_kernel, fold_bn, merged_weight, pad_to_kernel
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, peripheral_cells
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
@@ -44,11 +44,11 @@ class PeripheralConv(nn.Module):
             return
         large = self.large.conv
         grid, bias = fold_bn(self.large)
-        kernel = spelled_out(grid, large.cells)
+        kernel = expand_shared(grid, large.cells)
         if self.small_conv is not None:
             small, small_bias = fold_bn(self.small_conv)
-            kernel, bias = kernel + centred(small, kernel), bias + small_bias
-        self.large = biased(large, kernel, bias).train(self.training)
+            kernel, bias = kernel + pad_to_kernel(small, kernel), bias + small_bias
+        self.large = conv_from_kernel(large, kernel, bias).train(self.training)
         del self.small_conv
         self.small_conv = None
 
@@ -67,7 +67,7 @@ class SharedConv2d(DepthwiseConv2d):
 
     def kernel(self) -> Tensor:
         """The kernel (c, 1, k, k) that it applies."""
-        return spelled_out(self.weight, self.cells)
+        return expand_shared(self.weight, self.cells)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up."""
@@ -86,7 +86,7 @@ class SharedConvBN(ConvBN):
         self.bn = nn.BatchNorm2d(c)
 
 
-def spelled_out(grid: Tensor, cells: tuple[int, ...]) -> Tensor:
+def expand_shared(grid: Tensor, cells: tuple[int, ...]) -> Tensor:
     """(c, 1, g, g) -> (c, 1, k, k): each number on all taps of its cell, which is cells[i] high and cells[j] wide."""
     tall = torch.cat([grid[:, :, i : i + 1].expand(-1, -1, side, -1) for i, side in enumerate(cells)], dim=2)
     return torch.cat([tall[..., j : j + 1].expand(-1, -1, -1, side) for j, side in enumerate(cells)], dim=3)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.batchnorm_folding import affine, exact
+from harness.models.batchnorm_folding import bn_scale_shift, to_float64
 from harness.models.cost import large_kernels
 from harness.models.layers import ConvBN, conv2d
 
@@ -77,9 +77,9 @@ class ReparamConv(nn.Module):
         kernel, bias = fold_bn(self.lkb_origin)
         if self.small_conv is not None:
             small, small_bias = fold_bn(self.small_conv)
-            kernel = kernel + centred(small, kernel)
+            kernel = kernel + pad_to_kernel(small, kernel)
             bias = bias + small_bias
-        self.lkb_reparam = biased(large, kernel, bias).train(self.training)
+        self.lkb_reparam = conv_from_kernel(large, kernel, bias).train(self.training)
         del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
         self.lkb_origin = self.small_conv = None
 
@@ -97,16 +97,16 @@ def merged_weight(layer: nn.Module | None) -> Tensor:
 def in_common_square(kernels: Sequence[Tensor]) -> list[Tensor]:
     """Kernels of any sides, each on the centre of a square that holds all of them."""
     side = max(max(kernel.shape[2:]) for kernel in kernels)
-    return [centred(kernel, kernel.new_empty(1, 1, side, side)) for kernel in kernels]
+    return [pad_to_kernel(kernel, kernel.new_empty(1, 1, side, side)) for kernel in kernels]
 
 
-def centred(small: Tensor, kernel: Tensor) -> Tensor:
+def pad_to_kernel(small: Tensor, kernel: Tensor) -> Tensor:
     """The small kernel among zeros, in the shape of that kernel and on its centre."""
     high, wide = ((large - side) // 2 for large, side in zip(kernel.shape[2:], small.shape[2:], strict=True))
     return F.pad(small, [wide, wide, high, high])
 
 
-def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
+def conv_from_kernel(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A convolution like this one in stride, dilation, groups, type and device, with a kernel and a bias of its own."""
     sides, groups = (kernel.shape[-2], kernel.shape[-1]), conv.groups
     with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
@@ -126,5 +126,5 @@ def biased(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
 
 def fold_bn(branch: ConvBN) -> tuple[Tensor, Tensor]:
     """Kernel and bias, in float64, of the one convolution that equals conv and then bn in evaluation mode."""
-    scale, shift = affine(branch.bn)
-    return exact(branch.conv.weight) * scale.reshape(-1, 1, 1, 1), shift
+    scale, shift = bn_scale_shift(branch.bn)
+    return to_float64(branch.conv.weight) * scale.reshape(-1, 1, 1, 1), shift

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.dilated_reparam import spread
-from harness.models.large_kernels.reparam import biased, fold_bn
+from harness.models.large_kernels.dilated_reparam import insert_zeros
+from harness.models.large_kernels.reparam import conv_from_kernel, fold_bn
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel, dilated_taps
 
@@ -43,11 +43,11 @@ class SequentialConv(nn.Module):
     def merge(self) -> None:
         """Fold the running statistics into the dilated convolution."""
         if isinstance(self.far, ConvBN):
-            self.far = biased(self.far.conv, *fold_bn(self.far)).train(self.training)
+            self.far = conv_from_kernel(self.far.conv, *fold_bn(self.far)).train(self.training)
 
     def equivalent_kernel(self) -> Tensor:
         """The one kernel (c, 1, k, k) that the merged form applies."""
         near, far = self.near.weight, self.far
         assert isinstance(far, nn.Conv2d), "a merged form consists of convolutions"
-        wide = spread(far.weight, far.dilation[0])
+        wide = insert_zeros(far.weight, far.dilation[0])
         return F.conv_transpose2d(near.transpose(0, 1), wide, groups=len(near)).transpose(0, 1)

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.cost import large_kernels
-from harness.models.large_kernels.reparam import biased, centred, fold_bn, in_common_square, merged_weight
+from harness.models.large_kernels.reparam import (
+    conv_from_kernel,
+    fold_bn,
+    in_common_square,
+    merged_weight,
+    pad_to_kernel,
+)
 from harness.models.layers import ConvBN, conv2d
 from harness.models.spec.kernel import Kernel
 
@@ -53,9 +59,9 @@ class StripesConv(nn.Module):
         bias = bias + wide_bias
         if self.small_conv is not None:
             small, small_bias = fold_bn(self.small_conv)
-            high, bias = high + centred(small, high), bias + small_bias
-        self.high = biased(self.high.conv, high, bias).train(self.training)
-        self.wide = biased(self.wide.conv, wide, None).train(self.training)
+            high, bias = high + pad_to_kernel(small, high), bias + small_bias
+        self.high = conv_from_kernel(self.high.conv, high, bias).train(self.training)
+        self.wide = conv_from_kernel(self.wide.conv, wide, None).train(self.training)
         del self.small_conv
         self.small_conv = None
 

@@ -11,7 +11,7 @@ class Family(NamedTuple):
     """Stride of each stage, taken on its way in."""
     stem_strides: tuple[int, ...]
     """Possible total strides of the stem."""
-    lacks: tuple[str, ...] = ()
+    unsupported_fields: tuple[str, ...] = ()
     """Fields of a spec that mean nothing here and stand at their default."""
     widths: tuple[str, ...] = ("dw_ratio",)
     """Ratios, fields of a spec, of the channels of its large kernels to C."""
@@ -33,9 +33,16 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
     "replknet": Family(strides=(1, 2, 2, 2), stem_strides=(2, 4)),
     "mobilenet_v2": Family(
-        strides=(1, 2, 2, 2, 1, 2, 1), stem_strides=(1, 2), lacks=("dw_ratio",), widths=("dw_ratio", "ffn_ratio")
+        strides=(1, 2, 2, 2, 1, 2, 1),
+        stem_strides=(1, 2),
+        unsupported_fields=("dw_ratio",),
+        widths=("dw_ratio", "ffn_ratio"),
     ),
     "convnext": Family(
-        strides=(1, 2, 2, 2), stem_strides=(2, 4), lacks=("dw_ratio",), is_padded=False, has_bare_kernels=True
+        strides=(1, 2, 2, 2),
+        stem_strides=(2, 4),
+        unsupported_fields=("dw_ratio",),
+        is_padded=False,
+        has_bare_kernels=True,
     ),
 }

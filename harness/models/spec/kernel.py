@@ -20,7 +20,7 @@ class Kernel(NamedTuple):
     band_ratio: float = 0.125
 
 
-class Kind(NamedTuple):
+class KernelKind(NamedTuple):
     """What a kind of large kernel can be combined with."""
 
     about: str
@@ -35,7 +35,7 @@ class Kind(NamedTuple):
     """The least number of channels."""
     fields: tuple[str, ...] = ()
     """Fields of a spec that count with this kind alone."""
-    known_as: Callable[[Kernel], Kernel] = lambda kernel: kernel
+    canonical: Callable[[Kernel], Kernel] = lambda kernel: kernel
     """Of all spellings that build the same kernel, the one that stands for them."""
 
 
@@ -60,60 +60,60 @@ def _least_with_its_taps(kernel: Kernel) -> Kernel:
     return kernel._replace(k=(dilated_taps(kernel.k, kernel.dilation) - 1) * kernel.dilation + 1)
 
 
-KINDS: dict[str, Kind] = {
-    "plain": Kind(
+KERNEL_KINDS: dict[str, KernelKind] = {
+    "plain": KernelKind(
         "one k x k convolution",
         has_small=True,
         can_be_dense=True,
         dilations=(1, 1000),
-        known_as=_undilated_if_one_tap,
+        canonical=_undilated_if_one_tap,
     ),
-    "dilated_reparam": Kind(
+    "dilated_reparam": KernelKind(
         "k x k, in training beside small dilated kernels (UniRepLKNet)",
         least_k=lambda _: 3,
-        known_as=_plain_if_undilated,
+        canonical=_plain_if_undilated,
     ),
-    "stripes": Kind(
+    "stripes": KernelKind(
         "k x stripe beside stripe x k (SLaK)",
         has_small=True,
         least_k=lambda kernel: kernel.stripe,
         fields=("stripe",),
     ),
-    "bands": Kind(
+    "bands": KernelKind(
         "3 x 3, 1 x k and k x 1, each on a share of the channels (InceptionNeXt)",
         least_k=lambda _: 3,
         least_width=4,
         fields=("band_ratio",),
     ),
-    "peripheral": Kind(
+    "peripheral": KernelKind(
         "k x k whose outer taps share weights (PeLK)",
         has_small=True,
-        known_as=_plain_if_unshared,
+        canonical=_plain_if_unshared,
     ),
-    "sequential": Kind(
+    "sequential": KernelKind(
         "a small kernel, then a dilated one (VAN)",
         dilations=(2, 1000),
         least_k=lambda kernel: 2 * kernel.dilation + 1,
-        known_as=_least_with_its_taps,
+        canonical=_least_with_its_taps,
     ),
 }
 
 
-def largest_small(kernel: Kernel) -> int:
+def largest_small_kernel(kernel: Kernel) -> int:
     """The largest side of a small kernel parallel to this one; 0 where none has a place."""
-    kind = KINDS[kernel.kind]
+    kind = KERNEL_KINDS[kernel.kind]
     if not kind.has_small or kernel.dilation != 1:
         return 0
     return min(kernel.k, kernel.stripe) if "stripe" in kind.fields else kernel.k
 
 
-def has_place_for(s: Any, k: Any, kind: Any, dilation: Any, stripe: Any) -> bool:
+def fits_small_kernel(s: Any, k: Any, kind: Any, dilation: Any, stripe: Any) -> bool:
     """Whether a small kernel of side s can stand beside that large one; false for values that make no kernel."""
     if s is None:
         return True
-    if not all(isinstance(value, int) for value in (s, k, dilation, stripe)) or kind not in tuple(KINDS):
+    if not all(isinstance(value, int) for value in (s, k, dilation, stripe)) or kind not in tuple(KERNEL_KINDS):
         return False
-    return bool(s <= largest_small(Kernel(k, kind=kind, dilation=dilation, stripe=stripe)))
+    return bool(s <= largest_small_kernel(Kernel(k, kind=kind, dilation=dilation, stripe=stripe)))
 
 
 DILATED_BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 from harness.errors import SpecError
 from harness.models.spec.family import FAMILIES
-from harness.models.spec.kernel import KINDS, Kernel, largest_small
+from harness.models.spec.kernel import KERNEL_KINDS, Kernel, largest_small_kernel
 from harness.system.fingerprint import fingerprint
 
-LARGEST = 1_000_000
+MAX_VALUE = 1_000_000
 """Above any count, side, width or ratio that a network could have; keeps absurd values out of the arithmetic."""
 
 
@@ -49,7 +49,7 @@ class NetworkSpec:
     in_channels: int = 3
     classes: int = 1000
     kernel: str = "plain"
-    """How the large kernels are built: a key of `harness.models.spec.kernel.KINDS`."""
+    """How the large kernels are built: a key of `harness.models.spec.kernel.KERNEL_KINDS`."""
     dilation: tuple[int, ...] = (1,)
     """Dilation of the large kernel per stage; 1 but with the kernels `plain` and, from 2 on, `sequential`."""
     stripe: int = 5
@@ -80,7 +80,7 @@ class NetworkSpec:
         _check_int("in_channels", self.in_channels, at_least=1)
         _check_int("classes", self.classes, at_least=1)
         _check_int("replica", self.replica, at_least=0)
-        _check_key("kernel", self.kernel, KINDS)
+        _check_key("kernel", self.kernel, KERNEL_KINDS)
         _check_int("stripe", self.stripe, at_least=1)
         _check_odd("stripe", self.stripe)
         object.__setattr__(self, "band_ratio", _band_ratio(self.band_ratio))
@@ -101,9 +101,9 @@ class NetworkSpec:
     @property
     def idle_fields(self) -> tuple[str, ...]:
         """The fields that change nothing in a network of this family with this kind of kernel."""
-        others = (name for key, kind in KINDS.items() if key != self.kernel for name in kind.fields)
-        used = KINDS[self.kernel].fields
-        return (*FAMILIES[self.family].lacks, *(name for name in others if name not in used))
+        others = (name for key, kind in KERNEL_KINDS.items() if key != self.kernel for name in kind.fields)
+        used = KERNEL_KINDS[self.kernel].fields
+        return (*FAMILIES[self.family].unsupported_fields, *(name for name in others if name not in used))
 
     def kernel_of(self, stage: int) -> Kernel:
         """The large kernel of a stage, counted from 0."""
@@ -150,7 +150,7 @@ class NetworkSpec:
     def identity(self) -> Self:
         """This network in the spelling that stands for all specs that build it: there, equal networks are equal."""
         written = [self.kernel_of(i) for i in range(len(self.K))]
-        known = [KINDS[self.kernel].known_as(kernel) for kernel in written]
+        known = [KERNEL_KINDS[self.kernel].canonical(kernel) for kernel in written]
         kind = known[0].kind
         if known == written or any(kernel.kind != kind for kernel in known):  # of two kinds, which no spec can say
             return self
@@ -206,13 +206,13 @@ def _per_stage(name: str, value: object, stages: int) -> tuple[object, ...]:
 
 
 def _check_int(name: str, value: object, *, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= LARGEST:
-        raise SpecError(f"`{name}` must be a whole number from {at_least} to {LARGEST}", field=name, value=value)
+    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= MAX_VALUE:
+        raise SpecError(f"`{name}` must be a whole number from {at_least} to {MAX_VALUE}", field=name, value=value)
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise SpecError(f"`{name}` must be a number of at most {LARGEST}", field=name, value=value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_VALUE:
+        raise SpecError(f"`{name}` must be a number of at most {MAX_VALUE}", field=name, value=value)
     return float(value)
 
 
@@ -243,7 +243,7 @@ def _check_small(name: str, s: object, k: int) -> None:
 
 def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
     """What its kind of kernel asks of the other values of stage i."""
-    kind, beside = KINDS[kernel.kind], f"with kernel {kernel.kind}"
+    kind, beside = KERNEL_KINDS[kernel.kind], f"with kernel {kernel.kind}"
     if not kernel.depthwise and not kind.can_be_dense:
         raise SpecError(f"`depthwise` must be true {beside}", field="depthwise", value=False)
     least, most = kind.dilations
@@ -254,7 +254,7 @@ def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
     beside += f" and dilation {kernel.dilation}" if kernel.dilation > 1 else ""
     if kernel.k < kind.least_k(kernel):
         raise SpecError(f"`K[{i}]` must be at least {kind.least_k(kernel)} {beside}", field=f"K[{i}]", value=kernel.k)
-    most = largest_small(kernel)
+    most = largest_small_kernel(kernel)
     if kernel.s is not None and kernel.s > most:
         allowed = f"at most {most}" if most else "null"
         raise SpecError(

@@ -85,7 +85,7 @@ class PublishedField(NamedTuple):
     """Area of the squares that hold more than 20, 30, 50 and 99 % of the map, in percent of the image's."""
 
 
-RANDOM_FIELDS = (
+RANDOM_FIELDS_NOTE = (
     "random weights mislead: users of the paper's code found ResNet's field larger than that of RepLKNet-31 with them"
 )
 """Issue 15 of its repository."""
@@ -118,7 +118,7 @@ PUBLISHED_KERNEL = PublishedKernel("MobileNetV2, last stage", "13+3", 8.3, 22.7,
 KERNEL_SOURCE = "arXiv 2203.06717, figure 6, read from its numbers"
 
 
-class Counted(NamedTuple):
+class CountedCost(NamedTuple):
     """A network as released code builds it, counted: parameters to the unit, multiply-accumulates to 1e6; or None."""
 
     preset: str
@@ -140,22 +140,22 @@ class Counted(NamedTuple):
 _RELEASED = "RepLKNet's released code, counted"
 _TORCHVISION = "torchvision's metadata"
 
-COUNTED: tuple[Counted, ...] = (
-    Counted("replknet_3", 224, 71_906_408, 71_894_376, 12.939, 12.939, 71.756, None, None, _RELEASED),
-    Counted("replknet_7", 224, 72_712_552, 72_375_656, 13.141, 13.063, 72.237, None, None, _RELEASED),
-    Counted("replknet_13", 224, 74_156_392, 73_819_496, 13.514, 13.436, 73.681, None, None, _RELEASED),
-    Counted("replknet_25", 224, 78_709_096, 78_372_200, 14.887, 14.809, 78.234, None, None, _RELEASED),
-    Counted("replknet_31b", 224, 79_864_168, 79_527_272, 15.431, 15.354, 79.389, 1171, 931, _RELEASED),
-    Counted("replknet_31b", 384, 79_864_168, 79_527_272, 45.347, 45.119, None, None, None, _RELEASED),
-    Counted("replknet_31l", 384, 172_671_016, 172_165_672, 96.332, 95.989, None, 1171, 931, _RELEASED),
-    Counted("replknet_xl", 320, 335_435_752, 335_399_656, 128.730, 128.730, None, 1027, None, _RELEASED),
-    Counted("mobilenet_v2", 224, 3_504_872, None, 0.301, None, None, None, None, _TORCHVISION),
-    Counted("convnext_t", 224, 28_589_128, None, 4.456, None, None, None, None, _TORCHVISION),
-    Counted("convnext_s", 224, 50_223_688, None, 8.684, None, None, None, None, _TORCHVISION),
+COUNTED: tuple[CountedCost, ...] = (
+    CountedCost("replknet_3", 224, 71_906_408, 71_894_376, 12.939, 12.939, 71.756, None, None, _RELEASED),
+    CountedCost("replknet_7", 224, 72_712_552, 72_375_656, 13.141, 13.063, 72.237, None, None, _RELEASED),
+    CountedCost("replknet_13", 224, 74_156_392, 73_819_496, 13.514, 13.436, 73.681, None, None, _RELEASED),
+    CountedCost("replknet_25", 224, 78_709_096, 78_372_200, 14.887, 14.809, 78.234, None, None, _RELEASED),
+    CountedCost("replknet_31b", 224, 79_864_168, 79_527_272, 15.431, 15.354, 79.389, 1171, 931, _RELEASED),
+    CountedCost("replknet_31b", 384, 79_864_168, 79_527_272, 45.347, 45.119, None, None, None, _RELEASED),
+    CountedCost("replknet_31l", 384, 172_671_016, 172_165_672, 96.332, 95.989, None, 1171, 931, _RELEASED),
+    CountedCost("replknet_xl", 320, 335_435_752, 335_399_656, 128.730, 128.730, None, 1027, None, _RELEASED),
+    CountedCost("mobilenet_v2", 224, 3_504_872, None, 0.301, None, None, None, None, _TORCHVISION),
+    CountedCost("convnext_t", 224, 28_589_128, None, 4.456, None, None, None, None, _TORCHVISION),
+    CountedCost("convnext_s", 224, 50_223_688, None, 8.684, None, None, None, None, _TORCHVISION),
 )
 
 
-class Growth(NamedTuple):
+class CostGrowth(NamedTuple):
     """What larger kernels add to a network, in percent."""
 
     base: str
@@ -167,10 +167,10 @@ class Growth(NamedTuple):
     source: str
 
 
-GROWTH = Growth("replknet_3", "replknet_31b", 18.6, 10.4, 0.3, "arXiv 2203.06717, section 3, guideline 1")
+GROWTH = CostGrowth("replknet_3", "replknet_31b", 18.6, 10.4, 0.3, "arXiv 2203.06717, section 3, guideline 1")
 
 
-class InBounds(NamedTuple):
+class InBoundsShare(NamedTuple):
     """Of the multiply-accumulates of the large kernels, the percentage whose tap falls on the map."""
 
     preset: str
@@ -179,15 +179,15 @@ class InBounds(NamedTuple):
     stages: tuple[float, ...] | None = None
 
 
-IN_BOUNDS: tuple[InBounds, ...] = (
-    InBounds("replknet_31b", 224, 45.7, (74.3, 55.0, 26.9, 29.0)),
-    InBounds("replknet_31b", 384, 64.9),
-    InBounds("replknet_31b", 1024, 85.7),
+IN_BOUNDS: tuple[InBoundsShare, ...] = (
+    InBoundsShare("replknet_31b", 224, 45.7, (74.3, 55.0, 26.9, 29.0)),
+    InBoundsShare("replknet_31b", 384, 64.9),
+    InBoundsShare("replknet_31b", 1024, 85.7),
 )
 """Tap by tap over the layers of the released code."""
 
 
-class ShapeBias(NamedTuple):
+class PublishedShapeBias(NamedTuple):
     """How often a network, or people, go by the shape where it disagrees with the texture."""
 
     network: str
@@ -199,14 +199,14 @@ class ShapeBias(NamedTuple):
 
 
 SHAPE_BIAS_SOURCE = "arXiv 2203.06717, figure 5, decoded from its vector coordinates"
-SHAPE_BIAS: tuple[ShapeBias, ...] = (
-    ShapeBias("RepLKNet-31B", "ImageNet-1K", 0.2995, 0.2876),
-    ShapeBias("RepLKNet-31B", "ImageNet-22K", 0.4106, 0.3807),
-    ShapeBias("Swin-B", "ImageNet-1K", 0.2216, 0.2090),
-    ShapeBias("Swin-B", "ImageNet-22K", 0.3154, 0.3008),
-    ShapeBias("RepLKNet-3", "ImageNet-1K", 0.2464, 0.2293),
-    ShapeBias("ResNet-152", "ImageNet-1K", 0.2447, 0.2174),
-    ShapeBias("humans", "", 0.9587, 0.9538),
+SHAPE_BIAS: tuple[PublishedShapeBias, ...] = (
+    PublishedShapeBias("RepLKNet-31B", "ImageNet-1K", 0.2995, 0.2876),
+    PublishedShapeBias("RepLKNet-31B", "ImageNet-22K", 0.4106, 0.3807),
+    PublishedShapeBias("Swin-B", "ImageNet-1K", 0.2216, 0.2090),
+    PublishedShapeBias("Swin-B", "ImageNet-22K", 0.3154, 0.3008),
+    PublishedShapeBias("RepLKNet-3", "ImageNet-1K", 0.2464, 0.2293),
+    PublishedShapeBias("ResNet-152", "ImageNet-1K", 0.2447, 0.2174),
+    PublishedShapeBias("humans", "", 0.9587, 0.9538),
 )
 
 
@@ -222,7 +222,7 @@ def published(spec: NetworkSpec) -> tuple[Published, ...]:
     return tuple(row for row in PUBLISHED if row.preset == name)
 
 
-class Accuracy(NamedTuple):
+class PublishedAccuracy(NamedTuple):
     """What a network reaches on ImageNet-1K's validation set, in percent."""
 
     top1: float
@@ -231,14 +231,14 @@ class Accuracy(NamedTuple):
     source: str
 
 
-def accuracies(spec: NetworkSpec, resolution: int) -> tuple[Accuracy, ...]:
+def accuracies(spec: NetworkSpec, resolution: int) -> tuple[PublishedAccuracy, ...]:
     """What is known of a network at that side of the images: of its released weights; else as published."""
     name = preset_of(spec)
     released = [row for row in RELEASED if (row.preset, row.resolution) == (name, resolution)]
     if released:
-        return tuple(Accuracy(row.top1, row.top5, row.training, RELEASED_SOURCE) for row in released)
+        return tuple(PublishedAccuracy(row.top1, row.top5, row.training, RELEASED_SOURCE) for row in released)
     rows = [row for row in published(spec) if row.resolution == resolution]
-    return tuple(Accuracy(row.top1, None, row.training, row.source) for row in rows)
+    return tuple(PublishedAccuracy(row.top1, None, row.training, row.source) for row in rows)
 
 
 def has_published_field(spec: NetworkSpec) -> bool:

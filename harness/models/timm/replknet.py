@@ -27,14 +27,14 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.ops import DepthwiseConv2d
 
-WITH_THE_GROUP_BEFORE = 99999
+SAME_GROUP_AS_PREVIOUS = 99999
 """What timm's matchers read as an order to open no group of one's own."""
 
 for _leaf in (DepthwiseConv2d, DropPath):  # what they do depends on shapes and mode, which torch.fx cannot follow
     register_notrace_module(_leaf)
 
 
-def hold_stride(network: RepLKNet, strides: Sequence[int], output_stride: int) -> list[int]:
+def set_output_stride(network: RepLKNet, strides: Sequence[int], output_stride: int) -> list[int]:
     """Change the network in place so that no stage has a larger stride; `strides` are those of its stages until now.
 
     Dilation takes the place of the later transitions' strides, for dense prediction. On every n-th pixel, n the old
@@ -100,7 +100,7 @@ class TimmRepLKNet(RepLKNet):
         if output_stride is not None:
             if spec.kernel != "plain":
                 raise SpecError("`output_stride` needs plain large kernels", field="kernel", value=spec.kernel)
-            strides = hold_stride(self, strides, output_stride)
+            strides = set_output_stride(self, strides, output_stride)
         self.feature_info = [
             {"num_chs": c, "reduction": stride, "module": f"stages.{i}"}
             for i, (c, stride) in enumerate(zip(spec.C, strides, strict=True))
@@ -137,8 +137,8 @@ class TimmRepLKNet(RepLKNet):
             for s, stage in enumerate(self.stages)
             for i in range(len(list(stage.get_submodule("blocks").children())) // 2)
         ]
-        transitions = (r"^transitions\.(\d+)", (WITH_THE_GROUP_BEFORE,))
-        norm = (r"^norm", (WITH_THE_GROUP_BEFORE,))
+        transitions = (r"^transitions\.(\d+)", (SAME_GROUP_AS_PREVIOUS,))
+        norm = (r"^norm", (SAME_GROUP_AS_PREVIOUS,))
         stages = (r"^(?:stages|transitions)\.(\d+)", None)
         return {"stem": r"^stem", "blocks": [stages, norm] if coarse else [*pairs, transitions, norm]}
 
@@ -162,7 +162,7 @@ class TimmRepLKNet(RepLKNet):
         """
         if output_fmt != "NCHW":
             raise UserError("`output_fmt` must be NCHW", value=output_fmt)
-        taken = self._taken(indices)
+        taken = self._intermediates(indices)
         maps = self.features(x, count=max(taken) + 1 if stop_early else None)
         final = maps[-1]
         if len(maps) == len(self.stages) and (norm or not intermediates_only):
@@ -176,7 +176,7 @@ class TimmRepLKNet(RepLKNet):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what stands behind the last of these stages, the norm and the classifier; returns the stages taken."""
-        taken = self._taken(indices)
+        taken = self._intermediates(indices)
         kept = max(taken) + 1
         is_shorter = kept < len(self.stages)
         del self.stages[kept:], self.transitions[kept - 1 :]
@@ -197,7 +197,7 @@ class TimmRepLKNet(RepLKNet):
         """What `torch.jit.script` compiles: the traced graph, of a network that was made with `scriptable=True`."""
         return torch.fx.GraphModule(self, _Tracer().trace(self))
 
-    def _taken(self, indices: int | Sequence[int] | None) -> list[int]:
+    def _intermediates(self, indices: int | Sequence[int] | None) -> list[int]:
         """Stages counted from 0, for indices in any of timm's ways."""
         n = len(self.stages)
         if indices is None or isinstance(indices, int):
@@ -248,7 +248,7 @@ def _cfg(spec: NetworkSpec, side: int = 224, **values: Any) -> dict[str, Any]:
     }
 
 
-_AS_IN_THE_PAPER: dict[str, dict[str, Any]] = {
+_PUBLISHED_CFGS: dict[str, dict[str, Any]] = {
     "replknet_31l": {"side": 384, "crop_pct": 1.0, "crop_mode": "squash"},
     "replknet_xl": {"side": 320, "mean": IMAGENET_INCEPTION_MEAN, "std": IMAGENET_INCEPTION_STD},
     "replknet_tiny": {"side": 64, "crop_pct": 1.0},
@@ -259,7 +259,7 @@ _AS_IN_THE_PAPER: dict[str, dict[str, Any]] = {
 _SPECS = {name: spec for name, spec in PRESETS.items() if spec.family == "replknet"}
 
 default_cfgs = generate_default_cfgs(
-    {name: _cfg(spec, **_AS_IN_THE_PAPER.get(name, {})) for name, spec in _SPECS.items()}
+    {name: _cfg(spec, **_PUBLISHED_CFGS.get(name, {})) for name, spec in _SPECS.items()}
 )
 """By preset; timm reads this name when it registers."""
 

@@ -23,17 +23,25 @@ from harness.models.build import build
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
-from harness.models.weights.candidates import all_entries, choose, find_candidates, stand_ins
+from harness.models.weights.candidates import all_entries, choose_candidate, find_candidates, stand_ins
 from harness.models.weights.digest import DIGEST, content_digest
-from harness.models.weights.files import Content, Entries, files_of, own_memory, read_content, shard_remedy, write_file
+from harness.models.weights.files import (
+    Entries,
+    WeightsContent,
+    contiguous_copies,
+    files_of,
+    read_content,
+    shard_remedy,
+    write_file,
+)
 from harness.models.weights.matching import (
     classes_of,
     classifier_of,
-    faults,
-    fitted,
     is_merged_form,
+    match_shapes,
+    mismatch_remedy,
+    mismatches,
     names_of,
-    remedy,
     shapes,
 )
 
@@ -125,15 +133,15 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
     spec = named.replace(classes=classes_of(named, entries))
     is_merged = is_merged_form(spec, entries)
     expected = shapes(spec, is_merged)
-    entries, changes = fitted(expected, entries)
-    found = faults(expected, entries)
+    entries, changes = match_shapes(expected, entries)
+    found = mismatches(expected, entries)
     if found:
         form = "merged" if is_merged else "training"
         name = preset_of(named) or f"this {named.family}"
         raise WeightsError(
             f"The file must hold the {len(expected)} entries of {name} in its {form} form: {'; '.join(found)}",
             place=str(path),
-            remedy=shard_remedy(path) or " ".join([*_sentences(notes), remedy(entries, expected)]),
+            remedy=shard_remedy(path) or " ".join([*_sentences(notes), mismatch_remedy(entries, expected)]),
         )
     _require_finite(entries, path, notes)
     if spec.classes != named.classes:
@@ -145,7 +153,7 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
         kinds = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
         changes.append(f"entries are {kinds}, and the network computes in float32")
     about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
-    ordered = own_memory({name: entries[name] for name in expected})
+    ordered = contiguous_copies({name: entries[name] for name in expected})
     return Weights(spec, is_merged, ordered, about, _classes_in(content.metadata, spec.classes), (*notes, *changes))
 
 
@@ -159,7 +167,7 @@ def write_weights(output: Path, weights: Weights) -> None:
 
 
 def _network_in(
-    content: Content, spec: NetworkSpec, entry: str | None, path: Path
+    content: WeightsContent, spec: NetworkSpec, entry: str | None, path: Path
 ) -> tuple[Entries, dict[str, str], list[str]]:
     """The entries of the network as it names them, where in the file they were, and notes on that."""
     if "spec" in content.metadata and entry is None:
@@ -168,14 +176,14 @@ def _network_in(
     names = names_of(spec)
     candidates = find_candidates(content.tree, names, classifier_of(spec), least)
     if candidates:
-        taken, notes = choose(candidates, names, entry, path)
+        taken, notes = choose_candidate(candidates, names, entry, path)
         return taken.entries, {"source_entry": taken.label} if notes else {}, notes
     entries = all_entries(content.tree)
     if not entries:
         raise _no_weights(content.tree, path)
     if entry is not None:
         rule = "`--entry` must name a network in the file, and the file holds none with these names of entries"
-        raise WeightsError(rule, value=entry, place=str(path), remedy=remedy(entries, shapes(spec, False)))
+        raise WeightsError(rule, value=entry, place=str(path), remedy=mismatch_remedy(entries, shapes(spec, False)))
     return entries, {}, []
 
 

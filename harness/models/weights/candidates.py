@@ -16,11 +16,11 @@ from harness.errors import WeightsError
 from harness.models.weights.files import Entries, tensors_in
 from harness.models.weights.pickles import StandIn
 
-MOST_DEPTH = 5
+MAX_DEPTH = 5
 """Of mappings in mappings that are looked into."""
-LEAST_SHARE = 0.25
+MIN_SHARE = 0.25
 """Of the names of the fullest candidate that another one must have."""
-NAMED = 3
+MAX_NAMED = 3
 HEADS = ("head.fc.", "head.", "cls_head.fc.", "classifier.", "fc.")
 """What a classifier is called beside a network that is a `backbone`."""
 AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?|avg|shadow)(?:$|[._])")
@@ -36,7 +36,7 @@ PLAIN = frozenset(
 """Words that the label of a network consists of that is neither an average nor one among several."""
 
 
-class Candidate(NamedTuple):
+class WeightsCandidate(NamedTuple):
     """One set of entries that may be the network's."""
 
     path: tuple[str, ...]
@@ -72,14 +72,14 @@ class Candidate(NamedTuple):
         return name == self.label or any(own[i : i + len(words)] == words for i in range(len(own)))
 
 
-def find_candidates(tree: object, names: frozenset[str], classifier: str, least: int) -> list[Candidate]:
-    """All sets of entries that have at least `least` of a network's `names`, or a quarter of those of the fullest one.
+def find_candidates(tree: object, names: frozenset[str], classifier: str, min_entries: int) -> list[WeightsCandidate]:
+    """All sets of entries with at least `min_entries` of a network's `names`, or a quarter of those of the fullest one.
 
     `classifier` is the name of the network's last layer.
     """
     found = [each for path, entries in _mappings(tree) for each in _in_mapping(path, entries, names, classifier)]
     most = max((_matches(each, names) for each in found), default=0)
-    return [each for each in found if _matches(each, names) >= max(least, LEAST_SHARE * most)]
+    return [each for each in found if _matches(each, names) >= max(min_entries, MIN_SHARE * most)]
 
 
 def all_entries(tree: object) -> Entries:
@@ -87,9 +87,9 @@ def all_entries(tree: object) -> Entries:
     return max((entries for _, entries in _mappings(tree)), key=len, default={})
 
 
-def choose(
-    candidates: Sequence[Candidate], names: frozenset[str], entry: str | None, place: Path
-) -> tuple[Candidate, list[str]]:
+def choose_candidate(
+    candidates: Sequence[WeightsCandidate], names: frozenset[str], entry: str | None, place: Path
+) -> tuple[WeightsCandidate, list[str]]:
     """The candidate that is meant, and notes on what was taken and what else there is.
 
     Without `entry`, the one with the most of the network's `names`; of weights and their moving average, the average,
@@ -134,7 +134,7 @@ def stand_ins(tree: object) -> Iterator[tuple[str, str]]:
 
 def _mappings(tree: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Entries]]:
     """All mappings with tensors by name, the outer ones first."""
-    if not isinstance(tree, Mapping) or len(path) > MOST_DEPTH or not all(isinstance(key, str) for key in tree):
+    if not isinstance(tree, Mapping) or len(path) > MAX_DEPTH or not all(isinstance(key, str) for key in tree):
         return
     entries = tensors_in(tree)
     if entries:
@@ -143,9 +143,11 @@ def _mappings(tree: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
         yield from _mappings(value, (*path, key))
 
 
-def _in_mapping(path: tuple[str, ...], entries: Entries, names: frozenset[str], classifier: str) -> Iterator[Candidate]:
+def _in_mapping(
+    path: tuple[str, ...], entries: Entries, names: frozenset[str], classifier: str
+) -> Iterator[WeightsCandidate]:
     counts = Counter(prefix for name in entries for prefix in _prefixes(name, names))
-    prefixes = [prefix for prefix, count in counts.items() if count >= LEAST_SHARE * max(counts.values())]
+    prefixes = [prefix for prefix, count in counts.items() if count >= MIN_SHARE * max(counts.values())]
     for prefix in prefixes:
         others = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
         own = {
@@ -154,11 +156,11 @@ def _in_mapping(path: tuple[str, ...], entries: Entries, names: frozenset[str], 
             if name.startswith(prefix) and not (others and name.startswith(others))
         }
         left_out = tuple(name for name in entries if not name.startswith(prefix))
-        found = Candidate(path, prefix, own, left_out)
+        found = WeightsCandidate(path, prefix, own, left_out)
         yield found if f"{classifier}.weight" in own else _with_head(found, entries, classifier)
 
 
-def _with_head(found: Candidate, entries: Entries, classifier: str) -> Candidate:
+def _with_head(found: WeightsCandidate, entries: Entries, classifier: str) -> WeightsCandidate:
     """A backbone with the classifier beside it, where there is one of a usual name."""
     outer = re.sub(r"(?:^|(?<=\.))(?:backbone|encoder)\.$", "", found.prefix)
     if outer == found.prefix:
@@ -186,13 +188,13 @@ def _prefixes(name: str, names: frozenset[str]) -> Iterator[str]:
         start = dot + 1
 
 
-def _matches(candidate: Candidate, names: frozenset[str]) -> int:
+def _matches(candidate: WeightsCandidate, names: frozenset[str]) -> int:
     return sum(name in names for name in candidate.entries)
 
 
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _distinct(candidates: Sequence[WeightsCandidate]) -> list[WeightsCandidate]:
     """Without those whose entries are equal to those of an earlier one."""
-    kept: list[Candidate] = []
+    kept: list[WeightsCandidate] = []
     for each in candidates:
         if not any(_are_equal(each.entries, other.entries) for other in kept):
             kept.append(each)
@@ -203,7 +205,7 @@ def _are_equal(one: Entries, other: Entries) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def _notes(taken: Candidate, candidates: Sequence[Candidate], reason: str) -> list[str]:
+def _notes(taken: WeightsCandidate, candidates: Sequence[WeightsCandidate], reason: str) -> list[str]:
     notes = []
     if taken.path or len(candidates) > 1:
         notes.append(f"taken: `{taken.label}`{', ' if reason else ''}{reason}")
@@ -214,12 +216,12 @@ def _notes(taken: Candidate, candidates: Sequence[Candidate], reason: str) -> li
         notes.append(f"`{taken.prefix}` was taken off every name")
     notes += [f"`{old}` was read as `{new}`" for old, new in taken.renamed]
     if taken.left_out:
-        more = ", ..." if len(taken.left_out) > NAMED else ""
-        listed = ", ".join(name[:80] for name in taken.left_out[:NAMED])
+        more = ", ..." if len(taken.left_out) > MAX_NAMED else ""
+        listed = ", ".join(name[:80] for name in taken.left_out[:MAX_NAMED])
         count = len(taken.left_out)
         notes.append(f"left out, as not the network's: {count} {'entry' if count == 1 else 'entries'} ({listed}{more})")
     return notes
 
 
-def _labels(candidates: Sequence[Candidate]) -> str:
+def _labels(candidates: Sequence[WeightsCandidate]) -> str:
     return ", ".join(f"`{each.label}`" for each in candidates)

@@ -20,7 +20,7 @@ from harness.system.atomic_write import atomic_write
 Entries = dict[str, Tensor]
 
 
-class Content(NamedTuple):
+class WeightsContent(NamedTuple):
     """What a file holds."""
 
     tree: object
@@ -29,7 +29,7 @@ class Content(NamedTuple):
     """Of safetensors; empty for other files."""
 
 
-def read_content(path: Path) -> Content:
+def read_content(path: Path) -> WeightsContent:
     """What a file of weights holds, or all files of an index. Raises `WeightsError`."""
     if path.is_dir():
         raise _folder(path)
@@ -58,7 +58,7 @@ def read_file(path: Path) -> tuple[Entries, Mapping[str, str]]:
     return tensors_in(content.tree), content.metadata
 
 
-def own_memory(entries: Entries) -> Entries:
+def contiguous_copies(entries: Entries) -> Entries:
     """The same tensors, contiguous and each with memory of its own, as safetensors need them."""
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in entries.items()}
 
@@ -89,7 +89,7 @@ def as_tensor(value: object) -> Tensor | None:
     return None
 
 
-def _read_one(path: Path) -> Content:
+def _read_one(path: Path) -> WeightsContent:
     with path.open("rb") as file:
         is_safetensors = file.read(9)[8:] == b"{"
     if is_safetensors:
@@ -97,7 +97,7 @@ def _read_one(path: Path) -> Content:
     tree = read_pickle(path)
     if isinstance(tree, dict) and "run" in tree and isinstance(tree.get(DIGEST), str):  # a state of ours
         _require_digest(tree, path)
-    return Content(tree, {})
+    return WeightsContent(tree, {})
 
 
 def _require_digest(state: dict[str, Any], path: Path) -> None:
@@ -106,7 +106,7 @@ def _require_digest(state: dict[str, Any], path: Path) -> None:
         raise _changed(path)
 
 
-def _read_shards(index: Path) -> Content:
+def _read_shards(index: Path) -> WeightsContent:
     """The entries of all files of an index. Raises `WeightsError` for an entry that its file does not hold."""
     entries: Entries = {}
     metadata: dict[str, str] = {}
@@ -124,10 +124,10 @@ def _read_shards(index: Path) -> Content:
                 remedy="Fetch the files again, all of one version.",
             )
         entries[name] = shards[file][name]
-    return Content(entries, metadata)
+    return WeightsContent(entries, metadata)
 
 
-def _read_safetensors(path: Path) -> Content:
+def _read_safetensors(path: Path) -> WeightsContent:
     try:
         with safe_open(path, framework="pt") as file:
             entries, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -137,7 +137,7 @@ def _read_safetensors(path: Path) -> Content:
         raise WeightsError(rule, place=str(path), remedy="Fetch or import it again.") from error
     if DIGEST in metadata and metadata[DIGEST] != content_digest(entries):
         raise _changed(path)
-    return Content(entries, metadata)
+    return WeightsContent(entries, metadata)
 
 
 def _changed(path: Path) -> WeightsError:

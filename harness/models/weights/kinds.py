@@ -10,15 +10,15 @@ HEAD = 4096
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How `torch.save` began its files before PyTorch 1.6: a pickle of a number."""
 
-FETCH = "Fetch the file again."
-CONVERT = "Load it with the library that wrote it, and save its weights by `torch.save` or as safetensors."
+DOWNLOAD_AGAIN = "Fetch the file again."
+CONVERT_FIRST = "Load it with the library that wrote it, and save its weights by `torch.save` or as safetensors."
 
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer and not the file that it stands for", "Run `git lfs pull` there."),
     (b"version https://hawser", "a Git LFS pointer and not the file that it stands for", "Run `git lfs pull` there."),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow write it", CONVERT),
-    (b"\x93NUMPY", "a NumPy array (.npy)", CONVERT),
-    (b"GGUF", "a GGUF file, as llama.cpp reads it", CONVERT),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow write it", CONVERT_FIRST),
+    (b"\x93NUMPY", "a NumPy array (.npy)", CONVERT_FIRST),
+    (b"GGUF", "a GGUF file, as llama.cpp reads it", CONVERT_FIRST),
     (b"\x1f\x8b", "compressed with gzip", "Unpack it, and give the file of weights in it."),
     (b"BZh", "compressed with bzip2", "Unpack it, and give the file of weights in it."),
     (b"\xfd7zXZ", "compressed with xz", "Unpack it, and give the file of weights in it."),
@@ -37,7 +37,7 @@ def describe_file(path: Path) -> tuple[str, str]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
-        return "empty", FETCH
+        return "empty", DOWNLOAD_AGAIN
     for start, what, remedy in SIGNATURES:
         if head.startswith(start):
             return what, remedy
@@ -48,17 +48,17 @@ def describe_file(path: Path) -> tuple[str, str]:
     if head[257:262] == b"ustar":
         return "a tar archive", "Unpack it, and give the file of weights in it."
     if head[4:8] == b"TFL3":
-        return "a TensorFlow Lite model", CONVERT
+        return "a TensorFlow Lite model", CONVERT_FIRST
     if path.suffix == ".onnx" or (
         head[0] == 0x08 and head[2:3] in (b"\x12", b"\x1a", b":", b"B") and b"pytorch" in head
     ):
         return "an ONNX graph", "Take the checkpoint that it was exported from."
     if path.suffix in (".pb", ".tflite", ".h5", ".keras", ".msgpack") or ".data-00000-of-" in path.name:
-        return f"a file of another library ({path.suffix or path.name})", CONVERT
+        return f"a file of another library ({path.suffix or path.name})", CONVERT_FIRST
     if head[0] == 0x80:
-        return "a pickle that is damaged: cut short, or changed", FETCH
+        return "a pickle that is damaged: cut short, or changed", DOWNLOAD_AGAIN
     if head[8:9] == b"{":
-        return "a safetensors file that is damaged", FETCH
+        return "a safetensors file that is damaged", DOWNLOAD_AGAIN
     return _describe_text(head)
 
 
@@ -67,10 +67,10 @@ def _describe_text(head: bytes) -> tuple[str, str]:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < len(head) - 4:
-            return "damaged, or something else", FETCH
+            return "damaged, or something else", DOWNLOAD_AGAIN
         text = head[: error.start].decode("utf-8")
     if any(ord(letter) < 9 for letter in text):
-        return "damaged, or something else", FETCH
+        return "damaged, or something else", DOWNLOAD_AGAIN
     first = " ".join(text.split())[:40]
     kind = "JSON" if first.startswith(("{", "[")) else "a text"
     return f"{kind} that begins with {first!r}", "Check the path."
@@ -78,7 +78,7 @@ def _describe_text(head: bytes) -> tuple[str, str]:
 
 def _describe_zip(path: Path) -> tuple[str, str]:
     if not zipfile.is_zipfile(path):
-        return "a checkpoint or another zip archive that is damaged: cut short", FETCH
+        return "a checkpoint or another zip archive that is damaged: cut short", DOWNLOAD_AGAIN
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
@@ -87,11 +87,11 @@ def _describe_zip(path: Path) -> tuple[str, str]:
             "Load it with `torch.jit.load` where you trust it, and save its state dict.",
         )
     if any(name.endswith("data.pkl") for name in names):
-        return "a checkpoint that is damaged", FETCH
+        return "a checkpoint that is damaged", DOWNLOAD_AGAIN
     if names and all(name.endswith(".npy") for name in names):
-        return "a NumPy archive (.npz)", CONVERT
+        return "a NumPy archive (.npz)", CONVERT_FIRST
     if "model.weights.h5" in names:
-        return "a Keras model (.keras)", CONVERT
+        return "a Keras model (.keras)", CONVERT_FIRST
     return f"a zip archive of other files ({_first(names)})", "Unpack it, and give the file of weights in it."
 
 

@@ -10,9 +10,9 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.weights.files import Entries
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Entries that an error names of each sort."""
-BODY = ("stem.", "stages.", "transitions.")
+BACKBONE_PREFIXES = ("stem.", "stages.", "transitions.")
 """How the names begin of what is not a classifier, in all families."""
 COUNTER = "num_batches_tracked"
 """Of a batch norm; no result depends on it, and other libraries have none."""
@@ -29,7 +29,7 @@ def names_of(spec: NetworkSpec) -> frozenset[str]:
     return frozenset(shapes(spec, False)) | frozenset(shapes(spec, True))
 
 
-def fitted(expected: Mapping[str, torch.Size], entries: Entries) -> tuple[Entries, list[str]]:
+def match_shapes(expected: Mapping[str, torch.Size], entries: Entries) -> tuple[Entries, list[str]]:
     """The entries in the shapes of the network, and notes on what was changed: nothing that changes a result.
 
     Sides of 1 are added or taken away, as MegEngine has them, and counters of batches that are missing are 0.
@@ -77,7 +77,7 @@ def shapes(spec: NetworkSpec, is_merged: bool) -> Mapping[str, torch.Size]:
     return {name: value.shape for name, value in state.items()}
 
 
-def faults(expected: Mapping[str, torch.Size], entries: Entries) -> list[str]:
+def mismatches(expected: Mapping[str, torch.Size], entries: Entries) -> list[str]:
     """What is wrong with the entries, one phrase for each sort of fault; nothing where they fit."""
     missing = [name for name in expected if name not in entries]
     unexpected = [name for name in entries if name not in expected]
@@ -96,22 +96,22 @@ def faults(expected: Mapping[str, torch.Size], entries: Entries) -> list[str]:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join([*(name[:80] for name in names[:MOST_NAMED]), *["..."] * (len(names) > MOST_NAMED)])
+    return ", ".join([*(name[:80] for name in names[:MAX_NAMED]), *["..."] * (len(names) > MAX_NAMED)])
 
 
 def _sides(shape: torch.Size) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def remedy(entries: Entries, expected: Mapping[str, torch.Size]) -> str:
+def mismatch_remedy(entries: Entries, expected: Mapping[str, torch.Size]) -> str:
     """The preset that the entries fit, if there is one; or that the network's `expected` classifier is missing."""
     missing = [name for name in expected if name not in entries]
-    if missing and not any(name.startswith(BODY) for name in missing):
+    if missing and not any(name.startswith(BACKBONE_PREFIXES) for name in missing):
         return "It is a backbone without its classifier: take the checkpoint of the classification."
     for name, known in PRESETS.items():
         for is_merged in (False, True):
             if shapes(known, is_merged).keys() == entries.keys():
                 spec = known.replace(classes=classes_of(known, entries))
-                if not faults(shapes(spec, is_merged), entries):
+                if not mismatches(shapes(spec, is_merged), entries):
                     return f"They are those of {name}: `--network {name}`."
     return "Name the network that it was trained as."

@@ -22,7 +22,7 @@ import torch
 from harness.errors import WeightsError
 from harness.models.weights.kinds import TORCH_LEGACY, describe_file
 
-MOST_NAMES = 200
+MAX_NAMES = 200
 """Unknown classes that a checkpoint may have."""
 DANGEROUS = frozenset(
     {
@@ -79,7 +79,7 @@ def _new_list(*_: Any, **__: Any) -> Any:
     return []
 
 
-def _filled_like(path: str, make: Any) -> type[StandIn]:
+def _plain_subclass(path: str, make: Any) -> type[StandIn]:
     """A class in place of one that is filled as a mapping or a list is: its objects are plain ones."""
     members = {"path": path, "__slots__": (), "__new__": lambda _, *args, **named: make(*args, **named)}
     return type("Plain", (StandIn,), members)
@@ -160,7 +160,7 @@ def _unreadable(path: Path) -> WeightsError:
 def _read_torch(path: Path) -> object:
     """By PyTorch's own reader of tensors, which is given a stand-in for every class that it does not know."""
     allowed, message = dict(HARMLESS), ""
-    for _ in range(MOST_NAMES):
+    for _ in range(MAX_NAMES):
         with _safe(allowed):
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
@@ -196,7 +196,7 @@ def _additions(message: str, path: Path, allowed: Mapping[str, Any]) -> dict[str
     """What PyTorch's reader has to be given to get past its error; nothing where that is another one."""
     if found := re.search(r"Can only (\w+).* but got <class '([^']+)'>", message):
         make = _new_mapping if found[1].startswith("SETITEM") else _new_list
-        return {found[2]: _filled_like(found[2], make)} if issubclass(allowed.get(found[2], str), StandIn) else {}
+        return {found[2]: _plain_subclass(found[2], make)} if issubclass(allowed.get(found[2], str), StandIn) else {}
     found = re.search(r"GLOBAL (\S+)", message)
     if found is None or found[1] in allowed:
         return {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import WeightsError
 
 ENDING = ".index.json"
-NAMED = 3
+MAX_NAMED = 3
 MANY_BYTES = 256 << 20
 """Of an index: no one is as large."""
 
@@ -33,10 +33,10 @@ def read_index(path: Path) -> dict[str, str]:
         raise _unsound(path)
     missing = sorted({file for file in files.values() if not (path.parent / file).is_file()})
     if missing:
-        more = ", ..." if len(missing) > NAMED else ""
+        more = ", ..." if len(missing) > MAX_NAMED else ""
         raise WeightsError(
             f"All {len(set(files.values()))} files of the index must be in its folder; {len(missing)} missing "
-            f"({', '.join(missing[:NAMED])}{more})",
+            f"({', '.join(missing[:MAX_NAMED])}{more})",
             place=str(path),
             remedy="Fetch them, too.",
         )

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.formatting import PREFIXES, counted, label, mean_and_spread, score
+from harness.analysis.formatting import PREFIXES, format_mean_and_spread, format_metric, format_params, plural
 from harness.analysis.statistics import Verdict
-from harness.config.expectation import Kind
-from harness.report.claims import interval, p_value
-from harness.report.claims_summary import KeptArm, KeptClaim, KeptClaims
-from harness.report.plots.style import new_figure, save
+from harness.config.expectation import ExpectationKind
+from harness.report.claims import format_interval, format_p
+from harness.report.claims_summary import ArmSummary, ClaimsSummary, ClaimSummary
+from harness.report.plots.style import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,28 +25,28 @@ AROUND_INCHES, HEAD_INCHES = 0.55, 1.1
 FONT, SMALL_FONT = 8, 7
 NAME_CHARACTERS, LINE_CHARACTERS, PAGE_CHARACTERS = 48, 105, 165
 INK, PALE = "#333333", "#8c8c8c"
-Style = tuple[str, str, bool]
+VerdictMark = tuple[str, str, bool]
 """Colour, mark, and whether the mark is filled."""
-STYLES: dict[Verdict, Style] = {
+VERDICT_MARKS: dict[Verdict, VerdictMark] = {
     Verdict.SUPPORTED: ("#0072b2", "o", True),
     Verdict.CONTRADICTED: ("#d55e00", "X", True),
     Verdict.EQUIVALENT: ("#009e73", "s", True),
     Verdict.UNDECIDED: ("#595959", "o", False),
 }
 """Colours of Okabe and Ito, which colour-blind people tell apart; and marks that differ without colour."""
-READING = (
+CLAIMS_PLOT_NOTE = (
     "Runs: a dot each, in every row the seeds from top to bottom; bar: mean and standard deviation. Claims: the dots "
     "are the contrast seed by seed, mark and bar the effect and its 95 % interval over all looks. Dashed: the bound "
     "that is to be passed, or kept to. Grey: nearer to it than matters, or where the effect is to be."
 )
 
 
-def plot_claims(path: Path, kept: KeptClaims) -> None:
+def plot_claims(path: Path, kept: ClaimsSummary) -> None:
     """Write a PNG."""
-    save(claims_figure(kept), path)
+    save_figure(draw_claims_figure(kept), path)
 
 
-def claims_figure(kept: KeptClaims) -> "Figure":
+def draw_claims_figure(kept: ClaimsSummary) -> "Figure":
     """A panel per metric with the values of all arms by seed, then a line per claim."""
     panels = _arms(kept)
     heights = [ARM_INCHES * len(arms) for arms in panels.values()] + [CLAIM_INCHES] * len(kept.claims)
@@ -57,34 +57,34 @@ def claims_figure(kept: KeptClaims) -> "Figure":
     for axes, claim in zip(lines[len(panels) :], kept.claims, strict=True):
         _draw_claim(axes, claim)
     figure.suptitle(_title(kept), fontsize=FONT + 0.5, parse_math=False)
-    figure.supxlabel(textwrap.fill(READING, PAGE_CHARACTERS), fontsize=SMALL_FONT - 1, color=PALE)
+    figure.supxlabel(textwrap.fill(CLAIMS_PLOT_NOTE, PAGE_CHARACTERS), fontsize=SMALL_FONT - 1, color=PALE)
     return figure
 
 
-def _arms(kept: KeptClaims) -> dict[str, dict[str, KeptArm]]:
+def _arms(kept: ClaimsSummary) -> dict[str, dict[str, ArmSummary]]:
     """By metric and by name, the arms of all contrasts that have values, each once."""
     chosen = [arm.choices for claim in kept.claims for arm in claim.arms]
     differing = {name for one in chosen for name in one if any(other.get(name) != one[name] for other in chosen)}
-    panels: dict[str, dict[str, KeptArm]] = {}
+    panels: dict[str, dict[str, ArmSummary]] = {}
     for claim in kept.claims:
         for arm in (arm for arm in claim.arms if arm.values):
             told = {name: value for name, value in arm.choices.items() if name in differing}
-            panels.setdefault(claim.metric, {}).setdefault(label(told or arm.choices), arm)
+            panels.setdefault(claim.metric, {}).setdefault(format_params(told or arm.choices), arm)
     return {metric: arms for metric, arms in panels.items() if len(arms) > 1}  # of one arm, the claim has all values
 
 
-def _title(kept: KeptClaims) -> str:
+def _title(kept: ClaimsSummary) -> str:
     """The study, how its claims stand, n, and the conditions."""
     verdicts = Counter(claim.verdict_text for claim in kept.claims)
     ns = sorted({claim.n for claim in kept.claims})
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    head = f"{kept.study}: {counted(len(kept.claims), 'claim')}, {stands}; {n}"
+    head = f"{kept.study}: {plural(len(kept.claims), 'claim')}, {stands}; {n}"
     below = [line for text in (kept.noise_line, kept.conditions) for line in textwrap.wrap(text, PAGE_CHARACTERS - 25)]
     return "\n".join([head, *below, *([kept.mark] if kept.mark else [])])
 
 
-def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, KeptArm]) -> None:
+def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, ArmSummary]) -> None:
     """A row per arm: its runs as dots, the same seed at the same height; mean and standard deviation."""
     seeds = sorted({seed for arm in arms.values() for seed in arm.seeds})
     step = 0.6 / len(seeds)
@@ -96,16 +96,16 @@ def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, KeptArm]) -> None:
             axes.plot([mean - spread, mean + spread], [row, row], color=PALE, linewidth=5, alpha=0.35)
         axes.plot(mean, row, "|", color=INK, markersize=13, markeredgewidth=1.4)
         axes.plot(arm.values, heights, ".", color=INK, markersize=5, alpha=0.7)
-        _beside(axes, row, textwrap.fill(name, NAME_CHARACTERS))
-        _beside(axes, row, f"{mean_and_spread(mean, spread, metric)}  n = {len(arm.values)}", is_right=True)
+        _side_text(axes, row, textwrap.fill(name, NAME_CHARACTERS))
+        _side_text(axes, row, f"{format_mean_and_spread(mean, spread, metric)}  n = {len(arm.values)}", is_right=True)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     _finish(axes, f"{metric}, every run")
     axes.grid(visible=True, axis="x", alpha=0.3, linewidth=0.6)
 
 
-def _draw_claim(axes: "Axes", claim: KeptClaim) -> None:
+def _draw_claim(axes: "Axes", claim: ClaimSummary) -> None:
     """Effect and interval against 0, the bound and what is too small to matter; the contrast of each seed below."""
-    colour, mark, is_filled = STYLES[claim.verdict]
+    colour, mark, is_filled = VERDICT_MARKS[claim.verdict]
     axes.axvline(0, color=INK, linewidth=0.8)
     for bound in filter(None, claim.expected.bounds):
         axes.axvline(bound, color=INK, linewidth=0.8, linestyle="--")
@@ -120,10 +120,10 @@ def _draw_claim(axes: "Axes", claim: KeptClaim) -> None:
     else:
         why = textwrap.fill(claim.missing or "no seed that all arms have completed", LINE_CHARACTERS // 2)
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=FONT, parse_math=False)
-    _beside(axes, 0.45, claim.name, fontweight="bold")
-    _beside(axes, -0.45, claim.verdict_text, color=colour, fontweight="bold")
+    _side_text(axes, 0.45, claim.name, fontweight="bold")
+    _side_text(axes, -0.45, claim.verdict_text, color=colour, fontweight="bold")
     for height, text in zip((0.45, -0.45), _figures(claim), strict=True):
-        _beside(axes, height, text, is_right=True)
+        _side_text(axes, height, text, is_right=True)
     axes.set_xlim(*_limits(claim))
     axes.set_ylim(-1, 1)
     paper = f" Paper: {claim.paper}." if claim.paper else ""
@@ -131,34 +131,34 @@ def _draw_claim(axes: "Axes", claim: KeptClaim) -> None:
     _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}{why}")
 
 
-def _figures(claim: KeptClaim) -> tuple[str, str]:
+def _figures(claim: ClaimSummary) -> tuple[str, str]:
     """Effect and interval; n and p."""
     if claim.effect is None:
         return "not judged", "n = 0"
-    between = f" {interval(*claim.interval, claim.metric)}" if claim.interval else ", no interval"
-    p = p_value(claim.p)
+    between = f" {format_interval(*claim.interval, claim.metric)}" if claim.interval else ", no interval"
+    p = format_p(claim.p)
     return (
-        f"{score(claim.effect, claim.metric)}{between}",
+        f"{format_metric(claim.effect, claim.metric)}{between}",
         f"n = {claim.n}, p {p}" if p.startswith("<") else f"n = {claim.n}, p = {p}",
     )
 
 
-def _band(claim: KeptClaim) -> tuple[float, float] | None:
+def _band(claim: ClaimSummary) -> tuple[float, float] | None:
     """What is no difference that matters, or what `within` names."""
     bound = claim.expected.bound
-    if claim.expected.kind == Kind.WITHIN:
+    if claim.expected.kind == ExpectationKind.WITHIN:
         return -bound, bound
     return None if claim.ignore is None else (bound - claim.ignore, bound + claim.ignore)
 
 
-def _limits(claim: KeptClaim) -> tuple[float, float]:
+def _limits(claim: ClaimSummary) -> tuple[float, float]:
     """From the smallest to the largest of all that is drawn, 0 among it, and some room."""
     shown = [0.0, *claim.expected.bounds, *claim.values, *(claim.interval or ()), *(_band(claim) or ())]
     room = 0.05 * (max(shown) - min(shown)) or 1.0
     return min(shown) - room, max(shown) + room
 
 
-def _beside(axes: "Axes", height: float, text: str, *, is_right: bool = False, **style: Any) -> None:
+def _side_text(axes: "Axes", height: float, text: str, *, is_right: bool = False, **style: Any) -> None:
     """A text left or right of the panel, at that height of its own scale."""
     axes.annotate(
         text,

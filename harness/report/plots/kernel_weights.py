@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.measures.kernel_weights import LargeKernel, Map, rescaled
+from harness.measures.kernel_weights import LargeKernel, Map, rescale_to_one
 from harness.report.kernel_weights import size
-from harness.report.plots.style import new_figure, save
-from harness.storage.load_network import Subject
+from harness.report.plots.style import new_figure, save_figure
+from harness.storage.load_network import LoadedNetwork
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PANEL_INCHES = 1.9
 
 
-def plot_kernels(path: Path, subject: Subject, kernels: Sequence[LargeKernel]) -> None:
+def plot_kernels(path: Path, subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> None:
     """Write a PNG: by stage its first, middle and last layer, each before and after the small kernel is added."""
     rows = [_chosen([kernel for kernel in kernels if kernel.stage == stage]) for stage in _stages(kernels)]
     panels_of = [[panel for kernel in row for panel in _panels(subject, kernel)] for row in rows]
@@ -30,7 +30,7 @@ def plot_kernels(path: Path, subject: Subject, kernels: Sequence[LargeKernel]) -
             picture = _draw(axes, weights, title)
     figure.colorbar(picture, ax=grid, shrink=0.5, aspect=40).ax.tick_params(labelsize=6)
     figure.suptitle(f"{subject.name}, {subject.about}: |w| summed over channels, maximum 1", fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _stages(kernels: Sequence[LargeKernel]) -> list[int]:
@@ -42,7 +42,7 @@ def _chosen(kernels: Sequence[LargeKernel]) -> list[LargeKernel]:
     return [kernels[i] for i in sorted({0, len(kernels) // 2, len(kernels) - 1})]
 
 
-def _panels(subject: Subject, kernel: LargeKernel) -> list[tuple[str, Map]]:
+def _panels(subject: LoadedNetwork, kernel: LargeKernel) -> list[tuple[str, Map]]:
     """Title and map, in the order of the columns."""
     title = f"stage {kernel.stage}, block {kernel.block}\nK={size(subject, kernel)}"
     if kernel.before is None:
@@ -54,4 +54,4 @@ def _draw(axes: "Axes", map: Map, title: str) -> "AxesImage":
     axes.set_title(title, fontsize=6)
     axes.set_xticks([])
     axes.set_yticks([])
-    return axes.imshow(rescaled(map), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+    return axes.imshow(rescale_to_one(map), cmap="magma", vmin=0, vmax=1, interpolation="nearest")

@@ -4,41 +4,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.formatting import counted, listed
-from harness.measures.erf_comparison import Seen
-from harness.measures.receptive_field import DEFINITIONS, SHARES, Map, area_shares, reaches
-from harness.report.plots.style import new_figure, save
-from harness.report.receptive_field import kernels
+from harness.analysis.formatting import join_words, plural
+from harness.measures.erf_comparison import FieldResult
+from harness.measures.receptive_field import FIELD_DEFINITIONS, SHARES, Map, area_shares, radii
+from harness.report.plots.style import new_figure, save_figure
+from harness.report.receptive_field import kernel_sizes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
 PANEL_INCHES, SMALL_INCHES = 3.6, 2.0
-MOST_ABREAST = 5
-LINES = {20: "-", 30: "--", 50: "-.", 99: ":"}
+MAX_COLUMNS = 5
+LINE_STYLES = {20: "-", 30: "--", 50: "-.", 99: ":"}
 """Of the squares, by t."""
 
 
-def plot_field(path: Path, seen: Seen) -> None:
+def plot_field(path: Path, seen: FieldResult) -> None:
     """Write a PNG: a line of panels per definition, the map as it is and its logarithm, squares of r(t) around it."""
-    figure = new_figure(2 * PANEL_INCHES + 0.6, len(DEFINITIONS) * PANEL_INCHES + 1.1)
-    panels = figure.subplots(len(DEFINITIONS), 2, squeeze=False)
-    for line, (name, definition) in zip(panels, DEFINITIONS.items(), strict=True):
+    figure = new_figure(2 * PANEL_INCHES + 0.6, len(FIELD_DEFINITIONS) * PANEL_INCHES + 1.1)
+    panels = figure.subplots(len(FIELD_DEFINITIONS), 2, squeeze=False)
+    for line, (name, definition) in zip(panels, FIELD_DEFINITIONS.items(), strict=True):
         field = seen.fields[name]
         for axes, map, what in zip(line, (field.raw, field.log), ("raw", "log10(map + 1)"), strict=True):
             picture = _panel(axes, map, f"{definition.title}: {what}", font=9)
             shares = ", ".join(f"{100 * share:.1f} (t={t})" for t, share in area_shares(map).items())
             axes.set_xlabel(f"r in %: {shares}" if map.any() else "zero everywhere: no field", fontsize=7)
     figure.colorbar(picture, ax=panels, shrink=0.5, aspect=40).ax.tick_params(labelsize=7)
-    images = counted(seen.fields["paper"].images, "image")
+    images = plural(seen.fields["paper"].images, "image")
     figure.suptitle(f"{seen.subject.name}, {seen.subject.about}\n{images} at {seen.side} px, {seen.about}", fontsize=10)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def plot_fields(path: Path, found: Sequence[Seen]) -> None:
+def plot_fields(path: Path, found: Sequence[FieldResult]) -> None:
     """Write a PNG: the logarithm of every network's map by the paper's equations, in the order given, five abreast."""
-    abreast = min(MOST_ABREAST, len(found))
+    abreast = min(MAX_COLUMNS, len(found))
     lines = -(-len(found) // abreast)
     figure = new_figure(SMALL_INCHES * abreast + 0.5, (SMALL_INCHES + 0.45) * lines + 0.6)
     panels = figure.subplots(lines, abreast, squeeze=False)
@@ -46,16 +46,18 @@ def plot_fields(path: Path, found: Sequence[Seen]) -> None:
         axes.set_axis_off()
     for axes, seen in zip(panels.flat, found, strict=False):
         field = seen.fields["paper"]
-        picture = _panel(axes, field.log, f"{seen.subject.name}\nK={kernels(seen)}", font=6.5)
+        picture = _panel(axes, field.log, f"{seen.subject.name}\nK={kernel_sizes(seen)}", font=6.5)
         shares = ", ".join(f"{100 * share:.1f}" for share in area_shares(field.log).values())
-        axes.set_xlabel("zero everywhere: no field" if field.is_dead else f"{shares} % at {seen.side} px", fontsize=6)
+        axes.set_xlabel(
+            "zero everywhere: no field" if field.has_no_gradient else f"{shares} % at {seen.side} px", fontsize=6
+        )
     figure.colorbar(picture, ax=panels, shrink=0.5, aspect=40).ax.tick_params(labelsize=6)
     figure.suptitle(
         "Effective receptive fields by the paper's equations, log10(map + 1); below, the areas of the squares that\n"
-        f"hold more than {listed(map(str, SHARES))} % of it, in percent of the image's",
+        f"hold more than {join_words(map(str, SHARES))} % of it, in percent of the image's",
         fontsize=8,
     )
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _panel(axes: "Axes", map: Map, title: str, *, font: float) -> "AxesImage":
@@ -63,9 +65,11 @@ def _panel(axes: "Axes", map: Map, title: str, *, font: float) -> "AxesImage":
     from matplotlib.patches import Rectangle
 
     height, width = map.shape
-    for t, reach in reaches(map).items():
+    for t, reach in radii(map).items():
         corner, side = (width // 2 - reach - 0.5, height // 2 - reach - 0.5), 2 * reach + 1
-        square = Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=font / 10, linestyle=LINES[t])
+        square = Rectangle(
+            corner, side, side, fill=False, edgecolor="white", linewidth=font / 10, linestyle=LINE_STYLES[t]
+        )
         axes.add_patch(square)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -25,7 +25,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a PNG in one piece, and the folder where it is missing; 256 colours make it a quarter as large."""
     from PIL import Image
 

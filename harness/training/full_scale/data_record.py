@@ -14,7 +14,7 @@ from harness.errors import DataError
 from harness.training.full_scale.folder import CLASSES, DATA, WEIGHTS, is_started
 
 
-def require_same_data(folder: Path, now: DataRecord) -> None:
+def require_unchanged_data(folder: Path, now: DataRecord) -> None:
     """Raise `DataError` where a training that has begun in the folder is of other data.
 
     Of a training that began before there were records, the names of the classes are compared, where it has them.
@@ -29,9 +29,9 @@ def require_same_data(folder: Path, now: DataRecord) -> None:
         raise _other_data(folder, f"images of {_named(classes)}", str(now), None)
 
 
-def keep_data(folder: Path, now: DataRecord) -> None:
-    """Write the record, and the names of the classes, into the folder of a training; see `require_same_data`."""
-    require_same_data(folder, now)
+def write_data_record(folder: Path, now: DataRecord) -> None:
+    """Write the record, and the names of the classes, into the folder of a training; see `require_unchanged_data`."""
+    require_unchanged_data(folder, now)
     is_known = DataRecord.read(folder / DATA) is not None
     if is_started(folder) and is_known:
         return

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from harness.system.atomic_write import atomic_write_text
 from harness.training.environment import Environment, describe_difference, differs
-from harness.training.full_scale.messages import Note
+from harness.training.full_scale.messages import Message
 
 ENVIRONMENTS = "environments.json"
 """A list of environments with the epoch from which each computed, in the training's folder."""
 
 
-def keep_environment(folder: Path, environment: Environment, epoch: int, *, is_resumed: bool) -> Iterator[Note]:
+def record_environment(folder: Path, environment: Environment, epoch: int, *, is_resumed: bool) -> Iterator[Message]:
     """Write down what computes the training from an epoch on; a note where another environment computed what was."""
     known = read_environments(folder) if is_resumed else []
     before = known[-1][1] if known else None
     if is_resumed and (not known or differs(before, environment)):
         words = describe_difference(before, environment)
-        yield Note(f"warning: resumed in another environment (before: {words}), so that the result is of both")
+        yield Message(f"warning: resumed in another environment (before: {words}), so that the result is of both")
     if not known or before != environment:
         values = [{"epoch": first, "environment": each and each.values()} for first, each in known]
         if is_resumed and not known:

@@ -21,7 +21,7 @@ EPOCHS = "epochs.jsonl"
 """The log of epochs."""
 CHECKPOINTS = "checkpoints"
 """The folder of the last states."""
-STATES = "epoch-*-step-*.pt"
+STATE_PATTERN = "epoch-*-step-*.pt"
 """Their names, in it."""
 
 
@@ -32,7 +32,7 @@ def lock_of(folder: Path) -> "FileLock":
     return FileLock(f"{folder}.lock")
 
 
-def is_at_work(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process of this machine trains there now."""
     from filelock import Timeout
 
@@ -52,7 +52,7 @@ def is_started(folder: Path) -> bool:
     """Whether a training has left anything there that another one would overwrite: a state, weights, epochs."""
     kept = (folder / name for name in (*WEIGHTS.values(), EPOCHS))
     return any(path.is_file() and path.stat().st_size > 0 for path in kept) or any(
-        (folder / CHECKPOINTS).glob(f"{STATES}*")
+        (folder / CHECKPOINTS).glob(f"{STATE_PATTERN}*")
     )
 
 
@@ -61,7 +61,7 @@ def is_training(folder: Path) -> bool:
     return (folder / NETWORK).is_file() and (folder / RECIPE).is_file()
 
 
-def weights_in(folder: Path, which: str) -> Path:
+def weights_file(folder: Path, which: str) -> Path:
     """A file of weights of a training, by its key in `WEIGHTS`. Raises `NotFound`."""
     if not is_training(folder):
         raise NotFound(

@@ -10,7 +10,7 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.weights import Weights, read_weights
 
 
-def trainable(path: Path, spec: NetworkSpec | None = None, *, place: str = "--weights") -> Weights:
+def load_training_weights(path: Path, spec: NetworkSpec | None = None, *, place: str = "--weights") -> Weights:
     """The weights in a file, which must be in training form: what is merged has nothing left to be trained well.
 
     Raises `UserError`s; `place` is where the command line names the file.
@@ -26,11 +26,11 @@ def trainable(path: Path, spec: NetworkSpec | None = None, *, place: str = "--we
     return found
 
 
-def first_network(spec: NetworkSpec, weights: Path | None, seed: int) -> nn.Module:
+def initialize_network(spec: NetworkSpec, weights: Path | None, seed: int) -> nn.Module:
     """The network in training form, with fresh weights or those of a file and the classifier that goes with them."""
     if weights is None:
         return build(spec, seed=seed)
-    found = trainable(weights, spec)
+    found = load_training_weights(weights, spec)
     network = build(found.spec, seed=seed)
     network.load_state_dict(found.entries)
     return network

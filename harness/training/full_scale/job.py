@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness.config.recipes.full_scale import FullTraining
+from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.models.spec.network import NetworkSpec
 from harness.system.fingerprint import fingerprint
 from harness.training.full_scale.folder import CHECKPOINTS, WEIGHTS
 
-R_co = TypeVar("R_co", bound=FullTraining, covariant=True)
+R_co = TypeVar("R_co", bound=FullScaleRecipe, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class FullRun(Generic[R_co]):
+class FullScaleRun(Generic[R_co]):
     """What decides the outcome: a network, a recipe, and the weights that it starts from."""
 
     spec: NetworkSpec
@@ -29,10 +29,10 @@ class FullRun(Generic[R_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class FullJob(Generic[R_co]):
+class FullScaleJob(Generic[R_co]):
     """A run with its place and its means, none of which decides the outcome but the number of workers."""
 
-    run: FullRun[R_co]
+    run: FullScaleRun[R_co]
     folder: Path
     """Keeps checkpoints, weights, the log of epochs, and TensorBoard's files."""
     cache: Path

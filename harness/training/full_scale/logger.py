@@ -8,26 +8,33 @@ from typing import Any
 
 from harness.system.atomic_write import atomic_write_text
 from harness.training.full_scale.folder import EPOCHS
-from harness.training.full_scale.messages import FullEpoch, FullRecord, Pulse, Scores, from_plain, to_plain
+from harness.training.full_scale.messages import (
+    FullScaleEpoch,
+    FullScaleMessage,
+    Scores,
+    StepProgress,
+    from_plain,
+    to_plain,
+)
 
-BOARD = "tensorboard"
+TENSORBOARD_FOLDER = "tensorboard"
 
 
-class Logs:
+class TrainingLogger:
     """The files of one training, in its folder."""
 
-    def __init__(self, folder: Path, board: Any, done: Sequence[FullEpoch]) -> None:
+    def __init__(self, folder: Path, board: Any, done: Sequence[FullScaleEpoch]) -> None:
         self._path, self._board = folder / EPOCHS, board
         self._lines = [_line(epoch) for epoch in done]
         self._write()
 
-    def take(self, record: FullRecord) -> None:
+    def log(self, record: FullScaleMessage) -> None:
         """Note a record."""
-        if isinstance(record, FullEpoch):
+        if isinstance(record, FullScaleEpoch):
             self._lines.append(_line(record))
             self._write()
             self._show(record.steps, _curves(record))
-        elif isinstance(record, Pulse):
+        elif isinstance(record, StepProgress):
             values = {
                 "step/loss": record.loss,
                 "step/learning_rate": record.lr,
@@ -47,39 +54,39 @@ class Logs:
 
 
 @contextmanager
-def logs(folder: Path, done: Sequence[FullEpoch]) -> Iterator[Logs]:
+def open_logger(folder: Path, done: Sequence[FullScaleEpoch]) -> Iterator[TrainingLogger]:
     """The files of a training that has these epochs behind it."""
     from tensorboardX import SummaryWriter
 
     folder.mkdir(parents=True, exist_ok=True)
-    board = SummaryWriter(str(folder / BOARD), purge_step=done[-1].steps + 1 if done else 0)
+    board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done[-1].steps + 1 if done else 0)
     try:
-        yield Logs(folder, board, done)
+        yield TrainingLogger(folder, board, done)
     finally:
         board.close()
 
 
-def read_epochs(folder: Path) -> list[FullEpoch]:
+def read_epochs(folder: Path) -> list[FullScaleEpoch]:
     """The epochs that a training's folder knows, up to the first line that cannot be read."""
     path = folder / EPOCHS
-    found: list[FullEpoch] = []
+    found: list[FullScaleEpoch] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             epoch = from_plain({"kind": "epoch", **json.loads(line)})
         except (ValueError, TypeError, KeyError):
             break
-        assert isinstance(epoch, FullEpoch), "as its kind says"
+        assert isinstance(epoch, FullScaleEpoch), "as its kind says"
         found.append(epoch)
     return found
 
 
-def _line(epoch: FullEpoch) -> str:
+def _line(epoch: FullScaleEpoch) -> str:
     values = to_plain(epoch)
     del values["kind"]
     return f"{json.dumps(values)}\n"
 
 
-def _curves(epoch: FullEpoch) -> dict[str, float]:
+def _curves(epoch: FullScaleEpoch) -> dict[str, float]:
     """The figures of an epoch by the names that TensorBoard shows."""
     values = {
         "epoch/train_loss": epoch.train_loss,

@@ -16,101 +16,111 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.data.batching import Pace
-from harness.data.seeding import mixed
+from harness.data.batching import BatchPlan
+from harness.data.seeding import mix_seed
 from harness.errors import Diverged, Stopped
 from harness.models.finite import count_nonfinite, nonfinite_entries
-from harness.system.device_slot import offer
-from harness.training.fit import step_down
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.messages import FullEpoch, Pulse, Scores
-from harness.training.full_scale.optim import learning_rate, set_learning_rate
-from harness.training.full_scale.process_group import Team
-from harness.training.full_scale.state import State
-from harness.training.full_scale.timer import Clock
-from harness.training.tasks.base import Task
+from harness.system.device_slot import yield_slot
+from harness.training.fit import optimizer_step
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import FullScaleEpoch, Scores, StepProgress
+from harness.training.full_scale.optim import full_scale_learning_rate, set_learning_rate
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.full_scale.state import TrainingState
+from harness.training.full_scale.timer import Timer
+from harness.training.tasks.base import TrainingTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Course:
+class TrainingContext:
     """What stays the same over a training."""
 
-    job: FullJob[Any]
-    task: Task
-    pace: Pace
-    team: Team
+    job: FullScaleJob[Any]
+    task: TrainingTask
+    batch_plan: BatchPlan
+    group: ProcessGroup
 
 
-def fit_full(
-    network: nn.Module, state: State, course: Course, *, should_stop: Callable[[], bool] = lambda: False
-) -> Iterator[Pulse | FullEpoch]:
+def fit_full_scale(
+    network: nn.Module,
+    state: TrainingState,
+    course: TrainingContext,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[StepProgress | FullScaleEpoch]:
     """Train `state.model` in place from where it stands; `network` is the same model, compiled or for many workers.
 
     `should_stop` is asked before every step; if any worker is to stop, the state is saved and `Stopped` raised. Raises
     `Diverged` at a loss that is not finite.
     """
-    recipe, task, pace, team, progress = course.job.run.recipe, course.task, course.pace, course.team, state.progress
+    recipe, task, pace, team, progress = (
+        course.job.run.recipe,
+        course.task,
+        course.batch_plan,
+        course.group,
+        state.progress,
+    )
     batches = task.batches(pace, epoch=progress.epoch, rank=team.rank, first_step=progress.step)
     saved = time.monotonic()
 
-    for epoch in range(progress.epoch, recipe.rounds + 1):
-        clock = Clock(progress.train_s, progress.waiting_s)
+    for epoch in range(progress.epoch, recipe.intervals + 1):
+        clock = Timer(progress.train_s, progress.waiting_s)
         first_step = progress.step
-        sums = _own([progress.loss_sum, progress.unreadable], team)  # over the parts of the epoch
+        sums = _sums_on_main([progress.loss_sum, progress.unreadable], team)  # over the parts of the epoch
         state.model.train()
 
         for step in range(first_step, pace.steps):
-            offer()
-            is_due = team.leads and time.monotonic() - saved > 60 * recipe.save_minutes
-            stops, saves = team.any(should_stop(), is_due)
+            yield_slot()
+            is_due = team.is_main and time.monotonic() - saved > 60 * recipe.save_minutes
+            stops, saves = team.any_of(should_stop(), is_due)
             if stops or saves:
-                progress.loss_sum, progress.unreadable = team.total(sums).tolist()
+                progress.loss_sum, progress.unreadable = team.all_reduce(sums).tolist()
                 progress.train_s, progress.waiting_s = clock.train_s, clock.waiting_s
-                sums = _own([progress.loss_sum, progress.unreadable], team)
+                sums = _sums_on_main([progress.loss_sum, progress.unreadable], team)
                 _save(state, course)
                 saved = time.monotonic()
             if stops:
                 raise Stopped(f"stopped in epoch {epoch} after {step} of {pace.steps} steps")
 
-            rate = learning_rate(recipe, (epoch - 1) * pace.steps + step, pace.steps)
+            rate = full_scale_learning_rate(recipe, (epoch - 1) * pace.steps + step, pace.steps)
             set_learning_rate(state.optimizer, rate)
-            torch.manual_seed(mixed(recipe.seed, epoch, step, team.rank))  # stochastic depth draws from this stream
+            torch.manual_seed(mix_seed(recipe.seed, epoch, step, team.rank))  # stochastic depth draws from this stream
             state.optimizer.zero_grad(set_to_none=True)
 
-            for part in range(pace.parts):
+            for part in range(pace.accumulation_steps):
                 with clock.waiting():
                     batch = next(batches)
-                with _alone(network, is_last=part + 1 == pace.parts):
+                with _no_gradient_sync(network, is_last=part + 1 == pace.accumulation_steps):
                     loss = task.loss(network, batch, (epoch, step, part))
-                    torch.autograd.backward(state.scaler.scale(loss / pace.parts))
+                    torch.autograd.backward(state.scaler.scale(loss / pace.accumulation_steps))
                 sums[0] += loss.detach()
                 sums[1] += (batch[-1] > 0).sum()
 
-            step_down(state.model, state.optimizer, state.scaler, clip_norm=recipe.optimizer.clip_norm)
+            optimizer_step(state.model, state.optimizer, state.scaler, clip_norm=recipe.optimizer.clip_norm)
             if state.ema is not None:
                 state.ema.update(state.model)
             progress.step = step + 1
 
-            beats = clock.beats()
+            beats = clock.is_due()
             if beats or team.device.type == "cpu":  # on a GPU, to look at the loss is to wait for it
                 _require_finite(loss.item(), "training", f"in epoch {epoch}, step {step + 1}")
             if beats:
-                yield _pulse(clock, progress.step - first_step, loss.item(), rate, state, course)
+                yield _step_progress(clock, progress.step - first_step, loss.item(), rate, state, course)
 
-        train_s, (loss_sum, unreadable) = clock.train_s, team.total(sums).tolist()
-        train_loss = loss_sum / (pace.steps * pace.parts * team.size)
+        train_s, (loss_sum, unreadable) = clock.train_s, team.all_reduce(sums).tolist()
+        train_loss = loss_sum / (pace.steps * pace.accumulation_steps * team.size)
         _require_finite(train_loss, "training", f"in epoch {epoch}")
-        task.require_training(pace.steps * pace.batch, int(unreadable))
+        task.require_training(pace.steps * pace.batch_size, int(unreadable))
         val, ema = _validated(state, course)
-        done = FullEpoch(
+        done = FullScaleEpoch(
             epoch=epoch,
-            epochs=recipe.rounds,
+            epochs=recipe.intervals,
             steps=epoch * pace.steps,
             train_loss=train_loss,
             lr=rate,
             train_s=train_s,
             wall_s=clock.train_s,
-            images_per_s=pace.steps * pace.batch / train_s,
+            images_per_s=pace.steps * pace.batch_size / train_s,
             waiting=clock.waiting_s / train_s,
             unreadable=int(unreadable),
             workers=team.size,
@@ -119,26 +129,26 @@ def fit_full(
         )
         done = state.close_epoch(done)
         _save(state, course)  # before the weights: these can be written again from the state, which they cannot give
-        if done.is_best and team.leads:
+        if done.is_best and team.is_main:
             keep_best(state, course)
         saved = time.monotonic()
         yield done
 
 
-def _own(sums: list[float], team: Team) -> Tensor:
+def _sums_on_main(sums: list[float], team: ProcessGroup) -> Tensor:
     """What the team has summed up so far, in the hands of its leader."""
-    return torch.tensor(sums if team.leads else [0.0] * len(sums), dtype=torch.float64, device=team.device)
+    return torch.tensor(sums if team.is_main else [0.0] * len(sums), dtype=torch.float64, device=team.device)
 
 
-def _alone(network: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+def _no_gradient_sync(network: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
     """Keep gradients to oneself until the last part of a step."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
 
 
-def _validated(state: State, course: Course) -> tuple[Scores | None, Scores | None]:
+def _validated(state: TrainingState, course: TrainingContext) -> tuple[Scores | None, Scores | None]:
     """What the network and its moving average make of the validation images, as the leader keeps them."""
     for model in (state.model, *([] if state.ema is None else [state.ema.module])):
-        course.team.agree(model)
+        course.group.broadcast_buffers(model)
     val = course.task.validate(state.model)
     if val is None:
         _require_finite_weights(state)
@@ -152,7 +162,7 @@ def _require_finite(loss: float, kind: str, place: str) -> None:
         raise Diverged(f"the {kind} loss is {loss} {place}")
 
 
-def _require_finite_weights(state: State) -> None:
+def _require_finite_weights(state: TrainingState) -> None:
     """Without validation, weights that the last step has made NaN would be kept."""
     for model in (state.model, *([] if state.ema is None else [state.ema.module])):
         counts = nonfinite_entries(model.state_dict())
@@ -161,37 +171,39 @@ def _require_finite_weights(state: State) -> None:
             raise Diverged(f"weights must be finite {place}; {count_nonfinite(counts)}")
 
 
-def keep_best(state: State, course: Course) -> None:
+def keep_best(state: TrainingState, course: TrainingContext) -> None:
     """Write the weights that did better in the last epoch."""
     job, (model, which) = course.job, state.best_of_epoch()
-    course.task.save(job.best, model, f"{job.run.id}, {which}{epoch_of(state.epochs[-1].epoch)}")
+    course.task.save(job.best, model, f"{job.run.id}, {which}{epoch_suffix(state.epochs[-1].epoch)}")
 
 
-def epoch_of(epoch: int) -> str:
+def epoch_suffix(epoch: int) -> str:
     """How the origin of the best weights ends."""
     return f" after epoch {epoch}"
 
 
-def _save(state: State, course: Course) -> None:
-    if course.team.leads:
+def _save(state: TrainingState, course: TrainingContext) -> None:
+    if course.group.is_main:
         run = course.job.run
-        state.save(course.job.checkpoints, run.id, course.team.size, run.recipe.keep_last)
+        state.save(course.job.checkpoints, run.id, course.group.size, run.recipe.keep_last)
 
 
-def _pulse(clock: Clock, steps: int, loss: float, rate: float, state: State, course: Course) -> Pulse:
+def _step_progress(
+    clock: Timer, steps: int, loss: float, rate: float, state: TrainingState, course: TrainingContext
+) -> StepProgress:
     """How it goes; `steps` are those of this epoch and process."""
-    progress, pace, epochs = state.progress, course.pace, course.job.run.recipe.rounds
-    step_s = clock.here_s / steps
+    progress, pace, epochs = state.progress, course.batch_plan, course.job.run.recipe.intervals
+    step_s = clock.elapsed_s / steps
     last = state.epochs[-1] if state.epochs else None
     validation_s = 0.0 if last is None else last.wall_s - last.train_s
     epochs_left = epochs - progress.epoch
-    return Pulse(
+    return StepProgress(
         epoch=progress.epoch,
         step=progress.step,
         steps=pace.steps,
         loss=loss,
         lr=rate,
-        images_per_s=pace.batch / step_s,
+        images_per_s=pace.batch_size / step_s,
         waiting=clock.waiting_share,
         left_s=(epochs_left * pace.steps + pace.steps - progress.step) * step_s + (epochs_left + 1) * validation_s,
     )

@@ -9,14 +9,14 @@ from harness.training.run import Started
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Message:
     """Something that a person should be told."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class StepProgress:
     """How it goes within an epoch."""
 
     epoch: int
@@ -35,7 +35,7 @@ class Pulse:
     """Until the last epoch ends, as it goes now."""
 
 
-MAIN = "top1"
+MAIN_METRIC = "top1"
 """The main figure of a classifier."""
 
 
@@ -44,7 +44,7 @@ class Scores:
     """What validation found: figures by name, those but the loss in percent and the better the higher."""
 
     figures: Mapping[str, float]
-    main: str = MAIN
+    main: str = MAIN_METRIC
     """The figure that tells which epoch is the best: `top1`, `miou` or `ap`."""
     unreadable: int = 0
     """Images that could not be read, and were left out."""
@@ -61,7 +61,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class FullEpoch:
+class FullScaleEpoch:
     """One epoch, and the validation behind it."""
 
     epoch: int
@@ -93,27 +93,32 @@ class FullEpoch:
         return max((scores.value for scores in (self.val, self.ema) if scores is not None), default=None)
 
 
-FullRecord = Note | Started | Pulse | FullEpoch
-KINDS: dict[str, type[Any]] = {"note": Note, "started": Started, "pulse": Pulse, "epoch": FullEpoch}
-VALIDATED = ("val", "ema")
+FullScaleMessage = Message | Started | StepProgress | FullScaleEpoch
+MESSAGE_CLASSES: dict[str, type[Any]] = {
+    "note": Message,
+    "started": Started,
+    "pulse": StepProgress,
+    "epoch": FullScaleEpoch,
+}
+VALIDATION_FIELDS = ("val", "ema")
 """The fields of an epoch that are `Scores`; in JSON the figures stand beside the rest, each under its name."""
 
 
-def to_plain(record: FullRecord) -> dict[str, Any]:
+def to_plain(record: FullScaleMessage) -> dict[str, Any]:
     """A record for JSON."""
-    kind = next(name for name, each in KINDS.items() if isinstance(record, each))
+    kind = next(name for name, each in MESSAGE_CLASSES.items() if isinstance(record, each))
     values = {"kind": kind, **asdict(record)}
-    for name in VALIDATED:
+    for name in VALIDATION_FIELDS:
         if values.get(name) is not None:
             found = values[name]
             values[name] = {**found.pop("figures"), **found}
     return values
 
 
-def from_plain(values: dict[str, Any]) -> FullRecord:
+def from_plain(values: dict[str, Any]) -> FullScaleMessage:
     """The inverse of `to_plain`."""
     rest = {name: value for name, value in values.items() if name != "kind"}
-    for name in VALIDATED:
+    for name in VALIDATION_FIELDS:
         if isinstance(rest.get(name), dict):
             found = dict(rest[name])
             known = {key: found.pop(key) for key in ("main", "unreadable", "images") if key in found}
@@ -124,5 +129,5 @@ def from_plain(values: dict[str, Any]) -> FullRecord:
         rest["earlier"] = tuple(Environment.from_values(each) for each in rest["earlier"])
     if "notes" in rest:
         rest["notes"] = tuple(rest["notes"])
-    record: FullRecord = KINDS[values["kind"]](**rest)
+    record: FullScaleMessage = MESSAGE_CLASSES[values["kind"]](**rest)
     return record

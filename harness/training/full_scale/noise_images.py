@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.config.recipes.full_scale import FullRecipe
-from harness.data.image_sources import Pictures
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.process_group import Team
-from harness.training.tasks.classification import Classification
+from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.data.image_sources import ClassificationData
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.tasks.classification import ClassificationTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Noise:
+class NoiseImages:
     """Images of one size, all of the first class."""
 
     labels: NDArray[np.int64]
@@ -24,17 +24,19 @@ class Noise:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def picture(self, i: int) -> Image.Image:
+    def image(self, i: int) -> Image.Image:
         """See `Images`."""
-        return self.look(i)
+        return self.image_or_failure(i)
 
-    def look(self, i: int) -> Image.Image:
+    def image_or_failure(self, i: int) -> Image.Image:
         """See `Images`."""
         pixels = np.random.default_rng(i).integers(256, size=(self.side, self.side, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
 
 
-def classification_of_noise(job: FullJob[FullRecipe], team: Team, images: int) -> Classification:
+def noise_classification(
+    job: FullScaleJob[ClassificationRecipe], team: ProcessGroup, images: int
+) -> ClassificationTask:
     """The task of a classifier on that many images, with nothing to validate on."""
-    noise = Noise(np.zeros(images, np.int64), job.run.recipe.resolution)
-    return Classification(job, team, Pictures(job.run.spec.classes, noise, None))
+    noise = NoiseImages(np.zeros(images, np.int64), job.run.recipe.resolution)
+    return ClassificationTask(job, team, ClassificationData(job.run.spec.classes, noise, None))

@@ -6,29 +6,31 @@ import re
 import torch
 from torch import nn
 
-from harness.config.recipes.full_scale import FullTraining
+from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.models.spec.network import NetworkSpec
-from harness.training.fit import uncompiled
+from harness.training.fit import without_compiler_wrappers
 
 BLOCKS_PER_GROUP = {"replknet": 4}
 """Modules `stages.S.blocks.J` in a group of layers, where it is not 2: a RepLKNet block is two of them."""
-SCALE = "lr_scale"
+LR_SCALE = "lr_scale"
 """Key of a parameter group: what the scheduled learning rate is multiplied by; as timm calls it."""
 
 
-def build_full_optimizer(
-    model: nn.Module, spec: NetworkSpec, recipe: FullTraining, backbone: str = ""
+def build_full_scale_optimizer(
+    model: nn.Module, spec: NetworkSpec, recipe: FullScaleRecipe, backbone: str = ""
 ) -> torch.optim.Optimizer:
     """AdamW or SGD over groups of equal decay and scale."""
     config, groups = recipe.optimizer, parameter_groups(model, spec, recipe, backbone)
     if config.name == "sgd":
-        return uncompiled(torch.optim.SGD)(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return without_compiler_wrappers(torch.optim.SGD)(groups, lr=config.lr, momentum=config.momentum, fused=True)
     beta1, beta2 = config.betas
-    return uncompiled(torch.optim.AdamW)(groups, lr=config.lr, betas=(beta1, beta2), eps=config.eps, fused=True)
+    return without_compiler_wrappers(torch.optim.AdamW)(
+        groups, lr=config.lr, betas=(beta1, beta2), eps=config.eps, fused=True
+    )
 
 
 def parameter_groups(
-    model: nn.Module, spec: NetworkSpec, recipe: FullTraining, backbone: str = ""
+    model: nn.Module, spec: NetworkSpec, recipe: FullScaleRecipe, backbone: str = ""
 ) -> list[dict[str, object]]:
     """Parameters by depth and by whether they decay; vectors do not. One depth for all without layer decay.
 
@@ -44,7 +46,7 @@ def parameter_groups(
         {
             "params": parameters,
             "weight_decay": config.weight_decay if decays else 0.0,
-            SCALE: config.layer_decay ** (layers - 1 - depth),
+            LR_SCALE: config.layer_decay ** (layers - 1 - depth),
         }
         for (depth, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
@@ -77,13 +79,13 @@ def _first(spec: NetworkSpec, stage: int) -> int:
     return 1 + sum(math.ceil(blocks / 2) for blocks in spec.B[:stage])
 
 
-def learning_rate(recipe: FullTraining, step: int, steps_per_epoch: int) -> float:
+def full_scale_learning_rate(recipe: FullScaleRecipe, step: int, steps_per_epoch: int) -> float:
     """The rate of a step counted from 0, by the recipe's schedule."""
     schedule = recipe.schedule
     warmup: float = schedule.warmup_epochs * steps_per_epoch
     if schedule.warmup_steps is not None:
         warmup = schedule.warmup_steps
-    rate = _unwarmed(recipe, step, steps_per_epoch, warmup)
+    rate = _rate_after_warmup(recipe, step, steps_per_epoch, warmup)
     if step >= warmup:
         return rate
     if schedule.warmup == "constant":
@@ -91,10 +93,10 @@ def learning_rate(recipe: FullTraining, step: int, steps_per_epoch: int) -> floa
     return rate * (schedule.warmup_start * (warmup - step) + step) / warmup
 
 
-def _unwarmed(recipe: FullTraining, step: int, steps_per_epoch: int, warmup: float) -> float:
+def _rate_after_warmup(recipe: FullScaleRecipe, step: int, steps_per_epoch: int, warmup: float) -> float:
     """The rate behind a warm-up of so many steps, and what it would be within."""
     schedule, peak = recipe.schedule, recipe.optimizer.lr
-    total, drop = recipe.rounds * steps_per_epoch, peak - schedule.min_lr
+    total, drop = recipe.intervals * steps_per_epoch, peak - schedule.min_lr
     if schedule.name == "step":
         return peak * schedule.factor ** sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones)
     if schedule.name == "poly":
@@ -108,4 +110,4 @@ def _unwarmed(recipe: FullTraining, step: int, steps_per_epoch: int, warmup: flo
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group the rate times its scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group[SCALE]
+        group["lr"] = rate * group[LR_SCALE]

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     """One worker's view of it. Every worker calls the methods in the same order."""
 
     device: torch.device
@@ -19,11 +19,11 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this worker writes files and reports."""
         return self.rank == 0
 
-    def any(self, *flags: bool) -> list[bool]:
+    def any_of(self, *flags: bool) -> list[bool]:
         """Each flag, raised if any worker raises it."""
         if self.size == 1:
             return list(flags)
@@ -31,20 +31,20 @@ class Team:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised.tolist()]
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum over all workers."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
-    def agree(self, module: nn.Module) -> None:
+    def broadcast_buffers(self, module: nn.Module) -> None:
         """Give every worker the leader's buffers: statistics of batch norms are gathered by each worker alone."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
-    def gathered(self, values: list[T]) -> list[T]:
+    def all_gather(self, values: list[T]) -> list[T]:
         """What all workers have, in the order of the workers; of plain values, which travel between processes."""
         if self.size == 1:
             return values

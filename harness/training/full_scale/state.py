@@ -15,10 +15,10 @@ from torch import nn
 
 from harness.errors import UnusableState, UserError
 from harness.training.checkpoint import read_state, require_optimizer, require_shapes, write_state
-from harness.training.full_scale.folder import STATES
-from harness.training.full_scale.messages import FullEpoch, from_plain, to_plain
+from harness.training.full_scale.folder import STATE_PATTERN
+from harness.training.full_scale.messages import FullScaleEpoch, from_plain, to_plain
 
-UNUSABLE = ".unusable"
+UNUSABLE_SUFFIX = ".unusable"
 """What the name of a state that is not used ends in from then on."""
 
 
@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class TrainingState:
     """All that changes in a training."""
 
     model: nn.Module
@@ -54,10 +54,10 @@ class State:
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     progress: Progress = field(default_factory=Progress)
-    epochs: list[FullEpoch] = field(default_factory=list)
+    epochs: list[FullScaleEpoch] = field(default_factory=list)
     """Those that are done."""
 
-    def close_epoch(self, done: FullEpoch) -> FullEpoch:
+    def close_epoch(self, done: FullScaleEpoch) -> FullScaleEpoch:
         """Note an epoch, and whether it is the best so far; go on to the next one."""
         best = self.progress.best
         done = replace(done, is_best=best is None or done.value is None or done.value > best)
@@ -93,7 +93,7 @@ class State:
         for old in list(_files(folder))[keep:]:
             old.unlink(missing_ok=True)
 
-    def require_fits(self, kept: "Kept") -> None:
+    def check_compatible(self, kept: "SavedState") -> None:
         """Raise `UserError` for the state of another network; nothing is restored."""
         models = {"model": self.model, **({} if self.ema is None else {"ema": self.ema.module})}
         try:
@@ -107,20 +107,20 @@ class State:
                 remedy="Give `--data` as when it began, or begin anew in its place with `--fresh`.",
             ) from reason
 
-    def restore(self, kept: "Kept") -> None:
+    def restore(self, kept: "SavedState") -> None:
         """Put everything where the file has it. Raises `UserError` for the state of another network."""
-        self.require_fits(kept)
+        self.check_compatible(kept)
         self.model.load_state_dict(kept.values["model"])
         self.optimizer.load_state_dict(kept.values["optimizer"])
         self.scaler.load_state_dict(kept.values["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(kept.values["ema"])
         self.progress = kept.progress
-        self.epochs = [epoch for each in kept.values["epochs"] if isinstance(epoch := from_plain(each), FullEpoch)]
+        self.epochs = [epoch for each in kept.values["epochs"] if isinstance(epoch := from_plain(each), FullScaleEpoch)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class SavedState:
     """A state in a file."""
 
     path: Path
@@ -131,7 +131,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class UnusableFile:
     """A file that is not used, and why."""
 
     path: Path
@@ -140,26 +140,28 @@ class Passed:
     def set_aside(self) -> None:
         """Rename it: under its name it would be taken for the newest state, and newer ones be removed in its favor."""
         with contextlib.suppress(OSError):
-            self.path.replace(self.path.with_name(f"{self.path.name}{UNUSABLE}"))
+            self.path.replace(self.path.with_name(f"{self.path.name}{UNUSABLE_SUFFIX}"))
 
 
-def newest(folder: Path, run_id: str, *, rounds: int, steps: int) -> tuple[Kept | None, list[Passed]]:
+def latest_state(
+    folder: Path, run_id: str, *, intervals: int, steps: int
+) -> tuple[SavedState | None, list[UnusableFile]]:
     """The newest state of a run that can be used, and the newer files that cannot.
 
-    `rounds` is the number of its epochs and `steps` that of the steps in each.
+    `intervals` is the number of its epochs and `steps` that of the steps in each.
     """
-    passed: list[Passed] = []
+    passed: list[UnusableFile] = []
     for path in _files(folder):
         try:
             values = read_state(path, is_digest_needed=False)
             if values is not None:
-                return _checked(path, values, run_id, rounds=rounds, steps=steps), passed
+                return _checked(path, values, run_id, rounds=intervals, steps=steps), passed
         except UnusableState as reason:
-            passed.append(Passed(path, str(reason)))
+            passed.append(UnusableFile(path, str(reason)))
     return None, passed
 
 
-def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, steps: int) -> Kept:
+def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, steps: int) -> SavedState:
     """The state in a file. Raises `UnusableState` for one that cannot be of this training."""
     if values.get("run") != run_id:
         raise UnusableState(f"it is of the training {values.get('run')}, not of {run_id}")
@@ -174,13 +176,13 @@ def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, st
             f"it is in epoch {progress.epoch} after {progress.step} steps, "
             f"and the training has {rounds} epochs of {steps} steps"
         )
-    if [each.epoch for each in done if isinstance(each, FullEpoch)] != list(range(1, progress.epoch)):
+    if [each.epoch for each in done if isinstance(each, FullScaleEpoch)] != list(range(1, progress.epoch)):
         raise UnusableState(f"it is in epoch {progress.epoch} and has the records of {len(done)} epochs")
     if not all(isinstance(each, Mapping) for each in parts[:3]):
         raise UnusableState("it lacks a part or has one of another kind")
-    return Kept(path, workers, progress, values)
+    return SavedState(path, workers, progress, values)
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """The states in a folder, the newest first."""
-    yield from sorted(folder.glob(STATES), reverse=True)
+    yield from sorted(folder.glob(STATE_PATTERN), reverse=True)

@@ -6,29 +6,29 @@ from dataclasses import replace
 import torch
 
 from harness.errors import UserError
-from harness.ops.timing import Patience, interleave
+from harness.ops.timing import TimingBudget, time_interleaved
 from harness.system.device_slot import computing
-from harness.training.device import own_randomness
-from harness.training.full_scale.loop import Course
-from harness.training.full_scale.worker import prepared
+from harness.training.device import isolated_rng
+from harness.training.full_scale.loop import TrainingContext
+from harness.training.full_scale.worker import prepare_model
 
-PATIENCE = Patience(least=1, most=2, seconds=1.0)
-FEW = 2
+STEP_TIMING = TimingBudget(min_samples=1, max_samples=2, budget_s=1.0)
+FEW_IMAGES = 2
 """Images that are tried at first, where there is no GPU."""
 ENOUGH_S = 1.0
 """On a CPU no more images are tried at once than take about so long: from there on time grows with their number."""
 
 
-def image_s(course: Course) -> float:
+def seconds_per_image(course: TrainingContext) -> float:
     """Seconds per image of a step forward and backward, on the first training images; reading them is not counted.
 
     It takes as many at once as the course does, or as few as will do on a CPU. Raises `UserError` where there is too
     little memory for them, and what a task raises.
     """
-    device, micro = course.team.device, course.pace.micro
-    with computing(device), own_randomness(device):
+    device, micro = course.group.device, course.batch_plan.micro_batch
+    with computing(device), isolated_rng(device):
         if device.type == "cpu":
-            few = min(FEW, micro)
+            few = min(FEW_IMAGES, micro)
             micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(course, few))))
         seconds = _step_s(course, micro)
     if device.type == "cuda":
@@ -36,22 +36,22 @@ def image_s(course: Course) -> float:
     return seconds / micro
 
 
-def _step_s(course: Course, images: int) -> float:
+def _step_s(course: TrainingContext, images: int) -> float:
     """Seconds of a step with so many images at once."""
-    times = interleave({"step": _step(course, images)}, course.team.device, PATIENCE)["step"]
+    times = time_interleaved({"step": _step(course, images)}, course.group.device, STEP_TIMING)["step"]
     if times is None:
         raise UserError(
             f"the device must have memory for {images} images in training",
-            value=str(course.team.device),
+            value=str(course.group.device),
             remedy="Take a smaller `--micro-batch`, `--precision bfloat16`, or a recipe with `checkpointing: true`.",
         )
     return times.median
 
 
-def _step(course: Course, images: int) -> Callable[[], None]:
+def _step(course: TrainingContext, images: int) -> Callable[[], None]:
     """A step of the network with its first weights; each call goes forward and backward."""
-    task, pace = course.task, replace(course.pace, workers=1, micro=images)
-    model = prepared(task.build()[0], course).train()
+    task, pace = course.task, replace(course.batch_plan, workers=1, micro_batch=images)
+    model = prepare_model(task.build()[0], course).train()
     batch = next(task.batches(pace, epoch=1, rank=0, first_step=0))
 
     def step() -> None:

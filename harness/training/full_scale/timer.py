@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PULSE_S = 2.0
+PROGRESS_EVERY_S = 2.0
 """How often a training says how it goes."""
 
 
-class Clock:
+class Timer:
     """Runs from its making on; goes on from the seconds that an interrupted epoch has behind it."""
 
     def __init__(self, train_s: float = 0.0, waiting_s: float = 0.0) -> None:
@@ -17,14 +17,14 @@ class Clock:
         self.waiting_s = waiting_s
 
     @property
-    def here_s(self) -> float:
+    def elapsed_s(self) -> float:
         """Since it was made."""
         return time.perf_counter() - self._start
 
     @property
     def train_s(self) -> float:
         """Of the whole epoch so far."""
-        return self._before + self.here_s
+        return self._before + self.elapsed_s
 
     @property
     def waiting_share(self) -> float:
@@ -38,10 +38,10 @@ class Clock:
         yield
         self.waiting_s += time.perf_counter() - start
 
-    def beats(self) -> bool:
+    def is_due(self) -> bool:
         """Whether it is time to say how it goes; once for each time."""
         now = time.perf_counter()
-        if now - self._pulse < PULSE_S:
+        if now - self._pulse < PROGRESS_EVERY_S:
             return False
         self._pulse = now
         return True

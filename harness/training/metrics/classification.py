@@ -15,16 +15,16 @@ from harness.data.loading import Batch
 from harness.data.preprocessing import Preprocessing
 from harness.errors import DataError
 from harness.models.finite import require_finite
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 from harness.training.fit import autocast
 from harness.training.full_scale.messages import Scores
-from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.process_group import ProcessGroup
 
-TOP = 5
+TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Said:
+class BatchOutputs:
     """What networks say of a batch."""
 
     logits: tuple[Tensor, ...]
@@ -37,14 +37,14 @@ class Said:
 
 
 @torch.no_grad()
-def answers(
+def predict(
     models: Sequence[nn.Module],
     batches: Iterable[Batch],
     viewing: Preprocessing,
     device: torch.device,
     *,
     waits: bool = False,
-) -> Iterator[Said]:
+) -> Iterator[BatchOutputs]:
     """The networks in evaluation mode on every batch; they are left in that mode.
 
     With `waits`, a GPU is waited for behind each network, so that the seconds are right. Raises `Diverged` where a
@@ -54,7 +54,7 @@ def answers(
         model.eval()
     memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
     for batch, labels, passed in batches:
-        offer()
+        yield_slot()
         readable = passed == 0
         shown = batch[readable].to(device, non_blocking=True).contiguous(memory_format=memory_format)
         targets = labels[readable].to(device, non_blocking=True)
@@ -68,10 +68,10 @@ def answers(
             seconds.append(time.perf_counter() - start)
             with autocast(viewing, device):
                 require_finite(logits[-1], model, shown)
-        yield Said(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
+        yield BatchOutputs(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
 
 
-class Tally:
+class AccuracyAccumulator:
     """Adds up what one network gets right."""
 
     def __init__(self, device: torch.device) -> None:
@@ -79,26 +79,28 @@ class Tally:
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         """Count a batch."""
-        hits = logits.topk(min(TOP, logits.shape[1]), 1).indices == targets[:, None]
+        hits = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == targets[:, None]
         self.sums[0] += F.cross_entropy(logits, targets, reduction="sum")
         self.sums[1] += hits[:, 0].sum()
         self.sums[2] += hits.sum()
         self.sums[3] += len(targets)
 
 
-def scores(model: nn.Module, batches: Iterable[Batch], viewing: Preprocessing, team: Team) -> Scores:
+def validate_classifier(
+    model: nn.Module, batches: Iterable[Batch], viewing: Preprocessing, team: ProcessGroup
+) -> Scores:
     """The network on all images of all workers that can be read; it is left in evaluation mode."""
-    tally, unreadable = Tally(team.device), 0
-    for said in answers([model], batches, viewing, team.device):
+    tally, unreadable = AccuracyAccumulator(team.device), 0
+    for said in predict([model], batches, viewing, team.device):
         unreadable += said.unreadable
         for logits in said.logits:
             tally.add(logits, said.targets)
     counted = torch.tensor([unreadable], dtype=torch.float64, device=team.device)
-    return scores_of(team.total(torch.cat([tally.sums, counted])))
+    return scores_from_sums(team.all_reduce(torch.cat([tally.sums, counted])))
 
 
-def scores_of(sums: Tensor) -> Scores:
-    """The figures that follow from the sums of a `Tally`, and from how many images could not be read.
+def scores_from_sums(sums: Tensor) -> Scores:
+    """The figures that follow from the sums of a `AccuracyAccumulator`, and from how many images could not be read.
 
     Raises `DataError` where none could: there is no mean over nothing.
     """

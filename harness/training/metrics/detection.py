@@ -10,52 +10,52 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.detection_annotations import Figures, Runs
+from harness.data.detection_annotations import RLE, Instances
 from harness.training.transfer_detection import Boxes
 
-MEANS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+AP_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 """The first figures of COCO's summary, in its order: over all overlaps, at two of them, by size (up to 32 pixels
 squared, up to 96, and above)."""
-BY_SIZE = MEANS[3:]
+AP_BY_SIZE = AP_METRICS[3:]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class Detections:
     """What was found in one image, D boxes; in the pixels of the image as it is kept."""
 
     boxes: NDArray[np.float32]
     """(D, 4): x0, y0, x1, y1."""
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
-    masks: tuple[Runs, ...] | None = None
+    masks: tuple[RLE, ...] | None = None
 
 
-def average_precision(found: Boxes, truth: Boxes, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+def average_precision(detections: Boxes, truth: Boxes, names: Sequence[str]) -> Iterator[tuple[str, float]]:
     """Percent: `ap`, the mean over overlaps from 0.5 to 0.95 and over classes; `ap50` and `ap75`; `ap_<class>`.
 
     `names` are those of the labels. A class that the truth does not have is left out.
     """
-    figures = detection_figures(map(_as_found, found), map(_as_figures, truth), names)
-    yield from ((name, share) for name, share in figures if name not in BY_SIZE)
+    figures = detection_metrics(map(_as_detections, detections), map(_as_instances, truth), names)
+    yield from ((name, share) for name, share in figures if name not in AP_BY_SIZE)
 
 
-def detection_figures(
-    found: Iterable[Found], truth: Iterable[Figures], names: Sequence[str], *, masks: bool = False
+def detection_metrics(
+    detections: Iterable[Detections], truth: Iterable[Instances], names: Sequence[str], *, masks: bool = False
 ) -> Iterator[tuple[str, float]]:
-    """Percent: `MEANS` of the boxes and then by class; with `masks`, the same of the masks, as `mask_ap` and so on.
+    """Percent: `AP_METRICS` of the boxes and then by class; with `masks`, the same of the masks, as `mask_ap` etc.
 
     What the truth does not have, a class or a size, is left out.
     """
-    there, seen = _dataset(truth, names), _dataset(found, names)
+    there, seen = _dataset(truth, names), _dataset(detections, names)
     for kind, prefix in (("bbox", ""), *([("segm", "mask_")] if masks else [])):
         for annotation in seen["annotations"]:
             annotation["area"] = annotation[f"area_{kind}"]
         for annotation in there["annotations"] if kind == "segm" else ():  # a mask that is unknown is not counted
             annotation["iscrowd"] = int(annotation["iscrowd"] or annotation["is_maskless"])
-        yield from ((prefix + name, share) for name, share in _figures(there, seen, kind, names))
+        yield from ((prefix + name, share) for name, share in _coco_metrics(there, seen, kind, names))
 
 
-def _figures(there: Any, seen: Any, kind: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+def _coco_metrics(there: Any, seen: Any, kind: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -73,7 +73,7 @@ def _figures(there: Any, seen: Any, kind: str, names: Sequence[str]) -> Iterator
     of_all_sizes = judged.eval["precision"][:, :, :, 0, -1]  # (overlaps, recalls, classes), up to 100 in an image
     by_class = of_all_sizes.mean(axis=(0, 1))
     shares = {
-        **dict(zip(MEANS, judged.stats.tolist(), strict=False)),
+        **dict(zip(AP_METRICS, judged.stats.tolist(), strict=False)),
         **{f"ap_{name}": float(share) for name, share in zip(names, by_class, strict=True)},
     }
     for name, share in shares.items():
@@ -81,7 +81,7 @@ def _figures(there: Any, seen: Any, kind: str, names: Sequence[str]) -> Iterator
             yield name, 100 * share
 
 
-def _dataset(images: Iterable[Found | Figures], names: Sequence[str]) -> dict[str, Any]:
+def _dataset(images: Iterable[Detections | Instances], names: Sequence[str]) -> dict[str, Any]:
     """What is in the images, or was found there, as COCO's code wants it."""
     annotations: list[dict[str, Any]] = []
     count = 0
@@ -90,29 +90,29 @@ def _dataset(images: Iterable[Found | Figures], names: Sequence[str]) -> dict[st
         rows = np.concatenate([image.boxes[:, :2], sides], axis=1).tolist()
         for i, (box, label) in enumerate(zip(rows, image.labels.tolist(), strict=True)):
             annotation = {"id": len(annotations) + 1, "image_id": count, "category_id": label, "bbox": box}
-            annotations.append(annotation | _rest(image, i, box[2] * box[3]))
+            annotations.append(annotation | _annotation_details(image, i, box[2] * box[3]))
     categories = [{"id": label, "name": name} for label, name in enumerate(names)]
     ids = [{"id": 1 + i, "height": 0, "width": 0} for i in range(count)]  # sizes are asked for, and not looked at
     return {"images": ids, "annotations": annotations, "categories": categories}
 
 
-def _rest(image: Found | Figures, i: int, box_area: float) -> dict[str, Any]:
+def _annotation_details(image: Detections | Instances, i: int, box_area: float) -> dict[str, Any]:
     """What else is known of a figure; what was found is as large as its box, or as its mask where masks are judged."""
     from pycocotools import mask as runs
 
     rest: dict[str, Any] = {} if image.masks is None else {"segmentation": image.masks[i]}
-    if isinstance(image, Figures):
+    if isinstance(image, Instances):
         is_maskless = not bool(image.has_mask[i])
-        return rest | {"area": float(image.areas[i]), "iscrowd": int(image.crowds[i]), "is_maskless": is_maskless}
+        return rest | {"area": float(image.areas[i]), "iscrowd": int(image.is_crowd[i]), "is_maskless": is_maskless}
     area = box_area if image.masks is None else float(runs.area(image.masks[i]))
     return rest | {"area_bbox": box_area, "area_segm": area, "iscrowd": 0, "score": float(image.scores[i])}
 
 
-def _as_found(each: dict[str, Tensor]) -> Found:
-    return Found(each["boxes"].numpy(), each["labels"].numpy(), each["scores"].numpy())
+def _as_detections(each: dict[str, Tensor]) -> Detections:
+    return Detections(each["boxes"].numpy(), each["labels"].numpy(), each["scores"].numpy())
 
 
-def _as_figures(each: dict[str, Tensor]) -> Figures:
+def _as_instances(each: dict[str, Tensor]) -> Instances:
     boxes = each["boxes"].numpy()
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return Figures(boxes, each["labels"].numpy(), areas, np.zeros(len(boxes), bool))
+    return Instances(boxes, each["labels"].numpy(), areas, np.zeros(len(boxes), bool))

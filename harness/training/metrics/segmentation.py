@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from harness.data.segmentation_files import IGNORED
-from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.process_group import ProcessGroup
 
 
-def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
     """Counts int64 (C, C): pixels of a true class (row) by predicted class (column). Sums over batches are of all."""
     counted = truth != IGNORED
     cells = classes * truth[counted].long() + predicted[counted]
@@ -32,7 +32,7 @@ def intersection_over_union(counts: Tensor) -> Tensor:
 
 
 @dataclass(slots=True)
-class Tally:
+class ConfusionAccumulator:
     """Sums over pixels."""
 
     counts: Tensor
@@ -48,13 +48,15 @@ class Tally:
         counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
         return cls(counts, torch.zeros((), dtype=torch.float64, device=device))
 
-    def of_all(self, team: Team) -> "Tally":
+    def all_reduce(self, team: ProcessGroup) -> "ConfusionAccumulator":
         """The sum over all workers."""
         unreadable = torch.tensor(self.unreadable, device=self.counts.device)
-        return Tally(team.total(self.counts), team.total(self.loss_sum), int(team.total(unreadable)))
+        return ConfusionAccumulator(
+            team.all_reduce(self.counts), team.all_reduce(self.loss_sum), int(team.all_reduce(unreadable))
+        )
 
 
-def figures(tally: Tally) -> dict[str, float]:
+def segmentation_metrics(tally: ConfusionAccumulator) -> dict[str, float]:
     """The loss, and in percent `miou`, `pixel_accuracy`, and `mean_accuracy` over the classes.
 
     Classes that nothing has and nothing is taken for are left out of mIoU; those that nothing has, of mean accuracy.
@@ -70,13 +72,13 @@ def figures(tally: Tally) -> dict[str, float]:
     }
 
 
-def accuracy_by_class(tally: Tally) -> Tensor:
+def accuracy_by_class(tally: ConfusionAccumulator) -> Tensor:
     """The share of each class's pixels that are found, float64 (C,), from 0 to 1; NaN for a class that has none."""
     counts = tally.counts.double()
     return counts.diag() / counts.sum(1)
 
 
-def by_class(tally: Tally, names: Sequence[str]) -> dict[str, float]:
+def class_metrics(tally: ConfusionAccumulator, names: Sequence[str]) -> dict[str, float]:
     """In percent, `iou_<class>` and `accuracy_<class>`; without those that are no numbers."""
     kinds = {"iou": intersection_over_union(tally.counts), "accuracy": accuracy_by_class(tally)}
     named = {

@@ -3,34 +3,34 @@
 from collections.abc import Callable
 from typing import Any
 
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.process_group import Team
-from harness.training.tasks.base import Task
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.tasks.base import TrainingTask
 
 
-def _classification(job: FullJob[Any], team: Team) -> Task:
-    from harness.training.tasks.classification import Classification
+def _classification(job: FullScaleJob[Any], team: ProcessGroup) -> TrainingTask:
+    from harness.training.tasks.classification import ClassificationTask
 
-    return Classification(job, team)
-
-
-def _segmentation(job: FullJob[Any], team: Team) -> Task:
-    from harness.training.tasks.segmentation import Segmentation
-
-    return Segmentation(job, team)
+    return ClassificationTask(job, team)
 
 
-def _detection(job: FullJob[Any], team: Team) -> Task:
-    from harness.training.tasks.detection import Detection
+def _segmentation(job: FullScaleJob[Any], team: ProcessGroup) -> TrainingTask:
+    from harness.training.tasks.segmentation import SegmentationTask
 
-    return Detection(job, team)
+    return SegmentationTask(job, team)
 
 
-TASKS: dict[str, Callable[[FullJob[Any], Team], Task]] = {
+def _detection(job: FullScaleJob[Any], team: ProcessGroup) -> TrainingTask:
+    from harness.training.tasks.detection import DetectionTask
+
+    return DetectionTask(job, team)
+
+
+TASKS: dict[str, Callable[[FullScaleJob[Any], ProcessGroup], TrainingTask]] = {
     "classification": _classification,
     "segmentation": _segmentation,
     "detection": _detection,
 }
 """What opens the images of a task in each worker, by a recipe's `task`; it loads what that task alone needs."""
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "TrainingTask"]

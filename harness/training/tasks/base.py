@@ -2,7 +2,7 @@
 
 The loop, its checkpoints, moving average, workers, logs and progress are the same for all; a task says which network
 is trained, on which batches, by which loss, and how good it is. A recipe names its task, which
-each worker opens for itself (`TASKS`).
+each worker opens for itself (`TRANSFER_TASKS`).
 
 To be resumed to the bit, a task must draw nothing at random but from seeds made of the recipe's and of the numbers that
 it is given (`harness.data.seeding`); so it keeps no state of its own from step to step.
@@ -16,17 +16,17 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
-from harness.data.batching import Pace
-from harness.training.full_scale.messages import Note, Scores
+from harness.data.batching import BatchPlan
+from harness.training.full_scale.messages import Message, Scores
 
 Batch: TypeAlias = Any
 """A tuple that a task makes of N images, on the CPU; the last of it is int64 (N,): how many files had to be passed over
 for each image, which the loop counts."""
-Place = tuple[int, int, int]
+BatchPosition = tuple[int, int, int]
 """The epoch, from 1; its step, from 0; and the part of that step."""
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """What is learnt, in one worker of a team."""
 
     backbone: str
@@ -38,14 +38,14 @@ class Task(Protocol):
         """The number of training images."""
         ...
 
-    def build(self) -> tuple[nn.Module, Note | None]:
+    def build(self) -> tuple[nn.Module, Message | None]:
         """The model in training form with its first weights, on the CPU, and what is to be said of them.
 
         The same in every worker. Raises `UserError`s for weights that cannot be trained further.
         """
         ...
 
-    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
+    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
         """A worker's parts of all steps, in order, from a step of an epoch to the last epoch.
 
         There are `pace.parts` for each step. One stream, so that images are read ahead also between two epochs.
@@ -56,7 +56,7 @@ class Task(Protocol):
         """Raise `DataError` where too many of the images that an epoch wanted could not be read."""
         ...
 
-    def loss(self, network: nn.Module, batch: Batch, place: Place) -> Tensor:
+    def loss(self, network: nn.Module, batch: Batch, place: BatchPosition) -> Tensor:
         """The mean loss of a batch, (), in float32; `network` is called exactly once, with mixed precision around it.
 
         It is the model of `build`, compiled or for many workers.

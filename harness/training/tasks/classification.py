@@ -10,53 +10,55 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config.recipes.full_scale import FullRecipe
+from harness.config.recipes.full_scale import ClassificationRecipe
 from harness.config.recipes.proxy import Augmentation
 from harness.data.augment import mix
-from harness.data.batching import Pace
-from harness.data.image_sources import Pictures, class_names, open_pictures
-from harness.data.labels import differing
-from harness.data.loading import Batch, Reader, TrainingItems, ValidationItems, share_of, step_batches
+from harness.data.batching import BatchPlan
+from harness.data.image_sources import ClassificationData, class_names, open_classification
+from harness.data.labels import class_differences
+from harness.data.loading import Batch, BatchReader, TrainingItems, ValidationItems, step_batches, worker_indices
 from harness.data.preprocessing import Preprocessing
 from harness.data.read_report import require_readable
-from harness.data.seeding import mixed
+from harness.data.seeding import mix_seed
 from harness.models.build import build
 from harness.models.weights import save_weights
 from harness.models.weights.matching import classifier_of
 from harness.training.fit import autocast
-from harness.training.full_scale.initial_weights import trainable
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.messages import Note, Scores
-from harness.training.full_scale.process_group import Team
-from harness.training.metrics.classification import scores
-from harness.training.tasks.base import Place
+from harness.training.full_scale.initial_weights import load_training_weights
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import Message, Scores
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.metrics.classification import validate_classifier
+from harness.training.tasks.base import BatchPosition
 
 
-class Classification:
-    """See `Task`."""
+class ClassificationTask:
+    """See `TrainingTask`."""
 
     backbone = ""
 
-    def __init__(self, job: FullJob[FullRecipe], team: Team, pictures: Pictures | None = None) -> None:
+    def __init__(
+        self, job: FullScaleJob[ClassificationRecipe], team: ProcessGroup, pictures: ClassificationData | None = None
+    ) -> None:
         self.job, self.team, self.recipe = job, team, job.run.recipe
-        self.pictures = pictures or open_pictures(self.recipe, job.root, job.cache)
+        self.pictures = pictures or open_classification(self.recipe, job.root, job.cache)
         self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
         self.viewing, val = Preprocessing.of(self.recipe), self.pictures.val
         shown = None if val is None else ValidationItems(val, self.viewing)
-        self.validation = None if shown is None else Reader(shown, job.loaders, leads=team.leads)
+        self.validation = None if shown is None else BatchReader(shown, job.loaders, leads=team.is_main)
 
     @property
     def images(self) -> int:
-        """See `Task`."""
+        """See `TrainingTask`."""
         return len(self.pictures.train.labels)
 
-    def build(self) -> tuple[nn.Module, Note | None]:
+    def build(self) -> tuple[nn.Module, Message | None]:
         """The network, with fresh weights or those of the job's file."""
         spec = self.job.run.spec
         model = build(spec, seed=self.recipe.seed)
         if self.job.weights is None:
             return model, _note(self.pictures.notes)
-        found = trainable(self.job.weights, spec)
+        found = load_training_weights(self.job.weights, spec)
         own, classifier = model.state_dict(), f"{classifier_of(spec)}."
         fitting = {name: value for name, value in found.entries.items() if value.shape == own[name].shape}
         notes = list(found.notes)
@@ -72,19 +74,19 @@ class Classification:
             notes.append(f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}")
         return model, _note((*notes, *self.pictures.notes))
 
-    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
-        """See `Task`."""
+    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
+        """See `TrainingTask`."""
         items, loaders = TrainingItems(self.pictures.train, self.recipe), self.job.loaders
         return step_batches(items, self.recipe, pace, epoch=epoch, rank=rank, first_step=first_step, loaders=loaders)
 
-    def loss(self, network: nn.Module, batch: Batch, place: Place) -> Tensor:
+    def loss(self, network: nn.Module, batch: Batch, place: BatchPosition) -> Tensor:
         """Cross-entropy with the recipe's label smoothing."""
         images, targets = self._mixed(batch, place)
         with autocast(self.recipe, self.team.device):
             output = network(images)
             return F.cross_entropy(output.float(), targets, label_smoothing=self.recipe.label_smoothing)
 
-    def _mixed(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
+    def _mixed(self, batch: Batch, place: BatchPosition) -> tuple[Tensor, Tensor]:
         """The images on the device, mixed as the recipe says: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
         recipe, team = self.recipe, self.team
         images, labels = (tensor.to(team.device, non_blocking=True) for tensor in batch[:2])
@@ -93,7 +95,7 @@ class Classification:
         mixing = Augmentation(mixup=recipe.augmentation.mixup, cutmix=recipe.augmentation.cutmix)
         if not mixing.mixup and not mixing.cutmix:
             return images, labels
-        generator = torch.Generator().manual_seed(mixed(recipe.seed, *place, team.rank))
+        generator = torch.Generator().manual_seed(mix_seed(recipe.seed, *place, team.rank))
         return mix(images, labels, mixing, self.pictures.classes, generator)
 
     def validate(self, model: nn.Module) -> Scores | None:
@@ -101,17 +103,17 @@ class Classification:
         if self.pictures.val is None or self.validation is None:
             return None
         count, most = len(self.pictures.val.labels), self.viewing.batch_size
-        parts = share_of(count, most, rank=self.team.rank, size=self.team.size)
-        found = scores(model, self.validation.read(parts), self.viewing, self.team)
+        parts = worker_indices(count, most, rank=self.team.rank, size=self.team.size)
+        found = validate_classifier(model, self.validation.read(parts), self.viewing, self.team)
         require_readable("validation", count, found.unreadable, self.pictures.val)
         return found
 
     def require_training(self, total: int, unreadable: int) -> None:
-        """See `Task`."""
+        """See `TrainingTask`."""
         require_readable("training", total, unreadable, self.pictures.train)
 
     def save(self, path: Path, model: nn.Module, source: str) -> None:
-        """See `Task`."""
+        """See `TrainingTask`."""
         save_weights(path, self.job.run.spec, model, source, classes=self.names)
 
 
@@ -125,11 +127,11 @@ def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] 
     if sorted(known) == sorted(names) and len(set(known)) == len(known):
         rows = [known.index(name) for name in names]
         return rows, "the classifier's rows were put in the order of the images' classes"
-    return None, f"a fresh classifier, for the weights are of other classes: {differing(names, known)}"
+    return None, f"a fresh classifier, for the weights are of other classes: {class_differences(names, known)}"
 
 
-def _note(texts: tuple[str, ...]) -> Note | None:
-    return Note("; ".join(texts)) if texts else None
+def _note(texts: tuple[str, ...]) -> Message | None:
+    return Message("; ".join(texts)) if texts else None
 
 
 def _numbered(classes: int) -> tuple[str, ...]:

@@ -11,28 +11,28 @@ from torch.utils.data import Dataset
 
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.segmentation import SegmentationRecipe
-from harness.data.batching import Pace
+from harness.data.batching import BatchPlan
 from harness.data.data_record import DataRecord
-from harness.data.image_sources import GENERATED
-from harness.data.loading import Collate, Reader, step_batches
+from harness.data.image_sources import GENERATED_DATASETS
+from harness.data.loading import BatchReader, Collate, step_batches
 from harness.data.preflight import check_images
-from harness.data.read_report import Files, require_readable
-from harness.data.seeding import mixed
+from harness.data.read_report import ReadableFiles, require_readable
+from harness.data.seeding import mix_seed
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
-from harness.training.full_scale.initial_weights import first_network
-from harness.training.full_scale.job import FullJob
-from harness.training.full_scale.messages import Note
-from harness.training.full_scale.process_group import Team
+from harness.training.full_scale.initial_weights import initialize_network
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import Message
+from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.tasks.weights_file import DenseWeights, save_dense
 
-HEADS = 1
+HEAD_SEED = 1
 """Tells the stream of the heads' first weights from others of the recipe's seed."""
 
 R = TypeVar("R", SegmentationRecipe, DetectionRecipe)
 
 
-class Opened(Protocol):
+class DenseData(Protocol):
     """The images of a recipe."""
 
     @property
@@ -41,12 +41,12 @@ class Opened(Protocol):
         ...
 
     @property
-    def train(self) -> Files:
+    def train(self) -> ReadableFiles:
         """The training images."""
         ...
 
     @property
-    def val(self) -> Files:
+    def val(self) -> ReadableFiles:
         """The validation images."""
         ...
 
@@ -56,18 +56,18 @@ class Opened(Protocol):
         ...
 
 
-class Dense(ABC, Generic[R]):
-    """A `Task`, but for what is learnt."""
+class DenseTask(ABC, Generic[R]):
+    """A `TrainingTask`, but for what is learnt."""
 
     backbone: str
-    job: FullJob[R]
+    job: FullScaleJob[R]
     recipe: R
 
     def __init__(
         self,
-        job: FullJob[R],
-        team: Team,
-        opened: Opened,
+        job: FullScaleJob[R],
+        team: ProcessGroup,
+        opened: DenseData,
         *,
         training: Dataset[Any],
         validation: Dataset[Any],
@@ -75,15 +75,15 @@ class Dense(ABC, Generic[R]):
     ) -> None:
         self.job, self.team, self.recipe, self.opened = job, team, job.run.recipe, opened
         self.training, self.collate = training, collate
-        self.validation = Reader(validation, job.loaders, list, leads=team.leads)
+        self.validation = BatchReader(validation, job.loaders, list, leads=team.is_main)
 
     @abstractmethod
-    def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
+    def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
         """The model around a network, which becomes a part of it; other weights come from torch's global stream."""
 
     @property
     def images(self) -> int:
-        """See `Task`."""
+        """See `TrainingTask`."""
         return len(self.training)  # type: ignore[arg-type]  # torch's `Dataset` leaves the length to its kinds
 
     @property
@@ -92,7 +92,7 @@ class Dense(ABC, Generic[R]):
         return len(self.opened.val)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """The classes."""
         return self.opened.names
 
@@ -105,39 +105,39 @@ class Dense(ABC, Generic[R]):
 
         Raises `DataError` for images and masks that no training could go on with.
         """
-        if self.recipe.data.dataset in GENERATED:
+        if self.recipe.data.dataset in GENERATED_DATASETS:
             return ()
         place = None if self.job.root is None else str(self.job.root)
         return check_images({"training": self.opened.train, "validation": self.opened.val}, place)
 
-    def build(self) -> tuple[nn.Module, Note | None]:
+    def build(self) -> tuple[nn.Module, Message | None]:
         """The model, its network with fresh weights or those of the job's file."""
         spec, seed = self.job.run.spec, self.recipe.seed
-        network = first_network(spec, self.job.weights, seed)
+        network = initialize_network(spec, self.job.weights, seed)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mixed(seed, HEADS))
-            model = self.around(network, spec, len(self.names))
-        return model, Note("; ".join(self.opened.notes)) if self.opened.notes else None
+            torch.default_generator.manual_seed(mix_seed(seed, HEAD_SEED))
+            model = self.build_model(network, spec, len(self.class_names))
+        return model, Message("; ".join(self.opened.notes)) if self.opened.notes else None
 
     def load(self, found: DenseWeights) -> nn.Module:
         """The model of a file, in the form and with the weights that the file has, in evaluation mode."""
-        model = self.around(build(found.spec, seed=0), found.spec, len(found.names)).eval()
+        model = self.build_model(build(found.spec, seed=0), found.spec, len(found.names)).eval()
         if found.is_merged:
             model = merge(model)
         model.load_state_dict(found.entries)
         return model
 
     def save(self, path: Path, model: nn.Module, source: str, *, is_merged: bool = False) -> None:
-        """See `Task`."""
-        spec, names = self.job.run.spec, self.names
+        """See `TrainingTask`."""
+        spec, names = self.job.run.spec, self.class_names
         save_dense(path, model, spec=spec, recipe=self.recipe, names=names, source=source, is_merged=is_merged)
 
     def require_training(self, total: int, unreadable: int) -> None:
-        """See `Task`."""
+        """See `TrainingTask`."""
         require_readable("training", total, unreadable, self.opened.train)
 
-    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Any]:
-        """See `Task`."""
+    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Any]:
+        """See `TrainingTask`."""
         place = {"epoch": epoch, "rank": rank, "first_step": first_step}
         yield from step_batches(
             self.training, self.recipe, pace, **place, loaders=self.job.loaders, collate=self.collate

@@ -12,51 +12,58 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from harness.config.recipes.detection import DetectionRecipe
 from harness.data.data_record import DataRecord
-from harness.data.detection import Shown, TrainingSights, ValidationSights, open_scenes, record_scenes, together
-from harness.data.detection_annotations import Runs, pack
-from harness.data.loading import share_of
+from harness.data.detection import (
+    DetectionBatch,
+    DetectionTrainingSet,
+    DetectionValidationSet,
+    collate_detection,
+    open_detection,
+    record_detection,
+)
+from harness.data.detection_annotations import RLE, encode_rle
+from harness.data.loading import worker_indices
 from harness.data.read_report import require_readable
 from harness.errors import DataError, Diverged
 from harness.models.finite import describe_fault
 from harness.models.heads.detectors import DETECTORS
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.roi_heads import BoxHeads
+from harness.models.heads.roi_heads import RoIHeadsConfig
 from harness.models.spec.network import NetworkSpec
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 from harness.training.fit import autocast
-from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import Scores
-from harness.training.full_scale.process_group import Team
-from harness.training.metrics.detection import Found, detection_figures
-from harness.training.tasks.base import Place
-from harness.training.tasks.dense import Dense
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.metrics.detection import Detections, detection_metrics
+from harness.training.tasks.base import BatchPosition
+from harness.training.tasks.dense import DenseTask
 
-MAIN = "ap"
-IN_A_MASK = 0.5
+MAIN_DETECTION_METRIC = "ap"
+MASK_THRESHOLD = 0.5
 """Least probability of a pixel that is in a mask."""
 
 
-class Detection(Dense[DetectionRecipe]):
-    """See `Task`."""
+class DetectionTask(DenseTask[DetectionRecipe]):
+    """See `TrainingTask`."""
 
     backbone = "backbone.encoder.network"
 
-    def __init__(self, job: FullJob[DetectionRecipe], team: Team) -> None:
+    def __init__(self, job: FullScaleJob[DetectionRecipe], team: ProcessGroup) -> None:
         recipe, channels = job.run.recipe, job.run.spec.in_channels
-        self.scenes = open_scenes(recipe, job.root, job.cache)
-        training = TrainingSights(self.scenes.train, recipe, channels)
-        validation = ValidationSights(self.scenes.val, recipe, channels)
-        super().__init__(job, team, self.scenes, training=training, validation=validation, collate=together)
+        self.scenes = open_detection(recipe, job.root, job.cache)
+        training = DetectionTrainingSet(self.scenes.train, recipe, channels)
+        validation = DetectionValidationSet(self.scenes.val, recipe, channels)
+        super().__init__(job, team, self.scenes, training=training, validation=validation, collate=collate_detection)
 
-    def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
-        """See `Dense`."""
+    def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
+        """See `DenseTask`."""
         return build_detector(network, spec, self.recipe, classes)
 
     def data_record(self) -> DataRecord:
-        """See `Dense`."""
-        return record_scenes(self.recipe, self.scenes, self.job.root)
+        """See `DenseTask`."""
+        return record_detection(self.recipe, self.scenes, self.job.root)
 
-    def loss(self, network: nn.Module, batch: Shown, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
+    def loss(self, network: nn.Module, batch: DetectionBatch, place: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
         """The sum of the detector's own losses."""
         device = self.team.device
         images = [image.to(device, non_blocking=True) for image in batch.images]
@@ -68,24 +75,26 @@ class Detection(Dense[DetectionRecipe]):
         return torch.stack(list(losses.values())).sum()
 
     def validate(self, model: nn.Module) -> Scores | None:
-        """See `Task`: average precision by overlap and size; by class too with `figures_of`."""
-        figures, unreadable = self.figures_of(model)
+        """See `TrainingTask`: average precision by overlap and size; by class too with `evaluate`."""
+        figures, unreadable = self.evaluate(model)
         shown = {name: share for name, share in figures.items() if name.removeprefix("mask_") in ("ap", "ap50", "ap75")}
-        return Scores(shown, main=MAIN, unreadable=unreadable, images=len(self.scenes.val) - unreadable)
+        return Scores(
+            shown, main=MAIN_DETECTION_METRIC, unreadable=unreadable, images=len(self.scenes.val) - unreadable
+        )
 
-    def figures_of(self, model: nn.Module) -> tuple[dict[str, float], int]:
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, float], int]:
         """All figures of the validation images, and how many of these could not be read; the same in every worker."""
-        masks = self.recipe.detector.learns_masks
-        own = list(self._found(model))
-        seen = sorted(self.team.gathered(own), key=lambda each: each[0])
+        masks = self.recipe.detector.has_mask_head
+        own = list(self._predict(model))
+        seen = sorted(self.team.all_gather(own), key=lambda each: each[0])
         val = self.scenes.val
         readable = [(i, found) for i, found in seen if found is not None]
         require_readable("validation", len(seen), len(seen) - len(readable), val)
-        figures = detection_figures(
-            [found for _, found in readable], (val.figures(i) for i, _ in readable), self.scenes.names, masks=masks
+        figures = detection_metrics(
+            [found for _, found in readable], (val.instances(i) for i, _ in readable), self.scenes.names, masks=masks
         )
         found = dict(figures)
-        if MAIN not in found:
+        if MAIN_DETECTION_METRIC not in found:
             raise DataError(
                 "the validation images that can be read must have a figure besides crowds",
                 value=f"{len(readable)} images",
@@ -94,24 +103,24 @@ class Detection(Dense[DetectionRecipe]):
         return found, len(seen) - len(readable)
 
     @torch.no_grad()
-    def _found(self, model: nn.Module) -> Iterator[tuple[int, Found | None]]:
+    def _predict(self, model: nn.Module) -> Iterator[tuple[int, Detections | None]]:
         """What the model finds in this worker's share of the images; None for one that cannot be read."""
         model.eval()
         recipe, team = self.recipe, self.team
-        parts = share_of(len(self.scenes.val), recipe.evaluation.batch_size, rank=team.rank, size=team.size)
+        parts = worker_indices(len(self.scenes.val), recipe.evaluation.batch_size, rank=team.rank, size=team.size)
         for batch in self.validation.read(parts):
-            offer()
+            yield_slot()
             readable = [(i, image, sides) for i, image, sides in batch if image is not None]
             yield from ((i, None) for i, image, _ in batch if image is None)
             if not readable:
                 continue
             images = [image.to(team.device, non_blocking=True) for _, image, _ in readable]
             with autocast(recipe, team.device):
-                found = self._answers(model, images)
+                found = self._predict_batches(model, images)
             for (i, image, sides), each in zip(readable, found, strict=True):
-                yield i, in_the_image(each, (image.shape[1], image.shape[2]), sides)
+                yield i, to_image_coordinates(each, (image.shape[1], image.shape[2]), sides)
 
-    def _answers(self, model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
+    def _predict_batches(self, model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """What the model finds. Raises `Diverged` where an output of a head is not finite, naming the first layer."""
         try:
             found: list[dict[str, Tensor]] = model(images)
@@ -128,7 +137,7 @@ def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecip
     plan = recipe.detector
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen, normed=plan.normed)
-    heads = BoxHeads(
+    heads = RoIHeadsConfig(
         classes,
         hidden=plan.hidden,
         body=plan.body,
@@ -140,16 +149,16 @@ def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecip
     return DETECTORS[plan.name](encoder, plan.channels, heads, layout)
 
 
-def in_the_image(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Found:
+def to_image_coordinates(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Detections:
     """What was found in an image that was shown at another height and width, in its own pixels."""
     (height, width), (own_height, own_width) = shown, sides
     scale = torch.tensor([own_width / width, own_height / height] * 2)
     boxes = found["boxes"].float().cpu() * scale
-    masks = _pasted(found["masks"].float().cpu(), boxes, sides) if "masks" in found else None
-    return Found(boxes.numpy(), found["labels"].cpu().numpy(), found["scores"].float().cpu().numpy(), masks)
+    masks = _paste_masks(found["masks"].float().cpu(), boxes, sides) if "masks" in found else None
+    return Detections(boxes.numpy(), found["labels"].cpu().numpy(), found["scores"].float().cpu().numpy(), masks)
 
 
-def _pasted(masks: Tensor, boxes: Tensor, sides: tuple[int, int]) -> tuple[Runs, ...]:
+def _paste_masks(masks: Tensor, boxes: Tensor, sides: tuple[int, int]) -> tuple[RLE, ...]:
     """Masks (D, 1, 28, 28) of boxes, in the size of their image; one by one, for all at once may not fit."""
     pasted = (paste_masks_in_image(mask[None], box[None], sides) for mask, box in zip(masks, boxes, strict=True))
-    return tuple(pack(np.asarray(each[0, 0] > IN_A_MASK)) for each in pasted)
+    return tuple(encode_rle(np.asarray(each[0, 0] > MASK_THRESHOLD)) for each in pasted)

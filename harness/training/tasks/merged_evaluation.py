@@ -13,7 +13,7 @@ SIDE = 64
 """Of the noise on which the two forms are compared, in pixels; every merge shows on it."""
 
 
-class Judged(Protocol):
+class EvaluableTask(Protocol):
     """A task that can tell everything of a model."""
 
     backbone: str
@@ -23,20 +23,20 @@ class Judged(Protocol):
         """How many there are, readable or not."""
         ...
 
-    def figures_of(self, model: nn.Module) -> tuple[Mapping[str, float], int]:
+    def evaluate(self, model: nn.Module) -> tuple[Mapping[str, float], int]:
         """All figures by name, in percent, and how many validation images could not be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class MergedEvaluation:
     """What became of a training."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     """Of the merged model, in percent."""
-    apart: Mapping[str, float]
+    metric_differences: Mapping[str, float]
     """By how much the merged model's figures are off from the trained one's, in points."""
-    maps_apart: float
+    feature_difference: float
     """The largest difference between the maps of both forms of the network, relative to the largest value."""
     unreadable: int
     """Validation images that could not be read."""
@@ -44,18 +44,18 @@ class Ending:
     """Those that the figures are of."""
 
 
-def merged_last(model: nn.Module, task: Judged) -> tuple[nn.Module, Ending]:
+def evaluate_merged(model: nn.Module, task: EvaluableTask) -> tuple[nn.Module, MergedEvaluation]:
     """The merged copy of a trained model, and how it does."""
     merged = merge(model.eval())
-    before, _ = task.figures_of(model)
-    after, unreadable = task.figures_of(merged)
+    before, _ = task.evaluate(model)
+    after, unreadable = task.evaluate(merged)
     apart = {name: value - before[name] for name, value in after.items() if name in before}
     images = task.validation_images - unreadable
-    return merged, Ending(after, apart, maps_apart(model, merged, task.backbone), unreadable, images)
+    return merged, MergedEvaluation(after, apart, feature_difference(model, merged, task.backbone), unreadable, images)
 
 
 @torch.no_grad()
-def maps_apart(model: nn.Module, merged: nn.Module, backbone: str) -> float:
+def feature_difference(model: nn.Module, merged: nn.Module, backbone: str) -> float:
     """How far the network's maps are off after merging, on noise, in the model's own precision."""
     own, other = (each.get_submodule(backbone) for each in (model, merged))
     first = next(own.parameters())

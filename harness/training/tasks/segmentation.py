@@ -10,58 +10,71 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.recipes.segmentation import SegmentationRecipe
-from harness.data.batching import Pace
+from harness.data.batching import BatchPlan
 from harness.data.data_record import DataRecord
-from harness.data.loading import share_of
+from harness.data.loading import worker_indices
 from harness.data.read_report import require_readable
-from harness.data.segmentation import Pairs, Shown, TrainingPairs, ValidationPairs, open_masked, record_masked, together
+from harness.data.segmentation import (
+    SegmentationBatch,
+    SegmentationSample,
+    SegmentationTrainingSet,
+    SegmentationValidationSet,
+    collate_segmentation,
+    open_segmentation,
+    record_segmentation,
+)
 from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
-from harness.system.device_slot import offer
+from harness.system.device_slot import yield_slot
 from harness.training.fit import autocast
-from harness.training.full_scale.job import FullJob
+from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import Scores
-from harness.training.full_scale.process_group import Team
-from harness.training.metrics.segmentation import Tally, by_class, confusion, figures
-from harness.training.tasks.base import Place
-from harness.training.tasks.dense import Dense
-from harness.training.tasks.sliding_window import probabilities
+from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.metrics.segmentation import (
+    ConfusionAccumulator,
+    class_metrics,
+    confusion_matrix,
+    segmentation_metrics,
+)
+from harness.training.tasks.base import BatchPosition
+from harness.training.tasks.dense import DenseTask
+from harness.training.tasks.sliding_window import mean_probabilities
 from harness.training.transfer_segmentation import pixel_loss
 
-MAIN = "miou"
-LEAST_SHARE = 1e-12
+MAIN_SEGMENTATION_METRIC = "miou"
+MIN_PROBABILITY = 1e-12
 """Of the true class of a pixel, where a loss is taken from it."""
 
 
-class Segmentation(Dense[SegmentationRecipe]):
-    """See `Task`."""
+class SegmentationTask(DenseTask[SegmentationRecipe]):
+    """See `TrainingTask`."""
 
     backbone = "encoder.network"
 
-    def __init__(self, job: FullJob[SegmentationRecipe], team: Team) -> None:
+    def __init__(self, job: FullScaleJob[SegmentationRecipe], team: ProcessGroup) -> None:
         recipe, channels = job.run.recipe, job.run.spec.in_channels
-        self.masked = open_masked(recipe, job.root, job.cache)
-        training = TrainingPairs(self.masked.train, recipe, channels)
-        validation = ValidationPairs(self.masked.val, recipe, channels)
-        super().__init__(job, team, self.masked, training=training, validation=validation, collate=together)
+        self.masked = open_segmentation(recipe, job.root, job.cache)
+        training = SegmentationTrainingSet(self.masked.train, recipe, channels)
+        validation = SegmentationValidationSet(self.masked.val, recipe, channels)
+        super().__init__(job, team, self.masked, training=training, validation=validation, collate=collate_segmentation)
 
-    def around(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
-        """See `Dense`."""
-        return segmenter(network, spec, self.recipe, classes)
+    def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
+        """See `DenseTask`."""
+        return build_segmenter(network, spec, self.recipe, classes)
 
     def data_record(self) -> DataRecord:
-        """See `Dense`."""
-        return record_masked(self.recipe, self.masked, self.job.root)
+        """See `DenseTask`."""
+        return record_segmentation(self.recipe, self.masked, self.job.root)
 
-    def batches(self, pace: Pace, *, epoch: int, rank: int, first_step: int) -> Iterator[Pairs]:
-        """See `Task`. Raises `DataError` at the first mask that is not its image's."""
+    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[SegmentationBatch]:
+        """See `TrainingTask`. Raises `DataError` at the first mask that is not its image's."""
         for batch in super().batches(pace, epoch=epoch, rank=rank, first_step=first_step):
             _require_sound(batch.faults)
             yield batch
 
-    def loss(self, network: nn.Module, batch: Pairs, place: Place) -> Tensor:  # noqa: ARG002 (the task's signature)
+    def loss(self, network: nn.Module, batch: SegmentationBatch, place: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
         """Cross-entropy over the pixels that count, and that of the second head times its weight."""
         masks = batch.masks.to(self.team.device, non_blocking=True).long()
         with autocast(self.recipe, self.team.device):
@@ -72,35 +85,37 @@ class Segmentation(Dense[SegmentationRecipe]):
         return pixel_loss(logits, masks) + self.recipe.segmenter.auxiliary * pixel_loss(second, masks)
 
     def validate(self, model: nn.Module) -> Scores:
-        """See `Task`: loss, mIoU, and accuracies."""
-        tally = self.tallied(model)
+        """See `TrainingTask`: loss, mIoU, and accuracies."""
+        tally = self.accumulate(model)
         images = len(self.masked.val) - tally.unreadable
-        return Scores(figures(tally), main=MAIN, unreadable=tally.unreadable, images=images)
+        return Scores(
+            segmentation_metrics(tally), main=MAIN_SEGMENTATION_METRIC, unreadable=tally.unreadable, images=images
+        )
 
-    def figures_of(self, model: nn.Module) -> tuple[dict[str, float], int]:
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, float], int]:
         """All figures, those by class too, and how many images could not be read; see
         `harness.training.metrics.segmentation`."""
-        tally = self.tallied(model)
-        return figures(tally) | by_class(tally, self.masked.names), tally.unreadable
+        tally = self.accumulate(model)
+        return segmentation_metrics(tally) | class_metrics(tally, self.masked.names), tally.unreadable
 
     @torch.no_grad()
-    def tallied(self, model: nn.Module) -> Tally:
+    def accumulate(self, model: nn.Module) -> ConfusionAccumulator:
         """What the model gets right on all images that can be read, the same in every worker.
 
         It is left in evaluation mode. Raises `Diverged` for what is not finite.
         """
         model.eval()
-        tally = Tally.empty(len(self.masked.names), self.team.device)
+        tally = ConfusionAccumulator.empty(len(self.masked.names), self.team.device)
         count = len(self.masked.val)
-        parts = share_of(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
+        parts = worker_indices(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
         for part in self.validation.read(parts):
-            offer()
+            yield_slot()
             _require_sound([each.fault for each in part if each.fault is not None])
             readable = [each for each in part if each.image is not None]
             tally.unreadable += len(part) - len(readable)
             for _, alike in groupby(readable, key=_sides):
                 self._count(tally, model, list(alike))
-        whole = tally.of_all(self.team)
+        whole = tally.all_reduce(self.team)
         require_readable("validation", count, whole.unreadable, self.masked.val)
         if not whole.counts.any():
             raise DataError(
@@ -108,16 +123,16 @@ class Segmentation(Dense[SegmentationRecipe]):
             )
         return whole
 
-    def _count(self, tally: Tally, model: nn.Module, images: Sequence[Shown]) -> None:
+    def _count(self, tally: ConfusionAccumulator, model: nn.Module, images: Sequence[SegmentationSample]) -> None:
         """Count the pixels of images of one size."""
         batch = self._placed(torch.stack([each.image for each in images if each.image is not None]))
         truth = torch.stack([each.mask for each in images]).to(self.team.device).long()
         with autocast(self.recipe, self.team.device):
-            shares = probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
-        tally.counts += confusion(shares.argmax(1), truth, len(self.masked.names))
+            shares = mean_probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
+        tally.counts += confusion_matrix(shares.argmax(1), truth, len(self.masked.names))
         counted = truth != IGNORED
         own = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]
-        tally.loss_sum -= own.clamp(min=LEAST_SHARE).log().sum(dtype=torch.float64)
+        tally.loss_sum -= own.clamp(min=MIN_PROBABILITY).log().sum(dtype=torch.float64)
 
     def _placed(self, images: Tensor) -> Tensor:
         """(N, I, H, W) on the device."""
@@ -125,7 +140,7 @@ class Segmentation(Dense[SegmentationRecipe]):
         return images.to(self.team.device, non_blocking=True).contiguous(memory_format=memory_format)
 
 
-def segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:
+def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:
     """The model around a network, which becomes a part of it; other weights come from torch's global stream."""
     plan = recipe.segmenter
     return Segmenter(
@@ -139,7 +154,7 @@ def segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe,
     )
 
 
-def _sides(each: Shown) -> tuple[torch.Size, torch.Size]:
+def _sides(each: SegmentationSample) -> tuple[torch.Size, torch.Size]:
     assert each.image is not None, "those that cannot be read are gone"
     return each.image.shape, each.mask.shape
 

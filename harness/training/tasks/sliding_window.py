@@ -13,7 +13,7 @@ from harness.config.recipes.segmentation import SegmentationEvaluation
 from harness.models.finite import require_finite
 
 
-def probabilities(
+def mean_probabilities(
     model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation, size: tuple[int, int]
 ) -> Tensor:
     """The mean over all looks, each brought to `size`: (N, I, H, W) -> float32 (N, C, *size).
@@ -22,7 +22,7 @@ def probabilities(
     """
     total: Tensor | None = None
     count = 0
-    for logits in looks(model, images, evaluation):
+    for logits in tta_views(model, images, evaluation):
         require_finite(logits, model, images, "what the segmentation says of a validation image")
         shares = _resized(logits.float(), size).softmax(1)
         total = shares if total is None else total + shares
@@ -31,30 +31,32 @@ def probabilities(
     return total / count
 
 
-def looks(model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation) -> Iterator[Tensor]:
+def tta_views(model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation) -> Iterator[Tensor]:
     """The logits of every look, turned back where it was mirrored; their sizes follow from the scales."""
     height, width = images.shape[2:]
     for scale in evaluation.scales:
         scaled = _resized(images, (max(1, round(scale * height)), max(1, round(scale * width))))
-        yield _look(model, scaled, evaluation)
+        yield _predict_view(model, scaled, evaluation)
         if evaluation.flip:
-            yield _look(model, scaled.flip(3), evaluation).flip(3)
+            yield _predict_view(model, scaled.flip(3), evaluation).flip(3)
 
 
-def _look(model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation) -> Tensor:
+def _predict_view(model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation) -> Tensor:
     if evaluation.window is None or evaluation.stride is None:
         logits: Tensor = model(images)
         return logits
     (height, width), (down, right) = evaluation.window, evaluation.stride
-    return through_window(model, images, (height, width), (down, right))
+    return sliding_window_inference(model, images, (height, width), (down, right))
 
 
-def through_window(model: nn.Module, images: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+def sliding_window_inference(
+    model: nn.Module, images: Tensor, window: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
     """Logits of all that the window shows, float32; where it shows a pixel more than once, their mean."""
     total: Tensor | None = None
     shown = torch.zeros(images.shape[2:], device=images.device)
-    for top in starts(images.shape[2], window[0], stride[0]):
-        for left in starts(images.shape[3], window[1], stride[1]):
+    for top in window_starts(images.shape[2], window[0], stride[0]):
+        for left in window_starts(images.shape[3], window[1], stride[1]):
             rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
             logits = model(images[:, :, rows, columns]).float()
             if total is None:
@@ -65,7 +67,7 @@ def through_window(model: nn.Module, images: Tensor, window: tuple[int, int], st
     return total / shown
 
 
-def starts(side: int, window: int, stride: int) -> list[int]:
+def window_starts(side: int, window: int, stride: int) -> list[int]:
     """Where windows begin along a side; the last one ends with the side, a side shorter than a window has one."""
     steps = -(-max(0, side - window) // stride)
     return [max(0, min(step * stride, side - window)) for step in range(steps + 1)]

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from harness import __version__
-from harness.config.recipes.full_scale import FullTraining
-from harness.config.recipes.loading import recipe_kind
+from harness.config.recipes.full_scale import FullScaleRecipe
+from harness.config.recipes.loading import recipe_class
 from harness.errors import SpecError, WeightsError
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.models.spec.network import NetworkSpec
@@ -27,7 +27,7 @@ class DenseWeights(NamedTuple):
     """The weights of a network with a head, and what they are of."""
 
     spec: NetworkSpec
-    recipe: FullTraining
+    recipe: FullScaleRecipe
     names: tuple[str, ...]
     """Of the classes."""
     is_merged: bool
@@ -39,7 +39,7 @@ def save_dense(
     model: nn.Module,
     *,
     spec: NetworkSpec,
-    recipe: FullTraining,
+    recipe: FullScaleRecipe,
     names: tuple[str, ...],
     source: str,
     is_merged: bool = False,
@@ -82,7 +82,7 @@ def read_dense(path: Path) -> DenseWeights:
         recipe: dict[str, Any] = json.loads(metadata["recipe"])
         return DenseWeights(
             NetworkSpec.from_mapping(json.loads(metadata["spec"])),
-            recipe_kind(recipe).model_validate(recipe),
+            recipe_class(recipe).model_validate(recipe),
             tuple(json.loads(metadata["classes"])),
             metadata["form"] == "merged",
             entries,
