@@ -57,8 +57,8 @@ def is_feasible(trial: Any) -> bool:
 
 @contextmanager
 def served(played: Played) -> Iterator[Api]:
-    with open_study_reader(played.path, played.place) as read:
-        yield Api(dashboard_app(read.store, {}), read.optuna_id)
+    with open_study_reader(played.path, played.place) as reader:
+        yield Api(dashboard_app(reader.store, {}), reader.optuna_id)
 
 
 def finished(folder: Path, script: Script = well, **overrides: Any) -> Played:

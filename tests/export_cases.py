@@ -60,6 +60,6 @@ def noise(spec: NetworkSpec, n: int, side: int = SIDE) -> Tensor:
     return torch.randn(n, spec.in_channels, side, side, generator=torch.Generator().manual_seed(5))
 
 
-def written(product: Exportable, folder: Path, *names: str) -> list[FormatResult]:
-    formats, _ = chosen_formats(product, names or None)
-    return export_network(product, formats, folder)
+def written(exportable: Exportable, folder: Path, *names: str) -> list[FormatResult]:
+    formats, _ = chosen_formats(exportable, names or None)
+    return export_network(exportable, formats, folder)

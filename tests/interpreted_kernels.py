@@ -41,15 +41,15 @@ def products_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_output_and_gradients(name: str) -> None:
-    found = errors(CASES[name], torch.float32, "cpu")
-    assert max(found.values()) < TOLERANCES[torch.float32], found
+    metrics = errors(CASES[name], torch.float32, "cpu")
+    assert max(metrics.values()) < TOLERANCES[torch.float32], metrics
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["strips", "kernel larger than the map", "uneven padding"])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
-    found = errors(CASES[name], dtype, "cpu", biased=False)
-    assert max(found.values()) < TOLERANCES[dtype], found
+    metrics = errors(CASES[name], dtype, "cpu", biased=False)
+    assert max(metrics.values()) < TOLERANCES[dtype], metrics
 
 
 @pytest.mark.parametrize("shape", [ConvShape(2, 9, 36, 5, 7, 2, 3), ConvShape(9, 8, 8, 7, 7, 3, 3)])

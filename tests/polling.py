@@ -21,13 +21,13 @@ def tiny_job(folder: Path, *, seed: int = 0, minutes: float = 30.0, **recipe: An
 
 def until(executor: Executor, kind: type[Record], *jobs: Job) -> dict[str, list[Record]]:
     """Poll until each of the jobs has said a record of that kind; all that was said by any, by run."""
-    said: dict[str, list[Record]] = {job.run.id: [] for job in jobs}
+    records_by_run: dict[str, list[Record]] = {job.run.id: [] for job in jobs}
     deadline = time.monotonic() + PATIENCE_S
-    while not all(any(isinstance(record, kind) for record in said[job.run.id]) for job in jobs):
-        assert time.monotonic() < deadline, f"after {PATIENCE_S:g} s there is only {said}"
+    while not all(any(isinstance(record, kind) for record in records_by_run[job.run.id]) for job in jobs):
+        assert time.monotonic() < deadline, f"after {PATIENCE_S:g} s there is only {records_by_run}"
         for run_id, record in executor.poll(1.0):
-            said.setdefault(run_id, []).append(record)
-    return said
+            records_by_run.setdefault(run_id, []).append(record)
+    return records_by_run
 
 
 def end_of(records: list[Record]) -> Ended:

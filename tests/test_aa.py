@@ -119,10 +119,10 @@ def played(folder: Path, script: Script = noisy, **changes: Any) -> Played:
 
 def test_the_verb_counts_false_verdicts(tmp_path: Path) -> None:
     played(tmp_path)
-    said = called("aa", "study.yaml", "--studies", "2000", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert "40 pairs of equal arms" in said.stdout and "Of 2,000 studies" in said.stdout
-    assert "5 % are allowed" in said.stdout and "each seed has its own" in said.stdout.replace("\n", " ")
+    result = called("aa", "study.yaml", "--studies", "2000", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "40 pairs of equal arms" in result.stdout and "Of 2,000 studies" in result.stdout
+    assert "5 % are allowed" in result.stdout and "each seed has its own" in result.stdout.replace("\n", " ")
     values = json.loads(called("aa", "study.yaml", "--json", cwd=tmp_path).stdout)
     assert values["false_verdicts"]["studies"] == 10_000 and values["holds"]
 
@@ -130,8 +130,8 @@ def test_the_verb_counts_false_verdicts(tmp_path: Path) -> None:
 def test_a_rate_above_the_plan_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played(tmp_path)
     monkeypatch.setattr(Plan, "level", lambda *_: 0.05)
-    said = called("aa", "study.yaml", cwd=tmp_path)
-    assert said.returncode == 1 and "more false verdicts than the plan allows" in said.stderr
+    result = called("aa", "study.yaml", cwd=tmp_path)
+    assert result.returncode == 1 and "more false verdicts than the plan allows" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_what_is_no_aa_test_is_refused(
     tmp_path: Path, changes: dict[str, Any], options: tuple[str, ...], words: str
 ) -> None:
     played(tmp_path, **changes)
-    said = called("aa", "study.yaml", *options, cwd=tmp_path)
-    assert said.returncode == 2 and words in said.stderr.replace("\n", " ")
+    result = called("aa", "study.yaml", *options, cwd=tmp_path)
+    assert result.returncode == 2 and words in result.stderr.replace("\n", " ")
 
 
 def test_arms_of_two_networks_are_refused(tmp_path: Path) -> None:
     claims = [{"name": "a", "says": "b", "contrast": {"K=5": 1, "K=3": -1}, "expect": "> 0"}]
     played(tmp_path, axes={"K": [[3, 3, 3, 3], [5, 5, 5, 5]]}, claims=claims)
-    said = called("aa", "study.yaml", cwd=tmp_path)
-    assert said.returncode == 2 and "differ in `replica` alone" in said.stderr
+    result = called("aa", "study.yaml", cwd=tmp_path)
+    assert result.returncode == 2 and "differ in `replica` alone" in result.stderr
 
 
 def test_several_studies_part_their_effect(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_several_studies_part_their_effect(tmp_path: Path) -> None:
         study = played(tmp_path, study=f"set_{n}", proxy=SCRIPTED["proxy"] | {"data_seed": n}, search={"seeds": 4})
         study.path.rename(tmp_path / f"set_{n}.yaml")
     files = [f"set_{n}.yaml" for n in range(3)]
-    said = called("aa", *files, cwd=tmp_path)
-    assert said.returncode == 0 and "over 3 data sets with 4 seeds each" in said.stdout, said.stderr
-    said = called("aa", files[0], files[0], cwd=tmp_path)
-    assert said.returncode == 2 and "must be different ones" in said.stderr
+    result = called("aa", *files, cwd=tmp_path)
+    assert result.returncode == 0 and "over 3 data sets with 4 seeds each" in result.stdout, result.stderr
+    result = called("aa", files[0], files[0], cwd=tmp_path)
+    assert result.returncode == 2 and "must be different ones" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["aa", "aa_shared", "data_set"])
@@ -180,5 +180,5 @@ def test_the_shipped_studies_are_sound(name: str) -> None:
 
 def test_a_study_that_was_never_run_is_refused(tmp_path: Path) -> None:
     write_study(tmp_path, SCRIPTED, **AA)
-    said = called("aa", "study.yaml", cwd=tmp_path)
-    assert said.returncode == 2 and "Traceback" not in said.stderr
+    result = called("aa", "study.yaml", cwd=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr

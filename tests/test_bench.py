@@ -76,16 +76,19 @@ def test_every_trial_of_the_driver_costs_something(sampler: str, tmp_path: Path)
 
 
 def test_the_drivers_cost_is_looked_at_around_each_length() -> None:
-    found = list(driver_cost(BenchSize(trials=(3, 6), window=4)))
-    assert [len(figure.values) for figure in found] == [4] * 8
-    assert {figure.name for figure in found} >= {"driver per trial, random, trial 3", "driver per trial, tpe, trial 6"}
+    bench_results = list(driver_cost(BenchSize(trials=(3, 6), window=4)))
+    assert [len(figure.values) for figure in bench_results] == [4] * 8
+    assert {figure.name for figure in bench_results} >= {
+        "driver per trial, random, trial 3",
+        "driver per trial, tpe, trial 6",
+    }
 
 
 def test_a_training_step_is_held_against_both_layouts_of_pytorch() -> None:
-    found = list(step_results(tiny_spec(), with_(), 2))
-    assert [figure.is_part for figure in found] == [False, True, True] * 2
-    assert [figure.at_least for figure in found if not figure.is_part] == [7.0, None]
-    for ratio, theirs, ours in (found[:3], found[3:]):
+    bench_results = list(step_results(tiny_spec(), with_(), 2))
+    assert [figure.is_part for figure in bench_results] == [False, True, True] * 2
+    assert [figure.at_least for figure in bench_results if not figure.is_part] == [7.0, None]
+    for ratio, theirs, ours in (bench_results[:3], bench_results[3:]):
         assert ratio.values == tuple(a / b for a, b in zip(theirs.values, ours.values, strict=True))
         assert all(value > 0 for value in ours.values)
 
@@ -93,9 +96,9 @@ def test_a_training_step_is_held_against_both_layouts_of_pytorch() -> None:
 def test_proxies_are_trained_anew_each_time(tmp_path: Path) -> None:
     jobs, executor = tiny_jobs(tmp_path), make_executor("inline", WorkerRequest())
     for _ in range(2):
-        seconds, said = train_all(executor, jobs.fresh(2))
+        seconds, records = train_all(executor, jobs.fresh(2))
         assert seconds > 0
-        assert len([record for record in said if isinstance(record, Epoch)]) == 2
+        assert len([record for record in records if isinstance(record, Epoch)]) == 2
 
 
 def test_a_proxy_that_fails_is_told_of(tmp_path: Path) -> None:
@@ -117,10 +120,10 @@ def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
 
 def test_two_workers_are_held_against_twice_the_work_of_one() -> None:
     times_s = {"inline": [10.0], "ray": [10.4], "both inline": [11.0], "both ray": [13.0]}
-    found = {figure.name: figure.median for figure in executor_results(times_s, workers=2)}
-    assert found["a proxy in a Ray worker, over inline"] == pytest.approx(1.04)
-    assert found["proxies per hour, two Ray workers over one"] == pytest.approx(1.6)
-    assert found["two plain processes over one"] == pytest.approx(20 / 11)
+    metrics = {figure.name: figure.median for figure in executor_results(times_s, workers=2)}
+    assert metrics["a proxy in a Ray worker, over inline"] == pytest.approx(1.04)
+    assert metrics["proxies per hour, two Ray workers over one"] == pytest.approx(1.6)
+    assert metrics["two plain processes over one"] == pytest.approx(20 / 11)
     assert len(list(executor_results(times_s, workers=1))) == 3
 
 
@@ -140,12 +143,12 @@ def test_a_busy_machine_is_told_of() -> None:
 
 
 def test_the_table_is_written(tmp_path: Path) -> None:
-    found = [
+    bench_results = [
         BenchResult(name="a start", unit="s", values=(6.0, 4.0, 8.0), at_most=5.0),
         BenchResult(name="imports", unit="s", values=(0.5,), is_part=True),
         BenchResult(name="memory", unit="MB", values=(912.0,)),
     ]
-    write_results(tmp_path, found, made(load=3.0))
+    write_results(tmp_path, bench_results, made(load=3.0))
     text = (tmp_path / "study.md").read_text()
     assert "| a start | 6.00 s | ≤ 5.00 s | 1.20 | missed | 3 | 4.00 s | 8.00 s |" in text
     assert "Warning: the machine was busy" in text
@@ -160,7 +163,7 @@ def test_a_part_of_the_bench_is_written_where_it_is_told(tmp_path: Path, capsys:
     assert main(["bench", "--quick", "--only", "help"]) == 0
     assert "written" not in capsys.readouterr().out
     assert main(["bench", "--quick", "--only", "help", "--output", str(tmp_path / "bench")]) == 0
-    said = capsys.readouterr()
-    assert "run_study.py --help" in said.out and "written" in said.out
-    assert "quick run" in said.err
+    captured = capsys.readouterr()
+    assert "run_study.py --help" in captured.out and "written" in captured.out
+    assert "quick run" in captured.err
     assert sorted(path.name for path in (tmp_path / "bench").iterdir()) == ["study.csv", "study.md"]

@@ -80,32 +80,34 @@ def test_every_algorithm_that_fits_is_measured_in_both_layouts_and_modes(rows: l
         algorithms = set(fitting(torch.zeros(2, 4, 6, 6), torch.zeros(4, 1, kernel, kernel)))
         assert algorithms <= set(ALGORITHMS) and "three_way" in algorithms
         names = algorithms - {"stock"} | {CONV2D, CHOSEN, TUNED}
-        found = [(row.algorithm, row.layout, row.mode) for row in rows if row.kernel == kernel]
+        found = [(result.algorithm, result.layout, result.mode) for result in rows if result.kernel == kernel]
         assert sorted(found) == sorted((name, layout, mode) for name in names for layout in LAYOUTS for mode in MODES)
 
 
 def test_each_figure_follows_from_its_row(rows: list[DwconvResult]) -> None:
-    for row in rows:
-        assert row.n >= 1
-        assert row.median_ms and row.q1_ms and row.q3_ms and row.conv2d_ms and row.conv2d_channels_last_ms
-        assert 0 < row.q1_ms <= row.median_ms <= row.q3_ms
-        assert row.speedup == pytest.approx(row.conv2d_ms / row.median_ms)
-        assert row.speedup_channels_last == pytest.approx(row.conv2d_channels_last_ms / row.median_ms)
-        cost = conv(6, 6, 4, 4, k=row.kernel, groups=4)
-        layers = 2 * 2 * {"forward": 1, "forward+backward": 3}[row.mode]
-        assert (row.macs, row.macs_in_bounds) == (layers * cost.macs, layers * cost.macs_in_bounds)
-        rate = row.macs_in_bounds / (row.median_ms / 1000)
-        assert row.share_of_product == pytest.approx(rate / row.peak_macs_per_s)
-        assert row.bound in ("product", "copy")
-        assert row.extra_bytes is not None and row.extra_bytes >= 0
-        activations = {"forward": 2, "forward+backward": 4}[row.mode] * 2 * 4 * 6 * 6 * 4
-        assert row.extra_over_activations == pytest.approx(row.extra_bytes / activations)
+    for result in rows:
+        assert result.n >= 1
+        assert (
+            result.median_ms and result.q1_ms and result.q3_ms and result.conv2d_ms and result.conv2d_channels_last_ms
+        )
+        assert 0 < result.q1_ms <= result.median_ms <= result.q3_ms
+        assert result.speedup == pytest.approx(result.conv2d_ms / result.median_ms)
+        assert result.speedup_channels_last == pytest.approx(result.conv2d_channels_last_ms / result.median_ms)
+        cost = conv(6, 6, 4, 4, k=result.kernel, groups=4)
+        layers = 2 * 2 * {"forward": 1, "forward+backward": 3}[result.mode]
+        assert (result.macs, result.macs_in_bounds) == (layers * cost.macs, layers * cost.macs_in_bounds)
+        rate = result.macs_in_bounds / (result.median_ms / 1000)
+        assert result.share_of_product == pytest.approx(rate / result.peak_macs_per_s)
+        assert result.bound in ("product", "copy")
+        assert result.extra_bytes is not None and result.extra_bytes >= 0
+        activations = {"forward": 2, "forward+backward": 4}[result.mode] * 2 * 4 * 6 * 6 * 4
+        assert result.extra_over_activations == pytest.approx(result.extra_bytes / activations)
 
 
 def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[DwconvResult]) -> None:
     cells = defaultdict(list)
-    for row in rows:
-        cells[row.shape, row.mode].append(row)
+    for result in rows:
+        cells[result.shape, result.mode].append(result)
     assert len(cells) == 4
     for cell in cells.values():
         for layout, field in zip(LAYOUTS, ("conv2d_ms", "conv2d_channels_last_ms"), strict=True):
@@ -116,8 +118,8 @@ def test_all_rows_of_a_cell_are_held_against_the_same_rivals(rows: list[DwconvRe
 def test_the_peaks_are_told(said: list[str], rows: list[DwconvResult]) -> None:
     assert said[0].startswith("Peak in float32: ") and "TFLOP/s in a matrix product" in said[0]
     assert [line for line in said[1:] if line.startswith("measuring: ")] == said[1:]
-    assert len({(row.peak_macs_per_s, row.peak_bytes_per_s) for row in rows}) == 1
-    assert all(0 < share < 20 for row in rows for share in (row.share_of_product, row.share_of_copy) if share)
+    assert len({(result.peak_macs_per_s, result.peak_bytes_per_s) for result in rows}) == 1
+    assert all(0 < share < 20 for result in rows for share in (result.share_of_product, result.share_of_copy) if share)
 
 
 @pytest.mark.parametrize(("side", "k"), [(6, 3), (9, 7), (6, 31)])
@@ -134,9 +136,9 @@ def test_calls_are_sampled_as_often_as_patience_has_it() -> None:
     def call(name: str) -> None:
         counts[name] += 1
 
-    patience = TimingBudget(min_samples=2, max_samples=3, budget_s=math.inf, single_sample_s=1.0)
-    times = time_interleaved({name: lambda name=name: call(name) for name in counts}, CPU, patience)  # type: ignore[misc]
-    assert all(found is not None and found.n == 3 and found.median > 0 for found in times.values())
+    budget = TimingBudget(min_samples=2, max_samples=3, budget_s=math.inf, single_sample_s=1.0)
+    times = time_interleaved({name: lambda name=name: call(name) for name in counts}, CPU, budget)  # type: ignore[misc]
+    assert all(timings is not None and timings.n == 3 and timings.median > 0 for timings in times.values())
     assert all(count > 3 for count in counts.values()), "a short call is repeated within a sample"
     slow = time_interleaved({"slow": lambda: sum(range(10_000))}, CPU, TimingBudget(single_sample_s=0.0))["slow"]
     assert slow is not None and slow.n == 1 and slow.quartiles == (slow.median, slow.median)
@@ -196,38 +198,38 @@ def test_the_default_sizes_are_the_papers_on_a_gpu() -> None:
 
 def test_gains_and_growth() -> None:
     at_3, at_31 = StackShape(1, 1, 16, 3), StackShape(1, 1, 16, 31)
-    rows = [
+    results = [
         *pair(at_3, "default", 1.0, 3.0),
         *pair(at_3, "channels_last", 0.5, 2.0),
         *pair(at_31, "default", 4.0, 80.0),
         *pair(at_31, "channels_last", 5.0, 20.0),
     ]
-    assert gains(rows, "default") == {at_3: 3.0, at_31: 20.0}
-    assert gains(rows, "channels_last") == {at_3: 4.0, at_31: 4.0}
-    assert gains(rows) == {at_3: 4.0, at_31: 5.0}
-    assert (growth(rows, CHOSEN), growth(rows, CONV2D)) == (8.0, 10.0)
-    assert growth(rows[:4], CHOSEN) is None
+    assert gains(results, "default") == {at_3: 3.0, at_31: 20.0}
+    assert gains(results, "channels_last") == {at_3: 4.0, at_31: 4.0}
+    assert gains(results) == {at_3: 4.0, at_31: 5.0}
+    assert (growth(results, CHOSEN), growth(results, CONV2D)) == (8.0, 10.0)
+    assert growth(results[:4], CHOSEN) is None
     assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
 
 
 def test_targets_are_held_where_they_apply() -> None:
     small, large = StackShape(32, 32, 32, 3), StackShape(32, 32, 32, 31)
-    rows = [*pair(large, "default", 1.0, 16.0), *pair(large, "channels_last", 2.0, 18.0)]
-    rows += pair(small, "default", 1.0, 0.9)
-    found = {target.about: target.is_met for target in targets(rows, "cpu")}
+    results = [*pair(large, "default", 1.0, 16.0), *pair(large, "channels_last", 2.0, 18.0)]
+    results += pair(small, "default", 1.0, 0.9)
+    found = {target.about: target.is_met for target in targets(results, "cpu")}
     assert found["geometric mean of the gain over 1 large single layers, default"] is True
     assert found["geometric mean of the gain over 1 large single layers, channels-last"] is False
     assert found[f"gain at {small}, better layouts"] is False
-    assert len(list(targets(rows, "cuda"))) == 1, "memory alone"
+    assert len(list(targets(results, "cuda"))) == 1, "memory alone"
     on_gpu = pair(StackShape(64, 384, 16, 31, 24), "default", 1.0, 21.0, block="table 1", mode="forward")
     assert [target.is_met for target in targets(on_gpu, "cuda") if "gain" in target.about] == [True]
 
 
 def test_rows_without_memory_are_shown() -> None:
     nothing = {"n": 0, "median_ms": None, "q1_ms": None, "q3_ms": None, "extra_bytes": None}
-    rows = [*pair(ROWS[0], "default", 1.0, 2.0), *pair(ROWS[0], "channels_last", 3.0, 4.0)]
-    gone = [made(ROWS[1], algorithm=row.algorithm, layout=row.layout, **nothing) for row in rows]
-    times, ours, *_ = dwconv_tables([*rows, *gone], "cpu")
+    results = [*pair(ROWS[0], "default", 1.0, 2.0), *pair(ROWS[0], "channels_last", 3.0, 4.0)]
+    gone = [made(ROWS[1], algorithm=result.algorithm, layout=result.layout, **nothing) for result in results]
+    times, ours, *_ = dwconv_tables([*results, *gone], "cpu")
     assert times.lines[0][3:] == ("1.00",) and times.lines[1][1:] == ("-", "-", "-")
     assert ours.lines[0][1:4] == ("1.00", "75.0 %", "3")
     assert ours.lines[1][1:4] == ("no memory", "-", "0")
@@ -246,14 +248,14 @@ def test_what_is_written_can_be_read(rows: list[DwconvResult], tmp_path: Path) -
     plot(tmp_path / "rows.png", rows)
     assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
     colours = {name: style[:2] for name, style in styles(rows).items()}
-    assert set(colours) >= {row.algorithm for row in rows} - {CONV2D}
+    assert set(colours) >= {result.algorithm for result in rows} - {CONV2D}
     assert len(set(colours.values())) == len(colours), "no two lines look alike"
 
 
 def test_the_door_measures_and_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--output", str(tmp_path), "dwconv", "--quick", *TINY_FLAGS]) == 0
-    said = capsys.readouterr()
-    assert "(1, 2, 4, 4) K=3" in said.out and "quick run" in said.err
+    captured = capsys.readouterr()
+    assert "(1, 2, 4, 4) K=3" in captured.out and "quick run" in captured.err
     names = sorted(path.suffix for path in tmp_path.iterdir())
     assert names == [".csv", ".md", ".png"]
     (page,) = tmp_path.glob("dwconv_*.md")

@@ -43,30 +43,34 @@ def with_kernel(k: int) -> nn.Module:
 def test_every_network_takes_its_turn_in_every_form(rows: list[NetworkResult]) -> None:
     networks = [(NANO, "harness"), (NANO, "conv2d"), (PEER, "timm")]
     expected = [(*each, layout, mode) for each in networks for layout in LAYOUTS for mode in NETWORK_MODES]
-    assert sorted((row.network, row.kernels, row.layout, row.mode) for row in rows) == sorted(expected)
+    assert sorted((result.network, result.kernels, result.layout, result.mode) for result in rows) == sorted(expected)
 
 
 def test_each_figure_follows_from_the_rows(rows: list[NetworkResult]) -> None:
-    for row in rows:
-        assert row.n >= 1 and row.images_per_s and row.slow_images_per_s and row.fast_images_per_s
-        assert 0 < row.slow_images_per_s <= row.images_per_s <= row.fast_images_per_s
-        rivals = [other for other in rows if (other.mode, other.kernels) == (row.mode, "conv2d")]
+    for result in rows:
+        assert result.n >= 1 and result.images_per_s and result.slow_images_per_s and result.fast_images_per_s
+        assert 0 < result.slow_images_per_s <= result.images_per_s <= result.fast_images_per_s
+        rivals = [other for other in rows if (other.mode, other.kernels) == (result.mode, "conv2d")]
         fastest = max(other.images_per_s or 0 for other in rivals)
-        if row.kernels == "timm":
-            assert row.gain is None and row.depthwise_share is None
+        if result.kernels == "timm":
+            assert result.gain is None and result.depthwise_share is None
         else:
-            assert row.gain == pytest.approx(row.images_per_s / fastest)
-            own = [other.images_per_s for other in rows if (other.mode, other.kernels) == (row.mode, row.kernels)]
-            assert (row.depthwise_share is not None) == (row.images_per_s == max(own, key=lambda rate: rate or 0))
-            assert row.depthwise_share is None or 0 < row.depthwise_share < 1
+            assert result.gain == pytest.approx(result.images_per_s / fastest)
+            own = [other.images_per_s for other in rows if (other.mode, other.kernels) == (result.mode, result.kernels)]
+            assert (result.depthwise_share is not None) == (result.images_per_s == max(own, key=lambda rate: rate or 0))
+            assert result.depthwise_share is None or 0 < result.depthwise_share < 1
 
 
 def test_the_better_layout_is_shown(rows: list[NetworkResult]) -> None:
-    shown = best_layouts([row for row in rows if row.mode == "training"])
-    assert [(row.network, row.kernels) for row in shown] == [(NANO, "harness"), (NANO, "conv2d"), (PEER, "timm")]
+    shown = best_layouts([result for result in rows if result.mode == "training"])
+    assert [(result.network, result.kernels) for result in shown] == [
+        (NANO, "harness"),
+        (NANO, "conv2d"),
+        (PEER, "timm"),
+    ]
     for row in shown:
         both = [each for each in rows if (each.kernels, each.mode) == (row.kernels, "training")]
-        assert row.images_per_s == max(each.images_per_s or 0 for each in both)
+        assert row.images_per_s == max(result.images_per_s or 0 for result in both)
     assert [len(grid.lines) for grid in network_tables(rows, "cpu")] == [3, 3]
 
 
@@ -119,7 +123,7 @@ def test_a_peer_that_timm_lacks() -> None:
 
 def test_the_papers_figures_stand_beside_ours() -> None:
     names = {"replknet_31b": "harness", "swin_base_patch4_window12_384": "timm"}
-    rows = [
+    results = [
         NetworkResult(
             network=name,
             kernels=kernels,
@@ -138,7 +142,7 @@ def test_the_papers_figures_stand_beside_ours() -> None:
         )
         for (name, kernels), rate in zip(names.items(), (20.0, 10.0), strict=True)
     ]
-    *_, ratios = network_tables(rows, "cuda")
+    *_, ratios = network_tables(results, "cuda")
     assert ratios.lines[0][1:] == ("2.00x", "1.43x", "≥ 1.43x", "met")
     assert ratios.lines[1][1:] == ("3.00x", "-", "≥ 2.00x", "met")
 

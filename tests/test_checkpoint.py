@@ -40,7 +40,7 @@ def epochs_in(records: list[Record]) -> list[Epoch]:
 
 
 def curve(records: list[Record]) -> list[tuple[int, float, float, float]]:
-    return [(each.epoch, each.train_loss, each.val_loss, each.top1) for each in epochs_in(records)]
+    return [(epoch.epoch, epoch.train_loss, epoch.val_loss, epoch.top1) for epoch in epochs_in(records)]
 
 
 def rewritten(path: Path, change: Change, *, is_signed: bool = True) -> None:
@@ -60,7 +60,7 @@ def test_a_resumed_run_yields_the_records_of_its_checkpoint_again(data: Path) ->
     started, *rest = trained(job)
     assert isinstance(started, Started) and started.first_epoch == 3 and started.notes == ()
     assert epochs_in(rest)[:2] == epochs_in(first)
-    assert [each.epoch for each in epochs_in(rest)] == [1, 2, 3]
+    assert [epoch.epoch for epoch in epochs_in(rest)] == [1, 2, 3]
     again = trained(job)
     assert epochs_in(again) == epochs_in(rest), "a run that is trained to its end yields all of its records"
 

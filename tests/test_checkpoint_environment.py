@@ -67,7 +67,7 @@ def stored(folder: Path) -> RunRow:
 
 def settings_of(row: RunRow) -> list[str | None]:
     """The setting in each of the run's environments, in their order; None for an unknown one."""
-    return [None if each is None else (each.settings or {})[SETTING] for each in row.environments]
+    return [None if environment is None else (environment.settings or {})[SETTING] for environment in row.environments]
 
 
 def forget_environments(folder: Path) -> None:
@@ -88,11 +88,11 @@ def test_a_lost_database_has_the_environment_of_a_finished_run_again(
     assert stored(folder).environments == before.environments == (before.environment,)
     lose_database(folder)
     monkeypatch.setenv(SETTING, SECOND)
-    shown = train(folder)
+    text = train(folder)
     row = stored(folder)
     assert settings_of(row) == [FIRST, SECOND] and row.state == RunState.COMPLETE
     assert ((row.timed and row.timed.settings) or {})[SETTING] == SECOND, "times are taken anew"
-    assert f"first epochs: {SETTING}={FIRST}" in " ".join(shown.split())
+    assert f"first epochs: {SETTING}={FIRST}" in " ".join(text.split())
 
 
 def test_a_run_that_is_resumed_elsewhere_after_a_lost_database_is_of_both_environments(
@@ -101,9 +101,9 @@ def test_a_run_that_is_resumed_elsewhere_after_a_lost_database_is_of_both_enviro
     begin(folder)
     lose_database(folder)
     monkeypatch.setenv(SETTING, SECOND)
-    shown = train(folder)
+    text = train(folder)
     assert settings_of(stored(folder)) == [FIRST, SECOND]
-    assert f"resumed in another environment (before: {SETTING}={FIRST})" in " ".join(shown.split())
+    assert f"resumed in another environment (before: {SETTING}={FIRST})" in " ".join(text.split())
     lose_database(folder)
     train(folder)
     assert settings_of(stored(folder)) == [FIRST, SECOND], "the checkpoint knows of both"
@@ -117,11 +117,11 @@ def test_with_reuse_same_a_checkpoint_of_another_environment_is_kept_and_not_use
     old = checkpoint.read_bytes()
     lose_database(folder)
     monkeypatch.setenv(SETTING, SECOND)
-    shown = " ".join(train(folder, "--reuse", "same").split())
+    text = " ".join(train(folder, "--reuse", "same").split())
     assert settings_of(stored(folder)) == [SECOND]
-    assert f"checkpoint not used: it is of another environment ({SETTING}={FIRST})" in shown
+    assert f"checkpoint not used: it is of another environment ({SETTING}={FIRST})" in text
     kept = folder / "results" / "tiny" / "replaced" / f"{stored(folder).id}.1.pt"
-    assert kept.read_bytes() == old and str(kept.name) in shown
+    assert kept.read_bytes() == old and str(kept.name) in text
     monkeypatch.setenv(SETTING, FIRST)
     train(folder, "--reuse", "same")  # the store has the run now, and keeps its record and its weights
     assert {path.name.split(".", 1)[1] for path in kept.parent.iterdir()} == {"1.pt", "2.json", "2.pt"}
@@ -131,8 +131,8 @@ def test_with_reuse_same_a_checkpoint_of_another_environment_is_kept_and_not_use
 def test_with_reuse_same_a_checkpoint_of_this_environment_is_resumed(folder: Path) -> None:
     begin(folder)
     lose_database(folder)
-    shown = train(folder, "--reuse", "same")
-    assert "from epoch 2 on" in shown and settings_of(stored(folder)) == [FIRST]
+    text = train(folder, "--reuse", "same")
+    assert "from epoch 2 on" in text and settings_of(stored(folder)) == [FIRST]
 
 
 def test_a_checkpoint_of_an_earlier_version_is_of_an_unknown_environment_unless_the_database_has_it(
@@ -159,8 +159,8 @@ def test_a_checkpoint_names_the_epoch_from_which_each_environment_computed(
     monkeypatch.setenv(SETTING, SECOND)
     started, *records = run_job(job)
     assert isinstance(started, Started) and started.first_epoch == 3
-    assert [(each.settings or {})[SETTING] for each in started.earlier if each] == [FIRST]
-    assert sum(isinstance(each, Epoch) for each in records) == 3 and isinstance(records[-2], Measured)
+    assert [(environment.settings or {})[SETTING] for environment in started.earlier if environment] == [FIRST]
+    assert sum(isinstance(record, Epoch) for record in records) == 3 and isinstance(records[-2], Measured)
     state = read_state(job.checkpoint)
     assert state is not None
     assert [(each["epoch"], each["environment"]["settings"][SETTING]) for each in state["environments"]] == [

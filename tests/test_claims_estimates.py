@@ -17,17 +17,17 @@ from harness.config.expectation import Expectation, ExpectationKind
 
 
 def test_an_estimate_of_one_look_is_that_of_scipy() -> None:
-    found = estimate_effect(VALUES, Expectation.parse("> 0.5"), ONE_LOOK)
+    estimate = estimate_effect(VALUES, Expectation.parse("> 0.5"), ONE_LOOK)
     test = stats.ttest_1samp(VALUES, 0.5)
-    assert found.n == 8
-    assert [found.effect, found.sd] == pytest.approx([np.mean(VALUES), np.std(VALUES, ddof=1)])
-    assert found.interval == found.repeated_interval == pytest.approx(tuple(test.confidence_interval(0.95)))
-    assert found.p == pytest.approx(found.t_p) == pytest.approx(test.pvalue)
-    assert found.standardised == pytest.approx(np.mean(VALUES) / np.std(VALUES, ddof=1))
+    assert estimate.n == 8
+    assert [estimate.effect, estimate.sd] == pytest.approx([np.mean(VALUES), np.std(VALUES, ddof=1)])
+    assert estimate.interval == estimate.repeated_interval == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert estimate.p == pytest.approx(estimate.t_p) == pytest.approx(test.pvalue)
+    assert estimate.standardised == pytest.approx(np.mean(VALUES) / np.std(VALUES, ddof=1))
     rng = np.random.default_rng(0)
     boot = stats.bootstrap((VALUES,), np.mean, method="BCa", rng=rng).confidence_interval
-    assert found.bootstrap_interval == pytest.approx(tuple(boot))
-    assert not found.is_exact
+    assert estimate.bootstrap_interval == pytest.approx(tuple(boot))
+    assert not estimate.is_exact
 
 
 def test_sign_flips_are_counted_in_full() -> None:
@@ -40,10 +40,12 @@ def test_sign_flips_are_counted_in_full() -> None:
 
 
 def test_repeated_looks_widen_the_interval() -> None:
-    found = estimate_effect(VALUES, ABOVE_0, PLAN)
-    assert found.interval is not None and found.low is not None and found.high is not None
-    assert found.low < found.interval[0] < found.interval[1] < found.high
-    assert found.repeated_interval == pytest.approx(stats.ttest_1samp(VALUES, 0).confidence_interval(1 - PLAN.level(8)))
+    estimate = estimate_effect(VALUES, ABOVE_0, PLAN)
+    assert estimate.interval is not None and estimate.low is not None and estimate.high is not None
+    assert estimate.low < estimate.interval[0] < estimate.interval[1] < estimate.high
+    assert estimate.repeated_interval == pytest.approx(
+        stats.ttest_1samp(VALUES, 0).confidence_interval(1 - PLAN.level(8))
+    )
 
 
 @pytest.mark.parametrize(("text", "ignore"), [("> 0", None), ("< 1.5", 0.8), ("> 1.2", 0.9), ("within 2.5", None)])
@@ -51,8 +53,8 @@ def test_the_interval_of_the_only_look_and_the_verdict_agree(text: str, ignore: 
     """Over many samples: a verdict on a side where the interval lies on it, and so forth."""
     seen, expectation = set(), Expectation.parse(text)
     for row in np.random.default_rng(7).normal(1.2, 1.0, (150, 8)).tolist():
-        found = estimate_effect(row, expectation, ONE_LOOK, ignore=ignore)
-        low, high, verdict = found.low, found.high, judge(found)
+        estimate = estimate_effect(row, expectation, ONE_LOOK, ignore=ignore)
+        low, high, verdict = estimate.low, estimate.high, judge(estimate)
         assert low is not None and high is not None
         if text == "within 2.5":
             inside, outside = low > -2.5 and high < 2.5, low > 2.5 or high < -2.5
@@ -73,7 +75,7 @@ def test_what_is_decided_stays_decided_with_more_seeds() -> None:
     for row in np.random.default_rng(8).normal(0.9, 1.0, (60, 8)).tolist():
         estimates = [estimate_effect(row[:n], ABOVE_0, PLAN) for n in range(1, 9)]
         assert all(before.p >= after.p for before, after in pairwise(estimates))
-        verdicts = [judge(found) for found in estimates]
+        verdicts = [judge(estimate) for estimate in estimates]
         assert verdicts[:2] == [Verdict.UNDECIDED] * 2
         assert all(after == before for before, after in pairwise(verdicts) if before != Verdict.UNDECIDED)
         decided += verdicts[-1] != Verdict.UNDECIDED
@@ -83,8 +85,8 @@ def test_what_is_decided_stays_decided_with_more_seeds() -> None:
 def test_a_later_fall_does_not_turn_a_verdict_round() -> None:
     rising = [2.0, 2.1, 1.9, 2.05]
     assert verdict_of(rising, "> 0", PLAN) == Verdict.SUPPORTED
-    found = estimate_effect([*rising, -6.0, -7.0, -6.5, -7.5], ABOVE_0, PLAN)
-    assert found.effect < 0 and judge(found) == Verdict.SUPPORTED
+    estimate = estimate_effect([*rising, -6.0, -7.0, -6.5, -7.5], ABOVE_0, PLAN)
+    assert estimate.effect < 0 and judge(estimate) == Verdict.SUPPORTED
 
 
 def test_the_same_values_give_the_same_estimate() -> None:
@@ -105,16 +107,18 @@ def test_mirrored_values_give_the_mirrored_verdict(ignore: float | None) -> None
 
 
 def test_one_measured_value_says_nothing() -> None:
-    found = estimate_effect([5.0], ABOVE_0, Plan(1, 1))
-    assert (found.interval, found.repeated_interval, found.bootstrap_interval, found.permutation_p) == (None,) * 4
-    assert found.p == 1.0 and judge(found) == Verdict.UNDECIDED
-    assert (found.low, found.high, found.standardised) == (None, None, None)
+    estimate = estimate_effect([5.0], ABOVE_0, Plan(1, 1))
+    assert (estimate.interval, estimate.repeated_interval, estimate.bootstrap_interval, estimate.permutation_p) == (
+        None,
+    ) * 4
+    assert estimate.p == 1.0 and judge(estimate) == Verdict.UNDECIDED
+    assert (estimate.low, estimate.high, estimate.standardised) == (None, None, None)
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
-    found = estimate_effect([5.0, 5.1], ABOVE_0, PLAN)
-    assert found.interval is not None and found.repeated_interval is None
-    assert found.p == 1.0 and judge(found) == Verdict.UNDECIDED
+    estimate = estimate_effect([5.0, 5.1], ABOVE_0, PLAN)
+    assert estimate.interval is not None and estimate.repeated_interval is None
+    assert estimate.p == 1.0 and judge(estimate) == Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -130,9 +134,9 @@ def test_before_the_first_look_nothing_is_decided() -> None:
     ],
 )
 def test_exact_figures_decide_at_once(values: list[float], text: str, ignore: float | None, verdict: Verdict) -> None:
-    found = estimate_effect(values, Expectation.parse(text), PLAN, ignore=ignore, exact=True)
-    assert found.is_exact and found.p == 0.0 and judge(found) == judge(found, 0.0) == verdict
-    assert found.interval == found.repeated_interval == (found.effect, found.effect)
+    estimate = estimate_effect(values, Expectation.parse(text), PLAN, ignore=ignore, exact=True)
+    assert estimate.is_exact and estimate.p == 0.0 and judge(estimate) == judge(estimate, 0.0) == verdict
+    assert estimate.interval == estimate.repeated_interval == (estimate.effect, estimate.effect)
 
 
 def test_values_that_differ_are_not_exact_whoever_says_so() -> None:
@@ -175,10 +179,10 @@ def power_by_simulation(n: int, standardised: float, alpha: float) -> float:
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
 def test_seeds_to_decide_have_the_power_and_one_less_has_not(alpha: float) -> None:
-    found = estimate_effect(VALUES, Expectation.parse("> 1"), PLAN)
-    n = seeds_to_decide(found, Expectation.parse("> 1"), alpha)
+    estimate = estimate_effect(VALUES, Expectation.parse("> 1"), PLAN)
+    n = seeds_to_decide(estimate, Expectation.parse("> 1"), alpha)
     assert n is not None
-    standardised = (found.effect - 1) / found.sd
+    standardised = (estimate.effect - 1) / estimate.sd
     assert power_by_simulation(n, standardised, alpha) == pytest.approx(0.8, abs=0.03)
     assert power_by_simulation(n, standardised, alpha) > 0.79 > power_by_simulation(n - 2, standardised, alpha)
 
@@ -188,9 +192,9 @@ def test_the_textbook_example_of_power() -> None:
     for size, pairs in ((0.5, 34), (0.8, 15)):
         spread = math.sqrt(7 / 8)
         values = [size + sign * spread for sign in (1, -1) * 4]
-        found = estimate_effect(values, ABOVE_0, PLAN)
-        assert found.standardised == pytest.approx(size)
-        assert seeds_to_decide(found, ABOVE_0, 0.05) == pairs
+        estimate = estimate_effect(values, ABOVE_0, PLAN)
+        assert estimate.standardised == pytest.approx(size)
+        assert seeds_to_decide(estimate, ABOVE_0, 0.05) == pairs
 
 
 def test_seeds_to_decide_equivalence() -> None:

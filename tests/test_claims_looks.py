@@ -139,12 +139,12 @@ def test_skewed_differences_raise_it() -> None:
 
 
 def test_large_effects_are_found_with_few_seeds() -> None:
-    found = simulate_decisions(PLAN, 4000, seed=4, effect=2.0)
-    assert found.supported > 0.95 and found.contradicted < 0.001
-    assert found.mean_pairs < 6
-    assert simulate_decisions(PLAN, 4000, seed=4, effect=1.0).supported < found.supported
+    decisions = simulate_decisions(PLAN, 4000, seed=4, effect=2.0)
+    assert decisions.supported > 0.95 and decisions.contradicted < 0.001
+    assert decisions.mean_pairs < 6
+    assert simulate_decisions(PLAN, 4000, seed=4, effect=1.0).supported < decisions.supported
     assert simulate_decisions(PLAN, 4000, seed=4, effect=-2.0).contradicted > 0.95
-    assert simulate_decisions(PLAN, 4000, seed=4, effect=2.0) == found
+    assert simulate_decisions(PLAN, 4000, seed=4, effect=2.0) == decisions
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -158,6 +158,6 @@ def test_simulated_differences_have_no_mean_and_unit_spread(noise: str) -> None:
 def test_simulated_studies_are_judged_as_real_ones(noise: str) -> None:
     values = NOISES[noise](np.random.default_rng(6), (60, 8)) + 0.8
     verdicts = [verdict_of(row.tolist(), "> 0", PLAN) for row in values]
-    found = simulate_decisions(PLAN, 60, seed=6, effect=0.8, noise=noise)
-    assert verdicts.count(Verdict.SUPPORTED) == round(60 * found.supported) > 10
-    assert verdicts.count(Verdict.CONTRADICTED) == round(60 * found.contradicted)
+    decisions = simulate_decisions(PLAN, 60, seed=6, effect=0.8, noise=noise)
+    assert verdicts.count(Verdict.SUPPORTED) == round(60 * decisions.supported) > 10
+    assert verdicts.count(Verdict.CONTRADICTED) == round(60 * decisions.contradicted)

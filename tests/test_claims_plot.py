@@ -44,8 +44,8 @@ def claimed(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """The answer of a study with every kind of claim."""
     played = Played(tmp_path_factory.mktemp("claimed"), claims=CLAIMS, search={"seeds": 4})
     played.answer(gains(K13=6))
-    with open_study_reader(played.path, played.place) as read:
-        return study_results(read.file.study, read.store, read.trials, {}, read.claims())
+    with open_study_reader(played.path, played.place) as reader:
+        return study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_a_summary_is_drawn_beside_itself(claimed: StudyResults, tmp_path: Path)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_summary(tmp_path / name, claimed)
-    said = called("plot", "one", "two/summary.json", cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (0, "") and said.stderr.count("written: ") == 2
+    result = called("plot", "one", "two/summary.json", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "") and result.stderr.count("written: ") == 2
     first, second = (tmp_path / name / CLAIMS_PLOT_FILE for name in ("one", "two"))
     drawn = pixels(first)
     assert min(drawn.shape[:2]) > 400 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 30
@@ -90,7 +90,7 @@ def test_a_summary_is_drawn_beside_itself(claimed: StudyResults, tmp_path: Path)
 def test_what_is_read_back_is_what_was_judged(claimed: StudyResults, kept: ClaimsSummary, tmp_path: Path) -> None:
     write_summary(tmp_path, claimed)
     assert read_claims_summary(tmp_path / SUMMARY_FILES[0]) == kept
-    assert [claim.verdict for claim in kept.claims] == [judged.verdict for judged in claimed.claims]
+    assert [claim.verdict for claim in kept.claims] == [result.verdict for result in claimed.claims]
     assert kept.claims[0].arms[0].values == tuple(claimed.claims[0].arm_values[0].values())
     assert "seeds 0, 1, 2, 3" in kept.conditions
 
@@ -177,9 +177,9 @@ def test_a_picture_that_fails_keeps_the_answer_and_is_drawn_the_next_time(
     folder = counted_study.parent
     with monkeypatch.context() as broken:
         broken.setattr(claims_plot, "plot_claims", fails)
-        said = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
-    assert said.returncode == 0 and "supported" in said.stdout and "Best network" in said.stdout
-    assert said.stderr.strip() == "The claims could not be drawn: no room for the axes"
+        result = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
+    assert result.returncode == 0 and "supported" in result.stdout and "Best network" in result.stdout
+    assert result.stderr.strip() == "The claims could not be drawn: no room for the axes"
     results = folder / "results" / "tiny"
     assert {path.name for path in results.iterdir()} >= {*SUMMARY_FILES} and not (results / CLAIMS_PLOT_FILE).exists()
     again = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
@@ -192,8 +192,8 @@ def test_a_picture_that_fails_keeps_the_answer_and_is_drawn_the_next_time(
 def test_a_study_without_claims_has_no_picture(tmp_path: Path) -> None:
     proxy = TINY["proxy"] | {"epochs": 0}
     write_study(tmp_path, TINY, proxy=proxy, objectives={"params": "minimize"}, search={"seeds": 1})
-    said = called("run", "study.yaml", *INLINE, "--quiet", cwd=tmp_path)
-    assert said.returncode == 0 and "picture" not in said.stdout
+    result = called("run", "study.yaml", *INLINE, "--quiet", cwd=tmp_path)
+    assert result.returncode == 0 and "picture" not in result.stdout
     assert not (tmp_path / "results" / "tiny" / CLAIMS_PLOT_FILE).exists()
 
 
@@ -223,6 +223,6 @@ def test_mistakes_are_one_message(claimed: StudyResults, tmp_path: Path, named: 
     values["claims"][0]["expect"] = "> 0"
     (tmp_path / "older" / SUMMARY_FILES[0]).write_text(json.dumps(values))
     shutil.copy(tmp_path / SUMMARY_FILES[1], tmp_path / "text.json")
-    said = called("plot", named, cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "Traceback" not in said.stderr and all(word in said.stderr for word in words), said.stderr
+    result = called("plot", named, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr and all(word in result.stderr for word in words), result.stderr

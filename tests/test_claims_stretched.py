@@ -61,9 +61,9 @@ def test_stretching_to_the_same_plan_changes_nothing() -> None:
 def test_the_interval_leaves_out_what_the_look_rejects() -> None:
     values = [2.2, 0.3, 1.8, 1.9, 0.4, 2.1, 1.7, 0.9, 1.2, 2.0]
     plan = ExtendedPlan((Plan(3, 8), Plan(3, 12)), (5,))
-    found = estimate_effect(values, ABOVE, plan)
-    assert found.low is not None
-    at_low = estimate_effect(values, Expectation.parse(f"> {found.low}"), plan)
+    estimate = estimate_effect(values, ABOVE, plan)
+    assert estimate.low is not None
+    at_low = estimate_effect(values, Expectation.parse(f"> {estimate.low}"), plan)
     only_this_look = ExtendedPlan((Plan(3, 8), Plan(10, 12)), (5,))
     assert at_low.p <= 0.05 + 1e-4  # the p over all looks is at most that of this one
     assert only_this_look.looks == (3, 4, 5, 10, 11, 12)

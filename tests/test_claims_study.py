@@ -36,8 +36,8 @@ CLAIMED: dict[str, Any] = SCRIPTED | {"search": {"seeds": 3, "max_seeds": 6}, "c
 
 
 def judged(played: Played) -> tuple[ClaimResult, ...]:
-    with open_study_reader(played.path, played.place) as read:
-        return evaluate_claims(played.file.study, open_space(played.file), read.store)
+    with open_study_reader(played.path, played.place) as reader:
+        return evaluate_claims(played.file.study, open_space(played.file), reader.store)
 
 
 def seeds_by_kernel(played: Played) -> dict[tuple[int, Any], list[int]]:
@@ -55,9 +55,9 @@ def test_a_large_effect_is_decided_by_the_first_seeds(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
     looks = [event for event, _, _ in played.events(gains(K13=30)) if isinstance(event, ClaimsEvaluated)]
     assert looks == [ClaimsEvaluated({"larger_is_better": "supported"}, 0)]
-    (found,) = judged(played)
-    assert found.seeds == (0, 1, 2) and str(found.verdict) == "supported"
-    assert found.estimate is not None and found.estimate.effect == pytest.approx(30, abs=1.5)
+    (result,) = judged(played)
+    assert result.seeds == (0, 1, 2) and str(result.verdict) == "supported"
+    assert result.estimate is not None and result.estimate.effect == pytest.approx(30, abs=1.5)
     assert all(seeds == [0, 1, 2] for seeds in seeds_by_kernel(played).values())
 
 
@@ -69,8 +69,8 @@ def test_an_undecided_claim_gets_seeds_for_its_own_arms_alone(tmp_path: Path) ->
     seeds = seeds_by_kernel(played)
     assert seeds.pop((13, 5)) == seeds.pop((3, None)) == [0, 1, 2, 3, 4, 5]
     assert all(each == [0, 1, 2] for each in seeds.values()) and seeds
-    (found,) = judged(played)
-    assert found.seeds_needed is None or found.seeds_needed > 6
+    (result,) = judged(played)
+    assert result.seeds_needed is None or result.seeds_needed > 6
 
 
 def test_seeds_stop_where_the_claim_is_decided(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_seed_that_an_arm_lost_is_no_pair(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
     for _ in played.events(script):
         pass
-    (found,) = judged(played)
-    assert 1 not in found.seeds and {0, 2} < set(found.seeds)
+    (result,) = judged(played)
+    assert 1 not in result.seeds and {0, 2} < set(result.seeds)
 
 
 def test_exact_figures_need_no_seeds_and_missing_ones_are_named(tmp_path: Path) -> None:
@@ -145,24 +145,24 @@ def test_exact_figures_need_no_seeds_and_missing_ones_are_named(tmp_path: Path) 
 
 def test_claims_are_shown_with_effect_interval_n_p_and_paper(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
-    answer = played.answer(gains(K13=30))
-    with open_study_reader(played.path, played.place) as read:
+    results = played.answer(gains(K13=30))
+    with open_study_reader(played.path, played.place) as reader:
         from dataclasses import replace
 
         from rich.console import Group
 
-        said = text_of(Group(*claims_view(replace(answer, claims=read.claims()))), width=80)
-    row = next(line for line in said.splitlines() if line.startswith("larger_is_better"))
+        output = text_of(Group(*claims_view(replace(results, claims=reader.claims()))), width=80)
+    row = next(line for line in output.splitlines() if line.startswith("larger_is_better"))
     assert re.search(r"supported +\d\d\.\d\d  \[\d\d\.\d\d, \d\d\.\d\d\] +3 +0\.\d+ +> 0", row)
-    assert "K=13 is ahead of K=3" in said and "0.91 points (table 5)" in said
+    assert "K=13 is ahead of K=3" in output and "0.91 points (table 5)" in output
 
 
 def test_an_undecided_claim_says_what_would_decide_it(tmp_path: Path) -> None:
     played = Played(tmp_path, **{key: CLAIMED[key] for key in ("search", "claims")})
     for _ in played.events(gains(K13=0.3)):
         pass
-    shown = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
-    assert "undecided" in shown.stdout and re.search(r"seeds would (decide|be needed)", shown.stdout)
+    result = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
+    assert "undecided" in result.stdout and re.search(r"seeds would (decide|be needed)", result.stdout)
     values = json.loads(called("show", played.path, "--results", played.place.results, "--json", cwd=tmp_path).stdout)
     (claim,) = values["claims"]
     assert claim["verdict"] == "undecided" and len(claim["values"]) == claim["n"] == 6
@@ -178,9 +178,9 @@ def test_where_no_spread_is_seen_nothing_is_said_of_seeds_that_would_decide(tmp_
     played = Played(tmp_path, claims=[CLAIM])
     for _ in played.events(well):  # its seeds make the same difference to both arms
         pass
-    shown = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
-    assert "No spread is seen in 3 seeds, so that nothing tells how many would decide it." in shown.stdout
-    assert "not a matter of seeds" not in shown.stdout
+    result = called("show", played.path, "--results", played.place.results, cwd=tmp_path)
+    assert "No spread is seen in 3 seeds, so that nothing tells how many would decide it." in result.stdout
+    assert "not a matter of seeds" not in result.stdout
 
 
 def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_an_arm_is_a_choice_on_every_axis_that_counts(tmp_path: Path) -> None:
 
 
 def test_a_formula_is_a_number_from_figures() -> None:
-    figures = {"latency_ms_p50": 8.0, "macs": 2.0}
-    assert Formula("log2(latency_ms_p50 / macs)").value(figures.get) == 2.0
-    assert Formula("latency_ms_p50 - miou").value(figures.get) is None
-    assert Formula("log(macs - macs)").value(figures.get) is None
-    assert Formula("latency_ms_p50 ** 999").value(figures.get) is None
+    metrics = {"latency_ms_p50": 8.0, "macs": 2.0}
+    assert Formula("log2(latency_ms_p50 / macs)").value(metrics.get) == 2.0
+    assert Formula("latency_ms_p50 - miou").value(metrics.get) is None
+    assert Formula("log(macs - macs)").value(metrics.get) is None
+    assert Formula("latency_ms_p50 ** 999").value(metrics.get) is None
     for text in (
         "macs.real",
         "[macs]",
@@ -287,18 +287,18 @@ def test_a_longer_plan_for_runs_that_another_study_looked_at_is_exploratory(tmp_
     played = Played(tmp_path, **keys)
     for _ in played.events(gains(K13=30)):
         pass
-    assert [each.verdict_text for each in judged(played)] == ["supported"]
+    assert [result.verdict_text for result in judged(played)] == ["supported"]
     longer = Played(tmp_path, **keys | {"search": {"seeds": 3, "max_seeds": 12}}, study="longer")
-    said = called("run", longer.path, "--dry-run", cwd=tmp_path)
+    result = called("run", longer.path, "--dry-run", cwd=tmp_path)
     reason = "3 of its 3 pairs were looked at before by the study `question`"
-    assert f"its verdict would be exploratory, since {reason}" in " ".join(said.stdout.split())
+    assert f"its verdict would be exploratory, since {reason}" in " ".join(result.stdout.split())
     for _ in longer.events(gains(K13=30)):
         pass
     (found,) = judged(longer)
     assert found.verdict_text == "exploratory: supported" and found.exploratory is not None and found.p is None
     assert found.exploratory.reason == reason
     assert reason in " ".join(called("show", longer.path, cwd=tmp_path).stdout.split())
-    assert [each.verdict_text for each in judged(played)] == ["supported"], "the first study came before"
+    assert [result.verdict_text for result in judged(played)] == ["supported"], "the first study came before"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_claim_that_nobody_looked_at_before_keeps_its_error_rate(
     other = Played(tmp_path, **{key: second[key] for key in keys}, study="other")
     for _ in other.events(gains(K13=30)):
         pass
-    assert [each.verdict_text for each in judged(other)] == ["supported"]
+    assert [result.verdict_text for result in judged(other)] == ["supported"]
 
 
 # The quick profile
@@ -369,13 +369,13 @@ def test_a_quick_profile_of_one_epoch_prunes_nothing_and_the_plan_says_so(tmp_pa
         search={"seeds": 2, "pruner": "successive_halving"},
         quick={"proxy": {"epochs": 1}},
     )
-    said = called("run", path, "--quick", "--dry-run", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    text = " ".join(said.stdout.split())
+    result = called("run", path, "--quick", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    text = " ".join(result.stdout.split())
     assert "has `search.pruner: none` in place of successive_halving, to fit `proxy.epochs: 1`" in text
     assert "`proxy.schedule.warmup_epochs: 0.25` in place of 1" in text
-    said = called("run", path, "--quick", "--executor", "inline", cwd=tmp_path)
-    assert said.returncode == 0 and "warmup_epochs: 0.25" in said.stdout
+    result = called("run", path, "--quick", "--executor", "inline", cwd=tmp_path)
+    assert result.returncode == 0 and "warmup_epochs: 0.25" in result.stdout
 
 
 def test_a_quick_profile_that_cannot_be_is_refused_where_it_stands(tmp_path: Path) -> None:
@@ -408,8 +408,8 @@ def test_verify_judges_the_claims_of_every_recorded_study(tmp_path: Path) -> Non
         and row.paper == CLAIM["paper"]
         and row.device == "cpu (test, 1 thread)"
     )
-    said = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
-    assert said.returncode == 0 and "supported" in said.stdout
+    result = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
+    assert result.returncode == 0 and "supported" in result.stdout
 
 
 def test_a_claim_study_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
@@ -419,8 +419,8 @@ def test_a_claim_study_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     (played.place.folder("question") / "study.yaml").unlink()
     (row,) = all_recorded_claims(played.place)
     assert row.fault is not None and "study.yaml" in row.fault
-    said = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
-    assert said.returncode == 1 and "study.yaml" in said.stdout
+    result = called("verify", "--only", "claims", "--results", played.place.results, cwd=tmp_path)
+    assert result.returncode == 1 and "study.yaml" in result.stdout
 
 
 def test_a_results_folder_without_a_database_has_no_claims(tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ def test_show_lists_all_configurations_and_one_trial(finished: Finished) -> None
 
 def test_best_prints_a_spec_that_is_a_base(finished: Finished, tmp_path: Path) -> None:
     folder, _ = finished
-    said = called("best", "study.yaml", cwd=folder).stdout
-    (tmp_path / "best.yaml").write_text(said)
+    output = called("best", "study.yaml", cwd=folder).stdout
+    (tmp_path / "best.yaml").write_text(output)
     write_study(tmp_path, TINY, study="next", base="best.yaml", axes={"shortcut": [True, False]})
     done = called("run", "study.yaml", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and "2 configurations" in done.stdout
-    assert yaml.safe_load(said)["C"] == [4, 4, 8, 8]
+    assert yaml.safe_load(output)["C"] == [4, 4, 8, 8]
 
 
 def test_status_of_a_finished_study_in_json(finished: Finished) -> None:
@@ -52,8 +52,8 @@ def test_status_of_a_finished_study_in_json(finished: Finished) -> None:
 
 
 def test_schema_is_json() -> None:
-    said = called("schema", cwd=REPOSITORY).stdout
-    assert {"study", "base", "axes", "proxy"} <= json.loads(said)["properties"].keys()
+    output = called("schema", cwd=REPOSITORY).stdout
+    assert {"study", "base", "axes", "proxy"} <= json.loads(output)["properties"].keys()
 
 
 def test_looking_writes_nothing(finished: Finished) -> None:
@@ -172,8 +172,8 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
 
     monkeypatch.setattr("harness.cli.study_run.load_study", broken)
     assert main(["run", str(tmp_path / "study.yaml")]) == 1
-    said = capsys.readouterr().err
-    assert "ZeroDivisionError" in said and "is safe" in said
+    output = capsys.readouterr().err
+    assert "ZeroDivisionError" in output and "is safe" in output
 
 
 # The door
@@ -181,8 +181,8 @@ def test_an_error_of_the_harness_itself_says_that_the_data_are_safe(
 
 def test_version_and_help() -> None:
     assert harness("--version", cwd=REPOSITORY).stdout == f"harness {__version__}\n"
-    said = harness("--help", cwd=REPOSITORY).stdout
-    assert all(f"    {name}" in said for name in ("run", "status", "show", "best", "dashboard", "schema", "bench"))
+    output = harness("--help", cwd=REPOSITORY).stdout
+    assert all(f"    {name}" in output for name in ("run", "status", "show", "best", "dashboard", "schema", "bench"))
     assert harness(cwd=REPOSITORY).returncode == 2
 
 

@@ -82,8 +82,8 @@ def test_the_commands_that_are_printed_work(finished: Finished) -> None:
     assert [name for name in ("show", "best", "dashboard") if any(f" {name} " in each for each in commands)]
     for each in commands:
         if " dashboard " not in each:
-            said = subprocess.run(each, shell=True, cwd=folder, env=environ(), capture_output=True, text=True)
-            assert (said.returncode, said.stderr) == (0, ""), each
+            result = subprocess.run(each, shell=True, cwd=folder, env=environ(), capture_output=True, text=True)
+            assert (result.returncode, result.stderr) == (0, ""), each
     assert load_network_spec(folder / "best.yaml").C == (4, 4, 8, 8)
 
 
@@ -233,17 +233,17 @@ def test_a_terminal_shows_the_study_live_in_80_columns(tmp_path: Path) -> None:
         axes={"K": [[3, 3, 3, 3]]},
         search={"seeds": 1},
     )
-    code, said = on_terminal(tmp_path, "run", "study.yaml", *INLINE)
+    code, output = on_terminal(tmp_path, "run", "study.yaml", *INLINE)
     assert code == 0
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", said))
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", re.sub(r"\x1b\[[0-9;]*m", "", output))
     assert all(words in plain for words in ("tiny  How large?", "/9", "0/1 run ", "best top1 (maximize)"))
     assert "#0 K=3-3-3-3 seed 0" in plain
     assert max(len(line) for line in plain.splitlines()) <= 80
-    assert said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1
     assert "Best network" in plain.split("Pareto front")[1]
 
 
 def test_a_dumb_terminal_gets_lines(finished: Finished) -> None:
     folder, _ = finished
-    code, said = on_terminal(folder, "run", "study.yaml", kind="dumb")
-    assert code == 0 and "nothing was left to train" in said and "\x1b" not in said
+    code, output = on_terminal(folder, "run", "study.yaml", kind="dumb")
+    assert code == 0 and "nothing was left to train" in output and "\x1b" not in output

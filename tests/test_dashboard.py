@@ -154,8 +154,8 @@ def wait_for_text(browser: webdriver.Chrome, *parts: str) -> str:
     """The page's text, once it has all of these parts."""
 
     def text(driver: webdriver.Chrome) -> str:
-        said = driver.find_element(By.TAG_NAME, "body").text
-        return said if all(part in said for part in parts) else ""
+        output = driver.find_element(By.TAG_NAME, "body").text
+        return output if all(part in output for part in parts) else ""
 
     return WebDriverWait(browser, PATIENCE_S).until(text)
 

@@ -150,8 +150,8 @@ def test_a_study_that_is_still_trained_is_shown_as_it_is_answered(tmp_path: Path
     played = Played(tmp_path, search={"sampler": "random", "trials": 5, "seeds": 1})
     for count, _ in enumerate(played.events()):
         if count == 20:
-            with served(played) as api, open_study_reader(played.path, played.place) as read:
-                best = study_results(read.file.study, read.store, read.trials, {}).best
+            with served(played) as api, open_study_reader(played.path, played.place) as reader:
+                best = study_results(reader.file.study, reader.store, reader.trials, {}).best
                 assert best is not None
                 assert [trial["number"] for trial in api.study()["best_trials"]] == [best.trials[0]]
                 return

@@ -175,8 +175,8 @@ def test_processes_that_build_at_once_end_with_one_whole_folder(tmp_path: Path) 
 def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
     with pytest.raises(DataError) as caught:
         describe(ProxyRecipe(dataset="imagenett"))
-    said = str(caught.value)
-    assert "'imagenett'" in said and all(name in said for name in DATASETS)
+    output = str(caught.value)
+    assert "'imagenett'" in output and all(name in output for name in DATASETS)
     assert caught.value.place == "proxy.dataset"
 
 

@@ -36,22 +36,22 @@ def root(tmp_path: Path) -> Path:
 def test_images_come_with_their_figures_whatever_the_order_of_the_file(root: Path) -> None:
     content = read_json(root)
     write_json(root, "train2017", content | {"annotations": content["annotations"][::-1]})
-    scenes = open_coco(root, "train", masks=True)
-    assert len(scenes) == 3 and scenes.names == ("red", "green") and scenes.notes == ()
+    source = open_coco(root, "train", masks=True)
+    assert len(source) == 3 and source.names == ("red", "green") and source.notes == ()
     for i in range(3):
-        picture, figures = scenes.image(i), scenes.instances(i)
-        assert picture is not None and figures.labels.tolist() == [i % 2]
+        picture, instances = source.image(i), source.instances(i)
+        assert picture is not None and instances.labels.tolist() == [i % 2]
         lit = np.asarray(picture)[:, :, i % 2] >= 180
         rows, columns = np.nonzero(lit)
-        assert figures.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
-        assert figures.masks is not None
-        assert np.array_equal(decode_rle(figures.masks, HEIGHT, WIDTH)[0] > 0, lit)
-        assert figures.areas.tolist() == [lit.sum()] and not figures.is_crowd.any()
+        assert instances.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+        assert instances.masks is not None
+        assert np.array_equal(decode_rle(instances.masks, HEIGHT, WIDTH)[0] > 0, lit)
+        assert instances.areas.tolist() == [lit.sum()] and not instances.is_crowd.any()
 
 
 def test_masks_are_left_alone_where_nobody_asks(root: Path) -> None:
-    scenes = opened(root, [annotation_entry(0, [1, 1, 5, 5], 3, segmentation="nonsense")], masks=False)
-    assert scenes.instances(0).masks is None and len(scenes.instances(0)) == 1
+    source = opened(root, [annotation_entry(0, [1, 1, 5, 5], 3, segmentation="nonsense")], masks=False)
+    assert source.instances(0).masks is None and len(source.instances(0)) == 1
 
 
 def test_polygons_and_both_ways_to_write_runs_are_one_mask(root: Path) -> None:
@@ -67,19 +67,19 @@ def test_polygons_and_both_ways_to_write_runs_are_one_mask(root: Path) -> None:
         {"size": [HEIGHT, WIDTH], "counts": counts},
         {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()},
     ]
-    scenes = opened(root, [annotation_entry(0, [8, 5, 12, 10], 3, segmentation=way) for way in ways])
-    masks = scenes.instances(0).masks
+    source = opened(root, [annotation_entry(0, [8, 5, 12, 10], 3, segmentation=way) for way in ways])
+    masks = source.instances(0).masks
     assert masks is not None
     assert all(np.array_equal(each, mask) for each in decode_rle(masks, HEIGHT, WIDTH) > 0)
 
 
 def test_images_without_figures_stay_and_are_told_apart(root: Path) -> None:
     crowd = annotation_entry(1, [1, 1, 9, 9], 3, iscrowd=1)
-    scenes = opened(root, [annotation_entry(2, [1, 1, 9, 9], 17), crowd])
-    assert [len(scenes.instances(i)) for i in range(3)] == [0, 1, 1]
-    assert scenes.instances(1).is_crowd.tolist() == [True]
-    assert scenes.trainable().tolist() == [2]
-    empty = scenes.instances(0)
+    source = opened(root, [annotation_entry(2, [1, 1, 9, 9], 17), crowd])
+    assert [len(source.instances(i)) for i in range(3)] == [0, 1, 1]
+    assert source.instances(1).is_crowd.tolist() == [True]
+    assert source.trainable().tolist() == [2]
+    empty = source.instances(0)
     assert empty.boxes.shape == (0, 4) and empty.masks == () and decode_rle((), 4, 5).shape == (0, 4, 5)
 
 
@@ -92,26 +92,26 @@ def test_boxes_are_cut_at_the_border_and_those_outside_are_counted(root: Path) -
         [3, 3, -2, 5],
         [float("nan"), 0, 1, 1],
     ]
-    scenes = opened(root, [annotation_entry(0, box, 3) for box in boxes], masks=False)
-    assert scenes.instances(0).boxes.tolist() == [[0, 0, 5, 5], [40, 30, WIDTH, HEIGHT]]
-    assert scenes.notes == ("train: figures without an area inside the image, left out: 4",)
+    source = opened(root, [annotation_entry(0, box, 3) for box in boxes], masks=False)
+    assert source.instances(0).boxes.tolist() == [[0, 0, 5, 5], [40, 30, WIDTH, HEIGHT]]
+    assert source.notes == ("train: figures without an area inside the image, left out: 4",)
 
 
 def test_polygons_of_two_corners_cover_nothing(root: Path) -> None:
-    scenes = opened(root, [annotation_entry(0, [1, 1, 9, 9], 3, segmentation=part) for part in ([], [[1, 1, 2, 2]])])
-    assert len(scenes.instances(0)) == 0 and scenes.notes[0].endswith("left out: 2")
+    source = opened(root, [annotation_entry(0, [1, 1, 9, 9], 3, segmentation=part) for part in ([], [[1, 1, 2, 2]])])
+    assert len(source.instances(0)) == 0 and source.notes[0].endswith("left out: 2")
 
 
 def test_figures_of_images_that_have_no_entry_are_counted(root: Path) -> None:
-    scenes = opened(root, [annotation_entry(0, [1, 1, 9, 9], 3), annotation_entry(77, [1, 1, 9, 9], 3)])
-    assert scenes.notes == ("train: figures of images without an entry, left out: 1",)
+    source = opened(root, [annotation_entry(0, [1, 1, 9, 9], 3), annotation_entry(77, [1, 1, 9, 9], 3)])
+    assert source.notes == ("train: figures of images without an entry, left out: 1",)
 
 
 def test_images_without_a_file_are_counted_with_their_figures(root: Path) -> None:
     (root / "train2017" / f"{1:012d}.png").unlink()
-    scenes = open_coco(root, "train", masks=True)
-    assert [scenes.instances(i).labels.tolist() for i in range(len(scenes))] == [[0], [0]]
-    assert scenes.notes == ("train: images without a file, left out: 1 of 3 (000000000001.png first)",)
+    source = open_coco(root, "train", masks=True)
+    assert [source.instances(i).labels.tolist() for i in range(len(source))] == [[0], [0]]
+    assert source.notes == ("train: images without a file, left out: 1 of 3 (000000000001.png first)",)
 
 
 @pytest.mark.parametrize("kind", ["truncated", "grey", "CMYK", "other size", "turned"])

@@ -62,16 +62,16 @@ def tag(root: Path, orientation: int, back: Image.Transpose | None = None, which
             (image if back is None else image.transpose(back)).save(path, "PNG", exif=exif)
 
 
-def is_right(scenes: CocoDetection, i: int) -> bool:
+def is_right(source: CocoDetection, i: int) -> bool:
     """Whether the box and the mask lie where the picture is bright."""
-    picture, figures = scenes.image(i), scenes.instances(i)
-    if picture is None or figures.masks is None:
+    picture, instances = source.image(i), source.instances(i)
+    if picture is None or instances.masks is None:
         return False
-    lit = np.asarray(picture)[:, :, int(figures.labels[0])] >= 180
+    lit = np.asarray(picture)[:, :, int(instances.labels[0])] >= 180
     rows, columns = np.nonzero(lit)
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    return figures.boxes.tolist() == [box] and np.array_equal(
-        decode_rle(figures.masks, picture.height, picture.width)[0] > 0, lit
+    return instances.boxes.tolist() == [box] and np.array_equal(
+        decode_rle(instances.masks, picture.height, picture.width)[0] > 0, lit
     )
 
 
@@ -98,9 +98,9 @@ def test_figures_are_taken_in_the_frame_that_fits(root: Path, case: str) -> None
         tag(root, 6, Image.Transpose.ROTATE_90)
         change(root, each_of("images", swap))
         beyond(root)
-    scenes = open_coco(root, "train", masks=True)
-    assert all(is_right(scenes, i) for i in range(1, len(scenes)))
-    assert any("swapped in" in note for note in scenes.notes) == (case in ("swapped", "viewer, sides as stored"))
+    source = open_coco(root, "train", masks=True)
+    assert all(is_right(source, i) for i in range(1, len(source)))
+    assert any("swapped in" in note for note in source.notes) == (case in ("swapped", "viewer, sides as stored"))
 
 
 def beyond(root: Path) -> None:
@@ -116,9 +116,9 @@ def polygon(box: list[int]) -> list[int]:
 
 def test_sides_that_fit_no_frame_are_named(root: Path) -> None:
     change(root, each_of("images", swap))
-    scenes = open_coco(root, "train", masks=False)
-    lost = scenes.image_or_failure(0)
-    assert scenes.image(0) is None and isinstance(lost, UnreadableFile)
+    source = open_coco(root, "train", masks=False)
+    lost = source.image_or_failure(0)
+    assert source.image(0) is None and isinstance(lost, UnreadableFile)
     assert lost.reason == f"of {WIDTH}x{HEIGHT} pixels, where the entry says {HEIGHT}x{WIDTH}"
 
 
@@ -145,9 +145,9 @@ def test_images_turned_upside_down_are_noted_where_nothing_tells_the_frame(root:
 )
 def test_names_with_folders_of_another_machine_are_found(root: Path, name: str) -> None:
     change(root, each_of("images", lambda each: each.update(file_name=name.format(each["file_name"]))))
-    scenes = open_coco(root, "train", masks=False)
-    assert len(scenes) == 6 and scenes.image(0) is not None
-    (note,) = scenes.notes
+    source = open_coco(root, "train", masks=False)
+    assert len(source) == 6 and source.image(0) is not None
+    (note,) = source.notes
     assert "file names that lead elsewhere, taken by what is in the folder: 6" in note
 
 
@@ -174,15 +174,15 @@ def test_ids_and_numbers_as_texts_are_those_of_the_numbers(root: Path, keys: tup
             entry[key] = [str(value) for value in entry[key]] if key == "bbox" else str(entry[key])
 
     change(root, each_of("annotations", as_texts))
-    scenes = open_coco(root, "train", masks=True)
-    assert scenes.notes == () and all(is_right(scenes, i) for i in range(6))
+    source = open_coco(root, "train", masks=True)
+    assert source.notes == () and all(is_right(source, i) for i in range(6))
 
 
 def test_ids_of_images_and_categories_as_texts(root: Path) -> None:
     change(root, each_of("images", lambda each: each.update(id=str(each["id"]))))
     change(root, each_of("categories", lambda each: each.update(id=str(each["id"]))))
-    scenes = open_coco(root, "train", masks=True)
-    assert scenes.names == ("red", "green") and all(is_right(scenes, i) for i in range(6))
+    source = open_coco(root, "train", masks=True)
+    assert source.names == ("red", "green") and all(is_right(source, i) for i in range(6))
     assert sorted_ids(["10", "9", "b", "a"]) == ["9", "10", "a", "b"]
 
 
@@ -196,14 +196,14 @@ def unmasked(entry: dict[str, Any]) -> None:
 
 def test_figures_without_polygons_stay_among_the_boxes(root: Path) -> None:
     change(root, each_of("annotations", unmasked))
-    scenes = open_coco(root, "train", masks=True)
-    assert [len(scenes.instances(i)) for i in range(6)] == [1] * 6
-    assert [scenes.instances(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
-    (note,) = scenes.notes
+    source = open_coco(root, "train", masks=True)
+    assert [len(source.instances(i)) for i in range(6)] == [1] * 6
+    assert [source.instances(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
+    (note,) = source.notes
     assert "figures without a mask (no polygon of three corners): 3 of 6; they count for boxes" in note
-    picture = scenes.image(1)
+    picture = source.image(1)
     assert picture is not None
-    assert DetectionSample.of(picture, scenes.instances(1)).flip().resize(20, 40).target()["has_mask"].tolist() == [
+    assert DetectionSample.of(picture, source.instances(1)).flip().resize(20, 40).target()["has_mask"].tolist() == [
         False
     ]
 
@@ -215,11 +215,11 @@ def test_unknown_masks_count_neither_for_nor_against_mask_ap() -> None:
     wrong = Detections(
         boxes, np.zeros(2, np.int64), np.array([0.5, 0.9], np.float32), masks(boxes - [[0] * 4, [0, 0, 12, 0]])
     )
-    found = dict(detection_metrics([wrong], [both], ("a",), masks=True))
-    assert found["ap50"] == pytest.approx(100) and found["mask_ap50"] < 60
-    found = dict(detection_metrics([wrong], [half], ("a",), masks=True))
-    assert found["ap50"] == pytest.approx(100)
-    assert found["mask_ap50"] == pytest.approx(100)
+    metrics = dict(detection_metrics([wrong], [both], ("a",), masks=True))
+    assert metrics["ap50"] == pytest.approx(100) and metrics["mask_ap50"] < 60
+    metrics = dict(detection_metrics([wrong], [half], ("a",), masks=True))
+    assert metrics["ap50"] == pytest.approx(100)
+    assert metrics["mask_ap50"] == pytest.approx(100)
 
 
 LAST = np.array([False, True])

@@ -210,9 +210,9 @@ def test_a_study_is_not_mixed_of_two_data_sets(
     (folder / "val" / "a" / "1.png").unlink()
     capsys.readouterr()
     assert run(path, results) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert before in said and digest(folder) in said and "--fresh" in said
-    assert "classes: c added" in said and "16 and 16, now 17 and 16" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert before in output and digest(folder) in output and "--fresh" in output
+    assert "classes: c added" in output and "16 and 16, now 17 and 16" in output
     assert main(["show", str(path), "--results", str(results)]) == 0
     assert "other data" in " ".join(capsys.readouterr().out.split())
     assert run(path, results, "--quiet", "--fresh") == 0
@@ -262,5 +262,5 @@ def test_a_checkpoint_is_not_judged_on_other_data_than_its_own(
     before = digest(folder)
     changed_labels(folder)
     assert main(["evaluate", str(checkpoint)]) == 2
-    said = capsys.readouterr().err
-    assert before in said and digest(folder) in said
+    output = capsys.readouterr().err
+    assert before in output and digest(folder) in output

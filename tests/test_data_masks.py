@@ -78,9 +78,9 @@ def test_an_image_is_taken_in_the_frame_of_its_mask(tmp_path: Path, orientation:
     with Image.open(path) as image:
         stored = image.copy()
     stored.save(path, exif=exif, quality=95)
-    found = open_segmentation(ADE, root, tmp_path).train.pair(0)
-    assert found is not None and found[0].size == stored.size
-    assert np.abs(np.asarray(found[0], int) - np.asarray(stored, int)).mean() < 5
+    pair = open_segmentation(ADE, root, tmp_path).train.pair(0)
+    assert pair is not None and pair[0].size == stored.size
+    assert np.abs(np.asarray(pair[0], int) - np.asarray(stored, int)).mean() < 5
 
 
 def test_an_image_whose_turn_its_sides_do_not_tell_is_refused(tmp_path: Path) -> None:
@@ -105,15 +105,15 @@ def test_masks_of_fractions_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_mean_says_over_how_many_classes_and_images_it_is() -> None:
-    figures = {"miou": 20.0, "pixel_accuracy": 50.0, "mean_accuracy": 40.0}
-    figures |= {"iou_a": 40.0, "accuracy_a": 40.0, "iou_b": 0.0}
+    metrics = {"miou": 20.0, "pixel_accuracy": 50.0, "mean_accuracy": 40.0}
+    metrics |= {"iou_a": 40.0, "accuracy_a": 40.0, "iou_b": 0.0}
     console = make_console()
     with console.capture() as capture:
-        console.print(segmentation_view(figures, ("a", "b", "c")))
-    said = " ".join(capture.get().split())
-    assert "mIoU 20.00 over 2 of 3 classes" in said
-    assert "1 class is predicted and in no mask, and count in mIoU as 0: b" in said
-    assert "1 class occurs neither in the masks" in said
+        console.print(segmentation_view(metrics, ("a", "b", "c")))
+    output = " ".join(capture.get().split())
+    assert "mIoU 20.00 over 2 of 3 classes" in output
+    assert "1 class is predicted and in no mask, and count in mIoU as 0: b" in output
+    assert "1 class occurs neither in the masks" in output
     assert merged_evaluation_lines({}, None, 2, 10) == ["on 10 validation images; 2 unreadable images left out"]
 
 

@@ -145,9 +145,9 @@ def test_a_dry_run_says_what_was_looked_at_and_lost(tmp_path: Path) -> None:
     damage(write_folder(tmp_path / "set"), "val", 2)
     study(tmp_path)
     before = files_of(tmp_path)
-    said = called("run", "study.yaml", "--dry-run", *INLINE, cwd=tmp_path)
-    text = " ".join(said.stdout.split())
-    assert said.returncode == 0 and files_of(tmp_path) == before
+    result = called("run", "study.yaml", "--dry-run", *INLINE, cwd=tmp_path)
+    text = " ".join(result.stdout.split())
+    assert result.returncode == 0 and files_of(tmp_path) == before
     assert "looked at all 16 training images and all 16 validation images" in text
     assert (
         "2 of the validation images could not be read and are left out, 14 are left: 2 truncated (a/0.png, b/0.png)"

@@ -219,8 +219,8 @@ def test_too_many_lost_images_are_an_error_with_the_reasons(tmp_path: Path) -> N
     (root / "val" / "b" / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"at most 10 % of the validation images.*4 of 16") as caught:
         load(of(root), tmp_path / "cache", 0)
-    said = str(caught.value)
-    assert "3 truncated (a/0.png, a/1.png, a/2.png)" in said and "1 an empty file (b/0.png)" in said
+    output = str(caught.value)
+    assert "3 truncated (a/0.png, a/1.png, a/2.png)" in output and "1 an empty file (b/0.png)" in output
 
 
 def test_a_result_says_how_many_images_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

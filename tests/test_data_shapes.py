@@ -176,7 +176,7 @@ info = describe(ProxyRecipe())
 assert "torch" not in sys.modules, "describing a data set imports torch"
 print(info.classes, info.channels)
 """
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["8", "1"]
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["8", "1"]
     assert describe(ProxyRecipe()).names == NAMES
     assert "shapes" in DATASETS

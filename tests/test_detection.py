@@ -29,7 +29,7 @@ from harness.training.transfer import transfer, transfer_recipe
 from harness.training.transfer_detection import augment_boxes, detection_targets, predict_split, train_detector
 
 CPU = torch.device("cpu")
-EVERY_STEM = [(name, stride) for name, each in FAMILIES.items() for stride in each.stem_strides]
+EVERY_STEM = [(name, stride) for name, family in FAMILIES.items() for stride in family.stem_strides]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def plan_of(recipe: ProxyRecipe) -> ProxyRecipe:
 
 def transferred(dataset: Dataset, recipe: ProxyRecipe, *, seed: int = 0, **fields: Any) -> dict[str, float]:
     spec = tiny_spec(**fields)
-    figures = dict(transfer(build(spec, seed=0), spec, dataset, recipe, seed=seed, device=CPU))
-    assert figures.pop("transfer_s") > 0
-    return figures
+    metrics = dict(transfer(build(spec, seed=0), spec, dataset, recipe, seed=seed, device=CPU))
+    assert metrics.pop("transfer_s") > 0
+    return metrics
 
 
 def one(box: list[float], label: int, score: float | None = None) -> dict[str, Tensor]:
@@ -68,13 +68,13 @@ def together(*each: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_average_precision_by_hand() -> None:
     left, right = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]
     truth = [together(one(left, 0), one(right, 1)), together(one(left, 0), one(right, 2))]
-    found = [
+    detections = [
         together(one(left, 0, 0.9), one(left, 1, 0.9), one(right, 1, 0.5), one(right, 3, 0.9)),
         one([0.0, 0.0, 10.0, 7.8], 0, 0.8),
     ]
-    figures = dict(average_precision(found, truth, ("a", "b", "c", "d")))
+    metrics = dict(average_precision(detections, truth, ("a", "b", "c", "d")))
     half_recalled = 51 / 101  # the 101 recalls from 0 to 1 at which COCO looks, of which one half is reached
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
         {
             "ap_a": 100 * (6 + 4 * half_recalled) / 10,  # overlaps 1 and 0.78: both count up to a threshold of 0.75
             "ap_b": 50.0,  # a better scored one is wrong
@@ -85,7 +85,7 @@ def test_average_precision_by_hand() -> None:
         },
         rel=1e-5,
     )
-    assert list(figures)[:3] == ["ap", "ap50", "ap75"]
+    assert list(metrics)[:3] == ["ap", "ap50", "ap75"]
 
 
 def test_nothing_found_is_nothing_right_and_nothing_there_is_no_figure() -> None:
@@ -107,10 +107,10 @@ def test_boxes_are_turned_and_moved_with_their_images() -> None:
     masks = torch.zeros(count, 1, height, width)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.tolist(), strict=True):
         mask[0, y0:y1, x0:x1] = 1
-    moves = FlipShift.draw(count, Augmentation(flip=True, shift=5), rng)
-    assert moves.is_flipped is not None and 0 < moves.is_flipped.sum() < count
-    moved = moves.boxes(boxes, height, width)
-    for mask, box in zip(moves.images(masks)[:, 0], moved.tolist(), strict=True):
+    augmentation = FlipShift.draw(count, Augmentation(flip=True, shift=5), rng)
+    assert augmentation.is_flipped is not None and 0 < augmentation.is_flipped.sum() < count
+    moved = augmentation.boxes(boxes, height, width)
+    for mask, box in zip(augmentation.images(masks)[:, 0], moved.tolist(), strict=True):
         y, x = mask.nonzero().T
         assert box == [x.min(), y.min(), x.max() + 1, y.max() + 1]
     assert moved.dtype == torch.int64 and not torch.equal(moved, boxes)
@@ -118,12 +118,12 @@ def test_boxes_are_turned_and_moved_with_their_images() -> None:
 
 def test_a_box_is_cut_at_the_border_and_left_out_when_it_is_outside() -> None:
     boxes = torch.tensor([[1, 2, 5, 6]] * 4)
-    moves = FlipShift(is_flipped=None, offsets=torch.tensor([[0, -3], [5, 0], [0, -5], [-9, 9]]))
-    moved = moves.boxes(boxes, 8, 10)
+    augmentation = FlipShift(is_flipped=None, offsets=torch.tensor([[0, -3], [5, 0], [0, -5], [-9, 9]]))
+    moved = augmentation.boxes(boxes, 8, 10)
     assert moved[:2].tolist() == [[0, 2, 2, 6], [1, 7, 5, 8]]
     seen = detection_targets(moved, torch.tensor([3, 4, 5, 6]))
-    assert [each["labels"].tolist() for each in seen] == [[3], [4], [], []]
-    assert [each["boxes"].shape for each in seen] == [(1, 4), (1, 4), (0, 4), (0, 4)]
+    assert [target["labels"].tolist() for target in seen] == [[3], [4], [], []]
+    assert [target["boxes"].shape for target in seen] == [(1, 4), (1, 4), (0, 4), (0, 4)]
     assert seen[0]["boxes"].dtype == torch.float32
 
 
@@ -207,8 +207,8 @@ def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     learnt = transferred(dataset, changes, C=[8, 8, 16, 16])
 
     untrained = detector(tiny_spec(C=[8, 8, 16, 16]), finest=2)
-    found, truth = predict_split(dataset.val, untrained, dataset, recipe, CPU)
-    random = dict(average_precision(found, truth, dataset.info.names))
+    detections, truth = predict_split(dataset.val, untrained, dataset, recipe, CPU)
+    random = dict(average_precision(detections, truth, dataset.info.names))
     mean_box = torch.from_numpy(dataset.train.boxes).float().mean(dim=0)
     every_class = {"boxes": mean_box.expand(8, 4), "scores": torch.ones(8), "labels": torch.arange(8)}
     constant = dict(average_precision([every_class] * len(truth), truth, dataset.info.names))
@@ -230,11 +230,11 @@ def test_same_seed_same_losses_other_seed_others(dataset: Dataset) -> None:
 
 
 def test_figures_have_the_names_of_the_classes_and_their_mean(dataset: Dataset) -> None:
-    figures = transferred(dataset, recipe_with())
-    by_class = [figures[f"ap_{name}"] for name in dataset.info.names]
-    assert set(figures) == {"ap", "ap50", "ap75", *(f"ap_{name}" for name in dataset.info.names)}
-    assert all(0 <= share <= 100 for share in figures.values())
-    assert figures["ap"] == pytest.approx(sum(by_class) / len(by_class), rel=1e-4)
+    metrics = transferred(dataset, recipe_with())
+    by_class = [metrics[f"ap_{name}"] for name in dataset.info.names]
+    assert set(metrics) == {"ap", "ap50", "ap75", *(f"ap_{name}" for name in dataset.info.names)}
+    assert all(0 <= share <= 100 for share in metrics.values())
+    assert metrics["ap"] == pytest.approx(sum(by_class) / len(by_class), rel=1e-4)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

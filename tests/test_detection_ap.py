@@ -30,9 +30,9 @@ def found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> D
 def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     one, crowd, inside = [0.0, 0, 10, 10], [20.0, 20, 80, 80], [30.0, 30, 40, 40]
     there = figures([one, crowd], [0, 0], is_crowd=np.array([False, True]))
-    seen = found([inside, one], [0, 0], [0.9, 0.8])
-    assert dict(detection_metrics([seen], [there], NAMES))["ap"] == pytest.approx(100)
-    alone = dict(detection_metrics([seen], [figures([one], [0])], NAMES))
+    detections = found([inside, one], [0, 0], [0.9, 0.8])
+    assert dict(detection_metrics([detections], [there], NAMES))["ap"] == pytest.approx(100)
+    alone = dict(detection_metrics([detections], [figures([one], [0])], NAMES))
     assert alone["ap"] == pytest.approx(50)
 
 
@@ -55,7 +55,9 @@ def test_classes_and_sizes_that_are_not_there_have_no_figure() -> None:
 def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [random_image(rng) for _ in range(6)]
-    own = dict(detection_metrics([seen for _, seen in images], [there for there, _ in images], NAMES, masks=True))
+    own = dict(
+        detection_metrics([detections for _, detections in images], [there for there, _ in images], NAMES, masks=True)
+    )
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm"),
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # its own are float32, and miss recalls that are met
@@ -63,7 +65,7 @@ def test_all_figures_are_those_of_torchmetrics(seed: int) -> None:
         class_metrics=True,
         backend="pycocotools",
     )
-    metric.update([as_tensors(seen) for _, seen in images], [as_tensors(there) for there, _ in images])
+    metric.update([as_tensors(detections) for _, detections in images], [as_tensors(there) for there, _ in images])
     expected = metric.compute()
     for kind, prefix in (("bbox", ""), ("segm", "mask_")):
         theirs = {

@@ -44,18 +44,18 @@ def detect(folder: Path, network: str | Path, *options: str | Path) -> CommandRe
 
 
 def folder_of(folder: Path) -> Path:
-    (found,) = (path for path in (folder / "results" / "downstream").iterdir() if path.is_dir())
-    return found
+    (path,) = (path for path in (folder / "results" / "downstream").iterdir() if path.is_dir())
+    return path
 
 
 def test_trains_merges_last_and_judges(tmp_path: Path) -> None:
     write(tmp_path, "mask_rcnn")
-    said = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml")
-    assert said.returncode == 0, said.stderr
+    result = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml")
+    assert result.returncode == 0, result.stderr
     for words in ("trained un-merged and merged last", "random weights", "epoch 2/2", "AP of boxes", "AP of masks"):
-        assert words in said.stdout, words
+        assert words in result.stdout, words
     for words in ("AP50", "small", "large", "crescent", "in merged form", "estimated time:"):
-        assert words in said.stdout, words
+        assert words in result.stdout, words
     folder = folder_of(tmp_path)
     assert not read_dense(folder / "best.safetensors").is_merged
     merged = read_dense(folder / "merged.safetensors")
@@ -80,9 +80,9 @@ def test_begins_from_weights_in_grey_or_in_colour_and_on_cocos_format(tmp_path: 
     root = write_coco(tmp_path / "coco", train=6, val=3)
     spec = NetworkSpec.from_mapping(SPEC | {"in_channels": 1, "classes": 5})
     save_weights(tmp_path / "grey.safetensors", spec, build(spec, seed=0), "a test")
-    said = detect(tmp_path, "grey.safetensors", "--recipe", "recipe.yaml", "--data", root)
-    assert said.returncode == 0, said.stderr
-    assert "green" in said.stdout and "grey.safetensors" in said.stdout
+    result = detect(tmp_path, "grey.safetensors", "--recipe", "recipe.yaml", "--data", root)
+    assert result.returncode == 0, result.stderr
+    assert "green" in result.stdout and "grey.safetensors" in result.stdout
     best = folder_of(tmp_path) / "best.safetensors"
     assert is_dense(best) and read_dense(best).spec.in_channels == 1
 
@@ -116,10 +116,10 @@ def test_what_cannot_be_is_told(tmp_path: Path, options: list[str], said: str) -
 @pytest.mark.parametrize("options", [(), ("--data", "nowhere")])
 def test_a_dry_run_needs_no_images(tmp_path: Path, options: tuple[str, ...]) -> None:
     write(tmp_path, data={"dataset": "coco"})
-    said = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml", "--dry-run", *options)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml", "--dry-run", *options)
+    assert (result.returncode, result.stderr) == (0, "")
     for words in ("not looked at", "117,266", "instances_train2017.json", "not measured", "random weights"):
-        assert words in said.stdout
+        assert words in result.stdout
     assert not (tmp_path / "results").exists()
 
 

@@ -136,10 +136,10 @@ def test_crowds_are_not_learnt_and_are_judged_as_crowds(tmp_path: Path) -> None:
     for split in ("train2017", "val2017"):
         content = read_json(root, split)
         write_json(root, split, content | {"annotations": [*content["annotations"], crowd]})
-    scenes = open_detection(coco(), root, tmp_path)
-    _, target, _ = DetectionTrainingSet(scenes.train, coco(), 3)[1, 0]
+    data = open_detection(coco(), root, tmp_path)
+    _, target, _ = DetectionTrainingSet(data.train, coco(), 3)[1, 0]
     assert len(target["labels"]) == 1
-    assert sorted(scenes.val.instances(0).is_crowd.tolist()) == [False, True]
+    assert sorted(data.val.instances(0).is_crowd.tolist()) == [False, True]
 
 
 def test_images_of_a_pixel_are_shown(tmp_path: Path) -> None:
@@ -178,8 +178,10 @@ def test_batches_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     task = DetectionTask(job_of(tmp_path / "run", recipe), CPU)
     seen = []
     for workers in (1, 2):
-        pace = BatchPlan.of(recipe, task.images, workers)
-        streams = [task.batches(pace, epoch=1, rank=rank, first_step=0) for rank in range(workers)]
-        batches = [list(itertools.islice(stream, pace.steps * pace.accumulation_steps)) for stream in streams]
+        batch_plan = BatchPlan.of(recipe, task.images, workers)
+        streams = [task.batches(batch_plan, epoch=1, rank=rank, first_step=0) for rank in range(workers)]
+        batches = [
+            list(itertools.islice(stream, batch_plan.steps * batch_plan.accumulation_steps)) for stream in streams
+        ]
         seen.append([image.sum().item() for step in zip(*batches, strict=True) for batch in step for image in batch[0]])
     assert sorted(seen[0]) == sorted(seen[1]) and len(seen[0]) == 8

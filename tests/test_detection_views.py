@@ -29,37 +29,37 @@ def sight(*, masks: bool = True) -> DetectionSample:
     return DetectionSample.of(Image.fromarray(pixels), Instances(boxes, np.array([5, 7, 1]), areas, crowds, packed))
 
 
-def require_true(seen: DetectionSample, *, off: float = 0.0) -> None:
+def require_true(sample: DetectionSample, *, off: float = 0.0) -> None:
     """Boxes lie tight around their masks and around what is white, but for so many pixels."""
-    assert seen.masks is not None and seen.masks.shape == (len(seen.labels), *seen.image.size[::-1])
-    white = np.asarray(seen.image)[:, :, 0] > 127
-    for mask, box in zip(seen.masks, seen.boxes, strict=True):
+    assert sample.masks is not None and sample.masks.shape == (len(sample.labels), *sample.image.size[::-1])
+    white = np.asarray(sample.image)[:, :, 0] > 127
+    for mask, box in zip(sample.masks, sample.boxes, strict=True):
         rows, columns = np.nonzero(mask)
         around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert np.abs(np.array(around) - box).max() <= off
-    assert (white != seen.masks.any(0)).mean() <= (0.1 if off else 0)
+    assert (white != sample.masks.any(0)).mean() <= (0.1 if off else 0)
 
 
 def test_crowds_are_not_shown() -> None:
-    seen = sight()
-    assert seen.labels.tolist() == [5, 7]
-    require_true(seen)
+    sample = sight()
+    assert sample.labels.tolist() == [5, 7]
+    require_true(sample)
     assert sight(masks=False).masks is None and "masks" not in sight(masks=False).target()
 
 
 def test_mirrored() -> None:
-    seen = sight().flip()
-    require_true(seen)
-    assert seen.boxes.tolist() == [[36, 6, 56, 18], [4, 20, 30, 38]]
-    assert np.array_equal(np.asarray(seen.flip().image), np.asarray(sight().image))
+    sample = sight().flip()
+    require_true(sample)
+    assert sample.boxes.tolist() == [[36, 6, 56, 18], [4, 20, 30, 38]]
+    assert np.array_equal(np.asarray(sample.flip().image), np.asarray(sight().image))
 
 
 @pytest.mark.parametrize(("short", "sides"), [(80, (120, 80)), (20, (30, 20)), (100, (130, 87)), (33, (50, 33))])
 def test_resized(short: int, sides: tuple[int, int]) -> None:
-    seen = sight().resize(short, 130)
-    assert seen.image.size == sides == resized_sides((WIDTH, HEIGHT), short, 130)
-    require_true(seen, off=1.0)
-    assert seen.boxes[1] == pytest.approx(np.array([30, 20, 56, 38]) * np.array([sides[0] / 60, sides[1] / 40] * 2))
+    sample = sight().resize(short, 130)
+    assert sample.image.size == sides == resized_sides((WIDTH, HEIGHT), short, 130)
+    require_true(sample, off=1.0)
+    assert sample.boxes[1] == pytest.approx(np.array([30, 20, 56, 38]) * np.array([sides[0] / 60, sides[1] / 40] * 2))
 
 
 def test_images_of_a_pixel_or_a_line_have_a_size() -> None:
@@ -69,9 +69,9 @@ def test_images_of_a_pixel_or_a_line_have_a_size() -> None:
 
 
 def test_cropped_figures_are_cut_and_those_outside_left_out() -> None:
-    seen = sight().crop(10, 0, 30, 25)
-    require_true(seen)
-    assert seen.boxes.tolist() == [[0, 6, 14, 18], [20, 20, 30, 25]]
+    sample = sight().crop(10, 0, 30, 25)
+    require_true(sample)
+    assert sample.boxes.tolist() == [[0, 6, 14, 18], [20, 20, 30, 25]]
     alone = sight().crop(26, 19, 30, 20)
     assert alone.labels.tolist() == [7]
     nothing = sight().crop(0, 0, 3, 3)
@@ -91,27 +91,27 @@ def test_sides_are_drawn_by_lot_and_the_longest_is_kept_to() -> None:
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_flips(flip: float) -> None:
-    seen = augment_detection(sight(), views(flip=flip, short=[HEIGHT], longest=99), np.random.default_rng(0))
-    assert np.array_equal(np.asarray(seen.image), np.asarray((sight().flip() if flip else sight()).image))
+    sample = augment_detection(sight(), views(flip=flip, short=[HEIGHT], longest=99), np.random.default_rng(0))
+    assert np.array_equal(np.asarray(sample.image), np.asarray((sight().flip() if flip else sight()).image))
 
 
 def test_crops_have_sides_within_their_bounds_and_lie_anywhere() -> None:
     cropping = views(crop=1.0, crop_from=[30], crop_sides=[12, 20], short=[64], longest=999)
     rng, shapes = np.random.default_rng(0), []
     for _ in range(40):
-        seen = augment_detection(sight(), cropping, rng)
-        require_true(seen, off=6.0)
-        shapes.append(max(seen.image.size) / min(seen.image.size))
+        sample = augment_detection(sight(), cropping, rng)
+        require_true(sample, off=6.0)
+        shapes.append(max(sample.image.size) / min(sample.image.size))
     assert max(shapes) <= 20 / 12 * 1.1 and len(set(shapes)) > 10
     with_a_figure = [bool(len(augment_detection(sight(), cropping, rng).labels)) for _ in range(60)]
     assert 0 < sum(with_a_figure) < 60 or all(with_a_figure)
 
 
 def test_crops_of_images_that_are_too_small_are_the_whole_image() -> None:
-    seen = augment_detection(
+    sample = augment_detection(
         sight(), views(crop=1.0, crop_from=[10], crop_sides=[80, 90], short=[40]), np.random.default_rng(0)
     )
-    assert seen.image.size == (50, 33) and seen.labels.tolist() == [5, 7]
+    assert sample.image.size == (50, 33) and sample.labels.tolist() == [5, 7]
 
 
 def test_the_same_draw_gives_the_same_view() -> None:
@@ -122,8 +122,8 @@ def test_the_same_draw_gives_the_same_view() -> None:
 
 def test_numbers_are_normalised_per_channel() -> None:
     picture = Image.new("RGB", (3, 2), (255, 51, 0))
-    found = to_normalized_tensor(picture, [0.5, 0.2, 0.0], [0.5, 0.1, 1.0])
-    assert found.shape == (3, 2, 3) and found[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
+    output = to_normalized_tensor(picture, [0.5, 0.2, 0.0], [0.5, 0.1, 1.0])
+    assert output.shape == (3, 2, 3) and output[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
 
 
 def test_what_is_found_is_told_in_the_images_own_pixels() -> None:

@@ -54,7 +54,7 @@ def proposals(count: int = 60) -> list[Tensor]:
 def targets() -> Targets:
     """As the heads have them: the ground is class 0."""
     own = [target([[4, 4, 24, 20], [20, 22, 44, 40]], [0, 2]), target([[10, 8, 30, 36]], [1])]
-    return [each | {"labels": each["labels"] + 1} for each in own]
+    return [target | {"labels": target["labels"] + 1} for target in own]
 
 
 # The pyramid, and where its pixels stand
@@ -130,10 +130,10 @@ def test_images_without_any_figure_are_learnt_from(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_boxes_are_float32_in_mixed_precision(kind: str) -> None:
-    images, seen = lit_rectangles(2)
+    images, detections = lit_rectangles(2)
     model = tiny_detector(kind)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = model(images, seen)
+        losses = model(images, detections)
         found = model.eval()(images)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert {value.dtype for each in found for name, value in each.items() if name != "labels"} == {torch.float32}
@@ -169,10 +169,10 @@ def test_parameters_are_those_of_the_paper(name: str, fcos: int | None, cascaded
     with torch.device("meta"):
         heads = RoIHeadsConfig(80, body="convolutions", loss="giou")
         model: nn.Module = RCNN(FeaturePyramid(Encoder(build(spec), spec, finest=4), 256, "pool"), heads, rungs=CASCADE)
-        assert sum(each.numel() for each in model.parameters()) // 1_000_000 == cascaded
+        assert sum(parameter.numel() for parameter in model.parameters()) // 1_000_000 == cascaded
         if fcos is not None:
             model = FCOSDetector(FeaturePyramid(Encoder(build(spec), spec, finest=8), 256, "convolutions"), classes=80)
-            assert sum(each.numel() for each in model.parameters()) // 1_000_000 == fcos
+            assert sum(parameter.numel() for parameter in model.parameters()) // 1_000_000 == fcos
 
 
 # A cascade of one stage
@@ -225,32 +225,32 @@ def test_boxes_are_moved_as_their_class_is_and_cut_at_the_border() -> None:
     head, _ = cascade()
     stage, (start, _) = head.roi_stages[0], proposals(3)
     ends = torch.tensor([[2.0, 3.0, 20.0, 30.0], [5.0, 5.0, 9.0, 9.0], [-4.0, 30.0, 20.0, 60.0]])
-    moves = torch.randn(3, 1 + CLASSES, 4)
+    deltas = torch.randn(3, 1 + CLASSES, 4)
     ways = torch.tensor([3, 1, 2])
-    moves[range(3), ways] = stage.box_coder.encode([ends], [start])[0]
-    (found,) = apply_deltas(stage, [start], ways, moves.view(3, -1).requires_grad_(), [(SIDE, SIDE)])
-    assert not found.requires_grad
-    torch.testing.assert_close(found, ends.clamp(0, SIDE), rtol=1e-4, atol=1e-4)
+    deltas[range(3), ways] = stage.box_coder.encode([ends], [start])[0]
+    (output,) = apply_deltas(stage, [start], ways, deltas.view(3, -1).requires_grad_(), [(SIDE, SIDE)])
+    assert not output.requires_grad
+    torch.testing.assert_close(output, ends.clamp(0, SIDE), rtol=1e-4, atol=1e-4)
 
 
 def test_a_sample_goes_on_without_the_figures_own_boxes() -> None:
     head, _ = cascade()
     given = targets()
-    boxes = [torch.cat([start, each["boxes"]]) for start, each in zip(proposals(5), given, strict=True)]
-    labels = [torch.zeros(len(each), dtype=torch.int64) for each in boxes]
+    boxes = [torch.cat([start, target["boxes"]]) for start, target in zip(proposals(5), given, strict=True)]
+    labels = [torch.zeros(len(tensor), dtype=torch.int64) for tensor in boxes]
     count = sum(map(len, boxes))
     logits = torch.zeros(count, 1 + CLASSES)
     logits[:, 2] = 1
     still = torch.zeros(count, 4 * (1 + CLASSES))
     kept = apply_deltas_to_sample(head.roi_stages[0], StageSample(boxes, labels, logits, still), SIZES, given)
-    for each, start in zip(kept, proposals(5), strict=True):
-        torch.testing.assert_close(each, start)
+    for tensor, start in zip(kept, proposals(5), strict=True):
+        torch.testing.assert_close(tensor, start)
 
 
 def test_stages_count_by_their_weights() -> None:
     head, maps = cascade()
     even = copy.deepcopy(head)
-    even.rungs = tuple(rung._replace(loss_weight=1.0) for rung in head.rungs)
+    even.rungs = tuple(stage._replace(loss_weight=1.0) for stage in head.rungs)
     gradients = []
     for each in (head, even):
         torch.manual_seed(0)
@@ -265,7 +265,7 @@ def test_stages_do_not_learn_through_the_boxes_that_they_hand_on() -> None:
     head, maps = cascade(masks=False)
     _, losses = head(maps, proposals(), SIZES, targets())
     torch.autograd.backward(losses["classifier_2"] + losses["boxes_2"])
-    assert all(each.grad is None for stage in head.roi_stages[:2] for each in stage.parameters())
+    assert all(parameter.grad is None for stage in head.roi_stages[:2] for parameter in stage.parameters())
 
 
 def test_classes_are_the_mean_opinion_of_all_stages() -> None:
@@ -284,9 +284,9 @@ def test_classes_are_the_mean_opinion_of_all_stages() -> None:
 
 def test_one_way_to_move_boxes_for_all_classes() -> None:
     head, maps = cascade(by_class=False, masks=False)
-    logits, moves = head.roi_stages[0].predict(maps, proposals(), SIZES)
+    logits, deltas = head.roi_stages[0].predict(maps, proposals(), SIZES)
     assert head.roi_stages[0].box_predictor.bbox_pred.out_features == 4
-    assert moves.shape == (120, 4 * (1 + CLASSES)) and torch.equal(moves[:, :4], moves[:, 4:8])
+    assert deltas.shape == (120, 4 * (1 + CLASSES)) and torch.equal(deltas[:, :4], deltas[:, 4:8])
     _, losses = head(maps, proposals(), SIZES, targets())
     assert all(loss.isfinite() for loss in losses.values()) and logits.shape == (120, 1 + CLASSES)
 
@@ -308,35 +308,35 @@ def test_boxes_that_are_off_cost_by_what_they_have_in_common_with_their_figure()
 
 @pytest.mark.parametrize(("kind", "steps", "lr"), [("fcos", 50, 1e-2), ("mask_rcnn", 100, 5e-3)])
 def test_a_few_images_are_learnt_by_heart(kind: str, steps: int, lr: float) -> None:
-    model, (images, seen) = tiny_detector(kind), lit_rectangles(3)
-    fit(model, images, seen, steps=steps, lr=lr)
-    figures = by_heart(model, images, seen)
-    assert figures["ap75"] > 95 and figures["ap"] > 75, figures
+    model, (images, detections) = tiny_detector(kind), lit_rectangles(3)
+    fit(model, images, detections, steps=steps, lr=lr)
+    metrics = by_heart(model, images, detections)
+    assert metrics["ap75"] > 95 and metrics["ap"] > 75, metrics
     if kind != "fcos":
-        assert figures["mask_ap75"] > 95, figures
+        assert metrics["mask_ap75"] > 95, metrics
 
 
 def test_a_cascade_learns_by_heart_and_every_stage_comes_nearer() -> None:
-    model, (images, seen) = tiny_detector("cascade_mask_rcnn", body="fully_connected"), lit_rectangles(3)
-    fit(model, images, seen, steps=100, lr=5e-3)
-    figures = by_heart(model, images, seen)
-    assert figures["ap75"] > 95 and figures["ap"] > 70 and figures["mask_ap75"] > 95, figures
-    overlaps = list(overlaps_by_stage(model, images, seen))
+    model, (images, detections) = tiny_detector("cascade_mask_rcnn", body="fully_connected"), lit_rectangles(3)
+    fit(model, images, detections, steps=100, lr=5e-3)
+    metrics = by_heart(model, images, detections)
+    assert metrics["ap75"] > 95 and metrics["ap"] > 70 and metrics["mask_ap75"] > 95, metrics
+    overlaps = list(overlaps_by_stage(model, images, detections))
     assert overlaps == sorted(overlaps) and overlaps[-1] > overlaps[0] + 0.1, overlaps
 
 
-def by_heart(model: nn.Module, images: Tensor, seen: Targets) -> dict[str, float]:
+def by_heart(model: nn.Module, images: Tensor, detections: Targets) -> dict[str, float]:
     with torch.no_grad():
         found = [to_image_coordinates(each, (SIDE, SIDE), (SIDE, SIDE)) for each in model.eval()(images)]
     masks = all(each.masks is not None for each in found)
-    return dict(detection_metrics(found, truth_of(seen), ("a", "b", "c"), masks=masks))
+    return dict(detection_metrics(found, truth_of(detections), ("a", "b", "c"), masks=masks))
 
 
 @torch.no_grad()
 def overlaps_by_stage(model: nn.Module, images: Tensor, seen: Targets) -> Iterator[float]:
     """Mean overlap of boxes half off their figures, before and behind each stage."""
     shifts = torch.tensor([[4.0, 0, 4, 0], [0, 5, 0, 5], [-4, 0, 2, 0], [3, 3, 3, 3]])
-    boxes = [(each["boxes"] + shifts).clamp(0, SIDE) for each in seen]
+    boxes = [(target["boxes"] + shifts).clamp(0, SIDE) for target in seen]
     maps, sizes = model.backbone(images), [(SIDE, SIDE)] * len(images)  # type: ignore[operator]
     heads = model.roi_heads
     assert isinstance(heads, Cascade)

@@ -44,8 +44,8 @@ def transferred(dataset: Dataset, recipe: ProxyRecipe, *, seed: int = 0, **field
     return dict(transfer(build(spec, seed=0), spec, dataset, recipe, seed=seed, device=CPU))
 
 
-def outcome(figures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if name != "transfer_s"}
+def outcome(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "transfer_s"}
 
 
 # The loop
@@ -106,12 +106,12 @@ def test_same_seed_same_figures_other_seed_others(dataset: Dataset) -> None:
 
 
 def test_figures_have_the_names_of_the_classes_and_their_mean(dataset: Dataset) -> None:
-    figures = outcome(transferred(dataset, recipe_with()))
-    miou, chance = figures.pop("miou"), figures.pop("chance_miou")
+    metrics = outcome(transferred(dataset, recipe_with()))
+    miou, chance = metrics.pop("miou"), metrics.pop("chance_miou")
     assert 0 < chance < 100 / 9
-    assert set(figures) == {"iou_ground", *(f"iou_{name}" for name in dataset.info.names)}
-    assert all(0 <= share <= 100 for share in figures.values())
-    assert miou == pytest.approx(sum(figures.values()) / len(figures))
+    assert set(metrics) == {"iou_ground", *(f"iou_{name}" for name in dataset.info.names)}
+    assert all(0 <= share <= 100 for share in metrics.values())
+    assert miou == pytest.approx(sum(metrics.values()) / len(metrics))
 
 
 def test_the_classifier_is_left_alone(dataset: Dataset) -> None:

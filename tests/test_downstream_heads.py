@@ -83,7 +83,7 @@ def test_an_encoder_gives_the_last_map_of_every_stride(
 
 @pytest.mark.parametrize("head", SEGMENTATION_HEADS)
 @pytest.mark.parametrize(
-    ("family", "stem_stride"), [(name, stride) for name, each in FAMILIES.items() for stride in each.stem_strides]
+    ("family", "stem_stride"), [(name, stride) for name, family in FAMILIES.items() for stride in family.stem_strides]
 )
 def test_every_family_learns_under_every_head_at_odd_sizes(family: str, stem_stride: int, head: str) -> None:
     model = segmenter(small_spec(family, stem_stride), side=37, head=head)
@@ -135,4 +135,4 @@ def test_a_map_of_the_image_is_as_large_as_the_image() -> None:
     model = segmenter().eval()
     sizes = [(17, 16), (16, 31), (40, 24)]
     logits: list[Tensor] = [model(torch.randn(1, 1, *size)) for size in sizes]
-    assert [tuple(each.shape[2:]) for each in logits] == sizes
+    assert [tuple(tensor.shape[2:]) for tensor in logits] == sizes

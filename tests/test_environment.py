@@ -81,9 +81,9 @@ def test_a_worker_has_the_environment_that_was_predicted_without_torch(tmp_path:
         "print(json.dumps(environment_here(Recipe()).values())); "
         "print(*{'torch', 'numpy', 'timm', 'llvmlite'} & set(sys.modules), file=sys.stderr)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stderr.split() == []
-    assert first.environment == Environment.from_values(json.loads(said.stdout))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.split() == []
+    assert first.environment == Environment.from_values(json.loads(result.stdout))
     assert first.environment is not None
     assert first.environment.torch == torch.__version__
     assert first.environment.capability == torch.backends.cpu.get_cpu_capability()

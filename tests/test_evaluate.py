@@ -29,10 +29,10 @@ def test_records_come_in_order_and_say_where_and_with_what(tmp_path: Path) -> No
 
 
 def test_a_stopped_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    seen: list[Record] = []
-    for record in run_job(job(tmp_path), lambda: len(seen) >= 3):  # Started and two epochs
-        seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
-    assert seen[-1] == Ended(RunState.STOPPED, wall_s=seen[-1].wall_s, cause="stopped by the driver")  # type: ignore[union-attr]
+    records: list[Record] = []
+    for record in run_job(job(tmp_path), lambda: len(records) >= 3):  # Started and two epochs
+        records.append(record)  # noqa: PERF402 (its length is asked meanwhile)
+    assert records[-1] == Ended(RunState.STOPPED, wall_s=records[-1].wall_s, cause="stopped by the driver")  # type: ignore[union-attr]
     again = list(run_job(job(tmp_path)))
     assert isinstance(again[0], Started) and again[0].first_epoch == 3
     undisturbed = list(run_job(job(tmp_path / "other")))
@@ -78,9 +78,9 @@ def test_what_is_always_measured_is_positive_and_leaves_the_network_alone(name: 
     run = tiny_run(K=7, reparam=3)
     model = build(run.spec, seed=0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    figures = dict(ALWAYS_MEASURES[name](TrainedRun(model, load(RECIPE, tmp_path, 0), RECIPE, torch.device("cpu"))))
-    assert figures and all(0 < value < 1e15 for value in figures.values())
-    assert all("_ms" in key or "_bytes" in key for key in figures)
+    metrics = dict(ALWAYS_MEASURES[name](TrainedRun(model, load(RECIPE, tmp_path, 0), RECIPE, torch.device("cpu"))))
+    assert metrics and all(0 < value < 1e15 for value in metrics.values())
+    assert all("_ms" in key or "_bytes" in key for key in metrics)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

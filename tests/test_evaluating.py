@@ -45,9 +45,9 @@ def network(folder: Path, spec: NetworkSpec = SPEC) -> Path:
 
 
 def values(*arguments: str | Path, cwd: Path) -> dict[str, Any]:
-    said = called("evaluate", *arguments, "--json", cwd=cwd)
-    assert said.returncode == 0, said.stderr
-    found: dict[str, Any] = json.loads(said.stdout)
+    result = called("evaluate", *arguments, "--json", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
     computed_by = found["environment"]
     assert computed_by["operator"] == operator_digest() and computed_by["precision"] == found["viewing"]["precision"]
     return found
@@ -60,7 +60,7 @@ def straight(path: Path, root: Path, **options: Any) -> tuple[float, float]:
     _, model = load_weights(path)
     transform = create_transform(**{"mean": MEAN, "std": STD, "interpolation": "bicubic", **options})
     right, losses = [], []
-    for label, folder in enumerate(sorted(each for each in root.iterdir() if each.is_dir())):
+    for label, folder in enumerate(sorted(path for path in root.iterdir() if path.is_dir())):
         for file in sorted(folder.iterdir()):
             with Image.open(file) as image, torch.no_grad():
                 logits = model(transform(image.convert("RGB"))[None])
@@ -120,8 +120,8 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path: Path) -> None:
     assert (found["images"], found["unreadable"]) == (12, 2)
     for file in root.glob("*/*"):
         file.write_bytes(b"")
-    said = called("evaluate", path, "--data", root, "--resolution", "16", cwd=tmp_path)
-    assert said.returncode == 2 and "one must be readable" in said.stderr
+    result = called("evaluate", path, "--data", root, "--resolution", "16", cwd=tmp_path)
+    assert result.returncode == 2 and "one must be readable" in result.stderr
 
 
 def test_both_forms_say_the_same_within_rounding(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_both_forms_say_the_same_within_rounding(tmp_path: Path) -> None:
     assert 0 < both["difference"]["logits_max_abs"] < 1e-3
     alone = values(path, "--data", root, "--resolution", "16", "--merged", cwd=tmp_path)
     assert list(alone["forms"]) == ["merged"] and alone["difference"] is None
-    said = called("evaluate", path, "--data", root, "--resolution", "16", "--both", cwd=tmp_path)
-    assert "0 of 18 predictions differ" in said.stdout and "merged  " in said.stdout
+    result = called("evaluate", path, "--data", root, "--resolution", "16", "--both", cwd=tmp_path)
+    assert "0 of 18 predictions differ" in result.stdout and "merged  " in result.stdout
 
 
 def test_merged_weights_are_evaluated_as_they_are(tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_merged_weights_are_evaluated_as_they_are(tmp_path: Path) -> None:
     randomize(model, seed=0)
     torch.save(merge(model.eval()).state_dict(), tmp_path / "merged.pth")
     (tmp_path / "net.yaml").write_text(dump_network_spec(SPEC))
-    said = called(
+    result = called(
         *("weights", "import", "merged.pth", "--network", "net.yaml", "--output", "merged.safetensors"), cwd=tmp_path
     )
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     options = ("--data", root, "--resolution", "16")
     found = values("merged.safetensors", *options, cwd=tmp_path)
     assert list(found["forms"]) == ["merged"]
@@ -200,8 +200,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a study that was trained in this process."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder, TINY, search={"seeds": 1})
-    said = called("run", "study.yaml", "--quiet", *INLINE, cwd=folder)
-    assert said.returncode == 0, said.stderr
+    result = called("run", "study.yaml", "--quiet", *INLINE, cwd=folder)
+    assert result.returncode == 0, result.stderr
     return folder / "results"
 
 
@@ -261,14 +261,18 @@ SIDES = {"replknet_31b": 224, "replknet_31l": 384, "replknet_xl": 320}
     ],
 )
 def test_presets_are_shown_images_as_published(name: str, resolution: int, expected: tuple[Any, ...]) -> None:
-    viewing = Preprocessing.published(PRESETS[name], resolution)
-    assert (viewing.crop, viewing.mode, viewing.mean) == expected and viewing.interpolation == "bicubic"
+    preprocessing = Preprocessing.published(PRESETS[name], resolution)
+    assert (
+        preprocessing.crop,
+        preprocessing.mode,
+        preprocessing.mean,
+    ) == expected and preprocessing.interpolation == "bicubic"
 
 
 def test_the_published_figure_stands_beside_ours() -> None:
     spec = PRESETS["replknet_31b"]
     form = FormAccuracy(Scores({"loss": 0.7, "top1": 83.40, "top5": 96.50}), 100.0)
-    found = AccuracyReport(
+    result = AccuracyReport(
         name="official",
         weights="weights from a file",
         spec=spec,
@@ -282,7 +286,7 @@ def test_the_published_figure_stands_beside_ours() -> None:
         labels="by name",
         normalized="0.5",
     )
-    text = text_of(evaluation_view(found), width=200)
+    text = text_of(evaluation_view(result), width=200)
     assert "83.48, top-5 96.57 (ImageNet-1K; the released weights" in text and "here -0.08 points" in text
     assert "50,000" in text and "2.0 % of it waiting" in text and "here -1.80 points" in text
     assert progress_line(AccuracyProgress(640, 50_000, 83.5, 320.0, 154.0)).startswith(
@@ -293,9 +297,9 @@ def test_the_published_figure_stands_beside_ours() -> None:
 # Mistakes
 
 
-def mistaken(said: CommandResult, *words: str) -> None:
-    assert (said.returncode, said.stdout) == (2, "") and "Traceback" not in said.stderr
-    assert all(word in said.stderr for word in words), said.stderr
+def mistaken(result: CommandResult, *words: str) -> None:
+    assert (result.returncode, result.stdout) == (2, "") and "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
 
 
 @pytest.mark.parametrize(
@@ -344,14 +348,14 @@ def test_a_fresh_preset_is_evaluated_by_chance(tmp_path: Path) -> None:
     recipe = ClassificationRecipe(about="a test", epochs=11, batch_size=2)
     assert Preprocessing.of(recipe) == Preprocessing(224, batch_size=64)
     (tmp_path / "net.yaml").write_text(dump_network_spec(tiny_spec(in_channels=3)))
-    said = called("evaluate", "net.yaml", "--data", "shapes", "--resolution", "16", cwd=tmp_path)
-    assert said.returncode == 0 and "random weights" in said.stdout and "1,000" in said.stdout, said.stderr
+    result = called("evaluate", "net.yaml", "--data", "shapes", "--resolution", "16", cwd=tmp_path)
+    assert result.returncode == 0 and "random weights" in result.stdout and "1,000" in result.stdout, result.stderr
 
 
 def test_other_verbs_take_a_training_s_folder_too(training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path) -> None:
     from harness.storage.load_network import load_network
 
-    subject = load_network(str(training[0]), which="last")
-    assert isinstance(subject, LoadedNetwork) and subject.name == "net-01234567/last"
-    said = called("kernels", training[0], "--json", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
+    network = load_network(str(training[0]), which="last")
+    assert isinstance(network, LoadedNetwork) and network.name == "net-01234567/last"
+    result = called("kernels", training[0], "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr

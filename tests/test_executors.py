@@ -86,12 +86,12 @@ def test_a_stop_reaches_a_run_that_waits_and_no_other(executor: Executor, tmp_pa
     for job in (*busy, waiting):
         executor.submit(job)
     executor.stop(waiting.run.id)
-    said = until(executor, Ended, waiting)
-    assert end_of(said[waiting.run.id]).state == RunState.STOPPED
+    records_by_run = until(executor, Ended, waiting)
+    assert end_of(records_by_run[waiting.run.id]).state == RunState.STOPPED
     assert not waiting.checkpoint.exists()
     for job in busy:
         executor.stop(job.run.id)
-        assert not any(isinstance(record, Ended) for record in said.get(job.run.id, []))
+        assert not any(isinstance(record, Ended) for record in records_by_run.get(job.run.id, []))
     ended = until(executor, Ended, *busy)
     assert {end_of(ended[job.run.id]).state for job in busy} == {RunState.STOPPED}
 
@@ -107,9 +107,9 @@ def test_more_jobs_than_workers_all_end_and_none_twice(executor: Executor, tmp_p
     jobs = [tiny_job(tmp_path, seed=seed, epochs=2) for seed in range(5)]
     for job in jobs:
         executor.submit(job)
-    said = until(executor, Ended, *jobs)
-    assert set(said) == {job.run.id for job in jobs}
-    assert {end_of(records).state for records in said.values()} == {RunState.COMPLETE}
+    records_by_run = until(executor, Ended, *jobs)
+    assert set(records_by_run) == {job.run.id for job in jobs}
+    assert {end_of(records).state for records in records_by_run.values()} == {RunState.COMPLETE}
     assert executor.poll(0.2) == []
 
 
@@ -202,8 +202,8 @@ def test_two_workers_train_at_the_same_time(ray: Executor, tmp_path: Path) -> No
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
     for job in jobs:
         ray.submit(job)
-    said = until(ray, Epoch, *jobs)
-    assert len({start_of(records).pid for records in said.values()} | {os.getpid()}) == 3
+    records_by_run = until(ray, Epoch, *jobs)
+    assert len({start_of(records).pid for records in records_by_run.values()} | {os.getpid()}) == 3
     _stop(ray, *jobs)
 
 
@@ -213,12 +213,14 @@ def test_a_run_whose_worker_is_killed_is_lost_and_the_crew_goes_on(
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
     for job in jobs:
         ray.submit(job)
-    said = until(ray, Epoch, *jobs)
-    os.kill(start_of(said[jobs[0].run.id]).pid, signal.SIGKILL)
+    records_by_run = until(ray, Epoch, *jobs)
+    os.kill(start_of(records_by_run[jobs[0].run.id]).pid, signal.SIGKILL)
     lost = end_of(until(ray, Ended, jobs[0])[jobs[0].run.id])
     assert lost.state == RunState.LOST and lost.wall_s > 0
     assert lost.cause == "the worker is gone: its worker process has died"
-    assert start_of(train(ray, tiny_job(tmp_path, seed=2))).pid not in [start_of(r).pid for r in said.values()]
+    assert start_of(train(ray, tiny_job(tmp_path, seed=2))).pid not in [
+        start_of(r).pid for r in records_by_run.values()
+    ]
     _stop(ray, *jobs[1:])
     assert capfd.readouterr() == ("", "")
 
@@ -293,8 +295,8 @@ with _output_to(pathlib.Path("logs/b.log")):
     pass
 print("back again")
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert (said.stdout, said.stderr) == ("back again\n", "")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert (result.stdout, result.stderr) == ("back again\n", "")
     assert (tmp_path / "logs/a.log").read_text() == "from Python\nfrom elsewhere\nand its errors\n"
     assert not (tmp_path / "logs/b.log").exists()
 

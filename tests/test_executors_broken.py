@@ -31,10 +31,10 @@ def test_a_cluster_whose_process_is_killed_is_started_anew(process: str, crew: R
     (pid,) = (each.pid for kind, each in ray_cluster._own_processes() if kind == process)
     start = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    said = until(crew, Ended, job)[job.run.id]
-    assert end_of(said).state == RunState.LOST
-    assert f"the Ray cluster was lost: its process {process} has ended" in str(end_of(said).cause) or "gone" in str(
-        said
+    records = until(crew, Ended, job)[job.run.id]
+    assert end_of(records).state == RunState.LOST
+    assert f"the Ray cluster was lost: its process {process} has ended" in str(end_of(records).cause) or "gone" in str(
+        records
     )
     crew.submit(job)
     again = until(crew, Ended, job)[job.run.id]

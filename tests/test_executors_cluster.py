@@ -109,7 +109,7 @@ def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: An
     others = [job for job in jobs if job.run.id not in lost]
     for job in others:
         executor.stop(job.run.id)
-    assert {end_of(said).state for said in until(executor, Ended, *others).values()} == {RunState.STOPPED}
+    assert {end_of(records).state for records in until(executor, Ended, *others).values()} == {RunState.STOPPED}
     assert end_of(train(executor, tiny_job(tmp_path, seed=9))).state == RunState.COMPLETE
     while sum(node["Alive"] for node in ray.nodes()) > 2:  # type: ignore[no-untyped-call]
         assert time.monotonic() < deadline, "the cluster must notice that a node is gone"

@@ -50,11 +50,11 @@ def blocks_of(card: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
 
 
-def fault_of(product: Exportable, folder: Path, each: Format) -> str:
+def fault_of(exportable: Exportable, folder: Path, file_format: Format) -> str:
     """The fault of the one format, which leaves nothing behind."""
-    (row,) = export_network(product, {"it": each}, folder)
-    assert row.error is not None and list(folder.parent.iterdir()) == []
-    return row.error
+    (result,) = export_network(exportable, {"it": file_format}, folder)
+    assert result.error is not None and list(folder.parent.iterdir()) == []
+    return result.error
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +74,23 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Exported) -> None:
-    product, (folder, rows) = CASES[family], exported(family)
-    names = {name for row in rows for name in row.sizes}
+    exportable, (folder, results) = CASES[family], exported(family)
+    names = {name for result in results for name in result.sizes}
     assert names == {"model.safetensors", "model.onnx", "model.pt2"} | ({"config.json"} & names)
     assert ("config.json" in names) is (family == "replknet")
     assert {path.name for path in folder.iterdir()} == names | {CARD, RECORD_FILE}
     assert all(
-        row.comparison is not None and row.comparison.relative <= TOLERANCE and row.error is None for row in rows
+        result.comparison is not None and result.comparison.relative <= TOLERANCE and result.error is None
+        for result in results
     )
     given, *blocks = blocks_of((folder / CARD).read_text())
-    assert len(blocks) == len(rows)
+    assert len(blocks) == len(results)
     scope: dict[str, Any] = {}
     exec(given, scope)
-    assert scope["images"].shape == (2, 1, product.resolution, product.resolution)
-    more = 0 if product.least_side is None else 3
-    scope["images"] = images = noise(product.spec, 5, product.resolution + more)
-    expected = product.network.model(images).detach().numpy()
+    assert scope["images"].shape == (2, 1, exportable.resolution, exportable.resolution)
+    more = 0 if exportable.least_side is None else 3
+    scope["images"] = images = noise(exportable.spec, 5, exportable.resolution + more)
+    expected = exportable.network.model(images).detach().numpy()
     for code in blocks:
         with contextlib.chdir(folder), torch.no_grad():
             exec(code, scope)
@@ -107,13 +108,13 @@ def test_a_graph_is_open_and_knows_its_network(exported: Exported) -> None:
 
 
 def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_path: Path) -> None:
-    product = product_of(tiny(), side=16)
-    (row,) = written(product, tmp_path / "out", "torch")
-    assert product.least_side is None and row.error is None
-    network = FORMATS["torch"].load(product, tmp_path / "out")
-    assert network(noise(product.spec, 4, 16)).shape == (4, 7)
+    exportable = product_of(tiny(), side=16)
+    (result,) = written(exportable, tmp_path / "out", "torch")
+    assert exportable.least_side is None and result.error is None
+    network = FORMATS["torch"].load(exportable, tmp_path / "out")
+    assert network(noise(exportable.spec, 4, 16)).shape == (4, 7)
     with pytest.raises(AssertionError, match="Guard failed"):
-        network(noise(product.spec, 4, 32))
+        network(noise(exportable.spec, 4, 32))
     assert "of this size alone" in (tmp_path / "out" / CARD).read_text()
 
 
@@ -122,14 +123,14 @@ def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_pat
 def test_every_kind_of_kernel_is_loaded_in_both_forms(kind: str, is_merged: bool, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"reparam": 3} if KERNEL_KINDS[kind].has_small else {}
     dilation: dict[str, Any] = {"dilation": 2} if kind == "sequential" else {}
-    product = product_of(tiny(kernel=kind, K=9, **fields, **dilation), is_merged=is_merged)
-    rows = written(product, tmp_path / "out", "timm", "safetensors")
-    assert [row.error for row in rows] == [None, None]
-    found = read_weights(tmp_path / "out" / "model.safetensors")
-    assert found.is_merged is is_merged and found.spec.fingerprint() == product.spec.fingerprint()
-    images = noise(product.spec, 2)
+    exportable = product_of(tiny(kernel=kind, K=9, **fields, **dilation), is_merged=is_merged)
+    results = written(exportable, tmp_path / "out", "timm", "safetensors")
+    assert [result.error for result in results] == [None, None]
+    weights = read_weights(tmp_path / "out" / "model.safetensors")
+    assert weights.is_merged is is_merged and weights.spec.fingerprint() == exportable.spec.fingerprint()
+    images = noise(exportable.spec, 2)
     theirs = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
-    torch.testing.assert_close(theirs(images), product.network.model(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(theirs(images), exportable.network.model(images), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,12 @@ def test_every_kind_of_kernel_is_loaded_in_both_forms(kind: str, is_merged: bool
     ids=["known by another name", "dense", "other kernels"],
 )
 def test_timm_makes_networks_that_are_no_preset(fields: dict[str, Any], tmp_path: Path) -> None:
-    product = product_of(tiny(**fields))
-    (row,) = written(product, tmp_path / "out", "timm")
-    assert row.error is None and set(row.sizes) == {"config.json", "model.safetensors"}
+    exportable = product_of(tiny(**fields))
+    (result,) = written(exportable, tmp_path / "out", "timm")
+    assert result.error is None and set(result.sizes) == {"config.json", "model.safetensors"}
     tuned = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, num_classes=3).eval()
-    assert tuned(noise(product.spec, 2)).shape == (2, 3)
-    kept = product.trainable.state_dict()
+    assert tuned(noise(exportable.spec, 2)).shape == (2, 3)
+    kept = exportable.trainable.state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in tuned.state_dict().items() if "head" not in name)
 
 
@@ -156,8 +157,8 @@ def test_a_preset_keeps_its_name_and_a_convnext_is_timms_own(tmp_path: Path) -> 
     ours = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert (ours["architecture"], ours["model_args"]) == ("replknet_nano", {"merged": True})
     spec = tiny("convnext", stem_stride=4, K=[9, 7, 5, 3], reparam=3)
-    (row,) = written(product_of(spec), tmp_path / "theirs", "timm")
-    assert row.error is None
+    (result,) = written(product_of(spec), tmp_path / "theirs", "timm")
+    assert result.error is None
     assert type(timm.create_model(f"local-dir:{tmp_path / 'theirs'}")).__module__ == "timm.models.convnext"
 
 
@@ -172,9 +173,9 @@ def test_a_graph_of_another_form_is_told_from_it(exported: Exported) -> None:
 
 
 def test_sides_that_nobody_proves_equal_stay_open() -> None:
-    product = product_of(tiny("convnext", reparam=[3, None, None, None]), is_merged=False)
-    assert len(product.program.range_constraints) == 3, "batch, height and width"
-    assert any("_assert_scalar" in str(node.target) for node in product.program.graph.nodes), "left to each call"
+    exportable = product_of(tiny("convnext", reparam=[3, None, None, None]), is_merged=False)
+    assert len(exportable.program.range_constraints) == 3, "batch, height and width"
+    assert any("_assert_scalar" in str(node.target) for node in exportable.program.graph.nodes), "left to each call"
 
 
 def test_a_kernel_of_shared_weights_counts_with_its_full_side() -> None:
@@ -220,23 +221,23 @@ def _of_another_network(path: Path) -> None:
     ],
 )
 def test_a_faulty_file_of_weights_is_found(damage: Callable[[Path], None], words: str, tmp_path: Path) -> None:
-    def write(product: Exportable, folder: Path) -> None:
-        safetensors.write(product, folder)
+    def write(exportable: Exportable, folder: Path) -> None:
+        safetensors.write(exportable, folder)
         damage(folder / safetensors.FILE)
 
-    each = FORMATS["safetensors"]._replace(write=write)
-    assert words in fault_of(product_of(tiny(reparam=3)), tmp_path / "out", each)
+    file_format = FORMATS["safetensors"]._replace(write=write)
+    assert words in fault_of(product_of(tiny(reparam=3)), tmp_path / "out", file_format)
 
 
 def test_a_faulty_configuration_for_timm_is_found(tmp_path: Path) -> None:
-    def write(product: Exportable, folder: Path) -> None:
-        FORMATS["timm"].write(product, folder)
+    def write(exportable: Exportable, folder: Path) -> None:
+        FORMATS["timm"].write(exportable, folder)
         config = json.loads((folder / "config.json").read_text())
         config["model_args"]["shortcut"] = False
         (folder / "config.json").write_text(json.dumps(config))
 
-    each = FORMATS["timm"]._replace(write=write)
-    assert "of what images change" in fault_of(product_of(tiny()), tmp_path / "out", each)
+    file_format = FORMATS["timm"]._replace(write=write)
+    assert "of what images change" in fault_of(product_of(tiny()), tmp_path / "out", file_format)
 
 
 def _off(file: Path) -> None:
@@ -287,12 +288,12 @@ def test_the_graph_of_another_network_is_found(name: str, exported: Exported, tm
 
 def test_what_is_not_a_number_is_a_fault() -> None:
     logits = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
-    probes = ExampleInputs((torch.zeros(2, 1, 4, 4),), (logits,))
-    assert compare(lambda _: logits, probes).is_close
-    assert not compare(lambda _: logits * torch.nan, probes).is_close
-    assert not compare(lambda _: logits + 0.001, probes).is_close
+    examples = ExampleInputs((torch.zeros(2, 1, 4, 4),), (logits,))
+    assert compare(lambda _: logits, examples).is_close
+    assert not compare(lambda _: logits * torch.nan, examples).is_close
+    assert not compare(lambda _: logits + 0.001, examples).is_close
     with pytest.raises(ExportFailure, match="gives"):
-        compare(lambda _: logits[:1], probes)
+        compare(lambda _: logits[:1], examples)
 
 
 def test_the_scale_of_a_difference_is_what_images_change() -> None:
@@ -312,13 +313,13 @@ def test_the_command_line_knows_the_table() -> None:
 def test_every_preset_has_an_architecture_or_a_reason(name: str) -> None:
     spec = PRESETS[name]
     with torch.device("meta"):
-        subject = replace(subject_of(tiny()), spec=spec, model=build(spec))
-    product = product_of(spec, subject=subject)
-    assert (FORMATS["timm"].unsupported_reason(product) is None) is (spec.family == "replknet" or name in THEIRS)
+        network = replace(subject_of(tiny()), spec=spec, model=build(spec))
+    exportable = product_of(spec, subject=network)
+    assert (FORMATS["timm"].unsupported_reason(exportable) is None) is (spec.family == "replknet" or name in THEIRS)
 
 
 def test_an_export_of_random_weights_says_so(tmp_path: Path) -> None:
     spec = tiny()
-    subject = replace(subject_of(spec), origin=WeightsOrigin.RANDOM)
-    written(product_of(spec, subject=subject), tmp_path / "out", "safetensors")
+    network = replace(subject_of(spec), origin=WeightsOrigin.RANDOM)
+    written(product_of(spec, subject=network), tmp_path / "out", "safetensors")
     assert "**random**" in (tmp_path / "out" / CARD).read_text()

@@ -31,8 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a study's one run."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder, TINY, base=TINY["base"] | {"reparam": 3}, axes={"shortcut": [True]}, search={"seeds": 1})
-    said = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
-    assert said.returncode == 0, said.stderr
+    result = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
+    assert result.returncode == 0, result.stderr
     (checkpoint,) = (folder / "results" / "tiny" / "checkpoints").glob("*.pt")
     return checkpoint
 
@@ -47,19 +47,19 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_preset_is_written_where_its_name_says(tmp_path: Path) -> None:
-    said = called("export", "replknet_nano", "--format", "safetensors", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert "the weights are random" in said.stderr and "model.safetensors" in said.stdout
-    assert said.stdout.endswith("written: exports/replknet_nano\n")
+    result = called("export", "replknet_nano", "--format", "safetensors", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "the weights are random" in result.stderr and "model.safetensors" in result.stdout
+    assert result.stdout.endswith("written: exports/replknet_nano\n")
     assert load_weights(tmp_path / "exports" / "replknet_nano" / "model.safetensors")[0].K == (31, 29, 27, 13)
 
 
 def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path: Path) -> None:
-    said = exported(run, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
+    result = exported(run, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     text = card(tmp_path)
-    subject = load_network(str(run))
-    mean = preprocessing_of(subject, 16).mean
+    network = load_network(str(run))
+    mean = preprocessing_of(network, 16).mean
     for words in (
         f"run: `{run.stem}` of the study `tiny`, complete",
         "epochs: 2 of 2",
@@ -71,21 +71,21 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
         "train_size: 256",
     ):
         assert words in text, words
-    names = class_names(subject)
+    names = class_names(network)
     assert names is not None and all(f'"{name}"' in text for name in names)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["label_names"] == list(names) and config["pretrained_cfg"]["input_size"] == [1, 16, 16]
     spec, model = load_weights(tmp_path / "out" / "model.safetensors")
     images = noise(spec, 3, 16)
-    torch.testing.assert_close(model(images), subject.model(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(images), network.model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_a_run_whose_images_are_gone_is_exported_all_the_same(run: Path) -> None:
-    subject = load_network(str(run))
-    assert subject.recipe is not None
-    object.__setattr__(subject, "recipe", subject.recipe.model_copy(update={"dataset": "cifar10", "root": "nowhere"}))
-    assert class_names(subject) is None
-    assert preprocessing_of(subject, 16).known_from.startswith("an assumption")
+    network = load_network(str(run))
+    assert network.recipe is not None
+    object.__setattr__(network, "recipe", network.recipe.model_copy(update={"dataset": "cifar10", "root": "nowhere"}))
+    assert class_names(network) is None
+    assert preprocessing_of(network, 16).known_from.startswith("an assumption")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_run_whose_images_are_gone_is_exported_all_the_same(run: Path) -> None
 def test_a_training_brings_its_recipe_and_the_figures_of_the_weights(
     training: Path, weights: str, words: str, tmp_path: Path
 ) -> None:
-    said = exported(training, "--which", weights, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
+    result = exported(training, "--which", weights, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     text = card(tmp_path)
     for each in (words, "recipe: a test", "epochs: 2 of 2", "n = 24 validation images of shapes", "| top-5 % |"):
         assert each in text, each
@@ -125,30 +125,32 @@ def test_a_training_without_a_log_is_exported_without_figures(training: Path, tm
 def test_names_of_classes_that_are_not_those_of_the_weights_are_refused(training: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(training, tmp_path / "net")
     (folder / CLASSES).write_text(json.dumps([f"class {i}" for i in range(8)]))
-    said = exported(folder, cwd=tmp_path)
-    assert said.returncode == 2 and "8 unknown (`class 0`, " in said.stderr and "Remove classes.json" in said.stderr
+    result = exported(folder, cwd=tmp_path)
+    assert (
+        result.returncode == 2 and "8 unknown (`class 0`, " in result.stderr and "Remove classes.json" in result.stderr
+    )
 
 
 def test_imported_weights_keep_their_origin_and_its_licence(tmp_path: Path) -> None:
-    subject = subject_of(tiny(reparam=3))
-    save_weights(tmp_path / "own.safetensors", subject.spec, subject.model, "a test")
+    network = subject_of(tiny(reparam=3))
+    save_weights(tmp_path / "own.safetensors", network.spec, network.model, "a test")
     export_weights(tmp_path / "own.safetensors", tmp_path / "official.pth")
-    import_weights(tmp_path / "official.pth", tmp_path / "net.safetensors", subject.spec)
-    said = exported("net.safetensors", "--unmerged", "--resolution", "24", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
+    import_weights(tmp_path / "official.pth", tmp_path / "net.safetensors", network.spec)
+    result = exported("net.safetensors", "--unmerged", "--resolution", "24", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     text = card(tmp_path)
     assert "imported from `official.pth`" in text and "SHA-256 of that file" in text
     assert "The licence of whoever" in text and "made for images of 24 px" in text and "training form" in text
     found = load_weights(tmp_path / "out" / "model.safetensors")[1].state_dict()
-    assert all(torch.equal(value, found[name]) for name, value in subject.model.state_dict().items())
+    assert all(torch.equal(value, found[name]) for name, value in network.model.state_dict().items())
 
 
 def test_a_file_over_the_tolerance_ends_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     off = FORMATS["timm"]._replace(load=lambda *_: lambda images: images.new_ones(len(images), 10))
     monkeypatch.setitem(FORMATS, "timm", off)
-    said = exported("replknet_nano", cwd=tmp_path)
-    assert said.returncode == 1
-    assert "error: timm of replknet_nano" in said.stderr and "Nothing was written." in said.stderr
+    result = exported("replknet_nano", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "error: timm of replknet_nano" in result.stderr and "Nothing was written." in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,7 +170,7 @@ def test_a_file_over_the_tolerance_ends_with_exit_code_1(tmp_path: Path, monkeyp
 )
 def test_mistakes_are_one_clear_message(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     (tmp_path / "file").write_text("")
-    said = called("export", *arguments, cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert words in said.stderr and "Traceback" not in said.stderr
+    result = called("export", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert words in result.stderr and "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

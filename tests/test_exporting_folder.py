@@ -21,8 +21,8 @@ def test_a_second_export_takes_the_place_of_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     written(product_of(tiny()), folder, "safetensors", "timm")
     (folder / "mine.txt").write_text("kept")
-    product = product_of(tiny(classes=3))
-    written(product, folder, "safetensors")
+    exportable = product_of(tiny(classes=3))
+    written(exportable, folder, "safetensors")
     assert {path.name for path in folder.iterdir()} == {"mine.txt", "model.safetensors", CARD, RECORD_FILE}
     assert read_weights(folder / "model.safetensors").spec.classes == 3
     record = json.loads((folder / RECORD_FILE).read_text())
@@ -34,9 +34,9 @@ def test_a_failed_export_leaves_the_one_before_it_alone(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     written(product_of(tiny()), folder, "safetensors")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    each = FORMATS["safetensors"]._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
-    (row,) = export_network(product_of(tiny(K=5)), {"safetensors": each}, folder)
-    assert row.error is not None
+    file_format = FORMATS["safetensors"]._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
+    (result,) = export_network(product_of(tiny(K=5)), {"safetensors": file_format}, folder)
+    assert result.error is not None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -82,9 +82,9 @@ def test_merged_weights_have_no_training_form() -> None:
 
 
 def test_a_network_that_diverged_is_refused(tmp_path: Path) -> None:
-    subject = subject_of(tiny())
+    network = subject_of(tiny())
     with torch.no_grad():
-        next(layer for layer in subject.model.modules() if isinstance(layer, nn.Linear)).weight.fill_(torch.nan)
+        next(layer for layer in network.model.modules() if isinstance(layer, nn.Linear)).weight.fill_(torch.nan)
     with pytest.raises(UserError, match="finite logits"):
-        written(product_of(tiny(), subject=subject), tmp_path / "out", "safetensors")
+        written(product_of(tiny(), subject=network), tmp_path / "out", "safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -130,9 +130,9 @@ class _Minus(nn.Module):
 
 
 def examined(*models: nn.Module) -> AccuracyResult:
-    viewing = Preprocessing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    preprocessing = Preprocessing(16, crop=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     forms = dict(zip(("training", "merged"), models, strict=False))
-    records: Iterator[Any] = measure_accuracy(forms, InMemoryImages(dataset().val), viewing, CPU, loaders=0)
+    records: Iterator[Any] = measure_accuracy(forms, InMemoryImages(dataset().val), preprocessing, CPU, loaders=0)
     found = list(records)[-1]
     assert isinstance(found, AccuracyResult)
     return found
@@ -149,8 +149,8 @@ def test_an_examination_ends_at_the_first_logit_that_is_none() -> None:
 
 def test_equal_logits_and_constant_answers_are_told() -> None:
     model = network()
-    for each in head_of(model).parameters():
-        nn.init.zeros_(each)
+    for parameter in head_of(model).parameters():
+        nn.init.zeros_(parameter)
     notes = examined(model).notes
     assert "the largest logit is that of several classes for 6 of 6 images" in notes[0]
     assert "the answer is class 0 for every image" in notes[1]
@@ -214,9 +214,9 @@ def test_verbs_end_at_weights_that_are_nan(tmp_path: Path) -> None:
         ("erf", path),
         ("export", path),
     ):
-        said = called(*command, cwd=tmp_path)
-        assert (said.returncode, said.stdout) == (2, ""), command
-        assert fault_of(model) in said.stderr and "Traceback" not in said.stderr
+        result = called(*command, cwd=tmp_path)
+        assert (result.returncode, result.stdout) == (2, ""), command
+        assert fault_of(model) in result.stderr and "Traceback" not in result.stderr
 
 
 def test_evaluate_ends_where_finite_weights_overflow(tmp_path: Path) -> None:
@@ -228,16 +228,16 @@ def test_evaluate_ends_where_finite_weights_overflow(tmp_path: Path) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.fill_(1e30)
     write_weights(path, Weights(SPEC, False, dict(model.state_dict()), {"source": "a test"}))
-    said = called("evaluate", path, "--data", "images", "--resolution", "16", cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "the first layer whose output is NaN or infinite is `stem.0" in said.stderr
+    result = called("evaluate", path, "--data", "images", "--resolution", "16", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "the first layer whose output is NaN or infinite is `stem.0" in result.stderr
 
 
 def test_evaluate_tells_of_constant_answers(tmp_path: Path) -> None:
     write_folder(tmp_path / "images", train=0, val=2)
     model = network()
-    for each in head_of(model).parameters():
-        nn.init.zeros_(each)
+    for parameter in head_of(model).parameters():
+        nn.init.zeros_(parameter)
     path = tmp_path / "x.safetensors"
     write_weights(path, Weights(SPEC, False, dict(model.state_dict()), {"source": "a test"}))
     command = ("evaluate", path, "--data", "images", "--resolution", "16")

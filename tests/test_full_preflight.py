@@ -187,9 +187,9 @@ def test_a_few_images_of_cifar_are_enough_at_full_scale(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(yaml.safe_dump(SPEC))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(CIFAR))
     options = ("net.yaml", "--recipe", "recipe.yaml", "--data", "set", "--loaders", "0", "--dry-run")
-    said = called("train", *options, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert "images: looked at all 16 training images and all 8 validation images" in said.stdout
+    result = called("train", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "images: looked at all 16 training images and all 8 validation images" in result.stdout
 
 
 def test_a_training_that_has_begun_is_resumed_without_another_look(tmp_path: Path) -> None:

@@ -73,14 +73,14 @@ def test_a_file_with_faults_is_refused_line_by_line(tmp_path: Path) -> None:
     path.write_text("about: a\nepochs: 3\nbatch_size: 1\noptimiser: {}\noptimizer: {lr: fast}\nresolution: '224'\n")
     with pytest.raises(StudyError) as caught:
         load_classification_recipe(str(path))
-    said = str(caught.value)
+    output = str(caught.value)
     for words in (
         f"`batch_size` must be at least 2, but got 1 ({path}:3)",
         f"`optimiser` is no key of a recipe ({path}:4). Did you mean `optimizer`?",
         f'`optimizer.lr` must be a number, but got "fast" ({path}:5)',
         "Write it without quotes",
     ):
-        assert words in said
+        assert words in output
 
 
 @pytest.mark.parametrize(

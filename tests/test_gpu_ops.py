@@ -54,15 +54,15 @@ def test_output_and_gradients(name: str, dtype: torch.dtype) -> None:
     case = (CASES | REAL)[name]
     (n, _, h, w), *_ = case
     tolerance = max(TOLERANCES[dtype], 2e-7 * (n * h * w) ** 0.5)
-    found = errors(case, dtype, "cuda")
-    assert max(found.values()) < tolerance, found
+    metrics = errors(case, dtype, "cuda")
+    assert max(metrics.values()) < tolerance, metrics
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_tf32(name: str) -> None:
     with float32_products("tf32"):
-        found = errors(REAL[name], torch.float32, "cuda")
-    assert max(found.values()) < TF32, found
+        metrics = errors(REAL[name], torch.float32, "cuda")
+    assert max(metrics.values()) < TF32, metrics
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -42,12 +42,12 @@ class Grown:
 
     def rows(self) -> dict[int, tuple[int, ...]]:
         """The seeds behind each configuration's mean, by first kernel."""
-        said = self.played.answer()
-        return {row.spec.K[0]: row.seeds for row in said.rows}
+        results = self.played.answer()
+        return {configuration.spec.K[0]: configuration.seeds for configuration in results.rows}
 
     def judged(self) -> tuple[ClaimResult, ...]:
-        with open_study_reader(self.played.path, self.played.place) as read:
-            return evaluate_claims(read.file.study, open_space(read.file), read.store)
+        with open_study_reader(self.played.path, self.played.place) as reader:
+            return evaluate_claims(reader.file.study, open_space(reader.file), reader.store)
 
 
 @pytest.fixture
@@ -111,12 +111,12 @@ def _members(values: Any) -> list[int]:
 def test_more_seeds_do_not_use_up_a_samplers_trials(study: Grown) -> None:
     axes = {"B[0]": [1, 2, 3, 4], "C[3]": [64, 96, 128, 160]}
     study.run(axes=axes, search={"sampler": "tpe", "trials": 4, "seeds": 1})
-    before = sum(len(row.seeds) == 1 for row in study.played.answer().rows)
+    before = sum(len(configuration.seeds) == 1 for configuration in study.played.answer().rows)
     grown = study.run(axes=axes, search={"sampler": "tpe", "trials": 6, "seeds": 2})
     assert before and sum(seed == 1 for _, seed in grown) >= before
-    said = study.played.answer()
-    assert all(len(row.seeds) >= 2 for row in said.rows)
-    assert len({number for row in said.rows for number in row.trials}) == 6 + before
+    results = study.played.answer()
+    assert all(len(configuration.seeds) >= 2 for configuration in results.rows)
+    assert len({number for configuration in results.rows for number in configuration.trials}) == 6 + before
     assert study.run(axes=axes, search={"sampler": "tpe", "trials": 6, "seeds": 2}) == []
 
 
@@ -188,13 +188,13 @@ def test_a_plan_stretched_after_its_last_look_gives_exploratory_verdicts(study: 
     assert str(before.verdict) == str(after.verdict) == "undecided" and after.p == before.p
     assert after.exploratory is not None and "after its last look, at 3 seeds" in after.exploratory.reason
     assert len(after.values) > 3
-    with open_study_reader(study.played.path, study.played.place) as read:
-        said = study_results(read.file.study, read.store, read.trials, {}, read.claims())
-    text = text_of(Group(*claims_view(said)))
+    with open_study_reader(study.played.path, study.played.place) as reader:
+        results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
+    text = text_of(Group(*claims_view(results)))
     assert "exploratory: " in text and "Exploratory, without an error rate: the plan was stretched" in text
-    (kept,) = summarize_claims(said).claims
+    (kept,) = summarize_claims(results).claims
     assert kept.exploratory is not None and str(kept.verdict) == "undecided"
-    plot_claims(study.folder / "claims.png", summarize_claims(said))
+    plot_claims(study.folder / "claims.png", summarize_claims(results))
 
 
 def test_a_plan_stretched_before_its_last_look_keeps_its_error_rate(study: Grown) -> None:
@@ -205,10 +205,10 @@ def test_a_plan_stretched_before_its_last_look_keeps_its_error_rate(study: Grown
             break
     events.close()
     study.run(NOISY, **claimed(seeds=3, max_seeds=12))
-    (found,) = study.judged()
-    assert found.exploratory is None
-    assert found.note is not None and "from 3-6 seeds to 3-12 seeds at 3 pairs" in found.note
-    assert study.judged() == (found,)  # whoever reads it later
+    (result,) = study.judged()
+    assert result.exploratory is None
+    assert result.note is not None and "from 3-6 seeds to 3-12 seeds at 3 pairs" in result.note
+    assert study.judged() == (result,)  # whoever reads it later
 
 
 def test_an_edited_file_that_was_not_run_is_not_read_as_the_plan_from_the_start(study: Grown) -> None:
@@ -236,7 +236,7 @@ def test_a_claim_that_is_added_before_any_run_is_a_claim(study: Grown, tmp_path:
     played = Played(tmp_path, **SMALL, claims=[CLAIM])
     played.events(well).close()
     study.run(gains(K13=30), claims=[CLAIM, CLAIM | {"name": "again"}], search={"seeds": 3})
-    assert [each.exploratory for each in study.judged()] == [None, None]
+    assert [result.exploratory for result in study.judged()] == [None, None]
 
 
 def test_the_change_is_kept_in_the_store(study: Grown) -> None:

@@ -25,15 +25,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     proxy = TINY["proxy"] | {"epochs": 4, "train_size": 512}
     write_study(folder, TINY, claims=CLAIMS, search={"seeds": 3}, proxy=proxy)
-    said = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
-    assert said.returncode == 0, said.stderr
+    result = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
+    assert result.returncode == 0, result.stderr
     return folder
 
 
 def judged(folder: Path, *options: str) -> dict[str, Any]:
-    said = called("aa", "study.yaml", *SETS, "--json", *options, cwd=folder)
-    assert said.returncode == 0, said.stderr
-    values: dict[str, Any] = json.loads(said.stdout)
+    result = called("aa", "study.yaml", *SETS, "--json", *options, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    values: dict[str, Any] = json.loads(result.stdout)
     return values
 
 
@@ -64,8 +64,8 @@ def test_the_accuracies_are_those_of_the_stored_weights_on_these_images(trained:
     run, recipe = Run(spec, file.study.proxy, 1), file.study.proxy
     network = read_weights(Job(run, trained / "results" / "tiny").checkpoint, spec).network()
     images = make(recipe, "val", 64, seed=set_seed(recipe, 7), annotated=False)
-    shown = normalize(torch.from_numpy(np.array(images.images)), load(recipe, trained / "results" / "data", 1))
-    right = network(shown).argmax(1).numpy() == images.labels
+    logits = normalize(torch.from_numpy(np.array(images.images)), load(recipe, trained / "results" / "data", 1))
+    right = network(logits).argmax(1).numpy() == images.labels
     kept = json.loads((trained / "results" / "tiny" / "validation_sets_64.json").read_text())
     assert kept["runs"][run.id]["top1"][7] == pytest.approx(100 * right.mean())
 
@@ -105,9 +105,9 @@ def test_other_weights_are_judged_anew(trained: Path) -> None:
 
 
 def test_the_view_has_both_schemes(trained: Path) -> None:
-    said = called("aa", "study.yaml", *SETS, cwd=trained)
-    text = " ".join(said.stdout.split())
-    assert said.returncode == 0, said.stderr
+    result = called("aa", "study.yaml", *SETS, cwd=trained)
+    text = " ".join(result.stdout.split())
+    assert result.returncode == 0, result.stderr
     assert "3 pairs of networks on 10 validation sets of 64 images" in text
     assert "one for all pairs" in text and "one for each pair" in text and "F test" in text
 
@@ -115,9 +115,9 @@ def test_the_view_has_both_schemes(trained: Path) -> None:
 def test_a_run_without_its_weights_is_named(trained: Path) -> None:
     file = sorted((trained / "results" / "tiny" / "checkpoints").glob("*.pt"))[0]
     aside = file.rename(file.with_suffix(".aside"))
-    said = called("aa", "study.yaml", *SETS, cwd=trained)
+    result = called("aa", "study.yaml", *SETS, cwd=trained)
     aside.rename(file)
-    assert said.returncode == 2 and file.name in said.stderr and "--fresh" in said.stderr
+    assert result.returncode == 2 and file.name in result.stderr and "--fresh" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_a_run_without_its_weights_is_named(trained: Path) -> None:
 )
 def test_what_cannot_be_judged_is_refused(trained: Path, options: tuple[str, ...], words: str) -> None:
     kept = trained / "results" / "tiny" / "validation_sets_1000.json"
-    said = called("aa", "study.yaml", *options, cwd=trained)
-    assert said.returncode == 2 and words in " ".join(said.stderr.split()) and not kept.exists()
+    result = called("aa", "study.yaml", *options, cwd=trained)
+    assert result.returncode == 2 and words in " ".join(result.stderr.split()) and not kept.exists()
 
 
 def test_a_claim_about_times_is_refused(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_a_claim_about_times_is_refused(tmp_path: Path) -> None:
     study = Played(tmp_path, claims=claims, axes={"K": [[3, 3, 3, 3], [13, 13, 13, 13]]}, when={})
     for _ in study.events():
         pass
-    said = called("aa", "study.yaml", "--validation-sets", "10", cwd=tmp_path)
-    assert said.returncode == 2 and "top1 or val_loss" in said.stderr
+    result = called("aa", "study.yaml", "--validation-sets", "10", cwd=tmp_path)
+    assert result.returncode == 2 and "top1 or val_loss" in result.stderr
 
 
 def test_further_sets_have_seeds_of_their_own() -> None:

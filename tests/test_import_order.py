@@ -147,18 +147,18 @@ def test_torch_is_imported_where_the_table_allows_it(path: Path) -> None:
 
 def test_the_commands_import_no_heavy_libraries() -> None:
     wrong = []
-    waiting, seen = ["harness.cli", *LAZY], set[str]()
+    waiting, names = ["harness.cli", *LAZY], set[str]()
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in BY_NAME:
+        if name in names or name not in BY_NAME:
             continue
-        seen.add(name)
+        names.add(name)
         for imported, line in imports(on_import(ast.parse(BY_NAME[name].read_text(encoding="utf-8")))):
             waiting += [imported, *parents(imported)]
             if imported.split(".")[0] in (*TORCH, *ON_DEMAND):
                 wrong.append(f"{name}:{line} imports {imported}")
     assert not wrong, "\n".join(wrong)
-    assert {"harness.search.driver", "harness.storage.store", "harness.analysis.results", "harness.training"} <= seen
+    assert {"harness.search.driver", "harness.storage.store", "harness.analysis.results", "harness.training"} <= names
 
 
 def parents(name: str) -> list[str]:

@@ -54,10 +54,10 @@ def test_a_signal_while_workers_are_busy_is_raised_by_the_next_poll_which_keeps_
         with pytest.raises(KeyboardInterrupt):
             executor.poll(0.0)
         executor.stop(JOB.run.id)
-        said = [record for _ in range(2) for _, record in executor.poll(0.0)]
+        records = [record for _ in range(2) for _, record in executor.poll(0.0)]
     assert notes == ["stopping"]
-    assert said[0] == epoch(1, 1.0)
-    assert getattr(said[-1], "state", None) == RunState.STOPPED
+    assert records[0] == epoch(1, 1.0)
+    assert getattr(records[-1], "state", None) == RunState.STOPPED
 
 
 def test_an_executor_that_trains_in_its_poll_is_interrupted_there() -> None:
@@ -96,13 +96,13 @@ def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, 
                     shown.append((event.run_id, event.epoch.epoch))
                 if n == at:
                     kill(signal.SIGINT)
-    with open_study_reader(study.path, study.place) as read:
+    with open_study_reader(study.path, study.place) as reader:
         kept = {
             (run_id, e.epoch)
-            for run_id, curve in read.store.epochs_of_runs({run for run, _ in shown}).items()
+            for run_id, curve in reader.store.epochs_of_runs({run for run, _ in shown}).items()
             for e in curve
         }
         assert set(shown) <= kept
-        assert all(trial.state.name in ("WAITING", "COMPLETE") for trial in read.trials)
-        assert not any(row.state == RunState.RUNNING for row in read.store.runs(run for run, _ in shown).values())
+        assert all(trial.state.name in ("WAITING", "COMPLETE") for trial in reader.trials)
+        assert not any(row.state == RunState.RUNNING for row in reader.store.runs(run for run, _ in shown).values())
     assert len(study.answer().complete) == 5

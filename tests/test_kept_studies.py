@@ -30,8 +30,8 @@ CLAIMS = [
 KEPT = sorted((REPOSITORY / "results" / "claims").glob("*/summary.json"))
 
 
-def rows_of(place: Workspace) -> list[ClaimRow]:
-    return [row for row in all_recorded_claims(place) if row.source.endswith("summary.json") or row.fault]
+def rows_of(workspace: Workspace) -> list[ClaimRow]:
+    return [row for row in all_recorded_claims(workspace) if row.source.endswith("summary.json") or row.fault]
 
 
 # A fresh clone
@@ -46,9 +46,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fresh_clone_shows_every_recorded_claim_and_what_can_be_checked(clone: Path) -> None:
-    said = called("verify", "--only", "claims", "--json", cwd=clone)
-    assert (said.returncode, said.stderr) == (0, "")
-    rows = {(row["study"], row["name"]): row for row in json.loads(said.stdout)["claims"]}
+    result = called("verify", "--only", "claims", "--json", cwd=clone)
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = {(row["study"], row["name"]): row for row in json.loads(result.stdout)["claims"]}
     recorded = [json.loads(file.read_text()) for file in KEPT]
     assert len(recorded) > 9
     assert set(rows) == {(each["study"], claim["name"]) for each in recorded for claim in each["claims"]}
@@ -61,8 +61,8 @@ def test_a_fresh_clone_shows_every_recorded_claim_and_what_can_be_checked(clone:
 
 
 def test_the_table_names_the_command_and_the_time_and_marks_what_is_old(clone: Path) -> None:
-    said = called("verify", "--only", "claims", cwd=clone)
-    text = " ".join(said.stdout.split())
+    result = called("verify", "--only", "claims", cwd=clone)
+    text = " ".join(result.stdout.split())
     assert "no claim study is recorded" not in text
     assert "kernel_size kept in results/claims/kernel_size/summary.json" in text
     is_old = "recipe_revision" not in json.loads((clone / "results/claims/kernel_size/summary.json").read_text())
@@ -74,9 +74,9 @@ def test_the_table_names_the_command_and_the_time_and_marks_what_is_old(clone: P
 def test_a_study_that_was_not_run_here_names_what_was_recorded_of_it(clone: Path) -> None:
     (clone / "kernel_size.yaml").write_text((REPOSITORY / "search_spaces" / "kernel_size.yaml").read_text())
     for name in ("show", "status", "best"):
-        said = called(name, "kernel_size.yaml", cwd=clone)
-        assert said.returncode == 2 and "run kernel_size.yaml`" in said.stderr
-        assert "recorded of it before: results/claims/kernel_size/summary.txt" in said.stderr
+        result = called(name, "kernel_size.yaml", cwd=clone)
+        assert result.returncode == 2 and "run kernel_size.yaml`" in result.stderr
+        assert "recorded of it before: results/claims/kernel_size/summary.txt" in result.stderr
 
 
 # What can be checked again
@@ -93,9 +93,9 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def values_of(played: Played) -> dict[str, Any]:
-    with open_study_reader(played.path, played.place) as read:
-        said = study_results(read.file.study, read.store, read.trials, {}, read.claims())
-    return json.loads(json_text(results_values(said)))  # type: ignore[no-any-return]
+    with open_study_reader(played.path, played.place) as reader:
+        results = study_results(reader.file.study, reader.store, reader.trials, {}, reader.claims())
+    return json.loads(json_text(results_values(results)))  # type: ignore[no-any-return]
 
 
 def keep(results: Path, values: dict[str, Any], study: str | None) -> None:
@@ -166,9 +166,9 @@ def test_a_summary_that_cannot_be_read_is_a_fault_and_hides_no_other(text: str, 
     keep(tmp_path / "results", values_of(driven), resolved(driven))
     (tmp_path / "results" / "claims" / "broken").mkdir()
     (tmp_path / "results" / "claims" / "broken" / "summary.json").write_text(text)
-    said = called("verify", "--only", "claims", cwd=tmp_path)
-    assert said.returncode == 1 and "✗ broken: " in said.stdout and "larger" in said.stdout
-    assert "Traceback" not in said.stderr
+    result = called("verify", "--only", "claims", cwd=tmp_path)
+    assert result.returncode == 1 and "✗ broken: " in result.stdout and "larger" in result.stdout
+    assert "Traceback" not in result.stderr
 
 
 # Beside the runs that are stored here

@@ -46,28 +46,28 @@ def test_all_kinds_are_here() -> None:
 @torch.no_grad()
 def test_maps_are_what_an_impulse_becomes(kind: str) -> None:
     model = randomised(tiny_spec(K=9, kernel=kind, C=[8, 8, 8, 8], **BY_KIND[kind])).double()
-    found = next(iter(large_kernels(model)))
+    kernel = next(iter(large_kernels(model)))
     layer = model.stages[0].blocks[0].large_kernel  # type: ignore[union-attr, index]
     response = impulse_response(layer, 8, 25)
     if kind == "bands":  # what is passed on is no kernel
         response[12, 12] -= 8 - 3
-    edge = (25 - found.k) // 2
-    np.testing.assert_allclose(response[edge : 25 - edge, edge : 25 - edge], found.after, rtol=1e-9, atol=1e-12)
+    edge = (25 - kernel.k) // 2
+    np.testing.assert_allclose(response[edge : 25 - edge, edge : 25 - edge], kernel.after, rtol=1e-9, atol=1e-12)
     response[edge : 25 - edge, edge : 25 - edge] = 0
     assert response.max() < 1e-12
 
 
 @pytest.mark.parametrize(("k", "s"), [(13, 3), (7, 5), (9, 1)])
 def test_a_merge_changes_the_small_kernels_taps_alone(k: int, s: int) -> None:
-    for found in large_kernels(randomised(tiny_spec(K=k, reparam=s))):
+    for kernel in large_kernels(randomised(tiny_spec(K=k, reparam=s))):
         low, high = k // 2 - s // 2, k // 2 + s // 2 + 1
         expected = np.ones((k, k), bool)
         expected[low:high, low:high] = False
-        np.testing.assert_array_equal(found.outside, expected)
-        assert found.before is not None and found.ratio is not None
-        np.testing.assert_array_equal(found.before[expected], found.after[expected])
-        least, most = found.ratio
-        assert least == pytest.approx(most) == pytest.approx(found.before.max() / found.after.max())
+        np.testing.assert_array_equal(kernel.outside, expected)
+        assert kernel.before is not None and kernel.ratio is not None
+        np.testing.assert_array_equal(kernel.before[expected], kernel.after[expected])
+        least, most = kernel.ratio
+        assert least == pytest.approx(most) == pytest.approx(kernel.before.max() / kernel.after.max())
 
 
 def test_the_map_before_the_merge_is_the_large_kernel_behind_its_norm() -> None:
@@ -75,9 +75,9 @@ def test_the_map_before_the_merge_is_the_large_kernel_behind_its_norm() -> None:
     branch = model.stages[2].blocks[0].large_kernel.lkb_origin  # type: ignore[union-attr, index]
     scale = branch.bn.weight / torch.sqrt(branch.bn.running_var + branch.bn.eps)
     expected = (branch.conv.weight * scale[:, None, None, None]).abs().sum((0, 1)).detach().numpy()
-    found = [each for each in large_kernels(model) if each.stage == 3]
-    assert found[0].before is not None
-    np.testing.assert_allclose(found[0].before, expected, rtol=1e-5)
+    kernels = [each for each in large_kernels(model) if each.stage == 3]
+    assert kernels[0].before is not None
+    np.testing.assert_allclose(kernels[0].before, expected, rtol=1e-5)
 
 
 def test_a_small_kernel_that_dominates_raises_the_centre() -> None:
@@ -86,11 +86,11 @@ def test_a_small_kernel_that_dominates_raises_the_centre() -> None:
     for name, parameter in model.named_parameters():
         if "large_kernel" in name and name.endswith("conv.weight"):
             nn.init.constant_(parameter, 2.7 if "small_conv" in name else 1.0)
-    for found in large_kernels(model):
-        assert found.before is not None and found.ratio is not None
-        assert found.ratio[0] == pytest.approx(1 / 3.7, rel=1e-6)
-        assert central_share(found.before) == pytest.approx(9 / 169)
-        assert central_share(found.after) == pytest.approx(9 * 3.7 / (160 + 9 * 3.7))
+    for kernel in large_kernels(model):
+        assert kernel.before is not None and kernel.ratio is not None
+        assert kernel.ratio[0] == pytest.approx(1 / 3.7, rel=1e-6)
+        assert central_share(kernel.before) == pytest.approx(9 / 169)
+        assert central_share(kernel.after) == pytest.approx(9 * 3.7 / (160 + 9 * 3.7))
 
 
 @pytest.mark.parametrize("name", ["replknet_nano", "mobilenet_v2_nano", "convnext_nano"])
@@ -98,9 +98,9 @@ def test_every_layer_of_every_family_is_found_and_left_alone(name: str) -> None:
     spec = PRESETS[name]
     model = build(spec, seed=0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = list(large_kernels(model))
-    assert [kernel.stage for kernel in found] == [i + 1 for i, b in enumerate(spec.B) for _ in range(b)]
-    assert all(kernel.k == spec.K[kernel.stage - 1] for kernel in found)
+    kernels = list(large_kernels(model))
+    assert [kernel.stage for kernel in kernels] == [i + 1 for i, b in enumerate(spec.B) for _ in range(b)]
+    assert all(kernel.k == spec.K[kernel.stage - 1] for kernel in kernels)
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -114,10 +114,10 @@ def test_what_is_merged_has_no_before() -> None:
 
 def test_dense_kernels_count_over_all_pairs_of_channels() -> None:
     model = build(tiny_spec(K=5, depthwise=False), seed=0)
-    found = next(iter(large_kernels(model)))
+    kernel = next(iter(large_kernels(model)))
     weight = model.stages[0].blocks[0].large_kernel.lkb_origin.conv.weight  # type: ignore[union-attr, index]
     assert weight.shape == (4, 4, 5, 5)
-    np.testing.assert_allclose(found.after, weight.abs().sum((0, 1)).detach().numpy(), rtol=1e-4)
+    np.testing.assert_allclose(kernel.after, weight.abs().sum((0, 1)).detach().numpy(), rtol=1e-4)
 
 
 def test_shares_of_the_centre() -> None:
@@ -128,7 +128,7 @@ def test_shares_of_the_centre() -> None:
 
 
 def test_kernels_of_equal_size_leave_nothing_outside() -> None:
-    for found in large_kernels(randomised(tiny_spec(K=3, reparam=3))):
-        assert not found.outside.any() and found.ratio is None
+    for kernel in large_kernels(randomised(tiny_spec(K=3, reparam=3))):
+        assert not kernel.outside.any() and kernel.ratio is None
     dead = LargeKernel(1, 1, np.zeros((5, 5)), np.zeros((5, 5)), np.ones((5, 5), bool))
     assert dead.ratio is None

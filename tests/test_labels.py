@@ -63,8 +63,8 @@ def test_folders_are_listed_in_the_order_of_their_labels(tmp_path: Path) -> None
     ],
 )
 def test_names_decide_where_both_sides_have_them(names: Any, known: Any, labels: Any, about: str) -> None:
-    found = assign_labels(names, known, len(known), "val")
-    assert found.labels == labels and found.about.startswith(about)
+    result = assign_labels(names, known, len(known), "val")
+    assert result.labels == labels and result.about.startswith(about)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_names_that_differ_are_refused_and_named(names: Any, known: Any, words: 
 
 
 def test_without_names_positions_decide_and_that_is_said() -> None:
-    found = assign_labels(("a", "b"), None, 2, "val")
-    assert found.labels == (0, 1) and found.about.startswith("by position, in order from `a` to `b`: the weights")
+    result = assign_labels(("a", "b"), None, 2, "val")
+    assert result.labels == (0, 1) and result.about.startswith("by position, in order from `a` to `b`: the weights")
     assert "as numbers" in assign_labels(NUMBERED, None, 12, "val").about
     with pytest.raises(DataError, match="the 12 classes that the network tells apart"):
         assign_labels(("a", "b"), None, 12, "val")
@@ -93,8 +93,8 @@ def test_without_names_positions_decide_and_that_is_said() -> None:
 def test_synsets_of_imagenet_are_known_to_networks_for_it() -> None:
     synsets = imagenet_synsets()
     assert len(synsets) == IMAGENET_CLASSES and list(synsets) == sorted(synsets)
-    found = assign_labels((synsets[5], synsets[900]), None, IMAGENET_CLASSES, "val")
-    assert found.labels == (5, 900) and "2 of 1,000 classes have images" in found.about
+    result = assign_labels((synsets[5], synsets[900]), None, IMAGENET_CLASSES, "val")
+    assert result.labels == (5, 900) and "2 of 1,000 classes have images" in result.about
     numbers = tuple(sorted(map(str, range(IMAGENET_CLASSES)), key=int))  # as ImageNetV2 has its folders
     assert assign_labels(numbers, None, IMAGENET_CLASSES, "val").labels == tuple(range(IMAGENET_CLASSES))
 
@@ -114,9 +114,11 @@ def write_images(root: Path, names: tuple[str, ...], count: int = 2) -> Path:
 
 
 def labels_by_file(root: Path, known: Any, classes: int = 12) -> dict[str, int]:
-    found = open_validation(ClassificationDataConfig(dataset="imagefolder"), classes, 16, root, root, known)
-    files = getattr(found.images, "images", found.images).files  # type: ignore[union-attr]
-    return {Path(file.decode()).parent.name: int(label) for file, label in zip(files, found.images.labels, strict=True)}
+    images = open_validation(ClassificationDataConfig(dataset="imagefolder"), classes, 16, root, root, known)
+    files = getattr(images.images, "images", images.images).files  # type: ignore[union-attr]
+    return {
+        Path(file.decode()).parent.name: int(label) for file, label in zip(files, images.images.labels, strict=True)
+    }
 
 
 def test_validation_images_get_the_labels_of_the_network(tmp_path: Path) -> None:
@@ -144,9 +146,9 @@ def training_folder(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def loss_and_labels(folder: Path, data: Path, *options: str) -> tuple[float, str]:
-    said = called("evaluate", folder, "--data", data, "--json", *options, cwd=folder.parent)
-    assert said.returncode == 0, said.stderr
-    found = json.loads(said.stdout)
+    result = called("evaluate", folder, "--data", data, "--json", *options, cwd=folder.parent)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
     return found["forms"]["training"]["loss"], found["labels"]
 
 
@@ -158,13 +160,13 @@ def test_evaluate_matches_names_and_refuses_others(tmp_path: Path) -> None:
     loss, labels = loss_and_labels(folder, padded)
     assert labels == "by name: 12 of 12 classes"
     assert loss_and_labels(folder, numbered) == (loss, "by number: 12 of 12 classes")
-    said = called("evaluate", folder, "--data", renamed, cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (2, "") and "`zero`" not in said.stdout
-    assert "12 unknown (`eight`, `eleven`, `five`, ...)" in said.stderr and "--labels position" in said.stderr
+    result = called("evaluate", folder, "--data", renamed, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "") and "`zero`" not in result.stdout
+    assert "12 unknown (`eight`, `eleven`, `five`, ...)" in result.stderr and "--labels position" in result.stderr
     other, labels = loss_and_labels(folder, renamed, "--labels", "position")
     assert labels.startswith("by position") and "as `--labels position` says" in labels and other != loss
-    said = called("evaluate", folder, "--data", padded, cwd=tmp_path)
-    assert "labels     by name: 12 of 12 classes" in said.stdout and "as in its training" in said.stdout
+    result = called("evaluate", folder, "--data", padded, cwd=tmp_path)
+    assert "labels     by name: 12 of 12 classes" in result.stdout and "as in its training" in result.stdout
 
 
 @pytest.mark.parametrize("content", ["{", '["a"]', '{"a": 0}'])
@@ -182,9 +184,9 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
     spec = tiny_spec(in_channels=3, classes=3)
     save_weights(tmp_path / "x.safetensors", spec, build(spec, seed=1), "a test", classes=names)
     write_images(tmp_path / "d" / "val", ("a", "b"))
-    said = called("evaluate", "x.safetensors", "--data", "d", "--json", "--resolution", "16", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert json.loads(said.stdout)["labels"].startswith("by name: 2 of 3 classes have images")
+    result = called("evaluate", "x.safetensors", "--data", "d", "--json", "--resolution", "16", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["labels"].startswith("by name: 2 of 3 classes have images")
 
 
 def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
@@ -193,14 +195,14 @@ def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Pa
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
-    subject = LoadedNetwork("mine", spec, torch.nn.Identity(), WeightsOrigin.FILE)
+    network = LoadedNetwork("mine", spec, torch.nn.Identity(), WeightsOrigin.FILE)
     for names, is_imagenet in ((synsets, True), (synsets[:20], False), (tuple(map(str, range(1000))), False)):
         root = tmp_path / f"{len(names)}{names[0]}"
         for name in names:
             (root / name).mkdir(parents=True)
             (root / name / "0.png").touch()
         args = Namespace(data=str(root), results=tmp_path, labels="name")
-        assert _shown(args, subject, 16).is_imagenet is is_imagenet
+        assert _shown(args, network, 16).is_imagenet is is_imagenet
 
 
 # Trainings that begin from weights
@@ -224,8 +226,8 @@ def test_a_classifier_of_other_classes_is_not_taken_silently(tmp_path: Path, tur
     task = ClassificationTask(
         job_of(tmp_path / "job", recipe, weights=tmp_path / "x.safetensors"), ProcessGroup(torch.device("cpu"))
     )
-    model, note = task.build()
-    assert isinstance(note, Message) and words in note.text
+    model, message = task.build()
+    assert isinstance(message, Message) and words in message.text
     head, own = model.state_dict()["head.weight"], before.state_dict()["head.weight"]
     expected = own.flip(0) if turned else build(spec, seed=recipe.seed).state_dict()["head.weight"]
     assert torch.equal(head, expected)
@@ -241,12 +243,12 @@ def test_shape_bias_matches_synsets_by_name() -> None:
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
-    subject = LoadedNetwork("mine", spec, torch.nn.Identity(), WeightsOrigin.FILE)
-    assert _class_order(subject)[0] is None and _class_order(subject)[1].startswith("by position")
-    order, about = _class_order(replace(subject, classes=tuple(reversed(synsets))))
+    network = LoadedNetwork("mine", spec, torch.nn.Identity(), WeightsOrigin.FILE)
+    assert _class_order(network)[0] is None and _class_order(network)[1].startswith("by position")
+    order, about = _class_order(replace(network, classes=tuple(reversed(synsets))))
     assert order == list(range(999, -1, -1)) and about.startswith("by name")
     with pytest.raises(UserError, match="must be the synsets of ImageNet-1K"):
-        _class_order(replace(subject, classes=tuple(f"class {i}" for i in range(IMAGENET_CLASSES))))
+        _class_order(replace(network, classes=tuple(f"class {i}" for i in range(IMAGENET_CLASSES))))
 
 
 def test_a_segmentation_s_classes_are_compared_by_name() -> None:

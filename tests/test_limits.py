@@ -124,12 +124,14 @@ CLAIM: dict[str, Any] = {
 @pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
 @pytest.mark.parametrize("objective", ["top1", "val_loss"])
 def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit: str, objective: str) -> None:
-    found = Played(tmp_path, objectives={objective: "maximize" if objective == "top1" else "minimize"}).answer(script)
-    assert found.limit == limit and found.complete
-    assert found.best is None and found.ranked_metric is None and found.front == () and found.unseparated() == ()
-    (line,) = conclusions(found)
+    results = Played(tmp_path, objectives={objective: "maximize" if objective == "top1" else "minimize"}).answer(script)
+    assert results.limit == limit and results.complete
+    assert (
+        results.best is None and results.ranked_metric is None and results.front == () and results.unseparated() == ()
+    )
+    (line,) = conclusions(results)
     assert f"at {'chance' if limit == 'chance' else 'the ceiling'}" in line and "nothing can be told apart here" in line
-    text = text_of(results_view(found), width=300)
+    text = text_of(results_view(results), width=300)
     assert "Best network" not in text and "Pareto front" not in text and "nothing can be told apart" in text
 
 
@@ -145,11 +147,11 @@ def test_a_limit_is_in_what_programs_read_and_ends_well(tmp_path: Path) -> None:
 
 def scenes(played: Played, script: Script) -> list[str]:
     """What the live view shows as the best after every event."""
-    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
+    state = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     shown = []
     for event, progress, _ in played.events(script):
-        scene.update(event, progress)
-        shown += [line for line in text_of(scene.draw(), width=300).splitlines() if line.startswith("best top1")]
+        state.update(event, progress)
+        shown += [line for line in text_of(state.draw(), width=300).splitlines() if line.startswith("best top1")]
     return shown
 
 
@@ -163,10 +165,10 @@ def test_the_live_view_names_no_best_at_a_limit_in_the_words_of_the_answer(tmp_p
 
 
 def test_a_live_view_that_goes_on_knows_the_limits_of_before(tmp_path: Path) -> None:
-    found = Played(tmp_path).answer(CHANCE)
-    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
-    LiveView(Console(file=io.StringIO()), scene).begin(found)
-    assert "at chance (no better than a constant answer, 15 runs" in text_of(scene.draw(), width=300)
+    results = Played(tmp_path).answer(CHANCE)
+    state = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
+    LiveView(Console(file=io.StringIO()), state).begin(results)
+    assert "at chance (no better than a constant answer, 15 runs" in text_of(state.draw(), width=300)
 
 
 def test_a_best_at_the_ceiling_is_marked_in_every_view(tmp_path: Path) -> None:
@@ -181,45 +183,47 @@ def test_a_best_at_the_ceiling_is_marked_in_every_view(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [("best", "study.yaml"), ("train", "best-of", "study.yaml", "--dry-run")])
 def test_no_best_network_is_given_of_a_study_at_chance(tmp_path: Path, command: tuple[str, ...]) -> None:
     Played(tmp_path).answer(CHANCE)
-    said = called(*command, cwd=tmp_path)
-    assert said.returncode == 2 and "all at chance" in said.stderr and "--trial" in said.stderr
-    assert said.stdout == ""
+    result = called(*command, cwd=tmp_path)
+    assert result.returncode == 2 and "all at chance" in result.stderr and "--trial" in result.stderr
+    assert result.stdout == ""
 
 
 def test_any_trial_of_a_study_at_chance_can_be_named(tmp_path: Path) -> None:
     Played(tmp_path).answer(CHANCE)
-    said = called("best", "study.yaml", "--trial", "1", cwd=tmp_path)
-    assert said.returncode == 0 and "trial 1" in said.stdout and "B: [" in said.stdout
+    result = called("best", "study.yaml", "--trial", "1", cwd=tmp_path)
+    assert result.returncode == 0 and "trial 1" in result.stdout and "B: [" in result.stdout
 
 
 def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path: Path) -> None:
     script = scored(lambda job: 12.5 + 20 * (job.run.spec.K[0] == 31 and job.run.spec.reparam[0] is None))
-    found = Played(tmp_path).answer(script)
-    assert found.limit is None and found.best is not None and found.best.params["K"] == [31, 29, 27, 13]
-    assert {row.params["K"][0] for row in found.front} == {31}, "nothing at chance is on the front"
-    assert "At chance, not to be told apart: K=" in conclusions(found)[-1]
+    results = Played(tmp_path).answer(script)
+    assert results.limit is None and results.best is not None and results.best.params["K"] == [31, 29, 27, 13]
+    assert {configuration.params["K"][0] for configuration in results.front} == {31}, (
+        "nothing at chance is on the front"
+    )
+    assert "At chance, not to be told apart: K=" in conclusions(results)[-1]
 
 
 def test_what_is_at_the_ceiling_is_ahead_of_what_is_at_chance(tmp_path: Path) -> None:
-    found = Played(tmp_path).answer(scored(lambda job: 100.0 if job.run.spec.K[0] == 13 else 12.5))
-    assert found.limit is None and found.best is not None and found.best.params["K"][0] == 13
-    assert found.front and {row.params["K"][0] for row in found.front} == {13}
+    results = Played(tmp_path).answer(scored(lambda job: 100.0 if job.run.spec.K[0] == 13 else 12.5))
+    assert results.limit is None and results.best is not None and results.best.params["K"][0] == 13
+    assert results.front and {configuration.params["K"][0] for configuration in results.front} == {13}
 
 
 def test_a_spread_of_nothing_does_not_separate_what_the_images_do_not(tmp_path: Path) -> None:
-    found = Played(tmp_path).answer(scored(lambda job: 60.0 + 0.1 * (job.run.spec.K[0] == 31)))
-    assert found.best is not None and found.best.spread == 0.0
-    assert len(found.unseparated()) == len(found.complete) - 1
-    assert "Not separated" in conclusions(found)[0]
+    results = Played(tmp_path).answer(scored(lambda job: 60.0 + 0.1 * (job.run.spec.K[0] == 31)))
+    assert results.best is not None and results.best.spread == 0.0
+    assert len(results.unseparated()) == len(results.complete) - 1
+    assert "Not separated" in conclusions(results)[0]
 
 
 @pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
 def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path, script: Script, limit: str) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 3, "max_seeds": 8})
     played.answer(script)
-    with open_study_reader(played.path, played.place) as read:
-        (found,) = evaluate_claims(played.file.study, open_space(played.file), read.store)
-    assert (str(found.verdict), found.limit, len(found.values)) == ("undecided", limit, 3)
+    with open_study_reader(played.path, played.place) as reader:
+        (result,) = evaluate_claims(played.file.study, open_space(played.file), reader.store)
+    assert (str(result.verdict), result.limit, len(result.values)) == ("undecided", limit, 3)
     text = called("show", "study.yaml", cwd=tmp_path).stdout
     assert "nothing can be told apart here, and more seeds would not help" in text.replace("\n", " ")
 
@@ -227,9 +231,9 @@ def test_a_claim_at_a_limit_stays_undecided_and_asks_for_no_seed(tmp_path: Path,
 def test_a_claim_of_which_one_arm_is_above_chance_is_decided(tmp_path: Path) -> None:
     played = Played(tmp_path, claims=[CLAIM], search={"seeds": 4})
     played.answer(scored(lambda job: 12.5 + (job.run.spec.K[0] == 13) * (20 + 0.1 * job.run.seed)))
-    with open_study_reader(played.path, played.place) as read:
-        (found,) = evaluate_claims(played.file.study, open_space(played.file), read.store)
-    assert (str(found.verdict), found.limit) == ("supported", None)
+    with open_study_reader(played.path, played.place) as reader:
+        (result,) = evaluate_claims(played.file.study, open_space(played.file), reader.store)
+    assert (str(result.verdict), result.limit) == ("supported", None)
 
 
 def test_masks_are_at_chance_where_one_class_everywhere_does_as_well(tmp_path: Path) -> None:
@@ -239,8 +243,8 @@ def test_masks_are_at_chance_where_one_class_everywhere_does_as_well(tmp_path: P
 
 
 def test_costs_and_times_have_no_limits(tmp_path: Path) -> None:
-    found = Played(tmp_path, objectives={"macs": "minimize"}).answer(CHANCE)
-    assert found.limit is None and found.best is not None
+    results = Played(tmp_path, objectives={"macs": "minimize"}).answer(CHANCE)
+    assert results.limit is None and results.best is not None
 
 
 # --- noise
@@ -253,8 +257,8 @@ def test_the_answer_says_which_noise_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_shared_data_set_is_told(tmp_path: Path) -> None:
-    found = Played(tmp_path, proxy=SCRIPTED["proxy"] | {"resample": "none"}).answer(scored(60.0))
-    text = text_of(results_view(found), width=300)
+    results = Played(tmp_path, proxy=SCRIPTED["proxy"] | {"resample": "none"}).answer(scored(60.0))
+    text = text_of(results_view(results), width=300)
     assert "one data set only" in text and "which are not part of them" in text
     shown = json.loads(called("show", "study.yaml", "--json", cwd=tmp_path).stdout)
     assert shown["resample"] == "none" and "one data set only" in shown["noise"]
@@ -267,8 +271,8 @@ def test_mixed_runs_are_told() -> None:
 
 
 def test_recorded_summaries_that_do_not_say_it_are_of_one_data_set() -> None:
-    kept = ClaimsSummary(study="old", conditions="", claims=())
-    assert kept.resample == "none" and "one data set only" in kept.noise_line
+    summary = ClaimsSummary(study="old", conditions="", claims=())
+    assert summary.resample == "none" and "one data set only" in summary.noise_line
 
 
 def test_sampling_error_and_images_stand_beside_the_spread(said: StudyResults) -> None:

@@ -39,8 +39,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     base = TINY["base"] | {"K": [5, 5, 3, 3], "reparam": [3, 3, None, None]}
     write_study(folder, TINY, base=base, axes={"shortcut": [True]}, search={"seeds": 1})
-    said = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
-    assert said.returncode == 0, said.stderr
+    result = called("run", "study.yaml", *INLINE, "--quiet", cwd=folder)
+    assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -92,63 +92,63 @@ def test_a_preset_and_a_spec_file_have_random_weights(tmp_path: Path) -> None:
 
 
 def test_a_runs_checkpoint_brings_its_network_and_recipe(checkpoint: Path) -> None:
-    found = load_network(str(checkpoint))
-    assert found.spec.K == (5, 5, 3, 3) and found.spec.in_channels == 1 and found.spec.classes == 8
-    assert found.recipe is not None and (found.recipe.resolution, found.epochs) == (16, 2)
-    assert found.name == f"tiny/{checkpoint.stem[:8]}" and found.about == "a run's weights after 2 of 2 epochs"
+    network = load_network(str(checkpoint))
+    assert network.spec.K == (5, 5, 3, 3) and network.spec.in_channels == 1 and network.spec.classes == 8
+    assert network.recipe is not None and (network.recipe.resolution, network.epochs) == (16, 2)
+    assert network.name == f"tiny/{checkpoint.stem[:8]}" and network.about == "a run's weights after 2 of 2 epochs"
     kept = torch.load(checkpoint, weights_only=True)["model"]
-    assert all(torch.equal(value, kept[name]) for name, value in found.model.state_dict().items())
+    assert all(torch.equal(value, kept[name]) for name, value in network.model.state_dict().items())
 
 
 def test_a_database_elsewhere_is_given(checkpoint: Path, trained: Path, tmp_path: Path) -> None:
     moved = shutil.copy(checkpoint, tmp_path / checkpoint.name)
     with pytest.raises(UserError, match="must be known to a database"):
         load_network(str(moved))
-    found = load_network(str(moved), f"sqlite:///{trained / 'results' / 'studies.db'}")
-    assert found.spec.K == (5, 5, 3, 3)
+    network = load_network(str(moved), f"sqlite:///{trained / 'results' / 'studies.db'}")
+    assert network.spec.K == (5, 5, 3, 3)
 
 
 # Fields
 
 
 def test_erf_of_presets_says_that_random_weights_mislead(tmp_path: Path) -> None:
-    said = called("erf", "replknet_nano", "mobilenet_v2_nano", *SMALL, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.count("random weights mislead") == 2
-    assert "by the paper's equations" in said.stdout and "by the paper's code" in said.stdout
-    lines = [line.split() for line in said.stdout.splitlines()]
+    result = called("erf", "replknet_nano", "mobilenet_v2_nano", *SMALL, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("random weights mislead") == 2
+    assert "by the paper's equations" in result.stdout and "by the paper's code" in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
     rows = [line for line in lines if line[:2] == ["replknet_nano", "31-29-27-13"]]
     assert len(rows) == 2 and all(len(row) == 10 for row in rows)
     assert all(0 < float(cell) <= 100 for row in rows for cell in row[2:])
-    assert said.stderr == "" and "table 10" not in said.stdout
+    assert result.stderr == "" and "table 10" not in result.stdout
 
 
 def test_erf_of_a_checkpoint_is_the_runs_measure(checkpoint: Path, trained: Path, tmp_path: Path) -> None:
-    said = called("erf", checkpoint, "replknet_nano", "--json", "--output", tmp_path, cwd=trained)
-    assert said.returncode == 0, said.stderr
-    assert said.stderr.count("written: ") == 3 and all(map(opens, tmp_path.glob("erf*.png")))
+    result = called("erf", checkpoint, "replknet_nano", "--json", "--output", tmp_path, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("written: ") == 3 and all(map(opens, tmp_path.glob("erf*.png")))
     assert {path.name for path in tmp_path.iterdir()} == {
         "erf.png",
         "erf_replknet_nano.png",
         f"erf_tiny_{checkpoint.stem[:8]}.png",
     }
-    mine, preset = json.loads(said.stdout)
+    mine, preset = json.loads(result.stdout)
     assert (mine["resolution"], mine["fields"]["paper"]["images"]) == (64, ERF_IMAGES)
     assert mine["environment"]["operator"] == operator_digest() and mine["environment"]["threads"] is not None
     assert mine["notes"] == [] and "after 2 of 2 epochs" in mine["weights"]
     assert (preset["resolution"], preset["data"]) == (64, mine["data"]), "shown what the run is shown"
-    found = load_network(str(checkpoint))
-    assert found.recipe is not None and found.data_cache is not None
-    dataset = load(found.recipe, found.data_cache, 0)
-    figures = dict(erf(TrainedRun(found.model, dataset, found.recipe, torch.device("cpu"))))
+    network = load_network(str(checkpoint))
+    assert network.recipe is not None and network.data_cache is not None
+    dataset = load(network.recipe, network.data_cache, 0)
+    metrics = dict(erf(TrainedRun(network.model, dataset, network.recipe, torch.device("cpu"))))
     for kind in ("raw", "log"):
         for t, share in mine["fields"]["paper"]["r"][kind].items():
-            assert figures[f"erf_{kind}_r{t}_pct"] == pytest.approx(100 * share)
+            assert metrics[f"erf_{kind}_r{t}_pct"] == pytest.approx(100 * share)
 
 
 def test_erf_at_a_side_of_ones_own(checkpoint: Path, trained: Path) -> None:
-    said = called("erf", checkpoint, *SMALL, "--data", "shapes", "--json", cwd=trained)
-    (values,) = json.loads(said.stdout)
+    result = called("erf", checkpoint, *SMALL, "--data", "shapes", "--json", cwd=trained)
+    (values,) = json.loads(result.stdout)
     assert (values["resolution"], values["fields"]["paper"]["images"]) == (32, 4)
     assert "short of" not in "".join(values["notes"])
 
@@ -157,8 +157,8 @@ def test_erf_at_a_side_of_ones_own(checkpoint: Path, trained: Path) -> None:
 def test_erf_on_a_folder_of_images(weights: Path, tmp_path: Path, inner: str) -> None:
     photos(tmp_path / "photos" / inner)
     (tmp_path / "photos" / inner / "cat" / "0.png").write_bytes(b"damaged")
-    said = called("erf", weights, "--data", "photos", "--resolution", "16", "--json", cwd=tmp_path)
-    (values,) = json.loads(said.stdout)
+    result = called("erf", weights, "--data", "photos", "--resolution", "16", "--json", cwd=tmp_path)
+    (values,) = json.loads(result.stdout)
     assert values["fields"]["code"]["images"] == 5 and values["weights"] == "weights from a file"
     assert "1 images could not be read" in values["notes"][0]
 
@@ -199,9 +199,9 @@ def test_a_dead_network_is_told_in_words(tmp_path: Path) -> None:
         nn.init.zeros_(parameter)
     torch.save(model.state_dict(), tmp_path / "dead.pth")
     import_weights(tmp_path / "dead.pth", tmp_path / "dead.safetensors", spec)
-    said = called("erf", "dead.safetensors", *SMALL, "--output", "out", cwd=tmp_path)
-    assert said.returncode == 0 and "no pixel of 4 images moves the centre" in said.stdout
-    row = next(line.split() for line in said.stdout.splitlines() if line.startswith("dead "))
+    result = called("erf", "dead.safetensors", *SMALL, "--output", "out", cwd=tmp_path)
+    assert result.returncode == 0 and "no pixel of 4 images moves the centre" in result.stdout
+    row = next(line.split() for line in result.stdout.splitlines() if line.startswith("dead "))
     assert row == ["dead", "3", *"--------"] and (tmp_path / "out" / "erf_dead.png").is_file()
     (values,) = json.loads(called("erf", "dead.safetensors", *SMALL, "--json", cwd=tmp_path).stdout)
     assert set(values["fields"]["paper"]["r"]["raw"].values()) == {None}
@@ -237,38 +237,38 @@ def test_where_the_centre_looks_is_where_gradients_are(name: str, side: int) -> 
 
 def test_tables_and_values_have_every_network() -> None:
     counts = {"images": 2, "skipped": 1, "dead": 0}
-    found = [seen(PRESETS["replknet_nano"], 1.0, **counts), seen(PRESETS["replknet_tiny"], 0.0, **counts)]
-    values = fields_values(found)
+    results = [seen(PRESETS["replknet_nano"], 1.0, **counts), seen(PRESETS["replknet_tiny"], 0.0, **counts)]
+    values = fields_values(results)
     assert [each["fields"]["paper"]["skipped"] for each in values] == [1, 1]
-    assert "…" not in text_of(fields_view(found), width=80)
+    assert "…" not in text_of(fields_view(results), width=80)
 
 
 # Kernels
 
 
 def test_kernels_of_a_checkpoint(checkpoint: Path, trained: Path, tmp_path: Path) -> None:
-    said = called("kernels", checkpoint, "--output", tmp_path, cwd=trained)
-    assert said.returncode == 0, said.stderr
-    lines = [line.split() for line in said.stdout.splitlines()]
+    result = called("kernels", checkpoint, "--output", tmp_path, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
     rows = {line[0]: line for line in lines if len(line) == 7 and line[0].isdigit()}
     assert [row[2] for row in rows.values()] == ["5+3", "5+3", "3", "3"]
     assert "-" not in rows["1"] and rows["3"][3:] == ["-", "100.0", "-", "-"]
-    assert ["paper", "13+3", "8.3", "22.7", "0.268", "3.7x"] in lines and "Random" not in said.stdout
-    assert "Stage 4 was trained on maps of 1 x 1" in said.stdout and "Stage 3" not in said.stdout
+    assert ["paper", "13+3", "8.3", "22.7", "0.268", "3.7x"] in lines and "Random" not in result.stdout
+    assert "Stage 4 was trained on maps of 1 x 1" in result.stdout and "Stage 3" not in result.stdout
     assert opens(next(tmp_path.glob("kernels_tiny_*.png")))
 
 
 def test_kernels_of_a_preset_in_json(tmp_path: Path) -> None:
-    said = called("kernels", "mobilenet_v2_nano", "--json", "--output", ".", cwd=tmp_path)
-    values = json.loads(said.stdout)
+    result = called("kernels", "mobilenet_v2_nano", "--json", "--output", ".", cwd=tmp_path)
+    values = json.loads(result.stdout)
     assert len(values["layers"]) == 9 and "Random weights" in values["notes"][0]
     assert all(np.max(layer["maps"]["after"]) == 1 and layer["maps"]["before"] is None for layer in values["layers"])
     assert opens(tmp_path / "kernels_mobilenet_v2_nano.png")
 
 
 def test_kernels_that_are_merged_say_so(weights: Path, tmp_path: Path) -> None:
-    said = called("kernels", weights, cwd=tmp_path)
-    assert said.returncode == 0 and "merged form" in said.stdout and "paper" not in said.stdout
+    result = called("kernels", weights, cwd=tmp_path)
+    assert result.returncode == 0 and "merged form" in result.stdout and "paper" not in result.stdout
 
 
 def test_files_have_names_of_their_own() -> None:
@@ -307,17 +307,17 @@ def test_mistakes_are_one_message(tmp_path: Path, arguments: tuple[str, ...], wo
     (tmp_path / "grey.yaml").write_text(dump_network_spec(tiny_spec()))
     photos(tmp_path / "photos", ("only",), 1)
     write_study(tmp_path, TINY)
-    said = called(*arguments, cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "Traceback" not in said.stderr and all(word in said.stderr for word in words), said.stderr
+    result = called(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr and all(word in result.stderr for word in words), result.stderr
 
 
 def test_a_damaged_checkpoint_is_one_message(trained: Path, checkpoint: Path) -> None:
     broken = checkpoint.with_name(f"{'0' * 16}.pt")
     broken.write_bytes(b"damaged")
     try:
-        said = called("erf", broken, cwd=trained)
-        assert said.returncode == 2 and "known to a database" in said.stderr
+        result = called("erf", broken, cwd=trained)
+        assert result.returncode == 2 and "known to a database" in result.stderr
     finally:
         broken.unlink()
 
@@ -325,5 +325,5 @@ def test_a_damaged_checkpoint_is_one_message(trained: Path, checkpoint: Path) ->
 def test_help_names_both_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    said = capsys.readouterr().out
-    assert "erf" in said and "kernels" in said
+    output = capsys.readouterr().out
+    assert "erf" in output and "kernels" in output

@@ -40,8 +40,8 @@ def trained(dataset: Dataset, recipe: ProxyRecipe = TEXTURED, spec: NetworkSpec 
     return TrainedRun(build(spec, seed=0), dataset, recipe, CPU)
 
 
-def figures(measure: str, subject: TrainedRun) -> dict[str, float]:
-    return dict(ON_DEMAND_MEASURES[measure](subject))
+def figures(measure: str, trained: TrainedRun) -> dict[str, float]:
+    return dict(ON_DEMAND_MEASURES[measure](trained))
 
 
 # The tables
@@ -89,8 +89,8 @@ def test_every_measure_yields_finite_figures_and_leaves_the_network_alone(name: 
     subject = trained(dataset)
     before = copy.deepcopy(subject.model.state_dict())
     state = torch.get_rng_state()
-    found = figures(name, subject)
-    assert found and all(math.isfinite(value) for value in found.values())
+    metrics = figures(name, subject)
+    assert metrics and all(math.isfinite(value) for value in metrics.values())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in subject.model.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in subject.model.parameters())
@@ -98,9 +98,9 @@ def test_every_measure_yields_finite_figures_and_leaves_the_network_alone(name: 
 
 def test_a_run_has_the_figures_that_its_recipe_names(tmp_path: Path) -> None:
     recipe = with_(TEXTURED, epochs=1, schedule={"warmup_epochs": 0})
-    *said, ended = run_job(Job(tiny_run(recipe=recipe, K=7, reparam=3), tmp_path / "study"))
+    *records, ended = run_job(Job(tiny_run(recipe=recipe, K=7, reparam=3), tmp_path / "study"))
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
-    names = [record.name for record in said if isinstance(record, Measured)]
+    names = [record.name for record in records if isinstance(record, Measured)]
     assert len(names) == len(set(names))
     assert {"latency_ms_p50", "merge_error_max_abs", "shape_decisions", "cue_decisions"} <= set(names)
     assert {"throughput_images_per_s_batch32", "train_step_s", "erf_raw_r50_pct"} <= set(names)
@@ -162,8 +162,8 @@ def test_what_is_deployed_is_merged_and_in_the_recipes_layout(dataset: Dataset) 
 def test_a_right_merge_leaves_rounding(dataset: Dataset) -> None:
     subject = trained(dataset)
     randomize(subject.model, seed=1)
-    found = figures("merge_error", subject)
-    assert 0 <= found["merge_error_max_abs"] < 1e-11 and found["merge_error_relative"] < 1e-11
+    metrics = figures("merge_error", subject)
+    assert 0 <= metrics["merge_error_max_abs"] < 1e-11 and metrics["merge_error_relative"] < 1e-11
     assert next(subject.model.parameters()).dtype == torch.float32
 
 
@@ -172,17 +172,17 @@ def test_a_merge_that_is_broken_on_purpose_shows(dataset: Dataset, monkeypatch: 
     monkeypatch.setattr(reparam, "pad_to_kernel", lambda small, kernel: right(small, kernel).roll(1, dims=3))
     subject = trained(dataset)
     randomize(subject.model, seed=1)
-    found = figures("merge_error", subject)
-    assert found["merge_error_max_abs"] > 1e-3 and found["merge_error_relative"] > 1e-3
+    metrics = figures("merge_error", subject)
+    assert metrics["merge_error_max_abs"] > 1e-3 and metrics["merge_error_relative"] > 1e-3
 
 
 def test_a_broken_merge_shows_in_an_untrained_network_too(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, right = with_(TEXTURED, epochs=0), reparam.pad_to_kernel
-    found = figures("merge_error", trained(dataset, recipe))
-    assert found["merge_error_max_abs"] < 1e-11
+    metrics = figures("merge_error", trained(dataset, recipe))
+    assert metrics["merge_error_max_abs"] < 1e-11
     monkeypatch.setattr(reparam, "pad_to_kernel", lambda small, kernel: right(small, kernel).roll(1, dims=3))
-    found = figures("merge_error", trained(dataset, recipe))
-    assert found["merge_error_max_abs"] > 1e-3 and found["merge_error_relative"] > 1e-3
+    metrics = figures("merge_error", trained(dataset, recipe))
+    assert metrics["merge_error_max_abs"] > 1e-3 and metrics["merge_error_relative"] > 1e-3
 
 
 # A step of training
@@ -197,8 +197,8 @@ def test_a_step_takes_more_memory_and_time_for_a_larger_batch(dataset: Dataset) 
 
 
 def test_a_batch_larger_than_the_split_is_filled_up(dataset: Dataset) -> None:
-    found = figures("train_step", trained(dataset, with_(TEXTURED, batch_size=len(dataset.train) + 8)))
-    assert found["train_step_gradients_finite"] == 1.0
+    metrics = figures("train_step", trained(dataset, with_(TEXTURED, batch_size=len(dataset.train) + 8)))
+    assert metrics["train_step_gradients_finite"] == 1.0
 
 
 @pytest.mark.parametrize("flaw", ["nan", "unused"])

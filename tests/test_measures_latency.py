@@ -201,24 +201,26 @@ def timed(job: Job) -> Iterator[Record]:
 
 
 def test_a_budget_of_latency_decides_on_the_upper_bound(tmp_path: Path) -> None:
-    found = Played(tmp_path, budgets={"latency_ms": 7.0}).answer(timed)  # 13: median 6.5, upper bound 7.8
-    assert {row.state for row in found.rows if row.params["K"][0] == 13} == {"over budget"}
-    assert {row.state for row in found.rows if row.params["K"][0] == 3} == {"complete"}
+    results = Played(tmp_path, budgets={"latency_ms": 7.0}).answer(timed)  # 13: median 6.5, upper bound 7.8
+    assert {configuration.state for configuration in results.rows if configuration.params["K"][0] == 13} == {
+        "over budget"
+    }
+    assert {configuration.state for configuration in results.rows if configuration.params["K"][0] == 3} == {"complete"}
 
 
 def test_an_objective_of_latency_decides_on_the_upper_bound_and_shows_the_interval(tmp_path: Path) -> None:
-    found = Played(tmp_path, objectives={"latency_ms_p50": "minimize"}, search={"seeds": 2}).answer(timed)
-    assert found.best is not None and found.best.values == (0.6 * 3,) * 2
-    assert "1.50 [1.20, 1.80]" in text_of(ConfigurationTables(found), width=160)
+    results = Played(tmp_path, objectives={"latency_ms_p50": "minimize"}, search={"seeds": 2}).answer(timed)
+    assert results.best is not None and results.best.values == (0.6 * 3,) * 2
+    assert "1.50 [1.20, 1.80]" in text_of(ConfigurationTables(results), width=160)
 
 
 def test_tables_and_json_have_one_latency_with_interval_and_n(tmp_path: Path) -> None:
-    found = Played(tmp_path, search={"seeds": 3}).answer(timed)
-    row = found.rows[0]
-    assert row.latency is not None and row.latency.median_ms == pytest.approx(15.51)
-    text = text_of(results_view(found), width=160)
+    results = Played(tmp_path, search={"seeds": 3}).answer(timed)
+    configuration = results.rows[0]
+    assert configuration.latency is not None and configuration.latency.median_ms == pytest.approx(15.51)
+    text = text_of(results_view(results), width=160)
     assert "15.5 [12.4, 18.6]" in text and "(n = 40)" in text
-    values = configuration_values(row, found.metric)
+    values = configuration_values(configuration, results.metric)
     assert values["latency_ms_high"] == pytest.approx(18.6)
     assert (values["latency_ms_n"], values["latency_is_quiet"]) == (40, True)
 
@@ -241,13 +243,13 @@ def busy(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
         worker.wait()
 
 
-def undisturbed(subject: TrainedRun) -> float:
+def undisturbed(trained: TrainedRun) -> float:
     """The median in milliseconds, of a measurement that is not on record as disturbed by other programs.
 
     NaN, with which an attempt fails, where each of twelve was.
     """
     for _ in range(12):
-        metrics = dict(latency(subject))
+        metrics = dict(latency(trained))
         if "latency_ms_disturbed" not in metrics:
             return metrics["latency_ms_p50"]
     return math.nan

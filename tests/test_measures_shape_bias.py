@@ -64,23 +64,28 @@ CONFLICT = halves([0, 1, 2, 0, 1, 2], [1, 2, 0, 2, 0, 1])
 
 @pytest.mark.parametrize(("cue", "bias"), [(SHAPE, 100.0), (TEXTURE, 0.0)])
 def test_what_reads_one_cue_only_has_all_of_that_bias(cue: int, bias: float) -> None:
-    found = measured(Reader(cue), CONFLICT)
-    assert found["shape_bias_pct"] == bias
-    assert (found["shape_decisions"], found["cue_decisions"]) == ((6, 0) if cue == SHAPE else (0, 6))
-    assert [found[f"shape_bias_pct_{name}"] for name in ("disc", "ring", "star")] == [bias] * 3
-    assert "shape_bias_pct_bar" not in found  # no image has that shape
+    metrics = measured(Reader(cue), CONFLICT)
+    assert metrics["shape_bias_pct"] == bias
+    assert (metrics["shape_decisions"], metrics["cue_decisions"]) == ((6, 0) if cue == SHAPE else (0, 6))
+    assert [metrics[f"shape_bias_pct_{name}"] for name in ("disc", "ring", "star")] == [bias] * 3
+    assert "shape_bias_pct_bar" not in metrics  # no image has that shape
 
 
 def test_answers_of_a_third_class_are_no_decisions() -> None:
-    found = measured(Reader(None), CONFLICT)
-    assert found == {"shape_decisions": 0.0, "cue_decisions": 0.0}
+    metrics = measured(Reader(None), CONFLICT)
+    assert metrics == {"shape_decisions": 0.0, "cue_decisions": 0.0}
 
 
 def test_decisions_are_counted_by_hand() -> None:
     answers, shapes, cues = (np.array(each) for each in ([0, 1, 2, 1, 3], [0, 0, 0, 1, 2], [1, 1, 1, 1, 0]))
-    found = count_decisions(answers, shapes, cues)
-    assert (found.images, found.shape, found.cue, found.total) == (4, 1, 1, 2)  # the fourth has no conflict
-    assert found.share_pct == 50.0
+    decisions = count_decisions(answers, shapes, cues)
+    assert (decisions.images, decisions.shape, decisions.cue, decisions.total) == (
+        4,
+        1,
+        1,
+        2,
+    )  # the fourth has no conflict
+    assert decisions.share_pct == 50.0
 
 
 # The interval
@@ -123,7 +128,7 @@ def test_the_members_are_what_their_class_says() -> None:
         "truck": "truck|van|pickup",
     }
     for name, fit in words.items():
-        assert all(any(word in said for word in fit.split("|")) for said in named[name]), (name, named[name])
+        assert all(any(word in output for word in fit.split("|")) for output in named[name]), (name, named[name])
     assert named["bird"][0].startswith("hen") and named["bird"][-1].startswith("king penguin")
     assert named["dog"][0].startswith("Japanese spaniel") and named["dog"][-1].startswith("Mexican hairless")
 
@@ -191,17 +196,17 @@ def decided(cue: int, folder: Path) -> CueConflictResult:
 
 def test_stimuli_are_found_by_their_names(folder: Path) -> None:
     found = find_stimuli(folder)
-    pairs = {(SIXTEEN_CLASSES[each.shape], SIXTEEN_CLASSES[each.texture]) for each in found.conflicts}
+    pairs = {(SIXTEEN_CLASSES[stimulus.shape], SIXTEEN_CLASSES[stimulus.texture]) for stimulus in found.conflicts}
     assert len(found.conflicts) == 6 and ("dog", "bird") in pairs and ("boat", "car") in pairs
     assert found.agreeing == 1 and [path.name for path in found.misnamed] == ["cat4_bicycle1.png"]
 
 
 @pytest.mark.parametrize(("cue", "share"), [(SHAPE, 100.0), (TEXTURE, 0.0)])
 def test_a_network_for_imagenet_decides_on_stimuli(cue: int, share: float, folder: Path) -> None:
-    found = decided(cue, folder)
-    assert (found.whole.images, found.whole.total, found.unreadable) == (5, 5, 1)
-    assert found.whole.share_pct == found.class_mean_pct == share
-    assert found.classes["cat"].images == 2 and found.classes["bear"].share_pct is None
+    result = decided(cue, folder)
+    assert (result.whole.images, result.whole.total, result.unreadable) == (5, 5, 1)
+    assert result.whole.share_pct == result.class_mean_pct == share
+    assert result.classes["cat"].images == 2 and result.classes["bear"].share_pct is None
 
 
 def test_the_mean_of_classes_weighs_them_alike(folder: Path) -> None:
@@ -211,9 +216,9 @@ def test_the_mean_of_classes_weighs_them_alike(folder: Path) -> None:
             is_cat = shape.argmax(1) == SIXTEEN_CLASS_MEMBERS["cat"][-1]
             return torch.where(is_cat[:, None], shape, texture)
 
-    found = classify_stimuli(subject(Both(SHAPE)), folder, SIDE)
-    assert found.whole.share_pct == 40.0  # two of five images
-    assert found.class_mean_pct == 25.0  # one of four classes
+    result = classify_stimuli(subject(Both(SHAPE)), folder, SIDE)
+    assert result.whole.share_pct == 40.0  # two of five images
+    assert result.class_mean_pct == 25.0  # one of four classes
 
 
 @pytest.mark.parametrize("content", ["nothing", "misnamed", "agreeing", "no folder"])
@@ -256,17 +261,17 @@ def weights(tmp_path: Path) -> Path:
 
 def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path: Path) -> None:
     arguments = ("shape-bias", weights, "--stimuli", folder, "--resolution", "32")
-    said = called(*arguments, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert "Shape bias of net" in said.stdout and "RepLKNet-31B, ImageNet-22K" in said.stdout
-    assert "41.1 %" in said.stdout and "humans" in said.stdout and "figure 5" in said.stdout
-    assert "left out: 1 image not named as cat1-bicycle3.png is (cat4_bicycle1.png first)" in said.stdout
+    result = called(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Shape bias of net" in result.stdout and "RepLKNet-31B, ImageNet-22K" in result.stdout
+    assert "41.1 %" in result.stdout and "humans" in result.stdout and "figure 5" in result.stdout
+    assert "left out: 1 image not named as cat1-bicycle3.png is (cat4_bicycle1.png first)" in result.stdout
     values = json.loads(called(*arguments, "--json", cwd=tmp_path).stdout)
     assert values["left_out"] == {"misnamed": 1, "without_conflict": 1, "unreadable": 1}
     assert values["images"] == 5 and list(values["classes"]) == list(SIXTEEN_CLASSES)
     assert values["shape_decisions"] == sum(each["shape_decisions"] for each in values["classes"].values())
     assert len(values["published"]) == len(SHAPE_BIAS) == 7
-    assert values["environment"]["operator"] and values["environment"]["operator"] in said.stdout
+    assert values["environment"]["operator"] and values["environment"]["operator"] in result.stdout
 
 
 def test_the_verb_refuses_in_words(weights: Path, folder: Path, tmp_path: Path) -> None:

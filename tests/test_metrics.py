@@ -26,10 +26,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_every_measure_is_told_by_its_names(dataset: Dataset, measure: str) -> None:
-    found = dict(MEASURES[measure](TrainedRun(build(tiny_spec(), seed=0), dataset, RECIPE, torch.device("cpu"))))
-    of_machine = {name for name in found if is_of_machine(name)}
-    assert found
-    expected = set(found) - {"train_step_gradients_finite"} if measure in MACHINE_MEASURES else set()
+    metrics = dict(MEASURES[measure](TrainedRun(build(tiny_spec(), seed=0), dataset, RECIPE, torch.device("cpu"))))
+    of_machine = {name for name in metrics if is_of_machine(name)}
+    assert metrics
+    expected = set(metrics) - {"train_step_gradients_finite"} if measure in MACHINE_MEASURES else set()
     assert of_machine == expected
 
 

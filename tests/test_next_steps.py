@@ -15,9 +15,9 @@ from harness.system.command_line import program_name
 LARGE = {"B": [1, 1, 1, 1], "C": [4, 4, 8, 8], "K": [3, 3, 3, 3], "stem_stride": 2, "ffn_ratio": 2}
 
 
-def next_commands(said: CommandResult, folder: Path) -> list[list[str]]:
+def next_commands(result: CommandResult, folder: Path) -> list[list[str]]:
     """What follows the name of the harness in each command, as it is called in that folder."""
-    lines = said.stdout.split("\nNext\n")[1].splitlines()
+    lines = result.stdout.split("\nNext\n")[1].splitlines()
     words = [shlex.split(line) for line in lines if line.startswith("  ") and not line.startswith("  #")]
     with chdir(folder):
         own = program_name()
@@ -28,10 +28,10 @@ def next_commands(said: CommandResult, folder: Path) -> list[list[str]]:
 def run_as_printed(words: list[str], folder: Path) -> CommandResult:
     """The command, in this process; what it prints goes to the file that `>` names."""
     words, _, target = (words[: words.index(">")], ">", words[-1]) if ">" in words else (words, "", "")
-    said = called(*words, cwd=folder)
+    result = called(*words, cwd=folder)
     if target:
-        (folder / target).write_text(said.stdout)
-    return said
+        (folder / target).write_text(result.stdout)
+    return result
 
 
 @pytest.mark.parametrize(("recipe", "place"), [("imagenet_300", ("--results", "my results")), ("shapes", ("--quick",))])
@@ -43,9 +43,9 @@ def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...
         search={"seeds": 1},
         quick={"axes": {"K": [[5, 5, 3, 3]]}},
     )
-    said = called("run", "study.yaml", *INLINE, *place, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    commands = next_commands(said, tmp_path)
+    result = called("run", "study.yaml", *INLINE, *place, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    commands = next_commands(result, tmp_path)
     assert [command[0] for command in commands] == ["show", "best", "train", "dashboard"]
     for words in commands[:-1]:
         done = run_as_printed(words, tmp_path)
@@ -71,9 +71,9 @@ def test_without_full_scale_no_training_is_proposed(tmp_path: Path) -> None:
 def test_where_nothing_is_best_no_training_is_proposed(tmp_path: Path) -> None:
     full_scale = {"base": LARGE, "recipe": "shapes"}
     write_study(tmp_path, TINY, search={"seeds": 1}, full_scale=full_scale, budgets={"latency_ms": 1e-6})
-    said = called("run", "study.yaml", *INLINE, cwd=tmp_path)
-    assert said.returncode == 1
-    assert [command[0] for command in next_commands(said, tmp_path)] == ["show", "dashboard"]
+    result = called("run", "study.yaml", *INLINE, cwd=tmp_path)
+    assert result.returncode == 1
+    assert [command[0] for command in next_commands(result, tmp_path)] == ["show", "dashboard"]
 
 
 @pytest.mark.parametrize("recipe", ["imagenet_384_finetune", None])
@@ -91,8 +91,8 @@ def test_the_remedy_for_a_study_that_was_never_started_starts_it(tmp_path: Path)
     place = ("--results", "my results")
     assert called("run", "study.yaml", *INLINE, *place, "--quiet", cwd=tmp_path).returncode == 0
     write_study(tmp_path, TINY, study="other", quick={"search": {"seeds": 1}})
-    said = called("status", "study.yaml", "--quick", *place, cwd=tmp_path)
-    assert said.returncode == 2
-    words = shlex.split(said.stderr.partition("Start it: `")[2].partition("`")[0])[len(program_name()) :]
+    result = called("status", "study.yaml", "--quick", *place, cwd=tmp_path)
+    assert result.returncode == 2
+    words = shlex.split(result.stderr.partition("Start it: `")[2].partition("`")[0])[len(program_name()) :]
     assert words == ["run", "study.yaml", "--quick", *place]
     assert called(*words, "--dry-run", cwd=tmp_path).returncode == 0

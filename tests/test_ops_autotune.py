@@ -234,8 +234,8 @@ def test_a_damaged_file_is_ignored_and_written_anew(tmp_path: Path, content: byt
     winners.path.write_bytes(content.replace(b"KIND", one.kind().encode()))
     assert winners.get(one.kind(), one.candidates()) is None
     winner = Tuner(tmp_path).winner(one)
-    found = winners.get(one.kind(), one.candidates())
-    assert found is not None and found.winner == winner
+    times = winners.get(one.kind(), one.candidates())
+    assert times is not None and times.winner == winner
     assert not list(tmp_path.glob("*.partial"))
 
 

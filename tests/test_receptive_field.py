@@ -235,14 +235,14 @@ def test_larger_kernels_see_farther() -> None:
 def test_the_measure_yields_what_the_definition_says(tmp_path: Path) -> None:
     model, dataset = build(tiny_spec(K=5), seed=0), load(RECIPE, tmp_path, 0)
     trained = TrainedRun(model, dataset, RECIPE, torch.device("cpu"))
-    figures = dict(erf(trained))
-    assert list(figures) == [f"erf_{kind}_r{t}_pct" for kind in ("raw", "log") for t in SHARES]
-    assert dict(erf(trained)) == figures
+    metrics = dict(erf(trained))
+    assert list(metrics) == [f"erf_{kind}_r{t}_pct" for kind in ("raw", "log") for t in SHARES]
+    assert dict(erf(trained)) == metrics
     chosen = torch.from_numpy(dataset.val.images[balanced_indices(dataset.val.labels, ERF_IMAGES)])
     enlarged = nn.functional.interpolate(normalize(chosen, dataset), (64, 64), mode="bilinear")
     field = receptive_fields(model, enlarged)["paper"]
-    assert figures["erf_raw_r50_pct"] == pytest.approx(100 * area_shares(field.raw)[50])
-    assert figures["erf_log_r99_pct"] == pytest.approx(100 * area_shares(field.log)[99])
+    assert metrics["erf_raw_r50_pct"] == pytest.approx(100 * area_shares(field.raw)[50])
+    assert metrics["erf_log_r99_pct"] == pytest.approx(100 * area_shares(field.log)[99])
 
 
 def test_images_are_larger_than_in_training_up_to_a_bound() -> None:

@@ -33,17 +33,17 @@ def rows(results: Path) -> list[tuple[FullScaleRow, dict[int, dict[str, float]]]
 
 
 def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
-    said = train(tmp_path)
-    assert said.returncode == 0 and "cpu (" in said.stdout, said.stderr
-    ((row, figures),) = rows(tmp_path / "results")
+    result = train(tmp_path)
+    assert result.returncode == 0 and "cpu (" in result.stdout, result.stderr
+    ((row, metrics),) = rows(tmp_path / "results")
     (folder,) = (path for path in (tmp_path / "results" / "full_scale").iterdir() if path.is_dir())
     assert (row.state, row.cause, row.folder, row.name) == (RunState.COMPLETE, None, folder, "net")
     assert (row.epochs, row.epochs_done, row.recipe_name, row.study) == (2, 2, "recipe", None)
     assert row.recipe_fingerprint == recipe_of().fingerprint() and row.spec.classes == 8
     assert row.device is not None and row.device.startswith("cpu (") and row.versions and "torch" in row.versions
     epochs = read_epochs(folder)
-    assert figures == {epoch.epoch: epoch_metrics(epoch) for epoch in epochs} and len(epochs) == 2
-    assert {"train_loss", "lr", "waiting", "val_top1", "val_top5", "ema_loss", "val_unreadable"} <= set(figures[2])
+    assert metrics == {epoch.epoch: epoch_metrics(epoch) for epoch in epochs} and len(epochs) == 2
+    assert {"train_loss", "lr", "waiting", "val_top1", "val_top5", "ema_loss", "val_unreadable"} <= set(metrics[2])
     assert (row.metric, row.best) == ("top1", max(epoch.value or 0 for epoch in epochs))
     again = train(tmp_path)
     assert again.returncode == 0 and len(rows(tmp_path / "results")) == 1
@@ -62,15 +62,15 @@ def test_trainings_on_other_data_are_other_rows_of_a_shared_database(tmp_path: P
     storage = ("--storage", f"sqlite:///{tmp_path / 'studies.db'}")
     for name, classes in (("first", ("a", "b")), ("second", ("a", "c"))):
         data = write_folder(tmp_path / f"images of {name}", classes)
-        said = train(tmp_path, "--data", data, "--results", name, *storage, recipe=recipe)
-        assert said.returncode == 0, said.stderr
+        result = train(tmp_path, "--data", data, "--results", name, *storage, recipe=recipe)
+        assert result.returncode == 0, result.stderr
     found = rows(tmp_path)
     assert sorted(row.folder.parts[-3] for row, _ in found) == ["first", "second"]
-    assert len({row.folder.name for row, _ in found}) == 1 and all(set(figures) == {1} for _, figures in found)
-    said = train(
+    assert len({row.folder.name for row, _ in found}) == 1 and all(set(metrics) == {1} for _, metrics in found)
+    result = train(
         tmp_path, "--data", tmp_path / "images of first", "--results", "second", *storage, "--fresh", recipe=recipe
     )
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     assert [row.folder.parts[-3] for row, _ in rows(tmp_path)] == ["second"], "the same training, the last to be run"
 
 
@@ -85,8 +85,8 @@ def test_a_training_that_is_stopped_and_resumed_keeps_one_row(tmp_path: Path) ->
     with recording_run(row, database) as recorder:
         for record in trained(job):
             recorder.record(record)
-    ((found, figures),) = rows(tmp_path)
-    assert (found.state, found.cause, found.epochs_done) == (RunState.COMPLETE, None, 2) and set(figures) == {1, 2}
+    ((found, metrics),) = rows(tmp_path)
+    assert (found.state, found.cause, found.epochs_done) == (RunState.COMPLETE, None, 2) and set(metrics) == {1, 2}
 
 
 def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_how_a_training_ends_is_recorded(tmp_path: Path) -> None:
     ):
         with pytest.raises(type(error)), recording_run(full_row(tmp_path / "run"), tmp_path / "studies.db"):
             raise error
-        ((found, _),) = rows(tmp_path)
-        assert (found.state, found.cause) == (state, cause)
+        ((row, _),) = rows(tmp_path)
+        assert (row.state, row.cause) == (state, cause)
 
 
 def test_a_busy_database_holds_nothing_up_and_gets_all_later(
@@ -118,21 +118,21 @@ def test_a_busy_database_holds_nothing_up_and_gets_all_later(
         other.close()
         for record in rest:
             recorder.record(record)
-    ((found, figures),) = rows(tmp_path)
-    assert found.state == RunState.COMPLETE and set(figures) == {1, 2} and capsys.readouterr().err == ""
+    ((row, metrics),) = rows(tmp_path)
+    assert row.state == RunState.COMPLETE and set(metrics) == {1, 2} and capsys.readouterr().err == ""
 
 
 def test_a_database_that_is_none_is_told_and_the_training_ends_well(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "studies.db").write_bytes(b"a letter to my aunt, and no database at all" * 40)
-    said = train(tmp_path)
-    assert said.returncode == 0 and "epoch 2/2" in said.stdout and "Traceback" not in said.stderr
-    assert "warning: the file must be an SQLite database" in said.stderr
-    assert "the database lacks what" in said.stderr and "epochs.jsonl" in said.stderr
+    result = train(tmp_path)
+    assert result.returncode == 0 and "epoch 2/2" in result.stdout and "Traceback" not in result.stderr
+    assert "warning: the file must be an SQLite database" in result.stderr
+    assert "the database lacks what" in result.stderr and "epochs.jsonl" in result.stderr
     (tmp_path / "results" / "studies.db").unlink()
     assert train(tmp_path).returncode == 0
-    ((found, figures),) = rows(tmp_path / "results")
-    assert found.state == RunState.COMPLETE and set(figures) == {1, 2}
+    ((row, metrics),) = rows(tmp_path / "results")
+    assert row.state == RunState.COMPLETE and set(metrics) == {1, 2}
 
 
 def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None
         for path in tmp_path.glob("studies.db*"):
             path.unlink()
         recorder.record(epochs_of(records)[-1])
-    ((_, figures),) = rows(tmp_path)
-    assert set(figures) == {1, 2}
+    ((_, metrics),) = rows(tmp_path)
+    assert set(metrics) == {1, 2}
 
 
 def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
@@ -151,18 +151,18 @@ def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
     best = played.answer().best
     assert best is not None and best.mean is not None
     results, trial = played.place.results, best.trials[0]
-    shown = called("show", played.path, "--results", results, cwd=tmp_path)
-    assert "Full scale" not in shown.stdout
+    result = called("show", played.path, "--results", results, cwd=tmp_path)
+    assert "Full scale" not in result.stdout
     recipe = RECIPE | {"epochs": 1, "schedule": {"warmup_epochs": 0}, "batch_size": 8, "micro_batch": 8}
     recipe |= {"data": {"dataset": "shapes", "train_size": 8, "val_size": 8}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     options = ("--recipe", "recipe.yaml", "--results", results)
     said = called("train", "best-of", played.path, *options, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
-    shown = called("show", played.path, "--results", results, cwd=tmp_path)
-    (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{trial} ") and "recipe" in line]
+    result = called("show", played.path, "--results", results, cwd=tmp_path)
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith(f"{trial} ") and "recipe" in line]
     assert "complete" in line and "1/1" in line and f"{best.mean:.2f} ± " in line
-    assert "best.safetensors, of epoch 1; on cpu (" in " ".join(shown.stdout.split())
+    assert "best.safetensors, of epoch 1; on cpu (" in " ".join(result.stdout.split())
     values = json.loads(called("show", played.path, "--results", results, "--json", cwd=tmp_path).stdout)
     (row,) = values["full_scale"]
     assert (row["trial"], row["state"], row["proxy"]["n"]) == (trial, "complete", 3)

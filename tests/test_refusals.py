@@ -183,9 +183,9 @@ def test_a_formula_with_a_value_is_taken(text: str) -> None:
 
 def test_the_documented_quick_profile_is_accepted(tmp_path: Path) -> None:
     about = Study.model_fields["quick"].description or ""
-    found = re.search(r"`(\{.*\})`", about)
-    assert found is not None
-    base = {"study": "first", "base": "replknet_nano", "axes": {"K": [3, 7]}, "quick": yaml.safe_load(found[1])}
+    match = re.search(r"`(\{.*\})`", about)
+    assert match is not None
+    base = {"study": "first", "base": "replknet_nano", "axes": {"K": [3, 7]}, "quick": yaml.safe_load(match[1])}
     assert load_study(write_study(tmp_path, base), is_quick=True).study.study == "first_quick"
     with pytest.raises(StudyError) as refusal:
         load_study(write_study(tmp_path, {key: value for key, value in base.items() if key != "quick"}), is_quick=True)

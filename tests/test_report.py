@@ -34,7 +34,7 @@ def scored(value: Callable[[Job], float]) -> Script:
 
 
 def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(said: StudyResults) -> None:
-    assert [format_params(row.params) for row in said.rows] == [
+    assert [format_params(configuration.params) for configuration in said.rows] == [
         "K=31-29-27-13 reparam=5",
         "K=31-29-27-13 reparam=none",
         "K=13-13-13-13 reparam=5",
@@ -51,42 +51,44 @@ def test_rows_are_configurations_best_first_with_mean_spread_n_and_seeds(said: S
 
 
 def test_front_holds_what_nothing_beats_in_both_accuracy_and_macs(said: StudyResults) -> None:
-    assert [format_params(row.params) for row in said.front] == [
+    assert [format_params(configuration.params) for configuration in said.front] == [
         "K=3-3-3-3",
         "K=13-13-13-13 reparam=5",
         "K=31-29-27-13 reparam=5",
     ]
-    for row in said.front:
-        others = [other for other in said.complete if other is not row]
-        assert not any(o.macs <= row.macs and (o.mean or 0) > (row.mean or 0) for o in others)
+    for configuration in said.front:
+        others = [other for other in said.complete if other is not configuration]
+        assert not any(o.macs <= configuration.macs and (o.mean or 0) > (configuration.mean or 0) for o in others)
 
 
 def test_front_of_an_objective_that_is_minimized(tmp_path: Path) -> None:
     study = Played(tmp_path, objectives={"val_loss": "minimize"}, axes={"K": [[3, 3, 3, 3], [7, 7, 7, 7]]}, when={})
-    found = study.answer()  # all losses are alike, so the cheaper network is on the front alone
-    assert [format_params(row.params) for row in found.front] == ["K=3-3-3-3"]
-    assert found.rows[0].mean == 2.5 / EPOCHS
+    results = study.answer()  # all losses are alike, so the cheaper network is on the front alone
+    assert [format_params(configuration.params) for configuration in results.front] == ["K=3-3-3-3"]
+    assert results.rows[0].mean == 2.5 / EPOCHS
 
 
 @pytest.mark.parametrize("metric", ["params", "macs"])
 def test_costs_may_be_the_objective(tmp_path: Path, metric: str) -> None:
-    found = Played(tmp_path, objectives={metric: "minimize"}, search={"seeds": 1}).answer()
-    assert found.best is not None and found.best.params == {"K": [3, 3, 3, 3]}
-    assert found.best.values == (getattr(found.best, "params_count" if metric == "params" else "macs"),)
+    results = Played(tmp_path, objectives={metric: "minimize"}, search={"seeds": 1}).answer()
+    assert results.best is not None and results.best.params == {"K": [3, 3, 3, 3]}
+    assert results.best.values == (getattr(results.best, "params_count" if metric == "params" else "macs"),)
 
 
 def test_a_configuration_over_the_latency_budget_is_not_the_best(tmp_path: Path) -> None:
-    found = Played(tmp_path, budgets={"latency_ms": 10}).answer()
-    assert {row.state for row in found.rows if row.params["K"][0] == 31} == {"over budget"}
-    assert found.best is not None and found.best.params == {"K": [13, 13, 13, 13], "reparam": 5}
-    assert all(row.params["K"][0] != 31 for row in found.front)
-    assert "over budget" in text_of(ConfigurationTables(found))
+    results = Played(tmp_path, budgets={"latency_ms": 10}).answer()
+    assert {configuration.state for configuration in results.rows if configuration.params["K"][0] == 31} == {
+        "over budget"
+    }
+    assert results.best is not None and results.best.params == {"K": [13, 13, 13, 13], "reparam": 5}
+    assert all(configuration.params["K"][0] != 31 for configuration in results.front)
+    assert "over budget" in text_of(ConfigurationTables(results))
 
 
 def test_what_rules_and_budgets_leave_out_is_counted(tmp_path: Path) -> None:
-    found = Played(tmp_path, budgets={"params": 300_000}, rules=["max(K) < 31"]).answer()
-    assert found.rejected == {"rules[0]": 2, "params": 2}
-    assert "2 configurations ruled out by rules[0]" in text_of(results_view(found))
+    results = Played(tmp_path, budgets={"params": 300_000}, rules=["max(K) < 31"]).answer()
+    assert results.rejected == {"rules[0]": 2, "params": 2}
+    assert "2 configurations ruled out by rules[0]" in text_of(results_view(results))
 
 
 def test_pruned_and_failed_configurations_keep_their_reason(tmp_path: Path) -> None:
@@ -101,9 +103,15 @@ def test_pruned_and_failed_configurations_keep_their_reason(tmp_path: Path) -> N
             yield epoch(1, 10.0)
             yield Ended(RunState.DIVERGED, wall_s=1.0, cause="the training loss is nan")
 
-    found = Played(tmp_path).answer(script)
-    assert [row.state for row in found.rows] == ["complete", "failed", "failed", "failed", "failed"]
-    text = text_of(results_view(found))
+    results = Played(tmp_path).answer(script)
+    assert [configuration.state for configuration in results.rows] == [
+        "complete",
+        "failed",
+        "failed",
+        "failed",
+        "failed",
+    ]
+    text = text_of(results_view(results))
     assert "[bold]the device" in text and "\x1b" not in text
     assert "diverged: the training loss is nan" in text
 
@@ -113,26 +121,26 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
         yield started()
         yield Ended(RunState.DIVERGED, wall_s=1.0, cause="the training loss is nan")
 
-    found = Played(tmp_path).answer(script)
-    assert found.best is None and found.front == ()
-    assert conclusions(found) == ["No configuration is complete yet, so there is no answer."]
-    assert text_of(results_view(found))
+    results = Played(tmp_path).answer(script)
+    assert results.best is None and results.front == ()
+    assert conclusions(results) == ["No configuration is complete yet, so there is no answer."]
+    assert text_of(results_view(results))
 
 
 # What may be said
 
 
 def test_one_seed_is_called_what_it_is(tmp_path: Path) -> None:
-    found = Played(tmp_path, search={"seeds": 1}).answer()
-    assert "both were trained with one seed: without a spread, this may be chance" in conclusions(found)[0]
-    assert "±" not in text_of(ConfigurationTables(found)).replace("± val", "")
+    results = Played(tmp_path, search={"seeds": 1}).answer()
+    assert "both were trained with one seed: without a spread, this may be chance" in conclusions(results)[0]
+    assert "±" not in text_of(ConfigurationTables(results)).replace("± val", "")
 
 
 def test_a_difference_within_the_spread_is_not_called_one(tmp_path: Path) -> None:
-    found = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3], [7, 7, 7, 7]]}).answer(
+    results = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3], [7, 7, 7, 7]]}).answer(
         scored(lambda job: 80.0 + job.run.spec.K[0] / 10 + job.run.seed)
     )
-    first, second = conclusions(found)
+    first, second = conclusions(results)
     assert first.startswith("Not separated by 3 seeds: the best is 0.40 ahead of the second, K=3-3-3-3")
     assert "standard deviations 1.00 and 1.00" in first
     assert "2 configurations that cannot be told apart, K=3-3-3-3 has the fewest MACs" in second
@@ -152,22 +160,22 @@ def test_a_row_further_down_with_a_wide_spread_is_named(tmp_path: Path) -> None:
         return {3: 90.0 + 0.1 * seed, 7: 88.0 + 0.1 * seed, 13: 80.0 + 7.0 * seed}[k]
 
     axes = {"K": [[3, 3, 3, 3], [7, 7, 7, 7], [13, 13, 13, 13]]}
-    found = Played(tmp_path, when={}, axes=axes).answer(scored(value))
-    ahead, named = conclusions(found)
+    results = Played(tmp_path, when={}, axes=axes).answer(scored(value))
+    ahead, named = conclusions(results)
     assert ahead.startswith("The best is 2.00 ahead of the second, K=7-7-7-7; more than the spread")
     assert named == "Not separated from the best, for their own spread: K=13-13-13-13."
 
 
 def test_a_tie_goes_to_the_cheaper_network_and_is_called_level(tmp_path: Path) -> None:
     axes = {"K": [[13, 13, 13, 13], [7, 7, 7, 7], [3, 3, 3, 3]]}
-    found = Played(tmp_path, when={}, axes=axes).answer(scored(lambda job: 80.0 + job.run.seed))
-    assert [row.params["K"][0] for row in found.rows] == [3, 7, 13]
-    assert conclusions(found)[0].startswith("Not separated by 3 seeds: the best is level with the second, K=7-7-7-7")
+    results = Played(tmp_path, when={}, axes=axes).answer(scored(lambda job: 80.0 + job.run.seed))
+    assert [configuration.params["K"][0] for configuration in results.rows] == [3, 7, 13]
+    assert conclusions(results)[0].startswith("Not separated by 3 seeds: the best is level with the second, K=7-7-7-7")
 
 
 def test_one_configuration_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
-    found = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3]]}).answer()
-    assert conclusions(found) == ["Only one configuration is complete: there is nothing to compare it with."]
+    results = Played(tmp_path, when={}, axes={"K": [[3, 3, 3, 3]]}).answer()
+    assert conclusions(results) == ["Only one configuration is complete: there is nothing to compare it with."]
 
 
 def test_conditions_name_device_versions_and_seeds(said: StudyResults) -> None:

@@ -26,7 +26,7 @@ def measured(job: Job) -> Iterator[Record]:
     """What a worker says of an untrained network of which everything is measured."""
     k, seed = job.run.spec.K[0], job.run.seed
     yield Started("host", 1, "cpu (test, 1 thread)", 1, VERSIONS, epochs=0, environment=HERE)
-    figures = {
+    metrics = {
         "latency_ms_p50": k + 0.1 * seed,
         "throughput_images_per_s_batch32": 100.0 / k,
         "merge_error_relative": 2e-15 * (1 + seed),
@@ -36,7 +36,7 @@ def measured(job: Job) -> Iterator[Record]:
         **{f"erf_log_r{t}_pct": k + t / 10 for t in (20, 30, 50, 99)},
         "shape_bias_pct": 40.0,
     }
-    yield from (Measured(name, value) for name, value in figures.items() if k != 13 or "erf" not in name)
+    yield from (Measured(name, value) for name, value in metrics.items() if k != 13 or "erf" not in name)
     yield Ended(RunState.COMPLETE, wall_s=2.0)
 
 
@@ -45,8 +45,8 @@ def said_of(folder: Path, measures: list[str], **overrides: Any) -> StudyResults
     return Played(folder, **(keys | overrides)).answer(measured)
 
 
-def words_of(said: StudyResults, width: int) -> list[list[str]]:
-    return [line.split() for line in text_of(ConfigurationTables(said), width=width).splitlines()]
+def words_of(results: StudyResults, width: int) -> list[list[str]]:
+    return [line.split() for line in text_of(ConfigurationTables(results), width=width).splitlines()]
 
 
 def test_every_measure_has_columns() -> None:
@@ -58,9 +58,9 @@ def test_every_measure_has_columns() -> None:
 
 def test_columns_are_figures_that_runs_have(tmp_path: Path) -> None:
     job = Job(tiny_run(recipe=with_(epochs=0, measures=ALL, train_size=32, val_size=16, **TEXTURED)), tmp_path / "s")
-    *said, ended = run_job(job)
+    *records, ended = run_job(job)
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
-    names = {record.name for record in said if isinstance(record, Measured)}
+    names = {record.name for record in records if isinstance(record, Measured)}
     for measure in ALL:
         for figure in METRIC_COLUMNS[measure]:
             known = {name for name in names if name.startswith(figure.name)} if figure.is_by_batch else names
@@ -68,8 +68,8 @@ def test_columns_are_figures_that_runs_have(tmp_path: Path) -> None:
 
 
 def test_a_wide_terminal_has_all_of_it_in_one_table(tmp_path: Path) -> None:
-    said = said_of(tmp_path, ALL, search={"seeds": 1})
-    lines = words_of(said, width=200)
+    results = said_of(tmp_path, ALL, search={"seeds": 1})
+    lines = words_of(results, width=200)
     assert [line[0] for line in lines if "base" in line or "latency_ms_p50" in line] == ["#"]
     first = next(line for line in lines if "3-3-3-3" in line)
     assert first[-10:] == ["33.33", "2e-15", "0.5", "4.50GB", "finite", "5.0", "6.0", "8.0", "12.9", "40.0"]
@@ -80,8 +80,8 @@ def test_a_wide_terminal_has_all_of_it_in_one_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_a_narrower_one_has_tables_below_each_other_and_cuts_nothing(tmp_path: Path, width: int) -> None:
-    said = said_of(tmp_path, ALL)
-    text = text_of(results_view(said), width=width)
+    results = said_of(tmp_path, ALL)
+    text = text_of(results_view(results), width=width)
     assert "…" not in text and max(map(len, text.splitlines())) <= width
     for word in ("images/s", "merge", "memory", "gradients", "ERF", "bias", "finite in 2 of 3", "6e-15"):
         assert word in text, word
@@ -90,8 +90,8 @@ def test_a_narrower_one_has_tables_below_each_other_and_cuts_nothing(tmp_path: P
 
 
 def test_what_no_run_has_is_a_dash(tmp_path: Path) -> None:
-    said = said_of(tmp_path, ["erf", "throughput"], search={"seeds": 1})
-    line = next(line for line in words_of(said, width=160) if "13-13-13-13" in line and "5" in line)
+    results = said_of(tmp_path, ["erf", "throughput"], search={"seeds": 1})
+    line = next(line for line in words_of(results, width=160) if "13-13-13-13" in line and "5" in line)
     assert line[-5:] == ["7.692", "-", "-", "-", "-"]
 
 
@@ -113,6 +113,6 @@ def test_a_transfer_is_a_column_too(tmp_path: Path, head: str, figure: str, head
         yield Ended(RunState.COMPLETE, wall_s=2.0)
 
     proxy = {"epochs": 0, "transfer": {"epochs": 1, "head": head}}
-    said = Played(tmp_path, proxy=proxy, objectives=LATENCY).answer(script)
-    lines = words_of(said, width=120)
+    results = Played(tmp_path, proxy=proxy, objectives=LATENCY).answer(script)
+    lines = words_of(results, width=120)
     assert any(heading in line for line in lines) and lines[-1][-3:] == ["62.2", "±", "1.0"]

@@ -36,9 +36,9 @@ from harness.training.run import Ended, Job, Record, RunState
 
 
 def test_trial_view_has_spec_cost_curves_seeds_and_places(played: Played) -> None:
-    with open_study_reader(played.path, played.place) as read:
-        trial = read.trials[4]
-        runs = list(read_run_results(read.store, read.store.trial_runs("question")[4]).values())
+    with open_study_reader(played.path, played.place) as reader:
+        trial = reader.trials[4]
+        runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[4]).values())
         text, values = text_of(trial_view(trial, runs, played.file.study)), trial_values(trial, runs, played.file.study)
     score = "top1 93.20 ± 0.20 (n = 3)"
     for part in ("K: [31, 29, 27, 13]", "stage 4", "batch norms folded", score, "seed 2: complete"):
@@ -88,12 +88,12 @@ def test_lines_are_one_per_event_with_time_and_without_control_characters(tmp_pa
 
 
 def test_scene_shows_progress_best_workers_and_events_within_80_columns(tmp_path: Path) -> None:
-    scene = LiveState("question", "How large?", "top1", "maximize", EventFormatter("top1"))
-    scene.doing = "opening the study"
-    frames = [text_of(scene.draw(), width=80)]
+    state = LiveState("question", "How large?", "top1", "maximize", EventFormatter("top1"))
+    state.doing = "opening the study"
+    frames = [text_of(state.draw(), width=80)]
     for event, progress, _ in Played(tmp_path).events(slots=2):
-        scene.update(event, progress)
-        frames.append(text_of(scene.draw(), width=80))
+        state.update(event, progress)
+        frames.append(text_of(state.draw(), width=80))
     assert "opening the study ..." in frames[0] and "How large?" in frames[0]
     assert all(len(line) <= 80 for frame in frames for line in frame.splitlines())
     working = next(frame for frame in frames if "2/4" in frame)
@@ -107,35 +107,35 @@ def test_scene_shows_progress_best_workers_and_events_within_80_columns(tmp_path
 
 
 def test_scene_cuts_long_lines_instead_of_growing() -> None:
-    scene = LiveState("question", "Why? " * 60, "top1", "maximize", EventFormatter("top1"))
+    state = LiveState("question", "Why? " * 60, "top1", "maximize", EventFormatter("top1"))
     for _ in range(20):
-        scene.add_line("x" * 300)
-    assert len(text_of(scene.draw(), width=80).splitlines()) < 12
+        state.add_line("x" * 300)
+    assert len(text_of(state.draw(), width=80).splitlines()) < 12
 
 
 def test_scene_drops_what_is_over_budget_from_the_best(tmp_path: Path) -> None:
-    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
+    state = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     for event, progress, _ in Played(tmp_path, budgets={"latency_ms": 10}).events():
-        scene.update(event, progress)
-    assert "K=13-13-13-13 reparam=5" in text_of(scene.draw(), width=100).splitlines()[2]
+        state.update(event, progress)
+    assert "K=13-13-13-13 reparam=5" in text_of(state.draw(), width=100).splitlines()[2]
 
 
 # Status
 
 
 def look(played: Played, driver: str | None = None) -> tuple[str, dict[str, Any]]:
-    with open_study_reader(played.path, played.place) as read:
+    with open_study_reader(played.path, played.place) as reader:
         from harness.analysis.results import study_results
 
-        found = study_status(
-            study_results(read.file.study, read.store, read.trials, {}),
-            read.trials,
+        status = study_status(
+            study_results(reader.file.study, reader.store, reader.trials, {}),
+            reader.trials,
             driver=driver,
             trials_total=5,
             seeds=3,
-            last=read.store.events("question"),
+            last=reader.store.events("question"),
         )
-    return text_of(status_view(found)), status_values(found)
+    return text_of(status_view(status)), status_values(status)
 
 
 def test_status_of_a_finished_study(played: Played) -> None:
@@ -186,26 +186,26 @@ def test_summary_files_hold_every_figure_with_its_conditions(said: StudyResults,
 
 def test_plan_of_a_new_study_lists_the_grid_and_rests_on_a_stated_rule(tmp_path: Path) -> None:
     study = Played(tmp_path, budgets={"params": 400_000})
-    found = plan_study(study.file.study, open_space(study.file), None, workers=2)
-    assert [format_params(row.candidate.params) for row in found.rows] == [
+    plan = plan_study(study.file.study, open_space(study.file), None, workers=2)
+    assert [format_params(planned.candidate.params) for planned in plan.rows] == [
         "K=3-3-3-3",
         "K=13-13-13-13 reparam=none",
         "K=13-13-13-13 reparam=5",
     ]
-    assert found.runs_left == 9 and found.rejected == {"params": 2}
-    runs_s = [row.run_s for row in found.rows if row.run_s is not None]
-    assert found.total_s == pytest.approx(sum(runs_s) * 3 / 2)
-    text = text_of(plan_view(found), width=200)
+    assert plan.runs_left == 9 and plan.rejected == {"params": 2}
+    runs_s = [planned.run_s for planned in plan.rows if planned.run_s is not None]
+    assert plan.total_s == pytest.approx(sum(runs_s) * 3 / 2)
+    text = text_of(plan_view(plan), width=200)
     assert "3 x MACs" in text and "2 configurations left out by params" in text and "9 to train" in text
 
 
 def test_plan_leaves_out_what_the_store_has_and_uses_its_wall_times(played: Played, tmp_path: Path) -> None:
     longer = Played(tmp_path, search={"seeds": 4})
     with Store.open(played.place.database, read_only=True) as store:
-        found = plan_study(longer.file.study, open_space(longer.file), store, workers=1)
-    assert [row.known for row in found.rows] == [(0, 1, 2)] * 5
-    assert found.runs_left == 5 and found.total_s == pytest.approx(5 * 12.0)
-    assert "15 stored runs of this recipe" in found.basis
+        plan = plan_study(longer.file.study, open_space(longer.file), store, workers=1)
+    assert [planned.known for planned in plan.rows] == [(0, 1, 2)] * 5
+    assert plan.runs_left == 5 and plan.total_s == pytest.approx(5 * 12.0)
+    assert "15 stored runs of this recipe" in plan.basis
 
 
 def test_plan_of_a_sampler_is_a_seeded_sample_and_says_so(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_plan_without_known_images_gives_no_time(tmp_path: Path) -> None:
     study = Played(tmp_path)
     recipe = study.file.study.proxy.model_copy(update={"dataset": "imagefolder"})
     unknown = study.file.study.model_copy(update={"proxy": recipe})
-    found = plan_study(unknown, open_space(study.file), None, workers=1)
-    assert found.total_s is None and "not known" in text_of(plan_view(found), width=200)
+    plan = plan_study(unknown, open_space(study.file), None, workers=1)
+    assert plan.total_s is None and "not known" in text_of(plan_view(plan), width=200)
 
 
 # Words

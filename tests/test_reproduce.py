@@ -37,8 +37,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def reproduced(folder: Path, *arguments: str) -> tuple[CommandResult, dict[str, Any]]:
-    said = called("reproduce", *arguments, "--json", cwd=folder)
-    return said, json.loads(said.stdout) if said.returncode < 2 else {}
+    result = called("reproduce", *arguments, "--json", cwd=folder)
+    return result, json.loads(result.stdout) if result.returncode < 2 else {}
 
 
 def change(folder: Path, statement: str) -> None:
@@ -64,8 +64,8 @@ def test_a_run_of_two_workers_is_reproduced_bit_by_bit_in_two_further_processes(
 
 def test_the_best_is_taken_unless_a_trial_or_a_run_is_named(recorded: Path) -> None:
     run = summary_of(recorded)["configurations"][0]["runs"][1]
-    said, values = reproduced(recorded, "study.yaml", run["id"])
-    assert (said.returncode, values["outcome"], values["run"], values["seed"]) == (0, "same bits", run["id"], 1)
+    result, values = reproduced(recorded, "study.yaml", run["id"])
+    assert (result.returncode, values["outcome"], values["run"], values["seed"]) == (0, "same bits", run["id"], 1)
     done = called("reproduce", "results/tiny", cwd=recorded)
     assert done.returncode == 0 and "same bits: 10 numbers compared, all equal" in done.stdout
     assert "tiny  trial 0, seed 0" in done.stdout
@@ -93,8 +93,8 @@ def test_other_bits_in_another_environment_are_told_beside_the_spread_of_the_see
 
 def test_equal_bits_in_another_environment_are_same_bits(copy: Path) -> None:
     change(copy, """UPDATE runs SET environment = replace(environment, '"torch": "', '"torch": "1.')""")
-    said, values = reproduced(copy, "study.yaml")
-    assert (said.returncode, values["outcome"]) == (0, "same bits")
+    result, values = reproduced(copy, "study.yaml")
+    assert (result.returncode, values["outcome"]) == (0, "same bits")
     assert values["not_the_same_environment"][0].startswith("torch 1.")
 
 
@@ -122,15 +122,15 @@ def older(copy: Path, revision: int) -> Path:
 
 
 def test_a_summary_of_an_earlier_version_is_of_an_unknown_environment(copy: Path) -> None:
-    said, values = reproduced(copy, str(older(copy, REVISION)))
-    assert (said.returncode, values["outcome"]) == (0, "not the same environment")
+    result, values = reproduced(copy, str(older(copy, REVISION)))
+    assert (result.returncode, values["outcome"]) == (0, "not the same environment")
     assert values["not_the_same_environment"] == ["unknown environment, recorded before environments were kept"]
     assert values["apart"] == 0.5 and values["n_seeds"] == 2 and values["compared"] == 3
 
 
 def test_a_recipe_that_has_another_meaning_now_is_said_to_have(copy: Path) -> None:
-    said, values = reproduced(copy, str(older(copy, REVISION - 1)))
-    assert said.returncode == 0
+    result, values = reproduced(copy, str(older(copy, REVISION - 1)))
+    assert result.returncode == 0
     words = f"the recipe's meaning has changed since (revision {REVISION - 1} -> {REVISION})"
     assert values["not_the_same_environment"][0] == words
 
@@ -138,8 +138,8 @@ def test_a_recipe_that_has_another_meaning_now_is_said_to_have(copy: Path) -> No
 def test_a_run_whose_identity_is_another_now_is_said_to_be_another(copy: Path) -> None:
     path = copy / "results" / "tiny" / "summary.json"
     path.write_text(path.read_text().replace(summary_of(copy)["configurations"][0]["runs"][0]["id"], "0" * 16))
-    said, values = reproduced(copy, str(path))
-    assert said.returncode == 0 and values["outcome"] == "same bits"
+    result, values = reproduced(copy, str(path))
+    assert result.returncode == 0 and values["outcome"] == "same bits"
     assert "have another meaning now: the id was 0000000000000000" in values["not_the_same_environment"][0]
 
 

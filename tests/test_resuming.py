@@ -32,7 +32,9 @@ def curves_of(folder: Path, database: str = "results/studies.db") -> Curves:
         assert {row.state for row in store.runs(ids).values()} == {RunState.COMPLETE}
         curves = store.epochs_of_runs(ids)
     assert len(ids) == 2 and all([epoch.epoch for epoch in curves[each]] == [1, 2, 3] for each in ids)
-    return {run_id: [(each.epoch, each.train_loss, each.top1) for each in curve] for run_id, curve in curves.items()}
+    return {
+        run_id: [(epoch.epoch, epoch.train_loss, epoch.top1) for epoch in curve] for run_id, curve in curves.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_a_record_that_could_not_be_written_comes_again(
     record = Store.record
 
     def full(self: Store, run_id: str, records: Sequence[Record]) -> list[Record]:
-        if any(isinstance(each, Epoch) and each.epoch == lost for each in records):
+        if any(isinstance(record, Epoch) and record.epoch == lost for record in records):
             with self.translate_errors():
                 error = sqlite3.OperationalError("database or disk is full")
                 error.sqlite_errorname = "SQLITE_FULL"
@@ -79,8 +81,8 @@ def test_a_record_that_could_not_be_written_comes_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "record", full)
-        said = run(tmp_path)
-    assert said.returncode == 2 and "the disk must have room for the database" in said.stderr
+        result = run(tmp_path)
+    assert result.returncode == 2 and "the disk must have room for the database" in result.stderr
     assert run(tmp_path).returncode == 0
     assert curves_of(tmp_path) == curves_of(undisturbed)
 
@@ -94,8 +96,8 @@ def test_a_checkpoint_that_was_changed_is_told_and_the_run_starts_anew(undisturb
     assert again.returncode == 0 and "checkpoint not used: its content is not what was written" in again.stdout
     assert curves_of(copied) == curves_of(undisturbed)
     with Store.open(copied / "results" / "studies.db", read_only=True) as store:
-        events = [each for each in store.events("tiny") if each.kind == "checkpoint"]
-    assert len(events) == 2 and all(each.run_id and "checkpoint not used" in each.message for each in events)
+        events = [event for event in store.events("tiny") if event.kind == "checkpoint"]
+    assert len(events) == 2 and all(event.run_id and "checkpoint not used" in event.message for event in events)
 
 
 def test_a_run_that_lost_an_epoch_has_no_value(copied: Path) -> None:
@@ -105,7 +107,7 @@ def test_a_run_that_lost_an_epoch_has_no_value(copied: Path) -> None:
 
     with Store.open(copied / "results" / "studies.db") as store, store.session() as session:
         session.execute(delete(EpochTable).where(EpochTable.epoch == EPOCHS))
-    said = called("status", "study.yaml", "--json", cwd=copied)
-    assert said.returncode == 0, said.stderr
-    rows = json.loads(said.stdout)
+    result = called("status", "study.yaml", "--json", cwd=copied)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)
     assert "null" in json.dumps(rows) and rows.get("best") is None, rows

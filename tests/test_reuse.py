@@ -91,10 +91,10 @@ class Lab:
         return events
 
     def said(self, path: Path, here: Environment | None = None) -> StudyResults:
-        with open_study_reader(path, self.place) as read:
-            study = read.file.study
-            claims = evaluate_claims(study, open_space(read.file), read.store, here)
-            return study_results(study, read.store, read.trials, {}, claims, here)
+        with open_study_reader(path, self.place) as reader:
+            study = reader.file.study
+            claims = evaluate_claims(study, open_space(reader.file), reader.store, here)
+            return study_results(study, reader.store, reader.trials, {}, claims, here)
 
     def store(self) -> Store:
         return Store.open(self.place.database)
@@ -123,17 +123,17 @@ def shared(lab: Lab, **options: Any) -> Path:
 def test_accuracy_of_another_environment_is_taken_and_every_view_says_so(lab: Lab) -> None:
     path = shared(lab)
     assert trained(lab) == 3
-    said = lab.said(path)
-    assert [len(row.values) for row in said.rows] == [3, 3]
+    results = lab.said(path)
+    assert [len(configuration.values) for configuration in results.rows] == [3, 3]
     words = f"3 of 6 runs: {WORDS}"
-    assert [origin.text for origin in said.origins] == [words]
+    assert [origin.text for origin in results.origins] == [words]
     assert f"{words} (here: operator revision {HERE.operator}, torch {HERE.torch})" in text_of(
-        results_view(said), width=1000
+        results_view(results), width=1000
     )
-    values = results_values(said)
+    values = results_values(results)
     assert words in values["conditions"] and values["other_environments"][0]["text"] == words
     assert values["claims"][0]["other_environments"] == [words]
-    write_summary(lab.folder, said)
+    write_summary(lab.folder, results)
     assert words in " ".join((lab.folder / "summary.txt").read_text().split())
     runs = [run for row in values["configurations"] for run in row["runs"]]
     assert sorted(run["environment"]["torch"] for run in runs) == sorted(["2.14"] * 3 + [str(HERE.torch)] * 3)
@@ -152,8 +152,8 @@ def test_show_and_a_trial_from_close_up_say_so_too(lab: Lab) -> None:
 def test_runs_of_this_environment_are_not_mentioned(lab: Lab) -> None:
     path = lab.file("new", **THREE)
     lab.run(path, worker(HERE))
-    said = lab.said(path)
-    assert said.origins == () and "environments" not in results_values(said)["conditions"]
+    results = lab.said(path)
+    assert results.origins == () and "environments" not in results_values(results)["conditions"]
     events = lab.run(path, worker(HERE))
     assert lab.jobs == [] and not any(isinstance(event, TrialEnded) for event in events)
 
@@ -205,8 +205,8 @@ def test_status_names_the_environments_too(lab: Lab) -> None:
     path = shared(lab)
     where = ("--results", lab.place.results)
     assert f"environments    3 of 6 runs: {WORDS}" in called("status", path, *where, cwd=lab.folder).stdout
-    said = called("status", path, "--json", *where, cwd=lab.folder).stdout
-    assert json.loads(said)["other_environments"] == [f"3 of 6 runs: {WORDS}"]
+    output = called("status", path, "--json", *where, cwd=lab.folder).stdout
+    assert json.loads(output)["other_environments"] == [f"3 of 6 runs: {WORDS}"]
 
 
 def test_an_estimate_rests_on_times_of_this_environment(lab: Lab) -> None:
@@ -234,43 +234,45 @@ def test_of_a_cluster_only_what_is_known_here_is_compared(lab: Lab) -> None:
 def test_times_of_another_environment_are_measured_again_on_the_stored_weights(lab: Lab) -> None:
     path = shared(lab)
     assert [job.only_times for job in lab.jobs].count(True) == 3
-    said = lab.said(path)
-    assert {row.spec.K[0]: row.latency_ms for row in said.rows} == {3: 6.0, 13: 26.0}
-    assert {row.spec.K[0]: row.wall_s for row in said.rows} == {3: None, 13: 12.0}
-    assert "peak_memory_bytes" not in said.rows[1].runs[0].measures
-    assert "Peak memory of 3 of 6 runs, whose times" in " ".join(said.time_notes)
+    results = lab.said(path)
+    assert {configuration.spec.K[0]: configuration.latency_ms for configuration in results.rows} == {3: 6.0, 13: 26.0}
+    assert {configuration.spec.K[0]: configuration.wall_s for configuration in results.rows} == {3: None, 13: 12.0}
+    assert "peak_memory_bytes" not in results.rows[1].runs[0].measures
+    assert "Peak memory of 3 of 6 runs, whose times" in " ".join(results.time_notes)
     with lab.store() as store:
         again = [event for event in store.events("new") if event.kind == "times measured again"]
         assert len(again) == 3 and f"latency_ms_p50 3.0, peak_memory_bytes 500000000.0 ({WORDS})" in again[0].message
-        row = store.run(said.rows[1].runs[0].row.id)
+        row = store.run(results.rows[1].runs[0].row.id)
     assert (row.environment, row.timed, row.state) == (OLD, HERE, RunState.COMPLETE)
 
 
 def test_without_weights_times_are_left_out_and_the_answer_says_why(lab: Lab) -> None:
     path = shared(lab, keeps_weights=False)
     assert not any(job.only_times for job in lab.jobs)
-    said = lab.said(path)
-    assert {row.spec.K[0]: row.latency_ms for row in said.rows} == {3: None, 13: 26.0}
-    notes = " ".join(said.time_notes)
+    results = lab.said(path)
+    assert {configuration.spec.K[0]: configuration.latency_ms for configuration in results.rows} == {3: None, 13: 26.0}
+    notes = " ".join(results.time_notes)
     assert "Times and memory of 3 of 6 runs are left out" in notes and "No weights of 3 of these are kept" in notes
-    assert notes in results_values(said)["conditions"]
-    with open_study_reader(path, lab.place) as read:
-        assert [("latency_ms_p50" in trial.user_attrs) for trial in read.trials] == [False, True]
+    assert notes in results_values(results)["conditions"]
+    with open_study_reader(path, lab.place) as reader:
+        assert [("latency_ms_p50" in trial.user_attrs) for trial in reader.trials] == [False, True]
 
 
 def test_a_finished_study_has_its_times_measured_again_where_it_is_run_in_another_environment(lab: Lab) -> None:
     path = lab.file("new", **THREE)
     lab.run(path, worker(OLD))
     before = lab.said(path)
-    assert {row.latency_ms for row in before.rows} == {3.0, 13.0} and before.time_notes == ()
+    assert {configuration.latency_ms for configuration in before.rows} == {3.0, 13.0} and before.time_notes == ()
     events = lab.run(path, worker(HERE, latency_ms=2.0))
     assert (trained(lab), len(lab.jobs)) == (0, 6)
     assert [event.state for event in events if isinstance(event, TrialEnded)] == ["complete"] * 2
     after = lab.said(path)
-    assert {row.latency_ms for row in after.rows} == {6.0, 26.0}
-    assert [row.values for row in after.rows] == [row.values for row in before.rows]
-    with open_study_reader(path, lab.place) as read:
-        assert [trial.user_attrs["latency_ms_p50"] for trial in read.trials] == [6.0, 26.0]
+    assert {configuration.latency_ms for configuration in after.rows} == {6.0, 26.0}
+    assert [configuration.values for configuration in after.rows] == [
+        configuration.values for configuration in before.rows
+    ]
+    with open_study_reader(path, lab.place) as reader:
+        assert [trial.user_attrs["latency_ms_p50"] for trial in reader.trials] == [6.0, 26.0]
     lab.run(path, worker(HERE))
     assert lab.jobs == []
 
@@ -281,7 +283,7 @@ def test_an_interrupted_measuring_goes_on(lab: Lab) -> None:
     lab.run(path, worker(HERE, latency_ms=2.0), stop_at=RunEnded)
     lab.run(path, worker(HERE, latency_ms=2.0))
     assert trained(lab) == 0
-    assert {row.latency_ms for row in lab.said(path).rows} == {6.0, 26.0}
+    assert {configuration.latency_ms for configuration in lab.said(path).rows} == {6.0, 26.0}
 
 
 def test_a_measuring_that_fails_leaves_the_times_out(lab: Lab) -> None:
@@ -293,36 +295,39 @@ def test_a_measuring_that_fails_leaves_the_times_out(lab: Lab) -> None:
         yield Ended(RunState.FAILED, 1.0, "no weights of the last epoch are kept")
 
     lab.run(path, fails)
-    with open_study_reader(path, lab.place) as read:
-        assert "latency_ms_p50" not in read.trials[0].user_attrs and read.trials[0].state.name == "COMPLETE"
-        assert sum(event.kind == "times left out" for event in read.store.events("new")) == 3
+    with open_study_reader(path, lab.place) as reader:
+        assert "latency_ms_p50" not in reader.trials[0].user_attrs and reader.trials[0].state.name == "COMPLETE"
+        assert sum(event.kind == "times left out" for event in reader.store.events("new")) == 3
 
 
 @pytest.mark.parametrize("keeps_weights", [True, False])
 def test_a_budget_on_a_time_is_decided_by_times_of_this_environment(lab: Lab, keeps_weights: bool) -> None:
     path = lab.file("new", **THREE, budgets={"latency_ms": 20})
     lab.run(path, worker(OLD, keeps_weights=keeps_weights))
-    assert [row.state for row in lab.said(path).rows] == ["complete"] * 2
+    assert [configuration.state for configuration in lab.said(path).rows] == ["complete"] * 2
     lab.run(path, worker(HERE, latency_ms=2.0))
     assert trained(lab) == (0 if keeps_weights else 6)
-    assert {row.spec.K[0]: row.state for row in lab.said(path).rows} == {3: "complete", 13: "over budget"}
+    assert {configuration.spec.K[0]: configuration.state for configuration in lab.said(path).rows} == {
+        3: "complete",
+        13: "over budget",
+    }
 
 
 def test_an_objective_that_is_a_time_is_told_anew(lab: Lab) -> None:
     path = lab.file("new", **THREE, objectives={"latency_ms_p50": "minimize"})
     lab.run(path, worker(OLD))
     lab.run(path, worker(HERE, latency_ms=2.0))
-    with open_study_reader(path, lab.place) as read:
-        assert [trial.value for trial in read.trials] == [6.0, 26.0]
-    assert [row.values for row in lab.said(path).rows] == [(6.0,) * 3, (26.0,) * 3]
+    with open_study_reader(path, lab.place) as reader:
+        assert [trial.value for trial in reader.trials] == [6.0, 26.0]
+    assert [configuration.values for configuration in lab.said(path).rows] == [(6.0,) * 3, (26.0,) * 3]
 
 
 def test_a_claim_compares_times_of_one_environment_only(lab: Lab) -> None:
     claim = CLAIM | {"metric": "latency_ms_p50"}
     path = lab.file("new", **THREE, claims=[claim])
     lab.run(lab.file("old", **ONE), worker(OLD))
-    with open_study_reader(lab.folder / "old" / "study.yaml", lab.place) as read:
-        ids = [run_id for ids in read.store.trial_runs("old").values() for run_id in ids]
+    with open_study_reader(lab.folder / "old" / "study.yaml", lab.place) as reader:
+        ids = [run_id for ids in reader.store.trial_runs("old").values() for run_id in ids]
     lab.run(path, worker(HERE, latency_ms=2.0))
     assert lab.said(path).claims[0].values == (20.0,) * 3
     with lab.store() as store:
@@ -338,8 +343,10 @@ def test_reuse_same_trains_again_and_keeps_what_was(lab: Lab) -> None:
     path = lab.file("new", **THREE)
     lab.run(path, worker(HERE, gain=5.0), reuse="same")
     assert trained(lab) == 6
-    said = lab.said(path)
-    assert said.origins == () and {row.spec.K[0]: row.mean for row in said.rows} == pytest.approx({3: 68.2, 13: 80.2})
+    results = lab.said(path)
+    assert results.origins == () and {
+        configuration.spec.K[0]: configuration.mean for configuration in results.rows
+    } == pytest.approx({3: 68.2, 13: 80.2})
     kept = sorted((lab.place.folder("old") / "replaced").iterdir())
     assert [path.suffix for path in kept] == [".json", ".pt"] * 3
     record = json.loads(kept[0].read_text())
@@ -353,15 +360,15 @@ def test_a_study_that_shares_the_runs_agrees_with_them_afterwards(lab: Lab) -> N
     other = lab.file("old", **ONE)
     lab.run(other, worker(OLD))
     lab.run(lab.file("new", **THREE), worker(HERE, gain=5.0), reuse="same")
-    row = lab.said(other).rows[0]
-    assert row.state == "waiting" and row.values == pytest.approx((68.0, 68.2, 68.4))
-    with open_study_reader(other, lab.place) as read:
-        assert read.trials[0].values is None and not read.trials[0].intermediate_values
+    configuration = lab.said(other).rows[0]
+    assert configuration.state == "waiting" and configuration.values == pytest.approx((68.0, 68.2, 68.4))
+    with open_study_reader(other, lab.place) as reader:
+        assert reader.trials[0].values is None and not reader.trials[0].intermediate_values
     lab.run(other, worker(HERE))
     assert lab.jobs == []
-    row = lab.said(other).rows[0]
-    with open_study_reader(other, lab.place) as read:
-        assert (row.state, row.mean) == ("complete", read.trials[0].value)
+    configuration = lab.said(other).rows[0]
+    with open_study_reader(other, lab.place) as reader:
+        assert (configuration.state, configuration.mean) == ("complete", reader.trials[0].value)
 
 
 def test_a_finished_study_is_trained_again_with_reuse_same(lab: Lab) -> None:
@@ -369,10 +376,12 @@ def test_a_finished_study_is_trained_again_with_reuse_same(lab: Lab) -> None:
     lab.run(path, worker(OLD))
     lab.run(path, worker(HERE, gain=5.0), reuse="same")
     assert trained(lab) == 6
-    with open_study_reader(path, lab.place) as read:
-        assert [trial.value for trial in read.trials] == [row.mean for row in reversed(lab.said(path).rows)]
-        assert [trial.state.name for trial in read.trials] == ["COMPLETE"] * 2
-        assert len(read.trials[0].intermediate_values) == EPOCHS + 2
+    with open_study_reader(path, lab.place) as reader:
+        assert [trial.value for trial in reader.trials] == [
+            configuration.mean for configuration in reversed(lab.said(path).rows)
+        ]
+        assert [trial.state.name for trial in reader.trials] == ["COMPLETE"] * 2
+        assert len(reader.trials[0].intermediate_values) == EPOCHS + 2
     lab.run(path, worker(HERE), reuse="same")
     assert lab.jobs == []
 
@@ -382,9 +391,11 @@ def test_runs_of_a_study_that_is_being_driven_are_not_taken_back(lab: Lab) -> No
     path = lab.file("new", **THREE)
     with lab.store() as store, DriverLock(store, "old"), pytest.raises(StoreError, match="one driver at a time"):
         lab.run(path, worker(HERE), reuse="same")
-    with open_study_reader(lab.folder / "old" / "study.yaml", lab.place) as read:
-        assert read.trials[0].state.name == "COMPLETE"
-        assert all(row.state == RunState.COMPLETE for row in read.store.runs(read.store.trial_runs("old")[0]).values())
+    with open_study_reader(lab.folder / "old" / "study.yaml", lab.place) as reader:
+        assert reader.trials[0].state.name == "COMPLETE"
+        assert all(
+            row.state == RunState.COMPLETE for row in reader.store.runs(reader.store.trial_runs("old")[0]).values()
+        )
 
 
 def test_a_diverged_run_of_another_environment_is_trained_again_too(lab: Lab) -> None:
@@ -408,8 +419,8 @@ def test_a_dry_run_counts_what_reuse_same_would_train(lab: Lab) -> None:
         ("any", "0 to train\n3 runs are of another environment: times would be measured again"),
         ("same", "has 0; 3 to train"),
     ):
-        said = called("run", path, "--dry-run", "--reuse", reuse, "--results", lab.place.results, cwd=lab.folder)
-        assert said.returncode == 0 and words in said.stdout
+        result = called("run", path, "--dry-run", "--reuse", reuse, "--results", lab.place.results, cwd=lab.folder)
+        assert result.returncode == 0 and words in result.stdout
 
 
 def test_a_value_that_does_not_agree_with_the_runs_is_told_anew(lab: Lab) -> None:
@@ -421,8 +432,8 @@ def test_a_value_that_does_not_agree_with_the_runs_is_told_anew(lab: Lab) -> Non
         session.execute(text("UPDATE epochs SET top1 = 1.0 WHERE epoch = 4"))
     lab.run(path, worker(HERE))
     assert lab.jobs == []
-    with open_study_reader(path, lab.place) as read:
-        assert read.trials[0].value == 1.0
+    with open_study_reader(path, lab.place) as reader:
+        assert reader.trials[0].value == 1.0
 
 
 def test_verify_marks_recorded_claims_of_another_environment(lab: Lab) -> None:

@@ -36,16 +36,16 @@ def train(folder: Path, *options: str | Path) -> CommandResult:
 
 
 def folder_of(results: Path) -> Path:
-    (found,) = (path for path in (results / "full_scale").iterdir() if path.is_dir())
-    return found
+    (path,) = (path for path in (results / "full_scale").iterdir() if path.is_dir())
+    return path
 
 
 def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Path) -> None:
     write(tmp_path)
-    said = train(tmp_path)
-    assert said.returncode == 0, said.stderr
+    result = train(tmp_path)
+    assert result.returncode == 0, result.stderr
     for words in ("estimated time:", "2 epochs of 2 steps of 16 images", "gathered 2 times", "epoch 2/2", "EMA loss"):
-        assert words in said.stdout
+        assert words in result.stdout
     folder = folder_of(tmp_path / "results")
     assert folder.name.startswith("net-")
     assert {path.name for path in folder.iterdir()} >= {
@@ -76,8 +76,8 @@ def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Pat
 
 def test_a_dry_run_prints_cost_and_time_and_writes_nothing(tmp_path: Path) -> None:
     write(tmp_path)
-    said = train(tmp_path, "--dry-run")
-    assert said.returncode == 0 and "parameters" in said.stdout and "estimated time" in said.stdout
+    result = train(tmp_path, "--dry-run")
+    assert result.returncode == 0 and "parameters" in result.stdout and "estimated time" in result.stdout
     assert not (tmp_path / "results").exists()
 
 
@@ -91,8 +91,8 @@ FOLDER_RECIPE = {
 @pytest.mark.parametrize("options", [(), ("--data", "no/such/folder")])
 def test_a_dry_run_needs_no_images(options: tuple[str, ...], tmp_path: Path) -> None:
     write(tmp_path, FOLDER_RECIPE)
-    said = train(tmp_path, "--dry-run", *options)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = train(tmp_path, "--dry-run", *options)
+    assert (result.returncode, result.stderr) == (0, "")
     for words in (
         "1,000 classes",
         "(1,281,167 in all, as ImageNet-1K has)",
@@ -101,37 +101,37 @@ def test_a_dry_run_needs_no_images(options: tuple[str, ...], tmp_path: Path) -> 
         "estimated time:",
         "noise in place of the images",
     ):
-        assert words in said.stdout, words
-    assert ("no/such/folder" if options else "no `--data`") in said.stdout
+        assert words in result.stdout, words
+    assert ("no/such/folder" if options else "no `--data`") in result.stdout
     assert not (tmp_path / "results").exists()
     assert train(tmp_path, *options).returncode == 2
 
 
 def test_a_dry_run_without_images_of_unknown_number_promises_no_total(tmp_path: Path) -> None:
     write(tmp_path, FOLDER_RECIPE | {"data": {"dataset": "imagefolder"}})
-    said = train(tmp_path, "--dry-run")
-    assert said.returncode == 0 and "in all" not in said.stdout
-    assert "as many as the images give" in said.stdout and "for every 10,000 training images" in said.stdout
+    result = train(tmp_path, "--dry-run")
+    assert result.returncode == 0 and "in all" not in result.stdout
+    assert "as many as the images give" in result.stdout and "for every 10,000 training images" in result.stdout
 
 
 def test_a_dry_run_needs_neither_images_nor_weights(tmp_path: Path) -> None:
     write(tmp_path, FOLDER_RECIPE | {"needs_weights": True})
     for options in ((), ("--data", "FOLDER", "--weights", "FILE")):
-        said = train(tmp_path, "--dry-run", *options)
-        assert said.returncode == 0 and "weights: not looked at" in said.stdout, said.stderr
+        result = train(tmp_path, "--dry-run", *options)
+        assert result.returncode == 0 and "weights: not looked at" in result.stdout, result.stderr
 
 
 def test_images_that_are_there_are_looked_at_in_a_dry_run(tmp_path: Path) -> None:
     write(tmp_path, FOLDER_RECIPE)
     write_folder(tmp_path / "images")
-    said = train(tmp_path, "--dry-run", "--data", "images")
-    assert said.returncode == 2 and "must be of 1,000 classes" in said.stderr
+    result = train(tmp_path, "--dry-run", "--data", "images")
+    assert result.returncode == 2 and "must be of 1,000 classes" in result.stderr
 
 
 def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> None:
     write(tmp_path)
-    said = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
-    assert said.returncode == 0 and "epoch 1/1" in said.stdout and "gathered 4 times" in said.stdout
+    result = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
+    assert result.returncode == 0 and "epoch 1/1" in result.stdout and "gathered 4 times" in result.stdout
     kept = load_classification_recipe(str(folder_of(tmp_path / "results") / "recipe.yaml"))
     assert (kept.epochs, kept.precision, kept.micro_batch, kept.seed) == (1, "bfloat16", 4, 5)
 
@@ -139,8 +139,8 @@ def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> No
 def test_images_from_a_folder(tmp_path: Path) -> None:
     write(tmp_path, RECIPE | {"data": {"dataset": "imagefolder"}, "batch_size": 8, "epochs": 1})
     write_folder(tmp_path / "images")
-    said = train(tmp_path, "--data", tmp_path / "images")
-    assert said.returncode == 0 and "3 classes" in said.stdout, said.stderr
+    result = train(tmp_path, "--data", tmp_path / "images")
+    assert result.returncode == 0 and "3 classes" in result.stdout, result.stderr
     line = json.loads((folder_of(tmp_path / "results") / "epochs.jsonl").read_text())
     assert line["unreadable"] == 0 and line["val"]["top5"] == 100
 
@@ -166,8 +166,8 @@ def test_images_from_a_folder(tmp_path: Path) -> None:
 )
 def test_what_a_person_can_put_right_is_said_in_a_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
     write(tmp_path)
-    said = called("train", *arguments, cwd=tmp_path)
-    assert said.returncode == 2 and words in said.stderr and "Traceback" not in said.stderr
+    result = called("train", *arguments, cwd=tmp_path)
+    assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.glob("results/full_scale/*/checkpoints"))
 
 
@@ -176,8 +176,8 @@ def test_two_processes_cannot_train_the_same(tmp_path: Path) -> None:
     train(tmp_path)
     folder = folder_of(tmp_path / "results")
     with FileLock(f"{folder}.lock"):
-        said = train(tmp_path)
-    assert said.returncode == 2 and "another is at this one" in said.stderr
+        result = train(tmp_path)
+    assert result.returncode == 2 and "another is at this one" in result.stderr
 
 
 def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path:
 
     other = threading.Thread(target=interrupt)
     other.start()
-    said = train(tmp_path)
+    result = train(tmp_path)
     other.join()
-    assert said.returncode == 130 and "epoch 1/40" in said.stdout
-    assert "nothing is lost. To go on where it was:" in said.stderr
+    assert result.returncode == 130 and "epoch 1/40" in result.stdout
+    assert "nothing is lost. To go on where it was:" in result.stderr
     again = train(tmp_path, "--dry-run")
     assert again.returncode == 0 and "estimated time" not in again.stdout  # it has begun
 
@@ -204,41 +204,45 @@ def test_a_training_that_diverges_ends_with_1(tmp_path: Path) -> None:
         tmp_path,
         RECIPE | {"optimizer": {"name": "sgd", "lr": 1e15, "weight_decay": 1e15}, "schedule": {"warmup_epochs": 0}},
     )
-    said = train(tmp_path)
-    assert said.returncode == 1 and "error: the training loss is" in said.stderr
+    result = train(tmp_path)
+    assert result.returncode == 1 and "error: the training loss is" in result.stderr
 
 
 def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     played.answer()
-    target = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
-    assert target[:4] == ("question", PRESETS["replknet_31b"], "imagenet_300", "question")
+    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
+    assert network_ref[:4] == ("question", PRESETS["replknet_31b"], "imagenet_300", "question")
     small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place, trial=0))
     assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300", "question", 0)
-    said = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
-    assert said.returncode == 2 and "`--data` must name the folder" in said.stderr
+    result = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
+    assert result.returncode == 2 and "`--data` must name the folder" in result.stderr
 
 
 def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(played: Played, tmp_path: Path) -> None:
-    target = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
-    assert target.recipe is None and target.spec.K == (31, 29, 27, 13) and target.spec.C == PRESETS["replknet_nano"].C
-    row = played.answer().best
-    assert row is not None
-    run = played.place.results / "question" / "checkpoints" / f"{row.runs[0].row.id}.pt"
+    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
+    assert (
+        network_ref.recipe is None
+        and network_ref.spec.K == (31, 29, 27, 13)
+        and network_ref.spec.C == PRESETS["replknet_nano"].C
+    )
+    configuration = played.answer().best
+    assert configuration is not None
+    run = played.place.results / "question" / "checkpoints" / f"{configuration.runs[0].row.id}.pt"
     found = resolve_network([str(run)], NetworkQuery(Workspace(tmp_path)))
-    assert found.name == f"question-{run.stem[:8]}" and found.spec == target.spec.replace(in_channels=1, classes=8)
-    assert (found.study, found.trial) == ("question", row.trials[0]) == (target.study, target.trial)
+    assert found.name == f"question-{run.stem[:8]}" and found.spec == network_ref.spec.replace(in_channels=1, classes=8)
+    assert (found.study, found.trial) == ("question", configuration.trials[0]) == (network_ref.study, network_ref.trial)
 
 
 def test_a_study_that_was_never_started_has_no_best(tmp_path: Path) -> None:
     played = Played(tmp_path)
-    said = called("train", "best-of", played.path, "--recipe", "shapes", cwd=tmp_path)
-    assert said.returncode == 2 and "a study must have been run here" in said.stderr
+    result = called("train", "best-of", played.path, "--recipe", "shapes", cwd=tmp_path)
+    assert result.returncode == 2 and "a study must have been run here" in result.stderr
 
 
 def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
-    said = called("recipes", cwd=tmp_path)
-    assert said.returncode == 0 and "imagenet_300" in said.stdout and "31B (table 6)" in said.stdout
+    result = called("recipes", cwd=tmp_path)
+    assert result.returncode == 0 and "imagenet_300" in result.stdout and "31B (table 6)" in result.stdout
     printed = called("recipes", "imagenet_300", cwd=tmp_path).stdout
     (tmp_path / "mine.yaml").write_text(printed)
     assert load_classification_recipe(str(tmp_path / "mine.yaml")) == load_classification_recipe("imagenet_300")
@@ -248,9 +252,9 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
 def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
     write(tmp_path)
     command = ("train", "net.yaml", "--recipe", "recipe.yaml")
-    said = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert "2 workers with 8 images at once" in said.stdout and "epoch 2/2" in said.stdout
+    result = harness(*command, "--workers", "2", cwd=tmp_path, **RAY)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 workers with 8 images at once" in result.stdout and "epoch 2/2" in result.stdout
     folder = folder_of(tmp_path / "results")
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["workers"]) for line in lines] == [(1, 2), (2, 2)]

@@ -76,8 +76,8 @@ def test_a_network_is_fitted_to_images_and_recipe() -> None:
 
 @pytest.mark.parametrize(("workers", "micro", "parts"), [(1, 64, 32), (8, 64, 4), (32, 64, 1), (64, 32, 1)])
 def test_the_batch_of_the_paper_is_kept_by_any_number_of_workers(workers: int, micro: int, parts: int) -> None:
-    pace = BatchPlan.of(recipe_of(batch_size=2048, micro_batch=64), 1_281_167, workers)
-    assert (pace.micro_batch, pace.accumulation_steps, pace.steps) == (micro, parts, 625)
+    batch_plan = BatchPlan.of(recipe_of(batch_size=2048, micro_batch=64), 1_281_167, workers)
+    assert (batch_plan.micro_batch, batch_plan.accumulation_steps, batch_plan.steps) == (micro, parts, 625)
 
 
 def test_a_step_sees_the_same_images_however_many_workers_share_them() -> None:
@@ -85,15 +85,15 @@ def test_a_step_sees_the_same_images_however_many_workers_share_them() -> None:
     order = list(range(40))[::-1]
     steps = []
     for workers in (1, 2, 3):
-        pace = BatchPlan.of(recipe, 40, workers)
-        lists = [list(pace.micro_batches(order, rank, 1)) for rank in range(workers)]
-        assert all(len(each) == 2 * pace.accumulation_steps for each in lists)
+        batch_plan = BatchPlan.of(recipe, 40, workers)
+        lists = [list(batch_plan.micro_batches(order, rank, 1)) for rank in range(workers)]
+        assert all(len(each) == 2 * batch_plan.accumulation_steps for each in lists)
         steps.append(
             [
                 sorted(
                     i
                     for each in lists
-                    for part in each[s * pace.accumulation_steps :][: pace.accumulation_steps]
+                    for part in each[s * batch_plan.accumulation_steps :][: batch_plan.accumulation_steps]
                     for i in part
                 )
                 for s in (0, 1)
@@ -228,10 +228,10 @@ def test_images_that_cannot_be_read_are_replaced_in_training_and_left_out_of_val
     batches = list(_batches(pictures.train, recipe, loaders=0))
     assert sum(int(passed.sum()) for _, _, passed in batches) == 2  # once in each epoch
     assert all((labels >= 0).all() for _, labels, _ in batches)
-    viewing = Preprocessing.of(recipe)
-    shown = load_batches(ValidationItems(pictures.val, viewing), worker_indices(12, 5, rank=0, size=1), 0)
-    found = validate_classifier(build(full_spec(recipe, classes=3)), shown, viewing, CPU)
-    assert found.unreadable == 1 and found["top5"] == 100  # of three classes
+    preprocessing = Preprocessing.of(recipe)
+    shown = load_batches(ValidationItems(pictures.val, preprocessing), worker_indices(12, 5, rank=0, size=1), 0)
+    scores = validate_classifier(build(full_spec(recipe, classes=3)), shown, preprocessing, CPU)
+    assert scores.unreadable == 1 and scores["top5"] == 100  # of three classes
 
 
 def test_a_folder_of_damaged_images_is_an_error(tmp_path: Path) -> None:
@@ -270,9 +270,9 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 def _batches(images: Any, recipe: Any, *, loaders: int, epoch: int = 1, first_step: int = 0) -> Any:
     """The batches from there to the last epoch."""
-    pace = BatchPlan.of(recipe, len(images.labels), 1)
+    batch_plan = BatchPlan.of(recipe, len(images.labels), 1)
     items = TrainingItems(images, recipe)
-    return step_batches(items, recipe, pace, epoch=epoch, rank=0, first_step=first_step, loaders=loaders)
+    return step_batches(items, recipe, batch_plan, epoch=epoch, rank=0, first_step=first_step, loaders=loaders)
 
 
 def test_images_depend_on_seed_epoch_and_number_and_not_on_who_reads_them(tmp_path: Path) -> None:

@@ -81,13 +81,13 @@ def test_processes_end_with_their_reader() -> None:
 
 def test_the_stream_of_a_training_goes_over_all_its_epochs() -> None:
     recipe = recipe_of(epochs=3)
-    pace = BatchPlan.of(recipe, 40, 1)  # 2 steps of 2 parts of 8 images, and 8 images left over
-    whole = [keys for keys, _, _ in _read(recipe, pace, epoch=1, first_step=0)]
+    batch_plan = BatchPlan.of(recipe, 40, 1)  # 2 steps of 2 parts of 8 images, and 8 images left over
+    whole = [keys for keys, _, _ in _read(recipe, batch_plan, epoch=1, first_step=0)]
     assert len(whole) == 12 and [{number for number, _ in part} for part in whole] == [{1}] * 4 + [{2}] * 4 + [{3}] * 4
     for epoch in range(3):
         images = [i for part in whole[4 * epoch : 4 * epoch + 4] for _, i in part]
         assert len(set(images)) == 32 and set(images) < set(range(40))
-    assert [keys for keys, _, _ in _read(recipe, pace, epoch=2, first_step=1)] == whole[6:]
+    assert [keys for keys, _, _ in _read(recipe, batch_plan, epoch=2, first_step=1)] == whole[6:]
 
 
 class Endless(ClassificationRecipe):
@@ -103,19 +103,21 @@ class Endless(ClassificationRecipe):
 
 def test_endless_passes_leave_no_image_out() -> None:
     recipe = Endless.model_validate(recipe_of(epochs=4, batch_size=16, micro_batch=16).model_dump())
-    pace = BatchPlan.of(recipe, 20, 1)
-    parts = [keys for keys, _, _ in _read(recipe, pace, epoch=1, first_step=0)]
+    batch_plan = BatchPlan.of(recipe, 20, 1)
+    parts = [keys for keys, _, _ in _read(recipe, batch_plan, epoch=1, first_step=0)]
     stream = [key for part in parts for key in part]
     assert len(stream) == 4 * 3 * 16
     for number in range(1, 10):
         assert sorted(i for n, i in stream if n == number) == list(range(20))
-    assert [keys for keys, _, _ in _read(recipe, pace, epoch=3, first_step=2)] == parts[8:]
+    assert [keys for keys, _, _ in _read(recipe, batch_plan, epoch=3, first_step=2)] == parts[8:]
 
 
 def _read(
-    recipe: ClassificationRecipe, pace: BatchPlan, *, epoch: int, first_step: int
+    recipe: ClassificationRecipe, batch_plan: BatchPlan, *, epoch: int, first_step: int
 ) -> Iterator[tuple[list[tuple[int, int]], ...]]:
-    return step_batches(Told(), recipe, pace, epoch=epoch, rank=0, first_step=first_step, loaders=0, collate=collated)
+    return step_batches(
+        Told(), recipe, batch_plan, epoch=epoch, rank=0, first_step=first_step, loaders=0, collate=collated
+    )
 
 
 def test_both_validations_of_an_epoch_are_read_by_the_same_processes(tmp_path: Path) -> None:

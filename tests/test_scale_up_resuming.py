@@ -87,7 +87,7 @@ def test_a_state_that_fails_a_check_is_told_and_set_aside(name: str, whole: Whol
     changed(path, change, is_signed=is_signed)
     records = trained(copied)
     assert reason in notes_of(records) and str(path) in notes_of(records)
-    assert [each.epoch for each in epochs_of(records)] == [3]
+    assert [epoch.epoch for epoch in epochs_of(records)] == [3]
     assert outcome(epochs_of(records)) == outcome(whole[1][2:])
     assert path.with_name(f"{path.name}.unusable").exists() and read_state(path) is not None
     assert epochs_of(trained(copied)) == [], "trained to its end, and nothing stands in the way"
@@ -136,8 +136,8 @@ def test_best_weights_that_a_crash_left_out_are_written_again(
         trained(job)
     assert not job.best.exists()
     rest = trained(job)
-    assert [each.epoch for each in epochs_of(rest)] == [2, 3]
-    best = [each.epoch for each in whole[1] if each.is_best][-1]
+    assert [epoch.epoch for epoch in epochs_of(rest)] == [2, 3]
+    best = [epoch.epoch for epoch in whole[1] if epoch.is_best][-1]
     assert read_metadata(job.best)["source"].endswith(f"after epoch {best}")
     assert all(torch.equal(a, load_file(whole[0].best)[name]) for name, a in load_file(job.best).items())
 
@@ -145,7 +145,7 @@ def test_best_weights_that_a_crash_left_out_are_written_again(
 def test_best_weights_that_are_gone_are_told(copied: FullScaleJob[Any], whole: Whole) -> None:
     copied.best.unlink()
     records = trained(copied)
-    best = [each.epoch for each in whole[1] if each.is_best][-1]
+    best = [epoch.epoch for epoch in whole[1] if epoch.is_best][-1]
     assert copied.best.exists() if best == 3 else f"which is epoch {best}" in notes_of(records)
 
 
@@ -171,8 +171,8 @@ def train(folder: Path, data: str, *more: str) -> CommandResult:
 
 
 def only(folder: Path, kind: str = "full_scale") -> Path:
-    (found,) = (path for path in (folder / "results" / kind).iterdir() if path.is_dir())
-    return found
+    (path,) = (path for path in (folder / "results" / kind).iterdir() if path.is_dir())
+    return path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -198,11 +198,11 @@ def two_folders(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_other_data_are_refused_and_nothing_is_overwritten(two_folders: Path, more: tuple[str, ...]) -> None:
     before = contents(only(two_folders))
-    said = train(two_folders, "B", *more)
-    assert said.returncode == 2 and "Traceback" not in said.stderr
+    result = train(two_folders, "B", *more)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
     for words in ("must be resumed with the data that it began with", str(two_folders / "A"), str(two_folders / "B")):
-        assert words in said.stderr
-    assert "n00000000" in said.stderr and "other 0" in said.stderr and "--fresh" in said.stderr
+        assert words in result.stderr
+    assert "n00000000" in result.stderr and "other 0" in result.stderr and "--fresh" in result.stderr
     assert contents(only(two_folders)) == before
     assert json.loads((only(two_folders) / "classes.json").read_text())[0] == "n00000000"
 
@@ -220,8 +220,8 @@ def test_data_that_were_moved_or_are_spelled_otherwise_are_the_same(two_folders:
     for path in (two_folders / "elsewhere").rglob("*.JPEG"):
         path.touch()
     for data in ("elsewhere", "./link/../elsewhere/", "link"):
-        said = train(two_folders, data)
-        assert said.returncode == 0 and "trained to its last epoch already" in said.stdout, said.stderr
+        result = train(two_folders, data)
+        assert result.returncode == 0 and "trained to its last epoch already" in result.stdout, result.stderr
 
 
 def relabeled(root: Path) -> None:
@@ -242,23 +242,25 @@ def other_pixels(root: Path) -> None:
 @pytest.mark.parametrize("change", [relabeled, image_more, other_pixels])
 def test_data_that_were_changed_in_place_are_other_data(change: Callable[[Path], None], two_folders: Path) -> None:
     change(two_folders / "A")
-    said = train(two_folders, "A")
-    assert said.returncode == 2 and "must be resumed with the data that it began with" in said.stderr
+    result = train(two_folders, "A")
+    assert result.returncode == 2 and "must be resumed with the data that it began with" in result.stderr
 
 
 def test_a_training_without_a_record_compares_its_classes_and_says_what_it_records(two_folders: Path) -> None:
     (only(two_folders) / "data.json").unlink()
     assert train(two_folders, "B").returncode == 2
-    said = train(two_folders, "A")
-    assert said.returncode == 0 and "an earlier version began this training and did not record its data" in said.stderr
+    result = train(two_folders, "A")
+    assert (
+        result.returncode == 0 and "an earlier version began this training and did not record its data" in result.stderr
+    )
     assert "warning" not in train(two_folders, "A").stderr
 
 
 def test_a_training_that_lost_its_states_is_not_trained_over(two_folders: Path) -> None:
     shutil.rmtree(only(two_folders) / "checkpoints")
     before = contents(only(two_folders))
-    said = train(two_folders, "A")
-    assert said.returncode == 2 and "must have a state to be resumed from" in said.stderr
+    result = train(two_folders, "A")
+    assert result.returncode == 2 and "must have a state to be resumed from" in result.stderr
     assert contents(only(two_folders)) == before
     assert train(two_folders, "A", "--fresh").returncode == 0
 
@@ -291,16 +293,18 @@ def test_a_detector_is_not_resumed_on_other_figures(tmp_path: Path) -> None:
     content["annotations"][0]["bbox"][0] += 1
     write_json(moved, "train2017", content)
     for data in (renamed, three, moved):
-        said = downstream(tmp_path, "detect", data)
-        assert said.returncode == 2 and "must be resumed with the data that it began with" in said.stderr, said.stderr
-        assert "Traceback" not in said.stderr and contents(only(tmp_path, "downstream")) == before
+        result = downstream(tmp_path, "detect", data)
+        assert result.returncode == 2 and "must be resumed with the data that it began with" in result.stderr, (
+            result.stderr
+        )
+        assert "Traceback" not in result.stderr and contents(only(tmp_path, "downstream")) == before
     (only(tmp_path, "downstream") / "data.json").unlink()  # as of an earlier version
-    said = downstream(tmp_path, "detect", three)
-    assert said.returncode == 2 and "red, green" in said.stderr and "blue" in said.stderr
+    result = downstream(tmp_path, "detect", three)
+    assert result.returncode == 2 and "red, green" in result.stderr and "blue" in result.stderr
     (only(tmp_path, "downstream") / "best.safetensors").unlink()  # interrupted in its first epoch
     (only(tmp_path, "downstream") / "classes.json").unlink()
-    said = downstream(tmp_path, "detect", three)
-    assert said.returncode == 2 and "of the last state, its weights are of another network" in said.stderr
+    result = downstream(tmp_path, "detect", three)
+    assert result.returncode == 2 and "of the last state, its weights are of another network" in result.stderr
 
 
 def test_a_segmentation_is_not_resumed_on_other_masks(tmp_path: Path) -> None:
@@ -312,5 +316,5 @@ def test_a_segmentation_is_not_resumed_on_other_masks(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(mask)).copy()
     pixels[0] = 7
     Image.fromarray(pixels).save(mask)
-    said = downstream(tmp_path, "segment", root)
-    assert said.returncode == 2 and "must be resumed with the data that it began with" in said.stderr
+    result = downstream(tmp_path, "segment", root)
+    assert result.returncode == 2 and "must be resumed with the data that it began with" in result.stderr

@@ -113,8 +113,8 @@ def test_goes_on_to_the_bit_from_any_step(whole: Whole, tmp_path: Path, step: in
     with pytest.raises(Stopped, match="steps"):
         trained(job, after(step))
     rest = trained(job)
-    (note,) = [record for record in rest if isinstance(record, Message)]
-    assert note.text.startswith(f"going on in epoch {1 + step // 2} after {step % 2} steps")
+    (message,) = [record for record in rest if isinstance(record, Message)]
+    assert message.text.startswith(f"going on in epoch {1 + step // 2} after {step % 2} steps")
     lines = (job.folder / "epochs.jsonl").read_text().splitlines()
     done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
     assert outcome([epoch for epoch in done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)
@@ -191,8 +191,13 @@ def test_files_for_tensorboard_and_a_line_for_every_epoch(tmp_path: Path, monkey
     job = job_of(tmp_path / "run")
     records = trained(job)
     pulses = [record for record in records if isinstance(record, StepProgress)]
-    assert [(pulse.epoch, pulse.step, pulse.steps) for pulse in pulses] == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
-    assert all(pulse.left_s > 0 and 0 < pulse.waiting < 1 for pulse in pulses[:-1])
+    assert [(progress.epoch, progress.step, progress.steps) for progress in pulses] == [
+        (1, 1, 2),
+        (1, 2, 2),
+        (2, 1, 2),
+        (2, 2, 2),
+    ]
+    assert all(progress.left_s > 0 and 0 < progress.waiting < 1 for progress in pulses[:-1])
     lines = [json.loads(line) for line in (job.folder / "epochs.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2] and lines[0]["val"]["top5"] >= lines[0]["val"]["top1"]
     (events,) = (job.folder / "tensorboard").glob("events.out.tfevents.*")
@@ -317,7 +322,9 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
     job = job_of(tmp_path / "t", recipe_of(epochs=2))
     seen: list[FullScaleMessage] = []
     with pytest.raises(Stopped):
-        for record in run_worker(job, CPU, should_stop=lambda: any(isinstance(each, FullScaleEpoch) for each in seen)):
+        for record in run_worker(
+            job, CPU, should_stop=lambda: any(isinstance(message, FullScaleEpoch) for message in seen)
+        ):
             seen.append(record)  # noqa: PERF402 (its length is asked meanwhile)
     path = job.folder / "environments.json"
     (kept,) = json.loads(path.read_text())
@@ -330,7 +337,7 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
         (1, True),
         (2, False),
     ]
-    assert [each and each.torch for each in earlier_environments(job.folder)] == ["2.14"]
+    assert [environment and environment.torch for environment in earlier_environments(job.folder)] == ["2.14"]
     assert not any("another environment" in str(record) for record in trained(job))
     finished = path.read_text()
     path.write_text(finished.replace('"torch": "', '"torch": "0.'))
@@ -341,8 +348,8 @@ def test_a_training_resumed_in_another_environment_says_so_and_keeps_both(tmp_pa
 
 def test_a_training_of_before_environments_were_kept_is_resumed_from_an_unknown_one(tmp_path: Path) -> None:
     environment = Environment(operator="a1b2")
-    (note,) = record_environment(tmp_path, environment, 3, is_resumed=True)
-    assert "(before: unknown environment" in note.text
+    (message,) = record_environment(tmp_path, environment, 3, is_resumed=True)
+    assert "(before: unknown environment" in message.text
     assert read_environments(tmp_path) == [(1, None), (3, environment)]
     assert list(record_environment(tmp_path, environment, 4, is_resumed=True)) == []
     assert len(read_environments(tmp_path)) == 2

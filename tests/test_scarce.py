@@ -40,7 +40,9 @@ def scarce(folder: Path, params: int, **search: Any) -> Any:
 def limit(tmp_path_factory: pytest.TempPathFactory) -> int:
     """A budget that two of the networks are within."""
     file = scarce(tmp_path_factory.mktemp("limit"), 10**9)
-    costs = sorted(each.cost.params for each in build_space(file, classes=8, channels=1).grid() if each.cost)
+    costs = sorted(
+        candidate.cost.params for candidate in build_space(file, classes=8, channels=1).grid() if candidate.cost
+    )
     assert len(costs) == 10_125 and costs[1] < costs[2]
     return costs[1]
 
@@ -71,8 +73,8 @@ def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path
     assert json.loads(summary.read_text())["search_ended"] == reason
     for command in ("run", "show"):
         more = ("--quiet", "--executor", "inline") if command == "run" else ()
-        said = called(command, path, *more, cwd=tmp_path)
-        assert " ".join(said.stdout.split()).count(reason) == 1, said.stdout + said.stderr
+        result = called(command, path, *more, cwd=tmp_path)
+        assert " ".join(result.stdout.split()).count(reason) == 1, result.stdout + result.stderr
     with Store.open(tmp_path / "results" / "studies.db") as store:
         store.event("tiny", "trial complete", "", trial=3)
     assert reason not in called("show", path, cwd=tmp_path).stdout, "another trial has ended since"
@@ -118,7 +120,9 @@ def test_a_needle_in_a_large_space_is_found_downhill(tmp_path: Path) -> None:
     axes = AXES | {"C[3]": {"low": 16, "high": 2048, "step": 8}, "ffn_ratio": [1, 2, 3, 4]}
     file = make_study(tmp_path, axes=axes, budgets={"params": 36_200}, search={"sampler": "tpe", "trials": 2})
     census = take_census(build_space(file, classes=8, channels=1))
-    assert census.feasible_draws == 0 and census.feasible and all(each.is_feasible for each in census.feasible)
+    assert (
+        census.feasible_draws == 0 and census.feasible and all(candidate.is_feasible for candidate in census.feasible)
+    )
 
 
 @pytest.mark.parametrize("flags", [["--dry-run"], []])

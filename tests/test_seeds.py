@@ -59,8 +59,8 @@ def noisy(seed: int, *, decay: float = 0.0) -> Script:
     return script
 
 
-def row(said: StudyResults, k: int) -> ConfigurationResult:
-    return next(row for row in said.rows if row.params["K"][0] == k)
+def row(results: StudyResults, k: int) -> ConfigurationResult:
+    return next(configuration for configuration in results.rows if configuration.params["K"][0] == k)
 
 
 def submitted(study: Played) -> list[tuple[int, int]]:
@@ -75,13 +75,18 @@ def submitted(study: Played) -> list[tuple[int, int]]:
 def test_a_replicate_is_never_pruned_however_bad(tmp_path: Path, sampler: str, pruner: str) -> None:
     search = {"sampler": sampler, "trials": 14, "seeds": 1, "pruner": pruner}
     study = Played(tmp_path, **TWO, search=search)
-    said = study.answer(noisy(0, decay=5.0))
+    results = study.answer(noisy(0, decay=5.0))
     trained = {pair for pair in submitted(study) if pair[1] < SCREENING_SEEDS}
-    for each in said.rows:
-        seeds = [seed for k, seed in sorted(trained) if k == each.params["K"][0]]
-        assert list(each.seeds) == seeds and not each.missing
-    assert max(len(each.values) for each in said.rows) >= 4
-    runs = [facts.row for each in said.rows for facts in each.runs if facts.row.run.seed in each.seeds]
+    for configuration in results.rows:
+        seeds = [seed for k, seed in sorted(trained) if k == configuration.params["K"][0]]
+        assert list(configuration.seeds) == seeds and not configuration.missing
+    assert max(len(configuration.values) for configuration in results.rows) >= 4
+    runs = [
+        facts.row
+        for configuration in results.rows
+        for facts in configuration.runs
+        if facts.row.run.seed in configuration.seeds
+    ]
     assert all(run.state == RunState.COMPLETE and run.attempts == 1 for run in runs)
 
 
@@ -94,15 +99,15 @@ def test_a_screening_run_takes_at_most_half_of_the_epochs(pruner: str, epochs: i
 
 def test_the_pruner_decides_on_a_run_that_no_mean_has(tmp_path: Path) -> None:
     study = Played(tmp_path, **FOUR, search={"seeds": 2, "pruner": "successive_halving"})
-    said = study.answer()
+    results = study.answer()
     trained = submitted(study)
     assert trained[:4] == [(k, SCREENING_SEEDS) for k in (3, 7, 13, 31)]
-    assert row(said, 31).seeds == (0, 1) and row(said, 31).state == "complete"
-    screening = next(f for f in row(said, 31).runs if f.row.run.seed == SCREENING_SEEDS)
+    assert row(results, 31).seeds == (0, 1) and row(results, 31).state == "complete"
+    screening = next(f for f in row(results, 31).runs if f.row.run.seed == SCREENING_SEEDS)
     assert screening.row.state == RunState.STOPPED and len(screening.curve) < EPOCHS
-    with open_study_reader(study.path, study.place) as read:
-        trial = next(t for t in read.trials if t.user_attrs["fingerprint"] == row(said, 31).spec.fingerprint())
-    assert trial.value == statistics.fmean(row(said, 31).values)
+    with open_study_reader(study.path, study.place) as reader:
+        trial = next(t for t in reader.trials if t.user_attrs["fingerprint"] == row(results, 31).spec.fingerprint())
+    assert trial.value == statistics.fmean(row(results, 31).values)
 
 
 def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(tmp_path: Path) -> None:
@@ -111,12 +116,14 @@ def test_a_pruned_configuration_that_is_proposed_again_gets_its_seeds_unpruned(t
 
     search = {"sampler": "random", "trials": 12, "seeds": 2, "pruner": "successive_halving", "seed": 2}
     study = Played(tmp_path, **TWO, search=search)
-    said = study.answer(script)
-    with open_study_reader(study.path, study.place) as read:
-        states = [t.state.name for t in read.trials if t.params["K"].startswith("[3,")]
+    results = study.answer(script)
+    with open_study_reader(study.path, study.place) as reader:
+        states = [t.state.name for t in reader.trials if t.params["K"].startswith("[3,")]
     assert "PRUNED" in states[:2] and states[-1] == "COMPLETE"
-    assert row(said, 3).state == "complete" and row(said, 3).seeds == tuple(range(2, 2 + len(row(said, 3).seeds)))
-    assert said.best is row(said, 3)
+    assert row(results, 3).state == "complete" and row(results, 3).seeds == tuple(
+        range(2, 2 + len(row(results, 3).seeds))
+    )
+    assert results.best is row(results, 3)
 
 
 @pytest.mark.parametrize("after", range(2, 40, 7))
@@ -126,20 +133,20 @@ def test_an_interrupted_screening_goes_on_and_loses_no_seed(tmp_path: Path, afte
     for _ in range(after):
         next(interrupted, None)
     interrupted.close()
-    said = study.answer()
-    assert row(said, 31).seeds == (0, 1) and row(said, 31).state == "complete"
-    for each in said.rows:
-        assert each.seeds == ((0, 1) if each.state == "complete" else ())
+    results = study.answer()
+    assert row(results, 31).seeds == (0, 1) and row(results, 31).state == "complete"
+    for configuration in results.rows:
+        assert configuration.seeds == ((0, 1) if configuration.state == "complete" else ())
 
 
 def test_a_screening_run_that_diverges_or_runs_out_of_memory_ends_its_configuration(tmp_path: Path) -> None:
     script = ended_badly(RunState.DIVERGED, k=3, seed=SCREENING_SEEDS)
     script = ended_badly(RunState.OUT_OF_MEMORY, k=7, seed=SCREENING_SEEDS, otherwise=script)
     study = Played(tmp_path, **FOUR, search={"seeds": 2, "pruner": "successive_halving"})
-    said = study.answer(script)
-    assert (row(said, 3).state, row(said, 7).state, row(said, 31).state) == ("failed", "failed", "complete")
-    assert (row(said, 3).reason or "").startswith("screening run diverged")
-    assert (row(said, 7).reason or "").startswith("screening run out of memory")
+    results = study.answer(script)
+    assert (row(results, 3).state, row(results, 7).state, row(results, 31).state) == ("failed", "failed", "complete")
+    assert (row(results, 3).reason or "").startswith("screening run diverged")
+    assert (row(results, 7).reason or "").startswith("screening run out of memory")
     assert not {pair for pair in submitted(study) if pair[0] in (3, 7) and pair[1] < SCREENING_SEEDS}
 
 
@@ -150,13 +157,13 @@ def test_a_screening_run_that_diverges_or_runs_out_of_memory_ends_its_configurat
     ("state", "words"), [(RunState.OUT_OF_MEMORY, "out of memory"), (RunState.TIMED_OUT, "timed out")]
 )
 def test_a_mean_without_a_seed_says_so_and_why(tmp_path: Path, state: RunState, words: str) -> None:
-    said = Played(tmp_path, **TWO, search={"seeds": 4}).answer(ended_badly(state, k=3, seed=2))
-    short = row(said, 3)
+    results = Played(tmp_path, **TWO, search={"seeds": 4}).answer(ended_badly(state, k=3, seed=2))
+    short = row(results, 3)
     assert (short.state, short.seeds) == ("complete", (0, 1, 3))
     assert short.reason == f"3 of 4 seeds: seed 2 {words}: the training loss is nan"
-    text = text_of(results_view(said), width=160)
+    text = text_of(results_view(results), width=160)
     assert "3 of 4" in text and short.reason in text
-    values = configuration_values(short, said.metric)
+    values = configuration_values(short, results.metric)
     assert (values["n"], values["n_trained"]) == (3, 4)
     assert values["missing_seeds"] == [{"seed": 2, "state": words, "cause": "the training loss is nan"}]
 
@@ -166,28 +173,28 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
     tmp_path: Path, search: dict[str, Any]
 ) -> None:
     study = Played(tmp_path, **TWO, search=search)
-    scene = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
+    state = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     for event, progress, _ in study.events(ended_badly(RunState.DIVERGED, k=13, seed=1)):
-        scene.update(event, progress)
-    said = study.answer()
-    worst = row(said, 13)
+        state.update(event, progress)
+    results = study.answer()
+    worst = row(results, 13)
     n = len(worst.values)
     assert worst.state == "diverged" and n >= 1 and 1 not in worst.seeds
     assert worst.reason == f"{n} of {n + 1} seeds: seed 1 diverged: the training loss is nan"
-    assert "over the budget" not in text_of(results_view(said))
-    assert said.best is row(said, 3) and said.ranked_metric is row(said, 3) and not worst.is_on_front
-    assert progress.best_value == pytest.approx(row(said, 3).mean)
-    assert "K=3-3-3-3" in text_of(scene.draw()) and "diverged" in worst.state
-    with open_study_reader(study.path, study.place) as read:
-        trials = [t for t in read.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]
+    assert "over the budget" not in text_of(results_view(results))
+    assert results.best is row(results, 3) and results.ranked_metric is row(results, 3) and not worst.is_on_front
+    assert progress.best_value == pytest.approx(row(results, 3).mean)
+    assert "K=3-3-3-3" in text_of(state.draw()) and "diverged" in worst.state
+    with open_study_reader(study.path, study.place) as reader:
+        trials = [t for t in reader.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]
         later = [t for t in trials if max(t.user_attrs["seeds"]) >= 1]
     assert later and all(t.constraints["diverged"] > 0 for t in later)
 
 
 def test_a_run_that_another_study_saw_diverge_is_missing_here_too(tmp_path: Path) -> None:
     Played(tmp_path, **TWO, search={"seeds": 2}).answer(ended_badly(RunState.DIVERGED, k=3, seed=1))
-    said = Played(tmp_path, **TWO, study="another", search={"seeds": 3}).answer()
-    assert row(said, 3).state == "diverged" and row(said, 3).seeds == (0, 2)
+    results = Played(tmp_path, **TWO, study="another", search={"seeds": 3}).answer()
+    assert row(results, 3).state == "diverged" and row(results, 3).seeds == (0, 2)
 
 
 def test_seeds_that_fail_in_a_row_are_trained_by_the_same_command(tmp_path: Path) -> None:
@@ -201,23 +208,27 @@ def test_seeds_that_fail_in_a_row_are_trained_by_the_same_command(tmp_path: Path
     study = Played(tmp_path, **FOUR, search={"seeds": 2})
     with pytest.raises(StudyAborted, match="3 runs in a row failed"):
         study.answer(full)
-    said = study.answer()
-    assert [each.seeds for each in said.rows] == [(0, 1)] * 4
-    assert {each.state for each in said.rows} == {"complete"}
+    results = study.answer()
+    assert [configuration.seeds for configuration in results.rows] == [(0, 1)] * 4
+    assert {configuration.state for configuration in results.rows} == {"complete"}
 
 
 def test_a_lone_failure_ends_its_trial_and_not_the_study(tmp_path: Path) -> None:
-    said = Played(tmp_path, **FOUR, search={"seeds": 2}).answer(ended_badly(RunState.FAILED, k=31, seed=1))
-    assert row(said, 31).state == "complete" and (row(said, 31).reason or "").startswith("1 of 2 seeds: seed 1 failed")
+    results = Played(tmp_path, **FOUR, search={"seeds": 2}).answer(ended_badly(RunState.FAILED, k=31, seed=1))
+    assert row(results, 31).state == "complete" and (row(results, 31).reason or "").startswith(
+        "1 of 2 seeds: seed 1 failed"
+    )
 
 
 def test_the_same_command_trains_a_failed_seed_again_as_it_trains_what_is_missing(tmp_path: Path) -> None:
     study = Played(tmp_path, **FOUR, search={"seeds": 2})
     study.answer(ended_badly(RunState.FAILED, k=31, seed=1))
-    said = study.answer()
+    results = study.answer()
     assert submitted(study) == [(31, 1)]
-    assert [each.seeds for each in said.rows] == [(0, 1)] * 4 and [each.reason for each in said.rows] == [None] * 4
-    assert sorted(each.trials for each in said.rows) == [(0,), (1,), (2,), (3,)]
+    assert [configuration.seeds for configuration in results.rows] == [(0, 1)] * 4 and [
+        configuration.reason for configuration in results.rows
+    ] == [None] * 4
+    assert sorted(configuration.trials for configuration in results.rows) == [(0,), (1,), (2,), (3,)]
     study.answer()
     assert study.executor is not None and submitted(study) == [(31, 1)], "the last answer started no executor"
 
@@ -227,10 +238,12 @@ def test_the_same_command_trains_a_failed_first_seed_again(tmp_path: Path, searc
     study = Played(tmp_path, **FOUR, search=search)
     first = study.answer(ended_badly(RunState.OUT_OF_MEMORY, k=7, seed=0))
     assert row(first, 7).state == "failed"
-    said = study.answer()
+    results = study.answer()
     assert submitted(study) == [(7, 0)]
-    assert row(said, 7).state == "complete" and len(said.rows) == len(first.rows)
-    assert sum(len(each.trials) for each in said.rows) == sum(len(each.trials) for each in first.rows)
+    assert row(results, 7).state == "complete" and len(results.rows) == len(first.rows)
+    assert sum(len(configuration.trials) for configuration in results.rows) == sum(
+        len(configuration.trials) for configuration in first.rows
+    )
 
 
 def test_seeds_that_fail_again_leave_the_answer_as_it_was(tmp_path: Path) -> None:
@@ -242,11 +255,11 @@ def test_seeds_that_fail_again_leave_the_answer_as_it_was(tmp_path: Path) -> Non
 
     study = Played(tmp_path, **FOUR, search={"seeds": 3})
     first = study.answer(script)
-    assert sorted(len(each.values) for each in first.rows) == [2, 2, 2, 3]
-    said = study.answer(script)
+    assert sorted(len(configuration.values) for configuration in first.rows) == [2, 2, 2, 3]
+    results = study.answer(script)
     assert set(submitted(study)) == bad
-    assert [(each.seeds, each.mean, each.reason) for each in said.rows] == [
-        (each.seeds, each.mean, each.reason) for each in first.rows
+    assert [(configuration.seeds, configuration.mean, configuration.reason) for configuration in results.rows] == [
+        (configuration.seeds, configuration.mean, configuration.reason) for configuration in first.rows
     ]
 
 
@@ -255,9 +268,9 @@ def test_a_configuration_that_passed_its_screening_is_not_screened_again_for_a_f
     study = Played(tmp_path, **FOUR, search=search)
     first = study.answer(ended_badly(RunState.FAILED, k=31, seed=1))
     assert row(first, 31).seeds == (0,)
-    said = study.answer()
+    results = study.answer()
     assert submitted(study) == [(31, 1)]
-    assert row(said, 31).seeds == (0, 1) and len(said.rows) == len(first.rows)
+    assert row(results, 31).seeds == (0, 1) and len(results.rows) == len(first.rows)
 
 
 # Claims
@@ -267,14 +280,14 @@ def test_a_claim_says_which_pairs_it_lost(tmp_path: Path) -> None:
     contrast = {"K=[13,13,13,13]": 1, "K=[3,3,3,3]": -1}
     claim = {"name": "larger", "says": "K=13 is better.", "contrast": contrast, "expect": "> 0"}
     study = Played(tmp_path, **TWO, search={"seeds": 4}, claims=[claim])
-    said = study.answer(ended_badly(RunState.DIVERGED, k=3, seed=2, otherwise=gains(K13=5.0)))
-    with open_study_reader(study.path, study.place) as read:
-        (judged,) = read.claims()
-    assert judged.seeds == (0, 1, 3) and judged.pairs == 4
-    values = claim_values(judged)
+    results = study.answer(ended_badly(RunState.DIVERGED, k=3, seed=2, otherwise=gains(K13=5.0)))
+    with open_study_reader(study.path, study.place) as reader:
+        (result,) = reader.claims()
+    assert result.seeds == (0, 1, 3) and result.pairs == 4
+    values = claim_values(result)
     assert (values["n"], values["n_trained"]) == (3, 4)
     assert values["lost"] == ["seed 2 of K=[3,3,3,3] diverged"]
-    text = text_of(results_view(replace(said, claims=(judged,))), width=160)
+    text = text_of(results_view(replace(results, claims=(result,))), width=160)
     assert "3 of 4 seeds: seed 2 of K=[3,3,3,3] diverged" in text
 
 
@@ -368,10 +381,10 @@ def test_the_simulation_finds_the_bias_of_rules_that_judge_a_seed_of_the_mean(
 def test_the_driver_follows_the_rule_that_was_simulated(tmp_path: Path, number: int) -> None:
     search = {"sampler": "random", "trials": 10, "seeds": 1, "pruner": "successive_halving", "seed": number}
     study = Played(tmp_path, **FOUR, search=search)
-    said = study.answer(noisy(number))
+    results = study.answer(noisy(number))
     finals = {(job.run.spec.K[0], job.run.seed): list(noisy(number)(job)) for job in study.executor.submitted}  # type: ignore[union-attr]
-    for each in said.rows:
-        k = each.params["K"][0]
+    for configuration in results.rows:
+        k = configuration.params["K"][0]
         ends = {seed: records[-3].top1 for (kk, seed), records in finals.items() if kk == k and seed < SCREENING_SEEDS}  # type: ignore[union-attr]
-        assert dict(zip(each.seeds, each.values, strict=True)) == ends
+        assert dict(zip(configuration.seeds, configuration.values, strict=True)) == ends
         assert sorted(ends) == list(range(number, number + len(ends)))

@@ -27,8 +27,8 @@ from harness.errors import DataError
 from harness.training.tasks.segmentation import SegmentationTask
 
 
-def mask_of(found: SegmentationFiles, i: int = 0) -> Mask:
-    pair = found.pair(i)
+def mask_of(files: SegmentationFiles, i: int = 0) -> Mask:
+    pair = files.pair(i)
     assert pair is not None and pair[0].mode == "RGB"
     return pair[1]
 
@@ -37,9 +37,9 @@ def mask_of(found: SegmentationFiles, i: int = 0) -> Mask:
 
 
 def test_cityscapes_labels_become_its_19_classes(tmp_path: Path) -> None:
-    found = open_cityscapes(write_cityscapes(tmp_path), "train", None)
-    assert len(found) == 6 and len(NAMES) == 19 == len(set(CLASSES.values()))
-    mask = mask_of(found)
+    files = open_cityscapes(write_cityscapes(tmp_path), "train", None)
+    assert len(files) == 6 and len(NAMES) == 19 == len(set(CLASSES.values()))
+    mask = mask_of(files)
     assert set(np.unique(mask)) == {NAMES.index("sky"), NAMES.index("road"), NAMES.index("car"), IGNORED}
     assert (mask[0] == IGNORED).all() and (mask[-1] == 0).all()
 
@@ -53,9 +53,9 @@ def test_cityscapes_train_ids_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 def test_ade20k_counts_its_classes_from_0_and_ignores_the_rest(tmp_path: Path) -> None:
-    found = open_ade20k(write_ade20k(tmp_path), "val", None)
-    assert len(found) == 3 and found.pairs[0][0].suffix == ".jpg"
-    assert set(np.unique(mask_of(found))) == {0, 149, IGNORED}
+    files = open_ade20k(write_ade20k(tmp_path), "val", None)
+    assert len(files) == 3 and files.pairs[0][0].suffix == ".jpg"
+    assert set(np.unique(mask_of(files))) == {0, 149, IGNORED}
     assert read_class_names(tmp_path)[0] == "class 1"
 
 
@@ -127,9 +127,9 @@ def test_palettes_and_grey_turned_or_cmyk_images_are_read(tmp_path: Path) -> Non
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (27, 37)).save(images / "ADE_training_00000003.jpg", exif=exif)
-    found = open_ade20k(root, "train", None)
-    assert (mask_of(found, 0) == np.where(values == 0, IGNORED, values - 1)).all()
-    assert [mask_of(found, i).shape for i in (1, 2, 3)] == [(25, 39), (26, 38), (27, 37)]
+    files = open_ade20k(root, "train", None)
+    assert (mask_of(files, 0) == np.where(values == 0, IGNORED, values - 1)).all()
+    assert [mask_of(files, i).shape for i in (1, 2, 3)] == [(25, 39), (26, 38), (27, 37)]
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
@@ -143,14 +143,20 @@ def test_files_that_cannot_be_read_are_replaced_and_a_wrong_mask_ends_it(tmp_pat
     )
     job = segmentation_job(tmp_path / "run", recipe, root=root, loaders=loaders)
     task = SegmentationTask(job, CPU)
-    pace = BatchPlan.of(recipe, task.images, 1)
-    batches = task.batches(pace, epoch=1, rank=0, first_step=0)
-    assert sum(int(next(batches).passed.sum()) for _ in range(pace.accumulation_steps)) == 1
+    batch_plan = BatchPlan.of(recipe, task.images, 1)
+    batches = task.batches(batch_plan, epoch=1, rank=0, first_step=0)
+    assert sum(int(next(batches).passed.sum()) for _ in range(batch_plan.accumulation_steps)) == 1
     model, _ = task.build()
     assert task.validate(model).unreadable == 1
     Image.new("L", (3, 3)).save(root / "annotations" / "training" / "ADE_training_00000003.png")
     with pytest.raises(DataError, match="must have the size of its image") as caught:
-        list(zip(range(pace.accumulation_steps), task.batches(pace, epoch=1, rank=0, first_step=0), strict=False))
+        list(
+            zip(
+                range(batch_plan.accumulation_steps),
+                task.batches(batch_plan, epoch=1, rank=0, first_step=0),
+                strict=False,
+            )
+        )
     assert "Traceback" not in str(caught.value)
 
 
@@ -229,19 +235,19 @@ def test_what_an_image_lacks_is_0_and_ignored(tmp_path: Path) -> None:
         data={"dataset": "ade20k"},
         views={"short": 16, "longest": 64, "scales": [1.0, 1.0], "crop": [40, 64], "flip": 0.0, "distort": False},
     )
-    masked = open_segmentation(recipe, write_ade20k(tmp_path), tmp_path).train
-    item = SegmentationTrainingSet(masked, recipe, 3)[1, 0]
+    source = open_segmentation(recipe, write_ade20k(tmp_path), tmp_path).train
+    item = SegmentationTrainingSet(source, recipe, 3)[1, 0]
     assert item.images.shape == (1, 3, 40, 64) and item.masks.shape == (1, 40, 64)
     assert (item.masks[0, 16:] == IGNORED).all() and (item.masks[0, :, 27:] == IGNORED).all()
     assert (item.images[0, :, 16:] == 0).all() and (item.masks[0, :16, :27] != IGNORED).any()
-    batch = collate_segmentation([item, SegmentationTrainingSet(masked, recipe, 3)[1, 1]])
+    batch = collate_segmentation([item, SegmentationTrainingSet(source, recipe, 3)[1, 1]])
     assert batch.images.shape == (2, 3, 40, 64) and batch.passed.tolist() == [0, 0] and batch.faults == []
 
 
 def test_a_network_for_grey_images_sees_them_in_grey(tmp_path: Path) -> None:
     recipe = segmentation_recipe()
-    masked = open_segmentation(recipe, None, tmp_path).val
-    grey, colour = (SegmentationValidationSet(masked, recipe, channels)[0].image for channels in (1, 3))
+    source = open_segmentation(recipe, None, tmp_path).val
+    grey, colour = (SegmentationValidationSet(source, recipe, channels)[0].image for channels in (1, 3))
     assert grey is not None and colour is not None
     assert grey.shape == (1, 32, 32) and torch.allclose(grey[0], colour.mean(0))
 

@@ -139,8 +139,8 @@ def test_endless_passes_go_on_where_a_round_ends() -> None:
         parts = [next(batches)[0] for _ in range(2 * count)]
         return [(number, i) for part in parts for number, i, _ in part.tolist()]
 
-    pace = BatchPlan.of(recipe, 20, 1)
-    assert (pace.steps, pace.accumulation_steps, recipe.intervals) == (4, 2, 2)
+    batch_plan = BatchPlan.of(recipe, 20, 1)
+    assert (batch_plan.steps, batch_plan.accumulation_steps, recipe.intervals) == (4, 2, 2)
     both = seen(1) + seen(2)
     assert len(both) == 64 and len(set(both)) == 64
     for number in (1, 2, 3):
@@ -297,10 +297,10 @@ def test_the_mean_is_over_shares_and_not_over_logits() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([x[:, 0] * x.shape[2], x[:, 1]], 1)
 
-    found = mean_probabilities(Sided(), x, looking(scales=[1.0, 2.0]), (8, 8))
+    output = mean_probabilities(Sided(), x, looking(scales=[1.0, 2.0]), (8, 8))
     large = nn.functional.interpolate(x, (16, 16), mode="bilinear", align_corners=False)
     second = nn.functional.interpolate(Sided()(large), (8, 8), mode="bilinear", align_corners=False)
-    assert torch.allclose(found, (Sided()(x).softmax(1) + second.softmax(1)) / 2, atol=1e-6)
+    assert torch.allclose(output, (Sided()(x).softmax(1) + second.softmax(1)) / 2, atol=1e-6)
 
 
 # Counts
@@ -313,19 +313,19 @@ def tally_of(predicted: Tensor, truth: Tensor, classes: int) -> ConfusionAccumul
 def test_figures_by_hand() -> None:
     truth = torch.tensor([[0, 0, 0, 0], [1, 1, IGNORED, 2]])
     predicted = torch.tensor([[0, 0, 0, 1], [1, 1, 0, 0]])
-    tally = tally_of(predicted, truth, 4)
-    found = segmentation_metrics(tally)
-    assert found["pixel_accuracy"] == pytest.approx(100 * 5 / 7)
-    assert found["mean_accuracy"] == pytest.approx(100 * (3 / 4 + 1 + 0) / 3)
-    assert found["miou"] == pytest.approx(100 * (3 / 5 + 2 / 3 + 0) / 3)
-    named = class_metrics(tally, ("a", "b", "c", "d"))
+    accumulator = tally_of(predicted, truth, 4)
+    metrics = segmentation_metrics(accumulator)
+    assert metrics["pixel_accuracy"] == pytest.approx(100 * 5 / 7)
+    assert metrics["mean_accuracy"] == pytest.approx(100 * (3 / 4 + 1 + 0) / 3)
+    assert metrics["miou"] == pytest.approx(100 * (3 / 5 + 2 / 3 + 0) / 3)
+    named = class_metrics(accumulator, ("a", "b", "c", "d"))
     assert named["iou_c"] == 0.0 and "iou_d" not in named and "accuracy_d" not in named
     assert named["accuracy_a"] == 75.0
 
 
 def test_nothing_that_counts_gives_figures_all_the_same() -> None:
-    found = segmentation_metrics(tally_of(torch.zeros(2, 2).long(), torch.full((2, 2), IGNORED), 3))
-    assert all(math.isfinite(value) for value in found.values())
+    metrics = segmentation_metrics(tally_of(torch.zeros(2, 2).long(), torch.full((2, 2), IGNORED), 3))
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_what_a_validation_counts_is_what_the_model_says(tmp_path: Path) -> None:

@@ -111,9 +111,11 @@ def test_merging_comes_last_and_changes_nothing_but_the_form(tmp_path: Path) -> 
     model, _ = task.build()
     randomize(model, seed=0)
     task.save(tmp_path / "a.safetensors", model, "a test")
-    merged, ending = evaluate_merged(task.load(read_dense(tmp_path / "a.safetensors")), task)
+    merged, evaluation = evaluate_merged(task.load(read_dense(tmp_path / "a.safetensors")), task)
     task.save(tmp_path / "b.safetensors", merged, "a test", is_merged=True)
-    assert ending.feature_difference < 1e-4 and all(abs(points) < 0.5 for points in ending.metric_differences.values())
+    assert evaluation.feature_difference < 1e-4 and all(
+        abs(points) < 0.5 for points in evaluation.metric_differences.values()
+    )
     again = task.load(read_dense(tmp_path / "b.safetensors"))
     assert not any("lkb_origin" in name for name in again.state_dict())
     x = torch.randn(2, 3, 24, 32)
@@ -135,8 +137,8 @@ def segment(folder: Path, *options: str | Path, network: str | Path = "net.yaml"
 
 
 def folder_of(results: Path) -> Path:
-    (found,) = (path for path in (results / "downstream").iterdir() if path.is_dir())
-    return found
+    (path,) = (path for path in (results / "downstream").iterdir() if path.is_dir())
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +154,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandRes
 
 
 def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, CommandResult]) -> None:
-    root, said = finished
-    assert said.returncode == 0, said.stderr
+    root, result = finished
+    assert result.returncode == 0, result.stderr
     for words in (
         "trained un-merged and merged last",
         "estimated time:",
@@ -162,7 +164,7 @@ def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Co
         "mIoU",
         "ground",
     ):
-        assert words in said.stdout
+        assert words in result.stdout
     folder = folder_of(root / "results")
     assert folder.name.startswith("net-segment-")
     values = json.loads((folder / "evaluation.json").read_text())
@@ -175,10 +177,10 @@ def test_from_a_full_scale_training_to_figures_by_class(finished: tuple[Path, Co
 
 
 def test_the_same_command_again_judges_without_training(finished: tuple[Path, CommandResult]) -> None:
-    root, said = finished
+    root, result = finished
     again = segment(root, "--recipe", "recipe.yaml", network=root / "full_scale" / "net")
     assert again.returncode == 0 and "trained to its last epoch already" in again.stdout
-    assert "epoch 2/2" not in again.stdout and _means(again.stdout) == _means(said.stdout)
+    assert "epoch 2/2" not in again.stdout and _means(again.stdout) == _means(result.stdout)
 
 
 def _means(text: str) -> str:
@@ -187,11 +189,11 @@ def _means(text: str) -> str:
 
 
 def test_weights_are_judged_again_in_either_form_and_in_other_ways(finished: tuple[Path, CommandResult]) -> None:
-    root, said = finished
+    root, result = finished
     folder = folder_of(root / "results")
     for name in ("best", "merged"):
         again = segment(root, "--evaluate-only", network=folder / f"{name}.safetensors")
-        assert again.returncode == 0 and _means(again.stdout) == _means(said.stdout), again.stderr
+        assert again.returncode == 0 and _means(again.stdout) == _means(result.stdout), again.stderr
     whole, many = (
         segment(root, "--evaluate-only", "--json", *options, network=folder)
         for options in (["--whole"], ["--slide", "16", "8", "--scales", "0.5", "1", "--flip"])
@@ -202,8 +204,8 @@ def test_weights_are_judged_again_in_either_form_and_in_other_ways(finished: tup
 
 def test_a_network_without_weights_is_warned_of(tmp_path: Path) -> None:
     write(tmp_path)
-    said = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
-    assert said.returncode == 0 and "random weights (warning" in said.stdout and "2 parts, each" in said.stdout
+    result = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
+    assert result.returncode == 0 and "random weights (warning" in result.stdout and "2 parts, each" in result.stdout
     assert not (tmp_path / "results" / "downstream").exists()
 
 
@@ -212,22 +214,22 @@ def test_folders_as_they_are_distributed(tmp_path: Path, dataset: str) -> None:
     changes: dict[str, Any] = {"iterations": 2, "validate_every": 2, "schedule": {"warmup_steps": 0}, "ema": None}
     write(tmp_path, data={"dataset": dataset}, batch_size=4, micro_batch=4, **changes)
     root = (write_cityscapes if dataset == "cityscapes" else write_ade20k)(tmp_path / "images")
-    said = segment(tmp_path, "--recipe", "recipe.yaml", "--data", root)
-    assert said.returncode == 0, said.stderr
-    assert ("sidewalk" if dataset == "cityscapes" else "class 150") in said.stdout
+    result = segment(tmp_path, "--recipe", "recipe.yaml", "--data", root)
+    assert result.returncode == 0, result.stderr
+    assert ("sidewalk" if dataset == "cityscapes" else "class 150") in result.stdout
     figures = json.loads((folder_of(tmp_path / "results") / "evaluation.json").read_text())["figures"]
     names = {name for name in figures if name.startswith("accuracy_")}
     own = {"accuracy_sky", "accuracy_road", "accuracy_car"}
     assert names == (own if dataset == "cityscapes" else {"accuracy_class 1", "accuracy_class 150"})
-    assert "occur neither in the masks" in said.stdout
+    assert "occur neither in the masks" in result.stdout
 
 
 @pytest.mark.parametrize(("dataset", "layout"), [("ade20k", "annotations/"), ("cityscapes", "gtFine/")])
 def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) -> None:
     write(tmp_path, data={"dataset": dataset})
-    said = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "not looked at (no `--data`)" in said.stdout and layout in said.stdout
+    result = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "not looked at (no `--data`)" in result.stdout and layout in result.stdout
     assert not (tmp_path / "results").exists()
 
 
@@ -261,14 +263,14 @@ def test_what_a_person_can_put_right_is_said_in_a_line(
         assert read_weights(tmp_path / network).is_merged
     if network == "headed.safetensors":
         shutil.copy(folder_of(finished[0] / "results") / "best.safetensors", tmp_path / network)
-    said = segment(tmp_path, *options, network=network)
-    assert said.returncode == 2 and words in said.stderr and "Traceback" not in said.stderr, said.stderr
+    result = segment(tmp_path, *options, network=network)
+    assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
     assert not list(tmp_path.glob("results/downstream/*/checkpoints"))
 
 
 def test_recipes_of_all_tasks_are_listed(tmp_path: Path) -> None:
-    said = called("recipes", cwd=tmp_path)
-    assert "cityscapes_upernet_769" in said.stdout and "imagenet_300" in said.stdout
+    result = called("recipes", cwd=tmp_path)
+    assert "cityscapes_upernet_769" in result.stdout and "imagenet_300" in result.stdout
     assert "iterations: 20000" in called("recipes", "cityscapes_upernet_769", cwd=tmp_path).stdout
 
 

@@ -26,15 +26,15 @@ def test_figures_belong_to_the_layers_whatever_the_stochastic_depth() -> None:
 
 
 def test_show_of_31b_has_both_forms_and_the_papers_figures(tmp_path: Path) -> None:
-    said = called("show", "replknet_31b", "--resolution", "224", cwd=tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
-    lines = [line.split() for line in said.stdout.splitlines()]
+    result = called("show", "replknet_31b", "--resolution", "224", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
     assert ["stage", "3", "14", "18", "512", "27+5", "54.3M", "54.1M", "10.6G", "10.6G", "9.60G", "12.5%"] in lines
     assert ["all", "79.9M", "79.5M", "15.4G", "15.4G", "14.0G", "15.9%"] in lines
     assert ["in", "training", "79,864,168", "15.431G"] in lines
     assert ["merged", "79,527,272", "15.354G"] in lines
     assert ["batch", "norms", "folded", "79,388,776", "15.354G"] in lines
-    assert "arXiv 2203.06717, table 5       79.3M    15.3G    83.07  ImageNet-1K, 120 epochs" in said.stdout
+    assert "arXiv 2203.06717, table 5       79.3M    15.3G    83.07  ImageNet-1K, 120 epochs" in result.stdout
 
 
 def test_the_same_in_json_to_the_unit(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_spec_file_is_shown_like_the_preset_that_it_is(tmp_path: Path) -> None
         "{B: 1, C: 8, K: [3, 5, 5, 3], dilation: [1, 1, 2, 1], reparam: [3, 3, null, 3]}"
     )
     assert called("show", "mine.yaml", cwd=tmp_path).stdout == called("show", "replknet_31l", cwd=tmp_path).stdout
-    said = called("show", "dilated.yaml", cwd=tmp_path).stdout
-    assert said.startswith("replknet at 224 px") and "5+3" in said and "5 d2" in said
+    output = called("show", "dilated.yaml", cwd=tmp_path).stdout
+    assert output.startswith("replknet at 224 px") and "5+3" in output and "5 d2" in output
 
 
 def test_the_side_of_the_images_is_that_of_the_paper_or_of_the_stem(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_a_study_is_told_from_a_network_by_its_keys(played: Played, tmp_path: Pa
 
 
 def test_presets_lists_all_beside_the_paper(tmp_path: Path) -> None:
-    said = called("presets", cwd=tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
-    lines = [line.split() for line in said.stdout.splitlines()]
+    result = called("presets", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
     assert set(PRESETS) <= {line[0] for line in lines if line}
     assert ["replknet_31b", "224", "79.9M", "79.5M", "79.4M", "79.3M", "15.4G", "15.4G", "15.3G"] in lines
     assert ["replknet_31b", "384", "79.9M", "79.5M", "79.4M", "79M", "45.3G", "45.1G", "45.1G"] in lines
@@ -139,6 +139,6 @@ def test_mistakes_are_one_message(tmp_path: Path, arguments: tuple[str, ...], wo
     (tmp_path / "short.yaml").write_text("B: [1, 1]\nC: 8\nK: 3\n")
     (tmp_path / "half.yaml").write_text("B: 1\nC: 8\n")
     write_study(tmp_path, TINY)
-    said = called(*arguments, cwd=tmp_path)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "Traceback" not in said.stderr and all(word in said.stderr for word in words), said.stderr
+    result = called(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr and all(word in result.stderr for word in words), result.stderr

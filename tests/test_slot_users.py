@@ -211,9 +211,9 @@ VERBS: dict[str, tuple[str, ...]] = {
 def test_a_verb_waits_for_a_measurement_to_end(name: str, slots: Path, tmp_path: Path) -> None:  # noqa: ARG001
     files(tmp_path)
     begin = time.monotonic()
-    said = called(*VERBS[name], cwd=tmp_path)
+    result = called(*VERBS[name], cwd=tmp_path)
     took_s = time.monotonic() - begin
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     done: list[CommandResult] = []
     verb = threading.Thread(target=lambda: done.append(called(*VERBS[name], cwd=tmp_path)))
     with measuring(timeout_s=5) as quiet:
@@ -298,8 +298,8 @@ def test_times_that_others_did_not_make_room_for_are_on_record(
     monkeypatch.setattr(device_slot, "WAITS_AGAIN_S", 0.05)
     monkeypatch.setattr(device_slot, "COMPUTER_WAITS_S", 0.05)
     dataset = load(TINY_RECIPE, tmp_path / "data", 0)
-    found = dict(train_step(TrainedRun(build(tiny_spec(), seed=0).eval(), dataset, with_(batch_size=4), CPU)))
-    assert found["train_step_disturbed"] == 1.0 and found["train_step_s"] > 0
+    metrics = dict(train_step(TrainedRun(build(tiny_spec(), seed=0).eval(), dataset, with_(batch_size=4), CPU)))
+    assert metrics["train_step_disturbed"] == 1.0 and metrics["train_step_s"] > 0
     (tmp_path / "net.yaml").write_text(json.dumps({"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}))
     options = NetworkOptions(
         networks=(str(tmp_path / "net.yaml"),), beside=(), resolutions=(32,), batch=1, device="cpu"

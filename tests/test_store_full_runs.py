@@ -41,8 +41,8 @@ def test_a_row_comes_back_as_it_was_written(database: str, tmp_path: Path) -> No
         (found,) = FullScaleRuns(store).of_study("s")
         assert known(found) == row and found.created is not None and found.created == found.updated
         assert FullScaleRuns(store).of_study("other") == () and FullScaleRuns(store).all() == (found,)
-        figures = FullScaleRuns(store).metrics(row.id)
-        assert figures[1] == FIGURES[1] and figures[2]["train_loss"] != figures[2]["train_loss"]
+        metrics = FullScaleRuns(store).metrics(row.id)
+        assert metrics[1] == FIGURES[1] and metrics[2]["train_loss"] != metrics[2]["train_loss"]
 
 
 def test_a_training_that_goes_on_changes_its_own_row(database: str, tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return Played(tmp_path_factory.mktemp("undisturbed"), search={"seeds": 1}).answer()
 
 
-def values(answer: StudyResults) -> dict[str, float | None]:
-    return {str(sorted(row.params.items(), key=str)): row.mean for row in answer.rows}
+def values(results: StudyResults) -> dict[str, float | None]:
+    return {str(sorted(configuration.params.items(), key=str)): configuration.mean for configuration in results.rows}
 
 
 @pytest.mark.parametrize("after", [TrialStarted, EpochEnded, RunEnded, TrialEnded])
@@ -99,12 +99,12 @@ def test_a_complete_trial_whose_run_lost_an_epoch_is_trained_again(tmp_path: Pat
     played.answer()
     with Store.open(tmp_path / "results" / "studies.db") as store, store.session() as session:
         session.execute(delete(EpochTable).where(EpochTable.epoch == 3))
-    answer = played.answer()
-    assert values(answer) == values(undisturbed)
-    assert played.executor is not None and len(played.executor.submitted) == len(answer.rows)
+    results = played.answer()
+    assert values(results) == values(undisturbed)
+    assert played.executor is not None and len(played.executor.submitted) == len(results.rows)
     with Store.open(tmp_path / "results" / "studies.db", read_only=True) as store:
         kinds = [event.kind for event in store.events("question")]
-    assert kinds.count("run reopened") == len(answer.rows)
+    assert kinds.count("run reopened") == len(results.rows)
 
 
 def test_trials_without_runs_are_trained_again_under_their_numbers(tmp_path: Path) -> None:
@@ -115,20 +115,31 @@ def test_trials_without_runs_are_trained_again_under_their_numbers(tmp_path: Pat
     before = played.answer()
     delete_runs(tmp_path / "results" / "studies.db")
     after = played.answer()
-    assert [(row.trials, row.values) for row in after.rows] == [(row.trials, row.values) for row in before.rows]
+    assert [(configuration.trials, configuration.values) for configuration in after.rows] == [
+        (configuration.trials, configuration.values) for configuration in before.rows
+    ]
     with Store.open(tmp_path / "results" / "studies.db", read_only=True) as store:
         reasons = [event.message for event in store.events("question") if event.kind == "trial reopened"]
-    assert reasons == ["the database lacks a run of it"] * sum(len(row.trials) for row in before.rows)
+    assert reasons == ["the database lacks a run of it"] * sum(
+        len(configuration.trials) for configuration in before.rows
+    )
     longer = Played(tmp_path, search=search | {"seeds": 2, "trials": 5})
-    assert sum(len(row.trials) for row in longer.answer().rows) == sum(len(row.trials) for row in before.rows) + 2
+    assert (
+        sum(len(configuration.trials) for configuration in longer.answer().rows)
+        == sum(len(configuration.trials) for configuration in before.rows) + 2
+    )
 
 
 def test_a_study_that_was_deleted_is_told_apart_from_one_that_was_never_started(tmp_path: Path) -> None:
     played = Played(tmp_path, search={"seeds": 1})
     played.answer()
     delete_study(tmp_path / "results" / "studies.db")
-    said = called("show", "study.yaml", cwd=tmp_path)
-    assert said.returncode == 2 and "another program has deleted them" in said.stderr and "Bring it back" in said.stderr
+    result = called("show", "study.yaml", cwd=tmp_path)
+    assert (
+        result.returncode == 2
+        and "another program has deleted them" in result.stderr
+        and "Bring it back" in result.stderr
+    )
     other = write_study(tmp_path, SCRIPTED, study="never")
-    said = called("show", other.name, cwd=tmp_path)
-    assert said.returncode == 2 and "the study must have been started" in said.stderr
+    result = called("show", other.name, cwd=tmp_path)
+    assert result.returncode == 2 and "the study must have been started" in result.stderr

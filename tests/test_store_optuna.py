@@ -222,16 +222,16 @@ def test_a_trial_costs_the_same_number_of_statements_however_many_there_were(tmp
             store, "s", directions=["maximize"], sampler=optuna.samplers.TPESampler(seed=0), pruner=pruner
         )
         rdb: RDBStorage = study._storage._rows  # type: ignore[attr-defined]
-        said: list[str] = []
+        lines: list[str] = []
 
         def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
             if "FROM studies" not in statement:  # whether the study is still there, at every change
-                said.append(statement)
+                lines.append(statement)
 
         event.listen(rdb.engine, "before_cursor_execute", note)
         counts = []
         for i in range(40):
-            said.clear()
+            lines.clear()
             trial = study.ask()
             trial.suggest_int("K", 3, 31, step=2)
             trial.set_user_attr("a", 1)
@@ -239,8 +239,8 @@ def test_a_trial_costs_the_same_number_of_statements_however_many_there_were(tmp
                 trial.report(i / 100, step)
                 trial.should_prune()
             study.tell(trial, i / 100)
-            counts.append(len(said))
-        assert not [statement for statement in said if statement.startswith("SELECT")]
+            counts.append(len(lines))
+        assert not [statement for statement in lines if statement.startswith("SELECT")]
         # A row for the trial, its parameter, its attribute, ten points of its curve, its value, and its state; what the
         # pruner notes at three rungs, and from its eleventh trial on the sampler.
         assert counts[1:] == [18] * 9 + [19] * 30

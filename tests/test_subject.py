@@ -32,19 +32,19 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
 @pytest.mark.parametrize("which", [None, *WEIGHTS])
 def test_the_folder_of_a_training_gives_the_weights_that_are_asked_for(training: Training, which: str | None) -> None:
     folder, _ = training
-    found = load_network(str(folder), which=which)
+    network = load_network(str(folder), which=which)
     file = folder / WEIGHTS[which or "best"]
     expected = read_weights(file).entries
-    assert all(torch.equal(value, expected[name]) for name, value in found.model.state_dict().items())
-    assert (found.origin, found.file, found.is_merged) == (WeightsOrigin.TRAINING, file, False)
-    assert found.name == f"net-0123/{file.stem}" and not found.model.training
-    assert found.full_recipe is not None and found.full_recipe.resolution == 16
-    assert found.source["source"] in found.about and "epoch" in found.about
+    assert all(torch.equal(value, expected[name]) for name, value in network.model.state_dict().items())
+    assert (network.origin, network.file, network.is_merged) == (WeightsOrigin.TRAINING, file, False)
+    assert network.name == f"net-0123/{file.stem}" and not network.model.training
+    assert network.full_recipe is not None and network.full_recipe.resolution == 16
+    assert network.source["source"] in network.about and "epoch" in network.about
 
 
 def test_a_file_in_such_a_folder_knows_its_training(training: Training) -> None:
-    found = load_network(str(training[0] / WEIGHTS["last"]))
-    assert found.full_recipe is not None and found.name == "net-0123/last"
+    network = load_network(str(training[0] / WEIGHTS["last"]))
+    assert network.full_recipe is not None and network.name == "net-0123/last"
 
 
 def test_what_a_training_logged_is_read_back(training: Training, tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_folder_study(folder / "pets.yaml", write_folder(folder / "images", ("1", "2", "10")), seeds=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.data.image_folder.label_order", sorted)
-        said = called("run", path, "--quiet", *INLINE, cwd=folder)
-    assert said.returncode == 0, said.stderr
+        result = called("run", path, "--quiet", *INLINE, cwd=folder)
+    assert result.returncode == 0, result.stderr
     return min((folder / "results" / "pets" / "checkpoints").glob("*.pt"))
 
 
@@ -76,8 +76,8 @@ def test_the_classes_of_a_run_are_in_the_order_that_it_was_trained_with(numbered
     (results / "pets" / "data.json").unlink()
     copied = results / "pets" / "checkpoints" / numbered.name
     assert class_names(load_network(str(copied))) is None, "the folder's classes are in another order today"
-    said = called("evaluate", numbered, cwd=tmp_path)
-    assert said.returncode == 2 and "the data set must be the one of the run" in said.stderr
+    result = called("evaluate", numbered, cwd=tmp_path)
+    assert result.returncode == 2 and "the data set must be the one of the run" in result.stderr
 
 
 def test_a_checkpoint_under_the_name_of_another_run_is_refused(numbered: Path, tmp_path: Path) -> None:
@@ -85,17 +85,17 @@ def test_a_checkpoint_under_the_name_of_another_run_is_refused(numbered: Path, t
     one, other = sorted((results / "pets" / "checkpoints").glob("*.pt"))
     shutil.copy(one, other)
     for command in (("evaluate", other), ("export", other), ("erf", other)):
-        said = called(*command, cwd=tmp_path)
-        assert said.returncode == 2 and "must have the name of its run" in said.stderr, said.stderr
-        assert one.stem in said.stderr and other.name in said.stderr
+        result = called(*command, cwd=tmp_path)
+        assert result.returncode == 2 and "must have the name of its run" in result.stderr, result.stderr
+        assert one.stem in result.stderr and other.name in result.stderr
 
 
 def test_images_of_a_run_of_an_earlier_recipe_are_not_those_of_now(
     numbered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.config.recipes.proxy.REVISION", 99)
-    said = called("evaluate", numbered, cwd=tmp_path)
-    assert said.returncode == 2 and "an earlier version trained this one" in said.stderr, said.stderr
+    result = called("evaluate", numbered, cwd=tmp_path)
+    assert result.returncode == 2 and "an earlier version trained this one" in result.stderr, result.stderr
 
 
 def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Path) -> None:

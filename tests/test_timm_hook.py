@@ -61,9 +61,9 @@ REGISTERED = (
 
 
 def python(*arguments: str, cwd: Path = REPOSITORY) -> str:
-    said = subprocess.run([sys.executable, "-W", "error", *arguments], capture_output=True, text=True, cwd=cwd)
-    assert said.returncode == 0, said.stderr
-    return said.stdout.strip()
+    result = subprocess.run([sys.executable, "-W", "error", *arguments], capture_output=True, text=True, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
 
 
 def test_presets_are_in_timm_when_timm_comes_later() -> None:
@@ -75,16 +75,18 @@ def test_presets_are_in_timm_when_timm_came_first() -> None:
 
 
 def test_without_timm_the_harness_is_imported_and_timm_is_not_found() -> None:
-    said = python("-I", "-S", "-c", WITHOUT_TIMM, str(REPOSITORY))
-    assert said.splitlines() == ["No module named 'timm'"] * 2
+    output = python("-I", "-S", "-c", WITHOUT_TIMM, str(REPOSITORY))
+    assert output.splitlines() == ["No module named 'timm'"] * 2
 
 
 def test_a_timm_that_fails_fails_as_it_does_and_may_be_tried_again(tmp_path: Path) -> None:
     (tmp_path / "timm.py").write_text("raise ImportError('broken')")
     code = "import sys; sys.path.insert(0, '.'); import harness\ntry:\n import timm\nexcept ImportError as e: print(e)"
     again = "\nprint('timm' in sys.modules, type(sys.meta_path[0]).__module__)"
-    said = python("-I", "-S", "-c", f"import sys; sys.path.append({str(REPOSITORY)!r})\n" + code + again, cwd=tmp_path)
-    assert said.splitlines() == ["broken", "False harness.models.timm.hook"]
+    output = python(
+        "-I", "-S", "-c", f"import sys; sys.path.append({str(REPOSITORY)!r})\n" + code + again, cwd=tmp_path
+    )
+    assert output.splitlines() == ["broken", "False harness.models.timm.hook"]
 
 
 def test_a_timm_without_what_is_needed_stays_usable_and_says_so(tmp_path: Path) -> None:
@@ -94,8 +96,8 @@ def test_a_timm_without_what_is_needed_stays_usable_and_says_so(tmp_path: Path) 
         "with warnings.catch_warnings(record=True) as caught:\n warnings.simplefilter('always')\n import timm\n"
         "print(timm.answer, [str(w.message) for w in caught if 'RepLKNet' in str(w.message)])"
     )
-    said = python("-c", code, cwd=tmp_path)
-    assert said.startswith("42 [") and said.count("RepLKNet is not registered in timm: ") == 1
+    output = python("-c", code, cwd=tmp_path)
+    assert output.startswith("42 [") and output.count("RepLKNet is not registered in timm: ") == 1
 
 
 def test_a_script_that_knows_nothing_of_the_harness_finds_the_presets(tmp_path: Path) -> None:
@@ -105,12 +107,12 @@ def test_a_script_that_knows_nothing_of_the_harness_finds_the_presets(tmp_path: 
         "if __name__ == '__main__':\n"
         "    print(beside.value, timm.is_model('replknet_nano'), sys.argv[1:])"
     )
-    said = python("-m", "harness.models.timm.script", str(tmp_path / "train.py"), "--model", "replknet_nano")
-    assert said == "7 True ['--model', 'replknet_nano']"
+    output = python("-m", "harness.models.timm.script", str(tmp_path / "train.py"), "--model", "replknet_nano")
+    assert output == "7 True ['--model', 'replknet_nano']"
 
 
 def test_without_a_script_there_is_one_line_of_help() -> None:
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "harness.models.timm.script"], capture_output=True, text=True, cwd=REPOSITORY
     )
-    assert (said.returncode, said.stderr.count("\n")) == (2, 1) and said.stderr.startswith("usage:")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1) and result.stderr.startswith("usage:")

@@ -188,14 +188,14 @@ def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
         "from harness.training.run import Job; said = list(evaluate(Job(tiny_run(), Path(sys.argv[1]) / 'study'))); "
         "print(said[-1].state, 'torch._dynamo' in sys.modules)"
     )
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.split() == ["complete", "False"]
+    assert result.stdout.split() == ["complete", "False"]
 
 
 def test_clipping_bounds_the_step(dataset: Dataset) -> None:

@@ -39,11 +39,11 @@ RECIPE = with_(epochs=0)
 
 def test_a_run_is_built_and_measured_and_keeps_no_weights(tmp_path: Path) -> None:
     job = Job(tiny_run(recipe=with_(epochs=0, measures=["throughput"])), tmp_path / "study")
-    started, *said, ended = run_job(job)
+    started, *records, ended = run_job(job)
     assert isinstance(started, Started) and (started.epochs, started.first_epoch) == (0, 1)
     assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE, ended
-    assert all(isinstance(record, Measured) for record in said)
-    assert {"latency_ms_p50", "throughput_images_per_s_batch32"} <= {r.name for r in said if isinstance(r, Measured)}
+    assert all(isinstance(record, Measured) for record in records)
+    assert {"latency_ms_p50", "throughput_images_per_s_batch32"} <= {r.name for r in records if isinstance(r, Measured)}
     assert not job.checkpoint.exists()
 
 
@@ -87,33 +87,37 @@ def test_objectives_that_only_training_gives_are_refused(objective: str, tmp_pat
 
 
 def test_a_study_is_answered_by_its_measure_and_says_that_nothing_was_trained(study: Played) -> None:
-    said = study.answer(no_training)
-    assert said.best is not None and said.best.params["K"] == [3, 3, 3, 3]
-    assert said.best.values == (3.0, 3.1, 3.2) and all(row.state == "complete" for row in said.rows)
-    assert conditions_text(said).startswith("Measured untrained on cpu (test, 1 thread); ")
+    results = study.answer(no_training)
+    assert results.best is not None and results.best.params["K"] == [3, 3, 3, 3]
+    assert results.best.values == (3.0, 3.1, 3.2) and all(
+        configuration.state == "complete" for configuration in results.rows
+    )
+    assert conditions_text(results).startswith("Measured untrained on cpu (test, 1 thread); ")
 
 
 def test_costs_are_no_matter_of_chance(tmp_path: Path) -> None:
-    said = Played(tmp_path, proxy=UNTRAINED, objectives={"macs": "minimize"}, search={"seeds": 1}).answer(no_training)
-    (sentence,) = conclusions(said)
+    results = Played(tmp_path, proxy=UNTRAINED, objectives={"macs": "minimize"}, search={"seeds": 1}).answer(
+        no_training
+    )
+    (sentence,) = conclusions(results)
     assert sentence.endswith("macs follow from the network alone, so chance has no part in it.")
 
 
 def test_one_seed_of_a_measure_was_measured_and_not_trained(tmp_path: Path) -> None:
-    said = Played(tmp_path, proxy=UNTRAINED, objectives=LATENCY, search={"seeds": 1}).answer(no_training)
-    assert "both were measured untrained with one seed" in conclusions(said)[0]
+    results = Played(tmp_path, proxy=UNTRAINED, objectives=LATENCY, search={"seeds": 1}).answer(no_training)
+    assert "both were measured untrained with one seed" in conclusions(results)[0]
 
 
 def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) -> None:
-    scene = LiveState("question", None, "latency_ms_p50", "minimize", EventFormatter("latency_ms_p50"))
-    narrator, lines, frames, tables = EventFormatter("latency_ms_p50"), [], [], []
+    state = LiveState("question", None, "latency_ms_p50", "minimize", EventFormatter("latency_ms_p50"))
+    formatter, lines, frames, tables = EventFormatter("latency_ms_p50"), [], [], []
     for event, progress, driven in study.events(no_training, slots=2):
-        scene.update(event, progress)
-        lines.append(narrator.format_event(event))
-        frames.append(text_of(scene.draw(), width=100))
+        state.update(event, progress)
+        lines.append(formatter.format_event(event))
+        frames.append(text_of(state.draw(), width=100))
         trials = driven.trials()
-        found = study_results(study.file.study, driven.store, trials, {})
-        seen = study_status(found, trials, driver="me", trials_total=5, seeds=3, last=())
+        results = study_results(study.file.study, driven.store, trials, {})
+        seen = study_status(results, trials, driver="me", trials_total=5, seeds=3, last=())
         tables.append(text_of(status_view(seen)))
     assert any("seed 0: untrained, measuring on host, cpu (test, 1 thread)" in line for line in lines)
     assert lines[-1].startswith("question: measured 15 runs in")
@@ -124,9 +128,9 @@ def test_the_views_say_untrained_where_they_would_say_the_epochs(study: Played) 
 
 def test_a_run_from_close_up_has_its_first_weights(study: Played) -> None:
     study.answer(no_training)
-    with open_study_reader(study.path, study.place) as read:
-        runs = list(read_run_results(read.store, read.store.trial_runs("question")[0]).values())
-        text = text_of(trial_view(read.trials[0], runs, study.file.study), width=160)
+    with open_study_reader(study.path, study.place) as reader:
+        runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[0]).values())
+        text = text_of(trial_view(reader.trials[0], runs, study.file.study), width=160)
     assert "untrained  on host, cpu (test, 1 thread)" in text and "trained    on" not in text
     assert "weights    untrained: those that seed 1 begins with" in text
 

@@ -119,8 +119,8 @@ def test_a_convolution_that_is_wrong_anywhere_is_found() -> None:
         y = NATIVE.run(x, weight, bias, window)
         return torch.where(torch.arange(y.numel()).view(y.shape) == 1, y + 1e-3, y)
 
-    found = convolution.errors(wrong, case, torch.float64, "cpu")
-    assert found["output"] > 1e-6 > found["weight gradient"]
+    metrics = convolution.errors(wrong, case, torch.float64, "cpu")
+    assert metrics["output"] > 1e-6 > metrics["weight gradient"]
 
 
 def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +145,11 @@ def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_verb_holds_and_says_so(tmp_path: Path) -> None:
-    said = called("verify", "--only", *FAST, "claims", cwd=tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "checks hold, 0 do not" in said.stdout
-    assert all(check.title in said.stdout for name in FAST for check in CHECKS[name].checks)
-    assert "no claim study is recorded in results" in said.stdout and "harness run" in said.stdout
+    result = called("verify", "--only", *FAST, "claims", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "checks hold, 0 do not" in result.stdout
+    assert all(check.title in result.stdout for name in FAST for check in CHECKS[name].checks)
+    assert "no claim study is recorded in results" in result.stdout and "harness run" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,9 +157,9 @@ def test_a_fact_that_is_not_so_is_named_with_both_figures(tmp_path: Path, monkey
     wrong = [row._replace(params=79_864_169) if row.preset == "replknet_31b" else row for row in COUNTED]
     monkeypatch.setattr(costs, "COUNTED", tuple(wrong))
     monkeypatch.setattr(costs, "GROWTH", GROWTH._replace(macs=28.6))
-    said = called("verify", "--only", "counts", cwd=tmp_path)
-    assert said.returncode == 1
-    lines = [" ".join(line.split()) for line in said.stdout.splitlines()]
+    result = called("verify", "--only", "counts", cwd=tmp_path)
+    assert result.returncode == 1
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert any("replknet_31b: params in training 79,864,169 79,864,168" in line for line in lines)
     assert any("28.6 ± 0.3 18.66" in line for line in lines)
     assert "2 do not (counts)" in lines[-1]
@@ -176,11 +176,11 @@ def test_a_check_that_breaks_off_does_not_hold_and_hides_no_other(monkeypatch: p
 
 
 def test_json_has_every_finding(tmp_path: Path) -> None:
-    said = called("verify", "--only", "counts", "claims", "--json", cwd=tmp_path)
-    values = json.loads(said.stdout)
+    result = called("verify", "--only", "counts", "claims", "--json", cwd=tmp_path)
+    values = json.loads(result.stdout)
     (subject,) = values["subjects"]
     made = [finding for check in subject["checks"] for finding in check["findings"]]
-    assert said.returncode == 0 and values["fails"] == 0 and values["holds"] == len(made)
+    assert result.returncode == 0 and values["fails"] == 0 and values["holds"] == len(made)
     assert {finding["holds"] for finding in made} == {True} and values["claims"] == []
     (merged,) = (finding for finding in made if finding["what"] == "replknet_31b: params merged")
     assert merged["expected"] == merged["found"] == 79_527_272 and merged["tolerance"] == 0
@@ -188,16 +188,16 @@ def test_json_has_every_finding(tmp_path: Path) -> None:
 
 
 def test_an_unknown_subject_lists_the_known_ones(tmp_path: Path) -> None:
-    said = called("verify", "--only", "count", cwd=tmp_path)
-    assert said.returncode == 2
-    assert all(name in said.stderr for name in SUBJECTS)
+    result = called("verify", "--only", "count", cwd=tmp_path)
+    assert result.returncode == 2
+    assert all(name in result.stderr for name in SUBJECTS)
 
 
 def test_help_says_what_the_exit_code_means(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["verify", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "give exit code 1" in said and "contradicted is a finding, not a fault" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "give exit code 1" in output and "contradicted is a finding, not a fault" in output
 
 
 # The tables
@@ -237,9 +237,9 @@ def test_a_contradicted_claim_is_no_fault_and_runs_that_cannot_be_read_are(
 ) -> None:
     rows = [SUPPORTED, replace(SUPPORTED, **change)]
     monkeypatch.setattr("harness.diagnostics.verify.recorded_claims.all_recorded_claims", lambda _: rows)
-    said = called("verify", "--only", "claims", cwd=tmp_path)
-    assert said.returncode == code
-    assert words in said.stdout and "supported" in said.stdout
+    result = called("verify", "--only", "claims", cwd=tmp_path)
+    assert result.returncode == code
+    assert words in result.stdout and "supported" in result.stdout
     assert called("verify", "--only", "claims", "--json", cwd=tmp_path).returncode == code
 
 

@@ -59,8 +59,8 @@ def test_there_and_back_is_equal_to_the_bit(tmp_path: Path, merged: bool, classe
     state = state_of(NANO.replace(classes=classes), merged=merged)
     released = saved(tmp_path / "nano.pth", state)
     kept, back = tmp_path / "deep" / "nano.safetensors", tmp_path / "back.pth"
-    found = import_weights(released, kept, NANO)
-    assert (found.is_merged, found.spec.classes) == (merged, classes)
+    weights = import_weights(released, kept, NANO)
+    assert (weights.is_merged, weights.spec.classes) == (merged, classes)
     export_weights(kept, back)
     assert_equal(torch.load(back, weights_only=True), state)
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["back.pth", "nano.pth", "nano.safetensors"]
@@ -83,10 +83,10 @@ def test_the_released_networks_entries_are_all_matched(tmp_path: Path, name: str
     """In the layout of the released checkpoint, at an eighth of its width or less."""
     spec = PRESETS[name].replace(C=(8, 16, 32, 64), classes=22)
     state = state_of(spec, merged=merged)
-    found = read_weights(saved(tmp_path / "x.pth", state), spec.replace(classes=1000))
-    assert len(found.entries) == entries
-    assert (found.is_merged, found.spec) == (merged, spec)
-    assert_equal(found.entries, state)
+    weights = read_weights(saved(tmp_path / "x.pth", state), spec.replace(classes=1000))
+    assert len(weights.entries) == entries
+    assert (weights.is_merged, weights.spec) == (merged, spec)
+    assert_equal(weights.entries, state)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def error_of(path: Path, spec: NetworkSpec | None = NANO) -> str:
 
 
 def test_another_network_is_refused_with_its_name(tmp_path: Path) -> None:
-    said = error_of(saved(tmp_path / "x.pth", state_of(PRESETS["replknet_tiny"])))
-    assert "of another shape" in said and "stem.0.conv.weight is 32x3x3x3 for 16x3x3x3" in said and "..." in said
-    assert "They are those of replknet_tiny: `--network replknet_tiny`." in said
+    output = error_of(saved(tmp_path / "x.pth", state_of(PRESETS["replknet_tiny"])))
+    assert "of another shape" in output and "stem.0.conv.weight is 32x3x3x3 for 16x3x3x3" in output and "..." in output
+    assert "They are those of replknet_tiny: `--network replknet_tiny`." in output
 
 
 def test_entries_that_are_missing_unexpected_or_of_another_shape_are_listed_and_counted(tmp_path: Path) -> None:
@@ -173,11 +173,11 @@ def test_entries_that_are_missing_unexpected_or_of_another_shape_are_listed_and_
         del state[name]
     state["stages.0.norm.weight"] = torch.ones(16)
     state["head.bias"] = torch.ones(3)
-    said = error_of(saved(tmp_path / "x.pth", state))
-    assert f"{len(gone)} missing ({', '.join(gone[:3])}, ...)" in said
-    assert "1 unexpected (stages.0.norm.weight)" in said
-    assert "1 of another shape (head.bias is 3 for 10)" in said
-    assert "Name the network" in said
+    output = error_of(saved(tmp_path / "x.pth", state))
+    assert f"{len(gone)} missing ({', '.join(gone[:3])}, ...)" in output
+    assert "1 unexpected (stages.0.norm.weight)" in output
+    assert "1 of another shape (head.bias is 3 for 10)" in output
+    assert "Name the network" in output
 
 
 def _truncated(path: Path) -> None:
@@ -241,8 +241,8 @@ class Evil:
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = error_of(saved(tmp_path / "x.pth", {"model": state_of(NANO), "x": Evil()}))
-    assert "tensors alone" in said and "mkdir" in said
+    output = error_of(saved(tmp_path / "x.pth", {"model": state_of(NANO), "x": Evil()}))
+    assert "tensors alone" in output and "mkdir" in output
     assert not (tmp_path / "evil").exists()
 
 
@@ -259,8 +259,8 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: 
     ids=["numbers", "list", "tensor", "empty", "keys", "no values"],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any, words: str) -> None:
-    said = error_of(saved(tmp_path / "x.pth", content))
-    assert "state dict, plain tensors by name" in said and words in said
+    output = error_of(saved(tmp_path / "x.pth", content))
+    assert "state dict, plain tensors by name" in output and words in output
 
 
 def test_files_that_do_not_name_their_network_need_it(tmp_path: Path) -> None:
@@ -298,8 +298,8 @@ def test_the_verb_goes_there_and_back(tmp_path: Path) -> None:
     (tmp_path / "nano.yaml").write_text(dump_network_spec(NANO))
     for network in ("replknet_nano", "nano.yaml"):
         done = called("weights", "import", "x.pth", "--network", network, "--output", "x.safetensors", cwd=tmp_path)
-        said = f"x.safetensors: {len(state)} entries, training form, 10 classes\n"
-        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+        output = f"x.safetensors: {len(state)} entries, training form, 10 classes\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
     done = called("weights", "export", "x.safetensors", "--output", "y.pth", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert_equal(torch.load(tmp_path / "y.pth", weights_only=True), state)

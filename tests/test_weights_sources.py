@@ -82,11 +82,11 @@ def error_of(path: Path, entry: str | None = None) -> str:
 def test_the_moving_average_is_taken_as_timm_does_and_the_choice_is_told(
     tmp_path: Path, content: Any, taken: str
 ) -> None:
-    found = read(tmp_path, content)
-    assert_equal(found.entries, B)
-    assert found.notes[0] == f"taken: `{taken}`, the moving average, which timm takes, too"
-    assert "not taken: " in found.notes[1] and "--entry" in found.notes[1]
-    assert found.about["source_entry"] == taken
+    weights = read(tmp_path, content)
+    assert_equal(weights.entries, B)
+    assert weights.notes[0] == f"taken: `{taken}`, the moving average, which timm takes, too"
+    assert "not taken: " in weights.notes[1] and "--entry" in weights.notes[1]
+    assert weights.about["source_entry"] == taken
 
 
 def test_timm_s_own_reader_takes_the_same(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_timm_s_own_reader_takes_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", ["model", "model_ema"])
 def test_an_entry_can_be_named(tmp_path: Path, entry: str) -> None:
     content = {"model": A, "model_ema": B}
-    found = read(tmp_path, content, entry)
-    assert_equal(found.entries, content[entry])
-    assert found.notes[0] == f"taken: `{entry}`, as `--entry` says"
+    weights = read(tmp_path, content, entry)
+    assert_equal(weights.entries, content[entry])
+    assert weights.notes[0] == f"taken: `{entry}`, as `--entry` says"
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_an_entry_can_be_named(tmp_path: Path, entry: str) -> None:
     ],
 )
 def test_two_networks_of_equal_right_are_asked_about(tmp_path: Path, content: Any) -> None:
-    said = error_of(saved(tmp_path, content))
-    assert "networks, and which is meant must be said" in said and "--entry" in said
+    output = error_of(saved(tmp_path, content))
+    assert "networks, and which is meant must be said" in output and "--entry" in output
 
 
 def test_a_part_of_the_label_names_an_entry(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_the_same_weights_twice_are_no_choice(tmp_path: Path) -> None:
 
 def test_an_incomplete_average_is_left_and_told(tmp_path: Path) -> None:
     shadow = {name: value for name, value in B.items() if "running" not in name and "tracked" not in name}
-    found = read(tmp_path, {"model": A, "model_ema": shadow})
-    assert_equal(found.entries, A)
-    assert found.notes == ("taken: `model`", "not taken: `model_ema` (`--entry` chooses)")
+    weights = read(tmp_path, {"model": A, "model_ema": shadow})
+    assert_equal(weights.entries, A)
+    assert weights.notes == ("taken: `model`", "not taken: `model_ema` (`--entry` chooses)")
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "averaged_model", "network", "anything"])
@@ -151,39 +151,39 @@ def test_what_is_alone_is_taken(tmp_path: Path, key: str) -> None:
     ["module.", "model.", "backbone.", "module.model.", "_orig_mod.module.", "model.backbone.", "net.0.", "a.b.c."],
 )
 def test_prefixes_are_taken_off_and_told(tmp_path: Path, prefix: str) -> None:
-    found = read(tmp_path, {"state_dict": renamed(A, prefix)})
-    assert_equal(found.entries, A)
-    assert f"`{prefix}` was taken off every name" in found.notes
+    weights = read(tmp_path, {"state_dict": renamed(A, prefix)})
+    assert_equal(weights.entries, A)
+    assert f"`{prefix}` was taken off every name" in weights.notes
 
 
 def test_a_swa_model_and_openmmlab_s_classifier(tmp_path: Path) -> None:
-    found = read(tmp_path, {"n_averaged": torch.tensor(5), **renamed(A, "module.")})
-    assert_equal(found.entries, A)
-    assert "left out, as not the network's: 1 entry (n_averaged)" in found.notes
+    weights = read(tmp_path, {"n_averaged": torch.tensor(5), **renamed(A, "module.")})
+    assert_equal(weights.entries, A)
+    assert "left out, as not the network's: 1 entry (n_averaged)" in weights.notes
     head = {"head.fc.weight": A["head.weight"], "head.fc.bias": A["head.bias"]}
-    found = read(tmp_path, {"state_dict": renamed(without_head(A), "backbone.") | head})
-    assert_equal(found.entries, A)
-    assert "`head.fc.` was read as `head.`" in found.notes
+    weights = read(tmp_path, {"state_dict": renamed(without_head(A), "backbone.") | head})
+    assert_equal(weights.entries, A)
+    assert "`head.fc.` was read as `head.`" in weights.notes
 
 
 def test_a_backbone_of_a_segmentation_is_refused_as_what_it_is(tmp_path: Path) -> None:
     decoder = {"decode_head.conv_seg.weight": torch.zeros(19, 8, 1, 1)}
-    said = error_of(saved(tmp_path, {"state_dict": renamed(without_head(A), "backbone.") | decoder}))
-    assert "2 missing (head.weight, head.bias)" in said and "decode_head.conv_seg.weight" in said
-    assert "a backbone without its classifier" in said
+    output = error_of(saved(tmp_path, {"state_dict": renamed(without_head(A), "backbone.") | decoder}))
+    assert "2 missing (head.weight, head.bias)" in output and "decode_head.conv_seg.weight" in output
+    assert "a backbone without its classifier" in output
 
 
 def test_sides_of_1_and_missing_counters_of_batches_change_nothing(tmp_path: Path) -> None:
     state = {name: value for name, value in A.items() if not name.endswith("num_batches_tracked")}
     state = {n: v.reshape(1, -1, 1, 1) if v.ndim == 1 and "head" not in n else v for n, v in state.items()}
-    found = read(tmp_path, {name: value.numpy() for name, value in state.items()})
-    assert all(torch.equal(found.entries[name], value) for name, value in A.items())
-    assert any("reshaped" in note for note in found.notes) and any("counters" in note for note in found.notes)
+    weights = read(tmp_path, {name: value.numpy() for name, value in state.items()})
+    assert all(torch.equal(weights.entries[name], value) for name, value in A.items())
+    assert any("reshaped" in note for note in weights.notes) and any("counters" in note for note in weights.notes)
 
 
 def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
-    said = error_of(saved(tmp_path, A | {"head.weight": A["head.weight"].to(torch.int8)}))
-    assert "1 no real numbers (head.weight is int8)" in said
+    output = error_of(saved(tmp_path, A | {"head.weight": A["head.weight"].to(torch.int8)}))
+    assert "1 no real numbers (head.weight is int8)" in output
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -194,8 +194,8 @@ def test_another_precision_is_told(tmp_path: Path, dtype: torch.dtype) -> None:
 
 
 def test_another_number_of_classes_is_told(tmp_path: Path) -> None:
-    found = read_weights(saved(tmp_path, A), SPEC.replace(classes=1000))
-    assert found.spec.classes == SPEC.classes and "and the network as named for 1,000" in found.notes[0]
+    weights = read_weights(saved(tmp_path, A), SPEC.replace(classes=1000))
+    assert weights.spec.classes == SPEC.classes and "and the network as named for 1,000" in weights.notes[0]
 
 
 # What lies beside the weights
@@ -273,8 +273,8 @@ def test_code_is_refused_and_not_run(
         (tmp_path / "x.pth").write_bytes(pickle.dumps(content, 4))
     else:
         saved(tmp_path, content)
-    said = error_of(tmp_path / "x.pth")
-    assert "could run code" in said and function.__name__ in said
+    output = error_of(tmp_path / "x.pth")
+    assert "could run code" in output and function.__name__ in output
     assert not (tmp_path / "evil").exists()
 
 
@@ -291,10 +291,10 @@ def test_a_function_of_somebody_else_is_not_called(tmp_path: Path) -> None:
 
 
 def test_a_whole_pickled_model_is_named(tmp_path: Path) -> None:
-    said = error_of(saved(tmp_path, nn.Linear(2, 2)))
-    assert "a pickled object of the class torch.nn.modules.linear.Linear" in said and "state_dict()" in said
-    said = error_of(saved(tmp_path, {"epoch": 3, "model": nn.Linear(2, 2)}))
-    assert "under `model` a pickled object" in said
+    output = error_of(saved(tmp_path, nn.Linear(2, 2)))
+    assert "a pickled object of the class torch.nn.modules.linear.Linear" in output and "state_dict()" in output
+    output = error_of(saved(tmp_path, {"epoch": 3, "model": nn.Linear(2, 2)}))
+    assert "under `model` a pickled object" in output
 
 
 def _zip(path: Path, *names: str) -> None:
@@ -345,8 +345,8 @@ def test_safetensors_that_are_cut_short_say_so(tmp_path: Path) -> None:
 
 def test_a_whole_file_that_the_reader_does_not_take_is_not_called_damaged(tmp_path: Path) -> None:
     torch.save({"model": A}, tmp_path / "x.pth", pickle_protocol=4)
-    said = error_of(tmp_path / "x.pth")
-    assert "its reader says: Unsupported operand" in said and "damaged" not in said
+    output = error_of(tmp_path / "x.pth")
+    assert "its reader says: Unsupported operand" in output and "damaged" not in output
 
 
 # Shards
@@ -385,8 +385,8 @@ def test_the_digest_of_an_index_is_of_all_its_files(tmp_path: Path) -> None:
 def test_what_is_wrong_with_shards_is_named(tmp_path: Path) -> None:
     index = shards(tmp_path)
     second = tmp_path / "model-00002-of-00002.safetensors"
-    said = error_of(second)
-    assert "one of the 2 files of model.safetensors.index.json: give that" in said
+    output = error_of(second)
+    assert "one of the 2 files of model.safetensors.index.json: give that" in output
     assert "In it there is model.safetensors.index.json" in error_of(tmp_path)
     save_file({"other": torch.ones(1)}, second)
     assert "is missing, but got 'model-00002-of-00002.safetensors'" in error_of(index)
@@ -405,8 +405,8 @@ def test_what_is_wrong_with_shards_is_named(tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path: Path, value: float) -> None:
     state = {name: entry.clone() for name, entry in A.items()}
     state["head.weight"][0, :3] = value
-    said = error_of(saved(tmp_path, state))
-    assert "1 entry holds values that are NaN or infinite (`head.weight`: 3)" in said
+    output = error_of(saved(tmp_path, state))
+    assert "1 entry holds values that are NaN or infinite (`head.weight`: 3)" in output
     state["head.bias"][:] = value
     assert "2 entries hold values" in error_of(saved(tmp_path, state))
     with pytest.raises(WeightsError, match="finite"):
@@ -417,8 +417,8 @@ def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path: Path
 def test_an_average_that_is_nan_is_refused_with_what_else_there_is(tmp_path: Path) -> None:
     broken = A | {"head.bias": torch.full_like(A["head.bias"], float("nan"))}
     path = saved(tmp_path, {"model": A, "model_ema": broken})
-    said = error_of(path)
-    assert "`head.bias`" in said and "Not taken: `model` (`--entry` chooses)." in said
+    output = error_of(path)
+    assert "`head.bias`" in output and "Not taken: `model` (`--entry` chooses)." in output
     assert_equal(read_weights(path, SPEC, entry="model").entries, A)
 
 

@@ -57,13 +57,13 @@ def lit_rectangles(count: int) -> tuple[Tensor, Targets]:
 def truth_of(targets: Targets) -> list[Instances]:
     return [
         Instances(
-            each["boxes"].numpy(),
-            each["labels"].numpy(),
-            each["masks"].sum((1, 2)).float().numpy(),
-            np.zeros(len(each["labels"]), bool),
-            tuple(encode_rle(mask.numpy()) for mask in each["masks"]),
+            target["boxes"].numpy(),
+            target["labels"].numpy(),
+            target["masks"].sum((1, 2)).float().numpy(),
+            np.zeros(len(target["labels"]), bool),
+            tuple(encode_rle(mask.numpy()) for mask in target["masks"]),
         )
-        for each in targets
+        for target in targets
     ]
 
 

@@ -189,8 +189,8 @@ class Played:
         """Drive the study to its end and give its answer."""
         for _ in self.events(script):
             pass
-        with open_study_reader(self.path, self.place) as read:
-            return study_results(self.file.study, read.store, read.trials, read.size().ruled_out)
+        with open_study_reader(self.path, self.place) as reader:
+            return study_results(self.file.study, reader.store, reader.trials, reader.size().ruled_out)
 
 
 def text_of(view: RenderableType, width: int = 120) -> str:

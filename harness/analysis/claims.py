@@ -90,7 +90,7 @@ class ClaimResult:
     @property
     def pairs(self) -> int:
         """Seeds of the contrast, those that were lost included."""
-        return len(self.values) + len({each.seed for each in self.lost_pairs})
+        return len(self.values) + len({pair.seed for pair in self.lost_pairs})
 
     @property
     def verdict_text(self) -> str:
@@ -142,40 +142,50 @@ def evaluate_claims(
     here = here or study_environment(study)
     known = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
     history = file_history(
-        study, store, {claim.name: tuple(seen.paired) for claim, seen in zip(study.claims, known, strict=True)}
+        study,
+        store,
+        {claim.name: tuple(claim_runs.paired) for claim, claim_runs in zip(study.claims, known, strict=True)},
     )
-    known = [_in_order(seen, history.seeds_first(claim.name)) for claim, seen in zip(study.claims, known, strict=True)]
+    known = [
+        _in_order(claim_runs, history.seeds_first(claim.name))
+        for claim, claim_runs in zip(study.claims, known, strict=True)
+    ]
     plans = [history.plan_of(claim.name) for claim in study.claims]
     elsewhere = foreign_looks(study, store)
     late = [
-        _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, seen.pairs)
-        for claim, seen in zip(study.claims, known, strict=True)
+        _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, claim_runs.pairs)
+        for claim, claim_runs in zip(study.claims, known, strict=True)
     ]
     expected = [Expectation.parse(claim.expect) for claim in study.claims]
     estimates = list(map(_estimate, study.claims, known, expected, plans))
     as_new = [
-        found if plan == history.plan else _estimate(claim, seen, expectation, history.plan)
-        for claim, seen, expectation, plan, found in zip(study.claims, known, expected, plans, estimates, strict=True)
+        estimate if plan == history.plan else _estimate(claim, claim_runs, expectation, history.plan)
+        for claim, claim_runs, expectation, plan, estimate in zip(
+            study.claims, known, expected, plans, estimates, strict=True
+        )
     ]
     ps = [
-        None if reason else 1.0 if found is None or seen.limit else found.p
-        for found, seen, reason in zip(estimates, known, late, strict=True)
+        None if reason else 1.0 if estimate is None or claim_runs.limit else estimate.p
+        for estimate, claim_runs, reason in zip(estimates, known, late, strict=True)
     ]
     corrected = iter(holm([p for p in ps if p is not None]))
     confirmed = [None if p is None else next(corrected) for p in ps]
     explored = holm(
-        [1.0 if found is None or seen.limit else found.p for found, seen in zip(as_new, known, strict=True)]
+        [
+            1.0 if estimate is None or claim_runs.limit else estimate.p
+            for estimate, claim_runs in zip(as_new, known, strict=True)
+        ]
     )
     judged = map(_claim_result, study.claims, known, as_new, estimates, confirmed, expected)
     reasons = map(_why_exploratory, plans, late)
     return tuple(
         replace(
-            each,
-            exploratory=_exploratory_result(each, found, p, reason),
+            result,
+            exploratory=_exploratory_result(result, estimate, p, reason),
             note=_note(plan, reason),
-            is_used_up=len(each.values) >= plan.most,
+            is_used_up=len(result.values) >= plan.most,
         )
-        for each, found, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
+        for result, estimate, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
     )
 
 
@@ -196,11 +206,11 @@ def arms_needing_seeds(
     """
     most = claim_plan(study).most
     wanted: dict[str, Candidate] = {}
-    for each in results:
-        used = [seeds_used.get(arm.fingerprint, 0) for arm in each.arms]
+    for result in results:
+        used = [seeds_used.get(arm.fingerprint, 0) for arm in result.arms]
         target = min(used) + 1
-        if each.is_open and each.values and target <= most:
-            behind = (arm for arm, has in zip(each.arms, used, strict=True) if has < target)
+        if result.is_open and result.values and target <= most:
+            behind = (arm for arm, has in zip(result.arms, used, strict=True) if has < target)
             wanted |= {arm.fingerprint: arm for arm in behind}
     return list(wanted.values())
 
@@ -209,41 +219,59 @@ def _is_exact(claim: Claim) -> bool:
     return Formula(claim.metric).names <= set(COST_OBJECTIVES)
 
 
-def _estimate(claim: Claim, seen: _ClaimRuns, expectation: Expectation, plan: Plan | ExtendedPlan) -> Estimate | None:
-    values = list(seen.paired.values())
+def _estimate(
+    claim: Claim, claim_runs: _ClaimRuns, expectation: Expectation, plan: Plan | ExtendedPlan
+) -> Estimate | None:
+    values = list(claim_runs.paired.values())
     return estimate_effect(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
 
 
 def _claim_result(
     claim: Claim,
-    seen: _ClaimRuns,
+    claim_runs: _ClaimRuns,
     as_new: Estimate | None,
-    found: Estimate | None,
+    estimate: Estimate | None,
     p: float | None,
     expectation: Expectation,
 ) -> ClaimResult:
     """A claim with the verdict that has an error rate; `p` is None for a claim that came after its data."""
-    values, seeds = tuple(seen.paired.values()), tuple(seen.paired)
-    if found is None:
+    values, seeds = tuple(claim_runs.paired.values()), tuple(claim_runs.paired)
+    if estimate is None:
         undecided = Verdict.UNDECIDED
         unknown = ClaimResult(
-            claim, seen.arms, seen.figures, values, seeds, None, None, undecided, missing_reason=seen.missing
+            claim,
+            claim_runs.arms,
+            claim_runs.figures,
+            values,
+            seeds,
+            None,
+            None,
+            undecided,
+            missing_reason=claim_runs.missing,
         )
-        return replace(unknown, lost_pairs=seen.lost, runs=seen.runs)
+        return replace(unknown, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
     if p is None:
-        late = ClaimResult(claim, seen.arms, seen.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
-        return replace(late, lost_pairs=seen.lost, runs=seen.runs)
-    if seen.limit is not None:
+        late = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
+        return replace(late, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
+    if claim_runs.limit is not None:
         limited = ClaimResult(
-            claim, seen.arms, seen.figures, values, seeds, found, 1.0, Verdict.UNDECIDED, limit=seen.limit
+            claim,
+            claim_runs.arms,
+            claim_runs.figures,
+            values,
+            seeds,
+            estimate,
+            1.0,
+            Verdict.UNDECIDED,
+            limit=claim_runs.limit,
         )
-        return replace(limited, lost_pairs=seen.lost, runs=seen.runs)
-    verdict = judge(found, p)
-    granted = found.alpha * found.p / p if p > 0 else found.alpha  # what the correction leaves of it
-    enough = seeds_to_decide(found, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    shown = as_new if found.repeated_interval is None else found
-    judged = ClaimResult(claim, seen.arms, seen.figures, values, seeds, shown, p, verdict, enough)
-    return replace(judged, lost_pairs=seen.lost, runs=seen.runs)
+        return replace(limited, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
+    verdict = judge(estimate, p)
+    granted = estimate.alpha * estimate.p / p if p > 0 else estimate.alpha  # what the correction leaves of it
+    enough = seeds_to_decide(estimate, expectation, granted) if verdict == Verdict.UNDECIDED else None
+    shown = as_new if estimate.repeated_interval is None else estimate
+    result = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, shown, p, verdict, enough)
+    return replace(result, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
 
 
 def _why_late(added_after: int | None) -> str | None:
@@ -261,9 +289,9 @@ def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:
 
 
 def _exploratory_result(
-    each: ClaimResult, as_new: Estimate | None, p: float, reason: str | None
+    result: ClaimResult, as_new: Estimate | None, p: float, reason: str | None
 ) -> ExploratoryVerdict | None:
-    if reason is None or as_new is None or each.verdict != Verdict.UNDECIDED:
+    if reason is None or as_new is None or result.verdict != Verdict.UNDECIDED:
         return None
     return ExploratoryVerdict(judge(as_new, p), p, reason)
 
@@ -280,10 +308,13 @@ def _looks(plan: Plan) -> str:
     return f"{plan.first}-{plan.most} seeds"
 
 
-def _in_order(seen: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
+def _in_order(claim_runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
     """Pairs in the order in which they were complete when the file changed, then by seed."""
-    order = [*(seed for seed in first if seed in seen.paired), *(seed for seed in seen.paired if seed not in first)]
-    return replace(seen, paired={seed: seen.paired[seed] for seed in order})
+    order = [
+        *(seed for seed in first if seed in claim_runs.paired),
+        *(seed for seed in claim_runs.paired if seed not in first),
+    ]
+    return replace(claim_runs, paired={seed: claim_runs.paired[seed] for seed in order})
 
 
 def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _ClaimRuns:
@@ -291,10 +322,10 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: En
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
     of_arms = [_complete(arm, study, space, store) for arm in arms]
-    rows = tuple(row for each in of_arms for row in each)
+    rows = tuple(row for rows in of_arms for row in rows)
     reference = time_reference(rows, here)
-    recorded = [_recorded(each, store, reference) for each in of_arms]
-    of_runs = [{each.run.seed: formula_value(formula, *each) for each in of_arm} for of_arm in recorded]
+    recorded = [_recorded(rows, store, reference) for rows in of_arms]
+    of_runs = [{run.run.seed: formula_value(formula, *run) for run in of_arm} for of_arm in recorded]
     limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
     figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
@@ -306,9 +337,9 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: En
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
     lost = tuple(_lost_pairs(claim, arms, study, space, store))
     if lost and not paired and missing is None:
-        missing = f"no seed is complete in every arm ({'; '.join(each.text for each in lost)})"
+        missing = f"no seed is complete in every arm ({'; '.join(pair.text for pair in lost)})"
     limit = limits.pop() if len(limits) == 1 else None
-    by_seed = [{row.run.seed: row for row in each} for each in of_arms]
+    by_seed = [{row.run.seed: row for row in rows} for rows in of_arms]
     pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
     return _ClaimRuns(arms, figures, paired, missing, rows, lost, limit, pairs)
 

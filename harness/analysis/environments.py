@@ -37,14 +37,14 @@ def other_environments(rows: Iterable[RunRow], here: Environment) -> tuple[Other
             groups.setdefault(words, []).append(row)
     by_number = sorted(groups.items(), key=lambda pair: -len(pair[1]))
     return tuple(
-        OtherEnvironment(len(each), len(complete), words, _here_of(each[0], here)) for words, each in by_number
+        OtherEnvironment(len(rows), len(complete), words, _here_of(rows[0], here)) for words, rows in by_number
     )
 
 
 def difference(row: RunRow, here: Environment) -> str:
     """How what computed a run differs from `here`; empty where it does not."""
     own = describe_difference(row.environment, here)
-    earlier = [words for each in row.earlier if (words := describe_difference(each, here))]
+    earlier = [words for environment in row.earlier if (words := describe_difference(environment, here))]
     resumed = [f"first epochs: {words}" for words in earlier]
     return "; ".join([own, *resumed] if own else resumed)
 
@@ -57,7 +57,7 @@ def other_environments_text(found: Sequence[OtherEnvironment]) -> list[str]:
 
 def _here_of(row: RunRow, here: Environment) -> str:
     """What of the reference differs from a run's environments."""
-    known = [each for each in row.environments if each is not None]
+    known = [environment for environment in row.environments if environment is not None]
     return "; ".join(words for each in known if (words := describe_difference(here, each)))
 
 
@@ -65,7 +65,7 @@ def environment_values(row: RunRow) -> dict[str, Any]:
     """What computed a run, for JSON: null where it is unknown."""
     return {
         "environment": None if row.environment is None else row.environment.values(),
-        "earlier_environments": [None if each is None else each.values() for each in row.earlier],
+        "earlier_environments": [None if environment is None else environment.values() for environment in row.earlier],
         "times_environment": None if row.timed is None else row.timed.values(),
     }
 

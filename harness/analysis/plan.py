@@ -81,13 +81,13 @@ class StudyPlan:
     @property
     def runs(self) -> int:
         """Runs of the study, those that the store has among them."""
-        rows = sum(len(row.seeds) for row in self.rows)
+        rows = sum(len(planned.seeds) for planned in self.rows)
         return rows if self.configurations is None else self.configurations * (rows // max(1, len(self.rows)))
 
     @property
     def runs_known(self) -> int:
         """Runs that the store has already."""
-        return sum(len(row.known) for row in self.rows)
+        return sum(len(planned.known) for planned in self.rows)
 
     @property
     def runs_left(self) -> int:
@@ -97,7 +97,7 @@ class StudyPlan:
     @property
     def total_s(self) -> float | None:
         """Estimated time from start to end; None where nothing is known of the data."""
-        times = [(row.run_s, len(row.seeds) - len(row.known)) for row in self.rows]
+        times = [(planned.run_s, len(planned.seeds) - len(planned.known)) for planned in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
         share = self.screening[0] / max(1, self.screening[1])
@@ -204,12 +204,12 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Study
         yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
     elif study.study in {row.name for row in store.studies()}:
         return
-    for judged in evaluate_claims(study, space, store):
-        name = judged.claim.name
-        if judged.exploratory is not None:
-            yield f"{name}: its verdict would be exploratory, since {judged.exploratory.reason}"
-        elif judged.note is not None:
-            yield f"{name}: {judged.note}"
+    for result in evaluate_claims(study, space, store):
+        name = result.claim.name
+        if result.exploratory is not None:
+            yield f"{name}: its verdict would be exploratory, since {result.exploratory.reason}"
+        elif result.note is not None:
+            yield f"{name}: {result.note}"
 
 
 class _RunTimeEstimator:

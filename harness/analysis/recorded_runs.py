@@ -72,25 +72,25 @@ def is_summary(path: Path) -> bool:
 
 
 def recorded_run_from_database(
-    path: Path, place: Workspace, trial: int | None, run_id: str | None, *, is_quick: bool = False
+    path: Path, workspace: Workspace, trial: int | None, run_id: str | None, *, is_quick: bool = False
 ) -> RecordedRun:
     """A run of a study: by its id, or the first seed of a trial, by default of the best. Raises `NotFound`."""
-    with open_study_reader(path, place, is_quick=is_quick) as read:
-        said = study_results(read.file.study, read.store, read.trials, {})
-        curves = {row.id: row for row in read.store.runs(_ids_of(said.rows)).values()}
-        rows = [(row.trials, row.values, row.runs) for row in said.rows]
-        best = said.best.trials[0] if said.best else None
+    with open_study_reader(path, workspace, is_quick=is_quick) as reader:
+        results = study_results(reader.file.study, reader.store, reader.trials, {})
+        curves = {row.id: row for row in reader.store.runs(_ids_of(results.rows)).values()}
+        rows = [(configuration.trials, configuration.values, configuration.runs) for configuration in results.rows]
+        best = results.best.trials[0] if results.best else None
         number, values, facts = _chosen(rows, best, trial, run_id, lambda each: each.row.id, str(path))
-        measures = read.store.metrics(facts.row.id)
+        measures = reader.store.metrics(facts.row.id)
     row = curves[facts.row.id]
     return RecordedRun(
         id=row.id,
         run=row.run,
-        study=said.study,
+        study=results.study,
         trial=number,
-        metric=said.metric,
+        metric=results.metric,
         state=row.state,
-        value=facts.value(said.metric),
+        value=facts.value(results.metric),
         curve=facts.curve,
         measures=measures,
         environments=row.environments,

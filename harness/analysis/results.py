@@ -157,12 +157,12 @@ class StudyResults:
     @property
     def limit(self) -> Limit | None:
         """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
-        return common_limit(row.limit for row in self.complete)
+        return common_limit(configuration.limit for configuration in self.complete)
 
     @property
     def complete(self) -> tuple[ConfigurationResult, ...]:
         """The complete configurations within the budgets, best first."""
-        return tuple(row for row in self.rows if row.state == "complete")
+        return tuple(configuration for configuration in self.rows if configuration.state == "complete")
 
     @property
     def best(self) -> ConfigurationResult | None:
@@ -174,45 +174,55 @@ class StudyResults:
         """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
         if self.limit:
             return None
-        running = [row for row in self.rows if row.values and row.state in ("complete", "running", "waiting")]
-        return min(running, key=lambda row: _rank(row, self.direction), default=None)
+        running = [
+            configuration
+            for configuration in self.rows
+            if configuration.values and configuration.state in ("complete", "running", "waiting")
+        ]
+        return min(running, key=lambda configuration: _rank(configuration, self.direction), default=None)
 
     @property
     def front(self) -> tuple[ConfigurationResult, ...]:
         """The Pareto front of the objective against MACs, cheapest first."""
-        return tuple(sorted((row for row in self.rows if row.is_on_front), key=lambda row: row.macs))
+        return tuple(
+            sorted(
+                (configuration for configuration in self.rows if configuration.is_on_front),
+                key=lambda configuration: configuration.macs,
+            )
+        )
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """All seeds behind the values."""
-        return tuple(sorted({seed for row in self.rows for seed in row.seeds}))
+        return tuple(sorted({seed for configuration in self.rows for seed in configuration.seeds}))
 
     def row_of(self, trial: int) -> ConfigurationResult | None:
         """The row of a trial."""
-        return next((row for row in self.rows if trial in row.trials), None)
+        return next((configuration for configuration in self.rows if trial in configuration.trials), None)
 
-    def dominated_rows(self, row: ConfigurationResult) -> float:
+    def dominated_rows(self, configuration: ConfigurationResult) -> float:
         """By how much a complete row is worse than the best; 0 for the best."""
-        assert self.best is not None and self.best.mean is not None and row.mean is not None
-        return abs(self.best.mean - row.mean)
+        assert self.best is not None and self.best.mean is not None and configuration.mean is not None
+        return abs(self.best.mean - configuration.mean)
 
     def unseparated(self) -> tuple[ConfigurationResult, ...]:
         """The rows that the seeds' spread does not separate from the best; needs two seeds on both sides."""
         if self.best is None or self.best.spread is None:
             return ()
         return tuple(
-            row
-            for row in self.complete[1:]
-            if row.spread is not None and self.dominated_rows(row) <= max(row.noise, self.best.noise)
+            configuration
+            for configuration in self.complete[1:]
+            if configuration.spread is not None
+            and self.dominated_rows(configuration) <= max(configuration.noise, self.best.noise)
         )
 
 
 def read_run_results(store: Store, run_ids: Iterable[str]) -> dict[str, RunResult]:
     """All that the store knows of these runs, in three questions."""
     ids = list(run_ids)
-    curves, figures = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
+    curves, metrics = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
     return {
-        run_id: RunResult(row, tuple(curves.get(run_id, ())), figures.get(run_id, {}))
+        run_id: RunResult(row, tuple(curves.get(run_id, ())), metrics.get(run_id, {}))
         for run_id, row in store.runs(ids).items()
     }
 
@@ -242,20 +252,20 @@ def study_results(
     for trial in trials:
         if "fingerprint" in trial.user_attrs:
             groups.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
-    rows = [
+    configurations = [
         _configuration_result(
             group, [runs[i] for trial in group for i in links.get(trial.number, ()) if i in runs], study, metric
         )
         for group in groups.values()
     ]
-    rows = _with_limits(rows, metric)
+    configurations = _with_limits(configurations, metric)
     trained = [facts.row for facts in runs.values() if facts.row.device is not None]
     return StudyResults(
         study=study.study,
         metric=metric,
         direction=direction,
         axes=tuple(study.axes),
-        rows=_with_front(sorted(rows, key=lambda row: _order(row, direction)), direction),
+        rows=_with_front(sorted(configurations, key=lambda configuration: _order(configuration, direction)), direction),
         rejected=rejected,
         devices=tuple(sorted({row.device for row in trained if row.device})),
         versions={name: _versions(trained, name) for name in sorted({n for row in trained for n in row.versions})},
@@ -305,7 +315,7 @@ def _configuration_result(
 ) -> ConfigurationResult:
     """The configuration that these trials share."""
     spec = trial_spec(group[0])
-    standing = configuration_status([trial_status(trial) for trial in group])
+    status = configuration_status([trial_status(trial) for trial in group])
     screening = {trial.user_attrs.get("screening") for trial in group}
     seeds = [facts for facts in runs if facts.row.run.seed not in screening]
     by_seed = {facts.row.run.seed: value for facts in seeds if (value := facts.value(metric)) is not None}
@@ -319,8 +329,8 @@ def _configuration_result(
         trials=tuple(trial.number for trial in group),
         params=trial_choices(group[0], study.axes),
         spec=spec,
-        state=standing.state,
-        reason=(missing_seeds_text(len(values), missing) if values else None) or standing.reason,
+        state=status.state,
+        reason=(missing_seeds_text(len(values), missing) if values else None) or status.reason,
         values=values,
         seeds=tuple(sorted(by_seed)),
         mean=statistics.fmean(values) if values else None,
@@ -334,12 +344,15 @@ def _configuration_result(
     )
 
 
-def _with_limits(rows: Sequence[ConfigurationResult], metric: str) -> list[ConfigurationResult]:
+def _with_limits(configurations: Sequence[ConfigurationResult], metric: str) -> list[ConfigurationResult]:
     """The rows with the limits that they are at."""
-    done = [[each.values for each in row.runs if each.value(metric) is not None] for row in rows]
+    done = [
+        [each.values for each in configuration.runs if each.value(metric) is not None]
+        for configuration in configurations
+    ]
     return [
-        replace(row, limit=limit, val_images=fewest_images(runs) if metric == "top1" else None)
-        for row, runs, limit in zip(rows, done, limits_of(metric, done), strict=True)
+        replace(configuration, limit=limit, val_images=fewest_images(runs) if metric == "top1" else None)
+        for configuration, runs, limit in zip(configurations, done, limits_of(metric, done), strict=True)
     ]
 
 
@@ -347,47 +360,60 @@ def _choice(stored: Any) -> Any:
     return json.loads(stored) if isinstance(stored, str) and stored.startswith("[") else stored
 
 
-def _rank(row: ConfigurationResult, direction: str) -> float:
+def _rank(configuration: ConfigurationResult, direction: str) -> float:
     """By the mean, best first."""
-    if row.mean is None or not math.isfinite(row.mean):
+    if configuration.mean is None or not math.isfinite(configuration.mean):
         return math.inf
-    return -row.mean if direction == "maximize" else row.mean
+    return -configuration.mean if direction == "maximize" else configuration.mean
 
 
-def _order(row: ConfigurationResult, direction: str) -> tuple[bool, float, int, int]:
+def _order(configuration: ConfigurationResult, direction: str) -> tuple[bool, float, int, int]:
     """Complete rows first, by their mean and, where that is equal, by their MACs; the others by trial."""
-    if row.state in ("complete", "over budget"):
-        return False, _rank(row, direction), row.macs, row.trials[0]
-    return True, 0.0, 0, row.trials[0]
+    if configuration.state in ("complete", "over budget"):
+        return False, _rank(configuration, direction), configuration.macs, configuration.trials[0]
+    return True, 0.0, 0, configuration.trials[0]
 
 
-def _with_front(rows: Sequence[ConfigurationResult], direction: str) -> tuple[ConfigurationResult, ...]:
+def _with_front(configurations: Sequence[ConfigurationResult], direction: str) -> tuple[ConfigurationResult, ...]:
     """The rows, those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
-    ranked = [row for row in rows if row.state == "complete" and row.mean is not None]
-    if common_limit(row.limit for row in ranked) is not None:
-        return tuple(rows)
-    complete = [row for row in ranked if row.limit != Limit.CHANCE]
+    ranked = [
+        configuration
+        for configuration in configurations
+        if configuration.state == "complete" and configuration.mean is not None
+    ]
+    if common_limit(configuration.limit for configuration in ranked) is not None:
+        return tuple(configurations)
+    complete = [configuration for configuration in ranked if configuration.limit != Limit.CHANCE]
     front: set[tuple[int, ...]] = set()
     best = -math.inf
-    for _, same_macs in groupby(sorted(complete, key=lambda row: row.macs), key=lambda row: row.macs):
-        gains = {row.trials: sign * row.mean for row in same_macs if row.mean is not None}
+    for _, same_macs in groupby(
+        sorted(complete, key=lambda configuration: configuration.macs), key=lambda configuration: configuration.macs
+    ):
+        gains = {
+            configuration.trials: sign * configuration.mean
+            for configuration in same_macs
+            if configuration.mean is not None
+        }
         top = max(gains.values())
         if top > best:
             best = top
             front |= {trials for trials, gain in gains.items() if gain == top}
-    return tuple(replace(row, is_on_front=row.trials in front) for row in rows)
+    return tuple(replace(configuration, is_on_front=configuration.trials in front) for configuration in configurations)
 
 
 def _versions(rows: Iterable[RunRow], name: str) -> tuple[str, ...]:
     return tuple(sorted({row.versions[name] for row in rows if name in row.versions}))
 
 
-def results_limit_sentence(answer: StudyResults) -> str:
+def results_limit_sentence(results: StudyResults) -> str:
     """That nothing can be told apart in an answer at a limit, and why."""
-    assert answer.limit is not None
-    images = min((row.val_images for row in answer.complete if row.val_images is not None), default=None)
-    return limit_sentence(answer.limit, [len(row.values) for row in answer.complete], images)
+    assert results.limit is not None
+    images = min(
+        (configuration.val_images for configuration in results.complete if configuration.val_images is not None),
+        default=None,
+    )
+    return limit_sentence(results.limit, [len(configuration.values) for configuration in results.complete], images)
 
 
 def limit_sentence(limit: Limit, seeds: Sequence[int], images: int | None) -> str:

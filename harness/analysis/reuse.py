@@ -34,10 +34,10 @@ def study_environment(study: Study, *, is_cluster: bool = False) -> Environment:
     return cluster_environment(here) if is_cluster else here
 
 
-def current_metrics(row: RunRow, figures: Mapping[str, float], here: Environment) -> dict[str, float]:
+def current_metrics(row: RunRow, metrics: Mapping[str, float], here: Environment) -> dict[str, float]:
     """What was measured on a run, without times and memory of another environment."""
     is_current = not differs(row.timed, here)
-    return {name: value for name, value in figures.items() if is_current or not is_of_machine(name)}
+    return {name: value for name, value in metrics.items() if is_current or not is_of_machine(name)}
 
 
 def time_reference(rows: Sequence[RunRow], here: Environment) -> Environment | None:
@@ -46,18 +46,18 @@ def time_reference(rows: Sequence[RunRow], here: Environment) -> Environment | N
     None stands for times of an unknown environment; those of two environments never stand side by side.
     """
     timed = [row.timed for row in rows if row.state == RunState.COMPLETE]
-    if any(not differs(each, here) for each in timed):
+    if any(not differs(environment, here) for environment in timed):
         return here
     return max(timed, key=timed.count, default=here)
 
 
 def without_other_times(
-    row: RunRow, figures: Mapping[str, float], reference: Environment | None
+    row: RunRow, metrics: Mapping[str, float], reference: Environment | None
 ) -> tuple[dict[str, float], bool]:
     """What was measured on a run, without times that are not of the reference; and whether any were left out."""
     is_of_reference = row.timed is None if reference is None else not differs(row.timed, reference)
-    kept = {name: value for name, value in figures.items() if is_of_reference or not is_of_machine(name)}
-    return kept, len(kept) < len(figures)
+    kept = {name: value for name, value in metrics.items() if is_of_reference or not is_of_machine(name)}
+    return kept, len(kept) < len(metrics)
 
 
 def needs_times(study: Study) -> bool:
@@ -76,13 +76,13 @@ class ReuseRule:
     mode: ReuseMode = "any"
     is_cluster: bool = False
 
-    def decide(self, row: RunRow, figures: Mapping[str, float] | None = None) -> ReuseDecision:
+    def decide(self, row: RunRow, metrics: Mapping[str, float] | None = None) -> ReuseDecision:
         """What is to become of a settled run; `current_metrics` is what was measured on it, if that has been read."""
         if self.mode == "same" and not row.is_of(self.environment):
             return "train"
         if row.state != RunState.COMPLETE or not differs(row.timed, self.environment):
             return "take"
-        if not any(map(is_of_machine, self.store.metrics(row.id) if figures is None else figures)):
+        if not any(map(is_of_machine, self.store.metrics(row.id) if metrics is None else metrics)):
             return "take"
         if row.folder is not None and (self.is_cluster or Job(row.run, row.folder).has_weights):
             return "time"
@@ -103,7 +103,8 @@ class ReuseRule:
 
         for row in replace_runs(self.store, self.study.study, run_ids, is_open=is_open):
             was = "; ".join(
-                describe_difference(each, self.environment) or "this environment" for each in row.environments
+                describe_difference(environment, self.environment) or "this environment"
+                for environment in row.environments
             )
             message = f"trained again in this environment; it was of: {was}. Its record is kept"
             self.store.event(self.study.study, "replaced", message, run_id=row.id)

@@ -63,11 +63,13 @@ def trial_status(trial: "FrozenTrial") -> TrialStatus:
 
 def configuration_status(trials: Sequence[TrialStatus]) -> TrialStatus:
     """How a configuration stands by its trials, in their order: infeasible before complete, else as the last one."""
-    diverged = [each for each in trials if each.has_diverged]
-    if diverged and any(each.has_values for each in trials):
-        return TrialStatus(DIVERGED, next((each.reason for each in diverged if each.reason), None), has_diverged=True)
+    diverged = [status for status in trials if status.has_diverged]
+    if diverged and any(status.has_values for status in trials):
+        return TrialStatus(
+            DIVERGED, next((status.reason for status in diverged if status.reason), None), has_diverged=True
+        )
     for state in (OVER_BUDGET, "complete"):
-        found = next((each for each in trials if each.state == state), None)
+        found = next((status for status in trials if status.state == state), None)
         if found is not None:
             return found
     return trials[-1]

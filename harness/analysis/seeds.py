@@ -42,4 +42,4 @@ def missing_seeds_text(values: int, missing: Sequence[MissingSeed]) -> str | Non
     """As `3 of 4 seeds: seed 2 diverged: the training loss is nan`; None where no seed is missing."""
     if not missing:
         return None
-    return f"{seeds_text(values, missing)} seeds: {'; '.join(each.text for each in missing)}"
+    return f"{seeds_text(values, missing)} seeds: {'; '.join(seed.text for seed in missing)}"

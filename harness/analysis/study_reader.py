@@ -99,13 +99,13 @@ def _naming_lines(file: StudyFile) -> Iterator[None]:
 
 
 @contextmanager
-def open_study_reader(path: Path, place: Workspace, *, is_quick: bool = False) -> Iterator[StudyReader]:
+def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = False) -> Iterator[StudyReader]:
     """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
-    remedy = _to_start(path, place, name, is_quick=is_quick)
+    remedy = _to_start(path, workspace, name, is_quick=is_quick)
     try:
-        opened = Store.open(place.database, read_only=True)
+        opened = Store.open(workspace.database, read_only=True)
     except NotFound as error:
         error.remedy = remedy
         raise
@@ -116,7 +116,7 @@ def open_study_reader(path: Path, place: Workspace, *, is_quick: bool = False) -
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
             if any(study.name == name for study in store.studies()):
-                command = command_line("run", path, [*(["--quick"] if is_quick else []), *place.options])
+                command = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
                 raise NotFound(
                     "the trials of the study must be there; another program has deleted them",
                     value=name,
@@ -129,13 +129,13 @@ def open_study_reader(path: Path, place: Workspace, *, is_quick: bool = False) -
                 place=store.location,
                 remedy=f"{remedy} Studies there: {known}.",
             ) from error
-        yield StudyReader(file, store, found._study_id, found.get_trials(deepcopy=False), place)
+        yield StudyReader(file, store, found._study_id, found.get_trials(deepcopy=False), workspace)
 
 
-def _to_start(path: Path, place: Workspace, name: str, *, is_quick: bool) -> str:
+def _to_start(path: Path, workspace: Workspace, name: str, *, is_quick: bool) -> str:
     """How a study is started, and where its summary is where the results folder keeps one."""
-    start = command_line("run", path, [*(["--quick"] if is_quick else []), *place.options])
-    kept = place.results / CLAIMS_FOLDER / name / "summary.txt"
+    start = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
+    kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
     return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
 
 

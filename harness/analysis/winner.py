@@ -42,55 +42,55 @@ class NetworkQuery(NamedTuple):
     """The same as options, for commands that are shown."""
 
 
-def resolve_network(words: Sequence[str], sought: NetworkQuery) -> NetworkRef:
+def resolve_network(words: Sequence[str], query: NetworkQuery) -> NetworkRef:
     """The network of `best-of STUDY.yaml`, or of one name or path. Raises `UserError`s for what is not there."""
     first, *rest = words
     if first == BEST_OF:
         if len(rest) != 1:
             raise UserError(f"`{BEST_OF}` must stand before one study file", value=" ".join(rest))
-        return _best_of(Path(rest[0]), sought)
+        return _best_of(Path(rest[0]), query)
     if rest:
         raise UserError("one network must be named", value=" ".join(words), remedy=f"Or write `{BEST_OF} STUDY.yaml`.")
-    if sought.trial is not None:
-        raise UserError(f"`--trial` must stand with `{BEST_OF} STUDY.yaml`", value=sought.trial)
+    if query.trial is not None:
+        raise UserError(f"`--trial` must stand with `{BEST_OF} STUDY.yaml`", value=query.trial)
     path = Path(first)
     if path.suffix == ".pt":
         study = path.absolute().parent.parent
-        run = run_of(path, Workspace(study.parent, sought.place.storage))
-        trial = trial_of(path, study.name, Workspace(study.parent, sought.place.storage))
+        run = run_of(path, Workspace(study.parent, query.place.storage))
+        trial = trial_of(path, study.name, Workspace(study.parent, query.place.storage))
         return NetworkRef(f"{study.name}-{path.stem[:SHOWN_DIGITS]}", run.spec, study=study.name, trial=trial)
     return NetworkRef(path.stem, require_network_spec(first))
 
 
-def find_winner(read: StudyReader, sought: NetworkQuery) -> tuple[ConfigurationResult, StudyResults]:
+def find_winner(reader: StudyReader, query: NetworkQuery) -> tuple[ConfigurationResult, StudyResults]:
     """The best configuration of a study, or that of the trial that is sought, and all answers of the study.
 
     Raises `NotFound` where there is none.
     """
-    said = study_results(read.file.study, read.store, read.trials, {})
-    row = said.best if sought.trial is None else said.row_of(sought.trial)
-    if row is not None:
-        return row, said
-    if sought.trial is None and said.limit is not None:
+    results = study_results(reader.file.study, reader.store, reader.trials, {})
+    configuration = results.best if query.trial is None else results.row_of(query.trial)
+    if configuration is not None:
+        return configuration, results
+    if query.trial is None and results.limit is not None:
         raise UserError(
             "a study must tell its configurations apart to have a best one",
-            value=f"all at {said.limit}",
-            place=str(read.file.path),
-            remedy=f"{results_limit_sentence(said)} Or name one: `--trial N`.",
+            value=f"all at {results.limit}",
+            place=str(reader.file.path),
+            remedy=f"{results_limit_sentence(results)} Or name one: `--trial N`.",
         )
-    look = f"See how it stands: `{command_line('status', read.file.path, sought.options)}`."
-    if sought.trial is not None:
-        raise NotFound("the trial must be one of the study's that were trained", value=sought.trial, remedy=look)
+    look = f"See how it stands: `{command_line('status', reader.file.path, query.options)}`."
+    if query.trial is not None:
+        raise NotFound("the trial must be one of the study's that were trained", value=query.trial, remedy=look)
     raise NotFound(
-        "a study must have a complete configuration to have a best one", place=str(read.file.path), remedy=look
+        "a study must have a complete configuration to have a best one", place=str(reader.file.path), remedy=look
     )
 
 
-def _best_of(path: Path, sought: NetworkQuery) -> NetworkRef:
+def _best_of(path: Path, query: NetworkQuery) -> NetworkRef:
     """A study's choices on the base and with the recipe of its `full_scale`; without one, its network as it is."""
-    with open_study_reader(path, sought.place, is_quick=sought.is_quick) as read:
-        row, said = find_winner(read, sought)
-        full = read.file.study.full_scale
-        spec = full_scale_network(read.file, row.params) or row.spec
-    name = f"{said.study}-{row.trials[0]}" if sought.trial is not None else said.study
-    return NetworkRef(name, spec, full.recipe if full else None, said.study, row.trials[0])
+    with open_study_reader(path, query.place, is_quick=query.is_quick) as reader:
+        configuration, results = find_winner(reader, query)
+        full = reader.file.study.full_scale
+        spec = full_scale_network(reader.file, configuration.params) or configuration.spec
+    name = f"{results.study}-{configuration.trials[0]}" if query.trial is not None else results.study
+    return NetworkRef(name, spec, full.recipe if full else None, results.study, configuration.trials[0])

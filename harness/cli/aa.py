@@ -104,8 +104,8 @@ def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "
 
     if len(claims) != 1:
         raise UserError("`--validation-sets` needs one study", value=", ".join(claim.study for claim in claims))
-    judged, console = claims[0].judged, make_console()
-    images = images_of(judged.runs[0].run.recipe, args.images)
+    result, console = claims[0].judged, make_console()
+    images = images_of(result.runs[0].run.recipe, args.images)
     asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
     with make_status_line(console, is_live=is_live(console) and not args.json) as shown:
 
@@ -113,5 +113,5 @@ def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "
             if not args.json:
                 shown.update(f"{done} of {asked.sets} validation sets")
 
-        noise = measure_image_noise(claims[0].study, judged, asked, workspace_of(args), tell)
+        noise = measure_image_noise(claims[0].study, result, asked, workspace_of(args), tell)
     return print_json(image_noise_values(noise)) if args.json else print_view(image_noise_view(noise))

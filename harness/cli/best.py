@@ -28,13 +28,15 @@ def run(args: Namespace) -> int:
     from harness.config.network_file import dump_network_spec
     from harness.report.conclusions import conditions_text, configuration_line
 
-    place = workspace_of(args)
-    with open_study_reader(args.file, place, is_quick=args.quick) as study:
-        row, results = find_winner(study, NetworkQuery(place, trial=args.trial, options=study_options(args)))
+    workspace = workspace_of(args)
+    with open_study_reader(args.file, workspace, is_quick=args.quick) as study:
+        configuration, results = find_winner(
+            study, NetworkQuery(workspace, trial=args.trial, options=study_options(args))
+        )
     if args.json:
-        return print_json(row.spec.canonical())
+        return print_json(configuration.spec.canonical())
     which = "Best" if args.trial is None else "One"
-    comment = f"{which} of the study {results.study}, trial {row.trials[0]}.\n"
-    comment += f"{results.metric} {configuration_line(row, results.metric)}\n{conditions_text(results)}"
-    print(dump_network_spec(row.spec, comment), end="")
+    comment = f"{which} of the study {results.study}, trial {configuration.trials[0]}.\n"
+    comment += f"{results.metric} {configuration_line(configuration, results.metric)}\n{conditions_text(results)}"
+    print(dump_network_spec(configuration.spec, comment), end="")
     return 0

@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
     subjects = [load_network(named, args.storage) for named in args.networks]
     fields = list(compare_fields(subjects, images=args.images, resolution=args.resolution, data=args.data))
     if args.output is not None:
-        for field, name in zip(fields, file_names("erf", [subject.name for subject in subjects]), strict=True):
+        for field, name in zip(fields, file_names("erf", [network.name for network in subjects]), strict=True):
             plot_field(args.output / name, field)
             print(f"written: {args.output / name}", file=sys.stderr)
         if len(fields) > 1:

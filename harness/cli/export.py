@@ -52,20 +52,20 @@ def run(args: Namespace) -> int:
     from harness.export.formats import chosen_formats
     from harness.storage.load_network import WeightsOrigin, load_network
 
-    subject = load_network(args.network, args.storage, which=args.which)
-    product = exportable(subject, args.storage, resolution_of(args), is_merged=not args.unmerged)
+    network = load_network(args.network, args.storage, which=args.which)
+    product = exportable(network, args.storage, resolution_of(args), is_merged=not args.unmerged)
     names = None if args.format is None else [name for names in args.format for name in names]
     formats, notes = chosen_formats(product, names)
-    folder = args.to or EXPORTS_FOLDER / subject.name.replace("/", "-")
-    if subject.origin == WeightsOrigin.RANDOM:
+    folder = args.to or EXPORTS_FOLDER / network.name.replace("/", "-")
+    if network.origin == WeightsOrigin.RANDOM:
         notes.append("the weights are random: good for measuring speed, and for nothing else")
     for note in notes:
         _print_progress(note)
-    rows = export_network(product, formats, folder, tell=_print_progress)
-    print_view(rows_table(rows))
-    faults = [row for row in rows if row.error]
-    for row in faults:
-        print(f"error: {row.format} of {subject.name} {row.error}", file=sys.stderr)
+    results = export_network(product, formats, folder, tell=_print_progress)
+    print_view(rows_table(results))
+    faults = [result for result in results if result.error]
+    for result in faults:
+        print(f"error: {result.format} of {network.name} {result.error}", file=sys.stderr)
     if faults:
         print("Nothing was written.", file=sys.stderr)
         return FAILED

@@ -59,22 +59,22 @@ R = TypeVar("R", bound=FullScaleRecipe)
 
 def train(args: Namespace) -> int:
     """Train a network at full scale."""
-    sought = NetworkQuery(workspace_of(args), args.quick, args.trial, study_options(args))
-    target = resolve_network(args.network, sought)
-    recipe = _recipe(args, target)
+    query = NetworkQuery(workspace_of(args), args.quick, args.trial, study_options(args))
+    network_ref = resolve_network(args.network, query)
+    recipe = _recipe(args, network_ref)
     if args.dry_run and not is_data_present(recipe.data.dataset, args.data):
-        return _dry_run(args, target, recipe)
+        return _dry_run(args, network_ref, recipe)
     _require_weights(args, recipe)
     classes = count_classes(recipe, args.data)
-    job, crew = _job(args, target, recipe, classes), worker_request(args)
-    pace = BatchPlan.of(recipe, count_images(recipe, args.data), crew.workers or 1)
+    job, request = _job(args, network_ref, recipe, classes), worker_request(args)
+    batch_plan = BatchPlan.of(recipe, count_images(recipe, args.data), request.workers or 1)
     console = make_console()
     notes = check_classification(recipe, job.root, job.cache) if args.fresh or not is_started(job.folder) else ()
-    console.print(job_view(job, pace, target.name))
+    console.print(job_view(job, batch_plan, network_ref.name))
     show_notes(console, notes)
-    if (args.fresh or is_not_started(job)) and crew.address is None:
+    if (args.fresh or is_not_started(job)) and request.address is None:
         with TemporaryDirectory() if args.dry_run else nullcontext(job.cache) as cache:
-            console.print(estimate(job, pace, open_task(replace(job, cache=Path(cache), loaders=0))))
+            console.print(estimate(job, batch_plan, open_task(replace(job, cache=Path(cache), loaders=0))))
     if args.dry_run and not is_started(job.folder):
         return 0
     data = record_classification(recipe, job.root, job.cache)
@@ -84,8 +84,8 @@ def train(args: Namespace) -> int:
         return 0
     with training_lock(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = full_scale_row(job, data, target.name, args.recipe or target.recipe or "", target)
-        return train_job(job, crew, recording_run(row, workspace_of(args).database))
+        row = full_scale_row(job, data, network_ref.name, args.recipe or network_ref.recipe or "", network_ref)
+        return train_job(job, request, recording_run(row, workspace_of(args).database))
 
 
 def show_notes(console: Console, notes: Sequence[str]) -> None:
@@ -94,15 +94,15 @@ def show_notes(console: Console, notes: Sequence[str]) -> None:
         console.print(f"images: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _dry_run(args: Namespace, target: NetworkRef, recipe: ClassificationRecipe) -> int:
+def _dry_run(args: Namespace, network_ref: NetworkRef, recipe: ClassificationRecipe) -> int:
     """Print what would be trained on images that are not here, and about how long that takes."""
     expected = expected_images(recipe.data, recipe.data.dataset)
-    job, crew = _job(args, target, recipe, expected.classes or target.spec.classes), worker_request(args)
+    job, request = _job(args, network_ref, recipe, expected.classes or network_ref.spec.classes), worker_request(args)
     images = expected.images or recipe.batch_size
-    pace, console = BatchPlan.of(recipe, images, crew.workers or 1), make_console()
-    console.print(job_view(job, pace, target.name, expected))
-    if crew.address is None:
-        console.print(_estimate_of_noise(job, pace, expected, images))
+    batch_plan, console = BatchPlan.of(recipe, images, request.workers or 1), make_console()
+    console.print(job_view(job, batch_plan, network_ref.name, expected))
+    if request.address is None:
+        console.print(_estimate_of_noise(job, batch_plan, expected, images))
     if _lacks_weights(args, recipe):
         console.print("weights: not looked at; to train, `--weights` must name the file that the training begins from")
     return 0
@@ -114,18 +114,18 @@ def _lacks_weights(args: Namespace, recipe: ClassificationRecipe) -> bool:
 
 
 def _estimate_of_noise(
-    job: FullScaleJob[ClassificationRecipe], pace: BatchPlan, expected: ExpectedImages, images: int
+    job: FullScaleJob[ClassificationRecipe], batch_plan: BatchPlan, expected: ExpectedImages, images: int
 ) -> str:
     """How long it takes, in a line."""
     from harness.training.full_scale.noise_images import noise_classification
 
     job = replace(job, loaders=0)
-    return estimate(job, pace, open_task(job, partial(noise_classification, images=images)), expected)
+    return estimate(job, batch_plan, open_task(job, partial(noise_classification, images=images)), expected)
 
 
-def _recipe(args: Namespace, target: NetworkRef) -> ClassificationRecipe:
+def _recipe(args: Namespace, network_ref: NetworkRef) -> ClassificationRecipe:
     """The recipe of the command line, else of the study, with what the command line changes in it."""
-    named = args.recipe or target.recipe
+    named = args.recipe or network_ref.recipe
     if named is None:
         names = ", ".join(recipe_names())
         raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
@@ -160,19 +160,19 @@ def invalid_recipe_error(error: ValidationError, what: str, place: str) -> UserE
 
 
 def _job(
-    args: Namespace, target: NetworkRef, recipe: ClassificationRecipe, classes: int
+    args: Namespace, network_ref: NetworkRef, recipe: ClassificationRecipe, classes: int
 ) -> FullScaleJob[ClassificationRecipe]:
     """The run with its folder and its means."""
     from harness.models.weights import sha256
 
     weights = args.weights.absolute() if args.weights is not None and args.weights.is_file() else None
     digest = None if weights is None else sha256(weights)
-    run = FullScaleRun(adapt_to_data(target.spec, recipe, classes), recipe, digest)
+    run = FullScaleRun(adapt_to_data(network_ref.spec, recipe, classes), recipe, digest)
     results = args.results.absolute()
     loaders, threads = worker_resources(args)
     return FullScaleJob(
         run=run,
-        folder=results / FULL_SCALE_FOLDER / f"{target.name}-{run.id[:SHOWN_DIGITS]}",
+        folder=results / FULL_SCALE_FOLDER / f"{network_ref.name}-{run.id[:SHOWN_DIGITS]}",
         cache=results / "data",
         root=None if args.data is None else args.data.expanduser().absolute(),
         weights=weights,
@@ -211,7 +211,7 @@ def worker_request(args: Namespace) -> WorkerRequest:
 
 
 def full_scale_row(
-    job: FullScaleJob[Any], data: DataRecord, name: str, recipe: str, target: NetworkRef | None = None
+    job: FullScaleJob[Any], data: DataRecord, name: str, recipe: str, network_ref: NetworkRef | None = None
 ) -> FullScaleRow:
     """The training as the results database has it; `target` is on whose advice it is trained.
 
@@ -227,14 +227,14 @@ def full_scale_row(
         recipe_fingerprint=run.recipe.fingerprint(),
         folder=job.folder,
         epochs=run.recipe.intervals,
-        study=None if target is None else target.study,
-        trial=None if target is None else target.trial,
+        study=None if network_ref is None else network_ref.study,
+        trial=None if network_ref is None else network_ref.trial,
         weights=run.weights,
     )
 
 
 def train_job(
-    job: FullScaleJob[Any], crew: WorkerRequest, keeping: AbstractContextManager[FullScaleRunRecorder]
+    job: FullScaleJob[Any], request: WorkerRequest, keeping: AbstractContextManager[FullScaleRunRecorder]
 ) -> int:
     """Train, show and record; gives the exit code."""
     console = make_console()
@@ -245,7 +245,7 @@ def train_job(
             make_full_scale_view(console, is_live=is_live(console)) as view,
         ):
             interrupt.is_busy = lambda: True  # it is asked for before every step
-            for record in _records(job, crew, interrupt):
+            for record in _records(job, request, interrupt):
                 recorder.record(record)
                 view.show(record)
     except Stopped as stopped:
@@ -258,16 +258,16 @@ def train_job(
     return 0
 
 
-def _records(job: FullScaleJob[Any], crew: WorkerRequest, interrupt: Interrupt) -> Iterator[FullScaleMessage]:
+def _records(job: FullScaleJob[Any], request: WorkerRequest, interrupt: Interrupt) -> Iterator[FullScaleMessage]:
     """From this process where one worker is all that there is; else from the first worker of Ray Train."""
-    if crew.workers == 1 and crew.address is None:
+    if request.workers == 1 and request.address is None:
         from harness.training.full_scale.process_group import ProcessGroup
         from harness.training.full_scale.worker import run_worker
 
         return run_worker(job, ProcessGroup(device_for(job)), should_stop=lambda: interrupt.is_asked)
     from harness.executors.ray_train import train_with_ray
 
-    return train_with_ray(job, crew, should_stop=lambda: interrupt.is_asked)
+    return train_with_ray(job, request, should_stop=lambda: interrupt.is_asked)
 
 
 def device_for(job: FullScaleJob[Any]) -> "torch.device":
@@ -293,13 +293,16 @@ def open_task(job: FullScaleJob[Any], make: Callable[[FullScaleJob[Any], "Proces
     return (make or TASKS[job.run.recipe.task])(job, ProcessGroup(device_for(job)))
 
 
-def estimate(job: FullScaleJob[Any], pace: BatchPlan, task: Any, expected: ExpectedImages | None = None) -> str:
+def estimate(job: FullScaleJob[Any], batch_plan: BatchPlan, task: Any, expected: ExpectedImages | None = None) -> str:
     """How long it takes, in a line."""
     from harness.training.full_scale.loop import TrainingContext
     from harness.training.full_scale.step_time import seconds_per_image
 
     return estimate_line(
-        seconds_per_image(TrainingContext(job, task, pace, task.team)), pace, job.run.recipe.intervals, expected
+        seconds_per_image(TrainingContext(job, task, batch_plan, task.team)),
+        batch_plan,
+        job.run.recipe.intervals,
+        expected,
     )
 
 

@@ -97,7 +97,7 @@ class DownstreamTask(Protocol):
         """All figures by name, and how many validation images could not be read."""
         ...
 
-    def load(self, found: "DenseWeights") -> "nn.Module":
+    def load(self, weights: "DenseWeights") -> "nn.Module":
         """The model of a file, in the form that the file has."""
         ...
 
@@ -142,22 +142,22 @@ class InitialNetwork:
 
 def downstream(args: Namespace) -> int:
     """Train a network on another task, or evaluate one that was."""
-    kind = DOWNSTREAM_COMMANDS[args.task]
-    return _evaluate(args, kind) if args.evaluate_only else _train(args, kind)
+    command = DOWNSTREAM_COMMANDS[args.task]
+    return _evaluate(args, command) if args.evaluate_only else _train(args, command)
 
 
-def _train(args: Namespace, kind: DownstreamCommand) -> int:
-    start, recipe = resolve_initial_network(args.network, args.storage), _recipe(args, kind)
-    job, crew = _job(args, start, recipe), worker_request(args)
+def _train(args: Namespace, command: DownstreamCommand) -> int:
+    initial, recipe = resolve_initial_network(args.network, args.storage), _recipe(args, command)
+    job, request = _job(args, initial, recipe), worker_request(args)
     if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
-        return _dry_run(job, start, crew.workers or 1)
+        return _dry_run(job, initial, request.workers or 1)
     task, console = open_task(job), make_console()
-    pace = BatchPlan.of(recipe, task.images, crew.workers or 1)
+    batch_plan = BatchPlan.of(recipe, task.images, request.workers or 1)
     notes = task.check_images() if args.fresh or not is_started(job.folder) else ()
-    console.print(downstream_view(job, pace, start.name, start.about, len(task.class_names)))
+    console.print(downstream_view(job, batch_plan, initial.name, initial.about, len(task.class_names)))
     show_notes(console, notes)
-    if (args.fresh or is_not_started(job)) and crew.address is None:
-        console.print(estimate(job, pace, task))
+    if (args.fresh or is_not_started(job)) and request.address is None:
+        console.print(estimate(job, batch_plan, task))
     data = task.data_record()
     if not args.fresh:
         require_unchanged_data(job.folder, data)
@@ -165,21 +165,21 @@ def _train(args: Namespace, kind: DownstreamCommand) -> int:
         return 0
     with training_lock(job.folder):
         prepare_folder(job, data, is_fresh=args.fresh)
-        row = full_scale_row(job, data, start.name, args.recipe)
-        code = train_job(job, crew, recording_run(row, Workspace(args.results, args.storage).database))
-        return code or _finish(job, kind, task, console)
+        row = full_scale_row(job, data, initial.name, args.recipe)
+        code = train_job(job, request, recording_run(row, Workspace(args.results, args.storage).database))
+        return code or _finish(job, command, task, console)
 
 
-def _dry_run(job: FullScaleJob[Any], start: InitialNetwork, workers: int) -> int:
+def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> int:
     """Print what would be trained on images that are not here; how long a step takes depends on their sizes."""
     recipe = job.run.recipe
     expected = expected_images(recipe.data, recipe.data.dataset)
-    pace = BatchPlan.of(recipe, expected.images or recipe.batch_size, workers)
-    make_console().print(downstream_view(job, pace, start.name, start.about, expected.classes or 0, expected))
+    batch_plan = BatchPlan.of(recipe, expected.images or recipe.batch_size, workers)
+    make_console().print(downstream_view(job, batch_plan, initial.name, initial.about, expected.classes or 0, expected))
     return 0
 
 
-def _finish(job: FullScaleJob[Any], kind: DownstreamCommand, task: DownstreamTask, console: Console) -> int:
+def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: DownstreamTask, console: Console) -> int:
     """Merge the best weights, judge them in that form, and write both down."""
     from harness.training.tasks.merged_evaluation import evaluate_merged
     from harness.training.tasks.weights_file import read_dense
@@ -187,41 +187,41 @@ def _finish(job: FullScaleJob[Any], kind: DownstreamCommand, task: DownstreamTas
     device = device_for(job)
     with computing(device):
         model = task.load(read_dense(job.best)).to(device)
-        merged, ending = evaluate_merged(model, task)
+        merged, evaluation = evaluate_merged(model, task)
         task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
-    values = _values(ending, job) | {"trained_by": _trained_by(job.folder)}
+    values = _values(evaluation, job) | {"trained_by": _trained_by(job.folder)}
     (job.folder / FIGURES).write_text(f"{json_text(values)}\n", encoding="utf-8")
-    _show(kind, task, ending, console)
+    _show(command, task, evaluation, console)
     console.print(f"merged weights: {job.folder / MERGED}; figures: {job.folder / FIGURES}")
     return 0
 
 
-def _evaluate(args: Namespace, kind: DownstreamCommand) -> int:
+def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     """Judge weights that this verb has written; such in training form are merged first."""
     from harness.models.finite import as_user_error
     from harness.training.tasks.merged_evaluation import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
     path = Path(args.network)
-    found = read_dense(weights_file(path, BEST) if path.is_dir() else path)
-    if not isinstance(found.recipe, kind.recipe):
-        raise UserError(f"the weights must be of a {kind.task}", value=str(path), remedy="See `harness recipes`.")
-    recipe = _with_evaluation_options(apply_options(found.recipe, args, str(path)), args, kind)
-    job: FullScaleJob[Any] = FullScaleJob(FullScaleRun(found.spec, recipe), path.parent, **_means(args))
+    weights = read_dense(weights_file(path, BEST) if path.is_dir() else path)
+    if not isinstance(weights.recipe, command.recipe):
+        raise UserError(f"the weights must be of a {command.task}", value=str(path), remedy="See `harness recipes`.")
+    recipe = _with_evaluation_options(apply_options(weights.recipe, args, str(path)), args, command)
+    job: FullScaleJob[Any] = FullScaleJob(FullScaleRun(weights.spec, recipe), path.parent, **_means(args))
     task = open_task(job)
-    _check_classes(task.class_names, found.names, str(path))
+    _check_classes(task.class_names, weights.names, str(path))
     device = device_for(job)
     with as_user_error(args.network), computing(device):
-        model = task.load(found).to(device)
-        if found.is_merged:
+        model = task.load(weights).to(device)
+        if weights.is_merged:
             figures, unreadable = task.evaluate(model)
-            ending = MergedEvaluation(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
+            evaluation = MergedEvaluation(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
         else:
-            _, ending = evaluate_merged(model, task)
+            _, evaluation = evaluate_merged(model, task)
     if args.json:
-        print(json_text(_values(ending, job)))
+        print(json_text(_values(evaluation, job)))
         return 0
-    _show(kind, task, ending, make_console(), is_compared=not found.is_merged)
+    _show(command, task, evaluation, make_console(), is_compared=not weights.is_merged)
     return 0
 
 
@@ -238,36 +238,41 @@ def _check_classes(names: Sequence[str], known: Sequence[str], place: str) -> No
 
 
 def _show(
-    kind: DownstreamCommand,
+    command: DownstreamCommand,
     task: DownstreamTask,
-    ending: "MergedEvaluation",
+    evaluation: "MergedEvaluation",
     console: Console,
     *,
     is_compared: bool = True,
 ) -> None:
-    console.print(kind.view(ending.metrics, task.class_names))
-    compared = ending.feature_difference if is_compared else None
-    for line in merged_evaluation_lines(ending.metric_differences, compared, ending.unreadable, ending.images):
+    console.print(command.view(evaluation.metrics, task.class_names))
+    compared = evaluation.feature_difference if is_compared else None
+    for line in merged_evaluation_lines(
+        evaluation.metric_differences, compared, evaluation.unreadable, evaluation.images
+    ):
         console.print(line)
 
 
-def _values(ending: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str, Any]:
+def _values(evaluation: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str, Any]:
     """What is written down, with what has judged the model."""
     from harness.training.device import process_environment
 
     return {
-        "figures": dict(ending.metrics),
-        "merged_apart": dict(ending.metric_differences),
-        "maps_apart": ending.feature_difference,
-        "images": ending.images,
-        "unreadable": ending.unreadable,
+        "figures": dict(evaluation.metrics),
+        "merged_apart": dict(evaluation.metric_differences),
+        "maps_apart": evaluation.feature_difference,
+        "images": evaluation.images,
+        "unreadable": evaluation.unreadable,
         "environment": process_environment(device_for(job), precision=job.run.recipe.precision).values(),
     }
 
 
 def _trained_by(folder: Path) -> list[dict[str, Any]]:
     """What has computed the training, each with the epoch from which it has."""
-    return [{"epoch": epoch, "environment": each and each.values()} for epoch, each in read_environments(folder)]
+    return [
+        {"epoch": epoch, "environment": environment and environment.values()}
+        for epoch, environment in read_environments(folder)
+    ]
 
 
 def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
@@ -277,14 +282,16 @@ def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
         path = weights_file(path, BEST)
     if path.is_file() and path.suffix not in (".pt", ".yaml", ".yml"):
         return _from_weights(path)
-    target = resolve_network([str(path)], NetworkQuery(Workspace(path.parent, storage)))
+    network_ref = resolve_network([str(path)], NetworkQuery(Workspace(path.parent, storage)))
     if path.suffix != ".pt":
-        return InitialNetwork(target.name, target.spec.replace(in_channels=CHANNELS))
+        return InitialNetwork(network_ref.name, network_ref.spec.replace(in_channels=CHANNELS))
     from harness.training.checkpoint import require_own_name
     from harness.training.full_scale.initial_weights import load_training_weights
 
     require_own_name(path)
-    return InitialNetwork(target.name, load_training_weights(path, target.spec, place=NETWORK).spec, path.absolute())
+    return InitialNetwork(
+        network_ref.name, load_training_weights(path, network_ref.spec, place=NETWORK).spec, path.absolute()
+    )
 
 
 def _from_weights(path: Path) -> InitialNetwork:
@@ -307,17 +314,17 @@ def _from_weights(path: Path) -> InitialNetwork:
     )
 
 
-def _recipe(args: Namespace, kind: DownstreamCommand) -> FullScaleRecipe:
+def _recipe(args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
     if args.recipe is None:
-        names = ", ".join(recipe_names(kind.task))
-        raise UserError("`--recipe` must name a recipe", remedy=f"Recipes for {kind.task}: {names}.")
-    return apply_options(load_task_recipe(args.recipe, kind.task, kind.recipe), args, args.recipe)
+        names = ", ".join(recipe_names(command.task))
+        raise UserError("`--recipe` must name a recipe", remedy=f"Recipes for {command.task}: {names}.")
+    return apply_options(load_task_recipe(args.recipe, command.task, command.recipe), args, args.recipe)
 
 
-def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, kind: DownstreamCommand) -> FullScaleRecipe:
+def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
     """The recipe with the evaluation that the command line asks for."""
     values = recipe.model_dump(mode="json")
-    asked = {name: getattr(args, name) for name in kind.evaluation_options if getattr(args, name, None)}
+    asked = {name: getattr(args, name) for name in command.evaluation_options if getattr(args, name, None)}
     values["evaluation"] = {**values["evaluation"], **asked, **_mode(args)}
     try:
         return type(recipe).model_validate(values)
@@ -335,15 +342,15 @@ def _mode(args: Namespace) -> dict[str, Any]:
     return {}
 
 
-def _job(args: Namespace, start: InitialNetwork, recipe: FullScaleRecipe) -> FullScaleJob[Any]:
+def _job(args: Namespace, initial: InitialNetwork, recipe: FullScaleRecipe) -> FullScaleJob[Any]:
     """The run with its folder and its means."""
     from harness.models.weights import sha256
 
-    drop_path = start.spec.drop_path if recipe.drop_path is None else recipe.drop_path
-    digest = None if start.weights is None else sha256(start.weights)
-    run = FullScaleRun(start.spec.replace(drop_path=drop_path), recipe, digest)
-    folder = args.results.absolute() / DOWNSTREAM_FOLDER / f"{start.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
-    return FullScaleJob(run, folder, weights=start.weights, **_means(args))
+    drop_path = initial.spec.drop_path if recipe.drop_path is None else recipe.drop_path
+    digest = None if initial.weights is None else sha256(initial.weights)
+    run = FullScaleRun(initial.spec.replace(drop_path=drop_path), recipe, digest)
+    folder = args.results.absolute() / DOWNSTREAM_FOLDER / f"{initial.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
+    return FullScaleJob(run, folder, weights=initial.weights, **_means(args))
 
 
 def _means(args: Namespace) -> dict[str, Any]:

@@ -74,18 +74,18 @@ class InterruptibleExecutor:
         """Raises KeyboardInterrupt at most once."""
         kept, self._kept = self._kept, []
         try:
-            said = kept + self._polled(0.0 if kept else timeout_s)
+            records = kept + self._polled(0.0 if kept else timeout_s)
         except KeyboardInterrupt:
             self._is_raised = True
             self._on_stop()
             raise
-        self._active -= {run_id for run_id, record in said if isinstance(record, Ended)}
+        self._active -= {run_id for run_id, record in records if isinstance(record, Ended)}
         if self._interrupt.is_asked and not self._is_raised:
             self._is_raised = True
-            self._kept = said
+            self._kept = records
             self._on_stop()
             raise KeyboardInterrupt
-        return said
+        return records
 
     def _polled(self, timeout_s: float) -> list[tuple[str, Record]]:
         self._is_training = True

@@ -32,11 +32,11 @@ def run(args: Namespace) -> int:
     from harness.storage.load_network import load_network
     from harness.system.device_slot import computing
 
-    subject = load_network(args.network, args.storage)
+    network = load_network(args.network, args.storage)
     with computing():
-        kernels = list(large_kernels(subject.model))
+        kernels = list(large_kernels(network.model))
     if args.output is not None:
-        path = args.output / file_names("kernels", [subject.name])[0]
-        plot_kernels(path, subject, kernels)
+        path = args.output / file_names("kernels", [network.name])[0]
+        plot_kernels(path, network, kernels)
         print(f"written: {path}", file=sys.stderr)
-    return print_json(kernels_values(subject, kernels)) if args.json else print_view(kernels_view(subject, kernels))
+    return print_json(kernels_values(network, kernels)) if args.json else print_view(kernels_view(network, kernels))

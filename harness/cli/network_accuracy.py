@@ -56,27 +56,27 @@ def evaluate(args: Namespace) -> AccuracyReport:
     from harness.training.fit import find_device
 
     device = find_device(args.device)
-    subject = load_network(args.network, args.storage, which=args.which)
-    _check(subject.spec)
-    own = _preprocessing(args, subject)
-    viewing = _changed(own, args, subject.spec, device)
-    network_cost(subject.spec, viewing.resolution)  # raises for images that are too small for the network
-    shown = _shown(args, subject, viewing.resolution)
+    network = load_network(args.network, args.storage, which=args.which)
+    _check(network.spec)
+    own = _preprocessing(args, network)
+    viewing = _changed(own, args, network.spec, device)
+    network_cost(network.spec, viewing.resolution)  # raises for images that are too small for the network
+    shown = _shown(args, network, viewing.resolution)
     loaders, threads = split_cpus(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
     torch.set_num_threads(threads)
-    with as_user_error(subject.name, _remedy(viewing)):
-        result = _measure(args, _forms(args, subject), shown.images, viewing, device, loaders)
+    with as_user_error(network.name, _remedy(viewing)):
+        result = _measure(args, _forms(args, network), shown.images, viewing, device, loaders)
     return AccuracyReport(
-        name=subject.name,
-        weights=subject.about,
-        spec=subject.spec,
+        name=network.name,
+        weights=network.about,
+        spec=network.spec,
         data=shown.about,
         labels=shown.labels,
-        normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, subject)}",
+        normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, network)}",
         preprocessing=viewing.values(),
         preprocessing_text=viewing.about,
         result=result,
-        known=accuracies(subject.spec, viewing.resolution) if shown.is_imagenet else (),
+        known=accuracies(network.spec, viewing.resolution) if shown.is_imagenet else (),
         started=started_record(
             device,
             threads,
@@ -87,8 +87,8 @@ def evaluate(args: Namespace) -> AccuracyReport:
     )
 
 
-def _remedy(viewing: "Preprocessing") -> str:
-    if viewing.precision == "float16":
+def _remedy(preprocessing: "Preprocessing") -> str:
+    if preprocessing.precision == "float16":
         return "Numbers above 65,504 are infinite in float16: take `--precision bfloat16` or float32."
     return "Take the weights of an earlier epoch, or train again."
 
@@ -97,67 +97,69 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
 
-def _statistics_from(args: Namespace, subject: "LoadedNetwork") -> str:
+def _statistics_from(args: Namespace, network: "LoadedNetwork") -> str:
     """Where mean and standard deviation of the images are known from."""
     if args.mean is not None or args.std is not None:
         return "from the command line"
-    if subject.recipe is not None or subject.full_recipe is not None:
+    if network.recipe is not None or network.full_recipe is not None:
         return "as in its training"
-    name = preset_of(subject.spec)
+    name = preset_of(network.spec)
     return f"as published of {name}" if name else "ImageNet's, for nothing is known of its training"
 
 
-def _preprocessing(args: Namespace, subject: "LoadedNetwork") -> "Preprocessing":
+def _preprocessing(args: Namespace, network: "LoadedNetwork") -> "Preprocessing":
     """As the network's own training validates; where nothing is known of that, as the paper has it."""
     from harness.data.preprocessing import WHOLE_FROM_RESOLUTION, Preprocessing
 
-    published = Preprocessing.published(subject.spec, args.resolution or resolutions(subject.spec)[0])
-    if subject.recipe is not None and (dataset := subject.load_images()) is not None:
-        return Preprocessing.of_run(subject.recipe, dataset)
-    if subject.full_recipe is None:
+    published = Preprocessing.published(network.spec, args.resolution or resolutions(network.spec)[0])
+    if network.recipe is not None and (dataset := network.load_images()) is not None:
+        return Preprocessing.of_run(network.recipe, dataset)
+    if network.full_recipe is None:
         return published
-    own = Preprocessing.of(subject.full_recipe)
-    if own.resolution < WHOLE_FROM_RESOLUTION <= (args.resolution or own.resolution):
-        return replace(own, crop=published.crop, mode=published.mode)
-    return own
+    preprocessing = Preprocessing.of(network.full_recipe)
+    if preprocessing.resolution < WHOLE_FROM_RESOLUTION <= (args.resolution or preprocessing.resolution):
+        return replace(preprocessing, crop=published.crop, mode=published.mode)
+    return preprocessing
 
 
-def _changed(viewing: "Preprocessing", args: Namespace, spec: NetworkSpec, device: "torch.device") -> "Preprocessing":
+def _changed(
+    preprocessing: "Preprocessing", args: Namespace, spec: NetworkSpec, device: "torch.device"
+) -> "Preprocessing":
     """With what the command line says, for as many channels as the network has."""
     names = {"resolution": "resolution", "crop": "crop", "mode": "crop_mode", "interpolation": "interpolation"}
     names |= {"mean": "mean", "std": "std", "batch_size": "batch", "precision": "precision"}
     given = {name: value for name, option in names.items() if (value := getattr(args, option)) is not None}
     for name in ("mean", "std"):
-        values = tuple(given.get(name, getattr(viewing, name)))
+        values = tuple(given.get(name, getattr(preprocessing, name)))
         if spec.in_channels == 1 and len(values) > 1 and name not in given:
             values = (statistics.fmean(values),)
         if len(values) != spec.in_channels:
             rule = f"`--{name}` must give a number for each of the network's channels ({spec.in_channels})"
             raise UserError(rule, value=" ".join(f"{each:g}" for each in values))
         given[name] = values
-    viewing = replace(viewing, **given)
-    if not LEAST_SIDE <= viewing.resolution <= MOST_SIDE:
-        raise UserError(f"`--resolution` must be from {LEAST_SIDE} to {MOST_SIDE}", value=viewing.resolution)
-    if not 0 < viewing.crop <= 1:
-        raise UserError("`--crop` must be a share above 0 and at most 1", value=viewing.crop)
-    if min(viewing.std) <= 0:
-        raise UserError("`--std` must be above 0", value=min(viewing.std))
-    if viewing.precision == "float16" and device.type == "cpu":
+    preprocessing = replace(preprocessing, **given)
+    if not LEAST_SIDE <= preprocessing.resolution <= MOST_SIDE:
+        raise UserError(f"`--resolution` must be from {LEAST_SIDE} to {MOST_SIDE}", value=preprocessing.resolution)
+    if not 0 < preprocessing.crop <= 1:
+        raise UserError("`--crop` must be a share above 0 and at most 1", value=preprocessing.crop)
+    if min(preprocessing.std) <= 0:
+        raise UserError("`--std` must be above 0", value=min(preprocessing.std))
+    if preprocessing.precision == "float16" and device.type == "cpu":
         if args.precision is not None:
             raise UserError("`--precision float16` needs a GPU", remedy="Take bfloat16 or float32.")
-        viewing = replace(viewing, precision="float32")
-    return viewing
+        preprocessing = replace(preprocessing, precision="float32")
+    return preprocessing
 
 
 @computing()
-def _shown(args: Namespace, subject: "LoadedNetwork", resolution: int) -> EvaluationImages:
+def _shown(args: Namespace, network: "LoadedNetwork", resolution: int) -> EvaluationImages:
     """The images of `--data`; without it, those that the network's own training validates on."""
     from harness.storage.load_network import class_names
 
-    own, recipe = subject.full_recipe, subject.recipe
+    own, recipe = network.full_recipe, network.recipe
     kind = _kind(args.data)
     if recipe is not None and (kind is None or kind == recipe.dataset == SHAPES):
-        dataset = subject.load_images()
+        dataset = network.load_images()
         if dataset is not None:
             about = f"validation images of {recipe.dataset}, as the run has them"
             return EvaluationImages(InMemoryImages(dataset.val), about, "of the data that the run was trained on")
@@ -165,23 +167,23 @@ def _shown(args: Namespace, subject: "LoadedNetwork", resolution: int) -> Evalua
         raise DataError(
             f"`{DATA_OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or "
             f"`{SHAPES}`",
-            value=subject.name,
+            value=network.name,
             remedy="ImageNet's validation images are expected by class: val/n01440764/ILSVRC2012_val_00000293.JPEG.",
         )
     data = ClassificationDataConfig(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
     root = None if args.data is None or kind == SHAPES else Path(args.data)
-    classes = subject.spec.classes
-    found = open_validation(
+    classes = network.spec.classes
+    images = open_validation(
         data,
         classes,
         resolution,
         root,
         Path(args.results) / "data",
-        class_names(subject),
+        class_names(network),
         is_by_name=args.labels == "name",
     )
-    is_imagenet = classes == len(found.names) == IMAGENET_CLASSES and set(found.names) == set(imagenet_synsets())
-    return EvaluationImages(found.images, found.about, found.labels, is_imagenet)
+    is_imagenet = classes == len(images.names) == IMAGENET_CLASSES and set(images.names) == set(imagenet_synsets())
+    return EvaluationImages(images.images, images.about, images.labels, is_imagenet)
 
 
 def _kind(data: str | None) -> Any:
@@ -197,24 +199,24 @@ def _check(spec: NetworkSpec) -> None:
 
 
 @computing()
-def _forms(args: Namespace, subject: "LoadedNetwork") -> "dict[str, nn.Module]":
+def _forms(args: Namespace, network: "LoadedNetwork") -> "dict[str, nn.Module]":
     """The network in the forms that are asked for."""
     from harness.models.build import merge
     from harness.models.weights.matching import is_merged_form
 
-    if is_merged_form(subject.spec, subject.model.state_dict()):
+    if is_merged_form(network.spec, network.model.state_dict()):
         if args.both:
-            raise UserError("`--both` needs weights in training form; these are merged already", value=subject.name)
-        return {MERGED: subject.model}
-    forms = {} if args.merged else {TRAINING: subject.model}
-    return forms | ({MERGED: merge(subject.model)} if args.merged or args.both else {})
+            raise UserError("`--both` needs weights in training form; these are merged already", value=network.name)
+        return {MERGED: network.model}
+    forms = {} if args.merged else {TRAINING: network.model}
+    return forms | ({MERGED: merge(network.model)} if args.merged or args.both else {})
 
 
 def _measure(
     args: Namespace,
     forms: "dict[str, nn.Module]",
     images: ImageSource,
-    viewing: "Preprocessing",
+    preprocessing: "Preprocessing",
     device: "torch.device",
     loaders: int,
 ) -> AccuracyResult:
@@ -223,7 +225,7 @@ def _measure(
 
     console = make_console()
     with computing(device), make_status_line(console, is_live=is_live(console) and not args.json) as shown:
-        for said in measure_accuracy(forms, images, viewing, device, loaders=loaders):
+        for said in measure_accuracy(forms, images, preprocessing, device, loaders=loaders):
             if not isinstance(said, AccuracyProgress):
                 return said
             if not args.json:

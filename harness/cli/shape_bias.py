@@ -33,6 +33,6 @@ def run(args: Namespace) -> int:
     from harness.report.shape_bias import cue_conflict_values, cue_conflict_view
     from harness.storage.load_network import load_network
 
-    subject = load_network(args.network, args.storage)
-    decisions = classify_stimuli(subject, args.stimuli, resolution_of(args) or resolutions(subject.spec)[0])
+    network = load_network(args.network, args.storage)
+    decisions = classify_stimuli(network, args.stimuli, resolution_of(args) or resolutions(network.spec)[0])
     return print_json(cue_conflict_values(decisions)) if args.json else print_view(cue_conflict_view(decisions))

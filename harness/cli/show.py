@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
         return _show_all(args, study) if args.trial is None else _show_trial(args, study)
 
 
-def _show_all(args: Namespace, read: "StudyReader") -> int:
+def _show_all(args: Namespace, reader: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
@@ -65,8 +65,8 @@ def _show_all(args: Namespace, read: "StudyReader") -> int:
     from harness.report.study import ended_view, heading, noise_view, reasons
     from harness.report.summary import results_values
 
-    ruled_out, claims, data = read.size().ruled_out, read.claims(), read.data_notes()
-    results = study_results(read.file.study, read.store, read.trials, ruled_out, claims, data=data)
+    ruled_out, claims, data = reader.size().ruled_out, reader.claims(), reader.data_notes()
+    results = study_results(reader.file.study, reader.store, reader.trials, ruled_out, claims, data=data)
     if args.json:
         return print_json(results_values(results))
     parts = [heading(results), Text(), ConfigurationTables(results), Text()]
@@ -77,7 +77,7 @@ def _show_all(args: Namespace, read: "StudyReader") -> int:
     return print_view(Group(*parts))
 
 
-def _show_trial(args: Namespace, read: "StudyReader") -> int:
+def _show_trial(args: Namespace, reader: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
@@ -85,14 +85,14 @@ def _show_trial(args: Namespace, read: "StudyReader") -> int:
     from harness.report.data_notes import data_view
     from harness.report.trial import trial_values, trial_view
 
-    study = read.file.study
-    trial = next((trial for trial in read.trials if trial.number == args.trial), None)
+    study = reader.file.study
+    trial = next((trial for trial in reader.trials if trial.number == args.trial), None)
     if trial is None:
-        known = f"0 to {len(read.trials) - 1}" if read.trials else "none"
+        known = f"0 to {len(reader.trials) - 1}" if reader.trials else "none"
         raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {known}.")
-    linked = read.store.trial_runs(study.study).get(trial.number, ())
-    runs = list(read_run_results(read.store, linked).values())
+    linked = reader.store.trial_runs(study.study).get(trial.number, ())
+    runs = list(read_run_results(reader.store, linked).values())
     if args.json:
         return print_json(trial_values(trial, runs, study))
-    notes = [*read.data_notes(), *read.store.notes_of(linked)]
+    notes = [*reader.data_notes(), *reader.store.notes_of(linked)]
     return print_view(Group(trial_view(trial, runs, study), Text(), *data_view(notes)))

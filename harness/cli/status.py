@@ -34,16 +34,16 @@ def run(args: Namespace) -> int:
     from harness.storage import driver_of
     from harness.system.command_line import command_line
 
-    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as read:
-        study, reach, claims = read.file.study, read.size(), read.claims()
+    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as reader:
+        study, reach, claims = reader.file.study, reader.size(), reader.claims()
         state = study_status(
-            study_results(study, read.store, read.trials, reach.ruled_out, claims, data=read.data_notes()),
-            read.trials,
-            driver=driver_of(read.store, study.study),
+            study_results(study, reader.store, reader.trials, reach.ruled_out, claims, data=reader.data_notes()),
+            reader.trials,
+            driver=driver_of(reader.store, study.study),
             trials_total=reach.configurations,
             seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
-            last=read.store.events(study.study, limit=LAST_EVENTS),
-            wanted=len(arms_needing_seeds(study, claims, seeds_used(read.trials))),
+            last=reader.store.events(study.study, limit=LAST_EVENTS),
+            wanted=len(arms_needing_seeds(study, claims, seeds_used(reader.trials))),
         )
     if args.json:
         return print_json(status_values(state))

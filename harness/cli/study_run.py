@@ -50,14 +50,14 @@ def run_study(args: Namespace) -> int:
     if args.dry_run:
         return _dry_run(args, file, space, notes)
     try:
-        said = _drive(args, file, space, notes)
+        results = _drive(args, file, space, notes)
     except KeyboardInterrupt:
         print(f"stopped; nothing is lost. To go on where it was:\n  {resume_command()}", file=sys.stderr)
         return EXIT_CODE
-    make_console().print(results_view(said))
-    _draw_claims(workspace_of(args).folder(said.study), said)
-    print("\n".join(next_lines(_next_commands(args, said, file))))
-    return 0 if said.complete else NO_RESULT
+    make_console().print(results_view(results))
+    _draw_claims(workspace_of(args).folder(results.study), results)
+    print("\n".join(next_lines(_next_commands(args, results, file))))
+    return 0 if results.complete else NO_RESULT
 
 
 def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
@@ -88,11 +88,11 @@ def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
 
 def _require_growth(args: Namespace, file: StudyFile, data: str | None) -> None:
     """Raise `StudyError` where the file or its data, of that digest, are no longer those of the study it started."""
-    place = workspace_of(args)
+    workspace = workspace_of(args)
     try:
-        with Store.open(place.database, read_only=True) as store:
+        with Store.open(workspace.database, read_only=True) as store:
             study_changes(file, store)
-            same_data(file, store, place, data)
+            same_data(file, store, workspace, data)
     except NotFound:
         return
 
@@ -116,7 +116,7 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str
 
 def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> StudyResults:
     """Run a study to its end while showing it; gives the answer, which is also written beside the results."""
-    place = workspace_of(args)
+    workspace = workspace_of(args)
     with Interrupt() as interrupt, _view(file, is_quiet=args.quiet) as view:
 
         def start_executor() -> Executor:
@@ -131,18 +131,18 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
 
         for note in (*file.notes, *notes):
             view.note(note)
-        view.note(f"opening {without_password(str(place.database))}")
+        view.note(f"opening {without_password(str(workspace.database))}")
         with open_for_driving(
             file,
             space,
-            place,
+            workspace,
             start_executor,
             is_fresh=args.fresh,
             reuse=args.reuse,
             is_cluster=args.ray_address is not None,
         ) as driven:
             return _to_the_end(
-                driven, file.study, space, place.folder(file.study.study), view, args.ray_address is not None
+                driven, file.study, space, workspace.folder(file.study.study), view, args.ray_address is not None
             )
 
 
@@ -151,8 +151,8 @@ def _to_the_end(
 ) -> StudyResults:
     """Show all events of a study; a summary is kept only of a study that nothing has changed since."""
     here = study_environment(study, is_cluster=is_cluster)
-    said = study_results(study, driven.store, driven.trials(), {}, here=here)
-    view.begin(said)
+    results = study_results(study, driven.store, driven.trials(), {}, here=here)
+    view.begin(results)
     with closing(driven.driver.events()) as events:
         for event in events:
             if isinstance(event, TrialStarted):
@@ -161,23 +161,23 @@ def _to_the_end(
     trials = driven.trials()
     ruled_out, claims = study_size(study, space, trials).ruled_out, evaluate_claims(study, space, driven.store, here)
     if has_summary(folder):
-        return replace(said, rejected=ruled_out, claims=claims)
-    said = study_results(study, driven.store, trials, ruled_out, claims, here)
-    write_summary(folder, said)
-    return said
+        return replace(results, rejected=ruled_out, claims=claims)
+    results = study_results(study, driven.store, trials, ruled_out, claims, here)
+    write_summary(folder, results)
+    return results
 
 
-def _draw_claims(folder: Path, said: StudyResults) -> None:
+def _draw_claims(folder: Path, results: StudyResults) -> None:
     """Draw the claims beside the summary, where they are not drawn yet; the answer stands without the picture."""
     path = folder / CLAIMS_PLOT_FILE
-    if not said.claims:
+    if not results.claims:
         return
     try:
         if not path.exists():
             from harness.report.claims_summary import summarize_claims
             from harness.report.plots.claims import plot_claims
 
-            plot_claims(path, summarize_claims(said))
+            plot_claims(path, summarize_claims(results))
         print(f"\nThe claims as a picture: {path}")
     except Exception as error:
         print(f"\nThe claims could not be drawn: {printable(str(error)) or type(error).__name__}", file=sys.stderr)
@@ -216,21 +216,21 @@ def _view(file: StudyFile, *, is_quiet: bool) -> EventView:
     if not is_live(console):
         return LogView(EventFormatter(metric))
     behind = "measuring" if file.study.proxy.transfer is None else "transfer"
-    scene = LiveState(file.study.study, study_title(file.text), metric, direction, EventFormatter(metric), behind)
-    return LiveView(console, scene)
+    state = LiveState(file.study.study, study_title(file.text), metric, direction, EventFormatter(metric), behind)
+    return LiveView(console, state)
 
 
-def _next_commands(args: Namespace, said: StudyResults, file: StudyFile) -> list[tuple[str, str]]:
+def _next_commands(args: Namespace, results: StudyResults, file: StudyFile) -> list[tuple[str, str]]:
     """What a person may want to type now."""
     options = study_options(args)
     commands = [(command_line("dashboard", args.file, options), "parameters and learning curves in a browser")]
-    if said.best is None:
+    if results.best is None:
         return [(command_line("show", args.file, options), "what became of every configuration"), *commands]
-    number = str(said.best.trials[0])
+    number = str(results.best.trials[0])
     return [
         (command_line("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
         (f"{command_line('best', args.file, options)} > best.yaml", "its spec, to be the `base` of the next study"),
-        *full_scale_commands(file, said.best, options),
+        *full_scale_commands(file, results.best, options),
         *commands,
     ]
 

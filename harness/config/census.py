@@ -88,8 +88,8 @@ class SpaceCensus:
 
     def nearest_to(self, params: dict[str, Value], axes: dict[str, Axis], known: Collection[str]) -> Candidate | None:
         """The feasible network nearest to some choices that is not known yet, by its fingerprint; None for none."""
-        left = (each for each in self.feasible if each.fingerprint not in known)
-        return min(left, key=lambda each: distance(each.params, params, axes), default=None)
+        left = (candidate for candidate in self.feasible if candidate.fingerprint not in known)
+        return min(left, key=lambda candidate: distance(candidate.params, params, axes), default=None)
 
 
 def distance(a: dict[str, Value], b: dict[str, Value], axes: dict[str, Axis]) -> float:
@@ -103,7 +103,7 @@ def take_census(space: Space) -> SpaceCensus:
     if space.size <= SMALL:
         return _count(space, space.grid())
     probes = _draw(space, PROBES)
-    if sum(each.is_feasible for each in probes) >= SCARCE_SHARE * PROBES:
+    if sum(candidate.is_feasible for candidate in probes) >= SCARCE_SHARE * PROBES:
         return _sampled(space, probes)
     if space.size <= MAX_PRICED:
         return _count(space, space.grid())
@@ -118,16 +118,16 @@ def _count(space: Space, candidates: Iterable[Candidate]) -> SpaceCensus:
 
 
 def _sampled(space: Space, draws: list[Candidate]) -> SpaceCensus:
-    different = {each.fingerprint: each for each in draws}
-    hits = sum(each.is_feasible for each in draws)
+    different = {candidate.fingerprint: candidate for candidate in draws}
+    hits = sum(candidate.is_feasible for candidate in draws)
     return _census(space, list(different.values()), draws=len(draws), hits=hits)
 
 
 def _census(
     space: Space, tried: list[Candidate], *, is_complete: bool = False, draws: int = 0, hits: int = 0
 ) -> SpaceCensus:
-    feasible = tuple(each for each in tried if each.is_feasible)
-    costs = [each.cost for each in tried if each.cost is not None]
+    feasible = tuple(candidate for candidate in tried if candidate.is_feasible)
+    costs = [candidate.cost for candidate in tried if candidate.cost is not None]
     return SpaceCensus(
         space.size,
         len(tried),
@@ -135,7 +135,7 @@ def _census(
         is_complete,
         draws,
         hits,
-        Counter(key for each in tried for key in each.violations),
+        Counter(key for candidate in tried for key in candidate.violations),
         {name: min(getattr(cost, name) for cost in costs) for name in space.budgets if costs},
         None if feasible else min(tried, key=_excess, default=None),
     )
@@ -148,9 +148,9 @@ def _draw(space: Space, count: int) -> list[Candidate]:
 
 def _downhill(space: Space, census: SpaceCensus, draws: list[Candidate]) -> SpaceCensus:
     """The census with the networks that are found from the nearest ones, one axis changed at a time."""
-    nearest = sorted({each.fingerprint: each for each in draws}.values(), key=_excess)[:STARTS]
-    ends = [_descend(space, each) for each in nearest]
-    feasible = {each.fingerprint: each for each in ends if each.is_feasible}
+    nearest = sorted({candidate.fingerprint: candidate for candidate in draws}.values(), key=_excess)[:STARTS]
+    ends = [_descend(space, candidate) for candidate in nearest]
+    feasible = {candidate.fingerprint: candidate for candidate in ends if candidate.is_feasible}
     return SpaceCensus(
         census.size,
         census.priced,

@@ -36,13 +36,13 @@ class Expectation:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The expectation that a text states; `ValueError` with rule, value and examples where it states none."""
-        found = _FORM.fullmatch(text)
-        if found is None:
+        match = _FORM.fullmatch(text)
+        if match is None:
             raise ValueError(
                 f"an expectation must be `>`, `<` or `within` and a number, but got {text[:40]!r}. "
                 "Write `> 0`, `< -1.5` or `within 0.5`."
             )
-        return cls(ExpectationKind(found[1]), float(found[2]))
+        return cls(ExpectationKind(match[1]), float(match[2]))
 
     @property
     def bounds(self) -> tuple[float, ...]:

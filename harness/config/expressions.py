@@ -138,8 +138,8 @@ class Expression:
         return f"With {given}: " if given else "Here: "
 
     def _error(self, rule: str, remedy: str | None = None) -> StudyError:
-        shown = self.text if len(self.text) <= 80 else self.text[:77] + "..."
-        return StudyError(f"`{self.key}` {rule}", value=shown, place=self.place, remedy=remedy)
+        text = self.text if len(self.text) <= 80 else self.text[:77] + "..."
+        return StudyError(f"`{self.key}` {rule}", value=text, place=self.place, remedy=remedy)
 
 
 def _depth(tree: ast.AST) -> int:

@@ -144,12 +144,12 @@ class Space:
 
     def grid(self) -> Iterator[Candidate]:
         """Every configuration once, feasible or not; networks that are reached in several ways come the first time."""
-        seen: set[str] = set()
+        names: set[str] = set()
         odometer = GridEnumerator()
         while odometer.advance():
             candidate = self.sample(odometer)
-            if candidate.fingerprint not in seen:
-                seen.add(candidate.fingerprint)
+            if candidate.fingerprint not in names:
+                names.add(candidate.fingerprint)
                 yield candidate
 
     @property

@@ -32,7 +32,7 @@ MAX_REJECTIONS = 10
 
 def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: FileErrors) -> Space | None:
     """The space that a study file describes; None, with its problems noted, where it describes none."""
-    stages = max(FAMILIES[each.family].stages for each in (base, *bases.values()))
+    stages = max(FAMILIES[spec.family].stages for spec in (base, *bases.values()))
     axes = {name: _axis(name, raw, stages, problems) for name, raw in study.axes.items()}
     when = {name: _expression(text, ("when", name), problems) for name, text in study.when.items()}
     rules = [_expression(text, ("rules", i), problems) for i, text in enumerate(study.rules)]

@@ -106,7 +106,7 @@ def build_space(file: StudyFile, *, classes: int, channels: int, data: str | Non
     Raises `StudyError` where no configuration is within rules and budgets.
     """
     base, *others = (
-        each.replace(classes=classes, in_channels=channels) for each in (file.base, *file._space.bases.values())
+        spec.replace(classes=classes, in_channels=channels) for spec in (file.base, *file._space.bases.values())
     )
     space = replace(file._space, base=base, bases=dict(zip(file._space.bases, others, strict=True)), data=data)
     require_feasible(space, file.document)

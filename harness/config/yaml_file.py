@@ -163,8 +163,8 @@ def _compose(path: Path, text: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise StudyError(f"The file must be valid YAML: {said}", place=place, remedy=_yaml_remedy(said)) from error
+        output = ", ".join(part for part in (error.context, error.problem) if part)
+        raise StudyError(f"The file must be valid YAML: {output}", place=place, remedy=_yaml_remedy(output)) from error
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise StudyError("The file must hold no control characters", place=f"{path}:{line}") from error
@@ -173,12 +173,12 @@ def _compose(path: Path, text: str) -> yaml.Node | None:
     return node
 
 
-def _yaml_remedy(said: str) -> str:
-    if "\\t" in said:
+def _yaml_remedy(output: str) -> str:
+    if "\\t" in output:
         return "Indent with spaces, not with tabs."
-    if "got '['" in said:
+    if "got '['" in output:
         return 'Inside braces, quote a key such as "K[3]".'
-    if "single document" in said:
+    if "single document" in output:
         return "Write one study per file, without a second `---`."
     return "Look for a missing quote, bracket or colon there or in the line above."
 

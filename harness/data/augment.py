@@ -88,8 +88,8 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
     """Each image moved by its whole offsets (N, 2), down and right; what comes in is its own reflection."""
     rows = _reflected(images.shape[2], offsets[:, 0]).to(images.device)
     columns = _reflected(images.shape[3], offsets[:, 1]).to(images.device)
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    return images.movedim(1, 3)[each, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+    tensor = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.movedim(1, 3)[tensor, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def _reflected(side: int, offsets: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def _trim(cache: Path, name: str, max_bytes: int, *, keep: Path) -> None:
         with suppress(OSError):  # another process may be removing it
             opened[meta.parent] = meta.stat().st_atime
             sizes[meta.parent] = sum(path.stat().st_size for path in meta.parent.rglob("*.*"))
-    for folder in sorted(sizes, key=lambda each: opened[each]):
+    for folder in sorted(sizes, key=lambda path: opened[path]):
         if sum(sizes.values()) <= max_bytes:
             return
         if folder == keep:

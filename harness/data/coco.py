@@ -224,19 +224,19 @@ def annotation_files(root: Path) -> list[Path]:
 
 def _places(root: Path, split: str) -> tuple[Path, Path]:
     """The file of a split's figures, and the folder of its images."""
-    found = sorted((root / "annotations").glob(f"instances_{split}*.json"))
-    if len(found) != 1:
-        what = f"{len(found)} of them" if found else "none"
+    paths = sorted((root / "annotations").glob(f"instances_{split}*.json"))
+    if len(paths) != 1:
+        what = f"{len(paths)} of them" if paths else "none"
         raise DataError(
             f"the folder must have one file annotations/instances_{split}*.json; there is {what}",
             place=str(root),
             remedy=f"Expected: {COCO_LAYOUT}.",
         )
-    folder = root / found[0].stem.removeprefix("instances_")
+    folder = root / paths[0].stem.removeprefix("instances_")
     if not folder.is_dir():
         rule = f"the images of `{split}` must be in an existing folder"
         raise DataError(rule, place=str(folder), remedy=f"Expected: {COCO_LAYOUT}.")
-    return found[0], folder
+    return paths[0], folder
 
 
 def _read(file: Path) -> dict[str, list[Any]]:
@@ -253,8 +253,8 @@ def _read(file: Path) -> dict[str, list[Any]]:
 
 def _wrong(file: Path, key: str, i: int, error: Exception) -> DataError:
     """What to say of an entry that could not be made out."""
-    said = f"`{error.args[0]}` is missing" if isinstance(error, KeyError) and error.args else str(error)
-    return DataError(f"every entry of `{key}` must be as COCO's format says: {said}", place=f"{file}: {key}[{i}]")
+    output = f"`{error.args[0]}` is missing" if isinstance(error, KeyError) and error.args else str(error)
+    return DataError(f"every entry of `{key}` must be as COCO's format says: {output}", place=f"{file}: {key}[{i}]")
 
 
 def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -279,13 +279,15 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
     found: dict[str, _Image] = {}
     lost: list[str] = []
     elsewhere: dict[str, str] = {}
-    seen: set[str] = set()
+    names: set[str] = set()
     there = {path.name for path in folder.iterdir()}
     for i, entry in enumerate(content["images"]):
         try:
             number, name, sides = id_of(entry["id"]), str(entry["file_name"]), _sides_of(entry)
-            if number in seen or min(sides) < 1:
-                raise ValueError(f"id {number} is there twice" if number in seen else f"sides must be above 0: {sides}")
+            if number in names or min(sides) < 1:
+                raise ValueError(
+                    f"id {number} is there twice" if number in names else f"sides must be above 0: {sides}"
+                )
             file_name = locate_image(name, there, folder)
             if file_name is not None and file_name != name:
                 if file_name in elsewhere:
@@ -293,7 +295,7 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
                 elsewhere[file_name] = name
         except (KeyError, TypeError, ValueError) as error:
             raise _wrong(file, "images", i, error) from error
-        seen.add(number)
+        names.add(number)
         if file_name is not None:
             found[number] = _Image(len(found), file_name, sides)
         else:
@@ -302,7 +304,7 @@ def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[di
         rule = f"the images of {file.name} must be in this folder; none is"
         remedy = f"The first is called {lost[0]}. " if lost else ""
         raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {COCO_LAYOUT}.")
-    note = f"images without a file, left out: {len(lost):,} of {len(seen):,} ({lost[0]} first)" if lost else None
+    note = f"images without a file, left out: {len(lost):,} of {len(names):,} ({lost[0]} first)" if lost else None
     moved = next(iter(elsewhere.items()), None)
     where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
     named = [f"{where} ({moved[1]} as {moved[0]})"] if moved else []

@@ -100,8 +100,8 @@ def find_stimuli(folder: Path) -> Stimuli:
 
 
 def _read_name(path: Path) -> Stimulus | None:
-    found = STIMULUS_NAME.fullmatch(path.stem)
-    if found is None or not set(found.groups()) <= set(SIXTEEN_CLASSES):
+    match = STIMULUS_NAME.fullmatch(path.stem)
+    if match is None or not set(match.groups()) <= set(SIXTEEN_CLASSES):
         return None
-    shape, texture = (SIXTEEN_CLASSES.index(name) for name in found.groups())
+    shape, texture = (SIXTEEN_CLASSES.index(name) for name in match.groups())
     return Stimulus(path, shape, texture)

@@ -111,29 +111,29 @@ def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> D
     return _open_shapes(recipe, cache) if recipe.data.dataset == "shapes" else _open_coco(recipe, root)
 
 
-def record_detection(recipe: DetectionRecipe, scenes: DetectionData, root: Path | None) -> DataRecord:
+def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | None) -> DataRecord:
     """What a detector is trained on: images, and the files of their figures."""
-    splits = {"train": scenes.train, "val": scenes.val}
+    splits = {"train": data.train, "val": data.val}
     folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
     return record_data(
         recipe.data.dataset,
-        scenes.names,
-        {split: _source(each) for split, each in splits.items()},
-        images={split: len(each) for split, each in splits.items()},
+        data.names,
+        {split: _source(source) for split, source in splits.items()},
+        images={split: len(source) for split, source in splits.items()},
         root=folder,
         annotations=() if folder is None else annotation_files(folder),
     )
 
 
-def _source(scenes: DetectionSource) -> RecordedSource:
-    assert isinstance(scenes, SubsetSource | InMemoryDetection), "the two kinds of images with figures"
-    return scenes.paths() if isinstance(scenes, SubsetSource) else scenes.split
+def _source(source: DetectionSource) -> RecordedSource:
+    assert isinstance(source, SubsetSource | InMemoryDetection), "the two kinds of images with figures"
+    return source.paths() if isinstance(source, SubsetSource) else source.split
 
 
 def _open_shapes(recipe: DetectionRecipe, cache: Path) -> DetectionData:
-    found = load_shapes(recipe.data, recipe.data.side, cache)
-    train, val = (InMemoryDetection(split, recipe.detector.has_mask_head) for split in (found.train, found.val))
-    return DetectionData(found.info.names, train, val)
+    dataset = load_shapes(recipe.data, recipe.data.side, cache)
+    train, val = (InMemoryDetection(split, recipe.detector.has_mask_head) for split in (dataset.train, dataset.val))
+    return DetectionData(dataset.info.names, train, val)
 
 
 def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
@@ -153,22 +153,22 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
     )
 
 
-def _random_subset(scenes: CocoDetection, which: np.ndarray, size: int | None, key: str) -> SubsetSource:
+def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, key: str) -> SubsetSource:
     """So many of those images, drawn by lot, or all. Raises `DataError` where there are too few, or nothing in any."""
     if size is not None and size > len(which):
         raise DataError(f"`data.{key}` must be at most the {len(which):,} images that there are", value=size)
     if size is not None:
         which = np.sort(np.random.default_rng(0).permutation(which)[:size])
-    chosen = SubsetSource(scenes, tuple(which.tolist()))
-    if not np.isin(chosen.indices, scenes.trainable()).any():
-        crowds = int(scenes.is_crowd.sum())
+    chosen = SubsetSource(source, tuple(which.tolist()))
+    if not np.isin(chosen.indices, source.trainable()).any():
+        crowds = int(source.is_crowd.sum())
         marked = [f"figures that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]
-        reasons = "; ".join((*scenes.notes, *(marked if crowds else [])))
+        reasons = "; ".join((*source.notes, *(marked if crowds else [])))
         boxes = " A recipe whose detector learns no masks does without them." if "without a mask" in reasons else ""
         raise DataError(
             "an image at least must have a figure besides crowds",
-            value=f"{len(scenes):,} images and {len(scenes.labels):,} figures",
-            place=str(scenes.paths[0].parent),
+            value=f"{len(source):,} images and {len(source.labels):,} figures",
+            place=str(source.paths[0].parent),
             remedy=f"{reasons[:1].upper()}{reasons[1:]}.{boxes}" if reasons else None,
         )
     return chosen
@@ -177,8 +177,8 @@ def _random_subset(scenes: CocoDetection, which: np.ndarray, size: int | None, k
 class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
     """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
 
-    def __init__(self, scenes: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
-        self.scenes, self.recipe, self.channels = scenes, recipe, channels
+    def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
+        self.scenes, self.recipe, self.channels = source, recipe, channels
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -190,15 +190,15 @@ class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
             at = (i + passed) % len(self)
             picture = self.scenes.image(at)
             if picture is not None:
-                sight = DetectionSample.of(picture, self.scenes.instances(at))
+                sample = DetectionSample.of(picture, self.scenes.instances(at))
                 rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                return *self._shown(augment_detection(sight, self.recipe.views, rng)), passed
+                return *self._shown(augment_detection(sample, self.recipe.views, rng)), passed
         nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.scenes.instances(i)).crop(0, 0, 1, 1)
         return *self._shown(nothing), MAX_UNREADABLE_IN_A_ROW
 
-    def _shown(self, sight: DetectionSample) -> tuple[Tensor, dict[str, Tensor]]:
+    def _shown(self, sample: DetectionSample) -> tuple[Tensor, dict[str, Tensor]]:
         data = self.recipe.data
-        return to_normalized_tensor(sight.image, data.mean, data.std, self.channels), sight.target()
+        return to_normalized_tensor(sample.image, data.mean, data.std, self.channels), sample.target()
 
 
 class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]):
@@ -207,8 +207,8 @@ class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]
     An image that cannot be read is None.
     """
 
-    def __init__(self, scenes: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
-        self.scenes, self.recipe, self.channels = scenes, recipe, channels
+    def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
+        self.scenes, self.recipe, self.channels = source, recipe, channels
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -223,23 +223,23 @@ class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]
 
 
 def augment_detection(
-    sight: DetectionSample, views: DetectionAugmentation, rng: np.random.Generator
+    sample: DetectionSample, views: DetectionAugmentation, rng: np.random.Generator
 ) -> DetectionSample:
     """What a detector is trained on: mirrored by lot, perhaps cropped, and resized to one of the sides.
 
     With a crop, as DETR has it: first to one of other sides, then the crop, then to one of the sides.
     """
     if rng.random() < views.flip:
-        sight = sight.flip()
+        sample = sample.flip()
     if rng.random() < views.crop:
-        sight = sight.resize(int(rng.choice(views.crop_from)), views.longest)
+        sample = sample.resize(int(rng.choice(views.crop_from)), views.longest)
         least, most = views.crop_sides
-        width, height = (int(rng.integers(min(least, side), min(most, side) + 1)) for side in sight.image.size)
+        width, height = (int(rng.integers(min(least, side), min(most, side) + 1)) for side in sample.image.size)
         x, y = (
-            int(rng.integers(side - part + 1)) for side, part in zip(sight.image.size, (width, height), strict=True)
+            int(rng.integers(side - part + 1)) for side, part in zip(sample.image.size, (width, height), strict=True)
         )
-        sight = sight.crop(x, y, width, height)
-    return sight.resize(int(rng.choice(views.short)), views.longest)
+        sample = sample.crop(x, y, width, height)
+    return sample.resize(int(rng.choice(views.short)), views.longest)
 
 
 def collate_detection(items: list[tuple[Tensor, dict[str, Tensor], int]]) -> DetectionBatch:

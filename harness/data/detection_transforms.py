@@ -33,13 +33,13 @@ class DetectionSample:
     """(B,): whether the mask is known."""
 
     @classmethod
-    def of(cls, picture: Image.Image, figures: Instances) -> Self:
+    def of(cls, picture: Image.Image, instances: Instances) -> Self:
         """As it is kept, without crowds."""
-        chosen = np.flatnonzero(~figures.is_crowd)
+        chosen = np.flatnonzero(~instances.is_crowd)
         masks = None
-        if figures.masks is not None:
-            masks = decode_rle(tuple(figures.masks[i] for i in chosen), picture.height, picture.width)
-        return cls(picture, figures.boxes[chosen], figures.labels[chosen], masks, figures.has_mask[chosen])
+        if instances.masks is not None:
+            masks = decode_rle(tuple(instances.masks[i] for i in chosen), picture.height, picture.width)
+        return cls(picture, instances.boxes[chosen], instances.labels[chosen], masks, instances.has_mask[chosen])
 
     def flip(self) -> Self:
         """Left to right."""

@@ -127,8 +127,8 @@ def record_classification(recipe: ClassificationRecipe, root: Path | None, cache
     return record_data(
         recipe.data.dataset,
         class_names(recipe, root),
-        {split: _source(each) for split, each in splits.items()},
-        images={split: len(each.labels) for split, each in splits.items()},
+        {split: _source(source) for split, source in splits.items()},
+        images={split: len(source.labels) for split, source in splits.items()},
         root=None if recipe.data.dataset in GENERATED_DATASETS else folder_of(recipe.data.dataset, root),
     )
 
@@ -275,10 +275,10 @@ def folder_of(dataset: str, root: Path | None) -> Path:
     """The folder that `--data` names. Raises `DataError` where there is none."""
     if root is None:
         raise DataError(f"`{DATA_OPTION}` must name the folder of the images", value=dataset, place="the recipe")
-    found = root.expanduser().resolve()
-    if not found.is_dir():
+    path = root.expanduser().resolve()
+    if not path.is_dir():
         raise DataError(f"`{DATA_OPTION}` must be an existing folder", value=str(root), remedy="Nothing is downloaded.")
-    return found
+    return path
 
 
 @contextmanager

@@ -123,8 +123,8 @@ class TrainingItems(Dataset[Item]):
 class ValidationItems(Dataset[Item]):
     """The images as they are validated on; one that cannot be read has the label -1."""
 
-    def __init__(self, images: ImageSource, viewing: Preprocessing) -> None:
-        self.images, self.viewing, self.transform = images, viewing, viewing.transform()
+    def __init__(self, images: ImageSource, preprocessing: Preprocessing) -> None:
+        self.images, self.viewing, self.transform = images, preprocessing, preprocessing.transform()
 
     def __len__(self) -> int:
         return len(self.images.labels)
@@ -140,7 +140,7 @@ class ValidationItems(Dataset[Item]):
 def step_batches(
     items: Dataset[Any],
     recipe: FullScaleRecipe,
-    pace: BatchPlan,
+    batch_plan: BatchPlan,
     *,
     epoch: int,
     rank: int,
@@ -153,7 +153,7 @@ def step_batches(
     It is one stream, so that the first images of an epoch are read while the epoch before it is validated. The last of
     a batch says how many files were passed over for each item. Raises `DataError` where hardly one is readable.
     """
-    parts = _index_batches(recipe, pace, epoch, rank, first_step)
+    parts = _index_batches(recipe, batch_plan, epoch, rank, first_step)
     for batch in BatchReader(items, loaders, collate, leads=rank == 0).read(parts):
         if int(batch[-1].max()) >= MAX_UNREADABLE_IN_A_ROW:
             raise DataError(
@@ -163,16 +163,16 @@ def step_batches(
 
 
 def _index_batches(
-    recipe: FullScaleRecipe, pace: BatchPlan, epoch: int, rank: int, first_step: int
+    recipe: FullScaleRecipe, batch_plan: BatchPlan, epoch: int, rank: int, first_step: int
 ) -> Iterator[list[Index]]:
     """What a worker sees, part by part.
 
     An epoch is a pass over the images; of endless passes it is what follows on that of the epoch before it.
     """
-    passes, wanted = _EpochOrders(recipe.seed, pace.images), pace.steps * pace.batch_size
+    passes, wanted = _EpochOrders(recipe.seed, batch_plan.images), batch_plan.steps * batch_plan.batch_size
     for each in range(epoch, recipe.intervals + 1):
-        start = (each - 1) * (wanted if recipe.is_iteration_based else pace.images)
-        for part in pace.micro_batches(range(start, start + wanted), rank, first_step if each == epoch else 0):
+        start = (each - 1) * (wanted if recipe.is_iteration_based else batch_plan.images)
+        for part in batch_plan.micro_batches(range(start, start + wanted), rank, first_step if each == epoch else 0):
             yield passes.at(part)
 
 

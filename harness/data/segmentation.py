@@ -93,29 +93,29 @@ def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path
     return SEGMENTATION_SOURCES[recipe.data.dataset](recipe, root, cache)
 
 
-def record_segmentation(recipe: SegmentationRecipe, masked: SegmentationData, root: Path | None) -> DataRecord:
+def record_segmentation(recipe: SegmentationRecipe, data: SegmentationData, root: Path | None) -> DataRecord:
     """What a segmentation is trained on: images and masks."""
-    splits = {"train": masked.train, "val": masked.val}
+    splits = {"train": data.train, "val": data.val}
     return record_data(
         recipe.data.dataset,
-        masked.names,
-        {split: _source(each) for split, each in splits.items()},
-        images={split: len(each) for split, each in splits.items()},
-        root=None if isinstance(masked.train, InMemorySegmentation) else folder_of(recipe.data.dataset, root),
+        data.names,
+        {split: _source(source) for split, source in splits.items()},
+        images={split: len(source) for split, source in splits.items()},
+        root=None if isinstance(data.train, InMemorySegmentation) else folder_of(recipe.data.dataset, root),
     )
 
 
-def _source(masked: SegmentationSource) -> RecordedSource:
-    assert isinstance(masked, SegmentationFiles | InMemorySegmentation), "the two kinds of images with masks"
+def _source(source: SegmentationSource) -> RecordedSource:
+    assert isinstance(source, SegmentationFiles | InMemorySegmentation), "the two kinds of images with masks"
     return (
-        masked.split if isinstance(masked, InMemorySegmentation) else [path for pair in masked.pairs for path in pair]
+        source.split if isinstance(source, InMemorySegmentation) else [path for pair in source.pairs for path in pair]
     )
 
 
 def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> SegmentationData:
-    found = load_shapes(recipe.data, recipe.data.side, cache)
+    dataset = load_shapes(recipe.data, recipe.data.side, cache)
     return SegmentationData(
-        (BACKGROUND, *found.info.names), InMemorySegmentation(found.train), InMemorySegmentation(found.val)
+        (BACKGROUND, *dataset.info.names), InMemorySegmentation(dataset.train), InMemorySegmentation(dataset.val)
     )
 
 
@@ -164,8 +164,8 @@ class SegmentationBatch(NamedTuple):
 class SegmentationTrainingSet(Dataset[SegmentationBatch]):
     """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
 
-    def __init__(self, masked: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
-        self.masked, self.recipe, self.channels = masked, recipe, channels
+    def __init__(self, source: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
+        self.masked, self.recipe, self.channels = source, recipe, channels
 
     def __len__(self) -> int:
         return len(self.masked)
@@ -175,10 +175,10 @@ class SegmentationTrainingSet(Dataset[SegmentationBatch]):
         number, i = index
         try:
             for passed in range(MAX_UNREADABLE_IN_A_ROW):
-                found = self.masked.pair((i + passed) % len(self))
-                if found is not None:
+                pair = self.masked.pair((i + passed) % len(self))
+                if pair is not None:
                     rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                    return self._filled(*augment_segmentation(*found, self.recipe.views, rng), passed=passed)
+                    return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
         except DataError as error:  # its text goes through the loader's processes; see `SegmentationTask.batches`
             return self._nothing([str(error)])
         return self._nothing([])
@@ -218,8 +218,8 @@ class SegmentationSample(NamedTuple):
 class SegmentationValidationSet(Dataset[SegmentationSample]):
     """The images as they are validated on."""
 
-    def __init__(self, masked: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
-        self.masked, self.recipe, self.channels = masked, recipe, channels
+    def __init__(self, source: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
+        self.masked, self.recipe, self.channels = source, recipe, channels
 
     def __len__(self) -> int:
         return len(self.masked)
@@ -227,12 +227,12 @@ class SegmentationValidationSet(Dataset[SegmentationSample]):
     def __getitem__(self, i: int) -> SegmentationSample:
         views = self.recipe.views
         try:
-            found = self.masked.pair(i)
+            pair = self.masked.pair(i)
         except DataError as error:
             return SegmentationSample(None, torch.zeros(0, 0, dtype=torch.uint8), str(error))
-        if found is None:
+        if pair is None:
             return SegmentationSample(None, torch.zeros(0, 0, dtype=torch.uint8))
-        picture, mask = found
+        picture, mask = pair
         sides = resized_sides(picture.size, views.short, views.longest)
         resized = picture if sides == picture.size else picture.resize(sides, Image.Resampling.BILINEAR)
         return SegmentationSample(

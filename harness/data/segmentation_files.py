@@ -114,14 +114,14 @@ class SegmentationFiles:
         return image, self.tables[i][values]
 
 
-def require_labels(masked: SegmentationSource, split: str) -> None:
+def require_labels(source: SegmentationSource, split: str) -> None:
     """Raise `DataError` where no pixel of a split has a class; reads masks until one has.
 
     Such a split has no loss and no mean, and a mean over nothing looks like a result.
     """
     first: int | None = None
-    for i in range(len(masked)):
-        pair = masked.pair(i)
+    for i in range(len(source)):
+        pair = source.pair(i)
         if pair is None:
             continue
         if (pair[1] != IGNORED).any():
@@ -129,8 +129,8 @@ def require_labels(masked: SegmentationSource, split: str) -> None:
         first = i if first is None else first
     if first is not None:
         raise DataError(
-            f"a pixel of the {split} masks at least must have a class; of {len(masked):,} masks, none has",
-            place=masked.place(first),
+            f"a pixel of the {split} masks at least must have a class; of {len(source):,} masks, none has",
+            place=source.place(first),
             remedy="All their values mean that a pixel is left out. Look which values the data set's format expects, "
             "and write the masks with these.",
         )
@@ -172,12 +172,12 @@ def _values(path: Path) -> Mask:
 
 def image_files(folder: Path, layout: str) -> list[Path]:
     """The images in a folder, those below it included, by name. Raises `DataError` where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    if not paths:
         raise DataError(
             "the folder must hold images", place=str(folder), remedy=f"Expected: {layout}. Nothing is downloaded."
         )
-    return found
+    return paths
 
 
 def segmentation_levels(*splits: SegmentationFiles) -> ValueRange:

@@ -50,9 +50,9 @@ class AATestResult(NamedTuple):
 
 def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
     """The claim of a study and its runs. Raises `UserError` where there is more than one, or where it has no pairs."""
-    with open_study_reader(path, workspace) as read:
-        claims, study = read.claims(), read.file.study.study
-        noise = noise_line(study_results(read.file.study, read.store, read.trials, {}).resampling)
+    with open_study_reader(path, workspace) as reader:
+        claims, study = reader.claims(), reader.file.study.study
+        noise = noise_line(study_results(reader.file.study, reader.store, reader.trials, {}).resampling)
     if len(claims) != 1:
         rule = "the study must have one claim, the contrast of its two arms"
         raise UserError(rule, value=len(claims), place=str(path))
@@ -67,48 +67,48 @@ def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
 
 def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
     """The share of drawn studies that come to a verdict. Raises `UserError` for arms that are not equal, or too few."""
-    judged, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
+    result, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
     networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
-    if len(specs) != 2 or len(networks) != 1 or sum(judged.claim.contrast.values()) != 0:
+    if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
         raise UserError(
             "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone",
-            value=", ".join(judged.claim.contrast),
+            value=", ".join(result.claim.contrast),
             place=recorded.study,
             remedy="As in search_spaces/aa.yaml. Or give several studies, one for each data set, to part their effect.",
         )
-    if len(judged.values) < LEAST_SEEDS:
+    if len(result.values) < LEAST_SEEDS:
         rule = f"an A/A test must have at least {LEAST_SEEDS} seeds that both arms have completed"
-        raise UserError(rule, value=len(judged.values), place=recorded.study)
-    if plan.most > len(judged.values):
+        raise UserError(rule, value=len(result.values), place=recorded.study)
+    if plan.most > len(result.values):
         raise UserError("`--most` must be at most the seeds that there are", value=plan.most, place=recorded.study)
-    rate = false_verdicts(judged.values, plan, studies=studies, seed=seed)
+    rate = false_verdicts(result.values, plan, studies=studies, seed=seed)
     return AATestResult((recorded,), plan, rate, None)
 
 
 def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResult:
     """The spread of one claim's effect between data sets and between seeds. Raises `UserError` for unlike claims."""
-    for each in recorded:
-        if _asked(each.judged) != _asked(recorded[0].judged):
-            raise UserError("all studies must make the same claim, on different data", value=each.study)
-    if len({each.study for each in recorded}) < len(recorded):
-        raise UserError("all studies must be different ones", value=", ".join(each.study for each in recorded))
+    for claim in recorded:
+        if _asked(claim.judged) != _asked(recorded[0].judged):
+            raise UserError("all studies must make the same claim, on different data", value=claim.study)
+    if len({claim.study for claim in recorded}) < len(recorded):
+        raise UserError("all studies must be different ones", value=", ".join(claim.study for claim in recorded))
     try:
-        parts = variance_parts({each.study: each.judged.values for each in recorded})
+        parts = variance_parts({claim.study: claim.judged.values for claim in recorded})
     except ValueError as error:
         raise UserError(f"the spread of an effect can be parted where {error}") from error
     return AATestResult(recorded, plan, None, parts)
 
 
-def _asked(judged: ClaimResult) -> tuple[object, ...]:
+def _asked(result: ClaimResult) -> tuple[object, ...]:
     """What is compared, whatever it is called."""
-    arms = zip(judged.arms, judged.claim.contrast.values(), strict=True)
-    return judged.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
+    arms = zip(result.arms, result.claim.contrast.values(), strict=True)
+    return result.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
 
 
 def outcome_view(outcome: AATestResult) -> RenderableType:
     """For a terminal."""
     lines = _rate_lines(outcome) if outcome.rate is not None else _part_lines(outcome)
-    names = ", ".join(each.study for each in outcome.recorded)
+    names = ", ".join(claim.study for claim in outcome.recorded)
     return Group(Text(names, style="bold"), *(indented(line) for line in lines))
 
 
@@ -150,9 +150,9 @@ def outcome_values(outcome: AATestResult) -> dict[str, Any]:
     rate, parts = outcome.rate, outcome.parts
     plan = {"first": outcome.plan.first, "most": outcome.plan.most, "alpha": outcome.plan.alpha}
     return {
-        "studies": [each.study for each in outcome.recorded],
+        "studies": [claim.study for claim in outcome.recorded],
         "noise": outcome.recorded[0].noise,
-        "pairs": {each.study: list(each.judged.values) for each in outcome.recorded},
+        "pairs": {claim.study: list(claim.judged.values) for claim in outcome.recorded},
         "plan": plan,
         "false_verdicts": None if rate is None else rate._asdict() | {"share": rate.share},
         "data_sets": None if parts is None else parts._asdict() | {"held": parts.held._asdict()},

@@ -86,28 +86,28 @@ def images_of(recipe: ProxyRecipe, images: int | None) -> int:
 
 
 def measure_image_noise(
-    study: str, judged: ClaimResult, asked: Asked, place: Workspace, tell: Callable[[int], None]
+    study: str, result: ClaimResult, asked: Asked, workspace: Workspace, tell: Callable[[int], None]
 ) -> ImageNoise:
     """Judge the networks of a claim on further validation sets, and part the spread of its effect.
 
     `tell` is called with the number of sets that are done. Raises `UserError` for a claim or runs that do not allow it.
     """
-    formula = Formula(judged.claim.metric)
-    _require_judgeable(study, judged, asked)
+    formula = Formula(result.claim.metric)
+    _require_judgeable(study, result, asked)
     from harness.measures.validation_sets import judge_runs
 
-    pairs = set(judged.seeds)
-    rows = [row for row in judged.runs if row.run.seed in pairs]
+    pairs = set(result.seeds)
+    rows = [row for row in result.runs if row.run.seed in pairs]
     values = judge_runs(
         rows,
         sets=asked.sets,
         images=asked.images,
-        cache=place.data_cache,
-        folder=place.folder(study),
+        cache=workspace.data_cache,
+        folder=workspace.folder(study),
         tell=tell,
     )
     table = _contrasts(
-        judged,
+        result,
         {
             (row.run.spec.fingerprint(), row.run.seed): _values(formula, row.run, values[row.id], asked.sets)
             for row in rows
@@ -115,19 +115,19 @@ def measure_image_noise(
     )
     crossed = decompose(table)
     sizes = range(asked.plan.first, min(asked.plan.most, *table.shape) + 1)
-    return ImageNoise(study, judged, asked, table, crossed, tuple(_sized(table, crossed, n, asked) for n in sizes))
+    return ImageNoise(study, result, asked, table, crossed, tuple(_sized(table, crossed, n, asked) for n in sizes))
 
 
-def _require_judgeable(study: str, judged: ClaimResult, asked: Asked) -> None:
-    metric, unknown = judged.claim.metric, Formula(judged.claim.metric).names - {*CURVES, *COST_OBJECTIVES}
+def _require_judgeable(study: str, result: ClaimResult, asked: Asked) -> None:
+    metric, unknown = result.claim.metric, Formula(result.claim.metric).names - {*CURVES, *COST_OBJECTIVES}
     if unknown:
         rule = f"the claim must be about {' or '.join(CURVES)}, which are judged anew"
         raise UserError(rule, value=metric, place=study)
     if not LEAST_SETS <= asked.sets <= MOST_SETS:
         raise UserError(f"`--validation-sets` must be from {LEAST_SETS} to {MOST_SETS:,}", value=asked.sets)
-    if len(judged.values) < asked.plan.first:
+    if len(result.values) < asked.plan.first:
         rule = f"the study must have at least {asked.plan.first} seeds that all arms have completed"
-        raise UserError(rule, value=len(judged.values), place=study)
+        raise UserError(rule, value=len(result.values), place=study)
 
 
 def _values(formula: Formula, run: Run, values: Mapping[str, list[float]], sets: int) -> list[float]:
@@ -139,10 +139,10 @@ def _values(formula: Formula, run: Run, values: Mapping[str, list[float]], sets:
     return [value for value in found if value is not None]
 
 
-def _contrasts(judged: ClaimResult, values: Mapping[tuple[str, int], list[float]]) -> Table:
+def _contrasts(result: ClaimResult, values: Mapping[tuple[str, int], list[float]]) -> Table:
     """The contrast of each seed on each set, (pairs, sets), from the values by network and seed."""
-    arms = list(zip(judged.arms, judged.claim.contrast.values(), strict=True))
-    effects = [[weight * np.array(values[arm.fingerprint, seed]) for arm, weight in arms] for seed in judged.seeds]
+    arms = list(zip(result.arms, result.claim.contrast.values(), strict=True))
+    effects = [[weight * np.array(values[arm.fingerprint, seed]) for arm, weight in arms] for seed in result.seeds]
     return np.asarray(np.array(effects).sum(axis=1), np.float64)
 
 

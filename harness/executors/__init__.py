@@ -6,16 +6,16 @@ from harness.errors import ExecutorError
 from harness.executors.base import Executor, WorkerRequest
 
 
-def _inline(crew: WorkerRequest) -> Executor:
+def _inline(request: WorkerRequest) -> Executor:
     from harness.executors.inline import InlineExecutor
 
-    return InlineExecutor(crew)
+    return InlineExecutor(request)
 
 
-def _ray(crew: WorkerRequest) -> Executor:
+def _ray(request: WorkerRequest) -> Executor:
     from harness.executors.ray_executor import RayExecutor
 
-    return RayExecutor(crew)
+    return RayExecutor(request)
 
 
 EXECUTORS: dict[str, Callable[[WorkerRequest], Executor]] = {
@@ -24,13 +24,13 @@ EXECUTORS: dict[str, Callable[[WorkerRequest], Executor]] = {
 }
 
 
-def make_executor(name: str, crew: WorkerRequest) -> Executor:
+def make_executor(name: str, request: WorkerRequest) -> Executor:
     """Start the workers. Raises `ExecutorError` where they cannot be had."""
     if name not in EXECUTORS:
         raise ExecutorError(
             "the executor must be a known one", value=name, remedy=f"Executors: {', '.join(EXECUTORS)}."
         )
-    return EXECUTORS[name](crew)
+    return EXECUTORS[name](request)
 
 
 __all__ = ["EXECUTORS", "Executor", "WorkerRequest", "make_executor"]

@@ -14,18 +14,18 @@ class InlineExecutor:
 
     slots = 1
 
-    def __init__(self, crew: WorkerRequest) -> None:
-        if crew.workers not in (None, 1):
+    def __init__(self, request: WorkerRequest) -> None:
+        if request.workers not in (None, 1):
             raise ExecutorError(
                 "`inline` trains one run at a time",
-                value=crew.workers,
+                value=request.workers,
                 place="--workers",
                 remedy="Leave `--workers` out, or use `--executor ray`.",
             )
-        if crew.address is not None:
+        if request.address is not None:
             raise ExecutorError(
                 "`inline` trains in this process, not on a cluster",
-                value=crew.address,
+                value=request.address,
                 place="--ray-address",
                 remedy="Leave `--ray-address` out, or use `--executor ray`.",
             )
@@ -47,8 +47,8 @@ class InlineExecutor:
                 time.sleep(timeout_s)
             else:
                 self._advance(self._task)
-        said, self._said = self._said, []
-        return said
+        records, self._said = self._said, []
+        return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
         if self._task is not None and self._task.run_id == run_id:

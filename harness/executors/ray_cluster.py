@@ -172,7 +172,7 @@ class ClusterMonitor:
             self._answered = time.monotonic()
 
 
-def allocate(crew: WorkerRequest) -> tuple[int, float]:
+def allocate(request: WorkerRequest) -> tuple[int, float]:
     """How many workers there will be, and the GPU share of each: 0 where no node has a GPU.
 
     Raises `ExecutorError` where the cluster has no room for a single one, or for as many as were asked for.
@@ -180,9 +180,9 @@ def allocate(crew: WorkerRequest) -> tuple[int, float]:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    gpus = crew.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
-    room = sum(_workers_on(node, crew.cpus, gpus) for node in nodes)
-    each = f"{crew.cpus} processor{'s' if crew.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
+    gpus = request.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    room = sum(_workers_on(node, request.cpus, gpus) for node in nodes)
+    each = f"{request.cpus} processor{'s' if request.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
     if room == 0:
         largest = max(nodes, key=lambda node: (node.get("GPU", 0) if gpus else 0, node.get("CPU", 0)))
         has = f"{largest.get('CPU', 0):g} processors and {largest.get('GPU', 0):g} GPUs"
@@ -192,14 +192,14 @@ def allocate(crew: WorkerRequest) -> tuple[int, float]:
             place="resources",
             remedy="Lower `resources.cpus` or `resources.gpus`.",
         )
-    if crew.workers is not None and crew.workers > room:
+    if request.workers is not None and request.workers > room:
         raise ExecutorError(
             f"there is room for {room} worker{'s' if room > 1 else ''} with {each} each",
-            value=crew.workers,
+            value=request.workers,
             place="--workers",
             remedy=f"Ask for at most {room}, or lower `resources.cpus` or `resources.gpus`.",
         )
-    return max(1, min(crew.workers or room, room if crew.runs is None else crew.runs)), gpus
+    return max(1, min(request.workers or room, room if request.runs is None else request.runs)), gpus
 
 
 def _workers_on(node: dict[str, float], cpus: int, gpus: float) -> int:
@@ -290,8 +290,8 @@ def _test_connection(address: str, **settings: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise _unreachable(address, f"no answer within {CONNECT_TIMEOUT_S:g} s") from error
-    said = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
-    answer = json.loads(said[0]) if said else "Ray gave up"
+    lines = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
+    answer = json.loads(lines[0]) if lines else "Ray gave up"
     if answer is None:
         return
     if "AuthToken" in done.stderr:

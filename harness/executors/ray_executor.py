@@ -161,19 +161,19 @@ def _kill(pid: int) -> None:
 
 def _cause_of_death(error: Exception) -> str:
     """Why an actor is gone, out of the many lines that Ray has on it."""
-    found = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
-    return f"the worker is gone: {found.group(1) if found else str(error).strip().splitlines()[-1]}"
+    match = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
+    return f"the worker is gone: {match.group(1) if match else str(error).strip().splitlines()[-1]}"
 
 
 class RayExecutor:
     """Trains as many runs at a time as there are workers. A worker that dies is replaced, and its run ends LOST."""
 
-    def __init__(self, crew: WorkerRequest) -> None:
-        if crew.address is None:
+    def __init__(self, request: WorkerRequest) -> None:
+        if request.address is None:
             ray_cluster.start_cluster()
         else:
-            ray_cluster.connect(crew.address)
-        self._is_own = crew.address is None
+            ray_cluster.connect(request.address)
+        self._is_own = request.address is None
         self._watch = ray_cluster.ClusterMonitor()
         self._restarts = 0
         """Of the cluster, since the last record."""
@@ -185,13 +185,13 @@ class RayExecutor:
         self._given_back: Counter[str] = Counter()
         """How often a worker died before it had begun a run that it was given."""
         try:
-            self.slots, self._gpus = ray_cluster.allocate(crew)
+            self.slots, self._gpus = ray_cluster.allocate(request)
         except ExecutorError:
             self.shutdown()
             raise
-        self._cpus = crew.cpus
-        self._actors = actor_class(crew.cpus, self._gpus)
-        self._hands = [WorkerHandle(self._actors, crew.cpus) for _ in range(self.slots)]
+        self._cpus = request.cpus
+        self._actors = actor_class(request.cpus, self._gpus)
+        self._hands = [WorkerHandle(self._actors, request.cpus) for _ in range(self.slots)]
 
     def submit(self, job: Job) -> None:
         """See `Executor`, as for all methods of this class."""
@@ -207,13 +207,13 @@ class RayExecutor:
             self._end_overdue()
             self._assign()
             if self._said or left_s <= 0:
-                said, self._said = self._said, []
-                return said
+                records, self._said = self._said, []
+                return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
-        for hand in self._hands:
-            if hand.task is not None and hand.task.run_id == run_id:
-                hand.stop()
+        for worker in self._hands:
+            if worker.task is not None and worker.task.run_id == run_id:
+                worker.stop()
         for job in [job for job in self._waiting if job.run.id == run_id]:
             self._waiting.remove(job)
             self._said.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
@@ -225,15 +225,15 @@ class RayExecutor:
         is_broken = self._watch.fault() is not None
         self._watch.end()
         with ray_cluster.shutdown_timeout(by_force=is_broken):
-            for hand in () if is_broken else hands:
-                hand.end()
+            for worker in () if is_broken else hands:
+                worker.end()
         ray_cluster.disconnect(by_force=is_broken)
 
     def _assign(self) -> None:
         """Give waiting jobs to free workers."""
-        for hand in self._hands:
-            if self._waiting and hand.is_free:
-                hand.submit(self._waiting.popleft())
+        for worker in self._hands:
+            if self._waiting and worker.is_free:
+                worker.submit(self._waiting.popleft())
 
     def _receive(self, timeout_s: float) -> None:
         """Hear all that has been said; wait for the first word."""
@@ -251,14 +251,14 @@ class RayExecutor:
             ready = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0] if awaited else []
 
     def _awaited(self) -> dict[Any, WorkerHandle]:
-        return {hand.pending_ref: hand for hand in self._hands if hand.pending_ref is not None}
+        return {worker.pending_ref: worker for worker in self._hands if worker.pending_ref is not None}
 
-    def _handle_record(self, hand: WorkerHandle) -> None:
-        task = hand.task
+    def _handle_record(self, worker: WorkerHandle) -> None:
+        task = worker.task
         try:
-            record = hand.next_record()
+            record = worker.next_record()
         except WorkerLost as lost:
-            self._replace(hand, lost)
+            self._replace(worker, lost)
             return
         if task is None:
             self._deaths = 0
@@ -270,7 +270,7 @@ class RayExecutor:
     def _check_cluster(self) -> None:
         """Start a cluster of our own anew that is broken. Raises `ExecutorError` where that is not possible."""
         fault, is_silent = self._watch.fault(), False
-        if fault is None and self._hands and all(hand.is_silent(REPORT_TIMEOUT_S) for hand in self._hands):
+        if fault is None and self._hands and all(worker.is_silent(REPORT_TIMEOUT_S) for worker in self._hands):
             fault, is_silent = f"no worker has reported within {REPORT_TIMEOUT_S:g} s", True
         if fault is None:
             return
@@ -287,34 +287,34 @@ class RayExecutor:
     def _restart(self, cause: str) -> None:
         """Start the cluster and its workers anew. Runs that had begun are lost; the others keep their place."""
         hands, self._hands = self._hands, []
-        for hand in reversed(hands):
-            task = hand.task
-            if task is not None and (hand.has_spoken or hand.is_stopping):
+        for worker in reversed(hands):
+            task = worker.task
+            if task is not None and (worker.has_spoken or worker.is_stopping):
                 self._said.append((task.run_id, task.ended(RunState.LOST, cause)))
             elif task is not None:
                 self._waiting.appendleft(task.job)
         self._watch.end()
         ray_cluster.disconnect(by_force=True)
-        for hand in hands:
-            hand.kill_here()
+        for worker in hands:
+            worker.kill_here()
         self._restarts += 1
         ray_cluster.start_cluster()
         self._watch = ray_cluster.ClusterMonitor()
         self._actors = actor_class(self._cpus, self._gpus)
         self._hands = [WorkerHandle(self._actors, self._cpus) for _ in hands]
 
-    def _replace(self, hand: WorkerHandle, lost: WorkerLost) -> None:
+    def _replace(self, worker: WorkerHandle, lost: WorkerLost) -> None:
         """Start another worker. A run that the lost one had not begun is given to the next without a word.
 
         That happens as often as there are workers, which may all have died with their node; then it is the run's fault.
         """
-        self._start_replacement(hand)
-        task = hand.task
+        self._start_replacement(worker)
+        task = worker.task
         if task is None:
             self._deaths += 1
             if self._deaths > DEATHS_PER_WORKER * self.slots:
                 raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
-        elif hand.has_spoken or hand.is_stopping or self._given_back[task.run_id] == self.slots:
+        elif worker.has_spoken or worker.is_stopping or self._given_back[task.run_id] == self.slots:
             del self._given_back[task.run_id]
             self._said.append((task.run_id, task.ended(RunState.LOST, str(lost))))
         else:
@@ -323,13 +323,13 @@ class RayExecutor:
 
     def _end_overdue(self) -> None:
         """End the workers of runs that hang."""
-        for hand in list(self._hands):
-            task = hand.task
+        for worker in list(self._hands):
+            task = worker.task
             if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + STOP_GRACE_S:
-                hand.end_process()
-                self._start_replacement(hand)
+                worker.end_process()
+                self._start_replacement(worker)
                 cause = f"nothing was heard of the run after its limit of {task.job.minutes:g} minutes"
                 self._said.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
 
-    def _start_replacement(self, hand: WorkerHandle) -> None:
-        self._hands[self._hands.index(hand)] = WorkerHandle(self._actors, self._cpus)
+    def _start_replacement(self, worker: WorkerHandle) -> None:
+        self._hands[self._hands.index(worker)] = WorkerHandle(self._actors, self._cpus)

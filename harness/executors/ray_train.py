@@ -32,20 +32,20 @@ READY_FILE = "ready"
 
 
 def train_with_ray(
-    job: FullScaleJob[Any], crew: WorkerRequest, *, should_stop: Callable[[], bool] = lambda: False
+    job: FullScaleJob[Any], request: WorkerRequest, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[FullScaleMessage]:
     """What `run_worker` says in the first of the crew's workers.
 
     Raises `ExecutorError` where they cannot be had, and else what `run_worker` raises.
     """
-    if crew.address is None:
+    if request.address is None:
         ray_cluster.start_cluster()
     else:
-        ray_cluster.connect(crew.address)
+        ray_cluster.connect(request.address)
     watch = ray_cluster.ClusterMonitor()
     try:
-        workers, gpus = ray_cluster.allocate(crew)
-        yield from _follow_workers(job, workers, crew.cpus, gpus, should_stop, watch)
+        workers, gpus = ray_cluster.allocate(request)
+        yield from _follow_workers(job, workers, request.cpus, gpus, should_stop, watch)
     finally:
         is_broken = watch.fault() is not None
         watch.end()
@@ -144,15 +144,15 @@ def _work(config: dict[str, Any]) -> None:
 
     job: FullScaleJob[Any] = config["job"]
     context = ray.train.get_context()
-    team = ProcessGroup(get_device(), context.get_world_rank(), context.get_world_size())
+    group = ProcessGroup(get_device(), context.get_world_rank(), context.get_world_size())
     stop = job.folder / STOP
     try:
         with (job.folder / LIVE).open("a", encoding="utf-8") as live:
-            if team.is_main:
+            if group.is_main:
                 live.write(f"{json.dumps(READY_FILE)}\n")
                 live.flush()
-            for record in run_worker(job, team, should_stop=stop.exists):
-                if team.is_main:
+            for record in run_worker(job, group, should_stop=stop.exists):
+                if group.is_main:
                     live.write(f"{json.dumps(to_plain(record))}\n")
                     live.flush()
     except Stopped as stopped:  # all workers agree on it, and end

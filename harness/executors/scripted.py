@@ -27,11 +27,11 @@ class ScriptedExecutor:
         while self._waiting and len(self._running) < self.slots:
             job = self._waiting.pop(0)
             self._running[job.run.id] = iter(self._script(job))
-        said = [(run_id, next(script)) for run_id, script in self._running.items()]
-        for run_id, record in said:
+        records = [(run_id, next(script)) for run_id, script in self._running.items()]
+        for run_id, record in records:
             if isinstance(record, Ended):
                 del self._running[run_id]
-        return said
+        return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
         self._waiting = [job for job in self._waiting if job.run.id != run_id]

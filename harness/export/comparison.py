@@ -60,34 +60,34 @@ class Comparison(NamedTuple):
 
 
 @torch.no_grad()
-def example_inputs(product: Exportable) -> ExampleInputs:
+def example_inputs(exportable: Exportable) -> ExampleInputs:
     """Several numbers of images and, where graphs are open to it, another height and width than R.
 
     Raises `UserError` for a network whose logits are not finite.
     """
-    side, generator = product.resolution, torch.Generator().manual_seed(0)
+    side, generator = exportable.resolution, torch.Generator().manual_seed(0)
     shapes = [(n, side, side) for n in EXAMPLE_BATCHES]
-    if product.least_side is not None:
+    if exportable.least_side is not None:
         shapes.append((2, side + max(1, side // 8), side + max(1, side // 4)))
-    channels = product.spec.in_channels
+    channels = exportable.spec.in_channels
     images = tuple(torch.randn(n, channels, high, wide, generator=generator) for n, high, wide in shapes)
-    logits = tuple(product.network.model(batch) for batch in images)
+    logits = tuple(exportable.network.model(batch) for batch in images)
     if not all(bool(each.isfinite().all()) for each in logits):
-        raise UserError("the network must give finite logits to be exported", value=product.network.name)
+        raise UserError("the network must give finite logits to be exported", value=exportable.network.name)
     return ExampleInputs(images, logits)
 
 
 @torch.no_grad()
-def compare(network: Network, probes: ExampleInputs) -> Comparison:
+def compare(network: Network, examples: ExampleInputs) -> Comparison:
     """How far the logits of a network that was loaded back are off. Raises `ExportFailure` for another shape."""
     differences = []
-    for images, expected in zip(probes.images, probes.logits, strict=True):
-        found = network(images)
-        if found.shape != expected.shape:
-            raise ExportFailure(f"gives {tuple(found.shape)} for logits {tuple(expected.shape)}")
-        differences.append(float((found.double() - expected.double()).abs().max()))
+    for images, expected in zip(examples.images, examples.logits, strict=True):
+        output = network(images)
+        if output.shape != expected.shape:
+            raise ExportFailure(f"gives {tuple(output.shape)} for logits {tuple(expected.shape)}")
+        differences.append(float((output.double() - expected.double()).abs().max()))
     difference = max_error(differences)
-    return Comparison(difference, difference / probes.scale)
+    return Comparison(difference, difference / examples.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +105,20 @@ class FormatResult:
     """Why they may not stand for the network."""
 
 
-def rows_table(rows: Sequence[FormatResult]) -> Table:
+def rows_table(results: Sequence[FormatResult]) -> Table:
     """A line per file; what it took stands with the first file of its format."""
     table = plain_table()
     table.add_column("file", no_wrap=True)
     for name in ("MiB", "difference", "relative", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
+    for result in results:
         held = (
             (DASH, DASH)
-            if row.comparison is None
-            else (f"{row.comparison.difference:.2g}", f"{row.comparison.relative:.2g}")
+            if result.comparison is None
+            else (f"{result.comparison.difference:.2g}", f"{result.comparison.relative:.2g}")
         )
-        figures = (*held, format_duration(row.wall_s))
-        for name, size in row.sizes.items():
+        figures = (*held, format_duration(result.wall_s))
+        for name, size in result.sizes.items():
             table.add_row(name, f"{size / MIB:.2f}", *figures)
             figures = ("", "", "")
     return table

@@ -79,70 +79,74 @@ def _written(folder: Path) -> list[str]:
 
 @computing()
 def export_network(
-    product: Exportable, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
+    exportable: Exportable, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
 ) -> list[FormatResult]:
     """Write a network into a folder, which gets all files or, where one has a fault, none."""
     with staged(folder) as fresh:
-        probes = example_inputs(product)
+        examples = example_inputs(exportable)
         rows = []
-        for name, each in formats.items():
+        for name, file_format in formats.items():
             tell(f"{name}: writing, loading back, comparing")
-            rows.append(_row(name, each, product, fresh, probes))
+            rows.append(_row(name, file_format, exportable, fresh, examples))
         if not any(row.error for row in rows):
             versions, environment = _versions(), process_environment(torch.device("cpu"))
             known = versions | {"compared by": describe_environment(environment)}
-            (fresh / CARD).write_text(model_card(product, formats, rows, known), encoding="utf-8")
+            (fresh / CARD).write_text(model_card(exportable, formats, rows, known), encoding="utf-8")
             (fresh / RECORD_FILE).write_text(
-                f"{_record(product, rows, fresh, versions, environment)}\n", encoding="utf-8"
+                f"{_record(exportable, rows, fresh, versions, environment)}\n", encoding="utf-8"
             )
             commit(fresh, folder)
     return rows
 
 
-def _row(name: str, each: Format, product: Exportable, folder: Path, probes: ExampleInputs) -> FormatResult:
+def _row(name: str, file_format: Format, exportable: Exportable, folder: Path, examples: ExampleInputs) -> FormatResult:
     yield_slot()
     start, before = time.monotonic(), set(folder.iterdir())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
-        each.write(product, folder)
+        file_format.write(exportable, folder)
         yield_slot()
-        held, fault = _loaded_back(each, product, folder, probes)
+        held, fault = _loaded_back(file_format, exportable, folder, examples)
     sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
     return FormatResult(name, sizes, held, time.monotonic() - start, fault)
 
 
 def _loaded_back(
-    each: Format, product: Exportable, folder: Path, probes: ExampleInputs
+    file_format: Format, exportable: Exportable, folder: Path, examples: ExampleInputs
 ) -> tuple[Comparison | None, str | None]:
     try:
-        held = compare(each.load(product, folder), probes)
+        comparison = compare(file_format.load(exportable, folder), examples)
     except ExportFailure as failure:
         return None, str(failure)
     except Exception as error:  # whatever a parser or a runtime finds wrong with a file
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        return None, f"cannot be loaded back: {type(error).__name__}: {said}"
-    fault = f"logits are off by {held.relative:.2g} of what images change, and {TOLERANCE:g} is allowed"
-    return held, None if held.is_close else fault
+        output = (str(error).strip().splitlines() or [""])[0][:200]
+        return None, f"cannot be loaded back: {type(error).__name__}: {output}"
+    fault = f"logits are off by {comparison.relative:.2g} of what images change, and {TOLERANCE:g} is allowed"
+    return comparison, None if comparison.is_close else fault
 
 
 def _record(
-    product: Exportable, rows: list[FormatResult], folder: Path, versions: Mapping[str, str], environment: Environment
+    exportable: Exportable,
+    results: list[FormatResult],
+    folder: Path,
+    versions: Mapping[str, str],
+    environment: Environment,
 ) -> str:
     """What was written, how it held and in which environment, for programs."""
     return json_text(
         {
-            "network": product.network.name,
-            **product.training_facts,
+            "network": exportable.network.name,
+            **exportable.training_facts,
             "files": {file.name: _facts(file) for file in sorted(folder.iterdir())},
             "tolerance": TOLERANCE,
             "verified": {
-                row.format: {
-                    "difference": row.comparison.difference,
-                    "relative": row.comparison.relative,
-                    "wall_s": row.wall_s,
+                result.format: {
+                    "difference": result.comparison.difference,
+                    "relative": result.comparison.relative,
+                    "wall_s": result.wall_s,
                 }
-                for row in rows
-                if row.comparison is not None
+                for result in results
+                if result.comparison is not None
             },
             "versions": versions,
             "environment": environment.values(),

@@ -85,12 +85,12 @@ class Exportable:
     @property
     def source(self) -> Mapping[str, str]:
         """Where the weights come from, as files of weights say it."""
-        subject = self.network
-        if subject.origin == WeightsOrigin.RANDOM:
+        network = self.network
+        if network.origin == WeightsOrigin.RANDOM:
             return {"source": "random weights"}
-        if subject.recipe is not None:
-            return {"source": f"{subject.name}, {subject.about}"}
-        return subject.source or {"source": str(subject.file and subject.file.name)}
+        if network.recipe is not None:
+            return {"source": f"{network.name}, {network.about}"}
+        return network.source or {"source": str(network.file and network.file.name)}
 
     @property
     def least_side(self) -> int | None:
@@ -148,28 +148,28 @@ class Exportable:
         }
 
 
-def resolution_of(subject: LoadedNetwork) -> int:
+def resolution_of(network: LoadedNetwork) -> int:
     """The side of the images that it was trained on; else that it is published for, or that its stem is made for."""
-    recipe = subject.full_recipe or subject.recipe
-    return resolutions(subject.spec)[0] if recipe is None else recipe.resolution
+    recipe = network.full_recipe or network.recipe
+    return resolutions(network.spec)[0] if recipe is None else recipe.resolution
 
 
-def preprocessing_of(subject: LoadedNetwork, resolution: int) -> Preprocessing:
+def preprocessing_of(network: LoadedNetwork, resolution: int) -> Preprocessing:
     """As in its training; else as published of the preset; else, with a word about it, as ImageNet's networks."""
-    if subject.full_recipe is not None:
-        return replace(Preprocessing.of(subject.full_recipe), resolution=resolution)
-    if subject.recipe is not None and (found := _preparation_of_run(subject)) is not None:
+    if network.full_recipe is not None:
+        return replace(Preprocessing.of(network.full_recipe), resolution=resolution)
+    if network.recipe is not None and (found := _preparation_of_run(network)) is not None:
         return replace(found, resolution=resolution)
-    return Preprocessing.of_preset(subject.spec, resolution) or Preprocessing.assumed(subject.spec, resolution)
+    return Preprocessing.of_preset(network.spec, resolution) or Preprocessing.assumed(network.spec, resolution)
 
 
-def _preparation_of_run(subject: LoadedNetwork) -> Preprocessing | None:
+def _preparation_of_run(network: LoadedNetwork) -> Preprocessing | None:
     """None where its images are gone."""
     try:
-        dataset = subject.load_images()
+        dataset = network.load_images()
     except DataError:
         return None
-    return None if dataset is None or subject.recipe is None else Preprocessing.of_run(subject.recipe, dataset)
+    return None if dataset is None or network.recipe is None else Preprocessing.of_run(network.recipe, dataset)
 
 
 class _Named(nn.Module):
@@ -186,14 +186,14 @@ class _Named(nn.Module):
 
 
 @computing()
-def exportable(subject: LoadedNetwork, storage: str | None, resolution: int | None, *, is_merged: bool) -> Exportable:
+def exportable(network: LoadedNetwork, storage: str | None, resolution: int | None, *, is_merged: bool) -> Exportable:
     """The network with all that is known of it. Raises `UserError`s for images of no use to it."""
-    side = resolution or resolution_of(subject)
-    network_cost(subject.spec, side)  # raises for images of which the last map has nothing
+    side = resolution or resolution_of(network)
+    network_cost(network.spec, side)  # raises for images of which the last map has nothing
     return Exportable(
-        subject,
-        preprocessing_of(subject, side),
-        training_facts(subject, storage),
-        class_names(subject),
+        network,
+        preprocessing_of(network, side),
+        training_facts(network, storage),
+        class_names(network),
         is_merged=is_merged,
     )

@@ -58,17 +58,23 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def chosen_formats(product: Exportable, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
+def chosen_formats(exportable: Exportable, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
     """The formats of these names, in the order of the table; or all that the network can have, with what is left out.
 
     Raises `UserError` for what this network, or this installation, cannot have.
     """
-    chosen = {name: each for name, each in FORMATS.items() if names is None or name in names}
-    faults = {name: fault for name, each in chosen.items() if (fault := each.unsupported_reason(product)) is not None}
+    chosen = {name: file_format for name, file_format in FORMATS.items() if names is None or name in names}
+    faults = {
+        name: fault
+        for name, file_format in chosen.items()
+        if (fault := file_format.unsupported_reason(exportable)) is not None
+    }
     if faults and names is not None:
         name, fault = next(iter(faults.items()))
-        raise UserError(f"the format {name} must be one that the network can have: {fault}", value=product.network.name)
-    chosen = {name: each for name, each in chosen.items() if name not in faults}
-    for each in chosen.values():
-        each.require()
+        raise UserError(
+            f"the format {name} must be one that the network can have: {fault}", value=exportable.network.name
+        )
+    chosen = {name: file_format for name, file_format in chosen.items() if name not in faults}
+    for file_format in chosen.values():
+        file_format.require()
     return chosen, [f"{name} left out: {fault}" for name, fault in faults.items()]

@@ -21,43 +21,50 @@ CODE_LICENCE = "The code that builds and loads the network, large-kernel-harness
 
 
 def model_card(
-    product: Exportable, formats: Mapping[str, Format], rows: Sequence[FormatResult], versions: Mapping[str, str]
+    exportable: Exportable, formats: Mapping[str, Format], results: Sequence[FormatResult], versions: Mapping[str, str]
 ) -> str:
     """The whole text; each block of code runs in the card's folder, behind the block that gives `images`."""
-    facts = product.facts
+    facts = exportable.facts
     parts = [
-        _head(product),
+        _head(exportable),
         "## Network",
-        _code("yaml", write_yaml(plain_fields(product.spec))),
+        _code("yaml", write_yaml(plain_fields(exportable.spec))),
         "## Training",
         _items(facts.training),
     ]
     if facts.settings is not None:
         parts += [_folded("The recipe, every default included", _code("yaml", write_yaml(facts.settings)))]
-    parts += ["## Figures", *_metrics_section(product), "## Cost", _cost(product), "## Images", _images(product)]
-    if product.classes is not None:
-        parts += ["## Classes", _classes(product.classes)]
-    parts += ["## Files", _files(formats, rows), "## How to load it", *_usage(product, formats)]
-    parts += ["## Licence", _licence(product), "## Versions", _items(versions)]
+    parts += [
+        "## Figures",
+        *_metrics_section(exportable),
+        "## Cost",
+        _cost(exportable),
+        "## Images",
+        _images(exportable),
+    ]
+    if exportable.classes is not None:
+        parts += ["## Classes", _classes(exportable.classes)]
+    parts += ["## Files", _files(formats, results), "## How to load it", *_usage(exportable, formats)]
+    parts += ["## Licence", _licence(exportable), "## Versions", _items(versions)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _head(product: Exportable) -> str:
-    spec, name = product.spec, preset_of(product.network.spec)
+def _head(exportable: Exportable) -> str:
+    spec, name = exportable.spec, preset_of(exportable.network.spec)
     family = FAMILY_TITLES[spec.family]
     what = f"`{name}`, a {family}," if name else f"A {family}"
-    form = "Its small kernels are merged into the large ones" if product.is_merged else "It is in its training form"
+    form = "Its small kernels are merged into the large ones" if exportable.is_merged else "It is in its training form"
     front = "---\ntags:\n- image-classification\npipeline_tag: image-classification\n---"
     return (
-        f"{front}\n\n# {product.network.name}\n\n{what} for {spec.classes:,} classes, made for images of "
-        f"{product.resolution} px with {spec.in_channels} channel{'s' * (spec.in_channels > 1)}. {form}."
+        f"{front}\n\n# {exportable.network.name}\n\n{what} for {spec.classes:,} classes, made for images of "
+        f"{exportable.resolution} px with {spec.in_channels} channel{'s' * (spec.in_channels > 1)}. {form}."
     )
 
 
-def _metrics_section(product: Exportable) -> list[str]:
-    rows = [(each.name, each.value, each.conditions) for each in product.facts.figures]
+def _metrics_section(exportable: Exportable) -> list[str]:
+    rows = [(each.name, each.value, each.conditions) for each in exportable.facts.figures]
     known = [_table(("figure", "value", "measured on"), rows)] if rows else ["None is recorded of these weights."]
-    papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(product.spec)]
+    papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(exportable.spec)]
     if papers:
         known.append(
             "Published of networks like this one, with **other weights unless these are their official ones**:"
@@ -66,8 +73,8 @@ def _metrics_section(product: Exportable) -> list[str]:
     return known
 
 
-def _cost(product: Exportable) -> str:
-    spec, side = product.spec, product.resolution
+def _cost(exportable: Exportable) -> str:
+    spec, side = exportable.spec, exportable.resolution
     training, merged = (network_cost(spec, side, merged=is_merged) for is_merged in (False, True))
     rows = [
         ("in training", f"{training.params:,}", *_macs(training)),
@@ -82,14 +89,14 @@ def _macs(cost: Cost) -> tuple[str, str]:
     return f"{cost.macs:,} ({si(cost.macs)})", f"{cost.macs_in_bounds:,} ({si(cost.macs_in_bounds)})"
 
 
-def _images(product: Exportable) -> str:
-    how = product.preprocessing
+def _images(exportable: Exportable) -> str:
+    how = exportable.preprocessing
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (how.mean, how.std))
     about = {
         "known from": how.known_from,
-        "shape": f"(N, {product.spec.in_channels}, H, W), float32, values in [0, 1] before they are normalised",
-        "colour": {1: "grey", 3: "red, green, blue"}.get(product.spec.in_channels, "as in training"),
-        "made for": f"H = W = {product.resolution}",
+        "shape": f"(N, {exportable.spec.in_channels}, H, W), float32, values in [0, 1] before they are normalised",
+        "colour": {1: "grey", 3: "red, green, blue"}.get(exportable.spec.in_channels, "as in training"),
+        "made for": f"H = W = {exportable.resolution}",
         "mean": mean,
         "standard deviation": std,
         "resizing": f"{how.interpolation}; the cut is {how.crop:g} of the resized image's side, mode `{how.mode}`",
@@ -107,13 +114,13 @@ def _classes(names: Sequence[str]) -> str:
     return f"In the order of the logits:\n\n{_code('json', listed)}{more}"
 
 
-def _files(formats: Mapping[str, Format], rows: Sequence[FormatResult]) -> str:
+def _files(formats: Mapping[str, Format], results: Sequence[FormatResult]) -> str:
     table = []
-    for row in rows:
-        assert row.comparison is not None, "a format without a fault was held against the network"
-        held = f"{row.comparison.difference:.2g}", f"{row.comparison.relative:.2g}"
-        sizes = ", ".join(f"{size:,}" for size in row.sizes.values())
-        table.append((", ".join(f"`{name}`" for name in row.sizes), formats[row.format].about, sizes, *held))
+    for result in results:
+        assert result.comparison is not None, "a format without a fault was held against the network"
+        held = f"{result.comparison.difference:.2g}", f"{result.comparison.relative:.2g}"
+        sizes = ", ".join(f"{size:,}" for size in result.sizes.values())
+        table.append((", ".join(f"`{name}`" for name in result.sizes), formats[result.format].about, sizes, *held))
     batches = " and ".join(map(str, EXAMPLE_BATCHES))
     return (
         f"Each was loaded back, and its logits held against those of the network as it was given, on noise in batches "
@@ -123,8 +130,8 @@ def _files(formats: Mapping[str, Format], rows: Sequence[FormatResult]) -> str:
     )
 
 
-def _usage(product: Exportable, formats: Mapping[str, Format]) -> Iterable[str]:
-    spec, side, least = product.spec, product.resolution, product.least_side
+def _usage(exportable: Exportable, formats: Mapping[str, Format]) -> Iterable[str]:
+    spec, side, least = exportable.spec, exportable.resolution, exportable.least_side
     sizes = "of this size alone" if least is None else f"of any height and width from {least} px on"
     shape = f"2, {spec.in_channels}, {side}, {side}"
     yield _code("python", f"import torch\n\nimages = torch.randn({shape})  # stands for images, prepared as said above")
@@ -132,25 +139,25 @@ def _usage(product: Exportable, formats: Mapping[str, Format]) -> Iterable[str]:
     if graphs:
         named = " and ".join(f"`{file}`" for file in graphs)
         yield f"{named} take any number of images, {sizes}; they need no part of the harness, and cannot be trained."
-    for each in formats.values():
-        yield f"`{each.file}`: {each.about}."
-        yield _code("python", each.usage(product))
+    for file_format in formats.values():
+        yield f"`{file_format.file}`: {file_format.about}."
+        yield _code("python", file_format.usage(exportable))
 
 
-def _licence(product: Exportable) -> str:
-    subject = product.network
-    if subject.origin == WeightsOrigin.RANDOM:
+def _licence(exportable: Exportable) -> str:
+    network = exportable.network
+    if network.origin == WeightsOrigin.RANDOM:
         return f"{CODE_LICENCE} The weights are random."
-    if subject.origin != WeightsOrigin.FILE:
-        return f"{CODE_LICENCE} {_trained_licence(product)}"
+    if network.origin != WeightsOrigin.FILE:
+        return f"{CODE_LICENCE} {_trained_licence(exportable)}"
     return (
-        f"{CODE_LICENCE}\n\nThe weights were imported from `{product.source['source']}`. **The licence of whoever "
+        f"{CODE_LICENCE}\n\nThe weights were imported from `{exportable.source['source']}`. **The licence of whoever "
         "published that file applies to them**, and the harness does not know it."
     )
 
 
-def _trained_licence(product: Exportable) -> str:
-    recipe = product.network.full_recipe
+def _trained_licence(exportable: Exportable) -> str:
+    recipe = exportable.network.full_recipe
     began = "They began as other weights, whose licence applies, too. " if recipe and recipe.needs_weights else ""
     return f"The licence of the weights is for whoever trained them to choose. {began}Mind that of the training images."
 

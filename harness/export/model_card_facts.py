@@ -40,37 +40,37 @@ class TrainingFacts(NamedTuple):
     """The recipe with every default, as plain values."""
 
 
-def training_facts(subject: LoadedNetwork, storage: str | None = None) -> TrainingFacts:
+def training_facts(network: LoadedNetwork, storage: str | None = None) -> TrainingFacts:
     """From the database of a run, from the log of a training, or from what a file of weights says of itself."""
-    if subject.full_recipe is not None:
-        return _of_training(subject)
-    if subject.recipe is not None:
-        return _of_run(subject, storage)
-    if subject.origin == WeightsOrigin.RANDOM:
+    if network.full_recipe is not None:
+        return _of_training(network)
+    if network.recipe is not None:
+        return _of_run(network, storage)
+    if network.origin == WeightsOrigin.RANDOM:
         return TrainingFacts({"weights": "**random**: it was never trained, and its answers mean nothing"}, [])
-    about = {"weights": f"imported from `{subject.source.get('source', subject.name)}`"}
-    if digest := subject.source.get("source_sha256"):
+    about = {"weights": f"imported from `{network.source.get('source', network.name)}`"}
+    if digest := network.source.get("source_sha256"):
         about["SHA-256 of that file"] = f"`{digest}`"
     return TrainingFacts(about, [])
 
 
-def _of_run(subject: LoadedNetwork, storage: str | None) -> TrainingFacts:
-    assert subject.recipe is not None and subject.file is not None, "a run has a recipe and a checkpoint"
-    recipe, run_id = subject.recipe, subject.file.stem
-    study = subject.file.absolute().parent.parent
+def _of_run(network: LoadedNetwork, storage: str | None) -> TrainingFacts:
+    assert network.recipe is not None and network.file is not None, "a run has a recipe and a checkpoint"
+    recipe, run_id = network.recipe, network.file.stem
+    study = network.file.absolute().parent.parent
     with Store.open(Workspace(study.parent, storage).database, read_only=True) as store:
         row, epochs, measures = store.run(run_id), store.epochs(run_id), store.metrics(run_id)
     about = {
         "run": f"`{run_id}` of the study `{study.name}`, {row.state.value}",
         "seed": str(row.run.seed),
-        "epochs": f"{subject.epochs} of {recipe.epochs}",
+        "epochs": f"{network.epochs} of {recipe.epochs}",
         "data": f"{recipe.dataset} at {recipe.resolution} px, {_size(recipe.train_size)} training images",
         "trained on": f"{row.device or DASH}, {format_duration(row.wall_s)}",
-        "computed by": "; ".join(describe_environment(each) for each in row.environments),
+        "computed by": "; ".join(describe_environment(environment) for environment in row.environments),
     }
-    images = validation_image_count(row.run, measures) if subject.epochs == recipe.epochs else recipe.val_size
+    images = validation_image_count(row.run, measures) if network.epochs == recipe.epochs else recipe.val_size
     on = f"{_validated_on(recipe.dataset, images)}, {recipe.resolution} px, one seed"
-    scores = [CardMetric("top-1 %", f"{each.top1:.2f}", on) for each in epochs if each.epoch == subject.epochs]
+    scores = [CardMetric("top-1 %", f"{epoch.top1:.2f}", on) for epoch in epochs if epoch.epoch == network.epochs]
     device = f"measured by the run, {row.device or DASH}"
     again = f"measured again: {describe_environment(row.timed)}" if row.timed != row.environment else device
     others = [
@@ -79,11 +79,11 @@ def _of_run(subject: LoadedNetwork, storage: str | None) -> TrainingFacts:
     return TrainingFacts(about, [*scores, *others], recipe.model_dump(mode="json"))
 
 
-def _of_training(subject: LoadedNetwork) -> TrainingFacts:
-    assert subject.full_recipe is not None and subject.file is not None, "a training has a recipe and a folder"
-    recipe, epochs = subject.full_recipe, read_epochs(subject.file.parent)
+def _of_training(network: LoadedNetwork) -> TrainingFacts:
+    assert network.full_recipe is not None and network.file is not None, "a training has a recipe and a folder"
+    recipe, epochs = network.full_recipe, read_epochs(network.file.parent)
     about = {
-        "weights": f"`{subject.file.name}`: {subject.source.get('source', 'of unknown origin')}",
+        "weights": f"`{network.file.name}`: {network.source.get('source', 'of unknown origin')}",
         "recipe": recipe.about,
         "seed": str(recipe.seed),
         "epochs": f"{len(epochs)} of {recipe.epochs}",
@@ -92,9 +92,9 @@ def _of_training(subject: LoadedNetwork) -> TrainingFacts:
     if epochs:
         workers, wall_s = plural(epochs[-1].workers, "worker"), sum(epoch.wall_s for epoch in epochs)
         about["trained with"] = f"{workers}, {recipe.precision}, {format_duration(wall_s)}"
-    about["computed by"] = _computed_by(subject.file.parent)
+    about["computed by"] = _computed_by(network.file.parent)
     on = f"{_validated_on(recipe.data.dataset, recipe.data.val_size)}, {recipe.resolution} px, one seed"
-    scores = _scores(subject.file, epochs)
+    scores = _scores(network.file, epochs)
     figures = [CardMetric(title, f"{scores[name]:.4g}", on) for name, title in METRIC_TITLES.items() if name in scores]
     return TrainingFacts(about, figures, recipe.model_dump(mode="json"))
 
@@ -103,7 +103,9 @@ def _computed_by(folder: Path) -> str:
     """What has computed a training, and from which epoch on where there are several."""
     known = read_environments(folder) or [(1, None)]
     since = [f"from epoch {epoch} on: " for epoch, _ in known] if len(known) > 1 else [""]
-    return "; ".join(f"{words}{describe_environment(each)}" for words, (_, each) in zip(since, known, strict=True))
+    return "; ".join(
+        f"{words}{describe_environment(environment)}" for words, (_, environment) in zip(since, known, strict=True)
+    )
 
 
 def _scores(file: Path, epochs: list[FullScaleEpoch]) -> dict[str, Any]:

@@ -42,26 +42,26 @@ def require_packages() -> None:
         )
 
 
-def write(product: Exportable, folder: Path) -> None:
+def write(exportable: Exportable, folder: Path) -> None:
     """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
     program = torch.onnx.export(
-        product.program,
+        exportable.program,
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes=(product.dynamic_shapes,),
+        dynamic_shapes=(exportable.dynamic_shapes,),
         dynamo=True,
         verbose=False,
     )
     assert program is not None, "the exporter of programs returns one"
-    program.model.metadata_props.update(product.metadata)
+    program.model.metadata_props.update(exportable.metadata)
     program.save(folder / FILE)
 
 
-def load(product: Exportable, folder: Path) -> Network:
+def load(exportable: Exportable, folder: Path) -> Network:
     """In onnxruntime, as the card tells it. Raises `ExportFailure` for a graph of other convolutions."""
     import onnxruntime
 
-    check_convolutions(product, folder / FILE)
+    check_convolutions(exportable, folder / FILE)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
@@ -73,7 +73,7 @@ def load(product: Exportable, folder: Path) -> Network:
     return run
 
 
-def check_convolutions(product: Exportable, path: Path) -> None:
+def check_convolutions(exportable: Exportable, path: Path) -> None:
     """Hold the graph's convolutions against the network's. Raises `ExportFailure` where one is not the network's own.
 
     So each large kernel is one node `Conv` with a group per channel: it was neither split nor written as other sums.
@@ -83,7 +83,7 @@ def check_convolutions(product: Exportable, path: Path) -> None:
     onnx.checker.check_model(path)
     nodes = onnx.load(path, load_external_data=False).graph.node
     found = Counter(_of_node(node) for node in nodes if node.op_type == "Conv")
-    wanted = Counter(_of_network(product.deployable))
+    wanted = Counter(_of_network(exportable.deployable))
     if found != wanted:
         missing, besides = list((wanted - found).elements()), list((found - wanted).elements())
         raise ExportFailure(f"has other convolutions than the network: lacks {missing[:3]}, and has {besides[:3]}")
@@ -102,7 +102,7 @@ def _of_network(network: nn.Module) -> Iterator[Convolution]:
             yield Convolution(tuple(kernel.shape[2:]), layer.groups, layer.stride, layer.dilation)
 
 
-def usage(product: Exportable) -> str:  # noqa: ARG001 (the table's signature)
+def usage(exportable: Exportable) -> str:  # noqa: ARG001 (the table's signature)
     """Code for the card; `images` is given."""
     return f"""\
 import onnxruntime

@@ -10,18 +10,18 @@ from harness.models.weights import load_weights, write_weights
 FILE = "model.safetensors"
 
 
-def write(product: Exportable, folder: Path) -> None:
+def write(exportable: Exportable, folder: Path) -> None:
     """The state dict of the network that keeps its batch norms; nothing where it is there already."""
     if not (folder / FILE).exists():
-        write_weights(folder / FILE, product.weights)
+        write_weights(folder / FILE, exportable.weights)
 
 
-def load(product: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
+def load(exportable: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
     """As the card tells it."""
     return load_weights(folder / FILE)[1]
 
 
-def usage(product: Exportable) -> str:  # noqa: ARG001
+def usage(exportable: Exportable) -> str:  # noqa: ARG001
     """Code for the card; `images` is given."""
     return f"""\
 from pathlib import Path

@@ -31,9 +31,9 @@ class Architecture(NamedTuple):
     needs_harness: bool
 
 
-def unsupported_reason(product: Exportable) -> str | None:
+def unsupported_reason(exportable: Exportable) -> str | None:
     """What keeps timm from loading the network; None where nothing does."""
-    spec = product.spec
+    spec = exportable.spec
     if spec.family == "replknet":
         return None
     if spec.family != "convnext":
@@ -41,30 +41,30 @@ def unsupported_reason(product: Exportable) -> str | None:
     is_timms = (
         (spec.kernel, spec.depthwise, spec.shortcut, spec.stem_stride, spec.ffn_ratio) == ("plain", True, True, 4, 4.0)
         and set(spec.dilation) == {1}
-        and (product.is_merged or all(s is None for s in spec.reparam))
+        and (exportable.is_merged or all(s is None for s in spec.reparam))
     )
     return None if is_timms else "timm's ConvNeXt has plain depth-wise kernels, stem_stride 4 and no small kernels"
 
 
-def architecture(product: Exportable) -> Architecture:
+def architecture(exportable: Exportable) -> Architecture:
     """The network's name and arguments in timm."""
-    spec = product.spec
+    spec = exportable.spec
     if spec.family == "convnext":
         arguments = {"depths": list(spec.B), "dims": list(spec.C), "kernel_sizes": list(spec.K)}
         return Architecture("convnext_tiny", arguments, "stem.0", "head.fc", needs_harness=False)
     name = _nearest_preset(spec)
     fields = {field: getattr(spec, field) for field in _differing(spec, PRESETS[name])}
-    form = {"merged": True} if product.is_merged else {}
+    form = {"merged": True} if exportable.is_merged else {}
     return Architecture(name, {**fields, **form}, "stem.0.conv", "head", needs_harness=True)
 
 
-def write(product: Exportable, folder: Path) -> None:
+def write(exportable: Exportable, folder: Path) -> None:
     """The configuration and, where they are not there yet, the weights."""
-    safetensors.write(product, folder)
-    (folder / FILE).write_text(json.dumps(_config(product), indent=2), encoding="utf-8")
+    safetensors.write(exportable, folder)
+    (folder / FILE).write_text(json.dumps(_config(exportable), indent=2), encoding="utf-8")
 
 
-def load(product: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
+def load(exportable: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
     """As the card tells it."""
     import timm
 
@@ -72,9 +72,9 @@ def load(product: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the t
     return model.eval()
 
 
-def usage(product: Exportable) -> str:
+def usage(exportable: Exportable) -> str:
     """Code for the card; `images` is given, prepared as `transform` does it."""
-    needed = "import harness  # makes RepLKNet known to timm\n" if architecture(product).needs_harness else ""
+    needed = "import harness  # makes RepLKNet known to timm\n" if architecture(exportable).needs_harness else ""
     return f"""\
 {needed}import timm
 
@@ -84,10 +84,10 @@ logits = model(images)
 """
 
 
-def _config(product: Exportable) -> dict[str, Any]:
-    spec, found = product.spec, architecture(product)
-    channels, side = spec.in_channels, product.resolution
-    labels = {} if product.classes is None else {"label_names": list(product.classes)}
+def _config(exportable: Exportable) -> dict[str, Any]:
+    spec, found = exportable.spec, architecture(exportable)
+    channels, side = spec.in_channels, exportable.resolution
+    labels = {} if exportable.classes is None else {"label_names": list(exportable.classes)}
     return {
         "architecture": found.name,
         "num_classes": spec.classes,
@@ -97,7 +97,7 @@ def _config(product: Exportable) -> dict[str, Any]:
             "tag": "exported",
             "input_size": [channels, side, side],
             "pool_size": list(network_parts(spec, side)[-2].size),
-            **product.preprocessing.for_timm(),
+            **exportable.preprocessing.for_timm(),
             "num_classes": spec.classes,
             "first_conv": found.first_conv,
             "classifier": found.classifier,

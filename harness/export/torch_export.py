@@ -13,18 +13,18 @@ NETWORK_FILE = "network.json"
 """What the file carries along about the network."""
 
 
-def write(product: Exportable, folder: Path) -> None:
+def write(exportable: Exportable, folder: Path) -> None:
     """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
-    extra = {NETWORK_FILE: json.dumps(product.training_facts, indent=1)}
-    torch.export.save(product.program, folder / FILE, extra_files=extra)
+    extra = {NETWORK_FILE: json.dumps(exportable.training_facts, indent=1)}
+    torch.export.save(exportable.program, folder / FILE, extra_files=extra)
 
 
-def load(product: Exportable, folder: Path) -> Network:  # noqa: ARG001 (the table's signature)
+def load(exportable: Exportable, folder: Path) -> Network:  # noqa: ARG001 (the table's signature)
     """As the card tells it."""
     return torch.export.load(folder / FILE).module()
 
 
-def usage(product: Exportable) -> str:  # noqa: ARG001
+def usage(exportable: Exportable) -> str:  # noqa: ARG001
     """Code for the card; `images` is given."""
     return f"""\
 import torch

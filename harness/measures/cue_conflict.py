@@ -61,27 +61,27 @@ class CueConflictResult:
     @property
     def class_mean_pct(self) -> float | None:
         """The mean of the classes' shares, of those that have decisions."""
-        shares = [share for each in self.classes.values() if (share := each.share_pct) is not None]
+        shares = [share for decisions in self.classes.values() if (share := decisions.share_pct) is not None]
         return sum(shares) / len(shares) if shares else None
 
 
-def classify_stimuli(subject: LoadedNetwork, folder: Path, side: int) -> CueConflictResult:
+def classify_stimuli(network: LoadedNetwork, folder: Path, side: int) -> CueConflictResult:
     """Show a network the stimuli of a folder, at that side in pixels.
 
     Raises `UserError`s for a network that is not for ImageNet-1K or has random weights, and for a folder without any.
     """
-    _check(subject)
+    _check(network)
     stimuli = find_stimuli(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tell = progress_printer(subject.name, len(stimuli.conflicts))
-    order, labels = _class_order(subject)
-    with as_user_error(subject.name), computing(device):
-        answers, shown = _predict(subject, stimuli.conflicts, side, device, order, tell)
+    tell = progress_printer(network.name, len(stimuli.conflicts))
+    order, labels = _class_order(network)
+    with as_user_error(network.name), computing(device):
+        answers, shown = _predict(network, stimuli.conflicts, side, device, order, tell)
     if not shown:
         raise DataError("the stimuli must be images that can be read", place=str(folder))
-    shapes, textures = (np.array([getattr(each, cue) for each in shown]) for cue in ("shape", "texture"))
+    shapes, textures = (np.array([getattr(stimulus, cue) for stimulus in shown]) for cue in ("shape", "texture"))
     return CueConflictResult(
-        subject=subject,
+        subject=network,
         side=side,
         folder=folder,
         stimuli=stimuli,
@@ -101,7 +101,7 @@ def to_sixteen(probabilities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _predict(
-    subject: LoadedNetwork,
+    network: LoadedNetwork,
     stimuli: Sequence[Stimulus],
     side: int,
     device: torch.device,
@@ -112,8 +112,8 @@ def _predict(
 
     `order` gives the logit of each synset of ImageNet-1K; None where they are in their usual order.
     """
-    model = subject.model.to(device).eval()
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(subject))
+    model = network.model.to(device).eval()
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(network))
     answers, shown = [], []
     for images, readable in _batches(stimuli, side):
         yield_slot()
@@ -130,31 +130,31 @@ def _predict(
 
 def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
     """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
-    levels = read_sampled_value_range([each.path for each in stimuli])
+    levels = read_sampled_value_range([stimulus.path for stimulus in stimuli])
     for start in range(0, len(stimuli), STIMULI_BATCH):
         images, readable = [], []
-        for each in stimuli[start : start + STIMULI_BATCH]:
-            image = read_square(each.path, side, levels)
+        for stimulus in stimuli[start : start + STIMULI_BATCH]:
+            image = read_square(stimulus.path, side, levels)
             if image is not None:
                 images.append(image)
-                readable.append(each)
+                readable.append(stimulus)
         if readable:
             yield torch.from_numpy(np.stack(images)), readable
 
 
-def _class_order(subject: LoadedNetwork) -> tuple[list[int] | None, str]:
+def _class_order(network: LoadedNetwork) -> tuple[list[int] | None, str]:
     """The logits in the usual order of ImageNet-1K's synsets, None where they are; and how that is known.
 
     Raises `UserError` for a network whose classes are known to be others.
     """
-    known, synsets = class_names(subject), imagenet_synsets()
+    known, synsets = class_names(network), imagenet_synsets()
     if known is None:
         return None, "by position, as synsets of ImageNet-1K in their usual order: the weights do not say their classes"
     if set(known) != set(synsets):
         raise UserError(
             "the network's classes must be the synsets of ImageNet-1K, as n01440764",
             value=class_differences(known, synsets),
-            place=subject.name,
+            place=network.name,
         )
     return [known.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
 
@@ -167,27 +167,27 @@ def _notes(answers: NDArray[np.int64]) -> Iterator[str]:
         )
 
 
-def _check(subject: LoadedNetwork) -> None:
-    spec = subject.spec
-    if subject.origin == WeightsOrigin.RANDOM:
+def _check(network: LoadedNetwork) -> None:
+    spec = network.spec
+    if network.origin == WeightsOrigin.RANDOM:
         raise UserError(
             "the network must have learnt something: random weights have no bias worth knowing",
-            value=subject.name,
+            value=network.name,
             remedy="Give a file of weights: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
         )
     if spec.classes != IMAGENET_CLASSES or spec.in_channels != 3:
         raise UserError(
             "the network must tell the 1000 classes of ImageNet-1K apart in colour images",
             value=f"{spec.classes} classes, {spec.in_channels} channels",
-            place=subject.name,
+            place=network.name,
             remedy="For proxies, put shape_bias under `proxy.measures`: they are shown `shapes`.",
         )
 
 
-def _statistics(subject: LoadedNetwork) -> tuple[Sequence[float], Sequence[float]]:
+def _statistics(network: LoadedNetwork) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
-    if (dataset := subject.load_images()) is not None:
+    if (dataset := network.load_images()) is not None:
         return dataset.mean, dataset.std
-    if subject.full_recipe is not None:
-        return subject.full_recipe.data.mean, subject.full_recipe.data.std
-    return published_normalization(subject.spec)
+    if network.full_recipe is not None:
+        return network.full_recipe.data.mean, network.full_recipe.data.std
+    return published_normalization(network.spec)

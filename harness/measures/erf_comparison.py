@@ -126,52 +126,52 @@ def compare_fields(
     subjects: Sequence[LoadedNetwork], *, images: int, resolution: int | None = None, data: str | None = None
 ) -> Iterator[FieldResult]:
     """Each network's fields. One that no run trained is shown what the first run's network is shown."""
-    lender = next((subject for subject in subjects if subject.recipe), None)
-    plans = [(subject, subject if subject.recipe else lender) for subject in subjects]
-    sides = [_side(subject, shown, resolution) for subject, shown in plans]
-    for (subject, shown), side in zip(plans, sides, strict=True):
-        found = erf_images(subject.spec, data, shown, count=images, side=side)
-        fields = _fields(subject, found, progress_printer(subject.name, len(found.pixels)))
-        _require_images(subject, found, fields)
-        notes = (*found.notes, *_notes(subject, side, fields))
-        device = next(subject.model.parameters()).device
-        yield FieldResult(subject, side, found.about, fields, notes, process_environment(device))
+    lender = next((network for network in subjects if network.recipe), None)
+    plans = [(network, network if network.recipe else lender) for network in subjects]
+    sides = [_side(network, shown, resolution) for network, shown in plans]
+    for (network, shown), side in zip(plans, sides, strict=True):
+        found = erf_images(network.spec, data, shown, count=images, side=side)
+        fields = _fields(network, found, progress_printer(network.name, len(found.pixels)))
+        _require_images(network, found, fields)
+        notes = (*found.notes, *_notes(network, side, fields))
+        device = next(network.model.parameters()).device
+        yield FieldResult(network, side, found.about, fields, notes, process_environment(device))
 
 
-def _side(subject: LoadedNetwork, shown: LoadedNetwork | None, resolution: int | None) -> int:
+def _side(network: LoadedNetwork, shown: LoadedNetwork | None, resolution: int | None) -> int:
     """The side of its images: as given, or as the measure has it for a side of training or of published figures."""
-    learned = shown.recipe.resolution if shown and shown.recipe else resolutions(subject.spec)[0]
+    learned = shown.recipe.resolution if shown and shown.recipe else resolutions(network.spec)[0]
     side = erf_resolution(learned) if resolution is None else resolution
     if not SMALLEST <= side <= LARGEST:
         raise UserError(
             f"`--resolution` must be from {SMALLEST} to {LARGEST}", value=side, remedy=f"The paper's is {FIELDS_PX}."
         )
-    network_parts(subject.spec, side)  # raises for images of which the last map has nothing
+    network_parts(network.spec, side)  # raises for images of which the last map has nothing
     return side
 
 
-def _fields(subject: LoadedNetwork, images: ErfImages, tell: Callable[[int], None]) -> dict[str, ReceptiveField]:
+def _fields(network: LoadedNetwork, images: ErfImages, tell: Callable[[int], None]) -> dict[str, ReceptiveField]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with computing(device):
-            return receptive_fields(subject.model.to(device), images.pixels, tell=tell)
+            return receptive_fields(network.model.to(device), images.pixels, tell=tell)
     except torch.OutOfMemoryError as error:
         side = images.pixels.shape[-1]
         raise UserError(
             "the device must have room for the gradient of one image",
-            value=f"{subject.name} at {side} px",
+            value=f"{network.name} at {side} px",
             remedy="Give a smaller `--resolution`.",
         ) from error
 
 
-def _require_images(subject: LoadedNetwork, images: ErfImages, fields: dict[str, ReceptiveField]) -> None:
+def _require_images(network: LoadedNetwork, images: ErfImages, fields: dict[str, ReceptiveField]) -> None:
     """Raise `UserError` where no image has a finite gradient, which is no field that is zero."""
     if any(field.images == 0 and field.skipped for field in fields.values()):
-        device = next(subject.model.parameters()).device
+        device = next(network.model.parameters()).device
         what = "the gradients of all images are NaN or infinite, and so there is no field: they"
         with torch.no_grad():
-            fault = describe_fault(subject.model, images.pixels[:1].to(device), what)
-        raise UserError(fault, place=subject.name, remedy="Take the weights of an earlier epoch, or train again.")
+            fault = describe_fault(network.model, images.pixels[:1].to(device), what)
+        raise UserError(fault, place=network.name, remedy="Take the weights of an earlier epoch, or train again.")
 
 
 def progress_printer(name: str, images: int) -> Callable[[int], None]:
@@ -189,22 +189,22 @@ def progress_printer(name: str, images: int) -> Callable[[int], None]:
     return tell
 
 
-def _notes(subject: LoadedNetwork, side: int, fields: dict[str, ReceptiveField]) -> Iterator[str]:
-    if subject.origin == WeightsOrigin.RANDOM:
+def _notes(network: LoadedNetwork, side: int, fields: dict[str, ReceptiveField]) -> Iterator[str]:
+    if network.origin == WeightsOrigin.RANDOM:
         yield f"{RANDOM_FIELDS_NOTE}. Train the network, or give a checkpoint."
-    if side < FIELDS_PX and has_published_field(subject.spec):
+    if side < FIELDS_PX and has_published_field(network.spec):
         yield (
             f"the paper's figures are at {FIELDS_PX} px. On small images every field reaches the border, and networks "
             "no longer differ as they do there."
         )
-    off = center_offset(subject, side)
+    off = center_offset(network, side)
     if abs(off) > MAX_CENTER_OFFSET * side:
         yield (
             f"the centre of the last map looks {abs(off):g} px {'past' if off > 0 else 'short of'} the image's middle, "
             "around which the squares lie: r is too large."
         )
     for name, field in fields.items():
-        yield from (f"{FIELD_DEFINITIONS[name].title}, {said}" for said in _faults(field))
+        yield from (f"{FIELD_DEFINITIONS[name].title}, {output}" for output in _faults(field))
 
 
 def _faults(field: ReceptiveField) -> Iterator[str]:
@@ -217,14 +217,14 @@ def _faults(field: ReceptiveField) -> Iterator[str]:
         yield f"the centre is dead on {field.dead} of {images} images: none of their pixels moves it."
 
 
-def center_offset(subject: LoadedNetwork, side: int) -> float:
+def center_offset(network: LoadedNetwork, side: int) -> float:
     """Pixels, down and right, from the middle pixel of an image to where the middle of the last map looks.
 
     A padded convolution of odd side stands on every stride-th pixel from the first on; one that cuts the image into
     patches looks at the middle of each.
     """
-    family = FAMILIES[subject.spec.family]
-    stride = subject.spec.stem_stride
+    family = FAMILIES[network.spec.family]
+    stride = network.spec.stem_stride
     for each in family.strides:
         stride *= each
     last = -(-side // stride) if family.is_padded else side // stride

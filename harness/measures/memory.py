@@ -25,7 +25,7 @@ def extra_bytes(call: Callable[[], Iterable[Tensor]], device: torch.device) -> i
     As PyTorch's allocator counts it: scratch memory that oneDNN takes from the system on a CPU is not seen.
     """
     peak, results = (_on_gpu if device.type == "cuda" else _on_cpu)(call)
-    return max(0, peak - sum(each.numel() * each.element_size() for each in results))
+    return max(0, peak - sum(tensor.numel() * tensor.element_size() for tensor in results))
 
 
 def _on_gpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:

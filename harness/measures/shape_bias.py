@@ -55,8 +55,8 @@ def shape_bias(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     yield "cue_decisions", float(whole.cue)
     named = {"shape_bias_pct": whole}
     each = decisions_by_class(answers, split.labels, split.cues, dataset.info.names)
-    named |= {f"shape_bias_pct_{name}": found for name, found in each.items()}
-    yield from ((name, share) for name, found in named.items() if (share := found.share_pct) is not None)
+    named |= {f"shape_bias_pct_{name}": decisions for name, decisions in each.items()}
+    yield from ((name, share) for name, decisions in named.items() if (share := decisions.share_pct) is not None)
 
 
 def count_decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:

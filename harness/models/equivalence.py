@@ -33,9 +33,9 @@ def noise_images(channels: int, size: tuple[int, int]) -> Tensor:
     return torch.randn(2, channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
+def relative_error(output: Tensor, exact: Tensor) -> float:
     """The largest difference, relative to the largest exact value."""
-    difference, largest = (found.double() - exact).detach().abs().max(), exact.detach().abs().max()
+    difference, largest = (output.double() - exact).detach().abs().max(), exact.detach().abs().max()
     return (difference / (1e-30 + largest)).item()
 
 

@@ -62,7 +62,7 @@ def first_nonfinite_layer(run_forward: Callable[[], Any], model: nn.Module) -> s
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 (the hook's signature)
-            if not faults and any(not bool(each.isfinite().all()) for each in _tensors(output)):
+            if not faults and any(not bool(tensor.isfinite().all()) for tensor in _tensors(output)):
                 faults.append(name)
 
         return hook

@@ -92,8 +92,8 @@ class Tuner:
         if names == ["stock"]:
             return "stock"
         winners = AutotuneCache(self._folder, call.x.device)
-        if (found := winners.get(kind, names)) is not None:
-            return found.winner
+        if (times := winners.get(kind, names)) is not None:
+            return times.winner
         measured = time_algorithms(call, names)
         return winners.put(kind, measured, names).winner if measured.ms else measured.winner
 

@@ -31,16 +31,16 @@ class AutotuneCache:
 
     def get(self, kind: str, names: Collection[str]) -> AlgorithmTimes | None:
         """The measurement of that kind of call, if its winner is among `names`."""
-        found = self._read().get(kind)
-        return found if found is not None and found.winner in names else None
+        times = self._read().get(kind)
+        return times if times is not None and times.winner in names else None
 
     def put(self, kind: str, measured: AlgorithmTimes, names: Collection[str]) -> AlgorithmTimes:
         """Write a measurement down; where another process was first, its measurement stands and is returned."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_suffix(".lock"), timeout=WAIT_S, poll_interval=0.01):
-                if (found := self.get(kind, names)) is not None:
-                    return found
+                if (times := self.get(kind, names)) is not None:
+                    return times
                 self._write(self._read() | {kind: measured})
         except OSError:
             return measured

@@ -167,9 +167,11 @@ def _max_bytes(x: Tensor, stock: int) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    said = str(error)
+    output = str(error)
     return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in said or "ALLOC_FAILED" in said
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "allocate memory" in output
+        or "ALLOC_FAILED" in output
     )
 
 

@@ -75,8 +75,8 @@ def _direct_weight_gradient(x: Tensor, grad: Tensor, window: Window) -> Tensor:
     """
     n, c = x.shape[:2]
     images, kernels = _fold_batch(x), _fold_batch(grad).transpose(0, 1)
-    each = F.conv2d(images, kernels, None, window.dilation, window.padding, groups=n * c)
-    return each.view(n, c, *each.shape[2:]).sum(0).unsqueeze(1)
+    tensor = F.conv2d(images, kernels, None, window.dilation, window.padding, groups=n * c)
+    return tensor.view(n, c, *tensor.shape[2:]).sum(0).unsqueeze(1)
 
 
 def _fold_batch(x: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def _fill(y: Tensor, x: Tensor, taps: Tensor, slide: _Slide, threads: int) -> No
 
     def compute(numbers: Any, first: int) -> None:
         room = [x.new_empty(size) for size in plan.room]
-        addresses = (each.data_ptr() for each in (x, taps, y[first], *room))
+        addresses = (tensor.data_ptr() for tensor in (x, taps, y[first], *room))
         plan.loops(*addresses, ctypes.addressof(numbers))
 
     _in_parallel([functools.partial(compute, *share) for share in plan.shares])

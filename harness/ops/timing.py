@@ -121,7 +121,7 @@ QUICK_TIMING = TimingBudget(min_samples=1, max_samples=3, budget_s=0.5)
 
 
 def time_interleaved(
-    calls: Mapping[Key, TimedCall], device: torch.device, patience: TimingBudget
+    calls: Mapping[Key, TimedCall], device: torch.device, budget: TimingBudget
 ) -> dict[Key, Timings | None]:
     """The times of every call; None for one for which the memory does not suffice.
 
@@ -130,14 +130,14 @@ def time_interleaved(
     """
     with measuring_in_turns(device) as renew:
         warm = {key: s for key, call in calls.items() if (s := _warm_up(call, device, renew)) is not None}
-        samples = {key: [s] if s > patience.single_sample_s else [] for key, s in warm.items()}
+        samples = {key: [s] if s > budget.single_sample_s else [] for key, s in warm.items()}
         repeats = {key: min(MAX_CALLS, _calls_per_sample(s)) for key, s in warm.items()}
         waiting = [key for key, taken in samples.items() if not taken]
-        for _ in range(patience.max_samples):
+        for _ in range(budget.max_samples):
             for key in waiting:
                 renew()
                 samples[key].append(seconds_per_call(calls[key], device, repeats[key]))
-            waiting = [key for key in reversed(waiting) if not _has_enough(samples[key], repeats[key], patience)]
+            waiting = [key for key in reversed(waiting) if not _has_enough(samples[key], repeats[key], budget)]
     return {key: Timings(tuple(samples[key])) if key in samples else None for key in calls}
 
 
@@ -261,5 +261,5 @@ def _warm_up(call: TimedCall, device: torch.device, renew: Callable[[], None]) -
         raise
 
 
-def _has_enough(samples: list[float], repeats: int, patience: TimingBudget) -> bool:
-    return len(samples) >= patience.min_samples and repeats * sum(samples) >= patience.budget_s
+def _has_enough(samples: list[float], repeats: int, budget: TimingBudget) -> bool:
+    return len(samples) >= budget.min_samples and repeats * sum(samples) >= budget.budget_s

@@ -110,9 +110,9 @@ class ClaimsSummary(SummaryModel):
 K = TypeVar("K", bound=ClaimsSummary)
 
 
-def summarize_claims(answer: StudyResults) -> ClaimsSummary:
+def summarize_claims(results: StudyResults) -> ClaimsSummary:
     """The claims as the summary of this answer keeps them."""
-    return ClaimsSummary.model_validate(json_safe(results_values(answer)))
+    return ClaimsSummary.model_validate(json_safe(results_values(results)))
 
 
 def read_claims_summary(path: Path) -> ClaimsSummary:

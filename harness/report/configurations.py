@@ -34,9 +34,9 @@ class Column:
 class ConfigurationTables:
     """One table where that fits; where it does not, the measures go into tables of their own below it."""
 
-    def __init__(self, answer: StudyResults, *, most: int | None = None) -> None:
-        self._answer = answer
-        self._rows = answer.rows[:most]
+    def __init__(self, results: StudyResults, *, most: int | None = None) -> None:
+        self._answer = results
+        self._rows = results.rows[:most]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         own, *blocks = self._blocks()
@@ -64,57 +64,76 @@ class ConfigurationTables:
             table.add_column(
                 Text(column.heading), justify="left" if column.is_left else "right", vertical="bottom", no_wrap=True
             )
-        for row, cells in zip(self._rows, zip(*(column.cells for column in columns), strict=True), strict=True):
-            style = "bold" if row is self._answer.best else "" if row.state == "complete" else "dim"
+        for configuration, cells in zip(
+            self._rows, zip(*(column.cells for column in columns), strict=True), strict=True
+        ):
+            style = "bold" if configuration is self._answer.best else "" if configuration.state == "complete" else "dim"
             table.add_row(*cells, style=style)
         return table
 
 
-def _sampling(rows: Sequence[ConfigurationResult]) -> Iterator[str]:
+def _sampling(configurations: Sequence[ConfigurationResult]) -> Iterator[str]:
     """What must be known to read the sampling errors."""
-    images = sorted({row.val_images for row in rows if row.val_images})
+    images = sorted({configuration.val_images for configuration in configurations if configuration.val_images})
     if images:
         n = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
         yield f"± val: the standard error of a seed's accuracy that comes from its {n} validation images."
 
 
-def name_columns(answer: StudyResults, rows: Sequence[ConfigurationResult]) -> list[Column]:
+def name_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> list[Column]:
     """Which configuration it is: on the front or not, its first trial, its choices."""
     return [
-        Column("", [FRONT_MARK if row.is_on_front else "" for row in rows], is_left=True),
-        Column("#", [str(row.trials[0]) for row in rows]),
+        Column("", [FRONT_MARK if configuration.is_on_front else "" for configuration in configurations], is_left=True),
+        Column("#", [str(configuration.trials[0]) for configuration in configurations]),
         *(
             Column(
                 name,
-                [Text(format_value(row.params[name])) if name in row.params else DASH for row in rows],
+                [
+                    Text(format_value(configuration.params[name])) if name in configuration.params else DASH
+                    for configuration in configurations
+                ],
                 is_left=True,
             )
-            for name in answer.axes
+            for name in results.axes
         ),
     ]
 
 
-def status_columns(answer: StudyResults, rows: Sequence[ConfigurationResult]) -> Iterator[Column]:
+def status_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> Iterator[Column]:
     """The objective, the costs, and how it stands where it is not complete."""
-    unit = " %" if answer.metric in PERCENTAGES else ""
-    yield Column(f"{answer.metric}{unit}", [format_objective(row, answer) for row in rows])
-    yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
-    if any(row.val_images for row in rows):
-        yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
-    yield Column("params", [si(row.params_count) for row in rows])
-    yield Column("MACs", [si(row.macs) for row in rows])
-    if answer.metric != LATENCY:
-        yield Column("ms", [latency_text(row.latency) for row in rows])
-    yield Column("s/run", [_seconds(row.wall_s) for row in rows])
-    if any(row.state != "complete" for row in rows):
-        yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
+    unit = " %" if results.metric in PERCENTAGES else ""
+    yield Column(
+        f"{results.metric}{unit}", [format_objective(configuration, results) for configuration in configurations]
+    )
+    yield Column(
+        "n", [seeds_text(len(configuration.values), configuration.missing) for configuration in configurations]
+    )
+    if any(configuration.val_images for configuration in configurations):
+        yield Column(
+            "± val",
+            [DASH if (e := configuration.sampling_error) is None else f"{e:.2f}" for configuration in configurations],
+        )
+    yield Column("params", [si(configuration.params_count) for configuration in configurations])
+    yield Column("MACs", [si(configuration.macs) for configuration in configurations])
+    if results.metric != LATENCY:
+        yield Column("ms", [latency_text(configuration.latency) for configuration in configurations])
+    yield Column("s/run", [_seconds(configuration.wall_s) for configuration in configurations])
+    if any(configuration.state != "complete" for configuration in configurations):
+        yield Column(
+            "",
+            [
+                "" if configuration.state == "complete" else Text(configuration.state)
+                for configuration in configurations
+            ],
+            is_left=True,
+        )
 
 
-def format_objective(row: ConfigurationResult, answer: StudyResults) -> str:
+def format_objective(configuration: ConfigurationResult, results: StudyResults) -> str:
     """The value that a configuration is ranked by; of a latency the median, whose upper bound ranks it."""
-    if answer.metric == LATENCY and row.latency is not None and row.latency.high_ms is not None:
-        return row.latency.text
-    return format_mean_and_spread(row.mean, row.spread, answer.metric)
+    if results.metric == LATENCY and configuration.latency is not None and configuration.latency.high_ms is not None:
+        return configuration.latency.text
+    return format_mean_and_spread(configuration.mean, configuration.spread, results.metric)
 
 
 def _seconds(wall_s: float | None) -> str:

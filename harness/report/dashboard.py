@@ -107,19 +107,19 @@ def adapt_responses(app: "WSGIApplication", shown: "Callable[[int], DashboardTri
     return answered
 
 
-def adapt_study_details(details: dict[str, Any], shown: "DashboardTrials") -> None:
+def adapt_study_details(details: dict[str, Any], trials: "DashboardTrials") -> None:
     """Complete what the dashboard's interface says of a study, in place."""
-    if shown.best is None:
+    if trials.best is None:
         details["best_trials"] = []
-    _append_note(details, NO_RESULTS_NOTE if shown.answer is None else study_note(shown.answer))
+    _append_note(details, NO_RESULTS_NOTE if trials.answer is None else study_note(trials.answer))
     for trial in (*details["trials"], *details["best_trials"]):
-        row = shown.rows.get(trial["number"])
+        configuration = trials.rows.get(trial["number"])
         reason = next((each["value"] for each in trial["user_attrs"] if each["key"] == "rejected"), None)
         if reason is not None:
             trial["state"] = REJECTED
             _append_note(trial, rejected_note(reason))
-        elif row is not None and shown.answer is not None:
-            _append_note(trial, trial_note(trial["number"], row, shown.answer))
+        elif configuration is not None and trials.answer is not None:
+            _append_note(trial, trial_note(trial["number"], configuration, trials.answer))
 
 
 def _append_note(owner: dict[str, Any], text: str) -> None:

@@ -30,23 +30,23 @@ NO_RESULTS_NOTE = (
 LATENCY = "latency_ms"
 
 
-def study_note(answer: StudyResults) -> str:
+def study_note(results: StudyResults) -> str:
     """What the study says so far, and how its pages are to be read."""
-    ruled_out = [f"- not trained: {reason} ({count:,})" for reason, count in answer.rejected.items()]
-    return "\n".join([" ".join(conclusions(answer)), "", conditions_text(answer), "", *ruled_out, "", DASHBOARD_NOTE])
+    ruled_out = [f"- not trained: {reason} ({count:,})" for reason, count in results.rejected.items()]
+    return "\n".join([" ".join(conclusions(results)), "", conditions_text(results), "", *ruled_out, "", DASHBOARD_NOTE])
 
 
-def trial_note(number: int, row: ConfigurationResult, answer: StudyResults) -> str:
+def trial_note(number: int, configuration: ConfigurationResult, results: StudyResults) -> str:
     """The configuration of a trial: what became of it, its network part by part, its seeds one by one."""
-    if not row.runs:
-        return _head(number, row, answer)
+    if not configuration.runs:
+        return _head(number, configuration, results)
     parts = [
-        _head(number, row, answer),
+        _head(number, configuration, results),
         "**network**, merged",
-        "\n".join(_network_table(row)),
+        "\n".join(_network_table(configuration)),
         "**seeds**",
-        "\n".join(_seed_table(row, answer.metric)),
-        "\n".join(f"- {line}" for line in _environments(row)),
+        "\n".join(_seed_table(configuration, results.metric)),
+        "\n".join(f"- {line}" for line in _environments(configuration)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -56,37 +56,38 @@ def rejected_note(reason: str) -> str:
     return f"**rejected, never trained**: {_cell(reason)}"
 
 
-def _head(number: int, row: ConfigurationResult, answer: StudyResults) -> str:
-    state = "best of the study" if row is answer.best else row.state
-    reason = f": {_cell(row.reason)}" if row.reason and row.state != "complete" else ""
-    mean = f"{answer.metric} {format_mean_and_spread(row.mean, row.spread, answer.metric)} (n = {len(row.values)})"
-    lines = [f"**{state}**{reason}", f"{_cell(format_params(row.params))}: {mean}, {_costs(row)}"]
-    if len(row.trials) > 1:
-        others = ", ".join(str(each) for each in row.trials if each != number)
-        lines.append(f"The same configuration as in {'trials' if len(row.trials) > 2 else 'trial'} {others}.")
+def _head(number: int, configuration: ConfigurationResult, results: StudyResults) -> str:
+    state = "best of the study" if configuration is results.best else configuration.state
+    reason = f": {_cell(configuration.reason)}" if configuration.reason and configuration.state != "complete" else ""
+    mean_and_spread = format_mean_and_spread(configuration.mean, configuration.spread, results.metric)
+    mean = f"{results.metric} {mean_and_spread} (n = {len(configuration.values)})"
+    lines = [f"**{state}**{reason}", f"{_cell(format_params(configuration.params))}: {mean}, {_costs(configuration)}"]
+    if len(configuration.trials) > 1:
+        others = ", ".join(str(each) for each in configuration.trials if each != number)
+        lines.append(f"The same configuration as in {'trials' if len(configuration.trials) > 2 else 'trial'} {others}.")
     return "\n\n".join(lines)
 
 
-def _costs(row: ConfigurationResult) -> str:
-    costs = f"{si(row.params_count)} params, {si(row.macs)} MACs"
-    return costs if row.latency_ms is None else f"{costs}, {format_milliseconds(row.latency_ms)} ms"
+def _costs(configuration: ConfigurationResult) -> str:
+    costs = f"{si(configuration.params_count)} params, {si(configuration.macs)} MACs"
+    return costs if configuration.latency_ms is None else f"{costs}, {format_milliseconds(configuration.latency_ms)} ms"
 
 
-def _network_table(row: ConfigurationResult) -> Iterator[str]:
+def _network_table(configuration: ConfigurationResult) -> Iterator[str]:
     """The merged network part by part; K as 31+5 with its small kernel."""
-    resolution = row.runs[0].row.run.recipe.resolution
+    resolution = configuration.runs[0].row.run.recipe.resolution
     yield f"| part at {resolution} px | map | B | C | K | params | MACs |"
     yield "| --- | --: | --: | --: | --: | --: | --: |"
-    for cells in network_costs(row.spec, resolution).merged_rows():
+    for cells in network_costs(configuration.spec, resolution).merged_rows():
         yield f"| {' | '.join(cells)} |"
 
 
-def _seed_table(row: ConfigurationResult, metric: str) -> Iterator[str]:
+def _seed_table(configuration: ConfigurationResult, metric: str) -> Iterator[str]:
     """A line per run: its value, how far it came, its times."""
-    times = sorted({name for facts in row.runs for name in facts.measures if name.startswith(LATENCY)})
+    times = sorted({name for facts in configuration.runs for name in facts.measures if name.startswith(LATENCY)})
     yield f"| seed | {metric} | state | epochs | {''.join(f'{name} | ' for name in times)}time | run |"
     yield f"| --: | --: | --- | --: | {'--: | ' * len(times)}--: | --- |"
-    for facts in row.runs:
+    for facts in configuration.runs:
         run = facts.row
         state = f"{run.state}: {_cell(run.cause)}" if run.cause else str(run.state).replace("_", " ")
         epochs = epochs_done(facts.curve[-1].epoch if facts.curve else 0, run.run.recipe.epochs)
@@ -95,10 +96,10 @@ def _seed_table(row: ConfigurationResult, metric: str) -> Iterator[str]:
         yield f"| {' | '.join([*cells, format_duration(run.wall_s) if run.wall_s else DASH, f'`{run.id}`'])} |"
 
 
-def _environments(row: ConfigurationResult) -> list[str]:
+def _environments(configuration: ConfigurationResult) -> list[str]:
     """What the runs were trained with, each environment once with its seeds."""
     seeds: dict[str, list[int]] = {}
-    for facts in row.runs:
+    for facts in configuration.runs:
         if facts.row.device is not None:
             seeds.setdefault(_environment(facts), []).append(facts.row.run.seed)
     return [f"{plural(len(each), 'seed')} ({_listed(each)}): {text}" for text, each in seeds.items()]

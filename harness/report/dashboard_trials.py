@@ -55,9 +55,9 @@ def trials_without_results(trials: Sequence[FrozenTrial], direction: StudyDirect
     return DashboardTrials(shown, max(feasible, key=lambda trial: sign * trial.values[0], default=None))
 
 
-def trials_with_results(trials: Sequence[FrozenTrial], answer: StudyResults) -> DashboardTrials:
+def trials_with_results(trials: Sequence[FrozenTrial], results: StudyResults) -> DashboardTrials:
     """The trials with the values, curves, constraints and attributes of their configurations."""
-    rows = {number: row for row in answer.rows for number in row.trials}
+    rows = {number: configuration for configuration in results.rows for number in configuration.trials}
     violations: dict[tuple[int, ...], dict[str, float]] = {}
     for trial in trials:
         if trial.number in rows:
@@ -65,34 +65,40 @@ def trials_with_results(trials: Sequence[FrozenTrial], answer: StudyResults) -> 
             known |= {name: max(value, known.get(name, value)) for name, value in trial.constraints.items()}
     shown = []
     for trial in trials:
-        row = rows.get(trial.number)
-        constraints = trial.constraints if row is None else _agreeing(violations[row.trials], row)
-        shown.append(_dashboard_trial(trial, row, constraints, answer.metric))
-    best = () if answer.best is None else answer.best.trials
+        configuration = rows.get(trial.number)
+        constraints = (
+            trial.constraints if configuration is None else _agreeing(violations[configuration.trials], configuration)
+        )
+        shown.append(_dashboard_trial(trial, configuration, constraints, results.metric))
+    best = () if results.best is None else results.best.trials
     named = (trial for trial in shown if trial.number in best and trial.state == TrialState.COMPLETE)
-    return DashboardTrials(shown, next(named, None), answer, rows)
+    return DashboardTrials(shown, next(named, None), results, rows)
 
 
-def state_text(trial: FrozenTrial, row: ConfigurationResult | None) -> str:
+def state_text(trial: FrozenTrial, configuration: ConfigurationResult | None) -> str:
     """What became of a trial, with the reason; of its whole configuration where the trial itself is complete."""
     is_whole = trial.state == TrialState.COMPLETE
-    state, reason = (row.state, row.reason) if row is not None and is_whole else trial_status(trial)[:2]
+    state, reason = (
+        (configuration.state, configuration.reason)
+        if configuration is not None and is_whole
+        else trial_status(trial)[:2]
+    )
     return state if reason is None or state == "complete" else f"{state}: {reason}"
 
 
-def mean_curve(row: ConfigurationResult, metric: str) -> dict[int, float]:
+def mean_curve(configuration: ConfigurationResult, metric: str) -> dict[int, float]:
     """The metric by epoch: the mean over the completed seeds; of the first seed that began, where none is completed."""
-    curves = seed_curves(row, metric)
-    averaged = [curve for seed, curve in curves.items() if seed in row.seeds] or list(curves.values())[:1]
+    curves = seed_curves(configuration, metric)
+    averaged = [curve for seed, curve in curves.items() if seed in configuration.seeds] or list(curves.values())[:1]
     if not averaged:
         return {}
     epochs = set.intersection(*(set(curve) for curve in averaged))
     return {epoch: statistics.fmean(curve[epoch] for curve in averaged) for epoch in sorted(epochs)}
 
 
-def seed_curves(row: ConfigurationResult, metric: str) -> dict[int, dict[int, float]]:
+def seed_curves(configuration: ConfigurationResult, metric: str) -> dict[int, dict[int, float]]:
     """The metric by seed and epoch; seeds without an epoch are left out."""
-    curves = {facts.row.run.seed: _curve(facts, metric) for facts in row.runs}
+    curves = {facts.row.run.seed: _curve(facts, metric) for facts in configuration.runs}
     return {seed: curve for seed, curve in sorted(curves.items()) if curve}
 
 
@@ -101,44 +107,47 @@ def _curve(facts: RunResult, metric: str) -> dict[int, float]:
     return {epoch: value for epoch, value in values if value is not None}
 
 
-def _agreeing(violations: Mapping[str, float], row: ConfigurationResult) -> dict[str, float]:
+def _agreeing(violations: Mapping[str, float], configuration: ConfigurationResult) -> dict[str, float]:
     """The constraints of a configuration, which must say of its feasibility what the answer says."""
-    if row.state == "complete":
+    if configuration.state == "complete":
         return {name: min(value, 0.0) for name, value in violations.items()}
-    if row.state in OPEN_STATES or any(value > 0 for value in violations.values()):
+    if configuration.state in OPEN_STATES or any(value > 0 for value in violations.values()):
         return dict(violations)
-    return {**violations, row.state: 1.0}
+    return {**violations, configuration.state: 1.0}
 
 
 def _dashboard_trial(
-    trial: FrozenTrial, row: ConfigurationResult | None, constraints: Mapping[str, float], metric: str
+    trial: FrozenTrial, configuration: ConfigurationResult | None, constraints: Mapping[str, float], metric: str
 ) -> FrozenTrial:
     """A copy of the trial in the form that is shown."""
     shown = copy.copy(trial)
     own = {key: value for key, value in trial.system_attrs.items() if not key.startswith(CONSTRAINTS)}
     shown._system_attrs = {**own, CONSTRAINTS: [constraints[name] for name in sorted(constraints)]}
-    attributes = {"state": state_text(trial, row)}
+    attributes = {"state": state_text(trial, configuration)}
     if constraints:
         attributes["constraints"] = json.dumps({name: constraints[name] for name in sorted(constraints)})
     shown.user_attrs = {**attributes, **trial.user_attrs}
-    if row is None:
+    if configuration is None:
         return shown
-    shown.user_attrs |= _attributes(row, metric)
-    if curve := mean_curve(row, metric):
+    shown.user_attrs |= _attributes(configuration, metric)
+    if curve := mean_curve(configuration, metric):
         shown.intermediate_values = curve
-    if trial.state == TrialState.COMPLETE and row.mean is not None and math.isfinite(row.mean):
-        shown.values = [row.mean]
+    if trial.state == TrialState.COMPLETE and configuration.mean is not None and math.isfinite(configuration.mean):
+        shown.values = [configuration.mean]
     return shown
 
 
-def _attributes(row: ConfigurationResult, metric: str) -> dict[str, Any]:
+def _attributes(configuration: ConfigurationResult, metric: str) -> dict[str, Any]:
     """What is known of a configuration: numbers that can be sorted, and the seeds one by one."""
-    curves = {seed: [round(value, 4) for value in curve.values()] for seed, curve in seed_curves(row, metric).items()}
+    curves = {
+        seed: [round(value, 4) for value in curve.values()]
+        for seed, curve in seed_curves(configuration, metric).items()
+    }
     return {
-        "configuration": row.trials[0],
-        "n": len(row.values),
-        **({} if row.spread is None else {"sd": row.spread}),
-        **({} if row.latency_ms is None else {"latency_ms_p50": row.latency_ms}),
-        "value_by_seed": json.dumps(dict(zip(row.seeds, row.values, strict=True))),
+        "configuration": configuration.trials[0],
+        "n": len(configuration.values),
+        **({} if configuration.spread is None else {"sd": configuration.spread}),
+        **({} if configuration.latency_ms is None else {"latency_ms_p50": configuration.latency_ms}),
+        "value_by_seed": json.dumps(dict(zip(configuration.seeds, configuration.values, strict=True))),
         "curve_by_seed": json.dumps(curves),
     }

@@ -45,7 +45,12 @@ AP_SHAPES = {"": "boxes", "mask_": "masks"}
 
 
 def downstream_view(
-    job: FullScaleJob[Any], pace: BatchPlan, name: str, start: str, classes: int, expected: ExpectedImages | None = None
+    job: FullScaleJob[Any],
+    batch_plan: BatchPlan,
+    name: str,
+    start: str,
+    classes: int,
+    expected: ExpectedImages | None = None,
 ) -> RenderableType:
     """What is trained, from what and how; `expected` are its images where they have not been read."""
     recipe = job.run.recipe
@@ -57,7 +62,7 @@ def downstream_view(
         "cost": f"{si(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
         "those of the head come on top",
         "classes": f"{classes:,}",
-        "steps": steps_text(recipe, pace, expected),
+        "steps": steps_text(recipe, batch_plan, expected),
         "arithmetic": precision_text(recipe),
         **location_rows(job, expected),
     }
@@ -66,28 +71,28 @@ def downstream_view(
     return properties_view(name, rows)
 
 
-def segmentation_view(figures: Mapping[str, float], names: Sequence[str]) -> RenderableType:
+def segmentation_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Intersection over union and accuracy by class, and their means."""
     table = plain_table()
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     table.add_column("accuracy %", justify="right")
     for name in names:
-        table.add_row(name, _percent(figures.get(f"{IOU}{name}")), _percent(figures.get(f"{ACCURACY}{name}")))
-    counted_in = sum(f"{IOU}{name}" in figures for name in names)
+        table.add_row(name, _percent(metrics.get(f"{IOU}{name}")), _percent(metrics.get(f"{ACCURACY}{name}")))
+    counted_in = sum(f"{IOU}{name}" in metrics for name in names)
     over = "" if counted_in == len(names) else f" over {counted_in} of {len(names)} classes"
     means = Text(
-        f"mIoU {figures['miou']:.2f}{over}  pixel accuracy {figures['pixel_accuracy']:.2f}  "
-        f"mean accuracy {figures['mean_accuracy']:.2f}",
+        f"mIoU {metrics['miou']:.2f}{over}  pixel accuracy {metrics['pixel_accuracy']:.2f}  "
+        f"mean accuracy {metrics['mean_accuracy']:.2f}",
         style="bold",
     )
-    return Group(table, Text(), means, *_notes(figures, names))
+    return Group(table, Text(), means, *_notes(metrics, names))
 
 
-def _notes(figures: Mapping[str, float], names: Sequence[str]) -> list[Text]:
+def _notes(metrics: Mapping[str, float], names: Sequence[str]) -> list[Text]:
     """What is to be said of classes that are nowhere."""
-    absent = [name for name in names if f"{IOU}{name}" not in figures]
-    wrong = [name for name in names if f"{IOU}{name}" in figures and f"{ACCURACY}{name}" not in figures]
+    absent = [name for name in names if f"{IOU}{name}" not in metrics]
+    wrong = [name for name in names if f"{IOU}{name}" in metrics and f"{ACCURACY}{name}" not in metrics]
     notes = []
     if absent:
         which = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
@@ -124,9 +129,9 @@ def _percent(value: float | None) -> str:
     return DASH if value is None else f"{value:.2f}"
 
 
-def detection_view(figures: Mapping[str, float], names: Sequence[str]) -> RenderableType:
+def detection_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Average precision in percent, as COCO counts it."""
-    kinds = {prefix: kind for prefix, kind in AP_SHAPES.items() if f"{prefix}ap" in figures}
+    kinds = {prefix: kind for prefix, kind in AP_SHAPES.items() if f"{prefix}ap" in metrics}
     by_class = plain_table()
     by_class.add_column("class")
     means = plain_table()
@@ -136,7 +141,7 @@ def detection_view(figures: Mapping[str, float], names: Sequence[str]) -> Render
     for heading in AP_TITLES.values():
         means.add_column(f"{heading} %", justify="right")
     for name in names:
-        by_class.add_row(name, *(_percent(figures.get(f"{prefix}ap_{name}")) for prefix in kinds))
+        by_class.add_row(name, *(_percent(metrics.get(f"{prefix}ap_{name}")) for prefix in kinds))
     for prefix, kind in kinds.items():
-        means.add_row(kind, *(_percent(figures.get(f"{prefix}{name}")) for name in AP_TITLES))
+        means.add_row(kind, *(_percent(metrics.get(f"{prefix}{name}")) for name in AP_TITLES))
     return Group(by_class, Text(), means)

@@ -41,12 +41,12 @@ class AccuracyReport:
     """Mean and standard deviation of the images, and where they are known from."""
 
 
-def progress_line(seen: AccuracyProgress) -> str:
+def progress_line(progress: AccuracyProgress) -> str:
     """How far it is, in a line."""
     return (
-        f"{seen.images:,} of {seen.total_images:,} images  top-1 {seen.top1:.2f} so far  "
-        f"{seen.images_per_s:,.0f} images/s  "
-        f"{format_duration(seen.left_s)} left"
+        f"{progress.images:,} of {progress.total_images:,} images  top-1 {progress.top1:.2f} so far  "
+        f"{progress.images_per_s:,.0f} images/s  "
+        f"{format_duration(progress.left_s)} left"
     )
 
 

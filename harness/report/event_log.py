@@ -46,9 +46,13 @@ class EventFormatter:
     is_training: bool = True
     """Whether the runs are trained, and not only built and measured."""
 
-    def add_results(self, answer: StudyResults) -> None:
+    def add_results(self, results: StudyResults) -> None:
         """Take up the configurations of trials that were there before."""
-        self.labels |= {trial: format_params(row.params) for row in answer.rows for trial in row.trials}
+        self.labels |= {
+            trial: format_params(configuration.params)
+            for configuration in results.rows
+            for trial in configuration.trials
+        }
 
     def format_event(self, event: StudyEvent) -> str:
         """The event in one line."""
@@ -126,9 +130,9 @@ class EventFormatter:
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
 
     def _claims_judged(self, event: ClaimsEvaluated) -> str:
-        said = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
+        output = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
         more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
-        return f"claims judged: {said}{more}"
+        return f"claims judged: {output}{more}"
 
     def _trial_ended(self, event: TrialEnded) -> str:
         name = self.trial_name(event.trial)
@@ -155,7 +159,7 @@ class EventView(Protocol):
     def note(self, text: str) -> None:
         """Say what is being done now."""
 
-    def begin(self, answer: StudyResults) -> None:
+    def begin(self, results: StudyResults) -> None:
         """Take up what the study has said so far, before its first event."""
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
@@ -165,8 +169,8 @@ class EventView(Protocol):
 class LogView:
     """One line per event with its time, for files, pipes and logs; no control characters."""
 
-    def __init__(self, narrator: EventFormatter, out: TextIO | None = None) -> None:
-        self._narrator = narrator
+    def __init__(self, formatter: EventFormatter, out: TextIO | None = None) -> None:
+        self._narrator = formatter
         self._out = out or sys.stdout
 
     def __enter__(self) -> Self:
@@ -181,9 +185,9 @@ class LogView:
         """A line of its own."""
         print(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {printable(text)}", file=self._out, flush=True)
 
-    def begin(self, answer: StudyResults) -> None:
+    def begin(self, results: StudyResults) -> None:
         """Remember which configuration each trial has."""
-        self._narrator.add_results(answer)
+        self._narrator.add_results(results)
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """The event, and how far the study is with it."""
@@ -204,7 +208,7 @@ class QuietView:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def begin(self, answer: StudyResults) -> None:
+    def begin(self, results: StudyResults) -> None:
         """Nothing."""
 
     def show(self, event: StudyEvent, progress: Progress) -> None:

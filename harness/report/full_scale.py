@@ -59,20 +59,20 @@ PROXY_NOTE = (
 
 
 def job_view(
-    job: FullScaleJob[ClassificationRecipe], pace: BatchPlan, name: str, expected: ExpectedImages | None = None
+    job: FullScaleJob[ClassificationRecipe], batch_plan: BatchPlan, name: str, expected: ExpectedImages | None = None
 ) -> RenderableType:
     """What is trained, how, and what that costs; `expected` are its images where they have not been read."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
     costs = f"{si(cost.params)} parameters, {si(cost.macs)} MACs for an image of {recipe.resolution} px"
     if expected is None or expected.images is not None:
-        seen = recipe.epochs * pace.steps * pace.batch_size
+        seen = recipe.epochs * batch_plan.steps * batch_plan.batch_size
         costs += f"; in all {si(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
     rows = {
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
         "cost": costs,
-        "steps": steps_text(recipe, pace, expected),
+        "steps": steps_text(recipe, batch_plan, expected),
         "arithmetic": precision_text(recipe),
         **location_rows(job, expected),
     }
@@ -91,16 +91,19 @@ def location_rows(job: FullScaleJob[Any], expected: ExpectedImages | None) -> di
     }
 
 
-def steps_text(recipe: FullScaleRecipe, pace: BatchPlan, expected: ExpectedImages | None = None) -> str:
+def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None = None) -> str:
     """The budget, and how a step is shared."""
-    share = f"{plural(pace.workers, 'worker')} with {pace.micro_batch} images at once"
-    gathered = f", gathered {pace.accumulation_steps} times" if pace.accumulation_steps > 1 else ""
+    share = f"{plural(batch_plan.workers, 'worker')} with {batch_plan.micro_batch} images at once"
+    gathered = f", gathered {batch_plan.accumulation_steps} times" if batch_plan.accumulation_steps > 1 else ""
     rounds = "epochs" if not recipe.is_iteration_based else "parts, each with a validation behind it,"
-    step = f"steps of {pace.batch_size:,} images"
+    step = f"steps of {batch_plan.batch_size:,} images"
     if expected is not None and expected.images is None and not recipe.is_iteration_based:
         return f"{recipe.intervals} {rounds} of {step}, as many as the images give, {share}{gathered}"
     source = "" if expected is None or expected.name is None else f", as {expected.name} has"
-    return f"{recipe.intervals} {rounds} of {pace.steps:,} {step} ({pace.images:,} in all{source}), {share}{gathered}"
+    return (
+        f"{recipe.intervals} {rounds} of {batch_plan.steps:,} {step} ({batch_plan.images:,} in all{source}), "
+        f"{share}{gathered}"
+    )
 
 
 def precision_text(recipe: FullScaleRecipe) -> str:
@@ -131,15 +134,15 @@ def properties_view(name: str, rows: Mapping[str, str]) -> RenderableType:
     return Group(Text(name, style="bold"), table)
 
 
-def estimate_line(image_s: float, pace: BatchPlan, rounds: int, expected: ExpectedImages | None = None) -> str:
+def estimate_line(image_s: float, batch_plan: BatchPlan, rounds: int, expected: ExpectedImages | None = None) -> str:
     """How long it takes, from the measured seconds per image in one worker."""
-    images = rounds * pace.steps * pace.batch_size
-    workers, on_top = plural(pace.workers, "worker"), "validation and waiting for images come on top"
+    images = rounds * batch_plan.steps * batch_plan.batch_size
+    workers, on_top = plural(batch_plan.workers, "worker"), "validation and waiting for images come on top"
     if expected is not None and expected.images is None:
-        seconds = rounds * PER_IMAGES / pace.workers * image_s
+        seconds = rounds * PER_IMAGES / batch_plan.workers * image_s
         total = f"{format_duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
     else:
-        total = f"{format_duration(images / pace.workers * image_s)} with {workers}"
+        total = f"{format_duration(images / batch_plan.workers * image_s)} with {workers}"
     of = "" if expected is None else " of noise in place of the images"
     return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {on_top}"
 
@@ -147,8 +150,8 @@ def estimate_line(image_s: float, pace: BatchPlan, rounds: int, expected: Expect
 class FullScaleView:
     """Shows the records of a training."""
 
-    def __init__(self, ticker: StatusLine) -> None:
-        self._ticker = ticker
+    def __init__(self, status_line: StatusLine) -> None:
+        self._ticker = status_line
 
     def show(self, record: FullScaleMessage) -> None:
         """Show one record."""
@@ -173,7 +176,7 @@ def make_full_scale_view(console: Console, *, is_live: bool) -> Iterator[FullSca
 def epoch_line(epoch: FullScaleEpoch) -> str:
     """One epoch in a line."""
     parts = [f"epoch {epoch.epoch}/{epoch.epochs}", f"loss {format_metric(epoch.train_loss, 'loss')}"]
-    parts += [_scores(name, found) for name, found in (("val", epoch.val), ("EMA", epoch.ema)) if found is not None]
+    parts += [_scores(name, scores) for name, scores in (("val", epoch.val), ("EMA", epoch.ema)) if scores is not None]
     parts += [
         f"lr {epoch.lr:.3g}",
         f"{epoch.images_per_s:,.0f} images/s",
@@ -191,45 +194,46 @@ def _of(images: int | None) -> str:
     return "the scores are of the others" if images is None else f"the scores are of {plural(images, 'image')}"
 
 
-def step_line(pulse: StepProgress) -> str:
+def step_line(progress: StepProgress) -> str:
     """How it goes, in a line."""
     return (
-        f"epoch {pulse.epoch}, step {pulse.step:,}/{pulse.steps:,}  loss {format_metric(pulse.loss, 'loss')}  "
-        f"lr {pulse.lr:.3g}  {pulse.images_per_s:,.0f} images/s  waiting {100 * pulse.waiting:.1f} %  "
-        f"{format_duration(pulse.left_s)} left"
+        f"epoch {progress.epoch}, step {progress.step:,}/{progress.steps:,}  loss "
+        f"{format_metric(progress.loss, 'loss')}  "
+        f"lr {progress.lr:.3g}  {progress.images_per_s:,.0f} images/s  waiting {100 * progress.waiting:.1f} %  "
+        f"{format_duration(progress.left_s)} left"
     )
 
 
-def _scores(name: str, found: Scores) -> str:
+def _scores(name: str, scores: Scores) -> str:
     figures = [
         f"{SCORE_TITLES.get(each, each.replace('_', ' '))} "
         f"{format_metric(value, each) if each == 'loss' else f'{value:.2f}'}"
-        for each, value in found.figures.items()
+        for each, value in scores.figures.items()
     ]
     return " ".join([name, *figures])
 
 
-def full_scale_runs_view(answer: "StudyResults") -> list[RenderableType]:
+def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
     """Proxy beside full scale, a row for each training; nothing where there is none."""
-    if not answer.full_scale:
+    if not results.full_scale:
         return []
     table = plain_table()
-    for name in ("#", f"proxy {answer.metric}", "n"):
+    for name in ("#", f"proxy {results.metric}", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("at full scale", "recipe"):
         table.add_column(name, no_wrap=True)
     for name in ("epochs", "best"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in answer.full_scale:
-        table.add_row(*_full_run_cells(row, answer))
-    said = [indented(f"{_full_run_head(row, answer)}{_full_run_place(row)}") for row in answer.full_scale]
-    return [Text("Full scale", style="bold").append(f"  {PROXY_NOTE}", style="dim"), table, Text(), *said, Text()]
+    for row in results.full_scale:
+        table.add_row(*_full_run_cells(row, results))
+    parts = [indented(f"{_full_run_head(row, results)}{_full_run_place(row)}") for row in results.full_scale]
+    return [Text("Full scale", style="bold").append(f"  {PROXY_NOTE}", style="dim"), table, Text(), *parts, Text()]
 
 
-def full_scale_run_values(answer: "StudyResults") -> list[dict[str, Any]]:
+def full_scale_run_values(results: "StudyResults") -> list[dict[str, Any]]:
     """The same for JSON."""
-    return [_row_values(row, answer) for row in answer.full_scale]
+    return [_row_values(row, results) for row in results.full_scale]
 
 
 def full_scale_status(row: FullScaleRow) -> str:
@@ -239,9 +243,9 @@ def full_scale_status(row: FullScaleRow) -> str:
     return str(row.state).replace("_", " ")
 
 
-def _full_run_cells(row: FullScaleRow, answer: "StudyResults") -> list[str | Text]:
-    proxy = None if row.trial is None else answer.row_of(row.trial)
-    mean = DASH if proxy is None else format_mean_and_spread(proxy.mean, proxy.spread, answer.metric)
+def _full_run_cells(row: FullScaleRow, results: "StudyResults") -> list[str | Text]:
+    proxy = None if row.trial is None else results.row_of(row.trial)
+    mean = DASH if proxy is None else format_mean_and_spread(proxy.mean, proxy.spread, results.metric)
     side = row.recipe.get("resolution")
     return [
         DASH if row.trial is None else str(row.trial),
@@ -255,8 +259,8 @@ def _full_run_cells(row: FullScaleRow, answer: "StudyResults") -> list[str | Tex
     ]
 
 
-def _full_run_head(row: FullScaleRow, answer: "StudyResults") -> str:
-    proxy = None if row.trial is None else answer.row_of(row.trial)
+def _full_run_head(row: FullScaleRow, results: "StudyResults") -> str:
+    proxy = None if row.trial is None else results.row_of(row.trial)
     return f"{row.name}: " if proxy is None else f"#{row.trial} {format_params(proxy.params)}: "
 
 
@@ -266,7 +270,7 @@ def _full_run_place(row: FullScaleRow) -> str:
     weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
     when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"
     versions = ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())
-    earlier = "; ".join(_environment_text(each, row.environment) for each in row.earlier)
+    earlier = "; ".join(_environment_text(environment, row.environment) for environment in row.earlier)
     resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
     return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"
 
@@ -275,8 +279,8 @@ def _environment_text(earlier: Environment | None, environment: Environment | No
     return UNKNOWN_ENVIRONMENT if environment is None else describe_difference(earlier, environment)
 
 
-def _row_values(row: FullScaleRow, answer: "StudyResults") -> dict[str, Any]:
-    proxy = None if row.trial is None else answer.row_of(row.trial)
+def _row_values(row: FullScaleRow, results: "StudyResults") -> dict[str, Any]:
+    proxy = None if row.trial is None else results.row_of(row.trial)
     best = row.folder / WEIGHTS["best"]
     return {
         "id": row.id,
@@ -299,6 +303,6 @@ def _row_values(row: FullScaleRow, answer: "StudyResults") -> dict[str, Any]:
         "device": row.device,
         "versions": row.versions,
         "environment": None if row.environment is None else row.environment.values(),
-        "earlier_environments": [None if each is None else each.values() for each in row.earlier],
+        "earlier_environments": [None if environment is None else environment.values() for environment in row.earlier],
         "spec": row.spec.canonical(),
     }

@@ -25,42 +25,42 @@ STRIDED = ("mobilenet_v2",)
 """Families whose large kernels have the stride of their stage, and so see the map before it."""
 
 
-def kernels_view(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> RenderableType:
+def kernels_view(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> RenderableType:
     """A row per layer, and the paper's beside those that a small kernel was added to."""
-    title = Text(f"Large kernels of {subject.name}", style="bold").append(f"  {subject.about}", style="not bold")
+    title = Text(f"Large kernels of {network.name}", style="bold").append(f"  {network.about}", style="not bold")
     papers = [Text(KERNELS_PAPER_NOTE, style="dim")] if _has_any_before(kernels) else []
-    notes = [Text(note) for note in notes_on(subject, kernels)]
-    return Group(title, _table(subject, kernels), Text(), Text(KERNELS_NOTE, style="dim"), *papers, *notes)
+    notes = [Text(note) for note in notes_on(network, kernels)]
+    return Group(title, _table(network, kernels), Text(), Text(KERNELS_NOTE, style="dim"), *papers, *notes)
 
 
-def kernels_values(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> dict[str, Any]:
+def kernels_values(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> dict[str, Any]:
     """The same for JSON, maps included, each rescaled to a maximum of 1."""
     return {
-        "network": subject.name,
-        "spec": subject.spec.canonical(),
-        "weights": subject.about,
-        "layers": [_values(subject, kernel) for kernel in kernels],
-        "notes": notes_on(subject, kernels),
+        "network": network.name,
+        "spec": network.spec.canonical(),
+        "weights": network.about,
+        "layers": [_values(network, kernel) for kernel in kernels],
+        "notes": notes_on(network, kernels),
     }
 
 
-def notes_on(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> list[str]:
+def notes_on(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> list[str]:
     """What must be known to read the figures."""
     notes = []
-    if subject.origin == WeightsOrigin.RANDOM:
+    if network.origin == WeightsOrigin.RANDOM:
         notes.append(
             "Random weights say nothing of trained kernels. Train the network, or give a checkpoint or weights."
         )
-    if any(_is_lost(subject, kernel) for kernel in kernels):
+    if any(_is_lost(network, kernel) for kernel in kernels):
         notes.append("The file has the network in its merged form, in which the large kernels alone are lost.")
-    return [*notes, *_untrained(subject)]
+    return [*notes, *_untrained(network)]
 
 
-def _untrained(subject: LoadedNetwork) -> Iterator[str]:
+def _untrained(network: LoadedNetwork) -> Iterator[str]:
     """The stages of a run whose maps were too small for all taps: those farther out met nothing but padding."""
-    if subject.recipe is None:
+    if network.recipe is None:
         return
-    spec, px = subject.spec, subject.recipe.resolution
+    spec, px = network.spec, network.recipe.resolution
     maps = {part.name: part.size[0] for part in network_parts(spec, px)}
     strides = FAMILIES[spec.family].strides if spec.family in STRIDED else (1,) * len(spec.K)
     for stage, stride in enumerate(strides, start=1):
@@ -73,9 +73,9 @@ def _untrained(subject: LoadedNetwork) -> Iterator[str]:
             )
 
 
-def size(subject: LoadedNetwork, kernel: LargeKernel) -> str:
+def size(network: LoadedNetwork, kernel: LargeKernel) -> str:
     """As 31+5, with the small kernel that was trained beside it, or 31."""
-    of_stage = subject.spec.kernel_of(kernel.stage - 1)
+    of_stage = network.spec.kernel_of(kernel.stage - 1)
     return f"{of_stage.k}" if of_stage.s is None else f"{of_stage.k}+{of_stage.s}"
 
 
@@ -83,13 +83,13 @@ def _has_any_before(kernels: Sequence[LargeKernel]) -> bool:
     return any(kernel.before is not None for kernel in kernels)
 
 
-def _is_lost(subject: LoadedNetwork, kernel: LargeKernel) -> bool:
+def _is_lost(network: LoadedNetwork, kernel: LargeKernel) -> bool:
     """Whether a small kernel was added to it before anybody looked."""
-    of_stage = subject.spec.kernel_of(kernel.stage - 1)
+    of_stage = network.spec.kernel_of(kernel.stage - 1)
     return kernel.before is None and (of_stage.s is not None or of_stage.kind == "dilated_reparam")
 
 
-def _table(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
+def _table(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
     table = plain_table()
     for name in ("\nstage", "\nblock"):
         table.add_column(name, no_wrap=True)
@@ -97,7 +97,7 @@ def _table(subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for kernel in kernels:
         before = DASH if kernel.before is None else _percent(central_share(kernel.before))
-        place = (str(kernel.stage), str(kernel.block), size(subject, kernel))
+        place = (str(kernel.stage), str(kernel.block), size(network, kernel))
         table.add_row(*place, before, _percent(central_share(kernel.after)), *_ratio(kernel))
     if _has_any_before(kernels):
         row = PUBLISHED_KERNEL
@@ -117,12 +117,12 @@ def _percent(share: float) -> str:
     return DASH if share != share else f"{100 * share:.1f}"
 
 
-def _values(subject: LoadedNetwork, kernel: LargeKernel) -> dict[str, Any]:
+def _values(network: LoadedNetwork, kernel: LargeKernel) -> dict[str, Any]:
     before = kernel.before
     return {
         "stage": kernel.stage,
         "block": kernel.block,
-        "kernel": size(subject, kernel),
+        "kernel": size(network, kernel),
         "central_share": {
             "before": None if before is None else central_share(before),
             "after": central_share(kernel.after),

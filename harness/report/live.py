@@ -217,8 +217,8 @@ class LiveState:
 class LiveView:
     """Shows the scene in place, a few times a second, and takes it away at the end."""
 
-    def __init__(self, console: Console, scene: LiveState) -> None:
-        self._scene = scene
+    def __init__(self, console: Console, state: LiveState) -> None:
+        self._scene = state
         self._lock = threading.Lock()
         self._live = Live(
             console=console,
@@ -243,18 +243,18 @@ class LiveView:
             self._scene.doing = printable(text)
             self._scene.add_line(text)
 
-    def begin(self, answer: StudyResults) -> None:
+    def begin(self, results: StudyResults) -> None:
         """Show what is best so far."""
         with self._lock:
-            self._scene.formatter.add_results(answer)
-            for row in answer.rows:
-                for trial in row.trials:
-                    self._scene.add_configuration(row.spec.fingerprint(), trial)
-                recorded = {facts.row.run.seed: facts.values for facts in row.runs}
-                for seed, value in zip(row.seeds, row.values, strict=True):
-                    self._scene.learn_value(row.spec.fingerprint(), seed, value, recorded.get(seed))
-                if row.state not in ("complete", *OPEN):
-                    self._scene.ruled_out.add(row.spec.fingerprint())
+            self._scene.formatter.add_results(results)
+            for configuration in results.rows:
+                for trial in configuration.trials:
+                    self._scene.add_configuration(configuration.spec.fingerprint(), trial)
+                recorded = {facts.row.run.seed: facts.values for facts in configuration.runs}
+                for seed, value in zip(configuration.seeds, configuration.values, strict=True):
+                    self._scene.learn_value(configuration.spec.fingerprint(), seed, value, recorded.get(seed))
+                if configuration.state not in ("complete", *OPEN):
+                    self._scene.ruled_out.add(configuration.spec.fingerprint())
             self._scene.find_limits()
 
     def show(self, event: StudyEvent, progress: Progress) -> None:

@@ -76,37 +76,39 @@ TableColumn = tuple[str, list[str]]
 """A heading, and a cell for each row."""
 
 
-def measured_columns(measure: str, rows: Sequence[ConfigurationResult]) -> list[TableColumn]:
+def measured_columns(measure: str, configurations: Sequence[ConfigurationResult]) -> list[TableColumn]:
     """The columns of a measure; a dash where no complete run of a row has the figure."""
     return [
-        (heading, [_cell(figure, name, row) for row in rows])
+        (heading, [_cell(figure, name, configuration) for configuration in configurations])
         for figure in METRIC_COLUMNS[measure]
-        for name, heading in _named(figure, rows)
+        for name, heading in _named(figure, configurations)
     ]
 
 
-def columns_note(answer: StudyResults) -> Iterator[str]:
+def columns_note(results: StudyResults) -> Iterator[str]:
     """What must be known to read the columns."""
-    if "erf" in answer.measures:
+    if "erf" in results.measures:
         yield (
             "ERF: the area of the smallest centred square that holds more than t % of the map of the effective "
             "receptive field (log10, by the paper's equations), in percent of the image's."
         )
-        if not answer.is_training:
+        if not results.is_training:
             yield f"Nothing was trained, and {RANDOM_FIELDS_NOTE}."
 
 
-def _named(figure: MetricColumn, rows: Sequence[ConfigurationResult]) -> list[tuple[str, str]]:
+def _named(figure: MetricColumn, configurations: Sequence[ConfigurationResult]) -> list[tuple[str, str]]:
     """The names under which runs have a figure, with the heading of each; without any, its own."""
     if not figure.is_by_batch:
         return [(figure.name, figure.heading)]
-    names = dict.fromkeys(name for row in rows for facts in row.runs for name in facts.measures)
+    names = dict.fromkeys(
+        name for configuration in configurations for facts in configuration.runs for name in facts.measures
+    )
     batches = [name.removeprefix(figure.name) for name in names if name.startswith(figure.name)]
     return [(f"{figure.name}{n}", f"{figure.heading}\nbatch {n}") for n in batches] or [(figure.name, figure.heading)]
 
 
-def _cell(figure: MetricColumn, name: str, row: ConfigurationResult) -> str:
-    done = [facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE]
+def _cell(figure: MetricColumn, name: str, configuration: ConfigurationResult) -> str:
+    done = [facts.measures for facts in configuration.runs if facts.row.state == RunState.COMPLETE]
     values = [measures[name] for measures in done if name in measures]
     mark = "~" * any(figure.disturbed in measures for measures in done)
     return f"{mark}{figure.show(values)}" if values else DASH

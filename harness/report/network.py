@@ -47,15 +47,15 @@ def network_costs(spec: NetworkSpec, resolution: int) -> NetworkCosts:
 
 def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
     """Its stages, its forms, and the published figures."""
-    found = network_costs(spec, resolution)
+    costs = network_costs(spec, resolution)
     head = Text(f"{preset_of(spec) or spec.family} at {resolution} px", style="bold")
     head.append(f"  {spec.in_channels} channels in, {spec.classes} classes", style="not bold")
     others = [px for px in resolutions(spec) if px != resolution and published(spec)]
     note = [Text(f"published at {join_words(map(str, others))} px, too", style="dim")] if others else []
-    return Group(head, stages_table(found), Text(), forms_table(found), *note)
+    return Group(head, stages_table(costs), Text(), forms_table(costs), *note)
 
 
-def stages_table(found: NetworkCosts) -> Table:
+def stages_table(costs: NetworkCosts) -> Table:
     """Part by part: the map it leaves, its blocks, channels and kernels, and its cost in both forms."""
     table = plain_table()
     table.add_column("\npart", no_wrap=True)
@@ -63,33 +63,33 @@ def stages_table(found: NetworkCosts) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("params\ntrain", "\nmerged", "MACs\ntrain", "\nmerged", "in\nbounds", "large\nkernel"):
         table.add_column(name, justify="right", no_wrap=True)
-    for train, merged in zip(found.training, found.merged, strict=True):
-        table.add_row(train.name, _map(merged), *_alphabet(found.spec, merged.name), *_costs(train, merged))
-    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (found.training, found.merged))
+    for train, merged in zip(costs.training, costs.merged, strict=True):
+        table.add_row(train.name, _map(merged), *_alphabet(costs.spec, merged.name), *_costs(train, merged))
+    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (costs.training, costs.merged))
     table.add_row("all", "", "", "", "", *_costs(train, merged), style="bold")
     return table
 
 
-def forms_table(found: NetworkCosts) -> Table:
+def forms_table(costs: NetworkCosts) -> Table:
     """The whole network in each of its forms, to the digit, above the published figures."""
     table = plain_table()
     table.add_column("form", no_wrap=True)
     for name in ("params", "MACs", "top-1 %"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("trained on")
-    for name, cost in found.forms.items():
+    for name, cost in costs.forms.items():
         table.add_row(name, f"{cost.params:,}", _fine(cost.macs), "", "")
-    cost = found.forms["merged"]
+    cost = costs.forms["merged"]
     table.add_row("batch norms folded", f"{cost.params_folded:,}", _fine(cost.macs), "", "")
-    for row in published(found.spec):
-        if row.resolution == found.resolution:
+    for row in published(costs.spec):
+        if row.resolution == costs.resolution:
             table.add_row(row.source, *_printed(row), f"{row.top1:.2f}", row.training)
     return table
 
 
 def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
     """The same for JSON; counts to the unit."""
-    found = network_costs(spec, resolution)
+    costs = network_costs(spec, resolution)
     return {
         "spec": spec.canonical(),
         "preset": preset_of(spec),
@@ -102,10 +102,10 @@ def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
                 "merged": _values(merged.cost),
                 "large_kernels": {"training": _values(train.large_kernels), "merged": _values(merged.large_kernels)},
             }
-            for train, merged in zip(found.training, found.merged, strict=True)
+            for train, merged in zip(costs.training, costs.merged, strict=True)
         ],
-        "training": _values(found.forms["in training"]),
-        "merged": _values(found.forms["merged"]),
+        "training": _values(costs.forms["in training"]),
+        "merged": _values(costs.forms["merged"]),
         "published": [row._asdict() for row in published(spec)],
     }
 

@@ -31,21 +31,21 @@ def _table(plan: StudyPlan) -> RenderableType:
         table.add_column(Text(name), no_wrap=True)
     for name in ("params", "MACs", "seeds", "in store", "time/run"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in plan.rows[:MAX_PLAN_ROWS]:
-        table.add_row(*_cells(row, plan), style="dim" if len(row.known) == len(row.seeds) else "")
+    for planned in plan.rows[:MAX_PLAN_ROWS]:
+        table.add_row(*_cells(planned, plan), style="dim" if len(planned.known) == len(planned.seeds) else "")
     return table
 
 
-def _cells(row: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
-    params, cost = row.candidate.params, row.candidate.cost
+def _cells(planned: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
+    params, cost = planned.candidate.params, planned.candidate.cost
     assert cost is not None, "a feasible candidate has a cost"
     return [
         *(Text(format_value(params[name])) if name in params else DASH for name in plan.axes),
         si(cost.params),
         si(cost.macs),
-        str(len(row.seeds)),
-        str(len(row.known)),
-        format_short_duration(row.run_s),
+        str(len(planned.seeds)),
+        str(len(planned.known)),
+        format_short_duration(planned.run_s),
     ]
 
 

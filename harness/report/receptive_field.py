@@ -21,70 +21,70 @@ FIELDS_NOTE = (
 FIELDS_PAPER_NOTE = f"The paper's rows ({FIELDS_SOURCE}): trained networks, 50 images at {FIELDS_PX} px."
 
 
-def fields_view(found: Sequence[FieldResult]) -> RenderableType:
+def fields_view(results: Sequence[FieldResult]) -> RenderableType:
     """A table for each definition, networks by row; then what each was shown, and what must be known of it."""
     parts: list[RenderableType] = []
     for name, definition in FIELD_DEFINITIONS.items():
         title = Text(f"Effective receptive field, {definition.title}", style="bold")
-        parts += [title.append(f"  {definition.about}", style="not bold"), _table(found, name), Text()]
+        parts += [title.append(f"  {definition.about}", style="not bold"), _table(results, name), Text()]
     parts.append(Text(FIELDS_NOTE, style="dim"))
-    if _is_beside_the_paper(found):
+    if _is_beside_the_paper(results):
         parts.append(Text(FIELDS_PAPER_NOTE, style="dim"))
-    for seen in found:
-        field = seen.fields["paper"]
-        shown = f"{plural(field.images + field.skipped, 'image')} at {seen.side} px, {seen.about}"
-        parts.append(Text(f"{seen.subject.name}: {seen.subject.about}; {shown}", style="dim"))
-        parts += [Text(f"{seen.subject.name}: {note}") for note in seen.notes]
-    for words in dict.fromkeys(describe_environment(seen.computed_by) for seen in found if seen.computed_by):
+    for result in results:
+        field = result.fields["paper"]
+        text = f"{plural(field.images + field.skipped, 'image')} at {result.side} px, {result.about}"
+        parts.append(Text(f"{result.subject.name}: {result.subject.about}; {text}", style="dim"))
+        parts += [Text(f"{result.subject.name}: {note}") for note in result.notes]
+    for words in dict.fromkeys(describe_environment(result.computed_by) for result in results if result.computed_by):
         parts.append(Text(f"computed by {words}", style="dim"))
     return Group(*parts)
 
 
-def fields_values(found: Sequence[FieldResult]) -> list[dict[str, Any]]:
+def fields_values(results: Sequence[FieldResult]) -> list[dict[str, Any]]:
     """The same for JSON; r as shares of the area, null where there is no field."""
     return [
         {
-            "network": seen.subject.name,
-            "spec": seen.subject.spec.canonical(),
-            "weights": seen.subject.about,
-            "resolution": seen.side,
-            "data": seen.about,
-            "fields": {name: _values(field) for name, field in seen.fields.items()},
-            "notes": list(seen.notes),
-            "environment": None if seen.computed_by is None else seen.computed_by.values(),
+            "network": result.subject.name,
+            "spec": result.subject.spec.canonical(),
+            "weights": result.subject.about,
+            "resolution": result.side,
+            "data": result.about,
+            "fields": {name: _values(field) for name, field in result.fields.items()},
+            "notes": list(result.notes),
+            "environment": None if result.computed_by is None else result.computed_by.values(),
         }
-        for seen in found
+        for result in results
     ]
 
 
-def kernel_sizes(seen: FieldResult) -> str:
+def kernel_sizes(result: FieldResult) -> str:
     """K in short: by stage, or once where it is the same everywhere."""
-    K = seen.subject.spec.K
+    K = result.subject.spec.K
     return format_value(K if len(set(K)) > 1 else K[0])
 
 
-def _table(found: Sequence[FieldResult], definition: str) -> Table:
+def _table(results: Sequence[FieldResult], definition: str) -> Table:
     table = plain_table()
     table.add_column("\nnetwork", no_wrap=True)
     table.add_column("\nK", no_wrap=True)
     for kind in ("raw", "log"):
         for t in SHARES:
             table.add_column(f"{kind if t == SHARES[0] else ''}\n{t} %", justify="right", no_wrap=True)
-    for seen in found:
-        field = seen.fields[definition]
+    for result in results:
+        field = result.fields[definition]
         table.add_row(
-            seen.subject.name, kernel_sizes(seen), *_cells(field), style="dim" if field.has_no_gradient else ""
+            result.subject.name, kernel_sizes(result), *_cells(field), style="dim" if field.has_no_gradient else ""
         )
-    if definition == "code" and _is_beside_the_paper(found):
+    if definition == "code" and _is_beside_the_paper(results):
         for row in PUBLISHED_FIELDS:
             figures = (f"{r:.1f}" for r in row.r_pct)
             table.add_row(f"{row.network} (paper)", "", *[DASH] * len(SHARES), *figures, style="dim")
     return table
 
 
-def _is_beside_the_paper(found: Sequence[FieldResult]) -> bool:
+def _is_beside_the_paper(results: Sequence[FieldResult]) -> bool:
     """Whether one of the networks of the paper's table is among these."""
-    return any(has_published_field(seen.subject.spec) for seen in found)
+    return any(has_published_field(result.subject.spec) for result in results)
 
 
 def _cells(field: ReceptiveField) -> Iterator[str]:

@@ -85,9 +85,9 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
     return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
 
 
-def reproduction_view(found: Reproduction) -> RenderableType:
+def reproduction_view(reproduction: Reproduction) -> RenderableType:
     """All that there is to say, for people."""
-    recorded, metric = found.recorded, found.recorded.metric
+    recorded, metric = reproduction.recorded, reproduction.recorded.metric
     trial = "" if recorded.trial is None else f" trial {recorded.trial},"
     lines = [
         Text(recorded.study, style="bold").append(
@@ -97,37 +97,45 @@ def reproduction_view(found: Reproduction) -> RenderableType:
             f"  recorded  {metric} {format_metric(recorded.value, metric)}"
             + (f" on {recorded.device}" if recorded.device else "")
         ),
-        Text(f"  again     {metric} {format_metric(found.value, metric)}: {describe_environment(found.environment)}"),
+        Text(
+            f"  again     {metric} {format_metric(reproduction.value, metric)}: "
+            f"{describe_environment(reproduction.environment)}"
+        ),
         Text(),
-        Text(_head(found), style="bold red" if found.outcome == "same environment and other bits" else "bold"),
-        *(Text(f"  {line}") for line in _details(found)),
+        Text(
+            _head(reproduction),
+            style="bold red" if reproduction.outcome == "same environment and other bits" else "bold",
+        ),
+        *(Text(f"  {line}") for line in _details(reproduction)),
     ]
     return Group(*lines)
 
 
-def reproduction_values(found: Reproduction) -> dict[str, Any]:
+def reproduction_values(reproduction: Reproduction) -> dict[str, Any]:
     """The same for JSON."""
-    recorded = found.recorded
+    recorded = reproduction.recorded
     return {
-        "outcome": found.outcome,
+        "outcome": reproduction.outcome,
         "study": recorded.study,
         "trial": recorded.trial,
         "run": recorded.id,
         "seed": recorded.run.seed,
         "objective": recorded.metric,
         "recorded": recorded.value,
-        "again": found.value,
-        "apart": found.time_apart,
+        "again": reproduction.value,
+        "apart": reproduction.time_apart,
         "sd_of_seeds": recorded.spread,
         "n_seeds": len(recorded.siblings),
-        "not_the_same_environment": list(found.other_environment),
-        "recorded_environments": [None if each is None else each.values() for each in recorded.environments],
-        "environment": None if found.environment is None else found.environment.values(),
-        "compared": found.compared,
-        "differences": [
-            {"name": each.name, "recorded": each.recorded, "again": each.again} for each in found.differences
+        "not_the_same_environment": list(reproduction.other_environment),
+        "recorded_environments": [
+            None if environment is None else environment.values() for environment in recorded.environments
         ],
-        "wall_s": found.wall_s,
+        "environment": None if reproduction.environment is None else reproduction.environment.values(),
+        "compared": reproduction.compared,
+        "differences": [
+            {"name": each.name, "recorded": each.recorded, "again": each.again} for each in reproduction.differences
+        ],
+        "wall_s": reproduction.wall_s,
     }
 
 
@@ -165,26 +173,29 @@ def _reasons(recorded: RecordedRun, environment: Environment | None) -> Iterator
             yield words
 
 
-def _head(found: Reproduction) -> str:
-    reasons = "; ".join(found.other_environment)
-    match found.outcome:
+def _head(reproduction: Reproduction) -> str:
+    reasons = "; ".join(reproduction.other_environment)
+    match reproduction.outcome:
         case "same bits":
             although = f", although this is not the same environment ({reasons})" if reasons else ""
-            return f"same bits: {plural(found.compared, 'number')} compared, all equal{although}"
+            return f"same bits: {plural(reproduction.compared, 'number')} compared, all equal{although}"
         case "not the same environment":
             return f"not the same environment ({reasons})"
     return "SAME ENVIRONMENT AND OTHER BITS"
 
 
-def _details(found: Reproduction) -> Iterator[str]:
-    if not found.differences:
+def _details(reproduction: Reproduction) -> Iterator[str]:
+    if not reproduction.differences:
         return
-    first, metric = found.differences[0], found.recorded.metric
-    count = f"{len(found.differences)} of {plural(found.compared, 'number')} differ"
+    first, metric = reproduction.differences[0], reproduction.recorded.metric
+    count = f"{len(reproduction.differences)} of {plural(reproduction.compared, 'number')} differ"
     yield f"{count}; the first is {first.name}: {first.recorded!r} was recorded, {first.again!r} came now"
-    if found.time_apart is not None and not is_of_machine(metric):
-        spread = found.recorded.spread
-        seeds = f"n = {len(found.recorded.siblings)}"
+    if reproduction.time_apart is not None and not is_of_machine(metric):
+        spread = reproduction.recorded.spread
+        seeds = f"n = {len(reproduction.recorded.siblings)}"
         beside = f"the seeds have a standard deviation of {format_metric(spread, metric)} ({seeds})"
         unknown = f"the spread of the seeds is not known ({seeds})"
-        yield f"{metric} is {format_metric(found.time_apart, metric)} apart; {unknown if spread is None else beside}"
+        yield (
+            f"{metric} is {format_metric(reproduction.time_apart, metric)} apart; "
+            f"{unknown if spread is None else beside}"
+        )

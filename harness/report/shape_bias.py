@@ -54,69 +54,69 @@ def shape_bias_line(measures: Mapping[str, float]) -> Iterator[str]:
         yield f"{format_share(shape, decisions)} of {plural(decisions, 'decision')}"
 
 
-def cue_conflict_view(found: "CueConflictResult") -> RenderableType:
+def cue_conflict_view(result: "CueConflictResult") -> RenderableType:
     """The classes, the whole, what is published, and what was left out."""
-    title = Text(f"Shape bias of {found.subject.name}", style="bold")
-    title.append(f"  {found.subject.about}, {found.folder} at {found.side} px", style="not bold")
-    left_out = [Text(f"left out: {said}", style="dim") for said in left_out_words(found)]
-    told = [Text(f"warning: {note}") for note in found.notes]
-    told.append(Text(f"classes matched {found.labels}", style="dim"))
-    if found.computed_by is not None:
-        told.append(Text(f"computed by {describe_environment(found.computed_by)}", style="dim"))
+    title = Text(f"Shape bias of {result.subject.name}", style="bold")
+    title.append(f"  {result.subject.about}, {result.folder} at {result.side} px", style="not bold")
+    left_out = [Text(f"left out: {output}", style="dim") for output in left_out_words(result)]
+    told = [Text(f"warning: {note}") for note in result.notes]
+    told.append(Text(f"classes matched {result.labels}", style="dim"))
+    if result.computed_by is not None:
+        told.append(Text(f"computed by {describe_environment(result.computed_by)}", style="dim"))
     reading = Text(SHAPE_BIAS_NOTE, style="dim")
-    return Group(title, _table(found), Text(), _published(found), Text(), reading, *told, *left_out)
+    return Group(title, _table(result), Text(), _published(result), Text(), reading, *told, *left_out)
 
 
-def cue_conflict_values(found: "CueConflictResult") -> dict[str, Any]:
+def cue_conflict_values(result: "CueConflictResult") -> dict[str, Any]:
     """The same for JSON; shares in percent."""
     return {
-        "network": found.subject.name,
-        "spec": found.subject.spec.canonical(),
-        "weights": found.subject.about,
-        "stimuli": str(found.folder),
-        "resolution": found.side,
-        **_values(found.whole),
-        "class_mean_pct": found.class_mean_pct,
-        "labels": found.labels,
-        "notes": list(found.notes),
-        "environment": None if found.computed_by is None else found.computed_by.values(),
-        "classes": {name: _values(each) for name, each in found.classes.items()},
+        "network": result.subject.name,
+        "spec": result.subject.spec.canonical(),
+        "weights": result.subject.about,
+        "stimuli": str(result.folder),
+        "resolution": result.side,
+        **_values(result.whole),
+        "class_mean_pct": result.class_mean_pct,
+        "labels": result.labels,
+        "notes": list(result.notes),
+        "environment": None if result.computed_by is None else result.computed_by.values(),
+        "classes": {name: _values(decisions) for name, decisions in result.classes.items()},
         "left_out": {
-            "misnamed": len(found.stimuli.misnamed),
-            "without_conflict": found.stimuli.agreeing,
-            "unreadable": found.unreadable,
+            "misnamed": len(result.stimuli.misnamed),
+            "without_conflict": result.stimuli.agreeing,
+            "unreadable": result.unreadable,
         },
         "published": [row._asdict() for row in SHAPE_BIAS],
     }
 
 
-def left_out_words(found: "CueConflictResult") -> Iterator[str]:
+def left_out_words(result: "CueConflictResult") -> Iterator[str]:
     """What of the folder decided nothing, and why; a line each."""
-    misnamed = found.stimuli.misnamed
+    misnamed = result.stimuli.misnamed
     if misnamed:
         named = f"not named as cat1-bicycle3.png is ({printable(misnamed[0].name)} first)"
         yield f"{plural(len(misnamed), 'image')} {named}"
-    if found.stimuli.agreeing:
-        yield f"{plural(found.stimuli.agreeing, 'image')} of which shape and texture are of one class"
-    if found.unreadable:
-        yield f"{plural(found.unreadable, 'image')} that cannot be read"
+    if result.stimuli.agreeing:
+        yield f"{plural(result.stimuli.agreeing, 'image')} of which shape and texture are of one class"
+    if result.unreadable:
+        yield f"{plural(result.unreadable, 'image')} that cannot be read"
 
 
-def _table(found: "CueConflictResult") -> Table:
+def _table(result: "CueConflictResult") -> Table:
     table = plain_table()
     table.add_column("class of the shape", no_wrap=True)
     for name in ("images", "shape", "texture", "shape bias (95 %)"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name, each in found.classes.items():
-        table.add_row(name, *_cells(each), style="" if each.total else "dim")
-    table.add_row("all", *_cells(found.whole), style="bold")
-    mean = found.class_mean_pct
-    classes = sum(each.total > 0 for each in found.classes.values())
+    for name, decisions in result.classes.items():
+        table.add_row(name, *_cells(decisions), style="" if decisions.total else "dim")
+    table.add_row("all", *_cells(result.whole), style="bold")
+    mean = result.class_mean_pct
+    classes = sum(decisions.total > 0 for decisions in result.classes.values())
     table.add_row(f"mean of {classes} classes", "", "", "", DASH if mean is None else f"{mean:.1f} %")
     return table
 
 
-def _published(found: "CueConflictResult") -> Table:
+def _published(result: "CueConflictResult") -> Table:
     table = plain_table()
     table.add_column(SHAPE_BIAS_SOURCE, no_wrap=True)
     for name in ("all", "mean of 16 classes"):
@@ -124,23 +124,28 @@ def _published(found: "CueConflictResult") -> Table:
     for row in SHAPE_BIAS:
         name = f"{row.network}, {row.training}" if row.training else row.network
         table.add_row(name, f"{100 * row.share:.1f} %", f"{100 * row.class_mean:.1f} %")
-    mean = found.class_mean_pct
-    share = found.whole.share_pct
+    mean = result.class_mean_pct
+    share = result.whole.share_pct
     own = (DASH if each is None else f"{each:.1f} %" for each in (share, mean))
-    table.add_row(found.subject.name, *own, style="bold")
+    table.add_row(result.subject.name, *own, style="bold")
     return table
 
 
-def _cells(each: "Decisions") -> tuple[str, ...]:
-    return str(each.images), str(each.shape), str(each.cue), format_share(each.shape, each.total)
+def _cells(decisions: "Decisions") -> tuple[str, ...]:
+    return (
+        str(decisions.images),
+        str(decisions.shape),
+        str(decisions.cue),
+        format_share(decisions.shape, decisions.total),
+    )
 
 
-def _values(each: "Decisions") -> dict[str, Any]:
-    interval = interval_pct(each.shape, each.total)
+def _values(decisions: "Decisions") -> dict[str, Any]:
+    interval = interval_pct(decisions.shape, decisions.total)
     return {
-        "images": each.images,
-        "shape_decisions": each.shape,
-        "cue_decisions": each.cue,
-        "shape_bias_pct": each.share_pct,
+        "images": decisions.images,
+        "shape_decisions": decisions.shape,
+        "cue_decisions": decisions.cue,
+        "shape_bias_pct": decisions.share_pct,
         "interval_pct": None if interval is None else list(interval),
     }

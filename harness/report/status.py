@@ -51,7 +51,7 @@ class StudyStatus:
 
 
 def study_status(
-    answer: StudyResults,
+    results: StudyResults,
     trials: Sequence["FrozenTrial"],
     *,
     driver: str | None,
@@ -62,7 +62,7 @@ def study_status(
 ) -> StudyStatus:
     """The status from an answer and the trials behind it; the trials of one configuration of a grid count once."""
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
-    if answer.claims:
+    if results.claims:
         opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
     configurations = configuration_statuses(trials)
 
@@ -71,15 +71,19 @@ def study_status(
         return whole.state if own.state == "complete" and whole.state in INFEASIBLE else own.state
 
     states = Counter(state(trial) for trial in opened)
-    runs = {facts.row.id: (format_params(row.params), facts) for row in answer.rows for facts in row.runs}
+    runs = {
+        facts.row.id: (format_params(configuration.params), facts)
+        for configuration in results.rows
+        for facts in configuration.runs
+    }
     training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
     return StudyStatus(
-        answer=answer,
+        answer=results,
         driver=driver,
         trials=dict(states),
         trials_total=trials_total,
         runs=dict(Counter(str(facts.row.state) for _, facts in runs.values())),
-        runs_total=None if trials_total is None or answer.claims else trials_total * seeds,
+        runs_total=None if trials_total is None or results.claims else trials_total * seeds,
         training=training,
         last=tuple(last),
         wanted=wanted,
@@ -89,21 +93,21 @@ def study_status(
 def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
     by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
-    answer = status.answer
-    head = Text(answer.study, style="bold").append(f"  {answer.direction} {answer.metric}: {by}", style="not bold")
+    results = status.answer
+    head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
-    first = answer.ranked_metric
-    best = _none(answer) if first is None else f"#{first.trials[0]} {configuration_line(first, answer.metric)}"
+    first = results.ranked_metric
+    best = _none(results) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
-    if answer.claims:
-        verdicts = Counter(judged.verdict_text for judged in answer.claims)
+    if results.claims:
+        verdicts = Counter(result.verdict_text for result in results.claims)
         more = f"; {plural(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
-    parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
-    if answer.data:
-        parts += [Text(), *data_view(answer.data)[:-1]]
+    parts += [Text(f"environments    {origin.text}") for origin in results.origins]
+    if results.data:
+        parts += [Text(), *data_view(results.data)[:-1]]
     if status.training:
         parts += [Text(), _training(status)]
     if status.last:
@@ -111,27 +115,27 @@ def status_view(status: StudyStatus) -> RenderableType:
     return Group(*parts)
 
 
-def _none(answer: StudyResults) -> str:
-    return f"none: {results_limit_sentence(answer)}" if answer.limit else "none yet"
+def _none(results: StudyResults) -> str:
+    return f"none: {results_limit_sentence(results)}" if results.limit else "none yet"
 
 
 def status_values(status: StudyStatus) -> dict[str, Any]:
     """The status for JSON."""
-    answer = status.answer
+    results = status.answer
     return {
-        "study": answer.study,
-        "objective": {"name": answer.metric, "direction": answer.direction},
+        "study": results.study,
+        "objective": {"name": results.metric, "direction": results.direction},
         "driver": status.driver,
         "is_finished": status.is_finished,
         "configurations": dict(status.trials),
         "configurations_total": status.trials_total,
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
-        "claims": {judged.claim.name: judged.verdict_text for judged in answer.claims},
-        "data": list(answer.data),
-        "other_environments": [origin.text for origin in answer.origins],
-        "limit": answer.limit,
-        "best": None if answer.ranked_metric is None else configuration_values(answer.ranked_metric, answer.metric),
+        "claims": {result.claim.name: result.verdict_text for result in results.claims},
+        "data": list(results.data),
+        "other_environments": [origin.text for origin in results.origins],
+        "limit": results.limit,
+        "best": None if results.ranked_metric is None else configuration_values(results.ranked_metric, results.metric),
     }
 
 

@@ -20,58 +20,66 @@ MAX_ROWS = 30
 MAX_REASONS = 8
 
 
-def results_view(answer: StudyResults) -> RenderableType:
+def results_view(results: StudyResults) -> RenderableType:
     """All that a study ends with."""
     front = [
-        indented(f"{format_params(row.params)}: {format_objective(row, answer)}, {si(row.macs)} MACs")
-        for row in answer.front
+        indented(
+            f"{format_params(configuration.params)}: {format_objective(configuration, results)}, "
+            f"{si(configuration.macs)} MACs"
+        )
+        for configuration in results.front
     ]
-    parts: list[RenderableType] = [heading(answer), Text(), ConfigurationTables(answer, most=MAX_ROWS), Text()]
-    parts += [*ended_view(answer), *reasons(answer)]
+    parts: list[RenderableType] = [heading(results), Text(), ConfigurationTables(results, most=MAX_ROWS), Text()]
+    parts += [*ended_view(results), *reasons(results)]
     if front:
-        parts += [Text(f"Pareto front ({FRONT_MARK}) of {answer.metric} against MACs", style="bold"), *front, Text()]
-    if answer.best is not None:
-        parts += [Text("Best network", style="bold"), indented(configuration_line(answer.best, answer.metric))]
-    parts += [*(indented(sentence) for sentence in conclusions(answer)), Text(), *claims_view(answer)]
-    parts += data_view(answer.data)
-    parts += [*full_scale_runs_view(answer), *noise_view(answer), Text(conditions_text(answer), style="dim")]
+        parts += [Text(f"Pareto front ({FRONT_MARK}) of {results.metric} against MACs", style="bold"), *front, Text()]
+    if results.best is not None:
+        parts += [Text("Best network", style="bold"), indented(configuration_line(results.best, results.metric))]
+    parts += [*(indented(sentence) for sentence in conclusions(results)), Text(), *claims_view(results)]
+    parts += data_view(results.data)
+    parts += [*full_scale_runs_view(results), *noise_view(results), Text(conditions_text(results), style="dim")]
     return Group(*parts)
 
 
-def ended_view(answer: StudyResults) -> list[RenderableType]:
+def ended_view(results: StudyResults) -> list[RenderableType]:
     """Why the search ended before its trials were used up, or that it repeated itself."""
-    return [] if answer.ended is None else [Text(f"The search ended: {printable(answer.ended)}."), Text()]
+    return [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}."), Text()]
 
 
-def noise_view(answer: StudyResults) -> list[RenderableType]:
+def noise_view(results: StudyResults) -> list[RenderableType]:
     """Which noise the spreads and intervals hold; nothing where nothing was trained."""
-    line = noise_line(answer.resampling)
+    line = noise_line(results.resampling)
     return [] if line is None else [Text(line, style="dim")]
 
 
-def heading(answer: StudyResults) -> RenderableType:
+def heading(results: StudyResults) -> RenderableType:
     """The study in a line: what was sought, and how many configurations stand how."""
     states: dict[str, int] = {}
-    for row in answer.rows:
-        states[row.state] = states.get(row.state, 0) + 1
-    said = [f"{n} {state}" for state, n in states.items()]
-    said += [f"{plural(n, 'configuration')} ruled out by {key}" for key, n in answer.rejected.items()]
-    text = Text(answer.study, style="bold")
-    return text.append(f"  {answer.direction} {answer.metric}: {', '.join(said) or 'no trials yet'}", style="not bold")
+    for configuration in results.rows:
+        states[configuration.state] = states.get(configuration.state, 0) + 1
+    lines = [f"{n} {state}" for state, n in states.items()]
+    lines += [f"{plural(n, 'configuration')} ruled out by {key}" for key, n in results.rejected.items()]
+    text = Text(results.study, style="bold")
+    return text.append(
+        f"  {results.direction} {results.metric}: {', '.join(lines) or 'no trials yet'}", style="not bold"
+    )
 
 
-def reasons(answer: StudyResults, *, most: int | None = MAX_REASONS) -> list[RenderableType]:
+def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[RenderableType]:
     """Why configurations are not complete, or lost a seed; one line each."""
-    said = [
-        indented(f"#{row.trials[-1]} {format_params(row.params)}: {row.state}, {printable(row.reason)}")
-        for row in answer.rows
-        if row.reason
+    parts = [
+        indented(
+            f"#{configuration.trials[-1]} {format_params(configuration.params)}: {configuration.state}, "
+            f"{printable(configuration.reason)}"
+        )
+        for configuration in results.rows
+        if configuration.reason
     ]
-    if not said:
+    if not parts:
         return []
-    left = len(said) - len(said[:most])
+    left = len(parts) - len(parts[:most])
     more = [indented(f"and {left} more")] if left else []
-    return [Text("Not trained to the end, with all seeds", style="bold"), *said[:most], *more, Text()]
+    return [Text("Not trained to the end, with all seeds", style="bold"), *parts[:most], *more, Text()]
 
 
 def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:

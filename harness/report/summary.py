@@ -27,78 +27,83 @@ WIDTH = 160
 """Columns of the summary as text."""
 
 
-def results_values(answer: StudyResults) -> dict[str, Any]:
+def results_values(results: StudyResults) -> dict[str, Any]:
     """The answer for JSON."""
-    best = answer.best
+    best = results.best
     return {
-        "study": answer.study,
-        "objective": {"name": answer.metric, "direction": answer.direction},
+        "study": results.study,
+        "objective": {"name": results.metric, "direction": results.direction},
         "best_trial": None if best is None else best.trials[0],
-        "verdict": conclusions(answer),
-        "conditions": conditions_text(answer),
-        "data": list(answer.data),
-        "limit": answer.limit,
-        "search_ended": answer.ended,
-        "noise": noise_line(answer.resampling),
-        "resample": "+".join(dict.fromkeys(way for way, _ in answer.resampling)) or None,
-        "pareto_front": [row.trials[0] for row in answer.front],
-        "seeds": list(answer.seeds),
-        "devices": list(answer.devices),
-        "versions": {name: list(found) for name, found in answer.versions.items()},
-        "environment": None if answer.environment is None else answer.environment.values(),
-        "other_environments": [asdict(origin) | {"text": origin.text} for origin in answer.origins],
-        "left_out": list(answer.time_notes),
-        "recipe_revision": _revision(answer),
-        "recipe": _recipe(answer),
-        "finished": finished(answer),
-        "ruled_out": dict(answer.rejected),
-        "claims": [claim_values(judged, answer.environment) for judged in answer.claims],
-        "full_scale": full_scale_run_values(answer),
-        "configurations": [configuration_values(row, answer.metric) for row in answer.rows],
+        "verdict": conclusions(results),
+        "conditions": conditions_text(results),
+        "data": list(results.data),
+        "limit": results.limit,
+        "search_ended": results.ended,
+        "noise": noise_line(results.resampling),
+        "resample": "+".join(dict.fromkeys(way for way, _ in results.resampling)) or None,
+        "pareto_front": [configuration.trials[0] for configuration in results.front],
+        "seeds": list(results.seeds),
+        "devices": list(results.devices),
+        "versions": {name: list(found) for name, found in results.versions.items()},
+        "environment": None if results.environment is None else results.environment.values(),
+        "other_environments": [asdict(origin) | {"text": origin.text} for origin in results.origins],
+        "left_out": list(results.time_notes),
+        "recipe_revision": _revision(results),
+        "recipe": _recipe(results),
+        "finished": finished(results),
+        "ruled_out": dict(results.rejected),
+        "claims": [claim_values(result, results.environment) for result in results.claims],
+        "full_scale": full_scale_run_values(results),
+        "configurations": [configuration_values(configuration, results.metric) for configuration in results.rows],
     }
 
 
-def _revision(answer: StudyResults) -> int | None:
+def _revision(results: StudyResults) -> int | None:
     """Of the recipe's meaning, where all runs have the present one; None for runs of an earlier one."""
-    rows = (facts.row for row in answer.rows for facts in row.runs)
+    rows = (facts.row for configuration in results.rows for facts in configuration.runs)
     return REVISION if all(row.id == row.run.id for row in rows) else None
 
 
-def _recipe(answer: StudyResults) -> dict[str, Any] | None:
+def _recipe(results: StudyResults) -> dict[str, Any] | None:
     """What all runs of the study are trained with, defaults included."""
-    recipes = (facts.row.run.recipe for row in answer.rows for facts in row.runs)
+    recipes = (facts.row.run.recipe for configuration in results.rows for facts in configuration.runs)
     return next((recipe.model_dump(mode="json") for recipe in recipes), None)
 
 
-def finished(answer: StudyResults) -> str | None:
+def finished(results: StudyResults) -> str | None:
     """When the last of the answer's runs was finished, ISO 8601 in UTC; None before any was."""
-    times = [facts.row.finished for row in answer.rows for facts in row.runs if facts.row.finished is not None]
+    times = [
+        facts.row.finished
+        for configuration in results.rows
+        for facts in configuration.runs
+        if facts.row.finished is not None
+    ]
     return max(times).isoformat(timespec="seconds") if times else None
 
 
-def configuration_values(row: ConfigurationResult, metric: str) -> dict[str, Any]:
+def configuration_values(configuration: ConfigurationResult, metric: str) -> dict[str, Any]:
     """One configuration for JSON."""
     return {
-        "trials": list(row.trials),
-        "choices": row.params,
-        "state": row.state,
-        "reason": row.reason,
-        "mean": row.mean,
-        "sd": row.spread,
-        "n": len(row.values),
-        "n_trained": len(row.values) + len(row.missing),
-        "missing_seeds": [each._asdict() for each in row.missing],
-        "val_images": row.val_images,
-        "sampling_error": row.sampling_error,
-        "limit": row.limit,
-        "seeds": list(row.seeds),
-        "params": row.params_count,
-        "macs": row.macs,
-        **latency_values(row.latency),
-        "wall_s": row.wall_s,
-        "is_on_pareto_front": row.is_on_front,
-        "spec": row.spec.canonical(),
-        "runs": [run_values(facts, metric) for facts in row.runs],
+        "trials": list(configuration.trials),
+        "choices": configuration.params,
+        "state": configuration.state,
+        "reason": configuration.reason,
+        "mean": configuration.mean,
+        "sd": configuration.spread,
+        "n": len(configuration.values),
+        "n_trained": len(configuration.values) + len(configuration.missing),
+        "missing_seeds": [seed._asdict() for seed in configuration.missing],
+        "val_images": configuration.val_images,
+        "sampling_error": configuration.sampling_error,
+        "limit": configuration.limit,
+        "seeds": list(configuration.seeds),
+        "params": configuration.params_count,
+        "macs": configuration.macs,
+        **latency_values(configuration.latency),
+        "wall_s": configuration.wall_s,
+        "is_on_pareto_front": configuration.is_on_front,
+        "spec": configuration.spec.canonical(),
+        "runs": [run_values(facts, metric) for facts in configuration.runs],
     }
 
 
@@ -129,11 +134,11 @@ def json_text(values: Any) -> str:
     return json.dumps(json_safe(values), indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def write_summary(folder: Path, answer: StudyResults) -> None:
+def write_summary(folder: Path, results: StudyResults) -> None:
     """Write `summary.json` and `summary.txt` into the study's folder, each in one piece."""
-    atomic_write_text(folder / "summary.json", json_text(results_values(answer)) + "\n", is_shared=True)
+    atomic_write_text(folder / "summary.json", json_text(results_values(results)) + "\n", is_shared=True)
     text = io.StringIO()
-    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(results_view(answer))
+    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(results_view(results))
     lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
     atomic_write_text(folder / "summary.txt", lines, is_shared=True)
 

@@ -102,8 +102,8 @@ def run_view(facts: RunResult, metric: str, here: Environment) -> list[Renderabl
         lines.append(_curve("val loss", [e.val_loss for e in facts.curve], f"{last.val_loss:.3f}"))
         lines.append(_curve("train loss", [e.train_loss for e in facts.curve], f"{last.train_loss:.3f}"))
     if facts.measures:
-        said = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
-        lines.append(Text(f"  measured   {said}"))
+        output = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
+        lines.append(Text(f"  measured   {output}"))
         lines += [Text(f"  shape bias {each}") for each in shape_bias_line(facts.measures)]
     if row.device:
         versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())

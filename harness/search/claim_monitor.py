@@ -11,12 +11,12 @@ from harness.storage.rows import CLAIMS_EVENT
 class ClaimMonitor:
     """Judges the claims on what the store has. A look is told once, and written down where it says something new."""
 
-    def __init__(self, rule: ReuseRule, space: Space, ledger: StudyHistory) -> None:
+    def __init__(self, rule: ReuseRule, space: Space, history: StudyHistory) -> None:
         self._study = rule.study
         self._space = space
         self._store = rule.store
         self._here = rule.environment
-        self._ledger = ledger
+        self._ledger = history
         self._seen: tuple[int, list[Candidate]] | None = None
         """The runs that were done at the last look, and what it wanted."""
         self._untold: ClaimsEvaluated | None = None
@@ -35,11 +35,11 @@ class ClaimMonitor:
         return told
 
     def _evaluate(self) -> list[Candidate]:
-        judged = evaluate_claims(self._study, self._space, self._store, self._here)
-        wanted = arms_needing_seeds(self._study, judged, self._ledger.seeds_used)
-        self._untold = ClaimsEvaluated({each.claim.name: each.verdict_text for each in judged}, len(wanted))
-        said = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())
+        results = evaluate_claims(self._study, self._space, self._store, self._here)
+        wanted = arms_needing_seeds(self._study, results, self._ledger.seeds_used)
+        self._untold = ClaimsEvaluated({result.claim.name: result.verdict_text for result in results}, len(wanted))
+        output = ", ".join(f"{name} {verdict}" for name, verdict in self._untold.verdicts.items())
         before = [event.message for event in self._store.events(self._study.study) if event.kind == CLAIMS_EVENT]
-        if before[-1:] != [said]:
-            self._store.event(self._study.study, CLAIMS_EVENT, said)
+        if before[-1:] != [output]:
+            self._store.event(self._study.study, CLAIMS_EVENT, output)
         return wanted

@@ -340,7 +340,7 @@ class Driver:
         del self._open[owner.number]
         self._mark_if_diverged(owner)
         over = owner.finish(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
-        standing = self._ledger.end(owner.frozen())
+        status = self._ledger.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(
@@ -350,7 +350,7 @@ class Driver:
             spread=owner.spread(),
             seeds=len(owner.values),
             reason=reason,
-            status=standing,
+            status=status,
             seeds_asked=len(owner.runs),
         )
 

@@ -89,7 +89,7 @@ class StudyHistory:
     def is_new(self, fingerprint: str) -> bool:
         """Whether a configuration was neither given seeds nor pruned before."""
         known = self.configurations.get(fingerprint)
-        was_pruned = known is not None and any(each.state == "pruned" for each in known.trials)
+        was_pruned = known is not None and any(status.state == "pruned" for status in known.trials)
         return not self.used_seeds.get(fingerprint) and not was_pruned
 
     def lacks_seeds(self, fingerprint: str, count: int) -> bool:
@@ -129,8 +129,10 @@ class StudyHistory:
     @property
     def best(self) -> tuple[float, int] | None:
         """Mean over the seeds, and number of the first trial, of the best configuration within the budgets."""
-        complete = (each for each in self.configurations.values() if each.status.state == "complete" and each.values)
-        means = ((statistics.fmean(each.values.values()), each.number) for each in complete)
+        complete = (
+            history for history in self.configurations.values() if history.status.state == "complete" and history.values
+        )
+        means = ((statistics.fmean(history.values.values()), history.number) for history in complete)
         return (max if self.is_maximized else min)(means, key=lambda pair: pair[0], default=None)
 
 

@@ -41,13 +41,13 @@ class Proposals:
         study: Study,
         space: Space,
         trials: "optuna.Study",
-        ledger: StudyHistory,
+        history: StudyHistory,
         more: Callable[[], list[Candidate]] = list,
     ) -> None:
         self._study = study
         self._space = space
         self._trials = trials
-        self._ledger = ledger
+        self._ledger = history
         self._more = more
         self._is_grid = study.search.sampler == "grid"
         self._screening_epochs = screening_epochs(study.search.pruner, study.proxy.epochs)

@@ -41,16 +41,18 @@ class Remeasurement:
             return False
         del self._under_way[run_id]
         self.tried.add(run_id)
-        environment = next((each.environment for each in said if isinstance(each, Started)), None)
+        environment = next((record.environment for record in said if isinstance(record, Started)), None)
         if ended.state == RunState.COMPLETE and environment is not None:
-            self._keep(run_id, {each.name: each.value for each in said if isinstance(each, Measured)}, environment)
+            self._keep(
+                run_id, {record.name: record.value for record in said if isinstance(record, Measured)}, environment
+            )
         else:
             self.store.event(self.study, LEFT_OUT, f"{ended.state}: {ended.cause}", run_id=run_id)
         return True
 
-    def _keep(self, run_id: str, figures: dict[str, float], environment: Environment) -> None:
+    def _keep(self, run_id: str, metrics: dict[str, float], environment: Environment) -> None:
         row, before = self.store.run(run_id), self.store.metrics(run_id)
-        if self.store.set_times(run_id, figures, environment):
+        if self.store.set_times(run_id, metrics, environment):
             self.done.add(run_id)
             old = ", ".join(f"{name} {value!r}" for name, value in before.items() if is_of_machine(name))
             was = describe_difference(row.timed, self.here)

@@ -109,10 +109,10 @@ def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _Stor
 
 def _read(rule: ReuseRule, run_ids: set[str]) -> dict[str, _StoredRun]:
     store = rule.store
-    curves, figures = store.epochs_of_runs(run_ids), store.metrics_of_runs(run_ids)
+    curves, metrics = store.epochs_of_runs(run_ids), store.metrics_of_runs(run_ids)
     found = {}
     for run_id, row in store.runs(run_ids).items():
-        measured = figures.get(run_id, {})
+        measured = metrics.get(run_id, {})
         fate = rule.decide(row, measured) if row.state in SETTLED else None
         found[run_id] = _StoredRun(row, curves.get(run_id, []), measured, fate)
     return found
@@ -160,7 +160,7 @@ def _values(runs: Iterable[_StoredRun], rule: ReuseRule) -> Iterator[float]:
     metric = next(iter(rule.study.objectives))
     for run in runs:
         if run.row.state == RunState.COMPLETE:
-            figures = current_metrics(run.row, run.figures, rule.environment)
-            value = objective_value(metric, run.row.run, run.curve, figures)
+            metrics = current_metrics(run.row, run.figures, rule.environment)
+            value = objective_value(metric, run.row.run, run.curve, metrics)
             if value is not None:
                 yield value

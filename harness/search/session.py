@@ -56,11 +56,11 @@ class DrivenStudy:
         return self.optuna.get_trials(deepcopy=False)
 
 
-def same_data(file: StudyFile, store: Store, place: Workspace, digest: str | None) -> DataInfo:
+def same_data(file: StudyFile, store: Store, workspace: Workspace, digest: str | None) -> DataInfo:
     """The data set of a study, which has that digest. Raises `StudyError` where the study has runs on other data."""
     study = file.study
-    info = replace(identify(study.proxy, place.data_cache), digest=digest)
-    require_same_data(store, study.study, info, study.proxy, place.folder(study.study))
+    info = replace(identify(study.proxy, workspace.data_cache), digest=digest)
+    require_same_data(store, study.study, info, study.proxy, workspace.folder(study.study))
     return info
 
 
@@ -77,7 +77,7 @@ def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, .
 def open_for_driving(
     file: StudyFile,
     space: Space,
-    place: Workspace,
+    workspace: Workspace,
     start_executor: "Callable[[], Executor]",
     *,
     is_fresh: bool = False,
@@ -92,11 +92,11 @@ def open_for_driving(
     """
     study = file.study
     resolved = resolved_yaml(file)
-    with Store.open(place.database) as store, DriverLock(store, study.study):
+    with Store.open(workspace.database) as store, DriverLock(store, study.study):
         if is_fresh:
             _remove_files(delete_study(store, study.study))
         added = study_changes(file, store).added
-        info = same_data(file, store, place, space.data)
+        info = same_data(file, store, workspace, space.data)
         change = pending_change(study, store, paired_seeds(study, space, store), added)
         store.save_study(
             study.study,
@@ -106,7 +106,7 @@ def open_for_driving(
         )
         if added:
             store.event(study.study, "study grown", "; ".join(added))
-        folder = place.folder(study.study)
+        folder = workspace.folder(study.study)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.yaml").write_text(resolved, encoding="utf-8")
         write_description(folder, info)

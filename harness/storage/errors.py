@@ -63,17 +63,17 @@ def translate_errors(place: str) -> Iterator[None]:
         refused = _translate(error)
         if refused is None:
             raise
-        (rule, remedy), said = refused
-        raise StoreError(rule, value=said, place=place, remedy=remedy) from error
+        (rule, remedy), output = refused
+        raise StoreError(rule, value=output, place=place, remedy=remedy) from error
 
 
 def _translate(error: BaseException | None) -> tuple[tuple[str, str], str] | None:
     """Rule and remedy for the database's error in a chain of causes, and its own first line."""
     while error is not None:
         if isinstance(error, DBAPIError) and error.orig is not None:
-            said = str(error.orig).strip().partition("\n")[0]
+            output = str(error.orig).strip().partition("\n")[0]
             entry = _sqlite(error.orig) if isinstance(error.orig, sqlite3.Error) else _postgres(error)
-            return None if entry is None else (entry, said)
+            return None if entry is None else (entry, output)
         error = error.__cause__
     return None
 

@@ -80,11 +80,11 @@ class FullScaleRunRecorder:
     def write(self, *, is_whole: bool = True) -> None:
         """Bring the row up to date, and the figures of all epochs or of the last one; say where that cannot be done."""
         epochs = read_epochs(self._row.folder)
-        figures = {epoch.epoch: epoch_metrics(epoch) for epoch in epochs}
+        metrics = {epoch.epoch: epoch_metrics(epoch) for epoch in epochs}
         try:
             with Store.open(self._database, busy_s=BUSY_TIMEOUT_S) as store:
                 FullScaleRuns(store).save(
-                    _with_progress(self._row, epochs), figures, is_whole=is_whole or self._is_behind
+                    _with_progress(self._row, epochs), metrics, is_whole=is_whole or self._is_behind
                 )
         except StoreError as error:
             if not self._is_behind:
@@ -114,10 +114,10 @@ def _with_progress(row: FullScaleRow, epochs: list[FullScaleEpoch]) -> FullScale
 def epoch_metrics(epoch: FullScaleEpoch) -> dict[str, float]:
     """All figures of an epoch by name, as `lr` and `ema_top1`."""
     plain = to_plain(epoch)
-    figures = {name: float(value) for name, value in plain.items() if name not in EXCLUDED_FIELDS}
+    metrics = {name: float(value) for name, value in plain.items() if name not in EXCLUDED_FIELDS}
     for kind in VALIDATION_FIELDS:
         found = getattr(epoch, kind)
         if found is not None:
-            figures |= {f"{kind}_{name}": value for name, value in found.figures.items()}
-            figures[f"{kind}_unreadable"] = float(found.unreadable)
-    return figures
+            metrics |= {f"{kind}_{name}": value for name, value in found.figures.items()}
+            metrics[f"{kind}_unreadable"] = float(found.unreadable)
+    return metrics

@@ -77,7 +77,7 @@ class FullScaleRuns:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def save(self, row: FullScaleRow, figures: EpochMetrics, *, is_whole: bool) -> None:
+    def save(self, row: FullScaleRow, metrics: EpochMetrics, *, is_whole: bool) -> None:
         """Write a training's row, in place of what is known of it, and what was seen in its last epoch.
 
         With `is_whole`, and where the row is new, all epochs are written, and others forgotten. A folder of this
@@ -103,9 +103,9 @@ class FullScaleRuns:
             session.add(known)
             session.flush()
             is_all = is_whole or found is None
-            _write(session, row.id, figures if is_all else {epoch: figures[epoch] for epoch in sorted(figures)[-1:]})
+            _write(session, row.id, metrics if is_all else {epoch: metrics[epoch] for epoch in sorted(metrics)[-1:]})
             if is_whole:
-                others = (FullScaleMetricTable.run_id == row.id) & FullScaleMetricTable.epoch.not_in(list(figures))
+                others = (FullScaleMetricTable.run_id == row.id) & FullScaleMetricTable.epoch.not_in(list(metrics))
                 session.execute(delete(FullScaleMetricTable).where(others))
 
     def of_study(self, study: str) -> tuple[FullScaleRow, ...]:
@@ -165,13 +165,13 @@ class FullScaleRuns:
         )
 
 
-def _write(session: Session, run_id: str, figures: EpochMetrics) -> None:
+def _write(session: Session, run_id: str, metrics: EpochMetrics) -> None:
     """Put the figures of these epochs in the place of what is known of them."""
-    mine = (FullScaleMetricTable.run_id == run_id) & FullScaleMetricTable.epoch.in_(list(figures))
+    mine = (FullScaleMetricTable.run_id == run_id) & FullScaleMetricTable.epoch.in_(list(metrics))
     session.execute(delete(FullScaleMetricTable).where(mine))
     rows = [
         {"run_id": run_id, "epoch": epoch, "name": name, "value": value}
-        for epoch, seen in figures.items()
+        for epoch, seen in metrics.items()
         for name, value in seen.items()
     ]
     if rows:

@@ -127,64 +127,64 @@ def load_network(named: str, storage: str | None = None, *, which: str | None = 
         )
     if RUN_FILE_NAME.fullmatch(path.name):
         return _load_training(path, storage)
-    found, folder = read_weights(path), path.absolute().parent
-    subject = LoadedNetwork(
+    weights, folder = read_weights(path), path.absolute().parent
+    network = LoadedNetwork(
         path.stem,
-        found.spec,
-        found.network(),
+        weights.spec,
+        weights.network(),
         WeightsOrigin.FILE,
-        is_merged=found.is_merged,
+        is_merged=weights.is_merged,
         file=path,
-        source=found.about,
-        classes=found.classes,
+        source=weights.about,
+        classes=weights.classes,
     )
     if not is_training(folder):
-        return subject
+        return network
     recipe = load_classification_recipe(str(folder / RECIPE))
-    return replace(subject, name=f"{folder.name}/{path.stem}", origin=WeightsOrigin.TRAINING, full_recipe=recipe)
+    return replace(network, name=f"{folder.name}/{path.stem}", origin=WeightsOrigin.TRAINING, full_recipe=recipe)
 
 
-def class_names(subject: LoadedNetwork) -> tuple[str, ...] | None:
+def class_names(network: LoadedNetwork) -> tuple[str, ...] | None:
     """The names of its classes in the order of the logits, where its file or what trained it has them.
 
     Raises `UserError` where the file of weights and the training's folder have different names.
     """
-    if subject.full_recipe is not None and subject.file is not None:
-        return _names_of_training(subject, subject.file.with_name(CLASSES))
-    if subject.classes is not None:
-        return subject.classes
-    if subject.recipe is None:
+    if network.full_recipe is not None and network.file is not None:
+        return _names_of_training(network, network.file.with_name(CLASSES))
+    if network.classes is not None:
+        return network.classes
+    if network.recipe is None:
         return None
-    names = _names_of_run(subject, subject.recipe)
-    return names if names is not None and len(names) == subject.spec.classes else None
+    names = _names_of_run(network, network.recipe)
+    return names if names is not None and len(names) == network.spec.classes else None
 
 
-def _names_of_run(subject: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...] | None:
+def _names_of_run(network: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...] | None:
     """The classes of the data that a run was trained on, in the order that they had then."""
-    if subject.file is not None and subject.data is not None:
-        recorded = recorded_classes(subject.file.absolute().parent.parent, subject.data)
+    if network.file is not None and network.data is not None:
+        recorded = recorded_classes(network.file.absolute().parent.parent, network.data)
         if recorded is not None:
             return recorded
     try:
-        info = identify(recipe, subject.data_cache)
+        info = identify(recipe, network.data_cache)
     except DataError:
         return None
-    return info.names if info.digest == subject.data else None
+    return info.names if info.digest == network.data else None
 
 
-def _names_of_training(subject: LoadedNetwork, file: Path) -> tuple[str, ...] | None:
-    names = _read_names(file, subject.spec.classes)
-    if names is None and subject.classes is None and file.exists():
+def _names_of_training(network: LoadedNetwork, file: Path) -> tuple[str, ...] | None:
+    names = _read_names(file, network.spec.classes)
+    if names is None and network.classes is None and file.exists():
         raise UserError(
-            f"{CLASSES} must list the names of the {subject.spec.classes:,} classes of the weights",
+            f"{CLASSES} must list the names of the {network.spec.classes:,} classes of the weights",
             place=str(file),
             remedy="Without it, classes are taken by their position: remove it where that is right.",
         )
-    if names is None or subject.classes is None or names == subject.classes:
-        return subject.classes or names
+    if names is None or network.classes is None or names == network.classes:
+        return network.classes or names
     raise UserError(
         f"{CLASSES} must have the names of the classes that the weights were trained on",
-        value=class_differences(names, subject.classes) or "the same names in another order",
+        value=class_differences(names, network.classes) or "the same names in another order",
         place=str(file),
         remedy=f"Remove {CLASSES}: the weights have the names, too.",
     )
@@ -201,16 +201,16 @@ def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
 
 def _load_training(path: Path, storage: str | None) -> LoadedNetwork:
     study = path.absolute().parent.parent
-    place = Workspace(study.parent, storage)
-    run = run_of(path, place)
+    workspace = Workspace(study.parent, storage)
+    run = run_of(path, workspace)
     require_own_name(path)
-    found = read_weights(path, run.spec)
+    weights = read_weights(path, run.spec)
     return LoadedNetwork(
         f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
-        found.spec,
-        found.network(),
+        weights.spec,
+        weights.network(),
         WeightsOrigin.RUN,
-        is_merged=found.is_merged,
+        is_merged=weights.is_merged,
         file=path,
         recipe=run.recipe,
         seed=run.seed,

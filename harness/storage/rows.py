@@ -60,7 +60,7 @@ class RunRow:
 
     def is_of(self, reference: Environment) -> bool:
         """Whether all of it was computed in an environment like the reference."""
-        return not any(differs(each, reference) for each in self.environments)
+        return not any(differs(environment, reference) for environment in self.environments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def stored_environments(
     """The same for the column."""
     return {
         "trained": None if environment is None else environment.values(),
-        "earlier": [None if each is None else each.values() for each in earlier],
+        "earlier": [None if environment is None else environment.values() for environment in earlier],
         "timed": None if timed is None else timed.values(),
     }
 

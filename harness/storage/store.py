@@ -141,12 +141,12 @@ class Store(Database):
             if len(added) < len(said):
                 return transitions.apply_records(session, self._get(session, run_id, is_changed=True), said)
             connection = session.connection()  # epochs are many, and need not read the whole row
-            standing = transitions.lock_run_row(connection, run_id) or self._missing(run_id)
+            status = transitions.lock_run_row(connection, run_id) or self._missing(run_id)
             for record in added:
-                transitions.add_record(connection, standing, record)
+                transitions.add_record(connection, status, record)
             return list(said)
 
-    def set_times(self, run_id: str, figures: Mapping[str, float], environment: Environment) -> bool:
+    def set_times(self, run_id: str, metrics: Mapping[str, float], environment: Environment) -> bool:
         """Put times and memory that were measured again in the place of all that a complete run has.
 
         `environment` is where they were measured. False for a run that is not complete any longer, which stays as it
@@ -160,7 +160,7 @@ class Store(Database):
             old = [name for name in names if is_of_machine(name)]
             gone = (MeasureTable.run_id == run_id) & MeasureTable.name.in_(old)
             session.execute(delete(MeasureTable).where(gone))
-            session.add_all(MeasureTable(run_id=run_id, name=name, value=value) for name, value in figures.items())
+            session.add_all(MeasureTable(run_id=run_id, name=name, value=value) for name, value in metrics.items())
             known = rows.environments_of(row.environment)
             row.environment = rows.stored_environments(known.get("environment"), known.get("earlier", ()), environment)
             return True

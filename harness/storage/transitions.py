@@ -57,29 +57,29 @@ def apply_records(session: Session, row: RunTable, records: Sequence[Record]) ->
     """
     taken: list[Record] = []
     for record in records:
-        standing = RunStatus(row.id, row.state, row.owner)
+        status = RunStatus(row.id, row.state, row.owner)
         match record:
             case Started():
-                _expect(standing, record, RunState.QUEUED)
+                _expect(status, record, RunState.QUEUED)
                 _start(session, row, record)
             case DataNote():
-                _expect(standing, record, RunState.RUNNING)
+                _expect(status, record, RunState.RUNNING)
                 _note(session, row, record)
             case Epoch() | Measured():
-                add_record(session.connection(), standing, record)
+                add_record(session.connection(), status, record)
             case Ended():
-                _expect(standing, record, RunState.RUNNING, RunState.QUEUED)
+                _expect(status, record, RunState.RUNNING, RunState.QUEUED)
                 record = checked_end(session, row, record)
                 end_run(row, record.state, record.wall_s, record.cause)
         taken.append(record)
     return taken
 
 
-def add_record(connection: Connection, standing: RunStatus, record: Epoch | Measured) -> None:
+def add_record(connection: Connection, status: RunStatus, record: Epoch | Measured) -> None:
     """Write what changes nothing in the run's own row. Raises `StoreError` as `apply_records` does."""
-    _expect(standing, record, RunState.RUNNING)
+    _expect(status, record, RunState.RUNNING)
     table, key = (EPOCHS, "epoch") if isinstance(record, Epoch) else (MEASURES, "name")
-    upsert(connection, table, ("run_id", key), {"run_id": standing.id, **asdict(record)})
+    upsert(connection, table, ("run_id", key), {"run_id": status.id, **asdict(record)})
 
 
 def checked_end(session: Session, row: RunTable, record: Ended) -> Ended:
@@ -161,7 +161,11 @@ def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, 
     earlier: list[Environment | None] = []
     if record.first_epoch > 1:
         stored = (*before.get("earlier", ()), before.get("environment"))
-        known = [one for each in record.earlier or (None,) for one in (stored if each is None else (each,))]
+        known = [
+            one
+            for environment in record.earlier or (None,)
+            for one in (stored if environment is None else (environment,))
+        ]
         earlier = [each for i, each in enumerate(known) if each != record.environment and each not in known[:i]]
     if record.environment is None and not any(earlier):
         return None

@@ -43,10 +43,10 @@ class Workspace:
         return self.results / study
 
 
-def run_of(path: Path, place: Workspace) -> Run:
+def run_of(path: Path, workspace: Workspace) -> Run:
     """The run of a checkpoint, as its study's database knows it. Raises `NotFound`."""
     try:
-        with Store.open(place.database, read_only=True) as store:
+        with Store.open(workspace.database, read_only=True) as store:
             return store.run(path.stem).run
     except NotFound as error:
         raise NotFound(
@@ -57,8 +57,8 @@ def run_of(path: Path, place: Workspace) -> Run:
         ) from error
 
 
-def trial_of(path: Path, study: str, place: Workspace) -> int | None:
+def trial_of(path: Path, study: str, workspace: Workspace) -> int | None:
     """The first trial of a study that owns the run of a checkpoint; None where none does."""
-    with Store.open(place.database, read_only=True) as store:
+    with Store.open(workspace.database, read_only=True) as store:
         links = store.trial_runs(study)
     return next((trial for trial, runs in links.items() if path.stem in runs), None)

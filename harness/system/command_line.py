@@ -40,5 +40,5 @@ def program_name() -> list[str]:
         return ["harness"]
     program = script if script.exists() else Path(sys.executable)
     folder = Path.cwd()
-    shown = str(program.relative_to(folder)) if program.is_relative_to(folder) else str(program)
-    return [shown] if script.exists() else [shown, "-m", "harness"]
+    text = str(program.relative_to(folder)) if program.is_relative_to(folder) else str(program)
+    return [text] if script.exists() else [text, "-m", "harness"]

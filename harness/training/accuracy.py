@@ -39,17 +39,17 @@ class _FormCounters:
         self.truths: set[int] = set()
         self.ties = [0] * forms
 
-    def add(self, said: BatchOutputs) -> None:
-        self.unreadable += said.unreadable
-        if not said.logits:
+    def add(self, outputs: BatchOutputs) -> None:
+        self.unreadable += outputs.unreadable
+        if not outputs.logits:
             return
-        self.seen.append((len(said.targets), said.seconds))
-        for form, (tally, logits) in enumerate(zip(self.tallies, said.logits, strict=True)):
-            tally.add(logits, said.targets)
+        self.seen.append((len(outputs.targets), outputs.seconds))
+        for form, (accumulator, logits) in enumerate(zip(self.tallies, outputs.logits, strict=True)):
+            accumulator.add(logits, outputs.targets)
             self.answers[form] |= set(logits.argmax(1).tolist())
             self.ties[form] += int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
-        self.truths |= set(said.targets.tolist())
-        first, last = said.logits[0], said.logits[-1]
+        self.truths |= set(outputs.targets.tolist())
+        first, last = outputs.logits[0], outputs.logits[-1]
         self.changed += (first.argmax(1) != last.argmax(1)).sum()
         self.apart = torch.maximum(self.apart, (first - last).abs().max())
 
@@ -82,25 +82,30 @@ class _FormCounters:
 
 
 def measure_accuracy(
-    forms: Mapping[str, nn.Module], images: ImageSource, viewing: Preprocessing, device: torch.device, *, loaders: int
+    forms: Mapping[str, nn.Module],
+    images: ImageSource,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    loaders: int,
 ) -> Iterator[AccuracyProgress | AccuracyResult]:
     """How far it is, batch by batch, then the result. The networks are moved to the device.
 
     Raises `DataError` where no image can be read, `UserError` where the device has too little memory, and `Diverged`
     where a logit is not finite.
     """
-    models = [_placed(model, viewing, device) for model in forms.values()]
-    count, clock, of = _FormCounters(len(models), device), Timer(), len(images.labels)
-    parts = worker_indices(of, viewing.batch_size, rank=0, size=1)
-    batches = _timed(load_batches(ValidationItems(images, viewing), parts, loaders), clock)
+    models = [_placed(model, preprocessing, device) for model in forms.values()]
+    count, timer, of = _FormCounters(len(models), device), Timer(), len(images.labels)
+    parts = worker_indices(of, preprocessing.batch_size, rank=0, size=1)
+    batches = _timed(load_batches(ValidationItems(images, preprocessing), parts, loaders), timer)
     try:
-        for said in predict(models, batches, viewing, device, waits=True):
-            count.add(said)
-            if count.images and clock.is_due():
-                yield _progress(count, of, clock.elapsed_s)
+        for outputs in predict(models, batches, preprocessing, device, waits=True):
+            count.add(outputs)
+            if count.images and timer.is_due():
+                yield _progress(count, of, timer.elapsed_s)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the device must have memory for {viewing.batch_size} images of {viewing.resolution} pixels",
+            f"the device must have memory for {preprocessing.batch_size} images of {preprocessing.resolution} pixels",
             value=str(device),
             remedy="Take a smaller `--batch`, or `--precision bfloat16`.",
         ) from error
@@ -113,21 +118,21 @@ def measure_accuracy(
         difference=_difference(found, count),
         images=count.images,
         unreadable=count.unreadable,
-        wall_s=clock.elapsed_s,
-        waiting=clock.waiting_share,
+        wall_s=timer.elapsed_s,
+        waiting=timer.waiting_share,
         notes=tuple(note for i, name in enumerate(forms) for note in count.notes(i, name)),
     )
 
 
-def _placed(model: nn.Module, viewing: Preprocessing, device: torch.device) -> nn.Module:
-    memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
+def _placed(model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> nn.Module:
+    memory_format = torch.channels_last if preprocessing.channels_last else torch.contiguous_format
     return model.to(device).to(memory_format=memory_format)
 
 
-def _timed(batches: Iterator[Batch], clock: Timer) -> Iterator[Batch]:
+def _timed(batches: Iterator[Batch], timer: Timer) -> Iterator[Batch]:
     """The batches; the clock counts the waiting for them."""
     while True:
-        with clock.waiting():
+        with timer.waiting():
             batch = next(batches, None)
         if batch is None:
             return

@@ -112,13 +112,15 @@ class Checkpoint:
     @property
     def is_of_another_environment(self) -> bool:
         """Whether any of them is of another environment than the one that computes now, or of an unknown one."""
-        return self.environment is not None and any(differs(each, self.environment) for each in self.earlier)
+        return self.environment is not None and any(
+            differs(environment, self.environment) for environment in self.earlier
+        )
 
     @property
     def differences(self) -> str:
         """What of these environments differs from the one that computes now, in words."""
         assert self.environment is not None, "environments are compared with the one that computes now"
-        words = (describe_difference(each, self.environment) for each in self.earlier)
+        words = (describe_difference(environment, self.environment) for environment in self.earlier)
         return "; ".join(dict.fromkeys(each for each in words if each))
 
     def set_aside(self, place: Path) -> None:
@@ -156,9 +158,10 @@ class Checkpoint:
         state = {
             "run": self.run_id,
             "epoch": record.epoch,
-            "epochs": [asdict(each) for each in self.epochs],
+            "epochs": [asdict(epoch) for epoch in self.epochs],
             "environments": [
-                {"epoch": first, "environment": each and each.values()} for first, each in self.environments
+                {"epoch": first, "environment": environment and environment.values()}
+                for first, environment in self.environments
             ],
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),

@@ -149,11 +149,11 @@ def cluster_environment(environment: Environment) -> Environment:
 @functools.cache
 def torch_version() -> str | None:
     """`torch.__version__`, read from its file; None where PyTorch is not installed."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    module_spec = importlib.util.find_spec("torch")
+    if module_spec is None or module_spec.origin is None:
         return None
     try:
-        text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+        text = Path(module_spec.origin).with_name("version.py").read_text(encoding="utf-8")
     except OSError:
         return _version("torch")
     match = re.search(r"^__version__ = ['\"](.+)['\"]", text, re.MULTILINE)

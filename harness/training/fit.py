@@ -236,9 +236,9 @@ def predict_logits(
         yield_slot()
         batch = images[index[0] : index[-1] + 1]
         with autocast(recipe, device):
-            shown = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format(recipe))
-            output = model(shown).float()
-            require_finite(output, model, shown, "the logits of a validation image")
+            logits = normalize(batch.to(device), dataset).contiguous(memory_format=memory_format(recipe))
+            output = model(logits).float()
+            require_finite(output, model, logits, "the logits of a validation image")
         yield output
 
 

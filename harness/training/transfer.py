@@ -97,8 +97,8 @@ def _boxes(
     model = FCOSDetector(FeaturePyramid(encoder, plan.channels), classes=dataset.info.classes)
     for _ in train_detector(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
-    found, truth = predict_split(dataset.val, model, dataset, recipe, device, check=check)
-    yield from average_precision(found, truth, dataset.info.names)
+    detections, truth = predict_split(dataset.val, model, dataset, recipe, device, check=check)
+    yield from average_precision(detections, truth, dataset.info.names)
 
 
 TRANSFER_TASKS: dict[str, Callable[..., Iterator[tuple[str, float]]]] = {"masks": _masks, "boxes": _boxes}

@@ -62,14 +62,14 @@ def predict_split(
     Raises `Diverged` where an output of the model is not finite.
     """
     images, boxes, labels = _on_device(split, device)
-    found: Boxes = []
+    detections: Boxes = []
     model.eval()
     for batch in torch.split(images, DENSE_EVAL_BATCH):
         check()
         yield_slot()
         with autocast(recipe, device):
-            found += model(normalize(batch, dataset).contiguous(memory_format=memory_format(recipe)))
-    on_cpu = [{name: value.cpu() for name, value in each.items()} for each in found]
+            detections += model(normalize(batch, dataset).contiguous(memory_format=memory_format(recipe)))
+    on_cpu = [{name: value.cpu() for name, value in target.items()} for target in detections]
     return on_cpu, detection_targets(boxes.cpu(), labels.cpu())
 
 

@@ -56,8 +56,8 @@ def simulate_verdicts(values: Array, plan: Plan) -> tuple[Array, Array]:
 
 def false_positive_rate(plan: Plan, studies: int, seed: int, *, noise: str = "normal") -> float:
     """The share of studies without any effect that come to a verdict on `> 0`, whichever."""
-    found = simulate_decisions(plan, studies, seed, noise=noise)
-    return found.supported + found.contradicted
+    decisions = simulate_decisions(plan, studies, seed, noise=noise)
+    return decisions.supported + decisions.contradicted
 
 
 def _p(values: Array) -> Array:

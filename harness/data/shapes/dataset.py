@@ -100,8 +100,8 @@ def _contours(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int
     labels = _labels(rng)
     poses = contours.draw_poses(rng, labels)
     images = contours.render(rng, labels, poses, recipe.difficulty, recipe.resolution, count)
-    figures = _silhouette_masks(labels[:count], poses.pose, recipe.resolution) if annotated else []
-    return Split(images[:, None], labels[:count], *_annotations(labels, figures))
+    object_masks = _silhouette_masks(labels[:count], poses.pose, recipe.resolution) if annotated else []
+    return Split(images[:, None], labels[:count], *_annotations(labels, object_masks))
 
 
 def _textured(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
@@ -110,11 +110,11 @@ def _textured(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int
     labels = _labels(np.random.default_rng(root))[:count]
     streams = [np.random.default_rng(child) for child in root.spawn(count)]
     poses = [draw_pose(rng, label) for rng, label in zip(streams, labels, strict=True)]
-    figures = _silhouette_masks(labels, poses.__getitem__, recipe.resolution)
+    object_masks = _silhouette_masks(labels, poses.__getitem__, recipe.resolution)
     agreement = {"train": recipe.cue_correlation, "val": 0.0, "conflict": None}[split]
     cues = np.array([textured.draw_cue(rng, label, agreement) for rng, label in zip(streams, labels, strict=True)])
-    images = textured.render(streams, cues, figures, recipe.difficulty)
-    return Split(images[:, None], labels, *_annotations(labels, figures if annotated else []), cues=cues)
+    images = textured.render(streams, cues, object_masks, recipe.difficulty)
+    return Split(images[:, None], labels, *_annotations(labels, object_masks if annotated else []), cues=cues)
 
 
 def _silhouette_masks(labels: NDArray[np.int64], pose: Callable[[int], Pose], side: int) -> list[NDArray[np.bool_]]:
@@ -122,13 +122,13 @@ def _silhouette_masks(labels: NDArray[np.int64], pose: Callable[[int], Pose], si
 
 
 def _annotations(
-    labels: NDArray[np.int64], figures: Sequence[NDArray[np.bool_]]
+    labels: NDArray[np.int64], object_masks: Sequence[NDArray[np.bool_]]
 ) -> tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]:
     """Masks and boxes of some figures; none without figures."""
-    if not figures:
+    if not object_masks:
         return None, None
-    masks = np.stack(figures) * (1 + labels[: len(figures), None, None])
-    return masks.astype(np.uint8), np.array([bounding_box(figure) for figure in figures], np.int64)
+    masks = np.stack(object_masks) * (1 + labels[: len(object_masks), None, None])
+    return masks.astype(np.uint8), np.array([bounding_box(figure) for figure in object_masks], np.int64)
 
 
 def _labels(rng: np.random.Generator) -> NDArray[np.int64]:

@@ -37,12 +37,12 @@ def draw_cue(rng: np.random.Generator, label: int, agreement: float | None) -> i
 def render(
     streams: Sequence[np.random.Generator],
     cues: NDArray[np.int64],
-    figures: Sequence[NDArray[np.bool_]],
+    object_masks: Sequence[NDArray[np.bool_]],
     difficulty: float,
 ) -> NDArray[np.uint8]:
     """One image per stream, (N, H, W)."""
     images = [
-        _image(rng, int(cue), figure, difficulty) for rng, cue, figure in zip(streams, cues, figures, strict=True)
+        _image(rng, int(cue), figure, difficulty) for rng, cue, figure in zip(streams, cues, object_masks, strict=True)
     ]
     return np.stack(images)
 

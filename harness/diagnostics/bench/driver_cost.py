@@ -71,11 +71,11 @@ class TrialCost:
 def trial_costs(folder: Path, sampler: str, trials: int) -> list[TrialCost]:
     """Drive a study of so many trials; the cost of each."""
     file = _study_file(folder, sampler, trials)
-    place = Workspace(folder / "results")
+    workspace = Workspace(folder / "results")
     costs = []
     with (
         open_for_driving(
-            file, space=open_space(file), place=place, start_executor=lambda: ScriptedExecutor(_improving())
+            file, space=open_space(file), workspace=workspace, start_executor=lambda: ScriptedExecutor(_improving())
         ) as driven,
         measuring_in_turns() as renew,
     ):

@@ -65,8 +65,8 @@ def _rows(block: str, shape: StackShape, setting: DwconvSetting, folder: Path) -
     stacks = Stacks(shape, setting, folder)
     for mode in MODES:
         times = time_interleaved(stacks.calls(mode), setting.device, setting.patience)
-        conv2d = {key.layout: _milliseconds(found) for key, found in times.items() if key.algorithm == CONV2D}
-        for contender, found in times.items():
+        conv2d = {key.layout: _milliseconds(timings) for key, timings in times.items() if key.algorithm == CONV2D}
+        for contender, timings in times.items():
             yield DwconvResult(
                 block=block,
                 device=device_name(setting.device),
@@ -75,13 +75,13 @@ def _rows(block: str, shape: StackShape, setting: DwconvSetting, folder: Path) -
                 mode=mode,
                 algorithm=contender.algorithm,
                 layout=contender.layout,
-                n=found.n if found else 0,
-                median_ms=_milliseconds(found),
-                q1_ms=None if found is None else 1000 * found.quartiles[0],
-                q3_ms=None if found is None else 1000 * found.quartiles[1],
+                n=timings.n if timings else 0,
+                median_ms=_milliseconds(timings),
+                q1_ms=None if timings is None else 1000 * timings.quartiles[0],
+                q3_ms=None if timings is None else 1000 * timings.quartiles[1],
                 conv2d_ms=conv2d["default"],
                 conv2d_channels_last_ms=conv2d["channels_last"],
-                extra_bytes=stacks.extra(contender, mode, found),
+                extra_bytes=stacks.extra(contender, mode, timings),
                 peak_macs_per_s=setting.peak.macs_per_s,
                 peak_bytes_per_s=setting.peak.bytes_per_s,
                 element_bytes=setting.dtype.itemsize,

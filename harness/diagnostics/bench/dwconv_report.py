@@ -47,50 +47,50 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "ta
 """Of the other algorithms, which are solid and thin."""
 
 
-def dwconv_tables(rows: Sequence[DwconvResult], device: str) -> Iterator[ResultTable]:
+def dwconv_tables(results: Sequence[DwconvResult], device: str) -> Iterator[ResultTable]:
     """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
     parts: dict[tuple[str, str, str], list[DwconvResult]] = {}
-    for row in rows:
-        parts.setdefault((row.block, row.precision, row.mode), []).append(row)
+    for result in results:
+        parts.setdefault((result.block, result.precision, result.mode), []).append(result)
     for name, part in parts.items():
         title = ", ".join(name)
         yield _times(title, part)
         yield _ours(f"{title}: {CHOSEN}", part)
     yield _means(parts)
     yield _compared_with_paper({name[1:]: part for name, part in parts.items() if name[0] == "table 1"})
-    yield _memory(rows)
-    held = [_target(target) for target in targets(rows, device)]
+    yield _memory(results)
+    held = [_target(target) for target in targets(results, device)]
     yield ResultTable("Targets", ("ratio", "value", "target", ""), held)
 
 
-def _times(title: str, rows: Sequence[DwconvResult]) -> ResultTable:
-    others = [name for name in dict.fromkeys(row.algorithm for row in rows) if name not in (CONV2D, CHOSEN)]
+def _times(title: str, results: Sequence[DwconvResult]) -> ResultTable:
+    others = [name for name in dict.fromkeys(result.algorithm for result in results) if name not in (CONV2D, CHOSEN)]
     lines = []
-    for shape in dict.fromkeys(row.shape for row in rows):
-        some = [row for row in rows if row.shape == shape]
-        conv2d = {row.layout: row.median_ms for row in some if row.algorithm == CONV2D}
-        best = [best_ms([row for row in some if row.algorithm == name]) for name in (*others, CHOSEN)]
+    for shape in dict.fromkeys(result.shape for result in results):
+        some = [result for result in results if result.shape == shape]
+        conv2d = {result.layout: result.median_ms for result in some if result.algorithm == CONV2D}
+        best = [best_ms([result for result in some if result.algorithm == name]) for name in (*others, CHOSEN)]
         lines.append((str(shape), *map(format_milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
     return ResultTable(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
 
 
-def _ours(title: str, rows: Sequence[DwconvResult]) -> ResultTable:
+def _ours(title: str, results: Sequence[DwconvResult]) -> ResultTable:
     """The contender that our blocks use, in its better layout."""
-    found, lines = gains(rows), []
-    for shape in dict.fromkeys(row.shape for row in rows):
-        ours = [row for row in rows if row.shape == shape and row.algorithm == CHOSEN]
+    found, lines = gains(results), []
+    for shape in dict.fromkeys(result.shape for result in results):
+        ours = [result for result in results if result.shape == shape and result.algorithm == CHOSEN]
         lines.append((str(shape), *_details(ours, found.get(shape))))
     return ResultTable(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
 
 
-def _details(rows: Sequence[DwconvResult], gain: float | None) -> tuple[str, ...]:
-    row = min(rows, key=lambda row: row.median_ms or float("inf"))
-    in_bounds = format_percent(row.macs_in_bounds / row.macs)
-    if row.median_ms is None or row.q1_ms is None or row.q3_ms is None:
+def _details(results: Sequence[DwconvResult], gain: float | None) -> tuple[str, ...]:
+    result = min(results, key=lambda result: result.median_ms or float("inf"))
+    in_bounds = format_percent(result.macs_in_bounds / result.macs)
+    if result.median_ms is None or result.q1_ms is None or result.q3_ms is None:
         return ("no memory", DASH, "0", DASH, in_bounds, DASH, DASH)
-    spread = format_percent((row.q3_ms - row.q1_ms) / 2 / row.median_ms)
-    shares = format_percent(row.share_of_product), format_percent(row.share_of_copy)
-    return (format_milliseconds(row.median_ms), spread, str(row.n), format_ratio(gain), in_bounds, *shares)
+    spread = format_percent((result.q3_ms - result.q1_ms) / 2 / result.median_ms)
+    shares = format_percent(result.share_of_product), format_percent(result.share_of_copy)
+    return (format_milliseconds(result.median_ms), spread, str(result.n), format_ratio(gain), in_bounds, *shares)
 
 
 def _means(parts: dict[tuple[str, str, str], list[DwconvResult]]) -> ResultTable:
@@ -109,9 +109,9 @@ def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> Re
     headings = ("", CHOSEN, "paper's", CONV2D, "paper's PyTorch", "gain at K=31", "paper's gain")
     lines = []
     for (precision, mode), part in parts.items():
-        for side in dict.fromkeys(row.side for row in part):
-            some = [row for row in part if row.side == side]
-            at_31 = gains([row for row in some if row.kernel == 31])
+        for side in dict.fromkeys(result.side for result in part):
+            some = [result for result in part if result.side == side]
+            at_31 = gains([result for result in some if result.kernel == 31])
             papers = (*PAPER_GROWTH.get(side, (None, None)), PAPER_GAIN.get(side))
             theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
             found = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
@@ -119,8 +119,8 @@ def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> Re
     return ResultTable("Growth of the time from K=3 to K=31, beside the paper's Table 1", headings, lines)
 
 
-def _memory(rows: Sequence[DwconvResult]) -> ResultTable:
-    most = memory(rows)
+def _memory(results: Sequence[DwconvResult]) -> ResultTable:
+    most = memory(results)
     names, modes = (tuple(dict.fromkeys(key[i] for key in most)) for i in (0, 1))
     lines = [(name, *(format_ratio(most.get((name, mode))) for mode in modes)) for name in names]
     return ResultTable(
@@ -148,17 +148,17 @@ def format_percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f} %"
 
 
-def plot(path: Path, rows: Sequence[DwconvResult]) -> None:
+def plot(path: Path, results: Sequence[DwconvResult]) -> None:
     """Write a PNG: a line of panels per precision and mode, a panel per side of the map, a line per contender."""
-    lines = list(dict.fromkeys((row.precision, row.mode) for row in rows))
-    sides = list(dict.fromkeys(row.side for row in rows))
+    lines = list(dict.fromkeys((result.precision, result.mode) for result in results))
+    sides = list(dict.fromkeys(result.side for result in results))
     width, height = PANEL_INCHES
     figure = new_figure(width * len(sides), height * len(lines) + 1.2)
     panels = figure.subplots(len(lines), len(sides), squeeze=False)
     for (i, (precision, mode)), (j, side) in product(enumerate(lines), enumerate(sides)):
-        some = [row for row in rows if (row.precision, row.mode, row.side) == (precision, mode, side)]
-        _panel(panels[i][j], some, f"{precision}, {mode}, map {side}x{side}", styles(rows))
-    first = rows[0]
+        some = [result for result in results if (result.precision, result.mode, result.side) == (precision, mode, side)]
+        _panel(panels[i][j], some, f"{precision}, {mode}, map {side}x{side}", styles(results))
+    first = results[0]
     figure.suptitle(
         f"{first.layers} depth-wise layer{'s' if first.layers > 1 else ''} on ({first.batch}, {first.channels}, R, R), "
         f"{first.device}: medians, quartiles shaded",
@@ -170,19 +170,19 @@ def plot(path: Path, rows: Sequence[DwconvResult]) -> None:
     save_figure(figure, path)
 
 
-def styles(rows: Sequence[DwconvResult]) -> dict[str, Style]:
+def styles(results: Sequence[DwconvResult]) -> dict[str, Style]:
     """Of every line in any panel."""
-    others = [name for name in dict.fromkeys(row.algorithm for row in rows) if name not in (CONV2D, CHOSEN)]
+    others = [name for name in dict.fromkeys(result.algorithm for result in results) if name not in (CONV2D, CHOSEN)]
     return STYLES | {name: (COLOURS[i % len(COLOURS)], "-", 0.9) for i, name in enumerate(others)}
 
 
-def _panel(axes: "Axes", rows: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:
+def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    for name, line in _lines(rows).items():
+    for name, line in _lines(results).items():
         colour, dashes, width = by_name[name]
-        kernels = [row.kernel for row in line]
-        figures = [(row.median_ms or 0.0, row.q1_ms or 0.0, row.q3_ms or 0.0) for row in line]
+        kernels = [result.kernel for result in line]
+        figures = [(result.median_ms or 0.0, result.q1_ms or 0.0, result.q3_ms or 0.0) for result in line]
         medians, firsts, thirds = zip(*figures, strict=True)
         axes.plot(kernels, medians, dashes, color=colour, linewidth=width, marker=".", label=name)
         axes.fill_between(kernels, firsts, thirds, color=colour, alpha=0.15, linewidth=0)
@@ -190,7 +190,7 @@ def _panel(axes: "Axes", rows: Sequence[DwconvResult], title: str, by_name: dict
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(sorted({row.kernel for row in rows}))
+    axes.set_xticks(sorted({result.kernel for result in results}))
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("K, side of the kernel", fontsize=8)
     axes.set_ylabel("ms for the stack", fontsize=8)
@@ -198,13 +198,16 @@ def _panel(axes: "Axes", rows: Sequence[DwconvResult], title: str, by_name: dict
     axes.tick_params(labelsize=7)
 
 
-def _lines(rows: Sequence[DwconvResult]) -> dict[str, list[DwconvResult]]:
+def _lines(results: Sequence[DwconvResult]) -> dict[str, list[DwconvResult]]:
     """By name, the rows of growing kernels: `conv2d` in each layout, all others in the one that is better there."""
     lines: dict[str, list[DwconvResult]] = {}
-    for row in sorted((row for row in rows if row.median_ms is not None), key=lambda row: (row.kernel, row.median_ms)):
-        is_conv2d = row.algorithm == CONV2D
-        layout = {"default": "default layout", "channels_last": "channels-last"}[row.layout]
-        line = lines.setdefault(f"{CONV2D}, {layout}" if is_conv2d else row.algorithm, [])
-        if not line or line[-1].kernel != row.kernel:
-            line.append(row)
+    for result in sorted(
+        (result for result in results if result.median_ms is not None),
+        key=lambda result: (result.kernel, result.median_ms),
+    ):
+        is_conv2d = result.algorithm == CONV2D
+        layout = {"default": "default layout", "channels_last": "channels-last"}[result.layout]
+        line = lines.setdefault(f"{CONV2D}, {layout}" if is_conv2d else result.algorithm, [])
+        if not line or line[-1].kernel != result.kernel:
+            line.append(result)
     return lines

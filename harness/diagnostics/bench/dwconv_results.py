@@ -179,32 +179,32 @@ class RatioTarget(NamedTuple):
         return self.ratio >= self.aim if self.is_least else self.ratio <= self.aim
 
 
-def gains(rows: Sequence[DwconvResult], layout: str | None = None) -> dict[StackShape, float]:
+def gains(results: Sequence[DwconvResult], layout: str | None = None) -> dict[StackShape, float]:
     """By shape; with both given that layout, or each its better one for None."""
     found = {}
-    for shape in dict.fromkeys(row.shape for row in rows):
-        some = [row for row in rows if row.shape == shape and layout in (row.layout, None)]
-        ours, theirs = (best_ms([row for row in some if row.algorithm == name]) for name in (CHOSEN, CONV2D))
+    for shape in dict.fromkeys(result.shape for result in results):
+        some = [result for result in results if result.shape == shape and layout in (result.layout, None)]
+        ours, theirs = (best_ms([result for result in some if result.algorithm == name]) for name in (CHOSEN, CONV2D))
         if ours is not None and theirs is not None:
             found[shape] = theirs / ours
     return found
 
 
-def large_kernel_gains(found: dict[StackShape, float]) -> list[float]:
+def large_kernel_gains(gains: dict[StackShape, float]) -> list[float]:
     """The gains of the large kernels among them."""
-    return [gain for shape, gain in found.items() if shape.kernel >= LARGE]
+    return [gain for shape, gain in gains.items() if shape.kernel >= LARGE]
 
 
-def growth(rows: Sequence[DwconvResult], algorithm: str) -> float | None:
+def growth(results: Sequence[DwconvResult], algorithm: str) -> float | None:
     """Of the milliseconds of an algorithm from K=3 to K=31, in its better layouts; the rows are of one side."""
-    some = [row for row in rows if row.algorithm == algorithm]
-    least, most = (best_ms([row for row in some if row.kernel == kernel]) for kernel in (3, 31))
+    some = [result for result in results if result.algorithm == algorithm]
+    least, most = (best_ms([result for result in some if result.kernel == kernel]) for kernel in (3, 31))
     return None if least is None or most is None else most / least
 
 
-def best_ms(rows: Sequence[DwconvResult]) -> float | None:
+def best_ms(results: Sequence[DwconvResult]) -> float | None:
     """The least median among them; None where there is none."""
-    return min((row.median_ms for row in rows if row.median_ms is not None), default=None)
+    return min((result.median_ms for result in results if result.median_ms is not None), default=None)
 
 
 def geometric_mean(values: Collection[float]) -> float:
@@ -212,50 +212,50 @@ def geometric_mean(values: Collection[float]) -> float:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
-def memory(rows: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
+def memory(results: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
     """By algorithm and mode: the largest extra memory over the activations at any shape."""
     most: dict[tuple[str, str], float] = {}
-    for row in rows:
-        if row.extra_over_activations is not None:
-            key = row.algorithm, row.mode
-            most[key] = max(most.get(key, 0.0), row.extra_over_activations)
+    for result in results:
+        if result.extra_over_activations is not None:
+            key = result.algorithm, result.mode
+            most[key] = max(most.get(key, 0.0), result.extra_over_activations)
     return most
 
 
-def targets(rows: Sequence[DwconvResult], device: str) -> Iterator[RatioTarget]:
+def targets(results: Sequence[DwconvResult], device: str) -> Iterator[RatioTarget]:
     """Those that the rows can be held against; `device` is `cpu` or `cuda`."""
-    for precision, mode in dict.fromkeys((row.precision, row.mode) for row in rows):
-        some = [row for row in rows if (row.precision, row.mode) == (precision, mode)]
+    for precision, mode in dict.fromkeys((result.precision, result.mode) for result in results):
+        some = [result for result in results if (result.precision, result.mode) == (precision, mode)]
         if device == "cpu" and (precision, mode) == ("float32", "forward+backward"):
-            yield from _on_cpu([row for row in some if row.block == "rows"])
+            yield from _on_cpu([result for result in some if result.block == "rows"])
         if device == "cuda" and precision in ("float32", "bfloat16"):
-            yield from _on_gpu([row for row in some if row.block == "table 1"], precision, mode)
-    yield from _memory(rows)
+            yield from _on_gpu([result for result in some if result.block == "table 1"], precision, mode)
+    yield from _memory(results)
 
 
-def _on_cpu(rows: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
+def _on_cpu(results: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
     for layout, aim in ROWS_GAIN.items():
-        if found := large_kernel_gains(gains(rows, layout)):
+        if found := large_kernel_gains(gains(results, layout)):
             name = layout.replace("_", "-")
             yield RatioTarget(
                 f"geometric mean of the gain over {len(found)} large single layers, {name}", geometric_mean(found), aim
             )
-    for shape, gain in gains(rows).items():
+    for shape, gain in gains(results).items():
         yield RatioTarget(f"gain at {shape}, better layouts", gain, 1.0)
 
 
-def _on_gpu(rows: Sequence[DwconvResult], precision: str, mode: str) -> Iterator[RatioTarget]:
-    for shape, gain in gains(rows).items():
+def _on_gpu(results: Sequence[DwconvResult], precision: str, mode: str) -> Iterator[RatioTarget]:
+    for shape, gain in gains(results).items():
         if shape.kernel == 31 and shape.side in GPU_GAIN[mode]:
             yield RatioTarget(f"{precision}, {mode}: gain at {shape}", gain, GPU_GAIN[mode][shape.side])
     for side, (aim, _) in PAPER_GROWTH.items():
-        found = growth([row for row in rows if row.side == side], CHOSEN)
+        found = growth([result for result in results if result.side == side], CHOSEN)
         if found is not None and mode == "forward":
             yield RatioTarget(f"{precision}, {mode}: growth from K=3 to 31 at R={side}", found, aim, is_least=False)
 
 
-def _memory(rows: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
-    for (algorithm, mode), most in memory(rows).items():
+def _memory(results: Sequence[DwconvResult]) -> Iterator[RatioTarget]:
+    for (algorithm, mode), most in memory(results).items():
         if algorithm == CHOSEN:
             yield RatioTarget(
                 f"{mode}: largest extra memory of {CHOSEN} over the activations", most, 2.0, is_least=False

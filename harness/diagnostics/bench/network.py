@@ -95,14 +95,14 @@ def measure_networks(
 ) -> Iterator[NetworkResult]:
     """A row for each contender in each mode at each resolution and precision; `tell` hears of progress."""
     specs = {name: _spec(name) for name in options.networks}
-    batch, patience = options.batch_for(device.type), QUICK_NETWORK_TIMING if is_quick else NETWORK_TIMING[device.type]
+    batch, budget = options.batch_for(device.type), QUICK_NETWORK_TIMING if is_quick else NETWORK_TIMING[device.type]
     for precision in precisions_for(device.type, options.precisions):
         with at_precision(precision) as dtype:
             for resolution in options.resolutions:
                 beside = baselines_at(options.beside, resolution)
                 for mode in NETWORK_MODES:
                     tell(f"measuring: {mode} at {resolution}, batch {batch}, {precision}")
-                    setting = NetworkSetting(mode, device, precision, dtype, resolution, batch, patience)
+                    setting = NetworkSetting(mode, device, precision, dtype, resolution, batch, budget)
                     yield from _rows(make_networks(specs, beside, mode), setting)
 
 
@@ -135,11 +135,11 @@ def _rows(networks: dict[NetworkCandidate, nn.Module], setting: NetworkSetting) 
     steps = {key: NetworkPass(network, key.layout, setting) for key, network in networks.items()}
     times = time_interleaved(steps, setting.device, setting.patience)
     best_s = {key[:2]: _best_s(times, key) for key in times}
-    for key, found in times.items():
+    for key, timings in times.items():
         conv2d_s = best_s.get((key.network, "conv2d"))
-        is_shared = found is not None and key.kernels != "timm" and found.median == best_s[key[:2]]
+        is_shared = timings is not None and key.kernels != "timm" and timings.median == best_s[key[:2]]
         share = steps[key].share() if is_shared else None
-        rates = (None,) * 3 if found is None else _rates(found, setting.batch)
+        rates = (None,) * 3 if timings is None else _rates(timings, setting.batch)
         yield NetworkResult(
             **key._asdict(),
             device=device_name(setting.device),
@@ -147,19 +147,19 @@ def _rows(networks: dict[NetworkCandidate, nn.Module], setting: NetworkSetting) 
             resolution=setting.resolution,
             batch=setting.batch,
             mode=setting.mode,
-            n=found.n if found else 0,
+            n=timings.n if timings else 0,
             images_per_s=rates[0],
             slow_images_per_s=rates[1],
             fast_images_per_s=rates[2],
-            gain=conv2d_s / found.median if found and conv2d_s is not None else None,
+            gain=conv2d_s / timings.median if timings and conv2d_s is not None else None,
             depthwise_share=share,
         )
 
 
 def _best_s(times: Mapping[NetworkCandidate, Timings | None], key: NetworkCandidate) -> float | None:
     """The least median of a network, its kernels computed in one way, over the layouts."""
-    some = (found for other, found in times.items() if other[:2] == key[:2])
-    return min((found.median for found in some if found is not None), default=None)
+    some = (timings for other, timings in times.items() if other[:2] == key[:2])
+    return min((timings.median for timings in some if timings is not None), default=None)
 
 
 def _rates(times: Timings, batch: int) -> tuple[float, float, float]:

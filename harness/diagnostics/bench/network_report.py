@@ -59,53 +59,57 @@ class NetworkResult:
 COLUMNS = tuple(NetworkResult.__slots__)
 
 
-def network_tables(rows: Sequence[NetworkResult], device: str) -> Iterator[ResultTable]:
+def network_tables(results: Sequence[NetworkResult], device: str) -> Iterator[ResultTable]:
     """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
-    for part in dict.fromkeys((row.mode, row.resolution, row.batch, row.precision) for row in rows):
+    for part in dict.fromkeys((result.mode, result.resolution, result.batch, result.precision) for result in results):
         mode, resolution, batch, precision = part
-        some = [row for row in rows if (row.mode, row.resolution, row.batch, row.precision) == part]
+        some = [
+            result for result in results if (result.mode, result.resolution, result.batch, result.precision) == part
+        ]
         title = f"{mode} at {resolution}x{resolution}, batch {batch}, {precision}"
         headings = ("network", "kernels", "layout", "images/s", "±", "n", "gain", "depth-wise")
-        yield ResultTable(title, headings, [_line(row) for row in best_layouts(some)])
-    if ratios := list(_ratios(rows, is_aim=device == "cuda")):
+        yield ResultTable(title, headings, [_line(result) for result in best_layouts(some)])
+    if ratios := list(_ratios(results, is_aim=device == "cuda")):
         yield ResultTable(f"{OURS} over others, in images per second", ("", "ratio", "paper's", "target", ""), ratios)
 
 
-def best_layouts(rows: Sequence[NetworkResult]) -> list[NetworkResult]:
+def best_layouts(results: Sequence[NetworkResult]) -> list[NetworkResult]:
     """Of each network and its kernels, the row of the better layout."""
     found: dict[tuple[str, str], NetworkResult] = {}
-    for row in sorted(rows, key=lambda row: -(row.images_per_s or 0.0)):
-        found.setdefault((row.network, row.kernels), row)
-    order = dict.fromkeys((row.network, row.kernels) for row in rows)
+    for result in sorted(results, key=lambda result: -(result.images_per_s or 0.0)):
+        found.setdefault((result.network, result.kernels), result)
+    order = dict.fromkeys((result.network, result.kernels) for result in results)
     return [found[key] for key in order]
 
 
-def _line(row: NetworkResult) -> tuple[str, ...]:
-    layout = row.layout.replace("_", "-")
-    if row.images_per_s is None or row.slow_images_per_s is None or row.fast_images_per_s is None:
-        return (row.network, row.kernels, layout, "no memory", DASH, "0", DASH, DASH)
-    spread = format_percent((row.fast_images_per_s - row.slow_images_per_s) / 2 / row.images_per_s)
-    rate = format_milliseconds(row.images_per_s)
+def _line(result: NetworkResult) -> tuple[str, ...]:
+    layout = result.layout.replace("_", "-")
+    if result.images_per_s is None or result.slow_images_per_s is None or result.fast_images_per_s is None:
+        return (result.network, result.kernels, layout, "no memory", DASH, "0", DASH, DASH)
+    spread = format_percent((result.fast_images_per_s - result.slow_images_per_s) / 2 / result.images_per_s)
+    rate = format_milliseconds(result.images_per_s)
     return (
-        row.network,
-        row.kernels,
+        result.network,
+        result.kernels,
         layout,
         rate,
         spread,
-        str(row.n),
-        format_ratio(row.gain),
-        format_percent(row.depthwise_share),
+        str(result.n),
+        format_ratio(result.gain),
+        format_percent(result.depthwise_share),
     )
 
 
-def _ratios(rows: Sequence[NetworkResult], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
+def _ratios(results: Sequence[NetworkResult], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
     """The named network over Swin-B, beside the paper's, and over itself with `nn.Conv2d`."""
-    for part in dict.fromkeys((row.mode, row.resolution, row.precision) for row in rows):
+    for part in dict.fromkeys((result.mode, result.resolution, result.precision) for result in results):
         mode, resolution, precision = part
         where = f"{mode} at {resolution}, {precision}"
-        some = best_layouts([row for row in rows if (row.mode, row.resolution, row.precision) == part])
-        ours = next((row for row in some if (row.network, row.kernels) == (OURS, "harness")), None)
-        swin = next((row for row in some if row.network.startswith(SWIN)), None)
+        some = best_layouts(
+            [result for result in results if (result.mode, result.resolution, result.precision) == part]
+        )
+        ours = next((result for result in some if (result.network, result.kernels) == (OURS, "harness")), None)
+        swin = next((result for result in some if result.network.startswith(SWIN)), None)
         if ours and swin and ours.images_per_s and swin.images_per_s:
             paper = PAPER_OVER_SWIN.get(resolution) if mode == "inference" else None
             aim = paper if is_aim and resolution == 384 else None

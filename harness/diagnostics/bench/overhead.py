@@ -34,26 +34,26 @@ SECTIONS: dict[str, Callable[[BenchSize], Iterator[BenchResult]]] = {
 """What can be measured, in the order in which it is."""
 
 
-def results_table(figures: Sequence[BenchResult]) -> Table:
+def results_table(bench_results: Sequence[BenchResult]) -> Table:
     """For the terminal."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(HEADINGS):
         shown.add_column(heading, justify="left" if position == 0 else "right", no_wrap=True)
-    for figure in figures:
+    for figure in bench_results:
         style = "dim" if figure.is_part else "red" if figure.is_met is False else ""
         shown.add_row(*_cells(figure), style=style)
     return shown
 
 
-def write_results(folder: Path, figures: Sequence[BenchResult], made: Conditions) -> None:
+def write_results(folder: Path, bench_results: Sequence[BenchResult], made: Conditions) -> None:
     """Write `study.md` for people and `study.csv` for programs."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.md").write_text(_markdown(figures, made), encoding="utf-8")
+    (folder / "study.md").write_text(_markdown(bench_results, made), encoding="utf-8")
     with (folder / "study.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("figure", "unit", "median", "at_most", "at_least", "ratio", "is_met", "n", "values"))
         above = ""
-        for figure in figures:
+        for figure in bench_results:
             above = above if figure.is_part else figure.name
             name = f"{above}: {figure.name}" if figure.is_part else figure.name
             values = " ".join(f"{value:.6g}" for value in figure.values)
@@ -63,8 +63,8 @@ def write_results(folder: Path, figures: Sequence[BenchResult], made: Conditions
             writer.writerow((name, figure.unit, *cells, is_met, len(figure.values), values))
 
 
-def _markdown(figures: Sequence[BenchResult], made: Conditions) -> str:
-    rows = [_cells(figure) for figure in figures]
+def _markdown(bench_results: Sequence[BenchResult], made: Conditions) -> str:
+    rows = [_cells(figure) for figure in bench_results]
     rows = [[row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]] for row in rows]
     lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *rows]
     return "\n".join(
@@ -120,20 +120,20 @@ def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[B
     made = bench_conditions(is_quick=is_quick)
     for line in made.lines():
         print(line, file=sys.stderr)
-    figures: list[BenchResult] = []
+    bench_results: list[BenchResult] = []
     with counting_measurements() as watch:
         for name, section in SECTIONS.items():
             if not only or name in only:
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
-                figures += section(QUICK_SIZE if is_quick else FULL_SIZE)
+                bench_results += section(QUICK_SIZE if is_quick else FULL_SIZE)
     for line in disturbed_lines(watch):
         print(line, file=sys.stderr)
     console = make_console()
-    console.print(results_table(figures))
+    console.print(results_table(bench_results))
     console.print(f"\n{OVERHEAD_NOTE}")
     if output is None and not only and not is_quick:
         output = ROOT / "results" / "bench"
     if output is not None:
-        write_results(output, figures, replace(made, watch=watch))
+        write_results(output, bench_results, replace(made, watch=watch))
         console.print(f"written: {output / 'study.md'}, {output / 'study.csv'}")
-    return figures
+    return bench_results

@@ -115,10 +115,10 @@ def peak_memory(effort: BenchSize) -> Iterator[BenchResult]:  # noqa: ARG001
         jobs = JobSeries(Path(folder), specs[-1], recipe)
         crew = make_executor("ray", WorkerRequest(workers=workers))
         try:
-            _, said = train_all(crew, jobs.fresh(workers))
+            _, records = train_all(crew, jobs.fresh(workers))
         finally:
             crew.shutdown()
-    peaks = [record.value for record in said if isinstance(record, Measured) and record.name == "peak_memory_bytes"]
+    peaks = [record.value for record in records if isinstance(record, Measured) and record.name == "peak_memory_bytes"]
     yield BenchResult(name="peak memory of a worker", unit="MB", values=tuple(peak / MB for peak in peaks))
 
 
@@ -142,16 +142,16 @@ def train_all(executor: Executor, jobs: Sequence[Job]) -> tuple[float, list[Reco
     start = time.perf_counter()
     for job in jobs:
         executor.submit(job)
-    said: list[Record] = []
+    records: list[Record] = []
     left = {job.run.id for job in jobs}
     while left:
         for run_id, record in executor.poll(timeout_s=1.0):
-            said.append(record)
+            records.append(record)
             if isinstance(record, Ended):
                 if record.state != RunState.COMPLETE:
                     raise HarnessError(f"a proxy of the bench must be complete, but is {record.state}: {record.cause}")
                 left.discard(run_id)
-    return time.perf_counter() - start, said
+    return time.perf_counter() - start, records
 
 
 def _run_in_processes(asides: Sequence[InlineProcess], jobs: Sequence[Job]) -> float:

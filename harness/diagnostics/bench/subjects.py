@@ -24,16 +24,16 @@ def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool)
     device = find_device(options.device)
     notes = BenchLog([*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)])
     with computing(device), counting_measurements() as watch:
-        rows = list(measure_dwconv(options, device, notes.log, is_quick=is_quick))
+        results = list(measure_dwconv(options, device, notes.log, is_quick=is_quick))
     for line in disturbed_lines(watch):
         notes.log(line)
-    tables = list(dwconv_tables(rows, device.type))
+    tables = list(dwconv_tables(results, device.type))
     _print(tables, DWCONV_NOTE)
     folder = output or (BENCH_RESULTS if options.is_whole and not is_quick else None)
     if folder is not None:
         path = _named(folder, f"dwconv_{slug(device)}")
-        write_csv(path.with_suffix(".csv"), COLUMNS, rows)
-        plot(path.with_suffix(".png"), [row for row in rows if row.block == "table 1"])
+        write_csv(path.with_suffix(".csv"), COLUMNS, results)
+        plot(path.with_suffix(".png"), [result for result in results if result.block == "table 1"])
         after = f"![Time against the side of the kernel]({path.name}.png)"
         text = markdown("The large depth-wise convolution", notes.lines, tables, DWCONV_NOTE, after)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
@@ -49,15 +49,15 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
     device = find_device(options.device)
     notes = BenchLog([*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)])
     with computing(device), counting_measurements() as watch:
-        rows = list(measure_networks(options, device, notes.log, is_quick=is_quick))
+        results = list(measure_networks(options, device, notes.log, is_quick=is_quick))
     for line in disturbed_lines(watch):
         notes.log(line)
-    tables = list(network_tables(rows, device.type))
+    tables = list(network_tables(results, device.type))
     _print(tables, NETWORK_NOTE)
     folder = output or (None if is_quick else BENCH_RESULTS)
     if folder is not None:
         path = _named(folder, f"network_{slug(device)}")
-        write_csv(path.with_suffix(".csv"), COLUMNS, rows)
+        write_csv(path.with_suffix(".csv"), COLUMNS, results)
         text = markdown("Whole networks", notes.lines, tables, NETWORK_NOTE)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv")

@@ -33,8 +33,8 @@ def training_step(effort: BenchSize) -> Iterator[BenchResult]:
     keep_freed_memory()  # as a worker does
     specs, recipe = kernel_size()
     with computing():
-        found = list(step_results(specs[-1], recipe, 3 * effort.rounds))
-    yield from found
+        bench_results = list(step_results(specs[-1], recipe, 3 * effort.rounds))
+    yield from bench_results
 
 
 def step_results(spec: NetworkSpec, recipe: ProxyRecipe, rounds: int) -> Iterator[BenchResult]:
@@ -44,10 +44,12 @@ def step_results(spec: NetworkSpec, recipe: ProxyRecipe, rounds: int) -> Iterato
     shape = recipe.batch_size, spec.in_channels, recipe.resolution, recipe.resolution
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     layout = "channels_last" if recipe.channels_last else "default"
-    calls = {name: _step(each, images, {"harness": layout}.get(name, name), recipe) for name, each in networks.items()}
+    calls = {
+        name: _step(module, images, {"harness": layout}.get(name, name), recipe) for name, module in networks.items()
+    }
     with cpu_threads(1):
         times = time_interleaved(calls, CPU, TimingBudget(min_samples=rounds, max_samples=rounds, budget_s=0.0))
-    seconds = {name: found.seconds for name, found in times.items() if found is not None}
+    seconds = {name: timings.seconds for name, timings in times.items() if timings is not None}
     sizes = "-".join(map(str, spec.K))
     for name, aim in (("default", OVER_NATIVE), ("channels_last", None)):
         ratios = tuple(a / b for a, b in zip(seconds[name], seconds["harness"], strict=True))

@@ -73,8 +73,8 @@ def configurations() -> Iterator[Finding]:
         full = with_base(small, large)
         for candidate in _candidates(small):
             choices = {name: value for name, value in candidate.params.items() if name != BASE}
-            said = " ".join(f"{name}={value}" for name, value in choices.items())
-            yield Finding(f"{path.name}: {said}", FITS, _fit(full, choices), f"{path.name}, `full_scale.base`")
+            output = " ".join(f"{name}={value}" for name, value in choices.items())
+            yield Finding(f"{path.name}: {output}", FITS, _fit(full, choices), f"{path.name}, `full_scale.base`")
 
 
 def _full_scale() -> Iterator[tuple[Path, StudyFile, NetworkSpec]]:

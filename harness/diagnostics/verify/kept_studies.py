@@ -55,23 +55,23 @@ class StudySummary(ClaimsSummary):
     @property
     def runs(self) -> tuple[RunSummary, ...]:
         """All runs."""
-        return tuple(run for each in self.configurations for run in each.runs)
+        return tuple(run for configuration in self.configurations for run in configuration.runs)
 
 
-def recorded_summaries(place: Workspace, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
+def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
     """A row for each kept claim, study by study; `known` are the claims that are judged on the runs stored here."""
-    for file in sorted((place.results / CLAIMS_FOLDER).glob(f"*/{SUMMARY_FILE}")):
+    for file in sorted((workspace.results / CLAIMS_FOLDER).glob(f"*/{SUMMARY_FILE}")):
         try:
-            kept = read_summary(file, StudySummary)
+            summary = read_summary(file, StudySummary)
         except UserError as error:
             yield ClaimRow(file.parent.name, "", "", "", None, None, None, 0, None, "", None, "", fault=str(error))
             continue
-        check = _check(kept, file.parent, place) if kept.claims else ""
-        for claim in kept.claims:
-            here = next((row for row in known if (row.study, row.name) == (kept.study, claim.name)), None)
+        check = _check(summary, file.parent, workspace) if summary.claims else ""
+        for claim in summary.claims:
+            here = next((row for row in known if (row.study, row.name) == (summary.study, claim.name)), None)
             low, high = claim.interval or (None, None)
             yield ClaimRow(
-                study=kept.study,
+                study=summary.study,
                 name=claim.name,
                 says=claim.says,
                 verdict=str(claim.verdict),
@@ -82,46 +82,46 @@ def recorded_summaries(place: Workspace, known: Sequence[ClaimRow]) -> Iterator[
                 p=claim.p,
                 unit=claim.metric,
                 paper=claim.paper,
-                device=", ".join(kept.devices),
+                device=", ".join(summary.devices),
                 source=str(file),
-                environment=kept.mark,
-                conditions=kept.conditions,
-                finished=kept.finished,
+                environment=summary.mark,
+                conditions=summary.conditions,
+                finished=summary.finished,
                 check=check,
-                compared=None if here is None or here.fault else _compared(claim, kept.finished, here),
+                compared=None if here is None or here.fault else _compared(claim, summary.finished, here),
             )
 
 
-def _check(kept: StudySummary, folder: Path, place: Workspace) -> str:
+def _check(summary: StudySummary, folder: Path, workspace: Workspace) -> str:
     """Whether the study can be run again here, by which command and in what time; or why not."""
     try:
-        file, options = _study_file(kept, folder)
+        file, options = _study_file(summary, folder)
     except UserError as error:
         return f"no: {error}"
-    changed = _changed(file, folder / STUDY_FILE, is_earlier=bool(kept.mark))
+    changed = _changed(file, folder / STUDY_FILE, is_earlier=bool(summary.mark))
     if changed:
         return f"no: {short_path(file.path)} asks something else since ({changed})"
     try:
         describe(file.study.proxy)
     except HarnessError as error:
         return f"no: {error}"
-    if any(not device.startswith("cpu") for device in kept.devices) and not has_gpu():
-        return f"no: it was recorded on {', '.join(kept.devices)}, and there is no GPU here"
+    if any(not device.startswith("cpu") for device in summary.devices) and not has_gpu():
+        return f"no: it was recorded on {', '.join(summary.devices)}, and there is no GPU here"
     return (
-        f"yes: `{command_line('run', short_path(file.path), [*options, *place.options])}`, "
-        f"{_time(kept, file)}{_anew(kept, file)}"
+        f"yes: `{command_line('run', short_path(file.path), [*options, *workspace.options])}`, "
+        f"{_time(summary, file)}{_anew(summary, file)}"
     )
 
 
-def _study_file(kept: StudySummary, folder: Path) -> tuple[StudyFile, list[str]]:
+def _study_file(summary: StudySummary, folder: Path) -> tuple[StudyFile, list[str]]:
     """The shipped file of that study, else its resolved copy beside the summary; with the options to run it.
 
     Raises `UserError` where there is neither, or none that can be read.
     """
     for path in study_files():
-        if kept.study == path.stem:
+        if summary.study == path.stem:
             return load_study(path), []
-        if kept.study == f"{path.stem}{QUICK_SUFFIX}":
+        if summary.study == f"{path.stem}{QUICK_SUFFIX}":
             return load_study(path, is_quick=True), ["--quick"]
     return load_study(folder / STUDY_FILE), []
 
@@ -144,9 +144,9 @@ def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
     return f"changed: {', '.join(keys[:MAX_CHANGES_SHOWN])}{more}" if keys else ""
 
 
-def _time(kept: StudySummary, file: StudyFile) -> str:
+def _time(summary: StudySummary, file: StudyFile) -> str:
     """About how long it takes, as the recorded runs took, on all processors of this machine."""
-    times = [run.wall_s for run in kept.runs if run.wall_s]
+    times = [run.wall_s for run in summary.runs if run.wall_s]
     if not times:
         return "its time is not recorded"
     workers = max(1, min(available_cpus() // file.study.resources.cpus, len(times)))
@@ -154,12 +154,12 @@ def _time(kept: StudySummary, file: StudyFile) -> str:
     return f"about {minutes:,} min for {plural(len(times), 'run')}"
 
 
-def _anew(kept: StudySummary, file: StudyFile) -> str:
+def _anew(summary: StudySummary, file: StudyFile) -> str:
     """Whether the recorded runs are those that would be trained now."""
     pairs = [
-        (run.id, Run(NetworkSpec.from_mapping(each.spec), file.study.proxy, run.seed).id)
-        for each in kept.configurations
-        for run in each.runs
+        (run.id, Run(NetworkSpec.from_mapping(configuration.spec), file.study.proxy, run.seed).id)
+        for configuration in summary.configurations
+        for run in configuration.runs
     ]
     others = sum(recorded != now for recorded, now in pairs)
     if not others:

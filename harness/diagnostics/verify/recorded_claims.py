@@ -18,53 +18,53 @@ from harness.storage.workspace import Workspace
 from harness.system.command_line import without_password
 
 
-def all_recorded_claims(place: Workspace) -> Iterator[ClaimRow]:
+def all_recorded_claims(workspace: Workspace) -> Iterator[ClaimRow]:
     """A row for each claim, study by study; one that says why, for a study that cannot be read.
 
     First those of the database, then those of kept summaries, which say how they stand to the first.
     """
-    stored = list(stored_claims(place))
+    stored = list(stored_claims(workspace))
     yield from stored
-    yield from recorded_summaries(place, stored)
+    yield from recorded_summaries(workspace, stored)
 
 
-def stored_claims(place: Workspace) -> Iterator[ClaimRow]:
+def stored_claims(workspace: Workspace) -> Iterator[ClaimRow]:
     """The claims of the database, judged on its runs."""
     try:
-        with Store.open(place.database, read_only=True) as store:
+        with Store.open(workspace.database, read_only=True) as store:
             studies = [row.name for row in store.studies() if (yaml.safe_load(row.resolved) or {}).get("claims")]
     except NotFound:
         return
     for name in studies:
         try:
-            with open_study_reader(place.folder(name) / "study.yaml", place) as read:
-                yield from _rows(read, without_password(str(place.database)))
+            with open_study_reader(workspace.folder(name) / "study.yaml", workspace) as reader:
+                yield from _rows(reader, without_password(str(workspace.database)))
         except UserError as error:
             yield ClaimRow(name, "", "", "", None, None, None, 0, None, "", None, "", fault=str(error))
 
 
-def _rows(read: StudyReader, source: str) -> Iterator[ClaimRow]:
-    study = read.file.study
-    said = study_results(study, read.store, read.trials, {}, read.claims())
+def _rows(reader: StudyReader, source: str) -> Iterator[ClaimRow]:
+    study = reader.file.study
+    results = study_results(study, reader.store, reader.trials, {}, reader.claims())
     here = study_environment(study)
-    for judged in said.claims:
-        claim, found = judged.claim, judged.estimate
+    for result in results.claims:
+        claim, estimate = result.claim, result.estimate
         yield ClaimRow(
             study=study.study,
             name=claim.name,
             says=claim.says,
-            verdict=judged.verdict_text,
-            effect=None if found is None else found.effect,
-            low=None if found is None else found.low,
-            high=None if found is None else found.high,
-            n=len(judged.values),
-            p=judged.p,
+            verdict=result.verdict_text,
+            effect=None if estimate is None else estimate.effect,
+            low=None if estimate is None else estimate.low,
+            high=None if estimate is None else estimate.high,
+            n=len(result.values),
+            p=result.p,
             unit=claim.metric,
             paper=claim.paper,
-            device=", ".join(said.devices),
-            environments="; ".join(origin.text for origin in other_environments(judged.runs, here)),
-            limit=judged.limit,
-            noise=noise_line(said.resampling),
+            device=", ".join(results.devices),
+            environments="; ".join(origin.text for origin in other_environments(result.runs, here)),
+            limit=result.limit,
+            noise=noise_line(results.resampling),
             source=source,
-            finished=finished(said),
+            finished=finished(results),
         )

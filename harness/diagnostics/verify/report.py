@@ -86,10 +86,10 @@ def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> Ren
     failed = sum(section.failed for section in sections)
     held = sum(section.holding for section in sections)
     broken = [section.name for section in sections if section.failed]
-    said = f"{plural(held, 'check')} hold{'s' if held == 1 else ''}, {failed:,} do{'es' if failed == 1 else ''} not"
+    output = f"{plural(held, 'check')} hold{'s' if held == 1 else ''}, {failed:,} do{'es' if failed == 1 else ''} not"
     where = f" ({join_words(broken)})" if broken else ""
     style = "bold red" if failed else "bold"
-    return Text(f"{said}{where}", style=style).append(
+    return Text(f"{output}{where}", style=style).append(
         f"  {format_duration(wall_s)}, {conditions}", style="not bold dim"
     )
 

@@ -52,8 +52,8 @@ class FCOSDetector(FCOS):  # type: ignore[misc]
     def postprocess_detections(self, head_outputs: dict[str, list[Tensor]], *args: Any) -> list[dict[str, Tensor]]:
         """As torchvision has it. Raises `Diverged` where an output of the head is not finite."""
         require_finite_outputs(level for levels in head_outputs.values() for level in levels)
-        found: list[dict[str, Tensor]] = super().postprocess_detections(head_outputs, *args)
-        return found
+        detections: list[dict[str, Tensor]] = super().postprocess_detections(head_outputs, *args)
+        return detections
 
 
 class FCOSDetectionHead(FCOSHead):  # type: ignore[misc]

@@ -59,7 +59,7 @@ class PointAnchors(AnchorGenerator):  # type: ignore[misc]
 
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
         """Squares (pixels of all maps, 4), the same for every image."""
-        cells = torch.cat([_cells(each, stride) for each, stride in zip(maps, self.strides, strict=True)])
+        cells = torch.cat([_cells(tensor, stride) for tensor, stride in zip(maps, self.strides, strict=True)])
         return [cells] * len(images.image_sizes)
 
 
@@ -85,7 +85,7 @@ class BoxAnchors(AnchorGenerator):  # type: ignore[misc]
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
         """Boxes float32 (anchors of all maps, 4), the same for every image."""
         self.set_cell_anchors(torch.float32, maps[0].device)
-        sides = [tuple(each.shape[-2:]) for each in maps]
+        sides = [tuple(tensor.shape[-2:]) for tensor in maps]
         anchors = torch.cat(self.grid_anchors(sides, [(stride, stride) for stride in self.strides]))
         return [anchors.float()] * len(images.image_sizes)
 
@@ -107,7 +107,7 @@ class PadToBatch(nn.Module):
 
         Masks of targets are not padded: what reads them reads them box by box.
         """
-        sizes = [(each.shape[-2], each.shape[-1]) for each in images]
+        sizes = [(tensor.shape[-2], tensor.shape[-1]) for tensor in images]
         if isinstance(images, Tensor):
             return ImageList(images, sizes), targets
         height, width = (-(-max(sides) // SIZE_DIVISIBLE) * SIZE_DIVISIBLE for sides in zip(*sizes, strict=True))
@@ -118,6 +118,6 @@ class PadToBatch(nn.Module):
             row[:, : image.shape[1], : image.shape[2]] = image
         return ImageList(batch, sizes), targets
 
-    def postprocess(self, found: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
+    def postprocess(self, detections: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
         """The detections as they are."""
-        return found
+        return detections

@@ -97,10 +97,10 @@ class ProposalHead(RPNHead):  # type: ignore[misc]
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Maps -> for each, logits of there being something (N, anchors, H', W') and moves (N, 4 * anchors, H', W')."""
-        logits, moves = ([each.float() for each in outputs] for outputs in super().forward(x))
+        logits, deltas = ([tensor.float() for tensor in outputs] for outputs in super().forward(x))
         if not self.training:
-            require_finite_outputs([*logits, *moves])
-        return logits, moves
+            require_finite_outputs([*logits, *deltas])
+        return logits, deltas
 
 
 class Cascade(nn.Module):
@@ -110,7 +110,7 @@ class Cascade(nn.Module):
         super().__init__()
         self.rungs = rungs
         self.stages = nn.ModuleList(
-            RCNNStage(pyramid, heads, matched_at=rung.iou_threshold, unit=rung.delta_scale) for rung in rungs
+            RCNNStage(pyramid, heads, matched_at=stage.iou_threshold, unit=stage.delta_scale) for stage in rungs
         )
 
     def forward(
@@ -126,7 +126,7 @@ class Cascade(nn.Module):
             own, sample = stage.losses(maps, apply_deltas_to_sample(before, sample, sizes, targets), sizes, targets)
             losses.append(own)
         weighted = zip(itertools.count(), self.rungs, losses, strict=False)
-        return [], {f"{name}_{i}": rung.loss_weight * loss for i, rung, own in weighted for name, loss in own.items()}
+        return [], {f"{name}_{i}": stage.loss_weight * loss for i, stage, own in weighted for name, loss in own.items()}
 
     @property
     def roi_stages(self) -> list[RCNNStage]:
@@ -134,14 +134,14 @@ class Cascade(nn.Module):
         return [stage for stage in self.stages if isinstance(stage, RCNNStage)]
 
     def _detect(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Targets:
-        logits, moves = self.roi_stages[0].predict(maps, boxes, sizes)
+        logits, deltas = self.roi_stages[0].predict(maps, boxes, sizes)
         opinions = [logits]
         for before, stage in itertools.pairwise(self.roi_stages):
-            boxes = apply_deltas(before, boxes, logits[:, 1:].argmax(1) + 1, moves, sizes)
-            logits, moves = stage.predict(maps, boxes, sizes)
+            boxes = apply_deltas(before, boxes, logits[:, 1:].argmax(1) + 1, deltas, sizes)
+            logits, deltas = stage.predict(maps, boxes, sizes)
             opinions.append(logits)
         last, said = self.roi_stages[-1], average_logits(opinions)
-        rows = zip(*last.postprocess_detections(said, moves, boxes, sizes), strict=True)
+        rows = zip(*last.postprocess_detections(said, deltas, boxes, sizes), strict=True)
         found = [dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in rows]
         if last.has_mask():
             self._add_masks(found, maps, sizes)
@@ -149,10 +149,10 @@ class Cascade(nn.Module):
 
     def _add_masks(self, found: Targets, maps: dict[str, Tensor], sizes: Sizes) -> None:
         """What all stages together take for the figure in each box."""
-        boxes = [each["boxes"] for each in found]
+        boxes = [target["boxes"] for target in found]
         opinions = torch.stack([stage.mask_logits(maps, boxes, sizes).sigmoid() for stage in self.roi_stages])
-        for each, masks in zip(found, select_class_masks(opinions.mean(0), found), strict=True):
-            each["masks"] = masks
+        for target, masks in zip(found, select_class_masks(opinions.mean(0), found), strict=True):
+            target["masks"] = masks
 
 
 def apply_deltas_to_sample(stage: RCNNStage, sample: StageSample, sizes: Sizes, targets: Targets) -> list[Tensor]:
@@ -163,13 +163,13 @@ def apply_deltas_to_sample(stage: RCNNStage, sample: StageSample, sizes: Sizes, 
     labels = torch.cat(sample.labels)
     ways = torch.where(labels > 0, labels, sample.logits[:, 1:].argmax(1) + 1)
     boxes = apply_deltas(stage, sample.boxes, ways, sample.deltas, sizes)
-    own = [(old[:, None] == each["boxes"]).all(2).any(1) for old, each in zip(sample.boxes, targets, strict=True)]
-    return [each[~given] for each, given in zip(boxes, own, strict=True)]
+    own = [(old[:, None] == target["boxes"]).all(2).any(1) for old, target in zip(sample.boxes, targets, strict=True)]
+    return [tensor[~given] for tensor, given in zip(boxes, own, strict=True)]
 
 
 def apply_deltas(stage: RCNNStage, boxes: list[Tensor], classes: Tensor, deltas: Tensor, sizes: Sizes) -> list[Tensor]:
     """The boxes where the stage moves them as of the classes `classes`, (R,), cut at the borders of their images."""
     start = torch.cat(boxes)
     own = deltas.detach().view(len(start), -1, 4)[torch.arange(len(start), device=start.device), classes]
-    ends = stage.box_coder.decode_single(own, start).split([len(each) for each in boxes])
-    return [clip_boxes_to_image(each, size) for each, size in zip(ends, sizes, strict=True)]
+    ends = stage.box_coder.decode_single(own, start).split([len(tensor) for tensor in boxes])
+    return [clip_boxes_to_image(tensor, size) for tensor, size in zip(ends, sizes, strict=True)]

@@ -139,24 +139,24 @@ class RCNNStage(RoIHeads):  # type: ignore[misc]
     ) -> tuple[dict[str, Tensor], "StageSample"]:
         """The losses on a sample of the boxes and of the figures themselves, and what of it a next stage needs."""
         boxes, matched, labels, wanted = self.select_training_samples(list(boxes), targets)
-        logits, moves = self.predict(maps, boxes, sizes)
-        classifier, regression = fastrcnn_loss(logits, moves, labels, wanted)
+        logits, deltas = self.predict(maps, boxes, sizes)
+        classifier, regression = fastrcnn_loss(logits, deltas, labels, wanted)
         if self.loss == "giou":
-            regression = self._overlap_loss(moves, boxes, labels, wanted)
+            regression = self._overlap_loss(deltas, boxes, labels, wanted)
         losses = {"classifier": classifier, "boxes": regression}
         if self.has_mask():
             losses["masks"] = self._mask_loss(maps, boxes, sizes, targets, matched, labels)
-        return losses, StageSample(boxes, labels, logits.detach(), moves.detach())
+        return losses, StageSample(boxes, labels, logits.detach(), deltas.detach())
 
     def _overlap_loss(
-        self, moves: Tensor, boxes: list[Tensor], labels: list[Tensor], wanted: tuple[Tensor, ...]
+        self, deltas: Tensor, boxes: list[Tensor], labels: list[Tensor], wanted: tuple[Tensor, ...]
     ) -> Tensor:
         """Generalised overlap (arXiv 1902.09630) of the moved boxes that are figures, over all that were sampled."""
         label = torch.cat(labels)
         chosen = torch.where(label > 0)[0]
         start = torch.cat(boxes)[chosen]
-        own = moves.view(len(label), -1, 4)[chosen, label[chosen]]
-        moved, figures = (self.box_coder.decode_single(each, start) for each in (own, torch.cat(wanted)[chosen]))
+        own = deltas.view(len(label), -1, 4)[chosen, label[chosen]]
+        moved, figures = (self.box_coder.decode_single(tensor, start) for tensor in (own, torch.cat(wanted)[chosen]))
         apart: Tensor = generalized_box_iou_loss(moved, figures, reduction="sum")
         return GIOU_WEIGHT * apart / len(label)
 
@@ -170,10 +170,10 @@ class RCNNStage(RoIHeads):  # type: ignore[misc]
         labels: list[Tensor],
     ) -> Tensor:
         """Cross-entropy per pixel in the boxes that are figures, of the figure's class; where its mask is known."""
-        known = [_has_mask(target)[each] for target, each in zip(targets, matched, strict=True)]
-        chosen = [torch.where((label > 0) & each)[0] for label, each in zip(labels, known, strict=True)]
-        inside = [each[which] for each, which in zip(boxes, chosen, strict=True)]
-        whose = [each[which] for each, which in zip(matched, chosen, strict=True)]
+        known = [_has_mask(target)[tensor] for target, tensor in zip(targets, matched, strict=True)]
+        chosen = [torch.where((label > 0) & tensor)[0] for label, tensor in zip(labels, known, strict=True)]
+        inside = [tensor[which] for tensor, which in zip(boxes, chosen, strict=True)]
+        whose = [tensor[which] for tensor, which in zip(matched, chosen, strict=True)]
         logits = self.mask_logits(maps, inside, sizes)
         masks, classes = ([target[name] for target in targets] for name in ("masks", "labels"))
         loss: Tensor = maskrcnn_loss(logits, inside, masks, classes, whose)
@@ -209,9 +209,9 @@ def _body(channels: int, heads: RoIHeadsConfig) -> nn.Module:
 
 def select_class_masks(probabilities: Tensor, detections: list[dict[str, Tensor]]) -> list[Tensor]:
     """Of masks by class (R, 1 + classes, 28, 28), that of each found box's class: (D, 1, 28, 28) for every image."""
-    labels = torch.cat([each["labels"] for each in detections])
+    labels = torch.cat([target["labels"] for target in detections])
     own = probabilities[torch.arange(len(labels), device=labels.device), labels][:, None]
-    return list(torch.split(own, [len(each["labels"]) for each in detections]))
+    return list(torch.split(own, [len(target["labels"]) for target in detections]))
 
 
 def average_logits(logits: list[Tensor]) -> Tensor:

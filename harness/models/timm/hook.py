@@ -28,7 +28,7 @@ class _Finder:
         if name != "timm":
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
+        spec = next((module_spec for finder in others if (module_spec := finder.find_spec(name, path, target))), None)
         if spec is not None:
             spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
         return spec

@@ -64,7 +64,7 @@ def _dilate(module: nn.Module, dilation: int) -> None:
 
 
 def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
-    return (each for each in module.modules() if isinstance(each, nn.Conv2d))
+    return (module for module in module.modules() if isinstance(module, nn.Conv2d))
 
 
 class TimmRepLKNet(RepLKNet):
@@ -169,7 +169,7 @@ class TimmRepLKNet(RepLKNet):
             final = self.norm(final)
         if norm:
             maps[-1] = final
-        intermediates = [each for i, each in enumerate(maps) if i in taken]
+        intermediates = [tensor for i, tensor in enumerate(maps) if i in taken]
         return intermediates if intermediates_only else (final, intermediates)
 
     def prune_intermediate_layers(

@@ -77,9 +77,11 @@ def find_candidates(tree: object, names: frozenset[str], classifier: str, min_en
 
     `classifier` is the name of the network's last layer.
     """
-    found = [each for path, entries in _mappings(tree) for each in _in_mapping(path, entries, names, classifier)]
-    most = max((_matches(each, names) for each in found), default=0)
-    return [each for each in found if _matches(each, names) >= max(min_entries, MIN_SHARE * most)]
+    found = [
+        candidate for path, entries in _mappings(tree) for candidate in _in_mapping(path, entries, names, classifier)
+    ]
+    most = max((_matches(candidate, names) for candidate in found), default=0)
+    return [candidate for candidate in found if _matches(candidate, names) >= max(min_entries, MIN_SHARE * most)]
 
 
 def all_entries(tree: object) -> Entries:
@@ -96,23 +98,23 @@ def choose_candidate(
     as timm does. Raises `WeightsError` where that does not decide.
     """
     if entry is not None:
-        meant = [each for each in candidates if each.label == entry] or [
-            each for each in candidates if each.answers_to(entry)
+        meant = [candidate for candidate in candidates if candidate.label == entry] or [
+            candidate for candidate in candidates if candidate.answers_to(entry)
         ]
         if len(meant) != 1:
             rule = "`--entry` must name one of the networks in the file"
             raise WeightsError(rule, value=entry, place=str(place), remedy=f"There are: {_labels(candidates)}.")
         return meant[0], _notes(meant[0], candidates, "as `--entry` says")
     known = _distinct(candidates)
-    most = max(_matches(each, names) for each in known)
-    distinct = [each for each in known if _matches(each, names) == most]
+    most = max(_matches(candidate, names) for candidate in known)
+    distinct = [candidate for candidate in known if _matches(candidate, names) == most]
     if len(distinct) == 1:
         reason = "a moving average" if distinct[0].is_average else ""
         return distinct[0], _notes(distinct[0], known, reason)
     averages, others = [c for c in distinct if c.is_average], [c for c in distinct if not c.is_average]
     if len(averages) == len(others) == 1 and others[0].is_plain:
         return averages[0], _notes(averages[0], known, "the moving average, which timm takes, too")
-    swapped = any(SWAPPED in each.path for each in distinct)
+    swapped = any(SWAPPED in candidate.path for candidate in distinct)
     why = (
         f" (OpenMMLab's EMA hook saves the average as `state_dict`, the raw weights as `{SWAPPED}`)" if swapped else ""
     )
@@ -156,23 +158,25 @@ def _in_mapping(
             if name.startswith(prefix) and not (others and name.startswith(others))
         }
         left_out = tuple(name for name in entries if not name.startswith(prefix))
-        found = WeightsCandidate(path, prefix, own, left_out)
-        yield found if f"{classifier}.weight" in own else _with_head(found, entries, classifier)
+        candidate = WeightsCandidate(path, prefix, own, left_out)
+        yield candidate if f"{classifier}.weight" in own else _with_head(candidate, entries, classifier)
 
 
-def _with_head(found: WeightsCandidate, entries: Entries, classifier: str) -> WeightsCandidate:
+def _with_head(candidate: WeightsCandidate, entries: Entries, classifier: str) -> WeightsCandidate:
     """A backbone with the classifier beside it, where there is one of a usual name."""
-    outer = re.sub(r"(?:^|(?<=\.))(?:backbone|encoder)\.$", "", found.prefix)
-    if outer == found.prefix:
-        return found
+    outer = re.sub(r"(?:^|(?<=\.))(?:backbone|encoder)\.$", "", candidate.prefix)
+    if outer == candidate.prefix:
+        return candidate
     for head in HEADS:
         start = outer + head
-        taken = {name: name.removeprefix(start) for name in found.left_out if name.startswith(start)}
+        taken = {name: name.removeprefix(start) for name in candidate.left_out if name.startswith(start)}
         if set(taken.values()) == {"weight", "bias"}:
             rows = {f"{classifier}.{part}": entries[name] for name, part in taken.items()}
-            left_out = tuple(name for name in found.left_out if name not in taken)
-            return found._replace(entries=found.entries | rows, left_out=left_out, renamed=((start, f"{classifier}."),))
-    return found
+            left_out = tuple(name for name in candidate.left_out if name not in taken)
+            return candidate._replace(
+                entries=candidate.entries | rows, left_out=left_out, renamed=((start, f"{classifier}."),)
+            )
+    return candidate
 
 
 def _prefixes(name: str, names: frozenset[str]) -> Iterator[str]:
@@ -195,9 +199,9 @@ def _matches(candidate: WeightsCandidate, names: frozenset[str]) -> int:
 def _distinct(candidates: Sequence[WeightsCandidate]) -> list[WeightsCandidate]:
     """Without those whose entries are equal to those of an earlier one."""
     kept: list[WeightsCandidate] = []
-    for each in candidates:
-        if not any(_are_equal(each.entries, other.entries) for other in kept):
-            kept.append(each)
+    for candidate in candidates:
+        if not any(_are_equal(candidate.entries, other.entries) for other in kept):
+            kept.append(candidate)
     return kept
 
 
@@ -209,7 +213,7 @@ def _notes(taken: WeightsCandidate, candidates: Sequence[WeightsCandidate], reas
     notes = []
     if taken.path or len(candidates) > 1:
         notes.append(f"taken: `{taken.label}`{', ' if reason else ''}{reason}")
-    rest = [each for each in candidates if each is not taken]
+    rest = [candidate for candidate in candidates if candidate is not taken]
     if rest:
         notes.append(f"not taken: {_labels(rest)} (`--entry` chooses)")
     if taken.prefix:
@@ -224,4 +228,4 @@ def _notes(taken: WeightsCandidate, candidates: Sequence[WeightsCandidate], reas
 
 
 def _labels(candidates: Sequence[WeightsCandidate]) -> str:
-    return ", ".join(f"`{each.label}`" for each in candidates)
+    return ", ".join(f"`{candidate.label}`" for candidate in candidates)

@@ -151,7 +151,7 @@ def _changed(path: Path) -> WeightsError:
 def _folder(path: Path) -> WeightsError:
     """The error for a folder, which names the file in it that may be meant."""
     endings = (ENDING, ".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-    names = sorted(each.name for each in path.iterdir() if each.name.endswith(endings))
+    names = sorted(path.name for path in path.iterdir() if path.name.endswith(endings))
     names.sort(key=lambda name: not name.endswith(ENDING))
     remedy = f"In it there is {names[0]}." if names else "Give the file of weights in it."
     return WeightsError(

@@ -174,11 +174,11 @@ def _read_torch(path: Path) -> object:
 
 def _unsupported(message: str, path: Path) -> WeightsError:
     """The error for a whole archive that PyTorch's reader does not take; a file without checksums may be damaged."""
-    found = re.search(r"WeightsUnpickler error:\s*(.+)", message)
-    if found is None or not zipfile.is_zipfile(path):
+    match = re.search(r"WeightsUnpickler error:\s*(.+)", message)
+    if match is None or not zipfile.is_zipfile(path):
         return _unreadable(path)
     return WeightsError(
-        f"The file must be a checkpoint as `torch.save` writes it by default; its reader says: {found[1].strip():.200}",
+        f"The file must be a checkpoint as `torch.save` writes it by default; its reader says: {match[1].strip():.200}",
         place=str(path),
         remedy="Where you trust it, load it with PyTorch, and save its weights alone by `torch.save`.",
     )
@@ -194,14 +194,14 @@ def _safe(allowed: Mapping[str, Any]) -> Iterator[None]:
 
 def _additions(message: str, path: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
     """What PyTorch's reader has to be given to get past its error; nothing where that is another one."""
-    if found := re.search(r"Can only (\w+).* but got <class '([^']+)'>", message):
-        make = _new_mapping if found[1].startswith("SETITEM") else _new_list
-        return {found[2]: _plain_subclass(found[2], make)} if issubclass(allowed.get(found[2], str), StandIn) else {}
-    found = re.search(r"GLOBAL (\S+)", message)
-    if found is None or found[1] in allowed:
+    if match := re.search(r"Can only (\w+).* but got <class '([^']+)'>", message):
+        make = _new_mapping if match[1].startswith("SETITEM") else _new_list
+        return {match[2]: _plain_subclass(match[2], make)} if issubclass(allowed.get(match[2], str), StandIn) else {}
+    match = re.search(r"GLOBAL (\S+)", message)
+    if match is None or match[1] in allowed:
         return {}
-    _require_harmless(found[1], path)
-    return {found[1]: stand_in(found[1])}
+    _require_harmless(match[1], path)
+    return {match[1]: stand_in(match[1])}
 
 
 def _require_harmless(name: str, path: Path) -> None:

@@ -41,47 +41,49 @@ CLAIMS_PLOT_NOTE = (
 )
 
 
-def plot_claims(path: Path, kept: ClaimsSummary) -> None:
+def plot_claims(path: Path, summary: ClaimsSummary) -> None:
     """Write a PNG."""
-    save_figure(draw_claims_figure(kept), path)
+    save_figure(draw_claims_figure(summary), path)
 
 
-def draw_claims_figure(kept: ClaimsSummary) -> "Figure":
+def draw_claims_figure(summary: ClaimsSummary) -> "Figure":
     """A panel per metric with the values of all arms by seed, then a line per claim."""
-    panels = _arms(kept)
-    heights = [ARM_INCHES * len(arms) for arms in panels.values()] + [CLAIM_INCHES] * len(kept.claims)
+    panels = _arms(summary)
+    heights = [ARM_INCHES * len(arms) for arms in panels.values()] + [CLAIM_INCHES] * len(summary.claims)
     figure = new_figure(WIDTH_INCHES, HEAD_INCHES + sum(heights) + AROUND_INCHES * len(heights))
     lines = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
     for axes, (metric, arms) in zip(lines, panels.items(), strict=False):
         _draw_runs(axes, metric, arms)
-    for axes, claim in zip(lines[len(panels) :], kept.claims, strict=True):
+    for axes, claim in zip(lines[len(panels) :], summary.claims, strict=True):
         _draw_claim(axes, claim)
-    figure.suptitle(_title(kept), fontsize=FONT + 0.5, parse_math=False)
+    figure.suptitle(_title(summary), fontsize=FONT + 0.5, parse_math=False)
     figure.supxlabel(textwrap.fill(CLAIMS_PLOT_NOTE, PAGE_CHARACTERS), fontsize=SMALL_FONT - 1, color=PALE)
     return figure
 
 
-def _arms(kept: ClaimsSummary) -> dict[str, dict[str, ArmSummary]]:
+def _arms(summary: ClaimsSummary) -> dict[str, dict[str, ArmSummary]]:
     """By metric and by name, the arms of all contrasts that have values, each once."""
-    chosen = [arm.choices for claim in kept.claims for arm in claim.arms]
+    chosen = [arm.choices for claim in summary.claims for arm in claim.arms]
     differing = {name for one in chosen for name in one if any(other.get(name) != one[name] for other in chosen)}
     panels: dict[str, dict[str, ArmSummary]] = {}
-    for claim in kept.claims:
+    for claim in summary.claims:
         for arm in (arm for arm in claim.arms if arm.values):
             told = {name: value for name, value in arm.choices.items() if name in differing}
             panels.setdefault(claim.metric, {}).setdefault(format_params(told or arm.choices), arm)
     return {metric: arms for metric, arms in panels.items() if len(arms) > 1}  # of one arm, the claim has all values
 
 
-def _title(kept: ClaimsSummary) -> str:
+def _title(summary: ClaimsSummary) -> str:
     """The study, how its claims stand, n, and the conditions."""
-    verdicts = Counter(claim.verdict_text for claim in kept.claims)
-    ns = sorted({claim.n for claim in kept.claims})
+    verdicts = Counter(claim.verdict_text for claim in summary.claims)
+    ns = sorted({claim.n for claim in summary.claims})
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
     stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    head = f"{kept.study}: {plural(len(kept.claims), 'claim')}, {stands}; {n}"
-    below = [line for text in (kept.noise_line, kept.conditions) for line in textwrap.wrap(text, PAGE_CHARACTERS - 25)]
-    return "\n".join([head, *below, *([kept.mark] if kept.mark else [])])
+    head = f"{summary.study}: {plural(len(summary.claims), 'claim')}, {stands}; {n}"
+    below = [
+        line for text in (summary.noise_line, summary.conditions) for line in textwrap.wrap(text, PAGE_CHARACTERS - 25)
+    ]
+    return "\n".join([head, *below, *([summary.mark] if summary.mark else [])])
 
 
 def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, ArmSummary]) -> None:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 PANEL_INCHES = 1.9
 
 
-def plot_kernels(path: Path, subject: LoadedNetwork, kernels: Sequence[LargeKernel]) -> None:
+def plot_kernels(path: Path, network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> None:
     """Write a PNG: by stage its first, middle and last layer, each before and after the small kernel is added."""
     rows = [_chosen([kernel for kernel in kernels if kernel.stage == stage]) for stage in _stages(kernels)]
-    panels_of = [[panel for kernel in row for panel in _panels(subject, kernel)] for row in rows]
+    panels_of = [[panel for kernel in row for panel in _panels(network, kernel)] for row in rows]
     columns = max(map(len, panels_of))
     figure = new_figure(PANEL_INCHES * max(3, columns), PANEL_INCHES * len(rows) + 0.7)
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -29,7 +29,7 @@ def plot_kernels(path: Path, subject: LoadedNetwork, kernels: Sequence[LargeKern
         for axes, (title, weights) in zip(line, panels, strict=False):
             picture = _draw(axes, weights, title)
     figure.colorbar(picture, ax=grid, shrink=0.5, aspect=40).ax.tick_params(labelsize=6)
-    figure.suptitle(f"{subject.name}, {subject.about}: |w| summed over channels, maximum 1", fontsize=9)
+    figure.suptitle(f"{network.name}, {network.about}: |w| summed over channels, maximum 1", fontsize=9)
     save_figure(figure, path)
 
 
@@ -42,9 +42,9 @@ def _chosen(kernels: Sequence[LargeKernel]) -> list[LargeKernel]:
     return [kernels[i] for i in sorted({0, len(kernels) // 2, len(kernels) - 1})]
 
 
-def _panels(subject: LoadedNetwork, kernel: LargeKernel) -> list[tuple[str, Map]]:
+def _panels(network: LoadedNetwork, kernel: LargeKernel) -> list[tuple[str, Map]]:
     """Title and map, in the order of the columns."""
-    title = f"stage {kernel.stage}, block {kernel.block}\nK={size(subject, kernel)}"
+    title = f"stage {kernel.stage}, block {kernel.block}\nK={size(network, kernel)}"
     if kernel.before is None:
         return [(title, kernel.after)]
     return [(f"{title}, before", kernel.before), (f"{title}, after", kernel.after)]

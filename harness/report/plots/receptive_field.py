@@ -20,36 +20,38 @@ LINE_STYLES = {20: "-", 30: "--", 50: "-.", 99: ":"}
 """Of the squares, by t."""
 
 
-def plot_field(path: Path, seen: FieldResult) -> None:
+def plot_field(path: Path, result: FieldResult) -> None:
     """Write a PNG: a line of panels per definition, the map as it is and its logarithm, squares of r(t) around it."""
     figure = new_figure(2 * PANEL_INCHES + 0.6, len(FIELD_DEFINITIONS) * PANEL_INCHES + 1.1)
     panels = figure.subplots(len(FIELD_DEFINITIONS), 2, squeeze=False)
     for line, (name, definition) in zip(panels, FIELD_DEFINITIONS.items(), strict=True):
-        field = seen.fields[name]
+        field = result.fields[name]
         for axes, map, what in zip(line, (field.raw, field.log), ("raw", "log10(map + 1)"), strict=True):
             picture = _panel(axes, map, f"{definition.title}: {what}", font=9)
             shares = ", ".join(f"{100 * share:.1f} (t={t})" for t, share in area_shares(map).items())
             axes.set_xlabel(f"r in %: {shares}" if map.any() else "zero everywhere: no field", fontsize=7)
     figure.colorbar(picture, ax=panels, shrink=0.5, aspect=40).ax.tick_params(labelsize=7)
-    images = plural(seen.fields["paper"].images, "image")
-    figure.suptitle(f"{seen.subject.name}, {seen.subject.about}\n{images} at {seen.side} px, {seen.about}", fontsize=10)
+    images = plural(result.fields["paper"].images, "image")
+    figure.suptitle(
+        f"{result.subject.name}, {result.subject.about}\n{images} at {result.side} px, {result.about}", fontsize=10
+    )
     save_figure(figure, path)
 
 
-def plot_fields(path: Path, found: Sequence[FieldResult]) -> None:
+def plot_fields(path: Path, results: Sequence[FieldResult]) -> None:
     """Write a PNG: the logarithm of every network's map by the paper's equations, in the order given, five abreast."""
-    abreast = min(MAX_COLUMNS, len(found))
-    lines = -(-len(found) // abreast)
+    abreast = min(MAX_COLUMNS, len(results))
+    lines = -(-len(results) // abreast)
     figure = new_figure(SMALL_INCHES * abreast + 0.5, (SMALL_INCHES + 0.45) * lines + 0.6)
     panels = figure.subplots(lines, abreast, squeeze=False)
-    for axes in panels.flat[len(found) :]:
+    for axes in panels.flat[len(results) :]:
         axes.set_axis_off()
-    for axes, seen in zip(panels.flat, found, strict=False):
-        field = seen.fields["paper"]
-        picture = _panel(axes, field.log, f"{seen.subject.name}\nK={kernel_sizes(seen)}", font=6.5)
+    for axes, result in zip(panels.flat, results, strict=False):
+        field = result.fields["paper"]
+        picture = _panel(axes, field.log, f"{result.subject.name}\nK={kernel_sizes(result)}", font=6.5)
         shares = ", ".join(f"{100 * share:.1f}" for share in area_shares(field.log).values())
         axes.set_xlabel(
-            "zero everywhere: no field" if field.has_no_gradient else f"{shares} % at {seen.side} px", fontsize=6
+            "zero everywhere: no field" if field.has_no_gradient else f"{shares} % at {result.side} px", fontsize=6
         )
     figure.colorbar(picture, ax=panels, shrink=0.5, aspect=40).ax.tick_params(labelsize=6)
     figure.suptitle(

@@ -20,7 +20,7 @@ def record_environment(folder: Path, environment: Environment, epoch: int, *, is
         words = describe_difference(before, environment)
         yield Message(f"warning: resumed in another environment (before: {words}), so that the result is of both")
     if not known or before != environment:
-        values = [{"epoch": first, "environment": each and each.values()} for first, each in known]
+        values = [{"epoch": first, "environment": environment and environment.values()} for first, environment in known]
         if is_resumed and not known:
             values.append({"epoch": 1, "environment": None})
         values.append({"epoch": epoch, "environment": environment.values()})
@@ -39,4 +39,8 @@ def read_environments(folder: Path) -> list[tuple[int, Environment | None]]:
 def earlier_environments(folder: Path) -> list[Environment | None]:
     """What computed a training before it was resumed in its present environment, each once."""
     known = [environment for _, environment in read_environments(folder)]
-    return [each for i, each in enumerate(known[:-1]) if each != known[-1] and each not in known[:i]]
+    return [
+        environment
+        for i, environment in enumerate(known[:-1])
+        if environment != known[-1] and environment not in known[:i]
+    ]

@@ -15,15 +15,15 @@ def load_training_weights(path: Path, spec: NetworkSpec | None = None, *, place:
 
     Raises `UserError`s; `place` is where the command line names the file.
     """
-    found = read_weights(path, spec)
-    if found.is_merged:
+    weights = read_weights(path, spec)
+    if weights.is_merged:
         raise UserError(
             "the weights must be in training form, whose batch norms and small kernels can be trained",
             value=str(path),
             place=place,
             remedy="Take the un-merged weights that these come from; merging comes last.",
         )
-    return found
+    return weights
 
 
 def initialize_network(spec: NetworkSpec, weights: Path | None, seed: int) -> nn.Module:

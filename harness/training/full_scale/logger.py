@@ -94,7 +94,7 @@ def _curves(epoch: FullScaleEpoch) -> dict[str, float]:
         "epoch/images_per_s": epoch.images_per_s,
         "epoch/waiting": epoch.waiting,
     }
-    for name, found in (("val", epoch.val), ("ema", epoch.ema)):
-        if isinstance(found, Scores):
-            values |= {f"epoch/{name}_{each}": value for each, value in found.figures.items()}
+    for name, scores in (("val", epoch.val), ("ema", epoch.ema)):
+        if isinstance(scores, Scores):
+            values |= {f"epoch/{name}_{each}": value for each, value in scores.figures.items()}
     return values

@@ -44,7 +44,7 @@ class TrainingContext:
 def fit_full_scale(
     network: nn.Module,
     state: TrainingState,
-    course: TrainingContext,
+    context: TrainingContext,
     *,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepProgress | FullScaleEpoch]:
@@ -53,46 +53,46 @@ def fit_full_scale(
     `should_stop` is asked before every step; if any worker is to stop, the state is saved and `Stopped` raised. Raises
     `Diverged` at a loss that is not finite.
     """
-    recipe, task, pace, team, progress = (
-        course.job.run.recipe,
-        course.task,
-        course.batch_plan,
-        course.group,
+    recipe, task, batch_plan, group, progress = (
+        context.job.run.recipe,
+        context.task,
+        context.batch_plan,
+        context.group,
         state.progress,
     )
-    batches = task.batches(pace, epoch=progress.epoch, rank=team.rank, first_step=progress.step)
+    batches = task.batches(batch_plan, epoch=progress.epoch, rank=group.rank, first_step=progress.step)
     saved = time.monotonic()
 
     for epoch in range(progress.epoch, recipe.intervals + 1):
-        clock = Timer(progress.train_s, progress.waiting_s)
+        timer = Timer(progress.train_s, progress.waiting_s)
         first_step = progress.step
-        sums = _sums_on_main([progress.loss_sum, progress.unreadable], team)  # over the parts of the epoch
+        sums = _sums_on_main([progress.loss_sum, progress.unreadable], group)  # over the parts of the epoch
         state.model.train()
 
-        for step in range(first_step, pace.steps):
+        for step in range(first_step, batch_plan.steps):
             yield_slot()
-            is_due = team.is_main and time.monotonic() - saved > 60 * recipe.save_minutes
-            stops, saves = team.any_of(should_stop(), is_due)
+            is_due = group.is_main and time.monotonic() - saved > 60 * recipe.save_minutes
+            stops, saves = group.any_of(should_stop(), is_due)
             if stops or saves:
-                progress.loss_sum, progress.unreadable = team.all_reduce(sums).tolist()
-                progress.train_s, progress.waiting_s = clock.train_s, clock.waiting_s
-                sums = _sums_on_main([progress.loss_sum, progress.unreadable], team)
-                _save(state, course)
+                progress.loss_sum, progress.unreadable = group.all_reduce(sums).tolist()
+                progress.train_s, progress.waiting_s = timer.train_s, timer.waiting_s
+                sums = _sums_on_main([progress.loss_sum, progress.unreadable], group)
+                _save(state, context)
                 saved = time.monotonic()
             if stops:
-                raise Stopped(f"stopped in epoch {epoch} after {step} of {pace.steps} steps")
+                raise Stopped(f"stopped in epoch {epoch} after {step} of {batch_plan.steps} steps")
 
-            rate = full_scale_learning_rate(recipe, (epoch - 1) * pace.steps + step, pace.steps)
+            rate = full_scale_learning_rate(recipe, (epoch - 1) * batch_plan.steps + step, batch_plan.steps)
             set_learning_rate(state.optimizer, rate)
-            torch.manual_seed(mix_seed(recipe.seed, epoch, step, team.rank))  # stochastic depth draws from this stream
+            torch.manual_seed(mix_seed(recipe.seed, epoch, step, group.rank))  # stochastic depth draws from this stream
             state.optimizer.zero_grad(set_to_none=True)
 
-            for part in range(pace.accumulation_steps):
-                with clock.waiting():
+            for part in range(batch_plan.accumulation_steps):
+                with timer.waiting():
                     batch = next(batches)
-                with _no_gradient_sync(network, is_last=part + 1 == pace.accumulation_steps):
+                with _no_gradient_sync(network, is_last=part + 1 == batch_plan.accumulation_steps):
                     loss = task.loss(network, batch, (epoch, step, part))
-                    torch.autograd.backward(state.scaler.scale(loss / pace.accumulation_steps))
+                    torch.autograd.backward(state.scaler.scale(loss / batch_plan.accumulation_steps))
                 sums[0] += loss.detach()
                 sums[1] += (batch[-1] > 0).sum()
 
@@ -101,43 +101,43 @@ def fit_full_scale(
                 state.ema.update(state.model)
             progress.step = step + 1
 
-            beats = clock.is_due()
-            if beats or team.device.type == "cpu":  # on a GPU, to look at the loss is to wait for it
+            beats = timer.is_due()
+            if beats or group.device.type == "cpu":  # on a GPU, to look at the loss is to wait for it
                 _require_finite(loss.item(), "training", f"in epoch {epoch}, step {step + 1}")
             if beats:
-                yield _step_progress(clock, progress.step - first_step, loss.item(), rate, state, course)
+                yield _step_progress(timer, progress.step - first_step, loss.item(), rate, state, context)
 
-        train_s, (loss_sum, unreadable) = clock.train_s, team.all_reduce(sums).tolist()
-        train_loss = loss_sum / (pace.steps * pace.accumulation_steps * team.size)
+        train_s, (loss_sum, unreadable) = timer.train_s, group.all_reduce(sums).tolist()
+        train_loss = loss_sum / (batch_plan.steps * batch_plan.accumulation_steps * group.size)
         _require_finite(train_loss, "training", f"in epoch {epoch}")
-        task.require_training(pace.steps * pace.batch_size, int(unreadable))
-        val, ema = _validated(state, course)
+        task.require_training(batch_plan.steps * batch_plan.batch_size, int(unreadable))
+        val, ema = _validated(state, context)
         done = FullScaleEpoch(
             epoch=epoch,
             epochs=recipe.intervals,
-            steps=epoch * pace.steps,
+            steps=epoch * batch_plan.steps,
             train_loss=train_loss,
             lr=rate,
             train_s=train_s,
-            wall_s=clock.train_s,
-            images_per_s=pace.steps * pace.batch_size / train_s,
-            waiting=clock.waiting_s / train_s,
+            wall_s=timer.train_s,
+            images_per_s=batch_plan.steps * batch_plan.batch_size / train_s,
+            waiting=timer.waiting_s / train_s,
             unreadable=int(unreadable),
-            workers=team.size,
+            workers=group.size,
             val=val,
             ema=ema,
         )
         done = state.close_epoch(done)
-        _save(state, course)  # before the weights: these can be written again from the state, which they cannot give
-        if done.is_best and team.is_main:
-            keep_best(state, course)
+        _save(state, context)  # before the weights: these can be written again from the state, which they cannot give
+        if done.is_best and group.is_main:
+            keep_best(state, context)
         saved = time.monotonic()
         yield done
 
 
-def _sums_on_main(sums: list[float], team: ProcessGroup) -> Tensor:
+def _sums_on_main(sums: list[float], group: ProcessGroup) -> Tensor:
     """What the team has summed up so far, in the hands of its leader."""
-    return torch.tensor(sums if team.is_main else [0.0] * len(sums), dtype=torch.float64, device=team.device)
+    return torch.tensor(sums if group.is_main else [0.0] * len(sums), dtype=torch.float64, device=group.device)
 
 
 def _no_gradient_sync(network: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
@@ -145,16 +145,16 @@ def _no_gradient_sync(network: nn.Module, *, is_last: bool) -> AbstractContextMa
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
 
 
-def _validated(state: TrainingState, course: TrainingContext) -> tuple[Scores | None, Scores | None]:
+def _validated(state: TrainingState, context: TrainingContext) -> tuple[Scores | None, Scores | None]:
     """What the network and its moving average make of the validation images, as the leader keeps them."""
     for model in (state.model, *([] if state.ema is None else [state.ema.module])):
-        course.group.broadcast_buffers(model)
-    val = course.task.validate(state.model)
+        context.group.broadcast_buffers(model)
+    val = context.task.validate(state.model)
     if val is None:
         _require_finite_weights(state)
         return None, None
     _require_finite(val.figures.get("loss", 0.0), "validation", f"after epoch {state.progress.epoch}")
-    return val, None if state.ema is None else course.task.validate(state.ema.module)
+    return val, None if state.ema is None else context.task.validate(state.ema.module)
 
 
 def _require_finite(loss: float, kind: str, place: str) -> None:
@@ -171,10 +171,10 @@ def _require_finite_weights(state: TrainingState) -> None:
             raise Diverged(f"weights must be finite {place}; {count_nonfinite(counts)}")
 
 
-def keep_best(state: TrainingState, course: TrainingContext) -> None:
+def keep_best(state: TrainingState, context: TrainingContext) -> None:
     """Write the weights that did better in the last epoch."""
-    job, (model, which) = course.job, state.best_of_epoch()
-    course.task.save(job.best, model, f"{job.run.id}, {which}{epoch_suffix(state.epochs[-1].epoch)}")
+    job, (model, which) = context.job, state.best_of_epoch()
+    context.task.save(job.best, model, f"{job.run.id}, {which}{epoch_suffix(state.epochs[-1].epoch)}")
 
 
 def epoch_suffix(epoch: int) -> str:
@@ -182,28 +182,29 @@ def epoch_suffix(epoch: int) -> str:
     return f" after epoch {epoch}"
 
 
-def _save(state: TrainingState, course: TrainingContext) -> None:
-    if course.group.is_main:
-        run = course.job.run
-        state.save(course.job.checkpoints, run.id, course.group.size, run.recipe.keep_last)
+def _save(state: TrainingState, context: TrainingContext) -> None:
+    if context.group.is_main:
+        run = context.job.run
+        state.save(context.job.checkpoints, run.id, context.group.size, run.recipe.keep_last)
 
 
 def _step_progress(
-    clock: Timer, steps: int, loss: float, rate: float, state: TrainingState, course: TrainingContext
+    timer: Timer, steps: int, loss: float, rate: float, state: TrainingState, context: TrainingContext
 ) -> StepProgress:
     """How it goes; `steps` are those of this epoch and process."""
-    progress, pace, epochs = state.progress, course.batch_plan, course.job.run.recipe.intervals
-    step_s = clock.elapsed_s / steps
+    progress, batch_plan, epochs = state.progress, context.batch_plan, context.job.run.recipe.intervals
+    step_s = timer.elapsed_s / steps
     last = state.epochs[-1] if state.epochs else None
     validation_s = 0.0 if last is None else last.wall_s - last.train_s
     epochs_left = epochs - progress.epoch
     return StepProgress(
         epoch=progress.epoch,
         step=progress.step,
-        steps=pace.steps,
+        steps=batch_plan.steps,
         loss=loss,
         lr=rate,
-        images_per_s=pace.batch_size / step_s,
-        waiting=clock.waiting_share,
-        left_s=(epochs_left * pace.steps + pace.steps - progress.step) * step_s + (epochs_left + 1) * validation_s,
+        images_per_s=batch_plan.batch_size / step_s,
+        waiting=timer.waiting_share,
+        left_s=(epochs_left * batch_plan.steps + batch_plan.steps - progress.step) * step_s
+        + (epochs_left + 1) * validation_s,
     )

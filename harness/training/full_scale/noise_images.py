@@ -35,8 +35,8 @@ class NoiseImages:
 
 
 def noise_classification(
-    job: FullScaleJob[ClassificationRecipe], team: ProcessGroup, images: int
+    job: FullScaleJob[ClassificationRecipe], group: ProcessGroup, images: int
 ) -> ClassificationTask:
     """The task of a classifier on that many images, with nothing to validate on."""
     noise = NoiseImages(np.zeros(images, np.int64), job.run.recipe.resolution)
-    return ClassificationTask(job, team, ClassificationData(job.run.spec.classes, noise, None))
+    return ClassificationTask(job, group, ClassificationData(job.run.spec.classes, noise, None))

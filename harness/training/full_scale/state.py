@@ -93,30 +93,32 @@ class TrainingState:
         for old in list(_files(folder))[keep:]:
             old.unlink(missing_ok=True)
 
-    def check_compatible(self, kept: "SavedState") -> None:
+    def check_compatible(self, state: "SavedState") -> None:
         """Raise `UserError` for the state of another network; nothing is restored."""
         models = {"model": self.model, **({} if self.ema is None else {"ema": self.ema.module})}
         try:
             for name, model in models.items():
-                require_shapes(kept.values[name], model)
-            require_optimizer(kept.values["optimizer"], self.model)
+                require_shapes(state.values[name], model)
+            require_optimizer(state.values["optimizer"], self.model)
         except UnusableState as reason:
             raise UserError(
                 f"a training must be resumed with the network and data that it began with; of the last state, {reason}",
-                place=str(kept.path),
+                place=str(state.path),
                 remedy="Give `--data` as when it began, or begin anew in its place with `--fresh`.",
             ) from reason
 
-    def restore(self, kept: "SavedState") -> None:
+    def restore(self, state: "SavedState") -> None:
         """Put everything where the file has it. Raises `UserError` for the state of another network."""
-        self.check_compatible(kept)
-        self.model.load_state_dict(kept.values["model"])
-        self.optimizer.load_state_dict(kept.values["optimizer"])
-        self.scaler.load_state_dict(kept.values["scaler"])
+        self.check_compatible(state)
+        self.model.load_state_dict(state.values["model"])
+        self.optimizer.load_state_dict(state.values["optimizer"])
+        self.scaler.load_state_dict(state.values["scaler"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(kept.values["ema"])
-        self.progress = kept.progress
-        self.epochs = [epoch for each in kept.values["epochs"] if isinstance(epoch := from_plain(each), FullScaleEpoch)]
+            self.ema.module.load_state_dict(state.values["ema"])
+        self.progress = state.progress
+        self.epochs = [
+            epoch for each in state.values["epochs"] if isinstance(epoch := from_plain(each), FullScaleEpoch)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +178,7 @@ def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, st
             f"it is in epoch {progress.epoch} after {progress.step} steps, "
             f"and the training has {rounds} epochs of {steps} steps"
         )
-    if [each.epoch for each in done if isinstance(each, FullScaleEpoch)] != list(range(1, progress.epoch)):
+    if [message.epoch for message in done if isinstance(message, FullScaleEpoch)] != list(range(1, progress.epoch)):
         raise UnusableState(f"it is in epoch {progress.epoch} and has the records of {len(done)} epochs")
     if not all(isinstance(each, Mapping) for each in parts[:3]):
         raise UnusableState("it lacks a part or has one of another kind")

@@ -19,40 +19,40 @@ ENOUGH_S = 1.0
 """On a CPU no more images are tried at once than take about so long: from there on time grows with their number."""
 
 
-def seconds_per_image(course: TrainingContext) -> float:
+def seconds_per_image(context: TrainingContext) -> float:
     """Seconds per image of a step forward and backward, on the first training images; reading them is not counted.
 
     It takes as many at once as the course does, or as few as will do on a CPU. Raises `UserError` where there is too
     little memory for them, and what a task raises.
     """
-    device, micro = course.group.device, course.batch_plan.micro_batch
+    device, micro = context.group.device, context.batch_plan.micro_batch
     with computing(device), isolated_rng(device):
         if device.type == "cpu":
             few = min(FEW_IMAGES, micro)
-            micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(course, few))))
-        seconds = _step_s(course, micro)
+            micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(context, few))))
+        seconds = _step_s(context, micro)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # other processes may be about to use this GPU
     return seconds / micro
 
 
-def _step_s(course: TrainingContext, images: int) -> float:
+def _step_s(context: TrainingContext, images: int) -> float:
     """Seconds of a step with so many images at once."""
-    times = time_interleaved({"step": _step(course, images)}, course.group.device, STEP_TIMING)["step"]
+    times = time_interleaved({"step": _step(context, images)}, context.group.device, STEP_TIMING)["step"]
     if times is None:
         raise UserError(
             f"the device must have memory for {images} images in training",
-            value=str(course.group.device),
+            value=str(context.group.device),
             remedy="Take a smaller `--micro-batch`, `--precision bfloat16`, or a recipe with `checkpointing: true`.",
         )
     return times.median
 
 
-def _step(course: TrainingContext, images: int) -> Callable[[], None]:
+def _step(context: TrainingContext, images: int) -> Callable[[], None]:
     """A step of the network with its first weights; each call goes forward and backward."""
-    task, pace = course.task, replace(course.batch_plan, workers=1, micro_batch=images)
-    model = prepare_model(task.build()[0], course).train()
-    batch = next(task.batches(pace, epoch=1, rank=0, first_step=0))
+    task, batch_plan = context.task, replace(context.batch_plan, workers=1, micro_batch=images)
+    model = prepare_model(task.build()[0], context).train()
+    batch = next(task.batches(batch_plan, epoch=1, rank=0, first_step=0))
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

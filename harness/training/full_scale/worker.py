@@ -28,7 +28,7 @@ from harness.training.tasks import TASKS
 
 
 def run_worker(
-    job: FullScaleJob[Any], team: ProcessGroup, *, should_stop: Callable[[], bool] = lambda: False
+    job: FullScaleJob[Any], group: ProcessGroup, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[FullScaleMessage]:
     """Train, from the newest checkpoint where there is one; the leader of the team also writes what is to be kept.
 
@@ -36,100 +36,100 @@ def run_worker(
     """
     keep_freed_memory()
     torch.set_num_threads(job.threads)
-    with computing(is_main=team.is_main):
-        task = TASKS[job.run.recipe.task](job, team)
-        course = TrainingContext(job, task, BatchPlan.of(job.run.recipe, task.images, team.size), team)
-        model, note = task.build()
-        model = prepare_model(model, course)
-    if note is not None:
-        yield note
-    state = _state(model, course)
-    yield from _resumed(state, course)
-    with open_logger(job.folder, state.epochs) if team.is_main else nullcontext() as log:
+    with computing(is_main=group.is_main):
+        task = TASKS[job.run.recipe.task](job, group)
+        context = TrainingContext(job, task, BatchPlan.of(job.run.recipe, task.images, group.size), group)
+        model, message = task.build()
+        model = prepare_model(model, context)
+    if message is not None:
+        yield message
+    state = _state(model, context)
+    yield from _resumed(state, context)
+    with open_logger(job.folder, state.epochs) if group.is_main else nullcontext() as log:
         epoch, rounds = state.progress.epoch, job.run.recipe.intervals
-        environment = process_environment(team.device, precision=job.run.recipe.precision, threads=job.threads)
-        if team.is_main and epoch <= rounds:  # of one that is trained to its end, nothing is computed here
+        environment = process_environment(group.device, precision=job.run.recipe.precision, threads=job.threads)
+        if group.is_main and epoch <= rounds:  # of one that is trained to its end, nothing is computed here
             is_resumed = epoch > 1 or state.progress.step > 0
             yield from record_environment(job.folder, environment, epoch, is_resumed=is_resumed)
-        yield started_record(team.device, job.threads, epochs=rounds, first_epoch=epoch, environment=environment)
-        records = fit_full_scale(_wrap_model(model, job, team), state, course, should_stop=should_stop)
-        for record in computing_each(records, team.device, is_main=team.is_main):
+        yield started_record(group.device, job.threads, epochs=rounds, first_epoch=epoch, environment=environment)
+        records = fit_full_scale(_wrap_model(model, job, group), state, context, should_stop=should_stop)
+        for record in computing_each(records, group.device, is_main=group.is_main):
             if log is not None:
                 log.log(record)
             yield record
-    if team.is_main:
-        _write_last_weights(state, course)
+    if group.is_main:
+        _write_last_weights(state, context)
 
 
-def prepare_model(model: nn.Module, course: TrainingContext) -> nn.Module:
+def prepare_model(model: nn.Module, context: TrainingContext) -> nn.Module:
     """The model as the recipe wants it computed, on its device."""
-    run, team = course.job.run, course.group
+    run, group = context.job.run, context.group
     if run.recipe.checkpointing:
-        enable_checkpointing(model.get_submodule(course.task.backbone), run.spec.family)
-    if team.size > 1 and team.device.type == "cuda" and run.recipe.sync_bn:
+        enable_checkpointing(model.get_submodule(context.task.backbone), run.spec.family)
+    if group.size > 1 and group.device.type == "cuda" and run.recipe.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
-    return model.to(team.device).to(memory_format=memory_format)
+    return model.to(group.device).to(memory_format=memory_format)
 
 
-def _state(model: nn.Module, course: TrainingContext) -> TrainingState:
-    run = course.job.run
-    scaler = torch.amp.GradScaler(course.group.device.type, enabled=run.recipe.precision == "float16")
+def _state(model: nn.Module, context: TrainingContext) -> TrainingState:
+    run = context.job.run
+    scaler = torch.amp.GradScaler(context.group.device.type, enabled=run.recipe.precision == "float16")
     ema = None if run.recipe.ema is None else ModelEmaV3(model, decay=run.recipe.ema)
-    optimizer = build_full_scale_optimizer(model, run.spec, run.recipe, course.task.backbone)
+    optimizer = build_full_scale_optimizer(model, run.spec, run.recipe, context.task.backbone)
     return TrainingState(model, optimizer, scaler, ema)
 
 
-def _resumed(state: TrainingState, course: TrainingContext) -> Iterator[Message]:
+def _resumed(state: TrainingState, context: TrainingContext) -> Iterator[Message]:
     """Put the state where the newest checkpoint has it that can be used.
 
     Raises `UserError` for the state of another network.
     """
-    job, team = course.job, course.group
+    job, group = context.job, context.group
     kept, passed = latest_state(
-        job.checkpoints, job.run.id, intervals=job.run.recipe.intervals, steps=course.batch_plan.steps
+        job.checkpoints, job.run.id, intervals=job.run.recipe.intervals, steps=context.batch_plan.steps
     )
-    yield from (Message(f"warning: checkpoint not used: {each.reason} ({each.path})") for each in passed)
+    yield from (Message(f"warning: checkpoint not used: {file.reason} ({file.path})") for file in passed)
     if kept is None:
         if passed:
             yield Message("warning: no state of this training can be used; it begins anew")
-            _discard_unusable(passed, team)
+            _discard_unusable(passed, group)
         return
     state.restore(kept)
-    _discard_unusable(passed, team)
-    if team.is_main:
-        yield from _ensure_best_weights(state, course)
+    _discard_unusable(passed, group)
+    if group.is_main:
+        yield from _ensure_best_weights(state, context)
     if kept.progress.epoch > job.run.recipe.intervals:
         yield Message("trained to its last epoch already")
         return
     yield Message(f"going on in epoch {kept.progress.epoch} after {kept.progress.step} steps, from {kept.path.name}")
-    if kept.workers != team.size:
+    if kept.workers != group.size:
         yield Message(
-            f"warning: there were {kept.workers} workers, and now there are {team.size}; "
+            f"warning: there were {kept.workers} workers, and now there are {group.size}; "
             "each step sees the same images, but batch statistics and mixing differ, and so the result does from that "
             "of an undisturbed training"
         )
 
 
-def _discard_unusable(passed: list[UnusableFile], team: ProcessGroup) -> None:
-    if team.is_main:
-        for each in passed:
-            each.set_aside()
+def _discard_unusable(passed: list[UnusableFile], group: ProcessGroup) -> None:
+    if group.is_main:
+        for file in passed:
+            file.set_aside()
 
 
-def _ensure_best_weights(state: TrainingState, course: TrainingContext) -> Iterator[Message]:
+def _ensure_best_weights(state: TrainingState, context: TrainingContext) -> Iterator[Message]:
     """See that the weights of the best epoch are there, which are written after the state of that epoch.
 
     They are written again where the state is the one behind that epoch; else it is said that they are gone.
     """
-    done = [each.epoch for each in state.epochs if each.is_best]
+    done = [epoch.epoch for epoch in state.epochs if epoch.is_best]
     if not done or not state.epochs:
         return
-    best, path = done[-1], course.job.best
+    best, path = done[-1], context.job.best
     if read_metadata(path).get("source", "").endswith(epoch_suffix(best)):
         return
     if state.progress.epoch == best + 1 and state.progress.step == 0:
-        keep_best(state, course)
+        keep_best(state, context)
         return
     yield Message(
         f"warning: {path.name} does not hold the weights of the best epoch, which is epoch {best}; "
@@ -137,19 +137,19 @@ def _ensure_best_weights(state: TrainingState, course: TrainingContext) -> Itera
     )
 
 
-def _wrap_model(model: nn.Module, job: FullScaleJob[Any], team: ProcessGroup) -> nn.Module:
+def _wrap_model(model: nn.Module, job: FullScaleJob[Any], group: ProcessGroup) -> nn.Module:
     """The network as the loop calls it."""
     network: nn.Module = model
     if job.run.recipe.compile:
         network.compile()
-    if team.size == 1:
+    if group.size == 1:
         return network
-    return DistributedDataParallel(network, device_ids=[team.device] if team.device.type == "cuda" else None)
+    return DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
 
 
-def _write_last_weights(state: TrainingState, course: TrainingContext) -> None:
+def _write_last_weights(state: TrainingState, context: TrainingContext) -> None:
     """Write the weights behind the last epoch, un-merged: they can be trained further, and be merged at any time."""
-    job, save = course.job, course.task.save
+    job, save = context.job, context.task.save
     last = f"{job.run.id}, epoch {job.run.recipe.intervals}"
     save(job.folder / WEIGHTS["last"], state.model, f"{last}, network")
     if state.ema is not None:

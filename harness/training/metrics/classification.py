@@ -40,7 +40,7 @@ class BatchOutputs:
 def predict(
     models: Sequence[nn.Module],
     batches: Iterable[Batch],
-    viewing: Preprocessing,
+    preprocessing: Preprocessing,
     device: torch.device,
     *,
     waits: bool = False,
@@ -52,7 +52,7 @@ def predict(
     """
     for model in models:
         model.eval()
-    memory_format = torch.channels_last if viewing.channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if preprocessing.channels_last else torch.contiguous_format
     for batch, labels, passed in batches:
         yield_slot()
         readable = passed == 0
@@ -61,12 +61,12 @@ def predict(
         logits, seconds = [], []
         for model in models if len(targets) else ():
             start = time.perf_counter()
-            with autocast(viewing, device):
+            with autocast(preprocessing, device):
                 logits.append(model(shown))
             if waits and device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
-            with autocast(viewing, device):
+            with autocast(preprocessing, device):
                 require_finite(logits[-1], model, shown)
         yield BatchOutputs(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
 
@@ -87,16 +87,16 @@ class AccuracyAccumulator:
 
 
 def validate_classifier(
-    model: nn.Module, batches: Iterable[Batch], viewing: Preprocessing, team: ProcessGroup
+    model: nn.Module, batches: Iterable[Batch], preprocessing: Preprocessing, group: ProcessGroup
 ) -> Scores:
     """The network on all images of all workers that can be read; it is left in evaluation mode."""
-    tally, unreadable = AccuracyAccumulator(team.device), 0
-    for said in predict([model], batches, viewing, team.device):
-        unreadable += said.unreadable
-        for logits in said.logits:
-            tally.add(logits, said.targets)
-    counted = torch.tensor([unreadable], dtype=torch.float64, device=team.device)
-    return scores_from_sums(team.all_reduce(torch.cat([tally.sums, counted])))
+    accumulator, unreadable = AccuracyAccumulator(group.device), 0
+    for outputs in predict([model], batches, preprocessing, group.device):
+        unreadable += outputs.unreadable
+        for logits in outputs.logits:
+            accumulator.add(logits, outputs.targets)
+    counted = torch.tensor([unreadable], dtype=torch.float64, device=group.device)
+    return scores_from_sums(group.all_reduce(torch.cat([accumulator.sums, counted])))
 
 
 def scores_from_sums(sums: Tensor) -> Scores:

@@ -35,8 +35,8 @@ def average_precision(detections: Boxes, truth: Boxes, names: Sequence[str]) -> 
 
     `names` are those of the labels. A class that the truth does not have is left out.
     """
-    figures = detection_metrics(map(_as_detections, detections), map(_as_instances, truth), names)
-    yield from ((name, share) for name, share in figures if name not in AP_BY_SIZE)
+    metrics = detection_metrics(map(_as_detections, detections), map(_as_instances, truth), names)
+    yield from ((name, share) for name, share in metrics if name not in AP_BY_SIZE)
 
 
 def detection_metrics(
@@ -108,11 +108,11 @@ def _annotation_details(image: Detections | Instances, i: int, box_area: float) 
     return rest | {"area_bbox": box_area, "area_segm": area, "iscrowd": 0, "score": float(image.scores[i])}
 
 
-def _as_detections(each: dict[str, Tensor]) -> Detections:
-    return Detections(each["boxes"].numpy(), each["labels"].numpy(), each["scores"].numpy())
+def _as_detections(target: dict[str, Tensor]) -> Detections:
+    return Detections(target["boxes"].numpy(), target["labels"].numpy(), target["scores"].numpy())
 
 
-def _as_instances(each: dict[str, Tensor]) -> Instances:
-    boxes = each["boxes"].numpy()
+def _as_instances(target: dict[str, Tensor]) -> Instances:
+    boxes = target["boxes"].numpy()
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return Instances(boxes, each["labels"].numpy(), areas, np.zeros(len(boxes), bool))
+    return Instances(boxes, target["labels"].numpy(), areas, np.zeros(len(boxes), bool))

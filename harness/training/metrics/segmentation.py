@@ -48,39 +48,39 @@ class ConfusionAccumulator:
         counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
         return cls(counts, torch.zeros((), dtype=torch.float64, device=device))
 
-    def all_reduce(self, team: ProcessGroup) -> "ConfusionAccumulator":
+    def all_reduce(self, group: ProcessGroup) -> "ConfusionAccumulator":
         """The sum over all workers."""
         unreadable = torch.tensor(self.unreadable, device=self.counts.device)
         return ConfusionAccumulator(
-            team.all_reduce(self.counts), team.all_reduce(self.loss_sum), int(team.all_reduce(unreadable))
+            group.all_reduce(self.counts), group.all_reduce(self.loss_sum), int(group.all_reduce(unreadable))
         )
 
 
-def segmentation_metrics(tally: ConfusionAccumulator) -> dict[str, float]:
+def segmentation_metrics(accumulator: ConfusionAccumulator) -> dict[str, float]:
     """The loss, and in percent `miou`, `pixel_accuracy`, and `mean_accuracy` over the classes.
 
     Classes that nothing has and nothing is taken for are left out of mIoU; those that nothing has, of mean accuracy.
     """
-    counts = tally.counts.double()
+    counts = accumulator.counts.double()
     seen = max(1.0, counts.sum().item())
-    shares, accuracies = intersection_over_union(tally.counts), accuracy_by_class(tally)
+    shares, accuracies = intersection_over_union(accumulator.counts), accuracy_by_class(accumulator)
     return {
-        "loss": tally.loss_sum.item() / seen,
+        "loss": accumulator.loss_sum.item() / seen,
         "miou": _percent(shares),
         "pixel_accuracy": 100 * counts.diag().sum().item() / seen,
         "mean_accuracy": _percent(accuracies),
     }
 
 
-def accuracy_by_class(tally: ConfusionAccumulator) -> Tensor:
+def accuracy_by_class(accumulator: ConfusionAccumulator) -> Tensor:
     """The share of each class's pixels that are found, float64 (C,), from 0 to 1; NaN for a class that has none."""
-    counts = tally.counts.double()
+    counts = accumulator.counts.double()
     return counts.diag() / counts.sum(1)
 
 
-def class_metrics(tally: ConfusionAccumulator, names: Sequence[str]) -> dict[str, float]:
+def class_metrics(accumulator: ConfusionAccumulator, names: Sequence[str]) -> dict[str, float]:
     """In percent, `iou_<class>` and `accuracy_<class>`; without those that are no numbers."""
-    kinds = {"iou": intersection_over_union(tally.counts), "accuracy": accuracy_by_class(tally)}
+    kinds = {"iou": intersection_over_union(accumulator.counts), "accuracy": accuracy_by_class(accumulator)}
     named = {
         f"{kind}_{name}": 100 * share
         for kind, shares in kinds.items()
@@ -91,5 +91,5 @@ def class_metrics(tally: ConfusionAccumulator, names: Sequence[str]) -> dict[str
 
 def _percent(shares: Tensor) -> float:
     """The mean of those that are numbers; 0 of none."""
-    found = shares[~shares.isnan()]
-    return 100 * found.mean().item() if len(found) else 0.0
+    output = shares[~shares.isnan()]
+    return 100 * output.mean().item() if len(output) else 0.0

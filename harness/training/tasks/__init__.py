@@ -8,22 +8,22 @@ from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.tasks.base import TrainingTask
 
 
-def _classification(job: FullScaleJob[Any], team: ProcessGroup) -> TrainingTask:
+def _classification(job: FullScaleJob[Any], group: ProcessGroup) -> TrainingTask:
     from harness.training.tasks.classification import ClassificationTask
 
-    return ClassificationTask(job, team)
+    return ClassificationTask(job, group)
 
 
-def _segmentation(job: FullScaleJob[Any], team: ProcessGroup) -> TrainingTask:
+def _segmentation(job: FullScaleJob[Any], group: ProcessGroup) -> TrainingTask:
     from harness.training.tasks.segmentation import SegmentationTask
 
-    return SegmentationTask(job, team)
+    return SegmentationTask(job, group)
 
 
-def _detection(job: FullScaleJob[Any], team: ProcessGroup) -> TrainingTask:
+def _detection(job: FullScaleJob[Any], group: ProcessGroup) -> TrainingTask:
     from harness.training.tasks.detection import DetectionTask
 
-    return DetectionTask(job, team)
+    return DetectionTask(job, group)
 
 
 TASKS: dict[str, Callable[[FullScaleJob[Any], ProcessGroup], TrainingTask]] = {

@@ -45,7 +45,7 @@ class TrainingTask(Protocol):
         """
         ...
 
-    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
+    def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
         """A worker's parts of all steps, in order, from a step of an epoch to the last epoch.
 
         There are `pace.parts` for each step. One stream, so that images are read ahead also between two epochs.
@@ -56,7 +56,7 @@ class TrainingTask(Protocol):
         """Raise `DataError` where too many of the images that an epoch wanted could not be read."""
         ...
 
-    def loss(self, network: nn.Module, batch: Batch, place: BatchPosition) -> Tensor:
+    def loss(self, network: nn.Module, batch: Batch, position: BatchPosition) -> Tensor:
         """The mean loss of a batch, (), in float32; `network` is called exactly once, with mixed precision around it.
 
         It is the model of `build`, compiled or for many workers.

@@ -38,14 +38,14 @@ class ClassificationTask:
     backbone = ""
 
     def __init__(
-        self, job: FullScaleJob[ClassificationRecipe], team: ProcessGroup, pictures: ClassificationData | None = None
+        self, job: FullScaleJob[ClassificationRecipe], group: ProcessGroup, pictures: ClassificationData | None = None
     ) -> None:
-        self.job, self.team, self.recipe = job, team, job.run.recipe
+        self.job, self.team, self.recipe = job, group, job.run.recipe
         self.pictures = pictures or open_classification(self.recipe, job.root, job.cache)
         self.names = class_names(self.recipe, job.root) if pictures is None else _numbered(pictures.classes)
         self.viewing, val = Preprocessing.of(self.recipe), self.pictures.val
         shown = None if val is None else ValidationItems(val, self.viewing)
-        self.validation = None if shown is None else BatchReader(shown, job.loaders, leads=team.is_main)
+        self.validation = None if shown is None else BatchReader(shown, job.loaders, leads=group.is_main)
 
     @property
     def images(self) -> int:
@@ -58,44 +58,46 @@ class ClassificationTask:
         model = build(spec, seed=self.recipe.seed)
         if self.job.weights is None:
             return model, _note(self.pictures.notes)
-        found = load_training_weights(self.job.weights, spec)
+        weights = load_training_weights(self.job.weights, spec)
         own, classifier = model.state_dict(), f"{classifier_of(spec)}."
-        fitting = {name: value for name, value in found.entries.items() if value.shape == own[name].shape}
-        notes = list(found.notes)
-        order, about = _rows(found.classes, self.names)
-        if about and found.spec.classes == spec.classes:
+        fitting = {name: value for name, value in weights.entries.items() if value.shape == own[name].shape}
+        notes = list(weights.notes)
+        order, about = _rows(weights.classes, self.names)
+        if about and weights.spec.classes == spec.classes:
             notes.append(about)
             head = {name: value for name, value in fitting.items() if name.startswith(classifier)}
             fitting = {name: value for name, value in fitting.items() if name not in head}
             fitting |= {name: value[order] for name, value in head.items() if order is not None}
         model.load_state_dict(fitting, strict=False)
-        if found.spec.classes != spec.classes:
-            notes = [*found.notes[:-1]] if found.notes and "classifier is for" in found.notes[-1] else notes
-            notes.append(f"a fresh classifier for {spec.classes} classes; the weights are for {found.spec.classes}")
+        if weights.spec.classes != spec.classes:
+            notes = [*weights.notes[:-1]] if weights.notes and "classifier is for" in weights.notes[-1] else notes
+            notes.append(f"a fresh classifier for {spec.classes} classes; the weights are for {weights.spec.classes}")
         return model, _note((*notes, *self.pictures.notes))
 
-    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
+    def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
         """See `TrainingTask`."""
         items, loaders = TrainingItems(self.pictures.train, self.recipe), self.job.loaders
-        return step_batches(items, self.recipe, pace, epoch=epoch, rank=rank, first_step=first_step, loaders=loaders)
+        return step_batches(
+            items, self.recipe, batch_plan, epoch=epoch, rank=rank, first_step=first_step, loaders=loaders
+        )
 
-    def loss(self, network: nn.Module, batch: Batch, place: BatchPosition) -> Tensor:
+    def loss(self, network: nn.Module, batch: Batch, position: BatchPosition) -> Tensor:
         """Cross-entropy with the recipe's label smoothing."""
-        images, targets = self._mixed(batch, place)
+        images, targets = self._mixed(batch, position)
         with autocast(self.recipe, self.team.device):
             output = network(images)
             return F.cross_entropy(output.float(), targets, label_smoothing=self.recipe.label_smoothing)
 
-    def _mixed(self, batch: Batch, place: BatchPosition) -> tuple[Tensor, Tensor]:
+    def _mixed(self, batch: Batch, position: BatchPosition) -> tuple[Tensor, Tensor]:
         """The images on the device, mixed as the recipe says: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
-        recipe, team = self.recipe, self.team
-        images, labels = (tensor.to(team.device, non_blocking=True) for tensor in batch[:2])
+        recipe, group = self.recipe, self.team
+        images, labels = (tensor.to(group.device, non_blocking=True) for tensor in batch[:2])
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         images = images.contiguous(memory_format=memory_format)
         mixing = Augmentation(mixup=recipe.augmentation.mixup, cutmix=recipe.augmentation.cutmix)
         if not mixing.mixup and not mixing.cutmix:
             return images, labels
-        generator = torch.Generator().manual_seed(mix_seed(recipe.seed, *place, team.rank))
+        generator = torch.Generator().manual_seed(mix_seed(recipe.seed, *position, group.rank))
         return mix(images, labels, mixing, self.pictures.classes, generator)
 
     def validate(self, model: nn.Module) -> Scores | None:
@@ -104,9 +106,9 @@ class ClassificationTask:
             return None
         count, most = len(self.pictures.val.labels), self.viewing.batch_size
         parts = worker_indices(count, most, rank=self.team.rank, size=self.team.size)
-        found = validate_classifier(model, self.validation.read(parts), self.viewing, self.team)
-        require_readable("validation", count, found.unreadable, self.pictures.val)
-        return found
+        scores = validate_classifier(model, self.validation.read(parts), self.viewing, self.team)
+        require_readable("validation", count, scores.unreadable, self.pictures.val)
+        return scores
 
     def require_training(self, total: int, unreadable: int) -> None:
         """See `TrainingTask`."""

@@ -66,16 +66,16 @@ class DenseTask(ABC, Generic[R]):
     def __init__(
         self,
         job: FullScaleJob[R],
-        team: ProcessGroup,
+        group: ProcessGroup,
         opened: DenseData,
         *,
         training: Dataset[Any],
         validation: Dataset[Any],
         collate: Collate,
     ) -> None:
-        self.job, self.team, self.recipe, self.opened = job, team, job.run.recipe, opened
+        self.job, self.team, self.recipe, self.opened = job, group, job.run.recipe, opened
         self.training, self.collate = training, collate
-        self.validation = BatchReader(validation, job.loaders, list, leads=team.is_main)
+        self.validation = BatchReader(validation, job.loaders, list, leads=group.is_main)
 
     @abstractmethod
     def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
@@ -119,12 +119,12 @@ class DenseTask(ABC, Generic[R]):
             model = self.build_model(network, spec, len(self.class_names))
         return model, Message("; ".join(self.opened.notes)) if self.opened.notes else None
 
-    def load(self, found: DenseWeights) -> nn.Module:
+    def load(self, weights: DenseWeights) -> nn.Module:
         """The model of a file, in the form and with the weights that the file has, in evaluation mode."""
-        model = self.build_model(build(found.spec, seed=0), found.spec, len(found.names)).eval()
-        if found.is_merged:
+        model = self.build_model(build(weights.spec, seed=0), weights.spec, len(weights.names)).eval()
+        if weights.is_merged:
             model = merge(model)
-        model.load_state_dict(found.entries)
+        model.load_state_dict(weights.entries)
         return model
 
     def save(self, path: Path, model: nn.Module, source: str, *, is_merged: bool = False) -> None:
@@ -136,9 +136,9 @@ class DenseTask(ABC, Generic[R]):
         """See `TrainingTask`."""
         require_readable("training", total, unreadable, self.opened.train)
 
-    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Any]:
+    def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Any]:
         """See `TrainingTask`."""
         place = {"epoch": epoch, "rank": rank, "first_step": first_step}
         yield from step_batches(
-            self.training, self.recipe, pace, **place, loaders=self.job.loaders, collate=self.collate
+            self.training, self.recipe, batch_plan, **place, loaders=self.job.loaders, collate=self.collate
         )

@@ -48,12 +48,12 @@ class DetectionTask(DenseTask[DetectionRecipe]):
 
     backbone = "backbone.encoder.network"
 
-    def __init__(self, job: FullScaleJob[DetectionRecipe], team: ProcessGroup) -> None:
+    def __init__(self, job: FullScaleJob[DetectionRecipe], group: ProcessGroup) -> None:
         recipe, channels = job.run.recipe, job.run.spec.in_channels
         self.scenes = open_detection(recipe, job.root, job.cache)
         training = DetectionTrainingSet(self.scenes.train, recipe, channels)
         validation = DetectionValidationSet(self.scenes.val, recipe, channels)
-        super().__init__(job, team, self.scenes, training=training, validation=validation, collate=collate_detection)
+        super().__init__(job, group, self.scenes, training=training, validation=validation, collate=collate_detection)
 
     def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
         """See `DenseTask`."""
@@ -63,7 +63,7 @@ class DetectionTask(DenseTask[DetectionRecipe]):
         """See `DenseTask`."""
         return record_detection(self.recipe, self.scenes, self.job.root)
 
-    def loss(self, network: nn.Module, batch: DetectionBatch, place: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
+    def loss(self, network: nn.Module, batch: DetectionBatch, position: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
         """The sum of the detector's own losses."""
         device = self.team.device
         images = [image.to(device, non_blocking=True) for image in batch.images]
@@ -76,8 +76,8 @@ class DetectionTask(DenseTask[DetectionRecipe]):
 
     def validate(self, model: nn.Module) -> Scores | None:
         """See `TrainingTask`: average precision by overlap and size; by class too with `evaluate`."""
-        figures, unreadable = self.evaluate(model)
-        shown = {name: share for name, share in figures.items() if name.removeprefix("mask_") in ("ap", "ap50", "ap75")}
+        metrics, unreadable = self.evaluate(model)
+        shown = {name: share for name, share in metrics.items() if name.removeprefix("mask_") in ("ap", "ap50", "ap75")}
         return Scores(
             shown, main=MAIN_DETECTION_METRIC, unreadable=unreadable, images=len(self.scenes.val) - unreadable
         )
@@ -106,27 +106,27 @@ class DetectionTask(DenseTask[DetectionRecipe]):
     def _predict(self, model: nn.Module) -> Iterator[tuple[int, Detections | None]]:
         """What the model finds in this worker's share of the images; None for one that cannot be read."""
         model.eval()
-        recipe, team = self.recipe, self.team
-        parts = worker_indices(len(self.scenes.val), recipe.evaluation.batch_size, rank=team.rank, size=team.size)
+        recipe, group = self.recipe, self.team
+        parts = worker_indices(len(self.scenes.val), recipe.evaluation.batch_size, rank=group.rank, size=group.size)
         for batch in self.validation.read(parts):
             yield_slot()
             readable = [(i, image, sides) for i, image, sides in batch if image is not None]
             yield from ((i, None) for i, image, _ in batch if image is None)
             if not readable:
                 continue
-            images = [image.to(team.device, non_blocking=True) for _, image, _ in readable]
-            with autocast(recipe, team.device):
-                found = self._predict_batches(model, images)
-            for (i, image, sides), each in zip(readable, found, strict=True):
-                yield i, to_image_coordinates(each, (image.shape[1], image.shape[2]), sides)
+            images = [image.to(group.device, non_blocking=True) for _, image, _ in readable]
+            with autocast(recipe, group.device):
+                detections = self._predict_batches(model, images)
+            for (i, image, sides), target in zip(readable, detections, strict=True):
+                yield i, to_image_coordinates(target, (image.shape[1], image.shape[2]), sides)
 
     def _predict_batches(self, model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """What the model finds. Raises `Diverged` where an output of a head is not finite, naming the first layer."""
         try:
-            found: list[dict[str, Tensor]] = model(images)
+            detections: list[dict[str, Tensor]] = model(images)
         except Diverged:
             raise Diverged(describe_fault(model, images, "the detection's outputs")) from None
-        return found
+        return detections
 
 
 def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecipe, classes: int) -> nn.Module:

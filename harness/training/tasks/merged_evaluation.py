@@ -57,10 +57,10 @@ def evaluate_merged(model: nn.Module, task: EvaluableTask) -> tuple[nn.Module, M
 @torch.no_grad()
 def feature_difference(model: nn.Module, merged: nn.Module, backbone: str) -> float:
     """How far the network's maps are off after merging, on noise, in the model's own precision."""
-    own, other = (each.get_submodule(backbone) for each in (model, merged))
+    own, other = (module.get_submodule(backbone) for module in (model, merged))
     first = next(own.parameters())
     noise = torch.randn(2, first.shape[1], SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(first)
-    maps, others = (each.features(noise) for each in (own, other))  # type: ignore[operator]
+    maps, others = (module.features(noise) for module in (own, other))  # type: ignore[operator]
     largest = torch.stack([each.abs().max() for each in maps]).max().item()
     apart = torch.stack([(a - b).abs().max() for a, b in zip(maps, others, strict=True)]).max().item()  # NaN stays NaN
     return float(apart / max(largest, 1e-30))

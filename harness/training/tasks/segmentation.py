@@ -53,12 +53,14 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
 
     backbone = "encoder.network"
 
-    def __init__(self, job: FullScaleJob[SegmentationRecipe], team: ProcessGroup) -> None:
+    def __init__(self, job: FullScaleJob[SegmentationRecipe], group: ProcessGroup) -> None:
         recipe, channels = job.run.recipe, job.run.spec.in_channels
         self.masked = open_segmentation(recipe, job.root, job.cache)
         training = SegmentationTrainingSet(self.masked.train, recipe, channels)
         validation = SegmentationValidationSet(self.masked.val, recipe, channels)
-        super().__init__(job, team, self.masked, training=training, validation=validation, collate=collate_segmentation)
+        super().__init__(
+            job, group, self.masked, training=training, validation=validation, collate=collate_segmentation
+        )
 
     def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> Segmenter:
         """See `DenseTask`."""
@@ -68,13 +70,13 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         """See `DenseTask`."""
         return record_segmentation(self.recipe, self.masked, self.job.root)
 
-    def batches(self, pace: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[SegmentationBatch]:
+    def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[SegmentationBatch]:
         """See `TrainingTask`. Raises `DataError` at the first mask that is not its image's."""
-        for batch in super().batches(pace, epoch=epoch, rank=rank, first_step=first_step):
+        for batch in super().batches(batch_plan, epoch=epoch, rank=rank, first_step=first_step):
             _require_sound(batch.faults)
             yield batch
 
-    def loss(self, network: nn.Module, batch: SegmentationBatch, place: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
+    def loss(self, network: nn.Module, batch: SegmentationBatch, position: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
         """Cross-entropy over the pixels that count, and that of the second head times its weight."""
         masks = batch.masks.to(self.team.device, non_blocking=True).long()
         with autocast(self.recipe, self.team.device):
@@ -86,17 +88,20 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
 
     def validate(self, model: nn.Module) -> Scores:
         """See `TrainingTask`: loss, mIoU, and accuracies."""
-        tally = self.accumulate(model)
-        images = len(self.masked.val) - tally.unreadable
+        accumulator = self.accumulate(model)
+        images = len(self.masked.val) - accumulator.unreadable
         return Scores(
-            segmentation_metrics(tally), main=MAIN_SEGMENTATION_METRIC, unreadable=tally.unreadable, images=images
+            segmentation_metrics(accumulator),
+            main=MAIN_SEGMENTATION_METRIC,
+            unreadable=accumulator.unreadable,
+            images=images,
         )
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, float], int]:
         """All figures, those by class too, and how many images could not be read; see
         `harness.training.metrics.segmentation`."""
-        tally = self.accumulate(model)
-        return segmentation_metrics(tally) | class_metrics(tally, self.masked.names), tally.unreadable
+        accumulator = self.accumulate(model)
+        return segmentation_metrics(accumulator) | class_metrics(accumulator, self.masked.names), accumulator.unreadable
 
     @torch.no_grad()
     def accumulate(self, model: nn.Module) -> ConfusionAccumulator:
@@ -105,17 +110,17 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         It is left in evaluation mode. Raises `Diverged` for what is not finite.
         """
         model.eval()
-        tally = ConfusionAccumulator.empty(len(self.masked.names), self.team.device)
+        accumulator = ConfusionAccumulator.empty(len(self.masked.names), self.team.device)
         count = len(self.masked.val)
         parts = worker_indices(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
         for part in self.validation.read(parts):
             yield_slot()
             _require_sound([each.fault for each in part if each.fault is not None])
             readable = [each for each in part if each.image is not None]
-            tally.unreadable += len(part) - len(readable)
+            accumulator.unreadable += len(part) - len(readable)
             for _, alike in groupby(readable, key=_sides):
-                self._count(tally, model, list(alike))
-        whole = tally.all_reduce(self.team)
+                self._count(accumulator, model, list(alike))
+        whole = accumulator.all_reduce(self.team)
         require_readable("validation", count, whole.unreadable, self.masked.val)
         if not whole.counts.any():
             raise DataError(
@@ -123,16 +128,16 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
             )
         return whole
 
-    def _count(self, tally: ConfusionAccumulator, model: nn.Module, images: Sequence[SegmentationSample]) -> None:
+    def _count(self, accumulator: ConfusionAccumulator, model: nn.Module, images: Sequence[SegmentationSample]) -> None:
         """Count the pixels of images of one size."""
-        batch = self._placed(torch.stack([each.image for each in images if each.image is not None]))
-        truth = torch.stack([each.mask for each in images]).to(self.team.device).long()
+        batch = self._placed(torch.stack([sample.image for sample in images if sample.image is not None]))
+        truth = torch.stack([sample.mask for sample in images]).to(self.team.device).long()
         with autocast(self.recipe, self.team.device):
             shares = mean_probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
-        tally.counts += confusion_matrix(shares.argmax(1), truth, len(self.masked.names))
+        accumulator.counts += confusion_matrix(shares.argmax(1), truth, len(self.masked.names))
         counted = truth != IGNORED
         own = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]
-        tally.loss_sum -= own.clamp(min=MIN_PROBABILITY).log().sum(dtype=torch.float64)
+        accumulator.loss_sum -= own.clamp(min=MIN_PROBABILITY).log().sum(dtype=torch.float64)
 
     def _placed(self, images: Tensor) -> Tensor:
         """(N, I, H, W) on the device."""
@@ -154,9 +159,9 @@ def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationR
     )
 
 
-def _sides(each: SegmentationSample) -> tuple[torch.Size, torch.Size]:
-    assert each.image is not None, "those that cannot be read are gone"
-    return each.image.shape, each.mask.shape
+def _sides(sample: SegmentationSample) -> tuple[torch.Size, torch.Size]:
+    assert sample.image is not None, "those that cannot be read are gone"
+    return sample.image.shape, sample.mask.shape
 
 
 def _require_sound(faults: Sequence[str]) -> None:
