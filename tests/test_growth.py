@@ -18,6 +18,7 @@ from harness.executors.scripted import ScriptedExecutor
 from harness.report.claims import claims_view
 from harness.report.claims_summary import summarize_claims
 from harness.report.plots.claims import plot_claims
+from harness.search.events import ClaimsEvaluated
 from harness.storage import Store, open_study
 
 K3, K7, K13, K25 = ([k] * 4 for k in (3, 7, 13, 25))
@@ -201,7 +202,7 @@ def test_a_plan_stretched_before_its_last_look_keeps_its_error_rate(study: Grown
     played = Played(study.folder, **(SMALL | claimed(seeds=3, max_seeds=6)))
     events = played.events(NOISY)
     for event, _, _ in events:
-        if type(event).__name__ == "ClaimsJudged":
+        if isinstance(event, ClaimsEvaluated):
             break
     events.close()
     study.run(NOISY, **claimed(seeds=3, max_seeds=12))
