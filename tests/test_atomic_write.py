@@ -12,8 +12,8 @@ from harness.system.atomic_write import atomic_write, atomic_write_text, partial
 PACKAGE = Path(__file__).parent.parent / "harness"
 MOVES = {
     ("data/cache.py", "_trim"),
-    ("export/export.py", "settle"),
-    ("storage/reopening.py", "keep_replaced"),
+    ("export/export.py", "commit"),
+    ("storage/reopening.py", "archive_replaced"),
     ("training/checkpoint.py", "set_aside"),
     ("training/full_scale/state.py", "set_aside"),
 }

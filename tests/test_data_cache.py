@@ -183,7 +183,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
 def test_a_builder_that_hangs_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in (("LOOK_S", 0.02), ("TELL_S", 0.03), ("STALL_S", 0.3)):
+    for name, value in (("POLL_S", 0.02), ("NOTICE_AFTER_S", 0.03), ("STALL_TIMEOUT_S", 0.3)):
         monkeypatch.setattr(cache, name, value)
     key = {"a": 1}
     folder = tmp_path / f"test-{fingerprint([cache.CACHE_VERSION, key])}"

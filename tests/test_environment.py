@@ -76,9 +76,9 @@ def test_a_worker_has_the_environment_that_was_predicted_without_torch(tmp_path:
     first = next(iter(run_job(Job(tiny_run(), tmp_path / "s"))))
     assert isinstance(first, Started)
     code = (
-        "import sys, json; from harness.training.environment import *; from harness.config.recipes.proxy import "
-        "Recipe; "
-        "print(json.dumps(environment_here(Recipe()).values())); "
+        "import sys, json; from harness.training.environment import *; "
+        "from harness.config.recipes.proxy import ProxyRecipe; "
+        "print(json.dumps(local_environment(ProxyRecipe()).values())); "
         "print(*{'torch', 'numpy', 'timm', 'llvmlite'} & set(sys.modules), file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -47,7 +47,7 @@ class _Silent:
     """A worker that never reports."""
 
     def __init__(self, *_: Any) -> None:
-        self.task = self.awaited = None
+        self.task = self.pending_ref = None
         self.is_free = False
 
     def is_silent(self, limit_s: float) -> bool:

@@ -178,7 +178,7 @@ from harness.executors import ray_cluster
 os.environ["RAY_AUTH_MODE"] = "disabled"
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 del os.environ["RAY_AUTH_MODE"]
-ray_cluster.join(cluster.address)
+ray_cluster.connect(cluster.address)
 
 @ray.remote
 class Actor:
@@ -186,7 +186,7 @@ class Actor:
         return 42
 
 print("answer:", ray.get(Actor.remote().answer.remote(), timeout=30))
-ray_cluster.leave()
+ray_cluster.disconnect()
 cluster.shutdown()
 """
 

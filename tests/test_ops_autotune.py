@@ -262,8 +262,8 @@ from harness.ops.autotune_cache import AutotuneCache
 
 winners, me = AutotuneCache(Path(sys.argv[1]), torch.device("cpu")), sys.argv[2]
 for i in range(10):
-    winners.keep(f"{me} {i}", AlgorithmTimes("stock", {"stock": 1.0}), ["stock"])
-print(winners.keep("common", AlgorithmTimes("stock", {me: 1.0}), ["stock"]).ms)
+    winners.put(f"{me} {i}", AlgorithmTimes("stock", {"stock": 1.0}), ["stock"])
+print(winners.put("common", AlgorithmTimes("stock", {me: 1.0}), ["stock"]).ms)
 """
 
 

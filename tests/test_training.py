@@ -183,9 +183,9 @@ def test_the_optimisers_are_torchs_own_to_the_last_bit(name: Literal["sgd", "ada
 
 def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tiny_runs import tiny_run; from harness.executors.run_job import "
-        "evaluate; "
-        "from harness.training.run import Job; said = list(evaluate(Job(tiny_run(), Path(sys.argv[1]) / 'study'))); "
+        "import sys; from pathlib import Path; from tiny_runs import tiny_run; "
+        "from harness.executors.run_job import run_job; "
+        "from harness.training.run import Job; said = list(run_job(Job(tiny_run(), Path(sys.argv[1]) / 'study'))); "
         "print(said[-1].state, 'torch._dynamo' in sys.modules)"
     )
     result = subprocess.run(
