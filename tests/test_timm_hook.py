@@ -107,12 +107,12 @@ def test_a_script_that_knows_nothing_of_the_harness_finds_the_presets(tmp_path: 
         "if __name__ == '__main__':\n"
         "    print(beside.value, timm.is_model('replknet_nano'), sys.argv[1:])"
     )
-    output = python("-m", "harness.models.timm.script", str(tmp_path / "train.py"), "--model", "replknet_nano")
+    output = python("-m", "harness.timm_script", str(tmp_path / "train.py"), "--model", "replknet_nano")
     assert output == "7 True ['--model', 'replknet_nano']"
 
 
 def test_without_a_script_there_is_one_line_of_help() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "harness.models.timm.script"], capture_output=True, text=True, cwd=REPOSITORY
+        [sys.executable, "-m", "harness.timm_script"], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert (result.returncode, result.stderr.count("\n")) == (2, 1) and result.stderr.startswith("usage:")
