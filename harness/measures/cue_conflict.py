@@ -51,7 +51,7 @@ class CueConflictResult:
     """Stimuli that could not be read."""
     whole: Decisions
     classes: dict[str, Decisions]
-    """By class of the shape."""
+    """Decisions by class of the shape."""
     labels: str
     """How the network's classes were matched with the synsets of ImageNet-1K."""
     notes: tuple[str, ...] = ()

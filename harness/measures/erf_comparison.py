@@ -116,7 +116,7 @@ class FieldResult:
     about: str
     """A description of the images."""
     fields: dict[str, ReceptiveField]
-    """By definition."""
+    """Fields by name of their definition (`FIELD_DEFINITIONS`)."""
     notes: tuple[str, ...]
     """Caveats for the reader of the fields."""
     computed_by: Environment | None = None

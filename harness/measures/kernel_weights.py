@@ -1,4 +1,4 @@
-"""Where a large kernel has its weight, before and after its small kernel is added.
+"""The distribution of a large kernel's weight, before and after its small kernel is added.
 
 Source: RepLKNet (arXiv 2203.06717), figure 6. A magnitude map is |w| summed over the channels, tap by tap, (k, k).
 Batch norms are folded in both forms, so they differ only by the small kernel.

@@ -154,7 +154,7 @@ def area_shares(map: Map) -> dict[int, float]:
 
 
 def radii(map: Map) -> dict[int, int]:
-    """By t, how many pixels that smallest square extends to each side of the center (H // 2, W // 2).
+    """The radius by t: how many pixels that smallest square extends to each side of the center (H // 2, W // 2).
 
     It is clipped at the image's borders, so a large one holds the whole map. Empty for a map that is zero everywhere.
     """

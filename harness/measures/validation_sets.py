@@ -31,7 +31,7 @@ METRICS = ("val_loss", "top1")
 """The metrics of a network, in the order in which `validate` returns them."""
 
 Values = dict[str, list[float]]
-"""By metric, a value for each set."""
+"""Values by metric, one for each set."""
 
 
 def judge_runs(

@@ -37,7 +37,7 @@ def describe_fault(model: nn.Module, images: Any, what: str) -> str:
 
 
 def nonfinite_entries(entries: Mapping[str, Any]) -> dict[str, int]:
-    """By name, how many values of each entry are NaN or infinite; entries without any are left out."""
+    """The number of NaN or infinite values in each entry, by name; entries without any are left out."""
     counts = {}
     for name, value in entries.items():
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):

@@ -89,7 +89,7 @@ class RepLKBlock(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Let the first convolution take over the pre-norm."""
+        """Fold the pre-norm into the first convolution."""
         self.add_module("prelkb_bn", fold_into_next(self.prelkb_bn, self.pw1.conv))
 
 
@@ -112,7 +112,7 @@ class ConvFFN(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Let the first convolution take over the pre-norm."""
+        """Fold the pre-norm into the first convolution."""
         self.add_module("preffn_bn", fold_into_next(self.preffn_bn, self.pw1.conv))
 
 

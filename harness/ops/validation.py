@@ -1,4 +1,4 @@
-"""Which calls are passed to PyTorch's own operator, and the argument checks for all others.
+"""The check for calls that need PyTorch's own operator, and the argument checks for all others.
 
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,).
 """

@@ -51,7 +51,7 @@ class StripesConv(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the running statistics; the high stripe takes up the small kernel at its centre, and all the biases."""
+        """Fold the running statistics; add the small kernel to the center of the high stripe, and all biases to it."""
         if not isinstance(self.high, ConvBN):
             return
         assert isinstance(self.wide, ConvBN), "both stripes are in their training form or neither is"

@@ -189,7 +189,7 @@ class TimmRepLKNet(RepLKNet):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """As in RepLKNet if the pooling is a mean; does nothing otherwise: a maximum does not commute with a batch norm."""
+        """As in RepLKNet if the pooling is a mean; else nothing, because a maximum does not commute with the norm."""
         if self.global_pool.pool_type in ("avg", "fast", "fastavg"):
             super().fold()
 
@@ -254,14 +254,14 @@ _PUBLISHED_CFGS: dict[str, dict[str, Any]] = {
     "replknet_tiny": {"side": 64, "crop_pct": 1.0},
     "replknet_nano": {"side": 64, "crop_pct": 1.0},
 }
-"""Where a preset's images differ from 224 x 224 with ImageNet's statistics (section 4.2, table 6, released code)."""
+"""Presets whose images are not 224 x 224 with ImageNet's statistics (section 4.2, table 6, released code)."""
 
 _SPECS = {name: spec for name, spec in PRESETS.items() if spec.family == "replknet"}
 
 default_cfgs = generate_default_cfgs(
     {name: _cfg(spec, **_PUBLISHED_CFGS.get(name, {})) for name, spec in _SPECS.items()}
 )
-"""By preset; timm reads this name when it registers."""
+"""Configurations by preset; timm reads a variable of this name on registration."""
 
 
 def _entrypoint(name: str, spec: NetworkSpec) -> Callable[..., nn.Module]:

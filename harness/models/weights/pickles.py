@@ -117,7 +117,7 @@ _PLAIN_ONLY: dict[str, Any] = {
 
 
 def read_pickle(path: Path) -> object:
-    """Read a file by `torch.save` or `pickle.dump`: tensors, NumPy arrays, plain values, stand-ins. No code is run.
+    """Read a file by `torch.save` or `pickle.dump`: tensors, NumPy arrays, plain values, placeholders. No code is run.
 
     Raises `WeightsError` with a description of the file.
     """
@@ -158,7 +158,7 @@ def _unreadable(path: Path) -> WeightsError:
 
 
 def _read_torch(path: Path) -> object:
-    """Read with `torch.load(weights_only=True)`, allowing a stand-in for every class that it rejects."""
+    """Read with `torch.load(weights_only=True)`, with a placeholder for every class that it rejects."""
     allowed, message = dict(HARMLESS), ""
     for _ in range(MAX_NAMES):
         with _safe(allowed):
