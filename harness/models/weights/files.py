@@ -154,7 +154,7 @@ def _folder(path: Path) -> WeightsError:
     names = sorted(path.name for path in path.iterdir() if path.name.endswith(endings))
     names.sort(key=lambda name: not name.endswith(ENDING))
     remedy = f"In it there is {names[0]}." if names else "Give the file of weights in it."
-    return WeightsError("The weights must be an existing file, and this is a folder", place=str(path), remedy=remedy)
+    return WeightsError("The file of weights must exist, and this is a folder", place=str(path), remedy=remedy)
 
 
 def shard_remedy(path: Path) -> str | None:

@@ -61,7 +61,7 @@ def index_of(shard: Path) -> Path | None:
 
 def _unsound(path: Path) -> WeightsError:
     return WeightsError(
-        "The index must be JSON whose `weight_map` names the file of each entry, without folders",
+        "The index must be JSON whose `weight_map` maps each entry to its file, by names without folders",
         place=str(path),
         remedy="Fetch it again, or give the file of weights itself.",
     )
