@@ -203,9 +203,7 @@ def test_a_family_refuses_what_it_lacks_and_stems_that_it_has_not(family: str) -
     ):
         spec.replace(stem_stride=8)
     for name in FAMILIES[family].unsupported_fields:
-        with pytest.raises(
-            SpecError, match=f"`{name}` must stand at its default where it changes nothing: in {family}"
-        ):
+        with pytest.raises(SpecError, match=f"`{name}` must keep its default where it changes nothing: in {family}"):
             spec.replace(**{name: 1.5})
 
 

@@ -150,7 +150,7 @@ def test_erf_at_a_side_of_ones_own(checkpoint: Path, trained: Path) -> None:
     result = called("erf", checkpoint, *SMALL, "--data", "shapes", "--json", cwd=trained)
     (values,) = json.loads(result.stdout)
     assert (values["resolution"], values["fields"]["paper"]["images"]) == (32, 4)
-    assert "short of" not in "".join(values["notes"])
+    assert "center of the last map" not in "".join(values["notes"])
 
 
 @pytest.mark.parametrize("inner", ["", "val"])
@@ -200,7 +200,7 @@ def test_a_dead_network_is_told_in_words(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "dead.pth")
     import_weights(tmp_path / "dead.pth", tmp_path / "dead.safetensors", spec)
     result = called("erf", "dead.safetensors", *SMALL, "--output", "out", cwd=tmp_path)
-    assert result.returncode == 0 and "no pixel of 4 images moves the centre" in result.stdout
+    assert result.returncode == 0 and "no pixel of 4 images changes the center" in result.stdout
     row = next(line.split() for line in result.stdout.splitlines() if line.startswith("dead "))
     assert row == ["dead", "3", *"--------"] and (tmp_path / "out" / "erf_dead.png").is_file()
     (values,) = json.loads(called("erf", "dead.safetensors", *SMALL, "--json", cwd=tmp_path).stdout)

@@ -323,9 +323,9 @@ def test_states_are_exchanged_with_a_convolution(bias: bool) -> None:
         ({"stride": 0}, r"`stride` must be one or two whole numbers of at least 1, but got 0\."),
         ({"stride": 1.5}, r"`stride` must be one or two whole numbers of at least 1, but got 1\.5\."),
         ({"dilation": (1, 0)}, r"`dilation` must be one or two whole numbers of at least 1, but got \(1, 0\)\."),
-        ({"weight": torch.zeros(4, 1, 3, 9)}, r"along the width 9 taps with dilation 1 stand on 8 \+ 2 x 0 pixels\."),
-        ({"dilation": 4}, r"along the height 3 taps with dilation 4 stand on 8 \+ 2 x 0 pixels\."),
-        ({"weight": torch.zeros(4, 1, 0, 3)}, r"must have a tap .* along the height 0 taps"),
+        ({"weight": torch.zeros(4, 1, 3, 9)}, r"width there are 9 taps with dilation 1 for 8 \+ 2 x 0 pixels\."),
+        ({"dilation": 4}, r"along the height there are 3 taps with dilation 4 for 8 \+ 2 x 0 pixels\."),
+        ({"weight": torch.zeros(4, 1, 0, 3)}, r"must have a tap .* along the height there are 0 taps"),
     ],
 )
 def test_mistakes_are_named_with_rule_and_value(changed: dict[str, Any], said: str) -> None:

@@ -153,7 +153,7 @@ def test_changed_weights_are_refused(copied: FullScaleJob[Any]) -> None:
     content = bytearray(copied.best.read_bytes())
     content[-100] ^= 255
     copied.best.write_bytes(content)
-    with pytest.raises(WeightsError, match="the digest that it carries differs"):
+    with pytest.raises(WeightsError, match="the digest stored in it differs"):
         read_weights(copied.best)
 
 

@@ -45,7 +45,7 @@ def test_what_does_not_suit_a_base_is_no_candidate() -> None:
     ratio = beside({"dw_ratio": Choice((1.0, 1.5))})
     refused = [cell for cell in ratio.grid() if not cell.is_feasible]
     assert [cell.params["base"] for cell in refused] == ["mobilenet_v2_nano", "convnext_nano"]
-    assert all("`dw_ratio` must stand at its default" in (cell.reason or "") for cell in refused)
+    assert all("`dw_ratio` must keep its default" in (cell.reason or "") for cell in refused)
 
 
 def test_conditions_may_speak_of_the_family_and_of_the_last_stage_of_any_base() -> None:

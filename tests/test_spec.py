@@ -47,7 +47,7 @@ COUNTS_IN: dict[str, dict[str, Any]] = {"stripe": {"kernel": "stripes"}, "band_r
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"family": "resnet"}, "family", "Known: replknet, mobilenet_v2, convnext."),
     ({"family": ["replknet"]}, "family", "a known one"),
-    ({"K": 8}, "K[0]", "must be odd, so that the kernel has a centre, but got 8. Try 7 or 9."),
+    ({"K": 8}, "K[0]", "must be odd, so that the kernel has a center, but got 8. Try 7 or 9."),
     ({"K": [7, 7, 7, 0]}, "K[3]", "whole number from 1"),
     ({"K": [7, 7, -3, 7]}, "K[2]", "but got -3"),
     ({"K": 7.0}, "K[0]", "whole number"),
@@ -98,7 +98,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"kernel": "bands", "C": [8, 8, 8, 3]}, "C[3]", "at least 4 channels with kernel bands"),
     ({"kernel": "bands", "dw_ratio": 0.25}, "C[0]", "at least 4 channels"),
     ({"kernel": "bands", "K": [7, 7, 1, 7]}, "K[2]", "at least 3"),
-    ({"kernel": "peripheral", "band_ratio": 0.25}, "band_ratio", "must stand at its default"),
+    ({"kernel": "peripheral", "band_ratio": 0.25}, "band_ratio", "must keep its default"),
     ({"kernel": "peripheral", "dilation": 2}, "dilation", "`dilation[0]` must be 1 with kernel peripheral"),
     ({"kernel": "dilated_reparam", "reparam": 3}, "reparam[0]", "must be null with kernel dilated_reparam"),
     ({"kernel": "dilated_reparam", "K": 1}, "K[0]", "at least 3 with kernel dilated_reparam"),

@@ -111,7 +111,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     "number as base": (PLAIN.replace("replknet_nano", "31"), [(2, "`base` must be text, but got 31")]),
     "base with an even kernel": (
         PLAIN.replace("replknet_nano", "\n  B: 1\n  C: 8\n  K:\n    [3, 3, 8, 3]"),
-        [(6, "`K[2]` must be odd, so that the kernel has a centre, but got 8"), (6, "Try 7 or 9.")],
+        [(6, "`K[2]` must be odd, so that the kernel has a center, but got 8"), (6, "Try 7 or 9.")],
     ),
     "base without channels": (
         PLAIN.replace("replknet_nano", "{B: 1, Q: 2}"),
@@ -131,9 +131,9 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     "even kernels": (
         HEAD + "axes:\n  K:\n    - [3, 3, 3, 3]\n    - [7, 7,\n       8, 7]\n    - 4\n",
         [
-            (7, "`K[2]` must be odd, so that the kernel has a centre, but got 8"),
+            (7, "`K[2]` must be odd, so that the kernel has a center, but got 8"),
             (7, "Try 7 or 9."),
-            (8, "`K[0]` must be odd, so that the kernel has a centre, but got 4"),
+            (8, "`K[0]` must be odd, so that the kernel has a center, but got 4"),
         ],
     ),
     "axes of all bad kinds": (
@@ -173,7 +173,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
             (10, "`axes.drop_path.step` must be above 0, but got 0"),
             (11, "`axes.C[1].high` must be at least `low` (64), but got 16"),
             (12, "`axes.C[2].log` needs whole numbers from 1 on"),
-            (13, "`K[1]` must be odd, so that the kernel has a centre, but got 2"),
+            (13, "`K[1]` must be odd, so that the kernel has a center, but got 2"),
         ],
     ),
     "a list for four scalars": (

@@ -101,7 +101,7 @@ def test_an_entry_can_be_named(tmp_path: Path, entry: str) -> None:
     content = {"model": A, "model_ema": B}
     weights = read(tmp_path, content, entry)
     assert_equal(weights.entries, content[entry])
-    assert weights.notes[0] == f"taken: `{entry}`, as `--entry` says"
+    assert weights.notes[0] == f"taken: `{entry}`, selected by `--entry`"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_entry_can_be_named(tmp_path: Path, entry: str) -> None:
 )
 def test_two_networks_of_equal_right_are_asked_about(tmp_path: Path, content: Any) -> None:
     output = error_of(saved(tmp_path, content))
-    assert "networks, and which is meant must be said" in output and "--entry" in output
+    assert "networks, and one must be selected" in output and "--entry" in output
 
 
 def test_a_part_of_the_label_names_an_entry(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_safetensors_that_are_cut_short_say_so(tmp_path: Path) -> None:
 def test_a_whole_file_that_the_reader_does_not_take_is_not_called_damaged(tmp_path: Path) -> None:
     torch.save({"model": A}, tmp_path / "x.pth", pickle_protocol=4)
     output = error_of(tmp_path / "x.pth")
-    assert "its reader says: Unsupported operand" in output and "damaged" not in output
+    assert "reading failed: Unsupported operand" in output and "damaged" not in output
 
 
 # Shards

@@ -1,4 +1,4 @@
-"""What is measured of a trained network, in two tables; a measure yields (name, value), and knows no training loop."""
+"""Measures of a trained network, in two tables; a measure yields (name, value), independently of the training loop."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ ALWAYS_MEASURES: dict[str, Measure] = {
     "latency": speed.latency,
     "peak_memory": memory.peak_memory,
 }
-"""Taken of every run, and first: the peak of memory is that of the training."""
+"""Taken of every run, before the others: the peak of memory is that of the training."""
 
 ON_DEMAND_MEASURES: dict[str, Measure] = {
     "erf": receptive_field.erf,
@@ -19,12 +19,12 @@ ON_DEMAND_MEASURES: dict[str, Measure] = {
     "throughput": speed.throughput,
     "train_step": speed.train_step,
 }
-"""Taken where the recipe names them under `measures`, which knows the same names."""
+"""Taken if the recipe lists them under `measures`, which accepts the same names."""
 
 MACHINE_MEASURES = ("latency", "peak_memory", "throughput", "train_step")
-"""Measures that yield times, throughput or memory: what `harness.config.metrics.is_of_machine` holds for."""
+"""Measures that yield times, throughput or memory; `harness.config.metrics.is_of_machine` is true for their metrics."""
 TRAINING_MEASURES = ("peak_memory",)
-"""Those that are known at the end of a training alone, and cannot be measured again on its weights."""
+"""Measures that are available only at the end of a training, and cannot be measured again on its weights."""
 
 __all__ = [
     "ALWAYS_MEASURES",
@@ -39,13 +39,13 @@ __all__ = [
 
 
 def measures_of(recipe: ProxyRecipe) -> Iterator[Measure]:
-    """All that is measured of a run, in the order of the tables."""
+    """All measures of a run, in the order of the tables."""
     yield from ALWAYS_MEASURES.values()
     yield from (measure for name, measure in ON_DEMAND_MEASURES.items() if name in recipe.measures)
 
 
 def machine_measures_of(recipe: ProxyRecipe) -> Iterator[Measure]:
-    """Of all that is measured of a run, what describes the machine and can be measured again on stored weights."""
-    wanted = [name for name in MACHINE_MEASURES if name not in TRAINING_MEASURES]
-    yield from (ALWAYS_MEASURES[name] for name in wanted if name in ALWAYS_MEASURES)
-    yield from (ON_DEMAND_MEASURES[name] for name in wanted if name in recipe.measures)
+    """The measures of a run that describe the machine and can be measured again on stored weights."""
+    names = [name for name in MACHINE_MEASURES if name not in TRAINING_MEASURES]
+    yield from (ALWAYS_MEASURES[name] for name in names if name in ALWAYS_MEASURES)
+    yield from (ON_DEMAND_MEASURES[name] for name in names if name in recipe.measures)

@@ -1,7 +1,7 @@
-"""The verb `shape-bias`: what a network for ImageNet-1K makes of images whose shape and texture disagree.
+"""The command `shape-bias`: the decisions of an ImageNet-1K network on images whose shape and texture disagree.
 
-The probabilities of the 1000 classes become those of the 16 by the mean over the members of each, and the largest is
-the answer, as Geirhos et al. (2019, arXiv 1811.12231) have it.
+The probability of each of the 16 classes is the mean over its members among the 1000 classes, and the prediction is the
+class with the largest, as in Geirhos et al. (2019, arXiv 1811.12231).
 
 Shapes: N images, H W height and width.
 """
@@ -40,35 +40,35 @@ STIMULI_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class CueConflictResult:
-    """What a network decided on a folder of stimuli."""
+    """The decisions of a network on a folder of stimuli."""
 
     subject: LoadedNetwork
     side: int
-    """Of the images, in pixels."""
+    """Side of the images, in pixels."""
     folder: Path
     stimuli: Stimuli
     unreadable: int
     """Stimuli that could not be read."""
     whole: Decisions
     classes: dict[str, Decisions]
-    """By class of the shape."""
+    """Decisions by class of the shape."""
     labels: str
     """How the network's classes were matched with the synsets of ImageNet-1K."""
     notes: tuple[str, ...] = ()
-    """What must be known before a figure is believed."""
+    """Caveats for the reader of the metrics."""
     computed_by: Environment | None = None
 
     @property
     def class_mean_pct(self) -> float | None:
-        """The mean of the classes' shares, of those that have decisions."""
+        """The mean of the classes' shape biases in percent, over the classes that have decisions."""
         shares = [share for decisions in self.classes.values() if (share := decisions.share_pct) is not None]
         return sum(shares) / len(shares) if shares else None
 
 
 def classify_stimuli(network: LoadedNetwork, folder: Path, side: int) -> CueConflictResult:
-    """Show a network the stimuli of a folder, at that side in pixels.
+    """Classify the stimuli of a folder, resized to `side` pixels.
 
-    Raises `UserError`s for a network that is not for ImageNet-1K or has random weights, and for a folder without any.
+    Raises `UserError` if the network is not for ImageNet-1K or has random weights, or the folder has no stimuli.
     """
     _check(network)
     stimuli = find_stimuli(folder)
@@ -108,9 +108,9 @@ def _predict(
     order: list[int] | None,
     tell: Callable[[int], None],
 ) -> tuple[NDArray[np.int64], list[Stimulus]]:
-    """The answers (N,) by the number of the class, and the stimuli that they are to: those that can be read.
+    """The predicted classes (N,) by index, and their stimuli: those that can be read.
 
-    `order` gives the logit of each synset of ImageNet-1K; None where they are in their usual order.
+    `order` holds the index of the logit of each synset of ImageNet-1K; None if they are in their usual order.
     """
     model = network.model.to(device).eval()
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(network))
@@ -129,7 +129,7 @@ def _predict(
 
 
 def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, list[Stimulus]]]:
-    """The images (N, 3, H, W) of some stimuli at a time, without those that cannot be read."""
+    """Batches of images (N, 3, H, W) with their stimuli, without those that cannot be read."""
     levels = read_sampled_value_range([stimulus.path for stimulus in stimuli])
     for start in range(0, len(stimuli), STIMULI_BATCH):
         images, readable = [], []
@@ -143,27 +143,26 @@ def _batches(stimuli: Sequence[Stimulus], side: int) -> Iterator[tuple[Tensor, l
 
 
 def _class_order(network: LoadedNetwork) -> tuple[list[int] | None, str]:
-    """The logits in the usual order of ImageNet-1K's synsets, None where they are; and how that is known.
+    """The index of the logit of each ImageNet-1K synset, None if in their usual order; and how they were matched.
 
-    Raises `UserError` for a network whose classes are known to be others.
+    Raises `UserError` for a network whose class names are others.
     """
-    known, synsets = class_names(network), imagenet_synsets()
-    if known is None:
-        return None, "by position, as synsets of ImageNet-1K in their usual order: the weights do not say their classes"
-    if set(known) != set(synsets):
+    names, synsets = class_names(network), imagenet_synsets()
+    if names is None:
+        return None, "by position, as synsets of ImageNet-1K in their usual order: the weights hold no class names"
+    if set(names) != set(synsets):
         raise UserError(
             "the network's classes must be the synsets of ImageNet-1K, as n01440764",
-            value=class_differences(known, synsets),
+            value=class_differences(names, synsets),
             place=network.name,
         )
-    return [known.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
+    return [names.index(name) for name in synsets], "by name: 1,000 of 1,000 synsets of ImageNet-1K"
 
 
 def _notes(answers: NDArray[np.int64]) -> Iterator[str]:
     if len(answers) > 1 and (answers == answers[0]).all():
         yield (
-            f"every stimulus is given to the class {SIXTEEN_CLASSES[answers[0]]}: the network does not tell "
-            f"images apart"
+            f"every stimulus is classified as {SIXTEEN_CLASSES[answers[0]]}: the network does not distinguish images"
         )
 
 
@@ -171,21 +170,21 @@ def _check(network: LoadedNetwork) -> None:
     spec = network.spec
     if network.origin == WeightsOrigin.RANDOM:
         raise UserError(
-            "the network must have learnt something: random weights have no bias worth knowing",
+            "the network must be trained: the shape bias of random weights means nothing",
             value=network.name,
             remedy="Give a file of weights: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
         )
     if spec.classes != IMAGENET_CLASSES or spec.in_channels != 3:
         raise UserError(
-            "the network must tell the 1000 classes of ImageNet-1K apart in colour images",
+            "the network must classify color images into the 1000 classes of ImageNet-1K",
             value=f"{spec.classes} classes, {spec.in_channels} channels",
             place=network.name,
-            remedy="For proxies, put shape_bias under `proxy.measures`: they are shown `shapes`.",
+            remedy="For proxies, put shape_bias under `proxy.measures`: they are evaluated on `shapes`.",
         )
 
 
 def _statistics(network: LoadedNetwork) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation that the network's images had: its own data's, its preset's, or ImageNet's."""
+    """Mean and standard deviation of the network's training images: its own data's, its preset's, or ImageNet's."""
     if (dataset := network.load_images()) is not None:
         return dataset.mean, dataset.std
     if network.full_recipe is not None:

@@ -1,4 +1,4 @@
-"""The verb `erf`: the effective receptive fields of networks, side by side, and the images that they are shown.
+"""The command `erf`: the effective receptive fields of several networks, and the images they are computed on.
 
 Shapes: n images, C channels of the network, H W height and width.
 """
@@ -39,31 +39,31 @@ from harness.training.environment import Environment
 
 SHAPES_OPTION = "shapes"
 STATISTICS = 64
-"""Training images of `shapes` that tell mean and standard deviation where no run did."""
+"""Number of training images of `shapes` for mean and standard deviation where there is no run."""
 SMALLEST, LARGEST = 8, 4096
 """Sides of images, as in a recipe."""
 PRINT_EVERY_S = 10.0
 MAX_CENTER_OFFSET = 0.02
-"""Share of an image's side by which a centre may look beside the middle without a word."""
+"""Fraction of an image's side by which the center of the field may be off without a note."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ErfImages:
-    """What a network is shown."""
+    """The images on which a network's fields are computed."""
 
     pixels: Tensor
     """(n, C, H, W)."""
     about: str
-    """Which they are, in words."""
+    """A description of the images."""
     notes: tuple[str, ...]
 
 
 @computing()
 def erf_images(spec: NetworkSpec, data: str | None, shown: LoadedNetwork | None, *, count: int, side: int) -> ErfImages:
-    """So many images brought to that side, or as many as there are, taken in turns from all classes.
+    """At most `count` images, resized to `side`, balanced over the classes.
 
-    `data` is `shapes`, a folder, or None: then they are what the run behind `shown` was validated on, or else `shapes`.
-    Raises `UserError` where they are not there, or are no images for the network.
+    `data` is `shapes`, a folder, or None: the validation images of the run of `shown`, or `shapes` if there is none.
+    Raises `UserError` if the images are missing or do not suit the network.
     """
     recipe = None if shown is None else shown.recipe
     if data is not None and data != SHAPES_OPTION:
@@ -81,7 +81,7 @@ def erf_images(spec: NetworkSpec, data: str | None, shown: LoadedNetwork | None,
 
 
 def _shapes(recipe: ProxyRecipe, count: int) -> Dataset:
-    """So many validation images, made now; whatever their number, the first are the same."""
+    """Generate `count` validation images; for a larger count, the first ones are the same."""
     train, val = make(recipe, "train", STATISTICS), make(recipe, "val", count)
     mean, std = statistics(train.images)
     return Dataset(describe(recipe), train, val, mean, std)
@@ -94,14 +94,14 @@ def _recipe_text(recipe: ProxyRecipe) -> str:
 
 
 def _to_network_channels(pixels: Tensor, spec: NetworkSpec, about: str) -> Tensor:
-    """Grey images on all channels of the network; others must have as many as it has."""
+    """Repeat gray images on all channels of the network; other images must have its number of channels."""
     channels = pixels.shape[1]
     if channels not in (1, spec.in_channels):
         raise UserError(
             f"the images must have the {spec.in_channels} channel{'s' * (spec.in_channels > 1)} of the network",
             value=f"{channels} channels",
             place=about,
-            remedy="Give `--data shapes`, or leave it out for what a run was trained on.",
+            remedy="Give `--data shapes`, or leave it out for the data set of a run.",
         )
     return pixels.expand(-1, spec.in_channels, -1, -1)
 
@@ -112,41 +112,41 @@ class FieldResult:
 
     subject: LoadedNetwork
     side: int
-    """Of the images, in pixels."""
+    """Side of the images, in pixels."""
     about: str
-    """The images, in words."""
+    """A description of the images."""
     fields: dict[str, ReceptiveField]
-    """By definition."""
+    """Fields by name of their definition (`FIELD_DEFINITIONS`)."""
     notes: tuple[str, ...]
-    """What must be known to read them."""
+    """Caveats for the reader of the fields."""
     computed_by: Environment | None = None
 
 
 def compare_fields(
     subjects: Sequence[LoadedNetwork], *, images: int, resolution: int | None = None, data: str | None = None
 ) -> Iterator[FieldResult]:
-    """Each network's fields. One that no run trained is shown what the first run's network is shown."""
+    """Each network's fields. Networks without a run use the images of the first network that has one."""
     lender = next((network for network in subjects if network.recipe), None)
     plans = [(network, network if network.recipe else lender) for network in subjects]
     sides = [_side(network, shown, resolution) for network, shown in plans]
     for (network, shown), side in zip(plans, sides, strict=True):
-        found = erf_images(network.spec, data, shown, count=images, side=side)
-        fields = _fields(network, found, progress_printer(network.name, len(found.pixels)))
-        _require_images(network, found, fields)
-        notes = (*found.notes, *_notes(network, side, fields))
+        inputs = erf_images(network.spec, data, shown, count=images, side=side)
+        fields = _fields(network, inputs, progress_printer(network.name, len(inputs.pixels)))
+        _require_images(network, inputs, fields)
+        notes = (*inputs.notes, *_notes(network, side, fields))
         device = next(network.model.parameters()).device
-        yield FieldResult(network, side, found.about, fields, notes, process_environment(device))
+        yield FieldResult(network, side, inputs.about, fields, notes, process_environment(device))
 
 
 def _side(network: LoadedNetwork, shown: LoadedNetwork | None, resolution: int | None) -> int:
-    """The side of its images: as given, or as the measure has it for a side of training or of published figures."""
+    """The side of its images: as given, else `erf_resolution` of the training or the published resolution."""
     learned = shown.recipe.resolution if shown and shown.recipe else resolutions(network.spec)[0]
     side = erf_resolution(learned) if resolution is None else resolution
     if not SMALLEST <= side <= LARGEST:
         raise UserError(
             f"`--resolution` must be from {SMALLEST} to {LARGEST}", value=side, remedy=f"The paper's is {FIELDS_PX}."
         )
-    network_parts(network.spec, side)  # raises for images of which the last map has nothing
+    network_parts(network.spec, side)  # raises for images that leave no pixel on the last map
     return side
 
 
@@ -158,14 +158,14 @@ def _fields(network: LoadedNetwork, images: ErfImages, tell: Callable[[int], Non
     except torch.OutOfMemoryError as error:
         side = images.pixels.shape[-1]
         raise UserError(
-            "the device must have room for the gradient of one image",
+            "the device must have memory for the gradient of one image",
             value=f"{network.name} at {side} px",
             remedy="Give a smaller `--resolution`.",
         ) from error
 
 
 def _require_images(network: LoadedNetwork, images: ErfImages, fields: dict[str, ReceptiveField]) -> None:
-    """Raise `UserError` where no image has a finite gradient, which is no field that is zero."""
+    """Raise `UserError` if no image has a finite gradient; that is not the same as a field of zeros."""
     if any(field.images == 0 and field.skipped for field in fields.values()):
         device = next(network.model.parameters()).device
         what = "the gradients of all images are NaN or infinite, and so there is no field: they"
@@ -175,7 +175,7 @@ def _require_images(network: LoadedNetwork, images: ErfImages, fields: dict[str,
 
 
 def progress_printer(name: str, images: int) -> Callable[[int], None]:
-    """Says on standard error how far it is, now and then."""
+    """A callback that prints the progress to standard error, at most every PRINT_EVERY_S seconds."""
     start = last = time.monotonic()
 
     def tell(done: int) -> None:
@@ -194,14 +194,14 @@ def _notes(network: LoadedNetwork, side: int, fields: dict[str, ReceptiveField])
         yield f"{RANDOM_FIELDS_NOTE}. Train the network, or give a checkpoint."
     if side < FIELDS_PX and has_published_field(network.spec):
         yield (
-            f"the paper's figures are at {FIELDS_PX} px. On small images every field reaches the border, and networks "
-            "no longer differ as they do there."
+            f"the paper's values are at {FIELDS_PX} px. On smaller images every field reaches the border, and networks "
+            "differ less."
         )
     off = center_offset(network, side)
     if abs(off) > MAX_CENTER_OFFSET * side:
         yield (
-            f"the centre of the last map looks {abs(off):g} px {'past' if off > 0 else 'short of'} the image's middle, "
-            "around which the squares lie: r is too large."
+            f"the center of the last map is {abs(off):g} px {'past' if off > 0 else 'before'} the image's center, "
+            "on which the squares are centered: r is too large."
         )
     for name, field in fields.items():
         yield from (f"{FIELD_DEFINITIONS[name].title}, {output}" for output in _faults(field))
@@ -212,20 +212,20 @@ def _faults(field: ReceptiveField) -> Iterator[str]:
     if field.skipped:
         yield f"{field.skipped} of {images} images left out: their gradient is not finite."
     if field.has_no_gradient:
-        yield f"no pixel of {images} images moves the centre, so that there is no field and no r (-)."
+        yield f"no pixel of {images} images changes the center, so there is no field and no r (-)."
     elif field.dead:
-        yield f"the centre is dead on {field.dead} of {images} images: none of their pixels moves it."
+        yield f"the center is dead on {field.dead} of {images} images: none of their pixels changes it."
 
 
 def center_offset(network: LoadedNetwork, side: int) -> float:
-    """Pixels, down and right, from the middle pixel of an image to where the middle of the last map looks.
+    """Offset in pixels (down and right) of the last map's center in the image from the image's center pixel.
 
-    A padded convolution of odd side stands on every stride-th pixel from the first on; one that cuts the image into
-    patches looks at the middle of each.
+    A padded convolution of odd side is centered on every stride-th pixel, beginning with the first; one that divides
+    the image into patches is centered on each patch.
     """
     family = FAMILIES[network.spec.family]
     stride = network.spec.stem_stride
-    for each in family.strides:
-        stride *= each
+    for stage_stride in family.strides:
+        stride *= stage_stride
     last = -(-side // stride) if family.is_padded else side // stride
     return last // 2 * stride + (0 if family.is_padded else (stride - 1) / 2) - side // 2

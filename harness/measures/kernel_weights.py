@@ -1,7 +1,7 @@
-"""Where a large kernel has its weight, before its small kernel is added and after.
+"""The distribution of a large kernel's weight, before and after its small kernel is added.
 
 Source: RepLKNet (arXiv 2203.06717), figure 6. A magnitude map is |w| summed over the channels, tap by tap, (k, k).
-Batch norms are folded in both forms, so that the two differ by the small kernel alone.
+Batch norms are folded in both forms, so they differ only by the small kernel.
 """
 
 import copy
@@ -19,9 +19,9 @@ from harness.models.mobilenet_v2 import InvertedResidual
 from harness.models.replknet import RepLKBlock
 
 BRANCHES = ("small_conv", "dilated")
-"""Where blocks keep the small kernels that a merge adds to the large one."""
+"""Attributes of the small kernels that a merge adds to the large one."""
 CENTRE = 3
-"""Side of the square whose share is told: the small kernel's in the paper's figure."""
+"""Side of the central square whose share is reported: the small kernel's in the paper's figure."""
 
 Map = NDArray[np.float64]
 
@@ -30,14 +30,14 @@ class LargeKernel(NamedTuple):
     """The magnitude maps of one layer."""
 
     stage: int
-    """From 1, as `block`."""
+    """Index from 1, as `block`."""
     block: int
     after: Map
-    """Of what is left of the layer by the merge."""
+    """Map of the merged kernel."""
     before: Map | None
-    """Of the large kernel alone; None for a layer without a small kernel beside it, or no longer."""
+    """Map of the large kernel alone; None for a layer without a small kernel, or already merged."""
     outside: NDArray[np.bool_]
-    """(k, k): the taps that the small kernel leaves as they are."""
+    """(k, k): the taps that the small kernel does not change."""
 
     @property
     def k(self) -> int:
@@ -46,9 +46,9 @@ class LargeKernel(NamedTuple):
 
     @property
     def ratio(self) -> tuple[float, float] | None:
-        """The least and the largest ratio outside the small kernel, after to before, each rescaled to a maximum of 1.
+        """Smallest and largest ratio outside the small kernel, after to before, each map rescaled to a maximum of 1.
 
-        They are one number but for rounding; None where nothing lies outside, or has any weight.
+        They are equal up to rounding; None if there is no tap outside, or none with a weight.
         """
         if self.before is None:
             return None
@@ -58,7 +58,7 @@ class LargeKernel(NamedTuple):
 
 
 def rescale_to_one(map: Map) -> Map:
-    """The map with a maximum of 1; one of zeros stays."""
+    """The map rescaled to a maximum of 1; a map of zeros is not changed."""
     return map / (map.max() or 1.0)
 
 
@@ -70,7 +70,7 @@ def central_share(map: Map) -> float:
 
 
 def large_kernels(model: nn.Module) -> Iterator[LargeKernel]:
-    """The maps of every large-kernel layer of a network, in order; the network is left alone."""
+    """The maps of every large-kernel layer of a network, in order; the network is not changed."""
     stages = model.stages
     assert isinstance(stages, nn.ModuleList), "every network has its stages under this name"
     for i, stage in enumerate(stages):
@@ -103,12 +103,12 @@ def _without_branches(layer: nn.Module) -> nn.Module:
 
 def _magnitude(kernel: Tensor) -> Map:
     """(c, c_in, k, k) -> (k, k)"""
-    found: Map = kernel.abs().sum((0, 1)).numpy()
-    return found
+    magnitude: Map = kernel.abs().sum((0, 1)).numpy()
+    return magnitude
 
 
 def _merged_kernel(layer: nn.Module) -> Tensor:
-    """The one kernel (c, c_in, k, k) that the layer applies in evaluation mode, in float64 on the CPU."""
+    """The equivalent kernel (c, c_in, k, k) of the layer in evaluation mode, in float64 on the CPU."""
     layer = copy.deepcopy(layer)
     if isinstance(layer, Mergeable):
         layer.merge()

@@ -1,4 +1,4 @@
-"""How much memory a run needed at most, and how much a call needs beside what it is given and what it gives."""
+"""Peak memory of a run, and the extra memory of a call in addition to its arguments and results."""
 
 import resource
 import sys
@@ -20,9 +20,9 @@ def peak_memory(trained: TrainedRun) -> Iterator[tuple[str, float]]:
 
 
 def extra_bytes(call: Callable[[], Iterable[Tensor]], device: torch.device) -> int:
-    """The peak during a call above what was there before it, without the tensors that it gives.
+    """Peak memory during a call, minus the memory before it and the returned tensors, in bytes.
 
-    As PyTorch's allocator counts it: scratch memory that oneDNN takes from the system on a CPU is not seen.
+    As counted by PyTorch's allocator: scratch memory that oneDNN takes from the system on a CPU is not included.
     """
     peak, results = (_on_gpu if device.type == "cuda" else _on_cpu)(call)
     return max(0, peak - sum(tensor.numel() * tensor.element_size() for tensor in results))
@@ -38,13 +38,13 @@ def _on_gpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:
 
 
 def _on_cpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:
-    """Adds up what was allocated and freed, in the order in which it was.
+    """Adds up allocations and releases in their order.
 
-    By the profiler that PyTorch had before Kineto: Kineto writes lines of its own to the terminal.
+    Uses PyTorch's legacy profiler, because Kineto writes its own lines to the terminal.
     """
     autograd: Any = torch.autograd
     profiler: Any = torch._C._profiler
-    plain = (False, True, False, False, False)  # of the switches, the second: report memory
+    plain = (False, True, False, False, False)  # the second option is `profile_memory`
     autograd._enable_profiler_legacy(
         autograd.ProfilerConfig(autograd.ProfilerState.CPU, *plain, profiler._ExperimentalConfig())
     )

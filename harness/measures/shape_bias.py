@@ -1,10 +1,10 @@
-"""Whether a network goes by the shape or by the texture where the two stand for different classes.
+"""Whether a network classifies by shape or by texture where the two belong to different classes.
 
 Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture" (ICLR 2019, arXiv 1811.12231). A decision is
-an image that is given to the class of its shape or to that of its texture, the cue; images that are given to a third
-class count for neither. The shape bias is the share of shape decisions.
+an image that is classified as the class of its shape or of its texture, the cue; images that are classified as a third
+class do not count. The shape bias is the share of shape decisions.
 
-Shapes: N images; answers, shapes and cues are classes by number, (N,).
+Shapes: N images; answers (the predictions), shapes and cues are class indices, (N,).
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,17 +21,17 @@ Classes = NDArray[np.int64]
 
 
 class Decisions(NamedTuple):
-    """What a network made of some images whose shape and texture disagree."""
+    """Numbers of decisions on images whose shape and texture disagree."""
 
     images: int
     shape: int
-    """Those given to the class of their shape."""
+    """Images classified by their shape."""
     cue: int
-    """Those given to the class of their texture."""
+    """Images classified by their texture."""
 
     @property
     def total(self) -> int:
-        """Decisions: the images that were not given to a third class."""
+        """All decisions: the images that were not classified as a third class."""
         return self.shape + self.cue
 
     @property
@@ -41,9 +41,9 @@ class Decisions(NamedTuple):
 
 
 def shape_bias(trained: TrainedRun) -> Iterator[tuple[str, float]]:
-    """The shape bias on the `conflict` images, with the numbers of decisions behind it, and by class of the shape.
+    """The shape bias on the `conflict` images, its numbers of decisions, and the bias by class of the shape.
 
-    A share of no decisions is left out.
+    A bias without decisions is left out.
     """
     dataset = trained.dataset
     split = dataset.conflict
@@ -54,13 +54,13 @@ def shape_bias(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     yield "shape_decisions", float(whole.shape)
     yield "cue_decisions", float(whole.cue)
     named = {"shape_bias_pct": whole}
-    each = decisions_by_class(answers, split.labels, split.cues, dataset.info.names)
-    named |= {f"shape_bias_pct_{name}": decisions for name, decisions in each.items()}
+    by_class = decisions_by_class(answers, split.labels, split.cues, dataset.info.names)
+    named |= {f"shape_bias_pct_{name}": decisions for name, decisions in by_class.items()}
     yield from ((name, share) for name, decisions in named.items() if (share := decisions.share_pct) is not None)
 
 
 def count_decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
-    """Counted over all images; those whose texture is of the shape's own class are no conflict and don't count."""
+    """Count decisions over all images; an image whose texture is of its shape's class is no conflict and is ignored."""
     is_conflict = shapes != cues
     return Decisions(
         images=int(is_conflict.sum()),
@@ -70,6 +70,6 @@ def count_decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisio
 
 
 def decisions_by_class(answers: Classes, shapes: Classes, cues: Classes, names: Sequence[str]) -> dict[str, Decisions]:
-    """The same for the images of each class of the shape, by its name."""
+    """The decisions on the images of each class of the shape, by its name."""
     chosen = {name: shapes == label for label, name in enumerate(names)}
     return {name: count_decisions(answers[mask], shapes[mask], cues[mask]) for name, mask in chosen.items()}

@@ -1,6 +1,6 @@
-"""How fast a network is, on the device and with the threads of its run: latency and throughput merged, a training step.
+"""Speed on the device and with the threads of the run: latency and throughput of the merged network, a training step.
 
-Times are taken while nothing else of the harness computes on the device.
+Times are taken while no other harness process computes on the device.
 """
 
 import copy
@@ -22,11 +22,11 @@ from harness.training.fit import autocast
 
 LATENCY_WARM_UP = 5
 LATENCY_PASSES = 30
-"""At least, where they are not too long; see `time_until_precise`."""
+"""Minimum number of passes, unless they take too long; see `time_until_precise`."""
 LATENCY_DISTURBED = "latency_ms_disturbed"
 
 THROUGHPUT_BATCHES = {"cpu": 32, "cuda": 128}
-"""Images at once, by kind of device; the metric's name says which it was."""
+"""Batch size by type of device; the metric's name contains it."""
 THROUGHPUT_DISTURBED = "throughput_disturbed"
 THROUGHPUT_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=5.0)
 
@@ -35,11 +35,11 @@ TRAIN_STEP_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, 
 
 @torch.no_grad()
 def latency(trained: TrainedRun) -> Iterator[tuple[str, float]]:
-    """Milliseconds per forward pass at batch size 1, while nothing else of ours computes on the device.
+    """Milliseconds per forward pass at batch size 1, while no other harness process computes on the device.
 
-    The median, its 95 % interval (`low`, `high`), the 90th percentile, the number of passes, that of passes left out
-    because another program had the processor, and `disturbed` where that could not be avoided: where other work of ours
-    did not make room, or other programs had it nearly always. See `time_until_precise`.
+    Yields the median, its 95 % interval (`low`, `high`), the 90th percentile, the numbers of passes taken and of passes
+    left out because another program had the processor, and `disturbed` (1.0) if disturbance could not be avoided: other
+    harness processes did not stop, or other programs had the processor nearly always. See `time_until_precise`.
     """
     model, image = merged_for_inference(trained, batch=1)
 
@@ -66,9 +66,9 @@ def latency(trained: TrainedRun) -> Iterator[tuple[str, float]]:
 
 @torch.no_grad()
 def throughput(trained: TrainedRun) -> Iterator[tuple[str, float]]:
-    """Images per second in float32, at the median time of 3 to 10 forward passes; of one where a pass takes 5 s.
+    """Images per second in float32, from the median time of 3 to 10 forward passes; of one if it takes over 5 s.
 
-    `disturbed` (1.0) where other work of ours did not make room.
+    Yields `disturbed` (1.0) if other harness processes did not stop.
     """
     batch = THROUGHPUT_BATCHES[trained.device.type]
     model, images = merged_for_inference(trained, batch)
@@ -84,7 +84,7 @@ def throughput(trained: TrainedRun) -> Iterator[tuple[str, float]]:
 
 
 class TrainStep:
-    """A copy of a network and one batch of its training images; a call goes forward and backward, and gives nothing."""
+    """A copy of a network with one batch of training images; a call runs forward and backward, and returns ()."""
 
     def __init__(self, trained: TrainedRun) -> None:
         train, recipe = trained.dataset.train, trained.recipe
@@ -96,7 +96,7 @@ class TrainStep:
         self._images = normalize(images, trained.dataset).contiguous(memory_format=memory_format)
         self._labels = torch.from_numpy(train.labels[index]).to(trained.device)
 
-    def __call__(self) -> tuple[Tensor, ...]:  # noqa: D102 (the class says it)
+    def __call__(self) -> tuple[Tensor, ...]:  # noqa: D102 (see the class)
         self._model.zero_grad(set_to_none=True)
         recipe = self._trained.recipe
         with autocast(recipe, self._trained.device):
@@ -112,14 +112,14 @@ class TrainStep:
 
 
 def train_step(trained: TrainedRun) -> Iterator[tuple[str, float]]:
-    """One step forward and backward at the recipe's resolution, batch size and precision, on a copy of the network.
+    """Time and memory of one forward and backward pass of a copy, with the recipe's resolution, batch and precision.
 
-    Seconds are the median of 3 to 10 steps, or of one where a step takes 10 s. Bytes are the most that tensors take at
-    a time: parameters, buffers, images, activations and gradients, without the optimiser's state. They are what PyTorch
-    allocates, on a CPU too, where the resident size of a process that has trained does not tell, for it keeps what it
-    freed; that of a fresh process grows by 1.2 to 1.9 times as much (replknet_3 at 224 px, replknet_nano at 48 px).
-    Where other work of ours did not make room for the times, they are `train_step_disturbed` (1.0).
-    Gradients are finite (1.0) where every parameter has one and no number of it is NaN or infinite; else 0.0.
+    Seconds are the median of 3 to 10 steps, or of one if a step takes over 10 s. Bytes are the peak of all tensors:
+    parameters, buffers, images, activations and gradients, without the optimizer's state. They are counted by PyTorch's
+    allocator, on a CPU, too: the resident size of a process that has trained includes freed memory. The resident size
+    of a fresh process grows by 1.2 to 1.9 times as much (replknet_3 at 224 px, replknet_nano at 48 px).
+    Yields `train_step_disturbed` (1.0) if other harness processes did not stop during the timing.
+    Gradients are finite (1.0) if every parameter has one without NaN or infinite values; else 0.0.
     """
     with isolated_rng(trained.device):
         peak_bytes = extra_bytes(lambda: TrainStep(trained)(), trained.device)

@@ -1,6 +1,6 @@
-"""Times that are taken alone on their device and kept on disk, so that equal networks share one measurement.
+"""Times measured with exclusive use of the device and cached on disk, so that equal networks share one measurement.
 
-What is timed depends on the merged network's structure and not on its weights, so all seeds of a configuration, and all
+The times depend on the merged network's structure and not on its weights, so all seeds of a configuration, and all
 configurations that merge into one network, have the same latency in every table.
 """
 
@@ -25,13 +25,13 @@ from harness.system.machine import cpu_name
 
 SCALARS = (bool, int, float, str, tuple, type(None))
 REVISION = 1
-"""Raised when times are taken in another way."""
+"""Increased when times are measured in a different way."""
 
 MetricValues = dict[str, float]
 
 
 def time_undisturbed(trained: TrainedRun, measure: Callable[[], MetricValues]) -> tuple[MetricValues, bool]:
-    """Take times while nothing else of ours computes on the device; returns also whether that was so."""
+    """Measure while no other harness process computes on the device; also returns whether that was achieved."""
     with measuring(trained.device) as quiet:
         start = time.monotonic()
         metrics = measure()
@@ -44,12 +44,12 @@ def cached_times(
 ) -> tuple[MetricValues, bool]:
     """The times of this network under these conditions, from `trained.times` or measured now.
 
-    Only what was measured alone is kept. Returns the metrics, and whether they were.
+    Only undisturbed measurements are stored. Returns the metrics, and whether they are undisturbed.
     """
     key = timing_conditions(name, model, images)
     path = None if trained.times is None else trained.times / f"{name}-{fingerprint(key)}.json"
-    if path is not None and (found := _read(path, key)) is not None:
-        return found, True
+    if path is not None and (cached := _read(path, key)) is not None:
+        return cached, True
 
     def unless_kept() -> MetricValues:
         """Another worker may have measured the same while this one waited."""
@@ -63,7 +63,7 @@ def cached_times(
 
 
 def timing_conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """All that decides how long the network takes."""
+    """Everything that the network's times depend on."""
     device = images.device
     return {
         "times": name,
@@ -82,7 +82,7 @@ def timing_conditions(name: str, model: nn.Module, images: Tensor) -> dict[str, 
 
 
 def network_digest(model: nn.Module) -> str:
-    """Identity of what a network computes, its weights left out: modules, their settings, shapes of their tensors."""
+    """Fingerprint of a network's structure, without its weights: modules, their settings, shapes of their tensors."""
     modules = [
         [
             name,
@@ -99,7 +99,7 @@ def network_digest(model: nn.Module) -> str:
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> MetricValues | None:
-    """The metrics in a file; None where it is missing, damaged, or of other conditions."""
+    """The metrics in a file; None if it is missing, damaged, or for other conditions."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["conditions"] != key:
@@ -110,7 +110,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> MetricValues | None:
 
 
 def _write(path: Path, key: Mapping[str, Any], metrics: MetricValues) -> None:
-    """Keep the metrics; a folder that cannot be written to costs another measurement, and no run."""
+    """Store the metrics; if the folder is not writable, they are measured again next time, and no run fails."""
     text = json.dumps({"conditions": key, "metrics": metrics}, indent=1)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

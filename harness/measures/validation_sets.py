@@ -1,7 +1,7 @@
-"""Trained networks judged on further validation sets of generated images, which all of them share.
+"""Evaluation of trained networks on further validation sets of generated images, shared by all networks.
 
-What was judged is kept in the study's folder after every set, with all that decides it: a command that was interrupted
-continues, and one that asks for more sets judges only those.
+The results are stored in the study's folder after every set, with all conditions they depend on: an interrupted command
+continues, and a command with more sets evaluates only the new ones.
 """
 
 import json
@@ -28,19 +28,19 @@ from harness.training.fit import validate
 from harness.training.run import Job, Run
 
 METRICS = ("val_loss", "top1")
-"""What a network is judged by, in the order in which `validate` gives them."""
+"""The metrics of a network, in the order in which `validate` returns them."""
 
 Values = dict[str, list[float]]
-"""By metric, a value for each set."""
+"""Values by metric, one for each set."""
 
 
 def judge_runs(
     rows: Sequence[RunRow], *, sets: int, images: int, cache: Path, folder: Path, tell: Callable[[int], None]
 ) -> dict[str, Values]:
-    """The metrics of complete runs of one recipe, by run, on so many validation sets of so many images.
+    """The metrics of complete runs of one recipe, by run, on `sets` validation sets of `images` images each.
 
-    `cache` is the folder of prepared data sets, `folder` the study's; `tell` is called with the number of sets that are
-    done. Raises `NotFound` for a run without its weights, and `UserError` for logits that are not finite.
+    `cache` is the folder of prepared data sets, `folder` the study's; `tell` is called with the number of sets done.
+    Raises `NotFound` for a run without weights, and `UserError` for logits that are not finite.
     """
     keep_freed_memory()
     recipe, files = rows[0].run.recipe, {row.id: _weights_file(row) for row in rows}
@@ -58,7 +58,7 @@ def judge_runs(
 
 
 def set_seed(recipe: ProxyRecipe, number: int) -> int:
-    """Seed of the generator for a further validation set: that of no run's images, whatever the run's seed."""
+    """Generator seed of a further validation set; it differs from the seed of any run's images."""
     return int(fingerprint(["validation set", recipe.data_seed, number]), base=16)
 
 
@@ -66,7 +66,7 @@ def _weights_file(row: RunRow) -> Path:
     file = None if row.folder is None else Job(row.run, row.folder).checkpoint
     if file is None or not file.is_file():
         raise NotFound(
-            "the weights of every run of the claim must be there",
+            "the weights of every run of the claim must exist",
             value=row.id,
             place=None if file is None else str(file),
             remedy="Put the checkpoints back, or train the study again with `--fresh`.",
@@ -75,7 +75,7 @@ def _weights_file(row: RunRow) -> Path:
 
 
 class _Network:
-    """A run's trained network and the data set that it was trained on, read when they are first needed."""
+    """A run's trained network and its data set, loaded on first use."""
 
     def __init__(self, run: Run, file: Path, cache: Path) -> None:
         self._run, self._file, self._cache = run, file, cache
@@ -85,13 +85,13 @@ class _Network:
 
     @property
     def dataset(self) -> Dataset:
-        """The data set of the run, whose statistics its images are normalized by."""
+        """The data set of the run; images are normalized with its statistics."""
         if self._dataset is None:
             self._dataset = load(self._run.recipe, self._cache, self._run.seed)
         return self._dataset
 
     def judge(self, dataset: Dataset) -> tuple[float, float]:
-        """The values of `METRICS` on the validation images of that data set."""
+        """The values of `METRICS` on the validation images of `dataset`."""
         if self._model is None:
             is_last = self._run.recipe.channels_last
             memory_format = torch.channels_last if is_last else torch.contiguous_format
@@ -102,30 +102,30 @@ class _Network:
 
 
 class _Kept:
-    """The file of what was judged; values of other conditions or weights are not used."""
+    """The file of stored results; values for other conditions or weights are not used."""
 
     def __init__(self, path: Path, recipe: ProxyRecipe, images: int, files: dict[str, Path]) -> None:
         self._path = path
         self._conditions = {"recipe": recipe.fingerprint(), "generator": GENERATOR, "images": images}
-        known = self._read()
+        stored = self._read()
         self.runs: dict[str, dict[str, Any]] = {}
         for run_id, file in files.items():
             empty = {"weights": sha256(file), **{name: [] for name in METRICS}}
-            own = known.get(run_id, empty)
-            self.runs[run_id] = own if own["weights"] == empty["weights"] else empty
-        self._others = {run_id: values for run_id, values in known.items() if run_id not in files}
+            values = stored.get(run_id, empty)
+            self.runs[run_id] = values if values["weights"] == empty["weights"] else empty
+        self._others = {run_id: values for run_id, values in stored.items() if run_id not in files}
 
     def count(self, run_id: str) -> int:
-        """The sets that a run was judged on."""
+        """Number of sets that a run was evaluated on."""
         return min(len(self.runs[run_id][name]) for name in METRICS)
 
     def add(self, run_id: str, values: Sequence[float]) -> None:
-        """What came out on the next set."""
+        """Add the values of the next set."""
         for name, value in zip(METRICS, values, strict=True):
             self.runs[run_id][name].append(value)
 
     def write(self) -> None:
-        """Keep everything, in one piece. Raises `UserError` where the folder cannot be written to."""
+        """Write all results atomically. Raises `UserError` if the folder is not writable."""
         content = {"conditions": self._conditions, "runs": self._others | self.runs}
         try:
             atomic_write_text(self._path, json.dumps(content, indent=1), is_shared=True)
@@ -133,7 +133,7 @@ class _Kept:
             raise UserError(f"the study's folder must be writable: {error}", place=str(self._path.parent)) from error
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        """By run; nothing where the file is missing, damaged, or of other conditions."""
+        """The stored results by run; empty if the file is missing, damaged, or for other conditions."""
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             if content["conditions"] != self._conditions:

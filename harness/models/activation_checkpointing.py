@@ -1,4 +1,4 @@
-"""Gradient checkpointing: what lies inside a block is computed again in the backward pass instead of kept."""
+"""Gradient checkpointing: activations inside a block are recomputed in the backward pass instead of stored."""
 
 from contextlib import nullcontext
 
@@ -11,7 +11,7 @@ from harness.errors import UserError
 
 
 class _FrozenRunningStats:
-    """While entered, a block's batch norms compute as before and leave their running statistics where they are."""
+    """Context in which a block's batch norms compute as before, but do not update their running statistics."""
 
     def __init__(self, block: nn.Module) -> None:
         self.norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
@@ -27,9 +27,9 @@ class _FrozenRunningStats:
 
 
 def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
-    """block(x) to the bit, gradients, running statistics and random state included; only x is kept for backward."""
+    """Bitwise equal to block(x), with gradients, running statistics and random state; stores only x for backward."""
     y: Tensor
-    if torch.compiler.is_compiling():  # the compiler moves the statistics once by itself, and takes no contexts
+    if torch.compiler.is_compiling():  # the compiler updates the statistics only once, and does not support contexts
         y = checkpoint(block, x, use_reentrant=False)
     else:
         y = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenRunningStats(block)))
@@ -37,9 +37,9 @@ def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def enable_checkpointing(model: nn.Module, family: str) -> None:
-    """Have a whole network compute its activations again. Raises `UserError` for a family that cannot."""
+    """Enable gradient checkpointing in a whole network. Raises `UserError` for a family that does not support it."""
     enable = getattr(model, "set_grad_checkpointing", None)
     if enable is None:
-        rule = "`checkpointing` needs a network that can compute its activations again; RepLKNet can"
+        rule = "`checkpointing` needs a network that can recompute its activations; RepLKNet can"
         raise UserError(rule, value=family)
     enable()

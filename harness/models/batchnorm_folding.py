@@ -1,4 +1,4 @@
-"""Batch norms folded away: in evaluation mode each is a scale and a shift, which the layer beside it can take over."""
+"""Folding of batch norms: in evaluation mode each is a scale and a shift, which an adjacent layer can absorb."""
 
 from typing import Protocol, runtime_checkable
 
@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module with batch norms that the layers beside them can take over."""
+    """A module with batch norms that adjacent layers can absorb."""
 
     def fold(self) -> None:
-        """Give up its own batch norms for good, without a change in evaluation mode; done before, nothing happens."""
+        """Fold its own batch norms, permanently; the output in evaluation mode does not change. Idempotent."""
 
 
 def bn_scale_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -25,12 +25,12 @@ def bn_scale_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def to_float64(values: Tensor) -> Tensor:
-    """In float64, which not every device has: on the CPU; without values (on the meta device) where it is."""
+    """Detach and convert to float64, on the CPU because not every device supports it; meta tensors stay on meta."""
     return values.detach().to(values.device if values.is_meta else "cpu", torch.float64)
 
 
 def fold_into_previous(layer: nn.Conv2d, norm: nn.Module) -> nn.Module:
-    """Let the layer compute norm(layer(x)); gives what is left of the norm."""
+    """Change the layer to compute norm(layer(x)); returns the module that replaces the norm."""
     if not isinstance(norm, _BatchNorm):
         return norm
     scale, shift = bn_scale_shift(norm)
@@ -41,14 +41,14 @@ def fold_into_previous(layer: nn.Conv2d, norm: nn.Module) -> nn.Module:
 
 
 def fold_into_next(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """Let the layer, which mixes all channels and pads nothing, compute layer(norm(x)); gives what is left of the norm.
+    """Change the layer (dense, without padding) to compute layer(norm(x)); returns the module that replaces the norm.
 
-    Behind a padded layer it would be wrong: the padding is zero behind the norm.
+    It would be wrong for a padded layer: its padding is zero after the norm, not before it.
     """
     if not isinstance(norm, _BatchNorm):
         return norm
     if isinstance(layer, nn.Conv2d):
-        assert layer.groups == 1 and layer.padding == (0, 0), "a layer that takes over the norm ahead of it"
+        assert layer.groups == 1 and layer.padding == (0, 0), "the layer must be dense and not padded"
     scale, shift = bn_scale_shift(norm)
     weight = to_float64(layer.weight)
     moved = weight.flatten(2).sum(2) @ shift if weight.dim() > 2 else weight @ shift
@@ -58,7 +58,7 @@ def fold_into_next(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module:
 
 
 def _assign(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    """New values of the layer's type, on its device and in its memory format; `requires_grad` stays."""
+    """Set weight and bias, in the layer's dtype, device and memory format; `requires_grad` does not change."""
     old = layer.weight
     layer.weight = nn.Parameter(torch.empty_like(old).copy_(weight), old.requires_grad)
     layer.bias = nn.Parameter(bias.to(old), old.requires_grad)

@@ -1,4 +1,4 @@
-"""From a spec to a network, to its merged form, and to one without batch norms; a file per family."""
+"""Build a network from a spec, merge it, and fold its batch norms; each family has its own file."""
 
 import copy
 from collections.abc import Callable
@@ -29,8 +29,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 def build(spec: NetworkSpec, *, merged: bool = False, seed: int | None = None) -> nn.Module:
     """The network of a spec with fresh weights, in its training or its merged form.
 
-    A seed decides the weights and leaves the global random state alone; without one they come from that state.
-    Specs of one fingerprint give one network, down to the names in its state dict.
+    With a seed, the weights depend on it and the global random state does not change; without, they use that state.
+    Specs with equal fingerprints build equal networks, including the names in the state dict.
     """
     make, spec = NETWORKS[spec.family], spec.identity()
     if seed is None:
@@ -41,7 +41,7 @@ def build(spec: NetworkSpec, *, merged: bool = False, seed: int | None = None) -
 
 
 def merge(model: Network) -> Network:
-    """A copy of the network in its merged form, equal to `model` in evaluation mode; `model` is left alone."""
+    """A copy of the network in its merged form, equal to `model` in evaluation mode; `model` is not changed."""
     merged = copy.deepcopy(model)
     for module in list(merged.modules()):
         if isinstance(module, Mergeable):
@@ -52,8 +52,8 @@ def merge(model: Network) -> Network:
 def fold(model: Network) -> Network:
     """A copy without batch norms, equal to `model` in evaluation mode: merged, then every batch norm folded.
 
-    Each becomes part of the convolution or classifier beside it; layer norms stay. This is how the paper counts.
-    `features` of RepLKNet are the same maps; `forward_features` gives the last of them without the head's norm.
+    Each becomes part of the adjacent convolution or classifier; layer norms stay. The paper counts parameters this way.
+    `features` of RepLKNet returns the same maps; `forward_features` returns the last map without the head's norm.
     """
     folded = merge(model)
     for module in list(folded.modules()):

@@ -1,8 +1,8 @@
 """ConvNeXt (arXiv 2201.03545) with kernels of any size and kind, leaf to root: stem, step, block, stage, head, network.
 
 Shapes: N batch, H W height and width of the image; stage s has C[s] channels on a map of height H / stem_stride / 2**s.
-Modules, names of parameters and initial weights as in timm's ConvNeXt, where the kernel is plain and has no parallel
-small one, or is merged.
+Modules, names of parameters and initial weights are those of timm's ConvNeXt if the kernel is plain without a parallel
+small kernel, or merged.
 """
 
 import torch
@@ -19,7 +19,7 @@ from harness.models.spec.network import NetworkSpec, inner_width
 
 
 class ConvNeXtStem(nn.ModuleList):
-    """ln(conv(x)), with a kernel of the side of the stride"""
+    """ln(conv(x)), with kernel size = stride"""
 
     def __init__(self, c_in: int, c: int, *, stride: int = 4) -> None:
         super().__init__([nn.Conv2d(c_in, c, stride, stride), LayerNorm2d(c)])
@@ -65,7 +65,7 @@ class ConvNeXtMLP(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """x + gamma mlp(ln(conv_dw(x)))
 
-    gamma scales each channel and starts at 1e-6; with shortcut=False, where nothing else would pass, at 1.
+    gamma scales each channel and is initialized to 1e-6; with shortcut=False (otherwise the output would vanish) to 1.
     """
 
     conv_dw: nn.Module
@@ -102,7 +102,7 @@ class ConvNeXtBlock(nn.Module):
     cost = staticmethod(convnext.convnext_block)
 
     def merge(self) -> None:
-        """Take the merged kernel for good, where it is one convolution as ConvNeXt's own."""
+        """Merge the large kernel; if it becomes a single convolution, that replaces `conv_dw`, as in ConvNeXt."""
         if isinstance(self.conv_dw, Mergeable):
             self.conv_dw.merge()
         if isinstance(self.conv_dw, ReparamConv) and self.conv_dw.lkb_reparam is not None:
@@ -110,7 +110,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXtStage(nn.Module):
-    """The step to a smaller map, where there is one, and blocks."""
+    """Downsampling (except in the first stage) and blocks."""
 
     def __init__(self, spec: NetworkSpec, i: int, *, drop_paths: list[float], merged: bool) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class ConvNeXtStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C[i - 1], H, W) -> (N, C[i], H / 2, W / 2), rounded down; the first stage keeps the side."""
+        """(N, C[i - 1], H, W) -> (N, C[i], H / 2, W / 2), rounded down; the first stage keeps the size."""
         y: Tensor = self.blocks(self.downsample(x))
         return y
 

@@ -1,4 +1,4 @@
-"""Two ways to compute one thing held against each other, in float64, with batch norms as training leaves them."""
+"""Equivalence checks of two computations, in float64, with batch-norm statistics like those after training."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 MERGE_TOLERANCE = 1e-10
-"""Of the difference, relative to the largest value: what merging and folding may cost in float64."""
+"""Tolerance of the difference relative to the largest value, for merging and folding in float64."""
 
 
 def randomize(network: nn.Module, seed: int) -> None:
-    """Give every batch norm of the network other parameters and running statistics, in place: none at its start."""
+    """Randomize parameters and running statistics of all batch norms in place, so none has its initial values."""
     g = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -23,13 +23,13 @@ def randomize(network: nn.Module, seed: int) -> None:
 
 
 def randomized_float64(network: nn.Module) -> nn.Module:
-    """The network itself, randomised, in float64 and in evaluation mode."""
+    """Randomize the network in place and convert it to float64 and evaluation mode."""
     randomize(network, seed=1)
     return network.double().eval()
 
 
 def noise_images(channels: int, size: tuple[int, int]) -> Tensor:
-    """Two, of noise, in float64."""
+    """Two images of noise (2, channels, *size), in float64."""
     return torch.randn(2, channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -40,5 +40,5 @@ def relative_error(output: Tensor, exact: Tensor) -> float:
 
 
 def max_error(errors: Iterable[float]) -> float:
-    """The largest of them; NaN where one is."""
+    """The largest error; NaN if one of them is NaN."""
     return max(errors, key=lambda error: (error != error, error))

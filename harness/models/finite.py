@@ -1,4 +1,4 @@
-"""Refuse values that are not finite: an argmax, a mean or a comparison over NaN is a number that means nothing.
+"""Checks for values that are not finite: an argmax, a mean or a comparison over NaN returns a meaningless number.
 
 Shapes: N images.
 """
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from harness.errors import Diverged, UserError
 
 NAMED = 3
-"""Entries that a message names."""
+"""Most entries named in a message."""
 
 
 def require_finite(output: Tensor, model: nn.Module, images: Any, what: str = "the logits of an image") -> None:
-    """Raise `Diverged` where an output of `model` for `images` is NaN or infinite, naming the first such layer.
+    """Raise `Diverged` if an output of `model` for `images` is NaN or infinite, naming the first such layer.
 
     The network is run once more to find the layer, in the caller's precision; `what` is the subject of the message.
     """
@@ -26,7 +26,7 @@ def require_finite(output: Tensor, model: nn.Module, images: Any, what: str = "t
 
 
 def describe_fault(model: nn.Module, images: Any, what: str) -> str:
-    """Which entry or layer is the first that is not finite, as a sentence."""
+    """A sentence that names the weights, or else the first layer, that are not finite."""
     entries = nonfinite_entries(model.state_dict())
     if entries:
         return f"{what} must be finite; of the weights {count_nonfinite(entries)}"
@@ -37,7 +37,7 @@ def describe_fault(model: nn.Module, images: Any, what: str) -> str:
 
 
 def nonfinite_entries(entries: Mapping[str, Any]) -> dict[str, int]:
-    """By name, how many values of each entry are NaN or infinite; entries without any are left out."""
+    """The number of NaN or infinite values in each entry, by name; entries without any are left out."""
     counts = {}
     for name, value in entries.items():
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
@@ -48,11 +48,11 @@ def nonfinite_entries(entries: Mapping[str, Any]) -> dict[str, int]:
 
 
 def count_nonfinite(counts: Mapping[str, int]) -> str:
-    """The entries of `nonfinite_entries` as words: how many, the first of them, and how many of their values."""
+    """The result of `nonfinite_entries` as text: the number of entries, and the first ones with their counts."""
     named = ", ".join(f"`{name}`: {count:,}" for name, count in list(counts.items())[:NAMED])
     more = ", ..." if len(counts) > NAMED else ""
-    verb = "entry holds" if len(counts) == 1 else "entries hold"
-    return f"{len(counts):,} {verb} values that are NaN or infinite ({named}{more})"
+    entries_hold = "entry holds" if len(counts) == 1 else "entries hold"
+    return f"{len(counts):,} {entries_hold} values that are NaN or infinite ({named}{more})"
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def first_nonfinite_layer(run_forward: Callable[[], Any], model: nn.Module) -> s
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
-        with suppress(Diverged):  # a detector looks at its own outputs
+        with suppress(Diverged):  # a detector checks its own outputs
             run_forward()
     finally:
         for handle in handles:
@@ -79,7 +79,7 @@ def first_nonfinite_layer(run_forward: Callable[[], Any], model: nn.Module) -> s
 
 @contextmanager
 def as_user_error(name: str, remedy: str = "Take the weights of an earlier epoch, or train again.") -> Iterator[None]:
-    """Turn a `Diverged` of a network that a command line names into a `UserError` with that name."""
+    """Convert `Diverged` into a `UserError` that names the network given on the command line."""
     try:
         yield
     except Diverged as error:

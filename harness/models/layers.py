@@ -1,4 +1,4 @@
-"""What the blocks are made of: convolution, normalisation, stochastic depth.
+"""The layers of the blocks: convolution, normalization, stochastic depth.
 
 Names inside blocks: c channels, k kernel side, s side of the small parallel kernel.
 Shapes: N batch, H W height and width of the map.
@@ -26,9 +26,9 @@ def conv2d(
     groups: int = 1,
     bias: bool = False,
 ) -> nn.Conv2d:
-    """A convolution of odd sides k (or height and width), padded so that its centre stands on every stride-th pixel.
+    """A convolution of odd sides k (or height and width), padded so that it is centered on every stride-th pixel.
 
-    It is the harness's own operator where it is depth-wise.
+    If it is depth-wise, it is the harness's own operator.
     """
     kh, kw = k if isinstance(k, tuple) else (k, k)
     padding = (kh // 2 * dilation, kw // 2 * dilation)
@@ -61,7 +61,7 @@ class ConvBN(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Give the convolution a bias, and leave an identity for the batch norm."""
+        """Fold the batch norm into the convolution's weight and bias; an identity replaces it."""
         self.add_module("bn", fold_into_previous(self.conv, self.bn))
 
 
@@ -95,7 +95,7 @@ class LayerNorm2d(nn.LayerNorm):
 class DropPath(nn.Module):
     """Stochastic depth: in training, an image's residual is 0 with probability p, and scaled by 1 / (1 - p) otherwise.
 
-    Our own, because the libraries that have one take seconds to import in every worker.
+    Implemented here because libraries that have it take seconds to import in every worker.
     """
 
     def __init__(self, p: float) -> None:

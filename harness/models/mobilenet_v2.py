@@ -1,7 +1,7 @@
-"""MobileNetV2 with a large kernel in every block (arXiv 1801.04381, table 2): the ground of RepLKNet's ablations.
+"""MobileNetV2 with a large kernel in every block (arXiv 1801.04381, table 2): the network of RepLKNet's ablations.
 
-Shapes: N batch, H W height and width of the image; stage s has C[s] channels. A stage's stride stands in its first
-block. There is no dropout before the classifier.
+Shapes: N batch, H W height and width of the image; stage s has C[s] channels. The first block of a stage has its
+stride. There is no dropout before the classifier.
 """
 
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from harness.models.spec.network import NetworkSpec
 class InvertedResidual(nn.Module):
     """x + pw2(relu6(large_kernel(relu6(pw1(x)))))
 
-    Without pw1 where width is c_in; without the "x +" where the shapes differ, and with shortcut=False.
+    Without pw1 if width is c_in; without the "x +" if the shapes differ, or with shortcut=False.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class MobileNetV2(nn.Module):
 
 
 def _stage(spec: NetworkSpec, i: int, c_in: int, drop_paths: list[float], merged: bool) -> nn.Sequential:
-    """The blocks of stage i; the first one takes c_in channels and has the stride."""
+    """The blocks of stage i; the first one has c_in input channels and the stride."""
     blocks: list[nn.Module] = []
     for j, p in enumerate(drop_paths):
         c_from = spec.C[i] if j else c_in

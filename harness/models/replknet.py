@@ -57,7 +57,7 @@ class Transition(nn.ModuleList):
 class RepLKBlock(nn.Module):
     """x + pw2(relu(large_kernel(pw1(bn(x)))))
 
-    shortcut=False drops the "x +" of this block alone; the ConvFFN behind it keeps its own.
+    shortcut=False drops the "x +" of this block only; the ConvFFN after it keeps its own.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RepLKBlock(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Let the first convolution take over the pre-norm."""
+        """Fold the pre-norm into the first convolution."""
         self.add_module("prelkb_bn", fold_into_next(self.prelkb_bn, self.pw1.conv))
 
 
@@ -112,12 +112,12 @@ class ConvFFN(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Let the first convolution take over the pre-norm."""
+        """Fold the pre-norm into the first convolution."""
         self.add_module("preffn_bn", fold_into_next(self.preffn_bn, self.pw1.conv))
 
 
 class RepLKNetStage(nn.Module):
-    """Large-kernel blocks, each with a ConvFFN behind it; both of a pair have one drop-path probability."""
+    """Large-kernel blocks, each followed by a ConvFFN; both of a pair have the same drop-path probability."""
 
     def __init__(self, spec: NetworkSpec, i: int, *, drop_paths: list[float], merged: bool) -> None:
         super().__init__()
@@ -145,14 +145,14 @@ class RepLKNetStage(nn.Module):
         return x
 
     def reparameterize(self) -> None:
-        """Take the merged form; by this name timm's `reparameterize_model` finds what there is to merge."""
+        """Merge all blocks; timm's `reparameterize_model` calls methods of this name."""
         for module in list(self.modules()):
             if isinstance(module, Mergeable):
                 module.merge()
 
 
 class RepLKNet(nn.Module):
-    """Stem, four stages with transitions between them; the head normalises, pools and classifies, in this order."""
+    """Stem, four stages with transitions between them, and a head: norm, pooling, classifier, in this order."""
 
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class RepLKNet(nn.Module):
         self.head: nn.Module = nn.Linear(spec.C[-1], spec.classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in training: keep the input of each layer and block, compute the rest again."""
+        """Trade time for memory in training: store the input of each layer and block, and recompute the rest."""
         for module in (self, *self.stages):
             module.grad_checkpointing = enable
 
@@ -183,7 +183,7 @@ class RepLKNet(nn.Module):
         return maps
 
     def _through(self, layers: nn.Module, x: Tensor) -> Tensor:
-        """Through the stem or a transition."""
+        """Apply the stem or a transition, checkpointed if enabled."""
         if not self.grad_checkpointing:
             y: Tensor = layers(x)
             return y
@@ -192,7 +192,7 @@ class RepLKNet(nn.Module):
         return x
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, C[-1], H', W'), normalised."""
+        """(N, in_channels, H, W) -> (N, C[-1], H', W'), normalized."""
         y: Tensor = self.norm(self.features(x)[-1])
         return y
 
@@ -207,6 +207,6 @@ class RepLKNet(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Let the classifier take over the head's norm, from which only the mean over the map parts it."""
+        """Fold the head's norm into the classifier; only the mean over the map is between them."""
         if isinstance(self.head, nn.Linear):
             self.norm = fold_into_next(self.norm, self.head)

@@ -1,8 +1,8 @@
-"""A convolution and its weight gradient as two operators, made differentiable by each other, to any order.
+"""A convolution and its weight gradient as two operators; each provides the other's derivative, to any order.
 
-The gradient of the input is the convolution of the output's gradient with the flipped kernel; that of the weight a
-correlation, which is linear in either factor and whose own gradients are convolutions again. With a stride, zeros are
-put between the output's gradients first.
+The gradient of the input is the convolution of the output's gradient with the flipped kernel. The gradient of the
+weight is a correlation: linear in either factor, with gradients that are convolutions again. With a stride, zeros are
+first inserted between the output's gradients.
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,).
 """
 
@@ -17,7 +17,7 @@ from harness.ops.geometry import Pair
 
 CONVOLVE = "(Tensor x, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[] dilation) -> Tensor"
 CORRELATE = "(Tensor x, Tensor grad, SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation) -> Tensor"
-"""What the two operators take: `grad` is the output's gradient, `kernel` the sides of the weight's."""
+"""Schemas of the two operators: `grad` is the output's gradient, `kernel` the sides of the weight."""
 
 Operator = Callable[..., Tensor]
 Gradients = tuple[Tensor | None, ...]
@@ -28,13 +28,13 @@ NO_WINDOW_GRADIENTS: Gradients = (None, None, None)
 def register_operator(
     name: str, schema: str, device: str, compute: Operator, shape: Operator
 ) -> OpOverload[..., Tensor]:
-    """Make PyTorch know `compute` as one operator, which its compiler does not look into, of results like `shape`'s."""
+    """Register `compute` as a PyTorch operator, opaque to the compiler; `shape` is its fake implementation."""
     name = f"harness::{name}"
     torch.library.define(name, schema)
     torch.library.impl(name, device, compute)
     torch.library.register_fake(name, shape)
-    found: OpOverload[..., Tensor] = getattr(torch.ops.harness, name.removeprefix("harness::")).default
-    return found
+    operator: OpOverload[..., Tensor] = getattr(torch.ops.harness, name.removeprefix("harness::")).default
+    return operator
 
 
 class Convolve(torch.autograd.Function):
@@ -101,7 +101,7 @@ def _input_gradient(ctx: Any, x: Tensor, grad: Tensor, weight: Tensor) -> Tensor
 
 
 def _insert_zeros(grad: Tensor, stride: list[int], size: list[int]) -> Tensor:
-    """The map of that size with the values of `grad` (N, C, H', W') where the kernel stood; channels-last."""
+    """Put the values of `grad` (N, C, H', W') at the kernel's positions in a map of `size`, else 0; channels-last."""
     (n, c, height, width), (sh, sw) = grad.shape, stride
     spread = grad.new_zeros(n, *size, c).permute(0, 3, 1, 2)
     spread[:, :, : (height - 1) * sh + 1 : sh, : (width - 1) * sw + 1 : sw] = grad
@@ -121,7 +121,7 @@ def _correlated(ctx: Any, x: Tensor, grad: Tensor, kernel: list[int]) -> Tensor:
 
 
 def output_size(x: Tensor, weight: Tensor, *window: Sequence[int]) -> Pair:
-    """Height and width of the convolution's output, for a window as `Window` has it."""
+    """Height and width of the convolution's output; `window` holds the fields of a `Window`."""
     sides = zip(x.shape[2:], weight.shape[2:], *window, strict=True)
     height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
     return height, width

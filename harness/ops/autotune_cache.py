@@ -1,4 +1,4 @@
-"""What was measured, kept on disk: one JSON file per device and set of versions, shared by all processes of a user."""
+"""Autotune measurements on disk: one JSON file per device and set of versions, shared by all processes of a user."""
 
 import importlib.metadata
 import json
@@ -15,14 +15,14 @@ from harness.system.fingerprint import fingerprint
 from harness.system.machine import cpu_name, processor_features
 
 WAIT_S = 10.0
-"""For another process that is writing; after that the measurement is kept by this process alone."""
+"""How long to wait for another process that is writing; after that only this process has the measurement."""
 
 
 class AutotuneCache:
-    """The file of one device, named by all that its measurements depend on.
+    """The file of one device; its name is a fingerprint of everything that the measurements depend on.
 
-    It is replaced in one piece; one that cannot be read counts as empty and is written anew, and a folder that cannot
-    be written is done without.
+    The file is replaced atomically. An unreadable file counts as empty and is overwritten; if the folder cannot be
+    written, nothing is stored.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class AutotuneCache:
         return times if times is not None and times.winner in names else None
 
     def put(self, kind: str, measured: AlgorithmTimes, names: Collection[str]) -> AlgorithmTimes:
-        """Write a measurement down; where another process was first, its measurement stands and is returned."""
+        """Store a measurement; if another process has already stored one, return that one instead."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_suffix(".lock"), timeout=WAIT_S, poll_interval=0.01):
@@ -57,12 +57,12 @@ class AutotuneCache:
             return {}
 
     def _write(self, calls: Mapping[str, AlgorithmTimes]) -> None:
-        content = {"about": self._about, "calls": {kind: each._asdict() for kind, each in sorted(calls.items())}}
+        content = {"about": self._about, "calls": {kind: times._asdict() for kind, times in sorted(calls.items())}}
         atomic_write_text(self.path, json.dumps(content, indent=1), is_shared=True)
 
 
 def device_conditions(device: torch.device) -> dict[str, str]:
-    """What all measurements of a device depend on: the device itself, the libraries, and this code."""
+    """The conditions of all measurements on a device: the device itself, the libraries, and this code."""
     versions = {
         name: ", ".join(each.version for each in importlib.metadata.distributions(name=name))
         for name in ("triton", "llvmlite")

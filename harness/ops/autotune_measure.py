@@ -1,4 +1,4 @@
-"""One call of the convolution, and its measurement: which algorithms can compute it, in what memory and what time.
+"""One call of the convolution and its measurement: which algorithms can compute it, with how much memory and time.
 
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,).
 """
@@ -17,13 +17,13 @@ from harness.ops.geometry import Window
 from harness.ops.timing import min_seconds
 
 CLEAR_WIN_RATIO = 0.97
-"""Another algorithm must take less than this share of the stock operator's time to be preferred to it."""
+"""Another algorithm is preferred only if it takes less than this fraction of the stock operator's time."""
 ALWAYS_ALLOWED_BYTES = 64 << 20
-"""Memory that every candidate may hold beyond the stock operator's, however small the call."""
+"""Memory that every candidate may use in addition to the stock operator's, however small the call."""
 
 
 class AlgorithmTimes(NamedTuple):
-    """The fastest algorithm for one kind of call, and the milliseconds of all that were timed."""
+    """The fastest algorithm for one kind of call, and the milliseconds of all timed algorithms."""
 
     winner: str
     ms: dict[str, float]
@@ -38,53 +38,53 @@ class ConvCall(NamedTuple):
     window: Window
 
     def kind(self) -> str:
-        """All that the time depends on, readable: calls of one kind have one winner."""
+        """Everything that the time depends on, as text; calls of one kind have one winner."""
         layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-        layout = "+".join(name for name, each in layouts.items() if self.x.is_contiguous(memory_format=each))
-        wanted = [name for name, needed in zip(("x", "weight", "bias"), self.needs_gradient(), strict=True) if needed]
+        layout = "+".join(name for name, value in layouts.items() if self.x.is_contiguous(memory_format=value))
+        gradients = [name for name, n in zip(("x", "weight", "bias"), self.needs_gradient(), strict=True) if n]
         return " ".join(
             (
                 f"{str(self.x.dtype).removeprefix('torch.')} {layout or 'strided'}",
                 f"x={_by(self.x.shape)} weight={_by(self.weight.shape[2:])} bias={self.bias is not None}",
                 *(f"{name}={_by(sides)}" for name, sides in self.window._asdict().items()),
-                f"gradients={'+'.join(wanted) or None}",
+                f"gradients={'+'.join(gradients) or None}",
                 _settings(self.x.device),
             )
         )
 
     def candidates(self) -> list[str]:
-        """The algorithms that can take it, the stock operator first."""
-        fitting = [name for name, each in ALGORITHMS.items() if each.fits(self.x, self.weight, self.window)]
+        """The algorithms that can compute it, the stock operator first."""
+        fitting = [name for name, algorithm in ALGORITHMS.items() if algorithm.fits(self.x, self.weight, self.window)]
         return sorted(fitting, key=lambda name: name != "stock")
 
     def needs_gradient(self) -> tuple[bool, bool, bool]:
-        """Of x, weight, bias: whether a backward pass will ask for its gradient."""
+        """For x, weight and bias: whether a backward pass will need its gradient."""
         x, weight, bias = (t is not None and t.requires_grad and torch.is_grad_enabled() for t in self[:3])
         return x, weight, bias
 
     def step(self, name: str, convert: Callable[[Tensor], Tensor] = lambda t: t) -> Callable[[], None]:
-        """What an algorithm has to do: forward, and backward where a gradient is wanted."""
+        """A function that runs the algorithm: forward, and backward if a gradient is needed."""
         needed = self.needs_gradient()
         x, weight, bias = (
             None if t is None else convert(t.detach()).requires_grad_(n) for t, n in zip(self[:3], needed, strict=True)
         )
         assert x is not None and weight is not None, "only the bias may be missing"
-        wanted = [t for t in (x, weight, bias) if t is not None and t.requires_grad]
+        leaves = [t for t in (x, weight, bias) if t is not None and t.requires_grad]
 
         def compute() -> None:
-            # Hooks of the caller's, as checkpointing sets them, are not meant for what is saved here.
+            # The caller's hooks (checkpointing sets some) must not act on the tensors saved here.
             with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
                 y = ALGORITHMS[name].run(x, weight, bias, self.window)
-                if wanted:
-                    torch.autograd.grad(y, wanted, y.detach())
+                if leaves:
+                    torch.autograd.grad(y, leaves, y.detach())
 
         return compute
 
 
 class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is on, `peak` grows to the most bytes that tensors made meanwhile held at one time.
+    """While active, records in `peak` the most bytes that newly created tensors hold at one time.
 
-    Scratch memory inside PyTorch's operators is not seen.
+    Scratch memory inside PyTorch's operators is not counted.
     """
 
     def __init__(self) -> None:
@@ -108,15 +108,15 @@ class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most bytes that tensors which `function` makes hold at one time; with fake tensors, before it is run."""
-    seen = PeakBytes()
-    with seen:
+    """The most bytes that tensors created by `function` hold at one time; with fake tensors, before it really runs."""
+    counter = PeakBytes()
+    with counter:
         function()
-    return seen.peak
+    return counter.peak
 
 
 def time_algorithms(call: ConvCall, names: Sequence[str]) -> AlgorithmTimes:
-    """Time those of the named algorithms, the stock operator first, that have the memory for it."""
+    """Time those of the named algorithms (the stock operator first) that stay within the memory limit."""
     steps: dict[str, Callable[[], None]] = {}
     most: int | None = None
     for name in names:
@@ -125,7 +125,7 @@ def time_algorithms(call: ConvCall, names: Sequence[str]) -> AlgorithmTimes:
             steps[name] = call.step(name)
             most = _max_bytes(call.x, held) if name == "stock" else most
     if not steps:
-        return AlgorithmTimes(choose_algorithm(call.x, call.weight, call.window), {})  # let the call itself say so
+        return AlgorithmTimes(choose_algorithm(call.x, call.weight, call.window), {})  # the call will raise the error
     seconds = min_seconds(steps, call.x.device)
     return AlgorithmTimes(_fastest(seconds), {name: round(1000 * each, 4) for name, each in seconds.items()})
 
@@ -136,7 +136,7 @@ def _fastest(seconds: Mapping[str, float]) -> str:
 
 
 def _warm_up(call: ConvCall, name: str, most: int | None) -> int | None:
-    """Run an algorithm for the first time and return the bytes that it held; None where it may not or cannot."""
+    """Run an algorithm for the first time and return its peak bytes; None if over the limit or out of memory."""
     try:
         if call.x.device.type == "cpu":
             held = _estimated_bytes(call, name)
@@ -152,7 +152,7 @@ def _warm_up(call: ConvCall, name: str, most: int | None) -> int | None:
 
 
 def _estimated_bytes(call: ConvCall, name: str) -> int:
-    """Asked with tensors that have no memory: a CPU without any left kills the process instead of saying so."""
+    """Peak bytes, computed with fake tensors: on a CPU, running out of memory kills the process without an error."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # loads the compiler: more than a second
 
     fake = FakeTensorMode()
@@ -162,7 +162,7 @@ def _estimated_bytes(call: ConvCall, name: str) -> int:
 
 
 def _max_bytes(x: Tensor, stock: int) -> int:
-    """What a candidate may hold: as much as the stock operator, and twice all that the call works on."""
+    """The memory limit of a candidate: the stock operator's, plus twice that of input and stock operator together."""
     return stock + max(ALWAYS_ALLOWED_BYTES, 2 * (x.nbytes + stock))
 
 
@@ -176,7 +176,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _settings(device: torch.device) -> str:
-    """What a program may set that changes the times."""
+    """PyTorch's global settings that change the times."""
     if device.type == "cpu":
         return f"threads={torch.get_num_threads()}"
     conv = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]

@@ -1,13 +1,13 @@
 """Output, input gradient and weight gradient as three depth-wise convolutions in channels-last layout.
 
-On CPUs the stock operator's forward pass is fast in channels-last layout and its backward pass in none. But both
-gradients are depth-wise convolutions themselves: that of the input is the output's gradient under the flipped kernel,
-that of the weight is the input under N*C kernels, which are the output's gradients. The last is slow once its operands
-leave the cache; from there on the weight gradient is computed as a product of spectra (`fft`).
+On CPUs the stock operator's forward pass is fast in channels-last layout, and its backward pass is slow in any layout.
+But both gradients are depth-wise convolutions themselves: the input's is the output's gradient convolved with the
+flipped kernel, the weight's is the input convolved with N*C kernels, which are the output's gradients. The last one is
+slow when its operands do not fit into the cache; then the weight gradient is a product of spectra (`fft`).
 
 Shapes: N batch, C channels, H W height and width; x (N, C, H, W), weight (C, 1, KH, KW).
-Extra memory: one copy of the input, one of the output's gradient and the weight gradients of all images, while the
-weight gradient is computed, or half of that where these are larger than the images; or what `fft` takes.
+Extra memory while the weight gradient is computed: a copy of the input, a copy of the output's gradient and the weight
+gradients of all images; half of that where the weight gradients are larger than the images; or the memory of `fft`.
 """
 
 from typing import Any
@@ -20,10 +20,10 @@ from harness.ops import fft
 from harness.ops.geometry import Algorithm, Pair, Window
 
 SPECTRAL_FROM = 2_000_000
-"""Values of the input times kernel side from which the weight gradient is computed as a product of spectra."""
+"""Number of input values times kernel side from which the weight gradient is computed as a product of spectra."""
 
 SPECTRAL_BATCH = 8
-"""Images from which the spectra of the maps outweigh those of the kernels."""
+"""Batch size from which the spectra of the maps cost more than those of the kernels."""
 
 
 class _ChannelsLastConv(torch.autograd.Function):
@@ -53,7 +53,7 @@ class _ChannelsLastConv(torch.autograd.Function):
 
 
 def _input_gradient(grad: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """The same sum read from the other side: kernel flipped, padding complemented to d(K-1)."""
+    """Convolution of the output's gradient with the flipped kernel, with padding d(K-1) - p."""
     sides = zip(weight.shape[-2:], window.padding, window.dilation, strict=True)
     ph, pw = (d * (k - 1) - p for k, p, d in sides)
     return _depthwise(grad, weight.flip(2, 3), None, window._replace(padding=(ph, pw)))
@@ -89,14 +89,14 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    # The layout changes out here, so that what the function saves are its own inputs and a second derivative is right.
+    # Change the layout outside the autograd function: it must save its own inputs for a correct second derivative.
     x = x.contiguous(memory_format=torch.channels_last)
     output: Tensor = _ChannelsLastConv.apply(x, weight, bias, window)
     return output
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
-    """Stride 1, no more padding than the kernel reaches, and something to compute."""
+    """Stride 1, padding at most d(K-1), and a non-empty input."""
     sides = zip(weight.shape[-2:], window.padding, window.dilation, strict=True)
     return window.stride == (1, 1) and x.numel() > 0 and all(p <= d * (k - 1) for k, p, d in sides)
 

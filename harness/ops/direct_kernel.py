@@ -1,13 +1,13 @@
-"""The innermost loops of the direct convolution, written for LLVM and compiled for this processor when first needed.
+"""The innermost loops of the direct convolution, generated with LLVM and compiled for this processor on first use.
 
-A vector holds LANE_BYTES of channels of one pixel, the lane of a call. An output row is computed in blocks of pixels
-whose sums stay in registers while all taps that meet the map are added, one multiply-add per tap and pixel, with one
-load: of 16 registers of 32 bytes, a block of 7 takes 14 and the tap's weights 2. Taps whose row lies outside the map
-are left out; along the row, those that no pixel of the block sees. What the other pixels of a block see there is a
-margin of zeros, which the copy of the lane's map that is made first has on both sides.
+A vector holds LANE_BYTES of channels of one pixel: one lane. An output row is computed in blocks of pixels whose sums
+stay in registers while all taps inside the map are added, with one multiply-add and one load per tap and pixel: of 16
+registers of 32 bytes, a block of 7 takes 14 and the tap's weights 2. Taps whose row is outside the map are skipped;
+along the row, taps that are outside the map for every pixel of the block. For the other pixels of such a block they
+read a margin of zeros, which the copy of the lane's map (made first) has on both sides.
 
-Work: a block costs its pixels' multiply-adds over the taps that any of them sees, which is the share of the taps that
-meet the map, and up to block - 1 more at either edge.
+Work: a block costs its pixels' multiply-adds over the taps that any of them needs, which are the taps inside the map
+and up to block - 1 more at either edge.
 """
 
 import ctypes
@@ -21,11 +21,11 @@ from llvmlite import ir
 
 LANE_BYTES = 64
 BLOCKS = (7, 6, 4)
-"""Pixels that are computed together."""
+"""Numbers of pixels that may be computed together."""
 
 INT = ir.IntType(64)
 IrValue = Any
-"""One of LLVM's, whose Python has no types."""
+"""A value of `llvmlite.ir`, which has no type hints."""
 
 
 class LoopArguments(NamedTuple):
@@ -53,22 +53,22 @@ class LoopArguments(NamedTuple):
     x_row: int
     x_column: int
     taps_image: int
-    """0 where all images have the same taps."""
+    """0 if all images share the same taps."""
     taps_row: int
     taps_column: int
     y_image: int
     y_row: int
     y_column: int
     is_added: int
-    """1 where sums are added to what y holds, 0 where they replace it."""
+    """1 if sums are added to the values of y, 0 if they replace them."""
 
 
 Loops = Callable[..., None]
-"""Takes the addresses of x, taps, y, buffers for a lane of x with margins and one of taps, and a `LoopArguments`."""
+"""Takes the addresses of x, taps, y, a buffer for a lane of x with margins, one for a lane of taps, `LoopArguments`."""
 
 
 def best_block(columns: int) -> int:
-    """The block that loads least for rows of that many pixels: one load for each pixel of a block, one for the tap."""
+    """The block size with the fewest loads for rows of `columns` pixels: one per pixel of a block, one for the tap."""
     return min(BLOCKS, key=lambda block: -(-columns // block) * (block + 1))
 
 
@@ -82,7 +82,7 @@ def compiled(bits: int, block: int, step_w: int) -> Loops:
     machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3)
     module = llvm.parse_assembly(_Loops(bits, block, step_w).text())
     passes = llvm.create_new_function_pass_manager()
-    passes.add_sroa_pass()  # local variables become registers; the loops are written as they shall run
+    passes.add_sroa_pass()  # local variables become registers; the loops need no other optimization
     passes.run(module.get_function("loops"), llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
@@ -92,7 +92,7 @@ def compiled(bits: int, block: int, step_w: int) -> Loops:
 
 
 class _Loops:
-    """Writes the function; `self.call` holds the fields of `LoopArguments` as values."""
+    """Generates the function; `self.call` holds the fields of `LoopArguments` as LLVM values."""
 
     def __init__(self, bits: int, block: int, step_w: int) -> None:
         scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
@@ -117,7 +117,7 @@ class _Loops:
         self.locals.branch(function.basic_blocks[1])
 
     def text(self) -> str:
-        """The module in LLVM's own language."""
+        """The module as LLVM assembly."""
         return str(self.module)
 
     def _write(self) -> None:
@@ -135,7 +135,7 @@ class _Loops:
         self.b.ret_void()
 
     def _copy_map(self, start: IrValue) -> None:
-        """One lane of one image of x, with zeros on either side of each row."""
+        """Copy one lane of one image of x, with zeros on either side of each row."""
         with self.loop(_int(0), self.call.rows) as row:
             source, target = self.sum((row, self.call.x_row), (start, 1)), self.mul(row, self.map_row)
             right = self.sum((self.call.columns, self.width), (target, 1))
@@ -155,7 +155,7 @@ class _Loops:
                 self.store(value, self.kernel, self.sum((column, self.width), (target, 1)))
 
     def _write_row(self, row: IrValue, start: IrValue) -> None:
-        """One row of the output, which starts there."""
+        """Compute one row of the output, which begins at offset `start`."""
         call, b = self.call, self.b
         top = b.sub(b.mul(row, call.step_h), call.top)
         first, end = self.within(top, top, call.rows, call.spread_h, call.tap_rows)
@@ -164,41 +164,41 @@ class _Loops:
             last = b.add(left, _int(self.margin))
             inner = self.within(left, last, call.columns, call.spread_w, call.tap_columns)
             sums = [self.local(self.vector) for _ in range(self.block)]
-            for each in sums:
-                b.store(self.zero(), each)
+            for total in sums:
+                b.store(self.zero(), total)
             with self.loop(first, end) as i:
                 map_row = b.mul(self.sum((i, call.spread_h), (top, 1)), self.map_row)
                 at = self.sum((b.add(left, _int(self.margin)), self.width), (map_row, 1))
                 self._add_taps(sums, inner, b.gep(self.map, [at]), b.gep(self.kernel, [b.mul(i, self.kernel_row)]))
-            self._give(sums, column, start)
+            self._store_sums(sums, column, start)
 
     def _add_taps(self, sums: list[IrValue], inner: tuple[IrValue, IrValue], pixels: IrValue, taps: IrValue) -> None:
-        """One row of taps for the pixels of a block: the loop in which the time is spent."""
+        """Add one row of taps for the pixels of a block: the loop that takes most of the time."""
         with self.loop(*inner) as j:
             weights = self.load(taps, self.mul(j, self.width))
             here = self.b.gep(pixels, [self.mul(self.b.mul(j, self.call.spread_w), self.width)])
-            for pixel, each in enumerate(sums):
+            for pixel, total in enumerate(sums):
                 value = self.load(here, _int(pixel * self.step_w * self.width))
-                self.b.store(self.b.call(self.fma, [value, weights, self.b.load(each)]), each)
+                self.b.store(self.b.call(self.fma, [value, weights, self.b.load(total)]), total)
 
-    def _give(self, sums: list[IrValue], column: IrValue, start: IrValue) -> None:
+    def _store_sums(self, sums: list[IrValue], column: IrValue, start: IrValue) -> None:
         b = self.b
-        for pixel, each in enumerate(sums):
+        for pixel, total in enumerate(sums):
             here = b.add(column, _int(pixel))
             with b.if_then(b.icmp_signed("<", here, self.call.out_columns)):
                 at = self.sum((here, self.call.y_column), (start, 1))
                 with b.if_else(b.icmp_signed("!=", self.call.is_added, _int(0))) as (added, replaced):
                     with added:
-                        self.store(b.fadd(self.load(self.y, at), b.load(each)), self.y, at)
+                        self.store(b.fadd(self.load(self.y, at), b.load(total)), self.y, at)
                     with replaced:
-                        self.store(b.load(each), self.y, at)
+                        self.store(b.load(total), self.y, at)
 
     def within(
         self, first: IrValue, last: IrValue, size: IrValue, spread: IrValue, taps: IrValue
     ) -> tuple[IrValue, IrValue]:
-        """The taps that see the map: tap i stands at first + i spread for one pixel, at last + i spread for another."""
+        """The range of taps inside the map: tap i is at first + i spread for one pixel, last + i spread for another."""
         b = self.b
-        begin = b.sdiv(b.sub(b.sub(spread, _int(1)), last), spread)  # rounds towards zero, whatever lies below
+        begin = b.sdiv(b.sub(b.sub(spread, _int(1)), last), spread)  # rounds toward zero, also below it
         begin = b.select(b.icmp_signed(">", begin, _int(0)), begin, _int(0))
         beyond = b.sub(b.add(b.sub(size, first), spread), _int(1))
         end = b.select(b.icmp_signed(">", beyond, _int(0)), b.sdiv(beyond, spread), _int(0))
@@ -206,7 +206,7 @@ class _Loops:
 
     @contextmanager
     def loop(self, start: IrValue, end: IrValue, step: int = 1) -> Iterator[IrValue]:
-        """For i in range(start, end, step), tested at the bottom."""
+        """Emit `for i in range(start, end, step)`; the condition is tested at the end of the body."""
         b, slot = self.b, self.local(INT)
         b.store(start, slot)
         body, after = b.append_basic_block(), b.append_basic_block()

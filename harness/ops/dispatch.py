@@ -1,4 +1,4 @@
-"""The algorithms behind `depthwise_conv2d`, as one table, and the rule of thumb that picks one without measuring.
+"""The table of algorithms of `depthwise_conv2d`, and the rule of thumb that chooses one without measuring.
 
 Shapes: N batch, C channels, H W height and width, KH KW sides of the kernel.
 """
@@ -26,19 +26,19 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 DIRECT_FROM = {"backward": 5, "forward": 13}
-"""The least kernel side at which direct is faster than the stock operator, with a backward pass to come and without.
-With dilation it is always (3.5 to 13 times at 3x3)."""
+"""The smallest kernel side at which direct is faster than the stock operator, with and without a backward pass.
+With dilation it is always faster (3.5 to 13 times at 3x3)."""
 
 FFT_FROM = 27, 28
-"""Kernel side and map side from which fft is faster than direct, whose work grows with the taps.
-Both: float32, N=4 to 64, C=16 to 1024, an AMD EPYC (AVX2) with one thread and with two."""
+"""Kernel side and map side from which fft is faster than direct, whose cost grows with the number of taps.
+Conditions of both: float32, N=4 to 64, C=16 to 1024, an AMD EPYC (AVX2) with one thread and with two."""
 
 MAX_EXTRA_BYTES = 8 << 20
-"""Memory that fft may take in any case; beyond, it may take no more than twice the input and the output."""
+"""Memory that fft may always take; above it, at most four times the input."""
 
 
 def choose_algorithm(x: Tensor, weight: Tensor, window: Window) -> str:
-    """The rule of thumb: a key of `ALGORITHMS`, from device, shapes, layout, and whether gradients are wanted."""
+    """The rule of thumb: a key of `ALGORITHMS`, from device, shapes, layout, and whether gradients are needed."""
     if x.device.type != "cpu":
         return "triton" if TRITON.fits(x, weight, window) and is_worthwhile(weight) else "stock"
     if is_small(x, weight, window.dilation):
@@ -51,7 +51,7 @@ def choose_algorithm(x: Tensor, weight: Tensor, window: Window) -> str:
 
 
 def is_small(x: Tensor, weight: Tensor, dilation: int | Sequence[int]) -> bool:
-    """Whether the kernel is one that no algorithm beats the stock operator at on a CPU, where x is there."""
+    """Whether no algorithm is faster than the stock operator for this kernel on a CPU; x must be on the CPU."""
     _, _, high, wide = weight.shape
     side = high if high < wide else wide
     if side >= DIRECT_FROM["forward"] or dilation not in (1, (1, 1)):

@@ -1,9 +1,9 @@
-"""Convolution as a product of spectra, the Fourier transforms done as matrix products.
+"""Convolution as a product of spectra, with Fourier transforms computed as matrix products.
 
-The maps are so small (side n, period L = n + padding, made odd) that a dense matrix of cosines and sines times the map
-takes fewer nanoseconds than a fast transform: it runs at the speed of a matrix product, takes the n values that exist
-instead of L, gives the positions that are wanted instead of all, and stays in channels-last layout. A period of
-n + padding, not n + K - 1, is enough: what wraps around lands where nobody reads.
+The maps are so small (side n, period L = n + padding, made odd) that multiplying by a dense matrix of cosines and sines
+takes less time than a fast transform: it has the speed of a matrix product, reads the n existing values instead of L,
+computes only the needed positions, and stays in channels-last layout. A period of n + padding, not n + K - 1, is
+enough: values that wrap around land at positions that are not read.
 
 With x^ = U_x x, k^ = U_k k and g^ = U_y g the transforms at the positions of input, kernel and output, the output is
 U_y' (x^ k^), the gradients are U_x' (g^ conj k^) and U_k' (sum over n of conj x^ g^).
@@ -12,8 +12,8 @@ Source: the convolution theorem. Rounding errors are relative to the largest val
 Shapes: N batch, C channels, H W height and width, all maps here (N, H, W, C); spectra (N, F, 2, M, C) with F = (L+1)/2
 frequencies along the height, 2 for real and imaginary part, M = L or L+1 along the width.
 Extra memory (`extra_bytes`): twice the spectra of the kernels (F 2 M C numbers), four times those of a chunk of images,
-a chunk being one image or what fits into CHUNK_BYTES, and one copy of the result. The backward pass is given no more
-than input and kernels.
+a chunk being one image or what fits into CHUNK_BYTES, and one copy of the result. For the backward pass only input and
+kernels are saved.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ from torch import Tensor
 from harness.ops.geometry import Algorithm, Pair, Window
 
 CHUNK_BYTES = 1 << 20
-"""Spectra of images in work at once: larger ones leave the cache and are given back to the system, to be fetched again
-page by page (a third of the time at 2 << 20); smaller ones pay per call."""
+"""Spectra of images processed at once: larger chunks do not fit into the cache, and their memory is returned to the
+system and mapped again page by page (a third of the time at 2 << 20); smaller chunks have more overhead per call."""
 
 REAL_FROM = 44
-"""The period along the width from which its transform is two real ones and additions, not a complex one."""
+"""Period along the width from which its transform is computed as two real transforms instead of a complex one."""
 
 DTYPES = (torch.float32, torch.float64)
 
 
 class _Grid(NamedTuple):
-    """Where the values of a map stand, along height and width, and the periods of the transform."""
+    """Positions of a map's values along height and width, and the periods of the transform."""
 
     rows: range
     columns: range
@@ -46,7 +46,7 @@ class _Grid(NamedTuple):
 
 
 class _Grids(NamedTuple):
-    """Those of input, kernel and output; input position + kernel position = output position."""
+    """Grids of input, kernel and output; input position + kernel position = output position."""
 
     x: _Grid
     kernel: _Grid
@@ -91,16 +91,16 @@ class _Filter(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):  # for a backward pass called where autocast is on
             conjugate = _conjugate(_kernel_spectrum(kernels, grids)) if needs_x else None
             for part, grad in zip(_chunks(x, grids), _chunks(grads[0].contiguous(), grids), strict=True):
-                risen = _transform(grad, grids.y)
+                grad_spectrum = _transform(grad, grids.y)
                 if conjugate is not None:
-                    x_grads.append(_transposed_transform(_multiply(risen, conjugate), grids.x))
+                    x_grads.append(_transposed_transform(_multiply(grad_spectrum, conjugate), grids.x))
                 if needs_kernels:
-                    total = _add(total, _correlate(_transform(part, grids.x), risen))
+                    total = _add(total, _correlate(_transform(part, grids.x), grad_spectrum))
             return _joined(x_grads) if needs_x else None, None if total is None else _kernels(total, grids), None
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel: Pair, window: Window) -> Tensor:
-    """That of the convolution of x (N, C, H, W) with kernels (C, 1, *kernel), where grad is the output's."""
+    """The weight gradient (C, 1, *kernel) of a convolution of x (N, C, H, W), from the output's gradient `grad`."""
     grids = _grids((x.shape[2], x.shape[3]), kernel, window)
     total = None
     for part, upstream in zip(_chunks(_channels_last(x), grids), _chunks(_channels_last(grad), grids), strict=True):
@@ -128,7 +128,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _chunks(x: Tensor, grids: _Grids) -> tuple[Tensor, ...]:
-    """The batch in pieces, in the same places for the input and for the output's gradient."""
+    """Split the batch into chunks, at the same images for the input and for the output's gradient."""
     return torch.split(x, max(1, CHUNK_BYTES // _spectrum_bytes(grids, x.shape[-1], x.element_size())))
 
 
@@ -138,11 +138,11 @@ def _spectrum_bytes(grids: _Grids, channels: int, element_bytes: int) -> int:
 
 
 def extra_bytes(x: Tensor, weight: Tensor, window: Window) -> int:
-    """What forward and backward pass hold beyond their arguments and results, at most and about."""
+    """Approximate upper bound on the bytes that forward and backward pass need besides arguments and results."""
     grids = _grids((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), window)
-    each = _spectrum_bytes(grids, x.shape[1], x.element_size())
-    images = min(x.shape[0], max(1, CHUNK_BYTES // each))
-    return (2 + 4 * images) * each + x.numel() * x.element_size()
+    spectrum = _spectrum_bytes(grids, x.shape[1], x.element_size())
+    images = min(x.shape[0], max(1, CHUNK_BYTES // spectrum))
+    return (2 + 4 * images) * spectrum + x.numel() * x.element_size()
 
 
 def _add(total: Tensor | None, more: Tensor) -> Tensor:
@@ -193,19 +193,19 @@ def _transposed_transform(spectrum: Tensor, grid: _Grid) -> Tensor:
 
 
 def _shares(grid: _Grid, like: Tensor) -> Tensor:
-    """(F, 1, M, 1): how much of the inverse transform each number of the spectrum stands for."""
+    """(F, 1, M, 1): the weight of each number of the spectrum in the inverse transform."""
     height, width = grid.periods
     rows = torch.full((height // 2 + 1, 1, 1, 1), 2 / (height * width), dtype=like.dtype, device=like.device)
     rows[0] /= 2
     if width < REAL_FROM:
         return rows.expand(-1, -1, width, -1)
     columns = torch.ones(width + 1, 1, dtype=like.dtype, device=like.device)
-    columns[width // 2 + 1] = 0  # frequency zero stands in both halves
+    columns[width // 2 + 1] = 0  # frequency zero is in both halves
     return rows * columns
 
 
 def _table(kind: Callable[..., NDArray[Any]], positions: range, period: int, like: Tensor) -> Tensor:
-    is_compiling = torch.compiler.is_compiling()  # the compiler looks through a cache, and warns
+    is_compiling = torch.compiler.is_compiling()  # the compiler ignores the cache, with a warning
     make = kind if is_compiling else partial(_cached_table, kind)
     return torch.from_numpy(make(positions, period, like.dtype == torch.float64)).to(like.device)
 
@@ -216,7 +216,7 @@ def _cached_table(kind: Callable[..., NDArray[Any]], *arguments: Any) -> NDArray
 
 
 def _half_spectrum_table(positions: range, period: int, is_double: bool) -> NDArray[Any]:
-    """(2F, n): cosine and sine by turns, for each frequency from zero to half."""
+    """(2F, n): alternating cosine and sine, for each frequency from zero to half."""
     angle = _angles(period // 2 + 1, positions, period)
     return np.stack([np.cos(angle), np.sin(angle)], 1).reshape(-1, len(positions)).astype(_dtype(is_double))
 
@@ -250,7 +250,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tens
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
-    """Single or double precision, and something to compute."""
+    """Single or double precision, with a non-empty input and output."""
     grids = _grids((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), window)
     has_output = all(len(positions) > 0 for positions in grids.y[:2])
     return x.dtype in DTYPES and x.numel() > 0 and has_output

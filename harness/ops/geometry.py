@@ -1,4 +1,4 @@
-"""How a kernel slides over a map, as a value; and the part of a kernel that ever meets the map.
+"""Stride, padding and dilation as a value; and the part of a kernel that can overlap the map.
 
 Shapes: N batch, C channels, H W height and width of the map; weights are (C, 1, KH, KW).
 """
@@ -27,29 +27,29 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, stride: int | Sequence[int], padding: int | Sequence[int], dilation: int | Sequence[int]) -> Self:
-        """A window from values as convolutions take them: one number for both axes, or two."""
+        """A window from arguments as PyTorch's convolutions take them: one number for both axes, or two."""
         return cls(_pair(stride), _pair(padding), _pair(dilation))
 
     def keeps_size(self, kernel: Pair) -> bool:
-        """Whether the output has the side of the input and the kernel's centre stands on each pixel in turn."""
+        """Whether the output has the size of the input, with the kernel centered on each pixel in turn."""
         spans = (d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True))
         return self.stride == (1, 1) and all(2 * p == span for p, span in zip(self.padding, spans, strict=True))
 
 
 class Algorithm(NamedTuple):
-    """One way to compute the convolution, exact up to rounding wherever it `fits`."""
+    """An implementation of the convolution, exact up to rounding wherever it `fits`."""
 
     run: Callable[[Tensor, Tensor, Tensor | None, Window], Tensor]
     """(x, weight, bias, window) -> output; differentiable in the three tensors."""
     fits: Callable[[Tensor, Tensor, Window], bool]
-    """Whether it can take (x, weight, window)."""
+    """(x, weight, window) -> whether it can compute this call."""
 
 
 def crop_kernel(weight: Tensor, window: Window, size: Pair) -> tuple[Tensor, Window]:
-    """The kernel without the taps that fall outside a map of that size from every position, and its window.
+    """Remove the taps that are outside a map of `size` at every position; returns the kernel and its window.
 
-    Exact: with a window that keeps the size, only the central 2((H-1)//d) + 1 rows (and columns alike) ever meet the
-    map; the others multiply zeros, and their gradient is zero.
+    Exact: with a window that keeps the size, only the central 2((H-1)//d) + 1 rows (and the same for columns) overlap
+    the map; the others multiply zeros, and their gradient is zero.
     """
     kernel = (weight.shape[-2], weight.shape[-1])
     (height, width), (dh, dw) = size, window.dilation

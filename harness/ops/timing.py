@@ -1,7 +1,7 @@
-"""How calls are timed: warmed up, synchronised, and in rounds, so that what disturbs one disturbs its rivals too.
+"""Timing of calls: warmed up, synchronized, and in rounds, so that a disturbance affects all compared calls.
 
-`time_interleaved` compares calls and has the device alone; `time_until_precise` times a single one. `min_seconds` is
-for the choice of an algorithm: it takes half a second, next to whatever else computes.
+`time_interleaved` compares calls with exclusive use of the device; `time_until_precise` times a single call.
+`min_seconds` is for the choice of an algorithm: it takes half a second, and other programs may run at the same time.
 """
 
 import math
@@ -21,32 +21,32 @@ Key = TypeVar("Key", bound=Hashable)
 TimedCall = Callable[[], object]
 
 MIN_SAMPLE_S = 0.005
-"""A sample repeats a call that is shorter than this until it takes about so long: above the clock's grain, and long
-enough to fill a GPU's queue."""
+"""A sample repeats a shorter call until it takes about this long: more than the clock's resolution, and long enough to
+fill a GPU's queue."""
 MAX_CALLS = 50
-"""Of a call in one sample of `time_interleaved`."""
+"""Most repetitions of a call in one sample of `time_interleaved`."""
 SWITCH_EVERY_S = 0.2
-"""A call may lose the processor once in so long: on a machine of our own the system needs it as often."""
+"""A call may lose the processor once per this time: the system alone takes it that often, even on an idle machine."""
 REST_S = 0.005
-"""How long to wait after it was lost: whoever has waited keeps it longer."""
+"""How long to sleep after losing the processor: a process that has slept keeps it longer."""
 MIN_UNDISTURBED = 10
 
 ROUNDS = 7
-"""Of `min_seconds`, as the constants below."""
+"""Rounds of `min_seconds`; the constants below are for it, too."""
 TIME_BUDGET_S = 0.5
-"""No further round begins after that."""
+"""No further round begins after this time."""
 GIVE_UP_RATIO = 2.0
-"""A call that is that many times slower than the fastest is timed no more."""
+"""A call that is this many times slower than the fastest is no longer timed."""
 TRUSTED_ROUNDS = 3
 LONG_STEP_S = 0.05
-"""A call shorter than that is hopeless only after TRUSTED samples: a single one may have been disturbed."""
+"""A call shorter than this is given up only after TRUSTED_ROUNDS samples: a single one may have been disturbed."""
 SHORTEST_S = 1e-6
-"""A call of `min_seconds` counts as no shorter, which bounds the calls in a sample."""
+"""Lower bound for the time of a call in `min_seconds`, which limits the number of calls in a sample."""
 
 
 @contextmanager
 def cpu_threads(number: int) -> Iterator[None]:
-    """Compute with that many threads on the CPU."""
+    """Set the number of CPU threads within a context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -63,17 +63,17 @@ class Timings:
 
     @property
     def n(self) -> int:
-        """Samples."""
+        """Number of samples."""
         return len(self.seconds)
 
     @property
     def median(self) -> float:
-        """Of all samples."""
+        """Median of all samples."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and the third; of a single sample, that sample."""
+        """First and third quartile; for a single sample, that sample."""
         if self.n == 1:
             return self.seconds[0], self.seconds[0]
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -81,16 +81,16 @@ class Timings:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the median, by order statistics: whatever the distribution of independent samples.
+        """The 95 % interval of the median, by order statistics; valid for any distribution of independent samples.
 
-        Of fewer than 6 samples the least and the largest.
+        For fewer than 6 samples, the smallest and the largest.
         """
         ordered = sorted(self.seconds)
         left_out = median_rank(self.n)
         return ordered[left_out], ordered[self.n - 1 - left_out]
 
     def percentile(self, percent: int) -> float:
-        """The value that so many percent of the samples do not exceed."""
+        """The value that `percent` percent of the samples do not exceed."""
         return statistics.quantiles(self.seconds, n=100)[percent - 1] if self.n > 1 else self.seconds[0]
 
 
@@ -107,13 +107,13 @@ def median_rank(n: int, confidence: float = 0.95) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingBudget:
-    """How often a call is sampled: at least and at most so often, and between the two until its seconds are used up."""
+    """How often a call is sampled: at least `min_samples` times, then until `budget_s` or `max_samples` is reached."""
 
     min_samples: int = 3
     max_samples: int = 20
     budget_s: float = 3.0
     single_sample_s: float = 20.0
-    """A call that takes longer when it is warm has that run for its only sample."""
+    """If a call takes longer than this after warm-up, that run is its only sample."""
 
 
 FULL_TIMING = TimingBudget()
@@ -123,10 +123,10 @@ QUICK_TIMING = TimingBudget(min_samples=1, max_samples=3, budget_s=0.5)
 def time_interleaved(
     calls: Mapping[Key, TimedCall], device: torch.device, budget: TimingBudget
 ) -> dict[Key, Timings | None]:
-    """The times of every call; None for one for which the memory does not suffice.
+    """The times of every call; None for a call that runs out of memory.
 
-    Each call is first run twice to warm up, then there are rounds in which each has one sample, in alternating order.
-    Nothing else of ours computes on the device meanwhile, but for a moment between two samples every ten seconds.
+    Each call is first run twice to warm up; then follow rounds with one sample of each call, in alternating order.
+    No other harness process uses the device meanwhile, except for a moment between two samples every ten seconds.
     """
     with measuring_in_turns(device) as renew:
         warm = {key: s for key, call in calls.items() if (s := _warm_up(call, device, renew)) is not None}
@@ -143,22 +143,22 @@ def time_interleaved(
 
 @dataclass(frozen=True, slots=True)
 class UndisturbedTimings:
-    """Samples that no other program disturbed, and what was left out."""
+    """Samples that no other program disturbed, and the number of samples left out."""
 
     times: Timings
     left_out: int
-    """Samples during which the system gave the processor to another program."""
+    """Samples during which the system switched to another program."""
     is_disturbed: bool
-    """Whether there were too few others, so that these are among `times`."""
+    """Whether there were too few undisturbed samples, so that `times` contains disturbed ones."""
 
 
 def time_until_precise(
     call: TimedCall, device: torch.device, *, warm_up: int = 5, min_samples: int = 30
 ) -> UndisturbedTimings:
-    """Sample a call until the median's 95 % interval reaches at most 1 % of the median to either side.
+    """Sample a call until the median's 95 % interval is within 1 % of the median on either side.
 
     It takes at least 30 samples (`min_samples`), at most 300, and no more than 30 after 1.5 s, 10 after 4 s, or 3 after
-    8 s. A sample in which another program had the processor is left out: what it took is that program's time.
+    8 s. A sample during which another program had the processor is left out: it includes that program's time.
     """
     for _ in range(warm_up):
         seconds_per_call(call, device)
@@ -192,15 +192,15 @@ def _is_precise(times: Timings) -> bool:
 
 
 def _context_switches() -> int:
-    """How often the system has taken the processor away from a thread of this process."""
+    """Number of involuntary context switches of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def seconds_per_call(call: TimedCall, device: torch.device, repeats: int = 1) -> float:
-    """Seconds per call, over so many calls in a row; on a GPU as its own clock has it.
+    """Seconds per call, over `repeats` calls in a row; on a GPU measured by CUDA events.
 
-    Where there are several, one more comes before them and is not counted: the first call behind another's finds the
-    caches full of what the other left, and would count the more the fewer calls there are.
+    If there are several, an extra call comes first and is not counted: the first call after a different one finds the
+    caches full of that one's data, and would have the more influence the fewer calls there are.
     """
     if repeats > 1:
         call()
@@ -216,7 +216,7 @@ def seconds_per_call(call: TimedCall, device: torch.device, repeats: int = 1) ->
 
 
 def min_seconds(calls: Mapping[Key, TimedCall], device: torch.device) -> dict[Key, float]:
-    """Seconds per call of each that has been called before: the least of its samples."""
+    """Seconds per call: the smallest sample of each. All calls must be warmed up."""
     start = time.perf_counter()
     seconds = {key: _wall_seconds(call, device, 1) for key, call in calls.items()}
     for done in range(1, ROUNDS):
@@ -234,7 +234,7 @@ def _calls_per_sample(seconds: float) -> int:
 
 
 def _wall_seconds(call: TimedCall, device: torch.device, repeats: int) -> float:
-    """Seconds per call, over so many calls in a row, by the clock of the machine."""
+    """Seconds per call, over `repeats` calls in a row, by the CPU's clock."""
     _wait(device)
     start = time.perf_counter()
     for _ in range(repeats):
@@ -249,7 +249,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _warm_up(call: TimedCall, device: torch.device, renew: Callable[[], None]) -> float | None:
-    """Seconds of the second run: the first one may compile and tune."""
+    """Seconds of the second run (the first may compile and tune); None when out of memory."""
     try:
         renew()
         call()

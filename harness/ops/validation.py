@@ -1,4 +1,4 @@
-"""Calls that get PyTorch's own operator as it is, and the rules that all others are held to.
+"""The check for calls that need PyTorch's own operator, and the argument checks for all others.
 
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,).
 """
@@ -11,14 +11,14 @@ from torch import Tensor
 from harness.ops.geometry import Window
 
 _DIFFERENTIABLE_KEYS = {"Grad", "Functionalize"}
-"""The transforms of `torch.func` under which an algorithm runs as it does without: not vmap, not forward mode."""
+"""The transforms of `torch.func` that the algorithms support: not vmap, not forward mode."""
 
 
 def needs_native(x: Tensor) -> bool:
-    """Whether the call is recorded for elsewhere, transformed, or not of real numbers.
+    """Whether the call is exported, traced, transformed, or not of real numbers.
 
-    What is exported or traced shall hold one plain convolution, whatever is the fastest here; vmap and forward-mode
-    differentiation have their rules for PyTorch's operators.
+    An exported or traced graph should contain one plain convolution, whatever is the fastest here; vmap and
+    forward-mode differentiation have rules for PyTorch's operators only.
     """
     if torch.compiler.is_exporting() or torch._C._is_tracing() or not isinstance(x, Tensor):
         return True
@@ -28,14 +28,14 @@ def needs_native(x: Tensor) -> bool:
 def _is_transformed() -> bool:
     if not torch._C._are_functorch_transforms_active():
         return False
-    if torch.compiler.is_compiling():  # the compiler cannot look at the stack
+    if torch.compiler.is_compiling():  # the compiler cannot read the stack
         return True
     stack = torch._C._functorch.get_interpreter_stack() or []
     return any(level.key().name not in _DIFFERENTIABLE_KEYS for level in stack)
 
 
 def checked_window(stride: int | Sequence[int], padding: int | Sequence[int], dilation: int | Sequence[int]) -> Window:
-    """The window that these numbers describe. Raises `ValueError` for those that describe none."""
+    """Build the window from these numbers. Raises `ValueError` if they are invalid."""
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         sides = tuple(value) if isinstance(value, Sequence) else (value, value)
         if len(sides) != 2 or not all(isinstance(side, int) and side >= least for side in sides):
@@ -44,7 +44,7 @@ def checked_window(stride: int | Sequence[int], padding: int | Sequence[int], di
 
 
 def check_arguments(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, *, is_autocast: bool) -> None:
-    """Raise `ValueError`, with the rule and the values, for tensors that no depth-wise convolution takes."""
+    """Raise `ValueError`, with the rule and the values, for tensors that are not valid arguments."""
     if x.dim() != 4 or weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1):
         raise ValueError(
             f"x must be (N, C, H, W) and weight (C, 1, KH, KW), but got {tuple(x.shape)} and {tuple(weight.shape)}."
@@ -68,5 +68,5 @@ def _check_reach(x: Tensor, weight: Tensor, window: Window) -> None:
         if not 1 <= d * (k - 1) + 1 <= n + 2 * p:
             raise ValueError(
                 f"The kernel must have a tap and fit into the padded map, but along the {axis} "
-                f"{k} taps with dilation {d} stand on {n} + 2 x {p} pixels."
+                f"there are {k} taps with dilation {d} for {n} + 2 x {p} pixels."
             )

@@ -1,11 +1,11 @@
-"""What a network costs, in closed form from its spec: parameters, multiply-accumulates, activations.
+"""The cost of a network, in closed form from its spec: parameters, multiply-accumulates, activations.
 
-Conventions, those of RepLKNet's tables (arXiv 2203.06717): a multiply-accumulate (MAC) counts once; convolutions and
-fully connected layers count, norms and activation functions do not. In-bounds MACs leave out the taps on zero padding.
+Conventions as in RepLKNet's tables (arXiv 2203.06717): a multiply-accumulate (MAC) counts once; convolutions and fully
+connected layers count, norms and activation functions do not. In-bounds MACs leave out the taps on zero padding.
 Activations are the elements of all outputs of convolutions and of fully connected layers, per image.
 
-`layers` are the leaves, `large_kernels` the kinds of large kernel; then a file per family, from its blocks to the
-network. Each function takes h and w, the sides of its input map, and the arguments of the block it prices.
+`layers` has the leaves, `large_kernels` the kinds of large kernel; each family has a file, from its blocks to the
+network. Each function takes h and w, the sides of its input map, and the arguments of the block.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ PARTS: dict[str, Callable[[NetworkSpec, int, int, bool], tuple[Part, ...]]] = {
 
 
 def network_cost(spec: NetworkSpec, resolution: int | tuple[int, int], merged: bool = True) -> Cost:
-    """The cost of the whole network for one image of that side, or (height, width); by default of its merged form."""
+    """The cost of the whole network for one image of side `resolution` or (height, width); merged by default."""
     return sum((part.cost for part in network_parts(spec, resolution, merged)), Cost())
 
 
@@ -36,7 +36,7 @@ def network_cost(spec: NetworkSpec, resolution: int | tuple[int, int], merged: b
 def network_parts(spec: NetworkSpec, resolution: int | tuple[int, int], merged: bool = True) -> tuple[Part, ...]:
     """The cost of the network part by part, from the stem to the head.
 
-    Raises `SpecError` for images so small that nothing is left on the last map.
+    Raises `SpecError` for images so small that no pixel is left on the last map.
     """
     h, w = resolution if isinstance(resolution, tuple) else (resolution, resolution)
     least = FAMILIES[spec.family].least_side(spec.stem_stride)

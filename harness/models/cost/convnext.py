@@ -1,4 +1,4 @@
-"""ConvNeXt (arXiv 2201.03545, section 2), priced from its blocks to the network."""
+"""The cost of ConvNeXt (arXiv 2201.03545, section 2), from its blocks to the network."""
 
 from harness.models.cost.large_kernels import large_kernel
 from harness.models.cost.layers import Cost, Part, conv, linear, ln, patches
@@ -13,12 +13,12 @@ def is_single(kernel: Kernel, *, merged: bool) -> bool:
 
 
 def convnext_stem(h: int, w: int, c_in: int, c: int, *, stride: int = 4) -> Cost:
-    """ln(conv(x)), of one patch of that side per pixel"""
+    """ln(conv(x)), with one patch of side `stride` per output pixel"""
     return patches(h, w, c_in, c, k=stride) + ln(c)
 
 
 def downsample(h: int, w: int, c_in: int, c: int) -> Cost:
-    """conv(ln(x)), of one 2x2 patch per pixel"""
+    """conv(ln(x)), with one 2x2 patch per output pixel"""
     return ln(c_in) + patches(h, w, c_in, c, k=2)
 
 
@@ -37,7 +37,7 @@ def convnext_block(h: int, w: int, c: int, *, width: int, kernel: Kernel, merged
 
 
 def parts(spec: NetworkSpec, h: int, w: int, merged: bool) -> tuple[Part, ...]:
-    """Stem, stages with the steps between them, and the head."""
+    """Stem, stages with their downsampling, and the head."""
     cost = convnext_stem(h, w, spec.in_channels, spec.C[0], stride=spec.stem_stride)
     h, w = h // spec.stem_stride, w // spec.stem_stride
     rows = [Part("stem", (h, w), cost, Cost())]

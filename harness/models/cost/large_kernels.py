@@ -1,4 +1,4 @@
-"""The large kernels, priced: one function per kind, and the one that looks the kind up.
+"""The costs of large kernels: one function per kind, and `large_kernel`, which selects it.
 
 Each takes h and w, the sides of its input map, and the arguments of the block of the same name.
 """
@@ -41,8 +41,8 @@ def dilated_reparam_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int 
     if merged:
         return conv(h, w, c, c, k=kernel.k, stride=stride, groups=c, bias=True)
     branches = ((kernel.k, 1), *dilated_branches(kernel.k))
-    each = (conv_bn(h, w, c, c, k=side, stride=stride, dilation=d, groups=c) for side, d in branches)
-    return sum(each, Cost())
+    costs = (conv_bn(h, w, c, c, k=side, stride=stride, dilation=d, groups=c) for side, d in branches)
+    return sum(costs, Cost())
 
 
 def stripes_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> Cost:
@@ -65,7 +65,7 @@ def bands_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, merge
 
 
 def peripheral_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> Cost:
-    """As reparam_conv, but for the shared weights of the large kernel in training"""
+    """As reparam_conv, except for the shared weights of the large kernel in training"""
     dense = reparam_conv(h, w, c, k=kernel.k, s=kernel.s, stride=stride, merged=merged)
     shared = 0 if merged else (kernel.k**2 - len(peripheral_cells(kernel.k)) ** 2) * c
     return dense + Cost(params=-shared)
@@ -93,4 +93,4 @@ KERNEL_COSTS: dict[str, Callable[..., Cost]] = {
     "peripheral": peripheral_conv,
     "sequential": sequential_conv,
 }
-"""By kind, as in `harness.models.spec.kernel.KERNEL_KINDS`."""
+"""Cost functions by kind, as in `harness.models.spec.kernel.KERNEL_KINDS`."""

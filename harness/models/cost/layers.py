@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Costs of one image; they add up, and `cost * n` is that of n equal parts."""
+    """The cost of one image; costs can be added, and `cost * n` is the cost of n equal parts."""
 
     params: int = 0
     macs: int = 0
     macs_in_bounds: int = 0
     activations: int = 0
     params_saved: int = 0
-    """Of `params`, those that vanish when every batch norm is folded into the convolution or classifier beside it."""
+    """The part of `params` that vanishes when every batch norm is folded into an adjacent convolution or classifier."""
 
     @property
     def params_folded(self) -> int:
-        """Parameters with every batch norm folded: how the paper counts, there in the merged form."""
+        """Parameters with every batch norm folded; the paper counts these, in the merged form."""
         return self.params - self.params_saved
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -45,7 +45,7 @@ class Part(NamedTuple):
     """Height and width of its output map."""
     cost: Cost
     large_kernels: Cost
-    """The share of the large-kernel convolutions (their small parallel kernels included) in `cost`."""
+    """The part of `cost` in large-kernel convolutions, including their small parallel kernels."""
 
 
 def conv(
@@ -60,7 +60,7 @@ def conv(
     groups: int = 1,
     bias: bool = False,
 ) -> Cost:
-    """Convolution of odd sides k (or height and width), padded so that its centre stands on every stride-th pixel."""
+    """Convolution of odd sides k (or height and width), padded so that it is centered on every stride-th pixel."""
     kh, kw = k if isinstance(k, tuple) else (k, k)
     per_tap = c_in // groups * c
     outputs = strided(h, stride) * strided(w, stride)
@@ -90,7 +90,7 @@ def conv_bn(
 
 
 def patches(h: int, w: int, c_in: int, c: int, *, k: int) -> Cost:
-    """Biased k x k convolution of stride k without padding: one patch per output, a rest at the border left out."""
+    """Biased k x k convolution of stride k without padding: one patch per output, dropping a remainder."""
     per_output, outputs = k * k * c_in * c, (h // k) * (w // k)
     return Cost(per_output + c, per_output * outputs, per_output * outputs, c * outputs)
 
@@ -101,7 +101,7 @@ def ln(c: int) -> Cost:
 
 
 def linear(c_in: int, c: int, *, positions: int = 1) -> Cost:
-    """Fully connected layer with bias, applied at so many positions."""
+    """Fully connected layer with bias, applied at `positions` positions."""
     return Cost(c_in * c + c, c_in * c * positions, c_in * c * positions, c * positions)
 
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 (arXiv 1801.04381, table 2), priced from its blocks to the network."""
+"""The cost of MobileNetV2 (arXiv 1801.04381, table 2), from its blocks to the network."""
 
 from harness.models.cost.large_kernels import large_kernel
 from harness.models.cost.layers import Cost, Part, conv_bn, linear, strided
@@ -15,7 +15,7 @@ LAST = 4
 def inverted_residual(
     h: int, w: int, c_in: int, c: int, *, width: int, kernel: Kernel, stride: int = 1, merged: bool = False
 ) -> Cost:
-    """x + pw2(relu6(large_kernel(relu6(pw1(x))))), without pw1 where width is c_in"""
+    """x + pw2(relu6(large_kernel(relu6(pw1(x))))), without pw1 if width is c_in"""
     pw1 = Cost() if width == c_in else conv_bn(h, w, c_in, width, k=1)
     large = large_kernel(h, w, width, kernel, stride=stride, merged=merged)
     return pw1 + large + conv_bn(strided(h, stride), strided(w, stride), width, c, k=1)
@@ -36,7 +36,7 @@ def parts(spec: NetworkSpec, h: int, w: int, merged: bool) -> tuple[Part, ...]:
 
 
 def _stage(spec: NetworkSpec, i: int, h: int, w: int, c_in: int, merged: bool) -> tuple[Cost, Cost]:
-    """The cost of stage i, and of the large kernels in it; its first block has the stride, and c_in channels."""
+    """The cost of stage i and of its large kernels; its first block has the stride and c_in input channels."""
     whole, larges = Cost(), Cost()
     for c_from, stride, count in ((c_in, FAMILIES[spec.family].strides[i], 1), (spec.C[i], 1, spec.B[i] - 1)):
         width, kernel = expanded(spec, i, c_from), spec.kernel_of(i)
@@ -48,5 +48,5 @@ def _stage(spec: NetworkSpec, i: int, h: int, w: int, c_in: int, merged: bool) -
 
 
 def expanded(spec: NetworkSpec, i: int, c_in: int) -> int:
-    """Width inside a block of stage i with that input; the first stage expands nothing."""
+    """Width inside a block of stage i with c_in input channels; the first stage does not expand."""
     return c_in if i == 0 else inner_width(c_in, spec.ffn_ratio)

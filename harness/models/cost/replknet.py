@@ -1,4 +1,4 @@
-"""RepLKNet (arXiv 2203.06717, section 4.1), priced from its blocks to the network."""
+"""The cost of RepLKNet (arXiv 2203.06717, section 4.1), from its blocks to the network."""
 
 from harness.models.cost.large_kernels import large_kernel
 from harness.models.cost.layers import Cost, Part, bn, conv_bn, linear, strided
@@ -49,7 +49,7 @@ def parts(spec: NetworkSpec, h: int, w: int, merged: bool) -> tuple[Part, ...]:
 
 
 def _stage(spec: NetworkSpec, i: int, h: int, w: int, merged: bool) -> tuple[Cost, Cost]:
-    """The cost of stage i, and of the large kernels in it."""
+    """The cost of stage i and of its large kernels."""
     c, kernel = spec.C[i], spec.kernel_of(i)
     width = inner_width(c, spec.dw_ratio)
     block = rep_lk(h, w, c, width=width, kernel=kernel, merged=merged)

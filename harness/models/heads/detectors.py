@@ -1,4 +1,4 @@
-"""The detectors by name, in one table, around a network."""
+"""The table of detectors, built around a network."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from harness.models.heads.rcnn import CASCADE, RCNN, SINGLE_STAGE, CascadeStage
 from harness.models.heads.roi_heads import RoIHeadsConfig
 
 FCOS_NMS_IOU = 0.5
-"""Above which the better scored of two detections of a class stays alone, in RepLKNet's configuration of FCOS."""
+"""IoU threshold of non-maximum suppression in RepLKNet's configuration of FCOS."""
 
 DetectorBuilder = Callable[[Encoder, int, RoIHeadsConfig, torch.memory_format], nn.Module]
 
@@ -34,4 +34,4 @@ DETECTORS: dict[str, DetectorBuilder] = {
     "mask_rcnn": _rcnn(SINGLE_STAGE),
     "cascade_mask_rcnn": _rcnn(CASCADE),
 }
-"""Makers (encoder, width of the feature pyramid, box heads, layout); of the box heads FCOS takes the classes alone."""
+"""Builders (encoder, width of the feature pyramid, box heads, layout); FCOS uses only `classes` of the box heads."""

@@ -1,7 +1,7 @@
-"""Detection with a network as the backbone: torchvision's FCOS (arXiv 1904.01355) over a feature pyramid.
+"""Detection with a network as the backbone: torchvision's FCOS (arXiv 1904.01355) on a feature pyramid.
 
-A level is answerable for boxes whose farthest side lies 4 to 8 of its strides from the middle, the finest for all
-smaller and the coarsest for all larger ones. Images are taken as they come, of any size, and normalised already.
+A level is responsible for boxes whose farthest side is 4 to 8 of its strides from the location, the finest also for all
+smaller and the coarsest also for all larger boxes. Images may have any size, and must be normalized already.
 
 Shapes: N batch, H W height and width of the image; boxes are x0, y0, x1, y1 in pixels, x1 and y1 just outside.
 """
@@ -17,13 +17,13 @@ from harness.errors import Diverged
 from harness.models.heads.feature_pyramid import FeaturePyramid, PadToBatch, PointAnchors
 
 MIN_SCORE = 0.05
-"""Below it a detection is dropped, as in the code of FCOS; torchvision's 0.2 is for looking at, and cuts AP short."""
+"""Score threshold of detections, as in FCOS's code; torchvision's 0.2 is for visualization and reduces AP."""
 NMS_IOU = 0.6
-"""Of two detections of a class that overlap more, the better scored one stays; as in FCOS's code."""
+"""IoU threshold of non-maximum suppression, as in FCOS's code."""
 
 
 class FCOSDetector(FCOS):  # type: ignore[misc]
-    """Backbone, feature pyramid, and the head that all levels share.
+    """Backbone, feature pyramid, and a head shared by all levels.
 
     In training, (images, targets) -> the three losses by name; in evaluation, images -> a mapping of boxes (D, 4),
     scores and labels (D,) for each. Images are float32 (N, in_channels, H, W), or a list of images of several sizes;
@@ -38,7 +38,7 @@ class FCOSDetector(FCOS):  # type: ignore[misc]
         overlap: float = NMS_IOU,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        """The ground is no class; `layout` is that of batches that are padded here."""
+        """`classes` does not count the background; `layout` is the memory format of batches that are padded here."""
         super().__init__(
             pyramid,
             classes,
@@ -50,21 +50,21 @@ class FCOSDetector(FCOS):  # type: ignore[misc]
         self.transform = PadToBatch(layout)
 
     def postprocess_detections(self, head_outputs: dict[str, list[Tensor]], *args: Any) -> list[dict[str, Tensor]]:
-        """As torchvision has it. Raises `Diverged` where an output of the head is not finite."""
+        """As in torchvision. Raises `Diverged` if an output of the head is not finite."""
         require_finite_outputs(level for levels in head_outputs.values() for level in levels)
         detections: list[dict[str, Tensor]] = super().postprocess_detections(head_outputs, *args)
         return detections
 
 
 class FCOSDetectionHead(FCOSHead):  # type: ignore[misc]
-    """torchvision's, with outputs in float32: bfloat16 cannot tell one pixel from the next beyond the 256th."""
+    """torchvision's head, with outputs in float32: bfloat16 cannot distinguish adjacent pixels beyond the 256th."""
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
-        """Maps -> logits of classes, distances to the four sides and centredness, (N, pixels of all levels, .) each."""
+        """Maps -> class logits, distances to the four sides and centerness, (N, pixels of all levels, .) each."""
         return {name: output.float() for name, output in super().forward(x).items()}
 
 
 def require_finite_outputs(outputs: Iterable[Tensor]) -> None:
-    """Raise `Diverged` where an output of a head is not finite: it would find nothing, silently."""
+    """Raise `Diverged` if an output of a head is not finite: otherwise it would silently detect nothing."""
     if not all(output.isfinite().all() for output in outputs):
         raise Diverged("the detection's outputs are not finite after its last step")

@@ -1,4 +1,4 @@
-"""What all detectors share: a network's maps as a feature pyramid, where its pixels stand, and how images go in.
+"""Parts shared by all detectors: a network's maps as a feature pyramid, anchors, and the padding of images.
 
 Shapes: N batch, H W height and width of the image; boxes are x0, y0, x1, y1 in pixels, x1 and y1 just outside.
 """
@@ -16,17 +16,17 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from harness.models.heads.encoder import FIRST_MAP, Encoder
 
 SIZE_DIVISIBLE = 32
-"""Images of several sizes are padded to a common one, of which this divides both sides."""
+"""Images of several sizes are padded to a common size, whose sides are multiples of this."""
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
-"""Height by width of the anchors of Faster R-CNN (arXiv 1506.01497)."""
+"""Height / width of the anchors of Faster R-CNN (arXiv 1506.01497)."""
 
 ExtraLevels = Literal["nothing", "pool", "convolutions"]
-"""What comes above the coarsest map: nothing; one map of every second of its pixels (arXiv 1612.03144, for the RPN);
-or two maps of strided convolutions, P6 and P7, from P5 on (arXiv 1904.01355)."""
+"""Levels above the coarsest map: none; one map of every second of its pixels (arXiv 1612.03144, for the RPN); or two
+maps of strided convolutions, P6 and P7, computed from P5 (arXiv 1904.01355)."""
 
 
 class FeaturePyramid(nn.Module):
-    """The encoder's maps, brought to one width from the coarsest down to the finest (arXiv 1612.03144)."""
+    """The encoder's maps with a common width, combined from the coarsest to the finest (arXiv 1612.03144)."""
 
     def __init__(self, encoder: Encoder, channels: int, above: ExtraLevels = "nothing") -> None:
         super().__init__()
@@ -35,22 +35,22 @@ class FeaturePyramid(nn.Module):
         self.pyramid = FeaturePyramidNetwork(encoder.out_channels[FIRST_MAP:], channels, more)
         self.out_channels = channels
         self.own_strides = list(encoder.stages)
-        """Of the maps that the encoder has; they go by these names."""
+        """Strides of the encoder's maps; they are also the maps' names."""
         added = {"nothing": 0, "pool": 1, "convolutions": 2}[above]
         self.strides = self.own_strides + [self.own_strides[-1] * 2 ** (1 + i) for i in range(added)]
-        """Of all maps."""
+        """Strides of all maps."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, in_channels, H, W) -> by name, maps (N, channels, H', W') from fine to coarse."""
+        """(N, in_channels, H, W) -> maps (N, channels, H', W') by name, from fine to coarse."""
         strides = (str(stride) for stride in self.own_strides)
         levels: dict[str, Tensor] = self.pyramid(OrderedDict(zip(strides, self.encoder(x)[FIRST_MAP:], strict=True)))
         return levels
 
 
 class PointAnchors(AnchorGenerator):  # type: ignore[misc]
-    """For every pixel of a map, the square of the image for which it stands, as wide as the map's stride.
+    """For every pixel of a map, the square of the image that it covers, with the map's stride as its side.
 
-    torchvision's own takes the stride to be H // H', which is wrong for maps whose side was rounded.
+    torchvision's generator computes the stride as H // H', which is wrong for maps whose side was rounded.
     """
 
     def __init__(self, strides: list[int]) -> None:
@@ -71,14 +71,14 @@ def _cells(level: Tensor, stride: int) -> Tensor:
 
 
 class BoxAnchors(AnchorGenerator):  # type: ignore[misc]
-    """For every pixel of a map, three boxes of one area around its corner, with the map's stride as it is.
+    """For every pixel of a map, three boxes of equal area around its corner, with the map's true stride.
 
-    torchvision's own has the fault that `PointAnchors` is made for, and the precision of the maps, which may be
-    bfloat16.
+    torchvision's generator computes a wrong stride (see `PointAnchors`), and uses the precision of the maps, which may
+    be bfloat16.
     """
 
     def __init__(self, strides: list[int], scale: float) -> None:
-        """`scale` is the side of the square one, in strides."""
+        """`scale` is the side of the square anchor, in strides."""
         super().__init__(tuple((scale * stride,) for stride in strides), (ASPECT_RATIOS,) * len(strides))
         self.strides = strides
 
@@ -91,9 +91,9 @@ class BoxAnchors(AnchorGenerator):  # type: ignore[misc]
 
 
 class PadToBatch(nn.Module):
-    """In the place of torchvision's transform, which normalises and resizes image by image.
+    """Replaces torchvision's GeneralizedRCNNTransform: pads, but does not normalize or resize.
 
-    A batch stays as it is. Images of several sizes are put into the upper left corner of a common one.
+    A batch is not changed. Images of several sizes are put into the upper left corner of a common size.
     """
 
     def __init__(self, layout: torch.memory_format = torch.contiguous_format) -> None:
@@ -103,9 +103,9 @@ class PadToBatch(nn.Module):
     def forward(
         self, images: Tensor | list[Tensor], targets: list[dict[str, Tensor]] | None
     ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
-        """The images, padded with zeros where they have several sizes, with these sizes; and the targets as they are.
+        """The images, padded with zeros if they have several sizes, with their sizes; and the unchanged targets.
 
-        Masks of targets are not padded: what reads them reads them box by box.
+        Masks of targets are not padded, because they are read box by box.
         """
         sizes = [(tensor.shape[-2], tensor.shape[-1]) for tensor in images]
         if isinstance(images, Tensor):
@@ -119,5 +119,5 @@ class PadToBatch(nn.Module):
         return ImageList(batch, sizes), targets
 
     def postprocess(self, detections: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
-        """The detections as they are."""
+        """The detections, unchanged."""
         return detections

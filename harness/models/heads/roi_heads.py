@@ -1,9 +1,9 @@
-"""The heads that look at boxes one by one: what Mask R-CNN has once, and Cascade R-CNN stage by stage.
+"""The RoI heads: one set in Mask R-CNN, one per stage in Cascade R-CNN.
 
-Built from torchvision's parts. What it leaves at fault for us is put right here: outputs are float32 whatever the
-precision of the maps, and maps have the strides that they have, where torchvision infers them from the first image.
+Built from torchvision's parts, with two corrections: outputs are float32 whatever the precision of the maps, and maps
+have their true strides, while torchvision infers them from the first image.
 
-Shapes: R boxes that are looked at, of all images of a batch.
+Shapes: R boxes (regions of interest) of all images of a batch.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from torchvision.ops.poolers import LevelMapper
 from harness.models.heads.feature_pyramid import FeaturePyramid
 
 BOX_SIDE, MASK_SIDE = 7, 14
-"""Of the part of a map that a head is given (arXiv 1703.06870); masks come out at twice the side."""
+"""Side of the pooled features of box and mask heads (arXiv 1703.06870); masks have twice the side."""
 CONVOLUTIONS = 4
-"""Of the mask head; of a box head with convolutions too."""
+"""Number of convolutions of the mask head, and of a box head with convolutions."""
 POSITIVE_FRACTION = 0.25
-"""The share of figures at most among the boxes that a head learns from (arXiv 1504.08083)."""
+"""Largest fraction of positive boxes in a training sample (arXiv 1504.08083)."""
 LEAST_SCORE, OVERLAP, MOST_FOUND = 0.05, 0.5, 100
-"""Of detections: the least score, the most overlap within a class, and how many an image has."""
+"""Score threshold, IoU threshold of non-maximum suppression, and most detections per image."""
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
-"""A box of that side is looked at on the map of stride 2**level (arXiv 1612.03144, equation 1)."""
+"""A box of this side is pooled from the map of stride 2**level (arXiv 1612.03144, equation 1)."""
 GIOU_WEIGHT = 10.0
-"""Of the loss of overlaps beside that of classes, as in RepLKNet's code."""
+"""Weight of the GIoU loss relative to the classification loss, as in RepLKNet's code."""
 
 Sizes = list[tuple[int, int]]
 """Height and width of each image."""
@@ -40,26 +40,26 @@ Targets = list[dict[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class RoIHeadsConfig:
-    """How the heads are built."""
+    """Configuration of the RoI heads."""
 
     classes: int
-    """Without the ground, which stands before them as class 0."""
+    """Number of classes without the background, which is class 0 inside the heads."""
     hidden: int = 1024
     """Width of the fully connected layers."""
     body: Literal["fully_connected", "convolutions"] = "fully_connected"
     """Two fully connected layers, or four convolutions with batch norms and one such layer."""
     loss: Literal["smooth_l1", "giou"] = "smooth_l1"
-    """How far a box is off: by its four numbers, or by what it has in common with the figure's."""
+    """Box regression loss: on the four deltas, or on the overlap with the object's box."""
     by_class: bool = True
-    """Whether every class moves boxes in its own way."""
+    """Whether every class has its own box deltas."""
     masks: bool = True
     """Whether there are mask heads."""
     sampled: int = 512
-    """Boxes of an image that a head learns from, at most."""
+    """Most boxes per image in a training sample."""
 
 
 class RoIPooler(MultiScaleRoIAlign):  # type: ignore[misc]
-    """The part of a map that a box covers, on the map whose stride suits the size of the box."""
+    """RoIAlign on the map whose stride suits the size of the box."""
 
     def __init__(self, pyramid: FeaturePyramid, side: int) -> None:
         super().__init__([str(stride) for stride in pyramid.own_strides], side, sampling_ratio=2)
@@ -69,7 +69,7 @@ class RoIPooler(MultiScaleRoIAlign):  # type: ignore[misc]
 
 
 class BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
-    """torchvision's, in float32, and with one way to move a box for all classes where this is asked for."""
+    """torchvision's predictor, in float32, optionally with the same box deltas for all classes."""
 
     def __init__(self, width: int, heads: RoIHeadsConfig) -> None:
         super().__init__(width, heads.classes + 1)
@@ -79,13 +79,13 @@ class BoxPredictor(FastRCNNPredictor):  # type: ignore[misc]
             self.copies = heads.classes + 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, width) -> logits (R, 1 + classes) and moves (R, 4 * (1 + classes))."""
-        logits, moves = super().forward(x)
-        return logits.float(), moves.float().repeat(1, self.copies)
+        """(R, width) -> logits (R, 1 + classes) and deltas (R, 4 * (1 + classes))."""
+        logits, deltas = super().forward(x)
+        return logits.float(), deltas.float().repeat(1, self.copies)
 
 
 class RoIMaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
-    """torchvision's, in float32."""
+    """torchvision's predictor, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, channels, 14, 14) -> logits (R, 1 + classes, 28, 28)."""
@@ -94,16 +94,16 @@ class RoIMaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
 
 
 class RCNNStage(RoIHeads):  # type: ignore[misc]
-    """One look at the boxes: which class each is of, how it is to be moved, and the mask in it.
+    """One R-CNN stage: class logits, box deltas and masks.
 
-    torchvision's, whose `select_training_samples` and `postprocess_detections` are used as they are; what its `forward`
-    does in one go is in parts here.
+    `select_training_samples` and `postprocess_detections` are torchvision's; its `forward` is divided into several
+    methods here.
     """
 
     def __init__(
         self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, *, matched_at: float = 0.5, unit: float = 0.1
     ) -> None:
-        """A box is a figure's from the overlap `matched_at` on; `unit` is a step of its middle, in sides of the box."""
+        """A box is positive from the IoU `matched_at`; `unit` is the scale of center deltas, in sides of the box."""
         width = pyramid.out_channels
         super().__init__(
             RoIPooler(pyramid, BOX_SIDE),
@@ -125,40 +125,41 @@ class RCNNStage(RoIHeads):  # type: ignore[misc]
             self.mask_predictor = RoIMaskPredictor(width, width, heads.classes + 1)
 
     def predict(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
-        """Logits (R, 1 + classes) and moves (R, 4 * (1 + classes)) of boxes, given image by image."""
-        logits, moves = self.box_predictor(self.box_head(self.box_roi_pool(maps, boxes, sizes)))
-        return logits, moves
+        """Logits (R, 1 + classes) and deltas (R, 4 * (1 + classes)) of boxes, which are a list per image."""
+        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(maps, boxes, sizes)))
+        return logits, deltas
 
     def mask_logits(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Tensor:
-        """(R, 1 + classes, 28, 28)."""
+        """Mask logits (R, 1 + classes, 28, 28) of the boxes."""
         logits: Tensor = self.mask_predictor(self.mask_head(self.mask_roi_pool(maps, boxes, sizes)))
         return logits
 
     def losses(
         self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes, targets: Targets
     ) -> tuple[dict[str, Tensor], "StageSample"]:
-        """The losses on a sample of the boxes and of the figures themselves, and what of it a next stage needs."""
-        boxes, matched, labels, wanted = self.select_training_samples(list(boxes), targets)
+        """The losses on a sample of the boxes and the ground-truth boxes; and that sample, for the next stage."""
+        boxes, matched, labels, target_deltas = self.select_training_samples(list(boxes), targets)
         logits, deltas = self.predict(maps, boxes, sizes)
-        classifier, regression = fastrcnn_loss(logits, deltas, labels, wanted)
+        classifier, regression = fastrcnn_loss(logits, deltas, labels, target_deltas)
         if self.loss == "giou":
-            regression = self._overlap_loss(deltas, boxes, labels, wanted)
+            regression = self._overlap_loss(deltas, boxes, labels, target_deltas)
         losses = {"classifier": classifier, "boxes": regression}
         if self.has_mask():
             losses["masks"] = self._mask_loss(maps, boxes, sizes, targets, matched, labels)
         return losses, StageSample(boxes, labels, logits.detach(), deltas.detach())
 
     def _overlap_loss(
-        self, deltas: Tensor, boxes: list[Tensor], labels: list[Tensor], wanted: tuple[Tensor, ...]
+        self, deltas: Tensor, boxes: list[Tensor], labels: list[Tensor], target_deltas: tuple[Tensor, ...]
     ) -> Tensor:
-        """Generalised overlap (arXiv 1902.09630) of the moved boxes that are figures, over all that were sampled."""
+        """GIoU loss (arXiv 1902.09630) of the refined positive boxes, divided by the number of sampled boxes."""
         label = torch.cat(labels)
-        chosen = torch.where(label > 0)[0]
-        start = torch.cat(boxes)[chosen]
-        own = deltas.view(len(label), -1, 4)[chosen, label[chosen]]
-        moved, figures = (self.box_coder.decode_single(tensor, start) for tensor in (own, torch.cat(wanted)[chosen]))
-        apart: Tensor = generalized_box_iou_loss(moved, figures, reduction="sum")
-        return GIOU_WEIGHT * apart / len(label)
+        positive = torch.where(label > 0)[0]
+        start = torch.cat(boxes)[positive]
+        selected = deltas.view(len(label), -1, 4)[positive, label[positive]]
+        both = selected, torch.cat(target_deltas)[positive]
+        refined, objects = (self.box_coder.decode_single(tensor, start) for tensor in both)
+        loss: Tensor = generalized_box_iou_loss(refined, objects, reduction="sum")
+        return GIOU_WEIGHT * loss / len(label)
 
     def _mask_loss(
         self,
@@ -169,29 +170,28 @@ class RCNNStage(RoIHeads):  # type: ignore[misc]
         matched: list[Tensor],
         labels: list[Tensor],
     ) -> Tensor:
-        """Cross-entropy per pixel in the boxes that are figures, of the figure's class; where its mask is known."""
-        known = [_has_mask(target)[tensor] for target, tensor in zip(targets, matched, strict=True)]
-        chosen = [torch.where((label > 0) & tensor)[0] for label, tensor in zip(labels, known, strict=True)]
-        inside = [tensor[which] for tensor, which in zip(boxes, chosen, strict=True)]
-        whose = [tensor[which] for tensor, which in zip(matched, chosen, strict=True)]
-        logits = self.mask_logits(maps, inside, sizes)
+        """Cross-entropy per pixel of the object's class in the positive boxes whose object has a mask."""
+        has_mask = [_has_mask(target)[tensor] for target, tensor in zip(targets, matched, strict=True)]
+        positive = [torch.where((label > 0) & tensor)[0] for label, tensor in zip(labels, has_mask, strict=True)]
+        positive_boxes = [tensor[index] for tensor, index in zip(boxes, positive, strict=True)]
+        objects = [tensor[index] for tensor, index in zip(matched, positive, strict=True)]
+        logits = self.mask_logits(maps, positive_boxes, sizes)
         masks, classes = ([target[name] for target in targets] for name in ("masks", "labels"))
-        loss: Tensor = maskrcnn_loss(logits, inside, masks, classes, whose)
+        loss: Tensor = maskrcnn_loss(logits, positive_boxes, masks, classes, objects)
         return loss
 
 
 def _has_mask(target: dict[str, Tensor]) -> Tensor:
-    """(B,): whether the mask of each figure is known; an image without figures has one that nothing is matched with."""
-    known = target.get("has_mask")
-    known = (
-        torch.ones(len(target["boxes"]), dtype=torch.bool, device=target["boxes"].device) if known is None else known
-    )
-    return known if len(known) else known.new_zeros(1)
+    """(B,): whether each object has a mask; for an image without objects (1,), because matched indices are then 0."""
+    has_mask = target.get("has_mask")
+    if has_mask is None:
+        has_mask = torch.ones(len(target["boxes"]), dtype=torch.bool, device=target["boxes"].device)
+    return has_mask if len(has_mask) else has_mask.new_zeros(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageSample:
-    """Boxes that a stage has learnt from, image by image, and what it made of them."""
+    """The training sample of a stage, image by image, with the stage's predictions."""
 
     boxes: list[Tensor]
     labels: list[Tensor]
@@ -208,15 +208,15 @@ def _body(channels: int, heads: RoIHeadsConfig) -> nn.Module:
 
 
 def select_class_masks(probabilities: Tensor, detections: list[dict[str, Tensor]]) -> list[Tensor]:
-    """Of masks by class (R, 1 + classes, 28, 28), that of each found box's class: (D, 1, 28, 28) for every image."""
+    """Select from masks by class (R, 1 + classes, 28, 28) that of each detection's class: (D, 1, 28, 28) per image."""
     labels = torch.cat([target["labels"] for target in detections])
-    own = probabilities[torch.arange(len(labels), device=labels.device), labels][:, None]
-    return list(torch.split(own, [len(target["labels"]) for target in detections]))
+    masks = probabilities[torch.arange(len(labels), device=labels.device), labels][:, None]
+    return list(torch.split(masks, [len(target["labels"]) for target in detections]))
 
 
 def average_logits(logits: list[Tensor]) -> Tensor:
-    """Logits whose softmax is the mean of those of several logits (R, 1 + classes); of one, itself."""
+    """Logits whose softmax is the mean softmax of several logits (R, 1 + classes); a single one is returned as is."""
     if len(logits) == 1:
         return logits[0]
-    mean = torch.stack([F.softmax(opinion, -1) for opinion in logits]).mean(0)
+    mean = torch.stack([F.softmax(stage_logits, -1) for stage_logits in logits]).mean(0)
     return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()

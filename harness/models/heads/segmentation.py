@@ -1,4 +1,4 @@
-"""Segmentation with a network as the backbone, and the heads of segmentation-models-pytorch on it, in one table.
+"""Segmentation with a network as the backbone, and the table of heads, from segmentation-models-pytorch.
 
 Shapes: N batch, H W height and width of the image.
 """
@@ -17,16 +17,16 @@ from harness.models.heads.encoder import FIRST_MAP, Encoder
 from harness.models.spec.network import NetworkSpec
 
 ATROUS_RATES, ATROUS_SIDE = (6, 12, 18), 33
-"""DeepLabv3's dilations, and the side of the map for which it has them (arXiv 1706.05587: stride 16 of 513 pixels)."""
+"""DeepLabv3's dilations, and the side of the map that they are for (arXiv 1706.05587: stride 16 of 513 pixels)."""
 DROPOUT = 0.1
-"""Behind the pyramid of DeepLabv3+, as MMSegmentation has it, with which the paper's figures were made."""
+"""Dropout after the pyramid of DeepLabv3+, as in MMSegmentation, with which the paper's results were obtained."""
 
 
 class DeepLabV3Plus(DeepLabV3PlusDecoder):  # type: ignore[misc]
-    """The library's decoder for images of any side: the coarsest map is brought to the size of the finest one."""
+    """The library's decoder for images of any size: the coarsest map is resized to the finest one."""
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps -> (N, channels, H', W') of the finest."""
+        """Maps -> (N, channels, H', W'), in the size of the finest map."""
         skip = self.block1(features[FIRST_MAP])
         coarse = _resized(self.aspp(features[-1]), like=skip)
         y: Tensor = self.block2(torch.cat([coarse, skip], dim=1))
@@ -36,7 +36,7 @@ class DeepLabV3Plus(DeepLabV3PlusDecoder):  # type: ignore[misc]
 def deeplabv3plus(encoder: Encoder, *, channels: int, side: int) -> nn.Module:
     """Atrous pyramid on the coarsest map, then one skip from the finest (arXiv 1802.02611).
 
-    Its dilations keep their ratio to the map: as they are, they would look past the borders of a proxy's few pixels.
+    Dilations are scaled with the map: unscaled, they would extend past the borders of a proxy's small maps.
     """
     shrunk = side / encoder.output_stride / ATROUS_SIDE
     decoder: nn.Module = DeepLabV3Plus(
@@ -44,7 +44,7 @@ def deeplabv3plus(encoder: Encoder, *, channels: int, side: int) -> nn.Module:
         encoder_depth=len(encoder.out_channels) - 1,
         out_channels=channels,
         atrous_rates=[max(1, round(rate * shrunk)) for rate in ATROUS_RATES],
-        output_stride=16,  # decides on an upsampling that our `forward` replaces
+        output_stride=16,  # sets an upsampling that our `forward` replaces
         aspp_separable=True,
         aspp_dropout=DROPOUT,
     )
@@ -58,7 +58,7 @@ def upernet(encoder: Encoder, *, channels: int, side: int) -> nn.Module:  # noqa
         encoder_depth=len(encoder.out_channels) - 1,
         decoder_channels=channels,
     )
-    initialize_decoder(decoder)  # as the library does for this one of the two
+    initialize_decoder(decoder)  # the library initializes this decoder only
     return decoder
 
 
@@ -66,12 +66,11 @@ SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": deeplabv3plus,
     "upernet": upernet,
 }
-"""Makers (encoder, *, channels, side) of decoders by `Plan.head`; `side` is that of the images."""
+"""Builders (encoder, *, channels, side) of decoders by `HeadConfig.head`; `side` is that of the images."""
 
 
 class HeadConfig(Protocol):
-    """What decides a decoder; `harness.config.recipes.proxy.Transfer` says it, and so does a full-scale recipe's
-    `segmenter`."""
+    """Configuration of a decoder: `harness.config.recipes.proxy.Transfer`, or `segmenter` of a full-scale recipe."""
 
     @property
     def head(self) -> str:
@@ -80,24 +79,24 @@ class HeadConfig(Protocol):
 
     @property
     def channels(self) -> int:
-        """Its width."""
+        """Width of the decoder."""
         ...
 
     @property
     def finest(self) -> Literal[2, 4, 8]:
-        """Stride of the finest map that it reads."""
+        """Stride of the finest map that the decoder uses."""
         ...
 
     @property
     def frozen(self) -> bool:
-        """Whether the network stays as it is."""
+        """Whether the network is not trained."""
         ...
 
 
 class AuxiliaryHead(nn.Module):
-    """A small head on the map before the coarsest one, whose loss helps to train what lies below.
+    """A small head on the second coarsest map, whose loss helps to train the layers before it.
 
-    One 3x3 convolution and one of 1x1, as MMSegmentation's `FCNHead` beside UPerNet and DeepLabv3+.
+    One 3x3 and one 1x1 convolution, as MMSegmentation's `FCNHead` for UPerNet and DeepLabv3+.
     """
 
     def __init__(self, encoder: Encoder, channels: int, classes: int, dropout: float) -> None:
@@ -113,7 +112,7 @@ class AuxiliaryHead(nn.Module):
         initialize_head(self.classifier)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """The encoder's maps -> logits (N, classes, H', W') of the last but one."""
+        """The encoder's maps -> logits (N, classes, H', W') from the second coarsest."""
         y: Tensor = self.classifier(self.body(maps[-2]))
         return y
 
@@ -132,9 +131,9 @@ class Segmenter(nn.Module):
         dropout: float = 0.0,
         auxiliary: int | None = None,
     ) -> None:
-        """`network` becomes a part of it and loses its classifier; `classes` counts the ground.
+        """`network` becomes a submodule and loses its classifier; `classes` includes the background.
 
-        `dropout` stands before the last convolution. `auxiliary` is the width of a second head; None for none.
+        `dropout` is applied before the last convolution. `auxiliary` is the width of a second head; None for none.
         """
         super().__init__()
         self.encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
@@ -145,7 +144,7 @@ class Segmenter(nn.Module):
         self.auxiliary = None if auxiliary is None else AuxiliaryHead(self.encoder, auxiliary, classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, in_channels, H, W) -> logits (N, classes, H, W); in training with a second head, its logits too."""
+        """(N, in_channels, H, W) -> logits (N, classes, H, W); in training with a second head, also its logits."""
         maps = self.encoder(x)
         logits = _resized(self.classifier(self.dropout(self.decoder(maps))), like=x)
         if self.auxiliary is None or not self.training:

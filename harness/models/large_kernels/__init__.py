@@ -1,4 +1,4 @@
-"""The large kernel of any kind, as the block that a spec asks for."""
+"""Large kernels of all kinds, as blocks built from a `Kernel`."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from harness.models.spec.kernel import Kernel
 
 
 def large_kernel(c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> nn.Module:
-    """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up; normalised, without an activation."""
+    """(N, c, H, W) -> (N, c, H / stride, W / stride), rounded up; normalized, without an activation."""
     return LARGE_KERNELS[kernel.kind](c, kernel, stride=stride, merged=merged)
 
 
@@ -31,4 +31,4 @@ LARGE_KERNELS: dict[str, Callable[..., nn.Module]] = {
     "peripheral": PeripheralConv,
     "sequential": SequentialConv,
 }
-"""By kind, as in `harness.models.spec.kernel.KERNEL_KINDS`."""
+"""Constructors by kind, as in `harness.models.spec.kernel.KERNEL_KINDS`."""

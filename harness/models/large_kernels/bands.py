@@ -1,6 +1,6 @@
-"""A square and two crossed bands, each on its own channels, in place of a large kernel on all of them.
+"""A square and two crossed bands, each on its own channels, instead of a large kernel on all channels.
 
-Source: InceptionNeXt (arXiv 2303.16900), section 3.2; there without norms of the branches.
+Source: InceptionNeXt (arXiv 2303.16900), section 3.2; there the branches have no norms.
 """
 
 import torch
@@ -15,7 +15,7 @@ from harness.models.spec.kernel import Kernel, band_width
 class BandsConv(nn.Module):
     """[x_0, bn(conv_3(x_1)), bn(conv_1xk(x_2)), bn(conv_kx1(x_3))], or the same of biased convolutions when merged.
 
-    x_1 to x_3 have `band_ratio` of the channels each; x_0 is the rest and is passed on as it is, not normalised.
+    x_1 to x_3 have `band_ratio` of the channels each; x_0 is the rest and is returned unchanged, not normalized.
     """
 
     def __init__(self, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> None:
@@ -45,5 +45,5 @@ class BandsConv(nn.Module):
                 self.bands[i] = conv_from_kernel(band.conv, *fold_bn(band)).train(self.training)
 
     def equivalent_kernel(self) -> Tensor:
-        """The kernels (3 n, 1, k, k) that the merged form applies to the channels of the bands, not to the others."""
+        """The kernels (3 n, 1, k, k) that the merged form applies to the channels of the bands only."""
         return torch.cat(in_common_square([merged_weight(band) for band in self.bands]))

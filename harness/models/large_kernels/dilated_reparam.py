@@ -40,7 +40,7 @@ class DilatedReparamConv(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the running statistics, and add the dilated kernels, spread by their zeros, to the large one."""
+        """Fold the running statistics, and add the dilated kernels, with zeros inserted, to the large one."""
         if not isinstance(self.large, ConvBN):
             return
         large = self.large.conv
@@ -55,12 +55,12 @@ class DilatedReparamConv(nn.Module):
         self.dilated = None
 
     def equivalent_kernel(self) -> Tensor:
-        """The one kernel (c, 1, k, k) that the merged form applies."""
+        """The kernel (c, 1, k, k) of the merged form."""
         return merged_weight(self.large)
 
 
 def insert_zeros(kernel: Tensor, d: int) -> Tensor:
-    """The kernel that does undilated what this one (C, 1, K, K) does with dilation d: its taps, d - 1 zeros between."""
+    """The undilated kernel equivalent to this one (C, 1, K, K) with dilation d: d - 1 zeros between its taps."""
     side = (kernel.shape[-1] - 1) * d + 1
     wide = kernel.new_zeros(*kernel.shape[:2], side, side)
     wide[..., ::d, ::d] = kernel

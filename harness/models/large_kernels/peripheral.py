@@ -1,6 +1,6 @@
 """A large kernel whose outer taps share weights, and a parallel small one, merged into one convolution after training.
 
-Source: PeLK (arXiv 2403.07589), section 3.1; without its positional embedding of the kernel and with a centre of 5 taps
+Source: PeLK (arXiv 2403.07589), section 3.1; without its positional embedding of the kernel and with a center of 5 taps
 for every k. Letters: k side of the large kernel, g its cells along an axis, s side of the small one; all depth-wise.
 """
 
@@ -15,7 +15,7 @@ from harness.ops import DepthwiseConv2d, depthwise_conv2d
 
 
 class PeripheralConv(nn.Module):
-    """bn(shared_k(x)) + bn(conv_s(x)), or as one biased conv_k(x) when merged; s=None leaves the second branch out."""
+    """bn(shared_k(x)) + bn(conv_s(x)), or as one biased conv_k(x) when merged; s=None omits the second branch."""
 
     large: nn.Module
     small_conv: ConvBN | None
@@ -39,7 +39,7 @@ class PeripheralConv(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the running statistics, spell the shared kernel out, and add the small kernel to its centre."""
+        """Fold the running statistics, expand the shared kernel, and add the small kernel to its center."""
         if not isinstance(self.large, SharedConvBN):
             return
         large = self.large.conv
@@ -53,7 +53,7 @@ class PeripheralConv(nn.Module):
         self.small_conv = None
 
     def equivalent_kernel(self) -> Tensor:
-        """The one kernel (c, 1, k, k) that the merged form applies."""
+        """The kernel (c, 1, k, k) of the merged form."""
         return merged_weight(self.large)
 
 
@@ -81,12 +81,12 @@ class SharedConvBN(ConvBN):
     conv: SharedConv2d
 
     def __init__(self, c: int, k: int, *, stride: int = 1) -> None:
-        nn.Module.__init__(self)  # the convolution of `ConvBN` is another one
+        nn.Module.__init__(self)  # `ConvBN.__init__` would build a different convolution
         self.conv = SharedConv2d(c, k, stride=stride)
         self.bn = nn.BatchNorm2d(c)
 
 
 def expand_shared(grid: Tensor, cells: tuple[int, ...]) -> Tensor:
-    """(c, 1, g, g) -> (c, 1, k, k): each number on all taps of its cell, which is cells[i] high and cells[j] wide."""
+    """(c, 1, g, g) -> (c, 1, k, k): repeat each weight over its cell, which is cells[i] high and cells[j] wide."""
     tall = torch.cat([grid[:, :, i : i + 1].expand(-1, -1, side, -1) for i, side in enumerate(cells)], dim=2)
     return torch.cat([tall[..., j : j + 1].expand(-1, -1, -1, side) for j, side in enumerate(cells)], dim=3)

@@ -20,19 +20,19 @@ class Mergeable(Protocol):
     """A block with a training form and a smaller merged form that computes the same in evaluation mode."""
 
     def merge(self) -> None:
-        """Take the merged form for good; nothing happens to a block that has it."""
+        """Change permanently to the merged form; does nothing if the block is already merged."""
 
 
 @runtime_checkable
 class LargeKernelBlock(Mergeable, Protocol):
-    """A large kernel of any kind: merged, it applies one kernel, whatever it consists of."""
+    """A large kernel of any kind; its merged form is equivalent to one kernel."""
 
     def equivalent_kernel(self) -> Tensor:
-        """The kernel (c, c_in, k, k) of the merged form; c_in is 1 where it is depth-wise."""
+        """The kernel (c, c_in, k, k) of the merged form; c_in is 1 if it is depth-wise."""
 
 
 class ReparamConv(nn.Module):
-    """bn(conv_k(x)) + bn(conv_s(x)), or as one biased conv_k(x) when merged; s=None leaves the second branch out."""
+    """bn(conv_k(x)) + bn(conv_s(x)), or as one biased conv_k(x) when merged; s=None omits the second branch."""
 
     lkb_origin: ConvBN | None
     small_conv: ConvBN | None
@@ -70,7 +70,7 @@ class ReparamConv(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the running statistics into the kernels and add the small kernel to the large one's centre."""
+        """Fold the running statistics into the kernels and add the small kernel to the center of the large one."""
         if self.lkb_origin is None:
             return
         large = self.lkb_origin.conv
@@ -80,34 +80,34 @@ class ReparamConv(nn.Module):
             kernel = kernel + pad_to_kernel(small, kernel)
             bias = bias + small_bias
         self.lkb_reparam = conv_from_kernel(large, kernel, bias).train(self.training)
-        del self.lkb_origin, self.small_conv  # out of the tables of submodules, and back as plain attributes
+        del self.lkb_origin, self.small_conv  # remove them as submodules; the next line sets plain attributes
         self.lkb_origin = self.small_conv = None
 
     def equivalent_kernel(self) -> Tensor:
-        """The kernel (c, c_in, k, k) of the merged form; c_in is 1 where it is depth-wise."""
+        """The kernel (c, c_in, k, k) of the merged form; c_in is 1 if it is depth-wise."""
         return merged_weight(self.lkb_reparam)
 
 
 def merged_weight(layer: nn.Module | None) -> Tensor:
-    """The kernel of a convolution of a merged form."""
+    """The weight of a convolution in a merged form."""
     assert isinstance(layer, nn.Conv2d), "a merged form consists of convolutions"
     return layer.weight
 
 
 def in_common_square(kernels: Sequence[Tensor]) -> list[Tensor]:
-    """Kernels of any sides, each on the centre of a square that holds all of them."""
+    """Pad kernels of any sides to the smallest square that holds all of them; each is centered."""
     side = max(max(kernel.shape[2:]) for kernel in kernels)
     return [pad_to_kernel(kernel, kernel.new_empty(1, 1, side, side)) for kernel in kernels]
 
 
 def pad_to_kernel(small: Tensor, kernel: Tensor) -> Tensor:
-    """The small kernel among zeros, in the shape of that kernel and on its centre."""
+    """Pad the small kernel with zeros to the size of `kernel`, centered."""
     high, wide = ((large - side) // 2 for large, side in zip(kernel.shape[2:], small.shape[2:], strict=True))
     return F.pad(small, [wide, wide, high, high])
 
 
 def conv_from_kernel(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution like this one in stride, dilation, groups, type and device, with a kernel and a bias of its own."""
+    """A convolution with this kernel and bias, and with the stride, dilation, groups, dtype and device of `conv`."""
     sides, groups = (kernel.shape[-2], kernel.shape[-1]), conv.groups
     with torch.device("meta"):  # no initial weights, so that a merge draws nothing from the random state
         made = conv2d(
@@ -125,6 +125,6 @@ def conv_from_kernel(conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> nn
 
 
 def fold_bn(branch: ConvBN) -> tuple[Tensor, Tensor]:
-    """Kernel and bias, in float64, of the one convolution that equals conv and then bn in evaluation mode."""
+    """Kernel and bias, in float64, of the convolution that equals bn(conv(x)) in evaluation mode."""
     scale, shift = bn_scale_shift(branch.bn)
     return to_float64(branch.conv.weight) * scale.reshape(-1, 1, 1, 1), shift

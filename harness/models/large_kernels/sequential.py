@@ -1,7 +1,7 @@
-"""A small kernel and then a dilated one, which together reach as far as a large kernel.
+"""A small kernel followed by a dilated one, which together cover the area of a large kernel.
 
-Source: VAN (arXiv 2202.09741), section 3.1, where the two and a 1x1 gate the map; here they stand alone where a large
-kernel stands. Letters: k side that they reach, d dilation; both are depth-wise.
+Source: VAN (arXiv 2202.09741), section 3.1, where the two and a 1x1 gate the map; here they replace a large kernel,
+without the gate. Letters: k side of the covered square, d dilation; both are depth-wise.
 """
 
 import torch
@@ -18,7 +18,7 @@ from harness.models.spec.kernel import Kernel, dilated_taps
 class SequentialConv(nn.Module):
     """bn(far(near(x))), or biased_far(near(x)) when merged: near 2d - 1 wide, far dilated by d.
 
-    As in VAN, nothing stands between the two. A stride is that of `far`.
+    As in VAN, there is nothing between the two. A stride is that of `far`.
     """
 
     far: nn.Module
@@ -46,7 +46,7 @@ class SequentialConv(nn.Module):
             self.far = conv_from_kernel(self.far.conv, *fold_bn(self.far)).train(self.training)
 
     def equivalent_kernel(self) -> Tensor:
-        """The one kernel (c, 1, k, k) that the merged form applies."""
+        """The kernel (c, 1, k, k) of the merged form."""
         near, far = self.near.weight, self.far
         assert isinstance(far, nn.Conv2d), "a merged form consists of convolutions"
         wide = insert_zeros(far.weight, far.dilation[0])

@@ -1,4 +1,4 @@
-"""Two crossed stripes in place of a large square kernel, and a parallel small kernel.
+"""Two crossed stripes instead of a large square kernel, and a parallel small kernel.
 
 Source: SLaK (arXiv 2207.03620), section 4, without its sparsity.
 Letters: k long side and n short side of the stripes, s side of the small kernel; all are depth-wise.
@@ -22,7 +22,7 @@ from harness.models.spec.kernel import Kernel
 class StripesConv(nn.Module):
     """bn(conv_kxn(x)) + bn(conv_nxk(x)) + bn(conv_s(x)), or biased_conv_kxn(x) + conv_nxk(x) when merged.
 
-    The stripes stay two convolutions: the one k x k kernel that they add up to would have k / 2n times their taps.
+    The stripes stay two convolutions: the equivalent k x k kernel would have k / 2n times as many taps.
     """
 
     high: nn.Module
@@ -51,7 +51,7 @@ class StripesConv(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the running statistics; the high stripe takes up the small kernel at its centre, and all the biases."""
+        """Fold the running statistics; add the small kernel to the center of the high stripe, and all biases to it."""
         if not isinstance(self.high, ConvBN):
             return
         assert isinstance(self.wide, ConvBN), "both stripes are in their training form or neither is"
@@ -66,6 +66,6 @@ class StripesConv(nn.Module):
         self.small_conv = None
 
     def equivalent_kernel(self) -> Tensor:
-        """The one kernel (c, 1, k, k) that the merged form applies."""
+        """The kernel (c, 1, k, k) equivalent to the merged form."""
         stripes = [merged_weight(self.high), merged_weight(self.wide)]
         return torch.stack(in_common_square(stripes)).sum(0)

@@ -1,32 +1,32 @@
-"""The families of networks, and what of a spec each of them has."""
+"""The families of networks, and the fields of a spec that each supports."""
 
 import math
 from typing import NamedTuple
 
 
 class Family(NamedTuple):
-    """What a network of the family can vary."""
+    """The possible variation of networks in a family."""
 
     strides: tuple[int, ...]
-    """Stride of each stage, taken on its way in."""
+    """Stride of each stage, applied at its start."""
     stem_strides: tuple[int, ...]
     """Possible total strides of the stem."""
     unsupported_fields: tuple[str, ...] = ()
-    """Fields of a spec that mean nothing here and stand at their default."""
+    """Fields of a spec that have no meaning in this family and must keep their default."""
     widths: tuple[str, ...] = ("dw_ratio",)
-    """Ratios, fields of a spec, of the channels of its large kernels to C."""
+    """Fields of a spec that are the ratio of the channels of large kernels to C."""
     is_padded: bool = True
-    """Whether strided convolutions are padded: sides of maps are then rounded up, and otherwise down."""
+    """Whether strided convolutions are padded: sides of maps are then rounded up, otherwise down."""
     has_bare_kernels: bool = False
-    """Whether a plain large kernel without a small one is a biased convolution, and no batch norm stands behind it."""
+    """Whether a plain large kernel without a small one is a biased convolution without a batch norm."""
 
     @property
     def stages(self) -> int:
-        """How many values a field per stage has."""
+        """Number of stages, and of values of a field per stage."""
         return len(self.strides)
 
     def least_side(self, stem_stride: int) -> int:
-        """The least side of an image of which something is left on the last map."""
+        """The smallest side of an image that leaves a pixel on the last map."""
         return 1 if self.is_padded else stem_stride * math.prod(self.strides)
 
 

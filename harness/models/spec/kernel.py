@@ -1,4 +1,4 @@
-"""The ways to build a large kernel, as values: what a cost formula and a block both need to know of one.
+"""The kinds of large kernel, as values that cost formulas and blocks share.
 
 Letters: k side of the large kernel, s side of the small kernel parallel to it, d dilation, c channels.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Kernel(NamedTuple):
-    """One large kernel: its kind and the values that a spec gives for a stage."""
+    """A large kernel: its kind and the values of a spec for one stage."""
 
     k: int
     s: int | None = None
@@ -21,26 +21,26 @@ class Kernel(NamedTuple):
 
 
 class KernelKind(NamedTuple):
-    """What a kind of large kernel can be combined with."""
+    """A kind of large kernel, and the values it can be combined with."""
 
     about: str
     has_small: bool = False
-    """Whether a parallel small kernel (`reparam`) has a place in it."""
+    """Whether it can have a parallel small kernel (`reparam`)."""
     can_be_dense: bool = False
     dilations: tuple[int, int] = (1, 1)
-    """The least and the largest `dilation`."""
+    """The smallest and the largest `dilation`."""
     least_k: Callable[[Kernel], int] = lambda _: 1
-    """The least side, given the other values of a kernel."""
+    """The smallest side, given the other values of a kernel."""
     least_width: int = 1
-    """The least number of channels."""
+    """The smallest number of channels."""
     fields: tuple[str, ...] = ()
-    """Fields of a spec that count with this kind alone."""
+    """Fields of a spec that are used by this kind only."""
     canonical: Callable[[Kernel], Kernel] = lambda kernel: kernel
-    """Of all spellings that build the same kernel, the one that stands for them."""
+    """Maps all specifications that build the same kernel to one of them."""
 
 
 def _undilated_if_one_tap(kernel: Kernel) -> Kernel:
-    """One tap is the same under every dilation."""
+    """A single tap is the same with every dilation."""
     return kernel._replace(dilation=1) if kernel.k == 1 else kernel
 
 
@@ -56,7 +56,7 @@ def _plain_if_unshared(kernel: Kernel) -> Kernel:
 
 
 def _least_with_its_taps(kernel: Kernel) -> Kernel:
-    """Neighbouring sides of `sequential` have the same taps: the least of them stands for all."""
+    """Neighboring sides of `sequential` have the same taps: the smallest of them is canonical."""
     return kernel._replace(k=(dilated_taps(kernel.k, kernel.dilation) - 1) * kernel.dilation + 1)
 
 
@@ -69,12 +69,12 @@ KERNEL_KINDS: dict[str, KernelKind] = {
         canonical=_undilated_if_one_tap,
     ),
     "dilated_reparam": KernelKind(
-        "k x k, in training beside small dilated kernels (UniRepLKNet)",
+        "k x k, in training with parallel small dilated kernels (UniRepLKNet)",
         least_k=lambda _: 3,
         canonical=_plain_if_undilated,
     ),
     "stripes": KernelKind(
-        "k x stripe beside stripe x k (SLaK)",
+        "k x stripe parallel to stripe x k (SLaK)",
         has_small=True,
         least_k=lambda kernel: kernel.stripe,
         fields=("stripe",),
@@ -100,7 +100,7 @@ KERNEL_KINDS: dict[str, KernelKind] = {
 
 
 def largest_small_kernel(kernel: Kernel) -> int:
-    """The largest side of a small kernel parallel to this one; 0 where none has a place."""
+    """The largest side of a small kernel parallel to this one; 0 if it cannot have one."""
     kind = KERNEL_KINDS[kernel.kind]
     if not kind.has_small or kernel.dilation != 1:
         return 0
@@ -108,7 +108,7 @@ def largest_small_kernel(kernel: Kernel) -> int:
 
 
 def fits_small_kernel(s: Any, k: Any, kind: Any, dilation: Any, stripe: Any) -> bool:
-    """Whether a small kernel of side s can stand beside that large one; false for values that make no kernel."""
+    """Whether a small kernel of side s can be parallel to this large one; false for values that make no kernel."""
     if s is None:
         return True
     if not all(isinstance(value, int) for value in (s, k, dilation, stripe)) or kind not in tuple(KERNEL_KINDS):
@@ -126,13 +126,13 @@ DILATED_BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {
     15: ((5, 1), (7, 2), (3, 3), (3, 5), (3, 7)),
     17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
 }
-"""By k, the branches of `dilated_reparam` as (side, dilation): UniRepLKNet's (arXiv 2311.15599); ours for 3."""
+"""By k, the branches of `dilated_reparam` as (side, dilation): as in UniRepLKNet (arXiv 2311.15599); 3 is our own."""
 
 
 def dilated_branches(k: int) -> tuple[tuple[int, int], ...]:
-    """The small dilated kernels beside a k x k one, as (side, dilation); none reaches over its border.
+    """The small dilated kernels parallel to a k x k one, as (side, dilation); none extends over its border.
 
-    Beyond 17, a rule of our own: the branches of 17, their dilations grown as the kernel has, rounded down.
+    Above 17, a rule of our own: the branches of 17, with dilations scaled with the kernel and rounded down.
     """
     if k in DILATED_BRANCHES:
         return DILATED_BRANCHES[k]
@@ -142,7 +142,7 @@ def dilated_branches(k: int) -> tuple[tuple[int, int], ...]:
 def peripheral_cells(k: int) -> tuple[int, ...]:
     """The sides of the cells that share a weight, from border to border of a k x k kernel, along either axis.
 
-    The five in the middle are single taps; beyond, sides double: 2, 4, 8, ..., the last cut at the border.
+    The five in the middle are single taps; further out, sides double: 2, 4, 8, ..., the last clipped at the border.
     """
     half = k // 2
     ends = [0, *(2**i for i in range(half.bit_length()) if 2**i < half), half]  # counted from the middle tap
@@ -151,14 +151,14 @@ def peripheral_cells(k: int) -> tuple[int, ...]:
 
 
 def dilated_taps(k: int, d: int) -> int:
-    """The side of the second kernel of `sequential`: the fewest taps, an odd number, with which the two reach k pixels.
+    """The side of the second kernel of `sequential`: the smallest odd number with which the two cover k pixels.
 
-    Where k / d, rounded up, is odd, it is that: VAN's rule (arXiv 2202.09741), which is silent about even numbers.
+    If k / d, rounded up, is odd, it is that: VAN's rule (arXiv 2202.09741), which does not define even numbers.
     """
     taps = -(-k // d)
     return taps - 1 if taps % 2 == 0 else taps
 
 
 def band_width(c: int, ratio: float) -> int:
-    """Channels of each of the three convolutions of `bands`: their share of c, rounded down, and at least one."""
+    """Channels of each of the three convolutions of `bands`: c * ratio, rounded down, and at least 1."""
     return max(1, int(c * ratio + 1e-9))

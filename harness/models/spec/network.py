@@ -15,19 +15,19 @@ from harness.models.spec.kernel import KERNEL_KINDS, Kernel, largest_small_kerne
 from harness.system.fingerprint import fingerprint
 
 MAX_VALUE = 1_000_000
-"""Above any count, side, width or ratio that a network could have; keeps absurd values out of the arithmetic."""
+"""Upper bound of every count, side, width and ratio, to reject absurd values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """One network of a family. Fields per stage are kept as one value per stage; a single value stands for all.
+    """One network of a family. Fields per stage hold one value per stage; a single value is used for all stages.
 
-    Raises `SpecError`, naming the field, for every rule that a value breaks.
+    Raises `SpecError`, naming the field, if a value breaks a rule.
     """
 
     family: str = "replknet"
     B: tuple[int, ...]
-    """Blocks per stage; in RepLKNet a block is a large-kernel block and the ConvFFN behind it."""
+    """Blocks per stage; in RepLKNet a block is a large-kernel block and the ConvFFN after it."""
     C: tuple[int, ...]
     """Channels per stage."""
     K: tuple[int, ...]
@@ -51,14 +51,14 @@ class NetworkSpec:
     kernel: str = "plain"
     """How the large kernels are built: a key of `harness.models.spec.kernel.KERNEL_KINDS`."""
     dilation: tuple[int, ...] = (1,)
-    """Dilation of the large kernel per stage; 1 but with the kernels `plain` and, from 2 on, `sequential`."""
+    """Dilation of the large kernel per stage; must be 1, except with `plain`, and with `sequential` (at least 2)."""
     stripe: int = 5
     """Short side of the stripes of kernel `stripes`; odd, at least the side of the small kernel, and at most K."""
     band_ratio: float = 0.125
-    """Share of the channels that each of the three convolutions of kernel `bands` works on."""
+    """Fraction of the channels that each of the three convolutions of kernel `bands` processes."""
     replica: int = 0
-    """Which of several equal networks; each has initial weights and an order of the images of its own, and nothing
-    else. Two of them are the arms of an A/A test (`search_spaces/aa.yaml`)."""
+    """Index of one of several equal networks, which differ only in their initial weights and order of the images.
+    Two of them are the arms of an A/A test (`search_spaces/aa.yaml`)."""
 
     def __post_init__(self) -> None:
         _check_key("family", self.family, FAMILIES)
@@ -91,7 +91,7 @@ class NetworkSpec:
         for name in self.idle_fields:
             if getattr(self, name) != DEFAULTS[name]:
                 raise SpecError(
-                    f"`{name}` must stand at its default where it changes nothing: in {self.family} with kernel "
+                    f"`{name}` must keep its default where it changes nothing: in {self.family} with kernel "
                     f"{self.kernel}",
                     field=name,
                     value=getattr(self, name),
@@ -119,7 +119,7 @@ class NetworkSpec:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """The network that a mapping of field names to plain values describes; the inverse of `canonical`."""
+        """Build a network from a mapping of field names to plain values; the inverse of `canonical`."""
         for name in values:
             if name not in FIELDS:
                 raise SpecError(
@@ -131,37 +131,37 @@ class NetworkSpec:
         return cls(**values)
 
     def replace(self, **values: Any) -> Self:
-        """The same network with some fields changed, checked like a new one."""
+        """A copy with some fields changed, with all checks."""
         return self.from_mapping({name: getattr(self, name) for name in FIELDS} | values)
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values, per stage, without the fields that stand at their default; the inverse of `from_mapping`."""
+        """Plain values, per stage, without the fields that have their default; the inverse of `from_mapping`."""
         form: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             value = list(value) if isinstance(value, tuple) else value
             is_default = value == field.default or (
-                isinstance(field.default, tuple) and all(each == field.default[0] for each in value)
+                isinstance(field.default, tuple) and all(element == field.default[0] for element in value)
             )
             if not is_default:
                 form[field.name] = value
         return form
 
     def identity(self) -> Self:
-        """This network in the spelling that stands for all specs that build it: there, equal networks are equal."""
-        written = [self.kernel_of(i) for i in range(len(self.K))]
-        known = [KERNEL_KINDS[self.kernel].canonical(kernel) for kernel in written]
-        kind = known[0].kind
-        if known == written or any(kernel.kind != kind for kernel in known):  # of two kinds, which no spec can say
+        """The canonical one of all specs that build this network: equal networks have equal identities."""
+        kernels = [self.kernel_of(i) for i in range(len(self.K))]
+        canonical = [KERNEL_KINDS[self.kernel].canonical(kernel) for kernel in kernels]
+        kind = canonical[0].kind
+        if canonical == kernels or any(kernel.kind != kind for kernel in canonical):  # no spec can have two kinds
             return self
-        is_bare = FAMILIES[self.family].has_bare_kernels and any(kernel.s is None for kernel in known)
+        is_bare = FAMILIES[self.family].has_bare_kernels and any(kernel.s is None for kernel in canonical)
         if kind != self.kernel and is_bare:
             return self
-        k, s, dilation = zip(*((kernel.k, kernel.s, kernel.dilation) for kernel in known), strict=True)
+        k, s, dilation = zip(*((kernel.k, kernel.s, kernel.dilation) for kernel in canonical), strict=True)
         return self.replace(kernel=kind, K=k, reparam=s, dilation=dilation)
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits; equal for equal networks, however spelled."""
+        """Sixteen hexadecimal digits; equal for equal networks, whichever spec describes them."""
         return fingerprint(self.identity().canonical())
 
 
@@ -172,7 +172,7 @@ PER_STAGE = ("B", "C", "K", "reparam", "dilation")
 
 
 def inner_width(channels: int, ratio: float) -> int:
-    """Channels inside a block of that ratio; whole, as every spec guarantees."""
+    """Channels inside a block with this ratio; a spec guarantees a whole number."""
     return round(channels * ratio)
 
 
@@ -190,10 +190,10 @@ def _check_stem_stride(stride: object, family: str) -> None:
 
 
 def _per_stage(name: str, value: object, stages: int) -> tuple[object, ...]:
-    """One value per stage from a list of them or from one for all."""
+    """One value per stage, from a list of them or from a single value for all."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return (value,) * stages
-    if value == DEFAULTS[name]:  # one for all, whatever the number of stages
+    if value == DEFAULTS[name]:  # the default holds for any number of stages
         return tuple(value) * stages
     if len(value) != stages:
         raise SpecError(
@@ -219,7 +219,7 @@ def _number(name: str, value: object) -> float:
 def _check_odd(name: str, k: int) -> None:
     if k % 2 == 0:
         raise SpecError(
-            f"`{name}` must be odd, so that the kernel has a centre",
+            f"`{name}` must be odd, so that the kernel has a center",
             field=name,
             value=k,
             remedy=f"Try {k - 1} or {k + 1}.",
@@ -242,28 +242,28 @@ def _check_small(name: str, s: object, k: int) -> None:
 
 
 def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
-    """What its kind of kernel asks of the other values of stage i."""
-    kind, beside = KERNEL_KINDS[kernel.kind], f"with kernel {kernel.kind}"
+    """Check the values of stage i against the rules of its kind of kernel."""
+    kind, context = KERNEL_KINDS[kernel.kind], f"with kernel {kernel.kind}"
     if not kernel.depthwise and not kind.can_be_dense:
-        raise SpecError(f"`depthwise` must be true {beside}", field="depthwise", value=False)
+        raise SpecError(f"`depthwise` must be true {context}", field="depthwise", value=False)
     least, most = kind.dilations
     if not least <= kernel.dilation <= most:
         allowed = f"{least}" if least == most else f"from {least} to {most}"
-        raise SpecError(f"`dilation[{i}]` must be {allowed} {beside}", field="dilation", value=kernel.dilation)
-    beside += "".join(f" and {name} {getattr(kernel, name)}" for name in kind.fields)
-    beside += f" and dilation {kernel.dilation}" if kernel.dilation > 1 else ""
+        raise SpecError(f"`dilation[{i}]` must be {allowed} {context}", field="dilation", value=kernel.dilation)
+    context += "".join(f" and {name} {getattr(kernel, name)}" for name in kind.fields)
+    context += f" and dilation {kernel.dilation}" if kernel.dilation > 1 else ""
     if kernel.k < kind.least_k(kernel):
-        raise SpecError(f"`K[{i}]` must be at least {kind.least_k(kernel)} {beside}", field=f"K[{i}]", value=kernel.k)
+        raise SpecError(f"`K[{i}]` must be at least {kind.least_k(kernel)} {context}", field=f"K[{i}]", value=kernel.k)
     most = largest_small_kernel(kernel)
     if kernel.s is not None and kernel.s > most:
         allowed = f"at most {most}" if most else "null"
         raise SpecError(
-            f"`reparam[{i}]` must be {allowed} {beside}, which has no place for this small kernel",
+            f"`reparam[{i}]` must be {allowed} {context}, which does not support this small kernel",
             field=f"reparam[{i}]",
             value=kernel.s,
         )
     if width < kind.least_width:
-        rule = f"`C[{i}]` must give the large kernel at least {kind.least_width} channels {beside}"
+        rule = f"`C[{i}]` must give the large kernel at least {kind.least_width} channels {context}"
         raise SpecError(rule, field=f"C[{i}]", value=width, remedy="Take more channels, or a larger ratio to them.")
 
 
@@ -274,7 +274,7 @@ def _band_ratio(ratio: object) -> float:
             "`band_ratio` must be above 0 and at most 1/3, since three convolutions share the channels",
             field="band_ratio",
             value=ratio,
-            remedy="InceptionNeXt has 0.125.",
+            remedy="InceptionNeXt uses 0.125.",
         )
     return value
 

@@ -1,8 +1,8 @@
-"""Named networks: the paper's, its neighbours, and proxies of their shape that a small machine trains in minutes.
+"""Named networks: the paper's, related ones, and proxies of the same shape that a small machine trains in minutes.
 
 Source: arXiv 2203.06717, section 4.2 and table 6 for RepLKNet-3 to -31 and XL; the released code for XL's K and
 `dw_ratio`. RepLKNet-3 has no small kernel (a 5x5 one would exceed it). MobileNetV2: arXiv 1801.04381, table 2; with one
-kernel size everywhere, as guidelines 2 and 3 have it. ConvNeXt: arXiv 2201.03545, section 2.1; and with RepLKNet-31's.
+kernel size everywhere, as in guidelines 2 and 3. ConvNeXt: arXiv 2201.03545, section 2.1; and with RepLKNet-31's K.
 """
 
 from harness.errors import SpecError
@@ -48,7 +48,7 @@ PRESETS: dict[str, NetworkSpec] = {
 
 
 def preset(name: str) -> NetworkSpec:
-    """The network of that name. Raises `SpecError`, listing the names, where there is none."""
+    """The preset called `name`. Raises `SpecError`, listing the names, if there is none."""
     if name not in PRESETS:
         raise SpecError(
             "`base` must be a preset or the path of a spec file",

@@ -1,4 +1,4 @@
-"""Published figures of the networks that are presets, to stand beside ours; and what their released code builds.
+"""Published numbers of the networks that are presets, for comparison; and the costs of their released code.
 
 Sources: RepLKNet, arXiv 2203.06717 (first version); MobileNetV2, arXiv 1801.04381; ConvNeXt, arXiv 2201.03545. Accuracy
 is top-1 on ImageNet-1K's validation set. RepLKNet's tables count multiply-accumulates of the merged network, and
@@ -13,7 +13,7 @@ from harness.models.spec.presets import PRESETS
 
 
 class Published(NamedTuple):
-    """One row of a published table; None for what it does not say."""
+    """One row of a published table; None for values that it does not contain."""
 
     preset: str
     resolution: int
@@ -54,7 +54,7 @@ PUBLISHED: tuple[Published, ...] = (
 
 
 class Released(NamedTuple):
-    """Weights that were released, and what they reach on ImageNet-1K's validation set, in percent."""
+    """Released weights, and their accuracy on ImageNet-1K's validation set, in percent."""
 
     preset: str
     resolution: int
@@ -63,7 +63,7 @@ class Released(NamedTuple):
     training: str
 
 
-RELEASED_SOURCE = "the released weights, as mmpretrain has measured them"
+RELEASED_SOURCE = "the released weights, as measured by mmpretrain"
 RELEASED: tuple[Released, ...] = (
     Released("replknet_31b", 224, 83.48, 96.57, "ImageNet-1K"),
     Released("replknet_31b", 384, 84.84, 97.34, "ImageNet-1K"),
@@ -72,15 +72,15 @@ RELEASED: tuple[Released, ...] = (
     Released("replknet_31l", 384, 86.63, 98.00, "ImageNet-22K, then 1K"),
     Released("replknet_xl", 320, 87.57, 98.39, "MegData73M, then ImageNet-1K"),
 )
-"""The paper rounds to one digit; its XL stands there 0.23 points higher."""
+"""The paper rounds to one digit; its value for XL is 0.23 points higher."""
 
 
 class PublishedField(NamedTuple):
-    """How far a network sees, as a published table has it."""
+    """The effective receptive field of a network in a published table."""
 
     network: str
     preset: str | None
-    """None for a network that is no preset."""
+    """None for a network that is not a preset."""
     r_pct: tuple[float, float, float, float]
     """Area of the squares that hold more than 20, 30, 50 and 99 % of the map, in percent of the image's."""
 
@@ -88,9 +88,9 @@ class PublishedField(NamedTuple):
 RANDOM_FIELDS_NOTE = (
     "random weights mislead: users of the paper's code found ResNet's field larger than that of RepLKNet-31 with them"
 )
-"""Issue 15 of its repository."""
+"""Source: issue 15 of the paper's repository."""
 FIELDS_PX = 1024
-"""Side of the 50 images of ImageNet-1K's validation set behind `PUBLISHED_FIELDS`."""
+"""Side of the 50 images of ImageNet-1K's validation set used for `PUBLISHED_FIELDS`."""
 FIELDS_SOURCE = "arXiv 2203.06717, table 10"
 PUBLISHED_FIELDS: tuple[PublishedField, ...] = (
     PublishedField("ResNet-101", None, (1.0, 1.7, 3.5, 23.4)),
@@ -98,20 +98,20 @@ PUBLISHED_FIELDS: tuple[PublishedField, ...] = (
     PublishedField("RepLKNet-13", "replknet_13", (10.2, 15.8, 28.5, 96.3)),
     PublishedField("RepLKNet-31", "replknet_31b", (15.0, 23.4, 41.4, 98.6)),
 )
-"""RepLKNets after 120 epochs of ImageNet-1K, ResNets as torchvision has them. Other versions of the paper differ in the
-last digit: the order of the rows is what can be checked."""
+"""RepLKNets after 120 epochs of ImageNet-1K, ResNets from torchvision. Other versions of the paper differ in the last
+digit: only the order of the rows can be checked."""
 
 
 class PublishedKernel(NamedTuple):
-    """Where a trained 13x13 kernel has its magnitude, before its 3x3 kernel is added and after."""
+    """Where a trained 13x13 kernel has its magnitude, before and after its 3x3 kernel is added."""
 
     network: str
     kernel: str
     before_pct: float
-    """Of the whole, in the central 3x3 taps."""
+    """Percentage of the whole in the central 3x3 taps."""
     after_pct: float
     ratio: float
-    """After to before, outside the 3x3, each rescaled to a maximum of 1."""
+    """Ratio of after to before outside the 3x3, each rescaled to a maximum of 1."""
 
 
 PUBLISHED_KERNEL = PublishedKernel("MobileNetV2, last stage", "13+3", 8.3, 22.7, 0.268)
@@ -119,20 +119,20 @@ KERNEL_SOURCE = "arXiv 2203.06717, figure 6, read from its numbers"
 
 
 class CountedCost(NamedTuple):
-    """A network as released code builds it, counted: parameters to the unit, multiply-accumulates to 1e6; or None."""
+    """Counted costs of a network built by released code: exact parameters, multiply-accumulates to 1e6; or None."""
 
     preset: str
     resolution: int
     """Side of the images."""
     params: int
-    """In the training form, as are the other figures without a form."""
+    """In the training form, like all fields that name no form."""
     params_merged: int | None
     gmacs: float
     gmacs_merged: float | None
     params_m_folded: float | None
     """Merged, all batch norms folded: in millions."""
     entries: int | None
-    """Of the state dict."""
+    """Number of entries of the state dict."""
     entries_merged: int | None
     source: str
 
@@ -156,14 +156,14 @@ COUNTED: tuple[CountedCost, ...] = (
 
 
 class CostGrowth(NamedTuple):
-    """What larger kernels add to a network, in percent."""
+    """Growth of a network's cost with larger kernels, in percent."""
 
     base: str
     large: str
     macs: float
     params: float
     tolerance: float
-    """In points; the paper divides figures that are rounded to three digits."""
+    """In percentage points; the paper divides numbers that are rounded to three digits."""
     source: str
 
 
@@ -171,7 +171,7 @@ GROWTH = CostGrowth("replknet_3", "replknet_31b", 18.6, 10.4, 0.3, "arXiv 2203.0
 
 
 class InBoundsShare(NamedTuple):
-    """Of the multiply-accumulates of the large kernels, the percentage whose tap falls on the map."""
+    """The percentage of the large kernels' multiply-accumulates whose tap is on the map."""
 
     preset: str
     resolution: int
@@ -184,16 +184,16 @@ IN_BOUNDS: tuple[InBoundsShare, ...] = (
     InBoundsShare("replknet_31b", 384, 64.9),
     InBoundsShare("replknet_31b", 1024, 85.7),
 )
-"""Tap by tap over the layers of the released code."""
+"""Counted tap by tap over the layers of the released code."""
 
 
 class PublishedShapeBias(NamedTuple):
-    """How often a network, or people, go by the shape where it disagrees with the texture."""
+    """The published shape bias of a network, or of humans."""
 
     network: str
     training: str
     share: float
-    """Of all decisions."""
+    """Share of all decisions."""
     class_mean: float
     """The mean of the 16 classes' shares."""
 
@@ -217,13 +217,13 @@ def preset_of(spec: NetworkSpec) -> str | None:
 
 
 def published(spec: NetworkSpec) -> tuple[Published, ...]:
-    """What is published of a network, in the order of the table."""
+    """The published rows of a network, in the order of the table."""
     name = preset_of(spec)
     return tuple(row for row in PUBLISHED if row.preset == name)
 
 
 class PublishedAccuracy(NamedTuple):
-    """What a network reaches on ImageNet-1K's validation set, in percent."""
+    """The accuracy of a network on ImageNet-1K's validation set, in percent."""
 
     top1: float
     top5: float | None
@@ -232,7 +232,7 @@ class PublishedAccuracy(NamedTuple):
 
 
 def accuracies(spec: NetworkSpec, resolution: int) -> tuple[PublishedAccuracy, ...]:
-    """What is known of a network at that side of the images: of its released weights; else as published."""
+    """The accuracies of a network at this resolution: of its released weights, else as published."""
     name = preset_of(spec)
     released = [row for row in RELEASED if (row.preset, row.resolution) == (name, resolution)]
     if released:
@@ -242,13 +242,13 @@ def accuracies(spec: NetworkSpec, resolution: int) -> tuple[PublishedAccuracy, .
 
 
 def has_published_field(spec: NetworkSpec) -> bool:
-    """Whether the network is one of those whose effective receptive field is published."""
+    """Whether the network's effective receptive field is published."""
     name = preset_of(spec)
     return name is not None and any(row.preset == name for row in PUBLISHED_FIELDS)
 
 
 def resolutions(spec: NetworkSpec) -> tuple[int, ...]:
-    """The sides of images to show a network at: as published; else those that its stem is made for."""
-    known = tuple(dict.fromkeys(row.resolution for row in published(spec)))
+    """The image sides at which to report a network: as published; else by the stem's stride."""
+    sides = tuple(dict.fromkeys(row.resolution for row in published(spec)))
     is_for_small_images = spec.stem_stride < max(FAMILIES[spec.family].stem_strides)
-    return known or (64 if is_for_small_images else 224,)
+    return sides or (64 if is_for_small_images else 224,)

@@ -1,1 +1,1 @@
-"""The presets as timm's models, and how timm finds them."""
+"""The presets as timm models, and their registration in timm."""

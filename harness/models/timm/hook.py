@@ -1,9 +1,9 @@
-"""Makes the presets known to timm, whether timm is imported before the harness or after it.
+"""Registers the presets in timm, whether timm is imported before the harness or after it.
 
-`import harness` must stay light, and timm brings torch. So where timm is not loaded yet, a finder stands first among
-`sys.meta_path` and waits for the one name `timm`: it lets the other finders find the module and the module's own loader
-execute it, then it registers the presets and is gone. Every other import passes it by; a timm that is not installed,
-or that fails on import, fails as it would without it. A process that is forked or spawned has, or makes, its own.
+`import harness` must stay light, and timm imports torch. So if timm is not loaded yet, a finder is put first in
+`sys.meta_path` and waits for the name `timm`: it lets the other finders find the module and the module's own loader
+execute it, then registers the presets and removes itself. All other imports are unaffected; a timm that is missing or
+fails on import fails as without the finder. A forked process inherits the finder, a spawned process creates its own.
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def install() -> None:
-    """Register the presets in timm: now, or as soon as somebody imports it. Called again, it does nothing twice."""
+    """Register the presets in timm: now, or as soon as timm is imported. Idempotent."""
     if sys.modules.get("timm") is not None:
         _register()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -24,7 +24,7 @@ def install() -> None:
 
 class _Finder:
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Of `timm`, the specification that the other finders give, with a loader that registers; of all else, none."""
+        """For `timm`, the module spec from the other finders, with a loader that registers; None for other modules."""
         if name != "timm":
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
@@ -35,7 +35,7 @@ class _Finder:
 
 
 class _Loader:
-    """timm's own loader in all but the execution, after which the presets are registered."""
+    """Wraps timm's own loader; registers the presets after the module is executed."""
 
     def __init__(self, loader: Any, finder: _Finder) -> None:
         self.loader = loader
@@ -45,16 +45,16 @@ class _Loader:
         return getattr(self.loader, name)
 
     def exec_module(self, module: ModuleType) -> None:
-        assert module.__spec__ is not None, "a module that is loaded by its specification has one"
+        assert module.__spec__ is not None, "a module that is loaded by a spec has one"
         module.__spec__.loader = module.__loader__ = self.loader
         self.loader.exec_module(module)
-        # A new list: a thread in the middle of another import goes on along the old one and skips no finder.
+        # A new list: a thread in the middle of another import still iterates over the old one and skips no finder.
         sys.meta_path = [finder for finder in sys.meta_path if finder is not self.finder]
         _register()
 
 
 def _register() -> None:
-    """Import the module that registers. A timm without the functions it needs stays usable without the presets."""
+    """Import the module that registers the presets; warn if this timm lacks the functions it needs."""
     try:
         import_module("harness.models.timm.replknet")
     except ImportError as error:

@@ -1,11 +1,10 @@
-"""RepLKNet as timm's users expect it, and the registration of its presets in timm; imported by
-`harness.models.timm.hook`.
+"""RepLKNet with timm's interface, and the registration of its presets; imported by `harness.models.timm.hook`.
 
     import harness, timm
     timm.create_model("replknet_31b", num_classes=10, features_only=True, out_indices=(0, 1, 2, 3))
 
-Names in the state dict are those of the paper's released checkpoints. There are no weights to download; local ones
-come in by `checkpoint_path=`. Shapes: N batch, H W height and width of the image, C[s] channels of stage s.
+Names in the state dict are those of the paper's released checkpoints. There are no weights to download; load local
+ones by `checkpoint_path=`. Shapes: N batch, H W height and width of the image, C[s] channels of stage s.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,17 +27,17 @@ from harness.models.spec.presets import PRESETS
 from harness.ops import DepthwiseConv2d
 
 SAME_GROUP_AS_PREVIOUS = 99999
-"""What timm's matchers read as an order to open no group of one's own."""
+"""timm's matchers interpret this as: do not start a new group."""
 
-for _leaf in (DepthwiseConv2d, DropPath):  # what they do depends on shapes and mode, which torch.fx cannot follow
+for _leaf in (DepthwiseConv2d, DropPath):  # they depend on shapes and mode, which torch.fx cannot trace
     register_notrace_module(_leaf)
 
 
 def set_output_stride(network: RepLKNet, strides: Sequence[int], output_stride: int) -> list[int]:
-    """Change the network in place so that no stage has a larger stride; `strides` are those of its stages until now.
+    """Change the network in place so that no stage has a larger stride; `strides` are the current ones of its stages.
 
-    Dilation takes the place of the later transitions' strides, for dense prediction. On every n-th pixel, n the old
-    stride by the new one, the maps are what they were, borders included. Returns the new strides of the stages.
+    Dilation replaces the strides of later transitions, for dense prediction. At every n-th pixel (n = old / new
+    stride) the maps are unchanged, including borders. Returns the new strides of the stages.
     """
     if output_stride not in strides:
         raise UserError(
@@ -70,8 +69,9 @@ def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
 class TimmRepLKNet(RepLKNet):
     """`harness.models.build.RepLKNet` with timm's arguments and members; same state dict, same logits.
 
-    Any field of a `NetworkSpec` may stand beside timm's arguments, as `K=13`. As everywhere in timm, `drop_path_rate`
-    is 0 unless given, whatever the preset says. `merged=True` makes the merged form, for merged checkpoints.
+    Any field of a `NetworkSpec` may be given in addition to timm's arguments, such as `K=13`. As always in timm,
+    `drop_path_rate` is 0 by default, whatever the preset's value. `merged=True` builds the merged form, for merged
+    checkpoints.
     """
 
     global_pool: SelectAdaptivePool2d
@@ -110,27 +110,27 @@ class TimmRepLKNet(RepLKNet):
         drawn = self.head
         self.reset_classifier(num_classes, global_pool)
         if isinstance(self.head, nn.Linear) and self.head.in_features == spec.C[-1]:
-            self.head = drawn  # the same seed gives the same weights as in `harness.models.build.build`
+            self.head = drawn  # so that a seed yields the same weights as in `harness.models.build.build`
         if is_scriptable():  # type: ignore[no-untyped-call]
             _make_scriptable(self)
         self.to(dtype=dtype)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer; an identity without classes."""
+        """The last layer; an identity if there are no classes."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh last layer, none for 0 classes; and another pooling, "" for none."""
-        own = next(self.parameters())
+        """Replace the last layer (none for 0 classes), and optionally the pooling ("" for none)."""
+        like = next(self.parameters())
         pool = self.global_pool.pool_type if global_pool is None else global_pool
         self.num_classes = num_classes
-        pooling, head = create_classifier(self.num_features, num_classes, pool, device=own.device, dtype=own.dtype)
+        pooling, head = create_classifier(self.num_features, num_classes, pool, device=like.device, dtype=like.dtype)
         self.global_pool, self.head = pooling.train(self.training), head.train(self.training)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's groups of layers, for decay by depth: the stem, each pair of blocks (or each stage), the classifier.
+        """timm's groups of layers, for layer decay: the stem, each pair of blocks (or each stage), the classifier.
 
-        As in the paper's layer decay, a transition counts to the stage before it.
+        As in the paper's layer decay, a transition belongs to the stage before it.
         """
         pairs = [
             (rf"^stages\.{s}\.blocks\.(?:{2 * i}|{2 * i + 1})\.", (s, i))
@@ -143,7 +143,7 @@ class TimmRepLKNet(RepLKNet):
         return {"stem": r"^stem", "blocks": [stages, norm] if coarse else [*pairs, transitions, norm]}
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, C[-1], H', W') -> logits (N, classes), or what the classifier would take."""
+        """(N, C[-1], H', W') -> logits (N, classes), or with `pre_logits` the input of the classifier."""
         x = self.head_drop(self.global_pool(x))
         return x if pre_logits else self.head(x)
 
@@ -156,9 +156,9 @@ class TimmRepLKNet(RepLKNet):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of some stages, in the order of the stages, behind the final map unless they are all that is wanted.
+        """(final map, maps of some stages in order), or only the latter with `intermediates_only`.
 
-        `indices` are stages, the last so many, or None for all; `norm` applies the head's norm to the last stage's map.
+        `indices` are stages, a number of last stages, or None for all; `norm` normalizes the last stage's map.
         """
         if output_fmt != "NCHW":
             raise UserError("`output_fmt` must be NCHW", value=output_fmt)
@@ -175,7 +175,7 @@ class TimmRepLKNet(RepLKNet):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop what stands behind the last of these stages, the norm and the classifier; returns the stages taken."""
+        """Remove the stages after the last of these, and norm and classifier; returns the indices of the stages."""
         taken = self._intermediates(indices)
         kept = max(taken) + 1
         is_shorter = kept < len(self.stages)
@@ -189,16 +189,16 @@ class TimmRepLKNet(RepLKNet):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """As in RepLKNet, where the pooling is a mean; a maximum does not pass on a batch norm unchanged."""
+        """As in RepLKNet if the pooling is a mean; else nothing, because a maximum does not commute with the norm."""
         if self.global_pool.pool_type in ("avg", "fast", "fastavg"):
             super().fold()
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What `torch.jit.script` compiles: the traced graph, of a network that was made with `scriptable=True`."""
+        """The traced graph for `torch.jit.script`, of a network created with `scriptable=True`."""
         return torch.fx.GraphModule(self, _Tracer().trace(self))
 
     def _intermediates(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Stages counted from 0, for indices in any of timm's ways."""
+        """Stages counted from 0, from any of timm's forms of indices."""
         n = len(self.stages)
         if indices is None or isinstance(indices, int):
             indices = range(-(n if indices is None else indices), 0)
@@ -206,16 +206,16 @@ class TimmRepLKNet(RepLKNet):
             raise UserError(
                 f"`out_indices` must name stages from 0 to {n - 1}",
                 value=list(indices),
-                remedy=f"There are {n} maps; segmentation_models_pytorch asks for so many with encoder_depth={n}.",
+                remedy=f"There are {n} maps; segmentation_models_pytorch requests them with encoder_depth={n}.",
             )
         return [i % n for i in indices]
 
 
 def _make_scriptable(module: nn.Module) -> None:
-    """Put stock parts in place of ours, which TorchScript cannot read; same parameters, same results up to rounding."""
+    """Replace our modules, which TorchScript cannot compile, by stock ones; same parameters, equal up to rounding."""
     for name, child in list(module.named_children()):
         if type(child) is DepthwiseConv2d:
-            child.__class__ = nn.Conv2d  # type: ignore[assignment]  # whose parameters and attributes it has
+            child.__class__ = nn.Conv2d  # type: ignore[assignment]  # it has the same parameters and attributes
         elif isinstance(child, DropPath):
             module.add_module(name, ScriptableDropPath(child.p))
         else:
@@ -223,14 +223,14 @@ def _make_scriptable(module: nn.Module) -> None:
 
 
 class _Tracer(torch.fx.Tracer):
-    """Leaves to run time what differs between training and evaluation."""
+    """Keeps modules that differ between training and evaluation as leaves."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, ScriptableDropPath) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _cfg(spec: NetworkSpec, side: int = 224, **values: Any) -> dict[str, Any]:
-    """timm's description of a preset: what its images look like, and the names of its first and last layer."""
+    """timm's configuration of a preset: the preprocessing of images, and the names of the first and last layer."""
     return {
         "input_size": (spec.in_channels, side, side),
         "pool_size": (side // (8 * spec.stem_stride),) * 2,
@@ -254,14 +254,14 @@ _PUBLISHED_CFGS: dict[str, dict[str, Any]] = {
     "replknet_tiny": {"side": 64, "crop_pct": 1.0},
     "replknet_nano": {"side": 64, "crop_pct": 1.0},
 }
-"""Where a preset's images differ from 224 x 224 with ImageNet's statistics (section 4.2, table 6, released code)."""
+"""Presets whose images are not 224 x 224 with ImageNet's statistics (section 4.2, table 6, released code)."""
 
 _SPECS = {name: spec for name, spec in PRESETS.items() if spec.family == "replknet"}
 
 default_cfgs = generate_default_cfgs(
     {name: _cfg(spec, **_PUBLISHED_CFGS.get(name, {})) for name, spec in _SPECS.items()}
 )
-"""By preset; timm reads this name when it registers."""
+"""Configurations by preset; timm reads a variable of this name on registration."""
 
 
 def _entrypoint(name: str, spec: NetworkSpec) -> Callable[..., nn.Module]:

@@ -1,7 +1,7 @@
-"""`python -m harness.timm_script train.py ARGUMENTS`: a script of timm's, or any other, that finds our presets
-in timm.
+"""`python -m harness.timm_script train.py ARGUMENTS`: run a script of timm, or any other, with our presets
+registered in timm.
 
-Likewise `torchrun --nproc-per-node 8 -m harness.timm_script train.py ARGUMENTS`.
+With several processes: `torchrun --nproc-per-node 8 -m harness.timm_script train.py ARGUMENTS`.
 """
 
 import runpy
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run the script that the command line names as if Python had been called with it."""
+    """Run the script given on the command line as Python itself would."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         print("usage: python -m harness.timm_script SCRIPT [ARGUMENTS]", file=sys.stderr)
         return 2

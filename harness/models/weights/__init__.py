@@ -1,9 +1,9 @@
-"""Weights in files: the checkpoints that RepLKNet's authors released, in and out, and ours, which know their network.
+"""Weights in files: import and export of RepLKNet's released checkpoints, and our own safetensors files.
 
-Released: a state dict as `torch.save` wrote it (.pth), with the names of arXiv 2203.06717's official code, which are
-those of our modules; perhaps inside a mapping, and with prefixes that training scripts put before the names (see
-`harness.models.weights.candidates`). Ours: safetensors with the same names, and the network, the form, the origin and,
-where they are known, the names of the classes in the metadata.
+Released: a state dict written by `torch.save` (.pth), with the names of arXiv 2203.06717's official code, which are
+also those of our modules; possibly inside a mapping, and with prefixes added by training scripts (see
+`harness.models.weights.candidates`). Ours: safetensors with the same names; the metadata hold the network, the form,
+the origin and, if available, the names of the classes.
 """
 
 import hashlib
@@ -58,41 +58,41 @@ __all__ = [
 
 
 class Weights(NamedTuple):
-    """The entries of a network's state dict, in the network's order; nothing missing and nothing besides."""
+    """The entries of a network's state dict, in the network's order; exactly those of the network."""
 
     spec: NetworkSpec
     is_merged: bool
     entries: Entries
     about: Mapping[str, str] = MappingProxyType({})
-    """What the file says of its origin: `source`, and of an imported file `source_sha256` and `source_entry`."""
+    """The origin in the file's metadata: `source`, and for an imported file `source_sha256` and `source_entry`."""
     classes: tuple[str, ...] | None = None
-    """The names of the classes in the order of the logits; None where the file does not have them."""
+    """The names of the classes in the order of the logits; None if the file does not have them."""
     notes: tuple[str, ...] = ()
-    """What was chosen or changed in reading them."""
+    """Notes on choices and changes made when reading the file."""
 
     @property
     def form(self) -> str:
-        """The form of the network that has these entries."""
+        """`merged` or `training`."""
         return "merged" if self.is_merged else "training"
 
     def network(self) -> nn.Module:
-        """The network with these entries, in their form and in evaluation mode."""
+        """Build the network and load these entries, in their form and in evaluation mode."""
         model = build(self.spec, merged=self.is_merged, seed=0)
         model.load_state_dict(self.entries)
         return model.eval()
 
 
 def load_weights(path: Path, spec: NetworkSpec | None = None) -> tuple[NetworkSpec, nn.Module]:
-    """The network in a file, in the form and with the classes that the file has, in evaluation mode.
+    """Load the network in a file, with the file's form and number of classes, in evaluation mode.
 
-    `spec` may be left out for files that `import_weights` made. Raises `WeightsError`.
+    `spec` may be left out for files written by `import_weights`. Raises `WeightsError`.
     """
     weights = read_weights(path, spec)
     return weights.spec, weights.network()
 
 
 def import_weights(path: Path, output: Path, spec: NetworkSpec | None = None, *, entry: str | None = None) -> Weights:
-    """Read a released checkpoint, or any file that `read_weights` takes, and keep it as safetensors of ours."""
+    """Read a released checkpoint, or any file that `read_weights` accepts, and write it as our safetensors."""
     _check_output(path, output, (".safetensors",))
     weights = read_weights(path, spec, entry=entry)
     taken = {name: text for name, text in weights.about.items() if name == "source_entry"}
@@ -104,7 +104,7 @@ def import_weights(path: Path, output: Path, spec: NetworkSpec | None = None, *,
 def save_weights(
     output: Path, spec: NetworkSpec, model: nn.Module, source: str, *, classes: tuple[str, ...] | None = None
 ) -> None:
-    """Keep a network's weights, in its training form, as safetensors of ours; `source` says what they come from.
+    """Save a network's weights, in its training form, as our safetensors; `source` describes their origin.
 
     `classes` are the names of its classes in the order of the logits.
     """
@@ -113,7 +113,7 @@ def save_weights(
 
 
 def export_weights(path: Path, output: Path) -> Weights:
-    """Write a file of ours as a plain state dict with the official names, to the bit."""
+    """Write a file of ours as a plain state dict with the official names; values are bitwise equal."""
     _check_output(path, output, (".pth", ".pt"))
     weights = read_weights(path)
     write_file(output, lambda partial: torch.save(weights.entries, partial))
@@ -121,11 +121,11 @@ def export_weights(path: Path, output: Path) -> Weights:
 
 
 def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | None = None) -> Weights:
-    """The weights in a file, checked against the network: that given, or that which the file names.
+    """Read the weights in a file, and check them against the network: `spec`, or the one in the file's metadata.
 
-    The number of classes and the form, training or merged, are those of the file. Of several networks in a file,
-    `entry` names one; without it, of weights and their moving average the average is taken, and everything else is
-    refused. Raises `WeightsError` with what is missing, unexpected, of another shape, or not finite.
+    The number of classes and the form, training or merged, are those of the file. If a file has several networks,
+    `entry` selects one; without it, the moving average is preferred to its raw weights, and any other ambiguity is an
+    error. Raises `WeightsError` with the entries that are missing, unexpected, of another shape, or not finite.
     """
     content = read_content(path)
     named = spec or _spec_in(content.metadata, path)
@@ -134,12 +134,12 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
     is_merged = is_merged_form(spec, entries)
     expected = shapes(spec, is_merged)
     entries, changes = match_shapes(expected, entries)
-    found = mismatches(expected, entries)
-    if found:
+    faults = mismatches(expected, entries)
+    if faults:
         form = "merged" if is_merged else "training"
         name = preset_of(named) or f"this {named.family}"
         raise WeightsError(
-            f"The file must hold the {len(expected)} entries of {name} in its {form} form: {'; '.join(found)}",
+            f"The file must hold the {len(expected)} entries of {name} in its {form} form: {'; '.join(faults)}",
             place=str(path),
             remedy=shard_remedy(path) or " ".join([*_sentences(notes), mismatch_remedy(entries, expected)]),
         )
@@ -150,26 +150,27 @@ def read_weights(path: Path, spec: NetworkSpec | None = None, *, entry: str | No
         )
     others = {value.dtype for value in entries.values() if value.is_floating_point()} - {torch.float32}
     if others:
-        kinds = ", ".join(sorted(str(each).removeprefix("torch.") for each in others))
-        changes.append(f"entries are {kinds}, and the network computes in float32")
+        dtypes = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+        changes.append(f"entries are {dtypes}, and the network computes in float32")
     about |= {name: text for name, text in content.metadata.items() if name.startswith("source")}
     ordered = contiguous_copies({name: entries[name] for name in expected})
     return Weights(spec, is_merged, ordered, about, _classes_in(content.metadata, spec.classes), (*notes, *changes))
 
 
 def write_weights(output: Path, weights: Weights) -> None:
-    """Write weights as safetensors of ours, with what they say of their origin. Raises `WeightsError`."""
-    known = {"format": "pt", "harness": __version__, "spec": json.dumps(weights.spec.canonical()), "form": weights.form}
-    known[DIGEST] = content_digest(weights.entries)
+    """Write weights as our safetensors, with their origin in the metadata. Raises `WeightsError`."""
+    spec = json.dumps(weights.spec.canonical())
+    metadata = {"format": "pt", "harness": __version__, "spec": spec, "form": weights.form}
+    metadata[DIGEST] = content_digest(weights.entries)
     if weights.classes is not None:
-        known["classes"] = json.dumps(weights.classes, ensure_ascii=False)
-    write_file(output, lambda partial: save_file(weights.entries, partial, {**known, **weights.about}))
+        metadata["classes"] = json.dumps(weights.classes, ensure_ascii=False)
+    write_file(output, lambda partial: save_file(weights.entries, partial, {**metadata, **weights.about}))
 
 
 def _network_in(
     content: WeightsContent, spec: NetworkSpec, entry: str | None, path: Path
 ) -> tuple[Entries, dict[str, str], list[str]]:
-    """The entries of the network as it names them, where in the file they were, and notes on that."""
+    """The entries of the network by its own names, their place in the file, and notes."""
     if "spec" in content.metadata and entry is None:
         return all_entries(content.tree), {}, []
     least = len(shapes(spec, True)) // 4
@@ -188,7 +189,7 @@ def _network_in(
 
 
 def _no_weights(tree: object, path: Path) -> WeightsError:
-    """The error for a file without tensors by name, which says what it holds."""
+    """The error for a file that is no state dict; it describes the content."""
     rule = "The file must hold a state dict, plain tensors by name"
     objects = list(stand_ins(tree))
     if objects:
@@ -197,7 +198,7 @@ def _no_weights(tree: object, path: Path) -> WeightsError:
         return WeightsError(
             f"{rule}; it holds{where} a pickled object of the class {kind}, not weights",
             place=str(path),
-            remedy="Where you trust it, load it with PyTorch and save its weights alone: "
+            remedy="If you trust it, load it with PyTorch and save only its weights: "
             "`torch.save(model.state_dict(), FILE)`.",
         )
     if not isinstance(tree, Mapping) or not tree:
@@ -214,13 +215,13 @@ def _require_finite(entries: Entries, path: Path, notes: list[str]) -> None:
             f"Weights must be finite numbers; {count_nonfinite(counts)}",
             place=str(path),
             remedy=" ".join(
-                [*_sentences(notes), "The training that made them diverged, or the file is damaged: take other ones."]
+                [*_sentences(notes), "The training that made them diverged, or the file is damaged: use other weights."]
             ),
         )
 
 
 def _classes_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | None:
-    """The names of the classes that a file of ours gives, where it gives one for each."""
+    """The names of the classes in our metadata; None unless there is one for each class."""
     try:
         names = json.loads(metadata.get("classes", "null"))
     except ValueError:
@@ -234,7 +235,7 @@ def _sentences(notes: list[str]) -> list[str]:
 
 
 def _spec_in(metadata: Mapping[str, str], path: Path) -> NetworkSpec:
-    """The network that a file of ours names."""
+    """The network in the metadata of a file of ours."""
     if "spec" not in metadata:
         raise WeightsError(
             "The network must be given for a file that does not name it",
@@ -260,9 +261,9 @@ def _check_output(path: Path, output: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's content; of an index, that of the digests of the index and of all files that it names."""
+    """The SHA-256 of a file's content; for an index, of the digests of the index and all its shards."""
     digests = []
-    for each in files_of(path):
-        with each.open("rb") as file:
+    for part in files_of(path):
+        with part.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

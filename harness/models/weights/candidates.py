@@ -1,7 +1,7 @@
-"""Find a network's entries in what a training script has saved: under which keys, behind which prefix of the names.
+"""Find a network's entries in the file of a training script: under which keys, and after which prefix of the names.
 
-A checkpoint may hold one network under several keys, as the trained weights and their moving average, or several
-networks, as a student and a teacher. A candidate is one set of entries that has the network's names.
+A checkpoint may hold one network under several keys, such as the trained weights and their moving average, or several
+networks, such as a student and a teacher. A candidate is one set of entries that has the network's names.
 """
 
 import re
@@ -17,117 +17,117 @@ from harness.models.weights.files import Entries, tensors_in
 from harness.models.weights.pickles import StandIn
 
 MAX_DEPTH = 5
-"""Of mappings in mappings that are looked into."""
+"""Most levels of nested mappings that are searched."""
 MIN_SHARE = 0.25
-"""Of the names of the fullest candidate that another one must have."""
+"""Fraction of the most complete candidate's names that another candidate must have."""
 MAX_NAMED = 3
 HEADS = ("head.fc.", "head.", "cls_head.fc.", "classifier.", "fc.")
-"""What a classifier is called beside a network that is a `backbone`."""
+"""Names of a classifier next to a network that is called `backbone`."""
 AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?|avg|shadow)(?:$|[._])")
-"""In the label of a moving average."""
+"""Matches the label of a moving average."""
 SWAPPED = "ema_state_dict"
-"""Where OpenMMLab's EMA hook keeps the weights that are not the average: it swaps the two when it saves."""
+"""Key of the weights that are not the average in OpenMMLab's EMA hook: it swaps the two when it saves."""
 PLAIN = frozenset(
     {
         *("model", "state_dict", "module", "_orig_mod", "net", "network", "params", "weights", "backbone", "encoder"),
         *("raw", "self", "trunk", "base", "body"),
     }
 )
-"""Words that the label of a network consists of that is neither an average nor one among several."""
+"""Words in labels that mark neither an average nor one of several networks."""
 
 
 class WeightsCandidate(NamedTuple):
-    """One set of entries that may be the network's."""
+    """A set of entries that may be the network's."""
 
     path: tuple[str, ...]
-    """The keys of the mappings that it is in."""
+    """The keys of the nested mappings that contain it."""
     prefix: str
-    """What stood before every name."""
+    """The prefix that was removed from every name."""
     entries: Entries
-    """Named as the network has them."""
+    """The entries by the network's names."""
     left_out: tuple[str, ...] = ()
-    """Other entries beside them."""
+    """Names of other entries in the same mapping."""
     renamed: tuple[tuple[str, str], ...] = ()
-    """Prefixes that were read as others, as `head.fc.` as `head.`."""
+    """Prefixes that were replaced (old, new), such as `head.fc.` by `head.`."""
 
     @property
     def label(self) -> str:
-        """The name by which it is chosen."""
+        """The name to select it by."""
         return ".".join([*self.path, self.prefix.rstrip(".")]).strip(".") or "."
 
     @property
     def is_average(self) -> bool:
-        """Whether it is named as a moving average."""
+        """Whether its label is that of a moving average."""
         return SWAPPED not in self.path and AVERAGE.search(self.label) is not None
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing in its label tells it from other networks."""
+        """Whether nothing in its label distinguishes it from other networks."""
         return all(word in PLAIN or word == "" for word in self.label.split("."))
 
     def answers_to(self, name: str) -> bool:
-        """Whether a person who writes `name` means it."""
+        """Whether `name` is its label or a sequence of words in it."""
         words = name.strip(".").split(".")
-        own = self.label.split(".")
-        return name == self.label or any(own[i : i + len(words)] == words for i in range(len(own)))
+        label_words = self.label.split(".")
+        return name == self.label or any(label_words[i : i + len(words)] == words for i in range(len(label_words)))
 
 
 def find_candidates(tree: object, names: frozenset[str], classifier: str, min_entries: int) -> list[WeightsCandidate]:
-    """All sets of entries with at least `min_entries` of a network's `names`, or a quarter of those of the fullest one.
+    """All sets with at least `min_entries` of a network's `names`, and a quarter of those of the most complete one.
 
     `classifier` is the name of the network's last layer.
     """
-    found = [
+    candidates = [
         candidate for path, entries in _mappings(tree) for candidate in _in_mapping(path, entries, names, classifier)
     ]
-    most = max((_matches(candidate, names) for candidate in found), default=0)
-    return [candidate for candidate in found if _matches(candidate, names) >= max(min_entries, MIN_SHARE * most)]
+    most = max((_matches(candidate, names) for candidate in candidates), default=0)
+    return [candidate for candidate in candidates if _matches(candidate, names) >= max(min_entries, MIN_SHARE * most)]
 
 
 def all_entries(tree: object) -> Entries:
-    """The largest set of tensors in a checkpoint, by the names that they have there."""
+    """The largest set of tensors in a checkpoint, by their original names."""
     return max((entries for _, entries in _mappings(tree)), key=len, default={})
 
 
 def choose_candidate(
     candidates: Sequence[WeightsCandidate], names: frozenset[str], entry: str | None, place: Path
 ) -> tuple[WeightsCandidate, list[str]]:
-    """The candidate that is meant, and notes on what was taken and what else there is.
+    """Choose a candidate, and return it with notes on the choice and the others.
 
     Without `entry`, the one with the most of the network's `names`; of weights and their moving average, the average,
-    as timm does. Raises `WeightsError` where that does not decide.
+    as in timm. Raises `WeightsError` if the choice is ambiguous.
     """
     if entry is not None:
-        meant = [candidate for candidate in candidates if candidate.label == entry] or [
+        selected = [candidate for candidate in candidates if candidate.label == entry] or [
             candidate for candidate in candidates if candidate.answers_to(entry)
         ]
-        if len(meant) != 1:
+        if len(selected) != 1:
             rule = "`--entry` must name one of the networks in the file"
             raise WeightsError(rule, value=entry, place=str(place), remedy=f"There are: {_labels(candidates)}.")
-        return meant[0], _notes(meant[0], candidates, "as `--entry` says")
-    known = _distinct(candidates)
-    most = max(_matches(candidate, names) for candidate in known)
-    distinct = [candidate for candidate in known if _matches(candidate, names) == most]
-    if len(distinct) == 1:
-        reason = "a moving average" if distinct[0].is_average else ""
-        return distinct[0], _notes(distinct[0], known, reason)
-    averages, others = [c for c in distinct if c.is_average], [c for c in distinct if not c.is_average]
+        return selected[0], _notes(selected[0], candidates, "selected by `--entry`")
+    distinct = _distinct(candidates)
+    most = max(_matches(candidate, names) for candidate in distinct)
+    best = [candidate for candidate in distinct if _matches(candidate, names) == most]
+    if len(best) == 1:
+        reason = "a moving average" if best[0].is_average else ""
+        return best[0], _notes(best[0], distinct, reason)
+    averages, others = [c for c in best if c.is_average], [c for c in best if not c.is_average]
     if len(averages) == len(others) == 1 and others[0].is_plain:
-        return averages[0], _notes(averages[0], known, "the moving average, which timm takes, too")
-    swapped = any(SWAPPED in candidate.path for candidate in distinct)
+        return averages[0], _notes(averages[0], distinct, "the moving average, which timm takes, too")
+    swapped = any(SWAPPED in candidate.path for candidate in best)
     why = (
         f" (OpenMMLab's EMA hook saves the average as `state_dict`, the raw weights as `{SWAPPED}`)" if swapped else ""
     )
     raise WeightsError(
-        f"The file holds {len(distinct)} networks, and which is meant must be said{why}",
-        value=_labels(distinct),
+        f"The file holds {len(best)} networks, and one must be selected{why}",
+        value=_labels(best),
         place=str(place),
-        remedy=f"Name one: `harness weights import FILE --entry {distinct[0].label} ...`.",
+        remedy=f"Name one: `harness weights import FILE --entry {best[0].label} ...`.",
     )
 
 
 def stand_ins(tree: object) -> Iterator[tuple[str, str]]:
-    """(key, class) of the objects in a checkpoint that are neither tensors nor plain values; the file itself is ""."""
+    """(key, class) of the objects in a checkpoint that are neither tensors nor plain values; key "" is the root."""
     if isinstance(tree, StandIn):
         yield "", tree.path
     elif isinstance(tree, Mapping):
@@ -152,18 +152,18 @@ def _in_mapping(
     prefixes = [prefix for prefix, count in counts.items() if count >= MIN_SHARE * max(counts.values())]
     for prefix in prefixes:
         others = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
-        own = {
+        matching = {
             name.removeprefix(prefix): value
             for name, value in entries.items()
             if name.startswith(prefix) and not (others and name.startswith(others))
         }
         left_out = tuple(name for name in entries if not name.startswith(prefix))
-        candidate = WeightsCandidate(path, prefix, own, left_out)
-        yield candidate if f"{classifier}.weight" in own else _with_head(candidate, entries, classifier)
+        candidate = WeightsCandidate(path, prefix, matching, left_out)
+        yield candidate if f"{classifier}.weight" in matching else _with_head(candidate, entries, classifier)
 
 
 def _with_head(candidate: WeightsCandidate, entries: Entries, classifier: str) -> WeightsCandidate:
-    """A backbone with the classifier beside it, where there is one of a usual name."""
+    """Add to a backbone the classifier next to it, if there is one with a usual name."""
     outer = re.sub(r"(?:^|(?<=\.))(?:backbone|encoder)\.$", "", candidate.prefix)
     if outer == candidate.prefix:
         return candidate
@@ -180,7 +180,7 @@ def _with_head(candidate: WeightsCandidate, entries: Entries, classifier: str) -
 
 
 def _prefixes(name: str, names: frozenset[str]) -> Iterator[str]:
-    """The prefix that leaves the longest of the network's names, if there is one."""
+    """The prefix whose removal leaves the longest of the network's names, if there is one."""
     start = 0
     while True:
         if name[start:] in names:
@@ -197,7 +197,7 @@ def _matches(candidate: WeightsCandidate, names: frozenset[str]) -> int:
 
 
 def _distinct(candidates: Sequence[WeightsCandidate]) -> list[WeightsCandidate]:
-    """Without those whose entries are equal to those of an earlier one."""
+    """The candidates without those whose entries are equal to an earlier one's."""
     kept: list[WeightsCandidate] = []
     for candidate in candidates:
         if not any(_are_equal(candidate.entries, other.entries) for other in kept):

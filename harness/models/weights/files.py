@@ -1,6 +1,6 @@
-"""Files of weights: names and tensors out of checkpoints, safetensors and their shards, and into them in one piece.
+"""Files of weights: reads tensors by name from checkpoints, safetensors and shards, and writes files atomically.
 
-No file is ever unpickled into anything but tensors, arrays and plain containers of them.
+Unpickling creates only tensors, arrays and plain containers of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,16 +21,16 @@ Entries = dict[str, Tensor]
 
 
 class WeightsContent(NamedTuple):
-    """What a file holds."""
+    """The content of a file of weights."""
 
     tree: object
-    """A mapping of tensors by name, or whatever a training script put around one."""
+    """A mapping of tensors by name, or the structure in which a training script saved one."""
     metadata: Mapping[str, str]
-    """Of safetensors; empty for other files."""
+    """Metadata of safetensors; empty for other files."""
 
 
 def read_content(path: Path) -> WeightsContent:
-    """What a file of weights holds, or all files of an index. Raises `WeightsError`."""
+    """Read a file of weights, or all files of an index. Raises `WeightsError`."""
     if path.is_dir():
         raise _folder(path)
     if not path.is_file():
@@ -44,7 +44,7 @@ def read_content(path: Path) -> WeightsContent:
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:
-    """What a safetensors file says of itself; empty where the file is missing or is another kind of file."""
+    """The metadata of a safetensors file; empty if the file is missing or of another kind."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
@@ -53,23 +53,23 @@ def read_metadata(path: Path) -> Mapping[str, str]:
 
 
 def read_file(path: Path) -> tuple[Entries, Mapping[str, str]]:
-    """Names and tensors of a file that keeps them flat, and its metadata; no tensors for any other file."""
+    """Tensors by name of a file with a flat mapping, and its metadata; no tensors for any other file."""
     content = read_content(path)
     return tensors_in(content.tree), content.metadata
 
 
 def contiguous_copies(entries: Entries) -> Entries:
-    """The same tensors, contiguous and each with memory of its own, as safetensors need them."""
+    """Contiguous copies of the tensors, each with its own memory, as safetensors requires."""
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in entries.items()}
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files whose content decides what `read_content` gives: the file itself, or an index and its shards."""
+    """The files that `read_content` reads: the file itself, or an index and its shards."""
     return [path, *shard_paths(path)] if is_index(path) else [path]
 
 
 def tensors_in(tree: object) -> Entries:
-    """The tensors and arrays of a mapping by name; those in mappings below left out."""
+    """The tensors and arrays of a mapping by name, without those in nested mappings."""
     if not isinstance(tree, Mapping):
         return {}
     pairs = ((name, as_tensor(value)) for name, value in tree.items() if isinstance(name, str))
@@ -77,7 +77,7 @@ def tensors_in(tree: object) -> Entries:
 
 
 def as_tensor(value: object) -> Tensor | None:
-    """A dense tensor, also of an array; None for everything else."""
+    """The value as a dense tensor if it is one or a NumPy array; None for everything else."""
     if isinstance(value, Tensor):
         is_dense = value.layout is torch.strided and not value.is_meta and not value.is_quantized
         return value.detach() if is_dense else None
@@ -101,7 +101,7 @@ def _read_one(path: Path) -> WeightsContent:
 
 
 def _require_digest(state: dict[str, Any], path: Path) -> None:
-    """Take the digest out of a state, and compare it with the rest."""
+    """Remove the digest from a state, and check it against the rest."""
     if state.pop(DIGEST) != content_digest(state):
         raise _changed(path)
 
@@ -118,7 +118,7 @@ def _read_shards(index: Path) -> WeightsContent:
     for name, file in where.items():
         if name not in shards[file]:
             raise WeightsError(
-                f"Every file must hold the entries that its index gives it; `{name:.80}` is missing",
+                f"Every file must hold the entries that its index lists for it; `{name:.80}` is missing",
                 value=file,
                 place=str(index),
                 remedy="Fetch the files again, all of one version.",
@@ -142,37 +142,35 @@ def _read_safetensors(path: Path) -> WeightsContent:
 
 def _changed(path: Path) -> WeightsError:
     return WeightsError(
-        "The weights in the file must be those that were written: the digest that it carries differs",
+        "The weights in the file must be those that were written: the digest stored in it differs",
         place=str(path),
         remedy="Take a copy from before it was changed, or make it again.",
     )
 
 
 def _folder(path: Path) -> WeightsError:
-    """The error for a folder, which names the file in it that may be meant."""
+    """The error for a folder, which suggests a file in it."""
     endings = (ENDING, ".safetensors", ".pth", ".pt", ".bin", ".ckpt")
     names = sorted(path.name for path in path.iterdir() if path.name.endswith(endings))
     names.sort(key=lambda name: not name.endswith(ENDING))
     remedy = f"In it there is {names[0]}." if names else "Give the file of weights in it."
-    return WeightsError(
-        "The weights must be a file that must exist, and this is a folder", place=str(path), remedy=remedy
-    )
+    return WeightsError("The file of weights must exist, and this is a folder", place=str(path), remedy=remedy)
 
 
 def shard_remedy(path: Path) -> str | None:
-    """What to give in place of a file that is one of several, if it is."""
+    """The remedy for a file that is one of several shards; None for other files."""
     index = index_of(path)
     return None if index is None else f"It is one of the {len(shard_paths(index))} files of {index.name}: give that."
 
 
 def write_file(output: Path, save: Callable[[Path], Any]) -> None:
-    """Write a file in one piece: whoever reads it finds the old one or the new one."""
+    """Write a file atomically: a reader sees either the old or the new file."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as partial:
             partial.touch()
             mode = partial.stat().st_mode
             save(partial)
-            partial.chmod(mode)  # some writers keep everybody else from reading
+            partial.chmod(mode)  # some writers remove the read permission of other users
     except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The file must be writable: {error}", place=str(output)) from error

@@ -1,4 +1,4 @@
-"""What a file is that holds no weights which can be read: told by its first bytes, so that a message can name it."""
+"""Recognizes files that are not weights by their first bytes, for error messages."""
 
 import re
 import zipfile
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HEAD = 4096
-"""Bytes that are read."""
+"""Number of bytes that are read."""
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How `torch.save` began its files before PyTorch 1.6: a pickle of a number."""
+"""First bytes of files by `torch.save` before PyTorch 1.6: a pickled number."""
 
 DOWNLOAD_AGAIN = "Fetch the file again."
 CONVERT_FIRST = "Load it with the library that wrote it, and save its weights by `torch.save` or as safetensors."
 
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer and not the file that it stands for", "Run `git lfs pull` there."),
-    (b"version https://hawser", "a Git LFS pointer and not the file that it stands for", "Run `git lfs pull` there."),
+    (b"version https://git-lfs", "a Git LFS pointer and not the file that it refers to", "Run `git lfs pull` there."),
+    (b"version https://hawser", "a Git LFS pointer and not the file that it refers to", "Run `git lfs pull` there."),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow write it", CONVERT_FIRST),
     (b"\x93NUMPY", "a NumPy array (.npy)", CONVERT_FIRST),
     (b"GGUF", "a GGUF file, as llama.cpp reads it", CONVERT_FIRST),
@@ -29,11 +29,11 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "a picture (JPEG)", "Check the path."),
     (b"%PDF", "a PDF document", "Check the path."),
 )
-"""First bytes, what such a file is, and what to do about it."""
+"""First bytes, a description of such a file, and a remedy."""
 
 
 def describe_file(path: Path) -> tuple[str, str]:
-    """What a file is, to be read after "it is", and a remedy; for one that is of no known kind, that it is damaged."""
+    """A description of a file, to follow the words "it is", and a remedy; an unknown file is called damaged."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
@@ -84,7 +84,7 @@ def _describe_zip(path: Path) -> tuple[str, str]:
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         return (
             "a TorchScript archive (torch.jit.save), which holds code",
-            "Load it with `torch.jit.load` where you trust it, and save its state dict.",
+            "Load it with `torch.jit.load` if you trust it, and save its state dict.",
         )
     if any(name.endswith("data.pkl") for name in names):
         return "a checkpoint that is damaged", DOWNLOAD_AGAIN

@@ -1,8 +1,8 @@
-"""Pickles read without running what they name: tensors, arrays and plain values, and stand-ins for everything else.
+"""Safe reading of pickles: tensors, arrays and plain values, and placeholders for all other objects.
 
-A pickle names functions and classes that its reader is to call. Here only those are called that make tensors, arrays,
-numbers and plain containers. An object of any other class becomes a `StandIn`, which has the name of its class and does
-nothing; names in `DANGEROUS` modules, whose only use in a pickle is to run something, are refused.
+A pickle names functions and classes to be called by its reader. Here only those that create tensors, arrays, numbers
+and plain containers are called. An object of any other class becomes a `StandIn`, which has the name of its class and
+does nothing; names in `DANGEROUS` modules, whose only use in a pickle is to run code, raise an error.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from harness.errors import WeightsError
 from harness.models.weights.kinds import TORCH_LEGACY, describe_file
 
 MAX_NAMES = 200
-"""Unknown classes that a checkpoint may have."""
+"""Most unknown classes in a checkpoint."""
 DANGEROUS = frozenset(
     {
         *("builtins", "__builtin__", "os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "pty"),
@@ -32,18 +32,18 @@ DANGEROUS = frozenset(
         *("pdb", "bdb", "cProfile", "profile", "atexit", "zipimport", "distutils", "setuptools"),
     }
 )
-"""Top-level modules of which nothing belongs beside weights."""
+"""Top-level modules that have no place in a file of weights."""
 
 
 class StandIn:
-    """An object of a class that is not loaded: it keeps nothing and does nothing."""
+    """Placeholder for an object of a class that is not loaded: it stores nothing and does nothing."""
 
     __slots__ = ("__dict__",)
     path = ""
-    """The dotted name of the class that the file names."""
+    """The dotted name of the class in the file."""
 
     def __new__(cls, *_: Any, **__: Any) -> "StandIn":
-        """An object that is empty, whatever it is to be made of."""
+        """An empty object, whatever the arguments."""
         return object.__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -53,10 +53,10 @@ class StandIn:
         pass
 
     def append(self, _: Any) -> None:
-        """As a subclass of list is filled."""
+        """Ignored; unpickling calls it on subclasses of list."""
 
     def extend(self, _: Any) -> None:
-        """As `append`."""
+        """Ignored, as `append`."""
 
     def __setitem__(self, _: Any, __: Any) -> None:
         pass
@@ -66,7 +66,7 @@ class StandIn:
 
 
 def stand_in(path: str) -> type[StandIn]:
-    """A class of stand-ins for the class or function of that dotted name, which its `repr` shows."""
+    """Create a `StandIn` class for the class or function with this dotted name; its `repr` shows the name."""
     module, _, name = path.rpartition(".")
     return type(name, (StandIn,), {"path": path, "__slots__": (), "__module__": module, "__qualname__": name})
 
@@ -80,19 +80,19 @@ def _new_list(*_: Any, **__: Any) -> Any:
 
 
 def _plain_subclass(path: str, make: Any) -> type[StandIn]:
-    """A class in place of one that is filled as a mapping or a list is: its objects are plain ones."""
+    """Create a class that replaces a subclass of a mapping or list; its instances are plain mappings or lists."""
     members = {"path": path, "__slots__": (), "__new__": lambda _, *args, **named: make(*args, **named)}
     return type("Plain", (StandIn,), members)
 
 
 def _harmless() -> dict[str, Any]:
-    """By dotted name, what makes arrays, numbers and plain containers, in the spellings of NumPy 1 and 2."""
+    """Callables that create arrays, numbers and plain containers, by dotted name, for NumPy 1 and 2."""
     reconstruct: Any = np.empty(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
     buffered: Any = np.empty(1).__reduce_ex__(5)[0]
     plain = (bool, int, float, str, bytes, list, tuple, dict, frozenset, range, slice)
     names: dict[str, Any] = {
-        **{f"builtins.{each.__name__}": each for each in plain},
+        **{f"builtins.{builtin.__name__}": builtin for builtin in plain},
         "argparse.Namespace": argparse.Namespace,
         "collections.defaultdict": _new_mapping,
         "numpy.ndarray": np.ndarray,
@@ -117,9 +117,9 @@ _PLAIN_ONLY: dict[str, Any] = {
 
 
 def read_pickle(path: Path) -> object:
-    """What `torch.save` or `pickle.dump` wrote: tensors, NumPy arrays, plain values and stand-ins. No code is run.
+    """Read a file by `torch.save` or `pickle.dump`: tensors, NumPy arrays, plain values, placeholders. No code is run.
 
-    Raises `WeightsError`, which says what the file is.
+    Raises `WeightsError` with a description of the file.
     """
     _check_archive(path)
     with path.open("rb") as file:
@@ -129,12 +129,12 @@ def read_pickle(path: Path) -> object:
         return _read_plain(path) if is_plain else _read_torch(path)
     except WeightsError:
         raise
-    except Exception as error:  # whatever a parser meets in bytes that anybody may have written
+    except Exception as error:  # a parser can raise anything for untrusted bytes
         raise _unreadable(path) from error
 
 
 def _check_archive(path: Path) -> None:
-    """Hold the checksums of a zip archive against its content, which `torch.load` does not look at."""
+    """Verify the checksums of a zip archive, which `torch.load` ignores."""
     if not zipfile.is_zipfile(path):
         return
     try:
@@ -158,7 +158,7 @@ def _unreadable(path: Path) -> WeightsError:
 
 
 def _read_torch(path: Path) -> object:
-    """By PyTorch's own reader of tensors, which is given a stand-in for every class that it does not know."""
+    """Read with `torch.load(weights_only=True)`, with a placeholder for every class that it rejects."""
     allowed, message = dict(HARMLESS), ""
     for _ in range(MAX_NAMES):
         with _safe(allowed):
@@ -173,14 +173,14 @@ def _read_torch(path: Path) -> object:
 
 
 def _unsupported(message: str, path: Path) -> WeightsError:
-    """The error for a whole archive that PyTorch's reader does not take; a file without checksums may be damaged."""
+    """The error for an intact archive that PyTorch's reader rejects; a file without checksums may be damaged."""
     match = re.search(r"WeightsUnpickler error:\s*(.+)", message)
     if match is None or not zipfile.is_zipfile(path):
         return _unreadable(path)
     return WeightsError(
-        f"The file must be a checkpoint as `torch.save` writes it by default; its reader says: {match[1].strip():.200}",
+        f"The file must be a checkpoint as `torch.save` writes it by default; reading failed: {match[1].strip():.200}",
         place=str(path),
-        remedy="Where you trust it, load it with PyTorch, and save its weights alone by `torch.save`.",
+        remedy="If you trust it, load it with PyTorch, and save only its weights by `torch.save`.",
     )
 
 
@@ -193,7 +193,7 @@ def _safe(allowed: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _additions(message: str, path: Path, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    """What PyTorch's reader has to be given to get past its error; nothing where that is another one."""
+    """The classes to allow in PyTorch's reader to resolve its error; empty if it is a different error."""
     if match := re.search(r"Can only (\w+).* but got <class '([^']+)'>", message):
         make = _new_mapping if match[1].startswith("SETITEM") else _new_list
         return {match[2]: _plain_subclass(match[2], make)} if issubclass(allowed.get(match[2], str), StandIn) else {}
@@ -207,14 +207,14 @@ def _additions(message: str, path: Path, allowed: Mapping[str, Any]) -> dict[str
 def _require_harmless(name: str, path: Path) -> None:
     if "." not in name or name.split(".")[0] in DANGEROUS:  # PyTorch names builtins without their module
         raise WeightsError(
-            f"The file must hold tensors alone, for anything else could run code; it holds {name}",
+            f"The file must hold only tensors, because anything else could run code; it holds {name}",
             place=str(path),
             remedy="Do not load it unless you trust who made it; then save its state dict alone.",
         )
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Arrays and plain values of a pickle that `torch.save` did not write."""
+    """Reads arrays and plain values of a pickle that was not written by `torch.save`."""
 
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="latin1")
@@ -222,9 +222,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        known = HARMLESS.get(full) or _PLAIN_ONLY.get(full)
-        if known is not None:
-            return known
+        harmless = HARMLESS.get(full) or _PLAIN_ONLY.get(full)
+        if harmless is not None:
+            return harmless
         _require_harmless(full, self._path)
         return stand_in(full)
 

@@ -1,6 +1,6 @@
-"""Weights in several files: the index that Hugging Face's libraries write, and the files that it names.
+"""Weights in several files (shards), with an index as written by Hugging Face's libraries.
 
-The index is JSON: under `weight_map`, the name of the file that each entry is in, all in the index's own folder.
+The index is JSON: `weight_map` maps each entry to the name of its file, in the folder of the index.
 """
 
 import json
@@ -11,7 +11,7 @@ from harness.errors import WeightsError
 ENDING = ".index.json"
 MAX_NAMED = 3
 MANY_BYTES = 256 << 20
-"""Of an index: no one is as large."""
+"""Upper bound of an index's size; no real index is as large."""
 
 
 def is_index(path: Path) -> bool:
@@ -20,7 +20,7 @@ def is_index(path: Path) -> bool:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """The file of each entry, by the entry's name. Raises `WeightsError` for something else, and for missing files."""
+    """The file of each entry, by the entry's name. Raises `WeightsError` for an invalid index or missing files."""
     try:
         if path.stat().st_size > MANY_BYTES:
             raise ValueError("too large")
@@ -44,12 +44,12 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def shard_paths(path: Path) -> list[Path]:
-    """The files that an index names, in order of their names."""
+    """The files of an index, sorted by name."""
     return [path.parent / file for file in sorted(set(read_index(path).values()))]
 
 
 def index_of(shard: Path) -> Path | None:
-    """The index that names a file beside it, if there is one."""
+    """The index in the same folder that lists this file, if there is one."""
     for index in sorted(shard.parent.glob(f"*{ENDING}")):
         try:
             if shard.name in read_index(index).values():
@@ -61,7 +61,7 @@ def index_of(shard: Path) -> Path | None:
 
 def _unsound(path: Path) -> WeightsError:
     return WeightsError(
-        "The index must be JSON whose `weight_map` gives the file of each entry, by names without folders",
+        "The index must be JSON whose `weight_map` maps each entry to its file, by names without folders",
         place=str(path),
         remedy="Fetch it again, or give the file of weights itself.",
     )
