@@ -86,7 +86,7 @@ def database_label(url: URL) -> str:
 
 
 def connect_options(url: URL, *, read_only: bool = False, busy_s: float = BUSY_S) -> dict[str, Any]:
-    """Keyword arguments of `create_engine` that give every connection our settings."""
+    """Keyword arguments of `create_engine` that apply our settings to every connection."""
     if sqlite_file(url) is None:
         options: dict[str, Any] = {
             "pool_pre_ping": True
