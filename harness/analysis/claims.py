@@ -66,7 +66,7 @@ class ClaimResult:
     """Value of the contrast for each seed that every arm has completed, in the order of `seeds`."""
     seeds: tuple[int, ...]
     estimate: Estimate | None
-    """None before there is a value."""
+    """The estimated effect; None before there is a value."""
     p: float | None
     """The p over all looks so far, corrected over the study's claims (Holm)."""
     verdict: Verdict
@@ -83,7 +83,7 @@ class ClaimResult:
     note: str | None = None
     """How the verdict keeps its error rate, if the plan was changed after the first runs."""
     limit: Limit | None = None
-    """The limit that all arms are at, if any: they cannot be told apart then, and the claim stays undecided."""
+    """The limit that all arms are at, if any: they cannot be distinguished then, and the claim stays undecided."""
     is_used_up: bool = False
     """Whether the plan has had its last look, so that further seeds can only bring an exploratory verdict."""
 

@@ -16,7 +16,7 @@ def data_lines(store: Store, runs: Mapping[str, "RunResult"]) -> tuple[str, ...]
     """The number of training and validation images of the runs, for data read from disk; then the notes."""
     counts = {name: _range([facts.measures.get(name) for facts in runs.values()]) for name in COUNT_TITLES}
     parts = [f"{count} {COUNT_TITLES[name]}" for name, count in counts.items() if count is not None]
-    lines = [f"Every run is of {' and '.join(parts)}."] if parts else []
+    lines = [f"Every run uses {' and '.join(parts)}."] if parts else []
     return (*lines, *(_sentence(note) for note in store.notes_of(runs)))
 
 

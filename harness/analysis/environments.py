@@ -81,7 +81,7 @@ def time_notes(rows: Sequence[RunRow], left_out: Iterable[str]) -> list[str]:
     if lost:
         notes.append(f"No weights of {len(lost)} of these are kept, so that they cannot be measured again.")
     if len(lost) < len(ids):
-        notes.append("`harness run` measures those again whose weights are kept.")
+        notes.append("`harness run` measures those with stored weights again.")
     if again := [row for row in complete if row.timed is not None and row.timed != row.environment]:
         what = (
             "Peak memory" if all(row.run.recipe.transfer is None for row in again) else "Peak memory, and `transfer_s`,"

@@ -51,7 +51,7 @@ def limits_of(metric: str, groups: Sequence[Sequence[RunValues]]) -> list[Limit 
 
 
 def common_limit(limits: Iterable[Limit | None]) -> Limit | None:
-    """The limit that all configurations are at, if any: they cannot be told apart then."""
+    """The limit that all configurations are at, if any: they cannot be distinguished then."""
     different = set(limits)
     return different.pop() if len(different) == 1 else None
 

@@ -132,13 +132,13 @@ def plan_study(
     }
     stored = store.runs(runs.values()).values() if store else ()
     fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
-    known = {run_id for run_id, fate in fates.items() if fate != "train"}
+    reusable = {run_id for run_id, fate in fates.items() if fate != "train"}
     seconds = _RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
     rows = tuple(
         PlannedConfiguration(
             candidate,
             seeds,
-            tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in known),
+            tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in reusable),
             seconds.of(candidate),
         )
         for candidate in candidates
@@ -234,8 +234,8 @@ class _RunTimeEstimator:
             self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
         else:
             self.basis = (
-                f"a rough rule, for want of a timed run: {_rule(study.proxy)}, "
-                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s per run besides"
+                f"a rough rule, since no run was timed: {_rule(study.proxy)}, "
+                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s more per run"
             )
 
     def of(self, candidate: Candidate) -> float | None:
@@ -277,9 +277,9 @@ def measured_images(recipe: ProxyRecipe, val: int) -> int:
 
     Images for the receptive field count by their pixels: their side is four times as long, up to 1024.
     """
-    latency, in_float64, side, seen = 35, 2, recipe.resolution, min(32, val or 32)
+    latency, in_float64, side, field_images = 35, 2, recipe.resolution, min(32, val or 32)
     on_demand = {
-        "erf": round(seen * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
+        "erf": round(field_images * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
         "merge_error": 4 * 3 * in_float64,
         "shape_bias": val,
         "throughput": 32 * MEASURED_CALLS,

@@ -97,7 +97,7 @@ class ConfigurationResult:
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
     limit: Limit | None = None
-    """The limit from which its objective cannot be told: chance, or the ceiling."""
+    """The limit from which its objective cannot be distinguished: chance, or the ceiling."""
     val_images: int | None = None
     """Number of validation images of each seed; the smallest of them."""
 
@@ -156,7 +156,7 @@ class StudyResults:
 
     @property
     def limit(self) -> Limit | None:
-        """The limit that all complete configurations are at, if any: they cannot be told apart then."""
+        """The limit that all complete configurations are at, if any: they cannot be distinguished then."""
         return common_limit(configuration.limit for configuration in self.complete)
 
     @property

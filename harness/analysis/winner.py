@@ -15,7 +15,7 @@ from harness.system.command_line import command_line
 
 BEST_OF = "best-of"
 SHOWN_DIGITS = 8
-"""Digits of a run's id in the name of a network."""
+"""Number of digits of a run's id in the name of a network."""
 
 
 class NetworkRef(NamedTuple):
@@ -65,7 +65,7 @@ def resolve_network(words: Sequence[str], query: NetworkQuery) -> NetworkRef:
 def find_winner(reader: StudyReader, query: NetworkQuery) -> tuple[ConfigurationResult, StudyResults]:
     """The best configuration of a study, or that of the requested trial; and all results of the study.
 
-    Raises `NotFound` if there is none, and `UserError` if the study cannot tell its configurations apart.
+    Raises `NotFound` if there is none, and `UserError` if all configurations are at one limit.
     """
     results = study_results(reader.file.study, reader.store, reader.trials, {})
     configuration = results.best if query.trial is None else results.row_of(query.trial)

@@ -1,4 +1,4 @@
-"""Failed runs: tells failures of single runs from failures of the whole study."""
+"""Failed runs: distinguishes failures of single runs from failures of the whole study."""
 
 from collections.abc import Container
 from dataclasses import dataclass, field

@@ -96,7 +96,7 @@ class Proposals:
         return queued + (self._trials_left(in_progress) - len(self._queue)) * (seeds + screens)
 
     def open(self, *, in_progress: int) -> OpenTrial | None:
-        """Open the next feasible configuration; None if there is none. Rejected proposals are reported to the sampler."""
+        """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
         if in_progress == 0 and self._trials_left(0) == 0:
             self._queue.extend(self._lacking_seeds() or (self._more() if self._is_grid else ()))
         while self._trials_left(in_progress) > 0:

@@ -149,7 +149,7 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
 
 
 def study_changes(file: StudyFile, store: Store) -> StudyChanges:
-    """What the file adds to the study with its name; empty if there is no such study.
+    """The additions of the file to the study with its name; empty if there is no such study.
 
     Raises `StudyError` if the file removes or changes anything that the existing runs were trained for.
     """

@@ -29,7 +29,7 @@ from harness.training.run import Job
 
 RUN_FILE_NAME = re.compile(r"([0-9a-f]{16})\.pt")
 SHOWN_DIGITS = 8
-"""Digits of a run's id in the name of a network."""
+"""Number of digits of a run's id in the name of a network."""
 
 
 class WeightsOrigin(StrEnum):

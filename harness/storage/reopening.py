@@ -113,8 +113,8 @@ def reopen_trials(connection: Connection, owners: Iterable[tuple[str, int]], *, 
 def _owners(store: Store, run_ids: Collection[str]) -> list[tuple[str, int]]:
     """The trials that depend on these runs, as (study, number)."""
     with store.session() as session:
-        found = session.execute(select(LINKS.c.study, LINKS.c.trial).where(LINKS.c.run_id.in_(list(run_ids))))
-        return sorted({(study, trial) for study, trial in found})
+        links = session.execute(select(LINKS.c.study, LINKS.c.trial).where(LINKS.c.run_id.in_(list(run_ids))))
+        return sorted({(study, trial) for study, trial in links})
 
 
 def _reset(connection: Connection, run_id: str) -> None:

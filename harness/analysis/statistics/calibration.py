@@ -56,9 +56,9 @@ def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, se
     """
     if len(differences) < plan.most:
         raise ValueError(f"a plan of up to {plan.most} pairs needs as many differences, but got {len(differences)}")
-    rng, known = np.random.default_rng(seed), np.array(differences)
-    order = rng.random((studies, len(known))).argsort(axis=1)[:, : plan.most]
-    values = known[order] * rng.choice([-1.0, 1.0], order.shape)
+    rng, recorded = np.random.default_rng(seed), np.array(differences)
+    order = rng.random((studies, len(recorded))).argsort(axis=1)[:, : plan.most]
+    values = recorded[order] * rng.choice([-1.0, 1.0], order.shape)
     verdicts, _ = simulate_verdicts(values, plan)
     return ErrorRate.of(int(np.count_nonzero(verdicts)), studies)
 

@@ -153,9 +153,9 @@ def drawn_studies(table: Table, n: int, *, studies: int, seed: int) -> Studies:
         raise ValueError(f"studies must have from 2 pairs up to the {min(pairs, sets)} there are, but got {n}")
     rng, crossed = np.random.default_rng(seed), decompose(table)
     rows = rng.random((studies, pairs)).argsort(axis=1)[:, :n]
-    own = rng.random((studies, sets)).argsort(axis=1)[:, :n]
+    own_sets = rng.random((studies, sets)).argsort(axis=1)[:, :n]
     truth = crossed.effect + crossed.error() * rng.standard_normal(studies)
-    return Studies(n, _scheme(table[rows, own[:, :1]], truth), _scheme(table[rows, own], truth))
+    return Studies(n, _scheme(table[rows, own_sets[:, :1]], truth), _scheme(table[rows, own_sets], truth))
 
 
 def _scheme(values: Table, truth: NDArray[np.float64]) -> Scheme:

@@ -1,4 +1,4 @@
-"""Tests whether results can be told from chance and from the ceiling; at such a limit, networks cannot be compared."""
+"""Tests whether accuracies are at chance or at the ceiling; at such a limit, networks cannot be compared."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ ALPHA = 0.05
 
 
 class Limit(StrEnum):
-    """The limit from which a configuration cannot be told."""
+    """The limit from which a configuration cannot be distinguished."""
 
     CHANCE = "chance"
     CEILING = "ceiling"
@@ -34,7 +34,7 @@ def limit_of(runs: Sequence[CorrectCounts], *, tests: int = 1) -> Limit | None:
     """The limit of a configuration, from its runs, one for each seed; `tests` configurations are tested together.
 
     At chance: the one-sided binomial test does not find more correct predictions than the best constant prediction has.
-    At the ceiling: the sign test does not tell the number of errors from zero.
+    At the ceiling: the sign test does not find the number of errors to be larger than zero.
     """
     images, correct = sum(run.images for run in runs), sum(run.correct for run in runs)
     if not images:
