@@ -113,7 +113,7 @@ def test_a_busy_database_holds_nothing_up_and_gets_all_later(
         recorder.record(first)
         told = capsys.readouterr().err
         assert told.count("warning:") == 1 and "must not be held by another process" in told
-        assert "the same command typed again" in told
+        assert "run the same command again" in told
         other.execute("ROLLBACK")
         other.close()
         for record in rest:

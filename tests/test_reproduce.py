@@ -183,7 +183,7 @@ def test_a_summary_without_its_study_file_is_refused(copy: Path) -> None:
     folder = older(copy, REVISION)
     (folder / "study.yaml").unlink()
     done = called("reproduce", folder, cwd=copy)
-    assert done.returncode == 2 and "must have its resolved study.yaml beside it" in done.stderr
+    assert done.returncode == 2 and "must have its resolved study.yaml next to it" in done.stderr
 
 
 def test_a_run_that_did_not_end_is_refused(copy: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_record_that_could_not_be_written_comes_again(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "record", full)
         result = run(tmp_path)
-    assert result.returncode == 2 and "the disk must have room for the database" in result.stderr
+    assert result.returncode == 2 and "the disk must have space for the database" in result.stderr
     assert run(tmp_path).returncode == 0
     assert curves_of(tmp_path) == curves_of(undisturbed)
 

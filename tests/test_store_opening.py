@@ -226,7 +226,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path) -> Non
         with store.engine.connect() as connection:
             pages = connection.execute(text("PRAGMA page_count")).scalar()
             connection.execute(text(f"PRAGMA max_page_count = {pages}"))
-        with pytest.raises(StoreError, match=r"the disk must have room .* what was recorded is kept"):
+        with pytest.raises(StoreError, match=r"the disk must have space .* what was recorded is kept"):
             store.event("s", "kind", "x" * 1_000_000)
         assert [event.message for event in store.events("s")] == ["before"]
 

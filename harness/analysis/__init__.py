@@ -1,1 +1,1 @@
-"""From stored runs to an answer; without torch, and without printing."""
+"""Computes the results of studies from stored runs; without torch, and without printing."""

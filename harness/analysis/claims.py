@@ -1,8 +1,8 @@
-"""The claims of a study, judged on the runs that the store has; and which runs would decide those that are open.
+"""Evaluates the claims of a study on the stored runs, and lists the runs that could decide the undecided ones.
 
 Seeds are paired: for each seed that all arms of a claim have completed, the contrast is one number. More seeds are
-granted one at a time, to the arms of undecided claims alone; what that does to the error rate is in
-`harness.analysis.statistics`.
+added one at a time, only to the arms of undecided claims; `harness.analysis.statistics` describes how the error rate is
+kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,89 +34,89 @@ from harness.training.environment import Environment
 from harness.training.run import Run, RunState
 
 WITHOUT_VALUE = (RunState.DIVERGED, RunState.OUT_OF_MEMORY, RunState.TIMED_OUT, RunState.LOST, RunState.FAILED)
-"""States of runs that ended by themselves and are not complete."""
+"""States of runs that ended on their own without being complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostPair:
-    """A seed that an arm was trained with to no value."""
+    """A seed for which the run of an arm ended without a value."""
 
     seed: int
     arm: str
-    """As the claim writes it."""
+    """The arm as written in the claim."""
     state: str
-    """As `diverged`, `out of memory`."""
+    """State of the run, such as `diverged` or `out of memory`."""
 
     @property
     def text(self) -> str:
-        """As `seed 2 of K=3 diverged`."""
+        """Text such as `seed 2 of K=3 diverged`."""
         return f"seed {self.seed} of {self.arm} {self.state}"
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """A claim with all that is known of it."""
+    """A claim with its estimate and verdict."""
 
     claim: Claim
     arms: tuple[Candidate, ...]
-    """In the order of the contrast."""
+    """Arms in the order of the contrast."""
     arm_values: tuple[Mapping[int, float], ...]
-    """What the claim compares, by seed, of each arm's complete runs."""
+    """Value of the claim's metric by seed, for the complete runs of each arm."""
     values: tuple[float, ...]
-    """The contrast, a number for each seed that every arm has completed, in the order of the seeds."""
+    """Value of the contrast for each seed that every arm has completed, in the order of `seeds`."""
     seeds: tuple[int, ...]
     estimate: Estimate | None
-    """None before there is a value."""
+    """The estimated effect; None before there is a value."""
     p: float | None
-    """Over all looks so far, corrected over the study's claims (Holm)."""
+    """The p over all looks so far, corrected over the study's claims (Holm)."""
     verdict: Verdict
     seeds_needed: int | None = None
-    """Of an undecided claim: the seeds that would decide it with a power of 80 %, if effect and spread are as seen."""
+    """Seeds that would decide an undecided claim with a power of 80 %, if effect and spread are as observed."""
     missing_reason: str | None = None
-    """Why there is no value, where that is not for want of runs."""
+    """Reason why there is no value, if it is not a lack of runs."""
     runs: tuple[RunRow, ...] = field(default=(), compare=False)
-    """The complete runs of all arms; when they were trained is no part of the verdict."""
+    """The complete runs of all arms; not compared, since the verdict does not depend on when they were trained."""
     lost_pairs: tuple[LostPair, ...] = ()
-    """Seeds that some arm has no value of because its run diverged or failed: a selection by outcome."""
+    """Seeds without a value because the run of an arm diverged or failed: a selection by outcome."""
     exploratory: "ExploratoryVerdict | None" = None
-    """What the runs say where no verdict has an error rate: see there."""
+    """The verdict if none has an error rate; see `ExploratoryVerdict`."""
     note: str | None = None
-    """How the verdict keeps its error rate, where the plan was changed while the runs came in."""
+    """How the verdict keeps its error rate, if the plan was changed after the first runs."""
     limit: Limit | None = None
-    """What all arms are at, if they are: nothing is told apart then, and the claim stays undecided."""
+    """The limit that all arms are at, if any: they cannot be distinguished then, and the claim stays undecided."""
     is_used_up: bool = False
-    """Whether the plan has had its last look, so that further seeds can bring an exploratory verdict only."""
+    """Whether the plan has had its last look, so that further seeds can only bring an exploratory verdict."""
 
     @property
     def pairs(self) -> int:
-        """Seeds of the contrast, those that were lost included."""
+        """Number of seeds of the contrast, including lost ones."""
         return len(self.values) + len({pair.seed for pair in self.lost_pairs})
 
     @property
     def verdict_text(self) -> str:
-        """The verdict; one without an error rate is marked as exploratory."""
+        """The verdict as text; one without an error rate is marked as exploratory."""
         return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
 
     @property
     def is_open(self) -> bool:
-        """Whether more seeds may still bring a verdict, be it an exploratory one."""
+        """Whether more seeds may still bring a verdict, even an exploratory one."""
         is_decided = self.exploratory is not None and self.exploratory.verdict != Verdict.UNDECIDED
         return self.verdict == Verdict.UNDECIDED and not is_decided and self.limit is None
 
 
 @dataclass(frozen=True, slots=True)
 class ExploratoryVerdict:
-    """The verdict as if claim and plan had been made before the first run, which they were not: without error rate."""
+    """The verdict if claim and plan had been made before the first run; it has no error rate, since they were not."""
 
     verdict: Verdict
     p: float
     reason: str
-    """As `added after 15 runs`."""
+    """Reason such as `added after 15 runs`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ClaimRuns:
-    """What the store has of a claim."""
+    """The stored runs of a claim's arms, and their contrast."""
 
     arms: tuple[Candidate, ...]
     figures: tuple[Mapping[int, float], ...]
@@ -127,56 +127,56 @@ class _ClaimRuns:
     lost: tuple[LostPair, ...]
     limit: Limit | None
     pairs: SeedRuns
-    """The complete runs of all arms, by seed."""
+    """The complete runs of all arms, by seed of `paired`."""
 
 
 def evaluate_claims(
     study: Study, space: Space, store: Store, here: Environment | None = None
 ) -> tuple[ClaimResult, ...]:
-    """Every claim of the study, in the order of the file.
+    """Evaluate every claim of the study, in the order of the file.
 
-    Times of two environments are not compared: those that are not of `here` are left out, where any run has such.
+    Times of two environments are not compared: if any run has times of `here`, the others are left out.
     """
     if not study.claims:
         return ()
     here = here or study_environment(study)
-    known = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
+    runs_by_claim = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
     history = file_history(
         study,
         store,
-        {claim.name: tuple(claim_runs.paired) for claim, claim_runs in zip(study.claims, known, strict=True)},
+        {claim.name: tuple(claim_runs.paired) for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)},
     )
-    known = [
+    runs_by_claim = [
         _in_order(claim_runs, history.seeds_first(claim.name))
-        for claim, claim_runs in zip(study.claims, known, strict=True)
+        for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)
     ]
     plans = [history.plan_of(claim.name) for claim in study.claims]
     elsewhere = foreign_looks(study, store)
     late = [
         _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, claim_runs.pairs)
-        for claim, claim_runs in zip(study.claims, known, strict=True)
+        for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)
     ]
     expected = [Expectation.parse(claim.expect) for claim in study.claims]
-    estimates = list(map(_estimate, study.claims, known, expected, plans))
+    estimates = list(map(_estimate, study.claims, runs_by_claim, expected, plans))
     as_new = [
         estimate if plan == history.plan else _estimate(claim, claim_runs, expectation, history.plan)
         for claim, claim_runs, expectation, plan, estimate in zip(
-            study.claims, known, expected, plans, estimates, strict=True
+            study.claims, runs_by_claim, expected, plans, estimates, strict=True
         )
     ]
     ps = [
         None if reason else 1.0 if estimate is None or claim_runs.limit else estimate.p
-        for estimate, claim_runs, reason in zip(estimates, known, late, strict=True)
+        for estimate, claim_runs, reason in zip(estimates, runs_by_claim, late, strict=True)
     ]
     corrected = iter(holm([p for p in ps if p is not None]))
     confirmed = [None if p is None else next(corrected) for p in ps]
     explored = holm(
         [
             1.0 if estimate is None or claim_runs.limit else estimate.p
-            for estimate, claim_runs in zip(as_new, known, strict=True)
+            for estimate, claim_runs in zip(as_new, runs_by_claim, strict=True)
         ]
     )
-    judged = map(_claim_result, study.claims, known, as_new, estimates, confirmed, expected)
+    results = map(_claim_result, study.claims, runs_by_claim, as_new, estimates, confirmed, expected)
     reasons = map(_why_exploratory, plans, late)
     return tuple(
         replace(
@@ -185,12 +185,12 @@ def evaluate_claims(
             note=_note(plan, reason),
             is_used_up=len(result.values) >= plan.most,
         )
-        for result, estimate, p, plan, reason in zip(judged, as_new, explored, plans, reasons, strict=True)
+        for result, estimate, p, plan, reason in zip(results, as_new, explored, plans, reasons, strict=True)
     )
 
 
 def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[int, ...]]:
-    """By claim, the seeds that all of its arms have completed."""
+    """The seeds that all arms of a claim have completed, by claim."""
     return {
         claim.name: tuple(_claim_runs(claim, study, space, store, study_environment(study)).paired)
         for claim in study.claims
@@ -200,19 +200,19 @@ def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[in
 def arms_needing_seeds(
     study: Study, results: tuple[ClaimResult, ...], seeds_used: Mapping[str, int]
 ) -> list[Candidate]:
-    """The arms of undecided claims that need one seed more for the next look, each once.
+    """The arms of undecided claims that need one more seed for the next look, without duplicates.
 
-    Where all arms are at chance or at the ceiling, more seeds would not help.
+    If all arms are at chance or at the ceiling, more seeds would not help.
     """
     most = claim_plan(study).most
-    wanted: dict[str, Candidate] = {}
+    arms: dict[str, Candidate] = {}
     for result in results:
         used = [seeds_used.get(arm.fingerprint, 0) for arm in result.arms]
         target = min(used) + 1
         if result.is_open and result.values and target <= most:
-            behind = (arm for arm, has in zip(result.arms, used, strict=True) if has < target)
-            wanted |= {arm.fingerprint: arm for arm in behind}
-    return list(wanted.values())
+            lacking = (arm for arm, has in zip(result.arms, used, strict=True) if has < target)
+            arms |= {arm.fingerprint: arm for arm in lacking}
+    return list(arms.values())
 
 
 def _is_exact(claim: Claim) -> bool:
@@ -234,7 +234,7 @@ def _claim_result(
     p: float | None,
     expectation: Expectation,
 ) -> ClaimResult:
-    """A claim with the verdict that has an error rate; `p` is None for a claim that came after its data."""
+    """A claim with the verdict that has an error rate; `p` is None for a claim that was made after its data."""
     values, seeds = tuple(claim_runs.paired.values()), tuple(claim_runs.paired)
     if estimate is None:
         undecided = Verdict.UNDECIDED
@@ -267,7 +267,7 @@ def _claim_result(
         )
         return replace(limited, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
     verdict = judge(estimate, p)
-    granted = estimate.alpha * estimate.p / p if p > 0 else estimate.alpha  # what the correction leaves of it
+    granted = estimate.alpha * estimate.p / p if p > 0 else estimate.alpha  # alpha after Holm's correction
     enough = seeds_to_decide(estimate, expectation, granted) if verdict == Verdict.UNDECIDED else None
     shown = as_new if estimate.repeated_interval is None else estimate
     result = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, shown, p, verdict, enough)
@@ -279,7 +279,7 @@ def _why_late(added_after: int | None) -> str | None:
 
 
 def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:
-    """Why a verdict has no error rate; None where it has one. `late` is why a claim comes after its data."""
+    """Reason why a verdict has no error rate; None if it has one. `late` is that of a claim made after its data."""
     if late is not None:
         return late
     if isinstance(plan, ExtendedPlan) and plan.exhausted_at is not None:
@@ -309,7 +309,7 @@ def _looks(plan: Plan) -> str:
 
 
 def _in_order(claim_runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
-    """Pairs in the order in which they were complete when the file changed, then by seed."""
+    """Sort pairs in the order in which they were complete when the file changed, then by seed."""
     order = [
         *(seed for seed in first if seed in claim_runs.paired),
         *(seed for seed in claim_runs.paired if seed not in first),
@@ -318,7 +318,7 @@ def _in_order(claim_runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
 
 
 def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _ClaimRuns:
-    """The arms with their figures, the contrast by seed, and the name of a figure that complete runs don't have."""
+    """The arms with their metrics, the contrast by seed, and the metric that complete runs do not have, if any."""
     arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
     formula = Formula(claim.metric)
     of_arms = [_complete(arm, study, space, store) for arm in arms]
@@ -347,7 +347,7 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: En
 def _lost_pairs(
     claim: Claim, arms: Sequence[Candidate], study: Study, space: Space, store: Store
 ) -> Iterator[LostPair]:
-    """The seeds that an arm was trained with to no value, in the order of the seeds."""
+    """The seeds for which the run of an arm ended without a value, in order."""
     runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study, space)}
     ended = [row for row in store.runs(runs).values() if row.state in WITHOUT_VALUE]
     for row in sorted(ended, key=lambda row: row.run.seed):
@@ -367,7 +367,7 @@ def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[
 
 
 def _recorded(rows: list[RunRow], store: Store, reference: Environment | None) -> list[RunValues]:
-    """Complete runs with what they recorded, without times of another environment than the reference."""
+    """Complete runs with their recorded metrics, without times of another environment than the reference."""
     ids = [row.id for row in rows]
     curves, metrics = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
     return [

@@ -1,4 +1,4 @@
-"""How many images the runs of a study were trained and evaluated on, and what is missing from the data set."""
+"""The number of images that the runs of a study were trained and evaluated on, and notes on the data set."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,19 +13,19 @@ COUNT_TITLES = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"
 
 
 def data_lines(store: Store, runs: Mapping[str, "RunResult"]) -> tuple[str, ...]:
-    """How many images the runs were trained and judged on, where that was read from disk; then the notes."""
+    """The number of training and validation images of the runs, for data read from disk; then the notes."""
     counts = {name: _range([facts.measures.get(name) for facts in runs.values()]) for name in COUNT_TITLES}
-    known = [f"{count} {COUNT_TITLES[name]}" for name, count in counts.items() if count is not None]
-    lines = [f"Every run is of {' and '.join(known)}."] if known else []
+    parts = [f"{count} {COUNT_TITLES[name]}" for name, count in counts.items() if count is not None]
+    lines = [f"Every run uses {' and '.join(parts)}."] if parts else []
     return (*lines, *(_sentence(note) for note in store.notes_of(runs)))
 
 
 def _range(counts: Sequence[float | None]) -> str | None:
-    """As `32`, or `30 to 32` where runs differ."""
-    known = sorted({round(count) for count in counts if count is not None})
-    if not known:
+    """Text such as `32`, or `30 to 32` if runs differ."""
+    distinct = sorted({round(count) for count in counts if count is not None})
+    if not distinct:
         return None
-    return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
+    return f"{distinct[0]:,}" if len(distinct) == 1 else f"{distinct[0]:,} to {distinct[-1]:,}"
 
 
 def _sentence(note: str) -> str:

@@ -1,8 +1,7 @@
-"""Looks that another study has taken at the runs of a claim, before the study of the claim was started.
+"""Looks of other studies at the runs of a claim, before the study of the claim was started.
 
-Runs are shared between studies. A claim that is made, or a plan that is made longer, after the values were judged under
-another study's name comes after its data, as a claim that is added to a study with runs does; see
-`analysis.plan_history`.
+Runs are shared between studies. If a claim is made, or a plan is extended, after another study has evaluated the same
+values, the claim is newer than its data, like a claim that is added to a study with runs; see `analysis.plan_history`.
 """
 
 import json
@@ -20,40 +19,40 @@ from harness.storage import RunRow, Store, StudyRow
 from harness.storage.rows import CLAIMS_EVENT
 
 DECISIVE_KEYS = ("metric", "contrast", "expect", "ignore")
-"""Keys of a claim that decide its verdict, with the plan of its study."""
+"""Keys of a claim that decide its verdict, together with the plan of its study."""
 SeedRuns = Mapping[int, tuple[RunRow, ...]]
-"""By seed, the complete runs of all arms of a claim."""
+"""The complete runs of all arms of a claim, by seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ForeignClaims:
-    """What another study judges."""
+    """The metrics and claims of another study."""
 
     metrics: frozenset[str]
     claims: frozenset[str]
-    """Each with the plan, as `_decisive` has it."""
+    """Claims with their plan, as text from `_decisive`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignLooks:
-    """The studies that had looked at their claims when a study was started."""
+    """The studies that had evaluated their claims when a study was started."""
 
     started: datetime
     studies: tuple[tuple[str, _ForeignClaims, frozenset[str]], ...]
-    """Name, claims, and ids of its runs."""
+    """Name, claims, and run ids of each study."""
 
     def reason(self, claim: Claim, study: Study, pairs: SeedRuns) -> str | None:
-        """Why a verdict of the claim has no error rate; None where no other study had looked at its pairs.
+        """Reason why a verdict of the claim has no error rate; None if no other study had looked at its pairs.
 
-        A study that judges the same claim by the same plan has taken the same looks, which cost nothing again.
+        A study with the same claim and the same plan has taken the same looks, which add no error.
         """
-        own = _decisive(claim.model_dump(mode="json"), seeds_of(study.search))
-        for name, judged, ids in self.studies:
-            if claim.metric not in judged.metrics or own in judged.claims:
+        decisive = _decisive(claim.model_dump(mode="json"), seeds_of(study.search))
+        for name, claims, ids in self.studies:
+            if claim.metric not in claims.metrics or decisive in claims.claims:
                 continue
-            seen = [seed for seed, rows in pairs.items() if self._had(rows, ids)]
-            if seen:
-                return f"{len(seen)} of its {len(pairs)} pairs were looked at before by the study `{name}`"
+            earlier_seeds = [seed for seed, rows in pairs.items() if self._had(rows, ids)]
+            if earlier_seeds:
+                return f"{len(earlier_seeds)} of its {len(pairs)} pairs were looked at before by the study `{name}`"
         return None
 
     def _had(self, rows: Iterable[RunRow], ids: frozenset[str]) -> bool:
@@ -61,23 +60,23 @@ class ForeignLooks:
 
 
 def foreign_looks(study: Study, store: Store) -> ForeignLooks:
-    """The looks of other studies before this one was started; before now, where it is not started yet."""
-    known = {row.name: row for row in store.studies()}
-    started = known[study.study].created if study.study in known else datetime.now(UTC)
-    return ForeignLooks(started, tuple(_looked(store, known.values(), study.study, started)))
+    """The looks of other studies before this one was started, or before now if it is not started yet."""
+    studies = {row.name: row for row in store.studies()}
+    started = studies[study.study].created if study.study in studies else datetime.now(UTC)
+    return ForeignLooks(started, tuple(_looked(store, studies.values(), study.study, started)))
 
 
 def _looked(
-    store: Store, known: Iterable[StudyRow], own: str, started: datetime
+    store: Store, studies: Iterable[StudyRow], study: str, started: datetime
 ) -> Iterator[tuple[str, _ForeignClaims, frozenset[str]]]:
-    for row in known:
-        judged = _foreign_claims(row.resolved) if row.name != own else None
-        if judged is None or not judged.claims:
+    for row in studies:
+        claims = _foreign_claims(row.resolved) if row.name != study else None
+        if claims is None or not claims.claims:
             continue
         first = store.first_event(row.name, CLAIMS_EVENT)
         if first is not None and first.time <= started:
             runs = (run_id for ids in store.trial_runs(row.name).values() for run_id in ids)
-            yield row.name, judged, frozenset(runs)
+            yield row.name, claims, frozenset(runs)
 
 
 @lru_cache(maxsize=64)

@@ -1,17 +1,17 @@
-"""Figures and configurations in few characters, alike in every table, line and view."""
+"""Formats metrics and configurations as short text, in the same way for all tables and views."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 DASH = "-"
-"""Stands for what there is not."""
+"""Placeholder for a missing value."""
 BARS = "▁▂▃▄▅▆▇█"
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def si(number: float | None) -> str:
-    """Three digits and a prefix: 79.9M, 15.4G, 870."""
+    """A number with three digits and an SI prefix: 79.9M, 15.4G, 870."""
     if number is None or not math.isfinite(number):
         return DASH
     for size, prefix in PREFIXES:
@@ -21,7 +21,7 @@ def si(number: float | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """As 42 s, 3 min 05 s, 2 h 07 min, 1,234 h."""
+    """A duration such as 42 s, 3 min 05 s, 2 h 07 min, 1,234 h."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if seconds < 9.95:
@@ -37,7 +37,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_short_duration(seconds: float | None) -> str:
-    """As 0.9 s, 102 s, 12.3 min, 2.1 h: for columns."""
+    """A duration for table columns, such as 0.9 s, 102 s, 12.3 min, 2.1 h."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if seconds < 600:
@@ -51,7 +51,7 @@ def format_milliseconds(value: float | None) -> str:
 
 
 def format_metric(mean: float | None, metric: str) -> str:
-    """A value of the objective: accuracies with two decimals, costs with a prefix, the rest with four digits."""
+    """A value of a metric: top1 with two decimals, from 10,000 with a prefix, the rest with four digits."""
     if mean is None or not math.isfinite(mean):
         return DASH
     if metric == "top1":
@@ -60,7 +60,7 @@ def format_metric(mean: float | None, metric: str) -> str:
 
 
 def format_mean_and_spread(mean: float | None, spread: float | None, metric: str) -> str:
-    """As 93.40 ± 0.82; without a spread where one seed speaks alone."""
+    """Mean and spread such as 93.40 ± 0.82; only the mean if there is no spread."""
     return (
         format_metric(mean, metric)
         if spread is None
@@ -69,7 +69,7 @@ def format_mean_and_spread(mean: float | None, spread: float | None, metric: str
 
 
 def format_value(chosen: Any) -> str:
-    """A choice on an axis: lists as 31-29-27-13, null as none."""
+    """A value of an axis: lists as 31-29-27-13, null as none."""
     if isinstance(chosen, list | tuple):
         return "-".join(format_value(each) for each in chosen)
     if chosen is None:
@@ -80,22 +80,22 @@ def format_value(chosen: Any) -> str:
 
 
 def format_params(params: Mapping[str, Any]) -> str:
-    """A configuration by its choices: K=31-29-27-13 reparam=5."""
+    """The choices of a configuration: K=31-29-27-13 reparam=5."""
     return " ".join(f"{name}={format_value(chosen)}" for name, chosen in params.items()) or "the base network"
 
 
 def plural(n: int, noun: str) -> str:
-    """As 1 seed, 3 seeds."""
+    """A count with its noun, such as 1 seed, 3 seeds."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def epochs_done(done: int, epochs: int) -> str:
-    """As 3/10; untrained where there is nothing to be trained."""
+    """Progress such as 3/10; `untrained` for zero epochs."""
     return f"{done}/{epochs}" if epochs else "untrained"
 
 
 def join_words(parts: Iterable[str]) -> str:
-    """As a, b and c."""
+    """Join texts as in `a, b and c`."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -110,12 +110,12 @@ def json_safe(values: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """One line without control characters, whatever an error or a file has put into it."""
+    """The text as one line, with a space for each control character."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A curve in as many characters as it has points, from its lowest to its highest; gaps where it is not finite."""
+    """A curve with one character per point, scaled from its minimum to its maximum; a space if it is not finite."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return ""

@@ -8,20 +8,20 @@ from harness.analysis.objective import LATENCY, LATENCY_BOUND
 
 
 class LatencyResult(NamedTuple):
-    """A measurement; what lies before intervals were measured has only its median."""
+    """A latency measurement; those of earlier versions have only the median."""
 
     median_ms: float
     low_ms: float | None
     """Lower end of the median's 95 % interval."""
     high_ms: float | None
     n: int | None
-    """Samples."""
+    """Number of samples."""
     is_quiet: bool
-    """Whether nothing else had the device meanwhile, as far as that is on record."""
+    """Whether no other work on the device was recorded during the measurement."""
 
     @property
     def text(self) -> str:
-        """As `5.91 [5.88, 5.95]`; with `~` where other work disturbed it."""
+        """Text such as `5.91 [5.88, 5.95]`; with `~` if other work disturbed it."""
         mark = "" if self.is_quiet else "~"
         if self.low_ms is None or self.high_ms is None:
             return f"{mark}{format_milliseconds(self.median_ms)}"
@@ -32,18 +32,20 @@ class LatencyResult(NamedTuple):
 
 
 def latency_result(runs: Iterable[Mapping[str, float]]) -> LatencyResult | None:
-    """The measurement of a configuration's complete runs; of several different ones that with the middle median."""
-    found = sorted({_latency(measures) for measures in runs if LATENCY in measures}, key=lambda each: each.median_ms)
-    return found[(len(found) - 1) // 2] if found else None
+    """The measurement of a configuration's complete runs; of several different ones, that with the middle median."""
+    measurements = sorted(
+        {_latency(measures) for measures in runs if LATENCY in measures}, key=lambda each: each.median_ms
+    )
+    return measurements[(len(measurements) - 1) // 2] if measurements else None
 
 
 def latency_text(latency: LatencyResult | None) -> str:
-    """For a cell of a table."""
+    """The latency as text for a table cell."""
     return DASH if latency is None else latency.text
 
 
 def latency_values(latency: LatencyResult | None) -> dict[str, Any]:
-    """For JSON."""
+    """The latency as plain values for JSON."""
     return {
         "latency_ms_p50": None if latency is None else latency.median_ms,
         "latency_ms_low": None if latency is None else latency.low_ms,

@@ -1,7 +1,7 @@
-"""Which configurations are at chance or at the ceiling, by what their runs recorded.
+"""Detects configurations at chance or at the ceiling, from the records of their runs.
 
-Accuracies and losses are judged by the right answers of the last epoch, mIoU by that of one class everywhere. Costs and
-times have no such limits.
+For accuracies and losses, the test uses the number of correct predictions of the last epoch; for mIoU, that of
+predicting one class everywhere. Costs and times have no such limits.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,13 +13,13 @@ from harness.config.study import CURVES
 from harness.training.run import Epoch, Run
 
 DEFAULT_VAL_IMAGES = 1000
-"""Validation images of `shapes` in runs that did not record their number, where the recipe leaves it open."""
+"""Validation images of `shapes` in runs that did not record their number, if the recipe does not set it."""
 CHANCE_METRICS = {"miou": "chance_miou"}
-"""Measures that have a chance level, and its name."""
+"""Metrics that have a chance level, and the name of that level."""
 
 
 class RunValues(NamedTuple):
-    """A complete run with what it recorded."""
+    """A complete run with its learning curve and metrics."""
 
     run: Run
     curve: Sequence[Epoch]
@@ -27,37 +27,37 @@ class RunValues(NamedTuple):
 
 
 def validation_image_count(run: Run, measures: Mapping[str, float]) -> int | None:
-    """The validation images of the last epoch; None where that is not known."""
+    """Number of validation images of the last epoch; None if unknown."""
     if VAL_IMAGES in measures:
         return round(measures[VAL_IMAGES])
     return run.recipe.val_size or (DEFAULT_VAL_IMAGES if run.recipe.dataset == "shapes" else None)
 
 
 def configuration_limit(names: Collection[str], runs: Sequence[RunValues], *, tests: int = 1) -> Limit | None:
-    """The limit that a configuration is at in the metrics of these names; None where nothing shows one."""
+    """The limit that a configuration is at in the metrics with these names; None if no test shows one."""
     if any(name in CURVES for name in names):
         return limit_of([counts for run in runs if (counts := _counts(run)) is not None], tests=tests)
     for name in names:
-        known = [(run.measures[name], run.measures[CHANCE_METRICS[name]]) for run in runs if _has_level(name, run)]
-        if known and not is_above([value - level for value, level in known], 0.0, tests=tests):
+        values = [(run.measures[name], run.measures[CHANCE_METRICS[name]]) for run in runs if _has_level(name, run)]
+        if values and not is_above([value - level for value, level in values], 0.0, tests=tests):
             return Limit.CHANCE
     return None
 
 
 def limits_of(metric: str, groups: Sequence[Sequence[RunValues]]) -> list[Limit | None]:
-    """The limit that each of several configurations is at in a metric, given the complete runs of each."""
+    """The limit that each of several configurations is at in a metric; `groups` has the complete runs of each."""
     tests = max(1, sum(map(bool, groups)))
     return [configuration_limit((metric,), runs, tests=tests) for runs in groups]
 
 
 def common_limit(limits: Iterable[Limit | None]) -> Limit | None:
-    """The limit that all configurations are at, if they are: nothing can be told apart then."""
+    """The limit that all configurations are at, if any: they cannot be distinguished then."""
     different = set(limits)
     return different.pop() if len(different) == 1 else None
 
 
 def fewest_images(runs: Iterable[RunValues]) -> int | None:
-    """The fewest validation images of the runs; None where no number is known."""
+    """The smallest number of validation images among the runs; None if no number is known."""
     return min(
         (images for run in runs if (images := validation_image_count(run.run, run.measures)) is not None), default=None
     )

@@ -1,4 +1,4 @@
-"""Which sources of noise the spreads and intervals of an answer hold, and which they leave out."""
+"""The sources of noise that spreads and intervals of a study's results include, and those that they leave out."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ SHARED_DATA_NOTE = "one data set only: all seeds share its training and validati
 
 
 def resampling_ways(rows: Iterable["RunRow"]) -> tuple[tuple[str, bool], ...]:
-    """How the images of these runs were drawn, and whether they were generated; all ways that there are.
+    """How the images of these runs were sampled, and whether they were generated; all distinct combinations.
 
-    Runs of before images were drawn anew for each seed, whose id is of an earlier revision, shared one data set.
+    Runs of earlier recipe revisions, before images were sampled for each seed, shared one data set.
     """
     trained = (row for row in rows if row.run.recipe.epochs > 0)
     ways = {(row.run.recipe.resample if row.id == row.run.id else "none", _is_generated(row)) for row in trained}
@@ -26,7 +26,7 @@ def resampling_ways(rows: Iterable["RunRow"]) -> tuple[tuple[str, bool], ...]:
 
 
 def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
-    """What spreads and intervals over seeds hold; None where nothing was trained."""
+    """The sources of noise in spreads and intervals over seeds, as a sentence; None if nothing was trained."""
     lines = [_line(*way) for way in ways]
     if len(lines) > 1:
         return f"Mixed: {'; some runs: '.join(lines)}."
@@ -34,8 +34,8 @@ def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
 
 
 def _line(resample: str, is_generated: bool) -> str:
-    own = PER_SEED_SOURCES.get((resample, is_generated))
-    return f"intervals hold {TRAINING_SOURCES}" + (f", of {SHARED_DATA_NOTE}" if own is None else f", {own}")
+    per_seed = PER_SEED_SOURCES.get((resample, is_generated))
+    return f"intervals hold {TRAINING_SOURCES}" + (f", of {SHARED_DATA_NOTE}" if per_seed is None else f", {per_seed}")
 
 
 def _is_generated(row: "RunRow") -> bool:

@@ -1,4 +1,4 @@
-"""What a study would train, and for how long: its configurations, their cost, and the runs that the store has."""
+"""The plan of a study: the configurations it would train, their cost and time, and the runs already in the store."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,81 +22,81 @@ from harness.training.environment import Environment
 from harness.training.run import Run
 
 MAX_SAMPLED = 200
-"""Configurations of a sampler that are shown."""
+"""Maximum number of configurations of a sampler that are shown."""
 MACS_PER_S_PER_THREAD = 7e9
-"""The rough rule for recipes that nobody has timed: multiply-accumulates that a CPU thread does in a second.
+"""Rough estimate for recipes without timed runs: multiply-accumulates per second of a CPU thread.
 
 The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of an AMD EPYC with AVX2 (n = 3 runs each).
 """
 MACS_PER_S_PER_GPU = 1e12
-"""A guess: nothing has been timed on a GPU."""
+"""Rough estimate for a GPU, a guess: nothing has been timed on one."""
 MEASURED_CALLS = 5
-"""Of a measure of time: two that warm up, and three or more."""
+"""Estimated number of calls of a time measure: two for warm-up, and three or more."""
 OVERHEAD_S = 2.0
-"""What a run costs besides: building, checkpoints."""
+"""Additional time of a run: building, checkpoints."""
 PASSES = 3
-"""A training step costs the forward pass three times over, the backward pass being twice as dear."""
+"""Cost of a training step in forward passes: the backward pass costs twice the forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedConfiguration:
-    """One configuration and its runs."""
+    """One configuration of a plan and its seeds."""
 
     candidate: Candidate
     seeds: tuple[int, ...]
     known: tuple[int, ...]
-    """The seeds whose run is in the store already."""
+    """Seeds with a run that is already in the store."""
     run_s: float | None
     """Estimated seconds of one run."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan:
-    """What would be trained."""
+    """The configurations and runs that a study would train, with the estimated time."""
 
     study: str
     axes: tuple[str, ...]
     rows: tuple[PlannedConfiguration, ...]
     is_sample: bool
-    """Whether the rows are only like those that the sampler will choose."""
+    """Whether the rows are only examples of what the sampler may choose."""
     rejected: Mapping[str, int]
-    """Configurations left out, by the first rule or budget that they break."""
+    """Number of configurations left out, by the first rule or budget that they violate."""
     basis: str
-    """What the estimated time rests on."""
+    """Basis of the estimated time, as text."""
     workers: int
     is_training: bool = True
     """Whether the runs are trained, and not only built and measured."""
     runs_for_claims: int = 0
-    """Runs that undecided claims may ask for besides, at most."""
+    """Maximum number of additional runs for undecided claims."""
     runs_to_time: int = 0
-    """Runs of the store whose times would be measured again, because they are of another environment."""
+    """Stored runs whose times would be measured again, because they are of another environment."""
     screening: tuple[int, int] = (0, 1)
-    """Epochs of the screening run of each configuration, 0 without a pruner, and those of a whole run."""
+    """Epochs of the screening run of each configuration (0 without a pruner), and epochs of a full run."""
 
     configurations: int | None = None
-    """Those that would be trained, where the rows are a sample of them."""
+    """Number of configurations that would be trained, if the rows are a sample of them."""
     notes: tuple[str, ...] = ()
-    """What else there is to know: how the study grows, how many networks its rules and budgets leave."""
+    """Notes on the changes of the study file, and on the number of feasible networks."""
 
     @property
     def runs(self) -> int:
-        """Runs of the study, those that the store has among them."""
+        """Number of runs of the study, including stored ones."""
         rows = sum(len(planned.seeds) for planned in self.rows)
         return rows if self.configurations is None else self.configurations * (rows // max(1, len(self.rows)))
 
     @property
     def runs_known(self) -> int:
-        """Runs that the store has already."""
+        """Number of runs that are already in the store."""
         return sum(len(planned.known) for planned in self.rows)
 
     @property
     def runs_left(self) -> int:
-        """Runs that would be trained."""
+        """Number of runs that would be trained."""
         return self.runs - self.runs_known
 
     @property
     def total_s(self) -> float | None:
-        """Estimated time from start to end; None where nothing is known of the data."""
+        """Estimated time from start to end; None if the number of images is unknown."""
         times = [(planned.run_s, len(planned.seeds) - len(planned.known)) for planned in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
@@ -118,9 +118,9 @@ def plan_study(
     rule: ReuseRule | None = None,
     growth: StudyChanges | None = None,
 ) -> StudyPlan:
-    """The plan of a study; `store` is None where there is no database yet, and `rule` tells what is taken from it.
+    """Plan a study; `store` is None if there is no database yet, and `rule` decides which stored runs are reused.
 
-    Of a sampler's configurations, a sample of `MAX_SAMPLED` at most is shown, so that any number is planned at once.
+    For a sampler, at most `MAX_SAMPLED` example configurations are listed, so that any number is planned quickly.
     """
     rejected: Counter[str] = Counter()
     is_sample = study.search.sampler != "grid"
@@ -132,13 +132,13 @@ def plan_study(
     }
     stored = store.runs(runs.values()).values() if store else ()
     fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
-    known = {run_id for run_id, fate in fates.items() if fate != "train"}
+    reusable = {run_id for run_id, fate in fates.items() if fate != "train"}
     seconds = _RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
     rows = tuple(
         PlannedConfiguration(
             candidate,
             seeds,
-            tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in known),
+            tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in reusable),
             seconds.of(candidate),
         )
         for candidate in candidates
@@ -167,7 +167,7 @@ def plan_study(
 
 
 def _for_claims(study: Study, space: Space, store: Store | None) -> int:
-    """Runs that undecided claims may ask for besides, without those that the store has."""
+    """Maximum number of additional runs for undecided claims, without stored ones."""
     each = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
     arms = {arm.fingerprint: arm for arm in each}
     first, most = seeds_of(study.search)
@@ -181,7 +181,7 @@ def _settled(ids: Iterable[str], store: Store | None) -> set[str]:
 
 
 def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
-    """The cells of a grid; those left out are counted."""
+    """The feasible cells of a grid; the others are counted in `rejected`."""
     for candidate in space.grid():
         if candidate.is_feasible:
             yield candidate
@@ -191,13 +191,13 @@ def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
 
 def _sample(study: Study, census: SpaceCensus) -> Iterator[Candidate]:
     """Networks that a sampler may choose."""
-    wanted = min(study.search.trials or 0, MAX_SAMPLED, len(census.feasible))
-    step = len(census.feasible) / max(1, wanted)
-    return (census.feasible[int(i * step)] for i in range(wanted))
+    count = min(study.search.trials or 0, MAX_SAMPLED, len(census.feasible))
+    step = len(census.feasible) / max(1, count)
+    return (census.feasible[int(i * step)] for i in range(count))
 
 
 def _growth_notes(study: Study, space: Space, store: Store | None, growth: StudyChanges | None) -> Iterator[str]:
-    """What a study file adds to its study, and what that, or a new study, does to the verdicts of its claims."""
+    """Notes on what a study file adds to its study, and on the effect of it, or of a new study, on claims' verdicts."""
     if growth is None or store is None:
         return
     if growth.added:
@@ -213,7 +213,7 @@ def _growth_notes(study: Study, space: Space, store: Store | None, growth: Study
 
 
 class _RunTimeEstimator:
-    """Seconds of a run: as runs of the same recipe took, or by the rough rule."""
+    """Estimates the seconds of a run from stored runs of the same recipe, or from the rough estimate."""
 
     def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
         self._study = study
@@ -234,25 +234,25 @@ class _RunTimeEstimator:
             self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
         else:
             self.basis = (
-                f"a rough rule, for want of a timed run: {_rule(study.proxy)}, "
-                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s per run besides"
+                f"a rough rule, since no run was timed: {_rule(study.proxy)}, "
+                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s more per run"
             )
 
     def of(self, candidate: Candidate) -> float | None:
         """Estimated seconds for one run of a configuration."""
         spec = _spec(candidate)
         if self._store is not None and self._mean is not None:
-            own = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
-            return sum(own) / len(own) if own else self._mean
+            walls_s = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
+            return sum(walls_s) / len(walls_s) if walls_s else self._mean
         if self._images is None:
             return None
         return network_cost(spec, self._study.proxy.resolution).macs * self._images / self._speed + OVERHEAD_S
 
 
 def images_per_run(recipe: ProxyRecipe) -> float | None:
-    """Images that a run passes forward, those of training counted threefold; None where their number is not known.
+    """Number of images that a run passes through the network; training images count three times. None if unknown.
 
-    Those of a transfer too, at the cost of its backbone alone; those of measures on the merged network.
+    Includes those of a transfer, at the cost of its backbone alone, and those of measures on the merged network.
     """
     is_shapes = recipe.dataset == "shapes"
     train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
@@ -268,18 +268,18 @@ def images_per_run(recipe: ProxyRecipe) -> float | None:
 
 
 def _val_sizes(recipe: ProxyRecipe) -> tuple[int | None, int | None]:
-    """As `shapes.val_sizes`, of a folder, which may have fewer."""
+    """Like `shapes.val_sizes`, for an image folder, which may have fewer images."""
     return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
 
 
 def measured_images(recipe: ProxyRecipe, val: int) -> int:
-    """Images that a run's measures pass forward on a CPU, a gradient counted as two more; see `harness.measures`.
+    """Number of images that measures pass through the network on a CPU; see `harness.measures`. A gradient adds two.
 
-    Those that a receptive field is seen on count by their pixels: they are four times as large, up to 1024 a side.
+    Images for the receptive field count by their pixels: their side is four times as long, up to 1024.
     """
-    latency, in_float64, side, seen = 35, 2, recipe.resolution, min(32, val or 32)
+    latency, in_float64, side, field_images = 35, 2, recipe.resolution, min(32, val or 32)
     on_demand = {
-        "erf": round(seen * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
+        "erf": round(field_images * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
         "merge_error": 4 * 3 * in_float64,
         "shape_bias": val,
         "throughput": 32 * MEASURED_CALLS,

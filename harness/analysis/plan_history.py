@@ -1,8 +1,8 @@
-"""How a study's file grew while its runs came in: which plan was in force for how many pairs, and which claims are new.
+"""The history of a study file: which plan was in force for how many pairs, and which claims were added later.
 
-Every change is kept in the store with the seeds of each claim's pairs at that time, so that whoever reads the study
-later comes to the same verdicts. A file that differs from the kept one, because it was edited and not run since, counts
-as changed now.
+Every change is stored with the seeds of each claim's pairs at that time, so that a later evaluation of the study has
+the same verdicts. A file that differs from the stored one, because it was edited and not run since, counts as changed
+now.
 """
 
 import json
@@ -26,24 +26,24 @@ class FileChange:
     """One change of a study file."""
 
     added: tuple[str, ...]
-    """What it added, as `search.seeds from 3 to 5`."""
+    """Additions such as `search.seeds from 3 to 5`."""
     plan: tuple[int, int]
     """First and last look of the plan that was in force before it."""
     seeds: Mapping[str, tuple[int, ...]]
-    """By claim, the seeds of the pairs that were complete."""
+    """Seeds of the complete pairs at that time, by claim."""
     runs: int
-    """Complete runs of the study at that time."""
+    """Number of complete runs of the study at that time."""
     claims: tuple[str, ...]
-    """Claims that it added."""
+    """Names of the added claims."""
 
     def text(self) -> str:
-        """As the store keeps it."""
+        """The change as JSON for the store."""
         values = {"added": self.added, "plan": self.plan, "seeds": self.seeds, "runs": self.runs, "claims": self.claims}
         return json.dumps(values)
 
     @classmethod
     def read(cls, text: str) -> "FileChange":
-        """The change that a text keeps."""
+        """Parse a change from the store's JSON."""
         kept = json.loads(text)
         seeds = {name: tuple(each) for name, each in kept["seeds"].items()}
         return cls(tuple(kept["added"]), tuple(kept["plan"]), seeds, kept["runs"], tuple(kept["claims"]))
@@ -51,33 +51,33 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class FileHistory:
-    """All changes of a study file up to the present one."""
+    """All changes of a study file until now."""
 
     plan: Plan
-    """In force now."""
+    """The plan that is in force now."""
     changes: tuple[FileChange, ...] = ()
 
     def plan_of(self, claim: str) -> Plan | ExtendedPlan:
-        """The plans that were in force for a claim, one after the other."""
+        """The plans that were in force for a claim, in order."""
         plans = [Plan(*change.plan) for change in self.changes]
         pairs = [len(change.seeds.get(claim, ())) for change in self.changes]
         return plan_after([*plans, self.plan], _rising(pairs))
 
     def seeds_first(self, claim: str) -> tuple[int, ...]:
-        """The seeds of a claim's pairs in the order in which they were complete, as far as the changes tell."""
-        known: dict[int, None] = {}
+        """The seeds of a claim's pairs in the order in which they were complete, as recorded by the changes."""
+        seeds: dict[int, None] = {}
         for change in self.changes:
-            known |= dict.fromkeys(change.seeds.get(claim, ()))
-        return tuple(known)
+            seeds |= dict.fromkeys(change.seeds.get(claim, ()))
+        return tuple(seeds)
 
     def added_after(self, claim: str) -> int | None:
-        """Complete runs of the study when the claim was added; None for a claim that was there before any run."""
+        """Number of complete runs of the study when the claim was added; None for a claim older than all runs."""
         runs = next((change.runs for change in self.changes if claim in change.claims), 0)
         return runs or None
 
 
 def file_history(study: Study, store: Store, paired: Mapping[str, Sequence[int]]) -> FileHistory:
-    """The history of a study; `paired` gives, by claim, the seeds of the pairs that are complete now."""
+    """The history of a study file; `paired` has the seeds of the complete pairs now, by claim."""
     changes = tuple(map(FileChange.read, store.changes(study.study)))
     pending = pending_change(study, store, paired)
     return FileHistory(claim_plan(study), changes if pending is None else (*changes, pending))
@@ -86,7 +86,7 @@ def file_history(study: Study, store: Store, paired: Mapping[str, Sequence[int]]
 def pending_change(
     study: Study, store: Store, paired: Mapping[str, Sequence[int]], added: tuple[str, ...] = ()
 ) -> FileChange | None:
-    """What the file changes now against the kept one, `added` being all of it in words; None where nothing."""
+    """The change of the file against the stored one, with `added` as its description; None if it has not changed."""
     try:
         kept = _stored_claims(store.study(study.study).resolved)
     except NotFound:
@@ -100,14 +100,14 @@ def pending_change(
 
 @dataclass(frozen=True, slots=True)
 class _StoredClaims:
-    """What of the kept file decides its verdicts."""
+    """The parts of the stored file that decide its verdicts."""
 
     plan: tuple[int, int]
     claims: frozenset[str]
 
 
 def claim_plan(study: Study) -> Plan:
-    """When a study looks at its claims: after the first seeds, and after each seed more."""
+    """The plan of a study's looks at its claims: after the first seeds, and after each further seed."""
     first, most = seeds_of(study.search)
     return Plan(first, most)
 
@@ -128,5 +128,5 @@ def _complete_runs(study: Study, store: Store) -> int:
 
 
 def _rising(pairs: Sequence[int]) -> list[int]:
-    """Pairs that do not fall, were a run to be lost in between."""
+    """Running maximum of the pairs, since runs may be lost between two changes."""
     return [max(pairs[: i + 1]) for i in range(len(pairs))]

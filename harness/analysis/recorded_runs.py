@@ -1,4 +1,4 @@
-"""A run as it was recorded: in a study's database, or in a summary alone, of this version or an earlier one."""
+"""Reads a recorded run from a study's database or from a summary, of this version or an earlier one."""
 
 import json
 import math
@@ -27,10 +27,10 @@ SUMMARY, STUDY = "summary.json", "study.yaml"
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """All that is known of a run that is to be trained again."""
+    """The record of a run that is to be trained again."""
 
     id: str
-    """As it was recorded; that of `run` is another one where the meaning of the recipe has changed since."""
+    """The recorded id; that of `run` differs if the meaning of the recipe has changed since."""
     run: Run
     study: str
     trial: int | None
@@ -39,16 +39,16 @@ class RecordedRun:
     state: RunState
     value: float | None
     curve: tuple[Epoch, ...]
-    """Empty where the record has none."""
+    """The learning curve; empty if the record has none."""
     measures: Mapping[str, float]
     environments: tuple[Environment | None, ...]
-    """All that had a part in it; None for an unknown one."""
+    """All environments that trained it; None for an unknown one."""
     threads: int | None
     device: str | None
     siblings: tuple[float, ...]
     """Values of all seeds of its configuration."""
     revision: int | None = None
-    """Of the meaning of recipes when it was recorded, where that is known."""
+    """The revision of recipes when it was recorded, if known."""
 
     @property
     def spread(self) -> float | None:
@@ -57,7 +57,7 @@ class RecordedRun:
 
     @property
     def changed_meaning(self) -> str | None:
-        """How the run's identity has another meaning now; None where it has the same."""
+        """How the meaning of the run's values has changed since, as text; None if it has not."""
         if self.id == self.run.id:
             return None
         before = self.revision if self.revision not in (None, REVISION) else _earlier_revision(self.id, self.run)
@@ -67,14 +67,14 @@ class RecordedRun:
 
 
 def is_summary(path: Path) -> bool:
-    """Whether a path names a summary, or a folder that holds one, and no study file."""
+    """Whether a path is a summary, or a folder that contains one, and not a study file."""
     return path.suffix == ".json" or (path / SUMMARY).is_file()
 
 
 def recorded_run_from_database(
     path: Path, workspace: Workspace, trial: int | None, run_id: str | None, *, is_quick: bool = False
 ) -> RecordedRun:
-    """A run of a study: by its id, or the first seed of a trial, by default of the best. Raises `NotFound`."""
+    """Read a run of a study: by its id, or the first seed of a trial, by default the best trial. Raises `NotFound`."""
     with open_study_reader(path, workspace, is_quick=is_quick) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {})
         curves = {row.id: row for row in reader.store.runs(_ids_of(results.rows)).values()}
@@ -101,7 +101,7 @@ def recorded_run_from_database(
 
 
 def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None) -> RecordedRun:
-    """The same of a written summary; a `study.yaml` beside it has the recipe where it has none. Raises `UserError`s."""
+    """Read a run from a summary; if that has no recipe, from the `study.yaml` next to it. Raises `UserError`s."""
     file = path / SUMMARY if path.is_dir() else path
     values = _read_json(file)
     try:
@@ -149,28 +149,31 @@ def _chosen(
     id_of: Any,
     place: str,
 ) -> tuple[int | None, tuple[float, ...], Any]:
-    """Trial, values of all seeds, and the run that is sought."""
+    """Trial, values of all seeds, and the requested run."""
     if run_id is not None:
-        found = [(row, run) for row in rows for run in row[2] if id_of(run) == run_id]
-        if not found:
+        matches = [(row, run) for row in rows for run in row[2] if id_of(run) == run_id]
+        if not matches:
             known = ", ".join(id_of(run) for row in rows for run in row[2]) or "none"
             raise NotFound("the run must be one of the study's", value=run_id, place=place, remedy=f"Runs: {known}.")
-        (trials, values, _), run = found[0]
+        (trials, values, _), run = matches[0]
         return trials[0], values, run
-    wanted = best if trial is None else trial
-    if wanted is None:
+    selected = best if trial is None else trial
+    if selected is None:
         raise NotFound("a study must have a complete configuration to have a best one", place=place)
     for trials, values, runs in rows:
-        if wanted in trials and runs:
-            return wanted, values, runs[0]
+        if selected in trials and runs:
+            return selected, values, runs[0]
     known = ", ".join(str(number) for trials, _, runs in rows if runs for number in trials) or "none"
     raise NotFound(
-        "the trial must be one of the study's that were trained", value=wanted, place=place, remedy=f"Trials: {known}."
+        "the trial must be one of the study's that were trained",
+        value=selected,
+        place=place,
+        remedy=f"Trials: {known}.",
     )
 
 
 def _earlier_revision(run_id: str, run: Run) -> int | None:
-    """The revision under which the run had that id."""
+    """The recipe revision under which the run had this id; None if there is none."""
     for revision in range(REVISION - 1, 0, -1):
         recipe = fingerprint([revision, run.recipe.canonical()])
         if fingerprint([run.spec.fingerprint(), recipe, run.seed]) == run_id:
@@ -179,21 +182,21 @@ def _earlier_revision(run_id: str, run: Run) -> int | None:
 
 
 def _recipe(values: Mapping[str, Any], file: Path) -> ProxyRecipe:
-    """The recipe of all runs: the summary's, or that of the study file beside it."""
+    """The recipe of all runs: that of the summary, or of the study file next to it."""
     if values.get("recipe") is not None:
         return ProxyRecipe.model_validate(values["recipe"])
-    beside = file.with_name(STUDY)
+    study_file = file.with_name(STUDY)
     try:
-        return ProxyRecipe.model_validate(yaml.safe_load(beside.read_text(encoding="utf-8"))["proxy"])
+        return ProxyRecipe.model_validate(yaml.safe_load(study_file.read_text(encoding="utf-8"))["proxy"])
     except (OSError, KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
         raise UserError(
-            f"a summary without a recipe must have its resolved {STUDY} beside it ({printable(str(error))[:200]})",
-            place=str(beside),
+            f"a summary without a recipe must have its resolved {STUDY} next to it ({printable(str(error))[:200]})",
+            place=str(study_file),
         ) from error
 
 
 def _epoch(values: Mapping[str, Any]) -> Epoch:
-    """An epoch; a number that was not finite is null in JSON."""
+    """Convert an epoch from JSON; null becomes NaN."""
     numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
     return Epoch(**numbers)
 

@@ -1,6 +1,6 @@
-"""The answer of a study, as values: one row per configuration, the best of them, and how far that can be believed.
+"""The results of a study as values: one row per configuration, the best of them, and their uncertainty.
 
-Pure functions of what the store and Optuna's trials hold; nothing is rounded or printed here.
+Pure functions of the store and Optuna's trials; nothing is rounded or printed here.
 """
 
 import json
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 AT = {Limit.CHANCE: "at chance", Limit.CEILING: "at the ceiling"}
-"""How a configuration at a limit is marked in every view."""
+"""Text that marks a configuration at a limit in every view."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A run with all that it said."""
+    """A run with its learning curve and metrics."""
 
     row: RunRow
     curve: tuple[Epoch, ...]
@@ -52,7 +52,7 @@ class RunResult:
 
     @property
     def values(self) -> RunValues:
-        """What it recorded."""
+        """The recorded curve and metrics of the run."""
         return RunValues(self.row.run, self.curve, self.measures)
 
     def value(self, metric: str) -> float | None:
@@ -67,18 +67,18 @@ class ConfigurationResult:
     """One configuration, with all its trials and runs."""
 
     trials: tuple[int, ...]
-    """Numbers of the trials that had this configuration; more than one where a sampler came back to it."""
+    """Numbers of the trials with this configuration; several if a sampler proposed it again."""
     params: dict[str, Any]
-    """Its choices; an axis that did not count is not among them."""
+    """Its choices, without inactive axes."""
     spec: NetworkSpec
     state: str
     """`complete`, `diverged`, `over budget`, `pruned`, `failed`, `running` or `waiting`; see `analysis.run_status`."""
     reason: str | None
-    """Why it is not complete, or which of its seeds are missing."""
+    """Reason why it is not complete, or which of its seeds are missing."""
     values: tuple[float, ...]
-    """The objective by seed, of the complete runs."""
+    """The objective of the complete runs, by seed."""
     seeds: tuple[int, ...]
-    """The seeds behind `values`."""
+    """The seeds of `values`."""
     mean: float | None
     """Mean of the objective over the seeds."""
     spread: float | None
@@ -89,74 +89,74 @@ class ConfigurationResult:
     macs: int
     """Nominal multiply-accumulates of the merged network, for one image of the proxy's resolution."""
     latency: LatencyResult | None
-    """Of the merged network; the seeds of a configuration share one measurement."""
+    """Latency of the merged network; the seeds of a configuration share one measurement."""
     wall_s: float | None
-    """Mean training time of a complete run, of those of the environment whose times are shown."""
+    """Mean training time of the complete runs of the environment whose times are shown."""
     missing: tuple[MissingSeed, ...] = ()
-    """Seeds that were trained and gave no value."""
+    """Seeds whose runs ended without a value."""
     is_on_front: bool = False
     """Whether no other complete configuration within the budgets has fewer MACs and a value at least as good."""
     limit: Limit | None = None
-    """What its objective cannot be told from: chance, or the most that there is."""
+    """The limit from which its objective cannot be distinguished: chance, or the ceiling."""
     val_images: int | None = None
-    """Validation images behind the value of each seed; the fewest."""
+    """Number of validation images of each seed; the smallest of them."""
 
     @property
     def sampling_error(self) -> float | None:
-        """The standard error of a seed's accuracy, in points, that comes from the number of validation images."""
+        """The standard error of a seed's accuracy, in points, due to the number of validation images."""
         return None if self.mean is None or self.val_images is None else sampling_error(self.mean, self.val_images)
 
     @property
     def noise(self) -> float:
-        """The larger of the spread between seeds and, of an accuracy, the sampling error; 0 where nothing is known."""
+        """The larger of the spread between seeds and, for an accuracy, the sampling error; 0 if neither is known."""
         return max(self.spread or 0.0, self.sampling_error or 0.0)
 
     @property
     def latency_ms(self) -> float | None:
-        """Median latency."""
+        """Median latency in milliseconds."""
         return None if self.latency is None else self.latency.median_ms
 
 
 @dataclass(frozen=True, slots=True)
 class StudyResults:
-    """What a study says so far."""
+    """The results of a study so far."""
 
     study: str
     metric: str
     direction: str
     axes: tuple[str, ...]
     rows: tuple[ConfigurationResult, ...]
-    """The complete ones by the objective, best first; then the others by trial."""
+    """Complete configurations by the objective, best first; then the others by trial."""
     rejected: Mapping[str, int]
-    """Configurations that were never trained, by the rule or budget that they break."""
+    """Number of configurations that were rejected before training, by the rule or budget that they violate."""
     devices: tuple[str, ...]
     versions: Mapping[str, tuple[str, ...]]
     """All versions of each library among the runs."""
     claims: tuple[ClaimResult, ...] = ()
-    """The study's claims, judged on its runs."""
+    """The study's claims, evaluated on its runs."""
     full_scale: tuple[FullScaleRow, ...] = ()
-    """What was trained at full scale on its advice."""
+    """Trainings at full scale of its networks."""
     is_training: bool = True
     """Whether the networks are trained, and not only built and measured."""
     data: tuple[str, ...] = ()
-    """Statements about the data: how many images, what is missing, and whether the folder holds other data now."""
+    """Notes on the data: number of images, what is missing, and whether the folder holds other data now."""
     measures: tuple[str, ...] = ()
-    """What is measured because the study asks for it; a transfer by what it learns, `masks` or `boxes`."""
+    """Measures that the study requests; a transfer is named by what it learns, `masks` or `boxes`."""
     environment: Environment | None = None
-    """What would compute the study's runs here and now."""
+    """The environment in which this machine would compute the study's runs now."""
     origins: tuple[OtherEnvironment, ...] = ()
     """Complete runs of other environments."""
     time_notes: tuple[str, ...] = ()
-    """Which times are left out, and why."""
+    """Notes on times that are left out, with the reason."""
 
     ended: str | None = None
-    """Why a sampler ended before its trials were used up, or that it repeated itself."""
+    """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
     resampling: tuple[tuple[str, bool], ...] = ()
-    """How the runs' images were drawn, and whether they were generated; see `harness.analysis.noise`."""
+    """How the runs' images were sampled, and whether they were generated; see `harness.analysis.noise`."""
 
     @property
     def limit(self) -> Limit | None:
-        """The limit that all complete configurations are at, if they are: nothing can be told apart then."""
+        """The limit that all complete configurations are at, if any: they cannot be distinguished then."""
         return common_limit(configuration.limit for configuration in self.complete)
 
     @property
@@ -166,12 +166,12 @@ class StudyResults:
 
     @property
     def best(self) -> ConfigurationResult | None:
-        """The complete configuration within the budgets with the best mean; None where all are at one limit."""
+        """The complete configuration within the budgets with the best mean; None if all are at one limit."""
         return None if self.limit else next(iter(self.complete), None)
 
     @property
     def ranked_metric(self) -> ConfigurationResult | None:
-        """The best mean so far, also of a configuration whose seeds are not all trained yet; None as for `best`."""
+        """The configuration with the best mean so far, even if seeds of it are not trained; None as for `best`."""
         if self.limit:
             return None
         running = [
@@ -193,7 +193,7 @@ class StudyResults:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """All seeds behind the values."""
+        """The seeds of all values."""
         return tuple(sorted({seed for configuration in self.rows for seed in configuration.seeds}))
 
     def row_of(self, trial: int) -> ConfigurationResult | None:
@@ -201,12 +201,12 @@ class StudyResults:
         return next((configuration for configuration in self.rows if trial in configuration.trials), None)
 
     def dominated_rows(self, configuration: ConfigurationResult) -> float:
-        """By how much a complete row is worse than the best; 0 for the best."""
+        """The difference between a complete row's mean and the best mean; 0 for the best."""
         assert self.best is not None and self.best.mean is not None and configuration.mean is not None
         return abs(self.best.mean - configuration.mean)
 
     def unseparated(self) -> tuple[ConfigurationResult, ...]:
-        """The rows that the seeds' spread does not separate from the best; needs two seeds on both sides."""
+        """The rows that the spread over seeds does not separate from the best; both need at least two seeds."""
         if self.best is None or self.best.spread is None:
             return ()
         return tuple(
@@ -218,7 +218,7 @@ class StudyResults:
 
 
 def read_run_results(store: Store, run_ids: Iterable[str]) -> dict[str, RunResult]:
-    """All that the store knows of these runs, in three questions."""
+    """Read rows, learning curves and metrics of these runs from the store, in three queries."""
     ids = list(run_ids)
     curves, metrics = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
     return {
@@ -236,10 +236,10 @@ def study_results(
     here: Environment | None = None,
     data: Sequence[str] = (),
 ) -> StudyResults:
-    """The answer of a study from its trials and their runs; `rejected` as its space counts them, claims as judged.
+    """The results of a study from its trials, their runs and the evaluated claims; `rejected` as counted by its space.
 
-    Runs are compared with the environment `here`; by default that in which this machine would compute them. `data` are
-    statements about the data set as it is now.
+    Runs are compared with the environment `here`, by default that in which this machine would compute them. `data` has
+    notes on the current data set.
     """
     here = here or study_environment(study)
     links = store.trial_runs(study.study)
@@ -288,13 +288,13 @@ def trial_spec(trial: "FrozenTrial") -> NetworkSpec:
 
 
 def trial_choices(trial: "FrozenTrial", axes: Iterable[str]) -> dict[str, Any]:
-    """What a trial chose, in the order of the axes; lists, which Optuna keeps as text, as lists again."""
+    """The choices of a trial in the order of the axes; lists, which Optuna stores as text, become lists again."""
     params = trial.params
     return {name: _choice(params[name]) for name in axes if name in params}
 
 
 def _why_ended(store: Store, study: str) -> str | None:
-    """The reason that the driver gave at the end, unless a trial has ended since."""
+    """The reason for the end of the search that the driver stored, unless a trial has ended since."""
     events = store.events(study)
     last = max((i for i, event in enumerate(events) if event.kind == SEARCH_ENDED), default=None)
     if last is None or any(event.kind in TRIAL_ENDED for event in events[last:]):
@@ -303,7 +303,7 @@ def _why_ended(store: Store, study: str) -> str | None:
 
 
 def _of_one_environment(facts: RunResult, reference: Environment | None) -> RunResult:
-    """The run without times of another environment than the reference, whose times the answer shows."""
+    """The run without times of another environment than the reference, whose times are shown."""
     row = facts.row
     measures, lacks_times = without_other_times(row, facts.measures, reference)
     is_of_reference = row.environment is None if reference is None else row.is_of(reference)
@@ -313,7 +313,7 @@ def _of_one_environment(facts: RunResult, reference: Environment | None) -> RunR
 def _configuration_result(
     group: Sequence["FrozenTrial"], runs: Sequence[RunResult], study: Study, metric: str
 ) -> ConfigurationResult:
-    """The configuration that these trials share."""
+    """The result of the configuration that these trials share."""
     spec = trial_spec(group[0])
     status = configuration_status([trial_status(trial) for trial in group])
     screening = {trial.user_attrs.get("screening") for trial in group}
@@ -361,21 +361,21 @@ def _choice(stored: Any) -> Any:
 
 
 def _rank(configuration: ConfigurationResult, direction: str) -> float:
-    """By the mean, best first."""
+    """Sort key by the mean, best first."""
     if configuration.mean is None or not math.isfinite(configuration.mean):
         return math.inf
     return -configuration.mean if direction == "maximize" else configuration.mean
 
 
 def _order(configuration: ConfigurationResult, direction: str) -> tuple[bool, float, int, int]:
-    """Complete rows first, by their mean and, where that is equal, by their MACs; the others by trial."""
+    """Sort key: complete rows first, by their mean and then by their MACs; the others by trial."""
     if configuration.state in ("complete", "over budget"):
         return False, _rank(configuration, direction), configuration.macs, configuration.trials[0]
     return True, 0.0, 0, configuration.trials[0]
 
 
 def _with_front(configurations: Sequence[ConfigurationResult], direction: str) -> tuple[ConfigurationResult, ...]:
-    """The rows, those on the Pareto front marked."""
+    """The rows, with those on the Pareto front marked."""
     sign = 1 if direction == "maximize" else -1
     ranked = [
         configuration
@@ -407,7 +407,7 @@ def _versions(rows: Iterable[RunRow], name: str) -> tuple[str, ...]:
 
 
 def results_limit_sentence(results: StudyResults) -> str:
-    """That nothing can be told apart in an answer at a limit, and why."""
+    """Sentence for results at a limit: that nothing can be told apart, and why."""
     assert results.limit is not None
     images = min(
         (configuration.val_images for configuration in results.complete if configuration.val_images is not None),
@@ -417,7 +417,7 @@ def results_limit_sentence(results: StudyResults) -> str:
 
 
 def limit_sentence(limit: Limit, seeds: Sequence[int], images: int | None) -> str:
-    """That nothing can be told apart, and why; `seeds` has the number of complete runs of each configuration."""
+    """Sentence that nothing can be told apart, and why; `seeds` has the number of complete runs per configuration."""
     several = "Both" if len(seeds) == 2 else f"All {len(seeds)}"
     all_of = "The configuration is" if len(seeds) == 1 else f"{several} configurations are"
     n = f"{plural(sum(seeds), 'run')}{'' if images is None else f' of {images:,} validation images'}"

@@ -1,7 +1,7 @@
-"""The state of a trial and of a configuration. Answer, live view, `best`, ledger and sampler all take it from here.
+"""The state of a trial and of a configuration, for results, live view, `best`, history and sampler.
 
-A configuration may have several trials, one for each time it was chosen. It is infeasible as soon as one of them is,
-whatever the others gave: a recipe that diverges with one seed in four is not one to build on.
+A configuration may have several trials, one for each time it was chosen. It is infeasible if one of them is, whatever
+the results of the others: a configuration that diverges with one seed in four is not reliable.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,13 @@ OPEN = ("running", "waiting")
 
 
 class TrialStatus(NamedTuple):
-    """How a trial or a configuration stands."""
+    """The status of a trial or a configuration."""
 
     state: str
     """`complete`, `diverged`, `over budget`, `pruned`, `rejected`, `failed`, `running` or `waiting`."""
     reason: str | None = None
     has_diverged: bool = False
-    """Whether a seed diverged; without a seed that is complete the state is `failed`."""
+    """Whether a seed diverged; without a complete seed, the state is `failed`."""
 
     @property
     def has_values(self) -> bool:
@@ -35,7 +35,7 @@ class TrialStatus(NamedTuple):
 
 
 def trial_status(trial: "FrozenTrial") -> TrialStatus:
-    """How a trial stands, and why."""
+    """The status of a trial, with its reason."""
     failures = trial.user_attrs.get("failures") or {}
     reason = next(iter(failures.values()), None)
     has_diverged = trial.constraints.get(DIVERGED, 0.0) > 0
@@ -62,21 +62,21 @@ def trial_status(trial: "FrozenTrial") -> TrialStatus:
 
 
 def configuration_status(trials: Sequence[TrialStatus]) -> TrialStatus:
-    """How a configuration stands by its trials, in their order: infeasible before complete, else as the last one."""
+    """The status of a configuration from its trials in order: infeasible before complete, else that of the last one."""
     diverged = [status for status in trials if status.has_diverged]
     if diverged and any(status.has_values for status in trials):
         return TrialStatus(
             DIVERGED, next((status.reason for status in diverged if status.reason), None), has_diverged=True
         )
     for state in (OVER_BUDGET, "complete"):
-        found = next((status for status in trials if status.state == state), None)
-        if found is not None:
-            return found
+        first = next((status for status in trials if status.state == state), None)
+        if first is not None:
+            return first
     return trials[-1]
 
 
 def configuration_statuses(trials: Iterable["FrozenTrial"]) -> dict[str, TrialStatus]:
-    """How each configuration that was opened stands, by its fingerprint."""
+    """The status of each configuration with a trial that was not rejected, by its fingerprint."""
     groups: dict[str, list[TrialStatus]] = {}
     for trial in trials:
         if "fingerprint" in trial.user_attrs:

@@ -1,4 +1,4 @@
-"""The seeds that a configuration was to have and has no value of, and why."""
+"""The seeds of a configuration that have no value, with the reason."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -10,22 +10,22 @@ PENDING = (RunState.QUEUED, RunState.RUNNING)
 
 
 class MissingSeed(NamedTuple):
-    """A seed that was trained and gave no value."""
+    """A seed whose run ended without a value."""
 
     seed: int
     state: str
-    """As `diverged`, `out of memory`; `stopped` where a version before this one pruned it."""
+    """State such as `diverged` or `out of memory`; `stopped` if an earlier version pruned it."""
     cause: str | None
 
     @property
     def text(self) -> str:
-        """As `seed 2 diverged: the training loss is nan`."""
+        """Text such as `seed 2 diverged: the training loss is nan`."""
         state = "was stopped by the pruner" if self.state == "stopped" else self.state
         return f"seed {self.seed} {state}{f': {self.cause}' if self.cause else ''}"
 
 
 def missing_seeds(rows: Iterable[RunRow], seeds: Sequence[int]) -> tuple[MissingSeed, ...]:
-    """Of runs that are over for their study, those that have no value; `seeds` are those that have one."""
+    """The ended runs that have no value, by seed; `seeds` are those that have one."""
     ended = {row.run.seed: row for row in rows if row.state not in PENDING and row.run.seed not in seeds}
     return tuple(
         MissingSeed(seed, str(row.state).replace("_", " "), row.cause if row.state != RunState.STOPPED else None)
@@ -34,12 +34,12 @@ def missing_seeds(rows: Iterable[RunRow], seeds: Sequence[int]) -> tuple[Missing
 
 
 def seeds_text(values: int, missing: Sequence[MissingSeed]) -> str:
-    """The n of a mean: `4`, or `3 of 4` where one is missing."""
+    """The n of a mean as text: `4`, or `3 of 4` if one is missing."""
     return f"{values} of {values + len(missing)}" if missing else str(values)
 
 
 def missing_seeds_text(values: int, missing: Sequence[MissingSeed]) -> str | None:
-    """As `3 of 4 seeds: seed 2 diverged: the training loss is nan`; None where no seed is missing."""
+    """Text such as `3 of 4 seeds: seed 2 diverged: the training loss is nan`; None if no seed is missing."""
     if not missing:
         return None
     return f"{seeds_text(values, missing)} seeds: {'; '.join(seed.text for seed in missing)}"

@@ -1,4 +1,4 @@
-"""A study that is read, whether or not another process drives it."""
+"""Opens a study for reading, whether or not another process drives it."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StudyReader:
-    """A study that is looked at."""
+    """A study that is open for reading."""
 
     file: StudyFile
     store: Store
     optuna_id: int
-    """Optuna's number of the study."""
+    """Optuna's id of the study."""
     trials: "list[FrozenTrial]"
     workspace: Workspace
     _known: list[DataInfo] = field(default_factory=list, repr=False)
-    """The data set, once it was asked for: all questions about a study are about the same files."""
+    """The data set after its first use, so that all methods use the same files."""
 
     def size(self) -> "StudySize":
-        """How far it reaches; known without its data set as far as that goes."""
+        """The size of the study; without its data set, only what does not depend on it."""
         try:
             space = self._space()
         except DataError:
@@ -46,11 +46,11 @@ class StudyReader:
         return study_size(self.file.study, space, self.trials)
 
     def claims(self) -> tuple[ClaimResult, ...]:
-        """The study's claims, judged on its runs. Raises `DataError` where its data set is not there."""
+        """Evaluate the study's claims on its runs. Raises `DataError` if its data set is not there."""
         return evaluate_claims(self.file.study, self._space(), self.store) if self.file.study.claims else ()
 
     def data_notes(self) -> tuple[str, ...]:
-        """Whether its runs were trained on the data that the folder holds now; nothing where that is not there."""
+        """Notes if runs were trained on other data than the folder holds now; none if the data set is not there."""
         study = self.file.study
         try:
             return tuple(data_notes(self.store, study.study, self._info()))
@@ -69,8 +69,8 @@ class StudyReader:
 def open_space(file: StudyFile, cache: Path | None = None) -> Space:
     """The search space on the study's data set, which is identified by its content.
 
-    `cache` is the folder of prepared data sets, whose digests of files save reading them again. Raises `DataError`,
-    naming the file's line, where the data set is not there, and `StudyError` for what it cannot yield.
+    `cache` is the folder of prepared data sets, whose stored digests avoid reading the files again. Raises `DataError`,
+    which names the file's line, if the data set is not there, and `StudyError` if it lacks what the study needs.
     """
     return _space_on(file, _info_of(file, cache))
 
@@ -82,14 +82,14 @@ def _space_on(file: StudyFile, info: DataInfo) -> Space:
 
 
 def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
-    """The data set of a study. Raises `DataError`, naming the file's line, where it is not there."""
+    """The data set of a study. Raises `DataError`, which names the file's line, if it is not there."""
     with _naming_lines(file):
         return identify(file.study.proxy, cache)
 
 
 @contextmanager
 def _naming_lines(file: StudyFile) -> Iterator[None]:
-    """Let errors about a key of the proxy name its line in the study file."""
+    """Add the line in the study file to errors about a key of the proxy."""
     try:
         yield
     except DataError as error:
@@ -100,7 +100,7 @@ def _naming_lines(file: StudyFile) -> Iterator[None]:
 
 @contextmanager
 def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = False) -> Iterator[StudyReader]:
-    """A study to look at, whether or not it is being driven. Raises `NotFound` where it was never started."""
+    """Open a study for reading, whether or not it has a driver. Raises `NotFound` if it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
     remedy = _to_start(path, workspace, name, is_quick=is_quick)
@@ -112,7 +112,7 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
     with opened as store:
         try:
             store.study(name)
-            found = load_trials(store, name)
+            trials = load_trials(store, name)
         except NotFound as error:
             known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
             if any(study.name == name for study in store.studies()):
@@ -129,11 +129,11 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
                 place=store.location,
                 remedy=f"{remedy} Studies there: {known}.",
             ) from error
-        yield StudyReader(file, store, found._study_id, found.get_trials(deepcopy=False), workspace)
+        yield StudyReader(file, store, trials._study_id, trials.get_trials(deepcopy=False), workspace)
 
 
 def _to_start(path: Path, workspace: Workspace, name: str, *, is_quick: bool) -> str:
-    """How a study is started, and where its summary is where the results folder keeps one."""
+    """Remedy: the command that starts a study, and the path of its summary if the results folder has one."""
     start = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
     kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
     return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
@@ -141,16 +141,16 @@ def _to_start(path: Path, workspace: Workspace, name: str, *, is_quick: bool) ->
 
 @dataclass(frozen=True, slots=True)
 class StudySize:
-    """How far a study reaches."""
+    """The number of configurations of a study."""
 
     configurations: int | None
-    """How many are to be trained: exact for a grid, as granted for a sampler; None where it cannot be known."""
+    """Number of configurations to train: exact for a grid, the number of trials for a sampler; None if unknown."""
     ruled_out: Mapping[str, int]
-    """Those that a grid leaves out or a sampler proposed in vain, by the first rule or budget that each breaks."""
+    """Number of rejected grid cells or proposals, by the first rule or budget that each violates."""
 
 
 def study_size(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> StudySize:
-    """The extent of a study whose trials are these; without its data set there is no space, and a grid has no end."""
+    """The size of a study with these trials; without its data set, `space` is None, and a grid's size unknown."""
     if study.search.sampler != "grid":
         broken = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
         return StudySize(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
@@ -162,6 +162,6 @@ def study_size(study: Study, space: Space | None, trials: "list[FrozenTrial]") -
 
 
 def study_title(text: str) -> str | None:
-    """What a study file says it is about: the first line of its first comment, if that is not for an editor."""
+    """The title of a study file: the first line of its first comment that is not for an editor."""
     comments = (line.strip().lstrip("#").strip() for line in text.splitlines() if line.strip().startswith("#"))
     return next((line for line in comments if line and not line.startswith("yaml-language-server:")), None)

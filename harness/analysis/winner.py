@@ -1,4 +1,4 @@
-"""Which network is meant: the best of a study, any other of its trials, a run's, a preset, or a spec file."""
+"""Resolves a network from the command line: the best or another trial of a study, a run, a preset, or a spec file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,44 +15,44 @@ from harness.system.command_line import command_line
 
 BEST_OF = "best-of"
 SHOWN_DIGITS = 8
-"""Of a run's id, in names."""
+"""Number of digits of a run's id in the name of a network."""
 
 
 class NetworkRef(NamedTuple):
-    """A network to be trained at full scale, before it is fitted to the images."""
+    """A network to train at full scale, before it is adapted to the images."""
 
     name: str
     spec: NetworkSpec
     recipe: str | None = None
-    """Name of the recipe that its study asks for."""
+    """Name of the recipe that its study requests."""
     study: str | None = None
-    """The study that found it; None for any other network."""
+    """The study that chose it; None for any other network."""
     trial: int | None = None
-    """Of that study."""
+    """The trial of that study."""
 
 
 class NetworkQuery(NamedTuple):
-    """Where the command line says that studies are, and which of a study's trials it means."""
+    """Workspace and trial selection from the command line."""
 
     place: Workspace
     is_quick: bool = False
     trial: int | None = None
-    """None for the best."""
+    """Number of the trial; None for the best."""
     options: Sequence[str] = ()
-    """The same as options, for commands that are shown."""
+    """The same as command-line options, for commands in messages."""
 
 
 def resolve_network(words: Sequence[str], query: NetworkQuery) -> NetworkRef:
-    """The network of `best-of STUDY.yaml`, or of one name or path. Raises `UserError`s for what is not there."""
+    """The network of `best-of STUDY.yaml`, or of one name or path. Raises `UserError`s if there is no such network."""
     first, *rest = words
     if first == BEST_OF:
         if len(rest) != 1:
-            raise UserError(f"`{BEST_OF}` must stand before one study file", value=" ".join(rest))
+            raise UserError(f"`{BEST_OF}` must be followed by one study file", value=" ".join(rest))
         return _best_of(Path(rest[0]), query)
     if rest:
         raise UserError("one network must be named", value=" ".join(words), remedy=f"Or write `{BEST_OF} STUDY.yaml`.")
     if query.trial is not None:
-        raise UserError(f"`--trial` must stand with `{BEST_OF} STUDY.yaml`", value=query.trial)
+        raise UserError(f"`--trial` must be used with `{BEST_OF} STUDY.yaml`", value=query.trial)
     path = Path(first)
     if path.suffix == ".pt":
         study = path.absolute().parent.parent
@@ -63,9 +63,9 @@ def resolve_network(words: Sequence[str], query: NetworkQuery) -> NetworkRef:
 
 
 def find_winner(reader: StudyReader, query: NetworkQuery) -> tuple[ConfigurationResult, StudyResults]:
-    """The best configuration of a study, or that of the trial that is sought, and all answers of the study.
+    """The best configuration of a study, or that of the requested trial; and all results of the study.
 
-    Raises `NotFound` where there is none.
+    Raises `NotFound` if there is none, and `UserError` if all configurations are at one limit.
     """
     results = study_results(reader.file.study, reader.store, reader.trials, {})
     configuration = results.best if query.trial is None else results.row_of(query.trial)
@@ -78,7 +78,7 @@ def find_winner(reader: StudyReader, query: NetworkQuery) -> tuple[Configuration
             place=str(reader.file.path),
             remedy=f"{results_limit_sentence(results)} Or name one: `--trial N`.",
         )
-    look = f"See how it stands: `{command_line('status', reader.file.path, query.options)}`."
+    look = f"See its status: `{command_line('status', reader.file.path, query.options)}`."
     if query.trial is not None:
         raise NotFound("the trial must be one of the study's that were trained", value=query.trial, remedy=look)
     raise NotFound(
@@ -87,7 +87,7 @@ def find_winner(reader: StudyReader, query: NetworkQuery) -> tuple[Configuration
 
 
 def _best_of(path: Path, query: NetworkQuery) -> NetworkRef:
-    """A study's choices on the base and with the recipe of its `full_scale`; without one, its network as it is."""
+    """A study's choices on the base and recipe of its `full_scale` section; without one, its network unchanged."""
     with open_study_reader(path, query.place, is_quick=query.is_quick) as reader:
         configuration, results = find_winner(reader, query)
         full = reader.file.study.full_scale

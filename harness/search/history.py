@@ -1,4 +1,4 @@
-"""What a study has done so far: which configurations are settled, how many seeds each has had, and the best of them."""
+"""The history of a study: finished configurations, the seeds of each, and the best configuration."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 FURTHER_SEEDS = "further_seeds"
-"""Attribute of the trials that give known configurations the seeds by which a study has grown."""
+"""Attribute of trials that train known configurations with the seeds that were added to a study."""
 
 
 def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
-    """Number of seeds given to each configuration, by its fingerprint."""
+    """Number of seeds of each configuration, by its fingerprint."""
     return {fingerprint: len(seeds) for fingerprint, seeds in seeds_taken(trials).items()}
 
 
 def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
-    """Seeds given to each configuration, by its fingerprint, from trials in their order.
+    """Seeds of each configuration, by its fingerprint, from trials in their order.
 
-    Those of failed trials don't count, nor those that a configuration did not get because it was pruned before.
+    Seeds of failed trials don't count, nor those that were not trained because the configuration was pruned first.
     """
     taken: dict[str, set[int]] = {}
     for trial in trials:
@@ -38,39 +38,39 @@ def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
 
 @dataclass(slots=True)
 class ConfigurationHistory:
-    """What the trials of one configuration gave."""
+    """The results of one configuration's trials."""
 
     number: int
-    """Of its first trial that has ended."""
+    """Number of its first finished trial."""
     trials: list[TrialStatus] = field(default_factory=list)
     values: dict[str, float] = field(default_factory=dict)
     """The objective by seed."""
 
     @property
     def status(self) -> TrialStatus:
-        """How it stands by the trials that have ended."""
+        """Status of the configuration, from its finished trials."""
         return configuration_status(self.trials)
 
 
 @dataclass(slots=True)
 class StudyHistory:
-    """Read once from Optuna's trials when a driver starts, and kept by it from then on."""
+    """History of a study: read from Optuna's trials when a driver starts, and then updated by the driver."""
 
     is_maximized: bool
     finished: set[str] = field(default_factory=set)
-    """Fingerprints of the configurations whose trial is complete or pruned; a failed one may be tried again."""
+    """Fingerprints of configurations with a complete or pruned trial; a failed one may be tried again."""
     used_seeds: dict[str, set[int]] = field(default_factory=dict)
-    """Seeds given to each configuration; one that is proposed again gets the next."""
+    """Seeds of each configuration, by its fingerprint; one that is proposed again gets the next seed."""
     trials: int = 0
-    """Trials that have ended. Not counted: proposals against the rules or over budget, and trials that gave a known
-    configuration the seeds by which the study has grown."""
+    """Number of finished trials, without rejected proposals, and without trials of known configurations with seeds that
+    were added to the study."""
     rejected: int = 0
-    """Proposals against the rules or over budget."""
+    """Number of proposals that violated a rule or a budget."""
     runs_done: int = 0
     configurations: dict[str, ConfigurationHistory] = field(default_factory=dict)
 
     def read(self, trials: Iterable["FrozenTrial"]) -> None:
-        """Take up what earlier trials did; of those still open only the seeds that they hold."""
+        """Read earlier trials; from open ones, only their seeds."""
         trials = list(trials)
         self.used_seeds = seeds_taken(trials)
         for trial in trials:
@@ -83,34 +83,34 @@ class StudyHistory:
 
     @property
     def seeds_used(self) -> Mapping[str, int]:
-        """Number of seeds given to each configuration."""
+        """Number of seeds of each configuration, by its fingerprint."""
         return {fingerprint: len(seeds) for fingerprint, seeds in self.used_seeds.items() if seeds}
 
     def is_new(self, fingerprint: str) -> bool:
-        """Whether a configuration was neither given seeds nor pruned before."""
-        known = self.configurations.get(fingerprint)
-        was_pruned = known is not None and any(status.state == "pruned" for status in known.trials)
+        """Whether a configuration has neither seeds nor a pruned trial."""
+        history = self.configurations.get(fingerprint)
+        was_pruned = history is not None and any(status.state == "pruned" for status in history.trials)
         return not self.used_seeds.get(fingerprint) and not was_pruned
 
     def lacks_seeds(self, fingerprint: str, count: int) -> bool:
-        """Whether a configuration has had some seeds, but not as many as `count`."""
+        """Whether a configuration has some seeds, but fewer than `count`."""
         return 0 < len(self.used_seeds.get(fingerprint, ())) < count
 
     def seeds_due(self, fingerprint: str, count: int) -> int:
-        """How many seeds a configuration is to get next: what it lacks of `count`, or one more where it has them."""
+        """Number of seeds that a configuration gets next: those missing to `count`, or one if it has them all."""
         return max(1, count - len(self.used_seeds.get(fingerprint, ())))
 
     def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
-        """Give a configuration its next seeds, from `first` on; see `seeds_due` for their number."""
-        wanted = self.seeds_due(fingerprint, count)
+        """Reserve and return the next free seeds of a configuration, starting at `first`; see `seeds_due`."""
+        due = self.seeds_due(fingerprint, count)
         taken = self.used_seeds.setdefault(fingerprint, set())
-        free = (seed for seed in range(first, first + len(taken) + wanted) if seed not in taken)
-        fresh = [seed for seed, _ in zip(free, range(wanted), strict=False)]
-        taken.update(fresh)
-        return fresh
+        free = (seed for seed in range(first, first + len(taken) + due) if seed not in taken)
+        next_seeds = [seed for seed, _ in zip(free, range(due), strict=False)]
+        taken.update(next_seeds)
+        return next_seeds
 
     def end(self, trial: "FrozenTrial") -> TrialStatus:
-        """Take in a trial that has just ended; returns how its configuration stands now."""
+        """Add a trial that has just ended; returns the new status of its configuration."""
         fingerprint = trial.user_attrs["fingerprint"]
         if "screening" in trial.user_attrs and trial_status(trial).state == "pruned":
             self.used_seeds[fingerprint] -= set(trial.user_attrs["seeds"])
@@ -121,14 +121,14 @@ class StudyHistory:
         self.trials += FURTHER_SEEDS not in trial.user_attrs
         if trial.state.name != "FAIL":
             self.finished.add(fingerprint)
-        known = self.configurations.setdefault(fingerprint, ConfigurationHistory(trial.number))
-        known.trials.append(trial_status(trial))
-        known.values |= values_by_seed(trial)
-        return known.status
+        history = self.configurations.setdefault(fingerprint, ConfigurationHistory(trial.number))
+        history.trials.append(trial_status(trial))
+        history.values |= values_by_seed(trial)
+        return history.status
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """Mean over the seeds, and number of the first trial, of the best configuration within the budgets."""
+        """Mean over the seeds and number of the first trial of the best configuration within the budgets."""
         complete = (
             history for history in self.configurations.values() if history.status.state == "complete" and history.values
         )
@@ -137,7 +137,7 @@ class StudyHistory:
 
 
 def values_by_seed(trial: "FrozenTrial") -> dict[str, float]:
-    """The objective by seed of a trial that has ended; of one of an earlier version, by seeds in the order given."""
+    """The objective by seed of a finished trial; a trial of an earlier version has values in the order of its seeds."""
     if trial.state.name != "COMPLETE":
         return {}
     if "values_by_seed" in trial.user_attrs:

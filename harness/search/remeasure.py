@@ -1,4 +1,4 @@
-"""The times of stored runs that are measured again, because those in the store are of another environment."""
+"""Remeasurement of stored runs' times, if those in the store are of another environment."""
 
 from dataclasses import dataclass, field
 
@@ -8,43 +8,43 @@ from harness.training.environment import Environment, describe_difference
 from harness.training.run import Ended, Measured, Record, RunState, Started
 
 MEASURED_AGAIN, LEFT_OUT = "times measured again", "times left out"
-"""Kinds of events."""
+"""Kinds of the stored events."""
 
 
 @dataclass(slots=True)
 class Remeasurement:
-    """Collects what workers measure, and stores it once it is whole."""
+    """Collects the measurements of workers, and stores those of a run when they are complete."""
 
     study: str
     store: Store
     here: Environment
     tried: set[str] = field(default_factory=set)
-    """Runs whose times this driver has had measured, with success or without."""
+    """Runs that this driver has remeasured, with or without success."""
     done: set[str] = field(default_factory=set)
-    """Those with success."""
+    """Runs that were remeasured with success."""
     _under_way: dict[str, list[Record]] = field(default_factory=dict)
 
     def begin(self, row: RunRow) -> None:
-        """Expect the records of a run."""
+        """Start to collect the records of a run."""
         self._under_way[row.id] = []
 
     def is_under_way(self, run_id: str) -> bool:
-        """Whether a worker has the run for its times alone."""
+        """Whether a worker is remeasuring the run."""
         return run_id in self._under_way
 
     def add_records(self, run_id: str, records: list[Record]) -> bool:
-        """Take in records; whether they were the last. A run whose times cannot be had keeps no current ones."""
-        said = self._under_way[run_id]
-        said += records
-        ended = said[-1]
+        """Add records; returns whether they were the last. A run that cannot be measured gets no new times."""
+        collected = self._under_way[run_id]
+        collected += records
+        ended = collected[-1]
         if not isinstance(ended, Ended):
             return False
         del self._under_way[run_id]
         self.tried.add(run_id)
-        environment = next((record.environment for record in said if isinstance(record, Started)), None)
+        environment = next((record.environment for record in collected if isinstance(record, Started)), None)
         if ended.state == RunState.COMPLETE and environment is not None:
             self._keep(
-                run_id, {record.name: record.value for record in said if isinstance(record, Measured)}, environment
+                run_id, {record.name: record.value for record in collected if isinstance(record, Measured)}, environment
             )
         else:
             self.store.event(self.study, LEFT_OUT, f"{ended.state}: {ended.cause}", run_id=run_id)

@@ -1,9 +1,10 @@
-"""Finished trials that no longer agree with their runs: they return to Optuna's queue before a study is driven.
+"""Reopens finished trials that no longer agree with their runs, before a study is driven.
 
-Runs change after a trial has ended: rows are deleted, a database is replaced, another environment or another study
-computes them again. And a run that failed may succeed when it is trained again. Whatever the cause, there is one rule:
-every seed of a trial that has ended has a settled run, and the trial's values are those of its runs. A trial that
-breaks it keeps its number, parameters and seeds; the driver takes from the store what is there, and trains the rest.
+Runs can change after a trial has ended: rows are deleted, a database is replaced, another environment or another study
+computes them again. A run that failed may succeed when it is trained again. There is one rule for all causes: every
+seed of a finished trial has a settled run, and the trial's values are those of its runs. A trial that violates it
+returns to Optuna's queue with its number, parameters and seeds; the driver takes the finished runs from the store, and
+trains the others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,53 +22,53 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 REOPENED = "trial reopened"
-"""Kind of the event that gives the reason."""
+"""Kind of the stored event whose message is the reason."""
 LACKS_RUN = "the database lacks a run of it"
 OTHER_VALUES = "its runs have other values now"
 TIMES_ELSEWHERE = "its times are of another environment"
 
 
 class ReopenedTrials(NamedTuple):
-    """What was put back into the queue."""
+    """Result of `reopen_outdated`."""
 
     trials: int
     failed: frozenset[str]
-    """Ids of the runs that had failed when their trials ended, and are trained again."""
+    """Ids of the failed runs of reopened trials, which are trained again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _StoredRun:
-    """A run with all that the store has of it."""
+    """A run with its stored learning curve and metrics."""
 
     row: RunRow
     curve: Sequence[Epoch]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     fate: ReuseDecision | None
-    """None for a run that is not settled."""
+    """How the run is reused; None for a run that is not settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class _FinishedTrial:
-    """A finished trial, and the runs of its seeds. A screening run is none of them: it gives its trial no value."""
+    """A finished trial and the runs of its seeds, without its screening run, which does not count for its value."""
 
     trial: "FrozenTrial"
     runs: Sequence[_StoredRun]
 
     @property
     def failed(self) -> list[_StoredRun]:
-        """Runs without an outcome that lasts; those that diverged have one."""
+        """Runs without a final outcome; diverged runs have one."""
         return [run for run in self.runs if run.row.state not in SETTLED]
 
     def is_to_train(self) -> bool:
-        """Whether a run of it is to be trained again in this environment."""
+        """Whether one of its runs must be trained again in this environment."""
         return any(run.fate == "train" for run in self.runs)
 
 
 def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
-    """Put the study's finished trials that break the rule above back into the queue.
+    """Put the study's finished trials that violate the rule above back into the queue.
 
-    Runs of another environment that `rule` does not take are reset first, which reopens their trials in all studies.
-    To be called under the study's `DriverLock`; `trials` is to be opened again where any was put back.
+    Runs of another environment that `rule` does not reuse are reset first, which reopens their trials in all studies.
+    To be called under the study's `DriverLock`; open `trials` again if any trial was reopened.
     """
     from harness.storage.reopening import reopen_trials
 
@@ -91,7 +92,7 @@ def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
 
 
 def _checked_trials(rule: ReuseRule, trials: "optuna.Study") -> list[_FinishedTrial]:
-    """The finished trials that were opened, with their runs; read in four queries."""
+    """The finished trials that had seeds, with their runs; read in four queries."""
     finished = [
         trial
         for trial in trials.get_trials(deepcopy=False)
@@ -110,18 +111,18 @@ def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _Stor
 def _read(rule: ReuseRule, run_ids: set[str]) -> dict[str, _StoredRun]:
     store = rule.store
     curves, metrics = store.epochs_of_runs(run_ids), store.metrics_of_runs(run_ids)
-    found = {}
+    stored_runs = {}
     for run_id, row in store.runs(run_ids).items():
         measured = metrics.get(run_id, {})
         fate = rule.decide(row, measured) if row.state in SETTLED else None
-        found[run_id] = _StoredRun(row, curves.get(run_id, []), measured, fate)
-    return found
+        stored_runs[run_id] = _StoredRun(row, curves.get(run_id, []), measured, fate)
+    return stored_runs
 
 
 def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[str]) -> str | None:
-    """Why a trial is put back into the queue; None where it is not.
+    """The reason to reopen a trial; None if it stays finished.
 
-    A trial that failed stays as it is where another trial of its configuration, one in `known_good`, did not.
+    A failed trial stays finished if its configuration is in `known_good`: another trial of it did not fail.
     """
     trial = checked.trial
     if any(run.fate == "time" for run in checked.runs):
@@ -137,7 +138,7 @@ def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[s
 
 
 def _unfinished_cause(checked: _FinishedTrial) -> str | None:
-    """Why a seed is to be trained: its run is not there, or failed."""
+    """The reason to train a seed: its run does not exist, or failed; None if there is no such seed."""
     if {run.row.run.seed for run in checked.runs} < set(checked.trial.user_attrs["seeds"]):
         return LACKS_RUN
     named = [f"seed {run.row.run.seed} {str(run.row.state).replace('_', ' ')}" for run in checked.failed]
@@ -145,13 +146,13 @@ def _unfinished_cause(checked: _FinishedTrial) -> str | None:
 
 
 def _has_other_times(checked: _FinishedTrial, rule: ReuseRule) -> bool:
-    """Whether a trial has other times than its first run."""
+    """Whether the times of a trial differ from those of its first run."""
     if not checked.runs:
         return False
     first = checked.runs[0]
-    current = current_metrics(first.row, first.figures, rule.environment)
+    current = current_metrics(first.row, first.metrics, rule.environment)
     return any(
-        is_of_machine(name) and name in first.figures and current.get(name) != value
+        is_of_machine(name) and name in first.metrics and current.get(name) != value
         for name, value in checked.trial.user_attrs.items()
     )
 
@@ -160,7 +161,7 @@ def _values(runs: Iterable[_StoredRun], rule: ReuseRule) -> Iterator[float]:
     metric = next(iter(rule.study.objectives))
     for run in runs:
         if run.row.state == RunState.COMPLETE:
-            metrics = current_metrics(run.row, run.figures, rule.environment)
+            metrics = current_metrics(run.row, run.metrics, rule.environment)
             value = objective_value(metric, run.row.run, run.curve, metrics)
             if value is not None:
                 yield value

@@ -1,6 +1,6 @@
-"""What to try next and when to give up: Optuna's samplers and pruners under the names that a study file uses.
+"""Optuna's samplers and pruners, under the names that a study file uses.
 
-Optuna is imported where it is needed, not before: a finished study is answered without it.
+Optuna is imported inside the functions: the results of a finished study are shown without it.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 SCREENING_SEEDS = 1_000_000
-"""By how much the seed of all screening runs is above the study's first seed: far from all seeds that a mean has."""
+"""Offset of the screening runs' seed from the study's first seed, far from all seeds that are in a mean."""
 
 
 def seed_text(seed: int) -> str:
-    """The seed of a run in a sentence: `seed 3`, or `screening run`."""
+    """The seed of a run as text: `seed 3`, or `screening run`."""
     return "screening run" if seed >= SCREENING_SEEDS else f"seed {seed}"
 
 
@@ -78,17 +78,17 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
 
 
 def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.BaseSampler":
-    """The sampler, seeded by the study's seed and its length: by the seed alone, a resumed one repeats itself."""
+    """The sampler, seeded by the study's seed and number of trials; with the seed alone, a resumed one would repeat."""
     return table_entry(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
 
 
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
-    """The pruner, with its rungs in epochs; no decision falls before a third of the budget (hyperband: a ninth)."""
+    """The pruner, with its rungs in epochs; it never decides before a third of the epochs (hyperband: a ninth)."""
     return table_entry(PRUNERS, name, "search.pruner")(epochs)
 
 
 def table_entry(table: Mapping[str, T], name: str, key: str) -> T:
-    """The entry of that name. Raises `StudyError`, listing the names, where there is none."""
+    """The entry with this name. Raises `StudyError`, which lists all names, if there is none."""
     if name not in table:
         raise StudyError(f"`{key}` must be one of {', '.join(table)}", value=name)
     return table[name]

@@ -1,4 +1,4 @@
-"""A study as the door opens it: its file, its place among the results, and what a driver or a reader of it needs."""
+"""Opens a study for its driver: checks the study file and the data, and prepares the store, Optuna and the driver."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.executors.base import Executor
 
 RENAME_REMEDY = (
-    "Give the file another name under `study:` (runs that both need are taken from the store), or start this one anew "
+    "Give the file another name under `study:` (runs that both need are taken from the store), or start this one again "
     "with `--fresh`."
 )
 CHANGE_REMEDY = (
@@ -52,12 +52,12 @@ class DrivenStudy:
     optuna: "optuna.Study"
 
     def trials(self) -> "list[FrozenTrial]":
-        """Optuna's trials as they are now."""
+        """Optuna's trials in their current state."""
         return self.optuna.get_trials(deepcopy=False)
 
 
 def same_data(file: StudyFile, store: Store, workspace: Workspace, digest: str | None) -> DataInfo:
-    """The data set of a study, which has that digest. Raises `StudyError` where the study has runs on other data."""
+    """The data set of a study, with this digest. Raises `StudyError` if the study has runs on other data."""
     study = file.study
     info = replace(identify(study.proxy, workspace.data_cache), digest=digest)
     require_same_data(store, study.study, info, study.proxy, workspace.folder(study.study))
@@ -65,9 +65,9 @@ def same_data(file: StudyFile, store: Store, workspace: Workspace, digest: str |
 
 
 def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, ...]:
-    """Notes on the images of a study, whose data set has that digest; see `harness.data.check`.
+    """Check the images of a study, whose data set has this digest; returns notes, see `harness.data.check`.
 
-    Raises `DataError`, naming the file's line, for what its runs could not be trained on.
+    Raises `DataError`, which names the file's line, for data that its runs cannot be trained on.
     """
     with _naming_lines(file):
         return check(file.study.proxy, cache, digest)
@@ -84,11 +84,12 @@ def open_for_driving(
     reuse: ReuseMode = "any",
     is_cluster: bool = False,
 ) -> Iterator[DrivenStudy]:
-    """All that drives a study, for as long as the block lasts, which holds the study's lock.
+    """Open a study to drive it; the `with` block holds the study's lock.
 
-    `reuse` is what is taken of runs of another environment; with `is_cluster`, the workers' is not this machine's.
+    `reuse` decides how runs of another environment are used; with `is_cluster`, the workers' environment is not that of
+    this machine.
 
-    Raises `UserError`s for a study that another process drives, and for a file that is no longer that of the study.
+    Raises `UserError`s if another process drives the study, and if the file no longer matches the study.
     """
     study = file.study
     resolved = resolved_yaml(file)
@@ -126,7 +127,7 @@ def open_for_driving(
 
 
 def _describe(trials: "optuna.Study", file: StudyFile) -> None:
-    """Say in Optuna's dashboard what is studied."""
+    """Set the user attributes that describe the study in Optuna's dashboard."""
     from optuna.exceptions import ExperimentalWarning
 
     study = file.study
@@ -137,9 +138,9 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
         "proxy": study.proxy.model_dump(mode="json"),
         "search": study.search.model_dump(mode="json"),
     }
-    known = trials.user_attrs
+    stored = trials.user_attrs
     for name, value in facts.items():
-        if known.get(name) != value:
+        if stored.get(name) != value:
             trials.set_user_attr(name, value)
     if trials.metric_names is None:
         with warnings.catch_warnings():
@@ -148,37 +149,37 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
 
 
 def study_changes(file: StudyFile, store: Store) -> StudyChanges:
-    """What the file adds to the study of that name, if there is one.
+    """The additions of the file to the study with its name; empty if there is no such study.
 
-    Raises `StudyError` where it takes away or changes what the runs so far were trained for.
+    Raises `StudyError` if the file removes or changes anything that the existing runs were trained for.
     """
     name = file.study.study
     started = {row.name: row.resolved for row in store.studies()}.get(name)
     if started is None:
         return StudyChanges()
     try:
-        found = compare_studies(started, resolved_yaml(file))
+        changes = compare_studies(started, resolved_yaml(file))
     except ValidationError as error:
         raise StudyError(
             f"the study `{name}` must have been started by a version whose files this one reads",
             place=store.location,
             remedy=CHANGE_REMEDY,
         ) from error
-    if found.refused:
+    if changes.refused:
         raise StudyError(
-            f"the study `{name}` may grow, but must keep what it was started as; changed: {', '.join(found.refused)}",
-            place=file.place(found.key),
+            f"the study `{name}` may grow, but must keep what it was started as; changed: {', '.join(changes.refused)}",
+            place=file.place(changes.key),
             remedy=CHANGE_REMEDY,
         )
     _require_present_meaning(name, store)
-    return found
+    return changes
 
 
 def _require_present_meaning(name: str, store: Store) -> None:
-    """Raise `StudyError` where the study has runs from before a change of what the same recipe gives.
+    """Raise `StudyError` if the study has runs from before a change in the meaning of the same recipe.
 
-    Their ids are others than a run of the same values has now (`harness.config.recipes.proxy.REVISION`): further runs
-    of the study would be of another kind, with the two in one table.
+    Their ids differ from those of runs with the same values now (`harness.config.recipes.proxy.REVISION`): further runs
+    of the study would not be comparable with them, but in the same table.
     """
     ids = [run_id for ids in store.trial_runs(name).values() for run_id in ids]
     earlier = [row.id for row in store.runs(ids).values() if row.id != row.run.id]
@@ -192,7 +193,7 @@ def _require_present_meaning(name: str, store: Store) -> None:
 
 
 def _remove_files(runs: list[RunRow]) -> None:
-    """Delete what runs that are forgotten left on disk."""
+    """Delete the logs and checkpoints of deleted runs."""
     for row in runs:
         if row.folder is not None:
             for file in (row.folder / "logs" / f"{row.id}.log", row.folder / "checkpoints" / f"{row.id}.pt"):

@@ -1,4 +1,4 @@
-"""A configuration on its way through the study: Optuna's trial, its runs (one per seed), and what they gave so far."""
+"""An open trial of a study: Optuna's trial, its runs (one per seed), and their results so far."""
 
 import json
 import statistics
@@ -23,10 +23,11 @@ TrialOutcome = Literal["complete", "pruned", "failed"]
 
 @dataclass(slots=True)
 class OpenTrial:
-    """One configuration that is being trained.
+    """A trial whose configuration is being trained.
 
-    A pruner decides on its screening run alone, which gives the mean nothing: a run that the pruner let pass is one
-    that was lucky, and a mean with it would be too good. The seeds wait for the screening, and for the first of them.
+    A pruner decides on its screening run alone, which is not in the mean: runs that pass a pruner are better than
+    average by selection, so a mean with them would be biased. The first seed waits for the screening, the other seeds
+    for the first.
     """
 
     trial: "optuna.Trial"
@@ -34,17 +35,17 @@ class OpenTrial:
     spec: NetworkSpec
     runs: list[Run]
     screening: Run | None = None
-    """The run that the pruner decides on, with a seed of its own; None without a pruner, and for further seeds."""
+    """The run on which the pruner decides, with a separate seed; None without a pruner, and for further seeds."""
     screening_epochs: int = 0
     """Epochs after which the screening run has passed."""
     todo: list[Run] = field(default_factory=list)
-    """Runs not yet handed to the executor."""
+    """Runs not yet submitted to the executor."""
     active: dict[str, Run] = field(default_factory=dict)
-    """Runs that the executor has, by id."""
+    """Submitted runs by id."""
     values: dict[str, float] = field(default_factory=dict)
-    """Objective by run id, of the runs that are complete."""
+    """Objective of the complete runs, by run id."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Reason by run id, of the runs that ended without a result."""
+    """Reason by run id, for runs that ended without a result."""
     steps: set[int] = field(default_factory=set)
     """Steps already reported; Optuna keeps the first report of a step."""
     is_pruned: bool = False
@@ -63,16 +64,16 @@ class OpenTrial:
 
     @property
     def opening(self) -> Run:
-        """The run that comes first: the screening run, or that of the first seed."""
+        """The run that is trained first: the screening run, or that of the first seed."""
         return self.screening or self.first
 
     @property
     def all_runs(self) -> list[Run]:
-        """The screening run, where there is one, and a run for each seed."""
+        """The screening run, if there is one, and a run for each seed."""
         return [*([] if self.screening is None else [self.screening]), *self.runs]
 
     def ready(self) -> Run | None:
-        """The next run that may be trained now."""
+        """The next run that may be trained now; None if there is none."""
         if not self.todo or self.is_pruned:
             return None
         run = self.todo[0]
@@ -81,11 +82,11 @@ class OpenTrial:
         return run if run is self.first or self.first.id in self.values else None
 
     def rank(self, run: Run) -> int:
-        """The place of a run in the order of training."""
+        """The position of a run in the order of training."""
         return self.all_runs.index(run)
 
     def outcome(self) -> TrialOutcome | None:
-        """What became of the configuration, once that is decided; None as long as something is to be trained."""
+        """The outcome of the trial; None while a run is still to be trained."""
         if self.active:
             return None
         if self.is_pruned:
@@ -95,7 +96,7 @@ class OpenTrial:
         return "complete" if not self.todo and self.values else None
 
     def frozen(self) -> "FrozenTrial":
-        """The trial as Optuna has it now."""
+        """The trial's current state in Optuna."""
         return self.trial.study._storage.get_trial(self.trial._trial_id)
 
     def report(self, value: float, step: int) -> None:
@@ -115,7 +116,7 @@ class OpenTrial:
     def finish(
         self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None
     ) -> str | None:
-        """Close the trial in Optuna, its facts as attributes; returns how it is over the latency budget, if it is."""
+        """Close the trial in Optuna, with its facts as attributes; returns a text if it is over the latency budget."""
         from optuna.trial import TrialState
 
         over = None
@@ -144,7 +145,7 @@ class OpenTrial:
 
 
 def distribution_of(axis: Axis) -> "BaseDistribution":
-    """What `suggest` has Optuna draw from."""
+    """The Optuna distribution from which `suggest` samples an axis."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(axis, Choice):
@@ -155,7 +156,7 @@ def distribution_of(axis: Axis) -> "BaseDistribution":
 
 
 def suggest(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
-    """Let an Optuna trial choose on every axis: ordinal ones as stepped numbers, the others as categories."""
+    """A function that samples an axis from an Optuna trial: ranges as stepped numbers, the others as categories."""
 
     def choose(name: str, axis: Axis) -> Any:
         if isinstance(axis, Range):
@@ -169,7 +170,7 @@ def suggest(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
 
 
 def recorded_params(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
-    """Choose what a trial chose, given its parameters as Optuna keeps them."""
+    """A function that returns the values that a trial chose, from its parameters as Optuna stores them."""
 
     def choose(name: str, axis: Axis) -> Any:
         if isinstance(axis, Range):
@@ -180,10 +181,10 @@ def recorded_params(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
 
 
 def stored_params(params: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
-    """Chosen values in the form in which `suggest` suggests them."""
+    """Chosen values in the form in which `suggest` passes them to Optuna."""
     return {name: storable_choice(value) if isinstance(axes[name], Choice) else value for name, value in params.items()}
 
 
 def storable_choice(value: Any) -> Any:
-    """A choice as Optuna can store it and a person can read it: scalars as they are, lists as text."""
+    """A choice in a form that Optuna can store and people can read: scalars unchanged, lists as text."""
     return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -1,6 +1,6 @@
-"""The store: the only room that opens a database.
+"""The results database; this is the only package that opens it.
 
-`Store` answers and records; `DriverLock` keeps a study to one driver; `optuna_storage` has Optuna's part.
+`Store` reads and writes it; `DriverLock` allows one driver per study; `optuna_storage` holds Optuna's part.
 """
 
 from harness.storage.full_runs import FullScaleRow, FullScaleRuns

@@ -1,7 +1,7 @@
-"""Which data a study was trained on, and whether the folder holds the same now.
+"""Compares the data that a study was trained on with the data in the folder now.
 
-The digest of every run's data is in the store. The study's folder has a file that describes them, so that a refusal can
-name what is different.
+The store has the digest of every run's data. A file in the study's folder describes the data, so that an error message
+can name what changed.
 """
 
 import json
@@ -17,36 +17,36 @@ from harness.storage import Store
 DATA_FILE = "data.json"
 UNKNOWN_DIGEST = "unknown (trained by a version that did not record it)"
 MAX_NAMED = 3
-"""Classes that a message names."""
+"""Maximum number of classes that a message names."""
 
 
 def write_description(folder: Path, info: DataInfo) -> None:
-    """Describe the data set in the study's folder; nothing for generated data."""
+    """Write a description of the data set into the study's folder; writes nothing for generated data."""
     if info.digest is not None:
         text = json.dumps(_description(info), indent=1, ensure_ascii=False)
         (folder / DATA_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def recorded_classes(folder: Path, digest: str) -> tuple[str, ...] | None:
-    """The names of the classes in the order of the labels, by the description in a study's folder.
+    """The names of the classes in the order of the labels, from the description in a study's folder.
 
-    None where that is not there, or describes data of another digest.
+    None if there is no description, or it describes data with another digest.
     """
     try:
-        known = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
-        return tuple(map(str, known["classes"])) if known["digest"] == digest else None
+        description = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
+        return tuple(map(str, description["classes"])) if description["digest"] == digest else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def data_of_runs(store: Store, study: str) -> set[str | None]:
-    """The digests of the data of all runs that the study's trials own."""
+    """The data digests of all runs that belong to the study's trials."""
     ids = {run_id for ids in store.trial_runs(study).values() for run_id in ids}
     return {row.run.data for row in store.runs(ids).values()}
 
 
 def require_same_data(store: Store, study: str, info: DataInfo, recipe: ProxyRecipe, folder: Path) -> None:
-    """Raise `StudyError` where runs of the study were trained on other data than its folder holds now."""
+    """Raise `StudyError` if runs of the study were trained on other data than the folder holds now."""
     before = data_of_runs(store, study)
     if before <= {info.digest}:
         return
@@ -54,13 +54,13 @@ def require_same_data(store: Store, study: str, info: DataInfo, recipe: ProxyRec
         f"the study `{study}` must stay on the data that it was started with ({_digests(before)})",
         value=f"content {info.digest}",
         place=recipe.root,
-        remedy=f"{_difference(folder, info)}Restore the files; or start anew with `--fresh`; or give the study another "
-        "name, which trains new runs on the data as they are now.",
+        remedy=f"{_difference(folder, info)}Restore the files; or start again with `--fresh`; or give the study "
+        "another name, which trains new runs on the data as they are now.",
     )
 
 
 def data_notes(store: Store, study: str, info: DataInfo) -> list[str]:
-    """Statements about runs of the study that were trained on other data than its folder holds now."""
+    """Notes about runs of the study that were trained on other data than the folder holds now."""
     before = data_of_runs(store, study)
     if before <= {info.digest}:
         return []
@@ -79,7 +79,7 @@ def _description(info: DataInfo) -> dict[str, Any]:
 
 
 def _difference(folder: Path, info: DataInfo) -> str:
-    """What is known to have changed, as sentences; empty where nothing is known."""
+    """The known changes of the data, as sentences; empty if none are known."""
     try:
         before = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""An open database: how it is opened and closed, its transactions, and the file that it must stay in."""
+"""An open database: opening and closing, transactions, and the check that its file is not replaced."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -25,7 +25,7 @@ from harness.storage.errors import translate_errors
 
 
 class Database:
-    """A study database that is open; a context manager. Made by `open`."""
+    """An open study database; a context manager. Create it with `open`."""
 
     def __init__(self, url: URL, engine: Engine, *, is_read_only: bool, busy_s: float) -> None:
         self.url = url
@@ -33,17 +33,18 @@ class Database:
         self.is_read_only = is_read_only
         self.busy_s = busy_s
         self.resources = ExitStack()
-        """What else was opened on this database, and is closed with it."""
+        """Other resources on this database, which are closed with it."""
         self.resources.callback(engine.dispose)
         self._file_id = file_id(sqlite_file(url))
         self.require_file_with(engine)
 
     @classmethod
     def open(cls, where: str | Path, *, read_only: bool = False, busy_s: float = BUSY_S) -> Self:
-        """Open the database at a URL or path: create it where there is none, bring its tables up to date.
+        """Open the database at a URL or path: create it if it does not exist, bring its tables up to date.
 
-        Read-only, it creates and changes nothing, and raises `NotFound` where there is none. Raises `StoreError` for a
-        database of another kind or of a newer harness, and for an SQLite file on a network file system.
+        With `read_only`, creates and changes nothing, and raises `NotFound` if there is no database. Raises
+        `StoreError` for a foreign database, for one of a newer harness, and for an SQLite file on a network file
+        system.
         """
         url = database_url(where)
         file = sqlite_file(url)
@@ -64,7 +65,7 @@ class Database:
         return cls(url, engine, is_read_only=read_only, busy_s=busy_s)
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Close all connections."""
         self.resources.close()
 
     def __enter__(self) -> Self:
@@ -81,42 +82,42 @@ class Database:
         return database_label(self.url)
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """What Optuna's storage refuses inside is raised as `StoreError`; the store's own methods need no such help."""
+        """Raise database errors of Optuna's storage as `StoreError`; the store's own methods already do so."""
         return translate_errors(self.location)
 
     def require_file_with(self, engine: Engine) -> None:
-        """Check the file before every transaction of an engine; see `require_file`."""
+        """Check the database's file before every transaction of an engine; see `require_file`."""
         if not self.is_read_only:
             event.listen(engine, "begin", lambda _: self.require_file())
 
     def require_file(self) -> None:
-        """Raise `StoreError` where the file of an SQLite database is no longer the one that was opened.
+        """Raise `StoreError` if the file of an SQLite database is no longer the one that was opened.
 
-        A file that was removed or replaced can still be written to by who has it open, and nothing of it is kept.
+        A process that has a removed or replaced file open can still write to it, but what it writes is lost.
         """
         if not self.is_read_only and file_id(sqlite_file(self.url)) != self._file_id:
             raise StoreError(
                 "the database must stay where it is while it is written to; its file was removed or replaced",
                 place=self.location,
-                remedy="Put it back, or go on without it: run the same command again. What the checkpoints hold is "
+                remedy="Put it back, or continue without it: run the same command again. What the checkpoints hold is "
                 "written into the database that is there then.",
             )
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One transaction, whose rows stay readable after it."""
-        self.require_file()  # before a connection is made, which would make a file
+        """One transaction; its rows stay readable after it."""
+        self.require_file()  # before connecting, which would create a file
         with translate_errors(self.location), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @property
     def root(self) -> Path | None:
-        """The database's folder; those inside are kept relative to it, so that a results folder can be moved."""
+        """The database's folder; folders inside it are stored relative to it, so that a results folder can be moved."""
         file = sqlite_file(self.url)
         return None if file is None else file.parent
 
     def relative(self, folder: Path) -> str:
-        """A folder as it is kept; see `root`."""
+        """A folder as it is stored; see `root`."""
         folder = folder.absolute()
         return str(folder.relative_to(self.root) if self.root and folder.is_relative_to(self.root) else folder)
 

@@ -1,7 +1,7 @@
-"""Where a database is and how it is connected: URLs, SQLite's settings, file systems that cannot hold it; and `upsert`.
+"""Database connections: URLs, SQLite's settings, the check for network file systems; and `upsert`.
 
 SQLite runs in WAL mode with `synchronous=NORMAL`: readers never wait for the writer, and a commit costs no flush to the
-disk. That needs memory shared by all who have the file open, which a network file system does not give.
+disk. This needs memory that all processes with the open file share, which a network file system does not provide.
 """
 
 import functools
@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 from harness.errors import StoreError
 
 BUSY_S = 30.0
-"""How long a connection waits for another process that is writing."""
+"""Maximum time that a connection waits for another process that is writing."""
 CACHE_KIB = 16_384
 MOUNTS = Path("/proc/mounts")
 NETWORK_FILE_SYSTEMS = (
@@ -27,11 +27,11 @@ NETWORK_FILE_SYSTEMS = (
     | {"beegfs", "ceph", "gfs2", "glusterfs", "gpfs", "lustre", "ocfs2", "orangefs", "pvfs2"}
     | {"davfs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
 )
-"""Kinds of /proc/mounts whose files several machines share; memory mapped from them is not shared."""
+"""File system types in /proc/mounts whose files several machines share; memory mapped from them is not shared."""
 
 
 class _Writer(sqlite3.Connection):
-    """A connection with our settings from its first statement on; Optuna's connections are made of it too."""
+    """A connection that applies our settings before its first statement; Optuna's connections use it too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,7 +40,7 @@ class _Writer(sqlite3.Connection):
 
 
 class _Reader(sqlite3.Connection):
-    """A connection that changes nothing, not even the journal mode of a file that may not be ours."""
+    """A connection that changes nothing, not even the journal mode: the file may not be one of ours."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,7 +48,7 @@ class _Reader(sqlite3.Connection):
 
 
 def database_url(where: str | Path) -> URL:
-    """The URL of a database that is given as a URL or as the path of an SQLite file.
+    """The URL of a database, from a URL or the path of an SQLite file.
 
     Raises `StoreError` for anything but an SQLite file and a PostgreSQL database.
     """
@@ -67,17 +67,17 @@ def database_url(where: str | Path) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of an SQLite database; None for a server's."""
+    """The file of an SQLite database; None for a database on a server."""
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def file_id(file: Path | None) -> tuple[int, int] | None:
-    """What tells a file from another one that is put in its place; None where there is no file."""
+    """Device and inode of a file, which differ for a file that replaces it; None if there is no file."""
     try:
-        found = None if file is None else file.stat()
+        status = None if file is None else file.stat()
     except OSError:
         return None
-    return None if found is None else (found.st_dev, found.st_ino)
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def database_label(url: URL) -> str:
@@ -86,7 +86,7 @@ def database_label(url: URL) -> str:
 
 
 def connect_options(url: URL, *, read_only: bool = False, busy_s: float = BUSY_S) -> dict[str, Any]:
-    """Keyword arguments of `create_engine` under which every connection has our settings."""
+    """Keyword arguments of `create_engine` that apply our settings to every connection."""
     if sqlite_file(url) is None:
         options: dict[str, Any] = {
             "pool_pre_ping": True
@@ -96,14 +96,14 @@ def connect_options(url: URL, *, read_only: bool = False, busy_s: float = BUSY_S
 
 
 def make_engine(url: URL, *, read_only: bool = False, busy_s: float = BUSY_S) -> Engine:
-    """An engine on the database; nothing is connected yet."""
+    """Create an engine for the database, without connecting yet."""
     if read_only:
         url = _without_writing(url)
     return create_engine(url, **connect_options(url, read_only=read_only, busy_s=busy_s))
 
 
 def check_file_system(file: Path, mounts: str | None = None) -> None:
-    """Raise `StoreError` for an SQLite file on a network file system, as the text of /proc/mounts tells it."""
+    """Raise `StoreError` for an SQLite file on a network file system; `mounts` is the text of /proc/mounts."""
     if mounts is None:
         mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     kind = _file_system(file.resolve(), mounts)
@@ -117,18 +117,18 @@ def check_file_system(file: Path, mounts: str | None = None) -> None:
 
 
 def _file_system(file: Path, mounts: str) -> str | None:
-    """The kind of the file system that holds a path: that of the deepest mount point above it, the last one mounted."""
+    """The type of a path's file system: that of the deepest mount point above it, of several the last one mounted."""
     kind, depth = None, -1
     for line in mounts.splitlines():
-        _, point, found, *_ = line.split(" ")
+        _, point, mounted_kind, *_ = line.split(" ")
         folder = Path(point.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace"))
         if file.is_relative_to(folder) and len(folder.parts) >= depth:
-            kind, depth = found, len(folder.parts)
+            kind, depth = mounted_kind, len(folder.parts)
     return kind
 
 
 def _sqlite_url(url: URL) -> URL:
-    """The URL with an absolute path. In-memory databases and driver options are refused: nothing would be kept."""
+    """The URL with an absolute path. Raises `StoreError` for in-memory databases and driver options."""
     name = url.database or ":memory:"
     if url.host or url.query or name == ":memory:" or name.startswith("file:"):
         raise _bad_url(url.render_as_string())
@@ -136,7 +136,7 @@ def _sqlite_url(url: URL) -> URL:
 
 
 def _without_writing(url: URL) -> URL:
-    """How to read an SQLite file in a folder where its write-ahead log cannot be opened for writing."""
+    """A URL that can read an SQLite file in a folder where its write-ahead log cannot be opened for writing."""
     file = sqlite_file(url)
     if file is None or os.access(file.parent, os.W_OK):
         return url
@@ -153,7 +153,7 @@ def _bad_url(url: str) -> StoreError:
 
 
 def upsert(connection: Connection, table: Table, keys: tuple[str, ...], row: Mapping[str, object]) -> None:
-    """Write one row; `keys` are the columns of a unique constraint, and the row's other columns are set."""
+    """Insert a row, or update it if it exists; `keys` are the columns of a unique constraint."""
     connection.execute(_upsert_statement(table, keys, tuple(row), connection.dialect.name), row)
 
 

@@ -1,4 +1,4 @@
-"""What a database refuses, in words that help: errors of SQLite and PostgreSQL as `StoreError`s."""
+"""Translates SQLite and PostgreSQL errors into `StoreError`s with a remedy."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ SQLITE_ERRORS: dict[str, tuple[str, str]] = {
         "End the process that holds it and run the same command again; what was recorded is kept.",
     ),
     "SQLITE_FULL": (
-        "the disk must have room for the database",
+        "the disk must have space for the database",
         "Free some space and run the same command again; what was recorded is kept.",
     ),
     "SQLITE_READONLY": ("the database must be writable", "Change its permissions, or choose another with `--storage`."),
@@ -23,11 +23,11 @@ SQLITE_ERRORS: dict[str, tuple[str, str]] = {
     "SQLITE_NOTADB": ("the file must be an SQLite database", "Give another path with `--storage` or `--results`."),
     "SQLITE_CORRUPT": (
         "the database must not be damaged",
-        "Put a copy in its place, or move it away to start anew.",
+        "Put a copy in its place, or move it away to start again.",
     ),
     "SQLITE_IOERR": ("the disk must read and write without errors", "Check the disk, then run the same command again."),
 }
-"""By the beginning of SQLite's name for the error: rule and remedy."""
+"""Rule and remedy by the beginning of SQLite's name for the error."""
 
 POSTGRES_ERRORS: dict[str, tuple[str, str]] = {
     "08": ("the database server must answer", "Check that it runs, and the host and port in `--storage`."),
@@ -35,15 +35,15 @@ POSTGRES_ERRORS: dict[str, tuple[str, str]] = {
     "28": ("the database server must let this user in", "Check user and password in `--storage`."),
     "3D000": ("the database must exist", "Create it with `createdb`, or give another with `--storage`."),
     "42501": ("the database must allow this user to create and write tables", "Grant it, or give another user."),
-    "53100": ("the server's disk must have room for the database", "Free some space and run the same command again."),
+    "53100": ("the server's disk must have space for the database", "Free some space and run the same command again."),
     "53": ("the database server must have resources to spare", "Run the same command again when it has."),
     "57": ("the database server must stay up", "Run the same command again when it does; what was recorded is kept."),
 }
-"""By the beginning of the SQLSTATE: rule and remedy. Errors without one are of the connection, class 08."""
+"""Rule and remedy by the beginning of the SQLSTATE. Errors without one are connection errors, class 08."""
 
 
 def study_deleted(name: str, place: str) -> StoreError:
-    """The error of a driver whose study somebody has deleted."""
+    """The error of a driver if another process has deleted its study."""
     return StoreError(
         f"a study must not be deleted while it is driven; another process has deleted `{name}`",
         place=place,
@@ -53,9 +53,9 @@ def study_deleted(name: str, place: str) -> StoreError:
 
 @contextmanager
 def translate_errors(place: str) -> Iterator[None]:
-    """Raise what the database refuses inside as `StoreError`; errors of any other kind pass as they are.
+    """Raise database errors in the `with` block as `StoreError`; all other errors pass unchanged.
 
-    Holds for Optuna's calls too: its storage wraps the same errors.
+    This includes calls of Optuna, whose storage wraps the same errors.
     """
     try:
         yield
@@ -68,7 +68,7 @@ def translate_errors(place: str) -> Iterator[None]:
 
 
 def _translate(error: BaseException | None) -> tuple[tuple[str, str], str] | None:
-    """Rule and remedy for the database's error in a chain of causes, and its own first line."""
+    """Rule and remedy for the database error in a chain of causes, and the first line of its message."""
     while error is not None:
         if isinstance(error, DBAPIError) and error.orig is not None:
             output = str(error.orig).strip().partition("\n")[0]

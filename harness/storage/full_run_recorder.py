@@ -1,7 +1,7 @@
-"""The row of a training at full scale in the results database, as far as that can be written.
+"""Mirrors a training at full scale into the results database.
 
-What counts is in the training's folder: a database that is busy, full or gone holds up no training. As soon as it can
-be written again, also when the same command is typed again, it gets all that the folder knows.
+The training's folder has the complete records: a database that is busy, full or gone does not stop the training. Failed
+writes are reported and retried at the next write, also when the same command is run again.
 """
 
 import sys
@@ -18,23 +18,23 @@ from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
 from harness.training.run import RunState, Started
 
-RETRY_REMEDY = "the same command typed again writes it there, too."
+RETRY_REMEDY = "run the same command again to write it there, too."
 BUSY_TIMEOUT_S = 5.0
-"""How long a training waits for a database that another process writes to."""
+"""Maximum time that a training waits for a database that another process writes to."""
 EXCLUDED_FIELDS = ("kind", "epoch", "epochs", "is_best", *VALIDATION_FIELDS)
-"""Of an epoch in plain values: what is no figure of its own."""
+"""Fields of an epoch that are not metrics themselves."""
 STATE_BY_ERROR: tuple[tuple[type[BaseException], RunState], ...] = (
     (Stopped, RunState.STOPPED),
     (KeyboardInterrupt, RunState.STOPPED),
     (Diverged, RunState.DIVERGED),
     (OutOfMemory, RunState.OUT_OF_MEMORY),
 )
-"""How a training stands that was ended by these; by any other error, it failed."""
+"""State of a training by the error that ended it; any other error means FAILED."""
 
 
 @contextmanager
 def recording_run(row: FullScaleRow, database: str | Path) -> Iterator["FullScaleRunRecorder"]:
-    """Keep the row of a training up to date; what ends the block tells how the training ends."""
+    """Keep the row of a training up to date; its final state follows from the exception that ends the block, if any."""
     recorder = FullScaleRunRecorder(row, database)
     recorder.write()
     try:
@@ -48,15 +48,15 @@ def recording_run(row: FullScaleRow, database: str | Path) -> Iterator["FullScal
 
 
 class FullScaleRunRecorder:
-    """Writes what a training says; the only writer of its row."""
+    """Writes the row of one training at full scale, as its only writer."""
 
     def __init__(self, row: FullScaleRow, database: str | Path) -> None:
         self._row, self._database = _with_environments(row), database
         self._is_behind = False
-        """Whether the database lacks something that the folder has."""
+        """Whether the last write to the database failed, so that it lacks records that the folder has."""
 
     def record(self, record: FullScaleMessage) -> None:
-        """Note a record."""
+        """Write a message of the training's workers to the database."""
         if isinstance(record, Started):
             self._row = replace(
                 self._row,
@@ -71,14 +71,14 @@ class FullScaleRunRecorder:
             self.write(is_whole=False)
 
     def finish(self, state: RunState, cause: str | None) -> None:
-        """Note how it ends."""
+        """Write the final state, and its cause."""
         self._row = replace(self._row, state=state, cause=cause)
         self.write(is_whole=False)
         if self._is_behind:
             print(f"the database lacks what {self._row.folder / EPOCHS} has; {RETRY_REMEDY}", file=sys.stderr)
 
     def write(self, *, is_whole: bool = True) -> None:
-        """Bring the row up to date, and the figures of all epochs or of the last one; say where that cannot be done."""
+        """Update the row, and the metrics of all epochs or of the last one; print a warning if that fails."""
         epochs = read_epochs(self._row.folder)
         metrics = {epoch.epoch: epoch_metrics(epoch) for epoch in epochs}
         try:
@@ -88,22 +88,22 @@ class FullScaleRunRecorder:
                 )
         except StoreError as error:
             if not self._is_behind:
-                print(f"warning: {error} The training goes on without; {RETRY_REMEDY}", file=sys.stderr)
+                print(f"warning: {error} The training continues without it; {RETRY_REMEDY}", file=sys.stderr)
             self._is_behind = True
         else:
             self._is_behind = False
 
 
 def _with_environments(row: FullScaleRow) -> FullScaleRow:
-    """The row with what has computed the training, as its folder has it: that is there before a worker starts."""
-    known = read_environments(row.folder)
-    if not known:
+    """The row with the training's environments, from its folder, which has them before a worker starts."""
+    environments = read_environments(row.folder)
+    if not environments:
         return row
-    return replace(row, environment=known[-1][1], earlier=tuple(earlier_environments(row.folder)))
+    return replace(row, environment=environments[-1][1], earlier=tuple(earlier_environments(row.folder)))
 
 
 def _with_progress(row: FullScaleRow, epochs: list[FullScaleEpoch]) -> FullScaleRow:
-    """The row with how far the training is, and its best epoch."""
+    """The row with the number of trained epochs and the best epoch."""
     best = next((epoch for epoch in reversed(epochs) if epoch.is_best and epoch.value is not None), None)
     row = replace(row, epochs_done=epochs[-1].epoch if epochs else 0, best=None, best_epoch=None)
     if best is None or best.val is None:
@@ -112,12 +112,12 @@ def _with_progress(row: FullScaleRow, epochs: list[FullScaleEpoch]) -> FullScale
 
 
 def epoch_metrics(epoch: FullScaleEpoch) -> dict[str, float]:
-    """All figures of an epoch by name, as `lr` and `ema_top1`."""
+    """All metrics of an epoch by name, such as `lr` and `ema_top1`."""
     plain = to_plain(epoch)
     metrics = {name: float(value) for name, value in plain.items() if name not in EXCLUDED_FIELDS}
     for kind in VALIDATION_FIELDS:
-        found = getattr(epoch, kind)
-        if found is not None:
-            metrics |= {f"{kind}_{name}": value for name, value in found.figures.items()}
-            metrics[f"{kind}_unreadable"] = float(found.unreadable)
+        validation = getattr(epoch, kind)
+        if validation is not None:
+            metrics |= {f"{kind}_{name}": value for name, value in validation.figures.items()}
+            metrics[f"{kind}_unreadable"] = float(validation.unreadable)
     return metrics

@@ -1,4 +1,4 @@
-"""The trainings at full scale that a database knows, each with what was seen in every epoch."""
+"""The trainings at full scale in a database, each with the metrics of every epoch."""
 
 import socket
 from collections.abc import Mapping
@@ -18,49 +18,49 @@ from harness.training.environment import Environment
 from harness.training.run import RunState
 
 EpochMetrics = Mapping[int, Mapping[str, float]]
-"""By epoch and name."""
+"""Metrics by epoch and name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FullScaleRow:
-    """A training at full scale, and how it stands."""
+    """A training at full scale and its state."""
 
     id: str
-    """Of network, recipe, weights and data together; see `harness.cli.full_scale.full_scale_row`."""
+    """Fingerprint of network, recipe, weights and data; see `harness.cli.full_scale.full_scale_row`."""
     name: str
-    """What the command line made of it: a study's, a preset's, that of a file."""
+    """Name from the command line: of a study, a preset, or a file."""
     spec: NetworkSpec
     recipe: Mapping[str, Any]
-    """Plain values, defaults included."""
+    """The recipe as plain values, with defaults."""
     recipe_name: str
     recipe_fingerprint: str
     folder: Path
-    """Where its weights are."""
+    """The folder of its weights."""
     epochs: int
-    """How many there are to be."""
+    """Total number of epochs to train."""
     state: RunState = RunState.RUNNING
     cause: str | None = None
     """Why it ended early."""
     study: str | None = None
-    """Whose choices it has; None for a network that no study found."""
+    """The study that chose the network; None for a network that no study chose."""
     trial: int | None = None
     weights: str | None = None
-    """Digest of the file of weights that it started from."""
+    """Digest of the file of its initial weights."""
     host: str | None = None
     device: str | None = None
     threads: int | None = None
     versions: Mapping[str, str] | None = None
     environment: Environment | None = None
-    """What computes it now; None for a training that was recorded before environments were."""
+    """The current environment; None for a training recorded by a version that did not store environments."""
     earlier: tuple[Environment | None, ...] = ()
-    """What computed its first epochs, where it was resumed in another environment."""
+    """Environments of its first epochs, if it was resumed in another environment."""
     epochs_done: int = 0
     metric: str = "top1"
-    """The figure by which an epoch is the best."""
+    """The metric that decides the best epoch."""
     best: float | None = None
     best_epoch: int | None = None
     created: datetime | None = None
-    """None before it is written, as `updated`."""
+    """None before the row is written; the same for `updated`."""
     updated: datetime | None = None
 
 
@@ -68,67 +68,67 @@ COPIED_FIELDS = (
     *("name", "study", "trial", "recipe_name", "recipe_fingerprint", "weights", "state", "cause"),
     *("host", "device", "threads", "epochs", "epochs_done", "metric", "best", "best_epoch"),
 )
-"""Columns that are fields of a row as they are."""
+"""Columns that are equal to the fields of `FullScaleRow`."""
 
 
 class FullScaleRuns:
-    """The table of such trainings in a store that is open; every call is one transaction. Raises `StoreError`s."""
+    """The table of trainings at full scale in an open store; every call is one transaction. Raises `StoreError`s."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def save(self, row: FullScaleRow, metrics: EpochMetrics, *, is_whole: bool) -> None:
-        """Write a training's row, in place of what is known of it, and what was seen in its last epoch.
+        """Write or replace a training's row, and the metrics of its last epoch.
 
-        With `is_whole`, and where the row is new, all epochs are written, and others forgotten. A folder of this
-        machine has one training: the row takes the place of others of its folder, which were trained on other data, or
-        recorded by a version whose ids left the data out.
+        With `is_whole`, or if the row is new, all epochs are written; with `is_whole`, epochs that are not in `metrics`
+        are deleted. A folder on this machine has one training: the row replaces other rows of its folder, which were
+        trained on other data, or recorded by a version whose ids did not include the data.
         """
         now = datetime.now(UTC)
         with self._store.session() as session:
-            found = session.get(FullScaleRunTable, row.id)
-            beside = self._others_of_folder(session, row)
-            before = found or next(iter(beside), None)
-            known = found or FullScaleRunTable(id=row.id, created=now)
+            existing = session.get(FullScaleRunTable, row.id)
+            others_of_folder = self._others_of_folder(session, row)
+            before = existing or next(iter(others_of_folder), None)
+            stored = existing or FullScaleRunTable(id=row.id, created=now)
             values = self._values(row)
-            if found is None and before is not None:
-                known.study, known.trial = before.study, before.trial
-            for other in beside:
+            if existing is None and before is not None:
+                stored.study, stored.trial = before.study, before.trial
+            for other in others_of_folder:
                 session.delete(other)
-            if before is not None and row.study is None:  # a training may go on that is named by its network's file
+            if before is not None and row.study is None:  # a training may be resumed by the file of its network
                 del values["study"], values["trial"]
             for name, value in values.items():
-                setattr(known, name, value)
-            known.updated = now
-            session.add(known)
+                setattr(stored, name, value)
+            stored.updated = now
+            session.add(stored)
             session.flush()
-            is_all = is_whole or found is None
+            is_all = is_whole or existing is None
             _write(session, row.id, metrics if is_all else {epoch: metrics[epoch] for epoch in sorted(metrics)[-1:]})
             if is_whole:
                 others = (FullScaleMetricTable.run_id == row.id) & FullScaleMetricTable.epoch.not_in(list(metrics))
                 session.execute(delete(FullScaleMetricTable).where(others))
 
     def of_study(self, study: str) -> tuple[FullScaleRow, ...]:
-        """Those that have a study's choices, by trial, the latest first."""
+        """The trainings of a study's networks, by trial, the latest first."""
         chosen = select(FullScaleRunTable).where(FullScaleRunTable.study == study)
         with self._store.session() as session:
-            found = session.scalars(chosen.order_by(FullScaleRunTable.trial, FullScaleRunTable.updated.desc()))
-            return tuple(self._row(row) for row in found)
+            rows = session.scalars(chosen.order_by(FullScaleRunTable.trial, FullScaleRunTable.updated.desc()))
+            return tuple(self._row(row) for row in rows)
 
     def all(self) -> tuple[FullScaleRow, ...]:
-        """All, the latest first."""
+        """All trainings, the latest first."""
         with self._store.session() as session:
-            found = session.scalars(select(FullScaleRunTable).order_by(FullScaleRunTable.updated.desc()))
-            return tuple(self._row(row) for row in found)
+            rows = session.scalars(select(FullScaleRunTable).order_by(FullScaleRunTable.updated.desc()))
+            return tuple(self._row(row) for row in rows)
 
     def metrics(self, run_id: str) -> dict[int, dict[str, float]]:
-        """What was seen in each epoch."""
+        """The metrics of a training by epoch and name."""
         chosen = select(FullScaleMetricTable).where(FullScaleMetricTable.run_id == run_id)
-        found: dict[int, dict[str, float]] = {}
+        metrics: dict[int, dict[str, float]] = {}
         with self._store.session() as session:
             for row in session.scalars(chosen.order_by(FullScaleMetricTable.epoch, FullScaleMetricTable.name)):
-                found.setdefault(row.epoch, {})[row.name] = row.value
-        return found
+                metrics.setdefault(row.epoch, {})[row.name] = row.value
+        return metrics
 
     def _others_of_folder(self, session: Session, row: FullScaleRow) -> list[FullScaleRunTable]:
         """The other rows of trainings in the row's folder on this machine, the latest first."""
@@ -138,7 +138,7 @@ class FullScaleRuns:
         return list(session.scalars(others))
 
     def _values(self, row: FullScaleRow) -> dict[str, Any]:
-        """The columns that a row decides."""
+        """The columns that follow from a row."""
         plain = {name: getattr(row, name) for name in COPIED_FIELDS}
         return plain | {
             "spec": spec_values(row.spec),
@@ -149,30 +149,30 @@ class FullScaleRuns:
             "environment": None if row.environment is None else stored_environments(row.environment, row.earlier, None),
         }
 
-    def _row(self, found: FullScaleRunTable) -> FullScaleRow:
-        environments = environments_of(found.environment)
+    def _row(self, stored: FullScaleRunTable) -> FullScaleRow:
+        environments = environments_of(stored.environment)
         return FullScaleRow(
-            id=found.id,
-            spec=NetworkSpec.from_mapping(found.spec),
-            recipe=found.recipe,
-            folder=(self._store.root or Path()) / found.folder,
-            created=found.created,
-            updated=found.updated,
-            versions=found.versions,
+            id=stored.id,
+            spec=NetworkSpec.from_mapping(stored.spec),
+            recipe=stored.recipe,
+            folder=(self._store.root or Path()) / stored.folder,
+            created=stored.created,
+            updated=stored.updated,
+            versions=stored.versions,
             environment=environments.get("environment"),
             earlier=environments.get("earlier", ()),
-            **{name: getattr(found, name) for name in COPIED_FIELDS},
+            **{name: getattr(stored, name) for name in COPIED_FIELDS},
         )
 
 
 def _write(session: Session, run_id: str, metrics: EpochMetrics) -> None:
-    """Put the figures of these epochs in the place of what is known of them."""
+    """Replace the stored metrics of these epochs."""
     mine = (FullScaleMetricTable.run_id == run_id) & FullScaleMetricTable.epoch.in_(list(metrics))
     session.execute(delete(FullScaleMetricTable).where(mine))
     rows = [
         {"run_id": run_id, "epoch": epoch, "name": name, "value": value}
-        for epoch, seen in metrics.items()
-        for name, value in seen.items()
+        for epoch, values in metrics.items()
+        for name, value in values.items()
     ]
     if rows:
         session.execute(insert(FullScaleMetricTable), rows)

@@ -1,4 +1,4 @@
-"""A network as the command line names it: a preset, a spec file, a run's or a training's, or a file of weights."""
+"""Load a network from its name on the command line: a preset, a spec file, a checkpoint, a training, or weights."""
 
 import json
 import re
@@ -29,11 +29,11 @@ from harness.training.run import Job
 
 RUN_FILE_NAME = re.compile(r"([0-9a-f]{16})\.pt")
 SHOWN_DIGITS = 8
-"""Of a run's id, where it is only to be told from others."""
+"""Number of digits of a run's id in the name of a network."""
 
 
 class WeightsOrigin(StrEnum):
-    """Where a network has its weights from."""
+    """The origin of a network's weights."""
 
     RANDOM = "random weights"
     FILE = "weights from a file"
@@ -46,36 +46,36 @@ class LoadedNetwork:
     """A network with its weights, in evaluation mode."""
 
     name: str
-    """Short, for tables: a preset's, that of a file, `study/run`, or `training/best`."""
+    """Short name for tables: of a preset or a file, `study/run`, or `training/best`."""
     spec: NetworkSpec
     model: nn.Module
     origin: WeightsOrigin
     is_merged: bool = False
-    """Whether the weights are those of the merged form."""
+    """Whether the weights are of the merged form."""
     file: Path | None = None
     """The file of the weights."""
     source: Mapping[str, str] = field(default_factory=dict)
-    """What that file says of its origin: `source`, and of an imported file `source_sha256`."""
+    """The origin stored in that file: `source`, and `source_sha256` for an imported file."""
     recipe: ProxyRecipe | None = None
-    """How a run trained it."""
+    """The recipe of its run."""
     seed: int | None = None
-    """The run's, which decides its images."""
+    """The seed of its run, which decides the images."""
     data: str | None = None
-    """Digest of the run's data, where these are read from disk."""
+    """Digest of the run's data, if they are read from disk."""
     is_of_earlier_recipe: bool = False
-    """Whether the same recipe gives other images now than when the run was trained."""
+    """Whether the same recipe now yields other images than when the run was trained."""
     epochs: int | None = None
-    """How many of its epochs the run has behind it."""
+    """Number of epochs that the run has trained."""
     data_cache: Path | None = None
-    """Where the run's study keeps prepared data sets."""
+    """The folder of prepared data sets of the run's study."""
     full_recipe: ClassificationRecipe | None = None
-    """How a training at full scale trained it; `file` stands in the training's folder."""
+    """The recipe of its training at full scale; `file` is in the training's folder."""
     classes: tuple[str, ...] | None = None
-    """The names of its classes in the order of the logits, where its file has them; see `class_names`."""
+    """The names of its classes in the order of the logits, if its file has them; see `class_names`."""
 
     @property
     def about(self) -> str:
-        """Where the weights come from, in words."""
+        """The origin of the weights, as text."""
         if self.full_recipe is not None:
             return f"{self.origin.value} ({self.full_recipe.about}): {self.source.get('source', self.name)}"
         if self.recipe is None or self.epochs is None:
@@ -83,15 +83,15 @@ class LoadedNetwork:
         return f"{self.origin.value} after {self.epochs} of {self.recipe.epochs} epochs"
 
     def load_images(self) -> Dataset | None:
-        """The data set of its run, as the run had it; None where no run trained it.
+        """The data set that its run was trained on; None if no run trained it.
 
-        Raises `DataError` where that is not there any more, or is not the one that the run was trained on.
+        Raises `DataError` if the data set no longer exists, or is not the one that the run was trained on.
         """
         if self.recipe is None or self.data_cache is None or self.seed is None:
             return None
         if self.is_of_earlier_recipe:
             raise DataError(
-                "the images of a run must be those that its recipe gives now, and an earlier version trained this one",
+                "the images of a run must be those that its recipe yields now, and an earlier version trained this one",
                 value=self.name,
                 remedy="Train it again: run its study under another name, or with `--fresh`.",
             )
@@ -102,16 +102,16 @@ class LoadedNetwork:
 
 @computing()
 def load_network(named: str, storage: str | None = None, *, which: str | None = None) -> LoadedNetwork:
-    """The network of that name or in that file or folder.
+    """Load the network with this name, or in this file or folder.
 
-    A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; the database beside its study, or that at `storage`,
-    knows its network and recipe. A training at full scale is its folder, `<results>/full_scale/<name>`, of which
-    `which` chooses the weights (a key of `WEIGHTS`, by default the best); or a file in it. Raises `UserError`s for what
-    is not there, or is something else.
+    A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; its network and recipe are read from the database in
+    the results folder, or from that at `storage`. A training at full scale is named by its folder,
+    `<results>/full_scale/<name>`, where `which` chooses the weights (a key of `WEIGHTS`, by default the best), or by a
+    file in it. Raises `UserError`s for files that do not exist or are of another kind.
     """
     path = Path(named)
     if which not in (None, "best") and not path.is_dir():
-        rule = "which weights are meant must be said of the folder of a training at full scale alone"
+        rule = "`--which` must be used with the folder of a training at full scale"
         raise UserError(rule, value=which, place=named)
     if named in PRESETS or path.suffix in (".yaml", ".yml"):
         spec = require_network_spec(named)
@@ -145,9 +145,9 @@ def load_network(named: str, storage: str | None = None, *, which: str | None = 
 
 
 def class_names(network: LoadedNetwork) -> tuple[str, ...] | None:
-    """The names of its classes in the order of the logits, where its file or what trained it has them.
+    """The names of a network's classes in the order of the logits; None if neither its file nor its training has them.
 
-    Raises `UserError` where the file of weights and the training's folder have different names.
+    Raises `UserError` if the file of weights and the training's folder have different names.
     """
     if network.full_recipe is not None and network.file is not None:
         return _names_of_training(network, network.file.with_name(CLASSES))
@@ -160,7 +160,7 @@ def class_names(network: LoadedNetwork) -> tuple[str, ...] | None:
 
 
 def _names_of_run(network: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...] | None:
-    """The classes of the data that a run was trained on, in the order that they had then."""
+    """The classes of the data that a run was trained on, in the order of its labels."""
     if network.file is not None and network.data is not None:
         recorded = recorded_classes(network.file.absolute().parent.parent, network.data)
         if recorded is not None:

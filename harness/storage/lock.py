@@ -20,12 +20,12 @@ from harness.storage.rows import RunRow
 from harness.storage.store import Store
 
 ACQUIRE_TIMEOUT_S = 0.3
-"""How long a second driver tries: a holder that was killed, or a look at the lock, may take a moment to let go."""
+"""How long a second driver retries: a killed holder, or a check by `driver_of`, may take a moment to release it."""
 RETRY_S = 0.05
 NAME_BYTES = 63
-"""PostgreSQL cuts the names of applications to this length."""
+"""PostgreSQL truncates application names to this length."""
 KEEPALIVE_S = 30
-"""How often the server asks whether a silent holder's host is still there."""
+"""Idle time after which the server checks that the holder's host still responds."""
 
 FIND_HOLDER = text(
     "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted "
@@ -35,10 +35,10 @@ FIND_HOLDER = text(
 
 
 class DriverLock:
-    """The right to drive a study, for as long as the `with` block lasts or the process lives.
+    """The exclusive right to drive a study, until the `with` block or the process ends.
 
-    SQLite: a lock on a file beside the database. PostgreSQL: an advisory lock, held by a connection of its own.
-    Raises `StoreError`, naming the holder, where another driver has it.
+    SQLite: a lock on a file next to the database. PostgreSQL: an advisory lock on a separate connection.
+    Raises `StoreError`, which names the holder, if another driver has the lock.
     """
 
     def __init__(self, store: Store, study: str) -> None:
@@ -67,7 +67,7 @@ class DriverLock:
 
 
 def driver_of(store: Store, study: str) -> str | None:
-    """Who drives a study now, as `process 4711 on host`; None where nobody does."""
+    """The process that drives a study now, as `process 4711 on host`; None if there is none."""
     lock = _lock(store.url, study)
     with translate_errors(store.location):
         if isinstance(lock, _FileLock) and not lock.path.exists():
@@ -80,14 +80,14 @@ def driver_of(store: Store, study: str) -> str | None:
 
 class _Lock(Protocol):
     def acquire(self) -> str | None:
-        """Take the lock and return None, or return the name of who has it."""
+        """Take the lock and return None, or return the name of its holder."""
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
 
 
 class _FileLock:
-    """A lock on `<database>.<study>.lock`, which names its holder and stays behind empty."""
+    """A lock on the file `<database>.<study>.lock`, which contains the holder's name, and is empty after release."""
 
     def __init__(self, database: Path, study: str) -> None:
         self.path = database.with_name(f"{database.name}.{quote(study, safe='')}.lock")
@@ -99,7 +99,7 @@ class _FileLock:
         except Timeout:
             return self.path.read_text() or "another process"
         except OSError as error:
-            if isinstance(error, PermissionError) and self.path.exists():  # somebody else's folder: can only be read
+            if isinstance(error, PermissionError) and self.path.exists():  # a read-only folder of another user
                 return self.path.read_text() or None
             raise StoreError(
                 "the folder of the database must allow lock files",
@@ -117,7 +117,7 @@ class _FileLock:
 
 
 class _ServerLock:
-    """A session's advisory lock; the application's name on its connection is the holder's."""
+    """A session-level advisory lock; the application name of its connection is the holder's name."""
 
     def __init__(self, url: URL, study: str) -> None:
         self._engine = create_engine(
@@ -150,14 +150,14 @@ class _ServerLock:
 
 
 def reap_undriven(store: Store, study: str) -> list[RunRow]:
-    """Close the runs of a study whose driver is gone; its next driver may never come; see `Store.mark_lost_runs`.
+    """Close the open runs of a study without a driver, which may never get another one; see `Store.mark_lost_runs`.
 
-    Nothing of a study that is driven.
+    Changes nothing and returns an empty list if the study has a driver.
     """
     try:
         with DriverLock(store, study):
             return store.mark_lost_runs(study)
-    except StoreError:  # it is driven: its runs have a limit of their own
+    except StoreError:  # the study has a driver, which limits the time of its runs itself
         return []
 
 

@@ -1,4 +1,4 @@
-"""Which tables a database has: none, ours at some revision, or somebody else's; and how ours are brought up to date."""
+"""The schema of a database: its revision, the check that the tables are ours, and migration to the newest revision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from harness.errors import StoreError
 
 VERSION_TABLE = "harness_alembic"
-"""Holds our revision; Optuna keeps its own in `alembic_version`."""
+"""The table with our revision; Optuna has its own in `alembic_version`."""
 REVISIONS = ("0001", "0002", "0003")
 """All revisions of the schema, oldest first; the last is the one that this code reads and writes."""
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -20,7 +20,7 @@ MIGRATION_KEY = 0x6861726E6573735F
 def current_revision(connection: Connection, place: str) -> str | None:
     """The revision of the database's schema, or None for an empty database.
 
-    Raises `StoreError` for a database of somebody else's, and for one of a newer harness.
+    Raises `StoreError` for a database of another program, and for one of a newer harness.
     """
     tables = inspect(connection).get_table_names()
     if VERSION_TABLE not in tables:
@@ -44,7 +44,7 @@ def current_revision(connection: Connection, place: str) -> str | None:
 
 
 def migrate(engine: Engine, place: str) -> None:
-    """Create the tables, or bring them to the newest revision; in one transaction, and by one process at a time."""
+    """Create the tables, or migrate them to the newest revision, in one transaction; one process at a time does so."""
     from alembic import command
     from alembic.config import Config
 
@@ -59,7 +59,7 @@ def migrate(engine: Engine, place: str) -> None:
 
 @contextmanager
 def _exclusive_transaction(connection: Connection) -> Iterator[None]:
-    """One transaction around all changes of the schema, which nobody else can have at the same time."""
+    """One exclusive transaction around all changes of the schema."""
     if connection.dialect.name != "sqlite":
         with connection.begin():
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_KEY})

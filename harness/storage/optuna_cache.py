@@ -1,10 +1,10 @@
-"""Optuna's trials for the one process that writes them: read from memory, written through to Optuna's own tables.
+"""A write-through cache of Optuna's trials, for the one process that writes them.
 
-Optuna's `RDBStorage` asks the database for a whole trial, in eight questions, at every report and at every look of a
-pruner. A driver is its study's only writer, so it need not ask: it reads the trials once, and each later change is one
-statement. What stands in the database is what `RDBStorage` would have written.
+Optuna's `RDBStorage` reads a whole trial from the database, in eight queries, at every report and every decision of a
+pruner. A driver is its study's only writer, so it reads the trials once, and each later change is one statement. The
+rows in the database are those that `RDBStorage` would have written.
 
-This module imports Optuna; it is imported where a study is opened, not before.
+This module imports Optuna; it is imported only when a study is opened.
 """
 
 import copy
@@ -44,10 +44,10 @@ UNIQUE_KEYS = {
 
 
 class CachedTrialStorage(BaseStorage):
-    """A storage of Optuna over an `RDBStorage`, for a single writer in a single thread.
+    """An Optuna storage that caches an `RDBStorage`, for a single writer in a single thread.
 
-    Trials that another process adds to a study after this one has read it are not seen. A study that another process
-    deletes is noticed at the next change, which raises `StoreError`. Each method does what `BaseStorage` says of it.
+    Trials that another process adds to a study after this one has read it are not seen. If another process deletes a
+    study, the next change raises `StoreError`. `BaseStorage` documents the methods.
     """
 
     def __init__(self, rows: RDBStorage, place: str = "") -> None:
@@ -55,19 +55,19 @@ class CachedTrialStorage(BaseStorage):
         self._place = place
         """The database as messages name it."""
         self._names: dict[int, str] = {}
-        """Of the studies whose trials have been read, by id."""
+        """Names, by id, of the studies whose trials have been read."""
         self._trials: dict[int, list[FrozenTrial]] = {}
-        """By study id, in the order of their numbers; a trial that changes is replaced, for others may hold it."""
+        """Trials by study id, in the order of their numbers; a change replaces the object, which callers may hold."""
         self._homes: dict[int, tuple[int, int]] = {}
         """Study id and number by trial id."""
         self._distributions: dict[tuple[int, str], BaseDistribution] = {}
-        """By study id and parameter: what a later trial's distribution must be compatible with."""
+        """Distributions by study id and parameter, with which that of a later trial must be compatible."""
         self._held: list[tuple[str, dict[str, Any]]] | None = None
-        """Rows by table that wait for the end of `batched_writes`; None outside of it."""
+        """Rows, with their tables, that are written at the end of `batched_writes`; None outside of it."""
 
     @contextmanager
     def batched_writes(self) -> Iterator[None]:
-        """Write what is set on trials inside in few transactions: at each new state of a trial, and at the end."""
+        """Batch writes to trials in the `with` block: one transaction at each new state of a trial, one at the end."""
         if self._held is not None:
             yield
             return
@@ -83,11 +83,11 @@ class CachedTrialStorage(BaseStorage):
     # Studies
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """Left to Optuna, like all that is rare."""
+        """Delegates to `RDBStorage`, like all rare operations."""
         return self._rows.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
-        """Takes a few statements; Optuna's own way takes ten milliseconds per trial."""
+        """Deletes with a few statements; Optuna's own method takes ten milliseconds per trial."""
         self._rows.get_study_name_from_id(study_id)
         with self._rows.engine.begin() as connection:
             delete_study_rows(connection, study_id)
@@ -160,7 +160,7 @@ class CachedTrialStorage(BaseStorage):
     # Trials: writing
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """A new trial that runs, or a copy of `template_trial`."""
+        """Create a running trial, or a copy of `template_trial`."""
         number = len(self._of(study_id))
         if template_trial is None:
             trial = self._insert_trial(study_id, number)
@@ -173,7 +173,7 @@ class CachedTrialStorage(BaseStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """A parameter, whose distribution must be compatible with that of earlier trials."""
+        """Set a parameter; its distribution must be compatible with that of earlier trials."""
         trial = self._updatable(trial_id)
         key = (self._homes[trial_id][0], param_name)
         if key in self._distributions:
@@ -190,7 +190,7 @@ class CachedTrialStorage(BaseStorage):
         self._distributions[key] = distribution
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """A point of the learning curve."""
+        """Set a point of the learning curve."""
         trial = self._updatable(trial_id)
         value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
         row = {"step": step, "intermediate_value": value, "intermediate_value_type": kind}
@@ -198,19 +198,19 @@ class CachedTrialStorage(BaseStorage):
         self._replace(trial, intermediate_values={**trial.intermediate_values, step: intermediate_value})
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """A user's attribute; any JSON."""
+        """Set a user attribute, any JSON value."""
         trial, text = self._updatable(trial_id), json.dumps(value)
         self._upsert("trial_user_attributes", trial_id, {"key": key, "value_json": text})
         self._replace(trial, user_attrs={**trial.user_attrs, key: json.loads(text)})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """An attribute of Optuna's own; any JSON."""
+        """Set a system attribute of Optuna, any JSON value."""
         trial, text = self._updatable(trial_id), json.dumps(value)
         self._upsert("trial_system_attributes", trial_id, {"key": key, "value_json": text})
         self._replace(trial, system_attrs={**trial.system_attrs, key: json.loads(text)})
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """The state, and the values with it, in one transaction; False for a trial that runs already."""
+        """Set the state and the values in one transaction; return False for a trial that is already running."""
         trial = self._updatable(trial_id)
         if state == TrialState.RUNNING and trial.state != TrialState.WAITING:
             return False
@@ -239,7 +239,7 @@ class CachedTrialStorage(BaseStorage):
         return True
 
     def widen_distributions(self, study_id: int, distributions: Mapping[str, BaseDistribution]) -> None:
-        """Give the parameters of all trials these distributions; their values stay, as the new ones count them."""
+        """Set the distributions of all trials' parameters; their values stay, in the new internal representation."""
         rows: list[tuple[str, dict[str, Any]]] = []
         changed: list[tuple[FrozenTrial, dict[str, BaseDistribution]]] = []
         for trial in self._of(study_id):
@@ -263,18 +263,18 @@ class CachedTrialStorage(BaseStorage):
             self._distributions |= {(study_id, name): distribution for name, distribution in others.items()}
 
     def remove_session(self) -> None:
-        """Close what Optuna keeps open for this thread."""
+        """Close Optuna's database session of this thread."""
         self._rows.remove_session()
 
     # Private helpers
 
     def _of(self, study_id: int) -> list[FrozenTrial]:
-        """The trials of a study, read from the database when they are first asked for."""
+        """The trials of a study, read from the database at first use."""
         if study_id not in self._trials:
             self._names[study_id] = self._rows.get_study_name_from_id(study_id)
-            found = self._rows.get_all_trials(study_id, deepcopy=False)
+            trials = self._rows.get_all_trials(study_id, deepcopy=False)
             self._trials[study_id] = []
-            for trial in found:
+            for trial in trials:
                 self._cache_trial(study_id, trial)
         return self._trials[study_id]
 
@@ -336,12 +336,12 @@ class CachedTrialStorage(BaseStorage):
                 if name != self._names[study_id]:
                     raise study_deleted(self._names[study_id], self._place)
                 yield connection
-        except IntegrityError as error:  # a trial is gone, and its study with it or not
+        except IntegrityError as error:  # a trial was deleted, perhaps with its study
             raise study_deleted(self._names[study_id], self._place) from error
 
     @contextmanager
     def _existing(self, study_id: int, *, is_changed: bool = False) -> Iterator[None]:
-        """Optuna's own methods raise KeyError for a study that is gone, and may change another that has its id now."""
+        """Raise `StoreError` for a deleted study: Optuna raises KeyError, or changes another study that got its id."""
         try:
             if is_changed and self._names.get(study_id, "") not in ("", self._rows.get_study_name_from_id(study_id)):
                 raise KeyError(study_id)
@@ -353,7 +353,7 @@ class CachedTrialStorage(BaseStorage):
 
 
 def _internal(distribution: BaseDistribution, value: Any) -> float:
-    """A value as a distribution counts it; of a float that was drawn in steps, the choice within rounding."""
+    """A value in a distribution's internal representation; a float sampled in steps matches a choice up to rounding."""
     if isinstance(distribution, CategoricalDistribution) and isinstance(value, float):
         numbers = (choice for choice in distribution.choices if isinstance(choice, int | float))
         value = next((choice for choice in numbers if math.isclose(choice, value, rel_tol=1e-9)), value)
@@ -366,7 +366,7 @@ def _upsert_all(connection: Connection, rows: Iterable[tuple[str, dict[str, Any]
 
 
 def delete_study_rows(connection: Connection, study_id: int) -> None:
-    """Delete a study and all that belongs to it from Optuna's tables."""
+    """Delete a study and all its rows from Optuna's tables."""
     trials = TABLES["trials"]
     mine = select(trials.c.trial_id).where(trials.c.study_id == study_id)
     for table in reversed(BaseModel.metadata.sorted_tables):
@@ -377,5 +377,5 @@ def delete_study_rows(connection: Connection, study_id: int) -> None:
 
 
 def _utc(time: datetime) -> datetime:
-    """Optuna keeps naive local times in memory and naive UTC in the database."""
+    """Local time to naive UTC: Optuna uses naive local times in memory and naive UTC in the database."""
     return time.astimezone(UTC).replace(tzinfo=None)

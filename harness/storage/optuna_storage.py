@@ -1,7 +1,7 @@
-"""Optuna's trials in the same database: its storage on our connections, its studies by name.
+"""Optuna's storage in the same database: created with our connection settings, its studies by name.
 
-Optuna is imported inside the functions. Its notes about created studies are kept back while they run, and its
-settings are left as they are for everybody else.
+Optuna is imported inside the functions. Its log messages about created studies are suppressed while they run; its log
+level is restored afterwards.
 """
 
 import logging
@@ -30,7 +30,7 @@ Direction = Literal["maximize", "minimize"]
 def optuna_storage(store: Store) -> "RDBStorage":
     """Optuna's storage on the store's database, with the store's connection settings; closed with the store.
 
-    On a store that is read-only it creates nothing; raises `NotFound` where Optuna has never been.
+    On a read-only store it creates nothing, and raises `NotFound` if Optuna's tables do not exist.
     """
     from optuna.storages import RDBStorage
 
@@ -61,10 +61,10 @@ def open_study(
     sampler: "BaseSampler | None" = None,
     pruner: "BasePruner | None" = None,
 ) -> "optuna.Study":
-    """The Optuna study of that name, to drive, created where there is none; to be called under its `DriverLock`.
+    """Open or create the Optuna study with this name, for its driver; to be called under its `DriverLock`.
 
-    Raises `StoreError` where it was created with other directions. A new one starts without the links of an earlier
-    one of the name, which somebody may have deleted in the dashboard.
+    Raises `StoreError` if it was created with other directions. A new study starts without the links of an earlier
+    study of the same name, which may have been deleted in the dashboard.
     """
     import optuna
 
@@ -82,19 +82,19 @@ def open_study(
             directions=list(directions),
             load_if_exists=True,
         )
-    found = [direction.name.lower() for direction in study.directions]
-    if found != list(directions):
+    stored_directions = [direction.name.lower() for direction in study.directions]
+    if stored_directions != list(directions):
         raise StoreError(
-            f"the study `{name}` must keep the objectives that it started with ({', '.join(found)})",
+            f"the study `{name}` must keep the objectives that it started with ({', '.join(stored_directions)})",
             value=", ".join(directions),
             place=store.location,
-            remedy="Start it anew with `--fresh`, or give it another name.",
+            remedy="Start it again with `--fresh`, or give it another name.",
         )
     return study
 
 
 def require_study(store: Store, study: "optuna.Study") -> None:
-    """Raise `StoreError` where another process has deleted a study from `open_study`, or its file in our tables."""
+    """Raise `StoreError` if another process has deleted a study from `open_study`, or its row in `study_files`."""
     name: str = study.study_name
     try:
         with store.translate_errors():
@@ -106,7 +106,7 @@ def require_study(store: Store, study: "optuna.Study") -> None:
 
 
 def load_study(store: Store, name: str) -> "optuna.Study":
-    """The Optuna study of that name, to read. Raises `NotFound`."""
+    """Load the Optuna study with this name, for reading. Raises `NotFound`."""
     import optuna
 
     storage = optuna_storage(store)
@@ -117,9 +117,9 @@ def load_study(store: Store, name: str) -> "optuna.Study":
 
 
 def delete_study(store: Store, name: str) -> list[RunRow]:
-    """Forget a study: its trials, links and events, and the runs that no other study has, which are returned.
+    """Delete a study: its trials, links and events, and the runs of no other study. Returns these runs.
 
-    One transaction; to be called under the study's `DriverLock`. Checkpoints and logs are the caller's to delete.
+    One transaction; to be called under the study's `DriverLock`. The caller deletes checkpoints and logs.
     """
     from harness.storage.optuna_cache import TABLES, delete_study_rows
 
@@ -135,17 +135,17 @@ def delete_study(store: Store, name: str) -> list[RunRow]:
 
 
 def requeue_trial(study: "optuna.Study", trial_id: int) -> None:
-    """Put an open trial back into the queue, with its parameters and its curve: the next `ask` takes it up again."""
+    """Put an open trial back into the queue, with its parameters and its curve; the next `ask` returns it."""
     from optuna.trial import TrialState
 
     study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
 def widen_distributions(study: "optuna.Study", distributions: Mapping[str, "BaseDistribution"]) -> None:
-    """Say of all trials of a study from `open_study` that their parameters came from these distributions.
+    """Set the distributions of the parameters of all trials of a study from `open_study`, in one transaction.
 
-    So an axis can be given further values: Optuna takes no other choices for a parameter than those of earlier trials,
-    and its samplers propose none. Every stored value must be one of the new distribution's. One transaction.
+    This allows further values on an axis: Optuna accepts, and its samplers propose, only the choices that a parameter
+    had in earlier trials. Every stored value must be in the new distribution.
     """
     from harness.storage.optuna_cache import CachedTrialStorage
 
@@ -155,7 +155,7 @@ def widen_distributions(study: "optuna.Study", distributions: Mapping[str, "Base
 
 
 def batched_writes(study: "optuna.Study") -> AbstractContextManager[None]:
-    """What is set on the trials of a study from `open_study` inside is written in one go, not a transaction each."""
+    """Batch writes to the trials of a study from `open_study` in the `with` block, instead of a transaction each."""
     from harness.storage.optuna_cache import CachedTrialStorage
 
     storage = study._storage
@@ -163,14 +163,14 @@ def batched_writes(study: "optuna.Study") -> AbstractContextManager[None]:
 
 
 def _check_version(storage: "RDBStorage", place: str) -> None:
-    """Refuse tables that another version of Optuna wrote in another form."""
-    found, expected = storage.get_current_version(), storage.get_head_version()
-    if found == expected:
+    """Raise `StoreError` if the tables have the schema of another version of Optuna."""
+    current, expected = storage.get_current_version(), storage.get_head_version()
+    if current == expected:
         return
-    is_older = found in storage.get_all_versions()
+    is_older = current in storage.get_all_versions()
     raise StoreError(
         f"Optuna's tables must be at its version {expected}",
-        value=found,
+        value=current,
         place=place,
         remedy="Bring them up to date with `optuna storage upgrade`." if is_older else "Upgrade Optuna.",
     )
@@ -178,7 +178,7 @@ def _check_version(storage: "RDBStorage", place: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna's notes back, warnings and errors not; its level is put back behind."""
+    """Suppress Optuna's log messages below WARNING; its log level is restored afterwards."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.WARNING)

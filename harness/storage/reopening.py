@@ -1,8 +1,8 @@
-"""Taking back what was settled: a run that is to be trained again, and trials whose result no longer holds.
+"""Reset finished runs so that they are trained again, and reopen the trials whose results depend on them.
 
-Whoever trains a run again changes what every trial says that rests on it, in any study. These trials go back into
+A run that is trained again changes the result of every trial that uses it, in any study. These trials go back into
 Optuna's queue in the same transaction, so that no study shows a value that its runs do not have; the next driver of
-each study tells them again, from the store and without training.
+each study completes them again from the store, without training.
 
 This module imports Optuna; it is imported inside functions.
 """
@@ -31,17 +31,18 @@ LINKS = Base.metadata.tables["trial_runs"]
 KEPT_ATTRIBUTES = ("fingerprint", "spec", "params", "macs", "seeds", "runs", "further_seeds")
 """User attributes of a trial that are not part of its result."""
 SCREENING = "screening"
-"""User attribute that names the seed of the run that a pruner decides on; kept with the learning curve."""
+"""User attribute with the seed of the run on which a pruner decides; kept with the learning curve."""
 RESULT_PREFIXES = ("constraints", "completed_rung_")
 """System attributes of a trial that are part of its result."""
 
 
 def replace_runs(store: Store, study: str, run_ids: Collection[str], *, is_open: bool = False) -> list[RunRow]:
-    """Have runs trained from their first epoch on: QUEUED, without epochs and measures. Returns what they were.
+    """Reset runs so that they are trained from the first epoch: QUEUED, without epochs and metrics.
 
-    Their records and weights are kept as files, see `archive_replaced`. Trials of all studies that rest on them go back
-    into the queue; with `is_open`, those of `study` itself are left alone. To be called under the `DriverLock` of
-    `study`; raises `StoreError` where another study that shares a run is being driven, or a run is being trained.
+    Returns their rows from before. Their records and weights are kept as files, see `archive_replaced`. Trials of all
+    studies that depend on them go back into the queue; with `is_open`, except those of `study` itself. To be called
+    under the `DriverLock` of `study`; raises `StoreError` if another study that shares a run has a driver, or a run is
+    being trained.
     """
     replaced = [row for row in store.runs(run_ids).values() if row.state not in (RunState.QUEUED, RunState.RUNNING)]
     owners = _owners(store, [row.id for row in replaced])
@@ -61,7 +62,7 @@ def replace_runs(store: Store, study: str, run_ids: Collection[str], *, is_open:
 
 
 def archive_replaced(store: Store, row: RunRow) -> Path | None:
-    """Write all that is known of a run beside its study's logs, and move its weights there; gives the written file."""
+    """Write a run's rows to a file next to its study's logs, move its weights there, and return the file's path."""
     if row.folder is None:
         return None
     job = Job(row.run, row.folder)
@@ -85,16 +86,15 @@ def archive_replaced(store: Store, row: RunRow) -> Path | None:
     }
     path = place.with_name(f"{place.name}.json")
     path.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    if job.checkpoint.is_file():  # left where it is, the next attempt would take it for its own
+    if job.checkpoint.is_file():  # otherwise the next attempt would resume from it
         job.checkpoint.replace(path.with_suffix(".pt"))
     return path
 
 
 def reopen_trials(connection: Connection, owners: Iterable[tuple[str, int]], *, is_anew: bool) -> int:
-    """Put finished trials, as (study, number), back into Optuna's queue without their results; gives how many.
+    """Put finished trials, given as (study, number), back into Optuna's queue without their results; returns the count.
 
-    With `is_anew`, without their learning curves too, and not screened again by a pruner. Trials that were refused
-    before anything was trained stay.
+    With `is_anew`, their learning curves are deleted too, and a pruner does not screen them again.
     """
     if not inspect(connection).has_table("trials"):
         return 0
@@ -111,10 +111,10 @@ def reopen_trials(connection: Connection, owners: Iterable[tuple[str, int]], *, 
 
 
 def _owners(store: Store, run_ids: Collection[str]) -> list[tuple[str, int]]:
-    """The trials that rest on these runs, as (study, number)."""
+    """The trials that depend on these runs, as (study, number)."""
     with store.session() as session:
-        found = session.execute(select(LINKS.c.study, LINKS.c.trial).where(LINKS.c.run_id.in_(list(run_ids))))
-        return sorted({(study, trial) for study, trial in found})
+        links = session.execute(select(LINKS.c.study, LINKS.c.trial).where(LINKS.c.run_id.in_(list(run_ids))))
+        return sorted({(study, trial) for study, trial in links})
 
 
 def _reset(connection: Connection, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What the store hands out: plain frozen values, free of any session."""
+"""Row types that the store returns: plain frozen values, independent of any database session."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from harness.training.environment import Environment, differs
 from harness.training.run import Run, RunState
 
 CLAIMS_EVENT = "claims judged"
-"""Kind of the stored event of a look at a study's claims that came to other verdicts than the one before."""
+"""Kind of the stored event of a look at a study's claims whose verdicts differ from those of the look before."""
 SEARCH_ENDED = "search ended"
-"""Kind of the stored event that keeps the reason of `StudyEnded`."""
+"""Kind of the stored event with the reason of `StudyEnded`."""
 TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")
-"""Kinds of the stored events that a trial ended."""
+"""Kinds of the stored events of a trial's end."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run and how it stands."""
+    """A run and its state."""
 
     id: str
     run: Run
@@ -30,42 +30,42 @@ class RunRow:
     cause: str | None
     """Why it ended as it did, in one line, for every final state but COMPLETE."""
     attempts: int
-    """How often a worker took it up."""
+    """Number of times that a worker started it."""
     owner: str | None
-    """The study whose driver is having it trained now."""
+    """The study that is training it now."""
     folder: Path | None
     """The folder of the study that first claimed it; its checkpoint and log are below it."""
     created: datetime
     started: datetime | None
-    """When the last attempt reached its worker; UTC, as all times."""
+    """Start of the last attempt on its worker; UTC, like all times."""
     finished: datetime | None
     wall_s: float
-    """Training time of all attempts together."""
+    """Total training time of all attempts."""
     host: str | None
     pid: int | None
     device: str | None
     threads: int | None
     versions: dict[str, str]
     environment: Environment | None = None
-    """What computed its last attempt; None for a run that was recorded before environments were."""
+    """Environment of its last attempt; None for a run recorded by a version that did not store environments."""
     earlier: tuple[Environment | None, ...] = ()
-    """Other environments that trained its first epochs, where it was resumed in another one."""
+    """Other environments that trained its first epochs, if it was resumed in another one."""
     timed: Environment | None = None
-    """Where its times and its memory were measured."""
+    """Environment in which its times and its memory were measured."""
 
     @property
     def environments(self) -> tuple[Environment | None, ...]:
-        """All that had a part in its weights."""
+        """All environments that trained its weights."""
         return (*self.earlier, self.environment)
 
     def is_of(self, reference: Environment) -> bool:
-        """Whether all of it was computed in an environment like the reference."""
+        """Whether all of its epochs were computed in an environment like the reference."""
         return not any(differs(environment, reference) for environment in self.environments)
 
 
 @dataclass(frozen=True, slots=True)
 class StudyRow:
-    """A study file, as it was resolved when it was last saved."""
+    """A study file, resolved as it was last saved."""
 
     name: str
     fingerprint: str
@@ -76,7 +76,7 @@ class StudyRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """Something that happened in a study."""
+    """An event in a study."""
 
     id: int
     time: datetime
@@ -88,7 +88,7 @@ class EventRow:
 
 
 def queued_run(run: Run, now: datetime) -> RunTable:
-    """The row of a run that nobody has trained. Values at their default are written out: a default may change."""
+    """The row of a run that is not trained yet. Default values are written out, since a default may change."""
     return RunTable(
         id=run.id,
         spec=spec_values(run.spec),
@@ -105,13 +105,13 @@ def queued_run(run: Run, now: datetime) -> RunTable:
 
 
 def spec_values(spec: NetworkSpec) -> dict[str, Any]:
-    """All fields of a network as plain values."""
+    """All fields of a network specification as plain values."""
     values = {name: getattr(spec, name) for name in FIELDS}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def run_row(row: RunTable, root: Path | None) -> RunRow:
-    """The value of a row; `root` is the folder that relative folders are relative to."""
+    """Convert a row of the table; `root` is the base of relative folders."""
     return RunRow(
         id=row.id,
         run=Run(NetworkSpec.from_mapping(row.spec), ProxyRecipe.model_validate(row.recipe), row.seed, row.data),
@@ -134,7 +134,7 @@ def run_row(row: RunTable, root: Path | None) -> RunRow:
 
 
 def environments_of(stored: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The three fields of `RunRow` in what the column `environment` holds."""
+    """The three environment fields of `RunRow`, from the column `environment`."""
     if stored is None:
         return {}
     return {
@@ -145,15 +145,15 @@ def environments_of(stored: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def is_of(stored: Mapping[str, Any] | None, reference: Environment) -> bool:
-    """Whether a run with such a column was computed in an environment like the reference."""
-    found = environments_of(stored)
-    return not any(differs(each, reference) for each in (*found.get("earlier", ()), found.get("environment")))
+    """Whether a run with this column `environment` was computed in an environment like the reference."""
+    fields = environments_of(stored)
+    return not any(differs(each, reference) for each in (*fields.get("earlier", ()), fields.get("environment")))
 
 
 def stored_environments(
     environment: Environment | None, earlier: Sequence[Environment | None], timed: Environment | None
 ) -> dict[str, Any]:
-    """The same for the column."""
+    """The value of the column `environment`, from the three fields of `RunRow`."""
     return {
         "trained": None if environment is None else environment.values(),
         "earlier": [None if environment is None else environment.values() for environment in earlier],
@@ -162,10 +162,10 @@ def stored_environments(
 
 
 def study_row(row: StudyTable) -> StudyRow:
-    """The value of a row."""
+    """Convert a row of the table."""
     return StudyRow(row.name, row.fingerprint, row.resolved, row.created, row.updated)
 
 
 def event_row(row: EventTable) -> EventRow:
-    """The value of a row."""
+    """Convert a row of the table."""
     return EventRow(row.id, row.time, row.study, row.trial, row.run_id, row.kind, row.message)

@@ -1,6 +1,6 @@
-"""The store: every question that the driver and the reports put to the database, and every change they make in it.
+"""The store: all queries and changes that the driver and the reports make in the database.
 
-Each call is one transaction. Values come back as `RunRow` and its kin, which outlive the store.
+Each call is one transaction. It returns `RunRow`s and similar values, which stay valid after the store is closed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,23 +25,23 @@ from harness.training.environment import Environment
 from harness.training.run import Epoch, Measured, Record, Run, RunState
 
 BATCH = 500
-"""Ids per question; databases limit the number of values in one."""
+"""Ids per query; databases limit the number of values in one."""
 CHANGE_EVENT = "file changed"
-"""Kind of the event that keeps how a study file grew; it is read by `changes`, and not listed among the others."""
+"""Kind of the event that records how a study file was extended; `changes` returns it, `events` does not."""
 
 
 class Store(Database):
-    """All that studies, runs, links and events are asked and told. Made by `Store.open`; a context manager.
+    """Reads and writes studies, runs, links and events. Create it with `Store.open`; a context manager.
 
-    Every method raises `StoreError` where the database refuses: full disk, locked, damaged, gone.
+    Every method raises `StoreError` for an error of the database: full disk, locked, damaged, removed.
     """
 
     # Studies
 
     def save_study(self, name: str, *, fingerprint: str, resolved: str, change: str | None = None) -> StudyRow:
-        """Keep a study file as it was resolved, in place of an earlier one of that name.
+        """Save a resolved study file; it replaces an earlier one of the same name.
 
-        `change` describes how it grew; it is kept in the same transaction, and `changes` gives it back.
+        `change` describes how it was extended; it is saved in the same transaction, and `changes` returns it.
         """
         now = datetime.now(UTC)
         with self.session() as session:
@@ -55,13 +55,13 @@ class Store(Database):
             return rows.study_row(row)
 
     def changes(self, study: str) -> list[str]:
-        """How the file of a study grew, oldest first."""
+        """The saved extensions of a study file, oldest first."""
         kept = select(EventTable.message).where(EventTable.study == study, EventTable.kind == CHANGE_EVENT)
         with self.session() as session:
             return list(session.scalars(kept.order_by(EventTable.id)))
 
     def study(self, name: str) -> StudyRow:
-        """The study of that name. Raises `NotFound`, listing those that there are."""
+        """The study with this name. Raises `NotFound`, which lists all studies."""
         with self.session() as session:
             row = session.get(StudyTable, name)
             if row is not None:
@@ -75,9 +75,9 @@ class Store(Database):
             return [rows.study_row(row) for row in session.scalars(select(StudyTable).order_by(StudyTable.name))]
 
     def delete_study(self, study: str, *, and_then: Callable[[Connection], None]) -> list[RunRow]:
-        """Forget a study, its links and its events, and the runs that no other study is linked to or trains.
+        """Delete a study, its links and its events, and the runs that no other study is linked to or trains.
 
-        Returns the runs that are gone. `and_then` does its part in the same transaction; see `fresh`.
+        Returns the deleted runs. `and_then` is called in the same transaction; see `optuna_storage.delete_study`.
         """
         with self.session() as session:
             mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
@@ -95,9 +95,9 @@ class Store(Database):
     # Runs
 
     def ensure_run(self, run: Run) -> RunRow:
-        """The run's row, made if nobody has asked for the run before.
+        """The run's row, created if it does not exist.
 
-        A run that an earlier version recorded as COMPLETE without all of its epochs is FAILED from now on.
+        A run that an earlier version recorded as COMPLETE without all of its epochs becomes FAILED.
         """
         try:
             with self.session() as session:
@@ -106,17 +106,17 @@ class Store(Database):
                     row = rows.queued_run(run, datetime.now(UTC))
                     session.add(row)
                 elif row.state == RunState.COMPLETE:
-                    known = session.scalars(select(EPOCHS.c.epoch).where(EPOCHS.c.run_id == run.id))
-                    transitions.reopen_incomplete(row, known)
+                    epochs = session.scalars(select(EPOCHS.c.epoch).where(EPOCHS.c.run_id == run.id))
+                    transitions.reopen_incomplete(row, epochs)
                 return self._row(row)
-        except IntegrityError:  # another driver made it in between
+        except IntegrityError:  # another driver created it in between
             return self.run(run.id)
 
     def claim(self, run_id: str, study: str, folder: Path) -> RunRow | None:
-        """Take a run to have it trained for a study; None where it is settled, or being trained.
+        """Claim a run to train it for a study; None if it is settled, or being trained.
 
-        The row that comes back is QUEUED, and its folder is where to train: that of the first claim, so that the run
-        goes on from its checkpoint.
+        The returned row is QUEUED. Train in its folder, which is that of the first claim, so that the run resumes from
+        its checkpoint.
         """
         with self.session() as session:
             is_free = RunTable.owner.is_(None) | (RunTable.owner == study)
@@ -130,27 +130,27 @@ class Store(Database):
             row = self._get(session, run_id)
             return self._row(row) if is_mine else None
 
-    def record(self, run_id: str, said: Sequence[Record]) -> list[Record]:
-        """Write the records of a claimed run, all or nothing, and return them as they were written.
+    def record(self, run_id: str, records: Sequence[Record]) -> list[Record]:
+        """Write the records of a claimed run, all or none, and return them as they were written.
 
-        They differ in one case: a run that ends as COMPLETE without all of its epochs is FAILED. Raises `StoreError`
-        for a run that is settled.
+        They differ from `records` in one case: a run that ends as COMPLETE without all of its epochs is FAILED. Raises
+        `StoreError` for a run that is settled.
         """
-        added = [record for record in said if isinstance(record, Epoch | Measured)]
+        added = [record for record in records if isinstance(record, Epoch | Measured)]
         with self.session() as session:
-            if len(added) < len(said):
-                return transitions.apply_records(session, self._get(session, run_id, is_changed=True), said)
-            connection = session.connection()  # epochs are many, and need not read the whole row
+            if len(added) < len(records):
+                return transitions.apply_records(session, self._get(session, run_id, is_changed=True), records)
+            connection = session.connection()  # epochs are frequent, and do not need the whole row
             status = transitions.lock_run_row(connection, run_id) or self._missing(run_id)
             for record in added:
                 transitions.add_record(connection, status, record)
-            return list(said)
+            return list(records)
 
     def set_times(self, run_id: str, metrics: Mapping[str, float], environment: Environment) -> bool:
-        """Put times and memory that were measured again in the place of all that a complete run has.
+        """Replace all times and memory metrics of a complete run with new measurements.
 
-        `environment` is where they were measured. False for a run that is not complete any longer, which stays as it
-        is.
+        `environment` is where they were measured. Returns False for a run that is no longer complete, and does not
+        change it.
         """
         with self.session() as session:
             row = self._get(session, run_id, is_changed=True)
@@ -161,14 +161,16 @@ class Store(Database):
             gone = (MeasureTable.run_id == run_id) & MeasureTable.name.in_(old)
             session.execute(delete(MeasureTable).where(gone))
             session.add_all(MeasureTable(run_id=run_id, name=name, value=value) for name, value in metrics.items())
-            known = rows.environments_of(row.environment)
-            row.environment = rows.stored_environments(known.get("environment"), known.get("earlier", ()), environment)
+            environments = rows.environments_of(row.environment)
+            row.environment = rows.stored_environments(
+                environments.get("environment"), environments.get("earlier", ()), environment
+            )
             return True
 
     def mark_lost_runs(self, study: str) -> list[RunRow]:
-        """Close what a dead driver of this study left open: its RUNNING runs are LOST, its queued ones free again.
+        """Close the open runs of a dead driver of this study: RUNNING runs become LOST, queued ones are free again.
 
-        To be called by who holds the study's `DriverLock`. Returns the runs that are LOST.
+        To be called by the holder of the study's `DriverLock`. Returns the runs that are LOST.
         """
         with self.session() as session:
             left = list(session.scalars(select(RunTable).where(RunTable.owner == study)))
@@ -177,9 +179,9 @@ class Store(Database):
             return [self._row(row) for row in left if row.state == RunState.LOST]
 
     def reopen_incomplete(self, study: str) -> list[RunRow]:
-        """Make runs of a study FAILED that are COMPLETE and lack an epoch, and return them.
+        """Make COMPLETE runs of a study that lack an epoch FAILED, and return them.
 
-        To be called as `mark_lost_runs`; earlier versions could leave such runs, and so can who deletes rows.
+        To be called like `mark_lost_runs`; earlier versions could leave such runs, and so can a deletion of rows.
         """
         mine = select(TrialRunTable.run_id).where(TrialRunTable.study == study)
         complete = select(RunTable).where(RunTable.id.in_(mine), RunTable.state == RunState.COMPLETE)
@@ -194,18 +196,18 @@ class Store(Database):
             return [self._row(row) for row in reopened]
 
     def run(self, run_id: str) -> RunRow:
-        """The run of that id. Raises `NotFound`."""
+        """The run with this id. Raises `NotFound`."""
         with self.session() as session:
             return self._row(self._get(session, run_id))
 
     def runs(self, run_ids: Iterable[str]) -> dict[str, RunRow]:
-        """Runs by id, in the order given, without those that are not there."""
-        found: dict[str, RunRow] = {}
+        """Runs by id, in the order of `run_ids`, without those that do not exist."""
+        rows_by_id: dict[str, RunRow] = {}
         with self.session() as session:
             for ids in _batches(run_ids):
                 by_id = {row.id: row for row in session.scalars(select(RunTable).where(RunTable.id.in_(ids)))}
-                found |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
-        return found
+                rows_by_id |= {run_id: self._row(by_id[run_id]) for run_id in ids if run_id in by_id}
+        return rows_by_id
 
     def epochs(self, run_id: str) -> list[Epoch]:
         """The learning curve of a run, by epoch."""
@@ -213,27 +215,27 @@ class Store(Database):
 
     def epochs_of_runs(self, run_ids: Iterable[str]) -> dict[str, list[Epoch]]:
         """The learning curves of many runs, without those that have none."""
-        found: dict[str, list[Epoch]] = {}
+        curves: dict[str, list[Epoch]] = {}
         with self.session() as session:
             for ids in _batches(run_ids):
                 chosen = select(EPOCHS).where(EPOCHS.c.run_id.in_(ids))
                 for run_id, *fields in session.execute(chosen.order_by(EPOCHS.c.run_id, EPOCHS.c.epoch)):
-                    found.setdefault(run_id, []).append(Epoch(*fields))
-        return found
+                    curves.setdefault(run_id, []).append(Epoch(*fields))
+        return curves
 
     def metrics(self, run_id: str) -> dict[str, float]:
-        """What was measured on a run, by name."""
+        """The metrics of a run, by name."""
         return self.metrics_of_runs([run_id]).get(run_id, {})
 
     def metrics_of_runs(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
-        """What was measured on many runs, without those where nothing was."""
-        found: dict[str, dict[str, float]] = {}
+        """The metrics of many runs, without runs that have none."""
+        metrics: dict[str, dict[str, float]] = {}
         with self.session() as session:
             for ids in _batches(run_ids):
                 chosen = select(MeasureTable).where(MeasureTable.run_id.in_(ids))
                 for row in session.scalars(chosen.order_by(MeasureTable.run_id, MeasureTable.name)):
-                    found.setdefault(row.run_id, {})[row.name] = row.value
-        return found
+                    metrics.setdefault(row.run_id, {})[row.name] = row.value
+        return metrics
 
     def wall_times(
         self,
@@ -243,9 +245,9 @@ class Store(Database):
         data: str | None = None,
         here: Environment | None = None,
     ) -> list[float]:
-        """Seconds that each complete run of a recipe on data took, of all networks or of one; for estimates.
+        """Seconds of training of each complete run of a recipe on data, of all networks or of one; for estimates.
 
-        With `here`, of those alone that were trained in such an environment.
+        With `here`, only of runs that were trained in such an environment.
         """
         chosen = select(RunTable.wall_s, RunTable.environment).where(
             RunTable.recipe_fingerprint == recipe.fingerprint(),
@@ -255,42 +257,42 @@ class Store(Database):
         if spec is not None:
             chosen = chosen.where(RunTable.spec_fingerprint == spec.fingerprint())
         with self.session() as session:
-            found = session.execute(chosen).all()
-        return [wall_s for wall_s, stored in found if here is None or rows.is_of(stored, here)]
+            times = session.execute(chosen).all()
+        return [wall_s for wall_s, stored in times if here is None or rows.is_of(stored, here)]
 
     # Links and events
 
     def link(self, study: str, trial: int, run_id: str, position: int) -> None:
-        """Say that a trial owns a run, as its seed number `position`; saying it again changes nothing."""
+        """Record that a trial owns a run, as its seed number `position`; a second call changes nothing."""
         with self.session() as session:
             session.merge(TrialRunTable(study=study, trial=trial, position=position, run_id=run_id))
 
     def unlink(self, study: str) -> None:
-        """Forget which runs a study's trials own and what happened in it, but not how its file changed; runs stay."""
+        """Delete the links and events of a study, but not its runs and the changes of its file."""
         with self.session() as session:
             _unlink(session, study, is_keeping_changes=True)
 
     def trial_runs(self, study: str) -> dict[int, list[str]]:
         """Run ids by trial number, in the order of their positions."""
         links = select(TrialRunTable.trial, TrialRunTable.run_id).where(TrialRunTable.study == study)
-        found: dict[int, list[str]] = {}
+        runs_by_trial: dict[int, list[str]] = {}
         with self.session() as session:
             for trial, run_id in session.execute(links.order_by(TrialRunTable.trial, TrialRunTable.position)):
-                found.setdefault(trial, []).append(run_id)
-        return found
+                runs_by_trial.setdefault(trial, []).append(run_id)
+        return runs_by_trial
 
     def event(
         self, study: str, kind: str, message: str, *, trial: int | None = None, run_id: str | None = None
     ) -> None:
-        """Note that something happened."""
+        """Record an event."""
         now = datetime.now(UTC)
         with self.session() as session:
             session.add(EventTable(time=now, study=study, trial=trial, run_id=run_id, kind=kind, message=message))
 
     def events(self, study: str, limit: int = 100) -> list[EventRow]:
         """The last events of a study, oldest first."""
-        told = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE_EVENT)
-        latest = told.order_by(EventTable.id.desc()).limit(limit)
+        listed = select(EventTable).where(EventTable.study == study, EventTable.kind != CHANGE_EVENT)
+        latest = listed.order_by(EventTable.id.desc()).limit(limit)
         with self.session() as session:
             return [rows.event_row(row) for row in session.scalars(latest)][::-1]
 
@@ -302,15 +304,15 @@ class Store(Database):
             return None if row is None else rows.event_row(row)
 
     def notes_of(self, run_ids: Iterable[str]) -> list[str]:
-        """The notes on the data of runs, each once, oldest first."""
-        found: dict[str, None] = {}
+        """The notes on the data of runs, without duplicates, oldest first."""
+        notes: dict[str, None] = {}
         with self.session() as session:
             for ids in _batches(run_ids):
                 chosen = select(EventTable.message).where(
                     EventTable.kind == transitions.DATA_EVENT, EventTable.run_id.in_(ids)
                 )
-                found |= dict.fromkeys(session.scalars(chosen.order_by(EventTable.id)))
-        return list(found)
+                notes |= dict.fromkeys(session.scalars(chosen.order_by(EventTable.id)))
+        return list(notes)
 
     # Private helpers
 
@@ -338,7 +340,7 @@ def _unlink(session: Session, study: str, *, is_keeping_changes: bool = False) -
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    """The ids, so many at a time that a database takes them."""
-    known = list(dict.fromkeys(ids))
-    for start in range(0, len(known), BATCH):
-        yield known[start : start + BATCH]
+    """The distinct ids in batches of at most `BATCH`."""
+    distinct = list(dict.fromkeys(ids))
+    for start in range(0, len(distinct), BATCH):
+        yield distinct[start : start + BATCH]

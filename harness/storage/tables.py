@@ -1,7 +1,7 @@
-"""The tables that the harness keeps in a study's database, beside Optuna's own.
+"""The tables of the harness in a study's database, next to Optuna's own.
 
-A run is addressed by its content (`harness.training.run.Run.id`), so that studies share it: `trial_runs` says which
-trial of which study owns which runs. Optuna's trials stand in Optuna's tables; ours name them by study and number.
+A run is addressed by its content (`harness.training.run.Run.id`), so that studies share it: `trial_runs` links the
+trials of studies to their runs. Optuna's trials are in Optuna's tables; ours refer to them by study and number.
 """
 
 import json
@@ -24,7 +24,7 @@ CONSTRAINT_NAMES = {
 
 
 class Json(TypeDecorator[dict[str, Any]]):
-    """A mapping as JSON with sorted keys: one text per value."""
+    """A mapping, stored as JSON with sorted keys, so that equal values have equal text."""
 
     impl = Text
     cache_ok = True
@@ -39,7 +39,7 @@ class Json(TypeDecorator[dict[str, Any]]):
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware time, kept as naive UTC, which every database can hold."""
+    """An aware time, stored as naive UTC, which every database supports."""
 
     impl = DateTime
     cache_ok = True
@@ -54,7 +54,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class NullableFloat(TypeDecorator[float]):
-    """A float that may be NaN, kept as NULL: SQLite has no NaN."""
+    """A float that may be NaN, which is stored as NULL: SQLite has no NaN."""
 
     impl = Double
     cache_ok = True
@@ -69,11 +69,11 @@ class NullableFloat(TypeDecorator[float]):
 
 
 STATE = Enum(RunState, native_enum=False, length=16, values_callable=lambda states: [str(state) for state in states])
-"""How a run stands, in words."""
+"""Column type of a run's state, stored as text."""
 
 
 class Base(DeclarativeBase):
-    """The root of our tables, and of their metadata."""
+    """Base class of our tables, with their metadata."""
 
     metadata = MetaData(naming_convention=CONSTRAINT_NAMES)
 
@@ -91,7 +91,7 @@ class StudyTable(Base):
 
 
 class RunTable(Base):
-    """Runs, each a network trained once: what it is, how it stands, where it was trained."""
+    """Runs, each a network trained once: its definition, its state, and where it was trained."""
 
     __tablename__ = "runs"
     __table_args__ = (Index(None, "recipe_fingerprint", "spec_fingerprint"), Index(None, "owner"))
@@ -121,8 +121,7 @@ class RunTable(Base):
 
 
 class EpochTable(Base):
-    """Learning curves; behind the run's id, the columns are the fields of `harness.training.run.Epoch` in their
-    order."""
+    """Learning curves; after the run's id, the columns are the fields of `harness.training.run.Epoch` in order."""
 
     __tablename__ = "epochs"
 
@@ -137,7 +136,7 @@ class EpochTable(Base):
 
 
 class MeasureTable(Base):
-    """Figures about trained networks, by name."""
+    """Metrics of trained networks, by name."""
 
     __tablename__ = "measures"
 
@@ -147,7 +146,7 @@ class MeasureTable(Base):
 
 
 class TrialRunTable(Base):
-    """Which runs a trial of a study owns, in the order of their seeds."""
+    """Links from a trial of a study to its runs, in the order of their seeds."""
 
     __tablename__ = "trial_runs"
     __table_args__ = (Index(None, "run_id"),)
@@ -159,7 +158,7 @@ class TrialRunTable(Base):
 
 
 class EventTable(Base):
-    """What happened in a study, in order."""
+    """Events of studies, in order."""
 
     __tablename__ = "events"
     __table_args__ = (Index(None, "study", "id"),)
@@ -174,7 +173,7 @@ class EventTable(Base):
 
 
 class FullScaleRunTable(Base):
-    """Trainings at full scale: what is trained, on whose advice, how it stands, and where its weights are."""
+    """Trainings at full scale: network and recipe, the study that chose the network, state, and folder of weights."""
 
     __tablename__ = "full_runs"
     __table_args__ = (Index(None, "study", "trial"),)
@@ -207,7 +206,7 @@ class FullScaleRunTable(Base):
 
 
 class FullScaleMetricTable(Base):
-    """What was seen in each epoch of a training at full scale, by name; what is validated depends on its task."""
+    """Metrics of each epoch of a training at full scale, by name; the validation metrics depend on its task."""
 
     __tablename__ = "full_figures"
 

@@ -1,9 +1,9 @@
-"""How a run's rows follow from its records: the states a run goes through, and what each record writes.
+"""State transitions of a run: which state allows which record, and the rows that each record writes.
 
     QUEUED --Started--> RUNNING --Ended--> COMPLETE, DIVERGED                               (never trained again)
                                            STOPPED, LOST, FAILED, OUT_OF_MEMORY, TIMED_OUT  (until claimed again)
 
-A run may also end before it started, where no worker could take it.
+A run may also end before it started, if no worker could take it.
 """
 
 import math
@@ -28,16 +28,16 @@ MEASURES = Base.metadata.tables["measures"]
 RUN_STATUS = select(RUNS.c.id, RUNS.c.state, RUNS.c.owner).where(RUNS.c.id == bindparam("run_id")).with_for_update()
 
 MAX_NAMED = 5
-"""Missing epochs that a cause lists."""
+"""Maximum number of missing epochs that a cause lists."""
 DATA_EVENT = "data"
-"""Kind of the events that are notes on a run's data."""
+"""Kind of the events with notes on a run's data."""
 SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
 """States whose rows never change."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How a run stands: what decides whether it may take a record."""
+    """State and owner of a run, which decide whether it may take a record."""
 
     id: str
     state: RunState
@@ -45,9 +45,9 @@ class RunStatus:
 
 
 def lock_run_row(connection: Connection, run_id: str) -> RunStatus | None:
-    """How a run stands; its row stays as it is until the transaction ends."""
-    found = connection.execute(RUN_STATUS, {"run_id": run_id}).one_or_none()
-    return None if found is None else RunStatus(*found)
+    """Lock a run's row until the end of the transaction, and return its status; None if there is no such run."""
+    status = connection.execute(RUN_STATUS, {"run_id": run_id}).one_or_none()
+    return None if status is None else RunStatus(*status)
 
 
 def apply_records(session: Session, row: RunTable, records: Sequence[Record]) -> list[Record]:
@@ -55,7 +55,7 @@ def apply_records(session: Session, row: RunTable, records: Sequence[Record]) ->
 
     Raises `StoreError` for a record that the run's state does not allow.
     """
-    taken: list[Record] = []
+    written: list[Record] = []
     for record in records:
         status = RunStatus(row.id, row.state, row.owner)
         match record:
@@ -71,37 +71,37 @@ def apply_records(session: Session, row: RunTable, records: Sequence[Record]) ->
                 _expect(status, record, RunState.RUNNING, RunState.QUEUED)
                 record = checked_end(session, row, record)
                 end_run(row, record.state, record.wall_s, record.cause)
-        taken.append(record)
-    return taken
+        written.append(record)
+    return written
 
 
 def add_record(connection: Connection, status: RunStatus, record: Epoch | Measured) -> None:
-    """Write what changes nothing in the run's own row. Raises `StoreError` as `apply_records` does."""
+    """Write a record that does not change the run's own row. Raises `StoreError` like `apply_records`."""
     _expect(status, record, RunState.RUNNING)
     table, key = (EPOCHS, "epoch") if isinstance(record, Epoch) else (MEASURES, "name")
     upsert(connection, table, ("run_id", key), {"run_id": status.id, **asdict(record)})
 
 
 def checked_end(session: Session, row: RunTable, record: Ended) -> Ended:
-    """The record, or FAILED in its place where a run ends as COMPLETE and its learning curve lacks an epoch.
+    """The record, or a FAILED one if the run ends as COMPLETE and its learning curve lacks an epoch.
 
-    The value of such a run would be that of another epoch. Its checkpoint has the missing records: when the run is
-    asked for again, they are written. The time of a complete run is at least that of its epochs, which may have been
+    The value of such a run would be that of another epoch. Its checkpoint has the missing records, which are written
+    when the run is requested again. The time of a complete run is at least that of its epochs, which may have been
     trained for another database.
     """
     if record.state != RunState.COMPLETE:
         return record
     session.flush()
-    known = session.execute(select(EPOCHS.c.epoch, EPOCHS.c.wall_s).where(EPOCHS.c.run_id == row.id)).all()
-    cause = missing_epochs_cause((epoch for epoch, _ in known), row.recipe["epochs"])
+    stored_epochs = session.execute(select(EPOCHS.c.epoch, EPOCHS.c.wall_s).where(EPOCHS.c.run_id == row.id)).all()
+    cause = missing_epochs_cause((epoch for epoch, _ in stored_epochs), row.recipe["epochs"])
     if cause is not None:
         return Ended(RunState.FAILED, record.wall_s, cause)
-    seen_s = sum(wall_s for _, wall_s in known if math.isfinite(wall_s))
-    return replace(record, wall_s=max(record.wall_s, seen_s - row.wall_s))
+    epochs_s = sum(wall_s for _, wall_s in stored_epochs if math.isfinite(wall_s))
+    return replace(record, wall_s=max(record.wall_s, epochs_s - row.wall_s))
 
 
 def missing_epochs_cause(epochs: Iterable[int], total: int) -> str | None:
-    """Why a run with these epochs must not count as complete; None where it has all of them."""
+    """The reason why a run with these epochs is not complete; None if it has all of them."""
     missing = missing_epochs(epochs, total)
     if not missing:
         return None
@@ -110,7 +110,7 @@ def missing_epochs_cause(epochs: Iterable[int], total: int) -> str | None:
 
 
 def end_run(row: RunTable, state: RunState, wall_s: float, cause: str | None) -> None:
-    """Close an attempt: nobody owns the run any longer."""
+    """Close an attempt; the run then has no owner."""
     assert state not in (RunState.QUEUED, RunState.RUNNING), f"a run does not end as {state}"
     row.state = state
     row.wall_s += wall_s
@@ -120,7 +120,7 @@ def end_run(row: RunTable, state: RunState, wall_s: float, cause: str | None) ->
 
 
 def reopen_incomplete(row: RunTable, epochs: Iterable[int]) -> bool:
-    """Make a run FAILED that is COMPLETE and has only these epochs; whether it was changed."""
+    """Make a COMPLETE run FAILED if these epochs are not all of its epochs; return whether it was changed."""
     cause = missing_epochs_cause(epochs, row.recipe["epochs"])
     if cause is not None:
         row.state, row.cause = RunState.FAILED, cause
@@ -128,18 +128,18 @@ def reopen_incomplete(row: RunTable, epochs: Iterable[int]) -> bool:
 
 
 def mark_lost(session: Session, row: RunTable) -> None:
-    """Close an attempt whose driver is gone; of its time, only that of its epochs is known."""
+    """Mark a run LOST after the end of its driver; its wall time is that of its stored epochs."""
     if row.state == RunState.QUEUED:
         row.owner = None
         return
-    seen_s = session.scalar(select(func.sum(EpochTable.wall_s)).where(EpochTable.run_id == row.id)) or 0.0
-    end_run(row, RunState.LOST, max(0.0, seen_s - row.wall_s), "its driver ended without a word")
+    epochs_s = session.scalar(select(func.sum(EpochTable.wall_s)).where(EpochTable.run_id == row.id)) or 0.0
+    end_run(row, RunState.LOST, max(0.0, epochs_s - row.wall_s), "its driver ended without a word")
 
 
 def _start(session: Session, row: RunTable, record: Started) -> None:
-    """Open an attempt. What it will train again is forgotten, so that no epoch of another attempt stays after it.
+    """Open an attempt. Epochs that it will train again are deleted, so that no epoch of another attempt remains.
 
-    Earlier epochs come again out of the run's checkpoint, and replace what is known of them.
+    Earlier epochs are written again from the run's checkpoint, and replace the stored ones.
     """
     later = (EpochTable.run_id == row.id) & (EpochTable.epoch >= record.first_epoch)
     session.execute(delete(EpochTable).where(later))
@@ -154,26 +154,28 @@ def _start(session: Session, row: RunTable, record: Started) -> None:
 
 
 def _environments_from(before: Mapping[str, Any], record: Started) -> dict[str, Any] | None:
-    """What computes a run from this attempt on. Where it is resumed, its first epochs may be of other environments.
+    """Environments of a run from this attempt on. The first epochs of a resumed run may be of other environments.
 
-    These are as its checkpoint has them; where that does not, as they are in the store.
+    These come from its checkpoint, or from the store if the checkpoint does not have them.
     """
     earlier: list[Environment | None] = []
     if record.first_epoch > 1:
         stored = (*before.get("earlier", ()), before.get("environment"))
-        known = [
+        environments = [
             one
             for environment in record.earlier or (None,)
             for one in (stored if environment is None else (environment,))
         ]
-        earlier = [each for i, each in enumerate(known) if each != record.environment and each not in known[:i]]
+        earlier = [
+            each for i, each in enumerate(environments) if each != record.environment and each not in environments[:i]
+        ]
     if record.environment is None and not any(earlier):
         return None
     return stored_environments(record.environment, earlier, record.environment)
 
 
 def _note(session: Session, row: RunTable, record: DataNote) -> None:
-    """Keep it among the events of the study that is having the run trained."""
+    """Store the note as an event of the study that is training the run."""
     assert row.owner is not None, "a run that takes a record has an owner"
     now = datetime.now(UTC)
     session.add(EventTable(time=now, study=row.owner, run_id=row.id, kind=DATA_EVENT, message=record.text))

@@ -1,4 +1,4 @@
-"""Where a study is kept: its results folder, its database, and the run of a checkpoint."""
+"""The location of a study: its results folder and its database; and the run and trial of a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,30 +11,30 @@ from harness.training.run import Run
 DATABASE = "studies.db"
 DEFAULT_RESULTS = Path("results")
 CLAIMS_FOLDER = "claims"
-"""Folder of a results folder that keeps the summaries of claim studies, a folder each."""
+"""Subfolder of a results folder with the summaries of claim studies, one folder each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where a study is kept."""
+    """The location of a study."""
 
     results: Path
     storage: str | None = None
-    """URL of the database, where it is not in the results folder."""
+    """URL of the database, if it is not in the results folder."""
 
     @property
     def database(self) -> str | Path:
-        """What the store opens."""
+        """The database that the store opens."""
         return self.storage or self.results / DATABASE
 
     @property
     def data_cache(self) -> Path:
-        """Where prepared data sets are kept for all studies."""
+        """The folder of prepared data sets for all studies."""
         return self.results / "data"
 
     @property
     def options(self) -> list[str]:
-        """The options of a command that means this place, as far as it is not the default one."""
+        """The command-line options for this location; empty for the default one."""
         results = [] if self.results == DEFAULT_RESULTS else ["--results", str(self.results)]
         return results + ([] if self.storage is None else ["--storage", without_password(self.storage)])
 
@@ -44,13 +44,13 @@ class Workspace:
 
 
 def run_of(path: Path, workspace: Workspace) -> Run:
-    """The run of a checkpoint, as its study's database knows it. Raises `NotFound`."""
+    """The run of a checkpoint, from its study's database. Raises `NotFound`."""
     try:
         with Store.open(workspace.database, read_only=True) as store:
             return store.run(path.stem).run
     except NotFound as error:
         raise NotFound(
-            f"the run of a checkpoint must be known to a database, which tells its network ({error.place})",
+            f"the run of a checkpoint must be known to a database, which holds its network ({error.place})",
             place=str(path),
             remedy="Leave it in its study's folder, as results/STUDY/checkpoints/RUN.pt, or give `--storage URL`; or "
             "name its network: `harness weights import FILE --network NETWORK --output OUT.safetensors`.",
@@ -58,7 +58,7 @@ def run_of(path: Path, workspace: Workspace) -> Run:
 
 
 def trial_of(path: Path, study: str, workspace: Workspace) -> int | None:
-    """The first trial of a study that owns the run of a checkpoint; None where none does."""
+    """The first trial of a study that owns the run of a checkpoint; None if there is none."""
     with Store.open(workspace.database, read_only=True) as store:
         links = store.trial_runs(study)
     return next((trial for trial, runs in links.items() if path.stem in runs), None)

@@ -1,13 +1,14 @@
-"""How often real runs come to a verdict that is false, and how often their intervals hold what they should.
+"""Calibration on real runs: the rate of false verdicts, and the coverage of the intervals.
 
-An A/A test has two arms that are one network. Given the images, both have initial weights and an order of the images
-drawn alike and independently, so that the arms of each pair may change places: the sign of its difference is a toss.
-Studies are drawn from the recorded pairs as subsets in random order with random signs, and looked at as a plan says.
+An A/A test has two arms with the same network. Given the images, both draw initial weights and an order of the images
+independently from the same distribution, so that the arms of each pair are exchangeable: the sign of the difference is
+random. Studies are sampled from the recorded pairs as subsets in random order with random signs, and tested as a plan
+specifies.
 
-That holds for a data set that all seeds share as well, which therefore cannot raise the rate of false verdicts. What it
-breaks is coverage: the interval of a claim made on one data set says nothing of the part of the effect that belongs to
-this set. With m pairs of variance s^2 around an effect of the set, whose variance over sets is t^2, the t statistic
-around the effect over all sets is sqrt(1 + m t^2 / s^2) times Student's, which gives the true coverage.
+This also holds if all seeds share a data set, which therefore cannot raise the rate of false verdicts. It affects the
+coverage: the interval of a claim on one data set does not include the part of the effect that belongs to this set. With
+m pairs of variance s^2 around an effect of the set, whose variance over sets is t^2, the t statistic around the effect
+over all sets is sqrt(1 + m t^2 / s^2) times Student's, from which the true coverage follows.
 """
 
 import math
@@ -21,11 +22,11 @@ from harness.analysis.statistics.sequential import Plan
 from harness.analysis.statistics.simulate import simulate_verdicts
 
 LEVEL = 0.95
-"""Of all intervals here."""
+"""Confidence level of all intervals here."""
 
 
 class ErrorRate(NamedTuple):
-    """A share of studies, with its exact interval (Clopper & Pearson 1934); the runs behind them are taken as given."""
+    """A share of studies, with its exact interval (Clopper & Pearson 1934), conditional on the recorded runs."""
 
     hits: int
     studies: int
@@ -34,7 +35,7 @@ class ErrorRate(NamedTuple):
 
     @property
     def share(self) -> float:
-        """From 0 to 1."""
+        """The share, from 0 to 1."""
         return self.hits / self.studies
 
     @classmethod
@@ -49,43 +50,43 @@ class ErrorRate(NamedTuple):
 
 
 def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, seed: int) -> ErrorRate:
-    """The share of studies, drawn from the differences of two equal arms, that come to a verdict on `> 0`.
+    """The share of studies, sampled from the differences of two equal arms, that reach a verdict on `> 0`.
 
     Raises `ValueError` for fewer differences than the plan may take.
     """
     if len(differences) < plan.most:
         raise ValueError(f"a plan of up to {plan.most} pairs needs as many differences, but got {len(differences)}")
-    rng, known = np.random.default_rng(seed), np.array(differences)
-    order = rng.random((studies, len(known))).argsort(axis=1)[:, : plan.most]
-    values = known[order] * rng.choice([-1.0, 1.0], order.shape)
+    rng, recorded = np.random.default_rng(seed), np.array(differences)
+    order = rng.random((studies, len(recorded))).argsort(axis=1)[:, : plan.most]
+    values = recorded[order] * rng.choice([-1.0, 1.0], order.shape)
     verdicts, _ = simulate_verdicts(values, plan)
     return ErrorRate.of(int(np.count_nonzero(verdicts)), studies)
 
 
 class VarianceParts(NamedTuple):
-    """An effect's variance between data sets, and that between the seeds of one (analysis of variance)."""
+    """The variance of an effect between data sets, and between the seeds of one (analysis of variance)."""
 
     sets: int
     seeds: int
-    """Of each data set."""
+    """Number of seeds of each data set."""
     effect: float
     between: float
-    """Variance of the effects of data sets, without what the seeds add; 0 where they explain all."""
+    """Variance of the effects of data sets, without the part of the seeds; 0 if the seeds explain all of it."""
     within: float
     """Variance of the differences of one data set."""
     p: float
-    """Of the F test that data sets have one effect."""
+    """The p of the F test that all data sets have the same effect."""
     coverage: float
-    """Of a t interval on one data set, for the effect over all, at the variances found."""
+    """Coverage of a t interval on one data set, for the effect over all, at the estimated variances."""
     coverage_low: float
-    """Its interval, from that of the F statistic."""
+    """Lower end of its interval, from that of the F statistic."""
     coverage_high: float
     held: ErrorRate
-    """How many of the data sets' own intervals hold the mean effect of the others."""
+    """Share of the data sets' own intervals that contain the mean effect of the others."""
 
 
 def variance_parts(differences: Mapping[object, Sequence[float]]) -> VarianceParts:
-    """The parts of an effect, from the paired differences of each data set; equally many for all, else the first ones.
+    """The variances of an effect, from the paired differences of each data set; uses the same number of each.
 
     Raises `ValueError` for fewer than two data sets, or fewer than two seeds each.
     """
@@ -115,7 +116,7 @@ def variance_parts(differences: Mapping[object, Sequence[float]]) -> VariancePar
 
 
 def coverage(ratio: float, seeds: int) -> float:
-    """Of the t interval of `seeds` values, where their mean varies `ratio` times as much as their spread shows."""
+    """Coverage of the t interval of `seeds` values whose mean has `ratio` times the variance that they imply."""
     from scipy.special import stdtr, stdtrit
 
     if not math.isfinite(ratio):
@@ -125,7 +126,7 @@ def coverage(ratio: float, seeds: int) -> float:
 
 
 def _interval_coverage(values: NDArray[np.float64]) -> ErrorRate:
-    """Each set's t interval against the mean of the other sets, whose own error is thereby counted as a miss."""
+    """Each set's t interval against the mean of the other sets; the error of that mean adds to the misses."""
     from scipy.special import stdtrit
 
     sets, seeds = values.shape

@@ -1,6 +1,6 @@
-"""The conditional error of a plan: how likely it is, under the null, to reject at one of its later looks.
+"""The conditional error of a plan: the probability, under the null, that it rejects at one of its later looks.
 
-Legend: n values so far, x their differences from the bound, s the state, c a bound on |s|; A plans side by side,
+Legend: n values so far, x their differences from the bound, s the state, c a bound on |s|; A plans in parallel,
 M states, P points of a quadrature.
 
 The state of n values is s_n = sum(x) / sqrt(sum(x^2)), so that |s_n| <= sqrt(n) and the t of n values is
@@ -9,9 +9,10 @@ theta has the density cos(theta)^(n-1) up to a constant, whatever the variance; 
 
     s_(n+1) = s_n cos(theta) + sin(theta) = sqrt(1 + s_n^2) sin(theta + arctan(s_n)).
 
-So the states are a Markov chain that knows no variance, and the conditional error given s_n follows by recursion from
-the last look: the chance that s_(n+1) crosses its bound, and else the conditional error there. It is a conditional
-error given the t statistic, as in Posch et al. 2004 (Biometrical Journal 46, 389-405), exact for normal differences.
+So the states are a Markov chain that does not depend on the variance, and the conditional error given s_n follows by
+recursion from the last look: the probability that s_(n+1) crosses its bound, and otherwise the conditional error there.
+It is a conditional error given the t statistic, as in Posch et al. 2004 (Biometrical Journal 46, 389-405), exact for
+normal differences.
 """
 
 import math
@@ -25,24 +26,24 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 POINTS = 240
-"""States between 0 and the bound at which a conditional error is kept; linear in between."""
+"""Number of states between 0 and the bound with a stored conditional error; interpolated linearly in between."""
 _FRACTIONS = np.sin(np.linspace(0, math.pi / 2, POINTS))
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """The bounds of some plans: by look, the two-sided levels (A,) of its t test; 0 never rejects."""
+    """The bounds of several plans: the two-sided levels (A,) of the t test by look; a level of 0 never rejects."""
 
     levels: Mapping[int, Array]
 
     @property
     def last(self) -> int:
-        """Values at the last look."""
+        """Number of values at the last look."""
         return max(self.levels, default=0)
 
     def at(self, n: int) -> Array | None:
-        """Bounds (A,) on |s_n|; None where there is no look at n values."""
+        """Bounds (A,) on |s_n|; None if there is no look at n values."""
         from scipy.special import stdtrit
 
         if n not in self.levels:
@@ -57,7 +58,7 @@ class ConditionalError:
     """The conditional error of plans after n values, as a function of the state."""
 
     def __init__(self, boundary: Boundary, n: int) -> None:
-        """Work back from the last look to the looks after n values."""
+        """Compute the recursion from the last look back to the looks after n values."""
         self._plans = len(next(iter(boundary.levels.values())))
         self._kept: _ErrorGrid | None = None
         for m in range(boundary.last - 1, n - 1, -1):
@@ -80,13 +81,13 @@ class _ErrorGrid:
     errors: Array
 
     def at(self, states: Array) -> Array:
-        """(A, M) -> (A, M)."""
+        """Interpolate conditional errors at states; (A, M) -> (A, M)."""
         rows = [np.interp(np.abs(s), grid, e) for s, grid, e in zip(states, self.states, self.errors, strict=True)]
         return np.array(rows)
 
 
 def _crossing_later(n: int, states: Array, boundary: Boundary, later: _ErrorGrid | None) -> Array:
-    """The chance (A, M) to cross at n + 1 values or later, given states (A, M) of n values that have not crossed."""
+    """The probability (A, M) of crossing at n + 1 values or later, given states (A, M) of n values without crossing."""
     bound = boundary.at(n + 1)
     reach, turned = np.sqrt(1 + states**2), np.arctan(states)
     c = np.full((len(states), 1), math.sqrt(n + 1)) if bound is None else bound[:, None]
@@ -119,21 +120,21 @@ def _integral(n: int, low: Array, high: Array, states: Array, later: _ErrorGrid)
     following = states[..., None] * np.cos(theta) + np.sin(theta)
     plans, m, points = following.shape
     errors = later.at(following.reshape(plans, m * points)).reshape(plans, m, points)
-    found: Array = (_density(n, theta) * errors) @ _WEIGHTS * half
-    return found
+    means: Array = (_density(n, theta) * errors) @ _WEIGHTS * half
+    return means
 
 
 def _density(n: int, theta: Array) -> Array:
-    """Of the angle of the next value after n values."""
+    """The density of the angle of the next value after n values."""
     constant = math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2)) / math.sqrt(math.pi)
-    found: Array = constant * np.cos(theta) ** (n - 1)
-    return found
+    density: Array = constant * np.cos(theta) ** (n - 1)
+    return density
 
 
 def _mass(n: int, low: Array, high: Array) -> Array:
-    """The chance of an angle between low and high: tan(theta) sqrt(n) is Student's t with n degrees of freedom."""
+    """The probability of an angle between low and high: tan(theta) sqrt(n) is Student's t with n degrees of freedom."""
     from scipy.special import stdtr
 
     with np.errstate(over="ignore"):
-        found: Array = stdtr(n, math.sqrt(n) * np.tan(high)) - stdtr(n, math.sqrt(n) * np.tan(low))
-    return np.maximum(found, 0.0)
+        mass: Array = stdtr(n, math.sqrt(n) * np.tan(high)) - stdtr(n, math.sqrt(n) * np.tan(low))
+    return np.maximum(mass, 0.0)

@@ -1,21 +1,21 @@
-"""How much of an effect's error belongs to the images that it is judged on: pairs of networks x validation sets.
+"""The part of an effect's error that is due to the validation images: pairs of networks x validation sets.
 
-A pair is the two arms of a contrast with one seed. Every pair is judged on every validation set, and each cell of the
-table is modeled as y[pair, set] = effect + pair + set + rest, with independent random terms. The part of a set is
-common to all networks; the rest is what a set means for this pair alone. The components of variance are those of the
+A pair is the two arms of a contrast with one seed. Every pair is evaluated on every validation set, and each cell of
+the table is modeled as y[pair, set] = effect + pair + set + rest, with independent random terms. The term of a set is
+common to all networks; the rest is the effect of a set on this pair alone. The components of variance are those of the
 two-way analysis with one value per cell (Searle, Casella & McCulloch 1992, Variance Components, chapter 4).
 
-For a study of n pairs, the variance of the estimated effect about the effect over all networks and images, and the
-square of the standard error that its t interval has on average:
+For a study of n pairs, the variance of the estimated effect around the effect over all networks and images, and the
+mean square of the standard error in its t interval:
 
     scheme                             variance                      standard error squared
     one validation set for all pairs   set + (pair + rest) / n       (pair + rest) / n
-    for every pair a set of its own    (pair + set + rest) / n       (pair + set + rest) / n
+    a separate set for every pair      (pair + set + rest) / n       (pair + set + rest) / n
 
-So a shared set leaves its own part out of the interval, however many pairs there are. For normal terms the t statistic
-is sqrt(1 + n set / (pair + rest)) times Student's, which gives the coverage (`calibration.coverage`). Its interval is
-a generalized confidence interval (Weerahandi 1993, JASA 88, 899-905): the three mean squares are independent multiples
-of chi-squared variables.
+So the interval never includes the part of a shared set, whatever the number of pairs. For normal terms the t statistic
+is sqrt(1 + n set / (pair + rest)) times Student's, from which the coverage follows (`calibration.coverage`). Its
+interval is a generalized confidence interval (Weerahandi 1993, JASA 88, 899-905): the three mean squares are
+independent multiples of chi-squared variables.
 """
 
 import math
@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from harness.analysis.statistics.calibration import LEVEL, coverage
 
 PIVOTS = 10_000
-"""Draws of the mean squares for the interval of a coverage."""
+"""Number of samples of the mean squares for the interval of a coverage."""
 
 Table = NDArray[np.float64]
-"""Effects, (pairs, sets)."""
+"""Table of effects, (pairs, sets)."""
 
 
 class Components(NamedTuple):
@@ -41,47 +41,47 @@ class Components(NamedTuple):
     rest: float
 
     def ratio(self, n: int) -> float:
-        """By which a shared set makes the variance of an estimate from n pairs larger than its interval states."""
+        """Variance of an estimate from n pairs on a shared set, divided by the variance that its interval implies."""
         stated = self.pair + self.rest
         return 1 + n * self.set / stated if stated > 0 else math.inf if self.set > 0 else 1.0
 
 
 class Crossed(NamedTuple):
-    """What a table of pairs x sets shows."""
+    """The analysis of variance of a table of pairs x sets."""
 
     pairs: int
     sets: int
     effect: float
     components: Components
-    """Estimates, 0 where they would be negative."""
+    """Estimated components; 0 instead of negative estimates."""
     p: float
-    """Of the F test that all sets have one effect."""
+    """The p of the F test that all sets have the same effect."""
     squares: tuple[float, float, float]
     """The mean squares of pairs, sets and rest."""
 
     def error(self) -> float:
-        """The standard error of `effect`, of the pairs and the sets together."""
+        """The standard error of `effect`, from both pairs and sets."""
         pair, of_set, rest = self.components
         return math.sqrt(pair / self.pairs + of_set / self.sets + rest / (self.pairs * self.sets))
 
     def sd_of_fixed(self, n: int) -> float:
-        """The standard deviation over validation sets of the mean effect of n pairs that stay the same."""
+        """The standard deviation over validation sets of the mean effect of n fixed pairs."""
         return math.sqrt(self.components.set + self.components.rest / n)
 
 
 class Scheme(NamedTuple):
-    """Studies of one size with their validation sets given in one way."""
+    """Errors of studies of one size, with one assignment of validation sets to pairs."""
 
     sd: float
-    """Standard deviation of the estimates about the effect over all networks and images."""
+    """Standard deviation of the estimates around the effect over all networks and images."""
     error: float
-    """The standard error that such a study states: root mean square."""
+    """Root mean square of the standard errors that such studies compute."""
     coverage: float
-    """Of the nominal 95 % t interval, for the effect over all networks and images."""
+    """Coverage of the nominal 95 % t interval, for the effect over all networks and images."""
 
 
 class Studies(NamedTuple):
-    """Studies of n pairs, with one validation set for all pairs and with a set of its own for every pair."""
+    """Studies of n pairs, with one validation set for all pairs, and with a separate set for every pair."""
 
     n: int
     shared: Scheme
@@ -118,7 +118,7 @@ def _components(squares: tuple[float, float, float], pairs: int, sets: int) -> C
 
 
 def expected_studies(components: Components, n: int) -> Studies:
-    """What follows from the components for studies of n pairs, for normal terms."""
+    """The errors of studies of n pairs that follow from the components, for normal terms."""
     pair, of_set, rest = components
     stated, whole = (pair + rest) / n, (pair + of_set + rest) / n
     shared = Scheme(math.sqrt(of_set + stated), math.sqrt(stated), coverage(components.ratio(n), n))
@@ -126,7 +126,7 @@ def expected_studies(components: Components, n: int) -> Studies:
 
 
 def shared_coverage_interval(crossed: Crossed, n: int, *, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the coverage of studies of n pairs on one shared set, given the table's mean squares."""
+    """The 95 % interval of the coverage of studies of n pairs on a shared set, from the table's mean squares."""
     rng, df = np.random.default_rng(seed), degrees(crossed.pairs, crossed.sets)
     of_pair, of_set, rest = (
         square * d / rng.chisquare(d, PIVOTS) for square, d in zip(crossed.squares, df, strict=True)
@@ -139,26 +139,27 @@ def shared_coverage_interval(crossed: Crossed, n: int, *, seed: int = 0) -> tupl
 
 
 def drawn_studies(table: Table, n: int, *, studies: int, seed: int) -> Studies:
-    """What comes out of studies of n pairs that are drawn from the cells of a table.
+    """The errors of studies of n pairs that are sampled from the cells of a table.
 
-    The pairs of a study are drawn without replacement, and so are the sets where every pair has its own. The recorded
-    pairs and sets are themselves a sample, so that estimates vary less about their mean than about the effect over all:
-    that effect is drawn anew for every study, about the mean of the table with its standard error. Sums of variances
-    are then those of the model. Their coverage is so on average over tables; where n is near the number of pairs, that
-    of one table depends on its chance spread. Raises `ValueError` where n is above the pairs or the sets.
+    The pairs of a study are sampled without replacement, and so are the sets if every pair has its own. The recorded
+    pairs and sets are themselves a sample, so that estimates vary less around their mean than around the effect over
+    all: that effect is sampled again for every study, around the mean of the table with its standard error. Sums of
+    variances are then those of the model. The coverage is that of the model on average over tables; if n is near the
+    number of pairs, that of one table depends on its random spread. Raises `ValueError` if n is larger than the number
+    of pairs or sets.
     """
     pairs, sets = table.shape
     if not 2 <= n <= min(pairs, sets):
         raise ValueError(f"studies must have from 2 pairs up to the {min(pairs, sets)} there are, but got {n}")
     rng, crossed = np.random.default_rng(seed), decompose(table)
     rows = rng.random((studies, pairs)).argsort(axis=1)[:, :n]
-    own = rng.random((studies, sets)).argsort(axis=1)[:, :n]
+    own_sets = rng.random((studies, sets)).argsort(axis=1)[:, :n]
     truth = crossed.effect + crossed.error() * rng.standard_normal(studies)
-    return Studies(n, _scheme(table[rows, own[:, :1]], truth), _scheme(table[rows, own], truth))
+    return Studies(n, _scheme(table[rows, own_sets[:, :1]], truth), _scheme(table[rows, own_sets], truth))
 
 
 def _scheme(values: Table, truth: NDArray[np.float64]) -> Scheme:
-    """Of studies (studies, n), each with the effect that it should find."""
+    """The errors of studies (studies, n), given the true effect of each."""
     from scipy.special import stdtrit
 
     n = values.shape[1]

@@ -1,4 +1,4 @@
-"""What the values of a claim say: effect, spread, intervals, p, and how strongly they speak for each verdict."""
+"""Estimates from the values of a claim: effect, spread, intervals, p, and the evidence for each verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,33 +15,33 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A claim's effect after n pairs. Intervals are of 1 - alpha; they are None where no spread was seen."""
+    """A claim's effect after n pairs. Intervals have level 1 - alpha; they are None if the values have no spread."""
 
     values: tuple[float, ...]
     effect: float
-    """The mean."""
+    """The mean of the values."""
     sd: float
-    """Of the values; 0 where there is one, or all are equal."""
+    """Standard deviation of the values; 0 for one value, or if all are equal."""
     is_exact: bool
-    """Known without error."""
+    """Whether the effect has no error."""
     alpha: float
     """The error rate of the plan."""
     ignore: float | None
     """The smallest effect of interest."""
     nearest: float
-    """The bound that is hardest to tell from the effect."""
+    """The bound nearest to the effect, which is the hardest to reject."""
     interval: Interval | None
-    """The t interval, as if this were the only look."""
+    """The t interval of a single look."""
     repeated_interval: Interval | None
-    """The t interval at the level of this look, None before the first; all looks' together hold the effect."""
+    """The t interval at the level of this look, None before the first look; simultaneous over all looks."""
     t_p: float
-    """Two-sided, against the nearest bound, as if this were the only look."""
+    """The two-sided p against the nearest bound, of a single look."""
     evidence: Evidence
-    """Repeated p, by verdict."""
+    """Repeated p by verdict."""
 
     @property
     def n(self) -> int:
-        """Pairs."""
+        """Number of pairs."""
         return len(self.values)
 
     @property
@@ -51,7 +51,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Repeated p: the smallest alpha at which a look up to now would have decided the claim."""
+        """Repeated p: the smallest alpha at which a look so far would have decided the claim."""
         return self.evidence.p
 
     @property
@@ -66,12 +66,12 @@ class Estimate:
 
     @property
     def bootstrap_interval(self) -> Interval | None:
-        """BCa, as if this were the only look; None for fewer than 4 values."""
+        """The BCa interval of a single look; None for fewer than 4 values."""
         return bootstrap_interval(self.values, self.alpha) if self.sd > 0 else None
 
     @property
     def permutation_p(self) -> float | None:
-        """Of sign flips, against the nearest bound, as if this were the only look; None for one value."""
+        """The p of sign flips against the nearest bound, of a single look; None for one value."""
         return None if self.is_exact else sign_flip_p(self.values, self.nearest)
 
 
@@ -83,10 +83,10 @@ def estimate_effect(
     ignore: float | None = None,
     exact: bool = False,
 ) -> Estimate:
-    """What the values say: one for each seed, in the order of the seeds, finite, and no more than the plan has.
+    """Estimate an effect from its values: one for each seed, in order, finite, and at most as many as the plan has.
 
-    `ignore` is the smallest effect of interest; it has no meaning beside `within`. `exact` says that the figure has no
-    error, as a count of parameters has none: one value or equal values are then the effect itself.
+    `ignore` is the smallest effect of interest; it has no meaning with `within`. `exact` means that the metric has no
+    error, such as a number of parameters: one value or equal values are then the effect itself.
     """
     if not 1 <= len(values) <= plan.most:
         raise ValueError(f"there must be 1 to {plan.most} values (`most` of the plan), but got {len(values)}")

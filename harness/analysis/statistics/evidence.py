@@ -1,4 +1,4 @@
-"""How strongly the looks up to now speak for each verdict: its repeated p."""
+"""The evidence of the looks so far for each verdict: its repeated p."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from harness.analysis.statistics.sample import Sample
 from harness.config.expectation import Expectation, ExpectationKind
 
 LookP = Callable[[Sample, float], float]
-"""The smallest alpha at which a look, given as its sample, rejects a bound."""
+"""Function of a look's sample and a bound: the smallest alpha at which the look rejects the bound."""
 Test = Callable[[Sample], float]
-"""The smallest alpha at which one look comes to a conclusion; 1 where it points elsewhere."""
+"""Function of a look's sample: the smallest alpha at which the look reaches a conclusion; 1 if it supports another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """By verdict, the smallest alpha at which some look up to now would have given it. It never rises with n."""
+    """The smallest alpha, by verdict, at which a look so far would have reached it. It never rises with n."""
 
     supported: float = 1.0
     contradicted: float = 1.0
@@ -22,12 +22,12 @@ class Evidence:
 
     @property
     def p(self) -> float:
-        """The smallest alpha at which the claim would have been decided, whichever way."""
+        """The smallest alpha at which the claim would have been decided, with any verdict."""
         return min(self.supported, self.contradicted, self.equivalent)
 
 
 def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, p: LookP, ignore: float | None) -> Evidence:
-    """The evidence of samples that grow by one value each, one for each look up to now; `p` is the plan's."""
+    """The evidence of the looks so far, each given as its sample; `p` is the plan's."""
 
     def strongest(test: Test) -> float:
         return min((test(look) for look in looks), default=1.0)
@@ -53,7 +53,7 @@ def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, p: Look
 
 
 def exact_evidence(effect: float, expectation: Expectation, ignore: float | None) -> Evidence:
-    """The evidence of an effect that is known without error: certainty for one verdict."""
+    """The evidence of an effect without error: p is 0 for one verdict."""
     if ignore is not None and expectation.kind != ExpectationKind.WITHIN and abs(effect - expectation.bound) < ignore:
         return Evidence(equivalent=0.0)
     return Evidence(supported=0.0) if expectation.holds(effect) else Evidence(contradicted=0.0)

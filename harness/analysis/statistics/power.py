@@ -1,4 +1,4 @@
-"""How many seeds would decide a claim, if effect and spread are what was seen."""
+"""The number of seeds that would decide a claim, if effect and spread are as observed."""
 
 import math
 from collections.abc import Callable
@@ -14,25 +14,25 @@ def seeds_to_decide(
 ) -> int | None:
     """The fewest pairs with which one two-sided paired t test at `alpha` decides with this power; None beyond `most`.
 
-    Also None where no spread was seen, since then nothing is known of it; an exact effect needs no more than it has.
+    Also None if the values have no spread, since it is then unknown; an exact effect needs no more pairs.
     """
     if estimate.is_exact:
         return estimate.n
     if estimate.sd == 0:
         return None
-    found = [_min_pairs(chance, power, most) for chance in _decision_chances(estimate, expectation, alpha)]
-    return min((n for n in found if n is not None), default=None)
+    pairs = [_min_pairs(chance, power, most) for chance in _decision_chances(estimate, expectation, alpha)]
+    return min((n for n in pairs if n is not None), default=None)
 
 
 def _decision_chances(estimate: Estimate, expectation: Expectation, alpha: float) -> list[Power]:
-    """The chances by n of each way in which the claim can be decided."""
+    """The power as a function of n, for each verdict that the claim can reach."""
     bound, off = expectation.bound, abs(estimate.effect - expectation.bound)
 
     def outside(distance: float) -> Power:
         return lambda n: _power_of_t(n, distance / estimate.sd, alpha)
 
     def inside(reach: float, distance: float) -> Power:
-        """Of two one-sided tests, at least: the chance that neither fails."""
+        """A lower bound on the power of two one-sided tests: the probability that neither fails."""
         near, far = (outside(reach - distance), outside(reach + distance))
         return lambda n: near(n) + far(n) - 1
 
@@ -43,12 +43,12 @@ def _decision_chances(estimate: Estimate, expectation: Expectation, alpha: float
     return [outside(off), *([inside(estimate.ignore or 0.0, off)] if is_small else [])]
 
 
-def _power_of_t(n: int, standardised: float, alpha: float) -> float:
-    """The chance that a t test at the two-sided level `alpha` finds an effect, with its sign right."""
+def _power_of_t(n: int, effect_size: float, alpha: float) -> float:
+    """The probability that a t test at the two-sided level `alpha` detects an effect with the correct sign."""
     from scipy.special import nctdtr, stdtrit
 
     critical = float(-stdtrit(n - 1, alpha / 2))
-    return 1 - float(nctdtr(n - 1, standardised * math.sqrt(n), critical))
+    return 1 - float(nctdtr(n - 1, effect_size * math.sqrt(n), critical))
 
 
 def _min_pairs(chance: Power, power: float, most: int) -> int | None:

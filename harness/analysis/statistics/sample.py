@@ -1,4 +1,4 @@
-"""What the tests need of some values: how many, their mean, their spread, and the two-sided p against a bound."""
+"""A sample for the tests: number of values, mean, standard deviation, and the two-sided p against a bound."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Self
 
 ROUNDING = 1e-9
-"""Differences below this share of the values are rounding."""
+"""Relative differences below this are rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample's size, mean and standard deviation; no spread is seen in one value, and none in equal values."""
+    """Size, mean and standard deviation of a sample; one value and equal values have no spread."""
 
     n: int
     mean: float
@@ -19,7 +19,7 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """The sample that these values are."""
+        """Create the sample of these values."""
         n = len(values)
         mean = math.fsum(values) / n
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
@@ -27,10 +27,10 @@ class Sample:
         return cls(n, mean, 0.0 if is_rounding else sd)
 
     def p(self, bound: float) -> float:
-        """Two-sided: the t test, and the sign test where all values are equal.
+        """The two-sided p of the t test, or of the sign test if all values are equal.
 
-        A measured figure comes in steps, so that a few equal values are no certainty; the sign test, 2^(1 - n), asks
-        for a symmetric distribution alone.
+        A measured metric has discrete steps, so that a few equal values are no certainty; the sign test, 2^(1 - n),
+        only assumes a symmetric distribution.
         """
         if self.sd > 0:
             from scipy.special import stdtr
@@ -40,7 +40,7 @@ class Sample:
         return 1.0 if is_equal else 2.0 ** (1 - self.n)
 
     def interval(self, level: float) -> tuple[float, float] | None:
-        """The values that the t test at a two-sided level does not reject; None where no spread is seen."""
+        """The bounds that the t test at a two-sided level does not reject; None if the values have no spread."""
         if self.sd == 0:
             return None
         from scipy.special import stdtrit

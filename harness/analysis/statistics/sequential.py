@@ -1,18 +1,19 @@
-"""When a study looks at its claims, and how strict each look is, so that many looks together err no more than alpha.
+"""The plan of a study's looks at its claims, with the level of each look, so that all looks together err at most alpha.
 
-A plan looks after `first` pairs, then after each pair more, up to `most`. By the look at n it has spent
+A plan looks after `first` pairs, then after each further pair, up to `most`. By the look at n it has spent
 alpha * (n / most)^2 of its error rate (Lan & DeMets 1983; of the power family, Jennison & Turnbull 1999, section 7.2).
 A look's test is a paired t test at its nominal level, and the levels are such that what is spent is exact for normal
 differences at every n (`repeated_t`).
 
-Why the square, by simulated studies of the plan (3, 8): an effect of 1 standard deviation is found in 58 % of them,
+Why the square, from simulated studies of the plan (3, 8): an effect of 1 standard deviation is found in 58 % of them,
 after 7.0 pairs on average, and one of 2 in 99 %, after 5.3. Spending evenly finds 50 % (6.9 pairs) and 98 % (5.0); the
-cube 62 % (7.1) and 99 % (5.5). O'Brien and Fleming's way is close to the cube, but leaves next to nothing to an early
-first look: of the plan (5, 20) 0.0001, where the square leaves 0.003, and an effect of 2 takes 8.0 pairs, not 6.8.
+cube 62 % (7.1) and 99 % (5.5). O'Brien and Fleming's spending is close to the cube, but leaves almost nothing to an
+early first look: for the plan (5, 20) 0.0001, where the square leaves 0.003, and an effect of 2 takes 8.0 pairs, not
+6.8.
 
-Why not the textbook's levels, those of Brownian motion: with unknown spread, the t of neighbouring looks are less alike
-than that. Held to those levels, the plan (3, 8) decides 6.0 % of null studies and the plan (2, 6) 6.1 %; held to these,
-5.0 % (200,000 studies each).
+Why not the textbook levels, those of Brownian motion: with unknown spread, the t of neighboring looks are less
+correlated. At those levels, the plan (3, 8) decides 6.0 % of null studies and the plan (2, 6) 6.1 %; at the levels
+here, 5.0 % (200,000 studies each).
 """
 
 import math
@@ -23,20 +24,20 @@ from functools import lru_cache
 from harness.analysis.statistics.sample import Sample
 
 EXPONENT = 2
-"""Of the error rate's growth with the pairs."""
+"""Exponent of the spent error rate as a function of the pairs."""
 SMALLEST_ALPHA = 1e-4
-"""Below it, repeated p are extrapolated in proportion."""
+"""Below this alpha, repeated p are extrapolated in proportion."""
 ALPHAS_PER_DECADE = 5
 SMALLEST_P = 1e-300
-"""No test on a sample gives certainty; 0 is for what is known exactly."""
+"""Smallest p of a test on a sample; 0 is only for exact effects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Looks at `first`, `first` + 1, ... `most` pairs with an error rate of alpha over all of them.
 
-    There is no test of one value, so a plan with `first` = 1 looks at 2 first. Raises `ValueError` for numbers that
-    are no plan.
+    One value cannot be tested, so a plan with `first` = 1 looks at 2 pairs first. Raises `ValueError` for invalid
+    numbers.
     """
 
     first: int
@@ -60,33 +61,33 @@ class Plan:
         return levels[self.looks.index(n)][alphas.index(self.alpha)]
 
     def p_of(self, _: Sequence[float]) -> Callable[[Sample, float], float]:
-        """How looks are read: the smallest alpha at which a look, given as its sample, rejects a bound."""
+        """The function of a look's sample and a bound that returns the smallest alpha at which it rejects the bound."""
         return lambda look, bound: self.repeated_p(look.n, look.p(bound))
 
     def interval(self, _: Sequence[float], look: Sample) -> tuple[float, float] | None:
-        """The bounds that a look does not reject at alpha; None where no spread is seen."""
+        """The bounds that a look does not reject at alpha; None if the values have no spread."""
         return look.interval(self.level(look.n))
 
     def repeated_p(self, n: int, p: float) -> float:
         """The smallest alpha at which a plan with these looks decides at n pairs, given that look's own two-sided p.
 
-        It is at most alpha just where p is at most `level(n)`. The smallest of several looks is the p over all.
+        It is at most alpha if and only if p is at most `level(n)`. The smallest of several looks is the p over all.
         """
         alphas, levels = rising_levels(self)
-        own = levels[self.looks.index(n)]
-        if p > own[-1]:
+        look_levels = levels[self.looks.index(n)]
+        if p > look_levels[-1]:
             return 1.0
-        if p <= own[0]:
-            return max(alphas[0] * p / own[0], SMALLEST_P)
-        above = next(i for i, level in enumerate(own) if p <= level)
-        share = math.log(p / own[above - 1]) / math.log(own[above] / own[above - 1])
+        if p <= look_levels[0]:
+            return max(alphas[0] * p / look_levels[0], SMALLEST_P)
+        above = next(i for i, level in enumerate(look_levels) if p <= level)
+        share = math.log(p / look_levels[above - 1]) / math.log(look_levels[above] / look_levels[above - 1])
         between = math.exp((1 - share) * math.log(alphas[above - 1]) + share * math.log(alphas[above]))
         return min(alphas[above], between)
 
 
 @lru_cache(maxsize=64)
 def rising_levels(plan: Plan) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
-    """Rising alphas, the plan's own among them, and by look the nominal level at each."""
+    """Rising alphas, which include the plan's own, and the nominal level of each look at each alpha."""
     import numpy as np
 
     from harness.analysis.statistics.repeated_t import nominal_levels

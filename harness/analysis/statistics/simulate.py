@@ -1,6 +1,6 @@
-"""How often a plan decides: of null studies wrongly, of true effects rightly, and after how many pairs.
+"""Simulates how often a plan decides, wrongly for null studies and correctly for true effects, and with how many pairs.
 
-The differences are drawn, the looks and levels are those that `estimate` and `judge` use.
+The differences are random; the looks and levels are those that `estimate_effect` and `judge` use.
 """
 
 import math
@@ -22,16 +22,16 @@ NOISES: dict[str, Draw] = {
     "skewed arms": lambda rng, shape: (rng.exponential(size=shape) - rng.exponential(size=shape)) / math.sqrt(2),
     "steps": lambda rng, shape: np.round(2 * rng.standard_normal(shape)) / 2,
 }
-"""Differences between paired runs, of mean 0 and standard deviation 1 (`steps` 1.01).
+"""Distributions of the differences between paired runs, with mean 0 and standard deviation 1 (`steps` 1.01).
 
 `heavy` is Student's t with 3 degrees of freedom; `skewed` are exponential differences, `skewed arms` differences of two
-exponential figures, and `steps` normal ones that are measured in steps of half a standard deviation.
+exponential values, and `steps` normal ones that are rounded to steps of half a standard deviation.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Shares of the studies, and the pairs that one takes on average."""
+    """Shares of the studies with each verdict, and the mean number of pairs of a study."""
 
     supported: float
     contradicted: float
@@ -39,13 +39,13 @@ class Decisions:
 
 
 def simulate_decisions(plan: Plan, studies: int, seed: int, *, effect: float = 0.0, noise: str = "normal") -> Decisions:
-    """What becomes of `> 0` in studies with this true effect, in standard deviations; the same for the same seed."""
+    """Verdicts on `> 0` in studies with this true effect, in standard deviations; deterministic for a seed."""
     verdicts, pairs = simulate_verdicts(NOISES[noise](np.random.default_rng(seed), (studies, plan.most)) + effect, plan)
     return Decisions(float(np.mean(verdicts > 0)), float(np.mean(verdicts < 0)), float(pairs.mean()))
 
 
 def simulate_verdicts(values: Array, plan: Plan) -> tuple[Array, Array]:
-    """The sign of each study's verdict on `> 0`, 0 for none, and its pairs until then; values are (studies, pairs)."""
+    """The sign of each study's verdict on `> 0`, 0 for none, and its number of pairs; values are (studies, pairs)."""
     verdicts, pairs = np.zeros(len(values)), np.full(len(values), float(plan.most))
     for n in plan.looks:
         mean, p = values[:, :n].mean(axis=1), _p(values[:, :n])
@@ -55,7 +55,7 @@ def simulate_verdicts(values: Array, plan: Plan) -> tuple[Array, Array]:
 
 
 def false_positive_rate(plan: Plan, studies: int, seed: int, *, noise: str = "normal") -> float:
-    """The share of studies without any effect that come to a verdict on `> 0`, whichever."""
+    """The share of studies without an effect that reach any verdict on `> 0`."""
     decisions = simulate_decisions(plan, studies, seed, noise=noise)
     return decisions.supported + decisions.contradicted
 
@@ -69,5 +69,5 @@ def _p(values: Array) -> Array:
     is_flat = sd < 1e-9
     t_p = 2 * stdtr(n - 1, -np.abs(mean) * math.sqrt(n) / np.where(is_flat, 1, sd))
     sign_p = np.where(mean == 0, 1.0, 2.0 ** (1 - n))
-    found: Array = np.where(is_flat, sign_p, t_p)
-    return found
+    p: Array = np.where(is_flat, sign_p, t_p)
+    return p

@@ -1,19 +1,19 @@
-"""A plan that was changed while its data came in, with the error rate that it was made for.
+"""Plans that were changed after data were collected, and keep the error rate of the original plan.
 
 The conditional rejection principle (Müller & Schäfer 2001, Biometrics 57, 886-891; 2004, Statistics in Medicine 23,
-2497-2508): if a plan is changed after n values, for whatever reason, the new plan may reject with no more probability,
-given these values, than the old one would have. Then the error rate over both is that of the old plan. Here the new
-plan is used at the alpha' at which both conditional errors are equal, which is found for every alpha at once, so that
-the p of a stretched plan is again the smallest alpha at which one of its looks decides.
+2497-2508): if a plan is changed after n values, for any reason, the new plan may reject with no higher probability,
+given these values, than the old one. Then the error rate over both is that of the old plan. Here the new plan is used
+at the alpha' at which both conditional errors are equal. It is computed for every alpha at once, so that the p of a
+stretched plan is again the smallest alpha at which one of its looks decides.
 
 With an unknown variance the conditional error of a t test depends on it (Timmesfeld, Schäfer & Müller 2007, Statistics
-in Medicine 26, 2449-2464). It is taken here given the t statistic (`conditional`), which is exact where the decision
-to change depends on the t statistics, that is on p and verdicts, and not on the size of the spread by itself. Of null
-studies of the plan (3, 8), stretched to 16 at 6 pairs where promising, at 7 where undecided, or three times in a row,
-4.7 to 4.8 % come to a verdict (10,000 each); stretched for a small or a large spread, 4.7 to 4.9 % (6,000 each).
+in Medicine 26, 2449-2464). Here it is conditional on the t statistic (`conditional`), which is exact if the decision
+to change depends on the t statistics, that is on p and verdicts, and not on the spread alone. Of null studies of the
+plan (3, 8), stretched to 16 at 6 pairs if promising, at 7 if undecided, or three times in a row, 4.7 to 4.8 % reach a
+verdict (10,000 each); stretched for a small or a large spread, 4.7 to 4.9 % (6,000 each).
 
-A plan that has had its last look has no conditional error left: a change after it can add nothing to its verdict, and
-what more values say is exploratory. A plan that was changed before its second value is as good as made anew.
+A plan that has had its last look has no conditional error left: a change after it cannot change its verdict, and
+verdicts from more values are exploratory. A plan that was changed before its second value counts as a new plan.
 """
 
 import math
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from harness.analysis.statistics.conditional import ConditionalError
 
 LookP = Callable[[Sample, float], float]
-"""The smallest alpha at which a look, given as its sample, rejects a bound."""
+"""Function of a look's sample and a bound: the smallest alpha at which the look rejects the bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExtendedPlan:
-    """Plans that followed one another. Raises `ValueError` where the changes do not fit the plans."""
+    """A sequence of plans. Raises `ValueError` if the changes do not match the plans."""
 
     plans: tuple[Plan, ...]
     changes: tuple[int, ...]
-    """The pairs that were known at each change, one for each plan after the first; they do not fall."""
+    """Number of pairs at each change, one for each plan after the first; they never fall."""
 
     def __post_init__(self) -> None:
         if len(self.plans) != len(self.changes) + 1 or sorted(self.changes) != list(self.changes):
@@ -52,12 +52,12 @@ class ExtendedPlan:
 
     @property
     def most(self) -> int:
-        """Pairs at the last look."""
+        """Number of pairs at the last look."""
         return self.plans[-1].most
 
     @property
     def first(self) -> int:
-        """Pairs at which a plan like the last one looks first."""
+        """Number of pairs at the first look of the last plan."""
         return self.plans[-1].first
 
     @property
@@ -67,26 +67,26 @@ class ExtendedPlan:
 
     @property
     def exhausted_at(self) -> int | None:
-        """The pairs at which a plan had its last look and was changed afterwards; None where none had."""
+        """Number of pairs at which a plan had its last look and was changed afterwards; None if there is none."""
         ended = (plan.most for plan, n in zip(self.plans, self.changes, strict=False) if n >= plan.most)
         return next(ended, None)
 
     def p_of(self, values: Sequence[float]) -> LookP:
-        """How the looks at these values are read."""
-        known = {n: Sample.of(values[:n]) for n in set(self.changes) if n <= len(values)}
+        """The function that computes the p of a look at these values."""
+        samples = {n: Sample.of(values[:n]) for n in set(self.changes) if n <= len(values)}
 
         def p(look: Sample, bound: float) -> float:
             stage = self._stage(look.n)
             alpha = self.plans[stage].repeated_p(look.n, look.p(bound))
             for i in range(stage, 0, -1):
-                at = known[self.changes[i - 1]]
+                at = samples[self.changes[i - 1]]
                 alpha = _before_change(self.plans[i - 1], self.plans[i], at, bound, alpha)
             return alpha
 
         return p
 
     def interval(self, values: Sequence[float], look: Sample) -> tuple[float, float] | None:
-        """The bounds that a look does not reject at alpha; None where no spread is seen or no bound is rejected."""
+        """The bounds that a look does not reject at alpha; None if there is no spread or no bound is rejected."""
         if look.sd == 0:
             return None
         p = self.p_of(values)
@@ -94,12 +94,12 @@ class ExtendedPlan:
         return None if low is None or high is None else (low, high)
 
     def _stage(self, n: int) -> int:
-        """The plan that was in force at a look."""
+        """Index of the plan that was in force at a look."""
         return sum(n > change for change in self.changes)
 
 
 def plan_after(plans: Sequence[Plan], changes: Sequence[int]) -> Plan | ExtendedPlan:
-    """The plans that followed one another, without those that no look can have used."""
+    """The plan after all changes, without plans that no look can have used."""
     kept: list[tuple[Plan, int]] = []
     for plan, change in zip(plans, changes, strict=False):
         if plan.looks and change > 1:
@@ -116,8 +116,8 @@ def _before_change(old: Plan, new: Plan, at: Sample, bound: float, alpha: float)
     if at.n >= old.most or at.sd == 0 or alpha >= 1:
         return 1.0
     state = _state(at, bound)
-    wanted = _interpolated(alpha, _alphas(new), _errors(new, at.n, state))
-    return _inverse(wanted, _alphas(old), _errors(old, at.n, state))
+    error = _interpolated(alpha, _alphas(new), _errors(new, at.n, state))
+    return _inverse(error, _alphas(old), _errors(old, at.n, state))
 
 
 def _state(sample: Sample, bound: float) -> float:
@@ -133,11 +133,11 @@ def _alphas(plan: Plan) -> tuple[float, ...]:
 
 @lru_cache(maxsize=256)
 def _errors(plan: Plan, n: int, state: float) -> tuple[float, ...]:
-    """Conditional errors by rising alpha, which rise."""
+    """Conditional errors for rising alpha, which rise as well."""
     import numpy as np
 
-    found = np.maximum.accumulate(_conditional_error(plan, n).at(state))
-    return tuple(found.tolist())
+    errors = np.maximum.accumulate(_conditional_error(plan, n).at(state))
+    return tuple(errors.tolist())
 
 
 @lru_cache(maxsize=64)
@@ -151,7 +151,7 @@ def _conditional_error(plan: Plan, n: int) -> "ConditionalError":
 
 
 def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """y at x between points that rise; linear in the logarithms, in proportion below the first."""
+    """y at x between rising points; linear in the logarithms, proportional below the first point."""
     if x <= xs[0]:
         return max(ys[0] * x / xs[0], SMALLEST_P) if xs[0] > 0 else SMALLEST_P
     above = next((i for i, each in enumerate(xs) if x <= each), None)
@@ -163,7 +163,7 @@ def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def _inverse(y: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The smallest x at which points that rise come to y; 1 where they do not."""
+    """The smallest x at which rising points reach y; 1 if they do not."""
     above = next((i for i, each in enumerate(ys) if y <= each), None)
     if above is None:
         return 1.0

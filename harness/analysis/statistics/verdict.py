@@ -1,4 +1,4 @@
-"""From evidence to a verdict, with one error rate over all claims of a file."""
+"""Verdicts from evidence, with one error rate over all claims of a file."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -7,7 +7,7 @@ from harness.analysis.statistics.estimates import Estimate
 
 
 class Verdict(StrEnum):
-    """What the runs say of a claim."""
+    """The verdict on a claim."""
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
@@ -17,7 +17,7 @@ class Verdict(StrEnum):
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p of claims that are judged together, corrected step by step from the smallest (Holm 1979)."""
+    """The p of claims that are tested together, corrected step by step from the smallest (Holm 1979)."""
     corrected, largest = [1.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -28,7 +28,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 def judge(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
     """The verdict at the plan's alpha; `corrected_p` is the estimate's p, corrected over the claims of a file.
 
-    Where the effect is surely smaller than the smallest of interest, that comes before its sign.
+    If the effect is shown to be smaller than the smallest effect of interest, that takes precedence over its sign.
     """
     evidence = estimate.evidence
     corrected = evidence.p if corrected_p is None else corrected_p

@@ -1,5 +1,4 @@
-"""Alembic's door: run by `harness.storage.migrate.migrate` on the connection that it passes, never from a command
-line."""
+"""Alembic's environment script: `harness.storage.migrate.migrate` runs it on its own connection."""
 
 from alembic import context
 

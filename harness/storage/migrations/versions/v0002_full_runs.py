@@ -1,4 +1,4 @@
-"""Trainings at full scale, and what was seen in each of their epochs."""
+"""Trainings at full scale, and the metrics of each of their epochs."""
 
 import sqlalchemy as sa
 from alembic import op

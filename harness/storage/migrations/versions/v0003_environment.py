@@ -1,4 +1,4 @@
-"""What computed a run, and the content of the data that it was trained on."""
+"""The environment of a run, and the digest of the data that it was trained on."""
 
 import sqlalchemy as sa
 from alembic import op
