@@ -167,7 +167,8 @@ def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator
     """Lock the slot of a device exclusively, and settle; the shared locks of this thread are released meanwhile.
 
     On a GPU the processor's slot is locked shared: other processes may train on it meanwhile, but not measure. After
-    `timeout_s` without the slot (by default `MEASURER_WAITS_S`), `is_quiet` is False. Does nothing inside another `measuring`.
+    `timeout_s` without the slot (by default `MEASURER_WAITS_S`), `is_quiet` is False. Inside another `measuring` it
+    does nothing.
     """
     outer = _state.hold
     if outer is not None and outer.is_measuring:
