@@ -105,8 +105,8 @@ def test_merge_keys_give_way_to_own_keys_and_to_earlier_ones(tmp_path: Path) -> 
 
 
 REFUSED: dict[str, tuple[str | bytes, int, str]] = {
-    "empty": ("", 0, "it is empty"),
-    "comments": ("# nothing\n", 0, "it is empty"),
+    "empty": ("", 0, "must not be empty"),
+    "comments": ("# nothing\n", 0, "must not be empty"),
     "null": ("---\n~\n", 2, "must be a mapping of keys to values, but got null"),
     "list": ("- a\n- b\n", 1, 'must be a mapping of keys to values, but got ["a", "b"]'),
     "text": ("hello", 1, 'but got "hello"'),

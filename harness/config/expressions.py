@@ -80,7 +80,7 @@ class Expression:
                 "must be true or false for every network", f"{self._with(values)}{_cause(error)}."
             ) from error
         if not isinstance(outcome, bool):
-            remedy = f"{self._with(values)}it gives {_short(outcome)}; write a comparison, as `max(K) > 5`."
+            remedy = f"{self._with(values)}it is {_short(outcome)}; write a comparison, as `max(K) > 5`."
             raise self._error("must be true or false", remedy)
         return outcome
 

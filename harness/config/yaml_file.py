@@ -87,9 +87,7 @@ def read_document(path: Path) -> Document:
     text = _read_text(path)
     node = _compose(path, text)
     if node is None:
-        raise StudyError(
-            "The file must not be empty", place=str(path), remedy="Start from a shipped one."
-        )
+        raise StudyError("The file must not be empty", place=str(path), remedy="Start from a shipped one.")
     builder = _ValueBuilder(path)
     data = builder.build(node, ())
     if builder.problems:

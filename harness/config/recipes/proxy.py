@@ -117,7 +117,7 @@ class ProxyRecipe(StrictModel):
     difficulty: Annotated[float, Field(ge=0, le=1)] = 0.5
     """For `shapes`: 0 easy, 1 hard."""
     cue_correlation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """For textured `shapes`: share of training images whose texture agrees with the class."""
+    """For textured `shapes`: probability that a training image has the texture of its class, else a random one."""
     train_size: Annotated[int, Field(ge=1)] | None = None
     """Number of training images; null for all (`shapes`: 2000)."""
     val_size: Annotated[int, Field(ge=1)] | None = None
