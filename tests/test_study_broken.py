@@ -25,7 +25,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     ),
     "missing keys": (
         "base: replknet_nano\n",
-        [(1, "`study` is required"), (1, "`axes` is required"), (1, "What varies: fields of the network")],
+        [(1, "`study` is required"), (1, "`axes` is required"), (1, "Values by axis: a field of the network")],
     ),
     "wrong kinds": (
         PLAIN

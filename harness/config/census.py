@@ -70,7 +70,7 @@ class SpaceCensus:
         return low, high
 
     def text(self) -> str:
-        """As `2 of 10,125 networks are within rules and budgets`."""
+        """A summary as `2 of 10,125 networks are within rules and budgets`."""
         if self.is_complete:
             are = "is" if len(self.feasible) == 1 else "are"
             return f"{len(self.feasible):,} of {self.priced:,} networks {are} within rules and budgets"

@@ -135,7 +135,7 @@ class Study(StrictModel):
     base: Named | None = None
     """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
     axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
-    """What varies: fields of the network (`K`), one stage of a field (`K[3]`), networks (`base`); with their values."""
+    """Values by axis: a field of the network (`K`), one stage of a field (`K[3]`), or whole networks (`base`)."""
     bases: dict[str, Named] = Field(default={})
     """Networks by name, for the axis `base`; presets and spec files need no entry here."""
     when: dict[str, str] = Field(default={})

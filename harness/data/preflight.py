@@ -54,7 +54,7 @@ class SplitSample:
 
     @property
     def about(self) -> str:
-        """As `all 80 training images` or `2,048 of 90,000 training images`."""
+        """The decoded images as `all 80 training images` or `2,048 of 90,000 training images`."""
         return f"{f'all {self.total:,}' if self.is_whole else f'{self.looked:,} of {self.total:,}'} {self.split} images"
 
 

@@ -83,7 +83,7 @@ class Transfer(StrictModel):
     lr: Annotated[float, Field(gt=0)] = 3e-3
     """Peak learning rate of AdamW, for both backbone and decoder; 2e-4 in RepLKNet's segmentation and FCOS."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """As in RepLKNet's segmentation."""
+    """Weight decay of AdamW; the default is that of RepLKNet's segmentation."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all steps in which the learning rate rises."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -128,7 +128,7 @@ class ProxyRecipe(StrictModel):
     data_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of a generated data set and of the choice of a subset; with `resample`, the seed of the run is mixed in."""
     resample: Literal["split", "bootstrap", "none"] = "split"
-    """Which images a run uses. split: images by the run's seed, the same for all networks: newly generated, or a new
+    """The images of a run. split: images by the run's seed, the same for all networks: newly generated, or a new
     stratified split of the training and validation images of a folder. bootstrap: training images drawn from these with
     replacement, validation images from the rest. none: the same images for all seeds, with the folder's own split."""
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
