@@ -1,4 +1,4 @@
-"""Architecture studies of large-kernel convolutional networks: one YAML file in, a defended answer out."""
+"""Architecture studies of large-kernel convolutional networks: from one YAML file to a statistically tested answer."""
 
 from pathlib import Path as _Path
 

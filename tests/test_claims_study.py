@@ -212,8 +212,8 @@ def test_a_claim_on_trained_runs_from_the_command_line(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"expect": "bigger"}, r"`claims\[0\]\.expect` .*bigger"),
-        ({"metric": "__import__('os')"}, r"`claims\[0\]\.metric` must be a figure of a run"),
-        ({"metric": "3 * 4"}, r"names no figure"),
+        ({"metric": "__import__('os')"}, r"`claims\[0\]\.metric` must be a metric of a run"),
+        ({"metric": "3 * 4"}, r"names no metric"),
         ({"contrast": {"K=13": 1, "K=3": -1}}, r"every axis that counts.*Add `reparam=\.\.\.`"),
         ({"contrast": {"K=4, reparam=5": 1, "K=3": -1}}, r"one of the values of `K`, but got 4"),
         ({"contrast": {"K=13, reparam=5, width=2": 1}}, r"choose on the study's axes, but got \"width\""),

@@ -94,7 +94,7 @@ def test_boxes_are_cut_at_the_border_and_those_outside_are_counted(root: Path) -
     ]
     source = opened(root, [annotation_entry(0, box, 3) for box in boxes], masks=False)
     assert source.instances(0).boxes.tolist() == [[0, 0, 5, 5], [40, 30, WIDTH, HEIGHT]]
-    assert source.notes == ("train: figures without an area inside the image, left out: 4",)
+    assert source.notes == ("train: objects without an area inside the image, left out: 4",)
 
 
 def test_polygons_of_two_corners_cover_nothing(root: Path) -> None:
@@ -104,7 +104,7 @@ def test_polygons_of_two_corners_cover_nothing(root: Path) -> None:
 
 def test_figures_of_images_that_have_no_entry_are_counted(root: Path) -> None:
     source = opened(root, [annotation_entry(0, [1, 1, 9, 9], 3), annotation_entry(77, [1, 1, 9, 9], 3)])
-    assert source.notes == ("train: figures of images without an entry, left out: 1",)
+    assert source.notes == ("train: objects of images without an entry, left out: 1",)
 
 
 def test_images_without_a_file_are_counted_with_their_figures(root: Path) -> None:

@@ -119,7 +119,7 @@ def test_sides_that_fit_no_frame_are_named(root: Path) -> None:
     source = open_coco(root, "train", masks=False)
     lost = source.image_or_failure(0)
     assert source.image(0) is None and isinstance(lost, UnreadableFile)
-    assert lost.reason == f"of {WIDTH}x{HEIGHT} pixels, where the entry says {HEIGHT}x{WIDTH}"
+    assert lost.reason == f"of {WIDTH}x{HEIGHT} pixels, where the entry has {HEIGHT}x{WIDTH}"
 
 
 def test_images_turned_upside_down_are_noted_where_nothing_tells_the_frame(root: Path) -> None:
@@ -200,7 +200,7 @@ def test_figures_without_polygons_stay_among_the_boxes(root: Path) -> None:
     assert [len(source.instances(i)) for i in range(6)] == [1] * 6
     assert [source.instances(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
     (note,) = source.notes
-    assert "figures without a mask (no polygon of three corners): 3 of 6; they count for boxes" in note
+    assert "objects without a mask (no polygon of three corners): 3 of 6; they count for boxes" in note
     picture = source.image(1)
     assert picture is not None
     assert DetectionSample.of(picture, source.instances(1)).flip().resize(20, 40).target()["has_mask"].tolist() == [
@@ -266,13 +266,13 @@ def test_a_set_without_a_figure_is_refused_with_the_reason(
     root: Path, tmp_path: Path, kind: str, function: Callable[[dict[str, Any]], None], reason: str
 ) -> None:
     change(root, each_of("annotations", function), splits=("train2017",))
-    with pytest.raises(DataError, match=f"must have a figure besides crowds.*6 images.*{reason}"):
+    with pytest.raises(DataError, match=f"must have an object that is no crowd.*6 images.*{reason}"):
         open_detection(recipe_of(kind, data={"dataset": "coco"}), root, tmp_path)
 
 
 def test_validation_images_of_crowds_alone_are_refused(root: Path, tmp_path: Path) -> None:
     change(root, each_of("annotations", lambda each: each.update(iscrowd=1)), splits=("val2017",))
-    with pytest.raises(DataError, match=r"besides crowds.*val2017.*marked as crowds .*: 3"):
+    with pytest.raises(DataError, match=r"no crowd.*val2017.*marked as crowds .*: 3"):
         open_detection(recipe_of(data={"dataset": "coco"}), root, tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_training_images_without_a_figure_are_left_out_unless_wanted(tmp_path: P
     content = read_json(root)
     write_json(root, "train2017", content | {"annotations": content["annotations"][:3]})
     chosen = open_detection(coco(), root, tmp_path)
-    assert len(chosen.train) == 3 and chosen.notes == ("train: images without a figure, left out: 1",)
+    assert len(chosen.train) == 3 and chosen.notes == ("train: images without objects, left out: 1",)
     kept = open_detection(coco(keep_empty=True), root, tmp_path)
     assert len(kept.train) == 4 and kept.notes == ()
     _, target, _ = DetectionTrainingSet(kept.train, coco(), 1)[1, 3]
@@ -126,7 +126,7 @@ def test_what_cannot_be_detected_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`categories` must be the same"):
         open_detection(coco(), root, tmp_path)
     write_json(root, "val2017", content | {"annotations": []})
-    with pytest.raises(DataError, match="an image at least must have a figure"):
+    with pytest.raises(DataError, match="at least one image must have an object"):
         open_detection(coco(), root, tmp_path)
 
 

@@ -164,7 +164,7 @@ def test_evaluate_matches_names_and_refuses_others(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "") and "`zero`" not in result.stdout
     assert "12 unknown (`eight`, `eleven`, `five`, ...)" in result.stderr and "--labels position" in result.stderr
     other, labels = loss_and_labels(folder, renamed, "--labels", "position")
-    assert labels.startswith("by position") and "as `--labels position` says" in labels and other != loss
+    assert labels.startswith("by position") and "as `--labels position` requests" in labels and other != loss
     result = called("evaluate", folder, "--data", padded, cwd=tmp_path)
     assert "labels     by name: 12 of 12 classes" in result.stdout and "as in its training" in result.stdout
 

@@ -25,7 +25,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     ),
     "missing keys": (
         "base: replknet_nano\n",
-        [(1, "`study` is required"), (1, "`axes` is required"), (1, "What varies: fields of the network")],
+        [(1, "`study` is required"), (1, "`axes` is required"), (1, "Values by axis: a field of the network")],
     ),
     "wrong kinds": (
         PLAIN
@@ -270,7 +270,7 @@ BROKEN: dict[str, tuple[str, list[tuple[int, str]]]] = {
     ),
     "a condition on the base": (
         "study: x\naxes:\n  base: [replknet_nano]\n  K: [3, 5]\nwhen:\n  base: max(K) > 3\n",
-        [(6, "The axis `base` counts always")],
+        [(6, "The axis `base` cannot have a condition")],
     ),
     "everything at once": (
         "study: x y\nbase: replknet_nan\naxes: {K: [4]}\nrules: [Q > 3]\nsearch: {seeds: 0}\n",

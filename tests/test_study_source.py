@@ -105,8 +105,8 @@ def test_merge_keys_give_way_to_own_keys_and_to_earlier_ones(tmp_path: Path) -> 
 
 
 REFUSED: dict[str, tuple[str | bytes, int, str]] = {
-    "empty": ("", 0, "it is empty"),
-    "comments": ("# nothing\n", 0, "it is empty"),
+    "empty": ("", 0, "must not be empty"),
+    "comments": ("# nothing\n", 0, "must not be empty"),
     "null": ("---\n~\n", 2, "must be a mapping of keys to values, but got null"),
     "list": ("- a\n- b\n", 1, 'must be a mapping of keys to values, but got ["a", "b"]'),
     "text": ("hello", 1, 'but got "hello"'),
@@ -119,8 +119,8 @@ REFUSED: dict[str, tuple[str | bytes, int, str]] = {
     "two documents": ("a: 1\n---\nb: 2\n", 2, "Write one study per file"),
     "unknown alias": ("a: 1\nb: *nope\n", 2, "undefined alias 'nope'"),
     "anchor twice": ("a: &x 1\nb: &x 2\n", 2, "duplicate anchor 'x'"),
-    "duplicate key": ("a: 1\nb: 2\na: 3\n", 3, "`a` must stand once, but line 1 has it too"),
-    "nested duplicate": ("a:\n  b: 1\n  b: 1\n", 3, "`b` must stand once, but line 2 has it too"),
+    "duplicate key": ("a: 1\nb: 2\na: 3\n", 3, "`a` must occur once, but line 1 has it too"),
+    "nested duplicate": ("a:\n  b: 1\n  b: 1\n", 3, "`b` must occur once, but line 2 has it too"),
     "number as key": ("a: {1: 2}\n", 1, "Keys must be text, but got 1"),
     "truth as key": ("true: 2\n", 1, "Keys must be text, but got true"),
     "null as key": ("? \n: 2\n", 1, "Keys must be text"),

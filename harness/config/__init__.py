@@ -1,1 +1,1 @@
-"""What files say, as frozen values: study files, search spaces, recipes; without torch."""
+"""Configuration files as frozen values: study files, search spaces, recipes; imports no torch."""

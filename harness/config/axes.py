@@ -1,7 +1,7 @@
-"""The axes of a search space: which field of a network may vary, over which values, and who chooses among them.
+"""The axes of a search space: which field of a network varies, over which values, and the samplers that choose one.
 
 An axis is named after a field of the spec (`K`), or after one stage of a field that has one value per stage (`K[3]`);
-the axis `base` puts whole networks beside each other.
+the axis `base` chooses among whole networks.
 """
 
 import math
@@ -18,16 +18,16 @@ Scalar = bool | int | float | str | None
 Value = Scalar | tuple[Scalar, ...]
 
 MAX_VALUES = 10**9
-"""Values of one axis."""
+"""Maximum number of values of one axis."""
 BASE = "base"
-"""The axis that picks a whole network, whose values stand wherever no other axis decides."""
+"""The axis that chooses a whole network, whose values apply wherever no other axis decides."""
 DATA_FIELDS = ("in_channels", "classes")
-"""Fields that the data set decides, so that no axis can."""
+"""Fields that follow from the data set, so that they cannot be axes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An axis of values without an order; each is a scalar, null, or one value per stage."""
+    """An axis of unordered values; each is a scalar, null, or one value per stage."""
 
     values: tuple[Value, ...]
 
@@ -43,17 +43,17 @@ class Choice:
         return self.values[i]
 
     def member(self, value: object) -> Value:
-        """The value of the axis that equals this one. Raises `StudyError` where there is none."""
-        wanted = tuple(value) if isinstance(value, list) else value
-        for each in self.values:
-            if each == wanted and isinstance(each, bool) == isinstance(wanted, bool):
-                return each
+        """The value of the axis that equals this one. Raises `StudyError` if there is none."""
+        plain = tuple(value) if isinstance(value, list) else value
+        for member in self.values:
+            if member == plain and isinstance(member, bool) == isinstance(plain, bool):
+                return member
         raise StudyError("A choice must be one of the axis' values", value=value)
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """An ordinal axis: low, low + step, ..., high. With `log`, samplers draw evenly on a logarithmic scale."""
+    """An ordinal axis: low, low + step, ..., high. With `log`, samplers draw uniformly on a logarithmic scale."""
 
     low: int | float
     high: int | float
@@ -96,7 +96,7 @@ class Range:
         return _round_float(self.low + i * self.step)
 
     def member(self, value: object) -> int | float:
-        """The value of the axis nearest to this one. Raises `StudyError` where none is within rounding."""
+        """The value of the axis that equals this one up to rounding. Raises `StudyError` if there is none."""
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             i = round((value - self.low) / self.step)
             if 0 <= i < len(self) and math.isclose(self.at(i), value, rel_tol=1e-9, abs_tol=1e-9 * self.step):
@@ -106,11 +106,11 @@ class Range:
 
 Axis = Choice | Range
 Sampler = Callable[[str, Axis], Any]
-"""Gives one of the axis' values for the axis of that name; asked only for axes that count."""
+"""Function of an axis' name and the axis that returns one of its values; called only for active axes."""
 
 
 def split_name(name: str, stages: int) -> tuple[str, int | None]:
-    """The field that an axis decides, and its stage if it decides one alone; `base` is like a field.
+    """The field that an axis sets, and the stage if it sets only one; `base` counts as a field.
 
     Raises `StudyError` for other names.
     """
@@ -133,7 +133,7 @@ def split_name(name: str, stages: int) -> tuple[str, int | None]:
 
 
 def random_sampler(seed: int) -> Sampler:
-    """Chooses evenly on every axis (on a logarithmic scale where it has one); the same from the same seed."""
+    """A sampler that draws uniformly on every axis (on its logarithmic scale with `log`); determined by the seed."""
     generator = random.Random(seed)
 
     def choose(_: str, axis: Axis) -> Value:
@@ -146,14 +146,14 @@ def random_sampler(seed: int) -> Sampler:
 
 
 class GridEnumerator:
-    """A chooser that, asked again and again, visits every combination, the last axis turning fastest."""
+    """A sampler that enumerates all combinations; the last axis varies fastest."""
 
     def __init__(self) -> None:
         self._digits: list[int] | None = None
         self._lengths: list[int] = []
 
     def advance(self) -> bool:
-        """Go to the next combination; false behind the last one."""
+        """Go to the next combination; False after the last one."""
         if self._digits is None:
             self._digits = []
             return True
@@ -165,8 +165,8 @@ class GridEnumerator:
         return bool(self._digits)
 
     def __call__(self, _: str, axis: Axis) -> Value:
-        """The value of that axis in the present combination."""
-        assert self._digits is not None, "turns() comes first"
+        """The value of that axis in the current combination."""
+        assert self._digits is not None, "advance() must be called first"
         if len(self._lengths) == len(self._digits):
             self._digits.append(0)
         self._lengths.append(len(axis))
@@ -174,5 +174,5 @@ class GridEnumerator:
 
 
 def _round_float(number: int | float) -> int | float:
-    """Without the dust of floating point: 0.3 and not 0.30000000000000004."""
+    """Remove floating-point noise: 0.3 and not 0.30000000000000004."""
     return number if isinstance(number, int) else round(number, 12)

@@ -1,8 +1,8 @@
-"""How many networks of a space are within its rules and budgets, and which: all of them counted, or a sample.
+"""How many networks of a space satisfy its rules and budgets, and which: by full enumeration, or from a sample.
 
-A network costs a fraction of a millisecond to price, so a small space is priced as a whole. Of a large one as many
-combinations are drawn; the share of those within rules and budgets has an interval (Clopper & Pearson 1934), and where
-none is, the search goes downhill from the nearest ones.
+Computing the cost of a network takes a fraction of a millisecond, so a small space is enumerated completely. From a
+large one a sample of combinations is drawn; the share of feasible ones has a confidence interval (Clopper & Pearson
+1934), and if none is feasible, a local search starts from those that break rules and budgets least.
 """
 
 import itertools
@@ -15,53 +15,53 @@ from harness.config.axes import Axis, Choice, Sampler, Value, random_sampler
 from harness.config.space import Candidate, Space
 
 MAX_PRICED = 20_000
-"""Combinations of a space that is priced as a whole, which takes some 6 s."""
+"""Largest space, in combinations, that is enumerated, which takes about 6 s."""
 SMALL = 1_000
-"""Combinations that are priced as a whole even if the space is not scarce."""
+"""Largest space, in combinations, that is enumerated even if it is not scarce."""
 MAX_DRAWS = 5_000
-"""Draws from a larger space."""
+"""Number of draws from a larger space."""
 PROBES = 400
-"""Draws that tell whether a space is scarce."""
+"""Number of draws that decide whether a space is scarce."""
 SCARCE_SHARE = 0.1
-"""Share of networks within rules and budgets below which a space is scarce."""
+"""Share of feasible networks below which a space is scarce."""
 STARTS = 5
-"""Nearest networks from which the search goes downhill."""
+"""Number of networks from which the local search starts."""
 NEIGHBORS = 12
-"""Values of a long axis that one step of the search tries."""
+"""Number of values of a long axis that one step of the local search tries."""
 
 
 @dataclass(frozen=True)
 class SpaceCensus:
-    """What is known of a space."""
+    """The feasible networks of a space, complete or from a sample."""
 
     size: int
-    """Combinations of all axes."""
+    """Number of combinations of all axes."""
     priced: int
-    """Different networks that were priced; all of them where it is complete."""
+    """Number of different networks whose cost was computed; all of the space if the census is complete."""
     feasible: tuple[Candidate, ...]
-    """Those within rules and budgets."""
+    """The networks within rules and budgets."""
     is_complete: bool
     draws: int = 0
-    """Combinations that were drawn, where it is not complete."""
+    """Number of combinations drawn, if the census is not complete."""
     feasible_draws: int = 0
-    """Draws that were within rules and budgets."""
+    """Number of draws within rules and budgets."""
     ruled_out: Counter[str] = field(default_factory=Counter)
-    """The others, by every rule and budget that they break."""
+    """Number of infeasible networks by each rule and budget that they break."""
     least: dict[str, int] = field(default_factory=dict)
     """The lowest cost of any network, by budget."""
     nearest: Candidate | None = None
-    """The network that breaks rules and budgets least; None where one breaks none."""
+    """The network that breaks rules and budgets least; None if a feasible one exists."""
 
     @property
     def is_scarce(self) -> bool:
-        """Whether few networks are within rules and budgets."""
+        """Whether the share of feasible networks is below `SCARCE_SHARE`."""
         share = (
             len(self.feasible) / max(1, self.priced) if self.is_complete else self.feasible_draws / max(1, self.draws)
         )
         return share < SCARCE_SHARE
 
     def interval(self) -> tuple[float, float]:
-        """The share of combinations within rules and budgets, with a confidence of 95 %, as far as draws tell."""
+        """The 95 % confidence interval of the share of combinations within rules and budgets, from the draws."""
         from scipy.special import betaincinv
 
         k, n = self.feasible_draws, self.draws
@@ -70,7 +70,7 @@ class SpaceCensus:
         return low, high
 
     def text(self) -> str:
-        """As `2 of 10,125 networks are within rules and budgets`."""
+        """A summary as `2 of 10,125 networks are within rules and budgets`."""
         if self.is_complete:
             are = "is" if len(self.feasible) == 1 else "are"
             return f"{len(self.feasible):,} of {self.priced:,} networks {are} within rules and budgets"
@@ -83,23 +83,23 @@ class SpaceCensus:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every network that was priced is within rules and budgets."""
+        """Whether every network whose cost was computed is within rules and budgets."""
         return len(self.feasible) == self.priced
 
     def nearest_to(self, params: dict[str, Value], axes: dict[str, Axis], known: Collection[str]) -> Candidate | None:
-        """The feasible network nearest to some choices that is not known yet, by its fingerprint; None for none."""
+        """The feasible network nearest to these choices whose fingerprint is not in `known`; None if there is none."""
         left = (candidate for candidate in self.feasible if candidate.fingerprint not in known)
         return min(left, key=lambda candidate: distance(candidate.params, params, axes), default=None)
 
 
 def distance(a: dict[str, Value], b: dict[str, Value], axes: dict[str, Axis]) -> float:
-    """How far two configurations are apart: on each axis the share of its length, or 1 where it has no order."""
+    """Distance of two configurations: the sum over axes of the share of its length, or 1 on unordered axes."""
     return sum(_apart(axes[name], a.get(name), b.get(name)) for name in axes)
 
 
 @lru_cache(maxsize=4)
 def take_census(space: Space) -> SpaceCensus:
-    """Price the space: as a whole where it is small enough, else as many draws from it; the same every time."""
+    """Take the census of a space: by enumeration if it is small enough, else from a sample; deterministic."""
     if space.size <= SMALL:
         return _count(space, space.grid())
     probes = _draw(space, PROBES)
@@ -108,8 +108,8 @@ def take_census(space: Space) -> SpaceCensus:
     if space.size <= MAX_PRICED:
         return _count(space, space.grid())
     draws = _draw(space, MAX_DRAWS)
-    found = _sampled(space, draws)
-    return found if found.feasible else _downhill(space, found, draws)
+    census = _sampled(space, draws)
+    return census if census.feasible else _downhill(space, census, draws)
 
 
 def _count(space: Space, candidates: Iterable[Candidate]) -> SpaceCensus:
@@ -147,7 +147,7 @@ def _draw(space: Space, count: int) -> list[Candidate]:
 
 
 def _downhill(space: Space, census: SpaceCensus, draws: list[Candidate]) -> SpaceCensus:
-    """The census with the networks that are found from the nearest ones, one axis changed at a time."""
+    """The census with the results of a local search from the nearest networks, which changes one axis at a time."""
     nearest = sorted({candidate.fingerprint: candidate for candidate in draws}.values(), key=_excess)[:STARTS]
     ends = [_descend(space, candidate) for candidate in nearest]
     feasible = {candidate.fingerprint: candidate for candidate in ends if candidate.is_feasible}
@@ -181,7 +181,7 @@ def _neighbors(space: Space, here: Candidate) -> Iterator[Candidate]:
 
 
 def _sampler(params: dict[str, Value]) -> Sampler:
-    """Choose these values; the first one on an axis that did not count before."""
+    """A sampler of these values; the first value on an axis that was not active before."""
     return lambda name, axis: params.get(name, axis.at(0))
 
 

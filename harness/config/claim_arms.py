@@ -1,4 +1,4 @@
-"""The arms of a claim: texts such as `K=13, shortcut=false` that choose one configuration of the space."""
+"""The arms of a claim: texts such as `K=13, shortcut=false` that each select one configuration of the space."""
 
 import json
 import math
@@ -16,13 +16,13 @@ from harness.config.yaml_file import KeyPath, dotted, quoted
 from harness.errors import StudyError, did_you_mean
 
 MAX_NAMED = 12
-"""Values of an axis that an error lists."""
+"""Maximum number of an axis' values that an error lists."""
 
 
 def arm_choices(text: str, space: Space) -> dict[str, Value]:
-    """The choices of an arm on all axes that count, those with a single value left out or not.
+    """The choices of an arm on all active axes; axes with a single value may be left out of the text.
 
-    `K=13` stands for 13 in every stage. Raises `StudyError` for a text that chooses no configuration, or several.
+    `K=13` means 13 in every stage. Raises `StudyError` for a text that selects no configuration, or several.
     """
     given = _parse_choices(text)
     for name in given:
@@ -48,7 +48,7 @@ def arm_choices(text: str, space: Space) -> dict[str, Value]:
 
 
 def check_claims(study: Study, space: Space, problems: FileErrors) -> None:
-    """Note the claims whose metric, contrast or expectation cannot be read."""
+    """Report the claims whose metric, contrast or expectation is invalid."""
     for i, claim in enumerate(study.claims):
         at: KeyPath = ("claims", i)
         _try(lambda text: Formula(text).require_value(), claim.metric, (*at, "metric"), problems)
@@ -88,7 +88,7 @@ def _try(read: Callable[[str], object], text: str, at: KeyPath, problems: FileEr
 
 
 def _parse_choices(text: str) -> dict[str, Any]:
-    """`K=[3,3,5,5], shortcut=false` by name; values are JSON, or else text."""
+    """Parse `K=[3,3,5,5], shortcut=false` into values by name; values are JSON, else text."""
     given: dict[str, Any] = {}
     for part in re.split(r",(?![^\[]*\])", text):
         name, equals, value = (piece.strip() for piece in part.partition("="))
@@ -103,13 +103,13 @@ def _parse_choices(text: str) -> dict[str, Any]:
 
 
 def _member(name: str, axis: Axis, value: Any) -> Value:
-    """The value of the axis that is meant; a single value stands for as many stages as there are."""
-    wanted = tuple(value) if isinstance(value, list) else value
-    if isinstance(axis, Choice) and not isinstance(wanted, tuple):
-        uniform = (each for each in axis.values if isinstance(each, tuple) and all(part == wanted for part in each))
-        wanted = next(uniform, wanted)
+    """The value of the axis that is meant; a single value applies to all stages."""
+    plain = tuple(value) if isinstance(value, list) else value
+    if isinstance(axis, Choice) and not isinstance(plain, tuple):
+        uniform = (each for each in axis.values if isinstance(each, tuple) and all(part == plain for part in each))
+        plain = next(uniform, plain)
     try:
-        return axis.member(wanted)
+        return axis.member(plain)
     except StudyError as error:
         values = ", ".join(json.dumps(axis.at(i)) for i in range(min(len(axis), MAX_NAMED)))
         raise StudyError(

@@ -1,4 +1,4 @@
-"""What a claim expects of its effect: `> 0`, `< -1.5`, or `within 0.5` of nothing."""
+"""The effect that a claim expects: `> 0`, `< -1.5`, or `within 0.5` of 0."""
 
 import math
 import re
@@ -10,7 +10,7 @@ _FORM = re.compile(r"\s*(>|<|within)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)
 
 
 class ExpectationKind(StrEnum):
-    """How an effect is expected to lie to its bound."""
+    """The relation that is expected between an effect and its bound."""
 
     ABOVE = ">"
     BELOW = "<"
@@ -19,7 +19,7 @@ class ExpectationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Above the bound, below it, or not further from 0 than it. Raises `ValueError` for a bound that is none."""
+    """An expected effect: above a bound, below it, or within it of 0. Raises `ValueError` for an invalid bound."""
 
     kind: ExpectationKind
     bound: float
@@ -35,7 +35,7 @@ class Expectation:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The expectation that a text states; `ValueError` with rule, value and examples where it states none."""
+        """Parse an expectation. Raises `ValueError` with rule, value and examples for an invalid text."""
         match = _FORM.fullmatch(text)
         if match is None:
             raise ValueError(
@@ -46,15 +46,15 @@ class Expectation:
 
     @property
     def bounds(self) -> tuple[float, ...]:
-        """The values at which the expectation begins or ends to hold."""
+        """The effects at which the expectation starts or ceases to be met."""
         return (-self.bound, self.bound) if self.kind == ExpectationKind.WITHIN else (self.bound,)
 
     def nearest(self, effect: float) -> float:
-        """The bound that is hardest to tell from an effect."""
+        """The bound that is closest to an effect."""
         return min(self.bounds, key=lambda bound: abs(effect - bound))
 
     def holds(self, effect: float) -> bool:
-        """Whether an effect that is known without error is as expected."""
+        """Whether an effect, known without error, is as expected."""
         match self.kind:
             case ExpectationKind.ABOVE:
                 return effect > self.bound

@@ -1,6 +1,6 @@
-"""What a study file writes in Python's syntax: conditions and rules on networks, and what a claim compares.
+"""Expressions of a study file in Python's syntax: conditions and rules on networks, and the metric of a claim.
 
-Each is parsed once against a small grammar, and evaluated by simpleeval, never by Python.
+Each is parsed once, checked against a small grammar, and evaluated by simpleeval, never by Python.
 
 In an `Expression` the names are the fields of a network (those with one value per stage are lists, `K[0]` is the first
 stage), and `true`, `false`, `null`. There are numbers, text, lists, indices and slices; `+ - * / // % **` on numbers;
@@ -41,9 +41,9 @@ LITERALS = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A condition on a network's fields. Raises `StudyError` for a text that is none, or neither true nor false.
+    """A condition on a network's fields. Raises `StudyError` for a text that is no condition.
 
-    Equal for equal texts; `key` and `place` say where it stands in a study file, for the errors.
+    Expressions with equal texts are equal; `key` and `place` locate it in a study file, for error messages.
     """
 
     text: str
@@ -55,21 +55,21 @@ class Expression:
         object.__setattr__(self, "_tree", self._parsed())
 
     def references(self) -> frozenset[tuple[str, int | None]]:
-        """The fields that decide the outcome, each with its stage where written as `K[0]`, and None for all stages."""
-        found: set[tuple[str, int | None]] = set()
+        """The fields that the expression uses, each with its stage if written as `K[0]`, or None for all stages."""
+        fields: set[tuple[str, int | None]] = set()
         indexed: set[int] = set()
         for node in ast.walk(self._tree):  # parents come before their children
             if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
                 stage = _constant_index(node.slice)
                 if stage is not None:
-                    found.add((node.value.id, stage))
+                    fields.add((node.value.id, stage))
                     indexed.add(id(node.value))
             elif isinstance(node, ast.Name) and node.id in FIELDS and id(node) not in indexed:
-                found.add((node.id, None))
-        return frozenset((name, stage) for name, stage in found if name in FIELDS)
+                fields.add((node.id, None))
+        return frozenset((name, stage) for name, stage in fields if name in FIELDS)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether the condition is true of a network with these fields."""
+        """Whether the condition is true for a network with these fields."""
         evaluator = EvalWithCompoundTypes(
             operators=CONDITION_OPERATORS, functions=dict(CONDITION_FUNCTIONS), names=LITERALS | dict(values)
         )
@@ -80,7 +80,7 @@ class Expression:
                 "must be true or false for every network", f"{self._with(values)}{_cause(error)}."
             ) from error
         if not isinstance(outcome, bool):
-            remedy = f"{self._with(values)}it gives {_short(outcome)}; write a comparison, as `max(K) > 5`."
+            remedy = f"{self._with(values)}it is {_short(outcome)}; write a comparison, as `max(K) > 5`."
             raise self._error("must be true or false", remedy)
         return outcome
 
@@ -89,7 +89,7 @@ class Expression:
             raise self._error(f"must have at most {MAX_CONDITION_LENGTH} characters", "Split it into several rules.")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # what Python only warns of, as `1if`, is a slip here
+                warnings.simplefilter("error")  # what causes only a warning in Python, as `1if`, is an error here
                 tree = ast.parse(self.text.strip(), mode="eval").body
         except (SyntaxError, ValueError, Warning, RecursionError, MemoryError) as error:
             hint = "Write conditions as in Python: `and`, `or`, `not`, `==`, `<=`, `K[0]`."
@@ -132,7 +132,7 @@ class Expression:
                 )
 
     def _with(self, values: Mapping[str, Any]) -> str:
-        """The values that the expression was given, as `With K=[3, 3, 3, 3]: `."""
+        """The values of the fields that the expression uses, as `With K=[3, 3, 3, 3]: `."""
         names = sorted({name for name, _ in self.references()} & set(values))
         given = ", ".join(f"{name}={json.dumps(values[name])}" for name in names)
         return f"With {given}: " if given else "Here: "
@@ -143,7 +143,7 @@ class Expression:
 
 
 def _depth(tree: ast.AST) -> int:
-    """Nesting of a tree, found without recursion, so that no text can exhaust the stack."""
+    """Nesting depth of a tree, computed without recursion, so that no text can exhaust the stack."""
     depth, level = 0, [tree]
     while level:
         depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
@@ -163,7 +163,7 @@ def _cause(error: Exception) -> str:
 
 
 def _short(value: object) -> str:
-    """A result in few characters."""
+    """A result as a short text."""
     try:
         return f"`{json.dumps(value, default=str):.60}`"
     except ValueError:  # Python refuses to write out numbers of thousands of digits
@@ -171,7 +171,7 @@ def _short(value: object) -> str:
 
 
 def _on_numbers(compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Arithmetic that refuses lists and text, which could grow without limit."""
+    """Arithmetic on numbers only; lists and texts could grow without limit."""
 
     def checked(a: Any, b: Any) -> Any:
         for value in (a, b):
@@ -263,9 +263,9 @@ FORMULA_OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.USub: lambda a: -float(a),
     ast.UAdd: float,
 }
-"""In floating point, where every operation takes the same time: the digits of a whole number know no bound."""
+"""Operators in floating point, where every operation takes bounded time; Python's integers are unbounded."""
 TEST_VALUES = ((1e-3, 1.0), (0.4, -1.0), (1.7, 1.0), (30.0, -1.0), (97.0, 1.0), (1e7, 1.0), (4e9, -1.0))
-"""Sizes of metrics, and how they are spread, at which a formula must have a value."""
+"""Magnitudes of the metrics, and exponents that spread them, at which a formula is tried; see `require_value`."""
 FORMULA_GRAMMAR = (
     *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.UnaryOp, ast.USub, ast.UAdd),
     *(ast.Name, ast.Load, ast.Constant, ast.Call),
@@ -274,11 +274,11 @@ FORMULA_GRAMMAR = (
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A number from the figures of one run. Raises `StudyError` for a text that is no formula."""
+    """A formula over the metrics of one run. Raises `StudyError` for a text that is no formula."""
 
     text: str
     names: frozenset[str] = field(init=False)
-    """The figures that it needs."""
+    """The metrics that it uses."""
 
     def __post_init__(self) -> None:
         tree = self._parsed()
@@ -289,27 +289,27 @@ class Formula:
             ):
                 raise self._error(f"`{ast.unparse(node)}` has no place in it")
             if isinstance(node, ast.Call) and not self._is_known(node):
-                raise self._error(f"`{ast.unparse(node.func)}` is no function of one figure that it knows")
+                raise self._error(f"`{ast.unparse(node.func)}` is not a known function of one metric")
         used = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called)
         object.__setattr__(self, "names", frozenset(node.id for node in used))
         if bare := self.names & FORMULA_FUNCTIONS.keys():
             raise self._error(f"`{min(bare)}` is a function, as `{min(bare)}(macs)`")
         if not self.names:
-            raise self._error("it names no figure of a run")
+            raise self._error("it names no metric of a run")
 
-    def value(self, figure: Callable[[str], float | None]) -> float | None:
-        """The number; None where a figure is missing, or the formula has no finite value for them."""
-        figures = {name: figure(name) for name in self.names}
-        if any(value is None for value in figures.values()):
+    def value(self, metric: Callable[[str], float | None]) -> float | None:
+        """The value of the formula; None if a metric is missing, or the value is not finite."""
+        metrics = {name: metric(name) for name in self.names}
+        if any(value is None for value in metrics.values()):
             return None
         try:
-            value = SimpleEval(operators=FORMULA_OPERATORS, names=figures, functions=FORMULA_FUNCTIONS).eval(self.text)
+            value = SimpleEval(operators=FORMULA_OPERATORS, names=metrics, functions=FORMULA_FUNCTIONS).eval(self.text)
         except (ArithmeticError, ValueError, TypeError, RecursionError, InvalidExpression):
             return None
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     def require_value(self) -> None:
-        """Raise `StudyError` for a formula that is the same, or no number, whatever its metrics are."""
+        """Raise `StudyError` for a formula that is constant, or has no finite value, whatever its metrics are."""
         names = sorted(self.names)
         probes = ({name: size * (1 + i) ** power for i, name in enumerate(names)} for size, power in TEST_VALUES)
         values = {value for probe in probes if (value := self.value(probe.get)) is not None}
@@ -335,7 +335,7 @@ class Formula:
 
     def _error(self, why: str) -> StudyError:
         return StudyError(
-            f"must be a figure of a run, or a formula of figures, but {why}",
+            f"must be a metric of a run, or a formula of metrics, but {why}",
             value=self.text[:60],
             remedy=f"As `top1`, `log(latency_ms_p50 / macs)`; functions: {', '.join(FORMULA_FUNCTIONS)}.",
         )

@@ -1,4 +1,4 @@
-"""Which network is trained: what a study has found, put on the network that its `full_scale.base` names."""
+"""The network of a full-scale training: the choices of a study, applied to the network of its `full_scale.base`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,22 +12,22 @@ from harness.errors import SpecError
 from harness.models.spec.network import NetworkSpec
 
 RGB_CHANNELS = 3
-"""Of the images at full scale, which are all in colour."""
+"""Channels of the images at full scale, which are all in color."""
 
 
 def with_base(space: Space, large: NetworkSpec) -> Space:
-    """The axes of a space on another base. Conditions, rules and budgets are the proxy's, and fall away.
+    """The axes of a space on another base, without its conditions, rules and budgets, which are the proxy's.
 
-    So does the axis `base`: it chooses among networks of the proxy's size.
+    The axis `base` is left out, too: it chooses among networks of the proxy's size.
     """
     axes = {name: axis for name, axis in space.axes.items() if name != BASE}
     return replace(space, base=large, bases={}, axes=axes, when={}, rules=(), budgets={})
 
 
 def full_scale_network(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSpec | None:
-    """The network of a study's `full_scale.base` with these choices; None where the study names no base.
+    """The network of a study's `full_scale.base` with these choices; None if the study has no `full_scale`.
 
-    Raises `SpecError`, naming the file's line, where the choices do not fit it.
+    Raises `SpecError`, with the file's line, if the choices do not fit the base.
     """
     large = file.full_scale_base
     if large is None:
@@ -44,6 +44,6 @@ def full_scale_network(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSp
 
 
 def adapt_to_data(spec: NetworkSpec, recipe: ClassificationRecipe, classes: int) -> NetworkSpec:
-    """The network as it is trained: with the classes of the images, in colour, and the recipe's stochastic depth."""
+    """The network as it is trained: with the data set's classes, color images, and the recipe's stochastic depth."""
     drop_path = spec.drop_path if recipe.drop_path is None else recipe.drop_path
     return spec.replace(classes=classes, in_channels=RGB_CHANNELS, drop_path=drop_path)

@@ -1,4 +1,4 @@
-"""The JSON schema of a study file, for editors: it completes keys, shows their descriptions, and marks slips."""
+"""The JSON schema of a study file; with it, editors complete keys, show their descriptions, and mark errors."""
 
 import ast
 import inspect
@@ -16,7 +16,7 @@ JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", N
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema. What it accepts can still be refused: rules across keys are checked when a study file is read."""
+    """The schema. Rules across keys are not part of it; they are checked when a study file is read."""
     schema = Study.model_json_schema()
     ranged = schema["$defs"]["OrdinalRange"] | {"type": "object"}
     fields = {name: _field(name, about) for name, about in field_docs().items()}
@@ -46,7 +46,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def field_docs() -> dict[str, str]:
-    """The fields of a network and what is written below each of them in `harness.models.spec.network`."""
+    """The docstrings of a network's fields in `harness.models.spec.network`, by field."""
     (definition,) = ast.parse(inspect.getsource(NetworkSpec)).body
     assert isinstance(definition, ast.ClassDef), "the source of a class is its definition"
     docs = dict.fromkeys(FIELDS, "")
@@ -58,7 +58,7 @@ def field_docs() -> dict[str, str]:
 
 
 def _scalar(name: str) -> dict[str, Any]:
-    """The form of one value of a field, read from its type."""
+    """The schema of one value of a field, from its type."""
     hint = get_type_hints(NetworkSpec)[name]
     kinds = get_args(hint)[:1] if name in PER_STAGE else (hint,)
     kinds = tuple(each for kind in kinds for each in (get_args(kind) or (kind,)))
@@ -66,7 +66,7 @@ def _scalar(name: str) -> dict[str, Any]:
 
 
 def _field(name: str, about: str) -> dict[str, Any]:
-    """The form of a field: one value, or one per stage."""
+    """The schema of a field: one value, or one per stage."""
     one = _scalar(name)
     if name in PER_STAGE:
         one = {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
@@ -74,7 +74,7 @@ def _field(name: str, about: str) -> dict[str, Any]:
 
 
 def _axis(name: str, value: dict[str, Any], ranged: dict[str, Any]) -> dict[str, Any]:
-    """The form of an axis: a list of values, or a range where they are numbers."""
+    """The schema of an axis: a list of values, or also a range if they are numbers."""
     listed = {"type": "array", "items": value, "minItems": 1}
     is_number = {"integer", "number"} & set(_scalar(name)["type"])
     return {"anyOf": [listed, ranged] if is_number else [listed], "description": value.get("description", name)}

@@ -1,7 +1,7 @@
-"""The metrics that a run yields, by name, and what a recipe must ask for to have them.
+"""The names of the metrics that a run yields, and the keys of a recipe that request them.
 
-The tables repeat the names that measures and transfers yield, so that a study file is checked without torch and before
-anything is trained; a test walks over every measure and compares. `{class}` stands for the name of a class. Some
+The tables repeat the names that measures and transfers yield, so that a study file can be checked without torch before
+anything is trained; a test compares them with every measure. `{class}` is a placeholder for the name of a class. Some
 metrics describe the machine and not the network: times, throughput and memory.
 """
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from harness.config.recipes.proxy import ProxyRecipe
 
 TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
-"""Measures of what a result is of: training images that were read from disk, validation images that the last epoch was
-judged on, and the accuracy in percent of the best answer to them that is constant."""
+"""Metrics that describe the data of a result: training images read from disk, validation images of the last epoch, and
+the accuracy on these in percent of the best constant prediction."""
 
 
 CURVE_METRICS = ("top1", "val_loss")
-"""Known after every epoch."""
+"""Metrics of every epoch."""
 COST_METRICS = ("params", "macs")
-"""They follow from the network."""
+"""Metrics that follow from the network."""
 ALWAYS_MEASURED = {
     "latency": (
         *("latency_ms_p50", "latency_ms_p90", "latency_ms_low", "latency_ms_high", "latency_ms_n"),
@@ -27,7 +27,7 @@ ALWAYS_MEASURED = {
     ),
     "peak_memory": ("peak_memory_bytes", "peak_gpu_memory_bytes"),
 }
-"""Of every run, by measure; see `harness.measures.ALWAYS_MEASURES`."""
+"""Metrics of every run, by measure; see `harness.measures.ALWAYS_MEASURES`."""
 MEASURED_ON_DEMAND = {
     "erf": tuple(f"erf_{name}_r{t}_pct" for name in ("raw", "log") for t in (20, 30, 50, 99)),
     "merge_error": ("merge_error_max_abs", "merge_error_relative"),
@@ -41,14 +41,14 @@ MEASURED_ON_DEMAND = {
         "train_step_disturbed",
     ),
 }
-"""By measure that a recipe can name; see `harness.measures.ON_DEMAND_MEASURES`."""
+"""Metrics by the measure that a recipe can name; see `harness.measures.ON_DEMAND_MEASURES`."""
 VALIDATION_METRICS = (VAL_IMAGES, CHANCE_TOP1)
-"""Of every run that is trained."""
+"""Metrics of every run that is trained."""
 TRANSFER_METRICS = {
     "masks": ("miou", "chance_miou", "iou_ground", "iou_{class}", "transfer_s"),
     "boxes": ("ap", "ap50", "ap75", "ap_{class}", "transfer_s"),
 }
-"""By what a transfer learns; see `harness.training.transfer.TRANSFER_TASKS`."""
+"""Metrics by what a transfer learns; see `harness.training.transfer.TRANSFER_TASKS`."""
 ON_GPU = ("peak_gpu_memory_bytes", "throughput_images_per_s_batch128")
 ON_CPU = ("throughput_images_per_s_batch32",)
 IS_OF_MACHINE: dict[str, bool] = {
@@ -66,29 +66,29 @@ IS_OF_MACHINE: dict[str, bool] = {
     "train_step_disturbed": True,
     "train_step_gradients": False,
 }
-"""By the first words of a metric's name; what follows may be the name of a class of images."""
+"""Whether a metric describes the machine, by the first words of its name; a class name may follow them."""
 MACHINE_UNITS = re.compile(r"(?:^|_)(?:ns|us|ms|s|min|h|bytes|[kmg]i?b|per_s|fps|hz|j|joules?|watts?|w)(?:_|$)")
-"""Units of time, throughput, memory and energy, by which every other metric is told: its name carries its unit."""
+"""Units of time, throughput, memory and energy in a metric's name, which classify every other metric."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSource:
-    """Where a metric comes from."""
+    """Metrics that one source yields, and the key that requests it."""
 
     names: tuple[str, ...]
     needs: str | None
-    """What a study file must say to have it; None where the recipe has it already."""
+    """The key that a study file lacks for these metrics; None if the recipe yields them already."""
 
 
 def metrics_of(recipe: ProxyRecipe, *, device: str | None = None) -> tuple[str, ...]:
-    """The metrics that runs of this recipe yield, on a `cpu`, a `cuda` device, or one that is not known yet."""
+    """The metrics that runs of this recipe yield on a device, `cpu` or `cuda`; with None, on either of them."""
     names = (name for source in sources(recipe) if source.needs is None for name in source.names)
     absent = {"cpu": ON_GPU, "cuda": ON_CPU}.get(device or "", ())
     return tuple(dict.fromkeys(name for name in names if name not in absent))
 
 
 def sources(recipe: ProxyRecipe) -> Iterator[MetricSource]:
-    """All metrics that there are, with what this recipe lacks of them."""
+    """All metrics, each with the key that this recipe lacks for it, if any."""
     yield MetricSource((*CURVE_METRICS, *VALIDATION_METRICS), None if recipe.epochs else "`proxy.epochs` of at least 1")
     yield MetricSource(COST_METRICS, None)
     yield from (MetricSource(names, None) for names in ALWAYS_MEASURED.values())
@@ -101,7 +101,7 @@ def sources(recipe: ProxyRecipe) -> Iterator[MetricSource]:
 
 
 def is_among(name: str, names: tuple[str, ...], classes: tuple[str, ...] | None = None) -> bool:
-    """Whether a name is one of these; where the classes are not known, any text may stand for one."""
+    """Whether a name is one of these; if the classes are not known, any text matches `{class}`."""
     return any(_matches(name, known, classes) for known in names)
 
 
@@ -115,7 +115,7 @@ def _matches(name: str, known: str, classes: tuple[str, ...] | None) -> bool:
 
 
 def is_of_machine(name: str) -> bool:
-    """Whether a metric is a time, a throughput or memory, which hold for the environment alone that it was taken in."""
+    """Whether a metric is a time, a throughput or memory, which is valid only in the environment it was measured in."""
     first_words = [words for words in IS_OF_MACHINE if name == words or name.startswith(f"{words}_")]
     if first_words:
         return IS_OF_MACHINE[max(first_words, key=len)]

@@ -1,4 +1,4 @@
-"""Networks in files: presets by name, spec files, mappings of fields; to `NetworkSpec` and back."""
+"""Conversion of presets, spec files and mappings of fields to `NetworkSpec` and back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +15,14 @@ from harness.models.spec.presets import PRESETS
 
 
 def load_network_spec(path: Path) -> NetworkSpec:
-    """The network that a spec file describes. Raises `StudyError` with the lines of what is wrong."""
+    """The network that a spec file describes. Raises `StudyError` with the line of each fault."""
     return _spec_of(read_document(path))
 
 
 def find_network_spec(named: str) -> NetworkSpec | None:
-    """The network that a preset's name or the path of a spec file means; None for the path of a study file.
+    """The network of a preset's name or of the path of a spec file; None for the path of a study file.
 
-    What a file is, its keys say. Raises `SpecError` for a name that is neither, `StudyError` for a file with faults.
+    A study file is recognized by its keys. Raises `SpecError` for any other name, `StudyError` for an invalid file.
     """
     if named in PRESETS:
         return PRESETS[named]
@@ -39,7 +39,7 @@ def find_network_spec(named: str) -> NetworkSpec | None:
 
 
 def require_network_spec(named: str) -> NetworkSpec:
-    """As `find_network_spec`, where a study file won't do."""
+    """As `find_network_spec`, but raises `StudyError` for a study file."""
     spec = find_network_spec(named)
     if spec is None:
         raise StudyError(
@@ -51,14 +51,14 @@ def require_network_spec(named: str) -> NetworkSpec:
 
 
 def dump_network_spec(spec: NetworkSpec, comment: str | None = None) -> str:
-    """The network as the text of a spec file, all fields written out, below a comment."""
+    """The text of a spec file with all fields of the network, after a comment."""
     return write_yaml(plain_fields(spec), comment)
 
 
 def resolve_bases(study: Study, problems: FileErrors) -> tuple[NetworkSpec | None, dict[str, NetworkSpec]]:
-    """The network whose values stand where no axis decides, and, by name, those on the axis `base`: it is their first.
+    """The network whose values apply where no axis decides, and the networks of the axis `base` by name.
 
-    None, with problems noted, where one cannot be.
+    With an axis `base`, the former is the first of the latter. None, with problems reported, if one is invalid.
     """
     listed, data = study.axes.get(BASE), problems.document.data
     for name in study.bases if listed is None else ():
@@ -82,7 +82,7 @@ def resolve_bases(study: Study, problems: FileErrors) -> tuple[NetworkSpec | Non
 
 
 def resolve(named: str | Mapping[str, Any], at: KeyPath, problems: FileErrors) -> NetworkSpec | None:
-    """The network that a `base` key means; None, with its problems noted, where it means none."""
+    """The network of a `base` key; None, with its problems reported, if it is invalid."""
     if not isinstance(named, str):
         return spec_of_mapping(named, at, problems)
     if named in PRESETS:
@@ -104,7 +104,7 @@ def resolve(named: str | Mapping[str, Any], at: KeyPath, problems: FileErrors) -
 
 
 def spec_of_mapping(values: Mapping[str, Any], at: KeyPath, problems: FileErrors) -> NetworkSpec | None:
-    """The network of a mapping of fields that stands at a path."""
+    """The network of the mapping of fields at a path; None, with its problems reported, if it is invalid."""
     unknown = [name for name in values if name not in FIELDS]
     for name in unknown:
         problems.add((*at, name), f"`{name:.60}` is no field of a network", remedy=did_you_mean(name, FIELDS, "Fields"))
@@ -124,5 +124,5 @@ def _spec_of(document: Document) -> NetworkSpec:
     problems = FileErrors(document)
     spec = spec_of_mapping(document.data, (), problems)
     problems.raise_if_any()
-    assert spec is not None, "a mapping that gives no network leaves a problem"
+    assert spec is not None, "an invalid mapping is reported as a problem"
     return spec

@@ -1,4 +1,4 @@
-"""What is wrong with a study file, collected so that one reading shows all of it; each problem has its line."""
+"""Collects the errors of a file, each with its line, so that all of them are reported at once."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ RULES = {
     "too_short": "must have at least {min_length} entry",
     "string_pattern_mismatch": "must be 1 to 64 letters, digits, `_` and `-`, the first one no sign",
 }
-"""Pydantic's kinds of errors in our words."""
+"""Rules for error messages, by pydantic's type of error."""
 
 REMEDIES = {
     "bool_type": "Write true or false.",
@@ -37,7 +37,7 @@ REMEDIES = {
 
 
 class FileErrors:
-    """The problems of one file."""
+    """The errors of one file."""
 
     def __init__(self, document: Document, kind: str = "a study file") -> None:
         self.document = document
@@ -45,11 +45,11 @@ class FileErrors:
         self.found: list[StudyError] = []
 
     def add(self, at: KeyPath, rule: str, *, value: object = None, remedy: str | None = None) -> None:
-        """Note a broken rule about the value that stands at a path; the value as the error is to show it."""
+        """Add a violated rule for the value at a path; `value` is shown in the message."""
         self.found.append(StudyError(rule, value=value, place=self.document.place(at), remedy=remedy))
 
     def add_error(self, at: KeyPath, error: UserError) -> None:
-        """Note an error that does not know its place yet; one that does keeps it."""
+        """Add an error; one without a place gets the place of the path."""
         if isinstance(error, StudyError) and error.problems != (error,):
             self.found += [each for each in error.problems if isinstance(each, StudyError)]
         elif error.place is not None and isinstance(error, StudyError):
@@ -61,12 +61,12 @@ class FileErrors:
             self.add((*at, *named), error.rule, value=value, remedy=error.remedy)
 
     def add_invalid(self, error: ValidationError, model: type[BaseModel]) -> set[KeyPath]:
-        """Note what pydantic found; gives the paths at fault."""
+        """Add pydantic's errors; returns the invalid paths."""
         seen: set[KeyPath] = set()
         for details in error.errors(include_url=False):
             at = _written_path(details, self.document.data)
             own = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
-            if named := re.match(r"`([\w.]+)` ", own):  # a validator that speaks of a key below its own
+            if named := re.match(r"`([\w.]+)` ", own):  # a validator's message about a key below its own
                 at, own = (*at, *named[1].split(".")), own[named.end() :]
             if at not in seen:
                 seen.add(at)
@@ -74,7 +74,7 @@ class FileErrors:
         return seen
 
     def raise_if_any(self) -> None:
-        """Raise them together, in the order of their lines."""
+        """Raise all errors as one, in the order of their lines."""
         if self.found:
             raise combined(self.document.path, sorted(self.found, key=_line))
 
@@ -100,7 +100,7 @@ class FileErrors:
 
 
 def _written_path(details: ErrorDetails, data: Any) -> KeyPath:
-    """The path in the file, without the steps that only pydantic takes (branches of a union)."""
+    """The path in the file, without the parts that pydantic adds (branches of a union)."""
     at: KeyPath = ()
     for i, part in enumerate(details["loc"]):
         is_key = isinstance(data, dict) and part in data
@@ -122,7 +122,7 @@ def _model_at(model: type[BaseModel], at: KeyPath) -> type[BaseModel]:
 
 
 def _about(model: type[BaseModel], at: KeyPath) -> str | None:
-    """What the key at a path is for."""
+    """The description of the key at a path."""
     field = _model_at(model, at[:-1]).model_fields.get(str(at[-1])) if at else None
     return field.description if field else None
 
@@ -146,7 +146,7 @@ def _remedy(details: ErrorDetails) -> str | None:
 
 
 def _path_of(field: str) -> KeyPath:
-    """The path that a spec's field stands at: ("K", 2) for `K[2]`."""
+    """The path of a spec's field: ("K", 2) for `K[2]`."""
     name, *stages = re.findall(r"\w+", field)
     return (name, *(int(stage) for stage in stages))
 

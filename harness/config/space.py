@@ -1,11 +1,11 @@
-"""A search space: axes, conditions, rules and budgets that turn any chooser's choices into networks.
+"""A search space: axes, conditions, rules and budgets that turn a sampler's choices into networks.
 
 An axis is a field of the spec (`K`) or one stage of a field that has one value per stage (`K[3]`). An axis with a
-condition is chosen after the axes that its condition speaks of, and only if the condition holds; otherwise the base's
-value stands. The axis `base` picks a whole network before all others; an axis of one stage counts only where the base
-has that stage. One thing about the base gives way: where a stage has no place for its small kernel (`reparam`), because
-K is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3. A small
-kernel that an axis chose never gives way: the network is then invalid, and a candidate says so.
+condition is chosen after the axes that its condition uses, and only if the condition holds; otherwise the base's value
+applies. The axis `base` chooses a whole network before all others; an axis of one stage is active only if the base has
+that stage. One value of the base is dropped where it does not fit: if a stage cannot have its small kernel (`reparam`),
+because K is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3.
+A small kernel that an axis chose is never dropped: the network is then invalid, and the candidate has the reason.
 """
 
 import math
@@ -25,23 +25,23 @@ from harness.system.fingerprint import fingerprint
 __all__ = ["Axis", "Candidate", "Choice", "Range", "Sampler", "Space", "Value", "plain_fields", "random_sampler"]
 
 BUDGETS = ("params", "macs")
-"""Budgets that follow from the spec: of the merged form, nominal MACs at the resolution of the proxy."""
+"""Budgets that follow from the spec: parameters and nominal MACs of the merged form at the proxy's resolution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration that was chosen: a network within rules and budgets, or the reason why it is none."""
+    """A configuration: a network within rules and budgets, or the reason why it is infeasible."""
 
     params: dict[str, Value]
-    """The choices, of the axes that counted only."""
+    """The choices on the active axes."""
     spec: NetworkSpec | None
-    """None where the choices give no valid network."""
+    """None if the choices form no valid network."""
     cost: Cost | None
-    """Of the merged network at the proxy's resolution."""
+    """Cost of the merged network at the proxy's resolution."""
     violations: dict[str, float] = field(default_factory=dict)
-    """What is wrong and by how much, all above 0: `spec` and rules count 1, budgets their relative excess."""
+    """Size of each violation, all above 0: `spec` and rules count 1, budgets their relative excess."""
     reason: str | None = None
-    """The violations in words; None where there are none."""
+    """The violations as text; None if there are none."""
 
     @property
     def is_feasible(self) -> bool:
@@ -50,28 +50,28 @@ class Candidate:
 
     @property
     def fingerprint(self) -> str:
-        """Of the network, or of the choices where they give none."""
+        """Fingerprint of the network, or of the choices if they form no valid network."""
         return fingerprint(list(self.params.items())) if self.spec is None else self.spec.fingerprint()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """What may be chosen, and what becomes of it. Raises `StudyError` for axes and conditions that cannot be."""
+    """A search space: axes, conditions, rules and budgets. Raises `StudyError` for invalid axes and conditions."""
 
     base: NetworkSpec
-    """Its values stand wherever no axis decides."""
+    """The network whose values apply wherever no axis decides."""
     bases: dict[str, NetworkSpec] = field(default_factory=dict)
-    """By their names on the axis `base`, which then decides whose values stand."""
+    """Networks by their names on the axis `base`, which then chooses one of them instead."""
     axes: dict[str, Axis]
-    """In the order in which they are chosen: an axis stands behind those that its condition speaks of."""
+    """In the order in which they are chosen: an axis follows those that its condition uses."""
     when: dict[str, Expression] = field(default_factory=dict)
     rules: tuple[Expression, ...] = ()
     budgets: dict[str, float] = field(default_factory=dict)
-    """Upper limits, of `BUDGETS`."""
+    """Upper limits by name in `BUDGETS`."""
     resolution: int = 64
     """Side of the images for which MACs are counted."""
     data: str | None = None
-    """Digest of the data set that its networks are trained on; None for a generated one."""
+    """Digest of the data set that the networks are trained on; None for a generated one."""
 
     def __post_init__(self) -> None:
         decided = {name: split_name(name, self._most_stages) for name in self.axes}
@@ -81,7 +81,9 @@ class Space:
                 raise StudyError(rule, remedy=f"Give `{of}` as whole lists, or every stage an axis of its own.")
         for name, condition in self.when.items():
             if name == BASE:
-                raise StudyError("The axis `base` counts always", place=condition.place, remedy="Leave this one out.")
+                raise StudyError(
+                    "The axis `base` cannot have a condition", place=condition.place, remedy="Leave this one out."
+                )
             if name not in self.axes:
                 remedy = did_you_mean(name, self.axes, "Axes")
                 raise StudyError(f"`{condition.key}` must name an axis", place=condition.place, remedy=remedy)
@@ -108,11 +110,11 @@ class Space:
         return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, self.resolution])
 
     def sample(self, choose: Sampler) -> Candidate:
-        """Choose on every axis that counts, and see what becomes of it."""
+        """Choose on every active axis and return the candidate."""
         return self.candidate(self.sample_params(choose))
 
     def sample_params(self, choose: Sampler) -> dict[str, Value]:
-        """Choose on every axis that counts, in order."""
+        """Choose on every active axis, in order."""
         params: dict[str, Value] = {}
         for name, axis in self.axes.items():
             condition, stage = self.when.get(name), split_name(name, self._most_stages)[1]
@@ -123,7 +125,7 @@ class Space:
         return params
 
     def candidate(self, params: dict[str, Value]) -> Candidate:
-        """What becomes of these choices, the base's values standing for the rest."""
+        """The candidate with these choices; all other values are the base's."""
         try:
             spec = self.network(params)
             cost = network_cost(spec, self.resolution)
@@ -136,20 +138,20 @@ class Space:
             if amount > limit:
                 wrong[name] = (amount / limit - 1, f"{amount:,} {name} are over the budget of {limit:,.0f}")
         violations = {key: amount for key, (amount, _) in wrong.items()}
-        return Candidate(params, spec, cost, violations, "; ".join(words for _, words in wrong.values()) or None)
+        return Candidate(params, spec, cost, violations, "; ".join(reason for _, reason in wrong.values()) or None)
 
     def network(self, params: Mapping[str, Value]) -> NetworkSpec:
-        """The base with these choices in place. Raises `SpecError` where they give no valid network."""
+        """The base with these choices. Raises `SpecError` if the result is no valid network."""
         return NetworkSpec.from_mapping(self._fields(params))
 
     def grid(self) -> Iterator[Candidate]:
-        """Every configuration once, feasible or not; networks that are reached in several ways come the first time."""
-        names: set[str] = set()
-        odometer = GridEnumerator()
-        while odometer.advance():
-            candidate = self.sample(odometer)
-            if candidate.fingerprint not in names:
-                names.add(candidate.fingerprint)
+        """Yield every configuration once, feasible or not; choices that repeat an earlier network are skipped."""
+        fingerprints: set[str] = set()
+        enumerator = GridEnumerator()
+        while enumerator.advance():
+            candidate = self.sample(enumerator)
+            if candidate.fingerprint not in fingerprints:
+                fingerprints.add(candidate.fingerprint)
                 yield candidate
 
     @property
@@ -160,7 +162,7 @@ class Space:
         return self.bases[str(params[BASE])] if BASE in params else self.base
 
     def _fields(self, params: Mapping[str, Value]) -> dict[str, Any]:
-        """All fields of the network; per-stage ones as lists. Raises `SpecError` for a stage that the base has not."""
+        """All fields of the network; per-stage ones as lists. Raises `SpecError` for a stage that the base lacks."""
         base = self._base(params)
         fields, stages = plain_fields(base), FAMILIES[base.family].stages
         for name, value in params.items():
@@ -189,7 +191,7 @@ class Space:
 def _order(
     decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Expression], stages: set[int]
 ) -> Iterator[str]:
-    """The axes, each behind those that its condition speaks of, and otherwise as they stand in the file."""
+    """The axes, each after those that its condition uses, and otherwise in the order of the file."""
     needs = {name: _needs(when[name], decided, stages) if name in when else set() for name in decided}
     needs = {name: axes | ({BASE} & decided.keys() - {name}) for name, axes in needs.items()}
     left = list(decided)
@@ -200,26 +202,26 @@ def _order(
             waiting = " and ".join(f"`{name}`" for name in left)
             wait = "wait for each other" if left[1:] else "waits for itself"
             rule = f"Conditions must not go in a circle, but {waiting} {wait}"
-            raise StudyError(rule, place=place, remedy="Let one axis count always.")
+            raise StudyError(rule, place=place, remedy="Remove the condition of one axis.")
         left.remove(ready)
         yield ready
 
 
 def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]], stages: set[int]) -> set[str]:
-    """The axes that decide what a condition speaks of, in networks of so many stages."""
-    spoken = set(condition.references())
-    small = [stage for of, stage in spoken if of == "reparam"]  # the base's small kernel gives way to these
-    spoken |= {(of, stage) for stage in small for of in ("K", "dilation")}
-    spoken |= {(of, None) for _ in small for of in ("kernel", "stripe")}
+    """The axes that set the fields that a condition uses, in networks with these numbers of stages."""
+    used = set(condition.references())
+    small = [stage for of, stage in used if of == "reparam"]  # the base's small kernel depends on these fields
+    used |= {(of, stage) for stage in small for of in ("K", "dilation")}
+    used |= {(of, None) for _ in small for of in ("kernel", "stripe")}
     return {
         name
         for name, (of, stage) in decided.items()
-        for spoken_of, spoken_stage in spoken
-        if of == spoken_of and (stage is None or spoken_stage is None or stage in {spoken_stage % n for n in stages})
+        for used_field, used_stage in used
+        if of == used_field and (stage is None or used_stage is None or stage in {used_stage % n for n in stages})
     }
 
 
 def plain_fields(spec: NetworkSpec) -> dict[str, Any]:
-    """Every field of a network with its plain value, those at their default included; those per stage as lists."""
+    """All fields of a network as plain values, including defaults; per-stage ones as lists."""
     values = {name: getattr(spec, name) for name in FIELDS}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""From the keys `axes`, `when`, `rules` and `budgets` to a search space, every value tried before any training."""
+"""Builds the search space from the keys `axes`, `when`, `rules` and `budgets`; checks all values before training."""
 
 import itertools
 import json
@@ -18,20 +18,20 @@ from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 
 MAX_GRID = 20_000
-"""Combinations above which a grid is refused."""
+"""Largest number of combinations of a grid."""
 PRICED_FIRST = 200
-"""Combinations among which a configuration that fits is sought before the whole space is priced."""
+"""Number of combinations that are searched for a feasible one before a census of the space is taken."""
 PROBES = 300
-"""Random combinations on which the expressions of a larger space are tried."""
+"""Number of random combinations on which the expressions of a larger space are tried."""
 MAX_PRICED_ALONE = 64
-"""Random combinations on which a value is tried that the base does not take."""
+"""Number of random combinations on which a value is tried that does not fit the base."""
 
 MAX_REJECTIONS = 10
-"""Bad values of one axis that are named."""
+"""Maximum number of invalid values of one axis that are reported."""
 
 
 def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: FileErrors) -> Space | None:
-    """The space that a study file describes; None, with its problems noted, where it describes none."""
+    """The space that a study file describes; None, with its problems reported, if the axes are invalid."""
     stages = max(FAMILIES[spec.family].stages for spec in (base, *bases.values()))
     axes = {name: _axis(name, raw, stages, problems) for name, raw in study.axes.items()}
     when = {name: _expression(text, ("when", name), problems) for name, text in study.when.items()}
@@ -59,9 +59,9 @@ def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], p
 
 
 def require_feasible(space: Space, document: Document) -> None:
-    """Raise `StudyError` where no configuration is within rules and budgets, as far as the space can be priced.
+    """Raise `StudyError` if the census of the space contains no configuration within rules and budgets.
 
-    The error says which of them leave none, and what the nearest network costs.
+    The error contains the rules and budgets that are broken, and the cost of the nearest network.
     """
     if any(candidate.is_feasible for candidate in itertools.islice(space.grid(), PRICED_FIRST)):
         return
@@ -85,7 +85,7 @@ def _least(census: SpaceCensus) -> str:
 
 
 def _nearest(candidate: Candidate, space: Space) -> str:
-    """What is wrong with the network that breaks rules and budgets least, and what it costs."""
+    """A sentence on the network that breaks rules and budgets least: its choices, its cost, and what it breaks."""
     choices = ", ".join(f"{name}={json.dumps(value)}" for name, value in candidate.params.items())
     cost = candidate.cost
     amounts = [f"{getattr(cost, name):,} {name}" for name in space.budgets] if cost else []
@@ -94,7 +94,7 @@ def _nearest(candidate: Candidate, space: Space) -> str:
 
 
 def _place_of(violation: str) -> KeyPath:
-    """Where the file says what a candidate violates."""
+    """The path in the file of the rule or budget that a candidate violates."""
     if violation in BUDGETS:
         return ("budgets", violation)
     stated = re.fullmatch(r"rules\[(\d+)\]", violation)
@@ -124,8 +124,8 @@ def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: FileE
 
 
 def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
-    """The values of a list, each a scalar or one value per stage, and no value twice."""
-    known: dict[tuple[bool, Value], Value] = {}
+    """The valid values of a list, each a scalar or one value per stage, without duplicates."""
+    values: dict[tuple[bool, Value], Value] = {}
     if not raw:
         problems.add(at, f"`{dotted(at)}` must have at least one value", value=quoted(raw))
     for i, each in enumerate(raw):
@@ -134,23 +134,23 @@ def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
         if isinstance(value, dict):
             rule = f"`{dotted((*at, i))}` must be a value, null, or a list of one value per stage"
             problems.add((*at, i), rule, value=quoted(each))
-        elif key in known:
+        elif key in values:
             remedy = "Leave one out; a list of one value per stage has brackets of its own, as `[[3, 3, 3, 3]]`."
             problems.add((*at, i), f"`{dotted(at)}` must name each value once", value=quoted(each), remedy=remedy)
         else:
-            known[key] = value
-    return list(known.values())
+            values[key] = value
+    return list(values.values())
 
 
 def _value(raw: Any) -> Any:
-    """A value of a list as an axis keeps it; anything nested deeper becomes a mapping, which no axis takes."""
+    """A value of a list as an axis stores it; anything nested deeper becomes a mapping, which no axis accepts."""
     if isinstance(raw, list):
         return {} if any(isinstance(each, list | dict) for each in raw) else tuple(raw)
     return {} if isinstance(raw, dict) else raw
 
 
 def _from_list(values: list[Value]) -> Axis:
-    """An ordinal axis for three and more whole numbers that rise in equal steps, else one without an order."""
+    """An ordinal axis for three or more whole numbers that increase in equal steps, else an unordered one."""
     whole = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
     if len(whole) == len(values) > 2:
         step = whole[1] - whole[0]
@@ -168,7 +168,7 @@ def _expression(text: str, at: KeyPath, problems: FileErrors) -> Expression | No
 
 
 def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
-    """Note the values that no network of the space takes; of a range, one tells what is wrong."""
+    """Report the values that fit no network of the space; of a range, only the first."""
     for name, axis in space.axes.items():
         raw = study.axes[name]
         at: KeyPath = ("axes", name)
@@ -185,7 +185,7 @@ def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
 
 
 def _rejection(space: Space, name: str, value: Value) -> SpecError | None:
-    """Why no network of the space takes a value; None where one does."""
+    """The reason why a value fits no network of the space that was tried; None if it fits one."""
     refusal = None
     for params in _other_choices(space, name):
         try:
@@ -198,7 +198,7 @@ def _rejection(space: Space, name: str, value: Value) -> SpecError | None:
 
 
 def _other_choices(space: Space, name: str) -> Iterator[dict[str, Value]]:
-    """Choices on the other axes: none (the base's values stand), each alone, all at their ends, and random ones."""
+    """Choices on the other axes: none (the base's values apply), all at their ends, each alone, and random ones."""
     others = {other: axis for other, axis in space.axes.items() if other != name}
     yield {}
     yield {other: axis.at(0) for other, axis in others.items()}
@@ -211,7 +211,7 @@ def _other_choices(space: Space, name: str) -> Iterator[dict[str, Value]]:
 
 
 def _try_expressions(space: Space, problems: FileErrors) -> None:
-    """Note the conditions and rules that are neither true nor false for some network of the space."""
+    """Report the conditions and rules that are neither true nor false for some network of the space."""
     failed: dict[tuple[str, str | None], StudyError] = {}
     for choose in _choosers(space):
         for error in _failures(space, choose):
@@ -238,8 +238,8 @@ def _failures(space: Space, choose: Sampler) -> Iterator[StudyError]:
 
 def _choosers(space: Space) -> Iterator[Sampler]:
     if space.size <= PROBES:
-        odometer = GridEnumerator()
-        while odometer.advance():
-            yield odometer
+        enumerator = GridEnumerator()
+        while enumerator.advance():
+            yield enumerator
     else:
         yield from itertools.repeat(random_sampler(0), PROBES)

@@ -1,4 +1,4 @@
-"""What a study file can say, key by key; the docstrings below the keys are the descriptions in the JSON schema."""
+"""The keys of a study file; the docstrings below the keys are the descriptions in the JSON schema."""
 
 import math
 from collections.abc import Mapping
@@ -9,28 +9,28 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 
 HALVING_FACTOR = 3
-"""Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
+"""One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
 
 
 RESERVED_NAMES = ("bench", "claims", "erf", "full_scale")
-"""Folders in the results folder that are no study's."""
+"""Folders in the results folder that belong to no study."""
 CURVES = ("top1", "val_loss")
-"""Objectives that are known after every epoch, so that a pruner can act on them."""
+"""Objectives that are measured after every epoch, so that a pruner can use them."""
 
 
 def _either(name: str) -> Discriminator:
-    """Tells a mapping from the other form of a key, so that errors speak of the form that was written."""
+    """Distinguishes a mapping from the other form of a key, so that errors are about the form in the file."""
     return Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | StrictModel) else f"<{name}>")
 
 
 class OrdinalRange(StrictModel):
-    """An ordinal axis: `low`, `low + step`, ..., `high`. Whole numbers where all three are."""
+    """An ordinal axis: `low`, `low + step`, ..., `high`; whole numbers if all three are."""
 
     low: float
     high: float
     step: Annotated[float, Field(gt=0)] = 1
     log: bool = False
-    """Draw evenly on a logarithmic scale; for whole numbers from 1 on, with a step of 1."""
+    """Draw uniformly on a logarithmic scale; for whole numbers from 1 on, with a step of 1."""
 
 
 Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
@@ -47,26 +47,27 @@ class Budgets(StrictModel):
     macs: Annotated[float, Field(gt=0)] | None = None
     """Multiply-accumulates of the merged network for one image of the proxy's resolution."""
     latency_ms: Annotated[float, Field(gt=0)] | None = None
-    """Median milliseconds for one image, measured behind the training on the device that trained."""
+    """Median milliseconds for one image, measured after the training on the device that trained."""
 
 
 class Search(StrictModel):
     """How configurations are chosen, how often each is trained, and when a bad one is given up."""
 
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    """All configurations in turn; drawn evenly; or proposed by Optuna's tree-structured Parzen estimator."""
+    """All configurations in turn; drawn uniformly; or proposed by Optuna's tree-structured Parzen estimator."""
     trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Number of configurations to train; a grid has its own number."""
+    """Number of configurations to train; not for a grid, which trains all."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
-    """How often each configuration is trained; its value is the mean."""
+    """Number of seeds with which each configuration is trained; its value is the mean."""
     max_seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """The configurations of a claim that is undecided get one seed more at a time, up to so many; null for none."""
+    """The configurations of an undecided claim get one more seed at a time, up to this number; null for none."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the sampler, and the first of the seeds that all configurations share."""
     pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
-    """The rule that leaves out a bad configuration by the first epochs of a screening run.
+    """The rule that discards a bad configuration after the first epochs of a screening run.
 
-    Its seed is none of the configuration's and enters no mean; the seeds of one that passes are trained to the end.
+    The screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
+    to the end.
     """
 
     @model_validator(mode="after")
@@ -81,14 +82,14 @@ class Search(StrictModel):
 
 
 class Resources(StrictModel):
-    """What each run is granted; how many runs go on at a time follows from it. None of it changes the outcome."""
+    """The resources of each run, which determine how many runs train at a time. None of them changes the outcome."""
 
     cpus: Annotated[int, Field(ge=1, le=4096)] = 1
     """Threads of a worker."""
     gpus: Annotated[float, Field(ge=0, le=1024)] = 0.0
-    """Share of a GPU, or a whole number of them, where there are any; 0 trains on the CPU."""
+    """Share of a GPU, or a whole number of them, if there are any; 0 trains on the CPU."""
     minutes_per_run: Annotated[float, Field(gt=0)] = 60.0
-    """A run that has taken this long is ended."""
+    """Time limit of a run."""
 
     @field_validator("gpus")
     @classmethod
@@ -99,10 +100,10 @@ class Resources(StrictModel):
 
 
 class FullScale(StrictModel):
-    """What the winner's choices are put on when it is trained at full scale."""
+    """The network and the recipe with which the winner is trained at full scale."""
 
     base: Named
-    """The network that gives the winner its size."""
+    """The network to which the winner's choices are applied, and which decides its size."""
     recipe: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
     """Name of a full-scale recipe, as `imagenet_300`."""
 
@@ -111,19 +112,19 @@ class Claim(StrictModel):
     """A statement about configurations that the runs may support or contradict."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-    """What the claim is called in tables."""
+    """Name of the claim in tables."""
     says: str
     """The claim in a sentence."""
     metric: str = "top1"
-    """What is compared: an objective or a measure, or a formula of them, as `log(latency_ms_p50 / macs)`."""
+    """The metric to compare, or a formula of metrics, as `log(latency_ms_p50 / macs)`."""
     contrast: Annotated[dict[str, float], Field(min_length=1)]
-    """Weights by arm, an arm being a choice on every axis: `K=13, shortcut=false: -1`; the sum is the effect."""
+    """Weights by arm, a choice on every axis, as `K=13, shortcut=false: -1`; the weighted sum is the effect."""
     expect: str
-    """Where the effect is expected: `> 0`, `< -1.5`, or `within 0.5` of 0."""
+    """The expected effect: `> 0`, `< -1.5`, or `within 0.5` of 0."""
     ignore: Annotated[float, Field(gt=0)] | None = None
-    """Smallest effect of interest: surely less than this away from the bound is `equivalent`, not undecided."""
+    """Smallest effect of interest: an effect surely closer than this to the bound is `equivalent`, not undecided."""
     paper: str | None = None
-    """What was published, with its place."""
+    """The published result, with its place."""
 
 
 class Study(StrictModel):
@@ -134,25 +135,25 @@ class Study(StrictModel):
     base: Named | None = None
     """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
     axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
-    """What varies: fields of the network (`K`), one stage of a field (`K[3]`), networks (`base`); with their values."""
+    """Values by axis: a field of the network (`K`), one stage of a field (`K[3]`), or whole networks (`base`)."""
     bases: dict[str, Named] = Field(default={})
-    """Networks by name, for the axis `base`; presets and spec files stand there without this too."""
+    """Networks by name, for the axis `base`; presets and spec files need no entry here."""
     when: dict[str, str] = Field(default={})
-    """Conditions by axis; where one is false, the axis is not chosen and the base's value stands."""
+    """Conditions by axis; where one is false, the axis is not chosen and the base's value applies."""
     rules: list[str] = Field(default=[])
     """Conditions that every network must meet, as `C[3] <= 8 * C[0]`."""
     budgets: Budgets = Budgets()
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(default={"top1": "maximize"})
-    """What is sought: `top1`, `val_loss`, `params`, `macs`, or a measure such as `latency_ms_p50`."""
+    """The metric to optimize: `top1`, `val_loss`, `params`, `macs`, or a measured one such as `latency_ms_p50`."""
     search: Search = Search()
     proxy: ProxyRecipe = ProxyRecipe()
     """How each configuration is trained."""
     resources: Resources = Resources()
     full_scale: FullScale | None = None
     claims: list[Claim] = Field(default=[])
-    """Statements to be judged by statistics over paired seeds."""
+    """Statements that are tested by statistics over paired seeds."""
     quick: dict[str, Any] | None = Field(default=None)
-    """What a first look changes, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
+    """Changes for a short first run, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
     `<study>_quick`."""
 
     @field_validator("study")
@@ -204,9 +205,9 @@ class Study(StrictModel):
 
 
 def screening_epochs(name: str, epochs: int) -> int:
-    """Epochs of the run that the pruner decides on; 0 where it never decides.
+    """Epochs of the screening run after which the pruner decides; 0 if it never decides.
 
-    No decision falls after half of the budget: what a configuration gives then is worth training its seeds for.
+    No decision is made after half of the epochs: by then, training the configuration's seeds is worth its cost.
     """
     latest = min(math.ceil(epochs / 2), epochs - 1)
     match name:

@@ -1,4 +1,4 @@
-"""What a study file may not ask for, since no run could give it: found when the file is read, before any training."""
+"""Checks, when a study file is read, that its runs can yield the metrics, images and devices that it requests."""
 
 from collections.abc import Iterator
 
@@ -10,18 +10,18 @@ from harness.config.yaml_file import Document, KeyPath, dotted, quoted
 from harness.errors import StudyError, did_you_mean
 
 DIRECTIONS = {"top1": "maximize", "val_loss": "minimize"}
-"""Metrics that are better in one direction only."""
+"""Metrics that can be optimized in one direction only."""
 
 
 def check_metrics(study: Study, problems: FileErrors) -> None:
-    """Note what no run of the study's recipe yields, and what does nothing."""
+    """Report metrics that no run of the study's recipe yields, and keys that have no effect."""
     for name, direction in study.objectives.items():
         at: KeyPath = ("objectives", name)
         _check_metric(name, at, study, problems)
-        wanted = DIRECTIONS.get(name, direction)
-        if direction != wanted:
-            remedy = f"The best network would be the worst; write `{name}: {wanted}`."
-            problems.add(at, f"`{dotted(at)}` must be {wanted}", value=quoted(direction), remedy=remedy)
+        required = DIRECTIONS.get(name, direction)
+        if direction != required:
+            remedy = f"The best network would be the worst; write `{name}: {required}`."
+            problems.add(at, f"`{dotted(at)}` must be {required}", value=quoted(direction), remedy=remedy)
     for i, claim in enumerate(study.claims):
         for name in _names(claim.metric):
             _check_metric(name, ("claims", i, "metric"), study, problems)
@@ -30,7 +30,7 @@ def check_metrics(study: Study, problems: FileErrors) -> None:
 
 
 def check_classes(study: Study, classes: tuple[str, ...], document: Document) -> None:
-    """Raise `StudyError` for a metric of a class that the data set has not."""
+    """Raise `StudyError` for a metric of a class that the data set lacks."""
     for at, name in _requested_metrics(study):
         if not is_among(name, metrics_of(study.proxy), classes):
             raise StudyError(
@@ -42,9 +42,9 @@ def check_classes(study: Study, classes: tuple[str, ...], document: Document) ->
 
 
 def check_sizes(study: Study, images: tuple[int | None, int | None], document: Document) -> None:
-    """Raise `StudyError` for more images than the data set has, and for batches that no epoch could fill.
+    """Raise `StudyError` for more images than the data set has, and for batches larger than an epoch.
 
-    `images` are those for training and validation; None where any number can be had, or where it is not known.
+    `images` are the numbers for training and validation; None if it is unlimited or not known.
     """
     recipe, (train, val) = study.proxy, images
     for key, most, split in (
@@ -52,11 +52,11 @@ def check_sizes(study: Study, images: tuple[int | None, int | None], document: D
         ("val_size", val, "validation"),
         ("final_val_size", val, "validation"),
     ):
-        asked = getattr(recipe, key)
-        if asked is not None and most is not None and asked > most:
+        size = getattr(recipe, key)
+        if size is not None and most is not None and size > most:
             raise StudyError(
                 f"`proxy.{key}` must be at most the {most:,} {split} images of the data set",
-                value=asked,
+                value=size,
                 place=document.place(("proxy", key)),
                 remedy="Lower it, or leave it out for all images.",
             )
@@ -67,7 +67,7 @@ def check_sizes(study: Study, images: tuple[int | None, int | None], document: D
 
 
 def check_device(study: Study, document: Document, *, device: str) -> None:
-    """Raise `StudyError` for what runs on this kind of device, `cpu` or `cuda`, do not give."""
+    """Raise `StudyError` for a precision or a metric that runs on this kind of device, `cpu` or `cuda`, do not have."""
     if device == "cpu" and study.proxy.precision == "float16":
         raise StudyError(
             "`proxy.precision` must be float32 or bfloat16 where runs are trained on a CPU",
@@ -94,7 +94,7 @@ def _requested_metrics(study: Study) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _names(metric: str) -> list[str]:
-    """The metrics in a formula; none where it cannot be read, which is noted elsewhere."""
+    """The metrics in a formula; none if it is invalid, which is reported elsewhere."""
     try:
         return sorted(Formula(metric).names)
     except StudyError:
@@ -121,7 +121,7 @@ def _check_resources(study: Study, problems: FileErrors) -> None:
 
 
 def _check_recipe(study: Study, problems: FileErrors) -> None:
-    """Note the keys of the proxy that would do nothing."""
+    """Report the keys of the proxy that would have no effect."""
     recipe, at = study.proxy, ("proxy",)
     is_shapes = recipe.dataset == "shapes"
     if is_shapes and recipe.root is not None:
@@ -140,7 +140,7 @@ def _check_recipe(study: Study, problems: FileErrors) -> None:
 
 
 def _check_batches(study: Study, train: int, of_what: str, problems: FileErrors) -> None:
-    """Note batches that are larger than the `train` images: an epoch would have no full step."""
+    """Report batches that are larger than the `train` images: an epoch would have no full step."""
     recipe = study.proxy
     batches: list[tuple[KeyPath, int]] = [(("proxy", "batch_size"), recipe.batch_size)] if recipe.epochs else []
     batches += [(("proxy", "transfer", "batch_size"), recipe.transfer.batch_size)] if recipe.transfer else []

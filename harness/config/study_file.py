@@ -1,8 +1,8 @@
-"""The study file as a whole: read, checked to the last value, and kept with its lines; and its quick profile.
+"""Loading of a study file: reading, complete checks, and its quick profile.
 
-The quick profile is what the key `quick` changes for a first look. A value of the file that no longer fits a changed
-one is fitted to it, where the profile does not give it itself: a profile that trains for one epoch need not repeat the
-warm-up, the batch size and the pruner.
+The quick profile is the study with the changes of the key `quick`, for a short first run. A value of the file that does
+not fit a changed one is adapted to it, unless the profile sets it itself: a profile that trains for one epoch need not
+repeat the warm-up, the batch size and the pruner.
 """
 
 import os
@@ -29,20 +29,20 @@ from harness.models.spec.network import NetworkSpec
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """A sound study file."""
+    """A valid study file."""
 
     study: Study
     base: NetworkSpec
-    """The network that `base` means, or the first on the axis of that name; with its own classes and channels."""
+    """The network of the key `base`, or the first of the axis `base`; with its own classes and channels."""
     full_scale_base: NetworkSpec | None
     document: Document
     _space: Space = field(repr=False)
     notes: tuple[str, ...] = ()
-    """What a quick profile changes besides what it says, to fit that."""
+    """The values that were adapted to the changes of the quick profile."""
 
     @property
     def path(self) -> Path:
-        """The path as it was given."""
+        """The path as passed to `load_study`."""
         return self.document.path
 
     @property
@@ -51,14 +51,14 @@ class StudyFile:
         return self.document.text
 
     def place(self, at: KeyPath = ()) -> str:
-        """Where a key stands, as `search_spaces/smoke.yaml:14`: `place(("proxy", "dataset"))`."""
+        """File and line of a key, as `search_spaces/smoke.yaml:14`, for `place(("proxy", "dataset"))`."""
         return self.document.place(at)
 
 
 def load_study(path: Path, *, is_quick: bool = False) -> StudyFile:
-    """Read and check a study file and its quick profile; gives the one that is asked for.
+    """Read and check a study file; returns it, or its quick profile with `is_quick`.
 
-    Raises `StudyError` with every problem and its line.
+    The quick profile is checked in either case. Raises `StudyError` with every problem and its line.
     """
     written = read_document(path)
     if is_quick:
@@ -93,7 +93,7 @@ def _checked(document: Document) -> StudyFile:
     space = read_space(study, base, bases, problems) if study and base else None
     if study and space:
         check_claims(study, space, problems)
-    if study and is_whole:  # without the keys at fault, others might seem to ask for what is not there
+    if study and is_whole:  # without the invalid keys, others might seem to request metrics that no run yields
         check_metrics(study, problems)
     problems.raise_if_any()
     assert study and base and space, "a study file without problems has all of its parts"
@@ -101,9 +101,9 @@ def _checked(document: Document) -> StudyFile:
 
 
 def build_space(file: StudyFile, *, classes: int, channels: int, data: str | None = None) -> Space:
-    """The search space on a data set with these classes and image channels, and with that digest of its content.
+    """The search space for a data set with these numbers of classes and channels, and this digest of its content.
 
-    Raises `StudyError` where no configuration is within rules and budgets.
+    Raises `StudyError` if no configuration is within rules and budgets.
     """
     base, *others = (
         spec.replace(classes=classes, in_channels=channels) for spec in (file.base, *file._space.bases.values())
@@ -114,7 +114,7 @@ def build_space(file: StudyFile, *, classes: int, channels: int, data: str | Non
 
 
 def resolved_yaml(file: StudyFile) -> str:
-    """The study with every default written out and its networks in place of their names; itself a study file."""
+    """The study as a study file with all defaults, and with networks as mappings instead of names."""
     values = file.study.model_dump(mode="json")
     values["bases"] = {name: plain_fields(base) for name, base in file._space.bases.items()}
     if not values["bases"]:
@@ -125,7 +125,7 @@ def resolved_yaml(file: StudyFile) -> str:
 
 
 def _with_root(study: Study, path: Path) -> Study:
-    """The study with an absolute `proxy.root`, which is relative to the study's file as all paths in it are."""
+    """The study with an absolute `proxy.root`; in the file, paths are relative to the file's folder."""
     if study.proxy.root is None:
         return study
     root = path.absolute().parent / Path(study.proxy.root).expanduser()
@@ -140,7 +140,7 @@ def _check_full_recipe(named: str | None, problems: FileErrors) -> None:
 
 
 def _study(data: Mapping[str, Any], problems: FileErrors) -> Study | None:
-    """The study, or what is left of it without the keys at fault, so that the other keys are checked all the same."""
+    """The study, or the part of it without invalid keys, so that the other keys are checked as well."""
     try:
         return Study.model_validate(data)
     except ValidationError as error:
@@ -152,14 +152,14 @@ def _study(data: Mapping[str, Any], problems: FileErrors) -> Study | None:
 
 
 def _sound_part(data: Mapping[str, Any], faulty: set[KeyPath]) -> dict[str, Any]:
-    """The file without the keys at fault; of the axes and their conditions only those at fault are left out."""
+    """The file without the invalid keys; of the axes and conditions, only the invalid ones are left out."""
     dropped = {at[1] for at in faulty if at[0:1] in (("axes",), ("when",)) and len(at) > 1}
     whole = {at[0] for at in faulty if at and not (at[0] in ("axes", "when") and len(at) > 1)}
     rest = {key: value for key, value in data.items() if key not in whole}
     for key in {"axes", "when"} & rest.keys():
         rest[key] = {name: value for name, value in rest[key].items() if name not in dropped}
     if "search" in whole:
-        rest["search"] = {"sampler": "random", "trials": 1}  # without a claim about the size of the space
+        rest["search"] = {"sampler": "random", "trials": 1}  # a valid value for any size of the space
     return rest
 
 
@@ -167,16 +167,16 @@ QUICK_SUFFIX = "_quick"
 
 
 def apply_quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
-    """The file as its quick profile reads: mappings are merged, everything else is replaced, and the name is another.
+    """The file with its quick profile applied: mappings are merged, other values replaced, and the name has a suffix.
 
-    Also returns a note for each value that was fitted. Raises `StudyError` for a file that has none.
+    Also returns a note for each value that was adapted. Raises `StudyError` for a file without a quick profile.
     """
     changes = document.data.get("quick")
     if not isinstance(changes, dict) or not changes:
         raise StudyError(
             "The file must have a key `quick` to be run with `--quick`",
             place=str(document.path),
-            remedy="Add what a first look changes, as `quick: {search: {seeds: 1}, proxy: {epochs: 2}}`.",
+            remedy="Add the changes for a short first run, as `quick: {search: {seeds: 1}, proxy: {epochs: 2}}`.",
         )
     data = {key: value for key, value in document.data.items() if key != "quick"}
     data = _merged(data, changes)
@@ -188,7 +188,7 @@ def apply_quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
 
 
 def _same_share(warmup: Any, epochs: Any, before: Any) -> Any:
-    """The same share of the epochs, where a warm-up would last to the end."""
+    """The warm-up, or the same share of the epochs as before if it would last to the end."""
     return warmup if warmup < epochs or not 0 <= warmup < before or epochs <= 0 else warmup * epochs / before
 
 
@@ -202,14 +202,14 @@ def _none_after_one(pruner: Any, epochs: Any, _: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _DependentValue:
-    """A value that must fit another one."""
+    """A value that must be consistent with another one."""
 
     key: KeyPath
     default: Any
     changed: KeyPath
     changed_default: Any
     fitted: Callable[[Any, Any, Any], Any]
-    """Given the value, the changed one, and what that was before: the value that fits."""
+    """Function of the value, the changed value, and its old value, that returns the adapted value."""
 
 
 _RECIPE, _EPOCHS = ProxyRecipe(), ("proxy", "epochs")
@@ -227,7 +227,7 @@ DEPENDENT_VALUES = (
 
 
 def _fit(data: dict[str, Any], before: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Fit values of `data` in place to those that the profile changed; gives a note for each."""
+    """Adapt values of `data`, in place, to those that the profile changed; returns a note for each."""
     notes = []
     for fit in DEPENDENT_VALUES:
         changed = _value_at(changes, fit.changed, None)
@@ -247,7 +247,7 @@ def _fit(data: dict[str, Any], before: Mapping[str, Any], changes: Mapping[str, 
 
 
 def _value_at(values: Any, at: KeyPath, default: Any) -> Any:
-    """The value at a path, or the default where there is none."""
+    """The value at a path, or the default if there is none."""
     for key in at:
         if not isinstance(values, Mapping) or key not in values:
             return default
@@ -256,9 +256,9 @@ def _value_at(values: Any, at: KeyPath, default: Any) -> Any:
 
 
 def _set_at(data: dict[str, Any], at: KeyPath, value: Any) -> bool:
-    """Set a value, in mappings of its own, for those of the file stay as they are; False where it has no place.
+    """Set a value in copies of the mappings above it, so that the file's are not changed; False if one is missing.
 
-    Of the mappings above it, only `schedule` may be left out: without a `transfer`, none is wanted.
+    Only a missing `schedule` is created: without a `transfer`, the study has no transfer.
     """
     *above, last = map(str, at)
     for key in above:
@@ -274,6 +274,6 @@ def _set_at(data: dict[str, Any], at: KeyPath, value: Any) -> bool:
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(values)
     for key, change in changes.items():
-        known = merged.get(key)
-        merged[key] = _merged(known, change) if isinstance(known, dict) and isinstance(change, dict) else change
+        before = merged.get(key)
+        merged[key] = _merged(before, change) if isinstance(before, dict) and isinstance(change, dict) else change
     return merged

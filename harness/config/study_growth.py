@@ -1,8 +1,8 @@
-"""How a study file differs from the one that its study was started with: what it adds, and what it must not change.
+"""Comparison of a study file with the one that its study was started with: additions, and changes that are refused.
 
-A study grows in place: more seeds, more trials, further values of an axis, further networks on the axis `base`, further
-claims. Its runs keep their meaning. Whatever takes something away, or changes what the runs so far were trained for, is
-another study.
+A study can be extended: more seeds, more trials, further values of an axis, further networks on the axis `base`,
+further claims. Its existing runs stay valid. A change that removes something, or that invalidates existing runs,
+requires a new study.
 """
 
 import json
@@ -19,30 +19,30 @@ from harness.errors import StudyError
 from harness.models.spec.network import NetworkSpec
 
 FREE_TO_CHANGE = ("resources", "full_scale", "search.trials", "quick", "proxy.root")
-"""Keys that decide how long and where a study is trained; they may change in any way. The folder of its data is
-identified by its content; see `harness.storage.data_changes`."""
+"""Keys that may change in any way: they decide only how long and where a study is trained. The data set is identified
+by its content, not by its folder; see `harness.storage.data_changes`."""
 DESCRIPTIVE_KEYS = ("says", "paper")
-"""Keys of a claim that decide nothing."""
+"""Keys of a claim that do not affect its verdict."""
 COMPARED_KEYS = ("axes", "bases", "claims", "search.seeds", "search.max_seeds")
-"""Keys that may grow, compared one by one."""
+"""Keys that may be extended; each is compared by its own rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyChanges:
-    """What a study file adds to its study, and what it changes though it must not; each as `key from old to new`."""
+    """The additions of a study file to its study, and its refused changes; each as `key from old to new`."""
 
     added: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
-    """Names of the claims that are new."""
+    """Names of the new claims."""
     key: tuple[str, ...] = ()
-    """Where the file says the first of what it must not change."""
+    """Path in the file of the first refused change."""
     seeds_before: tuple[int, int] | None = None
-    """`search.seeds`, and the most seeds that a claim could get, where these were others."""
+    """The old `search.seeds` and the old maximum number of seeds of a claim; None if both are unchanged."""
 
 
 def compare_studies(before: str, now: str) -> StudyChanges:
-    """Compare two resolved study files. Raises `ValidationError` for one that this version does not read."""
+    """Compare two resolved study files. Raises `ValidationError` for one that this version cannot read."""
     old, new = _read(before), _read(now)
     started, study = Study.model_validate(old), Study.model_validate(new)
     differences = [
@@ -65,22 +65,22 @@ def compare_studies(before: str, now: str) -> StudyChanges:
 
 
 def seeds_of(search: Search) -> tuple[int, int]:
-    """The seeds of every configuration, and the most that a claim may ask for."""
+    """The number of seeds of every configuration, and the maximum that a claim may request."""
     return search.seeds, max(search.seeds, search.max_seeds or 0)
 
 
 def study_values(resolved: str) -> dict[str, Any]:
     """A resolved study as plain values by dotted key; every axis, and every list, is one value.
 
-    What a file of an earlier version does not say stands at its default; but its seeds shared one data set.
+    Keys that a file of an earlier version lacks have their default, except `resample`: its seeds shared one data set.
     """
     return dict(_flat(Study.model_validate(_read(resolved)).model_dump(mode="json")))
 
 
 def _read(resolved: str) -> dict[str, Any]:
-    """The values of a resolved file; one of an earlier version had one data set for all seeds.
+    """The values of a resolved file; in a file of an earlier version, all seeds share one data set.
 
-    Fields of a network that it does not have stand at their default, too.
+    Missing fields of a network have their default, too.
     """
     values: dict[str, Any] = yaml.safe_load(resolved)
     bases = {name: _with_defaults(base) for name, base in (values.get("bases") or {}).items()}
@@ -93,7 +93,7 @@ def _with_defaults(base: object) -> object:
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that decide what a study says; of a claim, all but its words."""
+    """The keys that affect the results of a study; of a claim, all but its descriptions."""
     return {
         key: [_without_description(claim) for claim in value] if key == "claims" else value
         for key, value in values.items()
@@ -130,7 +130,7 @@ def _axes(old: Study, new: Study) -> Iterator[tuple[bool, str]]:
 
 
 def _removed_value(was: AxisEntry, becomes: AxisEntry) -> str | None:
-    """A value of an axis that another form of it has not; None where it has all."""
+    """A value of an axis that its new form lacks; None if it has all."""
     if isinstance(was, OrdinalRange) and isinstance(becomes, OrdinalRange):
         if was.log != becomes.log:
             return f"`log: {json.dumps(was.log)}`"
@@ -158,7 +158,7 @@ def _has(axis: Range, value: Any) -> bool:
 
 
 def _key(value: Any) -> str:
-    """Equal for equal values: 3 and 3.0 are, true and 1 are not."""
+    """A text that is equal for equal values: 3 and 3.0 are equal, true and 1 are not."""
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
@@ -194,7 +194,7 @@ def _others(old: Study, new: Study) -> Iterator[KeyChange]:
 
 
 def _path(text: str) -> tuple[str, ...]:
-    """The path of the key that a difference names first."""
+    """The path of the first key in a difference's text."""
     named = text.split("`")[1].split(".")
     return ("claims",) if named[0] == "claims" else tuple(named)
 

@@ -1,8 +1,8 @@
-"""YAML as the harness reads and writes it: plain values that know their line, and nothing that surprises.
+"""Strict reading and writing of YAML: plain values, each with its line.
 
-The scalars are those of YAML 1.2, so that `on` and `no` are text, and `1e6` is a number besides. Refused are duplicate
-keys, keys that are not text, tags, NaN and infinity, huge numbers, aliases that multiply, and what is too large or too
-deep to be written by a person. Anchors, aliases and merge keys (`<<`) work.
+The scalars are those of YAML 1.2, so that `on` and `no` are text; in addition, `1e6` is a number. Duplicate keys, keys
+that are not text, tags, NaN and infinity, huge numbers, aliases that multiply, and files that are too large or nested
+too deep are refused. Anchors, aliases and merge keys (`<<`) are supported.
 """
 
 import json
@@ -18,14 +18,14 @@ import yaml
 from harness.errors import StudyError
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands: `("axes", "K", 2)` is the third value of the axis K."""
+"""Path of a value: `("axes", "K", 2)` is the third value of the axis K."""
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-"""Values in one file, each alias counted as often as it is used."""
+"""Maximum number of values in one file, each alias counted as often as it is used."""
 MAX_WHOLE = 2**53
-"""The largest whole number that every reader of JSON and every database keeps exactly."""
+"""The largest whole number that every reader of JSON and every database represents exactly."""
 
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+)\Z")
@@ -57,7 +57,7 @@ for _name, _pattern, _first in _RESOLVERS:
 
 
 def dotted(at: KeyPath) -> str:
-    """A path as a person writes it: `axes.K[2]`."""
+    """A path in dotted notation: `axes.K[2]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
     return text.removeprefix(".")
 
@@ -72,24 +72,22 @@ class Document:
     lines: Mapping[KeyPath, int] = field(repr=False, compare=False)
 
     def line(self, at: KeyPath) -> int:
-        """The line of a value, or of the nearest thing around it that the file has."""
+        """The line of a value, or of the innermost enclosing value that is in the file."""
         while at and at not in self.lines:
             at = at[:-1]
         return self.lines.get(at, 1)
 
     def place(self, at: KeyPath = ()) -> str:
-        """As `search_spaces/kernel_size.yaml:14`."""
+        """File and line of a value, as `search_spaces/kernel_size.yaml:14`."""
         return f"{self.path}:{self.line(at)}"
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file whose top is a mapping. Raises `StudyError` with the line of each fault."""
+    """Read a YAML file whose top level is a mapping. Raises `StudyError` with the line of each fault."""
     text = _read_text(path)
     node = _compose(path, text)
     if node is None:
-        raise StudyError(
-            "The file must say something; it is empty", place=str(path), remedy="Start from a shipped one."
-        )
+        raise StudyError("The file must not be empty", place=str(path), remedy="Start from a shipped one.")
     builder = _ValueBuilder(path)
     data = builder.build(node, ())
     if builder.problems:
@@ -105,7 +103,7 @@ def read_document(path: Path) -> Document:
 
 
 def combined(path: Path, problems: list[StudyError]) -> StudyError:
-    """One error that holds them all."""
+    """One error that contains all problems."""
     if len(problems) == 1:
         return problems[0]
     return StudyError(f"{len(problems)} things must be put right", place=str(path), problems=problems)
@@ -119,13 +117,13 @@ class _Unquoted(str):
 
 
 def quoted(value: object, *, is_quoted: bool = True) -> object:
-    """A value as an error names it: as in the file (`null`, `true`), and short."""
+    """A value as an error shows it: as in the file (`null`, `true`), and shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str) if is_quoted else str(value)
     return _Unquoted(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def write_yaml(data: Mapping[str, Any], comment: str | None = None) -> str:
-    """Plain values as YAML that `read_document` reads back equal, below a comment."""
+    """Plain values as YAML, after a comment; `read_document` returns equal values."""
     head = "".join(f"# {line}".rstrip() + "\n" for line in (comment or "").splitlines())
     body = yaml.dump(
         dict(data), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
@@ -153,7 +151,7 @@ def _read_text(path: Path) -> str:
 
 
 def _compose(path: Path, text: str) -> yaml.Node | None:
-    """The file as PyYAML's graph of nodes, which keep their lines."""
+    """The file as PyYAML's graph of nodes, which have their lines."""
     try:
         loader = _Loader(text)
         try:
@@ -184,7 +182,7 @@ def _yaml_remedy(output: str) -> str:
 
 
 class _ValueBuilder:
-    """Plain values from PyYAML's nodes; notes lines and problems on the way."""
+    """Builds plain values from PyYAML's nodes, and collects lines and problems."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -194,7 +192,7 @@ class _ValueBuilder:
         self._values = 0
 
     def build(self, node: yaml.Node, at: KeyPath) -> Any:
-        """The value of a node that stands at a path."""
+        """The value of the node at a path."""
         self._values += 1
         self.lines.setdefault(at, node.start_mark.line + 1)
         if self._values > MAX_VALUES:
@@ -219,7 +217,7 @@ class _ValueBuilder:
         return [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
-        own: dict[str, int] = {}
+        key_lines: dict[str, int] = {}
         values: dict[str, Any] = {}
         for key, child in self._pairs(node):
             line = key.start_mark.line + 1
@@ -228,10 +226,10 @@ class _ValueBuilder:
                 self._problem(
                     key, "Keys must be text", value=quoted(value, is_quoted=False), remedy="Put it in quotes."
                 )
-            elif own.get(key.value) is not None:
-                self._problem(key, f"`{key.value:.60}` must stand once, but line {own[key.value]} has it too")
+            elif key.value in key_lines:
+                self._problem(key, f"`{key.value:.60}` must occur once, but line {key_lines[key.value]} has it too")
             else:
-                own[key.value] = line
+                key_lines[key.value] = line
                 self.lines.setdefault((*at, key.value), line)
                 values[key.value] = self.build(child, (*at, key.value))
         for merged in self._merged(node, at):
@@ -242,7 +240,7 @@ class _ValueBuilder:
         return ((key, value) for key, value in node.value if not _is_merge(key))
 
     def _merged(self, node: yaml.MappingNode, at: KeyPath) -> Iterator[dict[str, Any]]:
-        """The mappings that `<<` takes in, the strongest first."""
+        """The mappings that `<<` merges, in order of precedence."""
         for key, value in node.value:
             if _is_merge(key):
                 for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:

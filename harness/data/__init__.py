@@ -1,4 +1,4 @@
-"""The data sets, in one table. Importing this room costs numpy, not torch."""
+"""The table of data sets. Importing this package imports numpy, but not torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DatasetSource:
-    """Where a data set comes from."""
+    """The functions of a data set."""
 
     describe: Callable[[ProxyRecipe], DataInfo]
-    """Cheap: reads no image."""
+    """Returns classes and channels without reading an image."""
     load: Callable[[ProxyRecipe, Path, int], Dataset]
-    """As the run with this seed has it, from the cache folder, which it fills first where need be."""
+    """Loads the images of the run with this seed from the cache folder, which it fills first if needed."""
     identify: Callable[[ProxyRecipe, Path | None], DataInfo]
-    """As `describe`, with the digest of the content where that is read from disk."""
+    """As `describe`, with the digest of the content if it is read from disk."""
     check: Callable[[ProxyRecipe, Path, str | None], tuple[str, ...]] | None = None
     """See `check`; None for generated data, which follow from the recipe."""
     annotations: tuple[Literal["masks", "boxes"], ...] = ()
-    """What its images come with besides their class, for dense prediction."""
+    """Annotations of its images for dense prediction, in addition to the class."""
 
 
 DATASETS: dict[str, DatasetSource] = {
@@ -56,13 +56,13 @@ DATASETS: dict[str, DatasetSource] = {
 def describe(recipe: ProxyRecipe) -> DataInfo:
     """Classes and channels of the recipe's data set.
 
-    Raises `DataError` where it is not there, or lacks what a transfer is to learn.
+    Raises `DataError` if it is missing, or lacks the annotations that a transfer learns.
     """
     return _source(recipe).describe(recipe)
 
 
 def identify(recipe: ProxyRecipe, cache: Path | None = None) -> DataInfo:
-    """As `describe`, and the digest of the content of what is read from disk; see `harness.data.content`.
+    """As `describe`, with the digest of the content of data that are read from disk; see `harness.data.content`.
 
     `cache` is the folder of prepared data sets, where the digests of single files are kept. Raises `DataError`.
     """
@@ -70,24 +70,24 @@ def identify(recipe: ProxyRecipe, cache: Path | None = None) -> DataInfo:
 
 
 def check(recipe: ProxyRecipe, cache: Path, digest: str | None = None) -> tuple[str, ...]:
-    """Notes on a data set that `load` will take, found without writing anything.
+    """Check that `load` and a training accept the data set, without writing anything; returns notes.
 
-    What `load` and a training would refuse is refused here, by the same code. Of large data sets a sample is decoded;
-    one with that digest which the cache holds already was checked when it was prepared. Raises `DataError`.
+    It is the same code that `load` and a training use. Of large data sets a sample is decoded; a data set with that
+    digest which is already in the cache was checked when it was prepared. Raises `DataError`.
     """
     source = _source(recipe)
     return () if source.check is None else source.check(recipe, cache, digest)
 
 
 def images_at_most(recipe: ProxyRecipe, info: DataInfo) -> tuple[int | None, int | None]:
-    """Training and validation images that runs can have; None where any number is made, or where it is not known."""
+    """Maximum numbers of training and validation images of runs; None if any number is generated, or not known."""
     if recipe.dataset == "shapes":
         return recipe.train_size or shapes_dataset.TRAIN_SIZE, None
     return info.images or (None, None)
 
 
 def require_same_digest(info: DataInfo, digest: str | None, recipe: ProxyRecipe) -> None:
-    """Raise `DataError` where the data set is not the one with that digest, which a run was given."""
+    """Raise `DataError` if the data set does not have that digest, which a run was trained on."""
     if info.digest != digest:
         raise DataError(
             f"the data set must be the one of the run (content {digest or 'unknown'})",
@@ -98,9 +98,9 @@ def require_same_digest(info: DataInfo, digest: str | None, recipe: ProxyRecipe)
 
 
 def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
-    """The images of a run with this seed, whatever its network, memory-mapped from `cache`; see `ProxyRecipe.resample`.
+    """The images of a run with this seed and any network, memory-mapped from `cache`; see `ProxyRecipe.resample`.
 
-    Raises `DataError` where it is not there or not laid out as it should be.
+    Raises `DataError` if the data set is missing or does not have the expected layout.
     """
     return _source(recipe).load(recipe, cache, seed)
 

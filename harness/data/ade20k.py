@@ -1,8 +1,8 @@
-"""ADE20K as the challenge of 2016 distributes it: scenes in 150 classes.
+"""ADE20K in the layout of the 2016 challenge: scenes in 150 classes.
 
 Source: Zhou et al., arXiv 1608.05442. Layout: `images/{training,validation}/NAME.jpg` and
-`annotations/{training,validation}/NAME.png`, whose 0 stands for anything else and 1 to 150 for the classes, whose names
-are those of `objectInfo150.txt`, where that lies beside.
+`annotations/{training,validation}/NAME.png`, in which 0 means any other class, and 1 to 150 are the classes. Their
+names are those of `objectInfo150.txt`, if that file is in the same folder.
 """
 
 from pathlib import Path
@@ -36,16 +36,14 @@ def open_ade20k(root: Path, split: str, size: int | None) -> SegmentationFiles:
 
 
 def read_class_names(root: Path) -> tuple[str, ...]:
-    """The classes by name, the first of each line's; by number where no file tells. Raises `DataError`."""
+    """Names of the classes, the first one of each line; numbered names if there is no file. Raises `DataError`."""
     path = root / INFO
     if not path.is_file():
         return tuple(f"class {number}" for number in range(1, CLASSES + 1))
     _, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     names = tuple(line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip())
     if len(names) != CLASSES:
-        raise DataError(
-            f"the file must name {CLASSES} classes behind its first line", value=len(names), place=str(path)
-        )
+        raise DataError(f"the file must name {CLASSES} classes after its first line", value=len(names), place=str(path))
     return names
 
 

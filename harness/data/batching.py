@@ -1,4 +1,4 @@
-"""How an epoch is divided: into steps of the optimiser, these among workers, and each worker's share into parts."""
+"""Division of an epoch into optimizer steps, of a step among workers, and of a worker's share into micro-batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """The division of an epoch of so many images. A step sees the same images, however many workers share them."""
+    """The division of an epoch. A step uses the same images with any number of workers."""
 
     images: int
     batch_size: int
-    """Images of a step."""
+    """Images per step."""
     workers: int
     micro_batch: int
     """Images at once in a worker."""
     steps: int
-    """Steps of an epoch."""
+    """Steps per epoch."""
 
     @classmethod
     def of(cls, recipe: FullScaleRecipe, images: int, workers: int) -> Self:
-        """The largest parts within `micro_batch` that give the recipe's `batch_size`. Raises `UserError`s."""
+        """Plan with the largest micro-batches up to `micro_batch` that divide a worker's share. Raises `UserError`s."""
         batch = recipe.batch_size
         if images < batch and not recipe.is_iteration_based:
             raise UserError(f"`batch_size` must be at most the {images:,} training images", value=batch)
@@ -47,16 +47,16 @@ class BatchPlan:
 
     @property
     def per_worker(self) -> int:
-        """Images of a step in each worker."""
+        """Images per step in each worker."""
         return self.batch_size // self.workers
 
     @property
     def accumulation_steps(self) -> int:
-        """Parts of a worker's share, whose gradients are gathered."""
+        """Micro-batches per step in a worker, whose gradients are accumulated."""
         return self.per_worker // self.micro_batch
 
     def micro_batches(self, order: Sequence[T], rank: int, first_step: int) -> Iterator[list[T]]:
-        """The parts of a worker from a step on, for an order of all that an epoch sees."""
+        """Yield the micro-batches of a worker from a step on, of an epoch with this order of items."""
         for step in range(first_step, self.steps):
             start = step * self.batch_size + rank * self.per_worker
             for part in range(start, start + self.per_worker, self.micro_batch):
@@ -64,9 +64,9 @@ class BatchPlan:
 
 
 def split_cpus(cpus: int, loaders: int | None, *, has_gpu: bool) -> tuple[int, int]:
-    """How a worker shares its processors among processes that read images, and threads of its own.
+    """Numbers of data workers and of compute threads among a worker's processors.
 
-    By default one processor reads where processors also compute, and all but one where a GPU does.
+    By default there is one data worker if the processors also compute, and all but one if a GPU does.
     """
     most = cpus - 1 if has_gpu else min(1, cpus - 1)
     chosen = most if loaders is None else loaders

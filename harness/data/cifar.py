@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from a local copy of their "python version", read without running what a pickle may hide.
+"""CIFAR-10 and CIFAR-100 from a local copy of their "python version", read without running code in the pickles.
 
 Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009; layout as distributed:
 `cifar-10-batches-py/{data_batch_1..5, test_batch, batches.meta}` and `cifar-100-python/{train, test, meta}`.
@@ -24,13 +24,13 @@ from harness.data.subsets import center_square, data_root
 from harness.errors import DataError
 
 READER = 1
-"""Part of the cache's hash; raised when the same files give other images."""
+"""Part of the cache's hash; raised when the same files result in other images."""
 SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class CifarLayout:
-    """The names of the files and of the keys in them."""
+    """Names of the files, and of the keys in them."""
 
     folder: str
     train: tuple[str, ...]
@@ -54,7 +54,7 @@ CIFAR_LAYOUTS = {
 
 
 def describe(recipe: ProxyRecipe) -> DataInfo:
-    """The classes by name; checks that every file is there."""
+    """The names of the classes; checks that every file exists."""
     layout, folder = CIFAR_LAYOUTS[recipe.dataset], _folder(recipe)
     names = _unpickle(folder / layout.meta).get(layout.names)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -97,12 +97,12 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
 
 
 def _key(recipe: ProxyRecipe, digest: str | None) -> dict[str, object]:
-    """What decides the images in the cache."""
+    """The values that decide the images in the cache."""
     return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
 
 
 def _pool(recipe: ProxyRecipe, folder: Path, classes: int) -> list[Split]:
-    """The training and the validation images that are kept for all runs, in their own size."""
+    """The training and validation images that are stored for all runs, in their original size."""
     layout = CIFAR_LAYOUTS[recipe.dataset]
     images, labels = zip(*(_read(folder / file, layout, classes) for file in layout.train), strict=True)
     train, val = (np.concatenate(images), np.concatenate(labels)), _read(folder / layout.test, layout, classes)
@@ -111,7 +111,7 @@ def _pool(recipe: ProxyRecipe, folder: Path, classes: int) -> list[Split]:
 
 
 def kind_of(folder: Path) -> str | None:
-    """`cifar10` or `cifar100`, where a folder looks like one of them as it is distributed."""
+    """`cifar10` or `cifar100` if a folder has the layout in which it is distributed, else None."""
     for name, layout in CIFAR_LAYOUTS.items():
         for place in (folder / layout.folder, folder):
             if (place / layout.meta).is_file() and (place / layout.test).is_file():
@@ -120,7 +120,7 @@ def kind_of(folder: Path) -> str | None:
 
 
 def _folder(recipe: ProxyRecipe) -> Path:
-    """`proxy.root` itself, or the folder of the distributed name in it; checked to be complete."""
+    """`proxy.root` itself, or the folder with the distributed name in it. Raises `DataError` if it is incomplete."""
     layout = CIFAR_LAYOUTS[recipe.dataset]
     files = (*layout.train, layout.test, layout.meta)
     expected = f"a folder `{layout.folder}` with the files {', '.join(files)}"
@@ -167,7 +167,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged pickle can raise any exception
         raise _broken(path, f"must be a pickle of arrays, lists and strings ({error})") from error
     if not isinstance(content, dict):
         raise _broken(path, "must hold a dictionary")
@@ -175,12 +175,12 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 
 def _dtype(kind: str, align: int, copy: int) -> np.dtype[Any]:
-    """As Python 2 wrote it, with numbers where numpy now wants booleans."""
+    """`numpy.dtype` with the arguments that Python 2 wrote: numbers where numpy now expects booleans."""
     return np.dtype(kind, bool(align), bool(copy))
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into an old pickle."""
+    """Decode bytes in the form in which Python 3 writes them to an old pickle."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding}")
     return text.encode("latin1")
@@ -195,7 +195,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("_codecs", "encode"): _latin1,
 }
-"""All that such a pickle may call."""
+"""All functions that such a pickle may call."""
 
 
 class _ArraysOnly(pickle.Unpickler):

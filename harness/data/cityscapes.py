@@ -1,8 +1,8 @@
-"""Cityscapes as it is distributed: streets in 19 classes.
+"""Cityscapes in the layout in which it is distributed: street scenes in 19 classes.
 
 Source: Cordts et al., arXiv 1604.01685. Layout: `leftImg8bit/{train,val}/CITY/NAME_leftImg8bit.png`, and for each image
 `gtFine/{train,val}/CITY/NAME_gtFine_labelIds.png`, with 34 labels of which 19 are classes, or
-`NAME_gtFine_labelTrainIds.png`, with the classes themselves. The latter is taken where both are there.
+`NAME_gtFine_labelTrainIds.png`, with the classes themselves. If both exist, the latter is used.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ CLASSES = {
     "motorcycle": 32,
     "bicycle": 33,
 }
-"""The classes in the order of their numbers, and the label of each in `*_labelIds.png`."""
+"""The classes in the order of their indices, and the label of each in `*_labelIds.png`."""
 NAMES = tuple(CLASSES)
 MAX_LABEL = 33
 IMAGE, LABEL_IDS, TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"

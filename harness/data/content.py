@@ -1,7 +1,7 @@
-"""Identity of files by their content: a digest that is independent of where the folder is and how its path is spelled.
+"""Identity of files by their content: a digest that does not depend on the path of the folder.
 
 The digest covers the relative names, because their order decides the order of the images, and every byte of the files.
-Digests of single files are cached by path, size, inode and times of change, so that a second look reads no content.
+Digests of single files are cached by path, size, inode and times of change, so that a second call reads no content.
 Above `LARGE_BYTES` the digest covers the names and sizes of all files, and the content of a sample of them.
 """
 
@@ -23,31 +23,31 @@ from harness.system.fingerprint import fingerprint
 LARGE_BYTES = 4 << 30
 """Total size above which only a sample of the files is read."""
 SAMPLE = 4096
-"""Files of a large folder whose content is read."""
+"""Number of files of a large folder whose content is read."""
 UNCHANGED_FOR_NS = 2_000_000_000
 """Files that were changed less than this ago are not cached: a change within one tick of the clock would be missed."""
 DIGESTS_FOLDER = "digests"
-"""Of the cached digests, in the cache of data sets."""
+"""Folder of the cached digests in the cache of data sets."""
 CHUNK = 1 << 20
 
 FileStamp = tuple[int, int, int, int]
-"""Size, inode, and times of the last change of content and of the inode. The latter cannot be set by a program, so that
-a file that was replaced by one of the same size and time is seen."""
+"""Size, inode, and times of the last change of content and of the inode. A program cannot set the latter, so that a
+replacement by a file of the same size and time is detected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContentDigest:
-    """What files hold."""
+    """The identity of files by their content."""
 
     digest: str
     """Sixteen hexadecimal digits."""
     note: str | None = None
-    """Set where not all content was read."""
+    """A note if not all content was read."""
 
 
 @computing()
 def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> ContentDigest:
-    """The identity of `files`, given relative to `root`, and of `extra`, plain values that also decide the outcome.
+    """The identity of `files`, given relative to `root`, and of `extra`, plain values that also affect the images.
 
     `cache` is the folder of prepared data sets; nothing is written where it does not exist. Raises `DataError` for a
     file that cannot be read.
@@ -76,18 +76,18 @@ def _stamp(path: Path) -> FileStamp:
 
 
 def _printable(files: Sequence[str]) -> list[str]:
-    """Names as JSON takes them; bytes that are no UTF-8 are kept apart from each other."""
+    """Names as valid texts for JSON; different bytes that are not UTF-8 stay different."""
     return [os.fsencode(file).decode("utf-8", "backslashreplace") for file in files]
 
 
 def _sample(files: Sequence[str]) -> list[int]:
-    """The files whose names have the least digests: the same ones wherever the folder is."""
+    """Indices of the files whose names have the smallest digests: the same ones for any location of the folder."""
     order = sorted(range(len(files)), key=lambda i: blake2b(os.fsencode(files[i]), digest_size=8).digest())
     return sorted(order[:SAMPLE])
 
 
 def _digests(root: Path, files: Sequence[str], stamps: Sequence[FileStamp], cache: Path | None) -> list[str]:
-    """The digest of each file, taken from the cache where its stamp is the same."""
+    """The digest of each file, from the cache if its stamp has not changed."""
     store = None if cache is None else cache / DIGESTS_FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
     known = _read(store)
     wanted = [(file, list(stamp)) for file, stamp in zip(files, stamps, strict=True)]
@@ -113,7 +113,7 @@ def _hash(path: Path) -> str:
 
 
 def _read(store: Path | None) -> dict[str, list[object]]:
-    """The cached digests by file, `[stamp, digest]`; none where they are missing or damaged."""
+    """The cached digests by file, `[stamp, digest]`; empty if they are missing or damaged."""
     try:
         found = json.loads(store.read_bytes()) if store is not None else {}
     except (OSError, ValueError):
@@ -123,7 +123,7 @@ def _read(store: Path | None) -> dict[str, list[object]]:
 
 
 def _write(store: Path, digests: dict[str, list[object]]) -> None:
-    """Replace the cached digests; a cache that cannot be written is none."""
+    """Replace the cached digests; errors of writing are ignored."""
     text = json.dumps(digests)
     with contextlib.suppress(OSError):
         store.parent.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def _write(store: Path, digests: dict[str, list[object]]) -> None:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """A file that the operating system does not give out, which says nothing of its content."""
+    """The error for a file that the operating system cannot read, whatever its content."""
     remedy = "It is a link to nothing: restore the file, or remove the link." if path.is_symlink() else None
     if isinstance(error, PermissionError):
         remedy = "Allow this user to read it, or remove it from the folder."

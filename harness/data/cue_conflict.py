@@ -1,15 +1,15 @@
-"""Images whose shape and texture are of different classes, in a folder: `cat1-bicycle3.png` is a cat of bicycles.
+"""Cue-conflict images in a folder, whose shape and texture are of different classes, as `cat1-bicycle3.png`.
 
-The name holds the class of the shape with its number, and that of the texture with its own; anything up to a last `_`
-may stand before. The files may lie in folders of any name. Such stimuli come with the paper's code
+The name has the class of the shape with a number, then that of the texture with a number; a prefix that ends in `_` is
+ignored. The files may be in subfolders of any name. Such stimuli come with the paper's code
 (rgeirhos/texture-vs-shape, `style-transfer-preprocessed-512`): 1,280 images, of which 80 have no conflict.
 Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture" (ICLR 2019, arXiv 1811.12231).
 
-`SIXTEEN_CLASS_MEMBERS` are the 16 everyday classes of Geirhos and others, and which of ImageNet-1K's 1000 classes are
-of each. The rule: WordNet's synsets below a class's word that are among the 1000, without those that the authors took
-out by hand, most of them words with another sense (crane, kite, boxer, chow). The numbers are facts of the authors'
-toolbox (bethgelab/model-vs-human, MIT, `human_categories.py`), compared one by one: 207 of the 1000 are of a class.
-That they name what they should is tested against the names that timm ships.
+`SIXTEEN_CLASS_MEMBERS` are the 16 everyday classes of Geirhos et al., each with its classes of ImageNet-1K. These are
+the WordNet synsets below the class's word that are among the 1000, without those that the authors removed manually,
+most of them words with another sense (crane, kite, boxer, chow). The indices are facts of the authors' toolbox
+(bethgelab/model-vs-human, MIT, `human_categories.py`), compared one by one: 207 of the 1000 belong to a class. They are
+tested against the names that timm ships.
 Source: Geirhos et al., "Generalisation in humans and deep neural networks" (NeurIPS 2018, arXiv 1808.08750).
 """
 
@@ -47,38 +47,38 @@ SIXTEEN_CLASS_MEMBERS: dict[str, tuple[int, ...]] = {
     "oven": (766,),
     "truck": (555, 569, 656, 675, 717, 734, 864, 867),
 }
-"""Classes of ImageNet-1K by number, in the usual order of its synsets, by class of the sixteen."""
+"""Indices of ImageNet-1K's classes, in the usual order of its synsets, by each of the sixteen classes."""
 
 SIXTEEN_CLASSES = tuple(SIXTEEN_CLASS_MEMBERS)
 IMAGENET_CLASSES = 1000
-"""Of ImageNet-1K."""
+"""Number of classes of ImageNet-1K."""
 
 STIMULUS_NAME = re.compile(r"(?:.*_)?([a-z]+)\d+-([a-z]+)\d+")
 STIMULI_LAYOUT = "images named as cat1-bicycle3.png, shape first and texture second"
 
 
 class Stimulus(NamedTuple):
-    """One image."""
+    """One cue-conflict image."""
 
     path: Path
     shape: int
-    """A class by its place in `SIXTEEN_CLASSES`."""
+    """Index of a class in `SIXTEEN_CLASSES`."""
     texture: int
 
 
 class Stimuli(NamedTuple):
-    """What a folder holds."""
+    """The stimuli of a folder."""
 
     conflicts: tuple[Stimulus, ...]
-    """By path; shape and texture are of different classes."""
+    """Stimuli whose shape and texture are of different classes, sorted by path."""
     agreeing: int
-    """Stimuli whose shape and texture are of one class, which decide nothing."""
+    """Number of stimuli whose shape and texture are of one class, which are not evaluated."""
     misnamed: tuple[Path, ...]
-    """Images that are named otherwise."""
+    """Images with a name of another form."""
 
 
 def find_stimuli(folder: Path) -> Stimuli:
-    """The stimuli in a folder and all folders below it. Raises `DataError` where there are none."""
+    """The stimuli in a folder and its subfolders. Raises `DataError` if there are none."""
     if not folder.is_dir():
         raise DataError(
             "the stimuli must be in an existing folder", place=str(folder), remedy=f"Expected: {STIMULI_LAYOUT}."

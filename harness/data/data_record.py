@@ -1,4 +1,4 @@
-"""What images a training is made on: the names of the classes and a digest of the files."""
+"""The record of a training's data: the names of the classes and a digest of the files."""
 
 import json
 import os
@@ -14,26 +14,26 @@ from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing, yield_slot
 
 CONTENT_BYTES = 1 << 28
-"""Up to this size of all files together, their content is part of the digest; above, their names and sizes alone."""
+"""Up to this total size, the content of the files is part of the digest; above it, only their names and sizes."""
 CHUNK_BYTES = 1 << 20
 MAX_NAMED = 6
-"""Classes that a message lists."""
+"""Maximum number of classes that a message lists."""
 RecordedSource = Sequence[Path] | Split
 """The images of a split: files, or arrays in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataRecord:
-    """The data of a training."""
+    """The record of a training's data."""
 
     dataset: str
     classes: tuple[str, ...]
     """Names, in the order of the labels."""
     images: Mapping[str, int]
-    """Number by split."""
+    """Number of images by split."""
     digest: str
     folder: str | None = None
-    """Where the images were when the training began; not compared."""
+    """Folder of the images when the training started; not compared."""
 
     def is_same(self, other: "DataRecord") -> bool:
         """Whether two records are of the same data."""
@@ -46,7 +46,7 @@ class DataRecord:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The record in a file; None where there is none that can be read."""
+        """The record in a file; None if there is no valid one."""
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**values | {"classes": tuple(values["classes"])})
@@ -54,7 +54,7 @@ class DataRecord:
             return None
 
     def write(self, path: Path) -> None:
-        """Write the record in one piece."""
+        """Write the record atomically."""
         atomic_write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False))
 
 
@@ -68,7 +68,7 @@ def record_data(
     root: Path | None = None,
     annotations: Iterable[Path] = (),
 ) -> DataRecord:
-    """The record of images by split; `annotations` are files whose content always counts."""
+    """The record of images by split; `annotations` are files whose content is always part of the digest."""
     digest = blake2b(digest_size=16)
     for split, source in sources.items():
         digest.update(f"{split}\0".encode())
@@ -90,7 +90,7 @@ def _add_arrays(digest: Any, split: Split) -> None:
 
 
 def _add_files(digest: Any, paths: Sequence[Path], root: Path) -> None:
-    """Names below the root and sizes; and the content, where there is not much of it."""
+    """Add names relative to the root and sizes; and the content, up to `CONTENT_BYTES`."""
     sizes = [path.stat().st_size for path in paths]
     for path, size in zip(paths, sizes, strict=True):
         digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{size}\n".encode())

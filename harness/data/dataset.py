@@ -1,4 +1,4 @@
-"""What every data set looks like once it is loaded: plain arrays, memory-mapped, one copy per machine.
+"""A loaded data set: plain arrays, memory-mapped, one copy per machine.
 
 Shapes: N images, C channels, H W height and width.
 """
@@ -11,25 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What the networks for colour images are trained with, nearly all."""
+"""Mean and standard deviation with which nearly all networks for color images are trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What a network must know of a data set before any image is read."""
+    """The properties of a data set that are available before any image is read."""
 
     classes: int
     channels: int
     names: tuple[str, ...]
     """One name per class, in the order of the labels."""
     digest: str | None = None
-    """Of the content of the files; None for generated data, and where it was not asked for (see `identify`)."""
+    """Digest of the content of the files; None for generated data, and if it was not requested (see `identify`)."""
     images: tuple[int, int] | None = None
-    """Training and validation images, where these are counted without reading any."""
+    """Numbers of training and validation images, if they are known without reading any."""
 
 
 class Rows:
-    """Images (N, C, H, W) chosen from stored ones by their numbers; read when they are asked for, never all at once."""
+    """Images (N, C, H, W) selected from stored arrays by index; read on access, never all at once."""
 
     def __init__(self, stored: Sequence[NDArray[np.uint8]], index: NDArray[np.int64]) -> None:
         self._stored, self._index = stored, index
@@ -44,7 +44,7 @@ class Rows:
         return len(self), *self._stored[0].shape[1:]
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        """As an array has it, by a number, a slice or an array of numbers."""
+        """Index like an array: by an integer, a slice or an array of integers."""
         numbers = self._index[key]
         flat = np.atleast_1d(numbers)
         images = np.empty((len(flat), *self.shape[1:]), np.uint8)
@@ -56,18 +56,18 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """The images of one split, and what is known of each; what a data set does not have is None."""
+    """The images of one split with their labels and annotations; those that a data set lacks are None."""
 
     images: NDArray[np.uint8] | Rows
-    """(N, C, H, W); an array where the images are stored as they are used."""
+    """(N, C, H, W); an array if the images are stored as they are used."""
     labels: NDArray[np.int64]
     """(N,)."""
     masks: NDArray[np.uint8] | None = None
-    """(N, H, W): 0 for ground, 1 + class for the figure."""
+    """(N, H, W): 0 for the background, 1 + class for the object."""
     boxes: NDArray[np.int64] | None = None
-    """(N, 4): x0, y0, x1, y1 of the figure in pixels, x1 and y1 just outside."""
+    """(N, 4): x0, y0, x1, y1 of the object in pixels, x1 and y1 exclusive."""
     cues: NDArray[np.int64] | None = None
-    """(N,): the class for which the figure's texture stands."""
+    """(N,): the class of the object's texture."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,11 +84,11 @@ class Dataset:
     """Per channel, of the training images scaled to [0, 1]."""
     std: tuple[float, ...]
     conflict: Split | None = None
-    """Where there are cues: images whose texture stands for another class than their shape."""
+    """With cues: images whose texture is of another class than their shape."""
     interim_val: int | None = None
-    """How many validation images, the first ones, epochs before the last are judged on; None for all."""
+    """Number of validation images, the first ones, that are used before the last epoch; None for all."""
     notes: tuple[str, ...] = ()
-    """What a person should be told, such as files that could not be read."""
+    """Messages for the user about the data, such as unreadable files."""
 
 
 ARRAYS: dict[str, Any] = {
@@ -98,4 +98,4 @@ ARRAYS: dict[str, Any] = {
     "boxes": np.int64,
     "cues": np.int64,
 }
-"""The arrays of a split and what they are made of."""
+"""The arrays of a split and their dtypes."""

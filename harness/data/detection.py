@@ -1,6 +1,6 @@
-"""The images of a detector and what is in them, on their way to it: COCO's folders, or `shapes`.
+"""Data sets for training and validating a detector, from folders in COCO's format or from `shapes`.
 
-Shapes: N images, B figures, H W height and width of an image, another for every image.
+Shapes: N images, B instances, H W height and width, which differ between images.
 """
 
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ from harness.errors import DataError
 
 
 class DetectionBatch(NamedTuple):
-    """Images as a detector is trained on them."""
+    """A training batch of a detector."""
 
     images: list[Tensor]
-    """Float32 (I, H, W) each, I being the channels that the network takes."""
+    """Float32 (I, H, W) each, I being the network's input channels."""
     targets: list[dict[str, Tensor]]
-    """Boxes (B, 4), labels (B,), and masks (B, H, W) where they are learnt."""
+    """Boxes (B, 4), labels (B,), and masks (B, H, W) if they are learned."""
     passed: Tensor
-    """int64 (N,): how many files had to be passed over for each."""
+    """int64 (N,): number of unreadable files that were skipped for each image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InMemoryDetection:
-    """The figures of a data set that lies in memory, one in each image."""
+    """A data set in memory with one instance per image."""
 
     split: Split
     with_masks: bool
@@ -70,7 +70,7 @@ class InMemoryDetection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubsetSource:
-    """Some images of others."""
+    """A subset of the images of a source."""
 
     source: CocoDetection
     indices: tuple[int, ...]
@@ -91,28 +91,28 @@ class SubsetSource:
         return self.source.instances(self.indices[i])
 
     def paths(self) -> list[Path]:
-        """Their files."""
+        """The files of the images."""
         return [self.source.paths[i] for i in self.indices]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionData:
-    """All images of a recipe."""
+    """The training and validation images of a recipe."""
 
     names: tuple[str, ...]
-    """Of the classes."""
+    """Names of the classes."""
     train: DetectionSource
     val: DetectionSource
     notes: tuple[str, ...] = ()
 
 
 def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> DetectionData:
-    """The images of a recipe, with masks where its detector learns them. Raises `DataError`s."""
+    """The images of a recipe, with masks if its detector learns them. Raises `DataError`s."""
     return _open_shapes(recipe, cache) if recipe.data.dataset == "shapes" else _open_coco(recipe, root)
 
 
 def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | None) -> DataRecord:
-    """What a detector is trained on: images, and the files of their figures."""
+    """The record of a detector's data: images and annotation files."""
     splits = {"train": data.train, "val": data.val}
     folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
     return record_data(
@@ -126,7 +126,7 @@ def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | 
 
 
 def _source(source: DetectionSource) -> RecordedSource:
-    assert isinstance(source, SubsetSource | InMemoryDetection), "the two kinds of images with figures"
+    assert isinstance(source, SubsetSource | InMemoryDetection), "the two kinds of sources"
     return source.paths() if isinstance(source, SubsetSource) else source.split
 
 
@@ -143,7 +143,7 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
         raise DataError("`categories` must be the same in the files of train and val", place=str(root / "annotations"))
     kept = train.trainable() if not data.keep_empty else np.arange(len(train))
     empty = len(train) - len(kept)
-    notes = (f"train: images without a figure, left out: {empty:,}",) if empty else ()
+    notes = (f"train: images without objects, left out: {empty:,}",) if empty else ()
     chosen = _random_subset(train, kept, data.train_size, "train_size")
     return DetectionData(
         train.names,
@@ -154,7 +154,7 @@ def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
 
 
 def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, key: str) -> SubsetSource:
-    """So many of those images, drawn by lot, or all. Raises `DataError` where there are too few, or nothing in any."""
+    """A random subset of those images, or all. Raises `DataError` if there are too few, or none has an object."""
     if size is not None and size > len(which):
         raise DataError(f"`data.{key}` must be at most the {len(which):,} images that there are", value=size)
     if size is not None:
@@ -162,12 +162,12 @@ def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, k
     chosen = SubsetSource(source, tuple(which.tolist()))
     if not np.isin(chosen.indices, source.trainable()).any():
         crowds = int(source.is_crowd.sum())
-        marked = [f"figures that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]
+        marked = [f"objects that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]
         reasons = "; ".join((*source.notes, *(marked if crowds else [])))
         boxes = " A recipe whose detector learns no masks does without them." if "without a mask" in reasons else ""
         raise DataError(
-            "an image at least must have a figure besides crowds",
-            value=f"{len(source):,} images and {len(source.labels):,} figures",
+            "at least one image must have an object that is no crowd",
+            value=f"{len(source):,} images and {len(source.labels):,} objects",
             place=str(source.paths[0].parent),
             remedy=f"{reasons[:1].upper()}{reasons[1:]}.{boxes}" if reasons else None,
         )
@@ -175,7 +175,7 @@ def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, k
 
 
 class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
-    """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
+    """The augmented training images; each depends only on the pass, its index and the seed."""
 
     def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
         self.scenes, self.recipe, self.channels = source, recipe, channels
@@ -184,7 +184,7 @@ class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
         return len(self.scenes)
 
     def __getitem__(self, index: Index) -> tuple[Tensor, dict[str, Tensor], int]:
-        """A file that cannot be read is replaced by the next one that can."""
+        """One image with its targets; a file that cannot be read is replaced by the next readable one."""
         number, i = index
         for passed in range(MAX_UNREADABLE_IN_A_ROW):
             at = (i + passed) % len(self)
@@ -202,7 +202,7 @@ class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
 
 
 class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]):
-    """The images as they are validated on: the number, the image, and its own height and width.
+    """The validation images: index, image, and its original height and width.
 
     An image that cannot be read is None.
     """
@@ -225,9 +225,9 @@ class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]
 def augment_detection(
     sample: DetectionSample, views: DetectionAugmentation, rng: np.random.Generator
 ) -> DetectionSample:
-    """What a detector is trained on: mirrored by lot, perhaps cropped, and resized to one of the sides.
+    """Augment a training image: random flip, random crop, and resize to one of the sides.
 
-    With a crop, as DETR has it: first to one of other sides, then the crop, then to one of the sides.
+    The crop is as in DETR: the image is first resized to one of `crop_from`, then cropped, then resized.
     """
     if rng.random() < views.flip:
         sample = sample.flip()
@@ -243,6 +243,6 @@ def augment_detection(
 
 
 def collate_detection(items: list[tuple[Tensor, dict[str, Tensor], int]]) -> DetectionBatch:
-    """A batch of items of `DetectionTrainingSet`."""
+    """Collate items of `DetectionTrainingSet` into a batch."""
     images, targets, passed = zip(*items, strict=True)
     return DetectionBatch(list(images), list(targets), torch.tensor(passed))

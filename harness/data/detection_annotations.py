@@ -1,7 +1,7 @@
-"""What there is to be found in an image, whatever data set it is of: boxes, classes, masks.
+"""Annotations of an image for detection, of any data set: boxes, classes, masks.
 
-Shapes: B figures of an image, H W its height and width; boxes are x0, y0, x1, y1 in pixels of the image as it is kept,
-x1 and y1 just outside.
+Shapes: B instances of an image, H W its height and width; boxes are x0, y0, x1, y1 in pixels of the stored image, x1
+and y1 exclusive.
 """
 
 import warnings
@@ -15,29 +15,29 @@ from PIL import Image
 from harness.data.read_report import UnreadableFile
 
 RLE = dict[str, Any]
-"""A mask as pycocotools packs it: `size` (height and width) and `counts` (lengths of runs, as bytes)."""
+"""A run-length encoded mask of pycocotools: `size` (height and width) and `counts` (lengths of runs, as bytes)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instances:
-    """The figures of one image."""
+    """The instances of one image."""
 
     boxes: NDArray[np.float32]
     """(B, 4), inside the image, each with an area."""
     labels: NDArray[np.int64]
     """(B,), counted from 0."""
     areas: NDArray[np.float32]
-    """(B,), of the figures themselves, in pixels; by it they are small, medium or large."""
+    """(B,): area of each instance (not of its box) in pixels, which classifies it as small, medium or large."""
     is_crowd: NDArray[np.bool_]
-    """(B,): whether it is a crowd that nobody counted: not trained on, and wherever found, neither right nor wrong."""
+    """(B,): COCO's `iscrowd`: ignored in training and evaluation."""
     masks: tuple[RLE, ...] | None = None
-    """None where there are none, or none were asked for."""
+    """None if there are no masks, or they were not requested."""
     lacks_mask: NDArray[np.bool_] | None = None
-    """(B,): which figures have their box in place of a mask that is unknown; None for none."""
+    """(B,): which instances have their box instead of an unknown mask; None for none."""
 
     @property
     def has_mask(self) -> NDArray[np.bool_]:
-        """(B,): whether the mask of each is known."""
+        """(B,): whether the mask of each instance is known."""
         return np.ones(len(self), bool) if self.lacks_mask is None else ~self.lacks_mask
 
     def __len__(self) -> int:
@@ -45,10 +45,10 @@ class Instances:
 
 
 class DetectionSource(Protocol):
-    """The images of a split, and what is in them."""
+    """The images of a split with their instances."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of images."""
         ...
 
     def image(self, i: int) -> Image.Image | None:
@@ -56,16 +56,16 @@ class DetectionSource(Protocol):
         ...
 
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """An image in color, or why there is none; see `ReadableFiles`."""
+        """An image in color, or the reason why it cannot be read; see `ReadableFiles`."""
         ...
 
     def instances(self, i: int) -> Instances:
-        """What is in it, crowds among it."""
+        """The instances of an image, crowds included."""
         ...
 
 
 def encode_rle(mask: NDArray[Any]) -> RLE:
-    """A mask (H, W), true or false, as runs."""
+    """Encode a binary mask (H, W)."""
     from pycocotools import mask as runs
 
     packed: RLE = runs.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -73,7 +73,7 @@ def encode_rle(mask: NDArray[Any]) -> RLE:
 
 
 def decode_rle(masks: tuple[RLE, ...], height: int, width: int) -> NDArray[np.uint8]:
-    """Masks (B, H, W) of 0 and 1."""
+    """Decode to masks (B, H, W) of 0 and 1."""
     from pycocotools import mask as runs
 
     if not masks:

@@ -1,6 +1,6 @@
-"""An image with its figures as a detector is shown it: resized, cropped and mirrored together, as numbers.
+"""Joint transforms of an image and its instances for a detector: resize, crop, flip, and conversion to tensors.
 
-Shapes: B figures, H W height and width of the image; boxes are x0, y0, x1, y1 in pixels, x1 and y1 just outside.
+Shapes: B instances, H W height and width of the image; boxes are x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
 """
 
 from dataclasses import dataclass, replace
@@ -16,25 +16,25 @@ from torch.nn import functional as F
 from harness.data.detection_annotations import Instances, decode_rle
 
 RGB_CHANNELS = 3
-"""Channels of a picture."""
+"""Channels of a color image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionSample:
-    """A picture in colour, and what is to be found in it."""
+    """An image in color with its instances."""
 
     image: Image.Image
     boxes: NDArray[np.float32]
     """(B, 4)."""
     labels: NDArray[np.int64]
     masks: NDArray[np.uint8] | None
-    """(B, H, W), 0 or 1; None where none are learnt."""
+    """(B, H, W), 0 or 1; None if masks are not learned."""
     has_mask: NDArray[np.bool_]
     """(B,): whether the mask is known."""
 
     @classmethod
     def of(cls, picture: Image.Image, instances: Instances) -> Self:
-        """As it is kept, without crowds."""
+        """The sample of a stored image, without crowds."""
         chosen = np.flatnonzero(~instances.is_crowd)
         masks = None
         if instances.masks is not None:
@@ -42,14 +42,14 @@ class DetectionSample:
         return cls(picture, instances.boxes[chosen], instances.labels[chosen], masks, instances.has_mask[chosen])
 
     def flip(self) -> Self:
-        """Left to right."""
+        """Flip horizontally."""
         boxes = self.boxes.copy()
         boxes[:, [0, 2]] = self.image.width - self.boxes[:, [2, 0]]
         masks = None if self.masks is None else self.masks[:, :, ::-1]
         return replace(self, image=self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), boxes=boxes, masks=masks)
 
     def resize(self, short: int, longest: int) -> Self:
-        """To that shorter side, or to a smaller one where the other would be longer than `longest`."""
+        """Resize to that shorter side, or to a smaller one if the other side would be longer than `longest`."""
         width, height = resized_sides(self.image.size, short, longest)
         scale = np.array([width / self.image.width, height / self.image.height] * 2, np.float32)
         masks = None if self.masks is None else _resized(self.masks, height, width)
@@ -57,7 +57,7 @@ class DetectionSample:
         return replace(self, image=picture, boxes=self.boxes * scale, masks=masks)
 
     def crop(self, x: int, y: int, width: int, height: int) -> Self:
-        """That part of it; figures that are outside are left out."""
+        """Crop to that part; instances outside of it are left out."""
         far = np.array([width, height] * 2, np.float32)
         boxes = np.minimum((self.boxes - np.array([x, y] * 2, np.float32)).clip(min=0), far)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -67,7 +67,7 @@ class DetectionSample:
         return replace(self, image=picture, boxes=boxes[inside], labels=labels, masks=masks, has_mask=has_mask)
 
     def target(self) -> dict[str, Tensor]:
-        """What a detector learns from it; without figures that rounding has left no area."""
+        """The target for a detector; without instances whose area is zero after rounding."""
         seen = (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1)
         target = {"boxes": torch.from_numpy(self.boxes[seen]), "labels": torch.from_numpy(self.labels[seen])}
         if self.masks is not None:
@@ -77,7 +77,7 @@ class DetectionSample:
 
 
 def resized_sides(sides: tuple[int, int], short: float, longest: float) -> tuple[int, int]:
-    """Width and height of an image brought to that shorter side, or to `longest` where that is less."""
+    """Width and height of an image resized to that shorter side, or to the longer side `longest` if that is smaller."""
     scale = min(short / min(sides), longest / max(sides))
     width, height = (max(1, int(side * scale + 0.5)) for side in sides)
     return width, height
@@ -86,9 +86,9 @@ def resized_sides(sides: tuple[int, int], short: float, longest: float) -> tuple
 def to_normalized_tensor(
     picture: Image.Image, mean: list[float], std: list[float], channels: int = RGB_CHANNELS
 ) -> Tensor:
-    """Float32 (channels, H, W), of mean 0 and standard deviation 1 per channel over the images that were measured.
+    """Float32 (channels, H, W), normalized with this mean and standard deviation per channel.
 
-    Three channels, or for a network that knows grey alone their mean.
+    Three channels, or their mean for a network with one input channel.
     """
     pixels = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1) / 255
     colours = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -96,7 +96,7 @@ def to_normalized_tensor(
 
 
 def _resized(masks: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The nearest pixel of each: (B, H, W) -> (B, height, width)."""
+    """Resize masks by nearest neighbor: (B, H, W) -> (B, height, width)."""
     if not len(masks):
         return np.zeros((0, height, width), np.uint8)
     tensor = torch.from_numpy(np.ascontiguousarray(masks))[:, None]

@@ -1,4 +1,4 @@
-"""What is known of a recipe's images before they are there: how they must lie in a folder, and how many there are.
+"""Expected layout and number of a recipe's images, for a data set that is not present yet.
 
 The numbers of images are those of the data sets as they are distributed.
 """
@@ -18,19 +18,19 @@ from harness.data.image_sources import GENERATED_DATASETS
 
 
 class ExpectedImages(NamedTuple):
-    """Images that are not there yet."""
+    """The expected images of a recipe."""
 
     layout: str
-    """Of their folder."""
+    """Layout of the folder."""
     name: str | None
-    """What the data set is called; None for a folder of any images."""
+    """Name of the data set; None for a folder of any images."""
     images: int | None
-    """For training; None where neither the recipe nor the name tells."""
+    """Number of training images; None if neither the recipe nor the name determines it."""
     classes: int | None
 
 
 IMAGENET_SIZES = {1000: ("ImageNet-1K", 1_281_167), 21_841: ("ImageNet-22K", 14_197_122)}
-"""Name and training images, by the number of classes."""
+"""Name and number of training images, by the number of classes."""
 EXPECTED_BY_DATASET = {
     "cifar10": ExpectedImages(
         f"a folder `{CIFAR_LAYOUTS['cifar10'].folder}` as it is distributed", "CIFAR-10", 50_000, 10
@@ -45,14 +45,14 @@ EXPECTED_BY_DATASET = {
 
 
 def is_data_present(dataset: str, folder: Path | None) -> bool:
-    """Whether the images can be looked at: they are generated, or their folder exists."""
+    """Whether the images can be read: they are generated, or their folder exists."""
     return dataset in GENERATED_DATASETS or (folder is not None and folder.expanduser().is_dir())
 
 
 def expected_images(data: ImageDataConfig, dataset: str) -> ExpectedImages:
     """The images of a recipe whose data set is read from a folder."""
-    known = EXPECTED_BY_DATASET.get(dataset) or _folder(data)
-    return known if data.train_size is None else known._replace(images=data.train_size)
+    expected = EXPECTED_BY_DATASET.get(dataset) or _folder(data)
+    return expected if data.train_size is None else expected._replace(images=data.train_size)
 
 
 def _folder(data: ImageDataConfig) -> ExpectedImages:

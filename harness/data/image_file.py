@@ -1,8 +1,8 @@
-"""One image file as 8-bit RGB, or the reason why it cannot be shown.
+"""Decoding of an image file to 8-bit RGB, or the reason why it cannot be decoded.
 
-Grey, palette, CMYK and transparent images become RGB as Pillow converts them (colors below transparency are kept), and
-images are turned as their EXIF says. Images of more than 8 bits are scaled by the range of the whole data set
-(`ValueRange`), because the mode of a file does not tell how many of its bits are in use.
+Gray, palette, CMYK and transparent images become RGB as Pillow converts them (colors below transparency are kept), and
+images are turned according to their EXIF. Images of more than 8 bits are scaled by the range of the whole data set
+(`ValueRange`), because the mode of a file does not show how many of its bits are in use.
 """
 
 import struct
@@ -22,48 +22,48 @@ from harness.data.threads import map_in_threads
 from harness.errors import DataError
 
 MAX_PIXELS = 500_000_000
-"""Above this an image is refused. Pillow's own limit (179 million) is meant for files from strangers."""
+"""Above this an image is refused. Pillow's own limit (179 million) is meant for untrusted files."""
 LARGE_PIXELS = 64_000_000
 """Above this, images are decoded one at a time, which bounds the memory."""
 DEPTHS = (8, 10, 12, 14, 16, 24, 31)
-"""Bits per value that cameras and scanners have; the least that holds all values of a data set is taken."""
+"""Bits per value of cameras and scanners; the smallest one that holds all values of a data set is used."""
 WHITE_VALUES = (1.0, 255.0, 65535.0)
-"""What white is in floating-point images, by convention."""
+"""Conventional values of white in floating-point images."""
 SAMPLE = 256
-"""Files of a large set that are looked at first."""
+"""Number of files of a large set that are read first."""
 MIN_16BIT = 64
-"""High byte of the brightest value of 16-bit color images, of which Pillow keeps no more than that byte."""
+"""Minimum high byte of the brightest value of 16-bit color images, of which Pillow keeps only that byte."""
 
 TURNED_SIDEWAYS = (5, 6, 7, 8)
-"""EXIF's orientations that swap width and height."""
+"""EXIF orientations that swap width and height."""
 
 READ_ERRORS = (OSError, EOFError, ValueError, SyntaxError, struct.error, MemoryError, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot decode."""
+"""Exceptions that Pillow raises for files that it cannot decode."""
 
 
 class Unreadable(Exception):
-    """A file that gives no image; the text is the reason, in a few words and without the file's name."""
+    """A file that cannot be decoded; the text is a short reason, without the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
-    """The range of the values of images with more than 8 bits, over all of a data set."""
+    """The range of the values of images with more than 8 bits, over a whole data set."""
 
     whole: tuple[int, int] | None = None
-    """Least and greatest value of integer images; None without such."""
+    """Minimum and maximum value of integer images; None if there are none."""
     real: tuple[float, float] | None = None
-    """The same of floating-point images."""
+    """Minimum and maximum value of floating-point images; None if there are none."""
 
     @property
     def about(self) -> str | None:
-        """The ranges for a note; None where all images have 8 bits."""
+        """The ranges as a note; None if all images have 8 bits."""
         named = {"integer": self.whole, "floating-point": self.real}
         parts = [f"{kind} values from {low:g} to {high:g}" for kind, (low, high) in _value_range(named)]
         return f"images of more than 8 bits are scaled over the whole data set: {', '.join(parts)}" if parts else None
 
 
 NO_VALUE_RANGE = ValueRange()
-"""Of images of 8 bits."""
+"""The range of images of 8 bits."""
 
 
 def _value_range(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -72,22 +72,22 @@ def _value_range(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An image that was read."""
+    """A decoded image."""
 
     image: Image.Image
     """Mode RGB."""
     remarks: tuple[str, ...] = ()
-    """What was left out of the file."""
+    """Remarks on parts of the file that were left out."""
     orientation: int = 1
-    """EXIF's, by which the image was turned; 1 is upright."""
+    """EXIF orientation by which the image was turned; 1 is upright."""
     stored_sides: tuple[int, int] | None = None
-    """Width and height of the file, where the image was turned."""
+    """Width and height of the file, if the image was turned."""
 
 
 def decode_image(path: Path, levels: ValueRange | None = None, *, turns: bool = True) -> DecodedImage:
-    """The image in a file, in its whole size. Raises `Unreadable`.
+    """Decode an image file at its full size. Raises `Unreadable`.
 
-    Without `levels`, a file of more than 8 bits is scaled by its own range. With `turns` false, its EXIF is ignored.
+    Without `levels`, a file of more than 8 bits is scaled by its own range. With `turns` False, its EXIF is ignored.
     """
     with _opened(path) as image:
         frames = image.format != "MPO" and getattr(image, "is_animated", False)
@@ -98,29 +98,29 @@ def decode_image(path: Path, levels: ValueRange | None = None, *, turns: bool = 
 
 
 def decode_stored(path: Path) -> Image.Image:
-    """The image as the file has it: not turned, in its own mode. Raises `Unreadable`."""
+    """Decode an image file without EXIF rotation, in its own mode. Raises `Unreadable`."""
     with _opened(path) as image:
         image.load()
         return image.copy()
 
 
 def sides_of(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height as stored, and EXIF's orientation (1 is upright); decodes nothing. Raises `Unreadable`."""
+    """Width and height as stored, and EXIF orientation (1 is upright), without decoding. Raises `Unreadable`."""
     with _opened(path) as image:
         return image.size, _orientation(image)
 
 
 def read_sampled_value_range(paths: Sequence[Path]) -> ValueRange:
-    """As `read_value_range`, for many files: where none of a sample has more than 8 bits, the others are not opened."""
+    """As `read_value_range`, for many files: if none of a sample has more than 8 bits, the others are not opened."""
     step = max(1, len(paths) // SAMPLE)
     return NO_VALUE_RANGE if read_value_range(paths[::step]) == NO_VALUE_RANGE else read_value_range(paths)
 
 
 def read_value_range(paths: Iterable[Path], *, until: float | None = None) -> ValueRange:
-    """The ranges over all files of more than 8 bits; others are not decoded, and unreadable ones passed over.
+    """The ranges over all files of more than 8 bits; others are not decoded, and unreadable ones are skipped.
 
-    With `until`, a time of `time.monotonic`, files are opened until then. Raises `DataError` where 16-bit color files
-    hold so small values that 8 bits of them are nearly black.
+    With `until`, a time of `time.monotonic`, files are opened only until then. Raises `DataError` if the values of
+    16-bit color files are so small that they are nearly black when reduced to 8 bits.
     """
     listed = list(paths)
     ranges = list(map_in_threads(_range_of, listed, until=until))
@@ -143,7 +143,7 @@ def read_value_range(paths: Iterable[Path], *, until: float | None = None) -> Va
 
 
 def _range_of(path: Path) -> tuple[str, float, float] | None:
-    """The kind of a file of more than 8 bits, with its least and greatest value."""
+    """The kind of a file of more than 8 bits, with its minimum and maximum value; None for other files."""
     try:
         with _opened(path) as image:
             if image.mode[0] in "IF":
@@ -161,13 +161,13 @@ def _range_of(path: Path) -> tuple[str, float, float] | None:
 
 
 def _is_wide(image: Image.Image) -> bool:
-    """Whether the file has 16 bits for each color, of which Pillow gives 8."""
+    """Whether the file has 16 bits per color, of which Pillow returns 8."""
     return image.mode[0] not in "IF" and ";16" in str(getattr(image, "tile", ""))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file, opened without Pillow's limit of size; all that goes wrong inside is raised as `Unreadable`."""
+    """Open the file without Pillow's size limit; errors of decoding inside the block are raised as `Unreadable`."""
     try:
         with _trusting(), Image.open(path) as image:
             width, height = image.size
@@ -212,13 +212,13 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as viewers show it; as it is stored, where its EXIF is damaged."""
+    """The image turned according to its EXIF; as stored if the EXIF is damaged."""
     image.load()
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def _transparency(image: Image.Image) -> list[str]:
-    """A remark on an image that has transparent pixels."""
+    """A remark if the image has transparent pixels."""
     if not image.has_transparency_data:
         return []
     is_clear = image.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha < 255)).getbbox() is not None
@@ -228,13 +228,13 @@ def _transparency(image: Image.Image) -> list[str]:
 def _as_rgb(image: Image.Image, levels: ValueRange | None) -> Image.Image:
     if image.mode[0] in "IF":
         return Image.fromarray(_scaled(np.asarray(image), levels)).convert("RGB")
-    if image.mode == "P":  # may be transparent, which Pillow warns of on the direct way
+    if image.mode == "P":  # may be transparent, for which Pillow warns in a direct conversion
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
 def _scaled(values: NDArray[Any], levels: ValueRange | None) -> NDArray[np.uint8]:
-    """Values of more than 8 bits as 0 to 255."""
+    """Scale values of more than 8 bits to 0 to 255."""
     is_whole = np.issubdtype(values.dtype, np.integer)
     ends = None if levels is None else levels.whole if is_whole else levels.real
     if not is_whole and not np.isfinite(values).all():
@@ -250,7 +250,7 @@ def _scaled(values: NDArray[Any], levels: ValueRange | None) -> NDArray[np.uint8
 
 
 def _white(bottom: float, high: float) -> float:
-    """What is white where `high` is the brightest value: a conventional value, where 5 of its 8 bits are in use."""
+    """The white value for the brightest value `high`: a conventional value, if 5 of its 8 bits are in use."""
     usual = (white for white in WHITE_VALUES if bottom == 0 and white / 8 < high <= white)
     return next(usual, high)
 
@@ -258,12 +258,12 @@ def _white(bottom: float, high: float) -> float:
 _ONE_LARGE = threading.Lock()
 _LIMIT = threading.Lock()
 _trusted: list[int | None] = []
-"""Pillow's own limit, once for each file that is open without it."""
+"""Pillow's own limit, once for each open block of `_trusting`."""
 
 
 @contextmanager
 def _trusting() -> Iterator[None]:
-    """Lift Pillow's limit of size, which is a global, for as long as any thread is in here."""
+    """Lift Pillow's size limit, which is a global variable, while any thread is inside the block."""
     with _LIMIT:
         _trusted.append(Image.MAX_IMAGE_PIXELS if not _trusted else _trusted[0])
         Image.MAX_IMAGE_PIXELS = None
@@ -278,17 +278,17 @@ def _trusting() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CroppedImage:
-    """The middle square of an image."""
+    """The center square of an image."""
 
     pixels: NDArray[np.uint8] | None
-    """(3, side, side); None for a file that gives no image."""
+    """(3, side, side); None for a file that cannot be decoded."""
     remarks: tuple[str, ...] = ()
     reason: str = ""
-    """Why there are no pixels."""
+    """The reason why there are no pixels."""
 
 
 def decode_square(path: Path, side: int, levels: ValueRange | None = None) -> CroppedImage:
-    """The image's middle square as RGB, or the reason why there is none."""
+    """The image's center square as RGB, or the reason why there is none."""
     try:
         picture = decode_image(path, levels)
     except Unreadable as error:
@@ -297,12 +297,12 @@ def decode_square(path: Path, side: int, levels: ValueRange | None = None) -> Cr
 
 
 def read_square(path: Path, side: int, levels: ValueRange | None = None) -> NDArray[np.uint8] | None:
-    """The image's middle square as RGB, (3, side, side); None for a file that cannot be read."""
+    """The image's center square as RGB, (3, side, side); None for a file that cannot be read."""
     return decode_square(path, side, levels).pixels
 
 
 def read_full_image(path: Path, levels: ValueRange | None = None) -> Image.Image | None:
-    """The whole image as RGB, turned as its EXIF says; None for a file that cannot be read."""
+    """The whole image as RGB, turned according to its EXIF; None for a file that cannot be read."""
     try:
         return decode_image(path, levels).image
     except Unreadable:

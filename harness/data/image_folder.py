@@ -1,9 +1,9 @@
-"""Images in folders, `root/{train,val}/<class>/<file>`, brought to one size once and kept as uint8.
+"""Images in folders, `root/{train,val}/<class>/<file>`, resized once to one size and cached as uint8.
 
-Every file becomes RGB as `harness.data.image_file` has it, and its middle square is kept. Files that cannot be read are
+Every file is decoded to RGB by `harness.data.image_file`, and its center square is used. Files that cannot be read are
 left out and counted in the data set's notes; more than a tenth of a split, or a whole class, is an error.
 
-`sample_images` reads a few images of a folder at once and keeps nothing: for looking at networks, not for training
+`sample_images` reads a few images of a folder directly, without the cache: for analyzing networks, not for training
 them.
 """
 
@@ -47,17 +47,17 @@ from harness.errors import DataError
 
 NAME = "imagefolder"
 READER = 2
-"""Part of the cache's hash; raised when the same files give other images."""
+"""Part of the cache's hash; raised when the same files result in other images."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 SPLITS = ("train", "val")
 IMAGE_FOLDER_LAYOUT = "folders train and val, each with one folder of images per class"
 SAMPLES_LAYOUT = "images, or one folder of images per class, there or in a folder `val`"
 MAX_NAMED = 5
-"""Unknown classes that an error names."""
+"""Maximum number of unknown classes that an error lists."""
 
 
 def describe(recipe: ProxyRecipe) -> DataInfo:
-    """The classes are the folders in `train`, by name; no file is opened."""
+    """The names of the classes, which are the folders in `train`; no file is opened."""
     root = data_root(recipe, IMAGE_FOLDER_LAYOUT)
     names = classes_of(root, "train")
     unknown = sorted(set(classes_of(root, "val")) - set(names))
@@ -127,14 +127,14 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
 
 
 def _key(recipe: ProxyRecipe, digest: str | None) -> dict[str, object]:
-    """What decides the images in the cache."""
+    """The values that decide the images in the cache."""
     return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
 
 
 def _pool(
     files: dict[str, list[tuple[str, int]]], recipe: ProxyRecipe
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
-    """By split, the numbers of the images that are kept for all runs, and their labels. Raises `DataError`."""
+    """By split, the indices of the images that are stored for all runs, and their labels. Raises `DataError`."""
     labels = {split: np.array([label for _, label in files[split]], np.int64) for split in files}
     chosen = dict(zip(files, pool_indices(labels["train"], labels["val"], recipe), strict=True))
     return chosen, {split: labels[split][numbers] for split, numbers in chosen.items()}
@@ -142,7 +142,7 @@ def _pool(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pool:
-    """The images of a split that are kept, as they are stored."""
+    """The images of a split that are stored for all runs."""
 
     root: Path
     files: Sequence[tuple[str, int]]
@@ -166,7 +166,7 @@ class _Pool:
 
 
 def _require_classes(split: str, path_of: Callable[[int], Path], labels: NDArray[np.int64], look: SplitSample) -> None:
-    """Raise `DataError` for a class of which all images were looked at, and none can be read."""
+    """Raise `DataError` for a class none of whose images can be read, if all of them were tried."""
     lost = np.array(list(look.lost), np.int64)
     total, unread = (np.bincount(each, minlength=int(labels.max()) + 1) for each in (labels, labels[lost]))
     for label in np.flatnonzero((total == unread) & (total > 0)):
@@ -179,7 +179,7 @@ def _unreadable_class(split: str, folder: Path, lost: Sequence[UnreadableFile]) 
 
 
 def _files(root: Path, split: str, names: Sequence[str]) -> list[tuple[str, int]]:
-    """(file below the root, label) of every image of a split."""
+    """(file relative to the root, label) of every image of a split."""
     return [(f"{split}/{file}", label) for file, label in files_of(root / split, names)]
 
 
@@ -216,7 +216,7 @@ def _is_class(path: Path) -> bool:
 def files_of(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
     """(file, label) of every image, as `class/name` below the folder, in the order of the names.
 
-    Plain texts, for there may be millions. Raises `DataError` for a class without any.
+    Plain strings, since there may be millions. Raises `DataError` for a class without images.
     """
     found: list[tuple[str, int]] = []
     for label, name in enumerate(names):
@@ -228,7 +228,7 @@ def files_of(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of the image files in a folder, sorted; hidden ones left out, and none where there is no folder."""
+    """The sorted names of the image files in a folder, without hidden ones; empty if there is no folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -250,7 +250,7 @@ def _empty(folder: Path, rule: str, reasons: str = "") -> DataError:
 def _write(
     writer: CacheWriter, split: str, paths: Sequence[Path], labels: NDArray[np.int64], side: int, levels: ValueRange
 ) -> list[str]:
-    """Decode into the cache; returns the notes. Raises `DataError` where too much of it cannot be read."""
+    """Decode images into the cache; returns the notes. Raises `DataError` if too many cannot be read."""
     images = writer.array(split, "images", (len(paths), 3, side, side))
     readable = np.zeros(len(paths), bool)
     lost: list[UnreadableFile] = []
@@ -276,9 +276,9 @@ def _write(
 
 
 def sample_images(root: Path, count: int, side: int) -> Dataset:
-    """So many images, or all, at that side: the first of every class, then the second of every class, and so on.
+    """Up to `count` images with that side: the first of every class, then the second of every class, and so on.
 
-    Files that cannot be read are passed over, and told in the notes. Raises `DataError` where none can be read.
+    Files that cannot be read are skipped, with a note. Raises `DataError` if none can be read.
     """
     listed = list(_round_robin(root))
     levels = read_sampled_value_range(listed)
@@ -313,7 +313,7 @@ def sample_images(root: Path, count: int, side: int) -> Dataset:
 
 
 def _round_robin(root: Path) -> Iterator[Path]:
-    """The files by their place in their class folder, classes by name."""
+    """The files by their position in the class folder, then by the name of the class."""
     if not root.is_dir():
         raise DataError(
             "the images must be in an existing folder", place=str(root), remedy=f"Expected: {SAMPLES_LAYOUT}."
@@ -326,5 +326,5 @@ def _round_robin(root: Path) -> Iterator[Path]:
 
 
 def _image_paths(folder: Path) -> list[Path]:
-    """Image files by name; hidden ones left out."""
+    """Image files sorted by name, without hidden ones."""
     return [folder / name for name in image_names(folder)]

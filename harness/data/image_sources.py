@@ -1,4 +1,4 @@
-"""The one seam between a training at full scale and its images: colour pictures by number, and their labels."""
+"""The interface between a training at full scale and its images: color images by index, and their labels."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -27,10 +27,10 @@ from harness.errors import DataError
 
 DATA_OPTION = "--data"
 SMALLEST_BATCH = 2
-"""Of a study's recipe."""
+"""The smallest `batch_size` of a study's recipe."""
 GENERATED_DATASETS = ("shapes",)
 TRAIN_SIZES = {"shapes": TRAIN_SIZE, "cifar10": 50_000, "cifar100": 50_000}
-"""Where a recipe leaves the number open."""
+"""Number of training images of a data set if the recipe does not set it."""
 
 
 class ImageSource(Protocol):
@@ -42,26 +42,26 @@ class ImageSource(Protocol):
         ...
 
     def image(self, i: int) -> Image.Image | None:
-        """An image in colour; None for a file that cannot be read."""
+        """An image in color; None for a file that cannot be read."""
         ...
 
     def __len__(self) -> int: ...
 
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """An image in color, or why there is none; see `ReadableFiles`."""
+        """An image in color, or the reason why it cannot be read; see `ReadableFiles`."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFiles:
-    """Images in files, read when they are asked for."""
+    """Images in files, read on access."""
 
     root: Path
     files: NDArray[np.bytes_]
-    """(N,): below the root; no objects, whose counters the processes that read would each make copies of."""
+    """(N,): paths relative to the root; not as Python objects, whose reference counts make workers copy the memory."""
     labels: NDArray[np.int64]
     levels: ValueRange = NO_VALUE_RANGE
-    """Of the images of all splits."""
+    """Range of the values of all splits."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,7 +85,7 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InMemoryImages:
-    """Images of a data set that lies in memory."""
+    """Images of a data set in memory."""
 
     split: Split
 
@@ -111,17 +111,17 @@ class InMemoryImages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassificationData:
-    """All images of a recipe."""
+    """The training and validation images of a recipe."""
 
     classes: int
     train: ImageSource
     val: ImageSource | None
     notes: tuple[str, ...] = ()
-    """What a person should be told."""
+    """Messages for the user about the data."""
 
 
 def record_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> DataRecord:
-    """What a classifier is trained on. Raises `DataError`s that name `--data`."""
+    """The record of a classifier's data. Raises `DataError`s that name `--data`."""
     pictures = open_classification(recipe, root, cache)
     splits = {split: each for split, each in (("train", pictures.train), ("val", pictures.val)) if each is not None}
     return record_data(
@@ -134,9 +134,9 @@ def record_classification(recipe: ClassificationRecipe, root: Path | None, cache
 
 
 def check_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> tuple[str, ...]:
-    """Notes on the images of a recipe, found before anything is trained or written; see `harness.data.preflight`.
+    """Check the images of a recipe before anything is trained or written; returns notes (`harness.data.preflight`).
 
-    Raises `DataError`s that name `--data` for images that no training could go on with.
+    Raises `DataError`s that name `--data` for images that cannot be trained on.
     """
     dataset = recipe.data.dataset
     if dataset in GENERATED_DATASETS:
@@ -164,7 +164,7 @@ def count_classes(recipe: ClassificationRecipe, root: Path | None) -> int:
     wanted = recipe.data.classes
     if wanted is not None and classes != wanted:
         raise DataError(
-            f"the images must be of {wanted:,} classes, as the recipe says (`data.classes`)",
+            f"the images must be of {wanted:,} classes, as the recipe requires (`data.classes`)",
             value=classes,
             place=str(root),
             remedy="Take the data set that the recipe is for, or a copy of the recipe with another number.",
@@ -181,7 +181,7 @@ def class_names(recipe: ClassificationRecipe, root: Path | None) -> tuple[str, .
 
 
 def count_images(recipe: ClassificationRecipe, root: Path | None) -> int:
-    """The number of training images; none is read."""
+    """The number of training images; no image is read."""
     data = recipe.data
     if data.train_size is not None:
         return data.train_size
@@ -217,7 +217,7 @@ def _open_folder(recipe: ClassificationRecipe, root: Path, classes: int) -> Clas
 
 
 def levels_in(folders: Sequence[ImageFiles]) -> ValueRange:
-    """The range of all images of these folders, where a sample of them has more than 8 bits."""
+    """The range of the values of all images of these folders, if a sample of them has more than 8 bits."""
     sample = [folder.path(i) for folder in folders for i in range(0, len(folder), max(1, len(folder) // SAMPLE))]
     if read_value_range(sample) == NO_VALUE_RANGE:
         return NO_VALUE_RANGE
@@ -225,7 +225,7 @@ def levels_in(folders: Sequence[ImageFiles]) -> ValueRange:
 
 
 def require_known_classes(root: Path, names: Sequence[str]) -> None:
-    """Raise `DataError` for a class of `val` that is none of these."""
+    """Raise `DataError` for a class of `val` that is not among these."""
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
         raise DataError(
@@ -237,7 +237,7 @@ def require_known_classes(root: Path, names: Sequence[str]) -> None:
 
 
 def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -> ImageFiles:
-    """The images of a split in a folder of classes, so many of them or all."""
+    """The images of a split in a folder of classes: a stratified subset of this size, or all."""
     files = files_of(root / split, names)
     labels = np.array([label for _, label in files], np.int64)
     chosen = stratified_subset(labels, size, seed=0, key=f"{split}_size")
@@ -246,7 +246,7 @@ def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -
 
 
 def proxy_data(data: ClassificationDataConfig, resolution: int, root: Path | None) -> ProxyRecipe:
-    """The data of a recipe as a study's proxy names them; real images at the size that they have."""
+    """The data of a recipe as a proxy recipe; CIFAR's images at their original size."""
     if data.dataset in GENERATED_DATASETS:
         return _described(data, data.dataset, resolution)
     return _described(data, data.dataset, SIDE, str(folder_of(data.dataset, root)))
@@ -267,12 +267,12 @@ def _described(data: ImageDataConfig, dataset: str, side: int, folder: str | Non
 
 
 def load_shapes(data: ImageDataConfig, side: int, cache: Path) -> Dataset:
-    """The `shapes` of a recipe at that side, with labels, masks and boxes."""
+    """The `shapes` images of a recipe with that side, with labels, masks and boxes."""
     return load_annotated(_described(data, "shapes", side), cache, 0, annotated=True)
 
 
 def folder_of(dataset: str, root: Path | None) -> Path:
-    """The folder that `--data` names. Raises `DataError` where there is none."""
+    """The folder that `--data` names. Raises `DataError` if there is none."""
     if root is None:
         raise DataError(f"`{DATA_OPTION}` must name the folder of the images", value=dataset, place="the recipe")
     path = root.expanduser().resolve()
@@ -283,7 +283,7 @@ def folder_of(dataset: str, root: Path | None) -> Path:
 
 @contextmanager
 def naming_option() -> Iterator[None]:
-    """Let errors about a proxy's data name the option that stands for them here."""
+    """Make errors about a proxy's data name the command-line option instead of the key."""
     try:
         yield
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Images on their way to the network: cut and distorted by timm's transforms, one by one, in processes of their own.
+"""Loading of batches: images are read and transformed one by one, with timm's transforms, in data workers.
 
 `BatchReader` runs these processes, which read ahead and live as long as a training does, for the items of any task.
 
@@ -24,16 +24,16 @@ from harness.errors import DataError
 from harness.system.device_slot import computing, released_cpu_slot
 
 Collate = Callable[[list[Any]], Any]
-"""Makes a batch of items."""
+"""Function that makes a batch of items."""
 
 
 class BatchReader:
-    """Reads the items of a set by their keys; the processes are started for the first batch, and end with the reader.
+    """Reads the items of a data set by key in data workers, which start with the first batch and end with the reader.
 
-    Between two readings they wait. With 0 loaders the caller's own process reads, when it asks for a batch.
+    Between two calls of `read` they wait. With 0 loaders the calling process reads, when it requests a batch.
 
-    Whoever reads an item computes (`device_slot`), and the caller holds no slot of the processor while it waits for
-    a batch. With `leads=False` nobody does: of workers that wait for each other in every step, only one takes part.
+    A process that reads an item holds the processor's slot (`device_slot`), and the caller releases it while it waits
+    for a batch. With `leads=False` no slot is used: of ranks that synchronize in every step, only one uses it.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class BatchReader:
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=loaders > 0,
-            generator=torch.Generator().manual_seed(0),  # nothing uses it; it is kept off the global stream
+            generator=torch.Generator().manual_seed(0),  # not used, but without it the global generator would be
         )
 
     def read(self, parts: Iterable[Sequence[Any]]) -> Generator[Any]:
-        """A batch for each part, a list of keys, in order; what comes next is read meanwhile.
+        """Yield a batch for each part, a list of keys, in order; the next ones are read ahead.
 
-        The parts are asked for as they are needed, so there may be very many. A reading ends the one before it.
+        The parts are consumed lazily, so there may be very many. A new call ends the previous one.
         """
         self._asked.parts = parts
         batches = iter(self._loader)
@@ -66,7 +66,7 @@ class BatchReader:
 
 
 class _Shared(Dataset[Any]):
-    """Items, each of which is read while the processor's slot is held shared."""
+    """A data set each of whose items is read while the processor's slot is held shared."""
 
     def __init__(self, items: Dataset[Any]) -> None:
         self._items = items
@@ -77,7 +77,7 @@ class _Shared(Dataset[Any]):
 
 
 class _RequestedBatches:
-    """The parts that are to be read now."""
+    """Batch sampler of the parts of the current call of `read`."""
 
     parts: Iterable[Sequence[Any]] = ()
 
@@ -86,20 +86,20 @@ class _RequestedBatches:
 
 
 MAX_UNREADABLE_IN_A_ROW = 50
-"""Images in a row that may be damaged before a training ends."""
+"""Number of unreadable images in a row after which a training ends."""
 UNREADABLE_LABEL = -1
 """Label of a validation image that cannot be read."""
 
 Item = tuple[Tensor, int, int]
-"""The image, float32 (3, R, R); its label; and how many images had to be passed over."""
+"""The image, float32 (3, R, R); its label; and the number of unreadable images that were skipped."""
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Many of them: (N, 3, R, R), (N,), (N,)."""
+"""A batch of items: (N, 3, R, R), (N,), (N,)."""
 Index = tuple[int, int]
-"""A pass over the training images, from 1, and the number of an image."""
+"""The number of a pass over the training images, from 1, and the index of an image."""
 
 
 class TrainingItems(Dataset[Item]):
-    """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
+    """The augmented training images; each depends only on the pass, its index and the seed."""
 
     def __init__(self, images: ImageSource, recipe: ClassificationRecipe) -> None:
         self.images, self.side, self.transform = images, recipe.resolution, training_transform(recipe)
@@ -109,7 +109,7 @@ class TrainingItems(Dataset[Item]):
         return len(self.images.labels)
 
     def __getitem__(self, index: Index) -> Item:
-        """A file that cannot be read is replaced by the next one that can."""
+        """One item; a file that cannot be read is replaced by the next readable one."""
         number, i = index
         for passed in range(MAX_UNREADABLE_IN_A_ROW):
             at = (i + passed) % len(self)
@@ -121,7 +121,7 @@ class TrainingItems(Dataset[Item]):
 
 
 class ValidationItems(Dataset[Item]):
-    """The images as they are validated on; one that cannot be read has the label -1."""
+    """The preprocessed validation images; an unreadable one has the label -1."""
 
     def __init__(self, images: ImageSource, preprocessing: Preprocessing) -> None:
         self.images, self.viewing, self.transform = images, preprocessing, preprocessing.transform()
@@ -148,10 +148,11 @@ def step_batches(
     loaders: int,
     collate: Collate | None = None,
 ) -> Iterator[Any]:
-    """A worker's parts of all steps, from a step of an epoch to the last epoch, of items by `Index`.
+    """Yield a worker's micro-batches of all steps, from a step of an epoch to the end of the training.
 
-    It is one stream, so that the first images of an epoch are read while the epoch before it is validated. The last of
-    a batch says how many files were passed over for each item. Raises `DataError` where hardly one is readable.
+    It is one generator, so that the first images of an epoch are read while the previous epoch is validated. The last
+    element of a batch is the number of files skipped for each item. Raises `DataError` if too many in a row are
+    unreadable.
     """
     parts = _index_batches(recipe, batch_plan, epoch, rank, first_step)
     for batch in BatchReader(items, loaders, collate, leads=rank == 0).read(parts):
@@ -165,38 +166,39 @@ def step_batches(
 def _index_batches(
     recipe: FullScaleRecipe, batch_plan: BatchPlan, epoch: int, rank: int, first_step: int
 ) -> Iterator[list[Index]]:
-    """What a worker sees, part by part.
+    """Yield the indices of a worker's micro-batches.
 
-    An epoch is a pass over the images; of endless passes it is what follows on that of the epoch before it.
+    An epoch is a pass over the images; in an iteration-based training it continues where the previous one ended.
     """
-    passes, wanted = _EpochOrders(recipe.seed, batch_plan.images), batch_plan.steps * batch_plan.batch_size
-    for each in range(epoch, recipe.intervals + 1):
-        start = (each - 1) * (wanted if recipe.is_iteration_based else batch_plan.images)
-        for part in batch_plan.micro_batches(range(start, start + wanted), rank, first_step if each == epoch else 0):
+    passes, count = _EpochOrders(recipe.seed, batch_plan.images), batch_plan.steps * batch_plan.batch_size
+    for interval in range(epoch, recipe.intervals + 1):
+        start = (interval - 1) * (count if recipe.is_iteration_based else batch_plan.images)
+        skipped_steps = first_step if interval == epoch else 0
+        for part in batch_plan.micro_batches(range(start, start + count), rank, skipped_steps):
             yield passes.at(part)
 
 
 class _EpochOrders:
-    """Passes over so many images, one behind the other, each in an order of its own."""
+    """Successive passes over the images, each in its own random order."""
 
     def __init__(self, seed: int, images: int) -> None:
         self._seed, self._images = seed, images
         self._number, self._order = 0, np.empty(0, np.int64)
 
     def at(self, positions: Sequence[int]) -> list[Index]:
-        """What stands at these positions, counted over all passes."""
-        found = []
+        """The indices at these positions, which are counted over all passes."""
+        indices = []
         for position in positions:
             number, place = position // self._images + 1, position % self._images
             if number != self._number:
                 generator = torch.Generator().manual_seed(mix_seed(self._seed, number))
                 self._number, self._order = number, torch.randperm(self._images, generator=generator).numpy()
-            found.append((number, int(self._order[place])))
-        return found
+            indices.append((number, int(self._order[place])))
+        return indices
 
 
 def worker_indices(count: int, most: int, *, rank: int, size: int) -> list[list[int]]:
-    """The numbers of a worker's share of so many items, `most` at once."""
+    """The indices of a worker's share of `count` items, in lists of at most `most`."""
     own = range(rank, count, size)
     return [list(own[start : start + most]) for start in range(0, len(own), most)]
 
@@ -204,12 +206,12 @@ def worker_indices(count: int, most: int, *, rank: int, size: int) -> list[list[
 def load_batches(
     items: Dataset[Any], parts: Sequence[list[Any]], loaders: int, collate: Collate | None = None
 ) -> Iterator[Any]:
-    """The parts in order, read by processes that end with them."""
+    """Yield a batch for each part, in order, read by data workers that end with the last one."""
     yield from BatchReader(items, loaders, collate).read(parts)
 
 
 def training_transform(recipe: ClassificationRecipe) -> Any:
-    """From a picture to a tensor, with timm's augmentation."""
+    """The transform from an image to a tensor, with timm's augmentation."""
     chosen = recipe.augmentation
     least, largest = chosen.crop_scale
     return create_transform(

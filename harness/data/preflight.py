@@ -1,7 +1,7 @@
-"""The check of a data set before anything is trained or written: its images are decoded as a training decodes them.
+"""The check of a data set before anything is trained or written: its images are decoded as in a training.
 
-Of a split of up to `MAX_SAMPLED` images all are decoded, and what is found is what a training would find. Of a larger
-one, or where the time is over, an evenly spread sample is: it is refused only where the whole is at fault beyond doubt.
+Of a split of up to `MAX_SAMPLED` images all are decoded, and the result is exact. Of a larger split, or after the time
+limit, an evenly spread sample is decoded; the split is refused only if it is surely invalid.
 """
 
 import time
@@ -27,9 +27,9 @@ from harness.data.threads import map_in_threads
 from harness.errors import DataError
 
 MAX_SAMPLED = 2048
-"""Images of a split that are decoded."""
+"""Maximum number of images of a split that are decoded."""
 MAX_S = 20.0
-"""Seconds for all splits of a data set."""
+"""Time limit for all splits of a data set."""
 DEVIATIONS = 4.0
 """Standard deviations by which a sample must be above the allowed share of unreadable images to be refused."""
 MIN_CLASSES = 2
@@ -37,31 +37,31 @@ MIN_CLASSES = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitSample:
-    """What was seen of the images of a split."""
+    """The result of decoding a sample of the images of a split."""
 
     split: str
     total: int
     looked: int
     lost: Mapping[int, UnreadableFile]
-    """Those that cannot be read, by their numbers."""
+    """The unreadable images by index."""
     counts: NDArray[np.float64]
-    """(3, 256): how often each channel of the others has each value."""
+    """(3, 256): how often each channel of the readable images has each value."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether all images were looked at."""
+        """Whether all images were decoded."""
         return self.looked == self.total
 
     @property
     def about(self) -> str:
-        """As `all 80 training images` or `2,048 of 90,000 training images`."""
+        """The decoded images as `all 80 training images` or `2,048 of 90,000 training images`."""
         return f"{f'all {self.total:,}' if self.is_whole else f'{self.looked:,} of {self.total:,}'} {self.split} images"
 
 
 def check_images(splits: Mapping[str, ReadableFiles], place: str | None) -> tuple[str, ...]:
-    """Look at the images of all splits, by name; returns notes on what was seen.
+    """Decode the images of all splits, or samples of them; returns notes.
 
-    Raises `DataError` where too many cannot be read, or all are alike.
+    Raises `DataError` if too many cannot be read, or all are alike.
     """
     looks = sample_splits(splits, time.monotonic() + MAX_S)
     for look in looks:
@@ -70,7 +70,7 @@ def check_images(splits: Mapping[str, ReadableFiles], place: str | None) -> tupl
 
 
 def sample_notes(looks: list[SplitSample], place: str | None) -> tuple[str, ...]:
-    """The notes on splits that can be read. Raises `DataError` where all images of one are alike."""
+    """The notes on readable splits. Raises `DataError` if all images of one are alike."""
     for look in looks:
         require_varied_counts(look.counts, look.looked - len(look.lost), look.split, place)
     return (_about(looks), *(note for look in looks for note in _lost_notes(look)))
@@ -86,7 +86,7 @@ def sample_splits(splits: Mapping[str, ReadableFiles], until: float) -> list[Spl
 
 
 def spread_indices(total: int, most: int) -> list[int]:
-    """Evenly spread numbers below `total`, in an order of which every beginning is spread, too."""
+    """Evenly spread indices below `total`, in an order in which every prefix is spread over the range, too."""
     numbers = np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
     chosen: list[int] = np.random.default_rng(0).permutation(numbers).tolist()
     return chosen
@@ -107,8 +107,8 @@ def _sample_split(split: str, files: ReadableFiles, until: float) -> SplitSample
 
 def _histogram_of(files: ReadableFiles, i: int) -> NDArray[np.float64] | UnreadableFile:
     """How often each channel of an image has each value, (3, 256)."""
-    found = files.image_or_failure(i)
-    return found if isinstance(found, UnreadableFile) else histogram(found)
+    image = files.image_or_failure(i)
+    return image if isinstance(image, UnreadableFile) else histogram(image)
 
 
 def histogram(image: Image.Image) -> NDArray[np.float64]:
@@ -117,7 +117,7 @@ def histogram(image: Image.Image) -> NDArray[np.float64]:
 
 
 def require_readable_sample(look: SplitSample) -> None:
-    """Raise `DataError` where more than a tenth of the split cannot be read, as far as that is certain."""
+    """Raise `DataError` if surely more than a tenth of the split cannot be read."""
     lost = list(look.lost.values())
     if look.is_whole:
         require_mostly_readable(look.split, look.total, lost)
@@ -129,7 +129,7 @@ def require_readable_sample(look: SplitSample) -> None:
 
 
 def require_enough(recipe: ProxyRecipe, names: tuple[str, ...], train: int, place: str | None) -> None:
-    """Raise `DataError` where the classes or the training images are too few to be trained on."""
+    """Raise `DataError` if there are too few classes or training images for a training."""
     if recipe.epochs == 0:
         return
     require_classes(names, place)
@@ -144,7 +144,7 @@ def require_enough(recipe: ProxyRecipe, names: tuple[str, ...], train: int, plac
 
 
 def require_classes(names: tuple[str, ...], place: str | None) -> None:
-    """Raise `DataError` for a single class, of which every answer is right."""
+    """Raise `DataError` for a single class, for which every prediction is correct."""
     if len(names) < MIN_CLASSES:
         raise DataError(
             "images must be of two classes at least for a network to be trained to tell them apart",

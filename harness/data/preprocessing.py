@@ -1,4 +1,4 @@
-"""How images are prepared for a network, from whatever is known of its training: size, cut, statistics, arithmetic."""
+"""Preprocessing of images for a network, as in its training: size, crop, normalization, precision."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
@@ -12,9 +12,9 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 
 DEFAULT_CROP = 0.875
-"""Side of the cut relative to that of the resized image, where nobody says otherwise."""
+"""Default side of the crop relative to that of the resized image."""
 WHOLE_FROM_RESOLUTION = 384
-"""Side from which on RepLKNet's code shows the whole image, squashed to a square."""
+"""Side from which on RepLKNet's code uses the whole image, squashed to a square."""
 
 Mode = Literal["center", "squash", "border"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -24,7 +24,7 @@ WHOLE_MODE: Mode = "squash"
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """From a picture to a network's input, and how it is evaluated then; what is cut, and how, is as timm does it."""
+    """The transform from an image to a network's input, as in timm, and the settings of the evaluation."""
 
     resolution: int
     """Side of the square images in pixels."""
@@ -33,18 +33,18 @@ class Preprocessing:
     """See `harness.config.recipes.full_scale.ClassificationEvaluation`."""
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Per channel; with a single one the images are shown in grey."""
+    """Mean per channel; with a single one the images are converted to gray."""
     std: tuple[float, ...] = IMAGENET_STD
     batch_size: int = 64
-    """Images at once."""
+    """Images per batch."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     known_from: str = field(default="", compare=False)
-    """Who says so, in words."""
+    """Source of the values, as text."""
 
     @classmethod
     def of(cls, recipe: ClassificationRecipe) -> Self:
-        """As a training validates."""
+        """The preprocessing of a full-scale training's validation."""
         how = recipe.augmentation.interpolation
         return cls(
             resolution=recipe.resolution,
@@ -61,7 +61,7 @@ class Preprocessing:
 
     @classmethod
     def of_run(cls, recipe: ProxyRecipe, dataset: Dataset) -> Self:
-        """As a run validates: the middle square of each image, with the statistics of its training images."""
+        """The preprocessing of a run's validation: the center square, normalized by the run's training images."""
         return cls(
             resolution=recipe.resolution,
             crop=1.0,
@@ -74,9 +74,10 @@ class Preprocessing:
 
     @classmethod
     def published(cls, spec: NetworkSpec, resolution: int) -> Self:
-        """As RepLKNet's code evaluates: at 384 pixels the whole image, squashed; below that its middle.
+        """The preprocessing of RepLKNet's code: at 384 pixels the whole image, squashed; below that a center crop.
 
-        (Its `main.py`: resize to R / 0.875 and cut; from 384 on, resize to R x R.) Presets for small images see all.
+        (Its `main.py`: resize to R / 0.875 and crop; from 384 on, resize to R x R.) Presets for small images use the
+        whole image.
         """
         crop, mode = DEFAULT_CROP, DEFAULT_MODE
         cfg = _timm_cfg(preset_of(spec))
@@ -89,7 +90,7 @@ class Preprocessing:
 
     @classmethod
     def of_preset(cls, spec: NetworkSpec, resolution: int) -> Self | None:
-        """As timm's users find it with RepLKNet's presets, whatever the number of classes; None for other networks."""
+        """The preprocessing of a preset in timm, for any number of classes; None for other networks."""
         name = preset_of(spec) or preset_of(spec.replace(classes=1000))
         if name is None or (cfg := _timm_cfg(name)) is None:
             return None
@@ -105,23 +106,23 @@ class Preprocessing:
 
     @classmethod
     def assumed(cls, spec: NetworkSpec, resolution: int) -> Self:
-        """As ImageNet's networks have it, for one of which nothing is known."""
-        grey = (0.5,) * spec.in_channels
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if spec.in_channels == 3 else (grey, grey)
-        return cls(resolution, mean=mean, std=std, known_from="an assumption: nobody has recorded it")
+        """The usual preprocessing for ImageNet, for a network without a record of its own."""
+        gray = (0.5,) * spec.in_channels
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if spec.in_channels == 3 else (gray, gray)
+        return cls(resolution, mean=mean, std=std, known_from="an assumption: it is not recorded")
 
     @property
     def about(self) -> str:
-        """The cut, in words."""
+        """Resolution, crop, interpolation and precision as text."""
         cuts = {"center": "the middle", "squash": "squashed", "border": "with a border"}
         return f"{self.resolution} px, crop {self.crop:g} ({cuts[self.mode]}), {self.interpolation}, {self.precision}"
 
     def values(self) -> dict[str, Any]:
-        """For JSON, without who says so."""
+        """Plain values for JSON, without their source."""
         return {name: value for name, value in asdict(self).items() if name != "known_from"}
 
     def for_timm(self) -> dict[str, Any]:
-        """By the names of timm's configurations."""
+        """The values by timm's names."""
         return {
             "mean": list(self.mean),
             "std": list(self.std),
@@ -131,7 +132,7 @@ class Preprocessing:
         }
 
     def transform(self) -> Any:
-        """From a picture to a float32 tensor (C, R, R), resized, cut and normalised."""
+        """The transform from an image to a float32 tensor (C, R, R), resized, cropped and normalized."""
         return create_transform(
             self.resolution,
             interpolation=self.interpolation,
@@ -149,7 +150,7 @@ def published_normalization(spec: NetworkSpec) -> tuple[tuple[float, ...], tuple
 
 
 def _timm_cfg(preset: str | None) -> Any:
-    """What timm is told of a preset; None for another one."""
+    """timm's configuration of a preset; None if there is none."""
     from harness.models.timm.replknet import default_cfgs
 
     return default_cfgs[preset].default if preset in default_cfgs else None

@@ -1,4 +1,4 @@
-"""What a data set lost while it was read: as notes that keep their number, and as an error where it is too much."""
+"""Reports on unreadable images of a data set: notes with their number, or an error if there are too many."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from harness.data.image_file import Unreadable, ValueRange, decode_image
 from harness.errors import DataError
 
 MAX_UNREADABLE_SHARE = 0.1
-"""Share of the images of a split that may be unreadable."""
+"""Largest allowed share of unreadable images of a split."""
 ALWAYS_TOLERATED = 2
-"""Unreadable images that are allowed in any split."""
+"""Number of unreadable images that are allowed in any split."""
 MAX_REREAD = 2000
-"""Files that are read again to name those that are unreadable."""
+"""Maximum number of files that are read again to name the unreadable ones."""
 MAX_REASONS = 5
-"""Reasons that are named."""
+"""Maximum number of reasons that are listed."""
 MAX_NAMED = 5
-"""Files that a note names for each reason."""
+"""Maximum number of files that a note lists for each reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableFile:
-    """A file that gave no image."""
+    """A file that could not be read as an image, with the reason."""
 
     path: Path
     reason: str
 
 
 def unreadable_note(split: str, total: int, lost: Sequence[UnreadableFile]) -> list[str]:
-    """A note with the number of images left out and left over, and the reasons with the first files of each."""
+    """A note with the numbers of images left out and remaining, and the reasons with the first files of each."""
     if not lost:
         return []
     return [
@@ -42,13 +42,13 @@ def unreadable_note(split: str, total: int, lost: Sequence[UnreadableFile]) -> l
 
 
 def require_mostly_readable(split: str, total: int, lost: Sequence[UnreadableFile]) -> None:
-    """Raise `DataError` where more than a tenth of a split could not be read."""
+    """Raise `DataError` if more than a tenth of a split could not be read."""
     if has_too_many_unreadable(total, len(lost)):
         raise too_many_unreadable_error(split, f"{len(lost):,} of {total:,}", lost)
 
 
 def too_many_unreadable_error(split: str, value: str, lost: Sequence[UnreadableFile]) -> DataError:
-    """The error of a split of which too much could not be read; `lost` are those that it names."""
+    """The error for a split with too many unreadable images; `lost` are those that it lists."""
     named = f"Unreadable: {reasons_text(lost)}. " if lost else ""
     return DataError(
         f"at most {100 * MAX_UNREADABLE_SHARE:.0f} % of the {split} images may be unreadable",
@@ -59,7 +59,7 @@ def too_many_unreadable_error(split: str, value: str, lost: Sequence[UnreadableF
 
 
 def image_or_failure_of(path: Path, levels: ValueRange | None = None) -> Image.Image | UnreadableFile:
-    """The whole image of a file as RGB, or why there is none."""
+    """The whole image of a file as RGB, or the reason why it cannot be read."""
     try:
         return decode_image(path, levels).image
     except Unreadable as error:
@@ -67,25 +67,25 @@ def image_or_failure_of(path: Path, levels: ValueRange | None = None) -> Image.I
 
 
 class ReadableFiles(Protocol):
-    """Images that are read when they are asked for."""
+    """Images that are read on access."""
 
     def __len__(self) -> int: ...
 
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """An image in color, or why it cannot be shown.
+        """An image in color, or the reason why it cannot be read.
 
-        Raises `DataError`, naming the file, for what makes the data set unfit to be trained on.
+        Raises `DataError`, naming the file, for an error that makes the data set unusable for training.
         """
         ...
 
 
-def image_or_none(found: Image.Image | UnreadableFile) -> Image.Image | None:
-    """The image, where there is one."""
-    return None if isinstance(found, UnreadableFile) else found
+def image_or_none(image: Image.Image | UnreadableFile) -> Image.Image | None:
+    """The image, or None for an unreadable file."""
+    return None if isinstance(image, UnreadableFile) else image
 
 
 def require_readable(split: str, total: int, lost: int, files: ReadableFiles) -> None:
-    """As `require_mostly_readable`, where the unreadable images were only counted: the first of them are read again."""
+    """As `require_mostly_readable`, if unreadable images were only counted: the first of them are read again."""
     if has_too_many_unreadable(total, lost):
         looked = (files.image_or_failure(i) for i in range(min(len(files), MAX_REREAD)))
         first = list(islice((each for each in looked if isinstance(each, UnreadableFile)), MAX_NAMED))
@@ -93,12 +93,12 @@ def require_readable(split: str, total: int, lost: int, files: ReadableFiles) ->
 
 
 def has_too_many_unreadable(total: int, lost: int) -> bool:
-    """Whether so many unreadable images make a split another one."""
+    """Whether more images of a split are unreadable than is allowed."""
     return lost > max(ALWAYS_TOLERATED, MAX_UNREADABLE_SHARE * total) or lost == total > 0
 
 
 def reasons_text(lost: Iterable[UnreadableFile]) -> str:
-    """As `28 truncated (class_a/1.jpg, class_a/2.jpg, ...); 1 permission denied (class_b/7.jpg)`."""
+    """The reasons as `28 truncated (class_a/1.jpg, class_a/2.jpg, ...); 1 permission denied (class_b/7.jpg)`."""
     groups: dict[str, list[Path]] = {}
     for each in lost:
         groups.setdefault(each.reason, []).append(each.path)
@@ -109,7 +109,7 @@ def reasons_text(lost: Iterable[UnreadableFile]) -> str:
 
 
 def remark_notes(split: str, remarks: Mapping[str, Sequence[Path]]) -> list[str]:
-    """A note for each thing that was left out of images that were read."""
+    """A note for each remark on images that were read."""
     return [
         f"{len(paths):,} of the {split} images {'has' if len(paths) == 1 else 'have'} {remark} ({files_text(paths)})"
         for remark, paths in sorted(remarks.items())

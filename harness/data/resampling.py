@@ -1,6 +1,6 @@
-"""Which images of a folder a run is trained and judged on: drawn anew by its seed, class by class.
+"""Resampling of a folder's images: training and validation images of a run, drawn by its seed, stratified by class.
 
-The training and validation images of the folder are one pool. Numbers in it count the training images first.
+The training and validation images of the folder form one pool. Indices of the pool count the training images first.
 Source: Bouthillier et al., "Accounting for Variance in Machine Learning Benchmarks" (MLSys 2021), section 2 and
 appendix D: training images drawn with replacement from each class, validation images from those that were not drawn.
 """
@@ -19,29 +19,29 @@ from harness.data.subsets import stratified_subset
 from harness.errors import DataError
 
 POOL = 8
-"""Where a recipe asks for fewer images than there are: as many times more are in the pool, decoded once for all."""
+"""Size of the pool, which is decoded once, relative to the number of images of the recipe, if there are as many."""
 
 Indices = NDArray[np.int64]
 
 
 class DrawnIndices(NamedTuple):
-    """The numbers of a run's images in the pool."""
+    """The indices of a run's images in the pool."""
 
     train: Indices
-    """Ascending; with a bootstrap, some more than once."""
+    """Sorted; with a bootstrap, some more than once."""
     val: Indices
-    """In an order of which every beginning holds the classes in proportion."""
+    """In an order in which every prefix is stratified by class."""
 
 
 def pool_key(recipe: ProxyRecipe) -> list[object]:
-    """What decides the pool besides the folder: with resampling no seed of a run."""
+    """The values that, with the folder, decide the pool; with resampling, no seed of a run is among them."""
     return [recipe.train_size, recipe.val_size, recipe.final_val_size, recipe.data_seed, recipe.resample == "none"]
 
 
 def pool_indices(train: Indices, val: Indices, recipe: ProxyRecipe) -> tuple[Indices, Indices]:
-    """Which images of a folder, by the labels of its two splits, are kept for all runs of a recipe.
+    """The indices of the images that are stored for all runs of a recipe, from the labels of the folder's two splits.
 
-    Raises `DataError` where there are fewer than the recipe asks for.
+    Raises `DataError` if there are fewer than the recipe requests.
     """
     seed = recipe.data_seed
     for labels, key in ((train, "train_size"), (val, "val_size"), (val, "final_val_size")):
@@ -60,7 +60,7 @@ def pool_indices(train: Indices, val: Indices, recipe: ProxyRecipe) -> tuple[Ind
 
 
 def resampled(pool: Dataset, recipe: ProxyRecipe, seed: int) -> Dataset:
-    """The images of the run with this seed: views of the pool, whose arrays stay where they are."""
+    """The images of the run with this seed, as views of the pool; its arrays are not copied."""
     interim = None if recipe.val_size is None else min(recipe.val_size, len(pool.val))
     if recipe.resample == "none":
         return replace(pool, interim_val=interim)
@@ -84,10 +84,10 @@ def resampled(pool: Dataset, recipe: ProxyRecipe, seed: int) -> Dataset:
 def draw_indices(
     train: Indices, val: Indices, sizes: tuple[int, int], *, seed: int, is_bootstrap: bool
 ) -> DrawnIndices:
-    """The images of a run from a pool with these labels, with as many of each class as the folder's splits have.
+    """The images of a run from a pool with these labels, with the class proportions of the folder's splits.
 
-    A bootstrap leaves about 37 % of a class for the validation where as many are drawn as there are; it may be fewer
-    than asked for, and of a class with a single image there is none.
+    A bootstrap that draws as many images as there are leaves about 37 % of a class for the validation; they may be
+    fewer than requested, and a class with a single image has none.
     """
     labels, rng = np.concatenate([train, val]), np.random.default_rng(seed)
     of_train, of_val = (
@@ -120,7 +120,7 @@ def _stored(split: Split) -> NDArray[np.uint8]:
 
 
 def _missing(names: tuple[str, ...], labels: Indices, drawn: DrawnIndices) -> list[str]:
-    """What a person should know of classes without a validation image."""
+    """A note on classes without a validation image, if there are any."""
     lacking = sorted(set(labels.tolist()) - set(labels[drawn.val].tolist()))
     if not lacking:
         return []

@@ -1,7 +1,7 @@
-"""Randomness as a function of place: what is drawn for an image or a step follows from its numbers and the seed alone.
+"""Position-dependent seeding: random numbers for an image or a step depend only on its indices and the seed.
 
-So nothing random is kept in a checkpoint, and the number of processes that read images changes nothing. The global
-streams are seeded for a while, because timm's and torchvision's parts draw from Python's and numpy's.
+Therefore a checkpoint contains no random state, and the number of data workers does not affect the result. The global
+generators are seeded temporarily, because timm and torchvision use Python's and numpy's.
 """
 
 import random
@@ -14,7 +14,7 @@ import torch
 
 @contextmanager
 def seeded_numpy_and_python(seed: int) -> Iterator[None]:
-    """Seed Python's and numpy's global streams (from 0 to 2**32 - 1); put them back at the end."""
+    """Seed Python's and numpy's global generators (from 0 to 2**32 - 1); restore them at the end."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -26,13 +26,13 @@ def seeded_numpy_and_python(seed: int) -> Iterator[None]:
 
 
 def mix_seed(*numbers: int) -> int:
-    """A seed from 0 to 2**32 - 1, another for every sequence of numbers."""
+    """A seed from 0 to 2**32 - 1, derived from a sequence of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager
 def seeded_streams(*numbers: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's global streams (on the CPU); put them back at the end."""
+    """Seed Python's, numpy's and torch's global generators (on the CPU); restore them at the end."""
     seed = mix_seed(*numbers)
     with seeded_numpy_and_python(seed), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

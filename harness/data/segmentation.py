@@ -1,9 +1,9 @@
-"""Images and masks on their way to a segmentation: from the folders of a data set, or from `shapes`.
+"""Data sets for training and validating a segmentation, from folders or from `shapes`.
 
-In training they are resized, cropped, mirrored and put in other colors as MMSegmentation does it. All that is random is
-drawn from the generator that is passed.
+In training, images are resized, cropped, flipped and distorted in color as in MMSegmentation. All random numbers come
+from the generator that is passed.
 
-Shapes: N images, I channels that the network takes, H W height and width, those of the crop in training.
+Shapes: N images, I input channels of the network, H W height and width, in training those of the crop.
 """
 
 from collections.abc import Callable
@@ -39,35 +39,35 @@ from harness.data.segmentation_files import (
 from harness.errors import DataError
 
 BACKGROUND = "ground"
-"""The first class of `shapes`."""
+"""Name of the first class of `shapes`."""
 MAX_CROP_ATTEMPTS = 10
-"""How many crops are tried for one in which no class has nearly everything."""
+"""Number of crops that are tried to find one that no class dominates."""
 PIXEL_LEVELS = np.arange(256.0)
 BRIGHTNESS = 32
-"""Most that is added to every pixel, of 255."""
+"""Maximum change of brightness, of 255."""
 FACTORS = (0.5, 1.5)
-"""By what contrast and saturation are multiplied."""
+"""Range of the factors of contrast and saturation."""
 HUE = 18 / 180
-"""Largest turn of the hue, as a share of the circle."""
+"""Maximum rotation of the hue, as a share of the circle."""
 
 ImageTransform = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentationData:
-    """All images of a recipe."""
+    """The training and validation images of a recipe."""
 
     names: tuple[str, ...]
-    """Of the classes."""
+    """Names of the classes."""
     train: SegmentationSource
     val: SegmentationSource
     notes: tuple[str, ...] = ()
-    """What was left out."""
+    """Messages for the user about images that were left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InMemorySegmentation:
-    """Images of a data set that lies in memory."""
+    """Images of a data set in memory."""
 
     split: Split
 
@@ -94,7 +94,7 @@ def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path
 
 
 def record_segmentation(recipe: SegmentationRecipe, data: SegmentationData, root: Path | None) -> DataRecord:
-    """What a segmentation is trained on: images and masks."""
+    """The record of a segmentation's data: images and masks."""
     splits = {"train": data.train, "val": data.val}
     return record_data(
         recipe.data.dataset,
@@ -132,7 +132,7 @@ def _ade20k(recipe: SegmentationRecipe, root: Path | None, _: Path) -> Segmentat
 
 
 def _in_files(names: tuple[str, ...], train: SegmentationFiles, val: SegmentationFiles) -> SegmentationData:
-    """Both splits, with the range of their images. Raises `DataError` where one has no pixel of a class."""
+    """Both splits, with the range of their images. Raises `DataError` if one has no labeled pixel."""
     levels = segmentation_levels(train, val)
     splits = replace(train, levels=levels), replace(val, levels=levels)
     for name, split in zip(("training", "validation"), splits, strict=True):
@@ -145,24 +145,24 @@ SEGMENTATION_SOURCES: dict[str, Callable[[SegmentationRecipe, Path | None, Path]
     "ade20k": _ade20k,
     "shapes": _shapes,
 }
-"""What opens the images, (recipe, folder, cache), by `SegmentationDataConfig.dataset`."""
+"""Functions of (recipe, folder, cache) that open the images, by `SegmentationDataConfig.dataset`."""
 
 
 class SegmentationBatch(NamedTuple):
-    """Images and masks as a segmentation is trained on them."""
+    """A training batch of a segmentation."""
 
     images: Tensor
     """Float32 (N, I, H, W)."""
     masks: Tensor
     """uint8 (N, H, W)."""
     faults: list[str]
-    """What makes the data set unfit to be trained on."""
+    """Errors that make the data set unusable for training."""
     passed: Tensor
-    """int64 (N,): how many files had to be passed over for each."""
+    """int64 (N,): number of unreadable files that were skipped for each image."""
 
 
 class SegmentationTrainingSet(Dataset[SegmentationBatch]):
-    """The images as a pass sees them; each depends on the pass, its number and the seed alone."""
+    """The augmented training images; each depends only on the pass, its index and the seed."""
 
     def __init__(self, source: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
         self.masked, self.recipe, self.channels = source, recipe, channels
@@ -171,7 +171,7 @@ class SegmentationTrainingSet(Dataset[SegmentationBatch]):
         return len(self.masked)
 
     def __getitem__(self, index: Index) -> SegmentationBatch:
-        """One image; where it or its mask cannot be read, the next one that can."""
+        """One image with its mask; if one of them cannot be read, the next readable pair."""
         number, i = index
         try:
             for passed in range(MAX_UNREADABLE_IN_A_ROW):
@@ -179,12 +179,12 @@ class SegmentationTrainingSet(Dataset[SegmentationBatch]):
                 if pair is not None:
                     rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
                     return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
-        except DataError as error:  # its text goes through the loader's processes; see `SegmentationTask.batches`
+        except DataError as error:  # passed as text through the data workers; see `SegmentationTask.batches`
             return self._nothing([str(error)])
         return self._nothing([])
 
     def _filled(self, picture: Image.Image, mask: Mask, *, passed: int) -> SegmentationBatch:
-        """In the size of the crop: what is missing at the right and at the bottom is 0, and ignored."""
+        """Pad to the size of the crop, at the right and at the bottom, with 0 and the ignored label."""
         height, width = self.recipe.views.crop
         room = (0, width - mask.shape[1], 0, height - mask.shape[0])
         image = F.pad(to_segmentation_tensor(picture, self.recipe, self.channels), room)
@@ -199,24 +199,24 @@ class SegmentationTrainingSet(Dataset[SegmentationBatch]):
 
 
 def collate_segmentation(items: list[SegmentationBatch]) -> SegmentationBatch:
-    """Many as one."""
+    """Collate function: concatenates batches of one image."""
     faults = [fault for item in items for fault in item.faults]
     images, masks = torch.cat([item.images for item in items]), torch.cat([item.masks for item in items])
     return SegmentationBatch(images, masks, faults, torch.cat([item.passed for item in items]))
 
 
 class SegmentationSample(NamedTuple):
-    """An image as it is validated on."""
+    """A preprocessed validation image with its mask."""
 
     image: Tensor | None
     """Float32 (I, H, W), resized; None for one that cannot be read."""
     mask: Tensor
-    """uint8, in the image's own size."""
+    """uint8, in the image's original size."""
     fault: str | None = None
 
 
 class SegmentationValidationSet(Dataset[SegmentationSample]):
-    """The images as they are validated on."""
+    """The preprocessed validation images with their masks."""
 
     def __init__(self, source: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
         self.masked, self.recipe, self.channels = source, recipe, channels
@@ -241,14 +241,14 @@ class SegmentationValidationSet(Dataset[SegmentationSample]):
 
 
 def to_segmentation_tensor(picture: Image.Image, recipe: SegmentationRecipe, channels: int) -> Tensor:
-    """The picture in numbers, (I, H, W): three channels, or for a network that knows grey alone their mean."""
+    """The image as a normalized tensor (I, H, W): three channels, or their mean for one input channel."""
     return to_normalized_tensor(picture, recipe.data.mean, recipe.data.std, channels)
 
 
 def augment_segmentation(
     picture: Image.Image, mask: Mask, views: SegmentationAugmentation, rng: np.random.Generator
 ) -> tuple[Image.Image, Mask]:
-    """What is trained on, at most as large as the crop."""
+    """Augment a training image and its mask; the result is at most as large as the crop."""
     picture, mask = _randomly_resized(picture, mask, views, float(rng.uniform(views.scales[0], views.scales[1])))
     picture, mask = _randomly_cropped(picture, mask, views, rng)
     if rng.random() < views.flip:
@@ -269,7 +269,7 @@ def _randomly_resized(
 def _randomly_cropped(
     picture: Image.Image, mask: Mask, views: SegmentationAugmentation, rng: np.random.Generator
 ) -> tuple[Image.Image, Mask]:
-    """A crop in which no class has too much, if ten are enough to find one."""
+    """A random crop that no class dominates, if one of ten attempts is such a crop; else the last one."""
     height, width = (min(side, most) for side, most in zip(mask.shape, views.crop, strict=True))
     for _ in range(MAX_CROP_ATTEMPTS):
         top, left = (int(rng.integers(side - own + 1)) for side, own in zip(mask.shape, (height, width), strict=True))
@@ -280,15 +280,15 @@ def _randomly_cropped(
 
 
 def has_mixed_classes(mask: Mask, most: float) -> bool:
-    """Whether there are several classes, and none has more than that share of the pixels that count; true for 1."""
+    """Whether there are several classes, and none has that share of the labeled pixels; True for a share of 1."""
     counts = np.bincount(mask[mask != IGNORED], minlength=1)
     return most >= 1 or (int(np.count_nonzero(counts)) > 1 and float(counts.max()) < most * float(counts.sum()))
 
 
 def photometric_distortion(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast, saturation and hue, each changed with probability one half."""
-    colours: list[ImageTransform] = [_adjust_saturation, _shift_hue]
-    middle: list[ImageTransform] = [_adjust_contrast, *colours] if rng.random() < 0.5 else [*colours, _adjust_contrast]
+    """Change brightness, contrast, saturation and hue, each with probability one half."""
+    colors: list[ImageTransform] = [_adjust_saturation, _shift_hue]
+    middle: list[ImageTransform] = [_adjust_contrast, *colors] if rng.random() < 0.5 else [*colors, _adjust_contrast]
     for change in [_adjust_brightness, *middle]:
         if rng.random() < 0.5:
             picture = change(picture, rng)
@@ -316,5 +316,5 @@ def _shift_hue(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _level_table(levels: NDArray[np.float64]) -> list[int]:
-    """What becomes of each of 256 levels."""
+    """The values of a look-up table for 256 levels."""
     return [int(level) for level in np.clip(np.rint(levels), 0, len(PIXEL_LEVELS) - 1)]

@@ -1,6 +1,6 @@
-"""Images with a class for every pixel, in two files each: what all such data sets share.
+"""Images with a class for every pixel, as pairs of an image file and a mask file; shared by all such data sets.
 
-Shapes: H W height and width of an image, another for every image.
+Shapes: H W height and width, which differ between images.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from harness.data.read_report import UnreadableFile
 from harness.errors import DataError
 
 IGNORED = 255
-"""The label of pixels that count neither in training nor in measuring."""
+"""The label of pixels that are ignored in training and evaluation."""
 MAX_NAMED = 3
-"""Missing files that an error names."""
+"""Maximum number of missing files that an error lists."""
 MAX_LISTED = 10
-"""Values of a mask that an error names."""
+"""Maximum number of values of a mask that an error lists."""
 MASK_LEVELS = 256
 
 Mask = NDArray[np.uint8]
@@ -42,33 +42,33 @@ class SegmentationSource(Protocol):
     def __len__(self) -> int: ...
 
     def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
-        """An image in colour and its mask, of one size; None where one of the two cannot be read.
+        """An image in color and its mask, of one size; None if one of the two cannot be read.
 
-        Raises `DataError`, naming the file, for a mask that is not the image's.
+        Raises `DataError`, naming the file, for a mask that does not fit the image.
         """
         ...
 
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """The image of a pair, or why there is no pair. Raises `DataError` as `pair` does."""
+        """The image of a pair, or the reason why the pair cannot be read. Raises `DataError` as `pair` does."""
         ...
 
     def place(self, i: int) -> str:
-        """The mask as a message names it."""
+        """The name of the mask in messages."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentationFiles:
-    """Images and masks in files, read when they are asked for."""
+    """Images and masks in files, read on access."""
 
     pairs: Sequence[tuple[Path, Path]]
     """Image and mask."""
     tables: Sequence[Mask]
-    """For each pair one of (256,): the class of each value of the mask's file."""
+    """For each pair a table (256,): the class of each value of the mask's file."""
     allowed: Sequence[int]
-    """For each pair the largest value that the mask's file may have, besides 255."""
+    """For each pair the largest value that the mask's file may have, except for 255."""
     levels: ValueRange = NO_VALUE_RANGE
-    """Of the images, over all splits."""
+    """Range of the values of the images of all splits."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -115,9 +115,9 @@ class SegmentationFiles:
 
 
 def require_labels(source: SegmentationSource, split: str) -> None:
-    """Raise `DataError` where no pixel of a split has a class; reads masks until one has.
+    """Raise `DataError` if no pixel of a split has a class; reads masks until one has.
 
-    Such a split has no loss and no mean, and a mean over nothing looks like a result.
+    Loss and metrics of such a split are undefined, but their means might look like results.
     """
     first: int | None = None
     for i in range(len(source)):
@@ -137,9 +137,9 @@ def require_labels(source: SegmentationSource, split: str) -> None:
 
 
 def _image_of(path: Path, sides: tuple[int, int], levels: ValueRange) -> Image.Image:
-    """An image in the frame of its mask, whose file has these sides: as viewers turn it by its EXIF, or as stored.
+    """An image in the frame of its mask, which has these sides: turned according to its EXIF, or as stored.
 
-    Raises `Unreadable`, and `DataError` where the sides fit both ways and so do not tell.
+    Raises `Unreadable`, and `DataError` if the sides fit both frames, so that they do not decide.
     """
     picture = decode_image(path, levels)
     if picture.stored_sides is None:
@@ -159,7 +159,7 @@ def _listed(values: list[int]) -> str:
 
 
 def _values(path: Path) -> Mask:
-    """What stands in a mask's file, (H, W). Raises `Unreadable`, and `DataError` for what is no mask."""
+    """The values of a mask's file, (H, W). Raises `Unreadable`, and `DataError` for a file that is no mask."""
     found = np.asarray(decode_stored(path))
     if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
         raise DataError("the values of a mask must be whole numbers", place=str(path))
@@ -171,7 +171,7 @@ def _values(path: Path) -> Mask:
 
 
 def image_files(folder: Path, layout: str) -> list[Path]:
-    """The images in a folder, those below it included, by name. Raises `DataError` where there are none."""
+    """The images in a folder and its subfolders, sorted by name. Raises `DataError` if there are none."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
     if not paths:
         raise DataError(
@@ -181,12 +181,12 @@ def image_files(folder: Path, layout: str) -> list[Path]:
 
 
 def segmentation_levels(*splits: SegmentationFiles) -> ValueRange:
-    """The range of the images of all splits, where they have more than 8 bits."""
+    """The range of the values of all splits, if the images have more than 8 bits."""
     return read_sampled_value_range([image for split in splits for image, _ in split.pairs])
 
 
 def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
-    """Raise `DataError` where masks are missing, by what their images are called."""
+    """Raise `DataError` if masks are missing; `missing` are their images."""
     if missing:
         named = ", ".join(path.name for path in missing[:MAX_NAMED])
         raise DataError(
@@ -198,9 +198,9 @@ def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
 
 
 def random_subset(count: int, size: int | None, key: str) -> list[int]:
-    """The numbers of `size` images drawn by lot, ascending; of all for None; a larger draw holds the smaller one.
+    """Sorted indices of a random subset of `size` images, of all for None; a larger subset contains the smaller ones.
 
-    Raises `DataError`, naming the recipe's `key`, where there are too few.
+    Raises `DataError`, naming the recipe's `key`, if there are too few.
     """
     if size is not None and size > count:
         raise DataError(f"`{key}` must be at most the {count:,} images that there are", value=size, place=f"data.{key}")

@@ -1,4 +1,4 @@
-"""What the data sets that lie in a folder of the user's have in common: finding it, subsets, resizing."""
+"""Functions shared by the data sets in a folder of the user: its path, subsets, resizing."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from harness.errors import DataError
 
 
 def data_root(recipe: ProxyRecipe, layout: str) -> Path:
-    """The folder named by `proxy.root`. Raises `DataError`, telling the expected layout, where there is none."""
+    """The folder of `proxy.root`. Raises `DataError`, with the expected layout, if there is none."""
     remedy = f"Expected there: {layout}. Nothing is downloaded."
     if recipe.root is None:
         raise DataError(
@@ -25,9 +25,9 @@ def data_root(recipe: ProxyRecipe, layout: str) -> Path:
 
 
 def stratified_subset(labels: NDArray[np.int64], size: int | None, *, seed: int, key: str) -> NDArray[np.int64]:
-    """The indices of `size` images, ascending, with every class in its proportion; of all for None.
+    """Sorted indices of a random stratified subset of `size` images; of all for None.
 
-    A larger subset of the same seed holds the smaller one. Raises `DataError`, naming the recipe's `key`, where there
+    A larger subset of the same seed contains the smaller one. Raises `DataError`, naming the recipe's `key`, if there
     are too few images.
     """
     if size is None:
@@ -40,13 +40,13 @@ def stratified_subset(labels: NDArray[np.int64], size: int | None, *, seed: int,
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    turn = (rank + 0.5) / np.repeat(counts, counts)  # when an image is taken if all classes run out together
+    turn = (rank + 0.5) / np.repeat(counts, counts)  # position of an image in a stratified order
     chosen = by_class[np.lexsort((by_class, turn))[:size]]
     return np.sort(chosen)
 
 
 def center_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The middle square of a colour image at that side, (3, side, side)."""
+    """The center square of a color image, resized to that side, (3, side, side)."""
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2

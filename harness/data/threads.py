@@ -1,4 +1,4 @@
-"""Work on many files in threads: Pillow, zlib and the hashes of `hashlib` leave Python's lock while they work."""
+"""Parallel work on many files in threads: Pillow, zlib and `hashlib` release Python's global lock while they work."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +9,9 @@ from harness.system.device_slot import yield_slot
 from harness.system.machine import available_cpus
 
 AT_ONCE = 256
-"""Files whose results are held at a time, which bounds the memory."""
+"""Number of files whose results are in memory at a time, which bounds its use."""
 AT_ONCE_UNTIL = 32
-"""The same where the time is limited: it is looked at after as many files."""
+"""The same with a time limit, which is checked after this number of files."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,9 +20,9 @@ Result = TypeVar("Result")
 def map_in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], *, until: float | None = None
 ) -> Iterator[Result]:
-    """The results in the order of the items; an exception of `work` is raised where its result is due.
+    """Yield the results in the order of the items; an exception of `work` is raised in place of its result.
 
-    With `until`, a time of `time.monotonic`, no item is begun after it, but for the first `AT_ONCE_UNTIL`.
+    With `until`, a time of `time.monotonic`, no group of `AT_ONCE_UNTIL` items is started after it, except the first.
     """
     at_once = AT_ONCE if until is None else AT_ONCE_UNTIL
     with ThreadPoolExecutor(available_cpus()) as pool:

@@ -1,4 +1,4 @@
-"""The images that a network is evaluated on, with the labels that they have among its classes."""
+"""The images on which a network is evaluated, with labels for its classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -49,13 +49,13 @@ class RelabeledImages:
 
 
 class ValidationImages(NamedTuple):
-    """Images that a network is to be evaluated on."""
+    """Images for the evaluation of a network."""
 
     images: ImageSource
     about: str
-    """Which they are."""
+    """Description of the images."""
     labels: str
-    """How their labels were found; see `harness.data.labels`."""
+    """How their labels were assigned; see `harness.data.labels`."""
     names: tuple[str, ...]
     """The classes that have images."""
 
@@ -70,10 +70,10 @@ def open_validation(
     *,
     is_by_name: bool = True,
 ) -> ValidationImages:
-    """The validation images of a data set alone, with the labels of a network of so many classes.
+    """The validation images of a data set, with labels for a network with this number of classes.
 
-    A folder may hold `train` and `val`, or be `val` itself. `known` are the names of the network's classes; without
-    `is_by_name` they are left aside. Raises `DataError`s that name `--data`, also where the classes do not fit.
+    A folder may contain `train` and `val`, or be `val` itself. `known` are the names of the network's classes; without
+    `is_by_name` they are ignored. Raises `DataError`s that name `--data`, also if the classes do not fit.
     """
     known = known if is_by_name else None
     with naming_option():
@@ -93,7 +93,7 @@ def open_validation(
 def _open_val(
     data: ClassificationDataConfig, classes: int, root: Path, known: Sequence[str] | None, *, is_by_name: bool
 ) -> ValidationImages:
-    """Classes are found by the names of their folders; those of `train` decide where the network has no names."""
+    """Images in folders: classes are matched by folder name; without names of the network, those of `train` decide."""
     if (root / "train").is_dir():
         names, split = classes_of(root, "train"), "val"
         require_known_classes(root, names)
@@ -102,19 +102,19 @@ def _open_val(
         names = classes_of(root, split)
     place = str(root / split)
     if known is None:
-        given = _assigned(names, None, classes, place, is_by_name=is_by_name)
+        assignment = _assigned(names, None, classes, place, is_by_name=is_by_name)
     else:
         names = classes_of(root, split)
-        given = assign_labels(names, known, classes, place)
-    ordered = [names[i] for i in np.argsort(given.labels)]
+        assignment = assign_labels(names, known, classes, place)
+    ordered = [names[i] for i in np.argsort(assignment.labels)]
     files = files_in(root, split, tuple(ordered), data.val_size)
     levels = levels_in([files])
     if levels != NO_VALUE_RANGE and (root / "train").is_dir() and split == "val":
         levels = levels_in([files, files_in(root, "train", classes_of(root, "train"), None)])
-    sound = given._replace(labels=tuple(sorted(given.labels)))
+    in_order = assignment._replace(labels=tuple(sorted(assignment.labels)))
     about = "" if levels.about is None else f"; {levels.about}"
-    shown = _relabeled(replace(files, levels=levels), sound)
-    return ValidationImages(shown, f"images of {place}{about}", given.about, tuple(ordered))
+    relabeled = _relabeled(replace(files, levels=levels), in_order)
+    return ValidationImages(relabeled, f"images of {place}{about}", assignment.about, tuple(ordered))
 
 
 def _assigned(
@@ -122,10 +122,10 @@ def _assigned(
 ) -> LabelAssignment:
     if is_by_name:
         return assign_labels(names, known, classes, place)
-    return assign_by_position(names, classes, place, "as `--labels position` says")
+    return assign_by_position(names, classes, place, "as `--labels position` requests")
 
 
-def _relabeled(images: ImageSource, given: LabelAssignment) -> ImageSource:
-    if given.labels == tuple(range(len(given.labels))):
+def _relabeled(images: ImageSource, assignment: LabelAssignment) -> ImageSource:
+    if assignment.labels == tuple(range(len(assignment.labels))):
         return images
-    return RelabeledImages(images, np.array(given.labels, np.int64)[images.labels])
+    return RelabeledImages(images, np.array(assignment.labels, np.int64)[images.labels])

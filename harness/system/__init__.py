@@ -1,1 +1,1 @@
-"""The process and the machine: identity by content, processors and devices, and the revision of the code."""
+"""The process and the machine: fingerprints, processors and devices, atomic writes, and the revision of the code."""

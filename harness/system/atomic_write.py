@@ -1,6 +1,6 @@
-"""Files and folders that are written in one piece: whoever reads them finds the old one or the new one, never a part.
+"""Atomic writes of files and folders: a reader finds the old version or the new one, never a part.
 
-What is being written has a name of its own in the same folder, and is renamed when it is whole.
+The new version is written under a temporary name in the same folder, and renamed when it is complete.
 """
 
 import contextlib
@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REPLACED = "replaced"
-"""The old folder inside the new one, until it is removed."""
+"""Name of the old folder inside the new one, until it is removed."""
 
 
 @contextmanager
 def atomic_write(path: Path, *, partial: Path | None = None, is_shared: bool = False) -> Iterator[Path]:
-    """The file to be written, which takes the place of `path` at the end, and is removed after an error.
+    """Yield a temporary file to write; it replaces `path` at the end, and is removed after an error.
 
-    Its name follows from that of `path`, so that what a killed process has left is overwritten by the next one. With
-    `is_shared`, for files that several processes or threads may write at once, it is another one each time. `partial`
-    is a file to be written in place of either.
+    Its name is derived from `path`, so that the next process overwrites the file that a killed process left. With
+    `is_shared`, for files that several processes or threads may write at once, the name is unique. `partial` is a file
+    to use instead of either.
     """
     if partial is None:
         partial = path.with_name(f"{path.name}.{_token()}.partial" if is_shared else f"{path.name}.partial")
@@ -41,7 +41,7 @@ def atomic_write_text(path: Path, text: str, *, is_shared: bool = False) -> None
 
 @contextmanager
 def partial_folder(folder: Path) -> Iterator[Path]:
-    """A new folder next to `folder`, to be filled and then renamed; what is left of it at the end is removed."""
+    """Yield a new folder next to `folder`, to be filled and renamed; if it still exists at the end, it is removed."""
     fresh = folder.with_name(f".{folder.name}.{_token()}")
     fresh.mkdir(parents=True)
     try:
@@ -51,7 +51,7 @@ def partial_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Give a folder that was filled its place; an old one there is removed."""
+    """Rename a filled folder to its final name; an old folder of that name is removed."""
     if folder.exists():
         folder.rename(fresh / REPLACED)
     fresh.rename(folder)

@@ -1,7 +1,7 @@
-"""Digests of the code that computes a run, so that a change of it is noticed without a number raised by hand.
+"""Digests of the code that computes a run, so that a change is detected without a version number to maintain.
 
-A digest is taken over the syntax trees of the files, without comments, docstrings and positions: rewording changes
-nothing, and neither does another minor version of Python. Neither torch nor the code itself is imported.
+A digest covers the syntax trees of the files, without comments, docstrings and positions: rewording does not change it,
+and neither does another minor version of Python. Neither torch nor the code itself is imported.
 """
 
 import ast
@@ -22,7 +22,7 @@ OPERATOR = (
     *("ops/timing.py", "ops/toeplitz.py", "ops/triton_conv.py", "ops/triton_kernels.py", "ops/triton_tiles.py"),
     *("ops/validation.py",),
 )
-"""The rule that chooses an algorithm of the depth-wise convolution, and the algorithms."""
+"""The algorithms of the depth-wise convolution, and the rule that chooses one."""
 TRAINING = (
     *("config/recipes/proxy.py",),
     *("data/__init__.py", "data/ade20k.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
@@ -40,14 +40,14 @@ TRAINING = (
     *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
     *("training/device.py", "training/fit.py"),
 )
-"""What else decides the outcome of a run: networks, defaults, images, the training loop, seeding, and the measures."""
+"""All other code that affects the outcome of a run: networks, defaults, images, training loop, seeding, measures."""
 DOWNSTREAM = (
     *("data/detection_transforms.py",),
     *("models/heads",),
     *("training/transfer.py", "training/transfer_detection.py", "training/transfer_segmentation.py"),
     *("training/metrics/detection.py", "training/metrics/segmentation.py"),
 )
-"""What decides the outcome of a transfer besides."""
+"""Further code that affects the outcome of a transfer."""
 FULL_SCALE = (
     *("config/full_scale_network.py",),
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
@@ -64,22 +64,22 @@ FULL_SCALE = (
     *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
     *("training/metrics/classification.py",),
 )
-"""What decides the outcome of a training at full scale, besides all of the above."""
+"""Further code that affects the outcome of a full-scale training, in addition to all of the above."""
 DIGITS = 8
 CACHE = PACKAGE / "__pycache__" / "revisions.json"
-"""Digests by the files' exact content; parsing them takes a tenth of a second, reading them a few milliseconds."""
+"""Cached digests by the files' exact content; parsing the files takes 0.1 s, reading them a few milliseconds."""
 MAX_CACHED = 32
 
 
 def operator_digest() -> str:
-    """Eight hexadecimal digits of the code of the large depth-wise convolution, `harness/ops`."""
+    """Digest of the code of the large depth-wise convolution, `harness/ops`: eight hexadecimal digits."""
     return _digest(OPERATOR)
 
 
 def code_digest(*, downstream: bool = False, full_scale: bool = False) -> str:
-    """Eight hexadecimal digits of the code that trains and measures, the operator left out.
+    """Digest of the code that trains and measures, without the operator: eight hexadecimal digits.
 
-    With `downstream`, of that of a transfer too; with `full_scale`, of all that trains at full scale.
+    With `downstream`, the code of a transfer is included; with `full_scale`, also all code of full-scale training.
     """
     if full_scale:
         return _digest((*TRAINING, *DOWNSTREAM, *FULL_SCALE))
@@ -87,7 +87,7 @@ def code_digest(*, downstream: bool = False, full_scale: bool = False) -> str:
 
 
 def digest_files(files: Iterable[Path], root: Path) -> str:
-    """Eight hexadecimal digits of Python files: of their paths below `root` and of their syntax trees."""
+    """Digest of the paths below `root` and the syntax trees of Python files: eight hexadecimal digits."""
     parts: list[str] = []
     for path in files:
         parts.append(path.relative_to(root).as_posix())
@@ -99,11 +99,11 @@ def digest_files(files: Iterable[Path], root: Path) -> str:
 def _digest(names: Sequence[str]) -> str:
     files = sorted(path for name in names for path in _files(PACKAGE / name))
     content = hashlib.sha256(b"\0".join(f"{path}".encode() + path.read_bytes() for path in files)).hexdigest()
-    known = _read_cache()
-    if content not in known:
-        known[content] = digest_files(files, PACKAGE)
-        _write_cache(known)
-    return known[content]
+    digests = _read_cache()
+    if content not in digests:
+        digests[content] = digest_files(files, PACKAGE)
+        _write_cache(digests)
+    return digests[content]
 
 
 def _files(path: Path) -> Iterable[Path]:
@@ -111,7 +111,7 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _append_node(node: ast.AST, append: Callable[[str], None]) -> None:
-    """The node's type and its fields that are set; fields that are empty differ between versions of Python."""
+    """Append the node's type and its non-empty fields; empty fields differ between versions of Python."""
     append(type(node).__name__)
     for name in node._fields:
         value = getattr(node, name, None)
@@ -139,15 +139,15 @@ def _is_docstring(node: ast.AST) -> bool:
 
 def _read_cache() -> dict[str, str]:
     try:
-        known = json.loads(CACHE.read_text(encoding="utf-8"))
+        digests = json.loads(CACHE.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    is_sound = isinstance(known, dict) and all(isinstance(each, str) and len(each) == DIGITS for each in known.values())
-    return known if is_sound else {}
+    is_sound = isinstance(digests, dict) and all(isinstance(d, str) and len(d) == DIGITS for d in digests.values())
+    return digests if is_sound else {}
 
 
-def _write_cache(known: dict[str, str]) -> None:
-    """Keep the digests for other processes; where the folder cannot be written, each process computes its own."""
+def _write_cache(digests: dict[str, str]) -> None:
+    """Store the digests for other processes; if the folder is not writable, each process computes its own."""
     with contextlib.suppress(OSError):
         CACHE.parent.mkdir(exist_ok=True)
-        atomic_write_text(CACHE, json.dumps(dict(list(known.items())[-MAX_CACHED:])), is_shared=True)
+        atomic_write_text(CACHE, json.dumps(dict(list(digests.items())[-MAX_CACHED:])), is_shared=True)

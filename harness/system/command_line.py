@@ -1,4 +1,4 @@
-"""How this program was called, and how its commands are typed again."""
+"""The command line of this process, and command lines that messages suggest to the user."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def resume_command() -> str:
-    """The command that this process was started with, without `--fresh`: typed again, it goes on."""
+    """The command line of this process without `--fresh`: running it again resumes."""
     script = Path(sys.argv[0]).name
     rest = [without_password(argument) for argument in sys.argv[1:] if argument != "--fresh"]
     if script == "run_study.py":
@@ -18,25 +18,25 @@ def resume_command() -> str:
 
 
 def without_password(text: str) -> str:
-    """A URL, or any other text, with `***` for the password: what is printed may end in a log."""
+    """A URL, or any other text, with its password replaced by `***`: printed text may end up in a log."""
     return re.sub(r"(://[^/:@]*:)[^/@]+@", r"\1***@", text)
 
 
 def command_line(name: str, file: Path, options: Sequence[str] = (), *more: str) -> str:
-    """A command on a study, to be typed in this terminal."""
+    """The command line of a command on a study, as the user types it in this terminal."""
     return shlex.join([*program_name(), name, str(file), *more, *options])
 
 
 def short_path(path: Path) -> Path:
-    """The path as it is typed in this folder."""
+    """The path relative to the working directory if it is inside it, else unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def program_name() -> list[str]:
-    """How `harness` is called here: by its name where the shell finds it, else by its path, else through Python."""
+    """How to call `harness` here: by its name if the shell finds it, else by its path, else with `python -m`."""
     script = Path(sys.executable).with_name("harness")
-    found = shutil.which("harness")
-    if found and script.exists() and Path(found).samefile(script):
+    on_path = shutil.which("harness")
+    if on_path and script.exists() and Path(on_path).samefile(script):
         return ["harness"]
     program = script if script.exists() else Path(sys.executable)
     folder = Path.cwd()

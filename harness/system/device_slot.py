@@ -1,15 +1,15 @@
-"""One measuring slot per device of a machine: times are taken while nothing else of ours computes there.
+"""One measuring slot per device of a machine: times are measured while no other process of the harness computes there.
 
-Whatever computes holds the slot shared, a few steps at a time; whatever measures takes it alone. The slots are locks on
-files in the temporary folder (`slot_files`), so that they hold between all processes, studies and users of this machine
-(or container), and are free again when a process dies.
+A computation locks the slot shared, for a few steps at a time; a measurement locks it exclusively. The slots are locks
+on files in the temporary folder (`slot_files`), so that they apply to all processes, studies and users of this machine
+(or container), and are released when a process dies.
 
-Every wait has a limit: a measurement that cannot have the slot within a minute is taken without it, and reports so;
-computing continues without the slot after 90 s. Where there is no `flock` (Windows), no measurement has the slot alone.
+Every wait has a limit: a measurement that does not get the slot within a minute runs without it and reports this; a
+computation continues without the slot after 90 s. Without `flock` (Windows), no measurement has the slot exclusively.
 
-A thread that waits for other processes of ours does not hold what they need: for those that read its images it is
-`released_cpu_slot`, and work that takes part itself, as a study that a bench starts, has slots of its own
-(`separate_slots`).
+A thread that waits for other processes of the harness must not hold what they need: while it waits for data workers, it
+releases the processor's slot (`released_cpu_slot`), and work that uses the slots itself, such as a study started by a
+bench, has separate ones (`separate_slots`).
 """
 
 import contextlib
@@ -28,29 +28,29 @@ T = TypeVar("T")
 
 CPU = "cpu"
 SLOTS_FOLDER = "large-kernel-harness-slots"
-"""In the temporary folder."""
+"""Name of the folder of slots in the temporary folder."""
 OTHER_FOLDER = "LARGE_KERNEL_HARNESS_SLOTS"
-"""Variable of a process, and of those that it starts, that names another folder of slots."""
+"""Environment variable that names another folder of slots, for a process and those that it starts."""
 HOLD_S = {"cpu": 0.05, "cuda": 0.5}
-"""How long who computes holds the slot before it offers it, for which a GPU has to be waited for."""
+"""How long a computation holds the slot before it releases it briefly, which on a GPU requires synchronization."""
 MEASURER_WAITS_S = 60.0
 WAITS_AGAIN_S = 5.0
-"""How long a measurement waits where the one before it has waited in vain: a bench has hundreds of them."""
+"""How long a measurement waits if the previous one timed out: a bench has hundreds of them."""
 COMPUTER_WAITS_S = 90.0
 SETTLE_S = 0.2
-"""How long after others have stopped until their threads no longer spin: OpenMP's wait actively for a while."""
+"""Pause after others have stopped, until their threads no longer spin: OpenMP threads busy-wait for a while."""
 TURN_S = 10.0
-"""How long a series of samples holds the slot before it lets others compute."""
+"""How long a series of samples holds the slot before it releases it for computations."""
 BETWEEN_TURNS_S = 0.05
-"""How long it does: time enough for whoever polls to have the slot."""
+"""How long the slot is then free: long enough for a process that polls to lock it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementConditions:
-    """What a measurement may say of its conditions."""
+    """The conditions under which a measurement was taken."""
 
     is_quiet: bool
-    """Whether nothing else of ours computes on the device meanwhile."""
+    """Whether no other process of the harness computes on the device meanwhile."""
     waited_s: float
 
 
@@ -60,20 +60,20 @@ class MeasurementCounter:
 
     measurements: int = 0
     disturbed: int = 0
-    """Those that did not have their device alone to their end."""
+    """Number of measurements that did not have their device exclusively until their end."""
 
 
 @dataclass(slots=True)
 class _HeldSlots:
-    """What a thread holds: every slot shared, or some alone."""
+    """The slots that a thread holds: all of them shared, or some exclusively."""
 
     slots: tuple[SlotFiles, ...]
     finish: Callable[[], None]
-    """Waits for what the device was given to compute."""
+    """Waits until the device has finished its work."""
     hold_s: float
     is_measuring: bool = False
     is_quiet: bool = False
-    """Of a measurement: whether it has the device alone."""
+    """For a measurement: whether it has the device exclusively."""
     since: float = field(default_factory=time.monotonic)
     held: list[SlotFiles] = field(default_factory=list)
 
@@ -99,11 +99,11 @@ _state = _State()
 
 @contextlib.contextmanager
 def computing(device: Any = None, *, is_main: bool = True) -> Iterator[None]:
-    """Hold the slots of a device (`torch.device`; by default the processor) shared. Within another one: nothing.
+    """Lock the slots of a device (`torch.device`; by default the processor) shared. Does nothing when nested.
 
-    Long work inside calls `yield_slot` between its steps. Of processes that wait for each other in every step, only the
-    one that `is_main` holds the processor's slot: the others would hold it while they wait for the one that gave it
-    back.
+    Long work inside calls `yield_slot` between its steps. Of processes that synchronize in every step, only the one
+    with `is_main` locks the processor's slot: otherwise the others would hold it while they wait for the one that
+    released it.
     """
     slots = () if _state.hold is not None else _slots(_names(device)[0 if is_main else 1 :])
     if not slots:
@@ -123,7 +123,7 @@ def computing(device: Any = None, *, is_main: bool = True) -> Iterator[None]:
 
 
 def computing_each(items: Iterable[T], device: Any = None, *, is_main: bool = True) -> Iterator[T]:
-    """The items of a generator that computes them on a device; between two of them no slot is held."""
+    """Yield the items of a generator that computes them on a device; no slot is held between two items."""
     waiting = iter(items)
     while True:
         with computing(device, is_main=is_main):
@@ -135,7 +135,7 @@ def computing_each(items: Iterable[T], device: Any = None, *, is_main: bool = Tr
 
 
 def yield_slot() -> None:
-    """Let a measurement that waits go first; called between the steps of whatever is `computing`."""
+    """Release the slot for a waiting measurement; called between the steps of work inside `computing`."""
     hold = _state.hold
     if hold is None or hold.is_measuring or time.monotonic() - hold.since < hold.hold_s:
         return
@@ -146,10 +146,10 @@ def yield_slot() -> None:
 
 @contextlib.contextmanager
 def released_cpu_slot() -> Iterator[None]:
-    """Hold no slot of the processor while this thread waits for processes of ours that compute there.
+    """Release the processor's slot while this thread waits for processes of the harness that compute there.
 
-    They could not have it while a measurement waits for this thread. That of a GPU is kept, which would have to be
-    waited for in every step.
+    They could not lock it while a measurement waits for this thread. The slot of a GPU is kept, since releasing it
+    would require a synchronization in every step.
     """
     hold = _state.hold
     own = [] if hold is None or hold.is_measuring else [slot for slot in hold.held if slot.device == CPU]
@@ -164,11 +164,11 @@ def released_cpu_slot() -> Iterator[None]:
 
 @contextlib.contextmanager
 def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
-    """Hold the slot of a device alone, and settle; what this thread held shared is given back meanwhile.
+    """Lock the slot of a device exclusively, and settle; the shared locks of this thread are released meanwhile.
 
-    On a GPU the processor's slot is held shared: another one may train meanwhile, but no times are taken on it. After
-    `timeout_s` without the slot (by default `MEASURER_WAITS_S`), `is_quiet` is False, and nothing is held. Within
-    another one: nothing.
+    On a GPU the processor's slot is locked shared: other processes may train on it meanwhile, but not measure. After
+    `timeout_s` without the slot (by default `MEASURER_WAITS_S`), `is_quiet` is False. Inside another `measuring` it
+    does nothing.
     """
     outer = _state.hold
     if outer is not None and outer.is_measuring:
@@ -189,9 +189,9 @@ def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator
 
 @contextlib.contextmanager
 def measuring_in_turns(device: Any = None) -> Iterator[Callable[[], None]]:
-    """As `measuring`, for a series of samples: before each, call what is yielded.
+    """As `measuring`, for a series of samples: call the yielded function before each sample.
 
-    It lets others compute for a moment where the slot has been held for `TURN_S`. Within a measurement: nothing.
+    It lets others compute for a moment if the slot has been held for `TURN_S`. Does nothing within a measurement.
     """
     if _state.hold is not None and _state.hold.is_measuring:
         yield lambda: None
@@ -214,7 +214,7 @@ def measuring_in_turns(device: Any = None) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def counting_measurements() -> Iterator[MeasurementCounter]:
-    """Count the measurements that this thread takes meanwhile."""
+    """Count the measurements of this thread inside the block."""
     before, watch = _state.watch, MeasurementCounter()
     _state.watch = watch
     try:
@@ -225,24 +225,24 @@ def counting_measurements() -> Iterator[MeasurementCounter]:
 
 @dataclass(frozen=True, slots=True)
 class MachineSlots:
-    """The slots of the machine, seen from a process that has slots of its own."""
+    """The slots of the machine, for a process that has separate slots."""
 
     folder: Path
 
     @contextlib.contextmanager
     def alone(self, *, timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
-        """Hold the processor's slot alone, as `measuring` does; what is done meanwhile may compute and measure."""
-        assert _state.hold is None, "who holds a slot would wait for itself"
+        """Lock the processor's slot exclusively, as `measuring` does; work inside may compute and measure."""
+        assert _state.hold is None, "a thread that holds a slot would wait for itself"
         with _alone(_slots((CPU,), self.folder), timeout_s) as quiet:
             yield quiet
 
 
 @contextlib.contextmanager
 def separate_slots() -> Iterator[MachineSlots]:
-    """Have this process, and those that it starts meanwhile, share slots of their own.
+    """Use a separate folder of slots for this process and those that it starts inside the block.
 
-    For the measurement of work that takes part in the protocol itself, and would wait for who measures it: that holds
-    the machine's slot alone (`MachineSlots.alone`), and the work has the others.
+    For measuring work that uses the slots itself and would otherwise wait for the process that measures it: this
+    process locks the machine's slot exclusively (`MachineSlots.alone`), and the work uses the separate slots.
     """
     machine, before = MachineSlots(_folder()), os.environ.get(OTHER_FOLDER)
     with tempfile.TemporaryDirectory(prefix=f"{SLOTS_FOLDER}-") as folder:
@@ -257,11 +257,11 @@ def separate_slots() -> Iterator[MachineSlots]:
 
 @contextlib.contextmanager
 def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[MeasurementConditions]:
-    """Hold the last of these slots alone and the others shared; without any, nothing is quiet."""
+    """Lock the last of these slots exclusively and the others shared; without slots, `is_quiet` is False."""
     if timeout_s is None:
         timeout_s = WAITS_AGAIN_S if slots and slots[-1].is_starved else MEASURER_WAITS_S
     start = time.monotonic()
-    # in the order in which others take them, or two could wait for each other
+    # in the same order everywhere, or two measurements could wait for each other
     held = [slot for slot in slots[:-1] if slot.share(start + timeout_s)]
     is_quiet = bool(slots) and slots[-1].take(start + timeout_s) and len(held) == len(slots) - 1
     begin = time.monotonic()
@@ -280,12 +280,12 @@ def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[Me
 
 
 def _share(slot: SlotFiles) -> bool:
-    """Hold a slot shared, after the limit without it."""
+    """Lock a slot shared; False after the time limit."""
     return slot.share(time.monotonic() + (0.0 if slot.is_blocked else COMPUTER_WAITS_S))
 
 
 def _names(device: Any) -> tuple[str, ...]:
-    """The slots of a device: its processor's, then its own, by the GPU's serial."""
+    """The names of a device's slots: the processor's, then, for a GPU, its own by UUID."""
     if device is None or device.type != "cuda":
         return (CPU,)
     import torch
@@ -295,7 +295,7 @@ def _names(device: Any) -> tuple[str, ...]:
 
 
 def _finisher(device: Any) -> Callable[[], None]:
-    """What waits for the work that a GPU was given; on a processor nothing is left to wait for."""
+    """A function that waits for the GPU to finish its work; on a processor it does nothing."""
     if device is None or device.type != "cuda":
         return _nothing
     import torch
@@ -308,9 +308,9 @@ def _nothing() -> None:
 
 
 def _slots(names: tuple[str, ...], folder: Path | None = None) -> tuple[SlotFiles, ...]:
-    """The slots of this thread: locks belong to an open file, so that no two threads may share one.
+    """The slots of this thread: locks belong to an open file, so two threads must not share one.
 
-    None where there are no locks, or the folder cannot be written to.
+    Empty if there are no locks, or the folder is not writable.
     """
     if not HAS_LOCKS:
         return ()
@@ -329,7 +329,7 @@ def _folder() -> Path:
 
 
 def _forget() -> None:
-    """In a child process: the files are the parent's, and so are the locks on them."""
+    """Forget all slots in a forked child: the files and the locks on them belong to the parent."""
     close_all()
     _state.slots = {}
     _state.hold = None

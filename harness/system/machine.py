@@ -1,4 +1,4 @@
-"""What this machine is."""
+"""Properties of this machine: processors and their features, GPUs, and the memory allocator."""
 
 import ctypes
 import functools
@@ -24,19 +24,19 @@ MALLOPT_TRIM_THRESHOLD, MALLOPT_MMAP_THRESHOLD = -1, -3
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU can be used here, as far as its driver's files tell: asking torch would cost seconds."""
+    """Whether an NVIDIA driver is loaded here, which its files show; importing torch would take seconds."""
     return Path("/dev/nvidiactl").exists()
 
 
 def available_cpus() -> int:
-    """The processors that this process may use: those of its affinity, or fewer by the quota of its control group."""
+    """Number of processors that this process may use: those of its affinity, limited by its control group's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return allowed if quota is None else max(1, min(allowed, math.floor(quota + 0.01)))
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Processors' worth of time that a control group grants this process (containers); None for no limit.
+    """Processor quota of this process's control group (containers), in processors; None for no limit.
 
     Version 2: `cpu.max` of the group and of those above it; version 1: `cpu.cfs_quota_us`.
     """
@@ -60,7 +60,7 @@ def _quota_v1(root: Path) -> float | None:
 
 
 def _ratio(*paths: Path) -> float | None:
-    """Quota over period, from one file or two; None where there is no limit, or nothing can be read."""
+    """Quota divided by period, from one file or two; None if there is no limit, or the files cannot be read."""
     try:
         quota, period = (number for path in paths for number in path.read_text().split())
         return int(quota) / int(period) if int(quota) > 0 else None
@@ -70,7 +70,7 @@ def _ratio(*paths: Path) -> float | None:
 
 @functools.cache
 def cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """The processor's model name from /proc/cpuinfo, else its architecture."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
@@ -79,9 +79,9 @@ def cpu_name() -> str:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for its next step; gives whether the C library can (glibc's can).
+    """Keep freed memory in this process for its next step; returns whether the C library supports it (glibc does).
 
-    By default glibc gives it back after every step of training, and each page is then faulted in anew: 6 to 26 % of the
+    By default glibc returns it to the system after every training step, and each page faults again: 6 to 26 % of the
     median step of `replknet_nano` on an AMD EPYC (n = 30 steps, twice, K=3 and 31), at the same peak.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
@@ -92,25 +92,25 @@ def keep_freed_memory() -> bool:
 
 
 def cpu_capability() -> str:
-    """What `torch.backends.cpu.get_cpu_capability()` gives in a process of this environment."""
+    """What `torch.backends.cpu.get_cpu_capability()` returns in a process of this environment."""
     flags = _cpu_flags()
-    asked = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
-    if asked in ("avx512", "avx2", "default"):
-        return asked.upper()
+    requested = os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
+    if requested in ("avx512", "avx2", "default"):
+        return requested.upper()
     if {"avx512vl", "avx512bw", "avx512dq", "fma"} <= flags:
         return "AVX512"
     return "AVX2" if {"avx2", "fma"} <= flags else "DEFAULT"
 
 
 def processor_features() -> str:
-    """The features of this processor that decide how PyTorch, oneDNN and LLVM compute."""
+    """The features of this processor by which PyTorch, oneDNN and LLVM choose instructions, joined by `+`."""
     flags = _cpu_flags()
     return "+".join(name for name in FEATURES if name in flags) or platform.machine()
 
 
 @functools.cache
 def gpu_name() -> str | None:
-    """The name of the GPUs as their driver gives it; None where they differ or are divided, so that it is not known."""
+    """The GPUs' model name according to their driver; None if they differ or are partitioned (MIG)."""
     if any(MIG.glob("gpu*/mig/gi*")):
         return None
     texts = [path.read_text() for path in GPUS.glob("*/information")]

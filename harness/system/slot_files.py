@@ -1,10 +1,11 @@
-"""The two lock files of a device's measuring slot: who computes holds them shared, who measures alone.
+"""The two lock files of a device's measuring slot: computations share it, a measurement locks it exclusively.
 
-    DEVICE.gate   who measures holds it alone; who computes passes through it, so that a measurement is not starved
-    DEVICE.slot   who computes holds it shared, who measures alone
+    DEVICE.gate   locked exclusively by a measurement; a computation acquires and releases it first, so that a
+                  measurement is not starved
+    DEVICE.slot   locked shared by computations, exclusively by a measurement
 
-The locks are `flock` locks: they hold between all processes and users of a machine (or container), belong to an open
-file, and are free again when its process dies, however it does.
+The locks are `flock` locks: they apply to all processes and users of a machine (or container), belong to an open file,
+and are released when its process dies, for whatever reason.
 """
 
 import contextlib
@@ -22,11 +23,11 @@ HAS_LOCKS = fcntl is not None
 POLL_S = 0.002
 
 _opened: "weakref.WeakSet[SlotFiles]" = weakref.WeakSet()
-"""Of all threads of this process."""
+"""The open slots of all threads of this process."""
 
 
 class SlotFiles:
-    """The two files of a device, opened by this process. Raises `OSError` where the folder cannot be written to."""
+    """The two lock files of a device, opened by this process. Raises `OSError` if the folder is not writable."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self.device = device
@@ -35,23 +36,23 @@ class SlotFiles:
         self.gate = _open(folder / f"{device}.gate")
         self.slot = _open(folder / f"{device}.slot")
         self.is_blocked = False
-        """Whether waiting to share it has failed; it is tried without waiting until it succeeds."""
+        """Whether the last shared lock timed out; further attempts do not wait until one succeeds."""
         self.is_starved = False
-        """Whether waiting to have it alone has failed."""
+        """Whether the last exclusive lock timed out."""
         _opened.add(self)
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Give up the files, and with them the locks."""
+        """Close the files, which releases the locks."""
         for file in (self.gate, self.slot):
             with contextlib.suppress(OSError):
                 os.close(file)
         self.gate = self.slot = -1
 
     def share(self, deadline: float) -> bool:
-        """Hold the slot shared; False where that takes too long."""
+        """Lock the slot shared; False if the deadline passes first."""
         taken = _take(self.gate, shared=True, deadline=deadline)
         if taken:
             _release(self.gate)
@@ -60,11 +61,11 @@ class SlotFiles:
         return taken
 
     def release(self) -> None:
-        """Let go of the slot."""
+        """Release the shared lock."""
         _release(self.slot)
 
     def take(self, deadline: float) -> bool:
-        """Hold the slot alone; False where others hold it until the deadline."""
+        """Lock the slot exclusively; False if others hold it until the deadline."""
         taken = _take(self.gate, shared=False, deadline=deadline)
         if taken and not _take(self.slot, shared=False, deadline=deadline):
             _release(self.gate)
@@ -73,35 +74,35 @@ class SlotFiles:
         return taken
 
     def give_back(self) -> None:
-        """Let the others in again."""
+        """Release the exclusive lock."""
         _release(self.slot)
         _release(self.gate)
 
 
 def close_all() -> None:
-    """Give up all files of this process, as a child process must: they are its parent's, and so are their locks."""
+    """Close all files of this process, as a forked child must: the files and their locks belong to its parent."""
     for files in list(_opened):
         files.close()
 
 
 def _make(folder: Path) -> None:
-    """For all users of the machine: everybody may add files, and remove only their own."""
+    """Create the folder for all users of the machine: each may add files and remove only their own."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
         folder.chmod(0o1777)
 
 
 def _open(path: Path) -> int:
-    """A lock file, made if need be; a file of another user is opened without O_CREAT, which some systems refuse."""
+    """Open a lock file, created if needed; another user's file is opened without O_CREAT, which some systems refuse."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     for _ in range(10):
         try:
             return os.open(path, flags)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-                os.fchmod(made, 0o666)  # whatever the umask is
-                return made
+                descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+                os.fchmod(descriptor, 0o666)  # regardless of the umask
+                return descriptor
         except PermissionError:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     raise OSError(f"the lock file comes and goes: {path}")

@@ -1,1 +1,1 @@
-"""How networks are trained, as frozen values, and the recipes that come with the harness."""
+"""Training recipes as frozen values, and the recipes that come with the harness."""

@@ -1,11 +1,9 @@
-"""How a network is trained at full scale, as a value: what a file in `harness/config/recipes/library` says.
+"""The recipe of a training at full scale, as in the files in `harness/config/recipes/library`.
 
-The proxy of a study (`harness.config.recipes.proxy`) brings all images to one size once and keeps them in memory. At
-full scale they are read anew in every epoch, each cropped and distorted on its own, as timm does it. All images are in
-colour.
+The proxy of a study (`harness.config.recipes.proxy`) resizes all images once and keeps them in memory. At full scale
+they are read again in every epoch, and each is cropped and augmented separately, as in timm. All images are in color.
 
-`FullScaleRecipe` holds what every training at full scale has, whatever is learnt; `ClassificationRecipe` is that of a
-classifier.
+`FullScaleRecipe` has the fields of every task; `ClassificationRecipe` adds those of a classifier.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +15,9 @@ from harness.config.recipes.proxy import RANDAUGMENT_PATTERN, StrictModel
 from harness.system.fingerprint import fingerprint
 
 REVISION = 1
-"""Part of every fingerprint. Raised when code or a default changes what the same recipe gives."""
+"""Part of every fingerprint. Raised when code or a default changes the outcome of the same recipe."""
 FREE_TO_CHANGE = ("about", "keep_last", "save_minutes")
-"""Keys that decide nothing of the outcome."""
+"""Keys that do not affect the outcome."""
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -28,20 +26,20 @@ Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
 class ImageDataConfig(StrictModel):
-    """Images, and how they are made numbers."""
+    """The images and their normalization."""
 
     train_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of training images, drawn by lot, every class in its proportion; null for all (of `shapes`: 2000)."""
+    """Number of training images, a random stratified subset; null for all (`shapes`: 2000)."""
     val_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of validation images; null for all (of `shapes`: 1000)."""
+    """Number of validation images; null for all (`shapes`: 1000)."""
     rendering: Literal["contours", "textured"] = "contours"
-    """Of `shapes`."""
+    """Rendering of `shapes`."""
     difficulty: Fraction = 0.5
-    """Of `shapes`: 0 easy, 1 hard."""
+    """Difficulty of `shapes`: 0 easy, 1 hard."""
     mean: PerChannel = Field(default=[0.485, 0.456, 0.406])
-    """What is taken off red, green and blue in [0, 1]; by default ImageNet's mean."""
+    """Mean of red, green and blue in [0, 1], which is subtracted; by default ImageNet's."""
     std: PerChannel = Field(default=[0.229, 0.224, 0.225])
-    """What they are divided by then; by default ImageNet's standard deviation."""
+    """Standard deviation, by which the channels are divided; by default ImageNet's."""
 
     @field_validator("std")
     @classmethod
@@ -55,31 +53,31 @@ class ClassificationDataConfig(ImageDataConfig):
     """The images of a classifier."""
 
     dataset: Literal["shapes", "cifar10", "cifar100", "imagefolder"] = "imagefolder"
-    """Where they come from; `imagefolder` is the layout of ImageNet: folders train and val, a folder per class each."""
+    """The data set; `imagefolder` is the layout of ImageNet: folders train and val, each with a folder per class."""
     classes: Annotated[int, Field(ge=2)] | None = None
-    """How many classes the images must be of; null for any number."""
+    """Required number of classes; null for any number."""
     has_val: bool = True
-    """Whether there are images to validate on; ImageNet-22K has none."""
+    """Whether there are validation images; ImageNet-22K has none."""
 
 
 class FullScaleAugmentation(StrictModel):
-    """What is done to the training images; each is cropped at random first, then brought to the resolution."""
+    """Augmentation of the training images; each is first cropped at random, then resized to the resolution."""
 
     crop_scale: Pair = Field(default=[0.08, 1.0])
-    """Least and largest share of an image's area that the random crop keeps."""
+    """Minimum and maximum share of an image's area that the random crop keeps."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     flip: Fraction = 0.5
-    """Probability of mirroring left to right."""
+    """Probability of a horizontal flip."""
     randaugment: Annotated[str, Field(pattern=RANDAUGMENT_PATTERN)] | None = None
     """A RandAugment policy in timm's notation, as `rand-m9-mstd0.5-inc1`."""
     color_jitter: Annotated[float, Field(ge=0)] = 0.0
-    """Strength in brightness, contrast and saturation; timm leaves it out where there is RandAugment."""
+    """Strength in brightness, contrast and saturation; timm does not apply it together with RandAugment."""
     erasing: Fraction = 0.0
     """Probability of random erasing."""
     erasing_mode: Literal["const", "pixel"] = "pixel"
-    """What stands where something was erased: the mean, or noise."""
+    """Values of the erased pixels: the mean, or noise."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixup; where there is CutMix too, each batch has one of the two, drawn evenly."""
+    """Alpha of mixup; with CutMix, too, each batch has one of the two, with equal probability."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of CutMix."""
 
@@ -92,18 +90,18 @@ class FullScaleAugmentation(StrictModel):
 
 
 class ClassificationEvaluation(StrictModel):
-    """How validation images are cut."""
+    """Preprocessing of the validation images."""
 
     crop: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Side of the cut relative to that of the resized image."""
+    """Side of the crop relative to that of the resized image."""
     mode: Literal["center", "squash", "border"] = "center"
-    """The middle of the image; or all of it, squashed to a square, or with a border (timm's `crop_mode`)."""
+    """The center of the image; or all of it, squashed to a square, or with a border (timm's `crop_mode`)."""
     batch_size: Annotated[int, Field(ge=1)] = 64
-    """Images at once, in each worker; of no consequence for the result."""
+    """Images per batch in each worker; it does not affect the result."""
 
 
 class FullScaleOptimizer(StrictModel):
-    """The optimiser; vectors (norms, biases) are not decayed."""
+    """The optimizer; weight decay is not applied to vectors (norms, biases)."""
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: Positive = 4e-3
@@ -112,40 +110,40 @@ class FullScaleOptimizer(StrictModel):
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
         default=[0.9, 0.999]
     )
-    """Of AdamW."""
+    """Betas of AdamW."""
     eps: Positive = 1e-8
-    """Of AdamW."""
+    """Epsilon of AdamW."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of SGD; not Nesterov's."""
+    """Momentum of SGD; not Nesterov's."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from one group of layers to the group before it; 1 for none."""
+    """Factor of the learning rate from one group of layers to the previous one; 1 for none."""
     clip_norm: Positive | None = None
     """Largest norm of the gradient; null for no clipping."""
 
 
 class FullScaleSchedule(StrictModel):
-    """The learning rate, step by step: up, then down.
+    """The learning rate by step: a warm-up, then a decay.
 
-    A cosine begins where the warm-up ends. The others go by all steps, and the warm-up multiplies them, as in
-    MMSegmentation and MMDetection.
+    A cosine starts at the end of the warm-up. The other schedules cover all steps and are multiplied by the warm-up, as
+    in MMSegmentation and MMDetection.
     """
 
     name: Literal["cosine", "poly", "step"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 10.0
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """In the place of `warmup_epochs`; null for those."""
+    """Length of the warm-up in steps; null to use `warmup_epochs`."""
     warmup: Literal["linear", "constant"] = "linear"
-    """Whether the warm-up rises in a line, or stays where it begins."""
+    """Whether the warm-up increases linearly, or stays at its start."""
     warmup_start: Fraction = 0.0
-    """Where it begins, as a share of the rate."""
+    """Start of the warm-up, as a share of the learning rate."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
-    """Where cosine and poly end."""
+    """Final learning rate of `cosine` and `poly`."""
     power: Positive = 1.0
-    """Of poly: the rate falls with this power of the steps that are left."""
+    """For `poly`: the learning rate decays with this power of the remaining share of the steps."""
     milestones: list[Annotated[int, Field(ge=1)]] = Field(default=[])
-    """Of step: the epochs behind which the rate falls."""
+    """For `step`: the epochs after which the learning rate is reduced."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Of step: by what it is multiplied there."""
+    """For `step`: the factor by which it is multiplied there."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -155,46 +153,46 @@ class FullScaleSchedule(StrictModel):
 
 
 class FullScaleRecipe(StrictModel, ABC):
-    """The budget and the optimisation of a training at full scale."""
+    """The budget and the optimization of a training at full scale."""
 
     about: str
-    """What it is for, and where it was published, in a line."""
+    """Purpose and source of the recipe, in one line."""
     batch_size: Annotated[int, Field(ge=2)]
-    """Images per step of the optimiser, over all workers: the batch that `optimizer.lr` is meant for."""
+    """Images per optimizer step, over all workers: the batch size for which `optimizer.lr` is meant."""
     micro_batch: Annotated[int, Field(ge=2)] = 64
-    """Most images at once in a worker; gradients are gathered until `batch_size` images are seen."""
+    """Maximum number of images at once in a worker; gradients are accumulated up to `batch_size` images."""
     optimizer: FullScaleOptimizer = FullScaleOptimizer()
     schedule: FullScaleSchedule = FullScaleSchedule()
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Stochastic depth of the last block; null for the network's own."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay per step of the weights' moving average, as 0.9999; null for none."""
+    """Decay per step of the moving average of the weights, as 0.9999; null for none."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    """Recompute activations in the backward pass instead of storing them: less memory, a third more time."""
     compile: bool = False
     """Have `torch.compile` compile the network."""
     sync_bn: bool = True
-    """Whether batch norms see the images of all workers, where these are on GPUs."""
+    """Whether batch norms use the images of all workers (on GPUs only)."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 3
-    """How many checkpoints are kept, besides the best weights."""
+    """Number of checkpoints that are kept, in addition to the best weights."""
     save_minutes: Positive = 30.0
-    """A checkpoint is written after every epoch, and so often within one."""
+    """Minutes between checkpoints within an epoch; one is also written after every epoch."""
 
     @property
     @abstractmethod
     def intervals(self) -> int:
-        """Epochs; where a training counts its steps, the parts between two validations, which stand for epochs."""
+        """Number of epochs; in an iteration-based training, of the parts between two validations, its "epochs"."""
 
     @property
     def is_iteration_based(self) -> bool:
-        """Whether one pass over the images follows the other without regard to where a round ends."""
+        """Whether passes over the images follow each other regardless of where an interval ends."""
         return False
 
     def steps_per_interval(self, images: int) -> int:
-        """The steps of a round over so many images; those that are left over wait for another one."""
+        """Steps of an interval with this number of images; an incomplete last batch is left out."""
         return images // self.batch_size
 
     @model_validator(mode="after")
@@ -207,24 +205,24 @@ class FullScaleRecipe(StrictModel, ABC):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values of all that decides the outcome, without those at their default."""
+        """Plain values of all keys that affect the outcome, without defaults."""
         left_out: dict[str, Any] = dict.fromkeys(FREE_TO_CHANGE, True) | {"evaluation": {"batch_size"}}
         values = self.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
         return {name: value for name, value in values.items() if value != {}}
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits; equal for equal recipes, however spelled."""
+        """Sixteen hexadecimal digits; equal for equal recipes, in any spelling."""
         return fingerprint([REVISION, self.canonical()])
 
 
 class EpochBasedRecipe(FullScaleRecipe):
-    """A training that is as long as so many passes over the images."""
+    """A recipe whose length is a number of passes over the images."""
 
     epochs: Annotated[int, Field(ge=1)]
 
     @property
     def intervals(self) -> int:
-        """Its epochs."""
+        """Number of epochs."""
         return self.epochs
 
     @model_validator(mode="after")
@@ -238,10 +236,10 @@ class EpochBasedRecipe(FullScaleRecipe):
 
 
 class ClassificationRecipe(EpochBasedRecipe):
-    """The data, the budget and the optimisation of a classifier's training at full scale."""
+    """The data, the budget and the optimization of a classifier's training at full scale."""
 
     task: ClassVar[str] = "classification"
-    """See `harness.training.tasks.TASKS`; the file of a classifier's recipe does not name it."""
+    """A key of `harness.training.tasks.TASKS`; the file of a classifier's recipe does not contain it."""
     data: ClassificationDataConfig = ClassificationDataConfig()
     resolution: Annotated[int, Field(ge=8, le=4096)] = 224
     """Side of the square images in pixels."""
@@ -249,7 +247,7 @@ class ClassificationRecipe(EpochBasedRecipe):
     evaluation: ClassificationEvaluation = ClassificationEvaluation()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     needs_weights: bool = False
-    """Whether it goes on from a trained network, given by `--weights`."""
+    """Whether it starts from a trained network, which `--weights` names."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

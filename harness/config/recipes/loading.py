@@ -1,4 +1,4 @@
-"""The recipes for training at full scale: those that come with the harness, by name, and files of one's own."""
+"""Loading of the recipes for training at full scale: those that come with the harness, by name, and other files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,32 +15,32 @@ from harness.errors import StudyError, did_you_mean
 
 RECIPES_FOLDER = Path(__file__).parent / "library"
 DOWNSTREAM = "downstream"
-"""Folder, in that one, of the recipes that train a network further on another task."""
+"""Subfolder of the recipes that train a network on another task."""
 CLASSIFICATION = "classification"
-"""The task of a recipe that names none."""
+"""The task of a recipe without a key `task`."""
 RECIPE_CLASSES: dict[str, type[FullScaleRecipe]] = {
     CLASSIFICATION: ClassificationRecipe,
     "segmentation": SegmentationRecipe,
     "detection": DetectionRecipe,
 }
-"""What a recipe's file is read as, by its key `task`."""
+"""The class of a recipe, by its key `task`."""
 
 R = TypeVar("R", bound=FullScaleRecipe)
 
 
 def recipe_names(task: str | None = CLASSIFICATION) -> tuple[str, ...]:
-    """The recipes for a task that come with the harness; for None those for all tasks."""
+    """Names of the recipes for a task that come with the harness; of all tasks for None."""
     names = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml")) if task in (None, CLASSIFICATION) else []
     if task != CLASSIFICATION:
-        found = {path.stem: task_of(read_document(path)) for path in RECIPES_FOLDER.joinpath(DOWNSTREAM).glob("*.yaml")}
-        names += sorted(name for name, own in found.items() if task in (None, own))
+        tasks = {path.stem: task_of(read_document(path)) for path in RECIPES_FOLDER.joinpath(DOWNSTREAM).glob("*.yaml")}
+        names += sorted(name for name, recipe_task in tasks.items() if task in (None, recipe_task))
     return tuple(names)
 
 
 def recipe_file(named: str, task: str | None = None) -> Path:
-    """Where a recipe stands that is given by its name or the path of its file. Raises `StudyError` for neither.
+    """The file of a recipe, from its name or its path. Raises `StudyError` for an unknown name.
 
-    The task, if there is one, only decides which names the error lists.
+    The task, if given, only selects the names that the error lists.
     """
     if Path(named).suffix in (".yaml", ".yml"):
         return Path(named)
@@ -56,18 +56,18 @@ def recipe_file(named: str, task: str | None = None) -> Path:
 
 
 def load_classification_recipe(named: str) -> ClassificationRecipe:
-    """The classifier's recipe of that name or in that file. Raises `StudyError` with the lines of what is wrong."""
+    """The classifier's recipe of that name or in that file. Raises `StudyError` with the line of each fault."""
     return load_task_recipe(named, CLASSIFICATION, ClassificationRecipe)
 
 
 def load_task_recipe(named: str, task: str, recipe_class: type[R]) -> R:
-    """The recipe for a task. Raises `StudyError` with the lines of what is wrong, or where it is for another task."""
+    """The recipe for a task. Raises `StudyError` with the line of each fault, or if it is for another task."""
     document = read_document(recipe_file(named, task))
-    found = task_of(document)
-    if found != task and found in RECIPE_CLASSES:
+    recipe_task = task_of(document)
+    if recipe_task != task and recipe_task in RECIPE_CLASSES:
         raise StudyError(
             f"the recipe must be for {task}",
-            value=found,
+            value=recipe_task,
             place=document.place(("task",)),
             remedy=f"Recipes for {task}: {', '.join(recipe_names(task))}.",
         )
@@ -75,18 +75,18 @@ def load_task_recipe(named: str, task: str, recipe_class: type[R]) -> R:
 
 
 def load_any_recipe(named: str) -> FullScaleRecipe:
-    """The recipe of that name or in that file, for whatever task. Raises `StudyError` with what is wrong."""
+    """The recipe of that name or in that file, for any task. Raises `StudyError` with the line of each fault."""
     document = read_document(recipe_file(named))
     return _validated(document, recipe_class(document.data))
 
 
 def recipe_class(values: Mapping[str, Any]) -> type[FullScaleRecipe]:
-    """What a recipe's plain values are read as; for a task that nobody knows, a classifier's."""
+    """The class of a recipe, from its plain values; a classifier's for an unknown task."""
     return RECIPE_CLASSES.get(str(values.get("task", CLASSIFICATION)), ClassificationRecipe)
 
 
 def task_of(document: Document) -> str:
-    """What a recipe is for."""
+    """The task of a recipe."""
     return str(document.data.get("task", CLASSIFICATION))
 
 
@@ -97,4 +97,4 @@ def _validated(document: Document, recipe_class: type[R]) -> R:
     except ValidationError as error:
         problems.add_invalid(error, recipe_class)
     problems.raise_if_any()
-    raise AssertionError("what pydantic refuses leaves a problem")
+    raise AssertionError("pydantic's errors are reported as problems")

@@ -1,7 +1,7 @@
-"""How a network is trained, as a value.
+"""The recipe of a study's runs.
 
-The recipe is all that decides the outcome of a run besides its network and its seed, and nothing else: where it runs,
-on how many workers and for how long at most is not part of it.
+Network, seed and recipe together determine the outcome of a run. Nothing else is part of a recipe: neither the machine,
+nor the number of workers, nor a time limit.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -11,18 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from harness.system.fingerprint import fingerprint
 
 REVISION = 5
-"""Part of every fingerprint. Raised when code or a default changes what the same recipe gives, so that the store never
-takes a run of the old meaning for one of the new."""
+"""Part of every fingerprint. Raised when code or a default changes the outcome of the same recipe, so that stored runs
+are not mistaken for runs of the new recipe."""
 
 
 class StrictModel(BaseModel):
-    """A frozen value whose unknown keys are errors; the base of everything that a study file can say."""
+    """Base class of all parts of a study file: a frozen value that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Optimizer(StrictModel):
-    """The optimiser and its peak learning rate."""
+    """The optimizer and its peak learning rate."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.2
@@ -30,8 +30,8 @@ class Optimizer(StrictModel):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Nesterov momentum of SGD; the first beta of AdamW."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    """Largest norm of the gradient; null for no clipping. Without it, a channel that is the same all over a batch, as
-    on maps of few pixels, lets every batch norm above it multiply the gradient by up to 316, to 1e15 in the end."""
+    """Largest norm of the gradient; null for no clipping. Without it, a channel that is constant over a batch, as may
+    happen on maps of few pixels, lets every batch norm above it multiply the gradient by up to 316, in all by 1e15."""
 
 
 class Schedule(StrictModel):
@@ -43,13 +43,13 @@ class Schedule(StrictModel):
 
 
 RANDAUGMENT_PATTERN = r"^rand(-(m\d+|n\d+|p\d+(\.\d+)?|mstd\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3a|3aw)))*$"
-"""The policies that timm's `rand_augment_transform` reads."""
+"""The policies that timm's `rand_augment_transform` accepts."""
 NORM_GROUPS = 32
-"""Of each group norm in torchvision's FCOS."""
+"""Number of groups of each group norm in torchvision's FCOS."""
 
 
 class Augmentation(StrictModel):
-    """What is done to the training images, in batches on the device; all off by default except shifts and flips."""
+    """Augmentation of the training images, in batches on the device; all off by default except flips."""
 
     flip: bool = True
     """Mirror each image left to right with probability one half."""
@@ -65,25 +65,25 @@ class Augmentation(StrictModel):
 class Transfer(StrictModel):
     """Dense prediction with the trained network as the backbone (guideline 4): the data set's masks, or its boxes.
 
-    Cross-entropy per pixel, or FCOS's losses; AdamW, its learning rate warmed up and then brought down by a cosine.
+    The loss is cross-entropy per pixel, or FCOS's losses; the optimizer is AdamW with warm-up and a cosine schedule.
     Data, flips, shifts and precision are those of the recipe. The defaults suit proxies of few pixels.
     """
 
     head: Literal["deeplabv3plus", "upernet", "fcos"] = "deeplabv3plus"
-    """The decoder of a segmentation, of segmentation-models-pytorch; or FCOS, which detects, of torchvision."""
+    """A segmentation decoder of segmentation-models-pytorch, or torchvision's detector FCOS."""
     channels: Annotated[int, Field(ge=1, le=4096)] = 64
     """Width of the decoder or of the detector's feature pyramid; 256 in the papers of all heads, 512 in RepLKNet's
     UPerNet."""
     finest: Literal[2, 4, 8] = 4
-    """Stride of the finest map that the head reads; where the network has none so fine, its finest."""
+    """Stride of the finest map that the head reads; if the network has none as fine, its finest."""
     frozen: bool = False
-    """Whether the backbone stays as it is, its batch norms' statistics included, and only the head learns."""
+    """Whether the backbone is frozen, including its batch norms' statistics, and only the head is trained."""
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=2)] = 16
     lr: Annotated[float, Field(gt=0)] = 3e-3
-    """Peak learning rate of AdamW, for backbone and decoder alike; 2e-4 in RepLKNet's segmentation and FCOS."""
+    """Peak learning rate of AdamW, for both backbone and decoder; 2e-4 in RepLKNet's segmentation and FCOS."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """As in RepLKNet's segmentation."""
+    """Weight decay of AdamW; the default is that of RepLKNet's segmentation."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all steps in which the learning rate rises."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -91,7 +91,7 @@ class Transfer(StrictModel):
 
     @property
     def learns(self) -> Literal["masks", "boxes"]:
-        """What of the data set the head is trained on."""
+        """The annotations on which the head is trained."""
         return "boxes" if self.head == "fcos" else "masks"
 
     @model_validator(mode="after")
@@ -105,36 +105,36 @@ class Transfer(StrictModel):
 
 
 class ProxyRecipe(StrictModel):
-    """The data, the budget and the optimisation of a run."""
+    """The data, the budget and the optimization of a run."""
 
     dataset: str = "shapes"
     """A key of `harness.data.DATASETS`."""
     root: str | None = None
-    """Folder of a data set that is not generated; relative to the study file. Where it is does not count for the
-    fingerprint: a run is identified by the content of its data."""
+    """Folder of a data set that is not generated; relative to the study file. It is not part of the fingerprint: a run
+    is identified by the content of its data."""
     rendering: Literal["contours", "textured"] = "contours"
-    """Of `shapes`: dashed outlines among fragments of others', or textured silhouettes on textured ground."""
+    """For `shapes`: dashed outlines among fragments of others, or textured silhouettes on a textured background."""
     difficulty: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Of `shapes`: 0 easy, 1 hard."""
+    """For `shapes`: 0 easy, 1 hard."""
     cue_correlation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Of `shapes`, textured: how often the texture agrees with the class in training."""
+    """For textured `shapes`: probability that a training image has the texture of its class, else a random one."""
     train_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of training images; null for all (of `shapes`: 2000)."""
+    """Number of training images; null for all (`shapes`: 2000)."""
     val_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of validation images of all epochs but the last; null for all (of `shapes`: 1000)."""
+    """Number of validation images of all epochs except the last; null for all (`shapes`: 1000)."""
     final_val_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of validation images of the last epoch, the first `val_size` among them; null for 8 times as many, or as
-    many as there are. They decide the sampling error of an accuracy: 0.3 points for 90 % of 8,000 images."""
+    """Number of validation images of the last epoch, including the first `val_size`; null for 8 times `val_size`, or
+    all if there are fewer. It decides the sampling error of an accuracy: 0.3 points for 90 % of 8,000 images."""
     data_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of a generated data set and of the choice of a subset; with `resample`, the seed of the run is mixed in."""
     resample: Literal["split", "bootstrap", "none"] = "split"
-    """Which images a run gets. split: its own by its seed, the same for all networks: generated anew, or training and
-    validation images of a folder put together and parted again by class. bootstrap: training images drawn from these
-    with replacement, validation images from the rest. none: the same for all seeds, the folder's own split."""
+    """The images of a run. split: images by the run's seed, the same for all networks: newly generated, or a new
+    stratified split of the training and validation images of a folder. bootstrap: training images drawn from these with
+    replacement, validation images from the rest. none: the same images for all seeds, with the folder's own split."""
     resolution: Annotated[int, Field(ge=8, le=4096)] = 64
     """Side of the square images in pixels."""
     epochs: Annotated[int, Field(ge=0)] = 10
-    """Passes over the training images; with 0 the network is only built and measured, with its first weights."""
+    """Passes over the training images; with 0 the network is only built and measured, with its initial weights."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -143,11 +143,11 @@ class ProxyRecipe(StrictModel):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     measures: list[Literal["erf", "merge_error", "shape_bias", "throughput", "train_step"]] = Field(default=[])
-    """What is measured on the trained network besides latency and memory: the effective receptive field; how far the
-    merged form is off; shape against texture, of `shapes`, textured; images per second; time and memory of a step."""
+    """Measures of the trained network in addition to latency and memory: effective receptive field; error of the merged
+    form; shape bias (textured `shapes`); images per second; time and memory of a training step."""
     transfer: Transfer | None = None
-    """Behind the training: the network as the backbone of a segmentation, measured as `miou`, or of a detector,
-    measured as `ap`; null for none."""
+    """Transfer after the training: the network as the backbone of a segmentation (metric `miou`) or of a detector
+    (metric `ap`); null for none."""
 
     @field_validator("measures")
     @classmethod
@@ -182,15 +182,15 @@ class ProxyRecipe(StrictModel):
         return self
 
     def image_seed(self, seed: int) -> int:
-        """What decides the images of the run with this seed, whatever its network; `data_seed` without resampling."""
+        """Seed of the images of a run with this seed, for any network; `data_seed` without resampling."""
         if self.resample == "none":
             return self.data_seed
         return int(fingerprint(["images", self.data_seed, seed]), base=16)
 
     def canonical(self) -> dict[str, Any]:
-        """Plain values without those at their default, so that a new option leaves old fingerprints alone."""
+        """Plain values without defaults, so that a new option does not change old fingerprints."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits; equal for equal recipes, however spelled, wherever the data are."""
+        """Sixteen hexadecimal digits; equal for equal recipes, in any spelling and with any folder of the data."""
         return fingerprint([REVISION, {key: value for key, value in self.canonical().items() if key != "root"}])

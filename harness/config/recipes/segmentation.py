@@ -1,6 +1,6 @@
-"""How a segmentation is trained, as a value: what a file in `harness/config/recipes/library/downstream` says of one.
+"""The recipe of a segmentation's training, as in the files in `harness/config/recipes/library/downstream`.
 
-Terms and defaults are those of MMSegmentation, with which RepLKNet's published figures were made.
+Terms and defaults are those of MMSegmentation, with which RepLKNet's published results were obtained.
 """
 
 from typing import Annotated, Literal, Self
@@ -11,7 +11,7 @@ from harness.config.recipes.full_scale import Fraction, FullScaleRecipe, ImageDa
 from harness.config.recipes.proxy import StrictModel
 
 Side = Annotated[int, Field(ge=8, le=8192)]
-"""In pixels."""
+"""Side in pixels."""
 Sides = Annotated[list[Side], Field(min_length=2, max_length=2)]
 """Height and width."""
 
@@ -20,47 +20,47 @@ class SegmentationDataConfig(ImageDataConfig):
     """Images with a class for every pixel."""
 
     dataset: Literal["cityscapes", "ade20k", "shapes"]
-    """Where they come from; the first two as they are distributed."""
+    """The data set; `cityscapes` and `ade20k` in the layout in which they are distributed."""
     rendering: Literal["contours", "textured"] = "textured"
-    """Of `shapes`."""
+    """Rendering of `shapes`."""
     side: Annotated[int, Field(ge=8, le=4096)] = 64
-    """Of `shapes`, in pixels."""
+    """Side of the images of `shapes` in pixels."""
 
 
 class SegmentationHeadConfig(StrictModel):
-    """The decoder on the network's maps; it is segmentation-models-pytorch's."""
+    """The decoder on the network's feature maps, from segmentation-models-pytorch."""
 
     head: Literal["upernet", "deeplabv3plus"] = "upernet"
     """UPerNet (arXiv 1807.10221), or DeepLabv3+ (1802.02611)."""
     channels: Annotated[int, Field(ge=1, le=4096)] = 512
     """Width of the decoder."""
     finest: Literal[2, 4, 8] = 4
-    """Stride of the finest map that it reads; where the network has none so fine, its finest."""
+    """Stride of the finest map that it reads; if the network has none as fine, its finest."""
     frozen: bool = False
-    """Whether the network stays as it is, and only the decoder learns."""
+    """Whether the network is frozen, and only the decoder is trained."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the decoder's channels that are dropped in training before the classes are told apart."""
+    """Share of the decoder's channels that are dropped in training before the classifier."""
     auxiliary: Annotated[float, Field(ge=0)] = 0.4
-    """Weight of the loss of a second, small head on the map before the coarsest one; 0 for no such head."""
+    """Weight of the loss of a small auxiliary head on the map before the coarsest one; 0 for no such head."""
     auxiliary_channels: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Its width."""
+    """Width of the auxiliary head."""
 
 
 class SegmentationAugmentation(StrictModel):
-    """How images are shown in training: resized at random, cropped, mirrored, in other colours."""
+    """Augmentation of the training images: random resize, crop, flip, and photometric distortion."""
 
     short: Side = 512
-    """The shorter side of an image at scale 1, as far as the longer one allows."""
+    """Length of an image's shorter side at scale 1, unless `longest` limits it."""
     longest: Side = 2048
-    """The most that the longer side has at scale 1."""
+    """Maximum length of the longer side at scale 1."""
     scales: Pair = Field(default=[0.5, 2.0])
-    """Least and largest scale."""
+    """Minimum and maximum scale."""
     crop: Sides = Field(default=[512, 512])
-    """Height and width of what is cut out; what an image lacks is filled, and ignored."""
+    """Height and width of the crop; smaller images are padded, and the padding is ignored."""
     most_of_one: Fraction = 0.75
     """Largest share of a crop that one class should have; ten crops are tried."""
     flip: Fraction = 0.5
-    """Probability of mirroring left to right."""
+    """Probability of a horizontal flip."""
     distort: bool = True
     """Whether brightness, contrast, saturation and hue are changed at random, as in SSD (arXiv 1512.02325)."""
 
@@ -73,19 +73,19 @@ class SegmentationAugmentation(StrictModel):
 
 
 class SegmentationEvaluation(StrictModel):
-    """How validation images are shown: resized as in training at scale 1; then whole, or through a sliding window."""
+    """Inference on validation images: resized as in training at scale 1; then whole, or with a sliding window."""
 
     mode: Literal["whole", "slide"] = "whole"
     window: Sides | None = None
-    """Of slide: height and width of the window."""
+    """For `slide`: height and width of the window."""
     stride: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
-    """Of slide: how far the window moves, down and right; where windows overlap, their mean counts."""
+    """For `slide`: steps of the window, down and right; predictions of overlapping windows are averaged."""
     scales: Annotated[list[Positive], Field(min_length=1)] = Field(default=[1.0])
-    """The image is shown at each; the mean of what is said of each pixel counts."""
+    """Scales of test-time augmentation; the predictions at all scales are averaged."""
     flip: bool = False
-    """Whether it is shown mirrored, too."""
+    """Whether flipped images are predicted, too, and averaged."""
     batch_size: Annotated[int, Field(ge=1)] = 1
-    """Images at once, in each worker, where these are of one size; of no consequence for the result."""
+    """Images per batch in each worker, if they are of one size; it does not affect the result."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -100,31 +100,31 @@ class SegmentationEvaluation(StrictModel):
 
 
 class SegmentationRecipe(FullScaleRecipe):
-    """The data, the decoder, the budget and the optimisation of a segmentation's training."""
+    """The data, the decoder, the budget and the optimization of a segmentation's training."""
 
     task: Literal["segmentation"]
     data: SegmentationDataConfig
     segmenter: SegmentationHeadConfig = SegmentationHeadConfig()
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Passes over the images; null where `iterations` are counted."""
+    """Passes over the images; null if `iterations` is given."""
     iterations: Annotated[int, Field(ge=1)] | None = None
-    """Steps of the optimiser."""
+    """Number of optimizer steps."""
     validate_every: Annotated[int, Field(ge=1)] | None = None
-    """Of `iterations`: how many lie between two validations."""
+    """Number of `iterations` between two validations."""
     views: SegmentationAugmentation = SegmentationAugmentation()
     evaluation: SegmentationEvaluation = SegmentationEvaluation()
 
     @property
     def intervals(self) -> int:
-        """Its epochs, or the parts between two validations."""
+        """Number of epochs, or of parts between two validations."""
         if self.iterations is not None and self.validate_every is not None:
             return self.iterations // self.validate_every
-        assert self.epochs is not None, "checked when it was made"
+        assert self.epochs is not None, "checked by the validator"
         return self.epochs
 
     @property
     def is_iteration_based(self) -> bool:
-        """Whether it counts iterations."""
+        """Whether the length of the training is given in iterations."""
         return self.iterations is not None
 
     def steps_per_interval(self, images: int) -> int:

@@ -1,8 +1,8 @@
-"""The rendering in which reach decides: a dashed outline among stray dashes of other images' outlines.
+"""The rendering in which a large receptive field is needed: a dashed outline among stray dashes of other outlines.
 
-All images carry the same number of equally long dashes, and those of a figure leave gaps. The strays are dashes of
-outlines of random classes, transposed and each moved elsewhere. So a small window sees much the same in every class, in
-figure and in ground; only how the dashes lie to each other, over gaps, tells which silhouette it is.
+All images have the same number of equally long dashes, with gaps between those of the object. The strays are dashes of
+outlines of random classes, transposed and each shifted. A small window therefore looks much the same in every class, on
+the object and on the background; only the arrangement of the dashes, over gaps, shows the silhouette.
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from harness.data.shapes.silhouettes import ANGLE, NAMES, OUTLINE, SCALES, SCENE
 DASH, GAP = 5.0, 3.0
 """Length of a dash, and of the gap before the next one of the same outline, in units of the scene."""
 MAX_REMOVED = 0.2
-"""Share of the figure's dashes that is left out at difficulty 1; in proportion below."""
+"""Share of the object's dashes that is left out at difficulty 1; proportional to the difficulty."""
 MAX_DISTRACTORS = 5.7
-"""Stray dashes per dash of a figure at difficulty 1; in proportion below."""
+"""Stray dashes per dash of an object at difficulty 1; proportional to the difficulty."""
 STROKE = 0.7
 """Standard deviation of the stroke's profile in units of the scene."""
 NOISE = 0.08
-"""Standard deviation of the noise, where a line has contrast 1."""
+"""Standard deviation of the noise, relative to the contrast of a line."""
 GROUND, LINE = 64.0, 144.0
-"""Grey level of the ground, and how much brighter a line is."""
+"""Gray level of the background, and the additional brightness of a line."""
 SAMPLES = 1 << 13
-"""Points at which a curve is known: at most 0.017 of the scene's units apart, a small part of a pixel. A power of 2."""
+"""Number of points of a curve: at most 0.017 of the scene's units apart, a small part of a pixel. A power of 2."""
 
 Points = NDArray[np.float32]
 """(..., 2): x and y in units of the scene."""
 
 
 class Poses(NamedTuple):
-    """Where the silhouettes of N images are in the scene."""
+    """The poses of the silhouettes of N images in the scene."""
 
     scale: NDArray[np.float64]
     angle: NDArray[np.float64]
@@ -42,33 +42,33 @@ class Poses(NamedTuple):
     """(N, 2): x and y."""
 
     def pose(self, i: int) -> Pose:
-        """That of one image."""
+        """The pose of one image."""
         x, y = self.middle[i].tolist()
         return Pose(float(self.scale[i]), float(self.angle[i]), x, y)
 
 
 @dataclass(frozen=True, slots=True)
 class Clutter:
-    """How much of the figure is missing, and how much stands around it."""
+    """The amounts of removed and of stray dashes."""
 
     removed: float
-    """Share of the figure's dashes."""
+    """Share of the object's dashes that is removed."""
     distractors: float
-    """Stray dashes per dash of a whole figure."""
+    """Number of stray dashes per dash of a complete object."""
 
     @classmethod
     def of(cls, difficulty: float) -> Self:
-        """Nothing missing and nothing around it at difficulty 0."""
+        """The clutter of a difficulty; none at difficulty 0."""
         return cls(MAX_REMOVED * difficulty, MAX_DISTRACTORS * difficulty)
 
     @property
     def dashes(self) -> int:
-        """Number of dashes of every image."""
+        """Number of dashes per image."""
         return round(OUTLINE / (DASH + GAP) * (1 - self.removed + self.distractors))
 
 
 def draw_poses(rng: np.random.Generator, labels: NDArray[np.int64]) -> Poses:
-    """A random pose for each of N images, in which its whole silhouette lies inside the scene."""
+    """A random pose for each of N images, with the whole silhouette inside the scene."""
     scale, angle = rng.uniform(*SCALES, len(labels)), rng.uniform(-ANGLE, ANGLE, len(labels))
     share = rng.random((len(labels), 2))
     low, high = np.empty_like(share), np.empty_like(share)
@@ -99,7 +99,7 @@ def draw_dashes(
     kept = np.minimum(np.rint(figure.is_dash.sum(axis=1) * (1 - clutter.removed)), dashes)
     own = figure.choose(rng, min(dashes, figure.is_dash.shape[1]), per_dash)
     own += poses.middle[:, None, None].astype(np.float32)
-    points = others.choose(rng, dashes, per_dash)[..., ::-1]  # transposed: as a figure never lies
+    points = others.choose(rng, dashes, per_dash)[..., ::-1]  # transposed: an orientation that no object has
     points = points + rng.uniform(0.0, SCENE, (n, dashes, 1, 2)).astype(np.float32)
     points -= np.float32(SCENE) * np.floor(points * np.float32(1 / SCENE))
     is_own = np.arange(own.shape[1]) < kept[:, None]
@@ -109,16 +109,16 @@ def draw_dashes(
 
 @dataclass(frozen=True, slots=True)
 class Contours:
-    """The dashes of M outlines for each of N images, around the origin; (N, dashes), with places that hold none."""
+    """The dashes of M outlines for each of N images, around the origin; (N, dashes), with unused entries."""
 
     curve: NDArray[np.intp]
-    """The row of `Curves.points` that a dash is part of."""
+    """The row of `Curves.points` that contains a dash."""
     begin: NDArray[np.float64]
-    """Where on the curve it begins; from 0 to 1, as `reach`."""
+    """Start of a dash on the curve, from 0 to 1."""
     reach: NDArray[np.float64]
-    """How much of the curve it covers."""
+    """Length of a dash on the curve, from 0 to 1."""
     cos: NDArray[np.float64]
-    """Of its outline's turn, times the scale; as `sin`."""
+    """Cosine of its outline's rotation, times the scale; `sin` accordingly."""
     sin: NDArray[np.float64]
     is_dash: NDArray[np.bool_]
 
@@ -130,7 +130,7 @@ class Contours:
         scale: NDArray[np.float64],
         angle: NDArray[np.float64],
     ) -> Self:
-        """Outlines (N, M) as dashes with gaps between them, begun anywhere."""
+        """Divide outlines (N, M) into dashes with gaps between them, from a random start."""
         curves = curve_table()
         curve = curves.rows[labels]  # (N, M, curves), -1 for a second curve that a class lacks
         count = np.maximum(1, np.rint(curves.lengths[curve] * scale[..., None] / (DASH + GAP)))
@@ -150,7 +150,7 @@ class Contours:
         )
 
     def choose(self, rng: np.random.Generator, count: int, per_dash: int) -> Points:
-        """`count` dashes of every image at random, (N, count, per_dash, 2); places without one come last."""
+        """`count` random dashes of every image, (N, count, per_dash, 2); unused entries are last."""
         keys = np.where(self.is_dash, rng.random(self.is_dash.shape, np.float32), np.float32(2))
         order = np.argsort(keys, axis=1)[:, :count]
         curve, *numbers = (
@@ -169,21 +169,21 @@ class Curves(NamedTuple):
     """The curves of all silhouettes."""
 
     points: Points
-    """(curves, SAMPLES, 2): each at equal steps along its way."""
+    """(curves, SAMPLES, 2): points at equal distances along each curve."""
     lengths: NDArray[np.float64]
     """(curves,)."""
     rows: NDArray[np.intp]
-    """(classes, 2): the curves of a class; -1 for a second one that it lacks."""
+    """(classes, 2): the curves of a class; -1 if it has no second one."""
 
     @property
     def most_dashes(self) -> int:
-        """The most that a curve has at the largest scale."""
+        """The maximum number of dashes of a curve, at the largest scale."""
         return round(float(self.lengths.max()) * SCALES[1] / (DASH + GAP))
 
 
 @cache
 def curve_table() -> Curves:
-    """The table of curves, made at the first call."""
+    """The table of curves, computed in the first call."""
     points: list[NDArray[np.float64]] = []
     lengths: list[float] = []
     rows = np.full((len(NAMES), 2), -1)
@@ -198,7 +198,7 @@ def curve_table() -> Curves:
 
 @cache
 def fewest_dashes() -> int:
-    """The fewest that an outline has, at the smallest scale."""
+    """The minimum number of dashes of an outline, at the smallest scale."""
     curves = curve_table()
     counts = np.maximum(1, np.rint(curves.lengths * SCALES[0] / (DASH + GAP)))
     of_class: NDArray[np.float64] = np.where(curves.rows >= 0, counts[curves.rows], 0).sum(axis=1)
@@ -206,14 +206,14 @@ def fewest_dashes() -> int:
 
 
 def points_per_dash(resolution: int) -> int:
-    """Four points per pixel of line."""
+    """Number of points per dash: four per pixel of line."""
     return max(4, round(4 * DASH * resolution / SCENE))
 
 
 def rasterize_strokes(points: Points, resolution: int) -> NDArray[np.float32]:
-    """Strokes through dashes (N, dashes, points, 2) in units of the scene -> (N, H, W); 1 on the middle of a line.
+    """Rasterize dashes (N, dashes, points, 2) in units of the scene as strokes (N, H, W); 1 on the middle of a line.
 
-    Each point is spread over the four pixels around it; those beyond a border count at the opposite one.
+    Each point is distributed over the four pixels around it; those beyond a border wrap around to the opposite one.
     """
     n, side = len(points), resolution + 2
     at = points.reshape(n, -1, 2) * np.float32(resolution / SCENE) + np.float32(0.5)
@@ -246,23 +246,23 @@ def _profile(resolution: int) -> NDArray[np.float32]:
 
 
 def _peak_height(resolution: int) -> np.float32:
-    """What the blur leaves of an endless line of height 1 on its middle, the spread over two pixels counted in."""
+    """Height of an infinite line of height 1 after the blur, including its distribution over two pixels."""
     variance = (STROKE * resolution / SCENE) ** 2 + 1 / 6
     return np.float32(1 / np.sqrt(2 * np.pi * variance))
 
 
 def shade(strokes: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Grey levels of bright, slightly noisy lines on darker ground."""
+    """Gray levels of bright, slightly noisy lines on a darker background."""
     levels = LINE * strokes
     levels += np.float32(LINE * NOISE) * noise
-    levels += np.float32(GROUND + 0.5)  # rounds to the nearest below
+    levels += np.float32(GROUND + 0.5)  # `astype` below then rounds to the nearest
     return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
 def render(
     rng: np.random.Generator, labels: NDArray[np.int64], poses: Poses, difficulty: float, resolution: int, count: int
 ) -> NDArray[np.uint8]:
-    """The first `count` images of those with these labels and poses, (count, H, W); each is the same for any count."""
+    """Render the first `count` images with these labels and poses, (count, H, W); each is the same for any count."""
     points = draw_dashes(rng, labels, poses, Clutter.of(difficulty), points_per_dash(resolution))
     noise = rng.standard_normal((count, resolution, resolution), np.float32)
     return shade(rasterize_strokes(points[:count], resolution), noise)

@@ -1,6 +1,6 @@
-"""The embedded data set: eight silhouettes in two renderings, with label, mask and box, made from a seed.
+"""The generated data set `shapes`: eight silhouettes in two renderings, with label, mask and box, from a seed.
 
-Image i of a split is a function of seed, split, i and the recipe's knobs alone: a larger set begins with the smaller.
+Image i of a split depends only on seed, split, i and the recipe's parameters: a larger set starts with the smaller.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ from harness.data.shapes.silhouettes import NAMES, Pose, bounding_box, draw_pose
 from harness.system.device_slot import yield_slot
 
 GENERATOR = 9
-"""Part of the cache's hash; raised when the same recipe gives other images."""
+"""Part of the cache's hash; raised when the same recipe results in other images."""
 TRAIN_SIZE, VAL_SIZE = 2000, 1000
 FINAL = 8
-"""As many times more validation images the last epoch is judged on, where the recipe leaves that open."""
+"""Factor of the number of validation images in the last epoch, if the recipe does not set it."""
 CHUNK = 128
-"""Images drawn at once, whole eights of them: enough to spend the time in numpy, few enough for the cache."""
+"""Images generated at once, a multiple of eight: enough to spend the time in numpy, few enough for the CPU cache."""
 
 _SPLITS = {"train": 0, "val": 1, "conflict": 2}
 
 
 def describe(recipe: ProxyRecipe) -> DataInfo:  # noqa: ARG001 (the table's signature)
-    """Eight classes, one channel, whatever the recipe says."""
+    """Eight classes and one channel, for every recipe."""
     return DataInfo(len(NAMES), 1, NAMES)
 
 
@@ -40,15 +40,15 @@ def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:  # noqa: ARG0
 
 
 def val_sizes(recipe: ProxyRecipe) -> tuple[int, int]:
-    """Validation images of all epochs but the last, and of the last one."""
+    """Numbers of validation images of all epochs except the last, and of the last one."""
     first = recipe.val_size or min(VAL_SIZE, recipe.final_val_size or VAL_SIZE)
     return first, recipe.final_val_size or FINAL * first
 
 
 def load(recipe: ProxyRecipe, cache: Path, seed: int, *, annotated: bool | None = None) -> Dataset:
-    """The images of the run with this seed, from the cache or made now.
+    """The images of the run with this seed, from the cache or newly generated.
 
-    With masks and boxes where they are to be `annotated`, by default where the recipe has a transfer.
+    With masks and boxes if `annotated`, by default if the recipe has a transfer.
     """
     annotated = recipe.transfer is not None if annotated is None else annotated
     interim, final = val_sizes(recipe)
@@ -77,9 +77,9 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int, *, annotated: bool | None 
 
 
 def make(recipe: ProxyRecipe, split: str, size: int, *, seed: int | None = None, annotated: bool = True) -> Split:
-    """The first `size` images of a split; masks and boxes where they are to be `annotated`.
+    """Generate the first `size` images of a split, with masks and boxes if `annotated`.
 
-    `seed` is `image_seed` of a run; by default that of the recipe, `data_seed`.
+    `seed` is the `image_seed` of a run; by default the recipe's `data_seed`.
     """
     seed = recipe.data_seed if seed is None else seed
     draw = _contours if recipe.rendering == "contours" else _textured
@@ -95,7 +95,7 @@ def _arrays(parts: Sequence[Split], name: str) -> list[NDArray[Any]]:
 
 
 def _contours(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
-    """One stream for the whole chunk: 3 times as fast as one per image."""
+    """A chunk of contours, with one random generator: 3 times as fast as one per image."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], chunk)))
     labels = _labels(rng)
     poses = contours.draw_poses(rng, labels)
@@ -105,7 +105,7 @@ def _contours(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int
 
 
 def _textured(recipe: ProxyRecipe, seed: int, split: str, chunk: int, count: int, annotated: bool) -> Split:
-    """One stream for each image."""
+    """A chunk of textured images, with one random generator per image."""
     root = np.random.SeedSequence(seed, spawn_key=(_SPLITS[split], chunk))
     labels = _labels(np.random.default_rng(root))[:count]
     streams = [np.random.default_rng(child) for child in root.spawn(count)]
@@ -124,7 +124,7 @@ def _silhouette_masks(labels: NDArray[np.int64], pose: Callable[[int], Pose], si
 def _annotations(
     labels: NDArray[np.int64], object_masks: Sequence[NDArray[np.bool_]]
 ) -> tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]:
-    """Masks and boxes of some figures; none without figures."""
+    """Masks and boxes of some objects; None without objects."""
     if not object_masks:
         return None, None
     masks = np.stack(object_masks) * (1 + labels[: len(object_masks), None, None])
@@ -132,5 +132,5 @@ def _annotations(
 
 
 def _labels(rng: np.random.Generator) -> NDArray[np.int64]:
-    """Of a chunk: every eight images hold every class once, in random order."""
+    """Labels of a chunk: each group of eight images has every class once, in random order."""
     return rng.permuted(np.tile(np.arange(len(NAMES)), (CHUNK // len(NAMES), 1)), axis=1).ravel()

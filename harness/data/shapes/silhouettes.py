@@ -1,7 +1,7 @@
-"""Eight silhouettes, as closed curves around the origin, and the scenes that place them.
+"""Eight silhouettes as closed curves around the origin, and their poses in the scene.
 
 Units: the scene is the square [0, 64] x [0, 64] at any resolution, x to the right and y down. Every silhouette is
-scaled to an outline of the same length, so that the length of its line says nothing about the class.
+scaled to an outline of the same length, so that the length is no cue to the class.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def _cross(half_arm: float = 0.34) -> Curve:
 
 
 def _crescent(bite: float = 0.55) -> Curve:
-    """A unit disc without the unit disc that stands `bite` to its right."""
+    """A unit disc without the unit disc that is `bite` to its right."""
     tip = np.arccos(bite / 2)
     back = _arc(1.0, tip, 2 * np.pi - tip, x=0.4)
     front = _arc(1.0, np.pi + tip, np.pi - tip, x=0.4 + bite)
@@ -67,20 +67,20 @@ NAMES = tuple(_UNIT)
 
 
 def walk(curve: Curve) -> tuple[Curve, NDArray[np.float64]]:
-    """The corners on a walk around the curve, back to the first one, and the way walked until each."""
+    """The corners around the closed curve, with the first one repeated at the end, and the arc length up to each."""
     corners = np.concatenate([curve, curve[:1]])
     steps = np.hypot(*np.diff(corners, axis=0).T)
     return corners, np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def length(curve: Curve) -> float:
-    """How long the closed curve is."""
+    """Length of the closed curve."""
     return float(walk(curve)[1][-1])
 
 
 @cache
 def silhouette(label: int) -> tuple[Curve, ...]:
-    """The curves of a class around the origin, `OUTLINE` long together."""
+    """The curves of a class around the origin, with the total length `OUTLINE`."""
     curves = _UNIT[NAMES[label]]
     scale = OUTLINE / sum(length(curve) for curve in curves)
     return tuple(curve * scale for curve in curves)
@@ -88,7 +88,7 @@ def silhouette(label: int) -> tuple[Curve, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a silhouette stands in the scene, how large and how turned."""
+    """Position, scale and rotation of a silhouette in the scene."""
 
     scale: float
     angle: float
@@ -97,26 +97,26 @@ class Pose:
     y: float
 
     def place(self, points: Curve) -> Curve:
-        """The points of a silhouette, in the scene."""
+        """Transform the points of a silhouette to the scene."""
         cos, sin = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
         placed: Curve = points @ np.array([[cos, sin], [-sin, cos]]) + np.array([self.x, self.y])
         return placed
 
 
 def outline(label: int, pose: Pose) -> list[Curve]:
-    """The curves of a class, placed in the scene."""
+    """The curves of a class in the scene."""
     return [pose.place(curve) for curve in silhouette(label)]
 
 
 SCALES = (0.85, 1.05)
 ANGLE = np.deg2rad(15.0)
-"""Largest turn of a figure to either side."""
+"""Largest rotation of an object to either side."""
 SHIFT = 4.0
-"""Largest shift of a figure from the middle, further limited by the border."""
+"""Largest shift of an object from the center, further limited by the border."""
 
 
 def draw_pose(rng: np.random.Generator, label: int) -> Pose:
-    """A random pose in which the whole silhouette lies inside the scene."""
+    """A random pose with the whole silhouette inside the scene."""
     scale, angle = rng.uniform(*SCALES), rng.uniform(-ANGLE, ANGLE)
     centred = Pose(scale, angle, 0.0, 0.0)
     corners = np.concatenate(outline(label, centred))
@@ -128,7 +128,7 @@ def draw_pose(rng: np.random.Generator, label: int) -> Pose:
 
 
 def fill(curves: Sequence[Curve], resolution: int) -> NDArray[np.bool_]:
-    """The pixels, (H, W), whose centres lie inside the placed curves; inside a second curve is outside again."""
+    """The pixels, (H, W), whose centers are inside the curves by the even-odd rule: a second curve is a hole."""
     starts = np.concatenate(curves) * (resolution / SCENE)
     ends = np.concatenate([np.roll(curve, -1, axis=0) for curve in curves]) * (resolution / SCENE)
     rows = np.arange(resolution) + 0.5
@@ -142,6 +142,6 @@ def fill(curves: Sequence[Curve], resolution: int) -> NDArray[np.bool_]:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of the smallest box around the mask's pixels, x1 and y1 just outside."""
+    """x0, y0, x1, y1 of the smallest box around the mask's pixels, x1 and y1 exclusive."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,7 +1,7 @@
-"""The rendering in which texture is a cue: a textured silhouette on textured ground with clutter.
+"""The rendering in which texture is a cue: a textured silhouette on a textured background with clutter.
 
-A texture is an oriented grating, one per class. In training it may agree with the class of the shape as often as the
-recipe says; in validation it tells nothing; in the conflict split it always stands for another class.
+A texture is an oriented grating, one per class. In training it agrees with the class of the shape as often as the
+recipe sets; in validation it is independent of it; in the conflict split it is always that of another class.
 """
 
 import math
@@ -16,19 +16,19 @@ WAVELENGTHS = (4.0, 7.0)
 """Two per orientation, in units of the scene."""
 ORIENTATIONS = len(NAMES) // len(WAVELENGTHS)
 CONTRASTS = (0.40, 0.04)
-"""How much brighter the figure is than the ground, at difficulty 0 and 1."""
+"""Additional brightness of the object, at difficulty 0 and 1."""
 MAX_DISCS = 28
-"""Clutter discs at difficulty 1; in proportion below."""
+"""Number of clutter discs at difficulty 1; proportional to the difficulty."""
 DISC_RADII = (2.0, 5.0)
 BACKGROUND = 0.35
-"""Mean brightness of the ground."""
+"""Mean brightness of the background."""
 GRATING = 0.13
-"""Amplitude of the gratings; of the clutter's brightness too."""
+"""Amplitude of the gratings, and of the clutter's brightness."""
 NOISE = 0.05
 
 
 def draw_cue(rng: np.random.Generator, label: int, agreement: float | None) -> int:
-    """The class for which the texture stands: the label with probability `agreement`, else any; never it for None."""
+    """The class of the texture: the label with probability `agreement`, else any class; for None, another class."""
     if agreement is None:
         return int((label + 1 + rng.integers(len(NAMES) - 1)) % len(NAMES))
     return int(label) if rng.random() < agreement else int(rng.integers(len(NAMES)))
@@ -40,27 +40,27 @@ def render(
     object_masks: Sequence[NDArray[np.bool_]],
     difficulty: float,
 ) -> NDArray[np.uint8]:
-    """One image per stream, (N, H, W)."""
+    """Render one image per random generator, (N, H, W)."""
     images = [
-        _image(rng, int(cue), figure, difficulty) for rng, cue, figure in zip(streams, cues, object_masks, strict=True)
+        _image(rng, int(cue), mask, difficulty) for rng, cue, mask in zip(streams, cues, object_masks, strict=True)
     ]
     return np.stack(images)
 
 
-def _image(rng: np.random.Generator, cue: int, figure: NDArray[np.bool_], difficulty: float) -> NDArray[np.uint8]:
-    side, everywhere = len(figure), slice(0, len(figure))
+def _image(rng: np.random.Generator, cue: int, mask: NDArray[np.bool_], difficulty: float) -> NDArray[np.uint8]:
+    side, everywhere = len(mask), slice(0, len(mask))
     contrast = CONTRASTS[0] + (CONTRASTS[1] - CONTRASTS[0]) * difficulty
     image = _grating(rng, int(rng.integers(len(NAMES))), side, everywhere, everywhere)
     for _ in range(round(MAX_DISCS * difficulty)):
         _add_disc(rng, image)
-    np.copyto(image, contrast + _grating(rng, cue, side, everywhere, everywhere), where=figure)
+    np.copyto(image, contrast + _grating(rng, cue, side, everywhere, everywhere), where=mask)
     image += NOISE * rng.standard_normal(image.shape, np.float32)
     levels: NDArray[np.float32] = np.clip(np.rint(255 * (BACKGROUND + image)), 0, 255)
     return levels.astype(np.uint8)
 
 
 def _grating(rng: np.random.Generator, texture: int, side: int, rows: slice, columns: slice) -> NDArray[np.float32]:
-    """A window of a texture at random phase, slightly turned and stretched."""
+    """A window of a texture with a random phase, slightly rotated and stretched."""
     angle = math.pi * (texture % ORIENTATIONS + rng.uniform(-0.15, 0.15)) / ORIENTATIONS
     wave = 2 * math.pi / (WAVELENGTHS[texture // ORIENTATIONS] * rng.uniform(0.9, 1.1)) * SCENE / side
     along = np.arange(side, dtype=np.float32)
@@ -70,7 +70,7 @@ def _grating(rng: np.random.Generator, texture: int, side: int, rows: slice, col
 
 
 def _add_disc(rng: np.random.Generator, ground: NDArray[np.float32]) -> None:
-    """A disc of another texture and brightness, somewhere on the ground."""
+    """Add a disc of another texture and brightness at a random place of the background."""
     side = len(ground)
     x, y = rng.uniform(0, side, size=2).tolist()
     radius = rng.uniform(*DISC_RADII) * side / SCENE
