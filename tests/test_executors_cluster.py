@@ -160,7 +160,7 @@ def test_a_network_is_trained_by_workers_on_two_nodes_and_goes_on_there_as_if_un
     assert [(epoch.epoch, epoch.workers) for epoch in undisturbed] == [(1, 2), (2, 2)]
     max(job.checkpoints.glob("*.pt")).unlink()
     note, *records = train_with_ray(job, pair)
-    assert isinstance(note, Message) and note.text.startswith("going on in epoch 2 after 0 steps")
+    assert isinstance(note, Message) and note.text.startswith("resuming in epoch 2 after 0 steps")
     (again,) = (record for record in records if isinstance(record, FullScaleEpoch))
     assert (again.train_loss, again.val, again.ema) == (
         undisturbed[1].train_loss,

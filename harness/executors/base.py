@@ -17,7 +17,7 @@ class Executor(Protocol):
     """Protocol of an executor, which trains runs. Only one thread of the driver process calls it."""
 
     slots: int
-    """How many runs are trained at a time; further ones may be submitted and are queued."""
+    """Number of runs that are trained at a time; further ones may be submitted and are queued."""
 
     def submit(self, job: Job) -> None:
         """Queue a run; returns immediately. The same run may be submitted again after its `Ended`."""

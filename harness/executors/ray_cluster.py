@@ -19,19 +19,19 @@ from harness.system.machine import available_cpus
 
 AUTO = "auto"
 REACH_TIMEOUT_S = 3.0
-"""How long a host may take to accept a connection."""
+"""Maximum time for a host to accept a connection."""
 CONNECT_TIMEOUT_S = 15.0
-"""How long a process may take to join a cluster."""
+"""Maximum time for a process to join a cluster."""
 STORE_BYTES = 80 * 1024**2
 """Shared memory of a cluster started here; records are small, and data sets are files."""
 DISCONNECT_TIMEOUT_S = 15.0
-"""How long the processes of a cluster started here may take to end before they are killed."""
+"""Maximum time for the processes of a cluster started here to end, before they are killed."""
 SILENCE_TIMEOUT_S = 40.0
-"""How long a cluster may not respond; Ray itself ends this process after a minute."""
+"""Maximum time without a response of the cluster; Ray itself ends this process after a minute."""
 PING_EVERY_S = 5.0
 """Interval at which the nodes of a cluster are queried."""
 END_TIMEOUT_S = 1.0
-"""How long to wait for the last query."""
+"""Maximum time to wait for the last query."""
 RAY_LOG_LEVEL = 50
 """Log level above which Ray may write to the terminal: critical."""
 
@@ -319,7 +319,7 @@ def _unreachable(address: str, why: str) -> ExecutorError:
         value=address,
         place=why,
         remedy="Start one here (`ray start --head`), let this machine join it (`ray start --address HOST:PORT`), "
-        "or leave `--ray-address` out to train on this machine alone.",
+        "or leave `--ray-address` out to train only on this machine.",
     )
 
 

@@ -20,19 +20,19 @@ from harness.executors.ray_worker import RayWorker, WorkerInfo
 from harness.training.run import Ended, Job, Record, RunState
 
 RECEIVE_S = 30.0
-"""How long a record that is ready may take to be read."""
+"""Maximum time to read a record that is ready."""
 CONTROL = "control"
 """Concurrency group of an actor: its thread serves `stop` and `report` while the main one trains."""
 STOP_GRACE_S = 60.0
-"""How long a run may exceed its time limit before its worker is killed: it ends by itself unless it hangs."""
+"""Time after a run's limit at which its worker is killed: the run ends by itself unless it hangs."""
 RECEIVE_TIMEOUT_S = 1.0
-"""How long to wait for a record before time limits are checked."""
+"""Maximum time to wait for a record before time limits are checked."""
 REPORT_TIMEOUT_S = 50.0
-"""How long the first worker of a cluster may take to report. Twice that and a restart take less than two minutes."""
+"""Maximum time for the first worker of a cluster to report. Twice that and a restart take less than two minutes."""
 MAX_RESTARTS = 2
-"""How often a cluster started here is restarted without a record in between; once if no worker reports."""
+"""Maximum number of restarts of a cluster started here without a record in between; one if no worker reports."""
 DEATHS_PER_WORKER = 2
-"""How often in a row, on average, a worker may die before it is ready."""
+"""Maximum number of deaths in a row, per worker on average, before a worker is ready."""
 
 
 def actor_class(cpus: int, gpus: float) -> Any:
@@ -51,7 +51,7 @@ class WorkerHandle:
         self.has_spoken = False
         """Whether the task has yielded a record."""
         self.is_stopping = False
-        """Whether the task was asked to stop."""
+        """Whether a stop of the task was requested."""
         self._actor = actors.remote()
         self._greeting: WorkerInfo | None = None
         self._awaited: Any = self._actor.greet.remote(cpus)
@@ -116,7 +116,7 @@ class WorkerHandle:
         ray.kill(self._actor)
 
     def end_process(self) -> None:
-        """Kill the process of a worker that hangs: `ray.kill` does not end such a process."""
+        """Kill the process of a worker that hangs, which `ray.kill` may not end."""
         self.end()
         if self._greeting is None:
             return
@@ -306,8 +306,8 @@ class RayExecutor:
     def _replace(self, worker: WorkerHandle, lost: WorkerLost) -> None:
         """Start another worker. A run that the lost one had not begun is queued again, without a record.
 
-        That happens at most once per worker, because all may have died with their node; after that, the run is taken
-        as the cause and ends LOST.
+        That happens at most `slots` times, because all workers may have died with their node; after that, the run is
+        taken as the cause and ends LOST.
         """
         self._start_replacement(worker)
         task = worker.task

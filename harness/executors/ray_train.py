@@ -24,9 +24,9 @@ RAY_FOLDER = "ray"
 POLL_S = 0.1
 """Interval at which the files are read."""
 START_TIMEOUT_S = 100.0
-"""How long the workers may take to start."""
+"""Maximum time for the workers to start."""
 WORKERS_END_TIMEOUT_S = 30.0
-"""How long Ray Train may take to end after a stop request."""
+"""Maximum time for Ray Train to end after a stop request."""
 READY_FILE = "ready"
 """The line that rank 0 writes before it opens its images, which may take long."""
 

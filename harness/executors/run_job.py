@@ -38,7 +38,7 @@ def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterat
     """Train and measure the job's network: `Started`, an `Epoch` each, `Measured`..., and one `Ended` in every case.
 
     `should_stop` is called before every training step; a run that was stopped or timed out resumes after its last epoch
-    when it is executed again. A transfer has no checkpoint: one that was stopped starts again, after the last epoch.
+    when it is executed again. A transfer has no checkpoint: if stopped, it starts again after the last epoch.
     """
     start = time.monotonic()
 

@@ -20,7 +20,7 @@ from harness.report.console import plain_table
 TOLERANCE = 1e-4
 """Maximum difference of two logits, relative to the examples' scale; in float32, where each layer rounds at 6e-8."""
 LEAST_SCALE = 0.01
-"""Minimum scale, as a share of the largest logit: with a smaller one, rounding alone would exceed the tolerance."""
+"""Minimum scale, as a share of the largest logit: with a smaller one, rounding errors would exceed the tolerance."""
 EXAMPLE_BATCHES = (1, 3)
 """Batch sizes at R x R; a further batch of 2 has another size, if the graphs accept it."""
 Network = Callable[[Tensor], Tensor]

@@ -36,7 +36,7 @@ PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onn
 def staged(folder: Path) -> Iterator[Path]:
     """Create a temporary folder next to `folder`, to write into and then to `commit`; it is removed at the end.
 
-    Raises `UserError` if `folder` holds files that no export has written, or if it is not writable.
+    Raises `UserError` if `folder` contains files that no export has written, or if it is not writable.
     """
     _require_free(folder)
     try:

@@ -48,7 +48,7 @@ class Exportable:
             raise UserError(
                 "`--unmerged` needs weights in training form, and these are merged already",
                 value=self.network.name,
-                remedy="Leave it out, or take the weights that they were merged from.",
+                remedy="Leave it out, or use the weights that they were merged from.",
             )
 
     @property
@@ -68,12 +68,12 @@ class Exportable:
 
     @cached_property
     def trainable(self) -> nn.Module:
-        """The network whose weights are written and can be trained further: small kernels merged, batch norms kept."""
+        """The network whose weights are written and can be trained further: merged if `is_merged`, with batch norms."""
         return merge(self.network.model) if self.is_merged else self.network.model
 
     @cached_property
     def deployable(self) -> nn.Module:
-        """The network whose graph is written, for inference only: merged, and its batch norms folded."""
+        """The network whose graph is written, for inference: merged and its batch norms folded if `is_merged`."""
         return fold(self.network.model) if self.is_merged else self.network.model
 
     @cached_property
@@ -84,7 +84,7 @@ class Exportable:
 
     @property
     def source(self) -> Mapping[str, str]:
-        """Where the weights come from, as in the metadata of weight files."""
+        """The origin of the weights, as in the metadata of weight files."""
         network = self.network
         if network.origin == WeightsOrigin.RANDOM:
             return {"source": "random weights"}

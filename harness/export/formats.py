@@ -45,7 +45,11 @@ FORMATS: dict[str, Format] = {
         require=onnx.require_packages,
     ),
     "torch": Format(
-        torch_export.FILE, "the graph for PyTorch alone", torch_export.write, torch_export.load, torch_export.usage
+        torch_export.FILE,
+        "the graph for PyTorch, without the harness",
+        torch_export.write,
+        torch_export.load,
+        torch_export.usage,
     ),
     "timm": Format(
         timm.FILE,

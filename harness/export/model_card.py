@@ -17,7 +17,7 @@ FAMILY_TITLES = {"replknet": "RepLKNet", "mobilenet_v2": "MobileNetV2", "convnex
 """Names of the families, as their papers write them."""
 MAX_CLASSES_SHOWN = 100
 """Maximum number of class names that the card lists."""
-CODE_LICENCE = "The code that builds and loads the network, large-kernel-harness, is under the MIT license."
+CODE_LICENSE = "The code that builds and loads the network, large-kernel-harness, is under the MIT license."
 
 
 def model_card(
@@ -45,7 +45,7 @@ def model_card(
     if exportable.classes is not None:
         parts += ["## Classes", _classes(exportable.classes)]
     parts += ["## Files", _files(formats, results), "## How to load it", *_usage(exportable, formats)]
-    parts += ["## License", _licence(exportable), "## Versions", _items(versions)]
+    parts += ["## License", _license(exportable), "## Versions", _items(versions)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -145,19 +145,19 @@ def _usage(exportable: Exportable, formats: Mapping[str, Format]) -> Iterable[st
         yield _code("python", file_format.usage(exportable))
 
 
-def _licence(exportable: Exportable) -> str:
+def _license(exportable: Exportable) -> str:
     network = exportable.network
     if network.origin == WeightsOrigin.RANDOM:
-        return f"{CODE_LICENCE} The weights are random."
+        return f"{CODE_LICENSE} The weights are random."
     if network.origin != WeightsOrigin.FILE:
-        return f"{CODE_LICENCE} {_trained_licence(exportable)}"
+        return f"{CODE_LICENSE} {_trained_license(exportable)}"
     return (
-        f"{CODE_LICENCE}\n\nThe weights were imported from `{exportable.source['source']}`. **The license under "
+        f"{CODE_LICENSE}\n\nThe weights were imported from `{exportable.source['source']}`. **The license under "
         "which that file was published applies to them**; the harness has no record of it."
     )
 
 
-def _trained_licence(exportable: Exportable) -> str:
+def _trained_license(exportable: Exportable) -> str:
     recipe = exportable.network.full_recipe
     began = "They started from other weights, whose license applies, too. " if recipe and recipe.needs_weights else ""
     return f"Those who trained the weights choose their license. {began}Consider that of the training images."

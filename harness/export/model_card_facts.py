@@ -120,7 +120,7 @@ def _scores(file: Path, epochs: list[FullScaleEpoch]) -> dict[str, Any]:
 
 
 def _better(epoch: FullScaleEpoch) -> str:
-    """Which weights are kept as the best: those of the network (`val`) or of its moving average (`ema`)."""
+    """The weights that are kept as the best: those of the network (`val`) or of its moving average (`ema`)."""
     values = to_plain(epoch)
     return "ema" if values["ema"] and values["ema"]["top1"] >= values["val"]["top1"] else "val"
 

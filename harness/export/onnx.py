@@ -43,7 +43,7 @@ def require_packages() -> None:
 
 
 def write(exportable: Exportable, folder: Path) -> None:
-    """Write the merged network with folded batch norms, dynamic in the batch size and, if possible, in image size."""
+    """Write the graph of `Exportable.program`, dynamic in the batch size and, if possible, in the image size."""
     program = torch.onnx.export(
         exportable.program,
         input_names=[INPUT],

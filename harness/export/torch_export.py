@@ -14,7 +14,7 @@ NETWORK_FILE = "network.json"
 
 
 def write(exportable: Exportable, folder: Path) -> None:
-    """Write the merged network with folded batch norms, dynamic in the batch size and, if possible, in image size."""
+    """Write the graph of `Exportable.program`, dynamic in the batch size and, if possible, in the image size."""
     extra = {NETWORK_FILE: json.dumps(exportable.training_facts, indent=1)}
     torch.export.save(exportable.program, folder / FILE, extra_files=extra)
 
