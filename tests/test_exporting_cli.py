@@ -67,7 +67,7 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
         "n = 256 validation images of shapes, 16 px, one seed",
         "| latency_ms_p50 |",
         f"mean: {mean[0]:.6g}",
-        "colour: grey",
+        "color: gray",
         "train_size: 256",
     ):
         assert words in text, words
