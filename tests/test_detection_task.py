@@ -41,7 +41,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_bit(tmp_path: Path, kind: st
     with pytest.raises(Stopped):
         list(run_worker(job, CPU, should_stop=lambda: next(asked) == 3))
     resumed = trained(job)
-    assert any("going on in epoch 2 after 1 steps" in record.text for record in resumed if isinstance(record, Message))
+    assert any("resuming in epoch 2 after 1 steps" in record.text for record in resumed if isinstance(record, Message))
     assert outcome(epochs_of(resumed)) == outcome(epochs_of(whole)[1:])
 
 

@@ -338,9 +338,9 @@ def test_folders_that_are_no_trainings_or_have_no_such_weights(tmp_path: Path) -
     mistaken(called("evaluate", "images", cwd=tmp_path), "must be that of a training at full scale")
     (tmp_path / "images" / "network.yaml").write_text("{}")
     (tmp_path / "images" / "recipe.yaml").write_text("{}")
-    mistaken(called("evaluate", "images", cwd=tmp_path), "the training has no epoch behind it")
+    mistaken(called("evaluate", "images", cwd=tmp_path), "the training has not completed an epoch")
     network(tmp_path).rename(tmp_path / "images" / "best.safetensors")
-    mistaken(called("evaluate", "images", "--which", "last", cwd=tmp_path), "they come with the last epoch", "best")
+    mistaken(called("evaluate", "images", "--which", "last", cwd=tmp_path), "written after the last epoch", "best")
     mistaken(called("evaluate", "images", cwd=tmp_path), "recipe.yaml")
 
 

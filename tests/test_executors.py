@@ -261,7 +261,7 @@ def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
     os.kill(pid, signal.SIGSTOP)
     ended = end_of(until(ray, Ended, job)[job.run.id])
     assert ended.state == RunState.TIMED_OUT
-    assert ended.cause == "nothing was heard of the run after its limit of 0.05 minutes"
+    assert ended.cause == "the run did not end at its limit of 0.05 minutes"
     assert end_of(train(ray, tiny_job(tmp_path))).state == RunState.COMPLETE
     deadline = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
@@ -271,7 +271,7 @@ def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
 
 def test_more_workers_than_there_is_room_for_are_refused_with_both_numbers(ray: Executor) -> None:
     assert ray.slots == 2
-    with pytest.raises(ExecutorError, match=r"there is room for \d+ workers? with 1 processor each, but got 4096"):
+    with pytest.raises(ExecutorError, match=r"at most \d+ workers? with 1 processor each can run, but got 4096"):
         allocate(WorkerRequest(workers=4096))
     with pytest.raises(ExecutorError, match=r"must fit on one machine, .* but got '4096 processors' \(resources\)"):
         allocate(WorkerRequest(cpus=4096))

@@ -135,7 +135,7 @@ def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_i
 def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_is_left(cluster: Any) -> None:
     import ray
 
-    with pytest.raises(ExecutorError, match=r"there is room for 2 workers with 1 processor each, but got 3 \(--work"):
+    with pytest.raises(ExecutorError, match=r"at most 2 workers with 1 processor each can run, but got 3 \(--work"):
         make_executor("ray", WorkerRequest(workers=3, address=cluster.address))
     with pytest.raises(ExecutorError, match=r"the largest has 1 processors and 0 GPUs, but got '2 processors'"):
         make_executor("ray", WorkerRequest(cpus=2, address=cluster.address))
@@ -160,7 +160,7 @@ def test_a_network_is_trained_by_workers_on_two_nodes_and_goes_on_there_as_if_un
     assert [(epoch.epoch, epoch.workers) for epoch in undisturbed] == [(1, 2), (2, 2)]
     max(job.checkpoints.glob("*.pt")).unlink()
     note, *records = train_with_ray(job, pair)
-    assert isinstance(note, Message) and note.text.startswith("going on in epoch 2 after 0 steps")
+    assert isinstance(note, Message) and note.text.startswith("resuming in epoch 2 after 0 steps")
     (again,) = (record for record in records if isinstance(record, FullScaleEpoch))
     assert (again.train_loss, again.val, again.ema) == (
         undisturbed[1].train_loss,

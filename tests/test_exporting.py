@@ -115,7 +115,7 @@ def test_a_graph_for_images_that_end_as_one_pixel_takes_their_size_alone(tmp_pat
     assert network(noise(exportable.spec, 4, 16)).shape == (4, 7)
     with pytest.raises(AssertionError, match="Guard failed"):
         network(noise(exportable.spec, 4, 32))
-    assert "of this size alone" in (tmp_path / "out" / CARD).read_text()
+    assert "only of this size" in (tmp_path / "out" / CARD).read_text()
 
 
 @pytest.mark.parametrize("is_merged", [True, False], ids=["merged", "training"])
@@ -217,7 +217,7 @@ def _of_another_network(path: Path) -> None:
     [
         (_truncated, "cannot be loaded back: WeightsError"),
         (_with_a_changed_kernel, "of what images change"),
-        (_of_another_network, "gives (1, 3) for logits (1, 7)"),
+        (_of_another_network, "returns (1, 3) for logits (1, 7)"),
     ],
 )
 def test_a_faulty_file_of_weights_is_found(damage: Callable[[Path], None], words: str, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_what_is_not_a_number_is_a_fault() -> None:
     assert compare(lambda _: logits, examples).is_close
     assert not compare(lambda _: logits * torch.nan, examples).is_close
     assert not compare(lambda _: logits + 0.001, examples).is_close
-    with pytest.raises(ExportFailure, match="gives"):
+    with pytest.raises(ExportFailure, match="returns"):
         compare(lambda _: logits[:1], examples)
 
 

@@ -67,7 +67,7 @@ def test_a_run_brings_its_figures_its_images_and_its_classes(run: Path, tmp_path
         "n = 256 validation images of shapes, 16 px, one seed",
         "| latency_ms_p50 |",
         f"mean: {mean[0]:.6g}",
-        "colour: grey",
+        "color: gray",
         "train_size: 256",
     ):
         assert words in text, words
@@ -140,7 +140,7 @@ def test_imported_weights_keep_their_origin_and_its_licence(tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     text = card(tmp_path)
     assert "imported from `official.pth`" in text and "SHA-256 of that file" in text
-    assert "The licence of whoever" in text and "made for images of 24 px" in text and "training form" in text
+    assert "The license under which" in text and "made for images of 24 px" in text and "training form" in text
     found = load_weights(tmp_path / "out" / "model.safetensors")[1].state_dict()
     assert all(torch.equal(value, found[name]) for name, value in network.model.state_dict().items())
 

@@ -153,7 +153,7 @@ def test_equal_logits_and_constant_answers_are_told() -> None:
         nn.init.zeros_(parameter)
     notes = examined(model).notes
     assert "the largest logit is that of several classes for 6 of 6 images" in notes[0]
-    assert "the answer is class 0 for every image" in notes[1]
+    assert "the prediction is class 0 for every image" in notes[1]
     head_of(model).bias.data[2] = 1.0
     assert len(examined(model).notes) == 1 and "class 2 for every image" in examined(model).notes[0]
 
@@ -241,5 +241,7 @@ def test_evaluate_tells_of_constant_answers(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_weights(path, Weights(SPEC, False, dict(model.state_dict()), {"source": "a test"}))
     command = ("evaluate", path, "--data", "images", "--resolution", "16")
-    assert "warning    training form: the answer is class 0" in called(*command, cwd=tmp_path).stdout.replace("\n", " ")
+    assert "warning    training form: the prediction is class 0" in called(*command, cwd=tmp_path).stdout.replace(
+        "\n", " "
+    )
     assert len(json.loads(called(*command, "--json", cwd=tmp_path).stdout)["notes"]) == 2

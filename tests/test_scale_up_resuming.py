@@ -99,7 +99,7 @@ def test_states_that_are_all_wrong_begin_anew_and_the_training_completes(
     for path in copied.checkpoints.iterdir():
         path.write_bytes(path.read_bytes()[:-4000] + bytes(4000))
     records = trained(copied)
-    assert "no state of this training can be used; it begins anew" in notes_of(records)
+    assert "no state of this training can be used; it starts again" in notes_of(records)
     assert outcome(epochs_of(records)) == outcome(whole[1])
     assert epochs_of(trained(copied)) == []
 

@@ -114,7 +114,7 @@ def test_goes_on_to_the_bit_from_any_step(whole: Whole, tmp_path: Path, step: in
         trained(job, after(step))
     rest = trained(job)
     (message,) = [record for record in rest if isinstance(record, Message)]
-    assert message.text.startswith(f"going on in epoch {1 + step // 2} after {step % 2} steps")
+    assert message.text.startswith(f"resuming in epoch {1 + step // 2} after {step % 2} steps")
     lines = (job.folder / "epochs.jsonl").read_text().splitlines()
     done = [from_plain(json.loads(line) | {"kind": "epoch"}) for line in lines]
     assert outcome([epoch for epoch in done if isinstance(epoch, FullScaleEpoch)]) == outcome(undisturbed)

@@ -66,7 +66,7 @@ def test_goes_on_to_the_bit_from_any_step(whole: tuple[Path, list[Any]], tmp_pat
     with pytest.raises(Stopped):
         trained(job, after(step))
     rest = trained(job)
-    assert any(isinstance(record, Message) and record.text.startswith("going on") for record in rest)
+    assert any(isinstance(record, Message) and record.text.startswith("resuming in") for record in rest)
     assert outcome(epochs_of(rest))[-1] == outcome(undisturbed)[-1]
     assert equal(last_state(job.folder), last_state(folder))
 

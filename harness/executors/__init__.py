@@ -1,4 +1,4 @@
-"""Who trains the runs: `inline` in this process, `ray` in workers on this machine or on a cluster, behind one seam."""
+"""Executors, which train runs: `inline` in this process, `ray` in workers on this machine or a cluster."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ EXECUTORS: dict[str, Callable[[WorkerRequest], Executor]] = {
 
 
 def make_executor(name: str, request: WorkerRequest) -> Executor:
-    """Start the workers. Raises `ExecutorError` where they cannot be had."""
+    """Create an executor and start its workers. Raises `ExecutorError` if they cannot be started."""
     if name not in EXECUTORS:
         raise ExecutorError(
             "the executor must be a known one", value=name, remedy=f"Executors: {', '.join(EXECUTORS)}."

@@ -1,4 +1,4 @@
-"""Runs trained one after another in this very process: no Ray, prints to the terminal, breakpoints work."""
+"""Executor that trains runs one after another in this process: no Ray, prints to the terminal, breakpoints work."""
 
 import time
 from collections import deque
@@ -10,7 +10,7 @@ from harness.training.run import Ended, Job, Record, RunState
 
 
 class InlineExecutor:
-    """Trains while it is polled: a poll lasts until the run's next record, and nothing can end a step that hangs."""
+    """Trains while it is polled: a poll lasts until the run's next record, and a step that hangs cannot be ended."""
 
     slots = 1
 
@@ -69,7 +69,7 @@ class InlineExecutor:
         self._records = run_job_logged(job, lambda: self._is_stopping)
 
     def _advance(self, task: AcceptedJob) -> None:
-        """Train up to the run's next record. An interruption is passed on and ends the run; its checkpoint stays."""
+        """Train up to the run's next record. An interruption ends the run, keeps its checkpoint, and is raised."""
         try:
             record = next(self._records)
         except BaseException:

@@ -1,6 +1,6 @@
-"""Runs trained by a crew of Ray actors that stay from run to run, on this machine or on a cluster.
+"""Executor that trains runs in Ray actors, each kept for many runs, on this machine or on a cluster.
 
-`WorkerHandle` is one worker of the crew as the driver sees it: give it a job, hear what it says, end it.
+`WorkerHandle` is the driver-side handle of one Ray actor: submit a job, receive its records, kill it.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from harness.executors.ray_worker import RayWorker, WorkerInfo
 from harness.training.run import Ended, Job, Record, RunState
 
 RECEIVE_S = 30.0
-"""How long a record that is ready may take to be read."""
+"""Maximum time to read a record that is ready."""
 CONTROL = "control"
-"""The thread of an actor that listens while its other one trains."""
+"""Concurrency group of an actor: its thread serves `stop` and `report` while the main one trains."""
 STOP_GRACE_S = 60.0
-"""How long a run may outlive its limit before its worker is ended: it ends by itself unless it hangs."""
+"""Time after a run's limit at which its worker is killed: the run ends by itself unless it hangs."""
 RECEIVE_TIMEOUT_S = 1.0
-"""How long to wait for a record before looking at the clock."""
+"""Maximum time to wait for a record before time limits are checked."""
 REPORT_TIMEOUT_S = 50.0
-"""How long the first worker of a cluster may take to report. Twice that and a restart take less than two minutes."""
+"""Maximum time for the first worker of a cluster to report. Twice that and a restart take less than two minutes."""
 MAX_RESTARTS = 2
-"""How often a cluster of our own is started anew without a record in between; once if no worker reports."""
+"""Maximum number of restarts of a cluster started here without a record in between; one if no worker reports."""
 DEATHS_PER_WORKER = 2
-"""How often in a row, on average, a worker may die before it is ready."""
+"""Maximum number of deaths in a row, per worker on average, before a worker is ready."""
 
 
 def actor_class(cpus: int, gpus: float) -> Any:
-    """What all hands of a crew are actors of. An actor that died stays dead: its run has a checkpoint, not Ray."""
+    """The Ray actor class of all workers. Ray does not restart an actor: its run is resumed from a checkpoint."""
     import ray
 
     remote: Any = ray.remote
@@ -44,14 +44,14 @@ def actor_class(cpus: int, gpus: float) -> Any:
 
 
 class WorkerHandle:
-    """An actor from its start, which takes seconds that nobody waits for, to its end."""
+    """Driver-side handle of one actor, which starts asynchronously; that takes seconds."""
 
     def __init__(self, actors: Any, cpus: int) -> None:
         self.task: AcceptedJob | None = None
         self.has_spoken = False
-        """Whether the task has made a record."""
+        """Whether the task has yielded a record."""
         self.is_stopping = False
-        """Whether the task was asked to stop."""
+        """Whether a stop of the task was requested."""
         self._actor = actors.remote()
         self._greeting: WorkerInfo | None = None
         self._awaited: Any = self._actor.greet.remote(cpus)
@@ -61,32 +61,32 @@ class WorkerHandle:
 
     @property
     def pending_ref(self) -> Any:
-        """What to wait for before `next_record` is called: the greeting, or the task's next record; else None."""
+        """The reference to wait for before `next_record`: to the greeting or the task's next record; else None."""
         return self._awaited
 
     @property
     def is_free(self) -> bool:
-        """Whether it can be given a job."""
+        """Whether a job can be submitted."""
         return self._awaited is None
 
     def has_reported(self) -> bool:
-        """Whether its process runs; it may still be loading what a run needs."""
+        """Whether the worker's process runs; it may still be loading what a run needs."""
         import ray
 
         return self._greeting is not None or bool(ray.wait([self._report], timeout=0)[0])
 
     def is_silent(self, limit_s: float) -> bool:
-        """Whether its process has not reported for that long, counted from when it was asked for."""
+        """Whether the worker has existed for `limit_s` and its process has not reported."""
         return time.monotonic() - self._start > limit_s and not self.has_reported()
 
     def submit(self, job: Job) -> None:
-        """Have a job trained."""
+        """Start to train a job."""
         self._ticket += 1
         self.task, self.has_spoken, self.is_stopping = AcceptedJob(job), False, False
         self._awaited = self._actor.train.options(num_returns="streaming").remote(job, self._ticket)
 
     def next_record(self) -> Record | None:
-        """The next record; None for the greeting. Raises `WorkerLost` where there is nobody left to speak."""
+        """The next record; None for the greeting. Raises `WorkerLost` if the worker is dead."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -105,18 +105,18 @@ class WorkerHandle:
         return record
 
     def stop(self) -> None:
-        """Ask for the end of the task."""
+        """Request that the task stops."""
         self.is_stopping = True
         self._actor.stop.options(concurrency_group=CONTROL).remote(self._ticket)
 
     def end(self) -> None:
-        """End the worker, whatever it is doing."""
+        """Kill the actor, even while it trains."""
         import ray
 
         ray.kill(self._actor)
 
     def end_process(self) -> None:
-        """End the process of a worker that hangs, which Ray itself can only ask to end."""
+        """Kill the process of a worker that hangs, which `ray.kill` may not end."""
         self.end()
         if self._greeting is None:
             return
@@ -128,7 +128,7 @@ class WorkerHandle:
         remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(self._greeting.pid)
 
     def kill_here(self) -> None:
-        """Kill the process of a worker on this machine whose cluster is gone."""
+        """Kill the process of a worker on this machine after its cluster has ended."""
         if self._greeting is not None:
             _kill(self._greeting.pid)
 
@@ -144,7 +144,7 @@ class WorkerHandle:
         self._awaited = None
 
     def _failed(self, error: Exception) -> Ended:
-        """What to make of an error that a worker raises, by what it was asked for: a run, or only to be ready."""
+        """The last record of a task that raised an error. Raises `ExecutorError` if the greeting raised it."""
         if self.task is not None:
             return self.task.failed(error)
         raise ExecutorError(
@@ -160,7 +160,7 @@ def _kill(pid: int) -> None:
 
 
 def _cause_of_death(error: Exception) -> str:
-    """Why an actor is gone, out of the many lines that Ray has on it."""
+    """Why an actor died: the relevant part of Ray's long message."""
     match = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
     return f"the worker is gone: {match.group(1) if match else str(error).strip().splitlines()[-1]}"
 
@@ -176,14 +176,14 @@ class RayExecutor:
         self._is_own = request.address is None
         self._watch = ray_cluster.ClusterMonitor()
         self._restarts = 0
-        """Of the cluster, since the last record."""
+        """Restarts of the cluster since the last record."""
         self._said: list[tuple[str, Record]] = []
         self._waiting: deque[Job] = deque()
         self._hands: list[WorkerHandle] = []
         self._deaths = 0
         """Workers in a row that died before they were ready."""
         self._given_back: Counter[str] = Counter()
-        """How often a worker died before it had begun a run that it was given."""
+        """By run id: how often a worker died after the run was submitted to it and before its first record."""
         try:
             self.slots, self._gpus = ray_cluster.allocate(request)
         except ExecutorError:
@@ -230,13 +230,13 @@ class RayExecutor:
         ray_cluster.disconnect(by_force=is_broken)
 
     def _assign(self) -> None:
-        """Give waiting jobs to free workers."""
+        """Submit waiting jobs to free workers."""
         for worker in self._hands:
             if self._waiting and worker.is_free:
                 worker.submit(self._waiting.popleft())
 
     def _receive(self, timeout_s: float) -> None:
-        """Hear all that has been said; wait for the first word."""
+        """Collect all records that are ready; waits up to `timeout_s` for the first."""
         import ray
 
         awaited = self._awaited()
@@ -268,7 +268,7 @@ class RayExecutor:
             self._said.append((task.run_id, record))
 
     def _check_cluster(self) -> None:
-        """Start a cluster of our own anew that is broken. Raises `ExecutorError` where that is not possible."""
+        """Restart a broken cluster that was started here. Raises `ExecutorError` if that is not possible."""
         fault, is_silent = self._watch.fault(), False
         if fault is None and self._hands and all(worker.is_silent(REPORT_TIMEOUT_S) for worker in self._hands):
             fault, is_silent = f"no worker has reported within {REPORT_TIMEOUT_S:g} s", True
@@ -279,13 +279,13 @@ class RayExecutor:
             return
         remedy = "Nothing is lost: run the same command again."
         if not self._is_own:
-            remedy = f"See how the cluster is with `ray status`. {remedy}"
+            remedy = f"Check the cluster with `ray status`. {remedy}"
         elif is_silent:
             remedy = f"Free memory and processors of this machine, or train with `--executor inline`. {remedy}"
         raise ExecutorError("a Ray cluster must work for as long as a study is trained", place=fault, remedy=remedy)
 
     def _restart(self, cause: str) -> None:
-        """Start the cluster and its workers anew. Runs that had begun are lost; the others keep their place."""
+        """Restart the cluster and its workers. Runs that had begun are lost; the others stay first in the queue."""
         hands, self._hands = self._hands, []
         for worker in reversed(hands):
             task = worker.task
@@ -304,9 +304,10 @@ class RayExecutor:
         self._hands = [WorkerHandle(self._actors, self._cpus) for _ in hands]
 
     def _replace(self, worker: WorkerHandle, lost: WorkerLost) -> None:
-        """Start another worker. A run that the lost one had not begun is given to the next without a word.
+        """Start another worker. A run that the lost one had not begun is queued again, without a record.
 
-        That happens as often as there are workers, which may all have died with their node; then it is the run's fault.
+        That happens at most `slots` times, because all workers may have died with their node; after that, the run is
+        taken as the cause and ends LOST.
         """
         self._start_replacement(worker)
         task = worker.task
@@ -322,13 +323,13 @@ class RayExecutor:
             self._waiting.appendleft(task.job)
 
     def _end_overdue(self) -> None:
-        """End the workers of runs that hang."""
+        """Kill the workers of runs that hang."""
         for worker in list(self._hands):
             task = worker.task
             if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + STOP_GRACE_S:
                 worker.end_process()
                 self._start_replacement(worker)
-                cause = f"nothing was heard of the run after its limit of {task.job.minutes:g} minutes"
+                cause = f"the run did not end at its limit of {task.job.minutes:g} minutes"
                 self._said.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
 
     def _start_replacement(self, worker: WorkerHandle) -> None:

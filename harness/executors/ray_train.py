@@ -1,7 +1,7 @@
-"""Several workers on one network: Ray Train starts them, on this machine or on the cluster of the search.
+"""Training of one network by several workers, which Ray Train starts on this machine or on the search's cluster.
 
-What the workers have to say goes through files in the training's folder, which all of them must see: records of the
-first worker line by line, a wish to stop, and the reason of an end that was not planned.
+They communicate through files in the training's folder, which every worker must be able to access: the messages of
+rank 0 as JSON lines, a stop request, and the error that ended a worker.
 """
 
 import json
@@ -20,23 +20,23 @@ from harness.training.full_scale.messages import FullScaleMessage, from_plain, t
 
 LIVE, STOP, REASON = "live.jsonl", "stop", "reason.json"
 RAY_FOLDER = "ray"
-"""Folder of what Ray Train keeps; all that a training needs to go on is in ours."""
+"""Folder of Ray Train's own files; a training is resumed without them."""
 POLL_S = 0.1
-"""How often the files are looked at."""
+"""Interval at which the files are read."""
 START_TIMEOUT_S = 100.0
-"""How long all workers together may take to come up."""
+"""Maximum time for the workers to start."""
 WORKERS_END_TIMEOUT_S = 30.0
-"""How long Ray Train may take to end once it is to stop."""
+"""Maximum time for Ray Train to end after a stop request."""
 READY_FILE = "ready"
-"""The line that the first worker writes before it opens its images, which may take long."""
+"""The line that rank 0 writes before it opens its images, which may take long."""
 
 
 def train_with_ray(
     job: FullScaleJob[Any], request: WorkerRequest, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[FullScaleMessage]:
-    """What `run_worker` says in the first of the crew's workers.
+    """Run `run_worker` in every worker and yield the messages of rank 0.
 
-    Raises `ExecutorError` where they cannot be had, and else what `run_worker` raises.
+    Raises `ExecutorError` if the workers cannot be started, and what `run_worker` raises.
     """
     if request.address is None:
         ray_cluster.start_cluster()
@@ -60,7 +60,7 @@ def _follow_workers(
     should_stop: Callable[[], bool],
     watch: ray_cluster.ClusterMonitor,
 ) -> Iterator[FullScaleMessage]:
-    """Start the workers, and yield their records until they are done. Raises `ExecutorError` for a broken cluster."""
+    """Start the workers, and yield messages until they are done. Raises `ExecutorError` for a broken cluster."""
     job.folder.mkdir(parents=True, exist_ok=True)
     _remove_stale_files(job.folder)
     (job.folder / REASON).unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def _follow_workers(
 
 
 def _call_in_daemon_thread(call: Callable[[], None]) -> "Future[None]":
-    """Call in a thread that ends with the process: one that hangs in a broken cluster must not keep it."""
+    """Call in a thread that ends with the process: a call that hangs in a broken cluster must not keep it alive."""
     future: Future[None] = Future()
 
     def run() -> None:
@@ -113,29 +113,29 @@ def _require_working(fault: str | None) -> None:
 
 
 def _remove_stale_files(folder: Path) -> None:
-    """Remove what is of no use between two calls."""
+    """Remove files of an earlier call."""
     for name in (LIVE, STOP):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
 
 
 def _fit(job: FullScaleJob[Any], workers: int, cpus: int, gpus: float) -> None:
-    """Have Ray Train call `_work` in every worker; in a thread of its own, so that signals stay with the door."""
+    """Let Ray Train call `_work` in every worker; called in a separate thread, so that signals reach the main one."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    each = {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}
+    resources = {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(name=RAY_FOLDER, storage_path=str(job.folder)),
     )
     trainer.fit()
 
 
 def _work(config: dict[str, Any]) -> None:
-    """One worker."""
+    """Entry point of one worker."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -155,15 +155,15 @@ def _work(config: dict[str, Any]) -> None:
                 if group.is_main:
                     live.write(f"{json.dumps(to_plain(record))}\n")
                     live.flush()
-    except Stopped as stopped:  # all workers agree on it, and end
+    except Stopped as stopped:  # raised in all workers at the same step
         write_worker_error(job.folder, stopped)
-    except HarnessError as error:  # the others may wait for this one: Ray ends them
+    except HarnessError as error:  # the other workers may wait for this one: Ray ends them
         write_worker_error(job.folder, error)
         raise RuntimeError(str(error)) from None
 
 
 def _read_messages(lines: Any) -> Iterator[FullScaleMessage]:
-    """The records that have come meanwhile; a line that is still being written waits."""
+    """The messages written since the last call; a line that is not complete yet is left for the next."""
     while True:
         at = lines.tell()
         line = lines.readline()
@@ -176,21 +176,21 @@ def _read_messages(lines: Any) -> Iterator[FullScaleMessage]:
 
 
 def write_worker_error(folder: Path, error: HarnessError) -> None:
-    """Leave word of what ends a worker."""
+    """Write the error that ended this worker to a file."""
     kind = "stopped" if isinstance(error, Stopped) else "user" if isinstance(error, UserError) else "failure"
     (folder / REASON).write_text(json.dumps({"kind": kind, "text": str(error)}), encoding="utf-8")
 
 
 def raise_worker_error(folder: Path, fitting: "Future[None]") -> None:
-    """Raise what a worker has ended for; nothing where all are done."""
+    """Raise the error that ended a worker; do nothing if all completed."""
     reason, error = folder / REASON, fitting.exception()
     if reason.exists():
-        said = json.loads(reason.read_text(encoding="utf-8"))
+        values = json.loads(reason.read_text(encoding="utf-8"))
         kinds = {"stopped": Stopped, "user": UserError, "failure": RunFailure}
-        raise kinds[said["kind"]](said["text"].rstrip("."))
+        raise kinds[values["kind"]](values["text"].rstrip("."))
     if error is not None:
         raise ExecutorError(
             "the workers must live to the end",
             place=one_line(error),
-            remedy="The same command goes on from the last checkpoint.",
+            remedy="The same command resumes from the last checkpoint.",
         ) from error

@@ -1,4 +1,4 @@
-"""What a Ray worker does: one run at a time, in a process that is kept for the next one."""
+"""The Ray actor: it trains one run at a time, in a process that is kept for the next run."""
 
 import gc
 import os
@@ -18,23 +18,23 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker says when it is ready to train."""
+    """Version and location of a worker, returned once it is ready to train."""
 
     version: str
-    """Of the harness that it has."""
+    """Version of the harness on its node."""
     node_id: str
-    """Ray's name of the machine that it is on."""
+    """Ray's id of its node."""
     pid: int
 
 
 class RayWorker:
-    """An actor. `run_job_logged` runs in one thread, and `stop` in another that listens meanwhile."""
+    """Ray actor. `train` runs in one thread; `stop` and `report` run in another at the same time."""
 
     def __init__(self) -> None:
         self._stopping: set[int] = set()
 
     def greet(self, cpus: int) -> WorkerInfo:
-        """Load all that a run needs, once for all runs. No thread pool is made larger than the worker's share."""
+        """Load all that a run needs, once for all runs. Thread pools get at most `cpus` threads."""
         for name in THREAD_VARIABLES:
             os.environ[name] = str(cpus)
         with computing():  # loading takes seconds of a processor
@@ -47,10 +47,10 @@ class RayWorker:
         return WorkerInfo(harness.__version__, ray.get_runtime_context().get_node_id(), os.getpid())
 
     def report(self) -> None:
-        """Say that the process runs."""
+        """Return at once: the call itself shows that the process runs."""
 
     def train(self, job: Job, ticket: int) -> Iterator[Record]:
-        """The records of a job, live; what is printed meanwhile goes to its log. Nothing is left of it when it ends."""
+        """Yield the records of a job as they come; its output goes to its log. Frees its memory before the last one."""
         with _output_to(job.log):
             for record in run_job_logged(job, lambda: ticket in self._stopping):
                 if not isinstance(record, Ended):
@@ -59,15 +59,15 @@ class RayWorker:
         yield record
 
     def stop(self, ticket: int) -> None:
-        """End the run of that ticket at its next step, whether or not it has begun."""
+        """Stop the run of that ticket at its next step, even if it has not begun."""
         self._stopping.add(ticket)
 
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Send all output of this process to a file, also what native code and a crash write; keep no empty file."""
+    """Redirect all output of this process, also of native code and of a crash, to a file; keep no empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = [os.dup(number) for number in STDOUT_AND_STDERR]
+    originals = [os.dup(number) for number in STDOUT_AND_STDERR]
     with path.open("ab") as file:
         for number in STDOUT_AND_STDERR:
             os.dup2(file.fileno(), number)
@@ -76,15 +76,15 @@ def _output_to(path: Path) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, kept in zip(STDOUT_AND_STDERR, before, strict=True):
-            os.dup2(kept, number)
-            os.close(kept)
+        for number, original in zip(STDOUT_AND_STDERR, originals, strict=True):
+            os.dup2(original, number)
+            os.close(original)
         if path.exists() and path.stat().st_size == 0:
             path.unlink()
 
 
 def _free_memory() -> None:
-    """A worker that waits must not hold the memory of a GPU that it shares."""
+    """Free GPU memory: an idle worker must not occupy a GPU that it shares."""
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

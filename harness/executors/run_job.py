@@ -1,6 +1,6 @@
-"""One run from start to finish: what a worker executes, as a generator of plain records.
+"""Execution of one run in a worker, from start to end, as a generator of plain records.
 
-Whatever happens, the last record is an `Ended`; tracebacks go to the job's log.
+The last record is always an `Ended`, also after an error; tracebacks go to the run's log.
 """
 
 import math
@@ -37,8 +37,8 @@ _STATE_BY_ERROR: dict[type[BaseException], RunState] = {
 def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
     """Train and measure the job's network: `Started`, an `Epoch` each, `Measured`..., and one `Ended` in every case.
 
-    `should_stop` is asked before every training step; a run that was stopped or timed out goes on from its last epoch
-    when it is evaluated again. A transfer has no checkpoint: one that was stopped begins anew, behind the last epoch.
+    `should_stop` is called before every training step; a run that was stopped or timed out resumes after its last epoch
+    when it is executed again. A transfer has no checkpoint: if stopped, it starts again after the last epoch.
     """
     start = time.monotonic()
 
@@ -60,7 +60,7 @@ def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterat
 
 
 def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
-    """The run itself; raises for everything that ends it early."""
+    """Train and measure; raises an error for everything that ends the run early."""
     run, device = job.run, _prepare(job)
     if run.recipe.precision == "float16" and device.type == "cpu":
         raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
@@ -95,7 +95,7 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     trained = TrainedRun(model.eval(), dataset, run.recipe, device, job.times)
     yield from _measured(job, trained, check, measures_of(run.recipe))
     if run.recipe.transfer is not None:
-        from harness.training.transfer import transfer  # loads a library of heads, for the runs that need one
+        from harness.training.transfer import transfer  # loads a library of heads, which only these runs need
 
         learned = transfer(model, run.spec, dataset, run.recipe, seed=seed, device=device, check=check)
         for name, value in computing_each(learned, device):
@@ -103,7 +103,7 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
 
 
 def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
-    """Measure the times of a complete run, on its stored weights; of a run without training, on its first ones."""
+    """Measure the times of a complete run again, with its stored weights, or the initial ones if it has no training."""
     run, device = job.run, _prepare(job)
     computed_by = environment_of(run.recipe, device, job.cpus)
     yield started_record(device, job.cpus, epochs=run.recipe.epochs, environment=computed_by)
@@ -125,14 +125,14 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
 
 
 def _prepare(job: Job) -> torch.device:
-    """Set this process up for a job; gives the device that it computes on."""
+    """Set this process up for a job; returns the device that it computes on."""
     keep_freed_memory()
     torch.set_num_threads(job.cpus)
     return torch.device("cuda" if job.gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
 def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
-    """What the result will be of: notes about the data set, and the number of training images read from disk."""
+    """Records that describe the data: notes about the data set, and the number of training images read from disk."""
     for note in dataset.notes:
         _log(job, f"{note}\n")
         yield DataNote(note)
@@ -141,7 +141,7 @@ def _described(job: Job, dataset: Dataset) -> Iterator[Record]:
 
 
 def validation_baseline(dataset: Dataset, recipe: ProxyRecipe) -> Iterator[Measured]:
-    """How many images the last epoch was judged on, and the accuracy in percent of the best answer that is constant."""
+    """The number of validation images of the last epoch, and the accuracy, in percent, of the best constant answer."""
     if recipe.epochs > 0:
         labels = dataset.val.labels
         yield Measured(VAL_IMAGES, float(len(labels)))
@@ -151,10 +151,10 @@ def validation_baseline(dataset: Dataset, recipe: ProxyRecipe) -> Iterator[Measu
 def _measured(
     job: Job, trained: TrainedRun, check: Callable[[], None], measures: Iterable[Measure]
 ) -> Iterator[Measured]:
-    """What these measures yield; a figure that is not finite says nothing, and goes to the log."""
+    """Yield the metrics of these measures; one that is not finite is written to the log instead."""
     for measure in measures:
         check()
-        with computing(trained.device):  # a measure of times asks for the device alone
+        with computing(trained.device):  # a measure of times reserves the device for itself
             measured = list(measure(trained))
         for name, value in measured:
             if math.isfinite(value):

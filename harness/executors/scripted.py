@@ -1,4 +1,4 @@
-"""The seam's fake: runs say what a script has them say; nothing is trained. For tests and benches of the driver."""
+"""Fake executor: runs yield the records of a script, and nothing is trained. For tests and benchmarks of the driver."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,7 +8,7 @@ Script = Callable[[Job], Iterable[Record]]
 
 
 class ScriptedExecutor:
-    """Plays a script for every job, one record of each running job per poll; a job that is stopped ends STOPPED."""
+    """Yields the records of a script, one of each running job per poll; a job that is stopped ends STOPPED."""
 
     def __init__(self, script: Script, *, slots: int = 1) -> None:
         self.slots = slots

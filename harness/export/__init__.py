@@ -1,1 +1,1 @@
-"""A network for use elsewhere: merged, written in several formats, each loaded back and held against the original."""
+"""Export of a network: merged, written in several formats, each loaded back and compared with the original."""

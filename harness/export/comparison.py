@@ -1,4 +1,4 @@
-"""Images of noise that a network and its files are given, how far the files' logits are off, and the table of both.
+"""Test inputs of noise, comparison of the logits of exported files with those of the network, and the result table.
 
 Shapes: N images, C channels, R side of the images that the network is made for.
 """
@@ -18,27 +18,27 @@ from harness.models.equivalence import max_error
 from harness.report.console import plain_table
 
 TOLERANCE = 1e-4
-"""Of the difference of two logits, relative to the scale of the probes; in float32, where each layer rounds at 6e-8."""
+"""Maximum difference of two logits, relative to the examples' scale; in float32, where each layer rounds at 6e-8."""
 LEAST_SCALE = 0.01
-"""Of the largest logit: below, rounding alone would be a fault."""
+"""Minimum scale, as a share of the largest logit: with a smaller one, rounding errors would exceed the tolerance."""
 EXAMPLE_BATCHES = (1, 3)
-"""Images at once at R x R; 2 more of another size, where the graphs take it."""
+"""Batch sizes at R x R; a further batch of 2 has another size, if the graphs accept it."""
 Network = Callable[[Tensor], Tensor]
 """(N, C, H, W) -> logits (N, classes)."""
 MIB = 1 << 20
 
 
 class ExampleInputs(NamedTuple):
-    """Batches of images, and what the network as it was given makes of them."""
+    """Batches of images, and the logits of the original network on them."""
 
     images: tuple[Tensor, ...]
     logits: tuple[Tensor, ...]
 
     @property
     def scale(self) -> float:
-        """How far images move a logit from its mean, at most: what a faulty file would get wrong.
+        """The largest deviation of a logit from its mean over images, which is what a faulty file would get wrong.
 
-        Not the largest logit, which in a network with fresh weights is little but the classifier's bias.
+        The largest logit would not do: in a network with fresh weights it is little more than the classifier's bias.
         """
         logits = torch.cat(self.logits).double()
         moved, largest = (logits - logits.mean(0)).abs().max(), logits.abs().max()
@@ -46,22 +46,22 @@ class ExampleInputs(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A file held against the network, over all probes."""
+    """Differences between a file's logits and the network's, over all example inputs."""
 
     difference: float
-    """The largest of two logits; NaN where one is not a number."""
+    """The largest difference of two logits; NaN if one of them is NaN."""
     relative: float
-    """To the scale of the probes."""
+    """The difference divided by the scale of the example inputs."""
 
     @property
     def is_close(self) -> bool:
-        """Whether the file may stand for the network."""
+        """Whether the difference is within the tolerance."""
         return self.relative <= TOLERANCE
 
 
 @torch.no_grad()
 def example_inputs(exportable: Exportable) -> ExampleInputs:
-    """Several numbers of images and, where graphs are open to it, another height and width than R.
+    """Batches of several sizes, one with another height and width than R if the graphs accept it, and their logits.
 
     Raises `UserError` for a network whose logits are not finite.
     """
@@ -72,19 +72,19 @@ def example_inputs(exportable: Exportable) -> ExampleInputs:
     channels = exportable.spec.in_channels
     images = tuple(torch.randn(n, channels, high, wide, generator=generator) for n, high, wide in shapes)
     logits = tuple(exportable.network.model(batch) for batch in images)
-    if not all(bool(each.isfinite().all()) for each in logits):
-        raise UserError("the network must give finite logits to be exported", value=exportable.network.name)
+    if not all(bool(output.isfinite().all()) for output in logits):
+        raise UserError("the network must return finite logits to be exported", value=exportable.network.name)
     return ExampleInputs(images, logits)
 
 
 @torch.no_grad()
 def compare(network: Network, examples: ExampleInputs) -> Comparison:
-    """How far the logits of a network that was loaded back are off. Raises `ExportFailure` for another shape."""
+    """Compare the logits of a network that was loaded back. Raises `ExportFailure` if they have another shape."""
     differences = []
     for images, expected in zip(examples.images, examples.logits, strict=True):
         output = network(images)
         if output.shape != expected.shape:
-            raise ExportFailure(f"gives {tuple(output.shape)} for logits {tuple(expected.shape)}")
+            raise ExportFailure(f"returns {tuple(output.shape)} for logits {tuple(expected.shape)}")
         differences.append(float((output.double() - expected.double()).abs().max()))
     difference = max_error(differences)
     return Comparison(difference, difference / examples.scale)
@@ -92,33 +92,33 @@ def compare(network: Network, examples: ExampleInputs) -> Comparison:
 
 @dataclass(frozen=True, slots=True)
 class FormatResult:
-    """A format, and how its files hold."""
+    """Result of exporting one format."""
 
     format: str
     sizes: Mapping[str, int]
-    """Of the files that it added, in bytes."""
+    """Sizes in bytes of the files that it added, by name."""
     comparison: Comparison | None
-    """None where the files could not be loaded."""
+    """None if the files could not be loaded."""
     wall_s: float
-    """To write them, to load them and to hold them against the network."""
+    """Seconds to write the files, to load them and to compare them with the network."""
     error: str | None = None
-    """Why they may not stand for the network."""
+    """Why the files cannot be used; None if they are correct."""
 
 
 def rows_table(results: Sequence[FormatResult]) -> Table:
-    """A line per file; what it took stands with the first file of its format."""
+    """Table of the results, one row per file; differences and time are in the row of a format's first file."""
     table = plain_table()
     table.add_column("file", no_wrap=True)
     for name in ("MiB", "difference", "relative", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        held = (
+        differences = (
             (DASH, DASH)
             if result.comparison is None
             else (f"{result.comparison.difference:.2g}", f"{result.comparison.relative:.2g}")
         )
-        figures = (*held, format_duration(result.wall_s))
+        cells = (*differences, format_duration(result.wall_s))
         for name, size in result.sizes.items():
-            table.add_row(name, f"{size / MIB:.2f}", *figures)
-            figures = ("", "", "")
+            table.add_row(name, f"{size / MIB:.2f}", *cells)
+            cells = ("", "", "")
     return table

@@ -1,6 +1,6 @@
-"""The export itself: each format written, loaded back, and compared with the network as it was given.
+"""Export of a network: each format is written, loaded back, and compared with the original network.
 
-The folder gets all of its files at once, or none.
+The folder is written atomically: all files appear together or not at all.
 """
 
 import json
@@ -27,16 +27,16 @@ from harness.training.device import process_environment
 from harness.training.environment import Environment, describe_environment
 
 RECORD_FILE = "export.json"
-"""Says what an export has written; the last file to come, and the first to go."""
+"""Record of what an export has written; it is the last file written, and the first removed."""
 CARD = "README.md"
 PACKAGES = ("large-kernel-harness", "torch", "timm", "safetensors", "onnx", "onnxscript", "onnxruntime")
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, to write into and then to `commit`; what is left of it goes in the end.
+    """Create a temporary folder next to `folder`, to write into and then to `commit`; it is removed at the end.
 
-    Raises `UserError` where `folder` holds anything that no export has written, and where nothing can be written.
+    Raises `UserError` if `folder` contains files that no export has written, or if it is not writable.
     """
     _require_free(folder)
     try:
@@ -48,7 +48,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def commit(fresh: Path, folder: Path) -> None:
-    """Give the files their place, the record last; those of an earlier export go."""
+    """Move the files into `folder`, the record last; those of an earlier export are removed."""
     if not folder.exists():
         fresh.rename(folder)
         return
@@ -69,7 +69,7 @@ def _require_free(folder: Path) -> None:
 
 
 def _written(folder: Path) -> list[str]:
-    """The files of the earlier export in a folder, its record last; plain names alone, whatever the record says."""
+    """The files of an earlier export in a folder, its record last; entries that are not plain names are ignored."""
     try:
         names = [str(name) for name in json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["files"]]
     except (OSError, ValueError, TypeError, LookupError):
@@ -81,7 +81,7 @@ def _written(folder: Path) -> list[str]:
 def export_network(
     exportable: Exportable, formats: Mapping[str, Format], folder: Path, *, tell: Callable[[str], None] = lambda _: None
 ) -> list[FormatResult]:
-    """Write a network into a folder, which gets all files or, where one has a fault, none."""
+    """Export a network into a folder. If a format has an error, no file is written."""
     with staged(folder) as fresh:
         examples = example_inputs(exportable)
         rows = []
@@ -90,8 +90,8 @@ def export_network(
             rows.append(_row(name, file_format, exportable, fresh, examples))
         if not any(row.error for row in rows):
             versions, environment = _versions(), process_environment(torch.device("cpu"))
-            known = versions | {"compared by": describe_environment(environment)}
-            (fresh / CARD).write_text(model_card(exportable, formats, rows, known), encoding="utf-8")
+            conditions = versions | {"compared by": describe_environment(environment)}
+            (fresh / CARD).write_text(model_card(exportable, formats, rows, conditions), encoding="utf-8")
             (fresh / RECORD_FILE).write_text(
                 f"{_record(exportable, rows, fresh, versions, environment)}\n", encoding="utf-8"
             )
@@ -103,12 +103,12 @@ def _row(name: str, file_format: Format, exportable: Exportable, folder: Path, e
     yield_slot()
     start, before = time.monotonic(), set(folder.iterdir())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of exporters, about their own parts; what they write is compared below
+        warnings.simplefilter("ignore")  # exporters warn about their own internals; their files are compared below
         file_format.write(exportable, folder)
         yield_slot()
-        held, fault = _loaded_back(file_format, exportable, folder, examples)
+        comparison, fault = _loaded_back(file_format, exportable, folder, examples)
     sizes = {file.name: file.stat().st_size for file in sorted(set(folder.iterdir()) - before)}
-    return FormatResult(name, sizes, held, time.monotonic() - start, fault)
+    return FormatResult(name, sizes, comparison, time.monotonic() - start, fault)
 
 
 def _loaded_back(
@@ -118,9 +118,9 @@ def _loaded_back(
         comparison = compare(file_format.load(exportable, folder), examples)
     except ExportFailure as failure:
         return None, str(failure)
-    except Exception as error:  # whatever a parser or a runtime finds wrong with a file
-        output = (str(error).strip().splitlines() or [""])[0][:200]
-        return None, f"cannot be loaded back: {type(error).__name__}: {output}"
+    except Exception as error:  # any error that a parser or a runtime raises for a file
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        return None, f"cannot be loaded back: {type(error).__name__}: {reason}"
     fault = f"logits are off by {comparison.relative:.2g} of what images change, and {TOLERANCE:g} is allowed"
     return comparison, None if comparison.is_close else fault
 
@@ -132,7 +132,7 @@ def _record(
     versions: Mapping[str, str],
     environment: Environment,
 ) -> str:
-    """What was written, how it held and in which environment, for programs."""
+    """JSON record of the files, of their comparison with the network, and of the environment."""
     return json_text(
         {
             "network": exportable.network.name,
@@ -159,11 +159,11 @@ def _facts(file: Path) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and of the packages that have a part in it, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of those of `PACKAGES` that are installed."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""What is exported: one network in one form, with all that its users must know of it.
+"""A network to be exported, in one form, with the facts that its users need.
 
 Shapes: N images, C channels, H W height and width, R side of the images that the network is made for.
 """
@@ -34,13 +34,13 @@ INPUT, OUTPUT = "images", "logits"
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
-    """A network to be exported. Raises `UserError` for the training form of weights that are merged already."""
+    """A network to be exported. Raises `UserError` for the training form of weights that are already merged."""
 
     network: LoadedNetwork
     preprocessing: Preprocessing
     facts: TrainingFacts
     classes: tuple[str, ...] | None = None
-    """Names in the order of the logits; None where nobody knows them."""
+    """Names of the classes in the order of the logits; None if they are unknown."""
     is_merged: bool = True
 
     def __post_init__(self) -> None:
@@ -48,43 +48,43 @@ class Exportable:
             raise UserError(
                 "`--unmerged` needs weights in training form, and these are merged already",
                 value=self.network.name,
-                remedy="Leave it out, or take the weights that they were merged from.",
+                remedy="Leave it out, or use the weights that they were merged from.",
             )
 
     @property
     def resolution(self) -> int:
-        """The side of the images that it is made for."""
+        """The side of the images that the network is made for."""
         return self.preprocessing.resolution
 
     @property
     def spec(self) -> NetworkSpec:
-        """In the spelling that its weights are named after."""
+        """The network's spec, in the form that the names of its weights follow."""
         return self.network.spec.identity()
 
     @property
     def form(self) -> str:
-        """In words."""
+        """Name of the form: `merged` or `training`."""
         return "merged" if self.is_merged else "training"
 
     @cached_property
     def trainable(self) -> nn.Module:
-        """The network whose weights are kept, and can be trained further: small kernels merged, batch norms alive."""
+        """The network whose weights are written and can be trained further: merged if `is_merged`, with batch norms."""
         return merge(self.network.model) if self.is_merged else self.network.model
 
     @cached_property
     def deployable(self) -> nn.Module:
-        """The network whose graph is written, and only gives logits: merged, and its batch norms folded."""
+        """The network whose graph is written, for inference: merged and its batch norms folded if `is_merged`."""
         return fold(self.network.model) if self.is_merged else self.network.model
 
     @cached_property
     def weights(self) -> Weights:
-        """The state of `trainable`, for a file that knows its network."""
+        """The state dict of `trainable`, with its spec, form, source and classes."""
         entries = {name: value.detach().cpu().contiguous() for name, value in self.trainable.state_dict().items()}
         return Weights(self.spec, self.is_merged, entries, self.source, self.classes)
 
     @property
     def source(self) -> Mapping[str, str]:
-        """Where the weights come from, as files of weights say it."""
+        """The origin of the weights, as in the metadata of weight files."""
         network = self.network
         if network.origin == WeightsOrigin.RANDOM:
             return {"source": "random weights"}
@@ -94,9 +94,9 @@ class Exportable:
 
     @property
     def least_side(self) -> int | None:
-        """The least height and width that exported graphs take; None where they take R x R alone.
+        """The smallest height and width that exported graphs accept; None if they accept only R x R.
 
-        A graph for all sizes holds where the last map has two pixels a side or more, for one pixel is traced anew.
+        A graph for all sizes is valid if the last map has at least two pixels a side: size 1 is traced separately.
         """
         family = FAMILIES[self.spec.family]
         stride = self.spec.stem_stride * math.prod(family.strides)
@@ -105,7 +105,7 @@ class Exportable:
 
     @property
     def dynamic_shapes(self) -> dict[int, Dim]:
-        """The sides of the input (N, C, H, W) that are open, by number."""
+        """The dynamic dimensions of the input (N, C, H, W), by index."""
         batch = Dim("batch", min=1)
         if self.least_side is None:
             return {0: batch}
@@ -113,12 +113,10 @@ class Exportable:
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The graph of `deployable`."""
+        """The graph of `deployable`, from `torch.export`."""
         try:
             return self._traced()
-        except (
-            UnprovedError
-        ):  # as of strided bands, where a side is halved in two ways: left to be checked in each call
+        except UnprovedError:  # such as strided bands, where a side is halved in two ways: checked at run time instead
             return self._traced(prefer_deferred_runtime_asserts_over_guards=True)
 
     @torch.no_grad()
@@ -129,7 +127,7 @@ class Exportable:
 
     @property
     def training_facts(self) -> dict[str, Any]:
-        """The network, how its images are prepared, and the names of its classes, as plain values."""
+        """The network, its preprocessing, its source, and the names of its classes, as plain values."""
         values = {
             "harness": __version__,
             "spec": self.spec.canonical(),
@@ -142,29 +140,29 @@ class Exportable:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The same as texts, which graphs carry along: JSON, where it is no text already."""
+        """`training_facts` as strings, for the metadata of graphs; values that are not strings are JSON."""
         return {
             name: value if isinstance(value, str) else json.dumps(value) for name, value in self.training_facts.items()
         }
 
 
 def resolution_of(network: LoadedNetwork) -> int:
-    """The side of the images that it was trained on; else that it is published for, or that its stem is made for."""
+    """The side of the images that a network was trained on; else the published one, or the one its stem is made for."""
     recipe = network.full_recipe or network.recipe
     return resolutions(network.spec)[0] if recipe is None else recipe.resolution
 
 
 def preprocessing_of(network: LoadedNetwork, resolution: int) -> Preprocessing:
-    """As in its training; else as published of the preset; else, with a word about it, as ImageNet's networks."""
+    """The preprocessing of its training; else that published for the preset; else ImageNet's, marked as assumed."""
     if network.full_recipe is not None:
         return replace(Preprocessing.of(network.full_recipe), resolution=resolution)
-    if network.recipe is not None and (found := _preparation_of_run(network)) is not None:
-        return replace(found, resolution=resolution)
+    if network.recipe is not None and (preprocessing := _preparation_of_run(network)) is not None:
+        return replace(preprocessing, resolution=resolution)
     return Preprocessing.of_preset(network.spec, resolution) or Preprocessing.assumed(network.spec, resolution)
 
 
 def _preparation_of_run(network: LoadedNetwork) -> Preprocessing | None:
-    """None where its images are gone."""
+    """The preprocessing of a run; None if its images are no longer there."""
     try:
         dataset = network.load_images()
     except DataError:
@@ -173,7 +171,7 @@ def _preparation_of_run(network: LoadedNetwork) -> Preprocessing | None:
 
 
 class _Named(nn.Module):
-    """The network with an input of the name that its users read."""
+    """Wrapper that names the network's input `images`, for the exported graph."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -187,9 +185,9 @@ class _Named(nn.Module):
 
 @computing()
 def exportable(network: LoadedNetwork, storage: str | None, resolution: int | None, *, is_merged: bool) -> Exportable:
-    """The network with all that is known of it. Raises `UserError`s for images of no use to it."""
+    """The network with its preprocessing and its facts. Raises `UserError` for a resolution that it cannot process."""
     side = resolution or resolution_of(network)
-    network_cost(network.spec, side)  # raises for images of which the last map has nothing
+    network_cost(network.spec, side)  # raises for images so small that the last map would be empty
     return Exportable(
         network,
         preprocessing_of(network, side),

@@ -1,4 +1,4 @@
-"""The formats, in one table."""
+"""Table of the export formats."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,21 +11,21 @@ from harness.export.exportable import Exportable
 
 
 class Format(NamedTuple):
-    """A way to write a network, and to load it back."""
+    """An export format: how to write a network, and how to load it back."""
 
     file: str
-    """What it adds to the folder."""
+    """Name of the file that it adds to the folder."""
     about: str
     write: Callable[[Exportable, Path], None]
-    """Into the folder."""
+    """Writes the network into the folder."""
     load: Callable[[Exportable, Path], Network]
-    """From the folder, as others would; raises what it finds wrong."""
+    """Loads the network from the folder, as its users would; raises an error for a faulty file."""
     usage: Callable[[Exportable], str]
-    """The code that loads it, run in the folder, and gives `logits` of `images`."""
+    """The code that loads the network, run in the folder, and computes `logits` from `images`."""
     unsupported_reason: Callable[[Exportable], str | None] = lambda _: None
-    """What keeps a network from being written so."""
+    """Why a network cannot be written in this format; None if it can."""
     require: Callable[[], None] = lambda: None
-    """Raises `UserError` where this installation lacks what it needs."""
+    """Raises `UserError` if a package that the format needs is not installed."""
 
 
 FORMATS: dict[str, Format] = {
@@ -45,7 +45,11 @@ FORMATS: dict[str, Format] = {
         require=onnx.require_packages,
     ),
     "torch": Format(
-        torch_export.FILE, "the graph for PyTorch alone", torch_export.write, torch_export.load, torch_export.usage
+        torch_export.FILE,
+        "the graph for PyTorch, without the harness",
+        torch_export.write,
+        torch_export.load,
+        torch_export.usage,
     ),
     "timm": Format(
         timm.FILE,
@@ -59,9 +63,9 @@ FORMATS: dict[str, Format] = {
 
 
 def chosen_formats(exportable: Exportable, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
-    """The formats of these names, in the order of the table; or all that the network can have, with what is left out.
+    """The formats of these names, in table order, or all that the network supports; and notes on those left out.
 
-    Raises `UserError` for what this network, or this installation, cannot have.
+    Raises `UserError` for a format that this network, or this installation, does not support.
     """
     chosen = {name: file_format for name, file_format in FORMATS.items() if names is None or name in names}
     faults = {
@@ -72,7 +76,7 @@ def chosen_formats(exportable: Exportable, names: Sequence[str] | None) -> tuple
     if faults and names is not None:
         name, fault = next(iter(faults.items()))
         raise UserError(
-            f"the format {name} must be one that the network can have: {fault}", value=exportable.network.name
+            f"the format {name} must be one that the network supports: {fault}", value=exportable.network.name
         )
     chosen = {name: file_format for name, file_format in chosen.items() if name not in faults}
     for file_format in chosen.values():

@@ -1,4 +1,4 @@
-"""The card of an exported network: what it is, what trained it, what it costs, and how each file is loaded."""
+"""Model card of an exported network: its spec, training, metrics and cost, and how each file is loaded."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +14,16 @@ from harness.models.spec.published import preset_of, published
 from harness.storage.load_network import WeightsOrigin
 
 FAMILY_TITLES = {"replknet": "RepLKNet", "mobilenet_v2": "MobileNetV2", "convnext": "ConvNeXt"}
-"""The families as their papers write them."""
+"""Names of the families, as their papers write them."""
 MAX_CLASSES_SHOWN = 100
-"""Classes whose names the card lists; of more, the first of them."""
-CODE_LICENCE = "The code that builds and loads the network, large-kernel-harness, is under the MIT licence."
+"""Maximum number of class names that the card lists."""
+CODE_LICENSE = "The code that builds and loads the network, large-kernel-harness, is under the MIT license."
 
 
 def model_card(
     exportable: Exportable, formats: Mapping[str, Format], results: Sequence[FormatResult], versions: Mapping[str, str]
 ) -> str:
-    """The whole text; each block of code runs in the card's folder, behind the block that gives `images`."""
+    """The text of the card; each block of code runs in the card's folder, after the block that defines `images`."""
     facts = exportable.facts
     parts = [
         _head(exportable),
@@ -35,7 +35,7 @@ def model_card(
     if facts.settings is not None:
         parts += [_folded("The recipe, every default included", _code("yaml", write_yaml(facts.settings)))]
     parts += [
-        "## Figures",
+        "## Metrics",
         *_metrics_section(exportable),
         "## Cost",
         _cost(exportable),
@@ -45,7 +45,7 @@ def model_card(
     if exportable.classes is not None:
         parts += ["## Classes", _classes(exportable.classes)]
     parts += ["## Files", _files(formats, results), "## How to load it", *_usage(exportable, formats)]
-    parts += ["## Licence", _licence(exportable), "## Versions", _items(versions)]
+    parts += ["## License", _license(exportable), "## Versions", _items(versions)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -62,15 +62,15 @@ def _head(exportable: Exportable) -> str:
 
 
 def _metrics_section(exportable: Exportable) -> list[str]:
-    rows = [(each.name, each.value, each.conditions) for each in exportable.facts.figures]
-    known = [_table(("figure", "value", "measured on"), rows)] if rows else ["None is recorded of these weights."]
+    rows = [(metric.name, metric.value, metric.conditions) for metric in exportable.facts.figures]
+    parts = [_table(("metric", "value", "measured on"), rows)] if rows else ["None is recorded for these weights."]
     papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(exportable.spec)]
     if papers:
-        known.append(
-            "Published of networks like this one, with **other weights unless these are their official ones**:"
+        parts.append(
+            "Published for networks like this one, with **other weights unless these are their official ones**:"
         )
-        known.append(_table(("top-1 %", "px", "trained on", "source"), papers))
-    return known
+        parts.append(_table(("top-1 %", "px", "trained on", "source"), papers))
+    return parts
 
 
 def _cost(exportable: Exportable) -> str:
@@ -90,16 +90,17 @@ def _macs(cost: Cost) -> tuple[str, str]:
 
 
 def _images(exportable: Exportable) -> str:
-    how = exportable.preprocessing
-    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (how.mean, how.std))
+    preprocessing = exportable.preprocessing
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     about = {
-        "known from": how.known_from,
-        "shape": f"(N, {exportable.spec.in_channels}, H, W), float32, values in [0, 1] before they are normalised",
-        "colour": {1: "grey", 3: "red, green, blue"}.get(exportable.spec.in_channels, "as in training"),
+        "source": preprocessing.known_from,
+        "shape": f"(N, {exportable.spec.in_channels}, H, W), float32, values in [0, 1] before they are normalized",
+        "color": {1: "gray", 3: "red, green, blue"}.get(exportable.spec.in_channels, "as in training"),
         "made for": f"H = W = {exportable.resolution}",
         "mean": mean,
         "standard deviation": std,
-        "resizing": f"{how.interpolation}; the cut is {how.crop:g} of the resized image's side, mode `{how.mode}`",
+        "resizing": f"{preprocessing.interpolation}; the crop is {preprocessing.crop:g} of the resized image's side, "
+        f"mode `{preprocessing.mode}`",
     }
     return _items(about)
 
@@ -107,7 +108,7 @@ def _images(exportable: Exportable) -> str:
 def _classes(names: Sequence[str]) -> str:
     listed = json.dumps(list(names[:MAX_CLASSES_SHOWN]), ensure_ascii=False)
     more = (
-        f"\n\nThe first {MAX_CLASSES_SHOWN} of {len(names):,}; the files carry all."
+        f"\n\nThe first {MAX_CLASSES_SHOWN} of {len(names):,}; the files contain all."
         if len(names) > MAX_CLASSES_SHOWN
         else ""
     )
@@ -117,14 +118,14 @@ def _classes(names: Sequence[str]) -> str:
 def _files(formats: Mapping[str, Format], results: Sequence[FormatResult]) -> str:
     table = []
     for result in results:
-        assert result.comparison is not None, "a format without a fault was held against the network"
-        held = f"{result.comparison.difference:.2g}", f"{result.comparison.relative:.2g}"
+        assert result.comparison is not None, "a format without an error was compared with the network"
+        errors = f"{result.comparison.difference:.2g}", f"{result.comparison.relative:.2g}"
         sizes = ", ".join(f"{size:,}" for size in result.sizes.values())
-        table.append((", ".join(f"`{name}`" for name in result.sizes), formats[result.format].about, sizes, *held))
+        table.append((", ".join(f"`{name}`" for name in result.sizes), formats[result.format].about, sizes, *errors))
     batches = " and ".join(map(str, EXAMPLE_BATCHES))
     return (
-        f"Each was loaded back, and its logits held against those of the network as it was given, on noise in batches "
-        f"of {batches}, and of 2 at another size where the graphs take it. A difference may be {TOLERANCE:g} of what "
+        "Each was loaded back, and its logits compared with those of the original network, on noise in batches of "
+        f"{batches}, and of 2 at another size if the graphs accept it. A difference may be {TOLERANCE:g} of what "
         "images change in a logit (`relative`).\n\n"
         + _table(("file", "for", "bytes", "largest difference", "relative"), table)
     )
@@ -132,34 +133,34 @@ def _files(formats: Mapping[str, Format], results: Sequence[FormatResult]) -> st
 
 def _usage(exportable: Exportable, formats: Mapping[str, Format]) -> Iterable[str]:
     spec, side, least = exportable.spec, exportable.resolution, exportable.least_side
-    sizes = "of this size alone" if least is None else f"of any height and width from {least} px on"
+    sizes = "only of this size" if least is None else f"of any height and width of at least {least} px"
     shape = f"2, {spec.in_channels}, {side}, {side}"
-    yield _code("python", f"import torch\n\nimages = torch.randn({shape})  # stands for images, prepared as said above")
+    yield _code("python", f"import torch\n\nimages = torch.randn({shape})  # replace by images, prepared as above")
     graphs = [formats[name].file for name in ("onnx", "torch") if name in formats]
     if graphs:
         named = " and ".join(f"`{file}`" for file in graphs)
-        yield f"{named} take any number of images, {sizes}; they need no part of the harness, and cannot be trained."
+        yield f"{named} accept any number of images, {sizes}; they do not need the harness, and cannot be trained."
     for file_format in formats.values():
         yield f"`{file_format.file}`: {file_format.about}."
         yield _code("python", file_format.usage(exportable))
 
 
-def _licence(exportable: Exportable) -> str:
+def _license(exportable: Exportable) -> str:
     network = exportable.network
     if network.origin == WeightsOrigin.RANDOM:
-        return f"{CODE_LICENCE} The weights are random."
+        return f"{CODE_LICENSE} The weights are random."
     if network.origin != WeightsOrigin.FILE:
-        return f"{CODE_LICENCE} {_trained_licence(exportable)}"
+        return f"{CODE_LICENSE} {_trained_license(exportable)}"
     return (
-        f"{CODE_LICENCE}\n\nThe weights were imported from `{exportable.source['source']}`. **The licence of whoever "
-        "published that file applies to them**, and the harness does not know it."
+        f"{CODE_LICENSE}\n\nThe weights were imported from `{exportable.source['source']}`. **The license under "
+        "which that file was published applies to them**; the harness has no record of it."
     )
 
 
-def _trained_licence(exportable: Exportable) -> str:
+def _trained_license(exportable: Exportable) -> str:
     recipe = exportable.network.full_recipe
-    began = "They began as other weights, whose licence applies, too. " if recipe and recipe.needs_weights else ""
-    return f"The licence of the weights is for whoever trained them to choose. {began}Mind that of the training images."
+    began = "They started from other weights, whose license applies, too. " if recipe and recipe.needs_weights else ""
+    return f"Those who trained the weights choose their license. {began}Consider that of the training images."
 
 
 def _items(values: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What is known of how a network was trained, and of how well it does, with the images behind every figure."""
+"""Facts for the model card: how a network was trained, and its metrics with the images they were measured on."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,22 +17,22 @@ from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import FullScaleEpoch, to_plain
 
 VAL_SIZES = {"shapes": VAL_SIZE, "cifar10": 10_000, "cifar100": 10_000}
-"""Where a recipe leaves the number open."""
+"""Numbers of validation images by data set, if the recipe does not set one."""
 METRIC_TITLES = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss"}
-"""Figures of a validation, as the card names them."""
+"""Validation metrics, and their names in the card."""
 
 
 class CardMetric(NamedTuple):
-    """One figure."""
+    """One metric in the card."""
 
     name: str
     value: str
     conditions: str
-    """On what it was measured."""
+    """The data or device that it was measured on."""
 
 
 class TrainingFacts(NamedTuple):
-    """What is known of a network's training."""
+    """Facts about a network's training, and its metrics."""
 
     training: dict[str, str]
     figures: list[CardMetric]
@@ -41,13 +41,13 @@ class TrainingFacts(NamedTuple):
 
 
 def training_facts(network: LoadedNetwork, storage: str | None = None) -> TrainingFacts:
-    """From the database of a run, from the log of a training, or from what a file of weights says of itself."""
+    """Read the facts from a run's database, from the log of a training, or from the metadata of a weight file."""
     if network.full_recipe is not None:
         return _of_training(network)
     if network.recipe is not None:
         return _of_run(network, storage)
     if network.origin == WeightsOrigin.RANDOM:
-        return TrainingFacts({"weights": "**random**: it was never trained, and its answers mean nothing"}, [])
+        return TrainingFacts({"weights": "**random**: it was never trained, and its predictions mean nothing"}, [])
     about = {"weights": f"imported from `{network.source.get('source', network.name)}`"}
     if digest := network.source.get("source_sha256"):
         about["SHA-256 of that file"] = f"`{digest}`"
@@ -100,28 +100,29 @@ def _of_training(network: LoadedNetwork) -> TrainingFacts:
 
 
 def _computed_by(folder: Path) -> str:
-    """What has computed a training, and from which epoch on where there are several."""
-    known = read_environments(folder) or [(1, None)]
-    since = [f"from epoch {epoch} on: " for epoch, _ in known] if len(known) > 1 else [""]
+    """The environments of a training, with the first epoch of each if there are several."""
+    environments = read_environments(folder) or [(1, None)]
+    since = [f"from epoch {epoch} on: " for epoch, _ in environments] if len(environments) > 1 else [""]
     return "; ".join(
-        f"{words}{describe_environment(environment)}" for words, (_, environment) in zip(since, known, strict=True)
+        f"{prefix}{describe_environment(environment)}"
+        for prefix, (_, environment) in zip(since, environments, strict=True)
     )
 
 
 def _scores(file: Path, epochs: list[FullScaleEpoch]) -> dict[str, Any]:
-    """What validation found of these weights, by name; nothing where nobody knows."""
+    """The validation metrics of these weights, by name; empty if there are none."""
     if not epochs:
         return {}
     last, best = epochs[-1], next((epoch for epoch in reversed(epochs) if epoch.is_best), epochs[-1])
-    known = {WEIGHTS["last"]: (last, "val"), WEIGHTS["last-ema"]: (last, "ema")}
-    epoch, which = known.get(file.name, (best, _better(best)))
+    epoch_by_file = {WEIGHTS["last"]: (last, "val"), WEIGHTS["last-ema"]: (last, "ema")}
+    epoch, which = epoch_by_file.get(file.name, (best, _better(best)))
     return to_plain(epoch)[which] or {}
 
 
 def _better(epoch: FullScaleEpoch) -> str:
-    """Whose weights are kept as the best: the network's, or its moving average's."""
-    found = to_plain(epoch)
-    return "ema" if found["ema"] and found["ema"]["top1"] >= found["val"]["top1"] else "val"
+    """The weights that are kept as the best: those of the network (`val`) or of its moving average (`ema`)."""
+    values = to_plain(epoch)
+    return "ema" if values["ema"] and values["ema"]["top1"] >= values["val"]["top1"] else "val"
 
 
 def _validated_on(dataset: str, size: int | None) -> str:

@@ -1,6 +1,6 @@
-"""The graph in ONNX, its large kernels as plain convolutions.
+"""ONNX format: the graph, with large kernels as plain convolutions.
 
-Checked on the graph itself, and by onnxruntime. A network above 1.5 GB has its weights in a file beside the graph.
+It is checked on the graph itself, and with onnxruntime. A network above 1.5 GB has its weights in a second file.
 """
 
 import importlib.util
@@ -19,21 +19,21 @@ from harness.models.large_kernels.peripheral import SharedConv2d
 
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""The extra `export` of the project: nothing but this format needs them."""
+"""Packages of the project's extra `export`, which only this format needs."""
 
 
 class Convolution(NamedTuple):
-    """What a graph and a network must agree in, convolution by convolution."""
+    """Properties of a convolution that must be equal in the graph and in the network."""
 
     sides: tuple[int, ...]
-    """Of the kernel."""
+    """Height and width of the kernel."""
     groups: int
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
 
 
 def require_packages() -> None:
-    """Raise `UserError` where one is not installed."""
+    """Raise `UserError` if one of `PACKAGES` is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -43,7 +43,7 @@ def require_packages() -> None:
 
 
 def write(exportable: Exportable, folder: Path) -> None:
-    """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
+    """Write the graph of `Exportable.program`, dynamic in the batch size and, if possible, in the image size."""
     program = torch.onnx.export(
         exportable.program,
         input_names=[INPUT],
@@ -58,7 +58,7 @@ def write(exportable: Exportable, folder: Path) -> None:
 
 
 def load(exportable: Exportable, folder: Path) -> Network:
-    """In onnxruntime, as the card tells it. Raises `ExportFailure` for a graph of other convolutions."""
+    """Load with onnxruntime, as in the model card. Raises `ExportFailure` for a graph with other convolutions."""
     import onnxruntime
 
     check_convolutions(exportable, folder / FILE)
@@ -74,19 +74,19 @@ def load(exportable: Exportable, folder: Path) -> Network:
 
 
 def check_convolutions(exportable: Exportable, path: Path) -> None:
-    """Hold the graph's convolutions against the network's. Raises `ExportFailure` where one is not the network's own.
+    """Compare the graph's convolutions with the network's. Raises `ExportFailure` if they differ.
 
-    So each large kernel is one node `Conv` with a group per channel: it was neither split nor written as other sums.
+    This ensures that each large kernel is one `Conv` node with a group per channel, neither split nor rewritten.
     """
     import onnx
 
     onnx.checker.check_model(path)
     nodes = onnx.load(path, load_external_data=False).graph.node
-    found = Counter(_of_node(node) for node in nodes if node.op_type == "Conv")
-    wanted = Counter(_of_network(exportable.deployable))
-    if found != wanted:
-        missing, besides = list((wanted - found).elements()), list((found - wanted).elements())
-        raise ExportFailure(f"has other convolutions than the network: lacks {missing[:3]}, and has {besides[:3]}")
+    exported = Counter(_of_node(node) for node in nodes if node.op_type == "Conv")
+    expected = Counter(_of_network(exportable.deployable))
+    if exported != expected:
+        missing, unexpected = list((expected - exported).elements()), list((exported - expected).elements())
+        raise ExportFailure(f"has other convolutions than the network: lacks {missing[:3]}, and has {unexpected[:3]}")
 
 
 def _of_node(node: Any) -> Convolution:
@@ -103,7 +103,7 @@ def _of_network(network: nn.Module) -> Iterator[Convolution]:
 
 
 def usage(exportable: Exportable) -> str:  # noqa: ARG001 (the table's signature)
-    """Code for the card; `images` is given."""
+    """Code for the model card; `images` is already defined."""
     return f"""\
 import onnxruntime
 

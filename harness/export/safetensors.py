@@ -1,4 +1,4 @@
-"""Weights in a file that knows its network: the harness loads it, and goes on training it."""
+"""Safetensors format: weights with the network's spec in the metadata; the harness can load and train them further."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ FILE = "model.safetensors"
 
 
 def write(exportable: Exportable, folder: Path) -> None:
-    """The state dict of the network that keeps its batch norms; nothing where it is there already."""
+    """Write the state dict of `Exportable.trainable`, unless the file exists."""
     if not (folder / FILE).exists():
         write_weights(folder / FILE, exportable.weights)
 
 
 def load(exportable: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
-    """As the card tells it."""
+    """Load as in the model card."""
     return load_weights(folder / FILE)[1]
 
 
 def usage(exportable: Exportable) -> str:  # noqa: ARG001
-    """Code for the card; `images` is given."""
+    """Code for the model card; `images` is already defined."""
     return f"""\
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""The folder as timm loads it: `config.json` beside the weights, for `timm.create_model("local-dir:FOLDER")`.
+"""timm format: `config.json` and the weights, for `timm.create_model("local-dir:FOLDER")`.
 
-A RepLKNet of any spec is one of the harness's models, by the preset that is nearest and the fields that differ. A
-merged ConvNeXt with plain kernels is one of timm's own. Of timm's networks, none is a MobileNetV2 with large kernels.
+A RepLKNet of any spec is built as one of the harness's timm models, from the nearest preset and the fields that differ.
+A merged ConvNeXt with plain kernels is one of timm's own models. timm has no MobileNetV2 with large kernels.
 """
 
 import json
@@ -18,11 +18,11 @@ from harness.models.spec.presets import PRESETS
 
 FILE = "config.json"
 GIVEN_OTHERWISE = ("family", "classes", "in_channels", "drop_path", "replica")
-"""Fields of a spec that timm has arguments of its own for, or that change nothing of a trained network."""
+"""Fields of a spec for which timm has its own arguments, or which do not affect a trained network."""
 
 
 class Architecture(NamedTuple):
-    """A network as timm calls it."""
+    """A network's model name, arguments and layer names in timm."""
 
     name: str
     arguments: dict[str, Any]
@@ -32,7 +32,7 @@ class Architecture(NamedTuple):
 
 
 def unsupported_reason(exportable: Exportable) -> str | None:
-    """What keeps timm from loading the network; None where nothing does."""
+    """Why timm cannot load the network; None if it can."""
     spec = exportable.spec
     if spec.family == "replknet":
         return None
@@ -59,13 +59,13 @@ def architecture(exportable: Exportable) -> Architecture:
 
 
 def write(exportable: Exportable, folder: Path) -> None:
-    """The configuration and, where they are not there yet, the weights."""
+    """Write the configuration and, unless they exist, the weights."""
     safetensors.write(exportable, folder)
     (folder / FILE).write_text(json.dumps(_config(exportable), indent=2), encoding="utf-8")
 
 
 def load(exportable: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (the table's signature)
-    """As the card tells it."""
+    """Load as in the model card."""
     import timm
 
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
@@ -73,8 +73,8 @@ def load(exportable: Exportable, folder: Path) -> nn.Module:  # noqa: ARG001 (th
 
 
 def usage(exportable: Exportable) -> str:
-    """Code for the card; `images` is given, prepared as `transform` does it."""
-    needed = "import harness  # makes RepLKNet known to timm\n" if architecture(exportable).needs_harness else ""
+    """Code for the model card; `images` is already defined, preprocessed like the output of `transform`."""
+    needed = "import harness  # registers RepLKNet with timm\n" if architecture(exportable).needs_harness else ""
     return f"""\
 {needed}import timm
 
@@ -85,11 +85,11 @@ logits = model(images)
 
 
 def _config(exportable: Exportable) -> dict[str, Any]:
-    spec, found = exportable.spec, architecture(exportable)
+    spec, model = exportable.spec, architecture(exportable)
     channels, side = spec.in_channels, exportable.resolution
     labels = {} if exportable.classes is None else {"label_names": list(exportable.classes)}
     return {
-        "architecture": found.name,
+        "architecture": model.name,
         "num_classes": spec.classes,
         "num_features": spec.C[-1],
         **labels,
@@ -99,17 +99,17 @@ def _config(exportable: Exportable) -> dict[str, Any]:
             "pool_size": list(network_parts(spec, side)[-2].size),
             **exportable.preprocessing.for_timm(),
             "num_classes": spec.classes,
-            "first_conv": found.first_conv,
-            "classifier": found.classifier,
+            "first_conv": model.first_conv,
+            "classifier": model.classifier,
         },
-        "model_args": found.arguments,
+        "model_args": model.arguments,
     }
 
 
 def _nearest_preset(spec: NetworkSpec) -> str:
-    """The preset of the family from which the fewest fields differ."""
-    known = [name for name, each in PRESETS.items() if each.family == spec.family]
-    return min(known, key=lambda name: len(_differing(spec, PRESETS[name])))
+    """The preset of the same family with the fewest differing fields."""
+    names = [name for name, preset in PRESETS.items() if preset.family == spec.family]
+    return min(names, key=lambda name: len(_differing(spec, PRESETS[name])))
 
 
 def _differing(spec: NetworkSpec, base: NetworkSpec) -> list[str]:

@@ -1,4 +1,4 @@
-"""The graph as PyTorch's own file: `torch.export` writes it, and it is loaded without the harness."""
+"""PyTorch format: the graph as a file of `torch.export`, which is loaded without the harness."""
 
 import json
 from pathlib import Path
@@ -10,22 +10,22 @@ from harness.export.exportable import Exportable
 
 FILE = "model.pt2"
 NETWORK_FILE = "network.json"
-"""What the file carries along about the network."""
+"""Entry of the file that describes the network."""
 
 
 def write(exportable: Exportable, folder: Path) -> None:
-    """The merged network without batch norms; open in the number of images and, where it can be, in their size."""
+    """Write the graph of `Exportable.program`, dynamic in the batch size and, if possible, in the image size."""
     extra = {NETWORK_FILE: json.dumps(exportable.training_facts, indent=1)}
     torch.export.save(exportable.program, folder / FILE, extra_files=extra)
 
 
 def load(exportable: Exportable, folder: Path) -> Network:  # noqa: ARG001 (the table's signature)
-    """As the card tells it."""
+    """Load as in the model card."""
     return torch.export.load(folder / FILE).module()
 
 
 def usage(exportable: Exportable) -> str:  # noqa: ARG001
-    """Code for the card; `images` is given."""
+    """Code for the model card; `images` is already defined."""
     return f"""\
 import torch
 

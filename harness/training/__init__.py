@@ -1,1 +1,1 @@
-"""What happens to one network: its run, its training, its accuracy."""
+"""Training of a network: runs, training loops, checkpoints, and accuracy."""

@@ -1,4 +1,4 @@
-"""How accurate a network is on given images, in its training form, merged, or in both side by side.
+"""Accuracy of a network on a set of images, in training form, in merged form, or in both for comparison.
 
 Shapes: N images of a batch.
 """
@@ -27,7 +27,7 @@ from harness.training.metrics.classification import AccuracyAccumulator, BatchOu
 
 
 class _FormCounters:
-    """What has been seen of the forms so far."""
+    """Counters of the outputs of each form so far."""
 
     def __init__(self, forms: int, device: torch.device) -> None:
         self.tallies = [AccuracyAccumulator(device) for _ in range(forms)]
@@ -58,17 +58,17 @@ class _FormCounters:
         return sum(count for count, _ in self.seen)
 
     def notes(self, form: int, name: str) -> Iterator[str]:
-        """What makes a form's figures say nothing of what it has learned."""
+        """Reasons why the metrics of a form do not show what it has learned."""
         if self.ties[form]:
             yield (
                 f"{name} form: the largest logit is that of several classes for {self.ties[form]:,} of {self.images:,} "
-                "images, and which of them counts as the answer is chance"
+                "images, and which of them counts as the prediction is arbitrary"
             )
         if len(self.answers[form]) == 1 and len(self.truths) > 1:
             (answer,) = self.answers[form]
             yield (
-                f"{name} form: the answer is class {answer} for every image, so that top-1 is the share of the images "
-                "that are of it"
+                f"{name} form: the prediction is class {answer} for every image, so that top-1 is the share of the "
+                "images of that class"
             )
 
     def scores(self, form: int) -> Scores:
@@ -76,7 +76,7 @@ class _FormCounters:
         return scores_from_sums(torch.cat([sums, sums.new_tensor([self.unreadable])]))
 
     def images_per_s(self, form: int) -> float:
-        """The first batch also chooses algorithms and fills caches: it counts where it is the only one."""
+        """Images per second, without the first batch, which also selects algorithms, unless it is the only one."""
         timed = self.seen[1:] or self.seen
         return sum(count for count, _ in timed) / max(1e-9, sum(seconds[form] for _, seconds in timed))
 
@@ -89,10 +89,10 @@ def measure_accuracy(
     *,
     loaders: int,
 ) -> Iterator[AccuracyProgress | AccuracyResult]:
-    """How far it is, batch by batch, then the result. The networks are moved to the device.
+    """Measure the accuracy of each form: yields the progress from time to time, then the result.
 
-    Raises `DataError` where no image can be read, `UserError` where the device has too little memory, and `Diverged`
-    where a logit is not finite.
+    The networks are moved to the device. Raises `DataError` if no image can be read, `UserError` if the device has too
+    little memory, and `Diverged` if a logit is not finite.
     """
     models = [_placed(model, preprocessing, device) for model in forms.values()]
     count, timer, of = _FormCounters(len(models), device), Timer(), len(images.labels)
@@ -112,10 +112,10 @@ def measure_accuracy(
     if not count.images:
         raise DataError("of the images, one must be readable", value=f"{of} that are not", place=DATA_OPTION)
     require_readable("validation", of, count.unreadable, images)
-    found = {name: FormAccuracy(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
+    results = {name: FormAccuracy(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
     yield AccuracyResult(
-        forms=found,
-        difference=_difference(found, count),
+        forms=results,
+        difference=_difference(results, count),
         images=count.images,
         unreadable=count.unreadable,
         wall_s=timer.elapsed_s,
@@ -130,7 +130,7 @@ def _placed(model: nn.Module, preprocessing: Preprocessing, device: torch.device
 
 
 def _timed(batches: Iterator[Batch], timer: Timer) -> Iterator[Batch]:
-    """The batches; the clock counts the waiting for them."""
+    """The batches; `timer` counts the time spent waiting for them."""
     while True:
         with timer.waiting():
             batch = next(batches, None)

@@ -1,4 +1,4 @@
-"""What an examination says meanwhile and in the end: plain values."""
+"""Progress and result of measuring accuracy, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,55 +6,55 @@ from dataclasses import dataclass
 from harness.training.full_scale.messages import Scores
 
 TRAINING, MERGED = "training", "merged"
-"""The forms of a network."""
+"""Names of the forms of a network."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccuracyProgress:
-    """How far an examination is."""
+    """Progress of a measurement."""
 
     images: int
     total_images: int
     top1: float
-    """So far, of the first form; percent."""
+    """Top-1 of the first form so far, in percent."""
     images_per_s: float
     left_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class FormAccuracy:
-    """One form of the network."""
+    """Accuracy and speed of one form of the network."""
 
     scores: Scores
     images_per_s: float
-    """Of the network alone, without the reading of images and without its first batch, where there are more."""
+    """Speed of the network only, without reading images; without its first batch, unless it is the only one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FormDifference:
-    """What the merge has changed."""
+    """Differences between the merged form and the training form."""
 
     predictions: int
-    """Images whose first class is another one."""
+    """Number of images with a different top-1 prediction."""
     logits: float
     """The largest difference of two logits."""
     top1: float
-    """Points that the merged form is ahead."""
+    """Top-1 of the merged form minus that of the training form, in percentage points."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccuracyResult:
-    """The result."""
+    """Accuracy of a network on a set of images."""
 
     forms: Mapping[str, FormAccuracy]
-    """By `TRAINING_SOURCES` and `MERGED`."""
+    """Results by form: `TRAINING`, `MERGED`, or both."""
     difference: FormDifference | None
-    """None where one form was looked at."""
+    """None if only one form was evaluated."""
     images: int
-    """Those that could be read."""
+    """Number of images that could be read."""
     unreadable: int
     wall_s: float
     waiting: float
-    """Share of it that went by in waiting for images."""
+    """Share of `wall_s` spent waiting for images."""
     notes: tuple[str, ...] = ()
-    """What must be known before a figure is believed."""
+    """Warnings about metrics that can mislead."""

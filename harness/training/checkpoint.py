@@ -1,9 +1,9 @@
-"""What a run needs to be resumed after an interruption: written atomically each epoch, loaded without unpickling code.
+"""Checkpoints, from which a run is resumed: written atomically each epoch, loaded without unpickling code.
 
-A file carries a digest of its content, which is verified when it is read: `torch.load` does not compare the checksums
-of the archive, and takes changed bytes for weights. A run's checkpoint also names its run and carries the records of
-its epochs and what computed them, so that a database that lacks them gets them when the run is resumed. A file that
-fails a check is not used.
+A file contains a digest of its content, which is verified when it is read: `torch.load` does not compare the checksums
+of the archive, and would load changed bytes as weights. A run's checkpoint also contains the run's id, the records of
+its epochs and the environments that computed them, so that a database that lacks them gets them when the run is
+resumed. A file that fails a check is not used.
 """
 
 import math
@@ -23,29 +23,29 @@ from harness.training.environment import Environment, describe_difference, diffe
 from harness.training.run import Epoch
 
 MAX_NAMED = 3
-"""Differences that a message lists."""
+"""Maximum number of differences that a message lists."""
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a file of tensors and plain values; a reader sees the old file or the new one, never a part.
+    """Write a file of tensors and plain values atomically: a reader sees the old file or the new one, never a part.
 
-    Raises `StateNotWritten`, which leaves the old file as it is.
+    Raises `StateNotWritten`; the old file is then unchanged.
     """
     content = {**state, DIGEST: content_digest(state)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, partial=path.with_suffix(".partial")) as partial:
-            torch.save(content, partial)  # whose archive has a folder of the name of this file, without its suffix
+            torch.save(content, partial)  # the folder in the archive is named after this file, without its suffix
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError for a full disk
         reason = str(error).strip().partition("\n")[0]
         raise StateNotWritten(f"the checkpoint could not be written ({reason}): {path}") from error
 
 
 def read_state(path: Path, *, is_digest_needed: bool = True) -> dict[str, Any] | None:
-    """The content of such a file, on the CPU; None where there is no file.
+    """The content of a file of `write_state`, on the CPU; None if there is no file.
 
-    Raises `UnusableState` for a file that cannot be read, whose content is not as written, or that has no digest, as
-    those of earlier versions; unless that is not needed: then the checksums of the archive are compared.
+    Raises `UnusableState` for a file that cannot be read, that was changed, or that has no digest, like those of
+    earlier versions. Without `is_digest_needed`, a file without a digest is checked by the checksums of the archive.
     """
     if not path.exists():
         return None
@@ -54,10 +54,10 @@ def read_state(path: Path, *, is_digest_needed: bool = True) -> dict[str, Any] |
         is_signed = isinstance(state, dict) and DIGEST in state
         with zipfile.ZipFile(path) as archive:
             damaged = None if is_signed else archive.testzip()
-    except Exception as error:  # any kind of error may come out of damaged bytes
+    except Exception as error:  # damaged bytes can raise any error
         raise UnusableState(f"it cannot be read ({type(error).__name__})") from error
     if not isinstance(state, dict):
-        raise UnusableState(f"it holds a {type(state).__name__}, not a state")
+        raise UnusableState(f"it contains a {type(state).__name__}, not a state")
     if damaged is not None:
         raise UnusableState(f"its content is not what was written: the checksum of {damaged} differs")
     if not is_signed and is_digest_needed:
@@ -69,27 +69,27 @@ def read_state(path: Path, *, is_digest_needed: bool = True) -> dict[str, Any] |
 
 @dataclass(slots=True, eq=False)
 class Checkpoint:
-    """The file that a run keeps its state in, and what of it is used now."""
+    """Checkpoint of a run: its file, and the records and state that were loaded from it."""
 
     path: Path
     run_id: str
     epochs: list[Epoch] = field(default_factory=list)
-    """The records of the epochs that are trained."""
+    """Records of the epochs that are complete."""
     note: str | None = None
-    """What a person should know of the file: why it is not used, or that another environment has written it."""
+    """Message for the user: why the file is not used, or that another environment has written it."""
     environment: Environment | None = None
-    """What computes from now on."""
+    """The environment that computes from now on."""
     environments: list[tuple[int, Environment | None]] = field(default_factory=list)
-    """The epoch from which each environment has computed, and the environment; None for an unknown one."""
+    """Each environment with the first epoch that it computed; None for an unknown environment."""
     _state: dict[str, Any] | None = None
 
     @classmethod
     def open(
         cls, path: Path, run_id: str, *, epochs: int, model: nn.Module, environment: Environment | None = None
     ) -> Self:
-        """Read the file and check it against the run, the number of its epochs, and its network.
+        """Read the file and check that it matches the run, the number of its epochs, and its network.
 
-        A file that fails a check counts as none; `note` then holds the reason.
+        A file that fails a check is treated as missing; `note` then contains the reason.
         """
         try:
             state = read_state(path)
@@ -97,45 +97,45 @@ class Checkpoint:
                 return cls(path, run_id, environment=environment)
             records, environments = _checked_records(state, run_id, epochs, model), _environments(state)
         except UnusableState as reason:
-            note = f"checkpoint not used: {reason} ({path}). The run starts anew"
+            note = f"checkpoint not used: {reason} ({path}). The run starts again"
             return cls(path, run_id, note=note, environment=environment)
-        found = cls(path, run_id, records, environment=environment, environments=environments, _state=state)
-        if found.is_of_another_environment:
-            found.note = f"resumed in another environment (before: {found.differences}), so that the result is of both"
-        return found
+        opened = cls(path, run_id, records, environment=environment, environments=environments, _state=state)
+        if opened.is_of_another_environment:
+            opened.note = f"resumed in another environment (before: {opened.differences}); the result comes from both"
+        return opened
 
     @property
     def earlier(self) -> tuple[Environment | None, ...]:
-        """What has computed the epochs that are trained."""
+        """The environments that computed the complete epochs."""
         return tuple(environment for _, environment in self.environments)
 
     @property
     def is_of_another_environment(self) -> bool:
-        """Whether any of them is of another environment than the one that computes now, or of an unknown one."""
+        """Whether another environment than the current one, or an unknown one, computed any of the epochs."""
         return self.environment is not None and any(
             differs(environment, self.environment) for environment in self.earlier
         )
 
     @property
     def differences(self) -> str:
-        """What of these environments differs from the one that computes now, in words."""
-        assert self.environment is not None, "environments are compared with the one that computes now"
-        words = (describe_difference(environment, self.environment) for environment in self.earlier)
-        return "; ".join(dict.fromkeys(each for each in words if each))
+        """The differences of the earlier environments from the current one, as text."""
+        assert self.environment is not None, "environments are compared with the current one"
+        descriptions = (describe_difference(environment, self.environment) for environment in self.earlier)
+        return "; ".join(dict.fromkeys(description for description in descriptions if description))
 
     def set_aside(self, place: Path) -> None:
-        """Move the file to `place`, whose name gets its suffix, and have the run start anew."""
-        kept = place.with_name(f"{place.name}{self.path.suffix}")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        self.path.replace(kept)
+        """Move the file to `place`, plus the file's suffix, and let the run start again."""
+        target = place.with_name(f"{place.name}{self.path.suffix}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.path.replace(target)
         self.note = (
-            f"checkpoint not used: it is of another environment ({self.differences}). The run starts anew; the file is "
-            f"now {kept}"
+            f"checkpoint not used: it is of another environment ({self.differences}). The run starts again; the file "
+            f"is now {target}"
         )
         self.epochs, self.environments, self._state = [], [], None
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        """Put everything where the file has it; nothing is changed where there is no file that can be used."""
+        """Load the state of the file into the objects; they are unchanged if there is no usable file."""
         if self._state is None:
             return
         model.load_state_dict(self._state["model"])
@@ -144,14 +144,14 @@ class Checkpoint:
         self._state = None
 
     def restore_model(self, model: nn.Module) -> None:
-        """Put the weights into the model, where there is a file that can be used."""
+        """Load the weights of the file into the model, if there is a usable file."""
         if self._state is not None:
             model.load_state_dict(self._state["model"])
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, record: Epoch
     ) -> None:
-        """Write the state after an epoch, with the records of all epochs up to it."""
+        """Write the state after an epoch, with the records of all epochs so far."""
         self.epochs.append(record)
         if not self.environments or self.environments[-1][1] != self.environment:
             self.environments.append((record.epoch, self.environment))
@@ -171,7 +171,7 @@ class Checkpoint:
 
 
 def _checked_records(state: Mapping[str, Any], run_id: str, epochs: int, model: nn.Module) -> list[Epoch]:
-    """The records in a run's state. Raises `UnusableState` for what cannot be of this run."""
+    """The records in a run's state. Raises `UnusableState` if the state cannot be of this run."""
     if state.get("run") != run_id:
         raise UnusableState(f"it is of the run {state.get('run')}, not of {run_id}")
     try:
@@ -191,16 +191,16 @@ def _checked_records(state: Mapping[str, Any], run_id: str, epochs: int, model: 
 
 
 def _environments(state: Mapping[str, Any]) -> list[tuple[int, Environment | None]]:
-    """What computed the epochs in a run's state; of an earlier version's, an unknown environment did."""
-    kept = state.get("environments", [{"epoch": 1, "environment": None}])
+    """The environments in a run's state, with their first epochs; unknown in a state of an earlier version."""
+    entries = state.get("environments", [{"epoch": 1, "environment": None}])
     try:
-        return [(int(each["epoch"]), Environment.from_values(each["environment"])) for each in kept]
+        return [(int(entry["epoch"]), Environment.from_values(entry["environment"])) for entry in entries]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableState(f"it lacks a part or has one of another kind ({error})") from error
 
 
 def require_shapes(entries: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Raise `UnusableState` unless the entries are those of the model: by name, shape and type."""
+    """Raise `UnusableState` unless names and shapes of the entries are those of the model."""
     expected = model.state_dict()
     missing, unexpected = expected.keys() - entries.keys(), entries.keys() - expected.keys()
     faults = [f"`{name}` is missing" for name in sorted(missing)] + [f"`{name}` is unknown" for name in unexpected]
@@ -219,7 +219,7 @@ def _shape(value: Tensor) -> str:
 
 
 def require_optimizer(state: Mapping[str, Any], model: nn.Module) -> None:
-    """Raise `UnusableState` where the optimizer's state cannot be of the model's parameters."""
+    """Raise `UnusableState` if the optimizer's state cannot be of the model's parameters."""
     shapes = {parameter.shape for parameter in model.parameters()}
     count = sum(len(group["params"]) for group in state["param_groups"])
     expected = sum(parameter.requires_grad for parameter in model.parameters())
@@ -232,13 +232,13 @@ def require_optimizer(state: Mapping[str, Any], model: nn.Module) -> None:
 
 
 def require_own_name(path: Path) -> None:
-    """Raise `UserError` for a run's checkpoint under the name of another run, whose network and data it is not of.
+    """Raise `UserError` if the name of a run's checkpoint is that of another run, with another network and data.
 
-    Those of earlier versions do not name their run, and are taken.
+    Checkpoints of earlier versions do not contain the run's id, and are accepted.
     """
     try:
         run_id = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("run")
-    except Exception:  # any kind of error may come out of damaged bytes; who reads the weights says what is wrong
+    except Exception:  # damaged bytes can raise any error; it is reported when the weights are read
         return
     if isinstance(run_id, str) and run_id != path.stem:
         raise UserError(
@@ -250,8 +250,8 @@ def require_own_name(path: Path) -> None:
 
 
 def load_epoch(path: Path) -> int:
-    """The last epoch that a run's checkpoint names; 0 where none can be read. For display: nothing is verified."""
+    """The last epoch of a run's checkpoint; 0 if it cannot be read. For display only: nothing is verified."""
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"])
-    except Exception:  # any kind of error may come out of damaged bytes
+    except Exception:  # damaged bytes can raise any error
         return 0

@@ -1,4 +1,4 @@
-"""The device of a training: its name, memory layout and random state, and what a record says of where it computes."""
+"""The device of a training: name, memory format and random state; and the record of host, device and versions."""
 
 import os
 import platform
@@ -25,17 +25,17 @@ from harness.training.run import Started
 
 
 def memory_format(recipe: ProxyRecipe) -> torch.memory_format:
-    """How images and weights lie in memory."""
+    """The memory format of images and weights."""
     return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
 def isolated_rng(device: torch.device) -> AbstractContextManager[None]:
-    """What is drawn inside leaves the global random state alone: stochastic depth draws from it."""
+    """Context that restores the global random state, from which stochastic depth draws."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def environment_of(recipe: ProxyRecipe, device: torch.device, threads: int) -> Environment:
-    """What computes a run of that recipe in this process."""
+    """The environment in which this process computes a run of that recipe."""
     kind: Device = "cuda" if device.type == "cuda" else "cpu"
     return with_torch_settings(
         local_environment(recipe, threads=threads, device=kind, device_name=device_name(device)),
@@ -43,11 +43,11 @@ def environment_of(recipe: ProxyRecipe, device: torch.device, threads: int) -> E
 
 
 def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
-    """What computes in this process what is no run of a study: a training at full scale, or a result of a verb's own.
+    """The environment of this process for results outside a study: of a training at full scale, or of a command.
 
-    Its code is all that trains, measures and evaluates; by default, with the threads that PyTorch has now.
+    Its code digest covers all code that trains, measures and evaluates; `threads` defaults to PyTorch's current number.
     """
-    found = make_environment(
+    environment = make_environment(
         code_digest(full_scale=True),
         LIBRARIES + DOWNSTREAM_LIBRARIES,
         threads=threads or torch.get_num_threads(),
@@ -55,16 +55,16 @@ def process_environment(device: torch.device, *, precision: str = "float32", thr
         device_name=device_name(device),
         precision=precision,
     )
-    return with_torch_settings(found)
+    return with_torch_settings(environment)
 
 
 def with_torch_settings(environment: Environment) -> Environment:
-    """The environment with what PyTorch itself knows of it."""
+    """The environment with PyTorch's version and CPU capability as PyTorch reports them."""
     return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
 
 
 def device_name(device: torch.device) -> str:
-    """As `NVIDIA H200` or `AMD EPYC`."""
+    """Name of the device, as `NVIDIA H200` or `AMD EPYC`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
@@ -78,7 +78,7 @@ def started_record(
     earlier: tuple[Environment | None, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Started:
-    """Where and with what this process is about to work."""
+    """The `Started` record of this process."""
     return Started(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -100,7 +100,7 @@ def started_record(
 
 
 def _describe(device: torch.device, threads: int) -> str:
-    """The device in words, as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
+    """The device as text, such as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
     if device.type == "cuda":
         return f"cuda ({device_name(device)})"
     return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"

@@ -1,7 +1,7 @@
-"""What computes a run besides its network, its recipe and its seed: code, libraries, processor, device.
+"""The environment of a run: all that affects its result besides spec, recipe and seed, such as code and libraries.
 
-Equal runs give equal bits in equal environments. In another environment they give another draw of the same
-distribution, and other times. Importing this module, and describing the environment of this machine, costs no torch.
+In equal environments, equal runs have bitwise equal results. In another environment, the result is another sample of
+the same distribution, and times differ. This module describes the environment of this machine without importing torch.
 """
 
 import functools
@@ -19,7 +19,7 @@ from harness.system.code_revision import code_digest, operator_digest
 from harness.system.machine import cpu_capability, cpu_name, gpu_name, has_gpu, processor_features
 
 LIBRARIES = ("numpy", "timm", "pillow", "llvmlite")
-"""Distributions whose code computes: images, first weights and augmentation, and the operator's loops on a CPU."""
+"""Packages whose code affects results: images, initial weights, augmentation, and the operator's loops on a CPU."""
 DOWNSTREAM_LIBRARIES = ("torchvision", "segmentation-models-pytorch")
 CUDA_LIBRARIES = ("triton", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 SETTINGS = (
@@ -27,16 +27,16 @@ SETTINGS = (
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
 )
-"""Variables of the process that make the libraries compute otherwise."""
+"""Environment variables that change how the libraries compute."""
 UNKNOWN_ENVIRONMENT = "unknown environment, recorded before environments were kept"
-"""In place of the differences, where nothing is known of the other environment."""
+"""Text instead of the differences, if the other environment is unknown."""
 
 Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What computed a run; None for what is not known, which is compared with nothing."""
+    """The environment that computed a run. A field that is None is unknown, and left out of comparisons."""
 
     operator: str | None = None
     """Digest of the code of the large depth-wise convolution."""
@@ -44,9 +44,9 @@ class Environment:
     """Digest of the other code that trains and measures."""
     torch: str | None = None
     libraries: Mapping[str, str] | None = None
-    """Versions of what else computes."""
+    """Versions of the other packages, by name."""
     capability: str | None = None
-    """The instructions that PyTorch's CPU kernels use, as `AVX512`."""
+    """Instruction set of PyTorch's CPU kernels, as `AVX512`."""
     processor: str | None = None
     """Features of the processor, as `avx2+fma+avx512f`."""
     threads: int | None = None
@@ -55,43 +55,43 @@ class Environment:
     device_name: str | None = None
     precision: str | None = None
     settings: Mapping[str, str] | None = None
-    """Variables of the process that change how the libraries compute."""
+    """The environment variables of `SETTINGS` that are set."""
 
     def values(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The fields as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any] | None) -> Self | None:
-        """The environment of plain values; keys that this version does not know are left out."""
+        """The inverse of `values`; keys that this version does not have are ignored."""
         if values is None:
             return None
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def differences(self, other: "Environment") -> dict[str, tuple[Any, Any]]:
-        """By field, the values of both where both are known and differ."""
+        """By field name, the values of both environments if both are known and differ."""
         pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
         return {name: pair for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]}
 
 
 def differs(environment: Environment | None, reference: Environment) -> bool:
-    """Whether a run of that environment may have other bits and times than one of the reference; an unknown one may."""
+    """Whether results and times may differ between an environment and the reference; True for an unknown one."""
     return environment is None or bool(environment.differences(reference))
 
 
 def describe_difference(environment: Environment | None, reference: Environment) -> str:
-    """What of an environment differs from a reference, as `operator revision a1b2, torch 2.14`; empty for nothing."""
+    """The fields that differ from a reference, as `operator revision a1b2, torch 2.14`; empty if there are none."""
     if environment is None:
         return UNKNOWN_ENVIRONMENT
     return ", ".join(_parts(environment, environment.differences(reference)))
 
 
 def describe_environment(environment: Environment | None) -> str:
-    """All that is known of an environment, in the words of `describe_difference`."""
+    """All known fields of an environment, in the format of `describe_difference`."""
     if environment is None:
         return UNKNOWN_ENVIRONMENT
-    known = {field.name: (getattr(environment, field.name), None) for field in fields(environment)}
-    return ", ".join(_parts(environment, {name: pair for name, pair in known.items() if pair[0] not in (None, {})}))
+    pairs = {field.name: (getattr(environment, field.name), None) for field in fields(environment)}
+    return ", ".join(_parts(environment, {name: pair for name, pair in pairs.items() if pair[0] not in (None, {})}))
 
 
 def local_environment(
@@ -102,9 +102,9 @@ def local_environment(
     device: Device | None = None,
     device_name: str | None = None,
 ) -> Environment:
-    """The environment of a run of that recipe on this machine, found without torch.
+    """The environment of a run of that recipe on this machine, determined without torch.
 
-    `device` and its name are those that a worker has; by default those that it would choose.
+    `device` and `device_name` are those of a worker; by default, those that a worker would choose.
     """
     is_downstream = recipe.transfer is not None
     if device is None:
@@ -122,7 +122,7 @@ def local_environment(
 def make_environment(
     code: str, libraries: Sequence[str], *, threads: int, device: Device, device_name: str | None, precision: str
 ) -> Environment:
-    """The environment of this process, for code of that digest that computes with these distributions."""
+    """The environment of this process, for code with digest `code` that uses the packages `libraries`."""
     is_gpu = device == "cuda"
     names = (*libraries, *(CUDA_LIBRARIES if is_gpu else ()))
     return Environment(
@@ -141,14 +141,14 @@ def make_environment(
 
 
 def cluster_environment(environment: Environment) -> Environment:
-    """What the driver's own environment tells of workers on a cluster: code, threads and precision."""
+    """The fields of the driver's environment that also hold for workers on a cluster: code, threads and precision."""
     known = {"operator", "code", "threads", "precision"}
     return replace(environment, **{field.name: None for field in fields(environment) if field.name not in known})
 
 
 @functools.cache
 def torch_version() -> str | None:
-    """`torch.__version__`, read from its file; None where PyTorch is not installed."""
+    """`torch.__version__`, read from its file; None if PyTorch is not installed."""
     module_spec = importlib.util.find_spec("torch")
     if module_spec is None or module_spec.origin is None:
         return None
@@ -173,7 +173,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _parts(environment: Environment, differences: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
-    """The differing fields in plain words, with this environment's values."""
+    """Text for each differing field, with this environment's value."""
     for name, (own, other) in differences.items():
         match name:
             case "operator":

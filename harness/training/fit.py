@@ -1,9 +1,9 @@
-"""The training loop, `train_epochs`: one generator that reads as a story and yields after each epoch.
+"""The training loop of proxy runs, `train_epochs`: a generator that yields after each epoch.
 
-`fit` trains and validates a run's network with it, and `fit_loss` what is trained further on masks or boxes.
+`fit` trains and validates a run's network with it; `fit_loss` trains a network with a head on masks or boxes.
 
-Everything random in an epoch follows from (seed, epoch), so a run that goes on from its checkpoint gives bit for bit
-what it would have given undisturbed, on a CPU with the same number of threads.
+All randomness of an epoch follows from (seed, epoch), so on a CPU with the same number of threads, a run that is
+resumed from its checkpoint has bitwise the same result as one that was not interrupted.
 
 Shapes: N images, C channels, H W height and width; images come as uint8 (N, C, H, W), labels as int64 (N,).
 """
@@ -32,23 +32,23 @@ from harness.training.run import Epoch
 
 EVAL_BATCH = 250
 DENSE_EVAL_BATCH = 64
-"""Images at once where a transfer is evaluated, whose maps and outputs are larger."""
+"""Batch size for the evaluation of a transfer, which has larger maps and outputs."""
 
 BatchLoss = Callable[[Tensor, torch.Generator], Tensor]
-"""The loss, (), of the training images of some indices, int64 (N,); what it draws, it draws from the generator."""
+"""Loss, (), of the training images with the indices int64 (N,); all random numbers come from the generator."""
 
 OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedEpoch:
-    """One epoch of training, without the validation behind it."""
+    """One epoch of training, without the validation after it."""
 
     epoch: int
     """From 1."""
     train_loss: float
     lr: float
-    """Of the epoch's last step."""
+    """Learning rate of the epoch's last step."""
     wall_s: float
     images_per_s: float
 
@@ -65,9 +65,9 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `model` in place and yield an `Epoch` after each; resumes after the last epoch of `checkpoint`.
 
-    The records that the checkpoint holds are yielded first: whoever lost them gets them again. With 0 epochs the model
-    is only moved to the device. `check` is called before every step and raises to end the run. Raises `Diverged` at the
-    first loss that is not finite.
+    The records in the checkpoint are yielded first, in case the caller has lost them. With 0 epochs the model is only
+    moved to the device. `check` is called before every step and raises an error to end the run. Raises `Diverged` at
+    the first loss that is not finite.
     """
     optimizer, scaler = prepare(model, recipe, device)
     images, labels = _on_device(dataset.train, device)
@@ -127,10 +127,10 @@ def fit_loss(
     check: Callable[[], None],
     task: str,
 ) -> Iterator[TrainedEpoch]:
-    """Train `model` in place on `count` images by a loss of their indices; yields after each epoch.
+    """Train `model` in place on `count` images with a loss function of their indices; yields after each epoch.
 
-    `check` is called before every step and raises to end the training. Raises `Diverged`, in the name of `task`, at the
-    first loss that is not finite.
+    `check` is called before every step and raises an error to end the training. Raises `Diverged`, which names `task`,
+    at the first loss that is not finite.
     """
     optimizer, scaler = prepare(model, recipe, device)
     yield from train_epochs(
@@ -150,7 +150,7 @@ def fit_loss(
 def prepare(
     model: nn.Module, recipe: ProxyRecipe, device: torch.device
 ) -> tuple[torch.optim.Optimizer, torch.amp.GradScaler]:
-    """Move the model to the device; gives what its training needs besides."""
+    """Move the model to the device; returns its optimizer and gradient scaler."""
     model.to(device).to(memory_format=memory_format(recipe))
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
     return build_optimizer(model, recipe.optimizer), scaler
@@ -170,8 +170,8 @@ def train_epochs(
     loss_name: str,
     first_epoch: int = 1,
 ) -> Iterator[TrainedEpoch]:
-    """The epochs of a training from the first one on; what judges or keeps the model does so between two of them."""
-    steps = max(1, count // recipe.batch_size)  # a last, smaller batch would disturb the batch norms
+    """Train from `first_epoch` to the last; yields after each epoch, so that the caller can validate and save."""
+    steps = max(1, count // recipe.batch_size)  # a smaller last batch would disturb the batch norms
     for epoch in range(first_epoch, recipe.epochs + 1):
         start = time.perf_counter()
         generator = epoch_generator(seed, epoch)
@@ -191,7 +191,7 @@ def train_epochs(
             backward_and_step(loss, model, optimizer, scaler, clip_norm=recipe.optimizer.clip_norm)
 
             losses += loss.detach()
-            if device.type == "cpu" and not math.isfinite(loss.item()):  # on a GPU this would wait for it: see below
+            if device.type == "cpu" and not math.isfinite(loss.item()):  # would synchronize a GPU: checked below
                 raise Diverged(f"{loss_name} is {loss.item()} in epoch {epoch}, step {step + 1}")
 
         train_loss = losses.item() / steps
@@ -226,9 +226,9 @@ def predict_logits(
     *,
     count: int | None = None,
 ) -> Iterator[Tensor]:
-    """The logits of the first `count` images of a split, or of all, in evaluation mode, some at a time, in float32.
+    """Logits of the first `count` images of a split, or of all, in evaluation mode, batch by batch, in float32.
 
-    Each part is (N, classes). Raises `Diverged` where a logit is not finite.
+    Each batch is (N, classes). Raises `Diverged` if a logit is not finite.
     """
     images, _ = _on_device(split, device)
     model.eval()
@@ -250,7 +250,7 @@ def backward_and_step(
     *,
     clip_norm: float | None,
 ) -> None:
-    """One step against the gradient of the loss, which is clipped to `clip_norm` where there is one."""
+    """Backward pass and optimizer step; the norm of the gradient is clipped to `clip_norm`, if set."""
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(scaler.scale(loss))
     optimizer_step(model, optimizer, scaler, clip_norm=clip_norm)
@@ -259,7 +259,7 @@ def backward_and_step(
 def optimizer_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip_norm: float | None
 ) -> None:
-    """The step itself, once the gradients are there."""
+    """Optimizer step with the gradients of a backward pass; their norm is clipped to `clip_norm`, if set."""
     if clip_norm is not None:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
@@ -268,7 +268,7 @@ def optimizer_step(
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW; vectors (norms, biases) are not decayed, as in the paper's code."""
+    """SGD with Nesterov momentum, or AdamW; no weight decay for vectors (norms, biases), as in the paper's code."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -281,7 +281,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
 
 
 def without_compiler_wrappers(optimizer: type[OptimizerT]) -> type[OptimizerT]:
-    """The same optimiser without torch's wrappers for its compiler, which load it: a second and 150 MB for nothing."""
+    """The same optimizer without the wrappers for torch's compiler, which would load it: one second and 150 MB."""
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     bare = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
     return type(optimizer.__name__, (optimizer,), {**bare, "step": torch.no_grad()(inspect.unwrap(optimizer.step))})
@@ -301,14 +301,14 @@ def learning_rate(recipe: ProxyRecipe, step: int, steps_per_epoch: int) -> float
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Seed what draws from torch's global stream (stochastic depth), and return the epoch's own stream."""
+    """Seed torch's global generator, which stochastic depth uses, and return the epoch's own generator."""
     mixed = (seed * 1_000_003 + epoch) % 2**63
     torch.manual_seed(mixed)
     return torch.Generator().manual_seed(mixed)
 
 
 class _ConcatenatedImages:
-    """Images that lie in several places, as tensors, copied when they are asked for."""
+    """Images from several arrays, as tensors; copied when they are indexed."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -318,7 +318,7 @@ class _ConcatenatedImages:
 
 
 def _on_device(split: Split, device: torch.device) -> tuple[Tensor | _ConcatenatedImages, Tensor]:
-    """The images as tensors: on a GPU in its memory, on a CPU the shared pages of the file; never a copy per worker."""
+    """Images and labels as tensors: on a GPU in its memory; on a CPU the shared pages of the file, without a copy."""
     labels = torch.from_numpy(split.labels).to(device)
     if device.type != "cpu":
         return torch.from_numpy(split.images[:]).to(device), labels
@@ -328,7 +328,7 @@ def _on_device(split: Split, device: torch.device) -> tuple[Tensor | _Concatenat
 
 
 class HasPrecision(Protocol):
-    """What says in which precision a network computes: a recipe, or an evaluation."""
+    """Protocol of an object with the precision of a network: a recipe, or an evaluation."""
 
     @property
     def precision(self) -> str:
@@ -337,14 +337,14 @@ class HasPrecision(Protocol):
 
 
 def autocast(recipe: HasPrecision, device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision as the recipe asks; float32 leaves everything alone."""
+    """Context of mixed precision in the recipe's precision; does nothing for float32."""
     return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is. Raises `UserError` for a GPU that is not there."""
+    """The device of that name; by default a GPU if there is one. Raises `UserError` for a GPU that is not available."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "the device must be one that PyTorch can use", value=name, remedy="Leave --device out, or give cpu."
+            "the device must be one that PyTorch can use", value=name, remedy="Leave --device out, or use cpu."
         )
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

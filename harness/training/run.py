@@ -1,6 +1,6 @@
-"""The run, (spec, recipe, seed, data): one network trained once; what is asked of a worker, and what it says meanwhile.
+"""A run, (spec, recipe, seed, data): one network trained once; with its job, and the records that a worker yields.
 
-All of it is plain values, which travel between processes and into the store; nothing here knows torch.
+All are plain values, which are sent between processes and stored; this module does not import torch.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from harness.training.environment import Environment
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The unit of work, of storage, and of sharing between studies."""
+    """One network to train once: the unit of work and storage, shared between studies."""
 
     spec: NetworkSpec
     recipe: ProxyRecipe
@@ -26,83 +26,83 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits, a function of spec, recipe, seed and data alone."""
+        """Sixteen hexadecimal digits, a function of only spec, recipe, seed and data."""
         parts: list[object] = [self.spec.fingerprint(), self.recipe.fingerprint(), self.seed]
         return fingerprint(parts if self.data is None else [*parts, self.data])
 
     @property
     def training_seed(self) -> int:
-        """What decides initial weights, order of the images and augmentation: the seed, another for every replica.
+        """Seed of the initial weights, the order of the images and augmentation; different for every replica.
 
-        The images themselves follow from `seed` alone, so that replicas are paired by them as all networks are.
+        The data set depends only on `seed`, so that replicas are paired by it like all networks.
         """
         return int(fingerprint(["replica", self.seed, self.spec.replica]), 16) >> 2 if self.spec.replica else self.seed
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run with its place and its limits, as an executor takes it; none of this changes the outcome."""
+    """A run with its folder, resources and limits, to be submitted to an executor; these do not affect the result."""
 
     run: Run
     folder: Path
-    """The study's folder; the run keeps `logs/<run id>.log` and `checkpoints/<run id>.pt` below it."""
+    """The study's folder; the run writes `logs/<run id>.log` and `checkpoints/<run id>.pt` in it."""
     cpus: int = 1
     """Threads of the worker."""
     gpus: float = 0.0
-    """Share of a GPU, or number of them; 0 trains on the CPU, and so does any on a machine without a GPU."""
+    """Share of a GPU, or number of GPUs; with 0, or on a machine without a GPU, the run is trained on the CPU."""
     minutes: float = 60.0
-    """The run is ended when it has taken this long."""
+    """Time limit, after which the run is ended."""
     cache: Path | None = None
-    """Where prepared data sets are kept, if not beside the study's folder."""
+    """Folder of prepared data sets; by default next to the study's folder."""
     only_times: bool = False
-    """Whether a complete run is to have its times measured again, on its stored weights; nothing is trained then."""
+    """Whether only the times of a complete run are measured again, with its stored weights; nothing is trained."""
     resumes_any: bool = True
-    """Whether a checkpoint is resumed whose epochs another environment has trained; else it is set aside."""
+    """Whether a checkpoint of another environment is resumed; otherwise it is moved to `replaced`."""
     shares_times: bool = True
-    """Whether times may be those that another run of an equal network had; not where they are what is compared."""
+    """Whether times may be taken from another run of an equal network; False if times are compared."""
 
     @property
     def log(self) -> Path:
-        """Where the worker writes what it would print, tracebacks included."""
+        """File of the worker's output, including tracebacks."""
         return self.folder / "logs" / f"{self.run.id}.log"
 
     @property
     def checkpoint(self) -> Path:
-        """Written after every epoch, atomically; after the last it holds the trained weights."""
+        """Checkpoint file, written atomically after every epoch; after the last it contains the trained weights."""
         return self.folder / "checkpoints" / f"{self.run.id}.pt"
 
     @property
     def replaced(self) -> Path:
-        """Where the next record and weights go that are replaced, each with a suffix of its own."""
+        """Path, without suffix, to which the next record and weights that are replaced are moved."""
         folder = self.folder / "replaced"
         numbers = [int(path.name.split(".")[1]) for path in folder.glob(f"{self.run.id}.[0-9]*.*")]
         return folder / f"{self.run.id}.{max(numbers, default=0) + 1}"
 
     @property
     def data_cache(self) -> Path:
-        """Where prepared data sets are kept for all studies beside this one and all workers of a machine."""
+        """Folder of prepared data sets, shared by the studies in one folder and by all workers of a machine."""
         return self.cache or self.folder.parent / "data"
 
     @property
     def times(self) -> Path | None:
-        """Where measured times are kept for other runs of an equal network; None where each run has its own."""
+        """Folder of measured times, shared by runs of equal networks; None if each run measures its own."""
         return self.data_cache / "times" if self.shares_times else None
 
     @property
     def has_weights(self) -> bool:
-        """Whether the weights of a complete run can be had, as far as this machine sees: stored, or never trained."""
+        """Whether the weights of a complete run are available on this machine: stored, or never trained."""
         return self.run.recipe.epochs == 0 or self.checkpoint.is_file()
 
 
 class RunState(StrEnum):
-    """The life of a run; every state but the first two is final until the run is asked for again."""
+    """State of a run; every state except the first two is final until the run is requested again."""
 
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETE = "complete"
     """Trained to its last epoch and measured; never trained again."""
     STOPPED = "stopped"
-    """Ended early on the driver's wish: pruned, or the study was interrupted; goes on from its checkpoint."""
+    """Ended early by the driver: pruned, or the study was interrupted; can be resumed from its checkpoint."""
     DIVERGED = "diverged"
     """A loss that is not finite; a result of the recipe, never trained again."""
     OUT_OF_MEMORY = "out_of_memory"
@@ -115,7 +115,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run has reached a worker: where and with what it is trained."""
+    """First record of a run: a worker has started it; on which host and device, and with which versions."""
 
     host: str
     pid: int
@@ -126,18 +126,18 @@ class Started:
     """Versions of harness, python, torch, numpy, timm."""
     epochs: int
     first_epoch: int = 1
-    """The first epoch that is trained now; above 1 where the run is resumed from a checkpoint."""
+    """The first epoch that is trained now; above 1 if the run is resumed from a checkpoint."""
     environment: Environment | None = None
-    """What computes the run; None where the worker does not tell."""
+    """The environment that computes the run; None if the worker does not report it."""
     earlier: tuple[Environment | None, ...] = ()
-    """What has computed the epochs of the checkpoint, as far as it tells; None for an unknown environment."""
+    """The environments that computed the epochs of the checkpoint; None for an unknown one."""
     notes: tuple[str, ...] = ()
-    """What a person should know of the start, such as a checkpoint that could not be used."""
+    """Messages for the user, such as that a checkpoint could not be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch of training, and the validation behind it."""
+    """One epoch of training, and the validation after it."""
 
     epoch: int
     """From 1."""
@@ -149,12 +149,12 @@ class Epoch:
     """Learning rate of the epoch's last step."""
     wall_s: float
     images_per_s: float
-    """Training images per second, validation left out."""
+    """Training images per second, without validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One figure about the trained network; its name carries the unit, as `latency_ms_p50`."""
+    """One metric of the trained network; its name contains the unit, as `latency_ms_p50`."""
 
     name: str
     value: float
@@ -162,17 +162,17 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last record of every run, whatever became of it."""
+    """The last record of every run, successful or not."""
 
     state: RunState
     wall_s: float
     cause: str | None = None
-    """Why, in one line, for every state but COMPLETE."""
+    """The reason, in one line, for every state except COMPLETE."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataNote:
-    """Something about the run's data that belongs to its result, such as files that could not be read."""
+    """Note on the run's data that belongs to its result, such as files that could not be read."""
 
     text: str
 

@@ -1,7 +1,7 @@
-"""The step from classification to dense prediction (RepLKNet, guideline 4): a trained network, a head, mIoU or AP.
+"""Transfer of a trained classifier to dense prediction (RepLKNet, guideline 4): add a head, train, measure mIoU or AP.
 
-The network goes in as its training left it, in training form: un-merged weights are the better start downstream, as
-RepLKNet's author advises. Merging comes last, and changes no prediction.
+The network stays in training form: un-merged weights are the better start for downstream training, as RepLKNet's author
+advises. Merging comes last, and changes no prediction.
 """
 
 import copy
@@ -36,17 +36,17 @@ def transfer(
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, float]]:
-    """Train a copy of `network` with a head on masks or boxes; yields what it gets right, in percent, and `transfer_s`.
+    """Train a copy of `network` with a head on masks or boxes; yields its metrics, in percent, and `transfer_s`.
 
-    `network` is left alone. `check` is called before every step and raises to end it all; there is no checkpoint, so
-    what was ended begins anew.
+    `network` is not changed. `check` is called before every step and raises an error to end the transfer; there is no
+    checkpoint, so an interrupted transfer starts again.
     """
     assert recipe.transfer is not None
     start = time.perf_counter()
-    epoch_generator(seed, 0)  # decides the head's first weights; the network's own training began with 1
-    learnt = TRANSFER_TASKS[recipe.transfer.learns]
+    epoch_generator(seed, 0)  # seeds the head's initial weights; the network's own training began with epoch 1
+    run_task = TRANSFER_TASKS[recipe.transfer.learns]
     plan = transfer_recipe(recipe, recipe.transfer)
-    yield from learnt(copy.deepcopy(network), spec, dataset, plan, seed=seed, device=device, check=check)
+    yield from run_task(copy.deepcopy(network), spec, dataset, plan, seed=seed, device=device, check=check)
     yield "transfer_s", time.perf_counter() - start
 
 
@@ -60,10 +60,10 @@ def _masks(
     device: torch.device,
     check: Callable[[], None],
 ) -> Iterator[tuple[str, float]]:
-    """`miou` and `iou_<class>` of a segmentation that is trained now; `chance_miou` is that of one class everywhere.
+    """Train a segmentation; yields `miou`, `iou_<class>`, and `chance_miou`, the mIoU of one class everywhere.
 
-    Pixels of all validation images count alike, and the ground is a class; a class that neither the masks nor the
-    predictions have is left out.
+    All pixels of all validation images have equal weight, and the background is a class; a class that is neither in the
+    masks nor in the predictions is left out.
     """
     assert recipe.transfer is not None
     classes = ("ground", *dataset.info.names)
@@ -90,7 +90,7 @@ def _boxes(
     device: torch.device,
     check: Callable[[], None],
 ) -> Iterator[tuple[str, float]]:
-    """`ap`, `ap50`, `ap75` and `ap_<class>` of a detector that is trained now."""
+    """Train a detector; yields `ap`, `ap50`, `ap75` and `ap_<class>`."""
     assert recipe.transfer is not None
     plan = recipe.transfer
     encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
@@ -102,11 +102,11 @@ def _boxes(
 
 
 TRANSFER_TASKS: dict[str, Callable[..., Iterator[tuple[str, float]]]] = {"masks": _masks, "boxes": _boxes}
-"""What is learnt, and then measured, by `Transfer.learns`."""
+"""Functions that train and evaluate a transfer, by `Transfer.learns`."""
 
 
 def transfer_recipe(recipe: ProxyRecipe, transfer: Transfer) -> ProxyRecipe:
-    """The recipe of the training downstream: the data, precision and augmentation are those of `recipe`."""
+    """The recipe of the downstream training: data, precision and augmentation are those of `recipe`."""
     return recipe.model_copy(
         update={
             "epochs": transfer.epochs,

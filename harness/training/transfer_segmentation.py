@@ -1,6 +1,6 @@
-"""A segmentation's training on masks, and what it gets right.
+"""Training of a segmentation on masks, and its confusion matrix.
 
-Shapes: N images, C channels, H W height and width; images come as uint8 (N, C, H, W), masks as uint8 (N, H, W).
+Shapes: N images, C channels, H W height and width; images are uint8 (N, C, H, W), masks uint8 (N, H, W).
 """
 
 from collections.abc import Callable, Iterator
@@ -31,8 +31,8 @@ def train_segmenter(
 ) -> Iterator[TrainedEpoch]:
     """Train `model`, images to logits per pixel, in place on the masks of the training images; yields after each epoch.
 
-    The loss is the cross-entropy over classes and ground. `check` is called before every step and raises to end the
-    training. Raises `Diverged` at the first loss that is not finite.
+    The loss is the cross-entropy over classes and background. `check` is called before every step and raises an error
+    to end the training. Raises `Diverged` at the first loss that is not finite.
     """
     images, masks = _on_device(dataset.train, device)
 
@@ -54,9 +54,9 @@ def confusion_matrix_on(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Counts (classes, classes) of all pixels of a split by true and predicted class, the ground first.
+    """Counts (classes, classes) of all pixels of a split by true and predicted class, the background first.
 
-    Raises `Diverged` where a logit is not finite.
+    Raises `Diverged` if a logit is not finite.
     """
     images, masks = _on_device(split, device)
     classes = dataset.info.classes + 1
@@ -66,15 +66,15 @@ def confusion_matrix_on(
         check()
         yield_slot()
         with autocast(recipe, device):
-            shown = normalize(batch, dataset).contiguous(memory_format=memory_format(recipe))
-            logits = model(shown)
-            require_finite(logits, model, shown, "the segmentation's logits after its last step")
+            inputs = normalize(batch, dataset).contiguous(memory_format=memory_format(recipe))
+            logits = model(inputs)
+            require_finite(logits, model, inputs, "the segmentation's logits after its last step")
         counts += confusion_matrix(logits.argmax(1), truth, classes)
     return counts
 
 
 def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over the pixels that count, 0 where none does: (N, classes, H, W), int64 (N, H, W) -> ()."""
+    """Mean cross-entropy over pixels that are not ignored, 0 if all are: (N, classes, H, W), int64 (N, H, W) -> ()."""
     total = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
     return total / (targets != IGNORED).sum().clamp(min=1)
 
@@ -82,7 +82,7 @@ def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def augment_masks(
     images: Tensor, masks: Tensor, augmentation: Augmentation, dataset: Dataset, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The batch as it is trained on, images as float32 and masks as int64, mirrored and shifted together."""
+    """Augment a batch: float32 images and int64 masks, flipped and shifted together."""
     moves = FlipShift.draw(len(images), augmentation, generator)
     return moves.images(normalize(images, dataset)), moves.images(masks[:, None])[:, 0].long()
 

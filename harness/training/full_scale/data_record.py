@@ -1,8 +1,8 @@
-"""What a training at full scale is trained on, on record in its folder and compared whenever the training is resumed.
+"""Record of the data of a training at full scale, kept in its folder and compared whenever the training is resumed.
 
-The record holds the names of the classes and a digest of the images: of the list of their files with sizes, of the
-content of those files too where that is quickly read, and of arrays where images are generated or kept in memory. The
-folder that the images are in is named for people, and is not compared: data that were moved are the same data.
+The record contains the names of the classes and a digest of the images: of their file names and sizes, also of the
+content of these files if it is read quickly, and of arrays if images are generated or kept in memory. The folder of
+the images is recorded for the user only, and is not compared: data that were moved are the same data.
 """
 
 import json
@@ -15,9 +15,9 @@ from harness.training.full_scale.folder import CLASSES, DATA, WEIGHTS, is_starte
 
 
 def require_unchanged_data(folder: Path, now: DataRecord) -> None:
-    """Raise `DataError` where a training that has begun in the folder is of other data.
+    """Raise `DataError` if the folder contains a training on other data.
 
-    Of a training that began before there were records, the names of the classes are compared, where it has them.
+    For a training of an earlier version, without a record, only the names of the classes are compared, if it has them.
     """
     if not is_started(folder):
         return
@@ -37,7 +37,7 @@ def write_data_record(folder: Path, now: DataRecord) -> None:
         return
     if is_started(folder):
         print(
-            f"warning: an earlier version began this training and did not record its data; from now on they are "
+            f"warning: an earlier version began this training and did not record its data; they are now recorded as "
             f"{now} ({folder / DATA})",
             file=sys.stderr,
         )
@@ -48,23 +48,23 @@ def write_data_record(folder: Path, now: DataRecord) -> None:
 
 
 def _other_data(folder: Path, before: str, now: str, where: str | None) -> DataError:
-    resume = f"Give `--data {where}` to resume it, " if where else "Give those to resume it, "
+    resume = f"Use `--data {where}` to resume it, " if where else "Use those data to resume it, "
     return DataError(
         f"a training must be resumed with the data that it began with ({before})",
         value=now,
         place=str(folder),
-        remedy=f"{resume}another folder with `--results` to train on these, or `--fresh` to begin anew in its place.",
+        remedy=f"{resume}another folder with `--results` to train on these, or `--fresh` to start again in its place.",
     )
 
 
 def _earlier_classes(folder: Path) -> tuple[str, ...] | None:
-    """The classes of a training without a record: a classifier's list, or what its weights with a head name."""
+    """The classes of a training without a record: of its `CLASSES` file, or of the metadata of its weights."""
     from harness.models.weights.files import read_metadata
 
     try:
         if (folder / CLASSES).is_file():
             return tuple(json.loads((folder / CLASSES).read_text(encoding="utf-8")))
-        named = read_metadata(folder / WEIGHTS["best"]).get("classes")
-        return None if named is None else tuple(json.loads(named))
+        classes = read_metadata(folder / WEIGHTS["best"]).get("classes")
+        return None if classes is None else tuple(json.loads(classes))
     except (OSError, ValueError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""The weights that a training goes on from."""
+"""Initial weights of a training: random, or from a file."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from harness.models.weights import Weights, read_weights
 
 
 def load_training_weights(path: Path, spec: NetworkSpec | None = None, *, place: str = "--weights") -> Weights:
-    """The weights in a file, which must be in training form: what is merged has nothing left to be trained well.
+    """Load the weights of a file, which must be in training form: merged weights cannot be trained well.
 
-    Raises `UserError`s; `place` is where the command line names the file.
+    Raises `UserError`; `place` is the command line option that names the file.
     """
     weights = read_weights(path, spec)
     if weights.is_merged:
@@ -21,16 +21,16 @@ def load_training_weights(path: Path, spec: NetworkSpec | None = None, *, place:
             "the weights must be in training form, whose batch norms and small kernels can be trained",
             value=str(path),
             place=place,
-            remedy="Take the un-merged weights that these come from; merging comes last.",
+            remedy="Use the un-merged weights that these were merged from; merging comes last.",
         )
     return weights
 
 
 def initialize_network(spec: NetworkSpec, weights: Path | None, seed: int) -> nn.Module:
-    """The network in training form, with fresh weights or those of a file and the classifier that goes with them."""
+    """Build the network in training form, with random weights, or with those of a file including its classifier."""
     if weights is None:
         return build(spec, seed=seed)
-    found = load_training_weights(weights, spec)
-    network = build(found.spec, seed=seed)
-    network.load_state_dict(found.entries)
+    loaded = load_training_weights(weights, spec)
+    network = build(loaded.spec, seed=seed)
+    network.load_state_dict(loaded.entries)
     return network

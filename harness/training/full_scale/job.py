@@ -1,4 +1,4 @@
-"""What is asked of a training at full scale: plain values, to travel between processes."""
+"""Run and job of a training at full scale, as plain values that can be sent between processes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,44 +14,44 @@ R_co = TypeVar("R_co", bound=FullScaleRecipe, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class FullScaleRun(Generic[R_co]):
-    """What decides the outcome: a network, a recipe, and the weights that it starts from."""
+    """All that determines the result: a network, a recipe, and initial weights."""
 
     spec: NetworkSpec
-    """With the classes and channels of the images, and the recipe's drop path."""
+    """The network, with the classes and channels of the images, and the recipe's drop path."""
     recipe: R_co
     weights: str | None = None
-    """Digest of the file of weights; None for fresh ones."""
+    """Digest of the file of initial weights; None for random ones."""
 
     @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits."""
+        """Sixteen hexadecimal digits, a function of spec, recipe and initial weights."""
         return fingerprint([self.spec.fingerprint(), self.recipe.fingerprint(), self.weights])
 
 
 @dataclass(frozen=True, slots=True)
 class FullScaleJob(Generic[R_co]):
-    """A run with its place and its means, none of which decides the outcome but the number of workers."""
+    """A run with its folders and resources, which do not affect the result; the number of workers does."""
 
     run: FullScaleRun[R_co]
     folder: Path
-    """Keeps checkpoints, weights, the log of epochs, and TensorBoard's files."""
+    """Folder of checkpoints, weights, the log of epochs, and TensorBoard's files."""
     cache: Path
-    """Where prepared data sets are kept."""
+    """Folder of prepared data sets."""
     root: Path | None = None
-    """The folder of the images; None for those that are generated."""
+    """Folder of the images; None for generated ones."""
     weights: Path | None = None
-    """The file whose digest the run has."""
+    """The file of initial weights; `run.weights` is its digest."""
     loaders: int = 0
-    """Processes that read images for each worker; 0 for the worker itself."""
+    """Number of processes that read images for each worker; with 0, the worker reads them itself."""
     threads: int = 1
-    """Of a worker on a CPU."""
+    """Number of threads of a worker on a CPU."""
 
     @property
     def checkpoints(self) -> Path:
-        """One file for each of the last states."""
+        """Folder with one file for each of the last states."""
         return self.folder / CHECKPOINTS
 
     @property
     def best(self) -> Path:
-        """The weights of the best epoch; of the last one, where there is nothing to validate on."""
+        """File of the weights of the best epoch; of the last one, if there are no validation images."""
         return self.folder / WEIGHTS["best"]

@@ -1,4 +1,4 @@
-"""What a training leaves to be looked at: a JSON line per epoch, and TensorBoard's files."""
+"""Logs of a training at full scale: a JSON line per epoch, and TensorBoard's files."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class TrainingLogger:
-    """The files of one training, in its folder."""
+    """Writes the logs of one training into its folder."""
 
     def __init__(self, folder: Path, board: Any, done: Sequence[FullScaleEpoch]) -> None:
         self._path, self._board = folder / EPOCHS, board
@@ -29,7 +29,7 @@ class TrainingLogger:
         self._write()
 
     def log(self, record: FullScaleMessage) -> None:
-        """Note a record."""
+        """Write a message to the logs."""
         if isinstance(record, FullScaleEpoch):
             self._lines.append(_line(record))
             self._write()
@@ -49,13 +49,13 @@ class TrainingLogger:
         self._board.flush()
 
     def _write(self) -> None:
-        """The lines are those of the state that the training goes on from: an epoch never stands there twice."""
+        """Write all epochs of the state that the training resumed from and later: no epoch is logged twice."""
         atomic_write_text(self._path, "".join(self._lines))
 
 
 @contextmanager
 def open_logger(folder: Path, done: Sequence[FullScaleEpoch]) -> Iterator[TrainingLogger]:
-    """The files of a training that has these epochs behind it."""
+    """Open the logs of a training that has completed the epochs `done`."""
     from tensorboardX import SummaryWriter
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,17 +67,17 @@ def open_logger(folder: Path, done: Sequence[FullScaleEpoch]) -> Iterator[Traini
 
 
 def read_epochs(folder: Path) -> list[FullScaleEpoch]:
-    """The epochs that a training's folder knows, up to the first line that cannot be read."""
+    """The epochs logged in a training's folder, up to the first line that cannot be read."""
     path = folder / EPOCHS
-    found: list[FullScaleEpoch] = []
+    epochs: list[FullScaleEpoch] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             epoch = from_plain({"kind": "epoch", **json.loads(line)})
         except (ValueError, TypeError, KeyError):
             break
-        assert isinstance(epoch, FullScaleEpoch), "as its kind says"
-        found.append(epoch)
-    return found
+        assert isinstance(epoch, FullScaleEpoch), "its kind is `epoch`"
+        epochs.append(epoch)
+    return epochs
 
 
 def _line(epoch: FullScaleEpoch) -> str:
@@ -87,7 +87,7 @@ def _line(epoch: FullScaleEpoch) -> str:
 
 
 def _curves(epoch: FullScaleEpoch) -> dict[str, float]:
-    """The figures of an epoch by the names that TensorBoard shows."""
+    """The metrics of an epoch by their names in TensorBoard."""
     values = {
         "epoch/train_loss": epoch.train_loss,
         "epoch/learning_rate": epoch.lr,
@@ -96,5 +96,5 @@ def _curves(epoch: FullScaleEpoch) -> dict[str, float]:
     }
     for name, scores in (("val", epoch.val), ("ema", epoch.ema)):
         if isinstance(scores, Scores):
-            values |= {f"epoch/{name}_{each}": value for each, value in scores.figures.items()}
+            values |= {f"epoch/{name}_{metric}": value for metric, value in scores.figures.items()}
     return values

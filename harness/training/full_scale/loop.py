@@ -1,8 +1,8 @@
-"""The loop of a training at full scale, in the manner of `harness.training.fit`: one generator that reads as a story.
+"""The loop of a training at full scale: one generator, similar to `harness.training.fit`.
 
-Everything random follows from the seed, the epoch, and the number of the image or of the step, so a training that goes
-on from a checkpoint gives bit for bit what it would have given undisturbed, on a CPU with the same number of workers
-and threads. With another number of workers it sees the same images in the same steps, and differs in batch statistics.
+All randomness follows from the seed, the epoch, and the index of the image or of the step, so on a CPU with the same
+number of workers and threads, a training that is resumed from a checkpoint has bitwise the same result as one that was
+not interrupted. With another number of workers, each step has the same images, but batch statistics differ.
 """
 
 import math
@@ -33,7 +33,7 @@ from harness.training.tasks.base import TrainingTask
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingContext:
-    """What stays the same over a training."""
+    """The objects that do not change during a training."""
 
     job: FullScaleJob[Any]
     task: TrainingTask
@@ -48,10 +48,10 @@ def fit_full_scale(
     *,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepProgress | FullScaleEpoch]:
-    """Train `state.model` in place from where it stands; `network` is the same model, compiled or for many workers.
+    """Train `state.model` in place from `state.progress` on; `network` is the same model, compiled or distributed.
 
-    `should_stop` is asked before every step; if any worker is to stop, the state is saved and `Stopped` raised. Raises
-    `Diverged` at a loss that is not finite.
+    `should_stop` is called before every step; if it is true in any worker, the state is saved and `Stopped` raised.
+    Raises `Diverged` at a loss that is not finite.
     """
     recipe, task, batch_plan, group, progress = (
         context.job.run.recipe,
@@ -66,7 +66,7 @@ def fit_full_scale(
     for epoch in range(progress.epoch, recipe.intervals + 1):
         timer = Timer(progress.train_s, progress.waiting_s)
         first_step = progress.step
-        sums = _sums_on_main([progress.loss_sum, progress.unreadable], group)  # over the parts of the epoch
+        sums = _sums_on_main([progress.loss_sum, progress.unreadable], group)  # over the micro-batches of the epoch
         state.model.train()
 
         for step in range(first_step, batch_plan.steps):
@@ -84,7 +84,7 @@ def fit_full_scale(
 
             rate = full_scale_learning_rate(recipe, (epoch - 1) * batch_plan.steps + step, batch_plan.steps)
             set_learning_rate(state.optimizer, rate)
-            torch.manual_seed(mix_seed(recipe.seed, epoch, step, group.rank))  # stochastic depth draws from this stream
+            torch.manual_seed(mix_seed(recipe.seed, epoch, step, group.rank))  # used by stochastic depth
             state.optimizer.zero_grad(set_to_none=True)
 
             for part in range(batch_plan.accumulation_steps):
@@ -101,10 +101,10 @@ def fit_full_scale(
                 state.ema.update(state.model)
             progress.step = step + 1
 
-            beats = timer.is_due()
-            if beats or group.device.type == "cpu":  # on a GPU, to look at the loss is to wait for it
+            reports = timer.is_due()
+            if reports or group.device.type == "cpu":  # on a GPU, reading the loss would wait for the step
                 _require_finite(loss.item(), "training", f"in epoch {epoch}, step {step + 1}")
-            if beats:
+            if reports:
                 yield _step_progress(timer, progress.step - first_step, loss.item(), rate, state, context)
 
         train_s, (loss_sum, unreadable) = timer.train_s, group.all_reduce(sums).tolist()
@@ -128,7 +128,7 @@ def fit_full_scale(
             ema=ema,
         )
         done = state.close_epoch(done)
-        _save(state, context)  # before the weights: these can be written again from the state, which they cannot give
+        _save(state, context)  # before the best weights, which can be written again from the state
         if done.is_best and group.is_main:
             keep_best(state, context)
         saved = time.monotonic()
@@ -136,17 +136,17 @@ def fit_full_scale(
 
 
 def _sums_on_main(sums: list[float], group: ProcessGroup) -> Tensor:
-    """What the team has summed up so far, in the hands of its leader."""
+    """The sums of all workers so far, on rank 0; zeros on the other ranks."""
     return torch.tensor(sums if group.is_main else [0.0] * len(sums), dtype=torch.float64, device=group.device)
 
 
 def _no_gradient_sync(network: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
-    """Keep gradients to oneself until the last part of a step."""
+    """Context that skips gradient synchronization, except for the last micro-batch of a step."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
 
 
 def _validated(state: TrainingState, context: TrainingContext) -> tuple[Scores | None, Scores | None]:
-    """What the network and its moving average make of the validation images, as the leader keeps them."""
+    """Validate the network and its moving average, with the buffers of rank 0."""
     for model in (state.model, *([] if state.ema is None else [state.ema.module])):
         context.group.broadcast_buffers(model)
     val = context.task.validate(state.model)
@@ -163,7 +163,7 @@ def _require_finite(loss: float, kind: str, place: str) -> None:
 
 
 def _require_finite_weights(state: TrainingState) -> None:
-    """Without validation, weights that the last step has made NaN would be kept."""
+    """Raise `Diverged` for weights that are not finite, which no validation would detect."""
     for model in (state.model, *([] if state.ema is None else [state.ema.module])):
         counts = nonfinite_entries(model.state_dict())
         if counts:
@@ -172,13 +172,13 @@ def _require_finite_weights(state: TrainingState) -> None:
 
 
 def keep_best(state: TrainingState, context: TrainingContext) -> None:
-    """Write the weights that did better in the last epoch."""
+    """Write the better weights of the last epoch: of the network or of its moving average."""
     job, (model, which) = context.job, state.best_of_epoch()
     context.task.save(job.best, model, f"{job.run.id}, {which}{epoch_suffix(state.epochs[-1].epoch)}")
 
 
 def epoch_suffix(epoch: int) -> str:
-    """How the origin of the best weights ends."""
+    """Suffix of the `source` of the best weights."""
     return f" after epoch {epoch}"
 
 
@@ -191,7 +191,7 @@ def _save(state: TrainingState, context: TrainingContext) -> None:
 def _step_progress(
     timer: Timer, steps: int, loss: float, rate: float, state: TrainingState, context: TrainingContext
 ) -> StepProgress:
-    """How it goes; `steps` are those of this epoch and process."""
+    """The progress within an epoch; `steps` counts those of this epoch in this process."""
     progress, batch_plan, epochs = state.progress, context.batch_plan, context.job.run.recipe.intervals
     step_s = timer.elapsed_s / steps
     last = state.epochs[-1] if state.epochs else None

@@ -1,4 +1,4 @@
-"""What a training at full scale says meanwhile: plain values, to travel between processes."""
+"""Messages of a training at full scale: plain values that can be sent between processes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,86 +10,87 @@ from harness.training.run import Started
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something that a person should be told."""
+    """A text for the user."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """How it goes within an epoch."""
+    """Progress within an epoch."""
 
     epoch: int
     step: int
-    """Steps of the epoch that are done."""
+    """Completed steps of the epoch."""
     steps: int
-    """Steps of an epoch."""
+    """Number of steps in an epoch."""
     loss: float
-    """Of the last batch of this worker."""
+    """Loss of the last batch of this worker."""
     lr: float
     images_per_s: float
-    """Over all workers, in this epoch and process."""
+    """Training images per second over all workers, in this epoch and process."""
     waiting: float
     """Share of the time in which this worker waited for images."""
     left_s: float
-    """Until the last epoch ends, as it goes now."""
+    """Estimated time until the last epoch ends, at the current speed."""
 
 
 MAIN_METRIC = "top1"
-"""The main figure of a classifier."""
+"""Main metric of a classifier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What validation found: figures by name, those but the loss in percent and the better the higher."""
+    """Results of a validation: metrics by name; all except the loss are in percent, and higher is better."""
 
     figures: Mapping[str, float]
     main: str = MAIN_METRIC
-    """The figure that tells which epoch is the best: `top1`, `miou` or `ap`."""
+    """Name of the metric that decides which epoch is the best: `top1`, `miou` or `ap`."""
     unreadable: int = 0
-    """Images that could not be read, and were left out."""
+    """Number of images that could not be read, and were left out."""
     images: int | None = None
-    """Those that the figures are of; None where an earlier version did not count them."""
+    """Number of images that were evaluated; None if an earlier version did not count them."""
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
 
     @property
     def value(self) -> float:
-        """The main figure."""
+        """The value of the main metric."""
         return self.figures[self.main]
 
 
 @dataclass(frozen=True, slots=True)
 class FullScaleEpoch:
-    """One epoch, and the validation behind it."""
+    """One epoch of training, and the validation after it."""
 
     epoch: int
     """From 1."""
     epochs: int
     steps: int
-    """Of the optimiser, since the first epoch."""
+    """Number of optimizer steps since the first epoch."""
     train_loss: float
     lr: float
-    """Of the epoch's last step; of the last group of layers."""
+    """Learning rate of the epoch's last step, for the last group of layers."""
     train_s: float
-    """Without the validation behind it."""
+    """Duration of the training, without the validation after it."""
     wall_s: float
     images_per_s: float
     """Training images per second over all workers."""
     waiting: float
-    """Share of the training time in which the first worker waited for images."""
+    """Share of the training time in which rank 0 waited for images."""
     unreadable: int
-    """Training images that could not be read, and were replaced by the next ones."""
+    """Number of training images that could not be read, and were replaced by the next ones."""
     workers: int
     val: Scores | None = None
-    """None without images to validate on, as for `ema` without a moving average."""
+    """Scores of the network; None without validation images."""
     ema: Scores | None = None
+    """Scores of the moving average; None without one, or without validation images."""
     is_best: bool = False
 
     @property
     def value(self) -> float | None:
-        """The better of the network's main figure and of that of its moving average."""
+        """The main metric of the network or of its moving average, whichever is better."""
         return max((scores.value for scores in (self.val, self.ema) if scores is not None), default=None)
 
 
@@ -101,17 +102,17 @@ MESSAGE_CLASSES: dict[str, type[Any]] = {
     "epoch": FullScaleEpoch,
 }
 VALIDATION_FIELDS = ("val", "ema")
-"""The fields of an epoch that are `Scores`; in JSON the figures stand beside the rest, each under its name."""
+"""Fields of an epoch that are `Scores`; in JSON, their metrics are on the same level as their other fields."""
 
 
 def to_plain(record: FullScaleMessage) -> dict[str, Any]:
-    """A record for JSON."""
-    kind = next(name for name, each in MESSAGE_CLASSES.items() if isinstance(record, each))
+    """A message as plain values, for JSON."""
+    kind = next(name for name, cls in MESSAGE_CLASSES.items() if isinstance(record, cls))
     values = {"kind": kind, **asdict(record)}
     for name in VALIDATION_FIELDS:
         if values.get(name) is not None:
-            found = values[name]
-            values[name] = {**found.pop("figures"), **found}
+            scores = values[name]
+            values[name] = {**scores.pop("figures"), **scores}
     return values
 
 
@@ -120,13 +121,13 @@ def from_plain(values: dict[str, Any]) -> FullScaleMessage:
     rest = {name: value for name, value in values.items() if name != "kind"}
     for name in VALIDATION_FIELDS:
         if isinstance(rest.get(name), dict):
-            found = dict(rest[name])
-            known = {key: found.pop(key) for key in ("main", "unreadable", "images") if key in found}
-            rest[name] = Scores(found, **known)
+            metrics = dict(rest[name])
+            other = {key: metrics.pop(key) for key in ("main", "unreadable", "images") if key in metrics}
+            rest[name] = Scores(metrics, **other)
     if rest.get("environment") is not None:
         rest["environment"] = Environment.from_values(rest["environment"])
     if "earlier" in rest:
-        rest["earlier"] = tuple(Environment.from_values(each) for each in rest["earlier"])
+        rest["earlier"] = tuple(Environment.from_values(entry) for entry in rest["earlier"])
     if "notes" in rest:
         rest["notes"] = tuple(rest["notes"])
     record: FullScaleMessage = MESSAGE_CLASSES[values["kind"]](**rest)

@@ -1,4 +1,4 @@
-"""Noise in place of images that are not there, to measure how long a training would take."""
+"""Noise images in place of a data set that is not available, to measure how long a training would take."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from harness.training.tasks.classification import ClassificationTask
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseImages:
-    """Images of one size, all of the first class."""
+    """Noise images of one size, all of the first class."""
 
     labels: NDArray[np.int64]
     """(N,)."""
@@ -25,11 +25,11 @@ class NoiseImages:
         return len(self.labels)
 
     def image(self, i: int) -> Image.Image:
-        """See `Images`."""
+        """See `ImageSource`."""
         return self.image_or_failure(i)
 
     def image_or_failure(self, i: int) -> Image.Image:
-        """See `Images`."""
+        """See `ImageSource`."""
         pixels = np.random.default_rng(i).integers(256, size=(self.side, self.side, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
 
@@ -37,6 +37,6 @@ class NoiseImages:
 def noise_classification(
     job: FullScaleJob[ClassificationRecipe], group: ProcessGroup, images: int
 ) -> ClassificationTask:
-    """The task of a classifier on that many images, with nothing to validate on."""
+    """A classification task on `images` noise images, without validation images."""
     noise = NoiseImages(np.zeros(images, np.int64), job.run.recipe.resolution)
     return ClassificationTask(job, group, ClassificationData(job.run.spec.classes, noise, None))

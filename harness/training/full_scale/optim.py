@@ -1,4 +1,4 @@
-"""The optimiser, whose learning rate may fall from the last layers to the first, and its schedule."""
+"""Optimizer with optional layer-wise learning rate decay, and learning rate schedule of full-scale training."""
 
 import math
 import re
@@ -11,15 +11,15 @@ from harness.models.spec.network import NetworkSpec
 from harness.training.fit import without_compiler_wrappers
 
 BLOCKS_PER_GROUP = {"replknet": 4}
-"""Modules `stages.S.blocks.J` in a group of layers, where it is not 2: a RepLKNet block is two of them."""
+"""Number of modules `stages.S.blocks.J` in a group of layers, if not 2: a RepLKNet block consists of two."""
 LR_SCALE = "lr_scale"
-"""Key of a parameter group: what the scheduled learning rate is multiplied by; as timm calls it."""
+"""Key of a parameter group for the factor of the scheduled learning rate; timm's name."""
 
 
 def build_full_scale_optimizer(
     model: nn.Module, spec: NetworkSpec, recipe: FullScaleRecipe, backbone: str = ""
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over groups of equal decay and scale."""
+    """AdamW or SGD, with a parameter group for each weight decay and learning rate scale."""
     config, groups = recipe.optimizer, parameter_groups(model, spec, recipe, backbone)
     if config.name == "sgd":
         return without_compiler_wrappers(torch.optim.SGD)(groups, lr=config.lr, momentum=config.momentum, fused=True)
@@ -32,9 +32,9 @@ def build_full_scale_optimizer(
 def parameter_groups(
     model: nn.Module, spec: NetworkSpec, recipe: FullScaleRecipe, backbone: str = ""
 ) -> list[dict[str, object]]:
-    """Parameters by depth and by whether they decay; vectors do not. One depth for all without layer decay.
+    """Parameter groups by depth and weight decay; vectors have no decay. Without layer decay, all have one depth.
 
-    `backbone` is where in the model the network is; what lies outside counts to the last group.
+    `backbone` is the name of the network within the model; parameters outside it belong to the last group.
     """
     config, layers, prefix = recipe.optimizer, layer_count(spec), f"{backbone}." if backbone else ""
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
@@ -53,10 +53,10 @@ def parameter_groups(
 
 
 def layer_of(name: str, spec: NetworkSpec) -> int:
-    """The group of layers that a parameter belongs to, from 0 for the stem.
+    """Index of the group of layers that a parameter belongs to, from 0 for the stem.
 
-    As in RepLKNet's code: the stem; two blocks at a time, stage by stage, a transition with the last of the stage
-    before it; the rest. RepLKNet-31B has 14. In ConvNeXt a step to a smaller map counts to the stage behind it.
+    As in RepLKNet's code: the stem; two blocks each, stage by stage, a transition with the last of the stage before
+    it; the rest. RepLKNet-31B has 14 groups. In ConvNeXt, a downsampling layer belongs to the stage after it.
     """
     if name.startswith("stem"):
         return 0
@@ -75,12 +75,12 @@ def layer_count(spec: NetworkSpec) -> int:
 
 
 def _first(spec: NetworkSpec, stage: int) -> int:
-    """The first group of a stage."""
+    """Index of the first group of a stage."""
     return 1 + sum(math.ceil(blocks / 2) for blocks in spec.B[:stage])
 
 
 def full_scale_learning_rate(recipe: FullScaleRecipe, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step counted from 0, by the recipe's schedule."""
+    """The learning rate of a step, counted from 0, by the recipe's schedule."""
     schedule = recipe.schedule
     warmup: float = schedule.warmup_epochs * steps_per_epoch
     if schedule.warmup_steps is not None:
@@ -94,7 +94,7 @@ def full_scale_learning_rate(recipe: FullScaleRecipe, step: int, steps_per_epoch
 
 
 def _rate_after_warmup(recipe: FullScaleRecipe, step: int, steps_per_epoch: int, warmup: float) -> float:
-    """The rate behind a warm-up of so many steps, and what it would be within."""
+    """The rate after a warm-up of `warmup` steps; within the warm-up, the rate without it."""
     schedule, peak = recipe.schedule, recipe.optimizer.lr
     total, drop = recipe.intervals * steps_per_epoch, peak - schedule.min_lr
     if schedule.name == "step":
@@ -108,6 +108,6 @@ def _rate_after_warmup(recipe: FullScaleRecipe, step: int, steps_per_epoch: int,
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the rate times its scale."""
+    """Set the learning rate of every group to `rate` times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group[LR_SCALE]

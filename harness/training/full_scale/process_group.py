@@ -1,4 +1,4 @@
-"""The workers that train one network together: a single one, or all of a torch process group."""
+"""The workers that train one network together: a single worker, or all of a torch process group."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """One worker's view of it. Every worker calls the methods in the same order."""
+    """Process group as seen by one worker. Every worker must call the methods in the same order."""
 
     device: torch.device
     rank: int = 0
@@ -24,7 +24,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def any_of(self, *flags: bool) -> list[bool]:
-        """Each flag, raised if any worker raises it."""
+        """For each flag, whether it is set in any worker."""
         if self.size == 1:
             return list(flags)
         raised = torch.tensor([float(flag) for flag in flags], device=self.device)
@@ -39,13 +39,13 @@ class ProcessGroup:
         return values
 
     def broadcast_buffers(self, module: nn.Module) -> None:
-        """Give every worker the leader's buffers: statistics of batch norms are gathered by each worker alone."""
+        """Broadcast rank 0's buffers; batch norm statistics are local to each rank."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
     def all_gather(self, values: list[T]) -> list[T]:
-        """What all workers have, in the order of the workers; of plain values, which travel between processes."""
+        """Concatenate the lists of all workers, in the order of ranks; the values must be picklable."""
         if self.size == 1:
             return values
         parts: list[list[T] | None] = [None] * self.size

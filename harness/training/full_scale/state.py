@@ -1,6 +1,6 @@
-"""What a training keeps to go on after an interruption, to the bit: its last states, the newest first.
+"""State of a training at full scale, saved to resume it bitwise equal after an interruption.
 
-Random states are not among it: all that is random follows from the seed and from where in the training it is drawn.
+Random states are not saved: all randomness follows from the seed and from the position in the training.
 """
 
 import contextlib
@@ -19,25 +19,25 @@ from harness.training.full_scale.folder import STATE_PATTERN
 from harness.training.full_scale.messages import FullScaleEpoch, from_plain, to_plain
 
 UNUSABLE_SUFFIX = ".unusable"
-"""What the name of a state that is not used ends in from then on."""
+"""Suffix that is appended to the name of a state that cannot be used."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is."""
+    """Position of a training, and the sums of its current epoch."""
 
     epoch: int = 1
-    """The epoch that is under way, from 1."""
+    """The current epoch, from 1."""
     step: int = 0
-    """Its steps that are done."""
+    """Completed steps of the epoch."""
     loss_sum: float = 0.0
-    """Of its parts, over all workers."""
+    """Sum of the losses of the epoch's micro-batches, over all workers."""
     unreadable: float = 0.0
-    """Images that had to be replaced, over all workers."""
+    """Number of images that were replaced, over all workers."""
     train_s: float = 0.0
     waiting_s: float = 0.0
     best: float | None = None
-    """The best main figure of an epoch."""
+    """The best main metric of an epoch so far."""
 
     def begin(self, epoch: int) -> None:
         """Start an epoch."""
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass(slots=True, eq=False)
 class TrainingState:
-    """All that changes in a training."""
+    """All objects that change during a training."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -55,10 +55,10 @@ class TrainingState:
     ema: ModelEmaV3 | None
     progress: Progress = field(default_factory=Progress)
     epochs: list[FullScaleEpoch] = field(default_factory=list)
-    """Those that are done."""
+    """The completed epochs."""
 
     def close_epoch(self, done: FullScaleEpoch) -> FullScaleEpoch:
-        """Note an epoch, and whether it is the best so far; go on to the next one."""
+        """Add a completed epoch, marked if it is the best so far, and begin the next one."""
         best = self.progress.best
         done = replace(done, is_best=best is None or done.value is None or done.value > best)
         if done.is_best:
@@ -68,14 +68,14 @@ class TrainingState:
         return done
 
     def best_of_epoch(self) -> tuple[nn.Module, str]:
-        """What did better in the last epoch, and its name: the network, or its moving average."""
+        """The better model of the last epoch, and its name: the network, or its moving average."""
         done = self.epochs[-1]
         if self.ema is not None and done.ema is not None and done.ema.value == done.value:
             return self.ema.module, "moving average"
         return self.model, "network"
 
     def save(self, folder: Path, run_id: str, workers: int, keep: int) -> None:
-        """Write the state as one file more; the oldest beyond `keep` go."""
+        """Write the state to a new file, and remove all but the newest `keep` files."""
         name = f"epoch-{self.progress.epoch:04d}-step-{self.progress.step:06d}.pt"
         write_state(
             folder / name,
@@ -104,11 +104,11 @@ class TrainingState:
             raise UserError(
                 f"a training must be resumed with the network and data that it began with; of the last state, {reason}",
                 place=str(state.path),
-                remedy="Give `--data` as when it began, or begin anew in its place with `--fresh`.",
+                remedy="Use the same `--data` as when it began, or start again in its place with `--fresh`.",
             ) from reason
 
     def restore(self, state: "SavedState") -> None:
-        """Put everything where the file has it. Raises `UserError` for the state of another network."""
+        """Load a saved state. Raises `UserError` for the state of another network."""
         self.check_compatible(state)
         self.model.load_state_dict(state.values["model"])
         self.optimizer.load_state_dict(state.values["optimizer"])
@@ -117,30 +117,30 @@ class TrainingState:
             self.ema.module.load_state_dict(state.values["ema"])
         self.progress = state.progress
         self.epochs = [
-            epoch for each in state.values["epochs"] if isinstance(epoch := from_plain(each), FullScaleEpoch)
+            epoch for values in state.values["epochs"] if isinstance(epoch := from_plain(values), FullScaleEpoch)
         ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedState:
-    """A state in a file."""
+    """A state that was read from a file."""
 
     path: Path
     workers: int
-    """How many there were."""
+    """Number of workers that trained it."""
     progress: Progress
     values: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class UnusableFile:
-    """A file that is not used, and why."""
+    """A file of a state that cannot be used, and the reason."""
 
     path: Path
     reason: str
 
     def set_aside(self) -> None:
-        """Rename it: under its name it would be taken for the newest state, and newer ones be removed in its favor."""
+        """Rename the file: otherwise it would count as the newest state, and `save` would keep it instead of others."""
         with contextlib.suppress(OSError):
             self.path.replace(self.path.with_name(f"{self.path.name}{UNUSABLE_SUFFIX}"))
 
@@ -150,26 +150,26 @@ def latest_state(
 ) -> tuple[SavedState | None, list[UnusableFile]]:
     """The newest state of a run that can be used, and the newer files that cannot.
 
-    `intervals` is the number of its epochs and `steps` that of the steps in each.
+    `intervals` is the number of epochs and `steps` the number of steps in each.
     """
-    passed: list[UnusableFile] = []
+    unusable: list[UnusableFile] = []
     for path in _files(folder):
         try:
             values = read_state(path, is_digest_needed=False)
             if values is not None:
-                return _checked(path, values, run_id, rounds=intervals, steps=steps), passed
+                return _checked(path, values, run_id, rounds=intervals, steps=steps), unusable
         except UnusableState as reason:
-            passed.append(UnusableFile(path, str(reason)))
-    return None, passed
+            unusable.append(UnusableFile(path, str(reason)))
+    return None, unusable
 
 
 def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, steps: int) -> SavedState:
-    """The state in a file. Raises `UnusableState` for one that cannot be of this training."""
+    """The state in a file. Raises `UnusableState` if it cannot be of this training."""
     if values.get("run") != run_id:
         raise UnusableState(f"it is of the training {values.get('run')}, not of {run_id}")
     try:
         progress, workers = Progress(**values["progress"]), int(values["workers"])
-        done = [from_plain(each) for each in values["epochs"]]
+        done = [from_plain(message) for message in values["epochs"]]
         parts = [values[name] for name in ("model", "optimizer", "scaler", "ema")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableState(f"it lacks a part or has one of another kind ({error})") from error
@@ -180,11 +180,11 @@ def _checked(path: Path, values: dict[str, Any], run_id: str, *, rounds: int, st
         )
     if [message.epoch for message in done if isinstance(message, FullScaleEpoch)] != list(range(1, progress.epoch)):
         raise UnusableState(f"it is in epoch {progress.epoch} and has the records of {len(done)} epochs")
-    if not all(isinstance(each, Mapping) for each in parts[:3]):
+    if not all(isinstance(part, Mapping) for part in parts[:3]):
         raise UnusableState("it lacks a part or has one of another kind")
     return SavedState(path, workers, progress, values)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The states in a folder, the newest first."""
+    """The files of states in a folder, the newest first."""
     yield from sorted(folder.glob(STATE_PATTERN), reverse=True)

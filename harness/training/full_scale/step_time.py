@@ -1,4 +1,4 @@
-"""How long an image takes in training on this machine, measured before a long training begins."""
+"""Training time per image on this machine, measured before a long training begins."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,16 +14,16 @@ from harness.training.full_scale.worker import prepare_model
 
 STEP_TIMING = TimingBudget(min_samples=1, max_samples=2, budget_s=1.0)
 FEW_IMAGES = 2
-"""Images that are tried at first, where there is no GPU."""
+"""Number of images of the first measurement on a CPU."""
 ENOUGH_S = 1.0
-"""On a CPU no more images are tried at once than take about so long: from there on time grows with their number."""
+"""Duration of a step on a CPU above which more images are not tried: from there on, time grows with their number."""
 
 
 def seconds_per_image(context: TrainingContext) -> float:
-    """Seconds per image of a step forward and backward, on the first training images; reading them is not counted.
+    """Seconds per image of a forward and backward step, on the first training images, without reading them.
 
-    It takes as many at once as the course does, or as few as will do on a CPU. Raises `UserError` where there is too
-    little memory for them, and what a task raises.
+    The batch is the training's micro-batch, or smaller on a CPU. Raises `UserError` if there is too little memory for
+    it, and what the task raises.
     """
     device, micro = context.group.device, context.batch_plan.micro_batch
     with computing(device), isolated_rng(device):
@@ -32,24 +32,24 @@ def seconds_per_image(context: TrainingContext) -> float:
             micro = min(micro, max(few, int(few * ENOUGH_S / _step_s(context, few))))
         seconds = _step_s(context, micro)
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # other processes may be about to use this GPU
+        torch.cuda.empty_cache()  # other processes may use this GPU next
     return seconds / micro
 
 
 def _step_s(context: TrainingContext, images: int) -> float:
-    """Seconds of a step with so many images at once."""
+    """Seconds of a step with `images` images."""
     times = time_interleaved({"step": _step(context, images)}, context.group.device, STEP_TIMING)["step"]
     if times is None:
         raise UserError(
             f"the device must have memory for {images} images in training",
             value=str(context.group.device),
-            remedy="Take a smaller `--micro-batch`, `--precision bfloat16`, or a recipe with `checkpointing: true`.",
+            remedy="Use a smaller `--micro-batch`, `--precision bfloat16`, or a recipe with `checkpointing: true`.",
         )
     return times.median
 
 
 def _step(context: TrainingContext, images: int) -> Callable[[], None]:
-    """A step of the network with its first weights; each call goes forward and backward."""
+    """A training step of the network with its initial weights: a forward and a backward pass per call."""
     task, batch_plan = context.task, replace(context.batch_plan, workers=1, micro_batch=images)
     model = prepare_model(task.build()[0], context).train()
     batch = next(task.batches(batch_plan, epoch=1, rank=0, first_step=0))

@@ -1,15 +1,15 @@
-"""The time of an epoch, and how much of it went by in waiting for images."""
+"""Timer of an epoch, which also measures the time spent waiting for images."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 PROGRESS_EVERY_S = 2.0
-"""How often a training says how it goes."""
+"""Interval at which a training reports its progress."""
 
 
 class Timer:
-    """Runs from its making on; goes on from the seconds that an interrupted epoch has behind it."""
+    """Starts on construction; `train_s` and `waiting_s` continue from an interrupted epoch."""
 
     def __init__(self, train_s: float = 0.0, waiting_s: float = 0.0) -> None:
         self._before = train_s
@@ -18,28 +18,28 @@ class Timer:
 
     @property
     def elapsed_s(self) -> float:
-        """Since it was made."""
+        """Seconds since construction."""
         return time.perf_counter() - self._start
 
     @property
     def train_s(self) -> float:
-        """Of the whole epoch so far."""
+        """Seconds of the whole epoch so far."""
         return self._before + self.elapsed_s
 
     @property
     def waiting_share(self) -> float:
-        """Of the whole epoch so far."""
+        """Share of the epoch so far that was spent waiting."""
         return self.waiting_s / max(self.train_s, 1e-9)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count what happens inside as waiting."""
+        """Context whose duration counts as waiting."""
         start = time.perf_counter()
         yield
         self.waiting_s += time.perf_counter() - start
 
     def is_due(self) -> bool:
-        """Whether it is time to say how it goes; once for each time."""
+        """Whether to report progress now; true at most once per `PROGRESS_EVERY_S`."""
         now = time.perf_counter()
         if now - self._pulse < PROGRESS_EVERY_S:
             return False

@@ -1,4 +1,4 @@
-"""A worker's part of a training at full scale, from its images to the last epoch."""
+"""Worker of a training at full scale: opens the data, resumes the state, trains, and writes logs and weights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -30,9 +30,9 @@ from harness.training.tasks import TASKS
 def run_worker(
     job: FullScaleJob[Any], group: ProcessGroup, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[FullScaleMessage]:
-    """Train, from the newest checkpoint where there is one; the leader of the team also writes what is to be kept.
+    """Train, from the newest checkpoint if there is one; rank 0 also writes checkpoints, weights and logs.
 
-    Raises `UserError`s for what cannot be done, and `RunFailure`s for what ends a training early.
+    Raises `UserError` for a training that is not possible, and `RunFailure` for one that ends early.
     """
     keep_freed_memory()
     torch.set_num_threads(job.threads)
@@ -48,7 +48,7 @@ def run_worker(
     with open_logger(job.folder, state.epochs) if group.is_main else nullcontext() as log:
         epoch, rounds = state.progress.epoch, job.run.recipe.intervals
         environment = process_environment(group.device, precision=job.run.recipe.precision, threads=job.threads)
-        if group.is_main and epoch <= rounds:  # of one that is trained to its end, nothing is computed here
+        if group.is_main and epoch <= rounds:  # of a complete training, nothing is computed here
             is_resumed = epoch > 1 or state.progress.step > 0
             yield from record_environment(job.folder, environment, epoch, is_resumed=is_resumed)
         yield started_record(group.device, job.threads, epochs=rounds, first_epoch=epoch, environment=environment)
@@ -62,7 +62,7 @@ def run_worker(
 
 
 def prepare_model(model: nn.Module, context: TrainingContext) -> nn.Module:
-    """The model as the recipe wants it computed, on its device."""
+    """The model on its device, with the recipe's checkpointing, synchronized batch norms and memory format."""
     run, group = context.job.run, context.group
     if run.recipe.checkpointing:
         enable_checkpointing(model.get_submodule(context.task.backbone), run.spec.family)
@@ -81,46 +81,46 @@ def _state(model: nn.Module, context: TrainingContext) -> TrainingState:
 
 
 def _resumed(state: TrainingState, context: TrainingContext) -> Iterator[Message]:
-    """Put the state where the newest checkpoint has it that can be used.
+    """Load the newest checkpoint that can be used into the state; yields messages about it.
 
     Raises `UserError` for the state of another network.
     """
     job, group = context.job, context.group
-    kept, passed = latest_state(
+    saved, unusable = latest_state(
         job.checkpoints, job.run.id, intervals=job.run.recipe.intervals, steps=context.batch_plan.steps
     )
-    yield from (Message(f"warning: checkpoint not used: {file.reason} ({file.path})") for file in passed)
-    if kept is None:
-        if passed:
-            yield Message("warning: no state of this training can be used; it begins anew")
-            _discard_unusable(passed, group)
+    yield from (Message(f"warning: checkpoint not used: {file.reason} ({file.path})") for file in unusable)
+    if saved is None:
+        if unusable:
+            yield Message("warning: no state of this training can be used; it starts again")
+            _discard_unusable(unusable, group)
         return
-    state.restore(kept)
-    _discard_unusable(passed, group)
+    state.restore(saved)
+    _discard_unusable(unusable, group)
     if group.is_main:
         yield from _ensure_best_weights(state, context)
-    if kept.progress.epoch > job.run.recipe.intervals:
+    if saved.progress.epoch > job.run.recipe.intervals:
         yield Message("trained to its last epoch already")
         return
-    yield Message(f"going on in epoch {kept.progress.epoch} after {kept.progress.step} steps, from {kept.path.name}")
-    if kept.workers != group.size:
+    yield Message(f"resuming in epoch {saved.progress.epoch} after {saved.progress.step} steps, from {saved.path.name}")
+    if saved.workers != group.size:
         yield Message(
-            f"warning: there were {kept.workers} workers, and now there are {group.size}; "
-            "each step sees the same images, but batch statistics and mixing differ, and so the result does from that "
-            "of an undisturbed training"
+            f"warning: there were {saved.workers} workers, and now there are {group.size}; "
+            "each step has the same images, but batch statistics and mixing differ, so the result differs from that "
+            "of an uninterrupted training"
         )
 
 
-def _discard_unusable(passed: list[UnusableFile], group: ProcessGroup) -> None:
+def _discard_unusable(unusable: list[UnusableFile], group: ProcessGroup) -> None:
     if group.is_main:
-        for file in passed:
+        for file in unusable:
             file.set_aside()
 
 
 def _ensure_best_weights(state: TrainingState, context: TrainingContext) -> Iterator[Message]:
-    """See that the weights of the best epoch are there, which are written after the state of that epoch.
+    """Ensure that the weights of the best epoch, which are written after that epoch's state, are there.
 
-    They are written again where the state is the one behind that epoch; else it is said that they are gone.
+    They are written again if the state is the one at the end of that epoch; otherwise a warning is yielded.
     """
     done = [epoch.epoch for epoch in state.epochs if epoch.is_best]
     if not done or not state.epochs:
@@ -132,13 +132,13 @@ def _ensure_best_weights(state: TrainingState, context: TrainingContext) -> Iter
         keep_best(state, context)
         return
     yield Message(
-        f"warning: {path.name} does not hold the weights of the best epoch, which is epoch {best}; "
-        "they come only with a better epoch, or with training anew (`--fresh`)"
+        f"warning: {path.name} does not contain the weights of the best epoch, which is epoch {best}; "
+        "they are written only after a better epoch, or by training again from the start (`--fresh`)"
     )
 
 
 def _wrap_model(model: nn.Module, job: FullScaleJob[Any], group: ProcessGroup) -> nn.Module:
-    """The network as the loop calls it."""
+    """The network as the loop calls it: compiled if the recipe requires it, and distributed for several workers."""
     network: nn.Module = model
     if job.run.recipe.compile:
         network.compile()
@@ -148,7 +148,7 @@ def _wrap_model(model: nn.Module, job: FullScaleJob[Any], group: ProcessGroup) -
 
 
 def _write_last_weights(state: TrainingState, context: TrainingContext) -> None:
-    """Write the weights behind the last epoch, un-merged: they can be trained further, and be merged at any time."""
+    """Write the weights after the last epoch, un-merged: they can be trained further, and merged at any time."""
     job, save = context.job, context.task.save
     last = f"{job.run.id}, epoch {job.run.recipe.intervals}"
     save(job.folder / WEIGHTS["last"], state.model, f"{last}, network")

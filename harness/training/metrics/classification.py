@@ -1,4 +1,4 @@
-"""What networks make of validation images: top-1, top-5 and loss, shared among the workers.
+"""Metrics of classification on validation images: top-1, top-5 and loss, summed over all workers.
 
 Shapes: N images of a batch.
 """
@@ -25,15 +25,15 @@ TOP_K = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchOutputs:
-    """What networks say of a batch."""
+    """Outputs of one or more networks for a batch."""
 
     logits: tuple[Tensor, ...]
-    """(N, classes) of each, float32; N counts the images that can be read."""
+    """Logits of each network, (N, classes), float32; N counts the images that can be read."""
     targets: Tensor
     """(N,)."""
     unreadable: int
     seconds: tuple[float, ...]
-    """That each network took; on a GPU only where they were asked to be waited for."""
+    """Time of each network; on a GPU only valid with `waits`."""
 
 
 @torch.no_grad()
@@ -45,10 +45,10 @@ def predict(
     *,
     waits: bool = False,
 ) -> Iterator[BatchOutputs]:
-    """The networks in evaluation mode on every batch; they are left in that mode.
+    """Predict every batch with all networks in evaluation mode; they are left in that mode.
 
-    With `waits`, a GPU is waited for behind each network, so that the seconds are right. Raises `Diverged` where a
-    logit is not finite.
+    With `waits`, a GPU is synchronized after each network, so that `seconds` is valid. Raises `Diverged` if a logit is
+    not finite.
     """
     for model in models:
         model.eval()
@@ -56,29 +56,29 @@ def predict(
     for batch, labels, passed in batches:
         yield_slot()
         readable = passed == 0
-        shown = batch[readable].to(device, non_blocking=True).contiguous(memory_format=memory_format)
+        images = batch[readable].to(device, non_blocking=True).contiguous(memory_format=memory_format)
         targets = labels[readable].to(device, non_blocking=True)
         logits, seconds = [], []
         for model in models if len(targets) else ():
             start = time.perf_counter()
             with autocast(preprocessing, device):
-                logits.append(model(shown))
+                logits.append(model(images))
             if waits and device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
             with autocast(preprocessing, device):
-                require_finite(logits[-1], model, shown)
-        yield BatchOutputs(tuple(each.float() for each in logits), targets, int((~readable).sum()), tuple(seconds))
+                require_finite(logits[-1], model, images)
+        yield BatchOutputs(tuple(output.float() for output in logits), targets, int((~readable).sum()), tuple(seconds))
 
 
 class AccuracyAccumulator:
-    """Adds up what one network gets right."""
+    """Sums of loss and correct predictions of one network."""
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, first, among five, seen
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, top-1, top-5, images
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
-        """Count a batch."""
+        """Add a batch."""
         hits = logits.topk(min(TOP_K, logits.shape[1]), 1).indices == targets[:, None]
         self.sums[0] += F.cross_entropy(logits, targets, reduction="sum")
         self.sums[1] += hits[:, 0].sum()
@@ -89,7 +89,7 @@ class AccuracyAccumulator:
 def validate_classifier(
     model: nn.Module, batches: Iterable[Batch], preprocessing: Preprocessing, group: ProcessGroup
 ) -> Scores:
-    """The network on all images of all workers that can be read; it is left in evaluation mode."""
+    """Scores of a network on all readable images of all workers; it is left in evaluation mode."""
     accumulator, unreadable = AccuracyAccumulator(group.device), 0
     for outputs in predict([model], batches, preprocessing, group.device):
         unreadable += outputs.unreadable
@@ -100,12 +100,12 @@ def validate_classifier(
 
 
 def scores_from_sums(sums: Tensor) -> Scores:
-    """The figures that follow from the sums of a `AccuracyAccumulator`, and from how many images could not be read.
+    """Scores from the sums of an `AccuracyAccumulator`, followed by the number of unreadable images.
 
-    Raises `DataError` where none could: there is no mean over nothing.
+    Raises `DataError` if no image could be read.
     """
     loss, first, among, count, unreadable = sums.tolist()
     if not count:
         raise DataError("of the images, one must be readable", value=f"{int(unreadable):,} that are not")
-    figures = {"loss": loss / count, "top1": 100 * first / count, "top5": 100 * among / count}
-    return Scores(figures, unreadable=int(unreadable), images=int(count))
+    metrics = {"loss": loss / count, "top1": 100 * first / count, "top5": 100 * among / count}
+    return Scores(metrics, unreadable=int(unreadable), images=int(count))

@@ -1,6 +1,6 @@
-"""Metrics of a segmentation, from one confusion matrix over all pixels of all images to values in percent.
+"""Metrics of a segmentation, in percent, from one confusion matrix over all pixels of all images.
 
-Shapes: C classes, the ground among them where there is one; predicted and true classes have any shape, the same.
+Shapes: C classes, including the background if there is one; predicted and true classes have any shape, but the same.
 """
 
 import math
@@ -16,16 +16,16 @@ from harness.training.full_scale.process_group import ProcessGroup
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Counts int64 (C, C): pixels of a true class (row) by predicted class (column). Sums over batches are of all."""
+    """Counts int64 (C, C): pixels of a true class (row) by predicted class (column). Batches can be added up."""
     counted = truth != IGNORED
     cells = classes * truth[counted].long() + predicted[counted]
     return torch.bincount(cells, minlength=classes**2).view(classes, classes)
 
 
 def intersection_over_union(counts: Tensor) -> Tensor:
-    """Per class, float64 (C,), from 0 to 1; NaN for a class that neither the truth nor the prediction has.
+    """IoU per class, float64 (C,), from 0 to 1; NaN for a class in neither the truth nor the prediction.
 
-    Its mean without the NaNs is the mIoU.
+    The mean without NaNs is the mIoU.
     """
     both = counts.diag().double()
     return both / (counts.sum(0) + counts.sum(1) - both)
@@ -33,18 +33,18 @@ def intersection_over_union(counts: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class ConfusionAccumulator:
-    """Sums over pixels."""
+    """Confusion matrix and loss, summed over pixels."""
 
     counts: Tensor
     """int64 (C, C): pixels of a true class (row) by predicted class (column)."""
     loss_sum: Tensor
-    """float64 (): of what is said of the true classes, minus the logarithm."""
+    """float64 (): sum of the negative log-likelihood of the true classes."""
     unreadable: int = 0
-    """Images that could not be read."""
+    """Number of images that could not be read."""
 
     @classmethod
     def empty(cls, classes: int, device: torch.device) -> Self:
-        """Of no pixel."""
+        """An accumulator without pixels."""
         counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
         return cls(counts, torch.zeros((), dtype=torch.float64, device=device))
 
@@ -59,7 +59,8 @@ class ConfusionAccumulator:
 def segmentation_metrics(accumulator: ConfusionAccumulator) -> dict[str, float]:
     """The loss, and in percent `miou`, `pixel_accuracy`, and `mean_accuracy` over the classes.
 
-    Classes that nothing has and nothing is taken for are left out of mIoU; those that nothing has, of mean accuracy.
+    Classes that are neither true nor predicted for any pixel are left out of mIoU; classes without true pixels, of mean
+    accuracy.
     """
     counts = accumulator.counts.double()
     seen = max(1.0, counts.sum().item())
@@ -73,13 +74,13 @@ def segmentation_metrics(accumulator: ConfusionAccumulator) -> dict[str, float]:
 
 
 def accuracy_by_class(accumulator: ConfusionAccumulator) -> Tensor:
-    """The share of each class's pixels that are found, float64 (C,), from 0 to 1; NaN for a class that has none."""
+    """The share of each class's pixels predicted correctly, float64 (C,), from 0 to 1; NaN if a class has none."""
     counts = accumulator.counts.double()
     return counts.diag() / counts.sum(1)
 
 
 def class_metrics(accumulator: ConfusionAccumulator, names: Sequence[str]) -> dict[str, float]:
-    """In percent, `iou_<class>` and `accuracy_<class>`; without those that are no numbers."""
+    """In percent, `iou_<class>` and `accuracy_<class>`, without those that are NaN."""
     kinds = {"iou": intersection_over_union(accumulator.counts), "accuracy": accuracy_by_class(accumulator)}
     named = {
         f"{kind}_{name}": 100 * share
@@ -90,6 +91,6 @@ def class_metrics(accumulator: ConfusionAccumulator, names: Sequence[str]) -> di
 
 
 def _percent(shares: Tensor) -> float:
-    """The mean of those that are numbers; 0 of none."""
-    output = shares[~shares.isnan()]
-    return 100 * output.mean().item() if len(output) else 0.0
+    """The mean without NaNs, in percent; 0 if all are NaN."""
+    valid = shares[~shares.isnan()]
+    return 100 * valid.mean().item() if len(valid) else 0.0

@@ -1,4 +1,4 @@
-"""What a training at full scale learns: classification, segmentation or detection."""
+"""Tasks of training at full scale: classification, segmentation and detection."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +31,6 @@ TASKS: dict[str, Callable[[FullScaleJob[Any], ProcessGroup], TrainingTask]] = {
     "segmentation": _segmentation,
     "detection": _detection,
 }
-"""What opens the images of a task in each worker, by a recipe's `task`; it loads what that task alone needs."""
+"""Constructors of the tasks, by a recipe's `task`; each imports only what its task needs."""
 
 __all__ = ["TASKS", "TrainingTask"]

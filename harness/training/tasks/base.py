@@ -1,11 +1,10 @@
-"""The one seam between a training at full scale and what is learnt: a classifier, a segmentation, a detector.
+"""Interface between the full-scale training loop and its tasks: classification, segmentation and detection.
 
-The loop, its checkpoints, moving average, workers, logs and progress are the same for all; a task says which network
-is trained, on which batches, by which loss, and how good it is. A recipe names its task, which
-each worker opens for itself (`TRANSFER_TASKS`).
+The loop, its checkpoints, moving average, workers, logs and progress are the same for all; a task defines the model,
+the batches, the loss and the validation. A recipe names its task, which each worker creates for itself (`TASKS`).
 
-To be resumed to the bit, a task must draw nothing at random but from seeds made of the recipe's and of the numbers that
-it is given (`harness.data.seeding`); so it keeps no state of its own from step to step.
+For bitwise equal resumption, all random numbers of a task must follow from the recipe's seed and the position that is
+passed to it (`harness.data.seeding`); it must not keep state from step to step.
 
 Shapes: N images.
 """
@@ -20,18 +19,18 @@ from harness.data.batching import BatchPlan
 from harness.training.full_scale.messages import Message, Scores
 
 Batch: TypeAlias = Any
-"""A tuple that a task makes of N images, on the CPU; the last of it is int64 (N,): how many files had to be passed over
-for each image, which the loop counts."""
+"""A task's tuple for N images, on the CPU; the last element is int64 (N,): the number of unreadable files that were
+skipped for each image, which the loop counts."""
 BatchPosition = tuple[int, int, int]
-"""The epoch, from 1; its step, from 0; and the part of that step."""
+"""The epoch, from 1; its step, from 0; and the micro-batch of that step, from 0."""
 
 
 class TrainingTask(Protocol):
-    """What is learnt, in one worker of a team."""
+    """Protocol of a task, in one worker of a process group."""
 
     backbone: str
-    """Where in the model the network of the run is, as `encoder.network`; empty where it is the model itself. By it
-    learning rates fall from layer to layer, and activations are computed again."""
+    """Name of the run's network within the model, as `encoder.network`; empty if it is the model itself. Layer-wise
+    learning rate decay and activation checkpointing use it."""
 
     @property
     def images(self) -> int:
@@ -39,37 +38,39 @@ class TrainingTask(Protocol):
         ...
 
     def build(self) -> tuple[nn.Module, Message | None]:
-        """The model in training form with its first weights, on the CPU, and what is to be said of them.
+        """The model in training form with its initial weights, on the CPU, and a message about them.
 
-        The same in every worker. Raises `UserError`s for weights that cannot be trained further.
+        Both are the same in every worker. Raises `UserError` for weights that cannot be trained further.
         """
         ...
 
     def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[Batch]:
-        """A worker's parts of all steps, in order, from a step of an epoch to the last epoch.
+        """A worker's micro-batches, in order, from a step of an epoch to the last epoch.
 
-        There are `pace.parts` for each step. One stream, so that images are read ahead also between two epochs.
+        There are `batch_plan.accumulation_steps` per step. One iterator, so that images are also read ahead between
+        epochs.
         """
         ...
 
     def require_training(self, total: int, unreadable: int) -> None:
-        """Raise `DataError` where too many of the images that an epoch wanted could not be read."""
+        """Raise `DataError` if too many of an epoch's `total` images could not be read."""
         ...
 
     def loss(self, network: nn.Module, batch: Batch, position: BatchPosition) -> Tensor:
-        """The mean loss of a batch, (), in float32; `network` is called exactly once, with mixed precision around it.
+        """The mean loss of a batch, (), in float32; `network` is called exactly once, in mixed precision.
 
-        It is the model of `build`, compiled or for many workers.
+        It is the model of `build`, compiled or distributed.
         """
         ...
 
     def validate(self, model: nn.Module) -> Scores | None:
-        """What the model makes of the validation images, shared among the workers; None where there are none.
+        """Scores of the model on the validation images, which are divided among the workers; None without images.
 
-        Every worker gets the same. The model is left in evaluation mode. Raises `Diverged` for what is not finite.
+        Every worker gets the same scores. The model is left in evaluation mode. Raises `Diverged` for outputs that are
+        not finite.
         """
         ...
 
     def save(self, path: Path, model: nn.Module, source: str) -> None:
-        """Keep the model's weights in training form; `source` says what they come from."""
+        """Write the model's weights in training form; `source` describes their origin."""
         ...

@@ -1,4 +1,4 @@
-"""The task of a classifier: cross-entropy on whole images, perhaps mixed, and top-1.
+"""Classification task: cross-entropy on whole images, optionally mixed, and top-1.
 
 Shapes: N images, R the recipe's resolution.
 """
@@ -33,7 +33,7 @@ from harness.training.tasks.base import BatchPosition
 
 
 class ClassificationTask:
-    """See `TrainingTask`."""
+    """Classification; see `TrainingTask`."""
 
     backbone = ""
 
@@ -53,7 +53,7 @@ class ClassificationTask:
         return len(self.pictures.train.labels)
 
     def build(self) -> tuple[nn.Module, Message | None]:
-        """The network, with fresh weights or those of the job's file."""
+        """The network, with random weights or those of the job's file."""
         spec = self.job.run.spec
         model = build(spec, seed=self.recipe.seed)
         if self.job.weights is None:
@@ -89,7 +89,7 @@ class ClassificationTask:
             return F.cross_entropy(output.float(), targets, label_smoothing=self.recipe.label_smoothing)
 
     def _mixed(self, batch: Batch, position: BatchPosition) -> tuple[Tensor, Tensor]:
-        """The images on the device, mixed as the recipe says: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
+        """The images on the device, mixed by the recipe: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
         recipe, group = self.recipe, self.team
         images, labels = (tensor.to(group.device, non_blocking=True) for tensor in batch[:2])
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -120,9 +120,9 @@ class ClassificationTask:
 
 
 def _rows(known: Sequence[str] | None, names: Sequence[str]) -> tuple[list[int] | None, str]:
-    """The rows of a classifier for `known` classes in the order of others, and what is to be said of that.
+    """The rows of a classifier for `known` classes in the order of `names`, and a message about them.
 
-    No rows where the classes are others; nothing is to be said where they are the same or not known.
+    The rows are None if the classes differ; the message is empty if they are equal or unknown.
     """
     if known is None or tuple(known) == tuple(names):
         return None, ""
@@ -137,5 +137,5 @@ def _note(texts: tuple[str, ...]) -> Message | None:
 
 
 def _numbered(classes: int) -> tuple[str, ...]:
-    """Names of classes that have none, as those of images that are not there yet."""
+    """Numbers as names of classes that have none."""
     return tuple(map(str, range(classes)))

@@ -1,4 +1,4 @@
-"""What segmentation and detection have in common: a network with heads on it, and images that say more than a class."""
+"""Base class of the dense-prediction tasks, segmentation and detection: a network with heads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -27,17 +27,17 @@ from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.tasks.weights_file import DenseWeights, save_dense
 
 HEAD_SEED = 1
-"""Tells the stream of the heads' first weights from others of the recipe's seed."""
+"""Separates the random numbers of the heads' initial weights from others of the recipe's seed."""
 
 R = TypeVar("R", SegmentationRecipe, DetectionRecipe)
 
 
 class DenseData(Protocol):
-    """The images of a recipe."""
+    """Protocol of the data set of a dense-prediction recipe."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes."""
+        """Names of the classes."""
         ...
 
     @property
@@ -52,12 +52,12 @@ class DenseData(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out, and is to be said."""
+        """Messages about images and annotations that were left out."""
         ...
 
 
 class DenseTask(ABC, Generic[R]):
-    """A `TrainingTask`, but for what is learnt."""
+    """Base class of the dense-prediction tasks; see `TrainingTask`."""
 
     backbone: str
     job: FullScaleJob[R]
@@ -79,7 +79,7 @@ class DenseTask(ABC, Generic[R]):
 
     @abstractmethod
     def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
-        """The model around a network, which becomes a part of it; other weights come from torch's global stream."""
+        """Build the model around `network`, which becomes part of it; torch's global generator initializes the rest."""
 
     @property
     def images(self) -> int:
@@ -88,22 +88,22 @@ class DenseTask(ABC, Generic[R]):
 
     @property
     def validation_images(self) -> int:
-        """How many there are, readable or not."""
+        """The number of validation images, readable or not."""
         return len(self.opened.val)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes."""
+        """Names of the classes."""
         return self.opened.names
 
     @abstractmethod
     def data_record(self) -> DataRecord:
-        """What it is trained on, as it is recorded in its folder."""
+        """The record of the data, for the training's folder."""
 
     def check_images(self) -> tuple[str, ...]:
-        """Notes on the images, found before anything is trained or written; see `harness.data.preflight`.
+        """Check the images before anything is trained or written; returns messages. See `harness.data.preflight`.
 
-        Raises `DataError` for images and masks that no training could go on with.
+        Raises `DataError` for images and masks that cannot be trained on.
         """
         if self.recipe.data.dataset in GENERATED_DATASETS:
             return ()
@@ -111,7 +111,7 @@ class DenseTask(ABC, Generic[R]):
         return check_images({"training": self.opened.train, "validation": self.opened.val}, place)
 
     def build(self) -> tuple[nn.Module, Message | None]:
-        """The model, its network with fresh weights or those of the job's file."""
+        """The model; its network has random weights or those of the job's file."""
         spec, seed = self.job.run.spec, self.recipe.seed
         network = initialize_network(spec, self.job.weights, seed)
         with torch.random.fork_rng(devices=[]):
@@ -120,7 +120,7 @@ class DenseTask(ABC, Generic[R]):
         return model, Message("; ".join(self.opened.notes)) if self.opened.notes else None
 
     def load(self, weights: DenseWeights) -> nn.Module:
-        """The model of a file, in the form and with the weights that the file has, in evaluation mode."""
+        """The model of a weights file, in the file's form and with its weights, in evaluation mode."""
         model = self.build_model(build(weights.spec, seed=0), weights.spec, len(weights.names)).eval()
         if weights.is_merged:
             model = merge(model)

@@ -1,6 +1,6 @@
-"""The task of a detector: boxes, perhaps with masks, and average precision as COCO counts it.
+"""Detection task: boxes, optionally with masks, and COCO's average precision.
 
-Shapes: N images, D boxes found in an image, H W height and width of an image.
+Shapes: N images, D boxes detected in an image, H W height and width of an image.
 """
 
 from collections.abc import Iterator
@@ -40,11 +40,11 @@ from harness.training.tasks.dense import DenseTask
 
 MAIN_DETECTION_METRIC = "ap"
 MASK_THRESHOLD = 0.5
-"""Least probability of a pixel that is in a mask."""
+"""Minimum probability of a pixel in a mask."""
 
 
 class DetectionTask(DenseTask[DetectionRecipe]):
-    """See `TrainingTask`."""
+    """Detection; see `DenseTask`."""
 
     backbone = "backbone.encoder.network"
 
@@ -64,7 +64,7 @@ class DetectionTask(DenseTask[DetectionRecipe]):
         return record_detection(self.recipe, self.scenes, self.job.root)
 
     def loss(self, network: nn.Module, batch: DetectionBatch, position: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
-        """The sum of the detector's own losses."""
+        """The sum of the detector's losses."""
         device = self.team.device
         images = [image.to(device, non_blocking=True) for image in batch.images]
         targets = [
@@ -83,28 +83,31 @@ class DetectionTask(DenseTask[DetectionRecipe]):
         )
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, float], int]:
-        """All figures of the validation images, and how many of these could not be read; the same in every worker."""
+        """All metrics of the validation images, and the number of unreadable ones; the same in every worker."""
         masks = self.recipe.detector.has_mask_head
-        own = list(self._predict(model))
-        seen = sorted(self.team.all_gather(own), key=lambda each: each[0])
+        local = list(self._predict(model))
+        predictions = sorted(self.team.all_gather(local), key=lambda prediction: prediction[0])
         val = self.scenes.val
-        readable = [(i, found) for i, found in seen if found is not None]
-        require_readable("validation", len(seen), len(seen) - len(readable), val)
-        figures = detection_metrics(
-            [found for _, found in readable], (val.instances(i) for i, _ in readable), self.scenes.names, masks=masks
+        readable = [(i, detections) for i, detections in predictions if detections is not None]
+        require_readable("validation", len(predictions), len(predictions) - len(readable), val)
+        named_metrics = detection_metrics(
+            [detections for _, detections in readable],
+            (val.instances(i) for i, _ in readable),
+            self.scenes.names,
+            masks=masks,
         )
-        found = dict(figures)
-        if MAIN_DETECTION_METRIC not in found:
+        metrics = dict(named_metrics)
+        if MAIN_DETECTION_METRIC not in metrics:
             raise DataError(
-                "the validation images that can be read must have a figure besides crowds",
+                "the validation images that can be read must have an object that is not a crowd",
                 value=f"{len(readable)} images",
                 place=str(self.job.root) if self.job.root is not None else None,
             )
-        return found, len(seen) - len(readable)
+        return metrics, len(predictions) - len(readable)
 
     @torch.no_grad()
     def _predict(self, model: nn.Module) -> Iterator[tuple[int, Detections | None]]:
-        """What the model finds in this worker's share of the images; None for one that cannot be read."""
+        """Index and detections of this worker's share of the images; None for one that cannot be read."""
         model.eval()
         recipe, group = self.recipe, self.team
         parts = worker_indices(len(self.scenes.val), recipe.evaluation.batch_size, rank=group.rank, size=group.size)
@@ -121,7 +124,7 @@ class DetectionTask(DenseTask[DetectionRecipe]):
                 yield i, to_image_coordinates(target, (image.shape[1], image.shape[2]), sides)
 
     def _predict_batches(self, model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """What the model finds. Raises `Diverged` where an output of a head is not finite, naming the first layer."""
+        """The model's detections. Raises `Diverged`, with the first faulty layer, if a head's output is not finite."""
         try:
             detections: list[dict[str, Tensor]] = model(images)
         except Diverged:
@@ -130,9 +133,9 @@ class DetectionTask(DenseTask[DetectionRecipe]):
 
 
 def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecipe, classes: int) -> nn.Module:
-    """The detector around a network, which becomes a part of it and loses its classifier.
+    """Build the detector around `network`, which becomes part of it and loses its classifier.
 
-    The weights besides the network's come from torch's global stream.
+    torch's global generator initializes the weights outside `network`.
     """
     plan = recipe.detector
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -150,7 +153,7 @@ def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecip
 
 
 def to_image_coordinates(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Detections:
-    """What was found in an image that was shown at another height and width, in its own pixels."""
+    """Convert detections from the height and width of the network's input to those of the original image."""
     (height, width), (own_height, own_width) = shown, sides
     scale = torch.tensor([own_width / width, own_height / height] * 2)
     boxes = found["boxes"].float().cpu() * scale
@@ -159,6 +162,6 @@ def to_image_coordinates(found: dict[str, Tensor], shown: tuple[int, int], sides
 
 
 def _paste_masks(masks: Tensor, boxes: Tensor, sides: tuple[int, int]) -> tuple[RLE, ...]:
-    """Masks (D, 1, 28, 28) of boxes, in the size of their image; one by one, for all at once may not fit."""
+    """Paste masks (D, 1, 28, 28) of boxes into the image's size; one by one, as all at once may not fit in memory."""
     pasted = (paste_masks_in_image(mask[None], box[None], sides) for mask, box in zip(masks, boxes, strict=True))
-    return tuple(encode_rle(np.asarray(each[0, 0] > MASK_THRESHOLD)) for each in pasted)
+    return tuple(encode_rle(np.asarray(mask[0, 0] > MASK_THRESHOLD)) for mask in pasted)

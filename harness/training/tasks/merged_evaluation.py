@@ -1,4 +1,4 @@
-"""How a training ends: merged last, judged in that form, and compared with the form that was trained."""
+"""Evaluation at the end of a training: the model is merged, evaluated, and compared with its training form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,57 +10,59 @@ from torch import nn
 from harness.models.build import merge
 
 SIDE = 64
-"""Of the noise on which the two forms are compared, in pixels; every merge shows on it."""
+"""Side, in pixels, of the noise images on which both forms are compared; it covers every merge."""
 
 
 class EvaluableTask(Protocol):
-    """A task that can tell everything of a model."""
+    """Protocol of a task that computes all metrics of a model."""
 
     backbone: str
 
     @property
     def validation_images(self) -> int:
-        """How many there are, readable or not."""
+        """The number of validation images, readable or not."""
         ...
 
     def evaluate(self, model: nn.Module) -> tuple[Mapping[str, float], int]:
-        """All figures by name, in percent, and how many validation images could not be read."""
+        """All metrics by name, in percent, and the number of validation images that could not be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MergedEvaluation:
-    """What became of a training."""
+    """Metrics of a merged model, and its differences from the training form."""
 
     metrics: Mapping[str, float]
-    """Of the merged model, in percent."""
+    """Metrics of the merged model, in percent."""
     metric_differences: Mapping[str, float]
-    """By how much the merged model's figures are off from the trained one's, in points."""
+    """Metrics of the merged model minus those of the training form, in percentage points."""
     feature_difference: float
-    """The largest difference between the maps of both forms of the network, relative to the largest value."""
+    """The largest difference between the feature maps of both forms, relative to the largest value."""
     unreadable: int
-    """Validation images that could not be read."""
+    """Number of validation images that could not be read."""
     images: int
-    """Those that the figures are of."""
+    """Number of validation images that were evaluated."""
 
 
 def evaluate_merged(model: nn.Module, task: EvaluableTask) -> tuple[nn.Module, MergedEvaluation]:
-    """The merged copy of a trained model, and how it does."""
+    """Merge a copy of a trained model, and evaluate both forms; returns the merged model and its evaluation."""
     merged = merge(model.eval())
     before, _ = task.evaluate(model)
     after, unreadable = task.evaluate(merged)
-    apart = {name: value - before[name] for name, value in after.items() if name in before}
+    differences = {name: value - before[name] for name, value in after.items() if name in before}
     images = task.validation_images - unreadable
-    return merged, MergedEvaluation(after, apart, feature_difference(model, merged, task.backbone), unreadable, images)
+    return merged, MergedEvaluation(
+        after, differences, feature_difference(model, merged, task.backbone), unreadable, images
+    )
 
 
 @torch.no_grad()
 def feature_difference(model: nn.Module, merged: nn.Module, backbone: str) -> float:
-    """How far the network's maps are off after merging, on noise, in the model's own precision."""
+    """The largest relative difference of the network's feature maps after merging, on noise, in the model's dtype."""
     own, other = (module.get_submodule(backbone) for module in (model, merged))
     first = next(own.parameters())
     noise = torch.randn(2, first.shape[1], SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(first)
     maps, others = (module.features(noise) for module in (own, other))  # type: ignore[operator]
-    largest = torch.stack([each.abs().max() for each in maps]).max().item()
-    apart = torch.stack([(a - b).abs().max() for a, b in zip(maps, others, strict=True)]).max().item()  # NaN stays NaN
-    return float(apart / max(largest, 1e-30))
+    largest = torch.stack([values.abs().max() for values in maps]).max().item()
+    error = torch.stack([(a - b).abs().max() for a, b in zip(maps, others, strict=True)]).max().item()  # NaN stays NaN
+    return float(error / max(largest, 1e-30))

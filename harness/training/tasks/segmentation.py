@@ -1,6 +1,6 @@
-"""The task of a segmentation: cross-entropy per pixel, and intersection over union.
+"""Segmentation task: cross-entropy per pixel, and intersection over union.
 
-Shapes: N images, I channels that the network takes, H W height and width, C classes.
+Shapes: N images, I input channels of the network, H W height and width, C classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,11 +45,11 @@ from harness.training.transfer_segmentation import pixel_loss
 
 MAIN_SEGMENTATION_METRIC = "miou"
 MIN_PROBABILITY = 1e-12
-"""Of the true class of a pixel, where a loss is taken from it."""
+"""Lower bound of the true class's probability in the loss of a pixel."""
 
 
 class SegmentationTask(DenseTask[SegmentationRecipe]):
-    """See `TrainingTask`."""
+    """Segmentation; see `DenseTask`."""
 
     backbone = "encoder.network"
 
@@ -71,13 +71,13 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         return record_segmentation(self.recipe, self.masked, self.job.root)
 
     def batches(self, batch_plan: BatchPlan, *, epoch: int, rank: int, first_step: int) -> Iterator[SegmentationBatch]:
-        """See `TrainingTask`. Raises `DataError` at the first mask that is not its image's."""
+        """See `TrainingTask`. Raises `DataError` at the first mask that does not match its image."""
         for batch in super().batches(batch_plan, epoch=epoch, rank=rank, first_step=first_step):
             _require_sound(batch.faults)
             yield batch
 
     def loss(self, network: nn.Module, batch: SegmentationBatch, position: BatchPosition) -> Tensor:  # noqa: ARG002 (the task's signature)
-        """Cross-entropy over the pixels that count, and that of the second head times its weight."""
+        """Cross-entropy over the pixels that are not ignored, plus that of the auxiliary head times its weight."""
         masks = batch.masks.to(self.team.device, non_blocking=True).long()
         with autocast(self.recipe, self.team.device):
             output = network(self._placed(batch.images))
@@ -98,16 +98,16 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         )
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, float], int]:
-        """All figures, those by class too, and how many images could not be read; see
+        """All metrics, also by class, and the number of unreadable images; see
         `harness.training.metrics.segmentation`."""
         accumulator = self.accumulate(model)
         return segmentation_metrics(accumulator) | class_metrics(accumulator, self.masked.names), accumulator.unreadable
 
     @torch.no_grad()
     def accumulate(self, model: nn.Module) -> ConfusionAccumulator:
-        """What the model gets right on all images that can be read, the same in every worker.
+        """Evaluate the model on all readable images; the result is the same in every worker.
 
-        It is left in evaluation mode. Raises `Diverged` for what is not finite.
+        The model is left in evaluation mode. Raises `Diverged` for outputs that are not finite.
         """
         model.eval()
         accumulator = ConfusionAccumulator.empty(len(self.masked.names), self.team.device)
@@ -115,8 +115,8 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         parts = worker_indices(count, self.recipe.evaluation.batch_size, rank=self.team.rank, size=self.team.size)
         for part in self.validation.read(parts):
             yield_slot()
-            _require_sound([each.fault for each in part if each.fault is not None])
-            readable = [each for each in part if each.image is not None]
+            _require_sound([sample.fault for sample in part if sample.fault is not None])
+            readable = [sample for sample in part if sample.image is not None]
             accumulator.unreadable += len(part) - len(readable)
             for _, alike in groupby(readable, key=_sides):
                 self._count(accumulator, model, list(alike))
@@ -129,7 +129,7 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         return whole
 
     def _count(self, accumulator: ConfusionAccumulator, model: nn.Module, images: Sequence[SegmentationSample]) -> None:
-        """Count the pixels of images of one size."""
+        """Add the pixels of images of equal size to the accumulator."""
         batch = self._placed(torch.stack([sample.image for sample in images if sample.image is not None]))
         truth = torch.stack([sample.mask for sample in images]).to(self.team.device).long()
         with autocast(self.recipe, self.team.device):
@@ -146,7 +146,7 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
 
 
 def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:
-    """The model around a network, which becomes a part of it; other weights come from torch's global stream."""
+    """Build the model around `network`, which becomes part of it; torch's global generator initializes the rest."""
     plan = recipe.segmenter
     return Segmenter(
         network,
@@ -160,7 +160,7 @@ def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationR
 
 
 def _sides(sample: SegmentationSample) -> tuple[torch.Size, torch.Size]:
-    assert sample.image is not None, "those that cannot be read are gone"
+    assert sample.image is not None, "unreadable samples were removed"
     return sample.image.shape, sample.mask.shape
 
 

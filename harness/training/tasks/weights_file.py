@@ -1,6 +1,6 @@
-"""Files of networks with what says something of every part of an image: weights that know what they are of.
+"""Weights files of networks with dense-prediction heads.
 
-Safetensors; in the metadata the network, the recipe, the classes, the form and the origin.
+They are safetensors files, with network, recipe, classes, form and origin in the metadata.
 """
 
 import json
@@ -24,12 +24,12 @@ KEYS = ("spec", "recipe", "classes", "form")
 
 
 class DenseWeights(NamedTuple):
-    """The weights of a network with a head, and what they are of."""
+    """Weights of a network with a head, with its spec, recipe, classes and form."""
 
     spec: NetworkSpec
     recipe: FullScaleRecipe
     names: tuple[str, ...]
-    """Of the classes."""
+    """Names of the classes."""
     is_merged: bool
     entries: Entries
 
@@ -44,7 +44,7 @@ def save_dense(
     source: str,
     is_merged: bool = False,
 ) -> None:
-    """Keep a model's weights; `source` says what they come from."""
+    """Write a model's weights to a file; `source` describes their origin."""
     entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "format": "pt",
@@ -60,24 +60,24 @@ def save_dense(
 
 
 def is_dense(path: Path) -> bool:
-    """Whether a file holds what `save_dense` writes, and not a network alone."""
+    """Whether a file has the metadata that `save_dense` writes, and does not contain only a network."""
     return set(KEYS) <= set(read_file(path)[1])
 
 
 def read_dense(path: Path) -> DenseWeights:
-    """The weights in a file. Raises `WeightsError` for a file that is something else, or of another version."""
+    """Read the weights of a file. Raises `WeightsError` if `save_dense` did not write it, or in another version."""
     entries, metadata = read_file(path)
     missing = [key for key in KEYS if key not in metadata]
     if missing:
         raise WeightsError(
-            f"The file must be one that `harness downstream` has written; it does not tell {', '.join(missing)}",
+            f"The file must be one that `harness downstream` has written; it does not contain {', '.join(missing)}",
             place=str(path),
-            remedy="A network's weights alone are given by `--weights`, to be trained.",
+            remedy="To train a network's weights with a head, name them with `--weights`.",
         )
     counts = nonfinite_entries(entries)
     if counts:
         rule = f"Weights must be finite numbers; {count_nonfinite(counts)}"
-        raise WeightsError(rule, place=str(path), remedy="Take those of an earlier epoch, or train again.")
+        raise WeightsError(rule, place=str(path), remedy="Use those of an earlier epoch, or train again.")
     try:
         recipe: dict[str, Any] = json.loads(metadata["recipe"])
         return DenseWeights(
@@ -90,7 +90,7 @@ def read_dense(path: Path) -> DenseWeights:
     except (ValueError, TypeError, AttributeError, SpecError, ValidationError) as error:
         made = metadata.get("harness", "another version")
         raise WeightsError(
-            f"What the file says of itself must be readable to this version: {error}",
+            f"This version must be able to read the file's metadata: {error}",
             place=str(path),
-            remedy=f"It was made by harness {made}, and this is {__version__}.",
+            remedy=f"It was written by harness {made}, and this is {__version__}.",
         ) from error
