@@ -30,7 +30,7 @@ class InlineExecutor:
                 remedy="Leave `--ray-address` out, or use `--executor ray`.",
             )
         self._waiting: deque[Job] = deque()
-        self._said: list[tuple[str, Record]] = []
+        self._pending: list[tuple[str, Record]] = []
         self._task: AcceptedJob | None = None
         self._records: Iterator[Record] = iter(())
         self._is_stopping = False
@@ -40,14 +40,14 @@ class InlineExecutor:
         self._waiting.append(job)
 
     def poll(self, timeout_s: float) -> list[tuple[str, Record]]:  # noqa: D102
-        if not self._said:
+        if not self._pending:
             if self._task is None and self._waiting:
                 self._begin(self._waiting.popleft())
             if self._task is None:
                 time.sleep(timeout_s)
             else:
                 self._advance(self._task)
-        records, self._said = self._said, []
+        records, self._pending = self._pending, []
         return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
@@ -55,11 +55,11 @@ class InlineExecutor:
             self._is_stopping = True
         for job in [job for job in self._waiting if job.run.id == run_id]:
             self._waiting.remove(job)
-            self._said.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
+            self._pending.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
 
     def shutdown(self) -> None:  # noqa: D102
         self._waiting.clear()
-        self._said.clear()
+        self._pending.clear()
         self._task = None
         self._records = iter(())
 
@@ -74,8 +74,8 @@ class InlineExecutor:
             record = next(self._records)
         except BaseException:
             self._task = None
-            self._said.append((task.run_id, task.ended(RunState.STOPPED, "interrupted")))
+            self._pending.append((task.run_id, task.ended(RunState.STOPPED, "interrupted")))
             raise
         if isinstance(record, Ended):
             self._task = None
-        self._said.append((task.run_id, record))
+        self._pending.append((task.run_id, record))

@@ -48,7 +48,7 @@ class WorkerHandle:
 
     def __init__(self, actors: Any, cpus: int) -> None:
         self.task: AcceptedJob | None = None
-        self.has_spoken = False
+        self.has_yielded = False
         """Whether the task has yielded a record."""
         self.is_stopping = False
         """Whether a stop of the task was requested."""
@@ -82,7 +82,7 @@ class WorkerHandle:
     def submit(self, job: Job) -> None:
         """Start to train a job."""
         self._ticket += 1
-        self.task, self.has_spoken, self.is_stopping = AcceptedJob(job), False, False
+        self.task, self.has_yielded, self.is_stopping = AcceptedJob(job), False, False
         self._awaited = self._actor.train.options(num_returns="streaming").remote(job, self._ticket)
 
     def next_record(self) -> Record | None:
@@ -99,7 +99,7 @@ class WorkerHandle:
             record = self._failed(error.cause)
         except RayError as error:
             raise WorkerLost(_cause_of_death(error)) from error
-        self.has_spoken = True
+        self.has_yielded = True
         if isinstance(record, Ended):
             self.task = self._awaited = None
         return record
@@ -177,9 +177,9 @@ class RayExecutor:
         self._watch = ray_cluster.ClusterMonitor()
         self._restarts = 0
         """Restarts of the cluster since the last record."""
-        self._said: list[tuple[str, Record]] = []
+        self._records: list[tuple[str, Record]] = []
         self._waiting: deque[Job] = deque()
-        self._hands: list[WorkerHandle] = []
+        self._workers: list[WorkerHandle] = []
         self._deaths = 0
         """Workers in a row that died before they were ready."""
         self._given_back: Counter[str] = Counter()
@@ -191,7 +191,7 @@ class RayExecutor:
             raise
         self._cpus = request.cpus
         self._actors = actor_class(request.cpus, self._gpus)
-        self._hands = [WorkerHandle(self._actors, request.cpus) for _ in range(self.slots)]
+        self._workers = [WorkerHandle(self._actors, request.cpus) for _ in range(self.slots)]
 
     def submit(self, job: Job) -> None:
         """See `Executor`, as for all methods of this class."""
@@ -202,36 +202,36 @@ class RayExecutor:
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = deadline - time.monotonic()
-            self._receive(0.0 if self._said else min(max(left_s, 0.0), RECEIVE_TIMEOUT_S))
+            self._receive(0.0 if self._records else min(max(left_s, 0.0), RECEIVE_TIMEOUT_S))
             self._check_cluster()
             self._end_overdue()
             self._assign()
-            if self._said or left_s <= 0:
-                records, self._said = self._said, []
+            if self._records or left_s <= 0:
+                records, self._records = self._records, []
                 return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
-        for worker in self._hands:
+        for worker in self._workers:
             if worker.task is not None and worker.task.run_id == run_id:
                 worker.stop()
         for job in [job for job in self._waiting if job.run.id == run_id]:
             self._waiting.remove(job)
-            self._said.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
+            self._records.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
 
     def shutdown(self) -> None:  # noqa: D102
-        hands, self._hands = self._hands, []
+        workers, self._workers = self._workers, []
         self._waiting.clear()
-        self._said.clear()
+        self._records.clear()
         is_broken = self._watch.fault() is not None
         self._watch.end()
         with ray_cluster.shutdown_timeout(by_force=is_broken):
-            for worker in () if is_broken else hands:
+            for worker in () if is_broken else workers:
                 worker.end()
         ray_cluster.disconnect(by_force=is_broken)
 
     def _assign(self) -> None:
         """Submit waiting jobs to free workers."""
-        for worker in self._hands:
+        for worker in self._workers:
             if self._waiting and worker.is_free:
                 worker.submit(self._waiting.popleft())
 
@@ -251,7 +251,7 @@ class RayExecutor:
             ready = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0] if awaited else []
 
     def _awaited(self) -> dict[Any, WorkerHandle]:
-        return {worker.pending_ref: worker for worker in self._hands if worker.pending_ref is not None}
+        return {worker.pending_ref: worker for worker in self._workers if worker.pending_ref is not None}
 
     def _handle_record(self, worker: WorkerHandle) -> None:
         task = worker.task
@@ -265,12 +265,12 @@ class RayExecutor:
         elif record is not None:
             del self._given_back[task.run_id]
             self._restarts = 0
-            self._said.append((task.run_id, record))
+            self._records.append((task.run_id, record))
 
     def _check_cluster(self) -> None:
         """Restart a broken cluster that was started here. Raises `ExecutorError` if that is not possible."""
         fault, is_silent = self._watch.fault(), False
-        if fault is None and self._hands and all(worker.is_silent(REPORT_TIMEOUT_S) for worker in self._hands):
+        if fault is None and self._workers and all(worker.is_silent(REPORT_TIMEOUT_S) for worker in self._workers):
             fault, is_silent = f"no worker has reported within {REPORT_TIMEOUT_S:g} s", True
         if fault is None:
             return
@@ -286,22 +286,22 @@ class RayExecutor:
 
     def _restart(self, cause: str) -> None:
         """Restart the cluster and its workers. Runs that had begun are lost; the others stay first in the queue."""
-        hands, self._hands = self._hands, []
-        for worker in reversed(hands):
+        workers, self._workers = self._workers, []
+        for worker in reversed(workers):
             task = worker.task
-            if task is not None and (worker.has_spoken or worker.is_stopping):
-                self._said.append((task.run_id, task.ended(RunState.LOST, cause)))
+            if task is not None and (worker.has_yielded or worker.is_stopping):
+                self._records.append((task.run_id, task.ended(RunState.LOST, cause)))
             elif task is not None:
                 self._waiting.appendleft(task.job)
         self._watch.end()
         ray_cluster.disconnect(by_force=True)
-        for worker in hands:
+        for worker in workers:
             worker.kill_here()
         self._restarts += 1
         ray_cluster.start_cluster()
         self._watch = ray_cluster.ClusterMonitor()
         self._actors = actor_class(self._cpus, self._gpus)
-        self._hands = [WorkerHandle(self._actors, self._cpus) for _ in hands]
+        self._workers = [WorkerHandle(self._actors, self._cpus) for _ in workers]
 
     def _replace(self, worker: WorkerHandle, lost: WorkerLost) -> None:
         """Start another worker. A run that the lost one had not begun is queued again, without a record.
@@ -315,22 +315,22 @@ class RayExecutor:
             self._deaths += 1
             if self._deaths > DEATHS_PER_WORKER * self.slots:
                 raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
-        elif worker.has_spoken or worker.is_stopping or self._given_back[task.run_id] == self.slots:
+        elif worker.has_yielded or worker.is_stopping or self._given_back[task.run_id] == self.slots:
             del self._given_back[task.run_id]
-            self._said.append((task.run_id, task.ended(RunState.LOST, str(lost))))
+            self._records.append((task.run_id, task.ended(RunState.LOST, str(lost))))
         else:
             self._given_back[task.run_id] += 1
             self._waiting.appendleft(task.job)
 
     def _end_overdue(self) -> None:
         """Kill the workers of runs that hang."""
-        for worker in list(self._hands):
+        for worker in list(self._workers):
             task = worker.task
             if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + STOP_GRACE_S:
                 worker.end_process()
                 self._start_replacement(worker)
                 cause = f"the run did not end at its limit of {task.job.minutes:g} minutes"
-                self._said.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
+                self._records.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
 
     def _start_replacement(self, worker: WorkerHandle) -> None:
-        self._hands[self._hands.index(worker)] = WorkerHandle(self._actors, self._cpus)
+        self._workers[self._workers.index(worker)] = WorkerHandle(self._actors, self._cpus)
