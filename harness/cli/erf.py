@@ -1,4 +1,4 @@
-"""`harness erf`: effective receptive fields of networks, as a table and as pictures."""
+"""`harness erf`: compare the effective receptive fields of networks, as a table and as heat maps."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -17,14 +17,14 @@ from harness.cli.arguments import (
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "show how far networks see, side by side: their effective receptive fields"
+    about = "compare the effective receptive fields of networks"
     parser = add_command(commands, "erf", about)
     add_network_options(parser, several=True)
-    parser.add_argument("--images", type=positive, default=32, metavar="N", help="how many images (default: 32)")
+    parser.add_argument("--images", type=positive, default=32, metavar="N", help="number of images (default: 32)")
     parser.add_argument(
-        "--resolution", type=int, metavar="N", help="side of the images (default: 4 times that of training)"
+        "--resolution", type=int, metavar="N", help="side of the images (default: 4 times the training resolution)"
     )
-    data = "a folder of images, or shapes (default: what a run was validated on; else shapes)"
+    data = "a folder of images, or shapes (default: the validation images of the run, else shapes)"
     parser.add_argument("--data", metavar="FOLDER", help=data)
     parser.add_argument("--output", type=Path, metavar="DIR", help="draw heat maps (PNG) into this folder")
     add_json_option(parser)
