@@ -44,7 +44,13 @@ def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Pat
     write(tmp_path)
     result = train(tmp_path)
     assert result.returncode == 0, result.stderr
-    for words in ("estimated time:", "2 epochs of 2 steps of 16 images", "gathered 2 times", "epoch 2/2", "EMA loss"):
+    for words in (
+        "estimated time:",
+        "2 epochs of 2 steps of 16 images",
+        "accumulated 2 times",
+        "epoch 2/2",
+        "EMA loss",
+    ):
         assert words in result.stdout
     folder = folder_of(tmp_path / "results")
     assert folder.name.startswith("net-")
@@ -96,7 +102,7 @@ def test_a_dry_run_needs_no_images(options: tuple[str, ...], tmp_path: Path) -> 
     for words in (
         "1,000 classes",
         "(1,281,167 in all, as ImageNet-1K has)",
-        "not looked at",
+        "not read",
         "folders train and val, each with one folder of images per class",
         "estimated time:",
         "noise in place of the images",
@@ -111,7 +117,7 @@ def test_a_dry_run_without_images_of_unknown_number_promises_no_total(tmp_path: 
     write(tmp_path, FOLDER_RECIPE | {"data": {"dataset": "imagefolder"}})
     result = train(tmp_path, "--dry-run")
     assert result.returncode == 0 and "in all" not in result.stdout
-    assert "as many as the images give" in result.stdout and "for every 10,000 training images" in result.stdout
+    assert "their number depends on the images" in result.stdout and "for every 10,000 training images" in result.stdout
 
 
 def test_a_dry_run_needs_neither_images_nor_weights(tmp_path: Path) -> None:
@@ -131,7 +137,7 @@ def test_images_that_are_there_are_looked_at_in_a_dry_run(tmp_path: Path) -> Non
 def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> None:
     write(tmp_path)
     result = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
-    assert result.returncode == 0 and "epoch 1/1" in result.stdout and "gathered 4 times" in result.stdout
+    assert result.returncode == 0 and "epoch 1/1" in result.stdout and "accumulated 4 times" in result.stdout
     kept = load_classification_recipe(str(folder_of(tmp_path / "results") / "recipe.yaml"))
     assert (kept.epochs, kept.precision, kept.micro_batch, kept.seed) == (1, "bfloat16", 4, 5)
 

@@ -229,7 +229,7 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
     write(tmp_path, data={"dataset": dataset})
     result = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "not looked at (no `--data`)" in result.stdout and layout in result.stdout
+    assert "not read (no `--data`)" in result.stdout and layout in result.stdout
     assert not (tmp_path / "results").exists()
 
 

@@ -36,10 +36,14 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
         "With `--validation-sets`, for one study with any arms: its networks are evaluated on further images, to show "
         "how much of the effect's error is due to the images.",
     )
-    parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a study file, such as search_spaces/aa.yaml")
+    parser.add_argument(
+        "files", metavar="FILE", type=Path, nargs="+", help="a study file, such as search_spaces/aa.yaml"
+    )
     parser.add_argument("--first", type=positive, default=3, metavar="N", help="pairs at the first look (default: 3)")
     parser.add_argument("--most", type=positive, default=8, metavar="N", help="pairs at the last look (default: 8)")
-    parser.add_argument("--studies", type=int, default=10_000, metavar="N", help="studies to draw at random (default: 10000)")
+    parser.add_argument(
+        "--studies", type=int, default=10_000, metavar="N", help="studies to draw at random (default: 10000)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random draws (default: 0)")
     parser.add_argument(
         "--validation-sets",
@@ -108,11 +112,11 @@ def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "
     result, console = claims[0].judged, make_console()
     images = images_of(result.runs[0].run.recipe, args.images)
     asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
-    with make_status_line(console, is_live=is_live(console) and not args.json) as shown:
+    with make_status_line(console, is_live=is_live(console) and not args.json) as line:
 
         def tell(done: int) -> None:
             if not args.json:
-                shown.update(f"{done} of {asked.sets} validation sets")
+                line.update(f"{done} of {asked.sets} validation sets")
 
         noise = measure_image_noise(claims[0].study, result, asked, workspace_of(args), tell)
     return print_json(image_noise_values(noise)) if args.json else print_view(image_noise_view(noise))

@@ -58,7 +58,9 @@ def add_study_command(
     parser = add_command(commands, name, about, details=details)
     parser.add_argument("file", metavar="FILE", type=Path, help=file)
     add_workspace_options(parser)
-    parser.add_argument("--quick", action="store_true", help="use the quick profile of the file, which is a separate study")
+    parser.add_argument(
+        "--quick", action="store_true", help="use the quick profile of the file, which is a separate study"
+    )
     return parser
 
 
@@ -68,7 +70,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workspace_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where studies are stored."""
+    """Add the options for the place where studies are stored."""
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of all studies (default: results)"
     )
@@ -81,7 +83,9 @@ def add_network_options(parser: argparse.ArgumentParser, *, several: bool = Fals
         parser.add_argument("networks", metavar="NETWORK", nargs="+", help=help)
     else:
         parser.add_argument("network", metavar="NETWORK", help=help)
-    parser.add_argument("--storage", metavar="URL", help="database with the runs (default: the one next to their study)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="database with the runs (default: the one next to their study)"
+    )
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

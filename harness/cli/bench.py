@@ -73,7 +73,12 @@ def _add_bench_dwconv(subjects: Subparsers) -> None:
     ):
         dwconv.add_argument(name, type=positive, metavar="N", help=what)
     dwconv.add_argument(
-        "--sides", type=positive, nargs="+", default=(), metavar="R", help="sides of the feature maps (default: 16 32 64)"
+        "--sides",
+        type=positive,
+        nargs="+",
+        default=(),
+        metavar="R",
+        help="sides of the feature maps (default: 16 32 64)",
     )
     dwconv.add_argument(
         "--kernels", type=odd, nargs="+", default=(), metavar="K", help="kernel sizes (default: 3 to 31)"
@@ -83,15 +88,15 @@ def _add_bench_dwconv(subjects: Subparsers) -> None:
 def _add_bench_network(subjects: Subparsers) -> None:
     about = "whole networks: ours with our operator and with nn.Conv2d, and baselines of timm"
     network = subjects.add_parser("network", help=about, description=f"Measure {about}, in images per second.")
-    network.add_argument("networks", metavar="NETWORK", nargs="+", help="a preset, such as replknet_31b, or a network file")
+    network.add_argument(
+        "networks", metavar="NETWORK", nargs="+", help="a preset, such as replknet_31b, or a network file"
+    )
     _add_bench_output(network)
     _add_bench_device(network)
     network.add_argument(
         "--resolution", type=positive, nargs="+", default=(224,), metavar="R", help="side of the images (default: 224)"
     )
-    network.add_argument(
-        "--batch", type=positive, metavar="N", help="batch size (default: 64 on a GPU, 1 on a CPU)"
-    )
+    network.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 64 on a GPU, 1 on a CPU)")
     network.add_argument(
         "--beside", nargs="*", metavar="NAME", help="baselines of timm (default: Swin-B and ConvNeXt-B)"
     )

@@ -16,7 +16,9 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
     about = "print the best network of a study as YAML, for use as the base of another study"
     parser = add_study_command(commands, "best", about)
-    parser.add_argument("--trial", type=int, metavar="N", help="print this trial instead of the best (a number from the column #)")
+    parser.add_argument(
+        "--trial", type=int, metavar="N", help="print this trial instead of the best (a number from the column #)"
+    )
     add_json_option(parser)
     return parser
 

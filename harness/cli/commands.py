@@ -94,10 +94,10 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 def _suggestion(message: str, options: list[str]) -> str:
     """`. Did you mean ...?` if the message names a value that is close to a valid one, else an empty string."""
     if chosen := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-        value, known = chosen[1], re.findall(r"'([^']*)'", chosen[2])
+        value, valid = chosen[1], re.findall(r"'([^']*)'", chosen[2])
     elif unknown := re.search(r"unrecognized arguments: .*?(--[a-z-]+)", message):
-        value, known = unknown[1], options
+        value, valid = unknown[1], options
     else:
         return ""
-    close = difflib.get_close_matches(value, known, n=1)
+    close = difflib.get_close_matches(value, valid, n=1)
     return f". Did you mean `{close[0]}`?" if close else ""

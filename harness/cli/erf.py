@@ -39,10 +39,10 @@ def run(args: Namespace) -> int:
     from harness.report.receptive_field import fields_values, fields_view
     from harness.storage.load_network import load_network
 
-    subjects = [load_network(named, args.storage) for named in args.networks]
-    fields = list(compare_fields(subjects, images=args.images, resolution=args.resolution, data=args.data))
+    networks = [load_network(name, args.storage) for name in args.networks]
+    fields = list(compare_fields(networks, images=args.images, resolution=args.resolution, data=args.data))
     if args.output is not None:
-        for field, name in zip(fields, file_names("erf", [network.name for network in subjects]), strict=True):
+        for field, name in zip(fields, file_names("erf", [network.name for network in networks]), strict=True):
             plot_field(args.output / name, field)
             print(f"written: {args.output / name}", file=sys.stderr)
         if len(fields) > 1:

@@ -34,9 +34,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--merged", action="store_true", help="evaluate the merged form")
     forms.add_argument("--both", action="store_true", help="evaluate both forms and compare them")
-    _add_preprocessing(
-        parser.add_argument_group("preprocessing (default: as in its training, else as published)")
-    )
+    _add_preprocessing(parser.add_argument_group("preprocessing (default: as in its training, else as published)"))
     means = parser.add_argument_group("resources")
     means.add_argument("--device", choices=("cpu", "cuda"), help="device (default: the GPU if there is one)")
     means.add_argument("--loaders", type=natural, metavar="N", help="number of data-loading processes")

@@ -341,7 +341,7 @@ def prepare_folder(job: FullScaleJob[Any], data: DataRecord, *, is_fresh: bool) 
         raise UserError(
             f"a training of which {len(done)} epochs are done must have a state to be resumed from",
             place=str(job.checkpoints),
-            remedy="Put its states back, give another folder with `--results`, or start again with `--fresh`, which "
+            remedy="Put its states back, choose another folder with `--results`, or start again with `--fresh`, which "
             "deletes its weights.",
         )
     write_description(job)

@@ -89,8 +89,8 @@ def _show_trial(args: Namespace, reader: "StudyReader") -> int:
     study = reader.file.study
     trial = next((trial for trial in reader.trials if trial.number == args.trial), None)
     if trial is None:
-        known = f"0 to {len(reader.trials) - 1}" if reader.trials else "none"
-        raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {known}.")
+        numbers = f"0 to {len(reader.trials) - 1}" if reader.trials else "none"
+        raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {numbers}.")
     linked = reader.store.trial_runs(study.study).get(trial.number, ())
     runs = list(read_run_results(reader.store, linked).values())
     if args.json:

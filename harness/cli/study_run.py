@@ -235,7 +235,7 @@ def _next_commands(args: Namespace, results: StudyResults, file: StudyFile) -> l
 
 
 def full_scale_commands(file: StudyFile, best: ConfigurationResult, options: Sequence[str]) -> list[tuple[str, str]]:
-    """The command for the best network at full scale; none if the study has no full-scale base that fits its choices."""
+    """The command for the best network at full scale; none without a full-scale base that fits its choices."""
     full = file.study.full_scale
     if full is None:
         return []

@@ -39,7 +39,9 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
         details="A check that fails, and a claim study whose runs cannot be read, give exit code 1; a claim that is "
         "contradicted is a finding, not a fault.",
     )
-    parser.add_argument("--only", choices=SUBJECTS, nargs="+", metavar="SUBJECT", help=f"one or more of {', '.join(SUBJECTS)}")
+    parser.add_argument(
+        "--only", choices=SUBJECTS, nargs="+", metavar="SUBJECT", help=f"one or more of {', '.join(SUBJECTS)}"
+    )
     parser.add_argument(
         "--full", action="store_true", help="also run the slow checks: 31L and XL in float64, 8 GB of memory"
     )
@@ -55,21 +57,21 @@ def run(args: Namespace) -> int:
     from harness.diagnostics.verify.recorded_claims import all_recorded_claims
     from harness.diagnostics.verify.report import section_view, sum_view, verify_values
 
-    start, wanted = time.perf_counter(), args.only or [*CHECKS, CLAIMS]
-    claims = tuple(all_recorded_claims(workspace_of(args))) if CLAIMS in wanted else None
-    made: list[Section] = []
-    for section in run_checks([name for name in CHECKS if name in wanted], is_full=args.full):
-        made.append(section)
+    start, subjects = time.perf_counter(), args.only or [*CHECKS, CLAIMS]
+    claims = tuple(all_recorded_claims(workspace_of(args))) if CLAIMS in subjects else None
+    sections: list[Section] = []
+    for section in run_checks([name for name in CHECKS if name in subjects], is_full=args.full):
+        sections.append(section)
         if not args.json:
             print_view(section_view(section))
     wall_s = time.perf_counter() - start
     if args.json:
-        print_json(verify_values(made, claims, wall_s, verification_conditions()))
+        print_json(verify_values(sections, claims, wall_s, verification_conditions()))
     else:
         _show_claims(args, claims)
-        print_view(sum_view(made, wall_s, verification_conditions()))
+        print_view(sum_view(sections, wall_s, verification_conditions()))
     has_fault = any(row.fault for row in claims or ())
-    return FAILS if has_fault or any(section.failed for section in made) else HOLDS
+    return FAILS if has_fault or any(section.failed for section in sections) else HOLDS
 
 
 def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:

@@ -31,8 +31,8 @@ DWCONV_NOTE = (
     "Milliseconds for the whole stack: the median of n samples taken in turns, ± half the distance of the quartiles. "
     "`conv2d` is nn.Conv2d in both layouts; the others are shown in their faster layout. `harness` is what our blocks "
     "call, `tuned` the same with autotune on. The gain is that of `harness` over the faster nn.Conv2d. `of product` is "
-    "MACs in bounds per second against a matrix product, `of copy` the minimum traffic against a copy, both on the same "
-    "device in the same run: the larger of the two is what bounds `harness`. Maps that stay in a cache can exceed "
+    "MACs in bounds per second against a matrix product, `of copy` the minimum traffic against a copy, both on the "
+    "same device in the same run: the larger of the two is what bounds `harness`. Maps that stay in a cache can exceed "
     "100 % of a copy."
 )
 PANEL_INCHES = (4.2, 3.2)
@@ -139,12 +139,12 @@ def _target(target: RatioTarget) -> tuple[str, ...]:
 
 
 def format_ratio(ratio: float | None) -> str:
-    """As 0.31x, 6.95x, 20.4x."""
+    """A ratio as text, such as 0.31x, 6.95x, 20.4x."""
     return DASH if ratio is None else f"{format_milliseconds(ratio)}x"
 
 
 def format_percent(share: float | None) -> str:
-    """As 12.3 %."""
+    """A share in percent as text, such as 12.3 %."""
     return DASH if share is None else f"{100 * share:.1f} %"
 
 

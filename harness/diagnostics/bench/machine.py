@@ -71,8 +71,8 @@ def disturbed_lines(watch: MeasurementCounter) -> Iterator[str]:
     """A warning if other work of the harness has disturbed measurements, else nothing."""
     if watch.disturbed:
         yield (
-            f"Warning: {watch.disturbed} of {watch.measurements} measurements were disturbed by other work of the "
-            "harness on the device, which did not pause in time."
+            f"Warning: in {watch.disturbed} of {watch.measurements} measurements other work of the harness computed on "
+            "the device, which did not pause in time."
         )
 
 

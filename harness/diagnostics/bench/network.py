@@ -47,7 +47,7 @@ def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
     for name in names:
         if not timm.is_model(name):
             raise UserError(
-                "a baseline must be a network of timm",
+                "a baseline must be one of timm's networks",
                 value=name,
                 remedy=did_you_mean(name, timm.list_models(), "timm's")[:400],
             )

@@ -18,7 +18,7 @@ from harness.diagnostics.bench.train_step import training_step
 from harness.report.console import make_console
 from harness.system.device_slot import counting_measurements
 
-HEADINGS = ("figure", "median", "target", "ratio", "", "n", "smallest", "largest")
+HEADINGS = ("metric", "median", "target", "ratio", "", "n", "smallest", "largest")
 OVERHEAD_NOTE = (
     "Each value is the median of n repeats. The ratio is that of the value to its target: it should be at most 1 if "
     "less is better, and at least 1 if more is better. Indented rows are parts of the row above them, or the values "

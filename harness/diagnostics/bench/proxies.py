@@ -32,7 +32,7 @@ END_S = 10.0
 """Seconds that the process has to end before it is killed."""
 RAY_OVER_INLINE = 1.05
 TWO_OVER_ONE = 1.7
-"""The targets."""
+"""The targets of the two ratios."""
 MINUTES = 20.0
 MB = 1e6
 
