@@ -134,7 +134,7 @@ def _changed(
         if spec.in_channels == 1 and len(values) > 1 and name not in changes:
             values = (statistics.fmean(values),)
         if len(values) != spec.in_channels:
-            rule = f"`--{name}` must have one number per channel of the network ({spec.in_channels})"
+            rule = f"`--{name}` must have one number for each of the network's channels ({spec.in_channels})"
             raise UserError(rule, value=" ".join(f"{value:g}" for value in values))
         changes[name] = values
     preprocessing = replace(preprocessing, **changes)

@@ -95,7 +95,7 @@ def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResul
     try:
         parts = variance_parts({claim.study: claim.judged.values for claim in recorded})
     except ValueError as error:
-        raise UserError(f"the variance of an effect can be split only if {error}") from error
+        raise UserError(f"the variance of an effect cannot be split: {error}") from error
     return AATestResult(recorded, plan, None, parts)
 
 
