@@ -117,7 +117,7 @@ def test_peers_that_take_no_images_of_that_side_are_left_out() -> None:
 
 
 def test_a_peer_that_timm_lacks() -> None:
-    with pytest.raises(UserError, match=r"one of timm's, but got 'swin_bas'\. Did you mean `swin"):
+    with pytest.raises(UserError, match=r"one of timm's networks, but got 'swin_bas'\. Did you mean `swin"):
         baselines_at(("swin_bas",), 224)
 
 

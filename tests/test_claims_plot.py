@@ -206,7 +206,7 @@ def test_a_study_without_claims_has_no_picture(tmp_path: Path) -> None:
         ("nowhere/summary.json", ("can be read", "nowhere/summary.json")),
         ("empty", ("can be read", "empty/summary.json")),
         ("text.json", ("as this version writes it", "text.json", "harness show STUDY --json")),
-        ("older", ("claims.0.arms: Field required", "Write it anew")),
+        ("older", ("claims.0.arms: Field required", "Write it again")),
         ("odd", ("claims.0.expect", "must be `>`, `<` or `within`")),
         ("none", ("must have claims", "question")),
     ],

@@ -122,7 +122,7 @@ def test_nothing_can_be_changed(shown: ServedStudy, method: str, path: str) -> N
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=PATIENCE_S)
     with refused.value as answer:
-        assert answer.code == 403 and "looked at only" in answer.read().decode()
+        assert answer.code == 403 and "read only" in answer.read().decode()
     assert database.read_bytes() == before
 
 

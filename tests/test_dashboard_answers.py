@@ -170,7 +170,7 @@ def test_a_study_of_another_program_is_shown_within_its_constraints(tmp_path: Pa
         study = api.study()
     assert [trial["values"] for trial in study["best_trials"]] == [[3.0]]
     assert [is_feasible(trial) for trial in study["trials"]] == [False, True]
-    assert "each trial is shown by itself" in study["note"]["body"]
+    assert "each trial is shown alone" in study["note"]["body"]
 
 
 def test_the_storage_writes_nothing(tmp_path: Path) -> None:

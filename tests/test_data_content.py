@@ -242,7 +242,7 @@ def test_a_study_that_is_moved_with_its_data_trains_nothing_again(
     monkeypatch.chdir(there)
     capsys.readouterr()
     assert run(Path("s.yaml"), Path("r")) == 0
-    assert "all 1 run are there already" in capsys.readouterr().out
+    assert "all 1 run are already done" in capsys.readouterr().out
 
 
 def test_a_relative_root_is_relative_to_the_file(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_dry_run_needs_no_images(tmp_path: Path, options: tuple[str, ...]) -> 
     write(tmp_path, data={"dataset": "coco"})
     result = detect(tmp_path, "net.yaml", "--recipe", "recipe.yaml", "--dry-run", *options)
     assert (result.returncode, result.stderr) == (0, "")
-    for words in ("not looked at", "117,266", "instances_train2017.json", "not measured", "random weights"):
+    for words in ("not read", "117,266", "instances_train2017.json", "not measured", "random weights"):
         assert words in result.stdout
     assert not (tmp_path / "results").exists()
 

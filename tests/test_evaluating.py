@@ -310,7 +310,7 @@ def mistaken(result: CommandResult, *words: str) -> None:
         (("--data", "nowhere"), ("`--data` must be an existing folder", "nowhere")),
         (("--data", "empty"), ("must be a folder with one folder of images per class",)),
         (("--data", "images", "--resolution", "4"), ("`--resolution` must be from 8 to 4096",)),
-        (("--data", "images", "--crop", "1.5"), ("`--crop` must be a share",)),
+        (("--data", "images", "--crop", "1.5"), ("`--crop` must be above 0",)),
         (("--data", "images", "--mean", "0.5"), ("`--mean`", "channels (3)")),
         (("--data", "images", "--std", "1", "1", "0"), ("`--std` must be above 0",)),
         (("--data", "images", "--merged", "--both"), ("not allowed with",)),

@@ -191,7 +191,7 @@ def test_a_file_of_weights_keeps_the_names_when_it_leaves_its_folder(tmp_path: P
 
 def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Path) -> None:
     """A thousand classes of other names, or a part of ImageNet's, are not what was published."""
-    from harness.cli.network_accuracy import _shown
+    from harness.cli.network_accuracy import _evaluation_images
 
     synsets = imagenet_synsets()
     spec = tiny_spec(in_channels=3, classes=IMAGENET_CLASSES)
@@ -202,7 +202,7 @@ def test_only_imagenet_s_own_classes_stand_beside_published_figures(tmp_path: Pa
             (root / name).mkdir(parents=True)
             (root / name / "0.png").touch()
         args = Namespace(data=str(root), results=tmp_path, labels="name")
-        assert _shown(args, network, 16).is_imagenet is is_imagenet
+        assert _evaluation_images(args, network, 16).is_imagenet is is_imagenet
 
 
 # Trainings that begin from weights

@@ -201,7 +201,7 @@ def test_one_configuration_above_chance_is_best_and_the_others_are_told(tmp_path
     assert {configuration.params["K"][0] for configuration in results.front} == {31}, (
         "nothing at chance is on the front"
     )
-    assert "At chance, not to be told apart: K=" in conclusions(results)[-1]
+    assert "At chance, cannot be told apart: K=" in conclusions(results)[-1]
 
 
 def test_what_is_at_the_ceiling_is_ahead_of_what_is_at_chance(tmp_path: Path) -> None:

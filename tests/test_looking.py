@@ -294,10 +294,10 @@ def test_files_have_names_of_their_own() -> None:
         (("erf", "replknet_nano", "--data", "nowhere"), ("existing folder", "nowhere")),
         (("erf", "replknet_nano", "--data", "empty"), ("must hold images", "empty")),
         (("erf", "grey.yaml", "--data", "photos", *SMALL), ("1 channel of the network", "3 channels")),
-        (("erf", "replknet_nano", *SMALL, "--output", "text.safetensors"), ("can be written", "text.safetensors")),
+        (("erf", "replknet_nano", *SMALL, "--output", "text.safetensors"), ("must be writable", "text.safetensors")),
         (("erf",), ("NETWORK",)),
         (("kernels", "replknet_nanno"), ("Did you mean `replknet_nano`",)),
-        (("kernels", "replknet_nano", "--output", "text.safetensors"), ("can be written",)),
+        (("kernels", "replknet_nano", "--output", "text.safetensors"), ("must be writable",)),
     ],
 )
 def test_mistakes_are_one_message(tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:

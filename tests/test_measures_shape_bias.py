@@ -265,7 +265,7 @@ def test_the_verb_prints_a_table_and_json(weights: Path, folder: Path, tmp_path:
     assert result.returncode == 0, result.stderr
     assert "Shape bias of net" in result.stdout and "RepLKNet-31B, ImageNet-22K" in result.stdout
     assert "41.1 %" in result.stdout and "humans" in result.stdout and "figure 5" in result.stdout
-    assert "left out: 1 image not named as cat1-bicycle3.png is (cat4_bicycle1.png first)" in result.stdout
+    assert "left out: 1 image not named like cat1-bicycle3.png (the first is cat4_bicycle1.png)" in result.stdout
     values = json.loads(called(*arguments, "--json", cwd=tmp_path).stdout)
     assert values["left_out"] == {"misnamed": 1, "without_conflict": 1, "unreadable": 1}
     assert values["images"] == 5 and list(values["classes"]) == list(SIXTEEN_CLASSES)

@@ -123,7 +123,7 @@ def test_a_study_without_a_complete_configuration_has_no_best(tmp_path: Path) ->
 
     results = Played(tmp_path).answer(script)
     assert results.best is None and results.front == ()
-    assert conclusions(results) == ["No configuration is complete yet, so there is no answer."]
+    assert conclusions(results) == ["No configuration is complete yet, so there are no results."]
     assert text_of(results_view(results))
 
 
@@ -163,7 +163,7 @@ def test_a_row_further_down_with_a_wide_spread_is_named(tmp_path: Path) -> None:
     results = Played(tmp_path, when={}, axes=axes).answer(scored(value))
     ahead, named = conclusions(results)
     assert ahead.startswith("The best is 2.00 ahead of the second, K=7-7-7-7; more than the spread")
-    assert named == "Not separated from the best, for their own spread: K=13-13-13-13."
+    assert named == "Not separated from the best, because of their own spread: K=13-13-13-13."
 
 
 def test_a_tie_goes_to_the_cheaper_network_and_is_called_level(tmp_path: Path) -> None:

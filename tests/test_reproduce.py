@@ -88,7 +88,7 @@ def test_other_bits_in_another_environment_are_told_beside_the_spread_of_the_see
     done = called("reproduce", "study.yaml", cwd=copy)
     words = " ".join(done.stdout.split())
     assert done.returncode == 0 and "not the same environment (torch 1." in words
-    assert "top1 is 1.00 apart; the seeds have a standard deviation of" in words and "(n = 2)" in words
+    assert "top1 differs by 1.00; the seeds have a standard deviation of" in words and "(n = 2)" in words
 
 
 def test_equal_bits_in_another_environment_are_same_bits(copy: Path) -> None:

@@ -44,7 +44,13 @@ def test_trains_a_network_and_the_same_command_again_finds_it_done(tmp_path: Pat
     write(tmp_path)
     result = train(tmp_path)
     assert result.returncode == 0, result.stderr
-    for words in ("estimated time:", "2 epochs of 2 steps of 16 images", "gathered 2 times", "epoch 2/2", "EMA loss"):
+    for words in (
+        "estimated time:",
+        "2 epochs of 2 steps of 16 images",
+        "accumulated 2 times",
+        "epoch 2/2",
+        "EMA loss",
+    ):
         assert words in result.stdout
     folder = folder_of(tmp_path / "results")
     assert folder.name.startswith("net-")
@@ -96,7 +102,7 @@ def test_a_dry_run_needs_no_images(options: tuple[str, ...], tmp_path: Path) -> 
     for words in (
         "1,000 classes",
         "(1,281,167 in all, as ImageNet-1K has)",
-        "not looked at",
+        "not read",
         "folders train and val, each with one folder of images per class",
         "estimated time:",
         "noise in place of the images",
@@ -111,14 +117,14 @@ def test_a_dry_run_without_images_of_unknown_number_promises_no_total(tmp_path: 
     write(tmp_path, FOLDER_RECIPE | {"data": {"dataset": "imagefolder"}})
     result = train(tmp_path, "--dry-run")
     assert result.returncode == 0 and "in all" not in result.stdout
-    assert "as many as the images give" in result.stdout and "for every 10,000 training images" in result.stdout
+    assert "their number depends on the images" in result.stdout and "for every 10,000 training images" in result.stdout
 
 
 def test_a_dry_run_needs_neither_images_nor_weights(tmp_path: Path) -> None:
     write(tmp_path, FOLDER_RECIPE | {"needs_weights": True})
     for options in ((), ("--data", "FOLDER", "--weights", "FILE")):
         result = train(tmp_path, "--dry-run", *options)
-        assert result.returncode == 0 and "weights: not looked at" in result.stdout, result.stderr
+        assert result.returncode == 0 and "weights: not checked" in result.stdout, result.stderr
 
 
 def test_images_that_are_there_are_looked_at_in_a_dry_run(tmp_path: Path) -> None:
@@ -131,7 +137,7 @@ def test_images_that_are_there_are_looked_at_in_a_dry_run(tmp_path: Path) -> Non
 def test_options_change_the_recipe_and_open_another_folder(tmp_path: Path) -> None:
     write(tmp_path)
     result = train(tmp_path, "--epochs", "1", "--precision", "bfloat16", "--micro-batch", "4", "--seed", "5")
-    assert result.returncode == 0 and "epoch 1/1" in result.stdout and "gathered 4 times" in result.stdout
+    assert result.returncode == 0 and "epoch 1/1" in result.stdout and "accumulated 4 times" in result.stdout
     kept = load_classification_recipe(str(folder_of(tmp_path / "results") / "recipe.yaml"))
     assert (kept.epochs, kept.precision, kept.micro_batch, kept.seed) == (1, "bfloat16", 4, 5)
 
@@ -148,7 +154,7 @@ def test_images_from_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("net.yaml",), "`--recipe` must name a recipe where no study does. Recipes: imagenet22k_pretrain"),
+        (("net.yaml",), "`--recipe` must name a recipe if no study does. Recipes: imagenet22k_pretrain"),
         (("net.yaml", "--recipe", "imagenet_30"), "Did you mean `imagenet_300`"),
         (("nets.yaml", "--recipe", "recipe.yaml"), "nets.yaml"),
         (("replknet_31", "--recipe", "shapes"), "Did you mean"),
@@ -156,10 +162,10 @@ def test_images_from_a_folder(tmp_path: Path) -> None:
         (("best-of", "--recipe", "shapes"), "`best-of` must be followed by one study file"),
         (("net.yaml", "--trial", "1", "--recipe", "shapes"), "`--trial` must be used with `best-of STUDY.yaml`"),
         (("net.yaml", "--recipe", "imagenet_300"), "`--data` must name the folder of the images"),
-        (("net.yaml", "--recipe", "imagenet_384_finetune"), "`--weights` must name a file of weights"),
+        (("net.yaml", "--recipe", "imagenet_384_finetune"), "`--weights` must name a weights file"),
         (("net.yaml", "--recipe", "shapes", "--weights", "no.pth"), "`--weights` must be an existing file"),
         (("net.yaml", "--recipe", "recipe.yaml", "--workers", "3"), "`--workers` must divide `batch_size` (16)"),
-        (("net.yaml", "--recipe", "recipe.yaml", "--micro-batch", "1"), "the options must leave a sound recipe"),
+        (("net.yaml", "--recipe", "recipe.yaml", "--micro-batch", "1"), "the options must leave a valid recipe"),
         (("net.yaml", "--recipe", "recipe.yaml", "--precision", "float16"), "float16` needs a GPU"),
         (("results/a/checkpoints/0123456789abcdef.pt", "--recipe", "shapes"), "must be known to a database"),
     ],
@@ -177,7 +183,7 @@ def test_two_processes_cannot_train_the_same(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "results")
     with FileLock(f"{folder}.lock"):
         result = train(tmp_path)
-    assert result.returncode == 2 and "another is at this one" in result.stderr
+    assert result.returncode == 2 and "another process is running this one" in result.stderr
 
 
 def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -194,7 +200,7 @@ def test_ctrl_c_stops_it_at_the_next_step_and_the_same_command_goes_on(tmp_path:
     result = train(tmp_path)
     other.join()
     assert result.returncode == 130 and "epoch 1/40" in result.stdout
-    assert "nothing is lost. To go on where it was:" in result.stderr
+    assert "nothing is lost. To resume:" in result.stderr
     again = train(tmp_path, "--dry-run")
     assert again.returncode == 0 and "estimated time" not in again.stdout  # it has begun
 

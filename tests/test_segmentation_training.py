@@ -229,7 +229,7 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
     write(tmp_path, data={"dataset": dataset})
     result = segment(tmp_path, "--recipe", "recipe.yaml", "--dry-run")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "not looked at (no `--data`)" in result.stdout and layout in result.stdout
+    assert "not read (no `--data`)" in result.stdout and layout in result.stdout
     assert not (tmp_path / "results").exists()
 
 
@@ -239,13 +239,13 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
         ("net.yaml", (), "`--recipe` must name a recipe. Recipes for segmentation: ade20k_upernet_512"),
         ("net.yaml", ("--recipe", "imagenet_300"), "the recipe must be for segmentation"),
         ("net.yaml", ("--recipe", "ade20k_upernet_512"), "`--data` must name the folder of the images"),
-        ("net.yaml", ("--recipe", "recipe.yaml", "--iterations", "5"), "the options must leave a sound recipe"),
+        ("net.yaml", ("--recipe", "recipe.yaml", "--iterations", "5"), "the options must leave a valid recipe"),
         ("net.yaml", ("--recipe", "recipe.yaml", "--epochs", "5"), "either `epochs` or `iterations`"),
         ("net.yaml", ("--recipe", "recipe.yaml", "--workers", "3"), "`--workers` must divide `batch_size` (8)"),
         ("replknet_31", ("--recipe", "recipe.yaml"), "Did you mean"),
         ("merged.safetensors", ("--recipe", "recipe.yaml"), "must be in training form"),
         ("merged.safetensors", ("--evaluate-only",), "must be one that `harness downstream` has written"),
-        ("headed.safetensors", ("--recipe", "recipe.yaml"), "must come without a head"),
+        ("headed.safetensors", ("--recipe", "recipe.yaml"), "must not have a head"),
         ("no.safetensors", ("--evaluate-only",), "must exist"),
     ],
 )

@@ -100,7 +100,7 @@ def test_costs_are_no_matter_of_chance(tmp_path: Path) -> None:
         no_training
     )
     (sentence,) = conclusions(results)
-    assert sentence.endswith("macs follow from the network alone, so chance has no part in it.")
+    assert sentence.endswith("macs follow from the network alone, so chance plays no role.")
 
 
 def test_one_seed_of_a_measure_was_measured_and_not_trained(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_run_from_close_up_has_its_first_weights(study: Played) -> None:
         runs = list(read_run_results(reader.store, reader.store.trial_runs("question")[0]).values())
         text = text_of(trial_view(reader.trials[0], runs, study.file.study), width=160)
     assert "untrained  on host, cpu (test, 1 thread)" in text and "trained    on" not in text
-    assert "weights    untrained: those that seed 1 begins with" in text
+    assert "weights    untrained: the initial weights of seed 1" in text
 
 
 def test_the_time_left_follows_from_runs_that_have_no_epochs() -> None:

@@ -2,10 +2,10 @@
 
     0    done
     1    a study that ended without a complete configuration, a check that does not hold, or an error of the harness
-    2    something that the caller can put right; one message on standard error
-    130  ended by Ctrl-C or SIGTERM; a study goes on with the command that is printed
+    2    an error that the caller can correct; one message on standard error
+    130  stopped by Ctrl-C or SIGTERM; the command that is printed resumes a study
 
-Modules that load slowly are imported by the commands, when they run.
+Modules that load slowly are imported inside the commands.
 """
 
 import os
@@ -20,13 +20,13 @@ USER_ERROR = 2
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-"""As a shell says it of a program that SIGPIPE ended."""
+"""The exit code that a shell reports for a program ended by SIGPIPE."""
 
 
 def main(argv: Sequence[str] | None = None, *, run_name: str | None = None) -> int:
     """Run one command line (by default that of this process); returns its exit code.
 
-    `run_name` is how the help calls the command `run`, where that has a script of its own.
+    `run_name` is the name of the command `run` in its help, for a script that runs only this command.
     """
     _make_printable()
     args = build_parser(run_name).parse_args(argv)
@@ -45,15 +45,15 @@ def main(argv: Sequence[str] | None = None, *, run_name: str | None = None) -> i
     except Exception:
         traceback.print_exc()
         print(
-            "\nerror: the harness failed, and should not have. What studies have recorded is safe: the same command "
-            "goes on where it was.",
+            "\nerror: the harness failed; this is a bug. Everything that studies have recorded is safe: the same "
+            "command resumes where it stopped.",
             file=sys.stderr,
         )
         return INTERNAL_ERROR
 
 
 def _make_printable() -> None:
-    """Let no text fail on a terminal that cannot show all of it."""
+    """Replace characters that the terminal cannot show, so that printing never fails."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

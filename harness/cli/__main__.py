@@ -1,4 +1,4 @@
-"""`python -m harness.cli` is the console script `harness`."""
+"""`python -m harness.cli` runs the console script `harness`."""
 
 from harness.cli import main
 

@@ -1,4 +1,4 @@
-"""`harness aa`: how often verdicts on recorded runs are false, and how often their intervals hold the effect."""
+"""`harness aa`: the rate of false verdicts on recorded runs, and the coverage of their intervals."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -29,25 +29,30 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser = add_command(
         commands,
         "aa",
-        "count the false verdicts that recorded runs of two equal arms come to",
-        details="Of one study, whose arms are replicas: the share of studies drawn from its runs that come to a "
-        "verdict; more than the plan allows gives exit code 1. Of several studies, which make one claim on different "
-        "data sets: how often the interval of one holds the effect over all. With `--validation-sets`, of a study with "
-        "any arms: its networks are judged on further images, to show how much of the effect's error belongs to these.",
+        "measure the rate of false verdicts on the recorded runs of two equal arms",
+        details="For one study whose arms are replicas: the share of studies, drawn at random from its runs, that "
+        "reach a verdict; the exit code is 1 if it is more than the plan allows. For several studies that make the "
+        "same claim on different data sets: how often the interval of one study contains the effect over all of them. "
+        "With `--validation-sets`, for one study with any arms: its networks are evaluated on further images, to show "
+        "how much of the effect's error is due to the images.",
     )
-    parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a study file, as search_spaces/aa.yaml")
+    parser.add_argument(
+        "files", metavar="FILE", type=Path, nargs="+", help="a study file, such as search_spaces/aa.yaml"
+    )
     parser.add_argument("--first", type=positive, default=3, metavar="N", help="pairs at the first look (default: 3)")
     parser.add_argument("--most", type=positive, default=8, metavar="N", help="pairs at the last look (default: 8)")
-    parser.add_argument("--studies", type=int, default=10_000, metavar="N", help="studies to draw (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the drawing (default: 0)")
+    parser.add_argument(
+        "--studies", type=int, default=10_000, metavar="N", help="studies to draw at random (default: 10000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random draws (default: 0)")
     parser.add_argument(
         "--validation-sets",
         type=positive,
         metavar="N",
-        help="judge the networks of one study on so many further sets of generated images, shared by all (10 to 1000)",
+        help="evaluate the networks of one study on N further sets of generated images, shared by all (10 to 1000)",
     )
     parser.add_argument(
-        "--images", type=positive, metavar="N", help="images of each such set (default: as many as a run is judged on)"
+        "--images", type=positive, metavar="N", help="images per set (default: as many as a run is evaluated on)"
     )
     add_json_option(parser)
     add_workspace_options(parser)
@@ -56,7 +61,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 
 def run(args: Namespace) -> int:
-    """Print the share of false verdicts of equal arms, or the coverage over data sets or validation sets."""
+    """Print the rate of false verdicts on equal arms, or the coverage over data sets or validation sets."""
     from harness.analysis.statistics import Plan
     from harness.diagnostics.error_rate import (
         measure_error_rate,
@@ -91,7 +96,7 @@ def run(args: Namespace) -> int:
 
 
 def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "Plan") -> int:
-    """Print how much of the error of a study's claim belongs to its validation images."""
+    """Print how much of the error of a study's claim is due to its validation images."""
     from harness.diagnostics.image_noise import (
         Asked,
         image_noise_values,
@@ -107,11 +112,11 @@ def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "
     result, console = claims[0].judged, make_console()
     images = images_of(result.runs[0].run.recipe, args.images)
     asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
-    with make_status_line(console, is_live=is_live(console) and not args.json) as shown:
+    with make_status_line(console, is_live=is_live(console) and not args.json) as line:
 
         def tell(done: int) -> None:
             if not args.json:
-                shown.update(f"{done} of {asked.sets} validation sets")
+                line.update(f"{done} of {asked.sets} validation sets")
 
         noise = measure_image_noise(claims[0].study, result, asked, workspace_of(args), tell)
     return print_json(image_noise_values(noise)) if args.json else print_view(image_noise_view(noise))

@@ -1,7 +1,7 @@
-"""What the commands share: their options, the kinds of numbers among these, and how results are printed.
+"""Shared by all commands: options, argument types, and functions that print results.
 
 The parsers are built for every `--help`, so modules that load slowly are imported inside functions, here and in the
-commands' own files.
+modules of the commands.
 """
 
 import argparse
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-STUDY = "a study file, as search_spaces/kernel_size.yaml"
+STUDY = "a study file, such as search_spaces/kernel_size.yaml"
 NETWORK_HELP = (
-    "a preset, as replknet_31b; a network's file; a run's checkpoint; a training's folder; or a file of weights"
+    "a preset, such as replknet_31b, a network file, the checkpoint of a run, the folder of a training, "
+    "or a weights file"
 )
 PRECISIONS = ("float32", "bfloat16", "float16")
 LEAST_SIDE, MOST_SIDE = 1, 4096
-"""Of the images of a network, in pixels."""
+"""Bounds on the side of a network's images, in pixels."""
 
 
 class Command(Protocol):
-    """A module of this package that is a command."""
+    """Interface of the modules of this package that are commands."""
 
     def add_parser(self, commands: Subparsers) -> argparse.ArgumentParser:
-        """Add the command's parser, with its options."""
+        """Add the command's parser and its options."""
         ...
 
     def run(self, args: argparse.Namespace) -> int:
@@ -45,7 +46,7 @@ class Command(Protocol):
 
 
 def add_command(commands: Subparsers, name: str, about: str, *, details: str = "") -> argparse.ArgumentParser:
-    """A command's parser; `about` is its line in the list of commands, and opens its own help."""
+    """Add a command's parser; `about` is its line in the list of commands and the first sentence of its help."""
     description = f"{about[0].upper()}{about[1:]}.{details and f' {details}'}"
     return commands.add_parser(name, help=about, description=description)
 
@@ -53,21 +54,23 @@ def add_command(commands: Subparsers, name: str, about: str, *, details: str = "
 def add_study_command(
     commands: Subparsers, name: str, about: str, *, file: str = STUDY, details: str = ""
 ) -> argparse.ArgumentParser:
-    """The parser of a command on a study."""
+    """Add the parser of a command that takes a study."""
     parser = add_command(commands, name, about, details=details)
     parser.add_argument("file", metavar="FILE", type=Path, help=file)
     add_workspace_options(parser)
-    parser.add_argument("--quick", action="store_true", help="the file's quick profile, a study of its own")
+    parser.add_argument(
+        "--quick", action="store_true", help="use the quick profile of the file, which is a separate study"
+    )
     return parser
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """The option `--version`."""
+    """Add the option `--version`."""
     parser.add_argument("--version", action="version", version=f"harness {__version__}")
 
 
 def add_workspace_options(parser: argparse.ArgumentParser) -> None:
-    """Where studies are kept."""
+    """Add the options for the place where studies are stored."""
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of all studies (default: results)"
     )
@@ -75,64 +78,74 @@ def add_workspace_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_options(parser: argparse.ArgumentParser, *, several: bool = False, help: str = NETWORK_HELP) -> None:
-    """The network, or several, and the database that knows its runs."""
+    """Add the argument for one or several networks, and the option for the database with its runs."""
     if several:
         parser.add_argument("networks", metavar="NETWORK", nargs="+", help=help)
     else:
         parser.add_argument("network", metavar="NETWORK", help=help)
-    parser.add_argument("--storage", metavar="URL", help="database that knows the runs (default: beside their study)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="database with the runs (default: the one next to their study)"
+    )
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """The option `--json`."""
+    """Add the option `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_which_option(parser: argparse.ArgumentParser, *, default: str | None) -> None:
-    """Which of the weights in the folder of a training are meant."""
-    which = "of a training's folder: the best epoch's weights, the last, or their moving average (default: best)"
+    """Add the option that selects one of the weights files in the folder of a training."""
+    which = (
+        "for the folder of a training: the weights of the best epoch, of the last epoch, or their moving average "
+        "(default: best)"
+    )
     parser.add_argument("--which", choices=tuple(WEIGHTS), default=default, help=which)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """What all trainings at full scale take: recipe, images, changes of the recipe, and the processes that train."""
-    how = parser.add_argument_group("how")
-    how.add_argument("--recipe", metavar="RECIPE", help="one of `harness recipes`, or a file")
-    how.add_argument("--data", type=Path, metavar="DIR", help="folder of the images, as the recipe describes it")
-    how.add_argument("--epochs", type=positive, metavar="N", help="in place of the recipe's")
-    how.add_argument("--precision", choices=PRECISIONS, help="in place of the recipe's")
-    how.add_argument("--micro-batch", type=positive, metavar="N", help="most images at once in a worker, likewise")
-    how.add_argument("--seed", type=natural, metavar="N", help="in place of the recipe's")
+    """Add the options of all trainings at full scale: recipe, images, changes of the recipe, and workers."""
+    how = parser.add_argument_group("training")
+    how.add_argument("--recipe", metavar="RECIPE", help="a name from `harness recipes`, or a recipe file")
+    how.add_argument("--data", type=Path, metavar="DIR", help="folder of the images, laid out as the recipe describes")
+    how.add_argument("--epochs", type=positive, metavar="N", help="number of epochs, instead of the recipe's")
+    how.add_argument("--precision", choices=PRECISIONS, help="numerical precision, instead of the recipe's")
     how.add_argument(
-        "--dry-run", action="store_true", help="print cost and time, also without the images; train nothing"
+        "--micro-batch",
+        type=positive,
+        metavar="N",
+        help="maximum number of images per forward pass of a worker, instead of the recipe's",
     )
-    how.add_argument("--fresh", action="store_true", help="forget what this training has left, and begin anew")
+    how.add_argument("--seed", type=natural, metavar="N", help="random seed, instead of the recipe's")
+    how.add_argument(
+        "--dry-run", action="store_true", help="print cost and estimated time, even without the images; train nothing"
+    )
+    how.add_argument("--fresh", action="store_true", help="delete the files of this training and start again")
     workers = parser.add_argument_group("workers")
-    number = "processes that train together, with Ray Train (default: one for each GPU of this machine, else 1)"
+    number = "number of workers; several use Ray Train (default: one for each GPU of this machine, else 1)"
     workers.add_argument("--workers", type=positive, metavar="N", help=number)
-    workers.add_argument("--loaders", type=natural, metavar="N", help="processes that read images for each worker")
+    workers.add_argument("--loaders", type=natural, metavar="N", help="data-loading processes of each worker")
     workers.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="a Ray cluster that is running, as host:6379 or auto; it must see the folders",
+        help="address of a running Ray cluster, such as host:6379 or auto; it must have access to the folders",
     )
 
 
-# Kinds of numbers
+# Argument types
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """An integer of at least 1."""
     return _at_least(1, text)
 
 
 def natural(text: str) -> int:
-    """A whole number from 0 on."""
+    """An integer of at least 0."""
     return _at_least(0, text)
 
 
 def odd(text: str) -> int:
-    """An odd whole number from 1 on."""
+    """An odd integer of at least 1."""
     number = positive(text)
     if number % 2 == 0:
         raise argparse.ArgumentTypeError(f"must be odd, but got {number}")
@@ -140,7 +153,7 @@ def odd(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """The number of a port; 0 for any."""
+    """A port number; 0 for any free port."""
     number = int(text)
     if not 0 <= number < 1 << 16:
         raise argparse.ArgumentTypeError(f"must be 0 to 65535, but got {number}")
@@ -148,7 +161,7 @@ def port(text: str) -> int:
 
 
 def scale(text: str) -> float:
-    """A number above 0."""
+    """A finite number above 0."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, but got {text}")
@@ -162,23 +175,23 @@ def _at_least(least: int, text: str) -> int:
     return number
 
 
-# Parsed arguments, and output
+# Parsed arguments and output
 
 
 def workspace_of(args: argparse.Namespace) -> "Workspace":
-    """Where the command line places studies."""
+    """The workspace that the command line names."""
     from harness.storage.workspace import Workspace
 
     return Workspace(args.results, args.storage)
 
 
 def study_options(args: argparse.Namespace) -> list[str]:
-    """The given options that decide which study is meant and where studies are kept."""
+    """The options of this command line that select the study and the place where studies are stored."""
     return [*(["--quick"] if args.quick else []), *workspace_of(args).options]
 
 
 def resolution_of(args: argparse.Namespace) -> int | None:
-    """The side of the images in pixels, if it is given. Raises `UserError` where no network could take it."""
+    """The side of the images in pixels, or None without the option. Raises `UserError` if it is out of range."""
     side: int | None = args.resolution
     if side is not None and not LEAST_SIDE <= side <= MOST_SIDE:
         raise UserError(
@@ -188,7 +201,7 @@ def resolution_of(args: argparse.Namespace) -> int | None:
 
 
 def print_view(view: "RenderableType") -> int:
-    """Print something made for people; returns exit code 0."""
+    """Print a view for people; returns exit code 0."""
     from harness.report.console import make_console
 
     make_console().print(view)
@@ -196,7 +209,7 @@ def print_view(view: "RenderableType") -> int:
 
 
 def print_json(values: Any) -> int:
-    """Print something made for programs; returns exit code 0."""
+    """Print values as JSON for programs; returns exit code 0."""
     from harness.report.summary import json_text
 
     print(json_text(values))
@@ -204,7 +217,7 @@ def print_json(values: Any) -> int:
 
 
 def print_next(commands: Sequence[tuple[str, str]]) -> None:
-    """Print commands that a person may want to type next, each below its purpose."""
+    """Print suggested next commands, each below its purpose."""
     from harness.report.study import next_lines
 
     print("\n".join(next_lines(commands)))

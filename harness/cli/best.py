@@ -1,4 +1,4 @@
-"""`harness best`: the winner's network as YAML."""
+"""`harness best`: print the best network of a study as YAML."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -14,15 +14,17 @@ from harness.cli.arguments import (
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "print the winner's network as YAML, to be the base of another study"
+    about = "print the best network of a study as YAML, for use as the base of another study"
     parser = add_study_command(commands, "best", about)
-    parser.add_argument("--trial", type=int, metavar="N", help="another trial than the winner, from the column #")
+    parser.add_argument(
+        "--trial", type=int, metavar="N", help="print this trial instead of the best (a number from the column #)"
+    )
     add_json_option(parser)
     return parser
 
 
 def run(args: Namespace) -> int:
-    """Print the winner's network as a spec file."""
+    """Print the network as a network file."""
     from harness.analysis.study_reader import open_study_reader
     from harness.analysis.winner import NetworkQuery, find_winner
     from harness.config.network_file import dump_network_spec

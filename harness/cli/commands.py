@@ -1,4 +1,4 @@
-"""The table of all commands, and the parser of the command line."""
+"""Table of all commands, and the parser of the command line."""
 
 import argparse
 import difflib
@@ -60,7 +60,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that suggests what a mistyped command, choice or option may have meant."""
+    """Argument parser that suggests a correction for a mistyped command, choice or option."""
 
     def error(self, message: str) -> NoReturn:
         """Print usage, the message and a suggestion; exits with code 2."""
@@ -68,9 +68,11 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
-    """The parser of the command line; `run_name` is how the help of `run` calls that command."""
+    """Build the parser of the command line; `run_name` is the name of the command `run` in its help."""
     parser = CommandParser(
-        prog="harness", description="Architecture studies of large-kernel networks: a YAML file in, an answer out."
+        prog="harness",
+        description="Architecture studies of large-kernel networks: a study file describes what to compare, `harness "
+        "run` trains it and prints the results. `harness COMMAND --help` explains a command.",
     )
     add_version(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -83,19 +85,19 @@ def build_parser(run_name: str | None = None) -> argparse.ArgumentParser:
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """The options of a parser and of its commands: which command an unknown one belongs to is not reported."""
+    """The options of a parser and of its commands: argparse does not report which command an unknown one belongs to."""
     subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     commands = [command for action in subparsers for command in action.choices.values()]
     return [*parser._option_string_actions, *(option for command in commands for option in _options(command))]
 
 
 def _suggestion(message: str, options: list[str]) -> str:
-    """`. Did you mean ...?` where the message names a value that is close to one that is known, else nothing."""
+    """`. Did you mean ...?` if the message names a value that is close to a valid one, else an empty string."""
     if chosen := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-        value, known = chosen[1], re.findall(r"'([^']*)'", chosen[2])
+        value, valid = chosen[1], re.findall(r"'([^']*)'", chosen[2])
     elif unknown := re.search(r"unrecognized arguments: .*?(--[a-z-]+)", message):
-        value, known = unknown[1], options
+        value, valid = unknown[1], options
     else:
         return ""
-    close = difflib.get_close_matches(value, known, n=1)
+    close = difflib.get_close_matches(value, valid, n=1)
     return f". Did you mean `{close[0]}`?" if close else ""

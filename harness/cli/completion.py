@@ -1,4 +1,4 @@
-"""`harness completion`: shell scripts that complete commands, options and paths."""
+"""`harness completion`: print a shell script that completes commands, options and paths."""
 
 import argparse
 from argparse import ArgumentParser, Namespace
@@ -9,7 +9,7 @@ from harness.cli.arguments import Subparsers, add_command
 
 SHELLS = ("bash", "zsh", "tcsh")
 FOLDERS = ("DIR", "FOLDER")
-"""Metavars of options that take a folder."""
+"""Metavars of arguments that take a folder."""
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -17,11 +17,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser = add_command(
         commands,
         "completion",
-        "print a script that completes commands, options and paths in a shell",
+        "print a shell script that completes commands, options and paths",
         details='For bash, put `eval "$(harness completion bash)"` into ~/.bashrc; for zsh, write the script to a file '
-        "`_harness` in a folder of $fpath. The script needs neither Python nor this program while it completes.",
+        "`_harness` in a folder of $fpath. The script itself needs neither Python nor this program.",
     )
-    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"of {', '.join(SHELLS)}")
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
     return parser
 
 
@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
 
 
 def _paths(parser: ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments that take a path, also those of commands, which a network may be named by, too."""
+    """The arguments of a parser and its commands that take a path, or a network or recipe that may be a path."""
     for action in parser._actions:
         if action.type is Path or action.metavar in (*FOLDERS, "NETWORK", "RECIPE"):
             yield action

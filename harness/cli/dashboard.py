@@ -1,4 +1,4 @@
-"""`harness dashboard`: a study in Optuna's dashboard, read only, on this machine."""
+"""`harness dashboard`: show a study in Optuna's dashboard, read only, on this machine."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -9,7 +9,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
     parser = add_study_command(commands, "dashboard", "show a study in Optuna's dashboard, on this machine only")
     parser.add_argument(
-        "--port", type=port, default=8080, metavar="N", help="port to listen on; 0 for any (default: 8080)"
+        "--port", type=port, default=8080, metavar="N", help="port to listen on; 0 for any free port (default: 8080)"
     )
     return parser
 

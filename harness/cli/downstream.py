@@ -1,9 +1,10 @@
-"""`harness downstream`: a network with a head on another task, trained un-merged, merged last, and evaluated."""
+"""`harness downstream`: train a network with a head on another task un-merged, then merge and evaluate it."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 from harness.cli.arguments import (
+    NETWORK_HELP,
     Subparsers,
     add_command,
     add_training_options,
@@ -15,7 +16,7 @@ from harness.cli.arguments import (
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "train a network with a head on another task, un-merged; merge it last, and judge it"
+    about = "train a network with a head for segmentation or detection, then merge and evaluate it"
     parser = add_command(commands, "downstream", about)
     tasks = parser.add_subparsers(title="tasks", metavar="TASK", dest="task", required=True)
     for name, (about, add_own) in TASKS.items():
@@ -26,50 +27,55 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 
 def run(args: Namespace) -> int:
-    """Train a network on another task, or evaluate one that was."""
+    """Train a network on another task, or evaluate one that was trained."""
     from harness.cli.full_scale_dense import downstream
 
     return downstream(args)
 
 
 def _add_common(task: ArgumentParser) -> None:
-    """What every task has."""
-    network = (
-        "a preset or a network's file (random weights), a run's checkpoint, a file of weights, or the folder of a "
-        "training at full scale; with --evaluate-only what such a command has written"
-    )
+    """Add the arguments that all tasks have."""
+    network = f"{NETWORK_HELP}; with --evaluate-only, weights or a folder that this command has written"
     task.add_argument("network", metavar="NETWORK", help=network)
     add_workspace_options(task)
     add_training_options(task)
-    only = task.add_argument_group("evaluation alone")
-    only.add_argument("--evaluate-only", action="store_true", help="judge weights that this command has written")
-    only.add_argument("--json", action="store_true", help="of --evaluate-only: print JSON")
+    only = task.add_argument_group("evaluation")
+    only.add_argument(
+        "--evaluate-only", action="store_true", help="evaluate weights that this command has written; train nothing"
+    )
+    only.add_argument("--json", action="store_true", help="with --evaluate-only: print JSON")
 
 
 def _add_segment(task: ArgumentParser) -> None:
-    counted = task.add_argument_group("of recipes that count iterations")
-    counted.add_argument("--iterations", type=positive, metavar="N", help="in place of the recipe's")
+    counted = task.add_argument_group("iteration-based recipes")
+    counted.add_argument(
+        "--iterations", type=positive, metavar="N", help="number of iterations, instead of the recipe's"
+    )
     counted.add_argument("--validate-every", type=positive, metavar="N", help="iterations between two validations")
-    views = task.add_argument_group("how --evaluate-only looks at images (default: as the recipe)")
+    views = task.add_argument_group("inference with --evaluate-only (default: as in the recipe)")
     ways = views.add_mutually_exclusive_group()
-    ways.add_argument("--whole", action="store_true", help="at the whole image")
+    ways.add_argument("--whole", action="store_true", help="on whole images")
     ways.add_argument(
-        "--slide", type=positive, nargs=2, metavar=("SIDE", "STRIDE"), help="through a sliding window, in pixels"
+        "--slide",
+        type=positive,
+        nargs=2,
+        metavar=("SIDE", "STRIDE"),
+        help="with a sliding window; its side and stride in pixels",
     )
     views.add_argument(
-        "--scales", type=scale, nargs="+", metavar="S", help="at each of these scales; their mean counts"
+        "--scales", type=scale, nargs="+", metavar="S", help="at each of these scales; predictions are averaged"
     )
-    views.add_argument("--flip", action="store_true", help="at mirrored images, too")
+    views.add_argument("--flip", action="store_true", help="also on mirrored images; predictions are averaged")
 
 
 def _add_detect(task: ArgumentParser) -> None:
-    views = task.add_argument_group("how --evaluate-only looks at images (default: as the recipe)")
-    views.add_argument("--short", type=positive, metavar="N", help="at this shorter side, in pixels")
-    views.add_argument("--longest", type=positive, metavar="N", help="where the longer side is no longer than this")
+    views = task.add_argument_group("inference with --evaluate-only (default: as in the recipe)")
+    views.add_argument("--short", type=positive, metavar="N", help="shorter side of the resized images, in pixels")
+    views.add_argument("--longest", type=positive, metavar="N", help="maximum of their longer side, in pixels")
 
 
 TASKS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
-    "segment": ("say of every pixel what it shows: Cityscapes, ADE20K, shapes", _add_segment),
-    "detect": ("find figures, with boxes and masks: data in COCO's format, shapes", _add_detect),
+    "segment": ("semantic segmentation of Cityscapes, ADE20K or shapes", _add_segment),
+    "detect": ("object detection, with boxes and masks, of data in COCO's format or shapes", _add_detect),
 }
-"""What each task is for, and its own options."""
+"""Help text of each task, and the function that adds its own options."""

@@ -1,4 +1,4 @@
-"""`harness erf`: effective receptive fields of networks, as a table and as pictures."""
+"""`harness erf`: compare the effective receptive fields of networks, as a table and as heat maps."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -17,14 +17,14 @@ from harness.cli.arguments import (
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "show how far networks see, side by side: their effective receptive fields"
+    about = "compare the effective receptive fields of networks"
     parser = add_command(commands, "erf", about)
     add_network_options(parser, several=True)
-    parser.add_argument("--images", type=positive, default=32, metavar="N", help="how many images (default: 32)")
+    parser.add_argument("--images", type=positive, default=32, metavar="N", help="number of images (default: 32)")
     parser.add_argument(
-        "--resolution", type=int, metavar="N", help="side of the images (default: 4 times that of training)"
+        "--resolution", type=int, metavar="N", help="side of the images (default: 4 times the training resolution)"
     )
-    data = "a folder of images, or shapes (default: what a run was validated on; else shapes)"
+    data = "a folder of images, or shapes (default: the validation images of the run, else shapes)"
     parser.add_argument("--data", metavar="FOLDER", help=data)
     parser.add_argument("--output", type=Path, metavar="DIR", help="draw heat maps (PNG) into this folder")
     add_json_option(parser)
@@ -39,10 +39,10 @@ def run(args: Namespace) -> int:
     from harness.report.receptive_field import fields_values, fields_view
     from harness.storage.load_network import load_network
 
-    subjects = [load_network(named, args.storage) for named in args.networks]
-    fields = list(compare_fields(subjects, images=args.images, resolution=args.resolution, data=args.data))
+    networks = [load_network(name, args.storage) for name in args.networks]
+    fields = list(compare_fields(networks, images=args.images, resolution=args.resolution, data=args.data))
     if args.output is not None:
-        for field, name in zip(fields, file_names("erf", [network.name for network in subjects]), strict=True):
+        for field, name in zip(fields, file_names("erf", [network.name for network in networks]), strict=True):
             plot_field(args.output / name, field)
             print(f"written: {args.output / name}", file=sys.stderr)
         if len(fields) > 1:

@@ -1,4 +1,4 @@
-"""`harness export`: a network in the formats that other programs read, each file loaded back and compared."""
+"""`harness export`: write a network in formats of other programs, then load each file and compare its logits."""
 
 import argparse
 import sys
@@ -21,22 +21,25 @@ FAILED = 1
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "write a network for use elsewhere, merged, with a card; load each file back and compare its logits"
+    about = "export a merged network with a model card; each file is loaded again and its logits are compared"
     parser = add_command(commands, "export", about)
     add_network_options(parser)
     parser.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder (default: exports/NAME)")
-    formats = f"of {', '.join(EXPORT_FORMATS)}, with spaces or commas between (default: all that the network can have)"
+    formats = (
+        f"one or more of {', '.join(EXPORT_FORMATS)}, separated by spaces or commas "
+        "(default: all that the network supports)"
+    )
     parser.add_argument("--format", type=_formats, nargs="+", metavar="FORMAT", help=formats)
-    side = "side of the images (default: that of its training; else as published)"
+    side = "side of the images (default: as in its training, else as published)"
     parser.add_argument("--resolution", type=int, metavar="N", help=side)
-    unmerged = "keep the training form, with its small kernels and batch norms"
+    unmerged = "export the training form, with its small kernels and batch norms"
     parser.add_argument("--unmerged", action="store_true", help=unmerged)
     add_which_option(parser, default=None)
     return parser
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    """Names of formats between commas."""
+    """Parse format names separated by commas."""
     names = tuple(name for name in text.split(",") if name)
     for name in names or (text,):
         if name not in EXPORT_FORMATS:
@@ -45,7 +48,7 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def run(args: Namespace) -> int:
-    """Write the network in every format that is asked for, or in none; 1 where a file does not compute the same."""
+    """Write the network in all requested formats, or in none; returns 1 if a file computes other logits."""
     from harness.export.comparison import rows_table
     from harness.export.export import export_network
     from harness.export.exportable import exportable
@@ -58,7 +61,7 @@ def run(args: Namespace) -> int:
     formats, notes = chosen_formats(product, names)
     folder = args.to or EXPORTS_FOLDER / network.name.replace("/", "-")
     if network.origin == WeightsOrigin.RANDOM:
-        notes.append("the weights are random: good for measuring speed, and for nothing else")
+        notes.append("the weights are random: the export is useful only for measuring speed")
     for note in notes:
         _print_progress(note)
     results = export_network(product, formats, folder, tell=_print_progress)

@@ -1,4 +1,4 @@
-"""Trainings at full scale on the command line: what `harness train` does, and what `downstream` shares with it."""
+"""The action of `harness train`, training at full scale, and the functions that `harness downstream` shares with it."""
 
 import shutil
 import sys
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
     from harness.training.full_scale.process_group import ProcessGroup
 
 FULL_SCALE_FOLDER = "full_scale"
-"""Of all trainings at full scale, in the results folder."""
+"""Name of the folder of all trainings at full scale, in the results folder."""
 FAILED = 1
 RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")
-"""Keys of a recipe that options of the same names change."""
+"""Keys of a recipe that are overridden by options of the same names."""
 
 R = TypeVar("R", bound=FullScaleRecipe)
 
 
 def train(args: Namespace) -> int:
-    """Train a network at full scale."""
+    """Train a network at full scale; returns the exit code."""
     query = NetworkQuery(workspace_of(args), args.quick, args.trial, study_options(args))
     network_ref = resolve_network(args.network, query)
     recipe = _recipe(args, network_ref)
@@ -89,13 +89,13 @@ def train(args: Namespace) -> int:
 
 
 def show_notes(console: Console, notes: Sequence[str]) -> None:
-    """Print what was seen of the images before the training."""
+    """Print the notes of the check of the images."""
     for note in notes:
         console.print(f"images: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _dry_run(args: Namespace, network_ref: NetworkRef, recipe: ClassificationRecipe) -> int:
-    """Print what would be trained on images that are not here, and about how long that takes."""
+    """Print what would be trained on images that are not here, and the estimated time."""
     expected = expected_images(recipe.data, recipe.data.dataset)
     job, request = _job(args, network_ref, recipe, expected.classes or network_ref.spec.classes), worker_request(args)
     images = expected.images or recipe.batch_size
@@ -104,19 +104,19 @@ def _dry_run(args: Namespace, network_ref: NetworkRef, recipe: ClassificationRec
     if request.address is None:
         console.print(_estimate_of_noise(job, batch_plan, expected, images))
     if _lacks_weights(args, recipe):
-        console.print("weights: not looked at; to train, `--weights` must name the file that the training begins from")
+        console.print("weights: not checked; to train, `--weights` must name the file that the training starts from")
     return 0
 
 
 def _lacks_weights(args: Namespace, recipe: ClassificationRecipe) -> bool:
-    """Whether the training begins from weights that are not here."""
+    """Whether the training starts from weights that are not here."""
     return recipe.needs_weights if args.weights is None else not args.weights.is_file()
 
 
 def _estimate_of_noise(
     job: FullScaleJob[ClassificationRecipe], batch_plan: BatchPlan, expected: ExpectedImages, images: int
 ) -> str:
-    """How long it takes, in a line."""
+    """The estimated time of a training, measured on noise images, as one line."""
     from harness.training.full_scale.noise_images import noise_classification
 
     job = replace(job, loaders=0)
@@ -124,25 +124,25 @@ def _estimate_of_noise(
 
 
 def _recipe(args: Namespace, network_ref: NetworkRef) -> ClassificationRecipe:
-    """The recipe of the command line, else of the study, with what the command line changes in it."""
+    """The recipe of the command line, else of the study, with the options of the command line applied."""
     named = args.recipe or network_ref.recipe
     if named is None:
         names = ", ".join(recipe_names())
-        raise UserError("`--recipe` must name a recipe where no study does", remedy=f"Recipes: {names}.")
+        raise UserError("`--recipe` must name a recipe if no study does", remedy=f"Recipes: {names}.")
     return apply_options(load_classification_recipe(named), args, named)
 
 
 def _require_weights(args: Namespace, recipe: ClassificationRecipe) -> None:
-    """Raise `UserError` where the weights that the training begins from are not given, or not there."""
+    """Raise `UserError` if the weights that the training starts from are not given or do not exist."""
     if recipe.needs_weights and args.weights is None:
-        rule = "`--weights` must name a file of weights for this recipe, which goes on from them"
+        rule = "`--weights` must name a weights file for this recipe, which starts from one"
         raise UserError(rule, value=recipe.about)
     if args.weights is not None and not args.weights.is_file():
         raise UserError("`--weights` must be an existing file", value=str(args.weights))
 
 
 def apply_options(recipe: R, args: Namespace, named: str) -> R:
-    """The recipe with what the command line changes in it."""
+    """The recipe with the options of the command line applied."""
     changes = {name: getattr(args, name, None) for name in RECIPE_OPTIONS}
     changes = {name: value for name, value in changes.items() if value is not None}
     try:
@@ -152,17 +152,17 @@ def apply_options(recipe: R, args: Namespace, named: str) -> R:
 
 
 def invalid_recipe_error(error: ValidationError, what: str, place: str) -> UserError:
-    """The first thing that is wrong with what options have made."""
-    found = error.errors(include_url=False)[0]
-    fault = found["msg"].removeprefix("Value error, ")
-    rule = f"the options must leave a sound {what}; {fault[:1].lower()}{fault[1:]}"
-    return UserError(rule, place=".".join(map(str, found["loc"])) or place)
+    """A `UserError` with the first thing that is wrong with a recipe changed by options."""
+    first = error.errors(include_url=False)[0]
+    fault = first["msg"].removeprefix("Value error, ")
+    rule = f"the options must leave a valid {what}; {fault[:1].lower()}{fault[1:]}"
+    return UserError(rule, place=".".join(map(str, first["loc"])) or place)
 
 
 def _job(
     args: Namespace, network_ref: NetworkRef, recipe: ClassificationRecipe, classes: int
 ) -> FullScaleJob[ClassificationRecipe]:
-    """The run with its folder and its means."""
+    """The job: the run, its folder, its images and its resources."""
     from harness.models.weights import sha256
 
     weights = args.weights.absolute() if args.weights is not None and args.weights.is_file() else None
@@ -182,7 +182,7 @@ def _job(
 
 
 def _workers(args: Namespace) -> int:
-    """As many as are asked for; else one for each GPU of this machine, or a single one."""
+    """The number of workers that the command line asks for; else one per GPU of this machine, or a single one."""
     import torch
 
     workers: int = args.workers or max(1, torch.cuda.device_count())
@@ -190,7 +190,7 @@ def _workers(args: Namespace) -> int:
 
 
 def worker_resources(args: Namespace) -> tuple[int, int]:
-    """A worker's processes that read images, and its threads."""
+    """The number of data-loading processes and of threads of a worker."""
     import torch
 
     cpus = 1 if args.ray_address is not None else max(1, available_cpus() // _workers(args))
@@ -198,7 +198,7 @@ def worker_resources(args: Namespace) -> tuple[int, int]:
 
 
 def worker_request(args: Namespace) -> WorkerRequest:
-    """The workers that the command line asks for."""
+    """The request for the workers that the command line asks for."""
     import torch
 
     is_here = args.ray_address is None
@@ -213,7 +213,7 @@ def worker_request(args: Namespace) -> WorkerRequest:
 def full_scale_row(
     job: FullScaleJob[Any], data: DataRecord, name: str, recipe: str, network_ref: NetworkRef | None = None
 ) -> FullScaleRow:
-    """The training as the results database has it; `target` is on whose advice it is trained.
+    """The training as a row of the results database; `network_ref` names the study and trial it comes from, if any.
 
     Several results folders may share a database: the same network and recipe on other data is another row.
     """
@@ -236,7 +236,7 @@ def full_scale_row(
 def train_job(
     job: FullScaleJob[Any], request: WorkerRequest, keeping: AbstractContextManager[FullScaleRunRecorder]
 ) -> int:
-    """Train, show and record; gives the exit code."""
+    """Train, show the progress and record it; returns the exit code."""
     console = make_console()
     try:
         with (
@@ -244,22 +244,22 @@ def train_job(
             keeping as recorder,
             make_full_scale_view(console, is_live=is_live(console)) as view,
         ):
-            interrupt.is_busy = lambda: True  # it is asked for before every step
+            interrupt.is_busy = lambda: True  # `is_asked` is checked before every step
             for record in _records(job, request, interrupt):
                 recorder.record(record)
                 view.show(record)
     except Stopped as stopped:
-        print(f"{stopped}; nothing is lost. To go on where it was:\n  {resume_command()}", file=sys.stderr)
+        print(f"{stopped}; nothing is lost. To resume:\n  {resume_command()}", file=sys.stderr)
         return EXIT_CODE
     except RunFailure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return FAILED
-    print(f"trained; weights, states, epochs.jsonl and TensorBoard's files are in {job.folder}")
+    print(f"trained; weights, states, epochs.jsonl and TensorBoard files are in {job.folder}")
     return 0
 
 
 def _records(job: FullScaleJob[Any], request: WorkerRequest, interrupt: Interrupt) -> Iterator[FullScaleMessage]:
-    """From this process where one worker is all that there is; else from the first worker of Ray Train."""
+    """The messages of the training: from this process for a single local worker, else from the first Ray worker."""
     if request.workers == 1 and request.address is None:
         from harness.training.full_scale.process_group import ProcessGroup
         from harness.training.full_scale.worker import run_worker
@@ -271,7 +271,7 @@ def _records(job: FullScaleJob[Any], request: WorkerRequest, interrupt: Interrup
 
 
 def device_for(job: FullScaleJob[Any]) -> "torch.device":
-    """The GPU where there is one. Raises `UserError` for what a CPU cannot do."""
+    """The GPU if there is one, else the CPU. Raises `UserError` for a precision that a CPU does not support."""
     import torch
 
     if torch.cuda.is_available():
@@ -283,7 +283,7 @@ def device_for(job: FullScaleJob[Any]) -> "torch.device":
 
 @computing()
 def open_task(job: FullScaleJob[Any], make: Callable[[FullScaleJob[Any], "ProcessGroup"], Any] | None = None) -> Any:
-    """The task in this process, with all processors that a worker has; that of the recipe, or what `make` gives."""
+    """The task in this process, with as many threads as a worker has: the recipe's, or the result of `make`."""
     import torch
 
     from harness.training.full_scale.process_group import ProcessGroup
@@ -294,7 +294,7 @@ def open_task(job: FullScaleJob[Any], make: Callable[[FullScaleJob[Any], "Proces
 
 
 def estimate(job: FullScaleJob[Any], batch_plan: BatchPlan, task: Any, expected: ExpectedImages | None = None) -> str:
-    """How long it takes, in a line."""
+    """The estimated time of a training, from a measured step, as one line."""
     from harness.training.full_scale.loop import TrainingContext
     from harness.training.full_scale.step_time import seconds_per_image
 
@@ -313,14 +313,14 @@ def is_not_started(job: FullScaleJob[Any]) -> bool:
 
 @contextmanager
 def training_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes off a training. Raises `UserError` where one is at it."""
+    """Lock the folder of a training. Raises `UserError` if another process has locked it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
-            "a training must have one process at a time, and another is at this one", place=str(folder)
+            "a training must run in one process at a time, and another process is running this one", place=str(folder)
         ) from error
     try:
         yield
@@ -329,9 +329,9 @@ def training_lock(folder: Path) -> Iterator[None]:
 
 
 def prepare_folder(job: FullScaleJob[Any], data: DataRecord, *, is_fresh: bool) -> None:
-    """Have a training's folder say what is trained, and on which data; nothing of another training is overwritten.
+    """Write what is trained, and on which data, into the training's folder; another training is not overwritten.
 
-    Raises `UserError` where the training that is there is of other data, or has ended epochs and left no state.
+    Raises `UserError` if the folder's training is on other data, or has completed epochs but no state.
     """
     if is_fresh:
         remove_training(job.folder)
@@ -341,20 +341,20 @@ def prepare_folder(job: FullScaleJob[Any], data: DataRecord, *, is_fresh: bool) 
         raise UserError(
             f"a training of which {len(done)} epochs are done must have a state to be resumed from",
             place=str(job.checkpoints),
-            remedy="Put its states back, give another folder with `--results`, or begin anew in its place with "
-            "`--fresh`, which removes its weights.",
+            remedy="Put its states back, choose another folder with `--results`, or start again with `--fresh`, which "
+            "deletes its weights.",
         )
     write_description(job)
 
 
 def remove_training(folder: Path) -> None:
-    """Remove what the training has left behind."""
+    """Delete the folder of a training, if there is one."""
     if folder.is_dir():
         shutil.rmtree(folder)
 
 
 def write_description(job: FullScaleJob[Any]) -> None:
-    """Write down what is trained, every default included: as files that `harness train` reads again."""
+    """Write network and recipe, with all defaults, as files that `harness train` can read."""
     job.folder.mkdir(parents=True, exist_ok=True)
     run = job.run
     texts: dict[str, dict[str, Any]] = {

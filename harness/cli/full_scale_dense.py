@@ -1,4 +1,4 @@
-"""What `harness downstream` does: train a network with a head un-merged, merge it last, and evaluate it."""
+"""The action of `harness downstream`: train a network with a head un-merged, then merge it and evaluate it."""
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -53,20 +53,20 @@ if TYPE_CHECKING:
     from harness.training.tasks.weights_file import DenseWeights
 
 BEST = "best"
-"""Which weights of a training's folder are meant."""
+"""The weights that are read from the folder of a training."""
 NETWORK = "NETWORK"
-"""What the command line calls the network."""
+"""Name of the network's argument on the command line."""
 DOWNSTREAM_FOLDER = "downstream"
-"""Of all such trainings, in the results folder."""
-MERGED, FIGURES = "merged.safetensors", "evaluation.json"
+"""Name of the folder of all downstream trainings, in the results folder."""
+MERGED, METRICS = "merged.safetensors", "evaluation.json"
 CHANNELS = 3
-"""Of the images, for a network that does not come with weights."""
+"""Image channels of a network without weights."""
 KNOWN_CHANNELS = (1, CHANNELS)
-RANDOM_WEIGHTS = "random weights (warning: name trained weights to get more than a test of the machinery)"
+RANDOM_WEIGHTS = "random weights (warning: useful only as a test; name trained weights for real results)"
 
 
 class DownstreamTask(Protocol):
-    """What the door needs of a task besides what the loop needs."""
+    """What `harness downstream` needs of a task, in addition to what the training loop needs."""
 
     backbone: str
 
@@ -77,58 +77,58 @@ class DownstreamTask(Protocol):
 
     @property
     def validation_images(self) -> int:
-        """How many there are, readable or not."""
+        """The number of validation images, readable or not."""
         ...
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The classes."""
+        """The names of the classes."""
         ...
 
     def data_record(self) -> DataRecord:
-        """What it is trained on."""
+        """The record of the data it is trained on."""
         ...
 
     def check_images(self) -> tuple[str, ...]:
-        """Notes on its images. Raises `DataError` for those that no training could go on with."""
+        """Notes on its images. Raises `DataError` for images that cannot be trained on."""
         ...
 
     def evaluate(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
-        """All figures by name, and how many validation images could not be read."""
+        """All metrics by name, and the number of validation images that could not be read."""
         ...
 
     def load(self, weights: "DenseWeights") -> "nn.Module":
-        """The model of a file, in the form that the file has."""
+        """The model with the weights of a file, in the same form (training or merged)."""
         ...
 
     def save(self, path: Path, model: "nn.Module", source: str, *, is_merged: bool = False) -> None:
-        """Keep a model's weights."""
+        """Write a model's weights to a file."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DownstreamCommand:
-    """A task as this door knows it."""
+    """A subcommand of `harness downstream`: its task, recipe and table."""
 
     task: str
-    """As recipes name it."""
+    """Name of the task in recipes."""
     recipe: type[FullScaleRecipe]
     view: Callable[[Mapping[str, float], Sequence[str]], RenderableType]
-    """Shows the figures, given the names of the classes."""
+    """Builds the table of the metrics, from the metrics and the names of the classes."""
     evaluation_options: tuple[str, ...] = ()
-    """Options that change the recipe's `evaluation` where weights are only evaluated."""
+    """Options that change the recipe's `evaluation` with `--evaluate-only`."""
 
 
 DOWNSTREAM_COMMANDS: dict[str, DownstreamCommand] = {
     "segment": DownstreamCommand("segmentation", SegmentationRecipe, segmentation_view, ("scales", "flip")),
     "detect": DownstreamCommand("detection", DetectionRecipe, detection_view, ("short", "longest")),
 }
-"""The tasks by what they are called on the command line."""
+"""The tasks by their names on the command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class InitialNetwork:
-    """What a training begins from."""
+    """The network from which a training starts."""
 
     name: str
     spec: NetworkSpec
@@ -136,12 +136,12 @@ class InitialNetwork:
 
     @property
     def about(self) -> str:
-        """In words."""
+        """Description of the weights, as text."""
         return RANDOM_WEIGHTS if self.weights is None else f"the weights in {self.weights}"
 
 
 def downstream(args: Namespace) -> int:
-    """Train a network on another task, or evaluate one that was."""
+    """Train a network on another task, or evaluate one that was trained; returns the exit code."""
     command = DOWNSTREAM_COMMANDS[args.task]
     return _evaluate(args, command) if args.evaluate_only else _train(args, command)
 
@@ -171,7 +171,7 @@ def _train(args: Namespace, command: DownstreamCommand) -> int:
 
 
 def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> int:
-    """Print what would be trained on images that are not here; how long a step takes depends on their sizes."""
+    """Print what would be trained on images that are not here; without a time, which depends on their sizes."""
     recipe = job.run.recipe
     expected = expected_images(recipe.data, recipe.data.dataset)
     batch_plan = BatchPlan.of(recipe, expected.images or recipe.batch_size, workers)
@@ -180,7 +180,7 @@ def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> i
 
 
 def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: DownstreamTask, console: Console) -> int:
-    """Merge the best weights, judge them in that form, and write both down."""
+    """Merge the best weights, evaluate them in merged form, and write weights and metrics."""
     from harness.training.tasks.merged_evaluation import evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
@@ -190,14 +190,14 @@ def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: Downstream
         merged, evaluation = evaluate_merged(model, task)
         task.save(job.folder / MERGED, merged, f"{job.run.id}, {job.best.name} merged", is_merged=True)
     values = _values(evaluation, job) | {"trained_by": _trained_by(job.folder)}
-    (job.folder / FIGURES).write_text(f"{json_text(values)}\n", encoding="utf-8")
+    (job.folder / METRICS).write_text(f"{json_text(values)}\n", encoding="utf-8")
     _show(command, task, evaluation, console)
-    console.print(f"merged weights: {job.folder / MERGED}; figures: {job.folder / FIGURES}")
+    console.print(f"merged weights: {job.folder / MERGED}; metrics: {job.folder / METRICS}")
     return 0
 
 
 def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
-    """Judge weights that this verb has written; such in training form are merged first."""
+    """Evaluate weights that this command has written; weights in training form are merged first."""
     from harness.models.finite import as_user_error
     from harness.training.tasks.merged_evaluation import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
@@ -214,8 +214,8 @@ def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     with as_user_error(args.network), computing(device):
         model = task.load(weights).to(device)
         if weights.is_merged:
-            figures, unreadable = task.evaluate(model)
-            evaluation = MergedEvaluation(figures, {}, 0.0, unreadable, task.validation_images - unreadable)
+            metrics, unreadable = task.evaluate(model)
+            evaluation = MergedEvaluation(metrics, {}, 0.0, unreadable, task.validation_images - unreadable)
         else:
             _, evaluation = evaluate_merged(model, task)
     if args.json:
@@ -225,16 +225,16 @@ def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     return 0
 
 
-def _check_classes(names: Sequence[str], known: Sequence[str], place: str) -> None:
-    """Raise `UserError` where the classes of the images are not those of the weights, in the same order."""
-    if tuple(names) == tuple(known):
+def _check_classes(names: Sequence[str], trained: Sequence[str], place: str) -> None:
+    """Raise `UserError` unless the classes of the images are those of the weights, in the same order."""
+    if tuple(names) == tuple(trained):
         return
     rule = "the images must be of the classes of the weights"
-    if set(names) == set(known):
-        i = next(i for i, (one, other) in enumerate(zip(names, known, strict=True)) if one != other)
-        value = f"`{names[i]}` for `{known[i]}` as class {i}"
+    if set(names) == set(trained):
+        i = next(i for i, (one, other) in enumerate(zip(names, trained, strict=True)) if one != other)
+        value = f"`{names[i]}` for `{trained[i]}` as class {i}"
         raise UserError(f"{rule}, in the same order", value=value, place=place)
-    raise UserError(rule, value=class_differences(names, known), place=place)
+    raise UserError(rule, value=class_differences(names, trained), place=place)
 
 
 def _show(
@@ -254,7 +254,7 @@ def _show(
 
 
 def _values(evaluation: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str, Any]:
-    """What is written down, with what has judged the model."""
+    """The values that are written for an evaluation, with the environment in which it was computed."""
     from harness.training.device import process_environment
 
     return {
@@ -268,7 +268,7 @@ def _values(evaluation: "MergedEvaluation", job: FullScaleJob[Any]) -> dict[str,
 
 
 def _trained_by(folder: Path) -> list[dict[str, Any]]:
-    """What has computed the training, each with the epoch from which it has."""
+    """The environments in which the training was computed, each with its first epoch."""
     return [
         {"epoch": epoch, "environment": environment and environment.values()}
         for epoch, environment in read_environments(folder)
@@ -276,7 +276,7 @@ def _trained_by(folder: Path) -> list[dict[str, Any]]:
 
 
 def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
-    """The network of that name or in that file or folder, and its weights, which must be in training form."""
+    """The network with this name, file or folder, and its weights, which must be in training form."""
     path = Path(named)
     if path.is_dir():
         path = weights_file(path, BEST)
@@ -295,20 +295,20 @@ def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
 
 
 def _from_weights(path: Path) -> InitialNetwork:
-    """A file that names its network."""
+    """The network and weights of a file that contains the network's spec."""
     from harness.training.full_scale.initial_weights import load_training_weights
     from harness.training.tasks.weights_file import is_dense
 
     if is_dense(path):
         raise UserError(
-            "the network must come without a head; this file is of `harness downstream` itself",
+            "the network must not have a head; this file was written by `harness downstream` itself",
             value=str(path),
             place=NETWORK,
-            remedy="With `--evaluate-only` it is judged.",
+            remedy="Evaluate it with `--evaluate-only`.",
         )
     spec = load_training_weights(path, place=NETWORK).spec
     if spec.in_channels not in KNOWN_CHANNELS:
-        raise UserError("the network must take images in grey or in colour", value=spec.in_channels, place=str(path))
+        raise UserError("the network must take gray or color images", value=spec.in_channels, place=str(path))
     return InitialNetwork(
         path.absolute().parent.name if path.name == WEIGHTS[BEST] else path.stem, spec, path.absolute()
     )
@@ -322,10 +322,10 @@ def _recipe(args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
 
 
 def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
-    """The recipe with the evaluation that the command line asks for."""
+    """The recipe with the evaluation options of the command line applied."""
     values = recipe.model_dump(mode="json")
-    asked = {name: getattr(args, name) for name in command.evaluation_options if getattr(args, name, None)}
-    values["evaluation"] = {**values["evaluation"], **asked, **_mode(args)}
+    options = {name: getattr(args, name) for name in command.evaluation_options if getattr(args, name, None)}
+    values["evaluation"] = {**values["evaluation"], **options, **_mode(args)}
     try:
         return type(recipe).model_validate(values)
     except ValidationError as error:
@@ -333,7 +333,7 @@ def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, command: 
 
 
 def _mode(args: Namespace) -> dict[str, Any]:
-    """Whole images, or a sliding window, where the command line says so."""
+    """The changes of the recipe's `evaluation` for `--whole` or `--slide`; empty without these options."""
     if getattr(args, "whole", False):
         return {"mode": "whole", "window": None, "stride": None}
     if getattr(args, "slide", None):
@@ -343,7 +343,7 @@ def _mode(args: Namespace) -> dict[str, Any]:
 
 
 def _job(args: Namespace, initial: InitialNetwork, recipe: FullScaleRecipe) -> FullScaleJob[Any]:
-    """The run with its folder and its means."""
+    """The job: the run, its folder, its images and its resources."""
     from harness.models.weights import sha256
 
     drop_path = initial.spec.drop_path if recipe.drop_path is None else recipe.drop_path
@@ -354,7 +354,7 @@ def _job(args: Namespace, initial: InitialNetwork, recipe: FullScaleRecipe) -> F
 
 
 def _means(args: Namespace) -> dict[str, Any]:
-    """What a job has that decides nothing."""
+    """The fields of a job that do not change its results: cache, image folder, data loaders and threads."""
     loaders, threads = worker_resources(args)
     return {
         "cache": args.results.absolute() / "data",

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: the first ends a study at the next safe moment, the second leaves at once.
+"""Ctrl-C and SIGTERM: the first signal stops a study at the next safe moment, the second exits immediately.
 
-A signal may come while records are on their way from a worker into the database. While workers are busy it is therefore
-only noted, and raised as KeyboardInterrupt from the executor's `poll`, which keeps what it has for the next call.
+A signal may arrive while records are on their way from a worker into the database. While workers are busy it is
+therefore only noted, and raised as KeyboardInterrupt from the executor's `poll`, which keeps its records for the next
+call.
 """
 
 import os
@@ -20,12 +21,12 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupt:
-    """Takes the two signals for as long as the `with` block lasts."""
+    """Context manager that handles the two signals inside its `with` block."""
 
     def __init__(self) -> None:
         self.is_asked = False
         self.is_busy: Callable[[], bool] = lambda: False
-        """Whether raising must wait for the executor's `poll`."""
+        """Returns whether KeyboardInterrupt must wait for the executor's `poll`."""
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -49,12 +50,12 @@ class Interrupt:
 
 
 class InterruptibleExecutor:
-    """An executor whose `poll` raises KeyboardInterrupt once it is asked for, and loses no record by it."""
+    """An executor whose `poll` raises KeyboardInterrupt after a signal, without losing a record."""
 
     def __init__(
         self, executor: Executor, interrupt: Interrupt, on_stop: Callable[[], None], *, is_here: bool = False
     ) -> None:
-        """`is_here`: it trains within `poll`, which KeyboardInterrupt may end anywhere without a record lost."""
+        """`is_here`: it trains inside `poll`, which KeyboardInterrupt may end anywhere without losing a record."""
         self.slots = executor.slots
         self._executor = executor
         self._interrupt = interrupt
@@ -71,7 +72,7 @@ class InterruptibleExecutor:
         self._executor.submit(job)
 
     def poll(self, timeout_s: float) -> list[tuple[str, Record]]:
-        """Raises KeyboardInterrupt at most once."""
+        """See `Executor`. Raises KeyboardInterrupt at most once."""
         kept, self._kept = self._kept, []
         try:
             records = kept + self._polled(0.0 if kept else timeout_s)
@@ -95,9 +96,9 @@ class InterruptibleExecutor:
             self._is_training = False
 
     def stop(self, run_id: str) -> None:
-        """Passed on."""
+        """See `Executor`."""
         self._executor.stop(run_id)
 
     def shutdown(self) -> None:
-        """Passed on."""
+        """See `Executor`."""
         self._executor.shutdown()

@@ -1,4 +1,4 @@
-"""`harness kernels`: where the large kernels of a network have their weight, before and after the merge."""
+"""`harness kernels`: how the weights of a network's large kernels are distributed, before and after merging."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -16,7 +16,8 @@ from harness.cli.arguments import (
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    parser = add_command(commands, "kernels", "show where large kernels have their weight, before and after the merge")
+    about = "show how the weights of large kernels are distributed, before and after merging"
+    parser = add_command(commands, "kernels", about)
     add_network_options(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="draw heat maps (PNG) into this folder")
     add_json_option(parser)
@@ -24,7 +25,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 
 def run(args: Namespace) -> int:
-    """Print the distribution of weight, and draw it."""
+    """Print the distribution of the weights, and draw it with `--output`."""
     from harness.measures.kernel_weights import large_kernels
     from harness.report.kernel_weights import kernels_values, kernels_view
     from harness.report.plots.kernel_weights import plot_kernels

@@ -1,4 +1,4 @@
-"""What `harness evaluate` does: find network, images and conditions, and measure the accuracy."""
+"""The action of `harness evaluate`: find network, images and preprocessing, then measure the accuracy."""
 
 import statistics
 from argparse import Namespace
@@ -41,13 +41,13 @@ class EvaluationImages(NamedTuple):
     images: ImageSource
     about: str
     labels: str
-    """How their labels were found."""
+    """How the images' labels were matched with the network's classes, as text."""
     is_imagenet: bool = False
-    """Whether they are of a folder that has the classes of ImageNet-1K, all of them."""
+    """Whether the images are from a folder with exactly the classes of ImageNet-1K."""
 
 
 def evaluate(args: Namespace) -> AccuracyReport:
-    """How accurate the network of the command line is. Raises `UserError`s for all that does not fit together."""
+    """Measure the accuracy of the network of the command line. Raises `UserError`s for options that do not fit."""
     import torch
 
     from harness.models.finite import as_user_error
@@ -58,30 +58,30 @@ def evaluate(args: Namespace) -> AccuracyReport:
     device = find_device(args.device)
     network = load_network(args.network, args.storage, which=args.which)
     _check(network.spec)
-    own = _preprocessing(args, network)
-    viewing = _changed(own, args, network.spec, device)
-    network_cost(network.spec, viewing.resolution)  # raises for images that are too small for the network
-    shown = _shown(args, network, viewing.resolution)
+    preprocessing = _changed(_preprocessing(args, network), args, network.spec, device)
+    network_cost(network.spec, preprocessing.resolution)  # raises for images that are too small for the network
+    evaluated = _evaluation_images(args, network, preprocessing.resolution)
     loaders, threads = split_cpus(available_cpus(), args.loaders, has_gpu=device.type == "cuda")
     torch.set_num_threads(threads)
-    with as_user_error(network.name, _remedy(viewing)):
-        result = _measure(args, _forms(args, network), shown.images, viewing, device, loaders)
+    with as_user_error(network.name, _remedy(preprocessing)):
+        result = _measure(args, _forms(args, network), evaluated.images, preprocessing, device, loaders)
     return AccuracyReport(
         name=network.name,
         weights=network.about,
         spec=network.spec,
-        data=shown.about,
-        labels=shown.labels,
-        normalized=f"{_numbers(viewing.mean)} and {_numbers(viewing.std)}, {_statistics_from(args, network)}",
-        preprocessing=viewing.values(),
-        preprocessing_text=viewing.about,
+        data=evaluated.about,
+        labels=evaluated.labels,
+        normalized=f"{_numbers(preprocessing.mean)} and {_numbers(preprocessing.std)}, "
+        f"{_statistics_from(args, network)}",
+        preprocessing=preprocessing.values(),
+        preprocessing_text=preprocessing.about,
         result=result,
-        known=accuracies(network.spec, viewing.resolution) if shown.is_imagenet else (),
+        known=accuracies(network.spec, preprocessing.resolution) if evaluated.is_imagenet else (),
         started=started_record(
             device,
             threads,
             epochs=0,
-            environment=process_environment(device, precision=viewing.precision, threads=threads),
+            environment=process_environment(device, precision=preprocessing.precision, threads=threads),
         ),
         loaders=loaders,
     )
@@ -98,17 +98,17 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _statistics_from(args: Namespace, network: "LoadedNetwork") -> str:
-    """Where mean and standard deviation of the images are known from."""
+    """The source of the images' mean and standard deviation, as text."""
     if args.mean is not None or args.std is not None:
         return "from the command line"
     if network.recipe is not None or network.full_recipe is not None:
         return "as in its training"
     name = preset_of(network.spec)
-    return f"as published of {name}" if name else "ImageNet's, for nothing is known of its training"
+    return f"as published for {name}" if name else "ImageNet's, because its training is unknown"
 
 
 def _preprocessing(args: Namespace, network: "LoadedNetwork") -> "Preprocessing":
-    """As the network's own training validates; where nothing is known of that, as the paper has it."""
+    """The preprocessing of the network's own training at validation; if that is unknown, the paper's."""
     from harness.data.preprocessing import WHOLE_FROM_RESOLUTION, Preprocessing
 
     published = Preprocessing.published(network.spec, args.resolution or resolutions(network.spec)[0])
@@ -125,23 +125,23 @@ def _preprocessing(args: Namespace, network: "LoadedNetwork") -> "Preprocessing"
 def _changed(
     preprocessing: "Preprocessing", args: Namespace, spec: NetworkSpec, device: "torch.device"
 ) -> "Preprocessing":
-    """With what the command line says, for as many channels as the network has."""
+    """The preprocessing with the options of the command line applied, for the number of channels of the network."""
     names = {"resolution": "resolution", "crop": "crop", "mode": "crop_mode", "interpolation": "interpolation"}
     names |= {"mean": "mean", "std": "std", "batch_size": "batch", "precision": "precision"}
-    given = {name: value for name, option in names.items() if (value := getattr(args, option)) is not None}
+    changes = {name: value for name, option in names.items() if (value := getattr(args, option)) is not None}
     for name in ("mean", "std"):
-        values = tuple(given.get(name, getattr(preprocessing, name)))
-        if spec.in_channels == 1 and len(values) > 1 and name not in given:
+        values = tuple(changes.get(name, getattr(preprocessing, name)))
+        if spec.in_channels == 1 and len(values) > 1 and name not in changes:
             values = (statistics.fmean(values),)
         if len(values) != spec.in_channels:
-            rule = f"`--{name}` must give a number for each of the network's channels ({spec.in_channels})"
-            raise UserError(rule, value=" ".join(f"{each:g}" for each in values))
-        given[name] = values
-    preprocessing = replace(preprocessing, **given)
+            rule = f"`--{name}` must have one number for each of the network's channels ({spec.in_channels})"
+            raise UserError(rule, value=" ".join(f"{value:g}" for value in values))
+        changes[name] = values
+    preprocessing = replace(preprocessing, **changes)
     if not LEAST_SIDE <= preprocessing.resolution <= MOST_SIDE:
         raise UserError(f"`--resolution` must be from {LEAST_SIDE} to {MOST_SIDE}", value=preprocessing.resolution)
     if not 0 < preprocessing.crop <= 1:
-        raise UserError("`--crop` must be a share above 0 and at most 1", value=preprocessing.crop)
+        raise UserError("`--crop` must be above 0 and at most 1", value=preprocessing.crop)
     if min(preprocessing.std) <= 0:
         raise UserError("`--std` must be above 0", value=min(preprocessing.std))
     if preprocessing.precision == "float16" and device.type == "cpu":
@@ -152,25 +152,28 @@ def _changed(
 
 
 @computing()
-def _shown(args: Namespace, network: "LoadedNetwork", resolution: int) -> EvaluationImages:
-    """The images of `--data`; without it, those that the network's own training validates on."""
+def _evaluation_images(args: Namespace, network: "LoadedNetwork", resolution: int) -> EvaluationImages:
+    """The images of `--data`; without it, the validation images of the network's own training."""
     from harness.storage.load_network import class_names
 
-    own, recipe = network.full_recipe, network.recipe
+    full_recipe, recipe = network.full_recipe, network.recipe
     kind = _kind(args.data)
     if recipe is not None and (kind is None or kind == recipe.dataset == SHAPES):
         dataset = network.load_images()
         if dataset is not None:
             about = f"validation images of {recipe.dataset}, as the run has them"
             return EvaluationImages(InMemoryImages(dataset.val), about, "of the data that the run was trained on")
-    if kind is None and own is None:
+    if kind is None and full_recipe is None:
         raise DataError(
             f"`{DATA_OPTION}` must name the images: a folder with one folder of images per class, of CIFAR, or "
             f"`{SHAPES}`",
             value=network.name,
             remedy="ImageNet's validation images are expected by class: val/n01440764/ILSVRC2012_val_00000293.JPEG.",
         )
-    data = ClassificationDataConfig(dataset=kind) if own is None or kind not in (None, own.data.dataset) else own.data
+    if full_recipe is None or kind not in (None, full_recipe.data.dataset):
+        data = ClassificationDataConfig(dataset=kind)
+    else:
+        data = full_recipe.data
     root = None if args.data is None or kind == SHAPES else Path(args.data)
     classes = network.spec.classes
     images = open_validation(
@@ -187,7 +190,7 @@ def _shown(args: Namespace, network: "LoadedNetwork", resolution: int) -> Evalua
 
 
 def _kind(data: str | None) -> Any:
-    """The data set that `--data` means: `shapes`, a folder of CIFAR's, or one of images by class; None without it."""
+    """The kind of data set that `--data` names: `shapes`, CIFAR, or a folder of images by class; None without it."""
     if data is None or data == SHAPES:
         return data
     return kind_of(Path(data).expanduser()) or "imagefolder"
@@ -195,18 +198,18 @@ def _kind(data: str | None) -> Any:
 
 def _check(spec: NetworkSpec) -> None:
     if spec.in_channels not in (1, 3):
-        raise UserError("the network must be for colour or for grey images", value=f"{spec.in_channels} channels")
+        raise UserError("the network must be for color or gray images", value=f"{spec.in_channels} channels")
 
 
 @computing()
 def _forms(args: Namespace, network: "LoadedNetwork") -> "dict[str, nn.Module]":
-    """The network in the forms that are asked for."""
+    """The network in the requested forms, by the name of the form."""
     from harness.models.build import merge
     from harness.models.weights.matching import is_merged_form
 
     if is_merged_form(network.spec, network.model.state_dict()):
         if args.both:
-            raise UserError("`--both` needs weights in training form; these are merged already", value=network.name)
+            raise UserError("`--both` needs weights in training form; these are already merged", value=network.name)
         return {MERGED: network.model}
     forms = {} if args.merged else {TRAINING: network.model}
     return forms | ({MERGED: merge(network.model)} if args.merged or args.both else {})
@@ -220,14 +223,14 @@ def _measure(
     device: "torch.device",
     loaders: int,
 ) -> AccuracyResult:
-    """The result; how far it is, is shown meanwhile, where no program reads what is printed."""
+    """Measure the accuracy, showing the progress unless `--json` is given."""
     from harness.training.accuracy import measure_accuracy
 
     console = make_console()
-    with computing(device), make_status_line(console, is_live=is_live(console) and not args.json) as shown:
-        for said in measure_accuracy(forms, images, preprocessing, device, loaders=loaders):
-            if not isinstance(said, AccuracyProgress):
-                return said
+    with computing(device), make_status_line(console, is_live=is_live(console) and not args.json) as line:
+        for record in measure_accuracy(forms, images, preprocessing, device, loaders=loaders):
+            if not isinstance(record, AccuracyProgress):
+                return record
             if not args.json:
-                shown.update(progress_line(said))
-    raise AssertionError("an examination ends with its result")
+                line.update(progress_line(record))
+    raise AssertionError("an evaluation ends with its result")

@@ -1,4 +1,4 @@
-"""`harness plot`: the claims of a study as a picture, from its summary alone."""
+"""`harness plot`: plot the claims of a study from its `summary.json`."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -9,16 +9,16 @@ from harness.cli.arguments import Subparsers, add_command
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "draw the claims of a study from its summary alone, as `claims.png` beside it"
+    about = "plot the claims of a study from its summary.json, as `claims.png` in the same folder"
     parser = add_command(commands, "plot", about)
     parser.add_argument(
-        "summaries", metavar="SUMMARY", type=Path, nargs="+", help="a summary.json, or the folder that holds it"
+        "summaries", metavar="SUMMARY", type=Path, nargs="+", help="a summary.json, or the folder that contains it"
     )
     return parser
 
 
 def run(args: Namespace) -> int:
-    """Draw the claims of written summaries, each picture next to its summary."""
+    """Plot the claims of stored summaries, each plot in the folder of its summary."""
     from harness.report.claims_summary import SUMMARY_FILE, read_claims_summary
     from harness.report.plots.claims import plot_claims
     from harness.report.summary import CLAIMS_PLOT_FILE

@@ -1,4 +1,4 @@
-"""`harness presets`: all named networks with their cost, next to the published figures."""
+"""`harness presets`: list all presets with their cost and the published values."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -7,14 +7,14 @@ from harness.cli.arguments import Subparsers, add_command, add_json_option, prin
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    parser = add_command(commands, "presets", "list all presets beside the figures of their papers")
+    parser = add_command(commands, "presets", "list all presets with their cost and the values of their papers")
     parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
     add_json_option(parser)
     return parser
 
 
 def run(args: Namespace) -> int:
-    """Print every preset."""
+    """Print all presets."""
     from harness.report.network import presets_values, presets_view
 
     resolution = resolution_of(args)

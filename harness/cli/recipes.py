@@ -1,4 +1,4 @@
-"""`harness recipes`: the recipes for training at full scale and downstream."""
+"""`harness recipes`: list the recipes for training at full scale and on downstream tasks."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -7,9 +7,9 @@ from harness.cli.arguments import Subparsers, add_command, print_view
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "list the recipes for training at full scale and downstream, or print one of them"
+    about = "list the recipes of `harness train` and `harness downstream`, or print one of them"
     parser = add_command(commands, "recipes", about)
-    parser.add_argument("name", metavar="RECIPE", nargs="?", help="print this one, to be changed in a copy")
+    parser.add_argument("name", metavar="RECIPE", nargs="?", help="print this recipe as YAML, to copy and change")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`harness reproduce`: train a recorded run again, and compare the two bitwise."""
+"""`harness reproduce`: train a recorded run again and compare the two bitwise."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -17,20 +17,20 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser = add_study_command(
         commands,
         "reproduce",
-        "train a recorded run again, and compare the two bit by bit",
-        file="a study file, or a summary.json or the folder that holds it",
-        details="Says `same bits`, or `not the same environment`, what differs and how far apart the values are, or "
-        "SAME ENVIRONMENT AND OTHER BITS, which alone gives exit code 1. Nothing of the study is changed.",
+        "train a recorded run again and compare the two bitwise",
+        file="a study file, or a summary.json or the folder that contains it",
+        details="Prints `same bits`; or `not the same environment`, what differs, and the difference of the values; or "
+        "SAME ENVIRONMENT AND OTHER BITS, the only outcome with exit code 1. The study is not changed.",
     )
     parser.add_argument(
-        "which", metavar="TRIAL|RUN", nargs="?", help="a trial's number, or a run's id (default: the best trial)"
+        "which", metavar="TRIAL|RUN", nargs="?", help="number of a trial, or id of a run (default: the best trial)"
     )
     add_json_option(parser)
     return parser
 
 
 def run(args: Namespace) -> int:
-    """Train the run again and print how the outcomes compare; 1 for other bits in the same environment."""
+    """Train the run again and print the comparison; returns 1 for other bits in the same environment."""
     from harness.diagnostics.reproduce import EXIT_CODES, reproduce
     from harness.report.reproduction import reproduction_values, reproduction_view
 

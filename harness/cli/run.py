@@ -1,4 +1,4 @@
-"""`harness run`: train what a study needs while showing it, then print its answer."""
+"""`harness run`: train a study while showing its progress, then print its results."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -7,35 +7,41 @@ from harness.cli.arguments import Subparsers, add_study_command, add_version, po
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    parser = add_study_command(commands, "run", "train what a study needs, and print its answer")
+    parser = add_study_command(commands, "run", "train a study and print its results")
     add_version(parser)
     workers = parser.add_argument_group("workers")
     workers.add_argument(
-        "--executor", choices=("ray", "inline"), default="ray", help="who trains (default: ray; inline: this process)"
+        "--executor",
+        choices=("ray", "inline"),
+        default="ray",
+        help="train in Ray workers, or inline in this process (default: ray)",
     )
     workers.add_argument(
-        "--workers", type=positive, metavar="N", help="runs at a time (default: as many as the machine has room for)"
+        "--workers", type=positive, metavar="N", help="number of workers (default: as many as fit on the machine)"
     )
-    workers.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster that is running, as host:6379 or auto")
-    how = parser.add_argument_group("how")
+    workers.add_argument(
+        "--ray-address", metavar="ADDRESS", help="address of a running Ray cluster, such as host:6379 or auto"
+    )
+    how = parser.add_argument_group("training")
     how.add_argument(
-        "--dry-run", action="store_true", help="list what would be trained, its cost and time; write nothing"
+        "--dry-run", action="store_true", help="list what would be trained, its cost and estimated time; write nothing"
     )
     how.add_argument(
         "--reuse",
         choices=("any", "same"),
         default="any",
-        help="runs to take that are there already: of any environment, or of one like this (code, libraries, "
-        "processor, threads, device), the others being trained again; times are never taken from another "
-        "(default: any)",
+        help="reuse completed runs of any environment, or only of the same environment (code, libraries, processor, "
+        "threads, device), and train the others again; times of other environments are never reused (default: any)",
     )
-    how.add_argument("--fresh", action="store_true", help="forget this study's trials, and its runs that no other has")
-    how.add_argument("--quiet", action="store_true", help="print the answer only")
+    how.add_argument(
+        "--fresh", action="store_true", help="delete the trials of this study, and its runs that no other study uses"
+    )
+    how.add_argument("--quiet", action="store_true", help="print only the results")
     return parser
 
 
 def run(args: Namespace) -> int:
-    """Train what a study needs, and print its answer; with `--dry-run`, what would be trained."""
+    """Train a study and print its results; with `--dry-run`, print what would be trained."""
     from harness.cli.study_run import run_study
 
     return run_study(args)

@@ -1,4 +1,4 @@
-"""`harness schema`: the JSON schema of study files."""
+"""`harness schema`: print the JSON schema of study files."""
 
 from argparse import ArgumentParser, Namespace
 

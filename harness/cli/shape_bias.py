@@ -1,4 +1,4 @@
-"""`harness shape-bias`: shape or texture, on images where the two disagree."""
+"""`harness shape-bias`: the shape bias of a network on cue-conflict images."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -16,10 +16,10 @@ from harness.cli.arguments import (
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    about = "show whether a network for ImageNet-1K goes by shape or by texture where the two disagree"
+    about = "measure the shape bias of an ImageNet-1K network on images whose shape and texture disagree"
     parser = add_command(commands, "shape-bias", about)
-    add_network_options(parser, help="a run's checkpoint, or a file of weights")
-    stimuli = "a folder of images named as cat1-bicycle3.png: shape first, texture second"
+    add_network_options(parser, help="the checkpoint of a run, the folder of a training, or a weights file")
+    stimuli = "a folder of images with names such as cat1-bicycle3.png: the shape first, then the texture"
     parser.add_argument("--stimuli", metavar="FOLDER", type=Path, required=True, help=stimuli)
     parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
     add_json_option(parser)
@@ -27,7 +27,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 
 def run(args: Namespace) -> int:
-    """Print the share of decisions by shape, in all and by class."""
+    """Print the share of decisions by shape, overall and per class."""
     from harness.measures.cue_conflict import classify_stimuli
     from harness.models.spec.published import resolutions
     from harness.report.shape_bias import cue_conflict_values, cue_conflict_view

@@ -1,9 +1,10 @@
-"""`harness show`: a network by stage, all configurations of a study, or one trial in detail."""
+"""`harness show`: print a network by stage, all configurations of a study, or one trial in detail."""
 
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import (
+    STUDY,
     Subparsers,
     add_json_option,
     add_study_command,
@@ -23,10 +24,10 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser = add_study_command(
         commands,
         "show",
-        "show a network by stage; or all configurations of a study, or one trial from close up",
-        file="a preset, as replknet_31b; a network's file; or a study file, as search_spaces/kernel_size.yaml",
+        "show a network by stage, all configurations of a study, or one trial in detail",
+        file=f"a preset, such as replknet_31b, a network file, or {STUDY}",
     )
-    parser.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="the number of a trial, from the column #")
+    parser.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="number of a trial, from the column #")
     parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
     add_json_option(parser)
     return parser
@@ -42,11 +43,11 @@ def run(args: Namespace) -> int:
     spec = find_network_spec(str(args.file))
     if spec is not None:
         if args.trial is not None:
-            raise UserError("TRIAL must stand behind a study file; this is a network", value=args.trial)
+            raise UserError("TRIAL must follow a study file, but this is a network", value=args.trial)
         resolution = resolution_of(args) or resolutions(spec)[0]
         return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
     if args.resolution is not None:
-        raise UserError("`--resolution` must stand with a network; a study has its own", value=args.resolution)
+        raise UserError("`--resolution` needs a network; a study has its own", value=args.resolution)
     with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
         return _show_all(args, study) if args.trial is None else _show_trial(args, study)
 
@@ -88,8 +89,8 @@ def _show_trial(args: Namespace, reader: "StudyReader") -> int:
     study = reader.file.study
     trial = next((trial for trial in reader.trials if trial.number == args.trial), None)
     if trial is None:
-        known = f"0 to {len(reader.trials) - 1}" if reader.trials else "none"
-        raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {known}.")
+        numbers = f"0 to {len(reader.trials) - 1}" if reader.trials else "none"
+        raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {numbers}.")
     linked = reader.store.trial_runs(study.study).get(trial.number, ())
     runs = list(read_run_results(reader.store, linked).values())
     if args.json:

@@ -1,4 +1,4 @@
-"""`harness status`: where a study is, also while another process drives it."""
+"""`harness status`: the progress of a study, also while another process drives it."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -18,13 +18,13 @@ LAST_EVENTS = 5
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    parser = add_study_command(commands, "status", "show where a study stands, also while another process drives it")
+    parser = add_study_command(commands, "status", "show the progress of a study, also while another process runs it")
     add_json_option(parser)
     return parser
 
 
 def run(args: Namespace) -> int:
-    """Print where a study is."""
+    """Print the status of a study."""
     from harness.analysis.claims import arms_needing_seeds
     from harness.analysis.results import study_results
     from harness.analysis.study_reader import open_study_reader
@@ -49,5 +49,5 @@ def run(args: Namespace) -> int:
         return print_json(status_values(state))
     print_view(status_view(state))
     if not state.driver and not state.is_finished:
-        print_next([(command_line("run", args.file, study_options(args)), "go on where it was")])
+        print_next([(command_line("run", args.file, study_options(args)), "resume the study")])
     return 0

@@ -1,4 +1,4 @@
-"""What `harness run` does: train what a study needs while showing it; or show what would be trained."""
+"""The action of `harness run`: train a study while showing its progress, or show what would be trained."""
 
 import sys
 from argparse import Namespace
@@ -39,20 +39,20 @@ from harness.system.command_line import command_line, resume_command, without_pa
 from harness.system.machine import available_cpus, has_gpu
 
 DEFAULT_FULL_SCALE_RECIPE = "imagenet_300"
-"""For a study that names a network at full scale and no recipe."""
+"""The recipe for a study that names a network at full scale but no recipe."""
 NO_RESULT = 1
 """Exit code of a study that ended without a complete configuration."""
 
 
 def run_study(args: Namespace) -> int:
-    """Train what a study needs, and print its answer."""
+    """Train a study and print its results; returns the exit code."""
     file, space, notes = check_study(args)
     if args.dry_run:
         return _dry_run(args, file, space, notes)
     try:
         results = _drive(args, file, space, notes)
     except KeyboardInterrupt:
-        print(f"stopped; nothing is lost. To go on where it was:\n  {resume_command()}", file=sys.stderr)
+        print(f"stopped; nothing is lost. To resume:\n  {resume_command()}", file=sys.stderr)
         return EXIT_CODE
     make_console().print(results_view(results))
     _draw_claims(workspace_of(args).folder(results.study), results)
@@ -61,11 +61,9 @@ def run_study(args: Namespace) -> int:
 
 
 def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
-    """The study that a command line means, with its space, and notes on its images.
+    """The study of a command line, its search space, and notes on its images; writes nothing.
 
-    All that is refused is refused here, and nothing is written.
-
-    Raises `UserError`s.
+    All checks of the study happen here. Raises `UserError`s.
     """
     file = load_study(args.file, is_quick=args.quick)
     if args.executor == "inline":  # starts nothing
@@ -87,7 +85,7 @@ def check_study(args: Namespace) -> tuple[StudyFile, Space, tuple[str, ...]]:
 
 
 def _require_growth(args: Namespace, file: StudyFile, data: str | None) -> None:
-    """Raise `StudyError` where the file or its data, of that digest, are no longer those of the study it started."""
+    """Raise `StudyError` if file or data (by its digest) have changed in a way that the stored study cannot adopt."""
     workspace = workspace_of(args)
     try:
         with Store.open(workspace.database, read_only=True) as store:
@@ -98,10 +96,10 @@ def _require_growth(args: Namespace, file: StudyFile, data: str | None) -> None:
 
 
 def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> int:
-    """Print what would be trained, and on what; reads the database where there is one."""
+    """Print what would be trained, and on which data; reads the database if there is one."""
     study = file.study
-    room = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
-    workers = args.workers or max(1, room)
+    fitting = 1 if args.executor == "inline" or args.ray_address else available_cpus() // study.resources.cpus
+    workers = args.workers or max(1, fitting)
     try:
         with Store.open(workspace_of(args).database, read_only=True) as store:
             is_cluster = args.ray_address is not None
@@ -115,7 +113,7 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str
 
 
 def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str]) -> StudyResults:
-    """Run a study to its end while showing it; gives the answer, which is also written beside the results."""
+    """Run a study to its end while showing its progress; returns its results, which are also written as a summary."""
     workspace = workspace_of(args)
     with Interrupt() as interrupt, _view(file, is_quiet=args.quiet) as view:
 
@@ -125,7 +123,7 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
             return InterruptibleExecutor(
                 _start_workers(args, file.study, left, view),
                 interrupt,
-                lambda: view.note("stopping: the workers end their step; Ctrl-C again leaves at once"),
+                lambda: view.note("stopping: the workers finish their step; press Ctrl-C again to exit immediately"),
                 is_here=args.executor == "inline",
             )
 
@@ -149,7 +147,7 @@ def _drive(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str])
 def _to_the_end(
     driven: DrivenStudy, study: Study, space: Space, folder: Path, view: EventView, is_cluster: bool
 ) -> StudyResults:
-    """Show all events of a study; a summary is kept only of a study that nothing has changed since."""
+    """Drive a study, showing all its events; its old summary is kept only if no trial starts."""
     here = study_environment(study, is_cluster=is_cluster)
     results = study_results(study, driven.store, driven.trials(), {}, here=here)
     view.begin(results)
@@ -168,7 +166,7 @@ def _to_the_end(
 
 
 def _draw_claims(folder: Path, results: StudyResults) -> None:
-    """Draw the claims beside the summary, where they are not drawn yet; the answer stands without the picture."""
+    """Plot the claims next to the summary, unless the plot exists; a failure is printed and changes no result."""
     path = folder / CLAIMS_PLOT_FILE
     if not results.claims:
         return
@@ -184,7 +182,7 @@ def _draw_claims(folder: Path, results: StudyResults) -> None:
 
 
 def _start_workers(args: Namespace, study: Study, runs: int, view: EventView) -> Executor:
-    """Start the workers, and say so."""
+    """Start the workers, noting the start and the end in the view."""
     recipe = study.proxy
     rendering = f" {recipe.rendering}" if recipe.dataset == "shapes" else ""
     view.note(f"starting {_workers(args)}")
@@ -200,7 +198,7 @@ def _worker_request(args: Namespace, study: Study, *, runs: int | None = None) -
 
 
 def _workers(args: Namespace) -> str:
-    """The workers that were asked for, in words."""
+    """The requested workers, as text."""
     if args.executor == "inline":
         return "in this process"
     number = plural(args.workers, "worker") if args.workers else "workers"
@@ -208,24 +206,25 @@ def _workers(args: Namespace) -> str:
 
 
 def _view(file: StudyFile, *, is_quiet: bool) -> EventView:
-    """The view that fits where the output goes."""
+    """The view for this output: quiet, live in a terminal, or a log."""
     metric, direction = next(iter(file.study.objectives.items()))
     console = make_console()
     if is_quiet:
         return QuietView()
     if not is_live(console):
         return LogView(EventFormatter(metric))
-    behind = "measuring" if file.study.proxy.transfer is None else "transfer"
-    state = LiveState(file.study.study, study_title(file.text), metric, direction, EventFormatter(metric), behind)
+    after_training = "measuring" if file.study.proxy.transfer is None else "transfer"
+    formatter = EventFormatter(metric)
+    state = LiveState(file.study.study, study_title(file.text), metric, direction, formatter, after_training)
     return LiveView(console, state)
 
 
 def _next_commands(args: Namespace, results: StudyResults, file: StudyFile) -> list[tuple[str, str]]:
-    """What a person may want to type now."""
+    """Suggested next commands, each with its purpose."""
     options = study_options(args)
     commands = [(command_line("dashboard", args.file, options), "parameters and learning curves in a browser")]
     if results.best is None:
-        return [(command_line("show", args.file, options), "what became of every configuration"), *commands]
+        return [(command_line("show", args.file, options), "the state of every configuration"), *commands]
     number = str(results.best.trials[0])
     return [
         (command_line("show", args.file, options, number), "the best network: cost by stage, curves, seeds"),
@@ -236,7 +235,7 @@ def _next_commands(args: Namespace, results: StudyResults, file: StudyFile) -> l
 
 
 def full_scale_commands(file: StudyFile, best: ConfigurationResult, options: Sequence[str]) -> list[tuple[str, str]]:
-    """What the best network costs at full scale, where the study names a network for that which takes its choices."""
+    """The command for the best network at full scale; none without a full-scale base that fits its choices."""
     full = file.study.full_scale
     if full is None:
         return []
@@ -248,6 +247,6 @@ def full_scale_commands(file: StudyFile, best: ConfigurationResult, options: Seq
     recipe = load_classification_recipe(name)
     images = [] if recipe.data.dataset in GENERATED_DATASETS else ["--data", "FOLDER"]
     weights = ["--weights", "FILE"] if recipe.needs_weights else []
-    words = [str(file.path), "--recipe", name, *images, *weights, "--dry-run"]
-    purpose = f"the best network at full scale: {recipe.about}; its cost and time; without --dry-run it is trained"
-    return [(command_line("train", Path(BEST_OF), options, *words), purpose)]
+    arguments = [str(file.path), "--recipe", name, *images, *weights, "--dry-run"]
+    purpose = f"the best network at full scale: {recipe.about}; cost and time; without --dry-run it is trained"
+    return [(command_line("train", Path(BEST_OF), options, *arguments), purpose)]

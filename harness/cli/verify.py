@@ -1,4 +1,4 @@
-"""`harness verify`: all that must hold without training, then the verdicts of all recorded claims."""
+"""`harness verify`: run all checks that need no training, then show the verdicts of all recorded claims."""
 
 import time
 from argparse import ArgumentParser, Namespace
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from harness.diagnostics.verify import ClaimRow, Section
 
 CLAIMS = "claims"
-"""The subject that is no check: what the recorded studies say of their claims."""
+"""The subject without checks: the verdicts of the claims of recorded studies."""
 SUBJECTS = ("counts", "closed_form", "merge", "operator", "specs", "full_scale", CLAIMS)
 RUN_STUDY_COMMAND = [
-    ("harness run STUDY.yaml", "judge the claims of a study file that has some, under its key `claims`")
+    ("harness run STUDY.yaml", "evaluate the claims of a study file, which are under its key `claims`")
 ]
 HOLDS, FAILS = 0, 1
-"""Exit codes; a claim that is contradicted is a finding, and no fault."""
+"""Exit codes; a contradicted claim is a finding, not a fault."""
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -35,13 +35,15 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     parser = add_command(
         commands,
         "verify",
-        "check all that needs no training, then show the verdicts of all recorded claims",
-        details="A check that does not hold, and a claim study whose runs cannot be read, give exit code 1; a claim "
-        "that is contradicted is a finding, not a fault.",
+        "run all checks that need no training, then show the verdicts of all recorded claims",
+        details="A check that fails, and a claim study whose runs cannot be read, give exit code 1; a claim that is "
+        "contradicted is a finding, not a fault.",
     )
-    parser.add_argument("--only", choices=SUBJECTS, nargs="+", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument(
-        "--full", action="store_true", help="the slow checks, too: 31L and XL in float64, 8 GB of memory"
+        "--only", choices=SUBJECTS, nargs="+", metavar="SUBJECT", help=f"one or more of {', '.join(SUBJECTS)}"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="also run the slow checks: 31L and XL in float64, 8 GB of memory"
     )
     add_workspace_options(parser)
     add_json_option(parser)
@@ -50,30 +52,30 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 
 def run(args: Namespace) -> int:
-    """Check each subject and show it when it is done, then the claims."""
+    """Check each subject, showing it as soon as it is done, then show the claims."""
     from harness.diagnostics.verify.checks import CHECKS, run_checks, verification_conditions
     from harness.diagnostics.verify.recorded_claims import all_recorded_claims
     from harness.diagnostics.verify.report import section_view, sum_view, verify_values
 
-    start, wanted = time.perf_counter(), args.only or [*CHECKS, CLAIMS]
-    claims = tuple(all_recorded_claims(workspace_of(args))) if CLAIMS in wanted else None
-    made: list[Section] = []
-    for section in run_checks([name for name in CHECKS if name in wanted], is_full=args.full):
-        made.append(section)
+    start, subjects = time.perf_counter(), args.only or [*CHECKS, CLAIMS]
+    claims = tuple(all_recorded_claims(workspace_of(args))) if CLAIMS in subjects else None
+    sections: list[Section] = []
+    for section in run_checks([name for name in CHECKS if name in subjects], is_full=args.full):
+        sections.append(section)
         if not args.json:
             print_view(section_view(section))
     wall_s = time.perf_counter() - start
     if args.json:
-        print_json(verify_values(made, claims, wall_s, verification_conditions()))
+        print_json(verify_values(sections, claims, wall_s, verification_conditions()))
     else:
         _show_claims(args, claims)
-        print_view(sum_view(made, wall_s, verification_conditions()))
+        print_view(sum_view(sections, wall_s, verification_conditions()))
     has_fault = any(row.fault for row in claims or ())
-    return FAILS if has_fault or any(section.failed for section in made) else HOLDS
+    return FAILS if has_fault or any(section.failed for section in sections) else HOLDS
 
 
 def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:
-    """The verdicts, or the commands that would give some."""
+    """Print the verdicts; without any, the commands that would produce some."""
     from harness.diagnostics.verify.full_scale import claim_studies
     from harness.diagnostics.verify.report import verdicts_view
     from harness.system.command_line import command_line, short_path
@@ -83,9 +85,9 @@ def _show_claims(args: Namespace, claims: "Sequence[ClaimRow] | None") -> None:
     if claims:
         print_view(verdicts_view(claims))
         return
-    print(f"claims  no claim study is recorded in {args.results}; these would give verdicts:")
+    print(f"claims  no claim study is recorded in {args.results}; these commands would produce verdicts:")
     commands = [
-        (command_line("run", short_path(path), study_options(args)), f"judge the claims of {path.stem}")
+        (command_line("run", short_path(path), study_options(args)), f"evaluate the claims of {path.stem}")
         for path in claim_studies()
     ]
     print_next(commands or RUN_STUDY_COMMAND)

@@ -1,1 +1,1 @@
-"""The harness about itself: what must hold, and what it costs."""
+"""Diagnostics of the harness itself: checks, error rates, reproduction of runs, and benchmarks."""

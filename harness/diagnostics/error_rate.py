@@ -1,4 +1,4 @@
-"""How often verdicts on recorded runs are false, and how often their intervals hold the effect."""
+"""The rate of false verdicts on recorded runs, and the coverage of their intervals."""
 
 import math
 from pathlib import Path
@@ -21,11 +21,11 @@ from harness.storage.workspace import Workspace
 from harness.system.command_line import command_line
 
 LEAST_SEEDS = 40
-"""Of an A/A test; from fewer seeds, the studies that are drawn are too much alike."""
+"""Minimum number of seeds for an A/A test; from fewer, the drawn studies are too similar."""
 
 
 class RecordedClaim(NamedTuple):
-    """The claim of a study, as its runs are."""
+    """The claim of a study, evaluated on its recorded runs."""
 
     study: str
     judged: ClaimResult
@@ -33,23 +33,23 @@ class RecordedClaim(NamedTuple):
 
 
 class AATestResult(NamedTuple):
-    """What came of a test on the recorded runs of some studies."""
+    """The result of `harness aa` on the recorded runs of one or several studies."""
 
     recorded: tuple[RecordedClaim, ...]
     plan: Plan
     rate: ErrorRate | None
-    """Of false verdicts, of an A/A test."""
+    """The rate of false verdicts, for an A/A test."""
     parts: VarianceParts | None
-    """Of several data sets."""
+    """The variance of the effect, for several data sets."""
 
     @property
     def holds(self) -> bool:
-        """Whether false verdicts are not surely more than the plan allows."""
+        """Whether the rate of false verdicts is not significantly above the plan's."""
         return self.rate is None or self.rate.low <= self.plan.alpha
 
 
 def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
-    """The claim of a study and its runs. Raises `UserError` where there is more than one, or where it has no pairs."""
+    """Read the claim of a study. Raises `UserError` if there is more than one claim, or no pair of complete runs."""
     with open_study_reader(path, workspace) as reader:
         claims, study = reader.claims(), reader.file.study.study
         noise = noise_line(study_results(reader.file.study, reader.store, reader.trials, {}).resampling)
@@ -66,7 +66,7 @@ def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
 
 
 def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
-    """The share of drawn studies that come to a verdict. Raises `UserError` for arms that are not equal, or too few."""
+    """The share of drawn studies that reach a verdict. Raises `UserError` for unequal arms or too few seeds."""
     result, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
     networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
     if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
@@ -74,7 +74,7 @@ def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, see
             "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone",
             value=", ".join(result.claim.contrast),
             place=recorded.study,
-            remedy="As in search_spaces/aa.yaml. Or give several studies, one for each data set, to part their effect.",
+            remedy="See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect.",
         )
     if len(result.values) < LEAST_SEEDS:
         rule = f"an A/A test must have at least {LEAST_SEEDS} seeds that both arms have completed"
@@ -86,27 +86,27 @@ def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, see
 
 
 def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResult:
-    """The spread of one claim's effect between data sets and between seeds. Raises `UserError` for unlike claims."""
+    """The variance of a claim's effect between data sets and between seeds. Raises `UserError` for unequal claims."""
     for claim in recorded:
-        if _asked(claim.judged) != _asked(recorded[0].judged):
+        if _comparison(claim.judged) != _comparison(recorded[0].judged):
             raise UserError("all studies must make the same claim, on different data", value=claim.study)
     if len({claim.study for claim in recorded}) < len(recorded):
         raise UserError("all studies must be different ones", value=", ".join(claim.study for claim in recorded))
     try:
         parts = variance_parts({claim.study: claim.judged.values for claim in recorded})
     except ValueError as error:
-        raise UserError(f"the spread of an effect can be parted where {error}") from error
+        raise UserError(f"the variance of an effect cannot be split: {error}") from error
     return AATestResult(recorded, plan, None, parts)
 
 
-def _asked(result: ClaimResult) -> tuple[object, ...]:
-    """What is compared, whatever it is called."""
+def _comparison(result: ClaimResult) -> tuple[object, ...]:
+    """The metric, networks and weights that a claim compares, independent of its names."""
     arms = zip(result.arms, result.claim.contrast.values(), strict=True)
     return result.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
 
 
 def outcome_view(outcome: AATestResult) -> RenderableType:
-    """For a terminal."""
+    """The result for a terminal."""
     lines = _rate_lines(outcome) if outcome.rate is not None else _part_lines(outcome)
     names = ", ".join(claim.study for claim in outcome.recorded)
     return Group(Text(names, style="bold"), *(indented(line) for line in lines))
@@ -121,10 +121,10 @@ def _rate_lines(outcome: AATestResult) -> list[str]:
     return [
         f"{plural(pairs.n, 'pair')} of equal arms: mean difference {pairs.mean:.2f}, standard deviation "
         f"{pairs.sd:.2f}, p = {pairs.p(0):.2g} against 0 (t test of all pairs).",
-        f"Of {rate.studies:,} studies drawn from them with {looks}, {rate.hits:,} came to a verdict: {share}; "
+        f"Of {rate.studies:,} studies drawn from them with {looks}, {rate.hits:,} reached a verdict: {share}; "
         f"{100 * plan.alpha:g} % are allowed.",
-        "Each study is a random subset of the pairs in random order; the arms of a pair change places at random, as "
-        "equal arms may. The interval holds the drawing of studies, given these runs.",
+        "Each study is a random subset of the pairs in random order; the arms of a pair are swapped at random, as "
+        "equal arms may be. The interval covers the random draws of studies, given these runs.",
         *([recorded.noise] if recorded.noise else []),
     ]
 
@@ -139,14 +139,14 @@ def _part_lines(outcome: AATestResult) -> list[str]:
         f"{claim.name} ({claim.metric}): {parts.effect:.2f} on average over {parts.sets} data sets with {seeds} each.",
         f"Standard deviation between data sets {between:.2f}, between the seeds of one {within:.2f} (F test that all "
         f"data sets have one effect: p = {parts.p:.2g}).",
-        f"A nominal 95 % interval from {seeds} of one data set holds the effect over all in {share} at these "
-        f"variances; {held.hits} of {held.studies} held the mean of the other data sets.",
+        f"A nominal 95 % interval from {seeds} of one data set contains the effect over all in {share} at these "
+        f"variances; {held.hits} of {held.studies} contained the mean of the other data sets.",
         *([noise] if noise else []),
     ]
 
 
 def outcome_values(outcome: AATestResult) -> dict[str, Any]:
-    """For JSON."""
+    """The result for JSON."""
     rate, parts = outcome.rate, outcome.parts
     plan = {"first": outcome.plan.first, "most": outcome.plan.most, "alpha": outcome.plan.alpha}
     return {

@@ -1,4 +1,4 @@
-"""How much of a claim's error belongs to the images that it is judged on."""
+"""How much of a claim's error is due to the validation images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,35 +29,35 @@ from harness.storage.workspace import Workspace
 from harness.training.run import Run
 
 LEAST_SETS, MOST_SETS = 10, 1000
-"""Of an estimate of what a validation set adds."""
+"""Bounds on the number of validation sets."""
 MOST_IMAGES = 100_000
-"""Of a validation set, which is held in memory."""
+"""Maximum number of images of a validation set, which is kept in memory."""
 
 
 class Asked(NamedTuple):
-    """How the networks of a claim are to be judged."""
+    """The settings of the evaluation on further validation sets."""
 
     sets: int
     images: int
     plan: Plan
-    """The sizes of studies: from its first look to its last, as far as there are pairs."""
+    """The sizes of the studies, from its first look to its last, up to the number of pairs."""
     studies: int
-    """To draw, of each size."""
+    """Number of studies to draw of each size."""
     seed: int
 
 
 class Sized(NamedTuple):
-    """Studies of one size."""
+    """The results for studies of one size."""
 
     expected: Studies
-    """From the components of variance."""
+    """Computed from the variance components."""
     interval: tuple[float, float]
-    """Of the expected coverage with one set for all pairs."""
+    """Interval of the expected coverage with one validation set for all pairs."""
     drawn: Studies
 
 
 class ImageNoise(NamedTuple):
-    """What came out for a claim."""
+    """The result for a claim."""
 
     study: str
     judged: ClaimResult
@@ -68,7 +68,7 @@ class ImageNoise(NamedTuple):
 
 
 def images_of(recipe: ProxyRecipe, images: int | None) -> int:
-    """The images of a validation set: as given, or as many as the last epoch of a run is judged on.
+    """The number of images of a validation set: `images`, or as many as a run is evaluated on after its last epoch.
 
     Raises `UserError` for data that cannot be generated, and for a number out of range.
     """
@@ -76,9 +76,9 @@ def images_of(recipe: ProxyRecipe, images: int | None) -> int:
 
     if recipe.dataset != "shapes":
         raise UserError(
-            "`--validation-sets` needs a study on generated images (`dataset: shapes`), of which there are more",
+            "`--validation-sets` needs a study on generated images (`dataset: shapes`), so that more can be generated",
             value=recipe.dataset,
-            remedy="With `resample: bootstrap` or `split`, every seed is judged on images of its own.",
+            remedy="With `resample: bootstrap` or `split`, every seed is evaluated on its own images.",
         )
     if images is not None and images > MOST_IMAGES:
         raise UserError(f"`--images` must be at most {MOST_IMAGES:,}", value=images)
@@ -88,9 +88,9 @@ def images_of(recipe: ProxyRecipe, images: int | None) -> int:
 def measure_image_noise(
     study: str, result: ClaimResult, asked: Asked, workspace: Workspace, tell: Callable[[int], None]
 ) -> ImageNoise:
-    """Judge the networks of a claim on further validation sets, and part the spread of its effect.
+    """Evaluate the networks of a claim on further validation sets, and split the variance of its effect.
 
-    `tell` is called with the number of sets that are done. Raises `UserError` for a claim or runs that do not allow it.
+    `tell` is called with the number of completed sets. Raises `UserError` for a claim or runs that do not allow it.
     """
     formula = Formula(result.claim.metric)
     _require_judgeable(study, result, asked)
@@ -121,7 +121,7 @@ def measure_image_noise(
 def _require_judgeable(study: str, result: ClaimResult, asked: Asked) -> None:
     metric, unknown = result.claim.metric, Formula(result.claim.metric).names - {*CURVES, *COST_OBJECTIVES}
     if unknown:
-        rule = f"the claim must be about {' or '.join(CURVES)}, which are judged anew"
+        rule = f"the claim must be about {' or '.join(CURVES)}, which can be evaluated again"
         raise UserError(rule, value=metric, place=study)
     if not LEAST_SETS <= asked.sets <= MOST_SETS:
         raise UserError(f"`--validation-sets` must be from {LEAST_SETS} to {MOST_SETS:,}", value=asked.sets)
@@ -131,16 +131,16 @@ def _require_judgeable(study: str, result: ClaimResult, asked: Asked) -> None:
 
 
 def _values(formula: Formula, run: Run, values: Mapping[str, list[float]], sets: int) -> list[float]:
-    """What the claim compares, of a run, on each set."""
+    """The values of the claim's formula for a run, one per validation set."""
     costs = {name: final_value(name, run, (), {}) for name in formula.names if name not in CURVES}
-    found = [formula.value(({name: values[name][at] for name in CURVES} | costs).get) for at in range(sets)]
-    if None in found:
+    results = [formula.value(({name: values[name][at] for name in CURVES} | costs).get) for at in range(sets)]
+    if None in results:
         raise UserError("the claim's formula must have a value on every validation set", value=formula.text)
-    return [value for value in found if value is not None]
+    return [value for value in results if value is not None]
 
 
 def _contrasts(result: ClaimResult, values: Mapping[tuple[str, int], list[float]]) -> Table:
-    """The contrast of each seed on each set, (pairs, sets), from the values by network and seed."""
+    """The contrast of each seed on each validation set, shape (pairs, sets), from the values by network and seed."""
     arms = list(zip(result.arms, result.claim.contrast.values(), strict=True))
     effects = [[weight * np.array(values[arm.fingerprint, seed]) for arm, weight in arms] for seed in result.seeds]
     return np.asarray(np.array(effects).sum(axis=1), np.float64)
@@ -155,7 +155,7 @@ def _sized(table: Table, crossed: Crossed, n: int, asked: Asked) -> Sized:
 
 
 def image_noise_view(noise: ImageNoise) -> RenderableType:
-    """For a terminal."""
+    """The result for a terminal."""
     lines = [*map(indented, _part_lines(noise)), Text(), _table(noise), Text(), *map(indented, _closing_lines(noise))]
     return Group(Text(noise.study, style="bold"), *lines)
 
@@ -180,16 +180,16 @@ def _table(noise: ImageNoise) -> RenderableType:
     for heading in ("  pairs", "validation sets", "sd", "stated", "coverage", "95 % interval", "drawn: sd", "stated"):
         table.add_column(heading, justify="left" if heading == "validation sets" else "right")
     table.add_column("coverage", justify="right")
-    for each in noise.sized:
-        low, high = each.interval
-        expected, drawn = each.expected, each.drawn
+    for studies in noise.sized:
+        low, high = studies.interval
+        expected, drawn = studies.expected, studies.drawn
         interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
         for name, ends in (("shared", interval), ("own", "")):
-            said, had = getattr(expected, name), getattr(drawn, name)
+            left, right = getattr(expected, name), getattr(drawn, name)
             first = str(expected.n) if name == "shared" else ""
-            cells = (f"{said.sd:.2f}", f"{said.error:.2f}", f"{100 * said.coverage:.1f} %", ends)
+            cells = (f"{left.sd:.2f}", f"{left.error:.2f}", f"{100 * left.coverage:.1f} %", ends)
             table.add_row(
-                first, _SCHEMES[name], *cells, f"{had.sd:.2f}", f"{had.error:.2f}", f"{100 * had.coverage:.1f} %"
+                first, _SCHEMES[name], *cells, f"{right.sd:.2f}", f"{right.error:.2f}", f"{100 * right.coverage:.1f} %"
             )
     return table
 
@@ -199,18 +199,18 @@ _SCHEMES = {"shared": "one for all pairs", "own": "one for each pair"}
 
 def _closing_lines(noise: ImageNoise) -> list[str]:
     return [
-        "sd: of the estimated effect about that over all networks and images; stated: the standard error that a study "
-        "states (root mean square); coverage: of its nominal 95 % t interval. On the left from the components of "
-        f"variance, for normal noise; on the right of {noise.asked.studies:,} studies drawn from these pairs and sets "
-        "without replacement. Where a study has most of the recorded pairs, drawn studies are nearly the same one, and "
-        "their coverage is that of this table alone.",
-        "A validation set that all pairs share is noise that their spread does not show, and that more pairs do not "
-        "reduce. With `resample: split`, the default, every seed is judged on images of its own.",
+        "sd: standard deviation of the estimated effect around the effect over all networks and images; stated: the "
+        "standard error that a study states (root mean square); coverage: of its nominal 95 % t interval. On the left, "
+        "computed from the variance components for normal noise; on the right, measured on "
+        f"{noise.asked.studies:,} studies drawn from these pairs and sets without replacement. If a study has most of "
+        "the recorded pairs, the drawn studies are nearly identical, and their coverage holds only for this table.",
+        "A validation set that all pairs share adds noise that their spread does not show and that more pairs do not "
+        "reduce. With `resample: split`, the default, every seed is evaluated on its own images.",
     ]
 
 
 def image_noise_values(noise: ImageNoise) -> dict[str, Any]:
-    """For JSON."""
+    """The result for JSON."""
     crossed, asked = noise.crossed, noise.asked
     return {
         "study": noise.study,
@@ -226,11 +226,11 @@ def image_noise_values(noise: ImageNoise) -> dict[str, Any]:
         "drawn_studies": asked.studies,
         "studies": [
             {
-                "pairs": each.expected.n,
-                "expected": _scheme_values(each.expected) | {"shared_coverage_interval": list(each.interval)},
-                "drawn": _scheme_values(each.drawn),
+                "pairs": studies.expected.n,
+                "expected": _scheme_values(studies.expected) | {"shared_coverage_interval": list(studies.interval)},
+                "drawn": _scheme_values(studies.drawn),
             }
-            for each in noise.sized
+            for studies in noise.sized
         ],
     }
 

@@ -1,7 +1,7 @@
-"""A recorded run trained again, and compared with its record bitwise.
+"""Train a recorded run again and compare the two bitwise.
 
-The record is that of a study's database, or that of a `summary.json` alone. The new training has a folder of its own
-that is deleted afterwards: no database, log or checkpoint of a study is touched. Prepared data sets are shared.
+The record is read from a study's database or from a `summary.json`. The new training runs in a temporary folder: no
+database, log or checkpoint of a study is changed. Prepared data sets are shared.
 """
 
 import sys
@@ -27,11 +27,11 @@ EXIT_CODES: dict[ReproductionOutcome, int] = {
 }
 RUN_DIGITS = 16
 MINUTES = 7 * 24 * 60.0
-"""The training is ended by who started it, not by a clock."""
+"""Time limit of the training: a week, so that in practice only the user stops it."""
 
 
 def reproduce(file: Path, workspace: Workspace, which: str | None, *, is_quick: bool = False) -> Reproduction:
-    """Train a recorded run again: of a study file, or of a `summary.json` or the folder that holds it.
+    """Train a recorded run of a study file, a `summary.json` or its folder again, and compare the two.
 
     `which` is the number of a trial or the id of a run, by default the best trial. Raises `UserError`s.
     """
@@ -62,7 +62,7 @@ def _number_or_id(which: str | None) -> tuple[int | None, str | None]:
 
 
 def _train_again(recorded: RecordedRun, cache: Path) -> tuple[Started, list[Epoch], dict[str, float], Ended]:
-    """The records of a new training of the run, with as many threads and on the kind of device that it had."""
+    """The records of a new training of the run, with its number of threads and on its kind of device."""
     with tempfile.TemporaryDirectory(prefix="harness-reproduce-") as folder:
         job = Job(
             recorded.run,
@@ -75,7 +75,7 @@ def _train_again(recorded: RecordedRun, cache: Path) -> tuple[Started, list[Epoc
         records = list(_show_epochs(job))
     started = next((record for record in records if isinstance(record, Started)), None)
     ended = records[-1]
-    assert isinstance(ended, Ended), "the last record of a run says how it ended"
+    assert isinstance(ended, Ended), "the last record of a run must be `Ended`"
     if started is None or ended.state not in (RunState.COMPLETE, RunState.DIVERGED):
         raise UserError("the run must be one that can be trained here", value=ended.cause, place=recorded.id)
     epochs = [record for record in records if isinstance(record, Epoch)]
@@ -83,7 +83,7 @@ def _train_again(recorded: RecordedRun, cache: Path) -> tuple[Started, list[Epoc
 
 
 def _show_epochs(job: Job) -> Iterator[Record]:
-    """The records of a job that is trained in this process, each epoch shown on standard error."""
+    """The records of a job that is trained in this process; prints each epoch on standard error."""
     from harness.executors.run_job import run_job
 
     for record in run_job(job):

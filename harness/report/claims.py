@@ -1,4 +1,4 @@
-"""The claims of a study as a table, sentences and plain values."""
+"""Results of a study's claims as a table, as sentences, and as plain values."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 VERDICT_STYLES = {"supported": "green", "contradicted": "red", "equivalent": "cyan", "undecided": "yellow"}
 MAX_SEEDS_SHOWN = 200
-"""Seeds beyond which a claim is not called decidable by more of them."""
+"""Number of seeds above which a claim is reported as not decidable by more seeds."""
 
 
 def claims_view(results: "StudyResults") -> list[RenderableType]:
-    """The claims with effect, interval, n, p and verdict; nothing where the study makes none."""
+    """The claims with effect, interval, n, p and verdict; empty if the study has none."""
     if not results.claims:
         return []
     table = plain_table()
@@ -34,10 +34,10 @@ def claims_view(results: "StudyResults") -> list[RenderableType]:
     for result in results.claims:
         verdict = Text(result.verdict_text, style=VERDICT_STYLES[str(result.verdict)])
         table.add_row(Text(result.claim.name), verdict, *_claim_cells(result), Text(result.claim.expect))
-    said = (indented(line) for result in results.claims for line in _sentences(result, results.environment))
+    sentences = (indented(line) for result in results.claims for line in _sentences(result, results.environment))
     confirmed = sum(result.p is not None or result.estimate is None for result in results.claims)
     how = f"error rate 5 % over all looks; p corrected over {plural(confirmed, 'claim')} (Holm)"
-    return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *said, Text()]
+    return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *sentences, Text()]
 
 
 def claim_values(result: ClaimResult, here: Environment | None = None) -> dict[str, Any]:
@@ -65,25 +65,25 @@ def claim_values(result: ClaimResult, here: Environment | None = None) -> dict[s
         "other_environments": [origin.text for origin in _origins(result, here)],
         "limit": result.limit,
         "arms": [
-            {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
-            for arm, weight, figures in zip(result.arms, claim.contrast.values(), result.arm_values, strict=True)
+            {"choices": arm.params, "weight": weight, "seeds": list(values), "values": list(values.values())}
+            for arm, weight, values in zip(result.arms, claim.contrast.values(), result.arm_values, strict=True)
         ],
     }
 
 
 def exploratory_values(result: ClaimResult) -> dict[str, Any] | None:
-    """For JSON: the verdict without an error rate, where there is one, and why it has none."""
+    """The exploratory verdict for JSON, with the reason why it has no error rate; None without one."""
     explored = result.exploratory
     return None if explored is None else {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
 
 
 def format_p(p: float | None) -> str:
-    """A p with two digits, and a bound where it is tiny."""
+    """A p-value with two digits; as a bound if it is tiny."""
     return DASH if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def format_interval(low: float | None, high: float | None, metric: str) -> str:
-    """As [1.20, 3.40]."""
+    """An interval, such as [1.20, 3.40]."""
     return DASH if low is None or high is None else f"[{format_metric(low, metric)}, {format_metric(high, metric)}]"
 
 
@@ -100,7 +100,7 @@ def _claim_cells(result: ClaimResult) -> Iterable[Text | str]:
 
 
 def _n(result: ClaimResult) -> str:
-    """The number of pairs, as `4`, or `3 of 4` where one was lost."""
+    """The number of pairs, such as `4`, or `3 of 4` if one was lost."""
     return f"{len(result.values)} of {result.pairs}" if result.lost_pairs else str(len(result.values))
 
 
@@ -109,12 +109,12 @@ def _origins(result: ClaimResult, here: Environment | None) -> tuple[OtherEnviro
 
 
 def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
-    """What was claimed, what was published, and what an undecided claim would need."""
+    """Sentences about a claim: its statement, the published result, and what an undecided claim would need."""
     claim = result.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
     if result.lost_pairs:
         why = "; ".join(pair.text for pair in result.lost_pairs)
-        yield f"  {_n(result)} seeds: {why}. What was lost by its outcome is missing from effect and interval."
+        yield f"  {_n(result)} seeds: {why}. Seeds lost because of their outcome are missing from effect and interval."
     if result.note:
         yield f"  Its error rate: {result.note}."
     if result.limit == Limit.CHANCE:
@@ -122,28 +122,28 @@ def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
     elif result.limit == Limit.CEILING:
         yield "  All arms are at the ceiling: nothing can be told apart here, and more seeds would not help."
     elif result.missing_reason:
-        yield f"  Not judged: {result.missing_reason}."
+        yield f"  Not evaluated: {result.missing_reason}."
     elif result.exploratory is not None:
         explored = result.exploratory
         yield f"  Exploratory, without an error rate: {explored.reason}."
         would_be = f"it would be {explored.verdict} (p {format_p(explored.p)})"
-        yield f"  Had claim and plan been there before the first run, {would_be}."
+        yield f"  With claim and plan defined before the first run, {would_be}."
     elif str(result.verdict) == "equivalent":
         yield f"  No difference larger than {claim.ignore:g}."
     elif str(result.verdict) == "undecided" and result.estimate is not None:
         yield f"  {_needed(result.estimate, result.seeds_needed)}"
         if result.is_used_up and not result.estimate.is_exact:
-            yield "  The plan has had its last look: `search.max_seeds` raised now gives an exploratory verdict only."
+            yield "  The plan has had its last look: raising `search.max_seeds` now allows only an exploratory verdict."
     if others := _origins(result, here):
         yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 
 
 def _needed(estimate: Estimate, enough: int | None) -> str:
     if estimate.sd == 0:
-        return f"No spread is seen in {plural(estimate.n, 'seed')}, so that nothing tells how many would decide it."
+        return f"{plural(estimate.n, 'seed')} show no spread, so the number of seeds that would decide it is unknown."
     if enough is None or enough > MAX_SEEDS_SHOWN:
         return (
-            f"More than {MAX_SEEDS_SHOWN} seeds would be needed, if effect and spread are as seen: not a "
-            f"matter of seeds."
+            f"More than {MAX_SEEDS_SHOWN} seeds would be needed, if effect and spread are as observed: more seeds are "
+            f"unlikely to decide it."
         )
-    return f"About {enough} seeds would decide it with a power of 80 %, if effect and spread are as seen."
+    return f"About {enough} seeds would decide it with a power of 80 %, if effect and spread are as observed."

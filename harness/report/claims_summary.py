@@ -1,4 +1,4 @@
-"""The claims of a study as its `summary.json` keeps them: all that a picture of them needs."""
+"""The claims of a study as stored in its `summary.json`, with all values that their plot needs."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +16,12 @@ from harness.report.summary import SUMMARY_FILES, results_values
 
 SUMMARY_FILE = SUMMARY_FILES[0]
 EARLIER_ENVIRONMENT = "of an earlier environment (operator and data rules before 2026-11-30)"
-"""What is said of a summary that does not tell how its runs were computed."""
-SUMMARY_REMEDY = f"Write it anew: `harness show STUDY --json > {SUMMARY_FILE}`."
+"""Mark of a summary that does not record how its runs were computed."""
+SUMMARY_REMEDY = f"Write it again: `harness show STUDY --json > {SUMMARY_FILE}`."
 
 
 class SummaryModel(BaseModel):
-    """A part of a summary; what else stands there is left out."""
+    """A part of a summary; keys that are not fields are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class ArmSummary(SummaryModel):
     choices: dict[str, Any]
     seeds: tuple[int, ...]
     values: tuple[float, ...]
-    """What the claim compares, by seed."""
+    """The claim's metric, by seed."""
 
 
 class ExploratorySummary(SummaryModel):
@@ -43,7 +43,7 @@ class ExploratorySummary(SummaryModel):
 
 
 class ClaimSummary(SummaryModel):
-    """A claim with all that was known of it."""
+    """A claim with its result."""
 
     name: str
     says: str
@@ -53,7 +53,7 @@ class ClaimSummary(SummaryModel):
     paper: str | None
     verdict: Verdict
     values: tuple[float, ...]
-    """The contrast, a number for each pair."""
+    """The contrast, one number per pair."""
     effect: float | None
     interval: tuple[float, float] | None
     n: int
@@ -63,7 +63,7 @@ class ClaimSummary(SummaryModel):
     arms: tuple[ArmSummary, ...]
     exploratory: ExploratorySummary | None = None
     note: str | None = None
-    """How the verdict keeps its error rate, where the plan was stretched."""
+    """Note on how the verdict keeps its error rate, if the plan was extended."""
 
     @field_validator("expect")
     @classmethod
@@ -78,32 +78,32 @@ class ClaimSummary(SummaryModel):
 
     @property
     def expected(self) -> Expectation:
-        """Where the effect is expected."""
+        """The expectation of the claim, parsed."""
         return Expectation.parse(self.expect)
 
 
 class ClaimsSummary(SummaryModel):
-    """All claims of a study, and under which conditions they were judged."""
+    """All claims of a study, and the conditions under which they were evaluated."""
 
     study: str
     conditions: str
     noise: str | None = None
     resample: str | None = "none"
-    """How each seed's images were drawn; summaries that do not say it are of one data set for all seeds."""
+    """How each seed's images were drawn; summaries without this key have one data set for all seeds."""
     claims: tuple[ClaimSummary, ...]
     recipe_revision: int | None = None
-    """Of the recipe's meaning when the runs were trained; unknown before their environments were recorded."""
+    """Revision of the recipe's meaning when the runs were trained; None if no environments were recorded."""
     finished: str | None = None
     """When the last run was finished; ISO 8601."""
 
     @property
     def mark(self) -> str:
-        """What is to be said wherever its numbers are shown; empty where it tells how its runs were computed."""
+        """Note to show with its numbers; empty if it records how its runs were computed."""
         return EARLIER_ENVIRONMENT if self.recipe_revision is None else ""
 
     @property
     def noise_line(self) -> str:
-        """Which noise the intervals hold."""
+        """The sources of noise that the intervals cover, as text."""
         return self.noise or noise_line([("none", True)]) or ""
 
 
@@ -111,20 +111,20 @@ K = TypeVar("K", bound=ClaimsSummary)
 
 
 def summarize_claims(results: StudyResults) -> ClaimsSummary:
-    """The claims as the summary of this answer keeps them."""
+    """The claims of these results in the form of their summary."""
     return ClaimsSummary.model_validate(json_safe(results_values(results)))
 
 
 def read_claims_summary(path: Path) -> ClaimsSummary:
-    """The claims of a written summary. Raises `UserError`s for a file that is none, or of a study without claims."""
-    found = read_summary(path, ClaimsSummary)
-    if not found.claims:
-        raise UserError("a study must have claims for them to be drawn", value=found.study, place=str(path))
-    return found
+    """Read the claims of a summary file. Raises `UserError`s for a file that is not a summary or has no claims."""
+    summary = read_summary(path, ClaimsSummary)
+    if not summary.claims:
+        raise UserError("a study must have claims for them to be plotted", value=summary.study, place=str(path))
+    return summary
 
 
 def read_summary(path: Path, kind: type[K]) -> K:
-    """A written summary, or the part of it that is asked for. Raises `UserError`s for a file that is none."""
+    """Read a summary file, or the part of it that `kind` has. Raises `UserError`s for a file that is not a summary."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The answer in sentences: what is best, and what the seeds allow to say about it."""
+"""Conclusions from the results of a study: which configuration is best, and whether the seeds support that."""
 
 from harness.analysis.environments import other_environments_text
 from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
@@ -8,12 +8,12 @@ from harness.analysis.seeds import seeds_text
 
 
 def conclusions(results: StudyResults) -> list[str]:
-    """What can be said, and what cannot; a sentence or two."""
+    """The conclusions, and their limits, as sentences."""
     if results.limit is not None:
         return [results_limit_sentence(results)]
     best = results.best
     if best is None:
-        return ["No configuration is complete yet, so there is no answer."]
+        return ["No configuration is complete yet, so there are no results."]
     return [*_ranked(results, best), *_at_limits(results)]
 
 
@@ -25,12 +25,12 @@ def _at_limits(results: StudyResults) -> list[str]:
         if configurations:
             names = join_words(format_params(configuration.params) for configuration in configurations[:3])
             more = f" and {len(configurations) - 3} more" if len(configurations) > 3 else ""
-            lines.append(f"{name.capitalize()}, not to be told apart: {names}{more}.")
+            lines.append(f"{name.capitalize()}, cannot be told apart: {names}{more}.")
     return lines
 
 
 def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
-    """How far the best is ahead, and what the seeds allow to say about that."""
+    """How far the best is ahead of the second, and whether the seeds support that."""
     if len(results.complete) == 1:
         return ["Only one configuration is complete: there is nothing to compare it with."]
     second = results.complete[1]
@@ -38,13 +38,13 @@ def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
     lead = f"{format_metric(gap, results.metric)} ahead of" if gap else "level with"
     ahead = f"{lead} the second, {format_params(second.params)}"
     if results.metric in COST_OBJECTIVES:
-        return [f"The best is {ahead}; {results.metric} follow from the network alone, so chance has no part in it."]
+        return [f"The best is {ahead}; {results.metric} follow from the network alone, so chance plays no role."]
     few = [configuration for configuration in (best, second) if len(configuration.values) < 2]
     if few:
         what = f"{'both were' if len(few) == 2 else f'{format_params(few[0].params)} was'} {_done(results).lower()}"
         return [
             f"The best is {ahead}, but {what} with one seed: without a spread, this may be chance.",
-            "Raise `search.seeds` to 3 or more to know.",
+            "Raise `search.seeds` to 3 or more to find out.",
         ]
     same = results.unseparated()
     if second not in same:
@@ -61,7 +61,7 @@ def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
 
 
 def configuration_line(configuration: ConfigurationResult, metric: str) -> str:
-    """One configuration in a line: choices, value, n, cost."""
+    """One configuration as one line: choices, value, n and cost."""
     parts = [
         f"{format_mean_and_spread(configuration.mean, configuration.spread, metric)} (n = "
         f"{seeds_text(len(configuration.values), configuration.missing)})"
@@ -76,10 +76,10 @@ def configuration_line(configuration: ConfigurationResult, metric: str) -> str:
 
 
 def conditions_text(results: StudyResults) -> str:
-    """Under which conditions the figures hold: devices, versions, seeds."""
+    """The conditions of the results: devices, versions and seeds, as text."""
     if not results.devices:
         return "Nothing has been trained yet."
-    versions = [f"{name} {'/'.join(found)}" for name, found in results.versions.items()]
+    versions = [f"{name} {'/'.join(numbers)}" for name, numbers in results.versions.items()]
     seeds = ", ".join(str(seed) for seed in results.seeds) or "none"
     mixed = "" if len(results.devices) == 1 else " Latencies of different devices must not be compared."
     origin = "".join(f" {sentence}" for sentence in environment_notes(results))
@@ -87,7 +87,7 @@ def conditions_text(results: StudyResults) -> str:
 
 
 def environment_notes(results: StudyResults) -> list[str]:
-    """Which runs are of another environment than this one, and which times are left out for it."""
+    """Notes on runs of other environments, and on times that are omitted for that reason."""
     return [*other_environments_text(results.origins), *results.time_notes]
 
 
@@ -105,7 +105,7 @@ def _too_few(best: ConfigurationResult, second: ConfigurationResult) -> list[str
 
 
 def _cheapest(best: ConfigurationResult, same: tuple[ConfigurationResult, ...]) -> str:
-    """Which of those that cannot be told apart costs least."""
+    """The cheapest of the configurations that cannot be distinguished, as a sentence."""
     cheapest = min((best, *same), key=lambda configuration: configuration.macs)
     them = f"Of the {len(same) + 1} configurations that cannot be told apart"
     if cheapest is best:
@@ -114,9 +114,9 @@ def _cheapest(best: ConfigurationResult, same: tuple[ConfigurationResult, ...]) 
 
 
 def _also_unseparated(same: tuple[ConfigurationResult, ...]) -> list[str]:
-    """Rows further down whose own spread reaches up to the best."""
+    """Sentence about lower-ranked configurations whose own spread reaches the best; empty without any."""
     if not same:
         return []
     names = join_words(format_params(configuration.params) for configuration in same[:3])
     more = f" and {len(same) - 3} more" if len(same) > 3 else ""
-    return [f"Not separated from the best, for their own spread: {names}{more}."]
+    return [f"Not separated from the best, because of their own spread: {names}{more}."]

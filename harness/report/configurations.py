@@ -1,4 +1,4 @@
-"""The configurations of a study as a table: a row each, best first, with all figures that the study asks for."""
+"""The configurations of a study as a table: one row each, best first, with all metrics that the study measures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from harness.report.measure_columns import METRIC_COLUMNS, columns_note, measure
 FRONT_MARK = "●"
 PERCENTAGES = ("top1",)
 WIDER_THAN_ANY = 10_000
-"""Columns of a terminal that cuts nothing."""
+"""Terminal width at which no table is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading, and a cell for each row."""
+    """A column: its heading, and a cell for each row."""
 
     heading: str
     cells: Sequence[str | Text]
@@ -32,30 +32,30 @@ class Column:
 
 
 class ConfigurationTables:
-    """One table where that fits; where it does not, the measures go into tables of their own below it."""
+    """One table if it fits the terminal; otherwise the measures follow in separate tables."""
 
     def __init__(self, results: StudyResults, *, most: int | None = None) -> None:
-        self._answer = results
+        self._results = results
         self._rows = results.rows[:most]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        own, *blocks = self._blocks()
-        held, wide = own, options.update(width=WIDER_THAN_ANY)
+        first, *blocks = self._blocks()
+        columns, wide = first, options.update(width=WIDER_THAN_ANY)
         for block in blocks:
-            if Measurement.get(console, wide, self._table([*held, *block])).maximum > options.max_width:
-                yield self._table(held)
+            if Measurement.get(console, wide, self._table([*columns, *block])).maximum > options.max_width:
+                yield self._table(columns)
                 yield Text()
-                held = name_columns(self._answer, self._rows)
-            held = [*held, *block]
-        yield self._table(held)
-        if left := len(self._answer.rows) - len(self._rows):
+                columns = name_columns(self._results, self._rows)
+            columns = [*columns, *block]
+        yield self._table(columns)
+        if left := len(self._results.rows) - len(self._rows):
             yield Text(f"and {left} more", style="dim")
-        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *columns_note(self._answer)))
+        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *columns_note(self._results)))
 
     def _blocks(self) -> Iterator[list[Column]]:
-        """What stands together, in the order in which it is shown."""
-        yield [*name_columns(self._answer, self._rows), *status_columns(self._answer, self._rows)]
-        for measure in (name for name in METRIC_COLUMNS if name in self._answer.measures):
+        """The groups of columns that must not be separated, in the order in which they are shown."""
+        yield [*name_columns(self._results, self._rows), *status_columns(self._results, self._rows)]
+        for measure in (name for name in METRIC_COLUMNS if name in self._results.measures):
             yield [Column(heading, cells) for heading, cells in measured_columns(measure, self._rows)]
 
     def _table(self, columns: Sequence[Column]) -> Table:
@@ -67,21 +67,22 @@ class ConfigurationTables:
         for configuration, cells in zip(
             self._rows, zip(*(column.cells for column in columns), strict=True), strict=True
         ):
-            style = "bold" if configuration is self._answer.best else "" if configuration.state == "complete" else "dim"
+            is_best, is_complete = configuration is self._results.best, configuration.state == "complete"
+            style = "bold" if is_best else "" if is_complete else "dim"
             table.add_row(*cells, style=style)
         return table
 
 
 def _sampling(configurations: Sequence[ConfigurationResult]) -> Iterator[str]:
-    """What must be known to read the sampling errors."""
+    """Note that explains the sampling errors, if there are any."""
     images = sorted({configuration.val_images for configuration in configurations if configuration.val_images})
     if images:
         n = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
-        yield f"± val: the standard error of a seed's accuracy that comes from its {n} validation images."
+        yield f"± val: the standard error of a seed's accuracy that is due to its {n} validation images."
 
 
 def name_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> list[Column]:
-    """Which configuration it is: on the front or not, its first trial, its choices."""
+    """The columns that identify a configuration: on the front or not, its first trial, its choices."""
     return [
         Column("", [FRONT_MARK if configuration.is_on_front else "" for configuration in configurations], is_left=True),
         Column("#", [str(configuration.trials[0]) for configuration in configurations]),
@@ -100,7 +101,7 @@ def name_columns(results: StudyResults, configurations: Sequence[ConfigurationRe
 
 
 def status_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> Iterator[Column]:
-    """The objective, the costs, and how it stands where it is not complete."""
+    """The columns of the objective, the costs, and the state if any configuration is not complete."""
     unit = " %" if results.metric in PERCENTAGES else ""
     yield Column(
         f"{results.metric}{unit}", [format_objective(configuration, results) for configuration in configurations]
@@ -130,7 +131,7 @@ def status_columns(results: StudyResults, configurations: Sequence[Configuration
 
 
 def format_objective(configuration: ConfigurationResult, results: StudyResults) -> str:
-    """The value that a configuration is ranked by; of a latency the median, whose upper bound ranks it."""
+    """The value by which a configuration is ranked; for a latency the median, although its upper bound ranks."""
     if results.metric == LATENCY and configuration.latency is not None and configuration.latency.high_ms is not None:
         return configuration.latency.text
     return format_mean_and_spread(configuration.mean, configuration.spread, results.metric)

@@ -1,4 +1,4 @@
-"""The terminal: its console, and the tables and paragraphs that all views share."""
+"""The console on standard output, and the tables and paragraphs that all views share."""
 
 import os
 from typing import NoReturn
@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 200
-"""Columns where there is no terminal, so that tables in files and pipes are neither broken nor cut."""
+"""Width in columns without a terminal, so that tables in files and pipes are neither wrapped nor cut."""
 
 
 class PlainConsole(Console):
-    """A console that takes text as it is, and leaves a closed pipe to its caller."""
+    """A console that prints text without markup, and raises `BrokenPipeError` for a closed pipe."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise it again; rich would end the process."""
+        """Raise the error again, where rich would exit the process."""
         raise BrokenPipeError
 
 
@@ -29,7 +29,7 @@ def make_console() -> Console:
 
 
 def is_live(console: Console) -> bool:
-    """Whether the terminal can be drawn on."""
+    """Whether the output is a terminal on which lines can be redrawn."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -39,5 +39,5 @@ def plain_table() -> Table:
 
 
 def indented(text: str, columns: int = 2) -> RenderableType:
-    """A paragraph moved to the right."""
+    """An indented paragraph."""
     return Padding(Text(text), (0, 0, 0, columns), expand=False)

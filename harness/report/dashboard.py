@@ -1,4 +1,4 @@
-"""Optuna's dashboard on a study's database: for this machine only, and only to look at."""
+"""Optuna's dashboard on a study's database: local and read only."""
 
 import json
 import re
@@ -22,11 +22,11 @@ HOST = "127.0.0.1"
 READ_METHODS = ("GET", "HEAD")
 STUDY = re.compile("/api/studies/([0-9]+)/?")
 REJECTED = "Rejected"
-"""State that is shown of a proposal that was never trained; Optuna has it as pruned."""
+"""State shown for a proposal that was never trained; in Optuna it is pruned."""
 
 
 class ThreadingServer(ThreadingMixIn, WSGIServer):
-    """Answers each request in a thread of its own, none of which keeps the process alive."""
+    """A server that handles each request in a daemon thread."""
 
     daemon_threads = True
 
@@ -37,7 +37,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def dashboard_app(store: Store, studies: Mapping[str, Study]) -> "WSGIApplication":
-    """The dashboard of all studies of a store; `studies` are those whose files are at hand, by name."""
+    """The dashboard of all studies of a store; `studies` are those with a loaded study file, by name."""
     from optuna_dashboard import wsgi
 
     from harness.report.dashboard_storage import DashboardStorage
@@ -47,7 +47,7 @@ def dashboard_app(store: Store, studies: Mapping[str, Study]) -> "WSGIApplicatio
 
 
 def dashboard_server(app: "WSGIApplication", port: int) -> ThreadingServer:
-    """A server that listens on the port (0: any that is free). Raises `UserError` where the port cannot be had."""
+    """A server that listens on the port (0: any free port). Raises `UserError` if the port is not available."""
     try:
         return make_server(HOST, port, app, server_class=ThreadingServer, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
@@ -55,12 +55,12 @@ def dashboard_server(app: "WSGIApplication", port: int) -> ThreadingServer:
             "the dashboard's port must be free and permitted",
             value=port,
             place=f"{HOST}: {getattr(error, 'strerror', None) or error}",
-            remedy="Give another with `--port`, or `--port 0` for any that is free.",
+            remedy="Choose another with `--port`, or `--port 0` for any free port.",
         ) from error
 
 
 def serve(server: ThreadingServer) -> None:
-    """Answer until KeyboardInterrupt. What Optuna warns of while it draws is nobody's concern."""
+    """Serve requests until KeyboardInterrupt, ignoring Optuna's warnings about its plots."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         server.serve_forever()
@@ -72,12 +72,12 @@ def study_url(server: ThreadingServer, study_id: int) -> str:
 
 
 def read_only(app: "WSGIApplication") -> "WSGIApplication":
-    """The application without what changes or deletes: any web page could send such a request to this machine."""
+    """The application without requests that change or delete: any web page could send these to this machine."""
 
     def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in READ_METHODS:
             return app(environ, start_response)
-        body = json.dumps({"reason": "This dashboard is to be looked at only."}).encode()
+        body = json.dumps({"reason": "This dashboard is read only."}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         start_response("403 Forbidden", headers)
         return [body]
@@ -86,14 +86,14 @@ def read_only(app: "WSGIApplication") -> "WSGIApplication":
 
 
 def adapt_responses(app: "WSGIApplication", shown: "Callable[[int], DashboardTrials]") -> "WSGIApplication":
-    """The application with what it cannot read from a storage: no best trial where there is none, states, notes."""
+    """The application with corrected responses, for what a storage cannot express: no best trial, states, notes."""
 
     def answered(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         path = STUDY.fullmatch(environ.get("PATH_INFO", ""))
         if path is None or environ["REQUEST_METHOD"] != "GET":
             return app(environ, start_response)
         head: list[Any] = []
-        body = b"".join(app(environ, lambda *given: head.extend(given)))  # type: ignore[arg-type]
+        body = b"".join(app(environ, lambda *start: head.extend(start)))  # type: ignore[arg-type]
         status, headers, *rest = head
         if status.startswith("200"):
             details = json.loads(body)
@@ -108,13 +108,13 @@ def adapt_responses(app: "WSGIApplication", shown: "Callable[[int], DashboardTri
 
 
 def adapt_study_details(details: dict[str, Any], trials: "DashboardTrials") -> None:
-    """Complete what the dashboard's interface says of a study, in place."""
+    """Complete the dashboard's JSON of a study, in place."""
     if trials.best is None:
         details["best_trials"] = []
     _append_note(details, NO_RESULTS_NOTE if trials.answer is None else study_note(trials.answer))
     for trial in (*details["trials"], *details["best_trials"]):
         configuration = trials.rows.get(trial["number"])
-        reason = next((each["value"] for each in trial["user_attrs"] if each["key"] == "rejected"), None)
+        reason = next((item["value"] for item in trial["user_attrs"] if item["key"] == "rejected"), None)
         if reason is not None:
             trial["state"] = REJECTED
             _append_note(trial, rejected_note(reason))
@@ -123,6 +123,6 @@ def adapt_study_details(details: dict[str, Any], trials: "DashboardTrials") -> N
 
 
 def _append_note(owner: dict[str, Any], text: str) -> None:
-    """Add to the note that somebody may have written."""
+    """Append the text to the note of a study or trial, which a user may have written."""
     written = owner["note"]["body"]
     owner["note"] = {"version": owner["note"]["version"], "body": f"{written}\n\n---\n\n{text}" if written else text}

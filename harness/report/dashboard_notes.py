@@ -1,4 +1,4 @@
-"""What Optuna's dashboard is to show below a study or a trial, as Markdown: its network, its seeds, its conditions."""
+"""Markdown notes that Optuna's dashboard shows for a study or a trial: its network, seeds and conditions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,25 +19,25 @@ from harness.report.conclusions import conclusions, conditions_text
 from harness.report.network import network_costs
 
 DASHBOARD_NOTE = (
-    "Values and curves are means over the seeds of a configuration, also where several trials trained it. Best is what "
-    "`harness best` names: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the state "
-    "*Rejected* were proposed and never trained. Reload the page for means that later seeds have changed."
+    "Values and curves are means over the seeds of a configuration, also if several trials trained it. The best trial "
+    "is that of `harness best`: the best mean within the budgets. Gray: over a budget, or diverged. Trials in the "
+    "state *Rejected* were proposed and never trained. Reload the page to update the means after further seeds."
 )
 NO_RESULTS_NOTE = (
-    "This study is not of the harness, or of a version whose file it cannot read: each trial is shown by itself, with "
-    "the value and the constraints that Optuna has of it."
+    "This study was not created by the harness, or by a version whose study file it cannot read: each trial is shown "
+    "alone, with the value and the constraints that Optuna has stored."
 )
 LATENCY = "latency_ms"
 
 
 def study_note(results: StudyResults) -> str:
-    """What the study says so far, and how its pages are to be read."""
+    """The results of the study so far, and an explanation of its pages."""
     ruled_out = [f"- not trained: {reason} ({count:,})" for reason, count in results.rejected.items()]
     return "\n".join([" ".join(conclusions(results)), "", conditions_text(results), "", *ruled_out, "", DASHBOARD_NOTE])
 
 
 def trial_note(number: int, configuration: ConfigurationResult, results: StudyResults) -> str:
-    """The configuration of a trial: what became of it, its network part by part, its seeds one by one."""
+    """The configuration of a trial: its state, its network by part, and its seeds."""
     if not configuration.runs:
         return _head(number, configuration, results)
     parts = [
@@ -52,7 +52,7 @@ def trial_note(number: int, configuration: ConfigurationResult, results: StudyRe
 
 
 def rejected_note(reason: str) -> str:
-    """A proposal that was never trained."""
+    """The note of a proposal that was never trained."""
     return f"**rejected, never trained**: {_cell(reason)}"
 
 
@@ -63,7 +63,7 @@ def _head(number: int, configuration: ConfigurationResult, results: StudyResults
     mean = f"{results.metric} {mean_and_spread} (n = {len(configuration.values)})"
     lines = [f"**{state}**{reason}", f"{_cell(format_params(configuration.params))}: {mean}, {_costs(configuration)}"]
     if len(configuration.trials) > 1:
-        others = ", ".join(str(each) for each in configuration.trials if each != number)
+        others = ", ".join(str(trial) for trial in configuration.trials if trial != number)
         lines.append(f"The same configuration as in {'trials' if len(configuration.trials) > 2 else 'trial'} {others}.")
     return "\n\n".join(lines)
 
@@ -74,7 +74,7 @@ def _costs(configuration: ConfigurationResult) -> str:
 
 
 def _network_table(configuration: ConfigurationResult) -> Iterator[str]:
-    """The merged network part by part; K as 31+5 with its small kernel."""
+    """The merged network by part; K is 31+5 with a small kernel."""
     resolution = configuration.runs[0].row.run.recipe.resolution
     yield f"| part at {resolution} px | map | B | C | K | params | MACs |"
     yield "| --- | --: | --: | --: | --: | --: | --: |"
@@ -83,7 +83,7 @@ def _network_table(configuration: ConfigurationResult) -> Iterator[str]:
 
 
 def _seed_table(configuration: ConfigurationResult, metric: str) -> Iterator[str]:
-    """A line per run: its value, how far it came, its times."""
+    """A line per run: its value, state, epochs and times."""
     times = sorted({name for facts in configuration.runs for name in facts.measures if name.startswith(LATENCY)})
     yield f"| seed | {metric} | state | epochs | {''.join(f'{name} | ' for name in times)}time | run |"
     yield f"| --: | --: | --- | --: | {'--: | ' * len(times)}--: | --- |"
@@ -97,12 +97,12 @@ def _seed_table(configuration: ConfigurationResult, metric: str) -> Iterator[str
 
 
 def _environments(configuration: ConfigurationResult) -> list[str]:
-    """What the runs were trained with, each environment once with its seeds."""
+    """The environments of the runs, each once with its seeds."""
     seeds: dict[str, list[int]] = {}
     for facts in configuration.runs:
         if facts.row.device is not None:
             seeds.setdefault(_environment(facts), []).append(facts.row.run.seed)
-    return [f"{plural(len(each), 'seed')} ({_listed(each)}): {text}" for text, each in seeds.items()]
+    return [f"{plural(len(group), 'seed')} ({_listed(group)}): {text}" for text, group in seeds.items()]
 
 
 def _environment(facts: RunResult) -> str:
@@ -117,5 +117,5 @@ def _listed(seeds: Sequence[int]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that has no meaning in Markdown's tables."""
+    """Text escaped for a cell of a Markdown table."""
     return printable(text).replace("|", "\\|")

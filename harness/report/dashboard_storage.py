@@ -1,7 +1,7 @@
-"""A storage of Optuna that shows the studies of a database as the harness answers them, and writes nothing.
+"""A read-only Optuna storage that shows the studies of a database with the results of the harness.
 
-optuna-dashboard computes best trials, plots, importances and tables from a storage; with this one in between, all of
-them show the values that `harness best` and `harness show` go by.
+optuna-dashboard computes best trials, plots, importances and tables from a storage; with this one, all of them show the
+values of `harness best` and `harness show`.
 
 This module imports Optuna; it is imported where the dashboard is served, not before.
 """
@@ -28,23 +28,23 @@ from harness.report.dashboard_trials import DashboardTrials, trials_with_results
 from harness.storage import Store
 
 REFRESH_S = 2.0
-"""For how long an answer is shown before it is computed anew."""
+"""Seconds for which results are shown before they are computed again."""
 REFRESH_RATIO = 5
-"""An answer that takes long to compute is shown for that many times as long."""
+"""Results are shown for at least this many times the time that their computation took."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
     shown: DashboardTrials
     until: float
-    """On the monotonic clock."""
+    """Time on the monotonic clock until which this is shown."""
 
 
 class DashboardStorage(BaseStorage):
-    """The studies of a store, for reading; `studies` are those whose files are at hand, by name.
+    """The studies of a store, read only; `studies` are those with a loaded study file, by name.
 
-    The other studies are read from the copies of their files that the database keeps. Each method that writes raises
-    `RuntimeError`; the others do what `BaseStorage` says of them, and may be called in any thread.
+    The other studies are read from the copies of their files in the database. Each method that writes raises
+    `RuntimeError`; the others behave as documented in `BaseStorage`, and may be called from any thread.
     """
 
     def __init__(self, rows: RDBStorage, store: Store, studies: Mapping[str, Study]) -> None:
@@ -55,27 +55,27 @@ class DashboardStorage(BaseStorage):
         self._lock = threading.RLock()
 
     def trials_of(self, study_id: int) -> DashboardTrials:
-        """The study as it is answered now. Raises `KeyError` for a study that does not exist."""
+        """The current trials of a study. Raises `KeyError` for a study that does not exist."""
         with self._lock:
-            known, start = self._computed.get(study_id), time.monotonic()
-            if known is None or known.until < start:
-                known = self._compute(study_id, start)
-                self._computed[study_id] = known
-            return known.shown
+            computed, start = self._computed.get(study_id), time.monotonic()
+            if computed is None or computed.until < start:
+                computed = self._compute(study_id, start)
+                self._computed[study_id] = computed
+            return computed.shown
 
     def _compute(self, study_id: int, start: float) -> _Computed:
         name = self._rows.get_study_name_from_id(study_id)
         trials = self._rows.get_all_trials(study_id, deepcopy=False)
-        answered = self._answer(name, trials)
-        if answered is None:
+        results = self._results(name, trials)
+        if results is None:
             shown = trials_without_results(trials, self._rows.get_study_directions(study_id)[0])
         else:
-            shown = trials_with_results(trials, answered)
+            shown = trials_with_results(trials, results)
         end = time.monotonic()
         return _Computed(shown, end + max(REFRESH_S, REFRESH_RATIO * (end - start)))
 
-    def _answer(self, name: str, trials: list[FrozenTrial]) -> StudyResults | None:
-        """The answer of a study; None where its file or its networks cannot be read."""
+    def _results(self, name: str, trials: list[FrozenTrial]) -> StudyResults | None:
+        """The results of a study; None if its file or its networks cannot be read."""
         study = self._study(name)
         try:
             return None if study is None else study_results(study, self._store, trials, _ruled_out(trials))
@@ -83,7 +83,7 @@ class DashboardStorage(BaseStorage):
             return None
 
     def _study(self, name: str) -> Study | None:
-        """The study's file; None where it is not of this harness, or of a version whose files this one cannot read."""
+        """The study's file; None if it is not of the harness, or of a version whose files this one cannot read."""
         if name not in self._studies:
             try:
                 self._studies[name] = Study.model_validate(yaml.safe_load(self._store.study(name).resolved))
@@ -122,25 +122,25 @@ class DashboardStorage(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As they are shown."""
+        """The trials as they are shown."""
         trials = [trial for trial in self.trials_of(study_id).trials if states is None or trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As it is shown, where its study has been shown."""
+        """The trial as it is shown; as stored if its study has not been shown."""
         with self._lock:
-            trials = [trial for known in self._computed.values() for trial in known.shown.trials]
+            trials = [trial for computed in self._computed.values() for trial in computed.shown.trials]
         return next((trial for trial in trials if trial._trial_id == trial_id), None) or self._rows.get_trial(trial_id)
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """The best of the answer; where that has none, the best value of all, for which `trials_of` has no best.
+        """The best trial of the results; if there is none, the trial with the best value.
 
-        The dashboard asks for a best trial as soon as one is complete, and has no page where there is none.
+        The dashboard requires a best trial as soon as one trial is complete; without one it has no page.
         """
         return self.trials_of(study_id).best or super().get_best_trial(study_id)
 
     def remove_session(self) -> None:
-        """Close what Optuna keeps open for this thread."""
+        """Close the database session that Optuna has opened for this thread."""
         self._rows.remove_session()
 
     # Writing
@@ -162,6 +162,6 @@ class DashboardStorage(BaseStorage):
 
 
 def _ruled_out(trials: Sequence[FrozenTrial]) -> Counter[str]:
-    """How many proposals were never trained, by the first rule or budget that each breaks."""
+    """The number of proposals that were never trained, by the first rule or budget that each violates."""
     rejected = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
     return Counter(next(iter(constraints), "a rule") for constraints in rejected)

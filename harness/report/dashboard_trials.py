@@ -1,8 +1,8 @@
-"""The trials of a study as Optuna's dashboard is to show them: what the answer of the study says, in Optuna's form.
+"""The trials of a study for Optuna's dashboard: the results of the study in Optuna's form.
 
-Optuna stores a value per trial, and optuna-dashboard 0.21 knows neither configurations with several trials nor the
+Optuna stores a value per trial, and optuna-dashboard 0.21 supports neither configurations with several trials nor the
 constraints of Optuna 5. So the value and the curve that are shown are means over all seeds of a configuration, and the
-constraints are a list of numbers of which one is above 0 where the answer does not count the configuration.
+constraints are a list of numbers, one of which is above 0 if the configuration does not count in the results.
 
 This module imports Optuna; it is imported where the dashboard is served, not before.
 """
@@ -25,24 +25,24 @@ from harness.analysis.run_status import trial_status
 CONSTRAINTS = "constraints"
 """Optuna 4's system attribute, a list; Optuna 5 keeps each constraint under a key with this prefix and its name."""
 OPEN_STATES = ("running", "waiting", "pruned")
-"""States of a configuration that say nothing about its budgets."""
+"""States of a configuration in which its feasibility is unknown."""
 
 
 @dataclass(frozen=True)
 class DashboardTrials:
-    """The trials of one study, and what is known of their configurations."""
+    """The trials of one study, with the results of their configurations."""
 
     trials: list[FrozenTrial]
     best: FrozenTrial | None
-    """The trial that the answer calls best; without an answer, the best trial within its constraints."""
+    """The best trial of the results; without results, the best trial within its constraints."""
     answer: StudyResults | None = None
-    """None where the study's file cannot be read any more; then each trial is shown by itself."""
+    """The results; None if the study's file cannot be read. Then each trial is shown alone."""
     rows: Mapping[int, ConfigurationResult] = field(default_factory=dict)
-    """The configuration of a trial, by the trial's number; proposals that were rejected have none."""
+    """The configurations by trial number; rejected proposals have none."""
 
 
 def trials_without_results(trials: Sequence[FrozenTrial], direction: StudyDirection) -> DashboardTrials:
-    """The trials of a study that cannot be answered: each with its own value and constraints."""
+    """The trials of a study without results, each with its own value and constraints."""
     shown = [_dashboard_trial(trial, None, trial.constraints, "") for trial in trials]
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
     feasible = [
@@ -61,8 +61,8 @@ def trials_with_results(trials: Sequence[FrozenTrial], results: StudyResults) ->
     violations: dict[tuple[int, ...], dict[str, float]] = {}
     for trial in trials:
         if trial.number in rows:
-            known = violations.setdefault(rows[trial.number].trials, {})
-            known |= {name: max(value, known.get(name, value)) for name, value in trial.constraints.items()}
+            largest = violations.setdefault(rows[trial.number].trials, {})
+            largest |= {name: max(value, largest.get(name, value)) for name, value in trial.constraints.items()}
     shown = []
     for trial in trials:
         configuration = rows.get(trial.number)
@@ -76,7 +76,7 @@ def trials_with_results(trials: Sequence[FrozenTrial], results: StudyResults) ->
 
 
 def state_text(trial: FrozenTrial, configuration: ConfigurationResult | None) -> str:
-    """What became of a trial, with the reason; of its whole configuration where the trial itself is complete."""
+    """The state of a trial, with the reason; that of its configuration if the trial itself is complete."""
     is_whole = trial.state == TrialState.COMPLETE
     state, reason = (
         (configuration.state, configuration.reason)
@@ -87,7 +87,7 @@ def state_text(trial: FrozenTrial, configuration: ConfigurationResult | None) ->
 
 
 def mean_curve(configuration: ConfigurationResult, metric: str) -> dict[int, float]:
-    """The metric by epoch: the mean over the completed seeds; of the first seed that began, where none is completed."""
+    """The metric by epoch: the mean over the completed seeds; if there are none, that of the first started seed."""
     curves = seed_curves(configuration, metric)
     averaged = [curve for seed, curve in curves.items() if seed in configuration.seeds] or list(curves.values())[:1]
     if not averaged:
@@ -97,7 +97,7 @@ def mean_curve(configuration: ConfigurationResult, metric: str) -> dict[int, flo
 
 
 def seed_curves(configuration: ConfigurationResult, metric: str) -> dict[int, dict[int, float]]:
-    """The metric by seed and epoch; seeds without an epoch are left out."""
+    """The metric by seed and epoch; seeds without an epoch are omitted."""
     curves = {facts.row.run.seed: _curve(facts, metric) for facts in configuration.runs}
     return {seed: curve for seed, curve in sorted(curves.items()) if curve}
 
@@ -108,7 +108,7 @@ def _curve(facts: RunResult, metric: str) -> dict[int, float]:
 
 
 def _agreeing(violations: Mapping[str, float], configuration: ConfigurationResult) -> dict[str, float]:
-    """The constraints of a configuration, which must say of its feasibility what the answer says."""
+    """The constraints of a configuration, changed so that its feasibility agrees with the results."""
     if configuration.state == "complete":
         return {name: min(value, 0.0) for name, value in violations.items()}
     if configuration.state in OPEN_STATES or any(value > 0 for value in violations.values()):
@@ -119,10 +119,10 @@ def _agreeing(violations: Mapping[str, float], configuration: ConfigurationResul
 def _dashboard_trial(
     trial: FrozenTrial, configuration: ConfigurationResult | None, constraints: Mapping[str, float], metric: str
 ) -> FrozenTrial:
-    """A copy of the trial in the form that is shown."""
+    """A copy of the trial as the dashboard shows it."""
     shown = copy.copy(trial)
-    own = {key: value for key, value in trial.system_attrs.items() if not key.startswith(CONSTRAINTS)}
-    shown._system_attrs = {**own, CONSTRAINTS: [constraints[name] for name in sorted(constraints)]}
+    system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(CONSTRAINTS)}
+    shown._system_attrs = {**system_attrs, CONSTRAINTS: [constraints[name] for name in sorted(constraints)]}
     attributes = {"state": state_text(trial, configuration)}
     if constraints:
         attributes["constraints"] = json.dumps({name: constraints[name] for name in sorted(constraints)})
@@ -138,7 +138,7 @@ def _dashboard_trial(
 
 
 def _attributes(configuration: ConfigurationResult, metric: str) -> dict[str, Any]:
-    """What is known of a configuration: numbers that can be sorted, and the seeds one by one."""
+    """User attributes of a configuration: numbers that can be sorted, and the values and curves by seed."""
     curves = {
         seed: [round(value, 4) for value in curve.values()]
         for seed, curve in seed_curves(configuration, metric).items()

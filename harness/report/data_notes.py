@@ -1,4 +1,4 @@
-"""What the results of a study are of: how many images, what is missing from the data set, and other data than now."""
+"""Notes on the data of a study: number of images, images missing from the data set, and changes of the data."""
 
 from collections.abc import Sequence
 
@@ -10,5 +10,5 @@ from harness.report.console import indented
 
 
 def data_view(lines: Sequence[str]) -> list[RenderableType]:
-    """The lines below a heading; nothing for none."""
+    """The lines below a heading; empty without lines."""
     return [Text("Data", style="bold"), *(indented(printable(line)) for line in lines), Text()] if lines else []

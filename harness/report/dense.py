@@ -1,4 +1,4 @@
-"""A training for segmentation or detection: what it begins from, its metrics by class, and how it ended."""
+"""Views of a training for segmentation or detection: its start, its metrics by class, and its merged evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,15 +22,15 @@ from harness.report.full_scale import (
 from harness.training.full_scale.job import FullScaleJob
 
 UNMERGED_NOTE = (
-    "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels go on learning, "
+    "trained un-merged and merged last, as RepLKNet's author advises: batch norms and small kernels keep learning, "
     "and merging changes no prediction"
 )
 SIDE = 224
-"""Of the images that a network is priced for; its parameters do not depend on it."""
+"""Side of the images for which the cost of a network is computed; its parameters do not depend on it."""
 IOU, ACCURACY = "iou_", "accuracy_"
-"""Before the name of a class, in the name of a figure."""
+"""Prefixes of metric names, before the name of a class."""
 MAX_NAMED = 5
-"""Classes that a note names."""
+"""Maximum number of classes that a note names."""
 AP_TITLES = {
     "ap": "AP",
     "ap50": "AP50",
@@ -39,9 +39,9 @@ AP_TITLES = {
     "ap_medium": "medium",
     "ap_large": "large",
 }
-"""Names of figures, and how tables have them; the last three by the size of the figure."""
+"""Metric names and their titles in tables; the last three are by the size of the objects."""
 AP_SHAPES = {"": "boxes", "mask_": "masks"}
-"""What precision is of, by what stands before the names of its figures."""
+"""Prefixes of metric names, and the outputs to which these metrics refer."""
 
 
 def downstream_view(
@@ -52,15 +52,15 @@ def downstream_view(
     classes: int,
     expected: ExpectedImages | None = None,
 ) -> RenderableType:
-    """What is trained, from what and how; `expected` are its images where they have not been read."""
+    """What is trained, from which weights and how; `expected` describes its images if they have not been read."""
     recipe = job.run.recipe
     rows = {
         "network": network_text(job.run.spec),
-        "begins from": start,
+        "starts from": start,
         "form": UNMERGED_NOTE,
         "recipe": recipe.about,
         "cost": f"{si(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
-        "those of the head come on top",
+        "plus those of the head",
         "classes": f"{classes:,}",
         "steps": steps_text(recipe, batch_plan, expected),
         "arithmetic": precision_text(recipe),
@@ -90,14 +90,14 @@ def segmentation_view(metrics: Mapping[str, float], names: Sequence[str]) -> Ren
 
 
 def _notes(metrics: Mapping[str, float], names: Sequence[str]) -> list[Text]:
-    """What is to be said of classes that are nowhere."""
+    """Notes on classes that are missing from the masks or the predictions."""
     absent = [name for name in names if f"{IOU}{name}" not in metrics]
     wrong = [name for name in names if f"{IOU}{name}" in metrics and f"{ACCURACY}{name}" not in metrics]
     notes = []
     if absent:
         which = f"{len(absent)} classes occur" if len(absent) > 1 else "1 class occurs"
-        said = "neither in the masks nor in what is predicted, and count not in mIoU"
-        notes.append(Text(f"{which} {said}: {_some(absent)}"))
+        where = "neither in the masks nor in the predictions, and do not count in mIoU"
+        notes.append(Text(f"{which} {where}: {_some(absent)}"))
     if wrong:
         which = f"{len(wrong)} classes are" if len(wrong) > 1 else "1 class is"
         notes.append(Text(f"{which} predicted and in no mask, and count in mIoU as 0: {_some(wrong)}"))
@@ -111,14 +111,14 @@ def _some(names: Sequence[str]) -> str:
 def merged_evaluation_lines(
     apart: Mapping[str, float], maps_apart: float | None, unreadable: int, images: int
 ) -> list[str]:
-    """How far the merged form is off, and what was not seen."""
+    """The difference of the merged form from the trained one, and the numbers of images."""
     lines = []
     if maps_apart is not None:
         farthest = max(apart, key=lambda name: abs(apart[name]), default=None)
-        at = "" if farthest is None else f"; of all figures {SCORE_TITLES.get(farthest, farthest)} is farthest off, by "
-        by = "" if farthest is None else f"{apart[farthest]:+.2g}"
+        name = "" if farthest is None else SCORE_TITLES.get(farthest, farthest)
+        change = "" if farthest is None else f", {name} by {apart[farthest]:+.2g}, the largest change of a metric"
         lines.append(
-            f"judged in merged form: its maps are off from those that were trained by {maps_apart:.1e}{at}{by}"
+            f"evaluated in merged form: its feature maps differ from the trained ones by {maps_apart:.1e}{change}"
         )
     left_out = f"; {plural(unreadable, 'unreadable image')} left out" if unreadable else ""
     lines.append(f"on {plural(images, 'validation image')}{left_out}")
@@ -130,7 +130,7 @@ def _percent(value: float | None) -> str:
 
 
 def detection_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
-    """Average precision in percent, as COCO counts it."""
+    """Average precision by class and its means, in percent, as defined by COCO."""
     kinds = {prefix: kind for prefix, kind in AP_SHAPES.items() if f"{prefix}ap" in metrics}
     by_class = plain_table()
     by_class.add_column("class")

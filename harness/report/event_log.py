@@ -1,7 +1,7 @@
-"""The events of a study: each in a line, and the views that show them live in a terminal, as lines, or not at all.
+"""The events of a study as text lines, the interface of views of events, and the log and quiet views.
 
-A view is a context manager; `note` says what is being done before and besides the events, `show` takes an event and
-where the study stands with it.
+A view is a context manager; `note` shows the current activity apart from the events, `show` takes an event and the
+progress of the study.
 """
 
 import sys
@@ -39,15 +39,15 @@ from harness.training.run import RunState
 
 @dataclass(slots=True)
 class EventFormatter:
-    """Remembers which configuration each trial has, so that every line can name it."""
+    """Formats events; remembers the configuration of each trial, so that every line can name it."""
 
     metric: str
     labels: dict[int, str] = field(default_factory=dict)
     is_training: bool = True
-    """Whether the runs are trained, and not only built and measured."""
+    """Whether the runs are trained, rather than only built and measured."""
 
     def add_results(self, results: StudyResults) -> None:
-        """Take up the configurations of trials that were there before."""
+        """Add the configurations of earlier trials."""
         self.labels |= {
             trial: format_params(configuration.params)
             for configuration in results.rows
@@ -55,7 +55,7 @@ class EventFormatter:
         }
 
     def format_event(self, event: StudyEvent) -> str:
-        """The event in one line."""
+        """The event as one line."""
         match event:
             case StudyStarted():
                 return self._study_started(event)
@@ -90,15 +90,15 @@ class EventFormatter:
 
     def trial_name(self, trial: int, seed: int | None = None) -> str:
         """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
-        known = self.labels.get(trial)
-        return f"#{trial}{f' {known}' if known else ''}{'' if seed is None else f' {seed_text(seed)}'}"
+        label = self.labels.get(trial)
+        return f"#{trial}{f' {label}' if label else ''}{'' if seed is None else f' {seed_text(seed)}'}"
 
     def _study_started(self, event: StudyStarted) -> str:
         left = event.runs_total - event.runs_done
         if left <= 0:
-            return f"{event.study}: all {plural(event.runs_done, 'run')} are there already"
+            return f"{event.study}: all {plural(event.runs_done, 'run')} are already done"
         if event.runs_done:
-            return f"{event.study}: goes on, {event.runs_done} of {plural(event.runs_total, 'run')} are done"
+            return f"{event.study}: resumed, {event.runs_done} of {plural(event.runs_total, 'run')} are done"
         return f"{event.study}: {plural(event.runs_total, 'run')} to go"
 
     def _run_started(self, event: RunStarted) -> str:
@@ -146,21 +146,21 @@ class EventFormatter:
 
 
 class EventView(Protocol):
-    """Whoever shows what happens."""
+    """Interface of the views of a study's events."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the view."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the terminal as it was."""
+        """Stop the view and restore the terminal."""
 
     def note(self, text: str) -> None:
-        """Say what is being done now."""
+        """Show the current activity."""
 
     def begin(self, results: StudyResults) -> None:
-        """Take up what the study has said so far, before its first event."""
+        """Add the results so far, before the first event."""
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Show an event."""
@@ -170,7 +170,7 @@ class LogView:
     """One line per event with its time, for files, pipes and logs; no control characters."""
 
     def __init__(self, formatter: EventFormatter, out: TextIO | None = None) -> None:
-        self._narrator = formatter
+        self._formatter = formatter
         self._out = out or sys.stdout
 
     def __enter__(self) -> Self:
@@ -182,20 +182,20 @@ class LogView:
         self._out.flush()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print the text as a line."""
         print(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {printable(text)}", file=self._out, flush=True)
 
     def begin(self, results: StudyResults) -> None:
-        """Remember which configuration each trial has."""
-        self._narrator.add_results(results)
+        """Remember the configuration of each trial."""
+        self._formatter.add_results(results)
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
-        """The event, and how far the study is with it."""
-        self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._narrator.format_event(event)}")
+        """Print the event with the progress of the study."""
+        self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._formatter.format_event(event)}")
 
 
 class QuietView:
-    """Shows nothing."""
+    """A view that shows nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -206,10 +206,10 @@ class QuietView:
         return
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def begin(self, results: StudyResults) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
-        """Nothing."""
+        """Do nothing."""

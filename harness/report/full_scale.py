@@ -1,4 +1,4 @@
-"""Trainings at full scale: the cost before one begins, how it goes, and what became of a study's networks."""
+"""Views of trainings at full scale: their cost, their progress, and the trainings of a study's networks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from harness.analysis.results import StudyResults
 
 BACKWARD = 2
-"""MACs of the backward pass for one of the forward pass: towards the images, and towards the weights."""
+"""MACs of the backward pass per MAC of the forward pass: gradients of the inputs and of the weights."""
 PER_IMAGES = 10_000
-"""Training images that a time is given for where their number is not known."""
+"""Number of training images for which the time is estimated if their real number is unknown."""
 SCORE_TITLES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -52,16 +52,14 @@ SCORE_TITLES = {
     "mask_ap50": "mask AP50",
     "mask_ap75": "mask AP75",
 }
-"""Figures whose names are written otherwise."""
-PROXY_NOTE = (
-    "a proxy's figures are of its own images and epochs: what may agree between the two is the order of networks"
-)
+"""Titles of metrics that are not written as their names."""
+PROXY_NOTE = "a proxy's metrics are of its own images and epochs: only the order of networks can agree between the two"
 
 
 def job_view(
     job: FullScaleJob[ClassificationRecipe], batch_plan: BatchPlan, name: str, expected: ExpectedImages | None = None
 ) -> RenderableType:
-    """What is trained, how, and what that costs; `expected` are its images where they have not been read."""
+    """What is trained, how, and its cost; `expected` describes its images if they have not been read."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
     costs = f"{si(cost.params)} parameters, {si(cost.macs)} MACs for an image of {recipe.resolution} px"
@@ -80,25 +78,25 @@ def job_view(
 
 
 def location_rows(job: FullScaleJob[Any], expected: ExpectedImages | None) -> dict[str, str]:
-    """Where the training is kept; where its images have not been read, the expected layout."""
+    """The folder of the training and, if its images have not been read, their expected layout."""
     if expected is None:
         return {"folder": str(job.folder)}
     missing = "no `--data`" if job.root is None else f"no folder {job.root}"
     return {
-        "folder": f"below {job.folder.parent}; its name follows from the network, the recipe, and what it begins from",
-        "images": f"not looked at ({missing}); nothing is downloaded",
+        "folder": f"in {job.folder.parent}; its name depends on network, recipe and initial weights",
+        "images": f"not read ({missing}); nothing is downloaded",
         "expected": expected.layout,
     }
 
 
 def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None = None) -> str:
-    """The budget, and how a step is shared."""
+    """The number of steps, and how a batch is divided among workers, as text."""
     share = f"{plural(batch_plan.workers, 'worker')} with {batch_plan.micro_batch} images at once"
-    gathered = f", gathered {batch_plan.accumulation_steps} times" if batch_plan.accumulation_steps > 1 else ""
-    rounds = "epochs" if not recipe.is_iteration_based else "parts, each with a validation behind it,"
+    gathered = f", accumulated {batch_plan.accumulation_steps} times" if batch_plan.accumulation_steps > 1 else ""
+    rounds = "epochs" if not recipe.is_iteration_based else "parts, each followed by a validation,"
     step = f"steps of {batch_plan.batch_size:,} images"
     if expected is not None and expected.images is None and not recipe.is_iteration_based:
-        return f"{recipe.intervals} {rounds} of {step}, as many as the images give, {share}{gathered}"
+        return f"{recipe.intervals} {rounds} of {step}, their number depends on the images, {share}{gathered}"
     source = "" if expected is None or expected.name is None else f", as {expected.name} has"
     return (
         f"{recipe.intervals} {rounds} of {batch_plan.steps:,} {step} ({batch_plan.images:,} in all{source}), "
@@ -107,7 +105,7 @@ def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: Expecte
 
 
 def precision_text(recipe: FullScaleRecipe) -> str:
-    """The precision, and what else does not belong to the network."""
+    """The precision and the other settings of the arithmetic, as text."""
     return (
         f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
         f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
@@ -115,7 +113,7 @@ def precision_text(recipe: FullScaleRecipe) -> str:
 
 
 def network_text(spec: NetworkSpec) -> str:
-    """A network in a line, without its classes."""
+    """A network as one line, without its classes."""
     return (
         f"{preset_of(spec) or spec.family}, B={format_value(spec.B)} C={format_value(spec.C)} "
         f"K={format_value(spec.K)}, "
@@ -124,7 +122,7 @@ def network_text(spec: NetworkSpec) -> str:
 
 
 def properties_view(name: str, rows: Mapping[str, str]) -> RenderableType:
-    """A heading, and facts with their names."""
+    """A heading, followed by a table of names and values."""
     table = plain_table()
     table.show_header = False
     table.add_column(style="dim", no_wrap=True)
@@ -135,46 +133,46 @@ def properties_view(name: str, rows: Mapping[str, str]) -> RenderableType:
 
 
 def estimate_line(image_s: float, batch_plan: BatchPlan, rounds: int, expected: ExpectedImages | None = None) -> str:
-    """How long it takes, from the measured seconds per image in one worker."""
+    """The estimated time, from the measured seconds per image of one worker, as one line."""
     images = rounds * batch_plan.steps * batch_plan.batch_size
-    workers, on_top = plural(batch_plan.workers, "worker"), "validation and waiting for images come on top"
+    workers, not_counted = plural(batch_plan.workers, "worker"), "without validation and waiting for images"
     if expected is not None and expected.images is None:
         seconds = rounds * PER_IMAGES / batch_plan.workers * image_s
         total = f"{format_duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
     else:
         total = f"{format_duration(images / batch_plan.workers * image_s)} with {workers}"
-    of = "" if expected is None else " of noise in place of the images"
-    return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {on_top}"
+    of = "" if expected is None else " on noise in place of the images"
+    return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {not_counted}"
 
 
 class FullScaleView:
-    """Shows the records of a training."""
+    """Shows the messages of a training."""
 
     def __init__(self, status_line: StatusLine) -> None:
-        self._ticker = status_line
+        self._status_line = status_line
 
     def show(self, record: FullScaleMessage) -> None:
-        """Show one record."""
+        """Show one message."""
         match record:
             case Message():
-                self._ticker.print_line(record.text)
+                self._status_line.print_line(record.text)
             case Started():
-                self._ticker.print_line(f"on {record.device}, {record.host}")
+                self._status_line.print_line(f"on {record.device}, {record.host}")
             case FullScaleEpoch():
-                self._ticker.print_line(epoch_line(record))
+                self._status_line.print_line(epoch_line(record))
             case StepProgress():
-                self._ticker.update(step_line(record))
+                self._status_line.update(step_line(record))
 
 
 @contextmanager
 def make_full_scale_view(console: Console, *, is_live: bool) -> Iterator[FullScaleView]:
-    """A view that fits where the output goes: `is_live` is whether lines can be drawn over there."""
-    with make_status_line(console, is_live=is_live) as each:
-        yield FullScaleView(each)
+    """The view of a training; `is_live` is whether lines of the output can be redrawn."""
+    with make_status_line(console, is_live=is_live) as status_line:
+        yield FullScaleView(status_line)
 
 
 def epoch_line(epoch: FullScaleEpoch) -> str:
-    """One epoch in a line."""
+    """One epoch as one line."""
     parts = [f"epoch {epoch.epoch}/{epoch.epochs}", f"loss {format_metric(epoch.train_loss, 'loss')}"]
     parts += [_scores(name, scores) for name, scores in (("val", epoch.val), ("EMA", epoch.ema)) if scores is not None]
     parts += [
@@ -195,7 +193,7 @@ def _of(images: int | None) -> str:
 
 
 def step_line(progress: StepProgress) -> str:
-    """How it goes, in a line."""
+    """The progress within an epoch, as one line."""
     return (
         f"epoch {progress.epoch}, step {progress.step:,}/{progress.steps:,}  loss "
         f"{format_metric(progress.loss, 'loss')}  "
@@ -205,16 +203,16 @@ def step_line(progress: StepProgress) -> str:
 
 
 def _scores(name: str, scores: Scores) -> str:
-    figures = [
-        f"{SCORE_TITLES.get(each, each.replace('_', ' '))} "
-        f"{format_metric(value, each) if each == 'loss' else f'{value:.2f}'}"
-        for each, value in scores.figures.items()
+    texts = [
+        f"{SCORE_TITLES.get(metric, metric.replace('_', ' '))} "
+        f"{format_metric(value, metric) if metric == 'loss' else f'{value:.2f}'}"
+        for metric, value in scores.figures.items()
     ]
-    return " ".join([name, *figures])
+    return " ".join([name, *texts])
 
 
 def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
-    """Proxy beside full scale, a row for each training; nothing where there is none."""
+    """A table of proxy and full-scale results, a row for each training at full scale; empty without any."""
     if not results.full_scale:
         return []
     table = plain_table()
@@ -232,12 +230,12 @@ def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
 
 
 def full_scale_run_values(results: "StudyResults") -> list[dict[str, Any]]:
-    """The same for JSON."""
+    """The trainings at full scale for JSON."""
     return [_row_values(row, results) for row in results.full_scale]
 
 
 def full_scale_status(row: FullScaleRow) -> str:
-    """How a training stands, in words; one that nobody is at any longer was interrupted."""
+    """The state of a training, as text; a running one whose folder is not locked was interrupted."""
     if row.state == RunState.RUNNING and not is_locked(row.folder):
         return "interrupted"
     return str(row.state).replace("_", " ")
@@ -265,7 +263,7 @@ def _full_run_head(row: FullScaleRow, results: "StudyResults") -> str:
 
 
 def _full_run_place(row: FullScaleRow) -> str:
-    """Where the weights are, and under which conditions they were trained."""
+    """The file of the weights, and the conditions of their training, as text."""
     best = row.folder / WEIGHTS["best"]
     weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
     when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"

@@ -1,4 +1,4 @@
-"""The weights of large kernels as a table for people and as values for programs."""
+"""The weights of large kernels, as a table and for JSON."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,17 +16,17 @@ from harness.report.console import plain_table
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 
 KERNELS_NOTE = (
-    "Magnitude is |w| summed over the channels, batch norms folded; before the small kernel is added to the large one, "
-    "and after. The ratio is that of after to before, each rescaled to a maximum of 1, on the taps that the small "
-    "kernel leaves alone: one number in a layer. The centre is raised by its inverse."
+    "Magnitude is |w| summed over the channels, batch norms folded, before and after the small kernel is added to the "
+    "large one. The ratio is that of after to before, each rescaled to a maximum of 1, on the taps outside the small "
+    "kernel, where it is constant within a layer. The center is raised by its inverse."
 )
 KERNELS_PAPER_NOTE = f"The paper's: {PUBLISHED_KERNEL.network} ({KERNEL_SOURCE})."
 STRIDED = ("mobilenet_v2",)
-"""Families whose large kernels have the stride of their stage, and so see the map before it."""
+"""Families whose large kernels have the stride of their stage, so their input is the map before it."""
 
 
 def kernels_view(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> RenderableType:
-    """A row per layer, and the paper's beside those that a small kernel was added to."""
+    """A table with a row per layer; with a row of the paper if any layer has a small kernel."""
     title = Text(f"Large kernels of {network.name}", style="bold").append(f"  {network.about}", style="not bold")
     papers = [Text(KERNELS_PAPER_NOTE, style="dim")] if _has_any_before(kernels) else []
     notes = [Text(note) for note in notes_on(network, kernels)]
@@ -34,7 +34,7 @@ def kernels_view(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Rend
 
 
 def kernels_values(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> dict[str, Any]:
-    """The same for JSON, maps included, each rescaled to a maximum of 1."""
+    """The kernels for JSON, with their maps, each rescaled to a maximum of 1."""
     return {
         "network": network.name,
         "spec": network.spec.canonical(),
@@ -45,11 +45,11 @@ def kernels_values(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> di
 
 
 def notes_on(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> list[str]:
-    """What must be known to read the figures."""
+    """Notes on the interpretation of the values."""
     notes = []
     if network.origin == WeightsOrigin.RANDOM:
         notes.append(
-            "Random weights say nothing of trained kernels. Train the network, or give a checkpoint or weights."
+            "Random weights do not show how trained kernels look. Train the network, or name a checkpoint or weights."
         )
     if any(_is_lost(network, kernel) for kernel in kernels):
         notes.append("The file has the network in its merged form, in which the large kernels alone are lost.")
@@ -57,7 +57,7 @@ def notes_on(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> list[str
 
 
 def _untrained(network: LoadedNetwork) -> Iterator[str]:
-    """The stages of a run whose maps were too small for all taps: those farther out met nothing but padding."""
+    """Notes on the stages of a run whose maps were so small that the outer taps only met padding."""
     if network.recipe is None:
         return
     spec, px = network.spec, network.recipe.resolution
@@ -65,16 +65,16 @@ def _untrained(network: LoadedNetwork) -> Iterator[str]:
     strides = FAMILIES[spec.family].strides if spec.family in STRIDED else (1,) * len(spec.K)
     for stage, stride in enumerate(strides, start=1):
         kernel, side = spec.kernel_of(stage - 1), maps[f"stage {stage}"] * stride
-        met = 2 * side - 1
-        if kernel.kind == "plain" and kernel.dilation == 1 and kernel.k > met:
+        used = 2 * side - 1
+        if kernel.kind == "plain" and kernel.dilation == 1 and kernel.k > used:
             yield (
-                f"Stage {stage} was trained on maps of {side} x {side} (images of {px} px): taps beyond the central "
-                f"{met} x {met} never met one, and are what they were at first, but for the decay."
+                f"Stage {stage} was trained on maps of {side} x {side} (images of {px} px): taps outside the central "
+                f"{used} x {used} only met padding, and have their initial values, except for weight decay."
             )
 
 
 def size(network: LoadedNetwork, kernel: LargeKernel) -> str:
-    """As 31+5, with the small kernel that was trained beside it, or 31."""
+    """The size of a kernel, such as 31, or 31+5 with its parallel small kernel."""
     of_stage = network.spec.kernel_of(kernel.stage - 1)
     return f"{of_stage.k}" if of_stage.s is None else f"{of_stage.k}+{of_stage.s}"
 
@@ -84,7 +84,7 @@ def _has_any_before(kernels: Sequence[LargeKernel]) -> bool:
 
 
 def _is_lost(network: LoadedNetwork, kernel: LargeKernel) -> bool:
-    """Whether a small kernel was added to it before anybody looked."""
+    """Whether the large kernel alone is lost, because the file has the merged form."""
     of_stage = network.spec.kernel_of(kernel.stage - 1)
     return kernel.before is None and (of_stage.s is not None or of_stage.kind == "dilated_reparam")
 
@@ -93,7 +93,7 @@ def _table(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
     table = plain_table()
     for name in ("\nstage", "\nblock"):
         table.add_column(name, no_wrap=True)
-    for name in ("\nK", "% in 3x3\nbefore", "\nafter", "ratio\noutside", "centre\nraised"):
+    for name in ("\nK", "% in 3x3\nbefore", "\nafter", "ratio\noutside", "center\nraised"):
         table.add_column(name, justify="right", no_wrap=True)
     for kernel in kernels:
         before = DASH if kernel.before is None else _percent(central_share(kernel.before))
@@ -101,8 +101,8 @@ def _table(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
         table.add_row(*place, before, _percent(central_share(kernel.after)), *_ratio(kernel))
     if _has_any_before(kernels):
         row = PUBLISHED_KERNEL
-        figures = (f"{row.before_pct:.1f}", f"{row.after_pct:.1f}", f"{row.ratio:.3f}", f"{1 / row.ratio:.1f}x")
-        table.add_row("paper", "", row.kernel, *figures, style="dim")
+        cells = (f"{row.before_pct:.1f}", f"{row.after_pct:.1f}", f"{row.ratio:.3f}", f"{1 / row.ratio:.1f}x")
+        table.add_row("paper", "", row.kernel, *cells, style="dim")
     return table
 
 

@@ -1,4 +1,4 @@
-"""The figures of a measure as columns: what a table shows where a study has asked for it."""
+"""The metrics of measures as table columns, for the measures that a study uses."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +12,17 @@ from harness.training.run import RunState
 
 @dataclass(frozen=True, slots=True)
 class MetricColumn:
-    """One figure of a measure, as a column has it."""
+    """One metric of a measure as a column."""
 
     name: str
-    """As the runs have it."""
+    """Name of the metric in runs."""
     heading: str
     show: Callable[[Sequence[float]], str]
-    """The cell, from a number for each run."""
+    """Formats the cell from the values of the runs."""
     is_by_batch: bool = False
-    """Whether runs add to its name how many images there were at once."""
+    """Whether runs append the batch size to the name."""
     disturbed: str | None = None
-    """What runs yield where other work disturbed it; the cell then begins with `~`, as that of a latency does."""
+    """Name of the metric that marks a disturbed measurement; the cell then starts with `~`, as for a latency."""
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -69,46 +69,46 @@ METRIC_COLUMNS: dict[str, tuple[MetricColumn, ...]] = {
     "masks": (MetricColumn("miou", "mIoU %", _percent),),
     "boxes": (MetricColumn("ap", "AP %", _percent),),
 }
-"""By measure, or by what a transfer learns, in the order of the columns: the figures to compare networks by. All others
-are in the JSON and in `harness show STUDY TRIAL`."""
+"""The metrics for comparing networks, by measure or by the labels of a transfer, in the order of the columns. All
+others are in the JSON and in `harness show STUDY TRIAL`."""
 
 TableColumn = tuple[str, list[str]]
 """A heading, and a cell for each row."""
 
 
 def measured_columns(measure: str, configurations: Sequence[ConfigurationResult]) -> list[TableColumn]:
-    """The columns of a measure; a dash where no complete run of a row has the figure."""
+    """The columns of a measure; a cell is a dash if no complete run of the configuration has the metric."""
     return [
-        (heading, [_cell(figure, name, configuration) for configuration in configurations])
-        for figure in METRIC_COLUMNS[measure]
-        for name, heading in _named(figure, configurations)
+        (heading, [_cell(column, name, configuration) for configuration in configurations])
+        for column in METRIC_COLUMNS[measure]
+        for name, heading in _named(column, configurations)
     ]
 
 
 def columns_note(results: StudyResults) -> Iterator[str]:
-    """What must be known to read the columns."""
+    """Notes that explain the columns."""
     if "erf" in results.measures:
         yield (
-            "ERF: the area of the smallest centred square that holds more than t % of the map of the effective "
-            "receptive field (log10, by the paper's equations), in percent of the image's."
+            "ERF: the area of the smallest centered square that contains more than t % of the map of the effective "
+            "receptive field (log10, by the paper's equations), in percent of the image's area."
         )
         if not results.is_training:
             yield f"Nothing was trained, and {RANDOM_FIELDS_NOTE}."
 
 
-def _named(figure: MetricColumn, configurations: Sequence[ConfigurationResult]) -> list[tuple[str, str]]:
-    """The names under which runs have a figure, with the heading of each; without any, its own."""
-    if not figure.is_by_batch:
-        return [(figure.name, figure.heading)]
+def _named(column: MetricColumn, configurations: Sequence[ConfigurationResult]) -> list[tuple[str, str]]:
+    """The names of the metric in runs, with their headings; without any, those of the column."""
+    if not column.is_by_batch:
+        return [(column.name, column.heading)]
     names = dict.fromkeys(
         name for configuration in configurations for facts in configuration.runs for name in facts.measures
     )
-    batches = [name.removeprefix(figure.name) for name in names if name.startswith(figure.name)]
-    return [(f"{figure.name}{n}", f"{figure.heading}\nbatch {n}") for n in batches] or [(figure.name, figure.heading)]
+    batches = [name.removeprefix(column.name) for name in names if name.startswith(column.name)]
+    return [(f"{column.name}{n}", f"{column.heading}\nbatch {n}") for n in batches] or [(column.name, column.heading)]
 
 
-def _cell(figure: MetricColumn, name: str, configuration: ConfigurationResult) -> str:
+def _cell(column: MetricColumn, name: str, configuration: ConfigurationResult) -> str:
     done = [facts.measures for facts in configuration.runs if facts.row.state == RunState.COMPLETE]
     values = [measures[name] for measures in done if name in measures]
-    mark = "~" * any(figure.disturbed in measures for measures in done)
-    return f"{mark}{figure.show(values)}" if values else DASH
+    mark = "~" * any(column.disturbed in measures for measures in done)
+    return f"{mark}{column.show(values)}" if values else DASH

@@ -1,4 +1,4 @@
-"""One network from close up: its cost by stage and by form, beside what is published of it; and all presets so."""
+"""The cost of a network by stage and by form, with the published values; and the same for all presets."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from harness.report.console import plain_table
 
 
 class NetworkCosts(NamedTuple):
-    """A network's costs for one image of that side, in both of its forms."""
+    """The costs of a network for one image of this resolution, in both forms."""
 
     spec: NetworkSpec
     resolution: int
@@ -26,11 +26,11 @@ class NetworkCosts(NamedTuple):
 
     @property
     def forms(self) -> dict[str, Cost]:
-        """The whole network, by form."""
+        """The cost of the whole network, by form."""
         return {"in training": _total(self.training), "merged": _total(self.merged)}
 
     def merged_rows(self) -> list[tuple[str, ...]]:
-        """Part, map, B, C, K, params and MACs of the merged network; its sum at the end."""
+        """Part, map, B, C, K, params and MACs of the merged network, a row per part; the last row is the total."""
         rows = [
             (part.name, _map(part), *_alphabet(self.spec, part.name), si(part.cost.params), si(part.cost.macs))
             for part in self.merged
@@ -40,13 +40,13 @@ class NetworkCosts(NamedTuple):
 
 
 def network_costs(spec: NetworkSpec, resolution: int) -> NetworkCosts:
-    """The costs of a network, part by part."""
+    """The costs of a network by part."""
     forms = (network_parts(spec, resolution, merged) for merged in (False, True))
     return NetworkCosts(spec, resolution, *forms)
 
 
 def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
-    """Its stages, its forms, and the published figures."""
+    """A network's costs by stage and by form, with the published values."""
     costs = network_costs(spec, resolution)
     head = Text(f"{preset_of(spec) or spec.family} at {resolution} px", style="bold")
     head.append(f"  {spec.in_channels} channels in, {spec.classes} classes", style="not bold")
@@ -56,7 +56,7 @@ def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
 
 
 def stages_table(costs: NetworkCosts) -> Table:
-    """Part by part: the map it leaves, its blocks, channels and kernels, and its cost in both forms."""
+    """A row per part: its output map, blocks, channels, kernels, and cost in both forms."""
     table = plain_table()
     table.add_column("\npart", no_wrap=True)
     for name in ("\nmap", "\nB", "\nC", "\nK"):
@@ -71,7 +71,7 @@ def stages_table(costs: NetworkCosts) -> Table:
 
 
 def forms_table(costs: NetworkCosts) -> Table:
-    """The whole network in each of its forms, to the digit, above the published figures."""
+    """The exact cost of the whole network in each of its forms, followed by the published values."""
     table = plain_table()
     table.add_column("form", no_wrap=True)
     for name in ("params", "MACs", "top-1 %"):
@@ -88,7 +88,7 @@ def forms_table(costs: NetworkCosts) -> Table:
 
 
 def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
-    """The same for JSON; counts to the unit."""
+    """The costs of a network for JSON, without rounding."""
     costs = network_costs(spec, resolution)
     return {
         "spec": spec.canonical(),
@@ -111,7 +111,7 @@ def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
 
 
 def presets_view(resolution: int | None) -> RenderableType:
-    """Every preset: parameters and MACs by form, beside the published figures; at that side or at each one's own."""
+    """Parameters and MACs of all presets by form, with the published values; without `resolution`, at their own."""
     table = plain_table()
     table.add_column("\npreset", no_wrap=True)
     names = ("\npx", "params\ntrain", "\nmerged", "\nfolded", "\npaper", "MACs\ntrain", "\nmerged", "\npaper")
@@ -121,14 +121,14 @@ def presets_view(resolution: int | None) -> RenderableType:
         for px in _sides(spec, resolution):
             train, merged = network_costs(spec, px).forms.values()
             params = (si(train.params), si(merged.params), si(merged.params_folded))
-            paper_params, paper_macs = _figures(spec, px)
+            paper_params, paper_macs = _published(spec, px)
             table.add_row(name, str(px), *params, paper_params, si(train.macs), si(merged.macs), paper_macs)
-    note = "folded: merged, all batch norms folded; so RepLKNet's tables count parameters"
+    note = "folded: merged, with all batch norms folded, as RepLKNet's tables count parameters"
     return Group(table, Text(), Text(note, style="dim"))
 
 
 def presets_values(resolution: int | None) -> list[dict[str, Any]]:
-    """The same for JSON."""
+    """All presets for JSON."""
     return [network_values(spec, px) for spec in PRESETS.values() for px in _sides(spec, resolution)]
 
 
@@ -136,8 +136,8 @@ def _sides(spec: NetworkSpec, resolution: int | None) -> tuple[int, ...]:
     return resolutions(spec) if resolution is None else (resolution,)
 
 
-def _figures(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
-    """Parameters and MACs as the first table prints them that has both."""
+def _published(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
+    """Parameters and MACs as printed in the first published table that has parameters."""
     rows = [row for row in published(spec) if row.resolution == resolution and row.params_m is not None]
     return _printed(rows[0]) if rows else (DASH, DASH)
 
@@ -156,7 +156,7 @@ def _map(part: Part) -> str:
 
 
 def _alphabet(spec: NetworkSpec, part: str) -> tuple[str, str, str]:
-    """B, C and K of a stage, K as 31+5 with its small kernel and as 3 d5 with a dilation; nothing for other parts."""
+    """B, C and K of a stage; K is 31+5 with a small kernel, and 3 d5 with a dilation. Empty for other parts."""
     kind, _, number = part.partition(" ")
     if kind != "stage":
         return "", "", ""
@@ -180,13 +180,13 @@ def _values(cost: Cost) -> dict[str, int]:
 
 
 def _fine(number: int) -> str:
-    """Three decimals and a prefix: 15.354G."""
+    """A number with three decimals and a prefix: 15.354G."""
     size, prefix = next(((size, prefix) for size, prefix in PREFIXES if number >= size), (1.0, ""))
     return f"{number / size:.3f}{prefix}"
 
 
 def _printed(row: Published) -> tuple[str, str]:
-    """Parameters and MACs with as many digits as are published: 79.3M, 15.3G."""
+    """Published parameters and MACs with their number of digits: 79.3M, 15.3G."""
     params = DASH if row.params_m is None else f"{row.params_m:g}M"
     if row.gmacs is None:
         return params, DASH

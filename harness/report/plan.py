@@ -1,4 +1,4 @@
-"""The plan of a study as a table: what would be trained, what it costs, how long it would take."""
+"""The plan of a study as a table: what would be trained, its cost, and the estimated time."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -11,7 +11,7 @@ MAX_PLAN_ROWS = 200
 
 
 def plan_view(plan: StudyPlan) -> RenderableType:
-    """Everything that `--dry-run` says."""
+    """The output of `harness run --dry-run`."""
     parts: list[RenderableType] = [_heading(plan), Text(), _table(plan)]
     if len(plan.rows) > MAX_PLAN_ROWS:
         parts.append(Text(f"and {len(plan.rows) - MAX_PLAN_ROWS} more"))
@@ -55,7 +55,7 @@ def _of_those_shown(plan: StudyPlan) -> str:
 
 
 def _closing(plan: StudyPlan) -> list[str]:
-    """The sums, and what they rest on."""
+    """The totals, and the basis of the estimates, as lines."""
     configurations = len(plan.rows) if plan.configurations is None else plan.configurations
     lines = [
         f"{plural(configurations, 'configuration')}, {plural(plan.runs, 'run')}, "

@@ -1,4 +1,4 @@
-"""Effective receptive fields as tables for people and as values for programs."""
+"""Effective receptive fields, as tables and for JSON."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,33 +15,33 @@ from harness.report.console import plain_table
 from harness.training.environment import describe_environment
 
 FIELDS_NOTE = (
-    "r(t): the area of the smallest centred square that holds more than t of the map, in percent of the image's. The "
-    "map is the positive gradient of the last stage's centre by the pixels; raw as it is, log as log10(map + 1)."
+    "r(t): the area of the smallest centered square that contains more than t of the map, in percent of the image's "
+    "area. The map is the positive gradient of the last stage's center by the pixels; log is log10(map + 1)."
 )
 FIELDS_PAPER_NOTE = f"The paper's rows ({FIELDS_SOURCE}): trained networks, 50 images at {FIELDS_PX} px."
 
 
 def fields_view(results: Sequence[FieldResult]) -> RenderableType:
-    """A table for each definition, networks by row; then what each was shown, and what must be known of it."""
+    """A table for each definition with a row per network, followed by the images and notes of each network."""
     parts: list[RenderableType] = []
     for name, definition in FIELD_DEFINITIONS.items():
         title = Text(f"Effective receptive field, {definition.title}", style="bold")
         parts += [title.append(f"  {definition.about}", style="not bold"), _table(results, name), Text()]
     parts.append(Text(FIELDS_NOTE, style="dim"))
-    if _is_beside_the_paper(results):
+    if _has_published(results):
         parts.append(Text(FIELDS_PAPER_NOTE, style="dim"))
     for result in results:
         field = result.fields["paper"]
         text = f"{plural(field.images + field.skipped, 'image')} at {result.side} px, {result.about}"
         parts.append(Text(f"{result.subject.name}: {result.subject.about}; {text}", style="dim"))
         parts += [Text(f"{result.subject.name}: {note}") for note in result.notes]
-    for words in dict.fromkeys(describe_environment(result.computed_by) for result in results if result.computed_by):
-        parts.append(Text(f"computed by {words}", style="dim"))
+    for text in dict.fromkeys(describe_environment(result.computed_by) for result in results if result.computed_by):
+        parts.append(Text(f"computed by {text}", style="dim"))
     return Group(*parts)
 
 
 def fields_values(results: Sequence[FieldResult]) -> list[dict[str, Any]]:
-    """The same for JSON; r as shares of the area, null where there is no field."""
+    """The fields for JSON; r is a share of the area, null without a field."""
     return [
         {
             "network": result.subject.name,
@@ -58,7 +58,7 @@ def fields_values(results: Sequence[FieldResult]) -> list[dict[str, Any]]:
 
 
 def kernel_sizes(result: FieldResult) -> str:
-    """K in short: by stage, or once where it is the same everywhere."""
+    """The kernel sizes as text: by stage, or a single one if they are all the same."""
     K = result.subject.spec.K
     return format_value(K if len(set(K)) > 1 else K[0])
 
@@ -75,15 +75,15 @@ def _table(results: Sequence[FieldResult], definition: str) -> Table:
         table.add_row(
             result.subject.name, kernel_sizes(result), *_cells(field), style="dim" if field.has_no_gradient else ""
         )
-    if definition == "code" and _is_beside_the_paper(results):
+    if definition == "code" and _has_published(results):
         for row in PUBLISHED_FIELDS:
-            figures = (f"{r:.1f}" for r in row.r_pct)
-            table.add_row(f"{row.network} (paper)", "", *[DASH] * len(SHARES), *figures, style="dim")
+            cells = (f"{r:.1f}" for r in row.r_pct)
+            table.add_row(f"{row.network} (paper)", "", *[DASH] * len(SHARES), *cells, style="dim")
     return table
 
 
-def _is_beside_the_paper(results: Sequence[FieldResult]) -> bool:
-    """Whether one of the networks of the paper's table is among these."""
+def _has_published(results: Sequence[FieldResult]) -> bool:
+    """Whether any of the networks is in the paper's table."""
     return any(has_published_field(result.subject.spec) for result in results)
 
 

@@ -1,4 +1,4 @@
-"""How a run that was trained again compares with its record: equal bits, and if not, in which environment."""
+"""The comparison of a run that was trained again with its record: whether it is bitwise equal, and if not, why."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,53 +18,53 @@ from harness.training.run import Ended, Epoch, Started
 
 ReproductionOutcome = Literal["same bits", "not the same environment", "same environment and other bits"]
 COMPARED_FIELDS = ("train_loss", "val_loss", "top1", "lr")
-"""Fields of an epoch that are no times."""
+"""Fields of an epoch that are compared: all except times."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """A number that is not the same."""
+    """A recorded number and its new value."""
 
     name: str
-    """As `top1 of epoch 2`."""
+    """Name of the number, such as `top1 of epoch 2`."""
     recorded: float | None
     again: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A recorded run beside its new training."""
+    """A recorded run compared with its new training."""
 
     recorded: RecordedRun
     environment: Environment | None
-    """Of the new training."""
+    """Environment of the new training."""
     value: float | None
     wall_s: float
     compared: int
-    """Numbers that were compared."""
+    """Number of compared numbers."""
     differences: tuple[MetricDifference, ...]
-    """Those that are not equal bit by bit, in the order in which they come about."""
+    """Those that are not bitwise equal, in the order in which they were computed."""
     other_environment: tuple[str, ...]
-    """Why the two trainings need not have the same bits; empty where they must."""
+    """Reasons why the two trainings need not be bitwise equal; empty if they must be."""
 
     @property
     def outcome(self) -> ReproductionOutcome:
-        """What there is to say in a few words."""
+        """The outcome of the comparison."""
         if not self.differences:
             return "same bits"
         return "not the same environment" if self.other_environment else "same environment and other bits"
 
     @property
     def time_apart(self) -> float | None:
-        """By how much the objective of both differs."""
-        known, again = self.recorded.value, self.value
-        return None if known is None or again is None else abs(known - again)
+        """The absolute difference of the two objectives; None if one is missing."""
+        recorded, again = self.recorded.value, self.value
+        return None if recorded is None or again is None else abs(recorded - again)
 
 
 def compare_runs(
     recorded: RecordedRun, started: Started, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
 ) -> Reproduction:
-    """Hold a new training against the record. Raises `UserError` where the record has nothing that can be compared."""
+    """Compare a new training with the record. Raises `UserError` if the record has nothing that can be compared."""
     pairs = list(_pairs(recorded, curve, measures, ended))
     if not pairs:
         raise UserError("a run must have recorded more than times to be compared", value=recorded.id)
@@ -81,12 +81,12 @@ def compare_runs(
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
-    """An epoch of the new training in a line."""
+    """An epoch of the new training as one line."""
     return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
 
 
 def reproduction_view(reproduction: Reproduction) -> RenderableType:
-    """All that there is to say, for people."""
+    """The comparison for a terminal."""
     recorded, metric = reproduction.recorded, reproduction.recorded.metric
     trial = "" if recorded.trial is None else f" trial {recorded.trial},"
     lines = [
@@ -112,7 +112,7 @@ def reproduction_view(reproduction: Reproduction) -> RenderableType:
 
 
 def reproduction_values(reproduction: Reproduction) -> dict[str, Any]:
-    """The same for JSON."""
+    """The comparison for JSON."""
     recorded = reproduction.recorded
     return {
         "outcome": reproduction.outcome,
@@ -133,7 +133,7 @@ def reproduction_values(reproduction: Reproduction) -> dict[str, Any]:
         "environment": None if reproduction.environment is None else reproduction.environment.values(),
         "compared": reproduction.compared,
         "differences": [
-            {"name": each.name, "recorded": each.recorded, "again": each.again} for each in reproduction.differences
+            {"name": pair.name, "recorded": pair.recorded, "again": pair.again} for pair in reproduction.differences
         ],
         "wall_s": reproduction.wall_s,
     }
@@ -142,16 +142,16 @@ def reproduction_values(reproduction: Reproduction) -> dict[str, Any]:
 def _pairs(
     recorded: RecordedRun, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
 ) -> Iterator[MetricDifference]:
-    """All numbers that must be equal: how it ended, every epoch's, and every measure's that is no time."""
+    """All numbers that must be equal: the final state, those of every epoch, and all measures except times."""
     if recorded.state != ended.state:
         yield MetricDifference(f"it is {ended.state} and was {recorded.state}", 0.0, 1.0)
-    known, again = ({epoch.epoch: epoch for epoch in each} for each in (recorded.curve, curve))
-    for number in sorted(known.keys() | again.keys()) if known else ():
+    before, again = ({epoch.epoch: epoch for epoch in epochs} for epochs in (recorded.curve, curve))
+    for number in sorted(before.keys() | again.keys()) if before else ():
         for name in COMPARED_FIELDS:
-            both = (getattr(each.get(number), name, None) for each in (known, again))
+            both = (getattr(epochs.get(number), name, None) for epochs in (before, again))
             yield MetricDifference(f"{name} of epoch {number}", *both)
     metric = recorded.metric
-    if not known and recorded.value is not None and metric not in recorded.measures and not is_of_machine(metric):
+    if not before and recorded.value is not None and metric not in recorded.measures and not is_of_machine(metric):
         yield MetricDifference(metric, recorded.value, final_value(metric, recorded.run, curve, measures))
     for name in sorted(recorded.measures):
         if not is_of_machine(name):
@@ -167,10 +167,10 @@ def _is_equal(recorded: float | None, again: float | None) -> bool:
 def _reasons(recorded: RecordedRun, environment: Environment | None) -> Iterator[str]:
     if changed := recorded.changed_meaning:
         yield changed
-    for each in recorded.environments:
-        words = UNKNOWN_ENVIRONMENT if environment is None else describe_difference(each, environment)
-        if words:
-            yield words
+    for before in recorded.environments:
+        difference = UNKNOWN_ENVIRONMENT if environment is None else describe_difference(before, environment)
+        if difference:
+            yield difference
 
 
 def _head(reproduction: Reproduction) -> str:
@@ -189,13 +189,13 @@ def _details(reproduction: Reproduction) -> Iterator[str]:
         return
     first, metric = reproduction.differences[0], reproduction.recorded.metric
     count = f"{len(reproduction.differences)} of {plural(reproduction.compared, 'number')} differ"
-    yield f"{count}; the first is {first.name}: {first.recorded!r} was recorded, {first.again!r} came now"
+    yield f"{count}; the first is {first.name}: recorded {first.recorded!r}, now {first.again!r}"
     if reproduction.time_apart is not None and not is_of_machine(metric):
         spread = reproduction.recorded.spread
         seeds = f"n = {len(reproduction.recorded.siblings)}"
-        beside = f"the seeds have a standard deviation of {format_metric(spread, metric)} ({seeds})"
+        known = f"the seeds have a standard deviation of {format_metric(spread, metric)} ({seeds})"
         unknown = f"the spread of the seeds is not known ({seeds})"
         yield (
-            f"{metric} is {format_metric(reproduction.time_apart, metric)} apart; "
-            f"{unknown if spread is None else beside}"
+            f"{metric} differs by {format_metric(reproduction.time_apart, metric)}; "
+            f"{unknown if spread is None else known}"
         )

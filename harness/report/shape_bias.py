@@ -1,7 +1,6 @@
-"""The shape bias, a share of decisions that is never shown without its interval and its n.
+"""The shape bias, a share of decisions, always shown with its interval and its n.
 
-Of a run, and of a network on cue-conflict images: as a table for people and as values for programs, beside published
-results.
+For a run as a line; for a network on cue-conflict images as a table and for JSON, with published results.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 SHAPE_BIAS_NOTE = (
-    "A decision is an image that is given to the class of its shape or to that of its texture. The share of shape "
-    "decisions, with Wilson's 95 % interval, is over all decisions; the mean is that of the classes' shares, which "
-    "count alike."
+    "A decision is an image that is classified as the class of its shape or of its texture. The share of shape "
+    "decisions, with Wilson's 95 % interval, is over all decisions; the mean is the unweighted mean of the classes' "
+    "shares."
 )
 
 
@@ -34,12 +33,12 @@ def interval_pct(shape: int, decisions: int) -> tuple[float, float] | None:
 
     if decisions == 0:
         return None
-    found = binomtest(shape, decisions).proportion_ci(CONFIDENCE, method="wilson")
-    return 100 * float(found.low), 100 * float(found.high)
+    interval = binomtest(shape, decisions).proportion_ci(CONFIDENCE, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def format_share(shape: int, decisions: int) -> str:
-    """As 43.2 % (36.6 to 49.9), a share and its interval."""
+    """A share and its interval, such as 43.2 % (36.6 to 49.9)."""
     interval = interval_pct(shape, decisions)
     if interval is None:
         return DASH
@@ -47,7 +46,7 @@ def format_share(shape: int, decisions: int) -> str:
 
 
 def shape_bias_line(measures: Mapping[str, float]) -> Iterator[str]:
-    """The shape bias of a run that has measured it, with its 95 % interval; a line or none."""
+    """The shape bias of a run with its 95 % interval, as one line; nothing if the run has not measured it."""
     if "shape_decisions" in measures:
         shape = int(measures["shape_decisions"])
         decisions = shape + int(measures["cue_decisions"])
@@ -55,20 +54,20 @@ def shape_bias_line(measures: Mapping[str, float]) -> Iterator[str]:
 
 
 def cue_conflict_view(result: "CueConflictResult") -> RenderableType:
-    """The classes, the whole, what is published, and what was left out."""
+    """Tables by class and of published results, followed by notes and by the omitted images."""
     title = Text(f"Shape bias of {result.subject.name}", style="bold")
     title.append(f"  {result.subject.about}, {result.folder} at {result.side} px", style="not bold")
     left_out = [Text(f"left out: {output}", style="dim") for output in left_out_words(result)]
-    told = [Text(f"warning: {note}") for note in result.notes]
-    told.append(Text(f"classes matched {result.labels}", style="dim"))
+    notes = [Text(f"warning: {note}") for note in result.notes]
+    notes.append(Text(f"classes matched {result.labels}", style="dim"))
     if result.computed_by is not None:
-        told.append(Text(f"computed by {describe_environment(result.computed_by)}", style="dim"))
+        notes.append(Text(f"computed by {describe_environment(result.computed_by)}", style="dim"))
     reading = Text(SHAPE_BIAS_NOTE, style="dim")
-    return Group(title, _table(result), Text(), _published(result), Text(), reading, *told, *left_out)
+    return Group(title, _table(result), Text(), _published(result), Text(), reading, *notes, *left_out)
 
 
 def cue_conflict_values(result: "CueConflictResult") -> dict[str, Any]:
-    """The same for JSON; shares in percent."""
+    """The results for JSON; shares in percent."""
     return {
         "network": result.subject.name,
         "spec": result.subject.spec.canonical(),
@@ -91,13 +90,13 @@ def cue_conflict_values(result: "CueConflictResult") -> dict[str, Any]:
 
 
 def left_out_words(result: "CueConflictResult") -> Iterator[str]:
-    """What of the folder decided nothing, and why; a line each."""
+    """The images of the folder that were not counted, a line per reason."""
     misnamed = result.stimuli.misnamed
     if misnamed:
-        named = f"not named as cat1-bicycle3.png is ({printable(misnamed[0].name)} first)"
+        named = f"not named like cat1-bicycle3.png (the first is {printable(misnamed[0].name)})"
         yield f"{plural(len(misnamed), 'image')} {named}"
     if result.stimuli.agreeing:
-        yield f"{plural(result.stimuli.agreeing, 'image')} of which shape and texture are of one class"
+        yield f"{plural(result.stimuli.agreeing, 'image')} with shape and texture of the same class"
     if result.unreadable:
         yield f"{plural(result.unreadable, 'image')} that cannot be read"
 
@@ -126,8 +125,8 @@ def _published(result: "CueConflictResult") -> Table:
         table.add_row(name, f"{100 * row.share:.1f} %", f"{100 * row.class_mean:.1f} %")
     mean = result.class_mean_pct
     share = result.whole.share_pct
-    own = (DASH if each is None else f"{each:.1f} %" for each in (share, mean))
-    table.add_row(result.subject.name, *own, style="bold")
+    cells = (DASH if value is None else f"{value:.1f} %" for value in (share, mean))
+    table.add_row(result.subject.name, *cells, style="bold")
     return table
 
 

@@ -1,4 +1,4 @@
-"""Where a study stands, read from its database while another process may be driving it."""
+"""The status of a study, read from its database while another process may be driving it."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StudyStatus:
-    """Where a study stands."""
+    """The status of a study."""
 
     answer: StudyResults
     driver: str | None
-    """The process that drives it now."""
+    """The process that currently drives it."""
     trials: Mapping[str, int]
-    """Configurations by state."""
+    """Number of configurations by state."""
     trials_total: int | None
-    """How many there will be: exact for a grid, as granted for a sampler; None where that cannot be known."""
+    """Total number of configurations: exact for a grid, the limit for a sampler; None if it is unknown."""
     runs: Mapping[str, int]
-    """Runs by state."""
+    """Number of runs by state."""
     runs_total: int | None
     training: tuple[tuple[str, RunResult], ...]
-    """The runs that workers have now, each with its configuration."""
+    """The runs that workers train now, each with its configuration as text."""
     last: tuple[EventRow, ...]
     wanted: int = 0
-    """Configurations that claims want another seed of."""
+    """Number of configurations for which claims need another seed."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether every configuration is settled, and no claim wants more seeds."""
+        """Whether every configuration is settled, and no claim needs more seeds."""
         settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
         return self.trials_total is not None and settled >= self.trials_total and not self.wanted
 
@@ -60,15 +60,15 @@ def study_status(
     last: Iterable[EventRow],
     wanted: int = 0,
 ) -> StudyStatus:
-    """The status from an answer and the trials behind it; the trials of one configuration of a grid count once."""
+    """The status from the results and trials of a study; with claims, the trials of one configuration count once."""
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
     if results.claims:
         opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
     configurations = configuration_statuses(trials)
 
     def state(trial: "FrozenTrial") -> str:
-        own, whole = trial_status(trial), configurations[trial.user_attrs["fingerprint"]]
-        return whole.state if own.state == "complete" and whole.state in INFEASIBLE else own.state
+        status, whole = trial_status(trial), configurations[trial.user_attrs["fingerprint"]]
+        return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
 
     states = Counter(state(trial) for trial in opened)
     runs = {
@@ -76,7 +76,7 @@ def study_status(
         for configuration in results.rows
         for facts in configuration.runs
     }
-    training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
+    training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
     return StudyStatus(
         answer=results,
         driver=driver,

@@ -1,4 +1,4 @@
-"""How something goes, in a line: drawn over where that can be done, else said again now and then."""
+"""A status line: redrawn in place on a terminal, otherwise printed again at intervals."""
 
 import time
 from collections.abc import Iterator
@@ -9,21 +9,21 @@ from rich.status import Status
 from rich.text import Text
 
 QUIET_S = 60.0
-"""How often it is said where lines cannot be drawn over."""
+"""Seconds between two printed status lines if lines cannot be redrawn."""
 
 
 class StatusLine:
-    """Says what stays, and what is soon outdated."""
+    """Prints permanent lines, and a status line that is replaced by the next one."""
 
     def __init__(self, console: Console, status: Status | None) -> None:
         self._console, self._status, self._last = console, status, time.monotonic()
 
     def print_line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._console.print(Text(text))
 
     def update(self, text: str) -> None:
-        """A line that the next one replaces."""
+        """Replace the status line."""
         if self._status is not None:
             self._status.update(Text(text))
         elif time.monotonic() - self._last >= QUIET_S:
@@ -33,7 +33,7 @@ class StatusLine:
 
 @contextmanager
 def make_status_line(console: Console, *, is_live: bool) -> Iterator[StatusLine]:
-    """One that fits where the output goes: `is_live` is whether lines can be drawn over there."""
+    """A status line for this console; `is_live` is whether lines can be redrawn on it."""
     if not is_live:
         yield StatusLine(console, None)
         return

@@ -1,4 +1,4 @@
-"""The answer as a page: every configuration, the front, the best, the claims; and what to type next."""
+"""The results of a study as a page: all configurations, the Pareto front, the best, the claims, and next commands."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from harness.report.data_notes import data_view
 from harness.report.full_scale import full_scale_runs_view
 
 MAX_ROWS = 30
-"""Rows of the answer; the table of all trials has no such limit."""
+"""Maximum number of rows on the page of results; the table of all trials has no such limit."""
 MAX_REASONS = 8
 
 
 def results_view(results: StudyResults) -> RenderableType:
-    """All that a study ends with."""
+    """The page of results with which a study ends."""
     front = [
         indented(
             f"{format_params(configuration.params)}: {format_objective(configuration, results)}, "
@@ -42,18 +42,18 @@ def results_view(results: StudyResults) -> RenderableType:
 
 
 def ended_view(results: StudyResults) -> list[RenderableType]:
-    """Why the search ended before its trials were used up, or that it repeated itself."""
+    """Why the search ended before its trials were used up, if it did."""
     return [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}."), Text()]
 
 
 def noise_view(results: StudyResults) -> list[RenderableType]:
-    """Which noise the spreads and intervals hold; nothing where nothing was trained."""
+    """The sources of noise that the spreads and intervals cover; empty if nothing was trained."""
     line = noise_line(results.resampling)
     return [] if line is None else [Text(line, style="dim")]
 
 
 def heading(results: StudyResults) -> RenderableType:
-    """The study in a line: what was sought, and how many configurations stand how."""
+    """The study as one line: its objective, and the number of configurations by state."""
     states: dict[str, int] = {}
     for configuration in results.rows:
         states[configuration.state] = states.get(configuration.state, 0) + 1
@@ -66,7 +66,7 @@ def heading(results: StudyResults) -> RenderableType:
 
 
 def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[RenderableType]:
-    """Why configurations are not complete, or lost a seed; one line each."""
+    """Why configurations are not complete or lost a seed, one line each."""
     parts = [
         indented(
             f"#{configuration.trials[-1]} {format_params(configuration.params)}: {configuration.state}, "
@@ -83,5 +83,5 @@ def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[Re
 
 
 def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
-    """Commands and what they do, to be printed as they are: a console would break or cut what is longer than a line."""
+    """Commands with their purposes, as lines for `print`: a rich console would wrap or cut long lines."""
     return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]

@@ -1,4 +1,4 @@
-"""The answer as plain values and as files, every figure with its n, its seeds, its device and its versions."""
+"""The results of a study as plain values and as files, every metric with its n, seeds, device and versions."""
 
 import io
 import json
@@ -22,13 +22,13 @@ from harness.system.atomic_write import atomic_write_text
 
 SUMMARY_FILES = ("summary.json", "summary.txt")
 CLAIMS_PLOT_FILE = "claims.png"
-"""Beside them, where the study has claims; drawn by `harness.report.plots.claims`."""
+"""Plot of the claims in the same folder, if the study has claims; drawn by `harness.report.plots.claims`."""
 WIDTH = 160
-"""Columns of the summary as text."""
+"""Width of the summary as text, in columns."""
 
 
 def results_values(results: StudyResults) -> dict[str, Any]:
-    """The answer for JSON."""
+    """The results for JSON."""
     best = results.best
     return {
         "study": results.study,
@@ -44,7 +44,7 @@ def results_values(results: StudyResults) -> dict[str, Any]:
         "pareto_front": [configuration.trials[0] for configuration in results.front],
         "seeds": list(results.seeds),
         "devices": list(results.devices),
-        "versions": {name: list(found) for name, found in results.versions.items()},
+        "versions": {name: list(numbers) for name, numbers in results.versions.items()},
         "environment": None if results.environment is None else results.environment.values(),
         "other_environments": [asdict(origin) | {"text": origin.text} for origin in results.origins],
         "left_out": list(results.time_notes),
@@ -59,19 +59,19 @@ def results_values(results: StudyResults) -> dict[str, Any]:
 
 
 def _revision(results: StudyResults) -> int | None:
-    """Of the recipe's meaning, where all runs have the present one; None for runs of an earlier one."""
+    """The current revision of the recipe's meaning if all runs have it; None if any run has an earlier one."""
     rows = (facts.row for configuration in results.rows for facts in configuration.runs)
     return REVISION if all(row.id == row.run.id for row in rows) else None
 
 
 def _recipe(results: StudyResults) -> dict[str, Any] | None:
-    """What all runs of the study are trained with, defaults included."""
+    """The recipe of the runs of the study, with all defaults."""
     recipes = (facts.row.run.recipe for configuration in results.rows for facts in configuration.runs)
     return next((recipe.model_dump(mode="json") for recipe in recipes), None)
 
 
 def finished(results: StudyResults) -> str | None:
-    """When the last of the answer's runs was finished, ISO 8601 in UTC; None before any was."""
+    """When the last run was finished, ISO 8601 in UTC; None if none is finished."""
     times = [
         facts.row.finished
         for configuration in results.rows
@@ -130,12 +130,12 @@ def run_values(facts: RunResult, metric: str) -> dict[str, Any]:
 
 
 def json_text(values: Any) -> str:
-    """Plain values as JSON that every reader takes."""
+    """Plain values as standard JSON, without NaN and infinity."""
     return json.dumps(json_safe(values), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def write_summary(folder: Path, results: StudyResults) -> None:
-    """Write `summary.json` and `summary.txt` into the study's folder, each in one piece."""
+    """Write `summary.json` and `summary.txt` into the study's folder, each atomically."""
     atomic_write_text(folder / "summary.json", json_text(results_values(results)) + "\n", is_shared=True)
     text = io.StringIO()
     Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(results_view(results))
@@ -149,6 +149,6 @@ def has_summary(folder: Path) -> bool:
 
 
 def remove_summary(folder: Path) -> None:
-    """Delete both files and the picture, which a study that goes on makes untrue."""
+    """Delete both files and the plot, which become outdated when a study continues."""
     for name in (*SUMMARY_FILES, CLAIMS_PLOT_FILE):
         (folder / name).unlink(missing_ok=True)

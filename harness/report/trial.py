@@ -1,4 +1,4 @@
-"""One trial from close up: its network, what that costs, and each of its runs."""
+"""One trial in detail: its network, the cost of the network, and each of its runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> RenderableType:
-    """All that is known of a trial."""
+    """The details of a trial for a terminal."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
     state, reason, _ = trial_status(trial)
     head = Text(f"trial {trial.number}", style="bold")
@@ -66,7 +66,7 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) ->
 
 
 def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> dict[str, Any]:
-    """All that is known of a trial, for JSON."""
+    """The details of a trial for JSON."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
     state, reason, _ = trial_status(trial)
     values: dict[str, Any] = {
@@ -82,7 +82,7 @@ def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) 
 
 
 def run_view(facts: RunResult, metric: str, here: Environment) -> list[RenderableType]:
-    """A run: how it stands, its curve, what was measured, where it was trained, and where its log is."""
+    """A run: its state, curve and measures, where it was trained, and the path of its log."""
     row = facts.row
     is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
@@ -104,7 +104,7 @@ def run_view(facts: RunResult, metric: str, here: Environment) -> list[Renderabl
     if facts.measures:
         output = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
         lines.append(Text(f"  measured   {output}"))
-        lines += [Text(f"  shape bias {each}") for each in shape_bias_line(facts.measures)]
+        lines += [Text(f"  shape bias {line}") for line in shape_bias_line(facts.measures)]
     if row.device:
         versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
         done = "trained" if is_training else "untrained"
@@ -114,16 +114,16 @@ def run_view(facts: RunResult, metric: str, here: Environment) -> list[Renderabl
     if row.folder is not None:
         job = Job(row.run, row.folder)
         lines.append(Text(f"  log        {_where(job.log)}"))
-        weights = _where(job.checkpoint) if is_training else f"untrained: those that seed {row.run.seed} begins with"
+        weights = _where(job.checkpoint) if is_training else f"untrained: the initial weights of seed {row.run.seed}"
         lines.append(Text(f"  weights    {weights}"))
     return list(lines)
 
 
 def environment_lines(row: RunRow, here: Environment) -> list[Text]:
-    """What computed a run, how that differs from this machine, and where its times are from."""
+    """The environment of a run, its difference from this one, and the origin of its times."""
     lines = [Text(f"  computed   {describe_environment(row.environment)}")]
-    if words := difference(row, here):
-        lines.append(Text(f"  not here   {words}"))
+    if changes := difference(row, here):
+        lines.append(Text(f"  not here   {changes}"))
     if row.timed is not None and row.timed != row.environment:
         lines.append(Text(f"  times      measured again: {describe_environment(row.timed)}"))
     return lines

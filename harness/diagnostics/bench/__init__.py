@@ -1,6 +1,6 @@
-"""What is measured on this machine: `make bench` runs it.
+"""Benchmarks of this machine; `make bench` runs them.
 
-study    what the harness itself costs, held against its targets
-dwconv   the algorithms of the large depth-wise convolution beside `nn.Conv2d`
-network  whole networks: ours with our operator and with `nn.Conv2d`, and timm's beside them
+study    the cost of the harness itself, against its targets
+dwconv   the algorithms of the large depth-wise convolution, against `nn.Conv2d`
+network  whole networks: ours with our operator and with `nn.Conv2d`, and baselines of timm
 """

@@ -1,7 +1,7 @@
-"""The share of a network's time that goes into its large depth-wise convolutions, forward and backward.
+"""The share of a network's time that is spent in its large depth-wise convolutions, forward and backward.
 
-Marks are set before and after each such layer, in both directions: on a GPU as events in its stream, which wait for
-nothing, and on a CPU by the clock.
+The time is recorded before and after each such layer, in both directions: on a GPU with CUDA events, which do not
+synchronize, and on a CPU with the clock.
 Source: RepLKNet (arXiv 2203.06717), guideline 1: 49.5 % of the latency with PyTorch's operator, 12.3 % with theirs.
 """
 
@@ -15,16 +15,16 @@ import torch
 from torch import nn
 
 SMALL = 5
-"""Kernels up to this side are left out, as are those for which the paper keeps PyTorch's operator."""
+"""Kernels up to this side are not counted; for these the paper keeps PyTorch's operator."""
 
 
 def depthwise_share(step: Callable[[], object], network: nn.Module, device: torch.device, *, passes: int) -> float:
-    """The median share over so many passes of `step`, which runs the warm `network`; 0 without such layers."""
+    """The median share over `passes` calls of `step`, which runs the warm `network`; 0 without such layers."""
     return statistics.median(_share(step, network, device) for _ in range(passes))
 
 
 def is_large_depthwise(module: nn.Module) -> bool:
-    """Whether it is one kernel per channel, of more than 5x5 taps."""
+    """Whether the module is a depth-wise convolution with a kernel larger than 5x5."""
     return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels and max(module.kernel_size) > SMALL
 
 
@@ -42,14 +42,14 @@ def _share(step: Callable[[], object], network: nn.Module, device: torch.device)
 
 
 class LayerTimer:
-    """The moments at which large depth-wise layers are entered and left."""
+    """Records the times at which large depth-wise layers are entered and left."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._marks: list[tuple[bool, Any]] = []
 
     def watch(self, module: nn.Module) -> list[Any]:
-        """Mark when its forward and its backward pass begin and end; gives the hooks, to be removed."""
+        """Record when the module's forward and backward pass begin and end; returns the hooks, to be removed."""
         return [
             module.register_forward_pre_hook(lambda *_: self._set(True)),
             module.register_forward_hook(lambda *_: self._set(False)),
@@ -58,7 +58,7 @@ class LayerTimer:
         ]
 
     def leave(self) -> None:
-        """Mark that no layer is computed from now on: the start of the whole, and its end."""
+        """Record that no large layer is computed from now on: at the start of the whole, and at its end."""
         self._set(False)
 
     def _set(self, is_inside: bool) -> None:
@@ -70,7 +70,7 @@ class LayerTimer:
         self._marks.append((is_inside, moment))
 
     def share_inside(self) -> float:
-        """Of the time from the first mark to the last, that after a mark of entering and before the next."""
+        """The share of the time between the first and the last mark that was spent inside large layers."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         is_gpu = self._device.type == "cuda"

@@ -1,8 +1,7 @@
-"""What the search itself costs per trial: ask, ten epochs that are stored, reported and looked at by the pruner, tell.
+"""The cost of the search itself per trial: ask, ten epochs that are stored, reported and checked by the pruner, tell.
 
-Nothing is trained: a script says at once what a worker would have said. Every trial is better than all before it, so
-that none is pruned, and each one pays for all ten of its epochs. The trials are really driven, from the first to the
-last, on an SQLite database of their own.
+Nothing is trained: a script yields a worker's records immediately. Every trial is better than all before it, so none is
+pruned and each one has all ten epochs. All trials are really driven, on an SQLite database of their own.
 """
 
 import json
@@ -26,7 +25,7 @@ from harness.training.environment import local_environment
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
 PER_TRIAL_MS = 60.0
-"""The target."""
+"""The target in milliseconds."""
 EPOCHS = 10
 SAMPLERS = ("random", "tpe")
 STUDY: dict[str, Any] = {
@@ -42,7 +41,7 @@ STUDY: dict[str, Any] = {
     "search": {"seeds": 1, "pruner": "successive_halving"},
     "proxy": {"epochs": EPOCHS},
 }
-"""Eight axes; sampler and trials are filled in."""
+"""A study with eight axes; sampler and trials are filled in."""
 
 
 def driver_cost(effort: BenchSize) -> Iterator[BenchResult]:
@@ -62,14 +61,14 @@ def driver_cost(effort: BenchSize) -> Iterator[BenchResult]:
 
 @dataclass(frozen=True, slots=True)
 class TrialCost:
-    """Time from the end of a trial's predecessor to its own end: on the clock, and on the processor."""
+    """Time from the end of the previous trial to the end of this one: wall-clock time and processor time."""
 
     wall_ms: float
     cpu_ms: float
 
 
 def trial_costs(folder: Path, sampler: str, trials: int) -> list[TrialCost]:
-    """Drive a study of so many trials; the cost of each."""
+    """Drive a study with this number of trials; returns the cost of each."""
     file = _study_file(folder, sampler, trials)
     workspace = Workspace(folder / "results")
     costs = []

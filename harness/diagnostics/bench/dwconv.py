@@ -1,9 +1,9 @@
-"""Every algorithm of the large depth-wise convolution beside `nn.Conv2d`, as Table 1 of RepLKNet's paper has it.
+"""Benchmark of all algorithms of the large depth-wise convolution against `nn.Conv2d`, as in Table 1 of RepLKNet.
 
-A contender is a way to compute a stack of depth-wise layers, in one memory layout: `conv2d` is what `nn.Conv2d` calls,
-`harness` what our blocks call, `tuned` the same with `autotune` on (it measures anew before it is timed). The others
-are the algorithms that these two choose among, each wherever it fits; `stock` is left out, since it is `conv2d`. All
-contenders for a stack take turns, in one process, on the same numbers.
+A candidate is a way to compute a stack of depth-wise layers, in one memory layout: `conv2d` is what `nn.Conv2d` calls,
+`harness` what our blocks call, `tuned` the same with `autotune` on (which tunes again before it is timed). The others
+are the algorithms that these two choose from, each where it is applicable; `stock` is omitted, since it is `conv2d`.
+All candidates for a stack are timed in turn, in one process, on the same inputs.
 
 Shapes: N batch, C channels, R side of the map, K side of the kernel.
 Source: arXiv 2203.06717, Table 1: 24 layers, input (64, 384, R, R).
@@ -30,7 +30,7 @@ ProgressCallback = Callable[[str], None]
 
 
 class DwconvSetting(NamedTuple):
-    """Under which the stacks are measured."""
+    """The conditions under which the stacks are measured."""
 
     device: torch.device
     precision: str
@@ -42,7 +42,7 @@ class DwconvSetting(NamedTuple):
 def measure_dwconv(
     options: DwconvOptions, device: torch.device, tell: ProgressCallback, *, is_quick: bool
 ) -> Iterator[DwconvResult]:
-    """A row for each contender in each mode at each shape; `tell` hears of peaks and progress."""
+    """A row for each candidate, mode and shape; `tell` is called with peaks and progress."""
     keep_freed_memory()  # as a worker does
     blocks = {
         "table 1": options.shapes(device.type, is_quick=is_quick),
@@ -66,22 +66,22 @@ def _rows(block: str, shape: StackShape, setting: DwconvSetting, folder: Path) -
     for mode in MODES:
         times = time_interleaved(stacks.calls(mode), setting.device, setting.patience)
         conv2d = {key.layout: _milliseconds(timings) for key, timings in times.items() if key.algorithm == CONV2D}
-        for contender, timings in times.items():
+        for candidate, timings in times.items():
             yield DwconvResult(
                 block=block,
                 device=device_name(setting.device),
                 precision=setting.precision,
                 **shape._asdict(),
                 mode=mode,
-                algorithm=contender.algorithm,
-                layout=contender.layout,
+                algorithm=candidate.algorithm,
+                layout=candidate.layout,
                 n=timings.n if timings else 0,
                 median_ms=_milliseconds(timings),
                 q1_ms=None if timings is None else 1000 * timings.quartiles[0],
                 q3_ms=None if timings is None else 1000 * timings.quartiles[1],
                 conv2d_ms=conv2d["default"],
                 conv2d_channels_last_ms=conv2d["channels_last"],
-                extra_bytes=stacks.extra(contender, mode, timings),
+                extra_bytes=stacks.extra(candidate, mode, timings),
                 peak_macs_per_s=setting.peak.macs_per_s,
                 peak_bytes_per_s=setting.peak.bytes_per_s,
                 element_bytes=setting.dtype.itemsize,
@@ -93,27 +93,27 @@ def _milliseconds(times: Timings | None) -> float | None:
 
 
 class Stacks:
-    """The contenders for one shape, and the tensors that they share."""
+    """The candidates for one shape, and the tensors that they share."""
 
     def __init__(self, shape: StackShape, setting: DwconvSetting, folder: Path) -> None:
         self._setting = setting
         self._tensors = {layout: _tensors(shape, setting, of) for layout, of in MEMORY_FORMATS.items()}
         some = self._tensors["default"]
-        self._contenders = dwconv_candidates(some.x, some.weights[0], folder)
+        self._candidates = dwconv_candidates(some.x, some.weights[0], folder)
 
     def calls(self, mode: str) -> dict[DwconvCandidate, Callable[[], object]]:
-        """What is timed: the whole stack, by each contender."""
-        return {key: self._call(conv, mode, self._tensors[key.layout]) for key, conv in self._contenders.items()}
+        """The functions that are timed: the whole stack, computed by each candidate."""
+        return {key: self._call(conv, mode, self._tensors[key.layout]) for key, conv in self._candidates.items()}
 
-    def extra(self, contender: DwconvCandidate, mode: str, times: Timings | None) -> int | None:
-        """Bytes that one layer takes beside its input, its output and the gradients of both and of the kernel.
+    def extra(self, candidate: DwconvCandidate, mode: str, times: Timings | None) -> int | None:
+        """Memory of one layer in bytes, in addition to its input, its output and all gradients.
 
-        None where the whole stack ran out of memory, or is so slow that it was run once.
+        None if the whole stack ran out of memory, or is so slow that it was run once.
         """
         if times is None or times.median > self._setting.patience.single_sample_s:
             return None
-        tensors = self._tensors[contender.layout]
-        call = self._call(self._contenders[contender], mode, tensors._replace(weights=tensors.weights[:1]))
+        tensors = self._tensors[candidate.layout]
+        call = self._call(self._candidates[candidate], mode, tensors._replace(weights=tensors.weights[:1]))
         return extra_bytes(call, self._setting.device)
 
     def _call(self, conv: Conv, mode: str, tensors: "Tensors") -> Callable[[], Sequence[Tensor]]:
@@ -133,7 +133,7 @@ MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.cha
 
 
 def _tensors(shape: StackShape, setting: DwconvSetting, layout: torch.memory_format) -> Tensors:
-    """Normally distributed; kernels by 1 / K, so that deep stacks neither vanish nor overflow."""
+    """Normally distributed tensors; kernels are scaled by 1 / K, so that deep stacks neither vanish nor overflow."""
     n, c, r, k, layers = shape
     generator = torch.Generator(setting.device).manual_seed(0)
 

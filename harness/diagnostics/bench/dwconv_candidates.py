@@ -1,4 +1,4 @@
-"""The ways to compute a depth-wise layer that are held against each other."""
+"""The ways to compute a depth-wise layer that the bench compares."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,30 +16,30 @@ from harness.ops.geometry import Window, crop_kernel
 CONV2D = "conv2d"
 """What `nn.Conv2d` calls; the algorithm `stock` is the same."""
 CHOSEN = "harness"
-"""What our blocks call, with the algorithm that its rule of thumb chooses."""
+"""What our blocks call, with the algorithm that the default heuristic selects."""
 TUNED = "tuned"
-"""The same with `autotune` on: the algorithm that is the fastest here."""
+"""The same with `autotune` on: the fastest algorithm on this machine."""
 
 Conv = Callable[[Tensor, Tensor], Tensor]
 """x (N, C, H, W), weight (C, 1, K, K) -> (N, C, H, W)"""
 
 
 class DwconvCandidate(NamedTuple):
-    """An algorithm, and the memory layout of what it is given."""
+    """An algorithm, and the memory layout of its input."""
 
     algorithm: str
     layout: str
 
 
 def dwconv_candidates(x: Tensor, weight: Tensor, folder: Path) -> dict[DwconvCandidate, Conv]:
-    """All that can take such tensors, in both layouts; tuning keeps what it finds in `folder`."""
+    """All candidates that support these tensors, in both layouts; autotuning stores its results in `folder`."""
     convs: dict[str, Conv] = {CONV2D: _conv2d, CHOSEN: _chosen, TUNED: _tuned(folder)}
     convs |= {name: _by(name) for name in fitting(x, weight) if name != "stock"}
     return {DwconvCandidate(name, layout): conv for name, conv in convs.items() for layout in LAYOUTS}
 
 
 def fitting(x: Tensor, weight: Tensor) -> list[str]:
-    """The algorithms that can take a map and a kernel that stands on each of its pixels."""
+    """The algorithms that support these tensors, with stride 1 and "same" padding."""
     weight, window = _cropped(x, weight)
     return [name for name, algorithm in ALGORITHMS.items() if algorithm.fits(x, weight, window)]
 

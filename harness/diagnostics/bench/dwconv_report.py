@@ -1,4 +1,4 @@
-"""The bench of the depth-wise convolution as tables for people, and as a picture: time against the kernel's side."""
+"""The bench of the depth-wise convolution as tables, and as a plot of time against kernel size."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 DWCONV_NOTE = (
     "Milliseconds for the whole stack: the median of n samples taken in turns, ± half the distance of the quartiles. "
-    "`conv2d` is nn.Conv2d, given both layouts; the others stand with the layout that suits them better. `harness` is "
-    "what our blocks call, `tuned` the same with autotune on. The gain is that of `harness` over the better nn.Conv2d. "
-    "`of product` is MACs in bounds per second against a matrix product, `of copy` the least traffic against a copy, "
-    "both on the same device in the same run: the larger of the two is what bounds `harness`. Maps that stay in a "
-    "cache can pass 100 % of a copy."
+    "`conv2d` is nn.Conv2d in both layouts; the others are shown in their faster layout. `harness` is what our blocks "
+    "call, `tuned` the same with autotune on. The gain is that of `harness` over the faster nn.Conv2d. `of product` is "
+    "MACs in bounds per second against a matrix product, `of copy` the minimum traffic against a copy, both on the "
+    "same device in the same run: the larger of the two is what bounds `harness`. Maps that stay in a cache can exceed "
+    "100 % of a copy."
 )
 PANEL_INCHES = (4.2, 3.2)
 Style = tuple[str, str, float]
-"""Colour, dashes and width of a line."""
+"""Color, dashes and width of a line."""
 STYLES: dict[str, Style] = {
     "conv2d, default layout": ("black", "--", 1.2),
     "conv2d, channels-last": ("black", "-", 1.2),
     CHOSEN: ("tab:red", "-", 2.4),
 }
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "tab:pink")
-"""Of the other algorithms, which are solid and thin."""
+"""Colors of the other algorithms, whose lines are solid and thin."""
 
 
 def dwconv_tables(results: Sequence[DwconvResult], device: str) -> Iterator[ResultTable]:
-    """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
+    """All tables in the order in which they are shown; `device` is `cpu` or `cuda`."""
     parts: dict[tuple[str, str, str], list[DwconvResult]] = {}
     for result in results:
         parts.setdefault((result.block, result.precision, result.mode), []).append(result)
@@ -75,11 +75,11 @@ def _times(title: str, results: Sequence[DwconvResult]) -> ResultTable:
 
 
 def _ours(title: str, results: Sequence[DwconvResult]) -> ResultTable:
-    """The contender that our blocks use, in its better layout."""
-    found, lines = gains(results), []
+    """The candidate that our blocks use, in its faster layout."""
+    all_gains, lines = gains(results), []
     for shape in dict.fromkeys(result.shape for result in results):
         ours = [result for result in results if result.shape == shape and result.algorithm == CHOSEN]
-        lines.append((str(shape), *_details(ours, found.get(shape))))
+        lines.append((str(shape), *_details(ours, all_gains.get(shape))))
     return ResultTable(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
 
 
@@ -116,7 +116,7 @@ def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> Re
             theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
             found = (growth(some, CHOSEN), theirs, growth(some, CONV2D), pytorch, *(at_31.values() or (None,)), gain)
             lines.append((f"R={side}, {precision}, {mode}", *map(format_ratio, found)))
-    return ResultTable("Growth of the time from K=3 to K=31, beside the paper's Table 1", headings, lines)
+    return ResultTable("Growth of the time from K=3 to K=31, and the paper's in Table 1", headings, lines)
 
 
 def _memory(results: Sequence[DwconvResult]) -> ResultTable:
@@ -139,17 +139,17 @@ def _target(target: RatioTarget) -> tuple[str, ...]:
 
 
 def format_ratio(ratio: float | None) -> str:
-    """As 0.31x, 6.95x, 20.4x."""
+    """A ratio as text, such as 0.31x, 6.95x, 20.4x."""
     return DASH if ratio is None else f"{format_milliseconds(ratio)}x"
 
 
 def format_percent(share: float | None) -> str:
-    """As 12.3 %."""
+    """A share in percent as text, such as 12.3 %."""
     return DASH if share is None else f"{100 * share:.1f} %"
 
 
 def plot(path: Path, results: Sequence[DwconvResult]) -> None:
-    """Write a PNG: a line of panels per precision and mode, a panel per side of the map, a line per contender."""
+    """Write a PNG: a row of panels per precision and mode, a panel per side of the map, a line per candidate."""
     lines = list(dict.fromkeys((result.precision, result.mode) for result in results))
     sides = list(dict.fromkeys(result.side for result in results))
     width, height = PANEL_INCHES
@@ -165,13 +165,13 @@ def plot(path: Path, results: Sequence[DwconvResult]) -> None:
         fontsize=10,
     )
     named = [dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True)) for panel in panels.flat]
-    handles = {label: handle for each in named for label, handle in each.items()}
+    handles = {label: handle for by_label in named for label, handle in by_label.items()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
 def styles(results: Sequence[DwconvResult]) -> dict[str, Style]:
-    """Of every line in any panel."""
+    """The style of each line, by its label."""
     others = [name for name in dict.fromkeys(result.algorithm for result in results) if name not in (CONV2D, CHOSEN)]
     return STYLES | {name: (COLOURS[i % len(COLOURS)], "-", 0.9) for i, name in enumerate(others)}
 
@@ -182,8 +182,8 @@ def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: d
     for name, line in _lines(results).items():
         colour, dashes, width = by_name[name]
         kernels = [result.kernel for result in line]
-        figures = [(result.median_ms or 0.0, result.q1_ms or 0.0, result.q3_ms or 0.0) for result in line]
-        medians, firsts, thirds = zip(*figures, strict=True)
+        quartiles = [(result.median_ms or 0.0, result.q1_ms or 0.0, result.q3_ms or 0.0) for result in line]
+        medians, firsts, thirds = zip(*quartiles, strict=True)
         axes.plot(kernels, medians, dashes, color=colour, linewidth=width, marker=".", label=name)
         axes.fill_between(kernels, firsts, thirds, color=colour, alpha=0.15, linewidth=0)
     axes.set_yscale("log")
@@ -199,7 +199,7 @@ def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: d
 
 
 def _lines(results: Sequence[DwconvResult]) -> dict[str, list[DwconvResult]]:
-    """By name, the rows of growing kernels: `conv2d` in each layout, all others in the one that is better there."""
+    """By label, the rows sorted by kernel size: `conv2d` in each layout, all others in the faster layout."""
     lines: dict[str, list[DwconvResult]] = {}
     for result in sorted(
         (result for result in results if result.median_ms is not None),

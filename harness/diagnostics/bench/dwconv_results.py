@@ -1,14 +1,14 @@
 """Results of the bench of the depth-wise convolution: rows and their CSV; gains, growth, memory and targets.
 
-The columns, one row per contender, mode and shape:
+The columns, one row per candidate, mode and shape:
 
     block                      `table 1`, or `rows` for the single layers of other shapes
     device, precision          what was computed on, and in what
-    batch, channels, side,     N, C, R, K, and how many layers were stacked
+    batch, channels, side,     N, C, R, K, and the number of stacked layers
     kernel, layers
     mode                       `forward` (nothing recorded) or `forward+backward` (input and kernel gradients)
-    algorithm, layout          the contender; layout is that of the input: `default` or `channels_last`
-    n                          samples; 0 where the memory did not suffice, and the figures are left empty
+    algorithm, layout          the candidate; layout is that of the input: `default` or `channels_last`
+    n                          samples; 0 if it ran out of memory; the times are then empty
     median_ms, q1_ms, q3_ms    milliseconds for the whole stack: median, first and third quartile
     conv2d_ms,                 the medians of `nn.Conv2d` in both layouts, from the same rounds
     conv2d_channels_last_ms
@@ -18,13 +18,13 @@ The columns, one row per contender, mode and shape:
     share_of_product           MACs in bounds per second over those of a matrix product of the same precision
     share_of_copy              the least traffic (every activation read and written once) over that of a copy
     bound                      which of these two is the larger: `product` or `copy`
-    extra_bytes                memory of one layer beside its input, its output and all gradients
+    extra_bytes                memory of one layer in addition to its input, its output and all gradients
     extra_over_activations     the same over the bytes of its input, its output and, in the second mode, their gradients
     peak_macs_per_s,           the matrix product and the copy, as measured in the same run
     peak_bytes_per_s
 
-A gain is how many times as fast as `nn.Conv2d` `harness` is: both given one layout, or each the layout that suits it
-better. Source of the paper's figures: arXiv 2203.06717, Table 1 (RTX 2080 Ti, float32, PyTorch 1.9, cuDNN 7.6.5).
+A gain is how many times as fast as `nn.Conv2d` `harness` is: both in the same layout, or each in its faster one.
+Source of the paper's values: arXiv 2203.06717, Table 1 (RTX 2080 Ti, float32, PyTorch 1.9, cuDNN 7.6.5).
 """
 
 import csv
@@ -40,17 +40,17 @@ from harness.models.cost import Cost
 from harness.models.cost.layers import conv
 
 TRAFFIC = {"forward": 2, "forward+backward": 5}
-"""Maps of a layer's size that are moved at least: x and y; and then x and y's gradient again, and x's gradient."""
+"""Minimum number of maps moved by a layer: x and y; for backward also x again, and the gradients of y and x."""
 WORK = {"forward": 1, "forward+backward": 3}
-"""Convolutions of a layer's size: the output, and the gradients of input and kernel."""
+"""Number of convolutions of a layer: the output, and the gradients of input and kernel."""
 MAPS = {"forward": 2, "forward+backward": 4}
-"""The activations that a layer works on: x and y, and their gradients."""
+"""Number of activation maps of a layer: x and y, and their gradients."""
 PAPER_GROWTH = {16: (1.5, 30.6), 32: (4.4, 33.6), 64: (6.2, 44.4)}
-"""Of the latency from K=3 to K=31, by R: the paper's kernel, and PyTorch at the time."""
+"""Growth of the latency from K=3 to K=31, by R: of the paper's kernel, and of PyTorch at the time."""
 PAPER_GAIN = {16: 20.4, 32: 7.6, 64: 7.2}
-"""Of the paper's kernel over PyTorch at K=31, by R."""
+"""Gain of the paper's kernel over PyTorch at K=31, by R."""
 LARGE = 13
-"""Kernels from here on are large."""
+"""Smallest kernel size that counts as large."""
 ROWS_GAIN = {"default": 15.0, "channels_last": 10.0}
 """The targets on a CPU, float32, forward + backward: geometric means of the gain over the large single layers."""
 GPU_GAIN = {"forward": {16: 20.0, 32: 10.0, 64: 10.0}, "forward+backward": {16: 10.0, 32: 10.0, 64: 10.0}}
@@ -59,7 +59,7 @@ GPU_GAIN = {"forward": {16: 20.0, 32: 10.0, 64: 10.0}, "forward+backward": {16: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DwconvResult:
-    """One contender in one mode at one shape; see above."""
+    """One candidate in one mode at one shape; see the module's docstring."""
 
     block: str
     device: str
@@ -85,49 +85,49 @@ class DwconvResult:
 
     @property
     def shape(self) -> StackShape:
-        """Of the stack."""
+        """The shape of the stack."""
         return StackShape(self.batch, self.channels, self.side, self.kernel, self.layers)
 
     @property
     def speedup(self) -> float | None:
-        """Over `nn.Conv2d` in its default layout."""
+        """Speedup over `nn.Conv2d` in its default layout."""
         return _ratio(self.conv2d_ms, self.median_ms)
 
     @property
     def speedup_channels_last(self) -> float | None:
-        """Over `nn.Conv2d` in channels-last layout."""
+        """Speedup over `nn.Conv2d` in channels-last layout."""
         return _ratio(self.conv2d_channels_last_ms, self.median_ms)
 
     @property
     def macs(self) -> int:
-        """Of the whole stack in this mode, nominal."""
+        """MACs of the whole stack in this mode, nominal."""
         return self._cost.macs
 
     @property
     def macs_in_bounds(self) -> int:
-        """Of the whole stack in this mode, without the taps on zero padding."""
+        """MACs of the whole stack in this mode, without the taps on zero padding."""
         return self._cost.macs_in_bounds
 
     @property
     def share_of_product(self) -> float | None:
-        """Of what a matrix product reaches."""
+        """MACs in bounds per second, relative to a matrix product."""
         return _ratio(1000 * self.macs_in_bounds / self.peak_macs_per_s, self.median_ms)
 
     @property
     def share_of_copy(self) -> float | None:
-        """Of what a copy reaches."""
+        """Minimum traffic per second, relative to a copy."""
         moved = TRAFFIC[self.mode] * self.layers * self._map_bytes
         return _ratio(1000 * moved / self.peak_bytes_per_s, self.median_ms)
 
     @property
     def bound(self) -> str:
-        """What would be the limit of a perfect algorithm."""
+        """What limits a perfect algorithm: `product` or `copy`."""
         product, copy = self.share_of_product, self.share_of_copy
         return "" if product is None or copy is None else "product" if product > copy else "copy"
 
     @property
     def extra_over_activations(self) -> float | None:
-        """Extra memory over that of input, output and, with the backward pass, their gradients."""
+        """Extra memory relative to that of input, output and, with the backward pass, their gradients."""
         return _ratio(self.extra_bytes, MAPS[self.mode] * self._map_bytes)
 
     @property
@@ -149,7 +149,7 @@ COLUMNS = (
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[object]) -> None:
-    """The named fields of every row; nothing for what is None."""
+    """Write the named fields of all rows; None is an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -165,55 +165,55 @@ def _ratio(over: float | None, under: float | None) -> float | None:
 
 
 class RatioTarget(NamedTuple):
-    """A ratio, and where it should be."""
+    """A ratio and its target."""
 
     about: str
     ratio: float
     aim: float
     is_least: bool = True
-    """Whether the aim is the least that the ratio should be; otherwise it is the most."""
+    """Whether the target is a minimum; otherwise it is a maximum."""
 
     @property
     def is_met(self) -> bool:
-        """Whether the ratio is on the good side."""
+        """Whether the ratio meets its target."""
         return self.ratio >= self.aim if self.is_least else self.ratio <= self.aim
 
 
 def gains(results: Sequence[DwconvResult], layout: str | None = None) -> dict[StackShape, float]:
-    """By shape; with both given that layout, or each its better one for None."""
-    found = {}
+    """The gains by shape, with both in this layout, or each in its faster one for None."""
+    by_shape = {}
     for shape in dict.fromkeys(result.shape for result in results):
         some = [result for result in results if result.shape == shape and layout in (result.layout, None)]
         ours, theirs = (best_ms([result for result in some if result.algorithm == name]) for name in (CHOSEN, CONV2D))
         if ours is not None and theirs is not None:
-            found[shape] = theirs / ours
-    return found
+            by_shape[shape] = theirs / ours
+    return by_shape
 
 
 def large_kernel_gains(gains: dict[StackShape, float]) -> list[float]:
-    """The gains of the large kernels among them."""
+    """The gains of the large kernels."""
     return [gain for shape, gain in gains.items() if shape.kernel >= LARGE]
 
 
 def growth(results: Sequence[DwconvResult], algorithm: str) -> float | None:
-    """Of the milliseconds of an algorithm from K=3 to K=31, in its better layouts; the rows are of one side."""
+    """Growth of an algorithm's time from K=3 to K=31, in its faster layouts; the rows must have one side of the map."""
     some = [result for result in results if result.algorithm == algorithm]
     least, most = (best_ms([result for result in some if result.kernel == kernel]) for kernel in (3, 31))
     return None if least is None or most is None else most / least
 
 
 def best_ms(results: Sequence[DwconvResult]) -> float | None:
-    """The least median among them; None where there is none."""
+    """The smallest median of the rows; None without one."""
     return min((result.median_ms for result in results if result.median_ms is not None), default=None)
 
 
 def geometric_mean(values: Collection[float]) -> float:
-    """Of ratios."""
+    """The geometric mean of ratios."""
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def memory(results: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
-    """By algorithm and mode: the largest extra memory over the activations at any shape."""
+    """The largest extra memory relative to the activations over all shapes, by algorithm and mode."""
     most: dict[tuple[str, str], float] = {}
     for result in results:
         if result.extra_over_activations is not None:
@@ -223,7 +223,7 @@ def memory(results: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
 
 
 def targets(results: Sequence[DwconvResult], device: str) -> Iterator[RatioTarget]:
-    """Those that the rows can be held against; `device` is `cpu` or `cuda`."""
+    """The targets that apply to these rows; `device` is `cpu` or `cuda`."""
     for precision, mode in dict.fromkeys((result.precision, result.mode) for result in results):
         some = [result for result in results if (result.precision, result.mode) == (precision, mode)]
         if device == "cpu" and (precision, mode) == ("float32", "forward+backward"):

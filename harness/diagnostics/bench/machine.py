@@ -1,4 +1,4 @@
-"""The machine and the device under which the bench was run: without them its figures say nothing."""
+"""The machine and the device on which the bench was run, without which its results are meaningless."""
 
 import os
 import platform
@@ -22,26 +22,26 @@ from harness.training.environment import SETTINGS
 
 PACKAGES = ("torch", "ray", "optuna", "sqlalchemy", "numpy", "llvmlite")
 BUSY_PER_CPU = 0.25
-"""Load per processor above which a machine does too much else to be measured."""
+"""Load per processor above which a machine is too busy for measurements."""
 PRODUCT_SIDES = {"cpu": (256, 2048), "cuda": (4096, 8192)}
-"""Of the square matrices whose product is the measure of arithmetic: the least, and the most."""
+"""Minimum and maximum side of the square matrices whose product measures the peak arithmetic."""
 PRODUCT_S = 0.02
-"""A product that takes so long need not be larger."""
+"""Duration from which a product is large enough."""
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
-"""Too many for any cache."""
+"""Size of the copy, too large for any cache."""
 PEAK_REPEATS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The machine, the versions, and what else the machine was doing."""
+    """The machine, the versions, and the load of the machine."""
 
     date: str
     machine: str
     system: str
     versions: str
     load: float
-    """Mean number of processes that wanted to run, in the minute before the bench."""
+    """Load average of the minute before the bench."""
     cpus: int
     is_quick: bool
     watch: MeasurementCounter | None = None
@@ -49,35 +49,35 @@ class Conditions:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the figures cannot be trusted."""
+        """Whether the machine was too busy for the results to be trusted."""
         return self.load > BUSY_PER_CPU * self.cpus
 
     def lines(self) -> Iterator[str]:
-        """All of it for a person."""
+        """All conditions as lines of text."""
         yield f"Date: {self.date}"
         yield f"Machine: {self.machine}"
         yield f"System: {self.system}"
         yield f"Versions: {self.versions}"
         yield f"Load average over the minute before: {self.load:.2f} on {self.cpus} processors"
         if self.is_busy:
-            yield "Warning: the machine was busy with other work, so these figures are worse than they should be."
+            yield "Warning: the machine was busy with other work, so these results are worse than they should be."
         if self.watch is not None:
             yield from disturbed_lines(self.watch)
         if self.is_quick:
-            yield "Warning: this was a quick run, of few repeats and small sizes."
+            yield "Warning: this was a quick run, with few repeats and small sizes."
 
 
 def disturbed_lines(watch: MeasurementCounter) -> Iterator[str]:
-    """That other work of ours has disturbed measurements, where it has."""
+    """A warning if other work of the harness has disturbed measurements, else nothing."""
     if watch.disturbed:
         yield (
             f"Warning: in {watch.disturbed} of {watch.measurements} measurements other work of the harness computed on "
-            "the device, which did not make room in time."
+            "the device, which did not pause in time."
         )
 
 
 def bench_conditions(*, is_quick: bool) -> Conditions:
-    """The conditions now."""
+    """The current conditions."""
     names = [("harness", __version__), ("python", platform.python_version())]
     names += [(package, version(package)) for package in PACKAGES]
     names += [("operator revision", operator_digest()), ("training code", code_digest())]
@@ -102,17 +102,17 @@ def _memory_gib() -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """As its maker calls it."""
+    """The product name of the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def slug(device: torch.device) -> str:
-    """Its name as part of a file's: nvidia_h200."""
+    """The name of the device for use in file names, such as nvidia_h200."""
     return re.sub(r"\W+", "_", device_name(device).lower()).strip("_")
 
 
 def device_lines(device: torch.device) -> Iterator[str]:
-    """For the conditions of a bench."""
+    """The device and its libraries as lines of text, for the conditions of a bench."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         memory = f"{properties.total_memory / 2**30:.0f} GiB of memory"
@@ -137,9 +137,9 @@ def _version(package: str) -> str:
 
 @contextmanager
 def at_precision(precision: str) -> Iterator[torch.dtype]:
-    """The type that tensors have at a precision; inside, GPUs round products to TF32 only where it is tf32.
+    """The tensor type of a precision; inside the context, GPUs round products to TF32 only for `tf32`.
 
-    cuDNN tries its algorithms and takes the fastest, inside: nothing is to be gained over a rival that was held back.
+    Inside, cuDNN tries its algorithms and takes the fastest, so that the baseline is not at a disadvantage.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
@@ -152,7 +152,7 @@ def at_precision(precision: str) -> Iterator[torch.dtype]:
 
 
 class DevicePeak(NamedTuple):
-    """What a device reaches in a matrix product and in a copy: the fastest of a few repeats."""
+    """The peak rates of a device in a matrix product and in a copy: the fastest of a few repeats."""
 
     macs_per_s: float
     bytes_per_s: float
@@ -170,7 +170,7 @@ def _product_s(side: int, device: torch.device, dtype: torch.dtype) -> float:
 
 @torch.no_grad()
 def measure_peak(device: torch.device, dtype: torch.dtype) -> DevicePeak:
-    """Both, at the precision of `dtype`; a copy counts what it reads and what it writes."""
+    """Measure both peaks at the precision of `dtype`; a copy counts the bytes that it reads and writes."""
     side, most = PRODUCT_SIDES[device.type]
     while (product_s := _product_s(side, device, dtype)) < PRODUCT_S and side < most:
         side *= 2

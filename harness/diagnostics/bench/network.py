@@ -1,10 +1,10 @@
-"""Images per second of whole networks: ours with our operator and with `nn.Conv2d`, and timm's beside them.
+"""Images per second of whole networks: ours with our operator and with `nn.Conv2d`, and baselines of timm.
 
-All networks of one mode take turns, in one process, on the same images. Inference is that of merged networks. A step
+All networks of one mode are timed in turn, in one process, on the same images. Inference uses merged networks. A step
 of training is forward, cross-entropy, backward and plain SGD.
 
 Shapes: N batch, R side of the images.
-Source of what is compared: RepLKNet (arXiv 2203.06717), table 6 and the remark to guideline 1.
+Source of the published values: RepLKNet (arXiv 2203.06717), table 6 and the remark to guideline 1.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,20 +34,20 @@ NETWORK_TIMING = {
 }
 QUICK_NETWORK_TIMING = TimingBudget(min_samples=1, max_samples=2, budget_s=0.0, single_sample_s=120.0)
 SHARE_PASSES = {"cpu": 1, "cuda": 5}
-"""Of the median share; few on a CPU, where a pass takes seconds."""
+"""Passes over which the median share is taken; few on a CPU, where a pass takes seconds."""
 LEARNING_RATE = 1e-4
 MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
 ProgressCallback = Callable[[str], None]
 
 
 def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
-    """Those of the named networks that take images of that side. Raises `UserError` for a name that timm lacks."""
+    """The named networks that accept images of this side. Raises `UserError` for a name that timm does not have."""
     import timm
 
     for name in names:
         if not timm.is_model(name):
             raise UserError(
-                "a network beside ours must be one of timm's",
+                "a baseline must be one of timm's networks",
                 value=name,
                 remedy=did_you_mean(name, timm.list_models(), "timm's")[:400],
             )
@@ -55,7 +55,7 @@ def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:
 
 
 def make_baseline(name: str) -> nn.Module:
-    """With fresh weights."""
+    """A network of timm with random weights."""
     import timm
 
     network: nn.Module = timm.create_model(name, pretrained=False)
@@ -63,7 +63,7 @@ def make_baseline(name: str) -> nn.Module:
 
 
 def _side(name: str) -> int | None:
-    """The only side of images that it takes; None for any."""
+    """The only side of images that the network accepts; None for any."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -79,7 +79,7 @@ class NetworkCandidate(NamedTuple):
 
 
 class NetworkSetting(NamedTuple):
-    """What all contenders of one mode are given."""
+    """The settings that all candidates of one mode share."""
 
     mode: str
     device: torch.device
@@ -93,7 +93,7 @@ class NetworkSetting(NamedTuple):
 def measure_networks(
     options: NetworkOptions, device: torch.device, tell: ProgressCallback, *, is_quick: bool
 ) -> Iterator[NetworkResult]:
-    """A row for each contender in each mode at each resolution and precision; `tell` hears of progress."""
+    """A row for each candidate, mode, resolution and precision; `tell` is called with the progress."""
     specs = {name: _spec(name) for name in options.networks}
     batch, budget = options.batch_for(device.type), QUICK_NETWORK_TIMING if is_quick else NETWORK_TIMING[device.type]
     for precision in precisions_for(device.type, options.precisions):
@@ -109,7 +109,7 @@ def measure_networks(
 def make_networks(
     specs: Mapping[str, NetworkSpec], beside: tuple[str, ...], mode: str
 ) -> dict[NetworkCandidate, nn.Module]:
-    """The contenders of a mode: ours in both forms and layouts, the others in both layouts."""
+    """The candidates of a mode: ours with both operators and layouts, the baselines in both layouts."""
     networks = {}
     for layout in LAYOUTS:
         for name, spec in specs.items():
@@ -124,10 +124,10 @@ def make_networks(
 
 
 def with_conv2d(network: nn.Module) -> nn.Module:
-    """The network, whose depth-wise convolutions are now PyTorch's own, with the same weights."""
+    """Replace the network's depth-wise convolutions by `nn.Conv2d` in place, with the same weights."""
     for module in network.modules():
         if isinstance(module, DepthwiseConv2d):
-            object.__setattr__(module, "__class__", nn.Conv2d)  # it is one but for its `forward`
+            object.__setattr__(module, "__class__", nn.Conv2d)  # they differ only in `forward`
     return network
 
 
@@ -157,7 +157,7 @@ def _rows(networks: dict[NetworkCandidate, nn.Module], setting: NetworkSetting) 
 
 
 def _best_s(times: Mapping[NetworkCandidate, Timings | None], key: NetworkCandidate) -> float | None:
-    """The least median of a network, its kernels computed in one way, over the layouts."""
+    """The smallest median over the layouts, for a network with one operator."""
     some = (timings for other, timings in times.items() if other[:2] == key[:2])
     return min((timings.median for timings in some if timings is not None), default=None)
 
@@ -183,7 +183,7 @@ class NetworkPass:
         self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype == torch.float16)
 
     def __call__(self) -> None:
-        """Inference or training, as the setting says."""
+        """Run a pass of inference or a training step, depending on the mode."""
         if self._setting.mode == "inference":
             with torch.no_grad():
                 self._logits()
@@ -195,7 +195,7 @@ class NetworkPass:
         self._optimizer.zero_grad(set_to_none=True)
 
     def share(self) -> float:
-        """Of the time, that in large depth-wise convolutions; taken in passes of their own."""
+        """The share of the time in large depth-wise convolutions; measured in separate passes."""
         device = self._setting.device
         with measuring(device):
             return depthwise_share(self, self._network, device, passes=SHARE_PASSES[device.type])
@@ -208,7 +208,7 @@ class NetworkPass:
 
 
 def _channels(network: nn.Module) -> int:
-    """Of the images that it takes."""
+    """The number of image channels of the network."""
     return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
 
 

@@ -1,18 +1,18 @@
-"""The bench of whole networks as tables for people, and its rows with their columns.
+"""The bench of whole networks as tables, and its rows with their columns.
 
-network                    a preset, a spec file, or a network of timm's
+network                    a preset, a network file, or a network of timm
 kernels                    `harness`: our operator; `conv2d`: the same network with `nn.Conv2d`; `timm`: theirs
 layout                     of images and weights: `default` or `channels_last`
-device, precision          what was computed on, and in what; half precision by autocast
-resolution, batch          side of the images, and images at once
+device, precision          device and numerical precision; half precision by autocast
+resolution, batch          side of the images, and batch size
 mode                       `inference` (merged, nothing recorded) or `training` (forward, loss, backward, SGD step)
-n                          samples; 0 where the memory did not suffice, and the figures are left empty
+n                          samples; 0 if it ran out of memory; the rates are then empty
 images_per_s               batch over the median time
 slow_images_per_s,         the same at the third and the first quartile of the time
 fast_images_per_s
-gain                       images_per_s over that of the same network with `conv2d` in its better layout
-depthwise_share            time in depth-wise convolutions of more than 5x5 taps, of the whole; of ours,
-                               in the better layout
+gain                       images_per_s over that of the same network with `conv2d` in its faster layout
+depthwise_share            share of the time in depth-wise convolutions larger than 5x5; for ours, in the
+                               faster layout
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ from harness.diagnostics.bench.dwconv_report import format_percent, format_ratio
 from harness.diagnostics.bench.tables import ResultTable
 
 NETWORK_NOTE = (
-    "Images per second at the median time of n passes taken in turns, each network with the layout that suits it "
-    "better; ± is half the distance of the quartiles. `harness` is our operator, `conv2d` the same network with "
-    "nn.Conv2d. The gain is over `conv2d`. `depth-wise` is the share of the time in depth-wise kernels of more than "
-    "5x5 taps; the paper has 49.5 % with PyTorch's operator and 12.3 % with its own, in inference."
+    "Images per second at the median time of n passes taken in turns, each network in its faster layout; ± is half the "
+    "distance of the quartiles. `harness` is our operator, `conv2d` the same network with nn.Conv2d. The gain is over "
+    "`conv2d`. `depth-wise` is the share of the time in depth-wise kernels larger than 5x5; the paper has 49.5 % with "
+    "PyTorch's operator and 12.3 % with its own, in inference."
 )
 OURS = "replknet_31b"
 SWIN = "swin_base"
@@ -38,7 +38,7 @@ GAIN = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkResult:
-    """One network in one form and layout; see above."""
+    """One network with one operator and layout; see the module's docstring."""
 
     network: str
     kernels: str
@@ -60,7 +60,7 @@ COLUMNS = tuple(NetworkResult.__slots__)
 
 
 def network_tables(results: Sequence[NetworkResult], device: str) -> Iterator[ResultTable]:
-    """Everything that is shown, in order; `device` is `cpu` or `cuda`."""
+    """All tables in the order in which they are shown; `device` is `cpu` or `cuda`."""
     for part in dict.fromkeys((result.mode, result.resolution, result.batch, result.precision) for result in results):
         mode, resolution, batch, precision = part
         some = [
@@ -74,12 +74,12 @@ def network_tables(results: Sequence[NetworkResult], device: str) -> Iterator[Re
 
 
 def best_layouts(results: Sequence[NetworkResult]) -> list[NetworkResult]:
-    """Of each network and its kernels, the row of the better layout."""
-    found: dict[tuple[str, str], NetworkResult] = {}
+    """The row of the faster layout, for each network and operator."""
+    best: dict[tuple[str, str], NetworkResult] = {}
     for result in sorted(results, key=lambda result: -(result.images_per_s or 0.0)):
-        found.setdefault((result.network, result.kernels), result)
+        best.setdefault((result.network, result.kernels), result)
     order = dict.fromkeys((result.network, result.kernels) for result in results)
-    return [found[key] for key in order]
+    return [best[key] for key in order]
 
 
 def _line(result: NetworkResult) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def _line(result: NetworkResult) -> tuple[str, ...]:
 
 
 def _ratios(results: Sequence[NetworkResult], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
-    """The named network over Swin-B, beside the paper's, and over itself with `nn.Conv2d`."""
+    """The ratios of RepLKNet-31B to Swin-B, with the paper's, and to itself with `nn.Conv2d`."""
     for part in dict.fromkeys((result.mode, result.resolution, result.precision) for result in results):
         mode, resolution, precision = part
         where = f"{mode} at {resolution}, {precision}"

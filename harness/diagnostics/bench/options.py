@@ -1,4 +1,4 @@
-"""What a bench of operators or networks is asked to measure, and the sizes that fit a device; no torch."""
+"""Options of the benches of operators and networks, with defaults that fit the device; imports no torch."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -8,7 +8,7 @@ NETWORK_MODES = ("inference", "training")
 LAYOUTS = ("default", "channels_last")
 KERNELS = (3, 5, 7, 9, 13, 17, 21, 27, 29, 31)
 SIDES = (16, 32, 64)
-"""Of Table 1 in RepLKNet's paper (arXiv 2203.06717)."""
+"""Sides of the maps in Table 1 of the RepLKNet paper (arXiv 2203.06717)."""
 
 
 class StackShape(NamedTuple):
@@ -36,12 +36,12 @@ ROWS = (
     StackShape(32, 32, 32, 5),
     StackShape(32, 32, 32, 3),
 )
-"""The four stages of RepLKNet-31B at 224 px, a proxy's first stage at three kernels, a corner of Table 1."""
+"""Single layers: the four stages of RepLKNet-31B at 224 px, stages of proxies, and one entry of Table 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DwconvOptions:
-    """What `harness bench dwconv` measures; what is None or empty is filled in to fit the device."""
+    """Options of `harness bench dwconv`; None and empty values are replaced by defaults that fit the device."""
 
     device: str | None = None
     precisions: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class DwconvOptions:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was chosen, so that the default sizes of the device are measured."""
+        """Whether no option was given, so that all defaults of the device are measured."""
         return all(getattr(self, field.name) in (None, ()) for field in fields(self))
 
     def shapes(self, device: str, *, is_quick: bool) -> tuple[StackShape, ...]:
@@ -69,22 +69,22 @@ class DwconvOptions:
         )
 
     def rows(self, *, is_quick: bool) -> tuple[StackShape, ...]:
-        """The rows of single layers; none where sizes were chosen."""
+        """The rows of single layers; none if sizes were given."""
         return () if is_quick or not self.is_of_default_size else ROWS
 
     @property
     def is_of_default_size(self) -> bool:
-        """Whether no size was chosen."""
+        """Whether no size was given."""
         return not (self.batch or self.channels or self.layers or self.sides or self.kernels)
 
 
 BASELINES = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "convnext_base")
-"""timm's networks that are measured beside ours: the paper's rivals, of as many MACs."""
+"""The default baselines of timm: the networks that the paper compares, with similar MACs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkOptions:
-    """What `harness bench network` measures; what is None or empty is filled in to fit the device."""
+    """Options of `harness bench network`; None and empty values are replaced by defaults that fit the device."""
 
     networks: tuple[str, ...] = ("replknet_31b",)
     resolutions: tuple[int, ...] = (224,)
@@ -94,10 +94,10 @@ class NetworkOptions:
     batch: int | None = None
 
     def batch_for(self, device: str) -> int:
-        """Images at once: the paper's 64 on a GPU, 1 on a CPU."""
+        """The batch size: the paper's 64 on a GPU, 1 on a CPU."""
         return self.batch or (64 if device == "cuda" else 1)
 
 
 def precisions_for(device: str, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """The precisions that were chosen; by default float32, and bfloat16 beside it on a GPU."""
+    """The given precisions; by default float32, and on a GPU also bfloat16."""
     return chosen or (("float32", "bfloat16") if device == "cuda" else ("float32",))

@@ -1,4 +1,4 @@
-"""What the harness itself costs, measured on this machine and compared with its targets, as a table and as CSV."""
+"""The cost of the harness itself on this machine, compared with its targets, as a table and as CSV."""
 
 import csv
 import sys
@@ -18,10 +18,11 @@ from harness.diagnostics.bench.train_step import training_step
 from harness.report.console import make_console
 from harness.system.device_slot import counting_measurements
 
-HEADINGS = ("figure", "median", "target", "ratio", "", "n", "smallest", "largest")
+HEADINGS = ("metric", "median", "target", "ratio", "", "n", "smallest", "largest")
 OVERHEAD_NOTE = (
-    "Each figure is the median of n repeats. The ratio is that of the figure to its target: at most 1 where less is "
-    "better, at least 1 where more is. Indented rows are what the figure above them consists of, or was made from."
+    "Each value is the median of n repeats. The ratio is that of the value to its target: it should be at most 1 if "
+    "less is better, and at least 1 if more is better. Indented rows are parts of the row above them, or the values "
+    "from which it was computed."
 )
 SECTIONS: dict[str, Callable[[BenchSize], Iterator[BenchResult]]] = {
     "help": help_time,
@@ -31,18 +32,18 @@ SECTIONS: dict[str, Callable[[BenchSize], Iterator[BenchResult]]] = {
     "proxies": proxies,
     "memory": peak_memory,
 }
-"""What can be measured, in the order in which it is."""
+"""The sections of the bench, in the order in which they are measured."""
 
 
 def results_table(bench_results: Sequence[BenchResult]) -> Table:
-    """For the terminal."""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    """The results as a table for the terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(HEADINGS):
-        shown.add_column(heading, justify="left" if position == 0 else "right", no_wrap=True)
-    for figure in bench_results:
-        style = "dim" if figure.is_part else "red" if figure.is_met is False else ""
-        shown.add_row(*_cells(figure), style=style)
-    return shown
+        table.add_column(heading, justify="left" if position == 0 else "right", no_wrap=True)
+    for result in bench_results:
+        style = "dim" if result.is_part else "red" if result.is_met is False else ""
+        table.add_row(*_cells(result), style=style)
+    return table
 
 
 def write_results(folder: Path, bench_results: Sequence[BenchResult], made: Conditions) -> None:
@@ -53,23 +54,23 @@ def write_results(folder: Path, bench_results: Sequence[BenchResult], made: Cond
         writer = csv.writer(file)
         writer.writerow(("figure", "unit", "median", "at_most", "at_least", "ratio", "is_met", "n", "values"))
         above = ""
-        for figure in bench_results:
-            above = above if figure.is_part else figure.name
-            name = f"{above}: {figure.name}" if figure.is_part else figure.name
-            values = " ".join(f"{value:.6g}" for value in figure.values)
-            numbers = (figure.median, figure.at_most, figure.at_least, figure.ratio)
+        for result in bench_results:
+            above = above if result.is_part else result.name
+            name = f"{above}: {result.name}" if result.is_part else result.name
+            values = " ".join(f"{value:.6g}" for value in result.values)
+            numbers = (result.median, result.at_most, result.at_least, result.ratio)
             cells = ["" if number is None else f"{number:.6g}" for number in numbers]
-            is_met = "" if figure.is_met is None else str(figure.is_met).lower()
-            writer.writerow((name, figure.unit, *cells, is_met, len(figure.values), values))
+            is_met = "" if result.is_met is None else str(result.is_met).lower()
+            writer.writerow((name, result.unit, *cells, is_met, len(result.values), values))
 
 
 def _markdown(bench_results: Sequence[BenchResult], made: Conditions) -> str:
-    rows = [_cells(figure) for figure in bench_results]
+    rows = [_cells(result) for result in bench_results]
     rows = [[row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]] for row in rows]
     lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *rows]
     return "\n".join(
         [
-            "# What the harness itself costs",
+            "# The cost of the harness itself",
             "",
             "Made by `make bench`.",
             "",
@@ -83,17 +84,17 @@ def _markdown(bench_results: Sequence[BenchResult], made: Conditions) -> str:
     )
 
 
-def _cells(figure: BenchResult) -> list[str]:
-    sign = "≤" if figure.at_most is not None else "≥"
+def _cells(result: BenchResult) -> list[str]:
+    sign = "≤" if result.at_most is not None else "≥"
     return [
-        f"{'  ' if figure.is_part else ''}{figure.name}",
-        _amount(figure.median, figure.unit),
-        DASH if figure.target is None else f"{sign} {_short(figure.target)} {figure.unit}",
-        DASH if figure.ratio is None else f"{figure.ratio:.2f}",
-        "" if figure.is_met is None else "met" if figure.is_met else "missed",
-        str(len(figure.values)),
-        _amount(min(figure.values), figure.unit),
-        _amount(max(figure.values), figure.unit),
+        f"{'  ' if result.is_part else ''}{result.name}",
+        _amount(result.median, result.unit),
+        DASH if result.target is None else f"{sign} {_short(result.target)} {result.unit}",
+        DASH if result.ratio is None else f"{result.ratio:.2f}",
+        "" if result.is_met is None else "met" if result.is_met else "missed",
+        str(len(result.values)),
+        _amount(min(result.values), result.unit),
+        _amount(max(result.values), result.unit),
     ]
 
 
@@ -102,7 +103,7 @@ def _amount(value: float, unit: str) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits or so: 0.093, 5.35, 48.2, 912."""
+    """A number with about three digits: 0.093, 5.35, 48.2, 912."""
     size = abs(value)
     return (
         f"{value:.3f}"
@@ -116,7 +117,7 @@ def _short(value: float) -> str:
 
 
 def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[BenchResult]:
-    """Measure, print the table, and write it; a run that is quick or leaves something out is written if told where."""
+    """Measure, print the table, and write it; a quick or partial run is written only if `output` is given."""
     made = bench_conditions(is_quick=is_quick)
     for line in made.lines():
         print(line, file=sys.stderr)

@@ -1,8 +1,8 @@
-"""What it costs to train in Ray workers: against the inline executor, and two workers against one.
+"""The cost of training in Ray workers, compared with the inline executor, and of two workers compared with one.
 
-All trainers are there and warm before anything is timed, so what is compared is the training, and the way of jobs and
-records. A round has every way of training once, and the rounds alternate in their order. Two processors may be
-two threads of one core: two plain processes beside each other, without Ray, show what the hardware allows.
+All workers are running and warm before anything is timed, so the comparison covers training and the transfer of jobs
+and records. A round trains once in every way, and the order alternates between rounds. Two processors may be two
+threads of one core: two plain processes in parallel, without Ray, show what the hardware allows.
 """
 
 import multiprocessing
@@ -29,16 +29,16 @@ from harness.system.machine import available_cpus
 from harness.training.run import Ended, Job, Measured, Record, Run, RunState
 
 END_S = 10.0
-"""How long the process may take to end before it is killed."""
+"""Seconds that the process has to end before it is killed."""
 RAY_OVER_INLINE = 1.05
 TWO_OVER_ONE = 1.7
-"""The targets."""
+"""The targets of the two ratios."""
 MINUTES = 20.0
 MB = 1e6
 
 
 class InlineProcess:
-    """A process that trains one job at a time; a context manager, behind which it is gone."""
+    """A process that trains one job at a time; a context manager that ends the process on exit."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -58,11 +58,11 @@ class InlineProcess:
         self._process.kill()
 
     def begin(self, job: Job) -> None:
-        """Have it trained; returns at once."""
+        """Start training the job; returns immediately."""
         self._connection.send(job)
 
     def wait(self) -> None:
-        """Until the job is trained. Raises `HarnessError` where it is not complete then."""
+        """Wait until the job has ended. Raises `HarnessError` if it is not complete."""
         try:
             ended: Ended = self._connection.recv()
         except EOFError as error:
@@ -72,7 +72,7 @@ class InlineProcess:
 
 
 def _serve(connection: "Connection[Ended, Job]") -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent terminates this process
     executor = make_executor("inline", WorkerRequest())
     while True:
         executor.submit(connection.recv())
@@ -83,25 +83,25 @@ def _serve(connection: "Connection[Ended, Job]") -> None:
 
 
 def proxies(effort: BenchSize) -> Iterator[BenchResult]:
-    """The network of median cost of kernel_size.yaml, trained for an epoch in every way."""
+    """Train the network with the median cost of kernel_size.yaml for one epoch, in every way."""
     specs, recipe = kernel_size()
     with TemporaryDirectory() as folder:
         yield from compare_executors(JobSeries(Path(folder), specs[len(specs) // 2], recipe), effort.rounds)
 
 
 def compare_executors(jobs: "JobSeries", rounds: int) -> Iterator[BenchResult]:
-    """Seconds per proxy inline and in a Ray worker, their ratio, and what a second worker adds."""
+    """Seconds per proxy inline and in a Ray worker, their ratio, and the gain of a second worker."""
     workers = _workers()
     with ExitStack() as stack:
         machine = stack.enter_context(separate_slots())
-        asides = [stack.enter_context(InlineProcess()) for _ in range(workers)]
-        crew = make_executor("ray", WorkerRequest(workers=workers))
-        stack.callback(crew.shutdown)
+        processes = [stack.enter_context(InlineProcess()) for _ in range(workers)]
+        executor = make_executor("ray", WorkerRequest(workers=workers))
+        stack.callback(executor.shutdown)
         ways: dict[str, Callable[[], float]] = {
-            "inline": lambda: _run_in_processes(asides[:1], jobs.fresh(1)),
-            "ray": lambda: train_all(crew, jobs.fresh(1))[0],
-            "both inline": lambda: _run_in_processes(asides, jobs.fresh(workers)),
-            "both ray": lambda: train_all(crew, jobs.fresh(workers))[0],
+            "inline": lambda: _run_in_processes(processes[:1], jobs.fresh(1)),
+            "ray": lambda: train_all(executor, jobs.fresh(1))[0],
+            "both inline": lambda: _run_in_processes(processes, jobs.fresh(workers)),
+            "both ray": lambda: train_all(executor, jobs.fresh(workers))[0],
         }
         times_s = _in_rounds(ways, rounds, machine)
     yield from executor_results(times_s, workers)
@@ -113,17 +113,17 @@ def peak_memory(effort: BenchSize) -> Iterator[BenchResult]:  # noqa: ARG001
     specs, recipe = kernel_size()
     with TemporaryDirectory() as folder:
         jobs = JobSeries(Path(folder), specs[-1], recipe)
-        crew = make_executor("ray", WorkerRequest(workers=workers))
+        executor = make_executor("ray", WorkerRequest(workers=workers))
         try:
-            _, records = train_all(crew, jobs.fresh(workers))
+            _, records = train_all(executor, jobs.fresh(workers))
         finally:
-            crew.shutdown()
+            executor.shutdown()
     peaks = [record.value for record in records if isinstance(record, Measured) and record.name == "peak_memory_bytes"]
     yield BenchResult(name="peak memory of a worker", unit="MB", values=tuple(peak / MB for peak in peaks))
 
 
 class JobSeries:
-    """Jobs that all train one network with one recipe from the start; they differ in seed and folder."""
+    """Jobs that train one network with one recipe from scratch; they differ in seed and folder."""
 
     def __init__(self, results: Path, spec: NetworkSpec, recipe: ProxyRecipe) -> None:
         self._results = results
@@ -132,13 +132,13 @@ class JobSeries:
         self._folders = count()
 
     def fresh(self, number: int) -> list[Job]:
-        """So many jobs, in a folder where nothing was trained; seeds from 0 on."""
+        """`number` jobs in a new folder, with seeds from 0."""
         folder = self._results / str(next(self._folders))
         return [Job(Run(self._spec, self._recipe, seed), folder, minutes=MINUTES) for seed in range(number)]
 
 
 def train_all(executor: Executor, jobs: Sequence[Job]) -> tuple[float, list[Record]]:
-    """Seconds until all jobs are trained, and what they said. Raises `HarnessError` for a run that is not complete."""
+    """Seconds until all jobs are trained, and their records. Raises `HarnessError` for a run that is not complete."""
     start = time.perf_counter()
     for job in jobs:
         executor.submit(job)
@@ -154,18 +154,18 @@ def train_all(executor: Executor, jobs: Sequence[Job]) -> tuple[float, list[Reco
     return time.perf_counter() - start, records
 
 
-def _run_in_processes(asides: Sequence[InlineProcess], jobs: Sequence[Job]) -> float:
-    """Seconds until all are trained, each in a process of its own at the same time."""
+def _run_in_processes(processes: Sequence[InlineProcess], jobs: Sequence[Job]) -> float:
+    """Seconds until all jobs are trained, in parallel, each in its own process."""
     start = time.perf_counter()
-    for aside, job in zip(asides, jobs, strict=True):
-        aside.begin(job)
-    for aside in asides:
-        aside.wait()
+    for process, job in zip(processes, jobs, strict=True):
+        process.begin(job)
+    for process in processes:
+        process.wait()
     return time.perf_counter() - start
 
 
 def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: MachineSlots) -> dict[str, list[float]]:
-    """Seconds of each way, round by round, after one round that warms up; others compute between two ways."""
+    """Seconds of each way, by round, after a warm-up; other processes may compute between two ways."""
     times_s: dict[str, list[float]] = {way: [] for way in ways}
     for way in ("both inline", "both ray"):
         ways[way]()
@@ -177,7 +177,7 @@ def _in_rounds(ways: dict[str, Callable[[], float]], rounds: int, machine: Machi
 
 
 def executor_results(times_s: dict[str, list[float]], workers: int) -> Iterator[BenchResult]:
-    """What follows from the seconds of each way, round by round."""
+    """The results of the bench, from the seconds of each way by round."""
 
     def ratio(name: str, over: str, under: str, *, times: int = 1, **rest: Any) -> BenchResult:
         values = tuple(times * a / b for a, b in zip(times_s[over], times_s[under], strict=True))
@@ -196,7 +196,7 @@ def _workers() -> int:
 
 
 def kernel_size() -> tuple[list[NetworkSpec], ProxyRecipe]:
-    """The networks of kernel_size.yaml, by MACs, and its recipe cut to one epoch."""
+    """The networks of kernel_size.yaml, sorted by MACs, and its recipe reduced to one epoch."""
     file = load_study(ROOT / "search_spaces" / "kernel_size.yaml")
     cells = [cell for cell in open_space(file).grid() if cell.is_feasible]
     cells.sort(key=lambda cell: cell.cost.macs if cell.cost else 0)

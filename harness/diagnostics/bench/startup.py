@@ -1,8 +1,8 @@
-"""How long a person waits: for the help, and from the command to the first training step of a study.
+"""Waiting times of a user: for the help, and from the command to the first training step of a study.
 
-The first step is taken to begin when the first epoch that is told of ended, less the time that this epoch took. The
-files of Python and its libraries are in the disk's cache, but for the first start; the results folder is always new, so
-that database and data are made.
+The time of the first step is the end of the first reported epoch minus the duration of this epoch. Except for the first
+start, the files of Python and its libraries are in the disk's cache; the results folder is always new, so database and
+data are created.
 """
 
 import os
@@ -33,17 +33,17 @@ PARTS = (
     "imports of the worker",
     "data and network",
 )
-"""What the time to the first step consists of, in order."""
+"""The parts of the time to the first step, in order."""
 PART_PATTERNS = (r"opening ", r"starting ", r"\d+ workers? ready", r"{run}: training on ")
-"""The lines of the study's output at which each part but the last ends."""
+"""Patterns of the lines of the study's output at which each part except the last ends."""
 FIRST_EPOCH = re.compile(r"\S+ \S+  (\[\d+/\d+\] )?(?P<run>#(?P<trial>\d+) .*seed (?P<seed>\d+)): epoch \d+/")
 COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-"""Variables under which output to a pipe would be that for a terminal."""
+"""Environment variables that would make output to a pipe look like output to a terminal."""
 STOP_S = 60.0
 
 
 def help_time(effort: BenchSize) -> Iterator[BenchResult]:
-    """Seconds of a process that prints the help."""
+    """Measure the seconds of a process that prints the help."""
     values = []
     for _ in range(effort.helps):
         with measuring():
@@ -54,15 +54,15 @@ def help_time(effort: BenchSize) -> Iterator[BenchResult]:
 
 
 def first_step(effort: BenchSize) -> Iterator[BenchResult]:
-    """Seconds from the command to the first training step of smoke.yaml, with each executor in turn."""
+    """Measure the seconds from the command to the first training step of smoke.yaml, with each executor in turn."""
     study = ROOT / "search_spaces" / "smoke.yaml"
-    found: dict[str, list[dict[str, float]]] = {executor: [] for executor in FIRST_STEP_S}
+    times_s: dict[str, list[dict[str, float]]] = {executor: [] for executor in FIRST_STEP_S}
     with separate_slots() as machine:
         for i in range(effort.starts):
-            for executor in list(found)[:: -1 if i % 2 else 1]:
+            for executor in list(times_s)[:: -1 if i % 2 else 1]:
                 with TemporaryDirectory() as results, machine.alone():
-                    found[executor].append(parts_of_start(study, executor, Path(results)))
-    for executor, starts in found.items():
+                    times_s[executor].append(parts_of_start(study, executor, Path(results)))
+    for executor, starts in times_s.items():
         totals = tuple(sum(parts.values()) for parts in starts)
         name = f"command to first step, {executor}"
         yield BenchResult(name=name, unit="s", values=totals, at_most=FIRST_STEP_S[executor])
@@ -71,26 +71,26 @@ def first_step(effort: BenchSize) -> Iterator[BenchResult]:
 
 
 def parts_of_start(study: Path, executor: str, results: Path) -> dict[str, float]:
-    """Start a study in a process of its own and stop it after its first epoch; the seconds that each part took."""
+    """Start a study in a new process and stop it after its first epoch; returns the seconds of each part."""
     lines = _lines_to_first_epoch(study, executor, results)
-    told = FIRST_EPOCH.match(lines[-1].text)
-    assert told is not None
-    marks = [_time_of(mark.format(run=re.escape(told["run"])), lines) for mark in PART_PATTERNS]
-    step = lines[-1].time_s - _seconds_of_first_epoch(study, results, int(told["trial"]), int(told["seed"]))
+    epoch = FIRST_EPOCH.match(lines[-1].text)
+    assert epoch is not None
+    marks = [_time_of(mark.format(run=re.escape(epoch["run"])), lines) for mark in PART_PATTERNS]
+    step = lines[-1].time_s - _seconds_of_first_epoch(study, results, int(epoch["trial"]), int(epoch["seed"]))
     ends = [*marks, step]
     return {part: end - start for part, start, end in zip(PARTS, [0.0, *ends], ends, strict=False)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line that a process printed, and when, in seconds since its start."""
+    """A line that a process printed, and its time in seconds since the start of the process."""
 
     time_s: float
     text: str
 
 
 def _lines_to_first_epoch(study: Path, executor: str, results: Path) -> list[_Line]:
-    """What the study prints up to the end of its first epoch. Raises `HarnessError` where it never gets there."""
+    """The output of the study up to the end of its first epoch. Raises `HarnessError` if it ends before that."""
     command = [sys.executable, run_study(), str(study), "--executor", executor, "--results", str(results)]
     start = time.perf_counter()
     lines: list[_Line] = []
@@ -107,7 +107,7 @@ def _lines_to_first_epoch(study: Path, executor: str, results: Path) -> list[_Li
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """As Ctrl-C would, so that no worker is left behind to disturb the next start."""
+    """Stop the process as Ctrl-C does, so that no remaining worker disturbs the next start."""
     process.send_signal(signal.SIGINT)
     try:
         process.communicate(timeout=STOP_S)
@@ -118,10 +118,10 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 def _time_of(mark: str, lines: list[_Line]) -> float:
     pattern = re.compile(rf"\S+ \S+  (\[\d+/\d+\] )?{mark}")
-    found = next((line for line in lines if pattern.match(line.text)), None)
-    if found is None:
+    first = next((line for line in lines if pattern.match(line.text)), None)
+    if first is None:
         raise HarnessError(f"the study must print a line with `{mark}` before its first epoch")
-    return found.time_s
+    return first.time_s
 
 
 def _seconds_of_first_epoch(study: Path, results: Path, trial: int, seed: int) -> float:

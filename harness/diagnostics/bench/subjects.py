@@ -1,4 +1,4 @@
-"""The benches of the operator and of whole networks, as the door calls them: measure, print, write."""
+"""The actions of `harness bench dwconv` and `harness bench network`: measure, print and write."""
 
 import sys
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ BENCH_RESULTS = ROOT / "results" / "bench"
 
 
 def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
-    """Print the table; write it, the CSV and the plot where told, and where nothing was chosen, in results/bench."""
+    """Measure and print the tables; write them, the CSV and the plot to `output`, or a default run to results/bench."""
     from harness.diagnostics.bench.dwconv import measure_dwconv
     from harness.diagnostics.bench.dwconv_report import DWCONV_NOTE, dwconv_tables, plot
     from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
@@ -41,7 +41,7 @@ def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool)
 
 
 def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: bool) -> None:
-    """Print the table; write it and the CSV where told, and in results/bench unless the run is quick."""
+    """Measure and print the tables; write them and the CSV to `output`, or to results/bench unless the run is quick."""
     from harness.diagnostics.bench.dwconv_results import write_csv
     from harness.diagnostics.bench.network import measure_networks
     from harness.diagnostics.bench.network_report import COLUMNS, NETWORK_NOTE, network_tables
@@ -64,7 +64,7 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
 
 
 class BenchLog:
-    """What is said on standard error while a bench runs; what is not progress belongs to its conditions."""
+    """Prints lines on standard error while a bench runs; all except progress are kept as its conditions."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines: list[str] = []
@@ -72,7 +72,7 @@ class BenchLog:
             self.log(line)
 
     def log(self, line: str) -> None:
-        """Print a line; keep it unless it says what is being measured."""
+        """Print a line; keep it unless it reports progress."""
         print(line, file=sys.stderr, flush=True)
         if not line.startswith("measuring: "):
             self.lines.append(line)

@@ -1,4 +1,4 @@
-"""Tables for people, alike on the terminal and in Markdown."""
+"""Tables with a title, for the terminal and as Markdown."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class ResultTable(NamedTuple):
 
 
 def table_text(grid: ResultTable) -> Group:
-    """For the terminal."""
+    """The table for the terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(grid.headings):
         table.add_column(heading.replace("-", "-\n"), justify="left" if position == 0 else "right", no_wrap=True)
@@ -27,7 +27,7 @@ def table_text(grid: ResultTable) -> Group:
 
 
 def markdown(title: str, conditions: Iterable[str], grids: Iterable[ResultTable], reading: str, after: str = "") -> str:
-    """A page: the conditions as a list, every grid under its title, how to read them, and what comes after."""
+    """A Markdown page: the conditions as a list, the tables with their titles, a note on reading them, and `after`."""
     page = [f"# {title}", "", *(f"- {line}" for line in conditions)]
     for grid in grids:
         page += ["", f"## {grid.title}", "", *_table(grid)]

@@ -1,9 +1,9 @@
-"""A whole training step of a proxy, with our operator and with `nn.Conv2d`: what the operator is for.
+"""A whole training step of a proxy, with our operator and with `nn.Conv2d`.
 
-A step is what a run repeats (`harness.training.fit`): forward, loss, backward, clipping, optimiser; on one thread, as a
-worker of the shipped study has. The contenders take turns in one process, on one batch.
+A step is that of a run (`harness.training.fit`): forward, loss, backward, clipping, optimizer; on one thread, like a
+worker of the shipped study. The candidates are timed in turn in one process, on one batch.
 
-Shapes: images (N, C, R, R), where batch and resolution are the recipe's.
+Shapes: images (N, C, R, R); batch size and resolution are the recipe's.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,12 +24,12 @@ from harness.system.machine import keep_freed_memory
 from harness.training.fit import backward_and_step, build_optimizer
 
 OVER_NATIVE = 7.0
-"""The target, against the default layout of PyTorch."""
+"""The target for the speedup over PyTorch's operator in its default layout."""
 CPU = torch.device("cpu")
 
 
 def training_step(effort: BenchSize) -> Iterator[BenchResult]:
-    """The network of kernel_size.yaml with the largest kernels."""
+    """Measure a step of the network of kernel_size.yaml with the most MACs."""
     keep_freed_memory()  # as a worker does
     specs, recipe = kernel_size()
     with computing():
@@ -38,7 +38,7 @@ def training_step(effort: BenchSize) -> Iterator[BenchResult]:
 
 
 def step_results(spec: NetworkSpec, recipe: ProxyRecipe, rounds: int) -> Iterator[BenchResult]:
-    """How many times as long a step takes with `nn.Conv2d`, in either layout, and the milliseconds of each."""
+    """The speedup of a step over `nn.Conv2d`, in both layouts, and the milliseconds of each."""
     networks = {"harness": build(spec, merged=False, seed=0)}
     networks |= {name: with_conv2d(build(spec, merged=False, seed=0)) for name in MEMORY_FORMATS}
     shape = recipe.batch_size, spec.in_channels, recipe.resolution, recipe.resolution

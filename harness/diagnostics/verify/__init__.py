@@ -1,7 +1,7 @@
-"""What must hold without training: checks that yield what was expected beside what was found.
+"""Checks of the harness that need no training: each yields findings with an expected and a found value.
 
-`findings` is what checks and recorded claims yield; neither it nor this package imports torch. `checks` is the table of
-all checks and imports everything else: a file per subject, and `models.equivalence`, which they share with the tests.
+`findings` has the results of checks and recorded claims; neither it nor this package imports torch. `checks` is the
+table of all checks and imports the rest: a module per subject, and `models.equivalence`, which the tests use, too.
 """
 
 from harness.diagnostics.verify.findings import Check, CheckGroup, ClaimRow, Finding, Line, Section

@@ -1,4 +1,4 @@
-"""The table of all checks, by subject, and how they are made."""
+"""Table of all checks by subject, and the function that runs them."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ CHECKS: dict[str, CheckGroup] = {
         ),
     ),
     "merge": CheckGroup(
-        "merged and folded networks compute the same, in float64, with randomised batch norms",
+        "merged and folded networks compute the same, in float64, with randomized batch norms",
         (
             Check("every kind of large kernel, merged", merging.kinds),
             Check("every family with every kind, merged and folded", merging.families),
@@ -74,17 +74,17 @@ CHECKS: dict[str, CheckGroup] = {
 
 
 def run_checks(names: Iterable[str], *, is_full: bool = False) -> Iterator[Section]:
-    """Make the checks of these subjects, and give each subject when its last check is made."""
+    """Run the checks of these subjects; yields a section per subject when its last check is done."""
     for name in names:
         start = time.perf_counter()
-        # one thread: on maps so small more of them wait for each other, up to thirty times as long
+        # one thread: on such small maps, several threads wait for each other and take up to thirty times as long
         with computing(find_device(None)), cpu_threads(1):
             lines = tuple(_line(check) for check in CHECKS[name].checks if is_full or not check.is_slow)
         yield Section(name, CHECKS[name].about, lines, time.perf_counter() - start)
 
 
 def _line(check: Check) -> Line:
-    """A check that breaks off does not hold, whatever the reason, and keeps no other from being made."""
+    """Run one check; an exception makes it fail, and the other checks still run."""
     findings: list[Finding] = []
     yield_slot()
     try:
@@ -92,12 +92,12 @@ def _line(check: Check) -> Line:
             findings.append(finding)
             yield_slot()
     except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-        findings.append(Finding(f"{check.title}: to its end", "no error", found, "every check can be made"))
+        message = f"{type(error).__name__}: {error}"
+        findings.append(Finding(f"{check.title}: to its end", "no error", message, "every check can be run"))
     return Line(check.title, tuple(findings))
 
 
 def verification_conditions() -> str:
-    """The machine and the library behind every figure."""
+    """The machine and the version of torch with which the checks are run, as text."""
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     return ", ".join([f"{cpu_name()}, 1 thread", *gpu, f"torch {torch.__version__}"])

@@ -1,4 +1,4 @@
-"""The depth-wise convolution, by each of its algorithms, against PyTorch's own operator in float64.
+"""Checks of the depth-wise convolution: each algorithm against PyTorch's own operator in float64.
 
 Shapes: N batch, C channels, H W sides of the map, KH KW sides of the kernel.
 """
@@ -36,34 +36,34 @@ CASES: dict[str, Case] = {
 }
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-"""Of the largest value of a tensor: float32 sums products in float32, the half types are rounded at the end."""
+"""Relative to the largest value of a tensor: float32 sums products in float32, half types are rounded at the end."""
 PER_ROOT = 2e-7
-"""A sum of n float32 products strays by about sqrt(n) roundings."""
+"""Tolerance per sqrt(n): a sum of n float32 products has an error of about sqrt(n) roundings."""
 REFERENCE = "torch.nn.functional.conv2d in float64"
 
 
 def algorithm(name: str) -> Iterator[Finding]:
-    """Output and gradients by one algorithm, in all cases that it fits, on each device."""
+    """Output and gradients of one algorithm, in all cases that it supports, on each device."""
     for device in _devices():
         for dtype in (torch.float64, torch.float32):
             for case_name, case in CASES.items():
                 x, weight, _ = tensors(case, dtype, device)
                 if ALGORITHMS[name].fits(x, weight, case[2]):
-                    found = _worst(ALGORITHMS[name].run, case, dtype, device)
-                    yield _finding(f"{name}, {case_name}", found, case, dtype, device)
+                    error = _worst(ALGORITHMS[name].run, case, dtype, device)
+                    yield _finding(f"{name}, {case_name}", error, case, dtype, device)
 
 
 def default_path() -> Iterator[Finding]:
-    """What the blocks call, which chooses among the algorithms, in every precision."""
+    """Output and gradients of `depthwise_conv2d`, which selects among the algorithms, in every precision."""
     for device in _devices():
         for dtype in TOLERANCES:
             for case_name, case in CASES.items():
-                found = _worst(lambda x, w, b, window: depthwise_conv2d(x, w, b, *window), case, dtype, device)
-                yield _finding(case_name, found, case, dtype, device)
+                error = _worst(lambda x, w, b, window: depthwise_conv2d(x, w, b, *window), case, dtype, device)
+                yield _finding(case_name, error, case, dtype, device)
 
 
 def tensors(case: Case, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """x, weight, bias with gradients, seeded, rounded to the type."""
+    """x, weight and bias, seeded, rounded to the type, with `requires_grad`."""
     (n, c, h, w), (kh, kw), _ = case
     g = torch.Generator().manual_seed(n + 10 * c + 100 * (h + w) + 1000 * (kh + kw))
     shapes = ((n, c, h, w), (c, 1, kh, kw), (c,))
@@ -71,18 +71,18 @@ def tensors(case: Case, dtype: torch.dtype, device: str) -> list[Tensor]:
 
 
 def errors(run: Conv, case: Case, dtype: torch.dtype, device: str, *, biased: bool = True) -> dict[str, float]:
-    """Against float64: the largest error of the output and of each gradient, relative to the largest value."""
-    given = tensors(case, dtype, device)[: 3 if biased else 2]
-    double = [t.detach().double().requires_grad_() for t in given]
+    """The largest errors of the output and of each gradient against float64, relative to the largest value."""
+    inputs = tensors(case, dtype, device)[: 3 if biased else 2]
+    double = [t.detach().double().requires_grad_() for t in inputs]
     window = case[2]
-    ours = run(given[0], given[1], given[2] if biased else None, window)
+    ours = run(inputs[0], inputs[1], inputs[2] if biased else None, window)
     bias = double[2] if biased else None
     exact = F.conv2d(double[0], double[1], bias, window.stride, window.padding, window.dilation, groups=case[0][1])
     assert ours.dtype == dtype
     assert ours.shape == exact.shape
     g = torch.Generator().manual_seed(0)
     upstream = torch.randn(exact.shape, generator=g).to(device, dtype)
-    mine = [ours, *torch.autograd.grad(ours, given, upstream)]
+    mine = [ours, *torch.autograd.grad(ours, inputs, upstream)]
     theirs = [exact, *torch.autograd.grad(exact, double, upstream.double())]
     assert all(t.dtype == dtype for t in mine)
     names = ("output", "input gradient", "weight gradient", "bias gradient")
@@ -91,7 +91,7 @@ def errors(run: Conv, case: Case, dtype: torch.dtype, device: str, *, biased: bo
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """PyTorch's setting for convolutions: "tf32", or "ieee" for float32 as it is."""
+    """Set PyTorch's precision of float32 convolutions: "tf32", or "ieee" for full float32."""
     setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = setting.fp32_precision
     setting.fp32_precision = precision

@@ -1,6 +1,6 @@
-"""Parameters and multiply-accumulates in closed form, against papers and released code, and against a count.
+"""Checks of parameters and multiply-accumulates in closed form: against papers, released code, and a count.
 
-`count` sums up what a network does on one image, module by module, on the meta device.
+`count` sums the cost of a network on one image, module by module, on the meta device.
 """
 
 import copy
@@ -22,21 +22,21 @@ from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import COUNTED, GROWTH, IN_BOUNDS, PUBLISHED, CountedCost, Published
 
 PARAMS_ROUNDING, WHOLE_PARAMS_ROUNDING = 0.1, 0.5
-"""In millions, of figures with a decimal and without: table 5 has 79.3 for 79.389."""
+"""Tolerance in millions, for published values with and without a decimal: table 5 has 79.3 for 79.389."""
 GMACS_ROUNDING = 0.06
-"""In giga-MACs: table 5 has 15.3 for 15.354."""
+"""Tolerance in giga-MACs: table 5 has 15.3 for 15.354."""
 IN_BOUNDS_SOURCE = "RepLKNet's released code, tap by tap"
 SIZE = (224, 160)
-"""Height and width of the image: two numbers, so that neither stands for the other."""
+"""Height and width of the image; they differ, so that mixing them up is noticed."""
 FEW_BLOCKS = 2
-"""Blocks of a stage that can differ, the first and any other: more of them only multiply."""
+"""Number of blocks of a stage that can differ, the first and any other: more blocks are copies of these."""
 BY_MODULE = "counted on the network, module by module"
 
 
 def count(network: nn.Module, channels: int, size: tuple[int, int]) -> Cost:
-    """Parameters as registered, and as left by folding; the rest summed by hooks on convolutions and linear layers.
+    """Parameters as registered, and after folding; the rest is summed by hooks on convolutions and linear layers.
 
-    Uses the network up: batch norms, whose MACs don't count and which are slow on the meta device, make way.
+    Changes the network: batch norms, whose MACs don't count and which are slow on the meta device, are removed.
     """
     seen: list[Cost] = []
     params, saved = params_of(network), params_of(network) - params_of(_folded(network))
@@ -61,7 +61,7 @@ def params_of(network: nn.Module) -> int:
 
 
 def _folded(network: nn.Module) -> nn.Module:
-    """A copy without batch norms, in the form that the network has; `harness.models.build.fold` merges it as well."""
+    """A copy with folded batch norms in the network's own form; `harness.models.build.fold` would also merge it."""
     folded = copy.deepcopy(network)
     for module in list(folded.modules()):
         if isinstance(module, Foldable):
@@ -83,40 +83,40 @@ def _layer(module: nn.Module, x: Tensor, output: Tensor) -> Cost:
 
 @lru_cache(maxsize=512)
 def _taps_on_the_map(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> int:
-    """A kernel of ones over a map of ones adds up the taps that fall on the map."""
+    """The number of taps on the map: a convolution of a map of ones with a kernel of ones, summed."""
     ones = torch.ones(1, 1, *size, dtype=torch.float64), torch.ones(1, 1, *kernel, dtype=torch.float64)
     return int(F.conv2d(*ones, stride=stride, padding=padding, dilation=dilation).sum())
 
 
 def params_in_training() -> Iterator[Finding]:
-    """Of the training form, to the unit."""
+    """Parameters of the training form, exactly."""
     for row in _networks():
         yield _counted(row, "params in training", row.params, _cost(row, merged=False).params)
 
 
 def params_merged() -> Iterator[Finding]:
-    """Of the merged form, to the unit."""
+    """Parameters of the merged form, exactly."""
     for row in _networks():
         yield from _known(row, "params merged", row.params_merged, _cost(row, merged=True).params)
 
 
 def params_folded() -> Iterator[Finding]:
-    """Merged, and all batch norms folded: how the paper counts, with more digits than it prints."""
+    """Parameters merged, with all batch norms folded, as the paper counts them, with more digits than it prints."""
     for row in COUNTED:
-        found = round(_cost(row, merged=True).params_folded / 1e6, 3)
-        yield from _known(row, "million params, batch norms folded", row.params_m_folded, found)
+        params = round(_cost(row, merged=True).params_folded / 1e6, 3)
+        yield from _known(row, "million params, batch norms folded", row.params_m_folded, params)
 
 
 def macs() -> Iterator[Finding]:
-    """Of both forms, to three digits behind the point."""
+    """MACs of both forms, to three decimals."""
     for row in COUNTED:
-        for form, known, merged in (("training", row.gmacs, False), ("merged", row.gmacs_merged, True)):
-            found = round(_cost(row, merged=merged).macs / 1e9, 3)
-            yield from _known(row, f"giga-MACs {form} at {row.resolution} px", known, found)
+        for form, expected, merged in (("training", row.gmacs, False), ("merged", row.gmacs_merged, True)):
+            gmacs = round(_cost(row, merged=merged).macs / 1e9, 3)
+            yield from _known(row, f"giga-MACs {form} at {row.resolution} px", expected, gmacs)
 
 
 def published_params() -> Iterator[Finding]:
-    """As the tables print them."""
+    """Parameters as printed in published tables."""
     for row in PUBLISHED:
         if row.params_m is not None:
             cost = network_cost(PRESETS[row.preset], row.resolution)
@@ -125,25 +125,25 @@ def published_params() -> Iterator[Finding]:
 
 
 def published_macs() -> Iterator[Finding]:
-    """As the tables print them."""
+    """MACs as printed in published tables."""
     for row in PUBLISHED:
         if row.gmacs is not None:
-            found = network_cost(PRESETS[row.preset], row.resolution).macs / 1e9
-            yield _published(row, "giga-MACs", row.gmacs, found, GMACS_ROUNDING)
+            gmacs = network_cost(PRESETS[row.preset], row.resolution).macs / 1e9
+            yield _published(row, "giga-MACs", row.gmacs, gmacs, GMACS_ROUNDING)
 
 
 def growth_of_macs() -> Iterator[Finding]:
-    """Guideline 1: large depth-wise kernels cost little."""
+    """Guideline 1: large depth-wise kernels add few MACs."""
     yield _growth("MACs", GROWTH.macs, *(cost.macs for cost in _grown()))
 
 
 def growth_of_params() -> Iterator[Finding]:
-    """Guideline 1, in parameters."""
+    """Guideline 1: large depth-wise kernels add few parameters."""
     yield _growth("params", GROWTH.params, *(cost.params for cost in _grown()))
 
 
 def in_bounds() -> Iterator[Finding]:
-    """The share of the large kernels' taps that fall on the map, of the network and of its stages."""
+    """The share of the large kernels' taps that fall on the map, for the network and its stages."""
     for row in IN_BOUNDS:
         parts = network_parts(PRESETS[row.preset], row.resolution)
         stages = [part.large_kernels for part in parts if part.large_kernels.macs]
@@ -154,7 +154,7 @@ def in_bounds() -> Iterator[Finding]:
 
 
 def _networks() -> Iterable[CountedCost]:
-    """The first row of every network: parameters don't depend on the images."""
+    """The first row of every network; parameters don't depend on the resolution."""
     first: dict[str, CountedCost] = {}
     for row in COUNTED:
         first.setdefault(row.preset, row)
@@ -224,7 +224,7 @@ def _agreement(name: str, spec: NetworkSpec, *, merged: bool) -> Finding:
 
 
 def _cost_text(cost: Cost) -> str:
-    """Every figure of a cost, to the unit."""
+    """All fields of a cost as text, without rounding."""
     return (
         f"{cost.params:,} params, {cost.params_saved:,} of batch norms, {cost.macs:,} MACs, "
         f"{cost.macs_in_bounds:,} in bounds, {cost.activations:,} activations"

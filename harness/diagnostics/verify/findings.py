@@ -1,4 +1,4 @@
-"""What checks yield: results that say by themselves whether they hold; and recorded claims, as `verify` shows them."""
+"""The results of `harness verify`: findings of checks, and rows of recorded claims."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,60 +9,60 @@ Plain = int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One comparison: what was looked at, what it must be, what it is."""
+    """One comparison of an expected with a found value."""
 
     what: str
     expected: Plain
     found: Plain
     source: str
-    """Where the expected value is from."""
+    """The source of the expected value."""
     tolerance: float = 0.0
-    """How far a number may be off; 0 for texts."""
+    """Absolute tolerance of a number; 0 for texts."""
 
     @property
     def holds(self) -> bool:
-        """Whether it is what it must be; a number that is none (NaN) never is."""
+        """Whether the found value is the expected one, within the tolerance; never for NaN."""
         if isinstance(self.expected, str) or isinstance(self.found, str):
             return self.found == self.expected
         return abs(self.found - self.expected) <= self.tolerance
 
     @property
     def is_error(self) -> bool:
-        """Whether it is about a difference that should be none, and is bounded by the tolerance."""
+        """Whether the found value is an error that should be 0, and is bounded by the tolerance."""
         return self.expected == 0 and self.tolerance > 0
 
 
 class Check(NamedTuple):
-    """One line of the table: a title and the function that yields what stands behind it."""
+    """One check: its title, and the function that yields its findings."""
 
     title: str
     run: Callable[[], Iterator[Finding]]
     is_slow: bool = False
-    """Whether it is made on demand only."""
+    """Whether it runs only with `--full`."""
 
 
 class CheckGroup(NamedTuple):
-    """Checks about one thing."""
+    """The checks of one subject."""
 
     about: str
     checks: tuple[Check, ...]
 
 
 class Line(NamedTuple):
-    """A check that was made."""
+    """A check that was run, with its findings."""
 
     title: str
     findings: tuple[Finding, ...]
-    """None where there is nothing to check on this machine."""
+    """Empty if there is nothing to check on this machine."""
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        """Those that do not hold."""
+        """The findings that do not hold."""
         return tuple(finding for finding in self.findings if not finding.holds)
 
 
 class Section(NamedTuple):
-    """A subject whose checks were made."""
+    """A subject whose checks were run."""
 
     name: str
     about: str
@@ -71,56 +71,56 @@ class Section(NamedTuple):
 
     @property
     def holding(self) -> int:
-        """How many of its findings hold."""
+        """The number of findings that hold."""
         return sum(len(line.findings) - len(line.failed) for line in self.lines)
 
     @property
     def failed(self) -> int:
-        """How many do not."""
+        """The number of findings that do not hold."""
         return sum(len(line.failed) for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRow:
-    """What the runs of a study say of one of its claims; or, where they cannot be read, why."""
+    """The result of a recorded claim; or, if its runs cannot be read, the reason."""
 
     study: str
     name: str
-    """What the claim is called in its study."""
+    """Name of the claim in its study."""
     says: str
-    """The claim in a sentence."""
+    """The claim as a sentence."""
     verdict: str
-    """As supported, contradicted, equivalent, undecided."""
+    """`supported`, `contradicted`, `equivalent` or `undecided`."""
     effect: float | None
     low: float | None
-    """Of the effect's interval."""
+    """Bounds of the effect's interval: this and `high`."""
     high: float | None
     n: int
-    """Seeds that all arms have completed."""
+    """Number of seeds that all arms have completed."""
     p: float | None
     unit: str
-    """Of the effect: the metric that the claim is about."""
+    """Metric of the effect."""
     paper: str | None
-    """What was published, with its place."""
+    """The published result, with its place in the paper."""
     device: str
-    """That trained the runs."""
+    """Device that trained the runs."""
     environments: str = ""
-    """Runs of other environments than this machine's, as `3 of 15 runs: torch 2.14`; empty where there are none."""
+    """Runs of other environments than this machine's, as `3 of 15 runs: torch 2.14`; empty if there are none."""
     limit: str | None = None
-    """`chance` or `ceiling`, where all arms are there and nothing is told apart."""
+    """`chance` or `ceiling` if all arms are at this limit, where they cannot be distinguished."""
     noise: str | None = None
-    """Which sources of noise the interval holds."""
+    """The sources of noise that the interval covers."""
     fault: str | None = None
-    """Why the recorded runs cannot be read; the one thing about a claim that is no finding but a fault."""
+    """Why the recorded runs cannot be read; unlike a verdict, this counts as a failure."""
     source: str = ""
-    """Where it is recorded: a database of runs, or a kept summary."""
+    """Where the claim is recorded: a database of runs, or a stored summary."""
     environment: str = ""
-    """What is to be said of how the runs were computed, where it is not as they would be computed now."""
+    """A note if the runs were computed in an environment that differs from the current one."""
     conditions: str = ""
-    """Of a kept summary: device, versions and seeds of its runs."""
+    """For a stored summary: device, versions and seeds of its runs."""
     finished: str | None = None
     """When the last run was finished; ISO 8601 in UTC."""
     check: str = ""
-    """Of a kept summary: whether it can be checked again here, by which command and in what time, or why not."""
+    """For a stored summary: whether it can be checked again here, by which command and in what time, or why not."""
     compared: str | None = None
-    """Of a kept summary: how it stands to the runs that are stored here, where there are any."""
+    """For a stored summary: its comparison with the runs in the database, if there are any."""

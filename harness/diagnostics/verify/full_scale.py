@@ -1,7 +1,7 @@
-"""The study files that come with the harness, and the networks that they end with.
+"""Checks of the shipped study files and their full-scale networks.
 
-Such a network is a file's full-scale base, with what is searched put onto it. Torch is imported where one is built: the
-commands that list the files run without.
+A full-scale network is the full-scale base of a file with the choices of a configuration. Torch is imported only where
+a network is built; the commands that list the files do not need it.
 """
 
 from collections.abc import Iterator
@@ -20,40 +20,40 @@ from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 
 STUDIES_FOLDER = Path(harness.__file__).parent.parent / "search_spaces"
-"""In a clone of the repository; an installed package has none."""
+"""Folder of the shipped study files in a clone of the repository; an installed package has none."""
 MAX_CONFIGURATIONS = 200
-"""Configurations of one study that are tried: all of a smaller space, else so many at random."""
+"""Number of configurations that are checked per study: all of a smaller space, else random ones."""
 SIDE = 224
-"""Of the images that full-scale networks are priced for."""
+"""Side of the images for which the cost of full-scale networks is computed."""
 READ, FITS = "read", "fits"
 
 
 def study_files() -> list[Path]:
-    """All of them, by name."""
+    """The paths of the shipped study files, sorted by name."""
     return sorted(STUDIES_FOLDER.glob("*.yaml"))
 
 
 def claim_studies() -> list[Path]:
-    """Those that claim something."""
+    """The shipped study files that have claims."""
     return [path for path in study_files() if _has_claims(path)]
 
 
 def _has_claims(path: Path) -> bool:
     try:
         return bool(read_document(path).data.get("claims"))
-    except StudyError:  # said by the check that reads all files
+    except StudyError:  # reported by the check that reads all files
         return False
 
 
 def files() -> Iterator[Finding]:
-    """Every shipped study file says what can be done."""
+    """Every shipped study file can be read."""
     for path in study_files():
         file = _read(path)
         yield Finding(path.name, READ, file if isinstance(file, str) else READ, "the rules of study files")
 
 
 def bases() -> Iterator[Finding]:
-    """Every `full_scale.base` builds, with the parameters that it is priced at."""
+    """Every `full_scale.base` can be built, and has the parameters of the closed form."""
     import torch
 
     from harness.diagnostics.verify.costs import params_of
@@ -61,13 +61,13 @@ def bases() -> Iterator[Finding]:
 
     for path, _, large in _full_scale():
         with torch.device("meta"):
-            found = params_of(build(large))
+            params = params_of(build(large))
         expected = network_cost(large, SIDE, merged=False).params
-        yield Finding(f"{path.name}: params of `full_scale.base`", expected, found, "closed form")
+        yield Finding(f"{path.name}: params of `full_scale.base`", expected, params, "closed form")
 
 
 def configurations() -> Iterator[Finding]:
-    """Whatever wins a study, its choices make a network of the full-scale base."""
+    """The choices of every configuration fit onto the full-scale base."""
     for path, file, large in _full_scale():
         small = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
         full = with_base(small, large)
@@ -78,7 +78,7 @@ def configurations() -> Iterator[Finding]:
 
 
 def _full_scale() -> Iterator[tuple[Path, StudyFile, NetworkSpec]]:
-    """The sound study files that name a full-scale network."""
+    """The valid study files that name a full-scale network."""
     for path in study_files():
         file = _read(path)
         if isinstance(file, StudyFile) and file.full_scale_base is not None:
@@ -94,7 +94,7 @@ def _read(path: Path) -> StudyFile | str:
 
 
 def _candidates(space: Space) -> Iterator[Candidate]:
-    """Configurations within rules and budgets."""
+    """Configurations that satisfy the rules and budgets."""
     if space.size <= MAX_CONFIGURATIONS:
         drawn = space.grid()
     else:
@@ -104,7 +104,7 @@ def _candidates(space: Space) -> Iterator[Candidate]:
 
 
 def _fit(space: Space, choices: dict[str, Value]) -> str:
-    """That the choices make a network of the space's base, or why not."""
+    """`FITS` if the choices make a valid network of the space's base, else the reason."""
     try:
         network_cost(space.network(choices), SIDE)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""The claim studies whose summaries are kept in a results folder, and which of them can be checked again here.
+"""The stored summaries of claim studies in a results folder, and whether they can be checked again on this machine.
 
-A results folder keeps them below `claims/`, a folder per study with `summary.json` and the resolved `study.yaml`.
+They are in `claims/` of the results folder, a folder per study with `summary.json` and the resolved `study.yaml`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,11 +26,11 @@ from harness.training.run import Run
 
 STUDY_FILE = "study.yaml"
 MAX_CHANGES_SHOWN = 3
-"""Changed keys that are named."""
+"""Number of changed keys that are shown."""
 
 
 class RunSummary(SummaryModel):
-    """A run of a kept summary."""
+    """A run of a stored summary."""
 
     id: str
     seed: int
@@ -38,14 +38,14 @@ class RunSummary(SummaryModel):
 
 
 class ConfigurationSummary(SummaryModel):
-    """A network of a kept summary with its runs."""
+    """A network of a stored summary with its runs."""
 
     spec: dict[str, Any]
     runs: tuple[RunSummary, ...]
 
 
 class StudySummary(ClaimsSummary):
-    """A whole kept summary."""
+    """A stored summary with its runs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,7 +59,7 @@ class StudySummary(ClaimsSummary):
 
 
 def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
-    """A row for each kept claim, study by study; `known` are the claims that are judged on the runs stored here."""
+    """A row for each claim of stored summaries; `known` are the claims evaluated on the runs of the database."""
     for file in sorted((workspace.results / CLAIMS_FOLDER).glob(f"*/{SUMMARY_FILE}")):
         try:
             summary = read_summary(file, StudySummary)
@@ -93,7 +93,7 @@ def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Itera
 
 
 def _check(summary: StudySummary, folder: Path, workspace: Workspace) -> str:
-    """Whether the study can be run again here, by which command and in what time; or why not."""
+    """Whether the study can be run again here, with the command and the estimated time, or the reason why not."""
     try:
         file, options = _study_file(summary, folder)
     except UserError as error:
@@ -109,14 +109,14 @@ def _check(summary: StudySummary, folder: Path, workspace: Workspace) -> str:
         return f"no: it was recorded on {', '.join(summary.devices)}, and there is no GPU here"
     return (
         f"yes: `{command_line('run', short_path(file.path), [*options, *workspace.options])}`, "
-        f"{_time(summary, file)}{_anew(summary, file)}"
+        f"{_time(summary, file)}{_changed_runs(summary, file)}"
     )
 
 
 def _study_file(summary: StudySummary, folder: Path) -> tuple[StudyFile, list[str]]:
-    """The shipped file of that study, else its resolved copy beside the summary; with the options to run it.
+    """The shipped file of the study, else the resolved copy next to the summary; with the options to run it.
 
-    Raises `UserError` where there is neither, or none that can be read.
+    Raises `UserError` if there is neither, or none that can be read.
     """
     for path in study_files():
         if summary.study == path.stem:
@@ -127,9 +127,9 @@ def _study_file(summary: StudySummary, folder: Path) -> tuple[StudyFile, list[st
 
 
 def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
-    """The keys in which a study file differs from the copy that was recorded; empty where it says the same.
+    """The keys in which a study file differs from the recorded copy; empty if they are equal.
 
-    How seeds draw their images is not compared with a record that `is_earlier` than that choice; see `_anew`.
+    `proxy.resample` is not compared with a record that `is_earlier` than this key; see `_changed_runs`.
     """
     if not recorded.is_file() or recorded == file.path:
         return ""
@@ -145,7 +145,7 @@ def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
 
 
 def _time(summary: StudySummary, file: StudyFile) -> str:
-    """About how long it takes, as the recorded runs took, on all processors of this machine."""
+    """The estimated time on all processors of this machine, from the times of the recorded runs, as text."""
     times = [run.wall_s for run in summary.runs if run.wall_s]
     if not times:
         return "its time is not recorded"
@@ -154,8 +154,8 @@ def _time(summary: StudySummary, file: StudyFile) -> str:
     return f"about {minutes:,} min for {plural(len(times), 'run')}"
 
 
-def _anew(summary: StudySummary, file: StudyFile) -> str:
-    """Whether the recorded runs are those that would be trained now."""
+def _changed_runs(summary: StudySummary, file: StudyFile) -> str:
+    """A note if the recorded runs are not those that would be trained now; empty otherwise."""
     pairs = [
         (run.id, Run(NetworkSpec.from_mapping(configuration.spec), file.study.proxy, run.seed).id)
         for configuration in summary.configurations
@@ -169,7 +169,7 @@ def _anew(summary: StudySummary, file: StudyFile) -> str:
 
 
 def _compared(claim: ClaimSummary, finished: str | None, here: ClaimRow) -> str:
-    """How the kept claim stands to the same claim on the runs that are stored here."""
+    """Compare the stored claim with the same claim on the runs of the database, as text."""
     if here.n == 0:
         return "no seed is complete here yet"
     order = _order(finished, here.finished)
@@ -188,7 +188,7 @@ def _compared(claim: ClaimSummary, finished: str | None, here: ClaimRow) -> str:
 
 
 def _order(kept: str | None, here: str | None) -> str:
-    """Which of the two is newer, by when the last run of each was finished."""
+    """Which of the two is newer, by the time at which their last runs were finished, as text."""
     if here is None:
         return "the runs here have no date"
     if kept is None:

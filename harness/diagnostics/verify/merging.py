@@ -1,4 +1,4 @@
-"""Merged and folded networks compute what the trained ones do: every kind of kernel, every family, every preset."""
+"""Checks that merged and folded networks compute the same as trained ones: all kernel kinds, families and presets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,21 +19,21 @@ from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import GROWTH
 
 MAP, WIDTH = (9, 14), 8
-"""Of a kernel by itself: a map smaller than the larger kernels, and its channels."""
+"""Map and channels for a single kernel; the map is smaller than the larger kernels."""
 SIDE, SMALL_SIDE = 64, 32
-"""Of the images for presets and for small networks."""
+"""Sides of the images for presets and for small networks."""
 SIDES = (5, 13, 31)
-"""Of the kernels, as far as their kind has them."""
+"""Kernel sizes; a kind is checked only at those that it supports."""
 SMALL = 5
-"""Side of the parallel kernel where one has a place."""
+"""Side of the parallel small kernel, if the kind supports one."""
 SLOW_FROM = 10_000_000
-"""Parameters from which float64 takes seconds, and gigabytes in the end."""
+"""Number of parameters from which float64 takes seconds, and for the largest networks gigabytes."""
 MERGES = "arXiv 2203.06717, section 3, guideline 3"
 FOLDS = "in evaluation mode a batch norm is affine"
 
 
 def kinds() -> Iterator[Finding]:
-    """Every kind of large kernel by itself, with stride 1 and 2."""
+    """Every kind of large kernel alone, with stride 1 and 2."""
     for kind in KERNEL_KINDS:
         for kernel in _kernels(kind):
             for stride in (1, 2):
@@ -48,12 +48,12 @@ def families() -> Iterator[Finding]:
 
 
 def presets() -> Iterator[Finding]:
-    """The smaller presets, and the paper's network."""
+    """The smaller presets, and the paper's main network."""
     return _presets(is_slow=False)
 
 
 def larger_presets() -> Iterator[Finding]:
-    """The others."""
+    """The other presets."""
     return _presets(is_slow=True)
 
 
@@ -65,7 +65,7 @@ def _presets(*, is_slow: bool) -> Iterator[Finding]:
 
 
 def _kernels(kind: str) -> Iterator[Kernel]:
-    """Kernels of a kind below and above the side of the map, with a small one beside them where it has a place."""
+    """Kernels of a kind smaller and larger than the map, with a parallel small kernel if the kind supports one."""
     for k in SIDES:
         kernel = Kernel(k, kind=kind, dilation=KERNEL_KINDS[kind].dilations[0])
         if k >= KERNEL_KINDS[kind].least_k(kernel):
@@ -77,8 +77,8 @@ def _kernels(kind: str) -> Iterator[Kernel]:
 
 def _small_networks() -> Iterator[tuple[str, NetworkSpec]]:
     for family in FAMILIES:
-        known = [spec for spec in PRESETS.values() if spec.family == family]
-        smallest = min(known, key=lambda spec: network_cost(spec, SIDE).params)
+        specs = [spec for spec in PRESETS.values() if spec.family == family]
+        smallest = min(specs, key=lambda spec: network_cost(spec, SIDE).params)
         for kind in KERNEL_KINDS:
             for kernel in _kernels(kind):
                 if kernel.k == SIDES[1]:
@@ -97,7 +97,7 @@ def _fields(kernel: Kernel) -> dict[str, Any]:
 
 
 def _network(name: str, spec: NetworkSpec, side: int) -> Iterator[Finding]:
-    """By how much the output of the network changes when it is merged, and when its batch norms are folded besides."""
+    """The relative change of the network's output after merging, and after also folding its batch norms."""
     network, x = randomized_float64(build(spec, seed=0)), noise_images(spec.in_channels, (side, side))
     exact = _output(network, x)
     for form, change, source in (("merged", merge, MERGES), ("folded", fold, FOLDS)):
@@ -107,7 +107,7 @@ def _network(name: str, spec: NetworkSpec, side: int) -> Iterator[Finding]:
 
 
 def _merge_error(kernel: Kernel, stride: int) -> float:
-    """By how much the output of a large kernel alone changes."""
+    """The relative change of the output of a single large kernel after merging."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         block = randomized_float64(large_kernel(WIDTH, kernel, stride=stride))

@@ -1,4 +1,4 @@
-"""The claims of all studies in a results folder: judged on the runs stored there, and as summaries keep them."""
+"""The claims of all studies in a results folder: evaluated on the runs of its database, and from stored summaries."""
 
 from collections.abc import Iterator
 
@@ -19,9 +19,9 @@ from harness.system.command_line import without_password
 
 
 def all_recorded_claims(workspace: Workspace) -> Iterator[ClaimRow]:
-    """A row for each claim, study by study; one that says why, for a study that cannot be read.
+    """A row for each claim; for a study that cannot be read, a row with the reason.
 
-    First those of the database, then those of kept summaries, which say how they stand to the first.
+    First the claims of the database, then those of stored summaries, which are compared with the former.
     """
     stored = list(stored_claims(workspace))
     yield from stored
@@ -29,7 +29,7 @@ def all_recorded_claims(workspace: Workspace) -> Iterator[ClaimRow]:
 
 
 def stored_claims(workspace: Workspace) -> Iterator[ClaimRow]:
-    """The claims of the database, judged on its runs."""
+    """The claims of the database, evaluated on its runs."""
     try:
         with Store.open(workspace.database, read_only=True) as store:
             studies = [row.name for row in store.studies() if (yaml.safe_load(row.resolved) or {}).get("claims")]

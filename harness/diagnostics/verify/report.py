@@ -1,4 +1,4 @@
-"""What `harness verify` found: a table per subject, the verdicts of all claims, and the sum."""
+"""The results of `harness verify`: a table per subject, the verdicts of all claims, and the totals."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from harness.report.console import indented, plain_table
 
 HOLDS, FAILS, EMPTY = "✓", "✗", "·"
 FAILED_MARK = "†"
-"""After a verdict that was reached in another environment than today's."""
+"""Mark after a verdict of an earlier environment."""
 MAX_FAILED_SHOWN = 12
-"""Findings of one check that are named when they do not hold."""
+"""Number of failed findings of a check that are shown."""
 MARK_STYLES = {HOLDS: "green", FAILS: "bold red", EMPTY: "dim"}
 
 
 def section_view(section: Section) -> RenderableType:
-    """A subject: one line per check, and below it the findings that do not hold."""
+    """A subject: one line per check, each followed by its findings that do not hold."""
     table = plain_table()
     table.show_header = False
     table.add_column(no_wrap=True)
@@ -62,12 +62,12 @@ def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
 
 
 def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
-    """Of each kept study: where it is kept, how it was computed, and whether it can be checked again here."""
+    """For each stored study: its file, its conditions, and whether it can be checked again here."""
     marks = sorted({row.environment for row in rows if row.environment})
     yield from (Text(f"{FAILED_MARK} {printable(mark)}", style="yellow") for mark in marks)
     for source, group in groupby((row for row in rows if row.check), key=lambda row: row.source):
         kept = list(group)
-        yield Text(kept[0].study, style="bold").append(f"  kept in {printable(source)}", style="not bold dim")
+        yield Text(kept[0].study, style="bold").append(f"  stored in {printable(source)}", style="not bold dim")
         yield indented(f"recorded: {printable(kept[0].conditions)}")
         yield indented(f"can be checked again here: {printable(kept[0].check)}")
         for row in kept:
@@ -78,9 +78,9 @@ def _records(rows: Sequence[ClaimRow]) -> Iterator[RenderableType]:
 
 
 def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> RenderableType:
-    """How many findings hold, and under which conditions."""
+    """The numbers of findings that hold and do not hold, with the conditions."""
     if not sections:
-        return Text("no check was asked for", style="bold").append(
+        return Text("no check was requested", style="bold").append(
             f"  {format_duration(wall_s)}, {conditions}", style="not bold dim"
         )
     failed = sum(section.failed for section in sections)
@@ -97,7 +97,7 @@ def sum_view(sections: Sequence[Section], wall_s: float, conditions: str) -> Ren
 def verify_values(
     sections: Sequence[Section], claims: Sequence[ClaimRow] | None, wall_s: float, conditions: str
 ) -> dict[str, Any]:
-    """The same for JSON, every finding included; `claims` is null where they were not asked for."""
+    """The results for JSON, with all findings; `claims` is null if they were not requested."""
     return {
         "holds": sum(section.holding for section in sections),
         "fails": sum(section.failed for section in sections),
@@ -123,14 +123,14 @@ def _add_line(table: Table, line: Line) -> None:
     if len(line.findings) == 1:
         return
     for finding in line.failed[:MAX_FAILED_SHOWN]:
-        what, *figures = _printed(finding)
-        table.add_row("", Text(f"  {what}", style="red"), *figures, Text(finding.source))
+        what, *values = _printed(finding)
+        table.add_row("", Text(f"  {what}", style="red"), *values, Text(finding.source))
     if left := len(line.failed[MAX_FAILED_SHOWN:]):
         table.add_row("", Text(f"  and {left} more", style="red"), "", "", "")
 
 
 def _summary(findings: Sequence[Finding]) -> tuple[str, str]:
-    """What was expected and found, of one finding as it is, of several in a few words."""
+    """The expected and found value of a single finding; for several, a short summary of both."""
     if len(findings) == 1:
         _, expected, found = _printed(findings[0])
         return expected, found
@@ -141,7 +141,7 @@ def _summary(findings: Sequence[Finding]) -> tuple[str, str]:
 
 
 def _errors(findings: Sequence[Finding]) -> tuple[str, str]:
-    """The bound and the largest error; where bounds differ, the largest part that an error takes of its own."""
+    """The bound and the largest error; if bounds differ, the largest error relative to its own bound."""
     bounds = sorted({finding.tolerance for finding in findings})
     parts = [float(finding.found) / finding.tolerance for finding in findings]
     largest = max(parts, key=lambda part: (part != part, part))
@@ -151,14 +151,14 @@ def _errors(findings: Sequence[Finding]) -> tuple[str, str]:
 
 
 def _sources(findings: Sequence[Finding]) -> str:
-    """Where the expected values are from; the first two."""
+    """The first two sources of the expected values, and the number of others."""
     sources = list(dict.fromkeys(finding.source for finding in findings))
     more = [f"and {len(sources) - 2} more"] if len(sources) > 2 else []
     return "; ".join([*sources[:2], *more])
 
 
 def _printed(finding: Finding) -> tuple[str, str, str]:
-    """What, expected and found, as they are shown."""
+    """The name, the expected and the found value of a finding, as text."""
     if finding.is_error:
         return finding.what, f"within {finding.tolerance:.0e}", _number(finding.found, "{:.1e}")
     bound = f" ± {finding.tolerance:g}" if finding.tolerance else ""

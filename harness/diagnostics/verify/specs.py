@@ -1,4 +1,4 @@
-"""Networks as values: what is written of them is read back, and each is known by an identity of its own."""
+"""Checks of network specs: they survive a round trip through files, and each network has its own fingerprint."""
 
 import tempfile
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import COUNTED
 
 LARGEST, DILATION = 31, 3
-"""Of the kernels that are told apart; a dilation where their kind has one."""
+"""Largest size and dilation of the kernels whose fingerprints are compared; dilation only if the kind supports it."""
 ROUND_TRIP_SOURCE = "a spec is a value"
 FINGERPRINT_SOURCE = "one fingerprint for one network"
 
 
 def round_trips() -> Iterator[Finding]:
-    """Every preset through its canonical form, and through both forms of a YAML file."""
+    """Every preset survives a round trip through its canonical form and through both forms of a YAML file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.yaml"
         for name, spec in PRESETS.items():
@@ -35,7 +35,7 @@ def round_trips() -> Iterator[Finding]:
 
 
 def fingerprints() -> Iterator[Finding]:
-    """No two presets are one network."""
+    """No two presets have the same fingerprint."""
     yield Finding(
         "fingerprints of the presets",
         len(PRESETS),
@@ -45,27 +45,28 @@ def fingerprints() -> Iterator[Finding]:
 
 
 def identities() -> Iterator[Finding]:
-    """Networks of neighbouring sides have one fingerprint where their kernels are built alike, and only there."""
+    """Networks of neighboring kernel sizes share a fingerprint if and only if their kernels are built alike."""
     for kind in KERNEL_KINDS:
         for (one, built), (other, other_built) in pairwise(
             (_network(kernel), _forms(kernel)) for kernel in _by_side(kind)
         ):
-            networks, known = len({built, other_built}), len({one.fingerprint(), other.fingerprint()})
-            yield Finding(f"{kind}, K={one.K[0]} and {other.K[0]}: networks", networks, known, FINGERPRINT_SOURCE)
+            networks, distinct = len({built, other_built}), len({one.fingerprint(), other.fingerprint()})
+            name = f"{kind}, K={one.K[0]} and {other.K[0]}: networks"
+            yield Finding(name, networks, distinct, FINGERPRINT_SOURCE)
 
 
 def entries() -> Iterator[Finding]:
-    """State dicts have as many entries as the released checkpoints."""
+    """State dicts have the same number of entries as the released checkpoints."""
     for row in COUNTED:
         for form, expected, merged in (("training", row.entries, False), ("merged", row.entries_merged, True)):
             if expected is not None:
                 with torch.device("meta"):
-                    found = len(build(PRESETS[row.preset], merged=merged).state_dict())
-                yield Finding(f"{row.preset}: entries of its state dict, {form}", expected, found, row.source)
+                    count = len(build(PRESETS[row.preset], merged=merged).state_dict())
+                yield Finding(f"{row.preset}: entries of its state dict, {form}", expected, count, row.source)
 
 
 def _by_side(kind: str) -> Iterator[Kernel]:
-    """A kernel of every side that its kind can have, up to the paper's largest."""
+    """A kernel of every size that the kind supports, up to the paper's largest."""
     kernel = Kernel(LARGEST, kind=kind, dilation=min(DILATION, KERNEL_KINDS[kind].dilations[1]))
     for k in range(KERNEL_KINDS[kind].least_k(kernel), LARGEST + 1, 2):
         yield kernel._replace(k=k)
@@ -76,7 +77,7 @@ def _network(kernel: Kernel) -> NetworkSpec:
 
 
 def _forms(kernel: Kernel) -> tuple[torch.Size, ...]:
-    """The shapes of all parameters, in the training form and in the merged one."""
+    """The shapes of all parameters, in the training form and the merged form."""
     with torch.device("meta"):
         return tuple(p.shape for merged in (False, True) for p in large_kernel(8, kernel, merged=merged).parameters())
 

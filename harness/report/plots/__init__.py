@@ -1,1 +1,1 @@
-"""Pictures: claims, receptive fields, kernel weights."""
+"""Plots of claims, receptive fields and kernel weights."""

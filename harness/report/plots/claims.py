@@ -1,4 +1,4 @@
-"""The claims of a study as a picture: what every run gave, and below it the effect and the verdict of each claim."""
+"""Plot of the claims of a study: the values of all runs, and below them the effect and the verdict of each claim."""
 
 import statistics
 import textwrap
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 WIDTH_INCHES = 10.0
 ARM_INCHES, CLAIM_INCHES = 0.3, 0.5
 AROUND_INCHES, HEAD_INCHES = 0.55, 1.1
-"""For ticks and words: of each panel, and of the whole page."""
+"""Space for ticks and text, per panel and for the whole page."""
 FONT, SMALL_FONT = 8, 7
 NAME_CHARACTERS, LINE_CHARACTERS, PAGE_CHARACTERS = 48, 105, 165
 INK, PALE = "#333333", "#8c8c8c"
 VerdictMark = tuple[str, str, bool]
-"""Colour, mark, and whether the mark is filled."""
+"""Color, mark, and whether the mark is filled."""
 VERDICT_MARKS: dict[Verdict, VerdictMark] = {
     Verdict.SUPPORTED: ("#0072b2", "o", True),
     Verdict.CONTRADICTED: ("#d55e00", "X", True),
     Verdict.EQUIVALENT: ("#009e73", "s", True),
     Verdict.UNDECIDED: ("#595959", "o", False),
 }
-"""Colours of Okabe and Ito, which colour-blind people tell apart; and marks that differ without colour."""
+"""Colors of Okabe and Ito, which color-blind people can distinguish; and marks that differ without color."""
 CLAIMS_PLOT_NOTE = (
-    "Runs: a dot each, in every row the seeds from top to bottom; bar: mean and standard deviation. Claims: the dots "
-    "are the contrast seed by seed, mark and bar the effect and its 95 % interval over all looks. Dashed: the bound "
-    "that is to be passed, or kept to. Grey: nearer to it than matters, or where the effect is to be."
+    "Runs: one dot each, in every row the seeds from top to bottom; bar: mean and standard deviation. Claims: the dots "
+    "are the contrast by seed, mark and bar the effect and its 95 % interval over all looks. Dashed: the bound of the "
+    "claim. Gray: differences from it that are too small to matter, or the range in which the effect is expected."
 )
 
 
 def plot_claims(path: Path, summary: ClaimsSummary) -> None:
-    """Write a PNG."""
+    """Write the plot as a PNG file."""
     save_figure(draw_claims_figure(summary), path)
 
 
 def draw_claims_figure(summary: ClaimsSummary) -> "Figure":
-    """A panel per metric with the values of all arms by seed, then a line per claim."""
+    """A panel per metric with the values of all arms by seed, followed by a panel per claim."""
     panels = _arms(summary)
     heights = [ARM_INCHES * len(arms) for arms in panels.values()] + [CLAIM_INCHES] * len(summary.claims)
     figure = new_figure(WIDTH_INCHES, HEAD_INCHES + sum(heights) + AROUND_INCHES * len(heights))
@@ -62,24 +62,24 @@ def draw_claims_figure(summary: ClaimsSummary) -> "Figure":
 
 
 def _arms(summary: ClaimsSummary) -> dict[str, dict[str, ArmSummary]]:
-    """By metric and by name, the arms of all contrasts that have values, each once."""
+    """The arms of all contrasts that have values, each once, by metric and by name."""
     chosen = [arm.choices for claim in summary.claims for arm in claim.arms]
     differing = {name for one in chosen for name in one if any(other.get(name) != one[name] for other in chosen)}
     panels: dict[str, dict[str, ArmSummary]] = {}
     for claim in summary.claims:
         for arm in (arm for arm in claim.arms if arm.values):
-            told = {name: value for name, value in arm.choices.items() if name in differing}
-            panels.setdefault(claim.metric, {}).setdefault(format_params(told or arm.choices), arm)
-    return {metric: arms for metric, arms in panels.items() if len(arms) > 1}  # of one arm, the claim has all values
+            choices = {name: value for name, value in arm.choices.items() if name in differing}
+            panels.setdefault(claim.metric, {}).setdefault(format_params(choices or arm.choices), arm)
+    return {metric: arms for metric, arms in panels.items() if len(arms) > 1}  # the claim shows those of a single arm
 
 
 def _title(summary: ClaimsSummary) -> str:
-    """The study, how its claims stand, n, and the conditions."""
+    """The study, the number of claims by verdict, n, and the conditions."""
     verdicts = Counter(claim.verdict_text for claim in summary.claims)
     ns = sorted({claim.n for claim in summary.claims})
     n = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "")
-    stands = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    head = f"{summary.study}: {plural(len(summary.claims), 'claim')}, {stands}; {n}"
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    head = f"{summary.study}: {plural(len(summary.claims), 'claim')}, {counts}; {n}"
     below = [
         line for text in (summary.noise_line, summary.conditions) for line in textwrap.wrap(text, PAGE_CHARACTERS - 25)
     ]
@@ -87,7 +87,7 @@ def _title(summary: ClaimsSummary) -> str:
 
 
 def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, ArmSummary]) -> None:
-    """A row per arm: its runs as dots, the same seed at the same height; mean and standard deviation."""
+    """A row per arm: its runs as dots, the same seed at the same height, with mean and standard deviation."""
     seeds = sorted({seed for arm in arms.values() for seed in arm.seeds})
     step = 0.6 / len(seeds)
     for row, (name, arm) in enumerate(arms.items()):
@@ -106,8 +106,8 @@ def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, ArmSummary]) -> Non
 
 
 def _draw_claim(axes: "Axes", claim: ClaimSummary) -> None:
-    """Effect and interval against 0, the bound and what is too small to matter; the contrast of each seed below."""
-    colour, mark, is_filled = VERDICT_MARKS[claim.verdict]
+    """Effect and interval against 0, the bound and the band that does not matter; the contrast of each seed below."""
+    color, mark, is_filled = VERDICT_MARKS[claim.verdict]
     axes.axvline(0, color=INK, linewidth=0.8)
     for bound in filter(None, claim.expected.bounds):
         axes.axvline(bound, color=INK, linewidth=0.8, linestyle="--")
@@ -116,15 +116,15 @@ def _draw_claim(axes: "Axes", claim: ClaimSummary) -> None:
     axes.plot(claim.values, [-0.5] * len(claim.values), ".", color=PALE, markersize=5, alpha=0.8)
     if claim.effect is not None:
         if claim.interval is not None:
-            axes.plot(claim.interval, [0.3, 0.3], "-|", color=colour, linewidth=2.2, markersize=9)
-        face = colour if is_filled else "white"
-        axes.plot(claim.effect, 0.3, mark, color=colour, markerfacecolor=face, markersize=7.5, markeredgewidth=1.6)
+            axes.plot(claim.interval, [0.3, 0.3], "-|", color=color, linewidth=2.2, markersize=9)
+        face = color if is_filled else "white"
+        axes.plot(claim.effect, 0.3, mark, color=color, markerfacecolor=face, markersize=7.5, markeredgewidth=1.6)
     else:
         why = textwrap.fill(claim.missing or "no seed that all arms have completed", LINE_CHARACTERS // 2)
         axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=FONT, parse_math=False)
     _side_text(axes, 0.45, claim.name, fontweight="bold")
-    _side_text(axes, -0.45, claim.verdict_text, color=colour, fontweight="bold")
-    for height, text in zip((0.45, -0.45), _figures(claim), strict=True):
+    _side_text(axes, -0.45, claim.verdict_text, color=color, fontweight="bold")
+    for height, text in zip((0.45, -0.45), _result_texts(claim), strict=True):
         _side_text(axes, height, text, is_right=True)
     axes.set_xlim(*_limits(claim))
     axes.set_ylim(-1, 1)
@@ -133,10 +133,10 @@ def _draw_claim(axes: "Axes", claim: ClaimSummary) -> None:
     _finish(axes, f"{claim.says} ({claim.metric}, expected {claim.expect}).{paper}{why}")
 
 
-def _figures(claim: ClaimSummary) -> tuple[str, str]:
-    """Effect and interval; n and p."""
+def _result_texts(claim: ClaimSummary) -> tuple[str, str]:
+    """Two texts: effect and interval; n and p."""
     if claim.effect is None:
-        return "not judged", "n = 0"
+        return "not evaluated", "n = 0"
     between = f" {format_interval(*claim.interval, claim.metric)}" if claim.interval else ", no interval"
     p = format_p(claim.p)
     return (
@@ -146,7 +146,7 @@ def _figures(claim: ClaimSummary) -> tuple[str, str]:
 
 
 def _band(claim: ClaimSummary) -> tuple[float, float] | None:
-    """What is no difference that matters, or what `within` names."""
+    """The differences from the bound that do not matter, or the range of `within`."""
     bound = claim.expected.bound
     if claim.expected.kind == ExpectationKind.WITHIN:
         return -bound, bound
@@ -154,14 +154,14 @@ def _band(claim: ClaimSummary) -> tuple[float, float] | None:
 
 
 def _limits(claim: ClaimSummary) -> tuple[float, float]:
-    """From the smallest to the largest of all that is drawn, 0 among it, and some room."""
-    shown = [0.0, *claim.expected.bounds, *claim.values, *(claim.interval or ()), *(_band(claim) or ())]
-    room = 0.05 * (max(shown) - min(shown)) or 1.0
-    return min(shown) - room, max(shown) + room
+    """The limits of the axis: all values that are drawn, including 0, with a margin."""
+    drawn = [0.0, *claim.expected.bounds, *claim.values, *(claim.interval or ()), *(_band(claim) or ())]
+    margin = 0.05 * (max(drawn) - min(drawn)) or 1.0
+    return min(drawn) - margin, max(drawn) + margin
 
 
 def _side_text(axes: "Axes", height: float, text: str, *, is_right: bool = False, **style: Any) -> None:
-    """A text left or right of the panel, at that height of its own scale."""
+    """Add a text to the left or right of the panel, at this height in data coordinates."""
     axes.annotate(
         text,
         (1.0 if is_right else 0.0, height),
@@ -178,7 +178,7 @@ def _side_text(axes: "Axes", height: float, text: str, *, is_right: bool = False
 
 
 def _finish(axes: "Axes", below: str) -> None:
-    """The scale and what stands below it; nothing else around the panel."""
+    """Style the horizontal axis and set the text below it; remove the other axis and the frame."""
     axes.set_yticks([])
     for side in ("left", "top", "right"):
         axes.spines[side].set_visible(False)
@@ -188,6 +188,6 @@ def _finish(axes: "Axes", below: str) -> None:
 
 
 def _tick(x: float) -> str:
-    """To the digit, with a prefix from ten thousand on: ticks that are rounded stand elsewhere than they say."""
+    """The exact value of a tick, with a prefix from ten thousand on; a rounded value would be wrong at its place."""
     size, prefix = next(((size, prefix) for size, prefix in PREFIXES if abs(x) >= max(size, 1e4)), (1.0, ""))
     return f"{x / size:g}{prefix}"

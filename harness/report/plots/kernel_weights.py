@@ -17,7 +17,7 @@ PANEL_INCHES = 1.9
 
 
 def plot_kernels(path: Path, network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> None:
-    """Write a PNG: by stage its first, middle and last layer, each before and after the small kernel is added."""
+    """Write a PNG: the first, middle and last layer of each stage, before and after the small kernel is added."""
     rows = [_chosen([kernel for kernel in kernels if kernel.stage == stage]) for stage in _stages(kernels)]
     panels_of = [[panel for kernel in row for panel in _panels(network, kernel)] for row in rows]
     columns = max(map(len, panels_of))
@@ -38,12 +38,12 @@ def _stages(kernels: Sequence[LargeKernel]) -> list[int]:
 
 
 def _chosen(kernels: Sequence[LargeKernel]) -> list[LargeKernel]:
-    """The first, the middle one and the last."""
+    """The first, the middle and the last kernel."""
     return [kernels[i] for i in sorted({0, len(kernels) // 2, len(kernels) - 1})]
 
 
 def _panels(network: LoadedNetwork, kernel: LargeKernel) -> list[tuple[str, Map]]:
-    """Title and map, in the order of the columns."""
+    """Title and map of each panel, in the order of the columns."""
     title = f"stage {kernel.stage}, block {kernel.block}\nK={size(network, kernel)}"
     if kernel.before is None:
         return [(title, kernel.after)]

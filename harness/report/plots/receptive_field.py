@@ -1,4 +1,4 @@
-"""Effective receptive fields as heat maps: a network from close up, and several side by side."""
+"""Effective receptive fields as heat maps: of one network in detail, and of several side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 PANEL_INCHES, SMALL_INCHES = 3.6, 2.0
 MAX_COLUMNS = 5
 LINE_STYLES = {20: "-", 30: "--", 50: "-.", 99: ":"}
-"""Of the squares, by t."""
+"""Line styles of the squares, by t."""
 
 
 def plot_field(path: Path, result: FieldResult) -> None:
-    """Write a PNG: a line of panels per definition, the map as it is and its logarithm, squares of r(t) around it."""
+    """Write a PNG: a row of panels per definition, with the map, its logarithm, and the squares of r(t)."""
     figure = new_figure(2 * PANEL_INCHES + 0.6, len(FIELD_DEFINITIONS) * PANEL_INCHES + 1.1)
     panels = figure.subplots(len(FIELD_DEFINITIONS), 2, squeeze=False)
     for line, (name, definition) in zip(panels, FIELD_DEFINITIONS.items(), strict=True):
@@ -39,11 +39,11 @@ def plot_field(path: Path, result: FieldResult) -> None:
 
 
 def plot_fields(path: Path, results: Sequence[FieldResult]) -> None:
-    """Write a PNG: the logarithm of every network's map by the paper's equations, in the order given, five abreast."""
-    abreast = min(MAX_COLUMNS, len(results))
-    lines = -(-len(results) // abreast)
-    figure = new_figure(SMALL_INCHES * abreast + 0.5, (SMALL_INCHES + 0.45) * lines + 0.6)
-    panels = figure.subplots(lines, abreast, squeeze=False)
+    """Write a PNG: the logarithm of each network's map by the paper's equations, in the given order, five per row."""
+    columns = min(MAX_COLUMNS, len(results))
+    lines = -(-len(results) // columns)
+    figure = new_figure(SMALL_INCHES * columns + 0.5, (SMALL_INCHES + 0.45) * lines + 0.6)
+    panels = figure.subplots(lines, columns, squeeze=False)
     for axes in panels.flat[len(results) :]:
         axes.set_axis_off()
     for axes, result in zip(panels.flat, results, strict=False):
@@ -56,14 +56,14 @@ def plot_fields(path: Path, results: Sequence[FieldResult]) -> None:
     figure.colorbar(picture, ax=panels, shrink=0.5, aspect=40).ax.tick_params(labelsize=6)
     figure.suptitle(
         "Effective receptive fields by the paper's equations, log10(map + 1); below, the areas of the squares that\n"
-        f"hold more than {join_words(map(str, SHARES))} % of it, in percent of the image's",
+        f"contain more than {join_words(map(str, SHARES))} % of it, in percent of the image's area",
         fontsize=8,
     )
     save_figure(figure, path)
 
 
 def _panel(axes: "Axes", map: Map, title: str, *, font: float) -> "AxesImage":
-    """The map with a maximum of 1, and the squares that hold more than t of it."""
+    """Draw the map with a maximum of 1, and the squares that contain more than t of it."""
     from matplotlib.patches import Rectangle
 
     height, width = map.shape

@@ -1,4 +1,4 @@
-"""What all pictures share: a figure without a window, and PNG files with names of their own."""
+"""Shared by all plots: figures without a window, PNG files, and their names."""
 
 import io
 import re
@@ -12,11 +12,11 @@ from harness.system.atomic_write import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI, COLOURS = 130, 256
+DPI, COLORS = 130, 256
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure of that many inches; nothing of matplotlib's global state is touched."""
+    """A matplotlib figure of this size in inches; matplotlib's global state is not changed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -26,25 +26,25 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a PNG in one piece, and the folder where it is missing; 256 colours make it a quarter as large."""
+    """Write a PNG atomically, creating its folder; a palette of 256 colors makes the file a quarter as large."""
     from PIL import Image
 
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DPI, format="png")
-    picture = Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture = Image.open(drawn).convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, is_shared=True) as partial:
             picture.save(partial, format="png", optimize=True)
     except OSError as error:
         raise UserError(
-            f"the folder of a picture must be one that can be written ({error.strerror or error})",
+            f"the folder of a plot must be writable ({error.strerror or error})",
             value=str(path.parent),
         ) from error
 
 
 def file_names(kind: str, subjects: Sequence[str]) -> list[str]:
-    """A file for each subject, as erf_replknet_nano.png; numbered where two would be one."""
+    """A unique file name for each subject, such as erf_replknet_nano.png; equal names are numbered."""
     slugs = [re.sub(r"[^\w-]+", "_", name).strip("_") for name in subjects]
     names: list[str] = []
     for slug in slugs:
