@@ -30,8 +30,8 @@ IDIOMS = {
     "anew": r"\banew\b",
 }
 """Each with what to write instead in `docs/glossary.md`, or as PyTorch's documentation would."""
-KEPT = ("says:", '"says"', "`says`", "claim.says", "paper says")
-"""A key of claims, and what a paper states."""
+KEPT = ("--beside", "says:", '"says"', "`says`", "claim.says", "paper says")
+"""An option, a key of claims, and what a paper states."""
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
