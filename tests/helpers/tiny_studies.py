@@ -27,7 +27,7 @@ from harness.storage.workspace import Workspace
 from harness.training.environment import local_environment
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 EPOCHS = 4
 HERE = local_environment(ProxyRecipe())
 VERSIONS = {"harness": "0.1.0", "python": "3.11.9", "torch": "2.15.0"}

@@ -22,7 +22,7 @@ from harness.errors import StudyError
 from harness.models.spec.network import FIELDS, NetworkSpec
 from harness.models.spec.presets import PRESETS
 
-SHIPPED = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
 # What a sound file says
 

@@ -190,7 +190,7 @@ def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1] / "helpers",
         capture_output=True,
         text=True,
         check=True,

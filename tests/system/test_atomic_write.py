@@ -9,7 +9,7 @@ import pytest
 
 from harness.system.atomic_write import atomic_write, atomic_write_text, partial_folder, replace_folder
 
-PACKAGE = Path(__file__).parent.parent / "harness"
+PACKAGE = Path(__file__).parents[2] / "harness"
 MOVES = {
     ("data/cache.py", "_trim"),
     ("export/export.py", "commit"),

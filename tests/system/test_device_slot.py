@@ -16,7 +16,7 @@ import pytest
 from harness.system import device_slot
 from harness.system.device_slot import computing, computing_each, measuring, yield_slot
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 TRAINER = """
 import sys, time
 from harness.system.device_slot import computing, yield_slot

@@ -146,7 +146,7 @@ def test_a_run_whose_identity_is_another_now_is_said_to_be_another(copy: Path) -
 def test_every_recorded_claim_names_a_run_that_can_be_trained_again() -> None:
     from harness.analysis.recorded_runs import recorded_run_from_summary
 
-    folders = sorted(Path(__file__).parent.parent.glob("results/claims/*/"))
+    folders = sorted(Path(__file__).parents[2].glob("results/claims/*/"))
     assert len(folders) > 5
     for folder in folders:
         recorded = recorded_run_from_summary(folder, None, None)

@@ -16,7 +16,7 @@ from harness.measures.validation_sets import set_seed
 
 CLAIMS = [{"name": "five_over_three", "says": "b", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}, "expect": "> 0"}]
 SETS = ("--validation-sets", "10", "--images", "64", "--studies", "1000")
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from harness.ops.geometry import Window
 from harness.ops.triton_conv import HAS_TRITON, TRITON, is_worthwhile
 from harness.ops.triton_tiles import LARGEST_TILE, ConvShape, forward_tiles, gradient_tile, margins
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1] / "helpers"
 
 SHAPES = [
     ConvShape(n, h, w, kh, kw, kh // 2, kw // 2)

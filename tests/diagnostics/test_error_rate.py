@@ -15,7 +15,7 @@ from harness.config.study_file import load_study
 from harness.training.run import Ended, Job, Measured, Record, RunState
 
 PLAN = Plan(first=3, most=8)
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("noise", ["normal", "heavy", "steps"])

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from full_scale_cases import (
     trained,
     write_folder,
 )
+from full_scale_states import after, equal, last_state
 from safetensors import safe_open
 
 from harness.errors import Diverged, Stopped, UserError
@@ -42,6 +42,8 @@ from harness.training.full_scale.messages import (
 from harness.training.full_scale.worker import run_worker
 from harness.training.run import Started
 
+HELPERS = Path(__file__).parents[1] / "helpers"
+
 Whole = tuple[Path, list[FullScaleEpoch]]
 
 
@@ -50,30 +52,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """An undisturbed training: its folder, and its epochs."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     return folder, epochs_of(trained(job_of(folder)))
-
-
-def after(steps: int) -> Callable[[], bool]:
-    """Asks to stop before the step of that number, counted over all epochs."""
-    calls = itertools.count()
-    return lambda: next(calls) >= steps
-
-
-def last_state(folder: Path) -> dict[str, Any]:
-    state = read_state(max((folder / "checkpoints").glob("*.pt")))
-    assert state is not None
-    return state
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two states are the same to the bit, times left out."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        timed = {"wall_s", "train_s", "waiting_s", "waiting", "images_per_s"}
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a.keys() - timed)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def test_one_record_per_epoch_with_scores_of_network_and_average(whole: Whole) -> None:
@@ -146,7 +124,7 @@ def test_a_killed_training_goes_on_to_the_bit(tmp_path: Path) -> None:
         "trained(job_of(Path(sys.argv[1]), recipe_of(epochs=3, save_minutes=1e-9, keep_last=20)))"
     )
     job = job_of(tmp_path / "parts", recipe)
-    with subprocess.Popen([sys.executable, "-c", code, str(job.folder)], cwd=Path(__file__).parent) as process:
+    with subprocess.Popen([sys.executable, "-c", code, str(job.folder)], cwd=HELPERS) as process:
         deadline = time.monotonic() + 100
         while not (job.checkpoints / "epoch-0001-step-000001.pt").exists():
             assert process.poll() is None and time.monotonic() < deadline

@@ -231,7 +231,7 @@ def test_tables_and_json_have_one_latency_with_interval_and_n(tmp_path: Path) ->
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Two processes that train."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     marks = [tmp_path / f"epoch{i}" for i in range(2)]
     workers = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path / "data"), str(mark)], env=environment)

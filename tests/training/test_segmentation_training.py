@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from full_scale_cases import CPU, epochs_of, job_of, outcome, recipe_of, trained
+from full_scale_states import after, equal, last_state
 from random_statistics import randomize
 from safetensors import safe_open
 from segmentation_cases import (
@@ -21,7 +22,6 @@ from segmentation_cases import (
     write_ade20k,
     write_cityscapes,
 )
-from test_scale_up_training import after, equal, last_state
 from tiny_studies import CommandResult, called
 from torch.nn.parallel import DistributedDataParallel
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from test_search import Bench, make_study, of
+from scripted_driver import Bench, make_study, of
 from tiny_studies import TINY, called, files_of, write_study
 
 from harness.analysis.study_reader import open_space

@@ -40,7 +40,7 @@ from harness.system.device_slot import (
     separate_slots,
 )
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 COMPUTER = """
 import sys, time
