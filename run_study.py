@@ -1,4 +1,4 @@
-"""`python run_study.py FILE`: train what a study needs and print its answer; the same door as `harness run FILE`."""
+"""`python run_study.py FILE` trains a study and prints its results; it is the same command as `harness run FILE`."""
 
 import sys
 

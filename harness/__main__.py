@@ -1,4 +1,4 @@
-"""`python -m harness` is the console script `harness`."""
+"""Entry point of `python -m harness`, which is the same as the console script `harness`."""
 
 from harness.cli import main
 

@@ -1,22 +1,22 @@
-"""The errors of the harness, and how they speak: rule, value, place, remedy.
+"""The errors of the harness and the form of their messages: rule, value, place, remedy.
 
 HarnessError
-├── UserError            something a person can put right; the door prints it and exits with code 2
+├── UserError            an error that the user can correct; the command line prints it and exits with code 2
 │   ├── SpecError        a network that cannot be built
-│   ├── StudyError       a study file that does not say what can be done
-│   ├── WeightsError     a file of weights that cannot be read, or is of another network
-│   ├── DataError        a data set that is not there or not as its layout says
+│   ├── StudyError       a study file that is invalid or cannot be carried out
+│   ├── WeightsError     a file of weights that cannot be read, or belongs to another network
+│   ├── DataError        a data set that is missing or does not have the expected layout
 │   ├── StoreError       a database that cannot be used: foreign, newer, locked, on the wrong file system
-│   ├── ExecutorError    workers that cannot be had: no such cluster, too few processors
+│   ├── ExecutorError    workers that cannot be started: no such cluster, too few processors
 │   ├── StudyAborted     a study that ends early because its runs fail one after another
-│   └── NotFound         a study, trial or run that nobody recorded
-├── UnusableState        a file of a training's state that must not be used; the training starts anew
-├── ExportFailure        a file that was exported, and does not give the network's logits when it is loaded back
-└── RunFailure           one run ended without a result; the study goes on
-    ├── Stopped          the driver no longer wants it
-    ├── Diverged         a loss that is not finite
+│   └── NotFound         a study, trial or run that is not in the records
+├── UnusableState        a file of a training's state that must not be used; the training starts again
+├── ExportFailure        an exported file that does not return the network's logits when it is loaded again
+└── RunFailure           one run ended without a result; the study continues
+    ├── Stopped          the driver ended it
+    ├── Diverged         a loss or a metric is not finite
     ├── OutOfMemory      the device had too little memory
-    ├── TimedOut         the run outlived its limit
+    ├── TimedOut         the run exceeded its time limit
     ├── StateNotWritten  its checkpoint could not be written
     └── WorkerLost       the process or node that trained it is gone
 """
@@ -24,9 +24,12 @@ HarnessError
 import difflib
 from collections.abc import Iterable, Sequence
 
+MAX_CHARACTERS = 300
+"""Maximum length of an error's text in a table."""
+
 
 def did_you_mean(name: str, known: Iterable[str], heading: str = "Known") -> str:
-    """A remedy for a name that nobody knows: the nearest known one, if one is near, and the list of all."""
+    """A remedy for an unknown name: the most similar known name, if there is one, and the list of all."""
     names = [str(each) for each in known]
     near = difflib.get_close_matches(name[:100], names, n=1)
     hint = f"Did you mean `{near[0]}`? " if near else ""
@@ -34,11 +37,11 @@ def did_you_mean(name: str, known: Iterable[str], heading: str = "Known") -> str
 
 
 class HarnessError(Exception):
-    """The root of all errors that the harness raises on purpose."""
+    """Base class of all errors that the harness raises on purpose."""
 
 
 class UserError(HarnessError):
-    """What a person can put right. Reads as "<rule>, but got <value> (<place>). <remedy>"."""
+    """An error that the user can correct. Its text is "<rule>, but got <value> (<place>). <remedy>"."""
 
     def __init__(self, rule: str, *, value: object = None, place: str | None = None, remedy: str | None = None) -> None:
         self.rule = rule
@@ -55,7 +58,7 @@ class UserError(HarnessError):
 
 
 class SpecError(UserError):
-    """A network that cannot be built; `field` is the spec's field at fault, as `K` or `K[2]`."""
+    """A network that cannot be built; `field` is the invalid field of the spec, as `K` or `K[2]`."""
 
     def __init__(
         self, rule: str, *, field: str, value: object = None, place: str | None = None, remedy: str | None = None
@@ -65,7 +68,7 @@ class SpecError(UserError):
 
 
 class StudyError(UserError):
-    """A study file that does not say what can be done; `problems` holds one error for each thing wrong with it."""
+    """A study file that is invalid or cannot be carried out; `problems` holds one error for each fault."""
 
     def __init__(
         self,
@@ -85,11 +88,11 @@ class StudyError(UserError):
 
 
 class WeightsError(UserError):
-    """A file of weights that cannot be read, or is of another network."""
+    """A file of weights that cannot be read, or belongs to another network."""
 
 
 class DataError(UserError):
-    """A data set that is not there, or not laid out as it should be."""
+    """A data set that is missing or does not have the expected layout."""
 
 
 class StoreError(UserError):
@@ -97,7 +100,7 @@ class StoreError(UserError):
 
 
 class ExecutorError(UserError):
-    """Workers that cannot be had."""
+    """Workers that cannot be started."""
 
 
 class StudyAborted(UserError):
@@ -105,7 +108,7 @@ class StudyAborted(UserError):
 
 
 class NotFound(UserError):
-    """A study, a trial or a run that nobody recorded."""
+    """A study, a trial or a run that is not in the records."""
 
 
 class UnusableState(HarnessError):
@@ -113,11 +116,11 @@ class UnusableState(HarnessError):
 
 
 class ExportFailure(HarnessError):
-    """An exported file that does not give the network's logits when it is loaded back."""
+    """An exported file that does not return the network's logits when it is loaded again."""
 
 
 class RunFailure(HarnessError):
-    """One run ended without a result; the study records the cause and goes on."""
+    """One run ended without a result; the study records the cause and continues."""
 
 
 class Stopped(RunFailure):
@@ -133,12 +136,18 @@ class OutOfMemory(RunFailure):
 
 
 class TimedOut(RunFailure):
-    """The run outlived the time that `resources` grants it."""
+    """The run exceeded the time limit of `resources`."""
 
 
 class StateNotWritten(RunFailure):
-    """The checkpoint of a run could not be written: a full disk, a folder that is gone."""
+    """The checkpoint of a run could not be written: for example, the disk is full or the folder was removed."""
 
 
 class WorkerLost(RunFailure):
     """The process or the node that trained the run is gone."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to fit a table; `...` marks a cut."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 4].rstrip()} ..."

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_studies import RAY, TINY, Finished, Played, harness, write_study
 
-from harness.report.answer import Answer
+from harness.analysis.results import StudyResults
 
 
 @pytest.fixture(autouse=True)
@@ -31,5 +31,5 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 @pytest.fixture(scope="session")
-def said(played: Played) -> Answer:
+def said(played: Played) -> StudyResults:
     return played.answer()

@@ -1,10 +1,10 @@
-"""The rooms stand in the order of the table in docs/architecture.md, and heavy libraries come where they are due."""
+"""The packages are in the order of the table in docs/architecture.md; torch, Ray and Optuna load only where needed."""
 
 import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,30 +14,57 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "harness"
 TORCH = ("torch", "torchvision", "timm")
 ON_DEMAND = ("ray", "optuna", "optuna_dashboard")
-"""Imported inside functions everywhere: the verbs that read a study must not wait for them."""
+"""Imported inside functions everywhere: the commands that read a study must not wait for them."""
+LAZY = (
+    "harness.cli.study_run",
+    "harness.cli.full_scale",
+    "harness.cli.full_scale_dense",
+    "harness.cli.network_accuracy",
+)
+"""What the larger commands import when they run."""
 UNORDERED = ("__init__", "__main__")
 
 
 @dataclass(frozen=True)
-class Room:
+class Row:
     """A row of the table."""
 
     name: str
     position: int
     torch: str
+    """`yes`, `no` or `in functions`."""
+    exceptions: Mapping[str, str]
+    """The same for some of the package's modules and subpackages."""
+
+    def torch_of(self, module: str) -> str:
+        """Where a module of the package may import torch; the longest name of the exceptions decides."""
+        inside = module.removeprefix(f"harness.{self.name}").removeprefix(".")
+        names = [name for name in self.exceptions if f"{inside}.".startswith(f"{name}.")]
+        return self.exceptions[max(names, key=len)] if names else self.torch
 
 
-def read_rooms(text: str) -> dict[str, Room]:
+def read_table(text: str) -> dict[str, Row]:
     rows = re.findall(r"^\| `([a-z_]+)/?` \|.*\| *([^|]*?) *\|$", text, re.MULTILINE)
-    return {name: Room(name, position, torch) for position, (name, torch) in enumerate(rows)}
+    return {name: Row(name, position, *read_torch(torch)) for position, (name, torch) in enumerate(rows)}
 
 
-ROOMS = read_rooms((REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8"))
+def read_torch(text: str) -> tuple[str, dict[str, str]]:
+    """`yes; no in `spec`, `cost``: the rule for a package, and for some of its modules."""
+    default, *others = (part.strip() for part in text.split(";"))
+    exceptions: dict[str, str] = {}
+    for part in others:
+        value, _, names = part.rpartition(" in ")
+        exceptions |= dict.fromkeys(re.findall(r"`([\w.]+)`", names), value)
+    return default or "no", exceptions
+
+
+TABLE = read_table((REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8"))
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "migrations" not in path.parts)
 
 
-def room_of(module: str) -> str:
-    """The room of a dotted name: `harness.search.driver` is in `search`; the package itself is in `__init__`."""
+def package_of(module: str) -> str:
+    """What follows `harness` in a dotted name: `search` for `harness.search.driver`, `__init__` for `harness`
+    itself."""
     _, _, rest = module.partition(".")
     return rest.split(".")[0] or "__init__"
 
@@ -80,28 +107,28 @@ def on_import(tree: ast.Module) -> ast.Module:
     return pruned
 
 
-def against_the_order(name: str, tree: ast.AST, rooms: dict[str, Room]) -> list[str]:
-    """The imports of a module from rooms below its own."""
-    own = rooms[room_of(name)]
-    found = {}
+def against_the_order(name: str, tree: ast.AST, table: dict[str, Row]) -> list[str]:
+    """The imports of a module from packages after its own."""
+    own = table[package_of(name)]
+    wrong = {}
     for imported, line in imports(tree):
-        room = room_of(imported)
-        if imported.split(".")[0] != "harness" or room in ("__version__", *UNORDERED):
+        package = package_of(imported)
+        if imported.split(".")[0] != "harness" or package in ("__version__", *UNORDERED):
             continue
-        if room not in rooms:
-            found[room] = f"{name}:{line} imports from `{room}`, which has no row in the table"
-        elif rooms[room].position > own.position:
-            found[room] = f"{name}:{line} imports from `{room}`, which stands below `{own.name}`"
-    return list(found.values())
+        if package not in table:
+            wrong[package] = f"{name}:{line} imports from `{package}`, which has no row in the table"
+        elif table[package].position > own.position:
+            wrong[package] = f"{name}:{line} imports from `{package}`, which comes after `{own.name}`"
+    return list(wrong.values())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_imports_from_rooms_above_its_own_only(path: Path) -> None:
+def test_a_module_imports_only_from_its_own_package_and_earlier_ones(path: Path) -> None:
     name = module_name(path)
-    if room_of(name) in UNORDERED:
+    if package_of(name) in UNORDERED:
         return
-    assert room_of(name) in ROOMS, f"{name} has no row in the table of docs/architecture.md"
-    wrong = against_the_order(name, ast.parse(path.read_text(encoding="utf-8")), ROOMS)
+    assert package_of(name) in TABLE, f"{name} has no row in the table of docs/architecture.md"
+    wrong = against_the_order(name, ast.parse(path.read_text(encoding="utf-8")), TABLE)
     assert not wrong, "\n".join(wrong)
 
 
@@ -109,47 +136,60 @@ def test_a_module_imports_from_rooms_above_its_own_only(path: Path) -> None:
 def test_torch_is_imported_where_the_table_allows_it(path: Path) -> None:
     name = module_name(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    room = ROOMS.get(room_of(name))
-    if room is None or room.torch == "yes":
+    row = TABLE.get(package_of(name))
+    where = "no" if row is None else row.torch_of(name)
+    if where == "yes":
         return
-    looked_at = on_import(tree) if room.torch else tree
-    wrong = [f"{name}:{line} imports {found}" for found, line in imports(looked_at) if found.split(".")[0] in TORCH]
+    examined = on_import(tree) if where == "in functions" else tree
+    wrong = [f"{name}:{line} imports {found}" for found, line in imports(examined) if found.split(".")[0] in TORCH]
     assert not wrong, "\n".join(wrong)
 
 
-def test_nothing_that_the_door_imports_imports_heavy_libraries() -> None:
+def test_the_commands_import_no_heavy_libraries() -> None:
     wrong = []
-    waiting, seen = ["harness.cli", "harness.commands"], set[str]()
+    waiting, names = ["harness.cli", *LAZY], set[str]()
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in BY_NAME:
+        if name in names or name not in BY_NAME:
             continue
-        seen.add(name)
+        names.add(name)
         for imported, line in imports(on_import(ast.parse(BY_NAME[name].read_text(encoding="utf-8")))):
-            waiting += [imported, imported.rpartition(".")[0]]
+            waiting += [imported, *parents(imported)]
             if imported.split(".")[0] in (*TORCH, *ON_DEMAND):
                 wrong.append(f"{name}:{line} imports {imported}")
     assert not wrong, "\n".join(wrong)
-    assert {"harness.search.driver", "harness.store.store", "harness.report.answer"} <= seen
+    assert {"harness.search.driver", "harness.storage.store", "harness.analysis.results", "harness.training"} <= names
 
 
-def test_every_row_of_the_table_is_a_room() -> None:
-    missing = [name for name in ROOMS if not (PACKAGE / name).is_dir() and not (PACKAGE / f"{name}.py").is_file()]
+def parents(name: str) -> list[str]:
+    """The packages around a dotted name, which are imported before it."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def test_every_row_of_the_table_is_a_package_or_a_module() -> None:
+    missing = [name for name in TABLE if not (PACKAGE / name).is_dir() and not (PACKAGE / f"{name}.py").is_file()]
     assert not missing
-    assert len(ROOMS) > 20
+    assert len(TABLE) == 16
+
+
+def test_every_exception_of_the_table_is_a_module() -> None:
+    names = [f"harness.{row.name}.{name}" for row in TABLE.values() for name in row.exceptions]
+    assert [name for name in names if name not in BY_NAME] == []
+    assert names
 
 
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("from harness.search import Driver", "harness.spec:1 imports from `search`, which stands below `spec`"),
-        ("def f():\n    import harness.cli", "harness.spec:2 imports from `cli`, which stands below `spec`"),
-        ("from harness import store", "harness.spec:1 imports from `store`, which stands below `spec`"),
-        ("import harness.nowhere", "harness.spec:1 imports from `nowhere`, which has no row in the table"),
+        ("from harness.search import Driver", "harness.data.coco:1 imports from `search`, which comes after `data`"),
+        ("def f():\n    import harness.cli", "harness.data.coco:2 imports from `cli`, which comes after `data`"),
+        ("from harness import storage", "harness.data.coco:1 imports from `storage`, which comes after `data`"),
+        ("import harness.nowhere", "harness.data.coco:1 imports from `nowhere`, which has no row in the table"),
     ],
 )
 def test_an_import_against_the_order_is_named(source: str, complaint: str) -> None:
-    assert against_the_order("harness.spec", ast.parse(source), ROOMS) == [complaint]
+    assert against_the_order("harness.data.coco", ast.parse(source), TABLE) == [complaint]
 
 
 def test_imports_that_run_on_demand_are_told_from_those_that_do_not() -> None:
@@ -158,13 +198,29 @@ def test_imports_that_run_on_demand_are_told_from_those_that_do_not() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "module", "where"),
+    [
+        ("yes; no in `spec`, `timm.hook`", "harness.models", "yes"),
+        ("yes; no in `spec`, `timm.hook`", "harness.models.spec.network", "no"),
+        ("yes; no in `spec`, `timm.hook`", "harness.models.timm.hook", "no"),
+        ("yes; no in `spec`, `timm.hook`", "harness.models.specific", "yes"),
+        ("in functions; yes in `run_job`", "harness.models.run_job", "yes"),
+        ("in functions; yes in `run_job`", "harness.models.inline", "in functions"),
+        ("", "harness.models.x", "no"),
+    ],
+)
+def test_exceptions_of_the_table_are_for_their_modules(text: str, module: str, where: str) -> None:
+    assert Row("models", 0, *read_torch(text)).torch_of(module) == where
+
+
+@pytest.mark.parametrize(
     ("module", "unwanted"),
     [
         ("harness.cli", ("torch", "ray", "optuna", "pydantic", "sqlalchemy", "rich", "numpy", "yaml")),
-        ("harness.commands", ("torch", "ray", "optuna")),
+        *((module, ("torch", "ray", "optuna")) for module in LAZY),
     ],
 )
-def test_the_door_opens_without(module: str, unwanted: tuple[str, ...]) -> None:
+def test_the_commands_load_without(module: str, unwanted: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print(*(set({unwanted!r}) & set(sys.modules)))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == []
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == []

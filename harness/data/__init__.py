@@ -1,90 +1,93 @@
-"""The data sets, in one table. Importing this room costs numpy, not torch."""
+"""The table of data sets. Importing this package imports numpy, but not torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.data import cifar, imagefolder, shapes
-from harness.data.base import DataInfo, Dataset, Rows, Split
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.data import cifar, image_folder
+from harness.data.dataset import DataInfo, Dataset, Rows, Split
+from harness.data.shapes import dataset as shapes_dataset
 from harness.errors import DataError
-from harness.recipe import Recipe
 
 __all__ = [
     "DATASETS",
     "DataInfo",
     "Dataset",
+    "DatasetSource",
     "Rows",
-    "Source",
     "Split",
     "check",
     "describe",
     "identify",
     "images_at_most",
     "load",
-    "require_same",
+    "require_same_digest",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a data set comes from."""
+class DatasetSource:
+    """The functions of a data set."""
 
-    describe: Callable[[Recipe], DataInfo]
-    """Cheap: reads no image."""
-    load: Callable[[Recipe, Path, int], Dataset]
-    """As the run with this seed has it, from the cache folder, which it fills first where need be."""
-    identify: Callable[[Recipe, Path | None], DataInfo]
-    """As `describe`, with the digest of the content where that is read from disk."""
-    check: Callable[[Recipe, Path, str | None], tuple[str, ...]] | None = None
+    describe: Callable[[ProxyRecipe], DataInfo]
+    """Returns classes and channels without reading an image."""
+    load: Callable[[ProxyRecipe, Path, int], Dataset]
+    """Loads the images of the run with this seed from the cache folder, which it fills first if needed."""
+    identify: Callable[[ProxyRecipe, Path | None], DataInfo]
+    """As `describe`, with the digest of the content if it is read from disk."""
+    check: Callable[[ProxyRecipe, Path, str | None], tuple[str, ...]] | None = None
     """See `check`; None for generated data, which follow from the recipe."""
     annotations: tuple[Literal["masks", "boxes"], ...] = ()
-    """What its images come with besides their class, for dense prediction."""
+    """Annotations of its images for dense prediction, in addition to the class."""
 
 
-DATASETS: dict[str, Source] = {
-    "shapes": Source(shapes.describe, shapes.load, shapes.identify, annotations=("masks", "boxes")),
-    "cifar10": Source(cifar.describe, cifar.load, cifar.identify, cifar.check),
-    "cifar100": Source(cifar.describe, cifar.load, cifar.identify, cifar.check),
-    "imagefolder": Source(imagefolder.describe, imagefolder.load, imagefolder.identify, imagefolder.check),
+DATASETS: dict[str, DatasetSource] = {
+    "shapes": DatasetSource(
+        shapes_dataset.describe, shapes_dataset.load, shapes_dataset.identify, annotations=("masks", "boxes")
+    ),
+    "cifar10": DatasetSource(cifar.describe, cifar.load, cifar.identify, cifar.check),
+    "cifar100": DatasetSource(cifar.describe, cifar.load, cifar.identify, cifar.check),
+    "imagefolder": DatasetSource(image_folder.describe, image_folder.load, image_folder.identify, image_folder.check),
 }
 
 
-def describe(recipe: Recipe) -> DataInfo:
+def describe(recipe: ProxyRecipe) -> DataInfo:
     """Classes and channels of the recipe's data set.
 
-    Raises `DataError` where it is not there, or lacks what a transfer is to learn.
+    Raises `DataError` if it is missing, or lacks the annotations that a transfer learns.
     """
     return _source(recipe).describe(recipe)
 
 
-def identify(recipe: Recipe, cache: Path | None = None) -> DataInfo:
-    """As `describe`, and the digest of the content of what is read from disk; see `harness.data.content`.
+def identify(recipe: ProxyRecipe, cache: Path | None = None) -> DataInfo:
+    """As `describe`, with the digest of the content of data that are read from disk; see `harness.data.content`.
 
     `cache` is the folder of prepared data sets, where the digests of single files are kept. Raises `DataError`.
     """
     return _source(recipe).identify(recipe, cache)
 
 
-def check(recipe: Recipe, cache: Path, digest: str | None = None) -> tuple[str, ...]:
-    """Notes on a data set that `load` will take, found without writing anything.
+def check(recipe: ProxyRecipe, cache: Path, digest: str | None = None) -> tuple[str, ...]:
+    """Check that `load` and a training accept the data set, without writing anything; returns notes.
 
-    What `load` and a training would refuse is refused here, by the same code. Of large data sets a sample is decoded;
-    one with that digest which the cache holds already was checked when it was prepared. Raises `DataError`.
+    It is the same code that `load` and a training use. Of large data sets a sample is decoded; a data set with that
+    digest which is already in the cache was checked when it was prepared. Raises `DataError`.
     """
     source = _source(recipe)
     return () if source.check is None else source.check(recipe, cache, digest)
 
 
-def images_at_most(recipe: Recipe, info: DataInfo) -> tuple[int | None, int | None]:
-    """Training and validation images that runs can have; None where any number is made, or where it is not known."""
+def images_at_most(recipe: ProxyRecipe, info: DataInfo) -> tuple[int | None, int | None]:
+    """Maximum numbers of training and validation images of runs; None if any number is generated, or not known."""
     if recipe.dataset == "shapes":
-        return recipe.train_size or shapes.TRAIN_SIZE, None
+        return recipe.train_size or shapes_dataset.TRAIN_SIZE, None
     return info.images or (None, None)
 
 
-def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:
-    """Raise `DataError` where the data set is not the one with that digest, which a run was given."""
+def require_same_digest(info: DataInfo, digest: str | None, recipe: ProxyRecipe) -> None:
+    """Raise `DataError` if the data set does not have that digest, which a run was trained on."""
     if info.digest != digest:
         raise DataError(
             f"the data set must be the one of the run (content {digest or 'unknown'})",
@@ -94,15 +97,15 @@ def require_same(info: DataInfo, digest: str | None, recipe: Recipe) -> None:
         )
 
 
-def load(recipe: Recipe, cache: Path, seed: int) -> Dataset:
-    """The images of a run with this seed, whatever its network, memory-mapped from `cache`; see `Recipe.resample`.
+def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
+    """The images of a run with this seed and any network, memory-mapped from `cache`; see `ProxyRecipe.resample`.
 
-    Raises `DataError` where it is not there or not laid out as it should be.
+    Raises `DataError` if the data set is missing or does not have the expected layout.
     """
     return _source(recipe).load(recipe, cache, seed)
 
 
-def _source(recipe: Recipe) -> Source:
+def _source(recipe: ProxyRecipe) -> DatasetSource:
     if recipe.dataset not in DATASETS:
         raise DataError(
             "`proxy.dataset` must be a known data set",

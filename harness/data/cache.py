@@ -1,7 +1,7 @@
-"""Data sets on disk, under a hash of all that decides their content; built once, opened by all workers of a machine.
+"""Cache of prepared data sets by a hash of all that decides their content; built once, opened by all workers.
 
-A folder holds `meta.json` and, per split, one `.npy` file per array. It is built beside its place and renamed into it,
-so that what stands under the final name is whole; `meta.json` says what every file must look like.
+A folder contains `meta.json` and, per split, one `.npy` file per array. It is built under a temporary name and then
+renamed, so that a folder with the final name is complete; `meta.json` has the checksum of every file.
 """
 
 import json
@@ -21,33 +21,34 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from harness.data.base import ARRAYS, DataInfo, Dataset, Rows, Split
-from harness.device_slot import computing
+from harness.data.dataset import ARRAYS, DataInfo, Dataset, Rows, Split
 from harness.errors import DataError
-from harness.fingerprint import fingerprint
+from harness.system.atomic_write import atomic_write, partial_folder, replace_folder
+from harness.system.device_slot import computing
+from harness.system.fingerprint import fingerprint
 
-LAYOUT = 2
-"""Part of every hash; raised when this file changes what a folder looks like."""
+CACHE_VERSION = 2
+"""Part of every hash; raised when this file changes the format of a folder."""
 CHECKED_BYTES = 1 << 28
-"""Files up to this size are read whole to check their sum on opening; of larger ones only the size is checked."""
+"""Files up to this size are verified by checksum when opened; of larger ones only the size is checked."""
 
-LEAST_DEVIATION = 1.0
-"""Standard deviation, in levels of 8 bits, below which a channel holds hardly more than rounding."""
+MIN_DEVIATION = 1.0
+"""Standard deviation, in levels of 8 bits, below which a channel contains hardly more than rounding errors."""
 GENERATED_BYTES = 4 << 30
-"""What generated data sets may take of a cache; beyond it, those that were opened longest ago are removed."""
-LOOK_S = 1.0
-"""How often to look at what another process builds."""
-TELL_S = 30.0
-"""How long to wait for it without a word."""
-STALL_S = 1800.0
-"""How long it may write nothing; images that are generated are written at the end."""
+"""Maximum size of generated data sets in a cache; beyond it, the least recently opened ones are removed."""
+POLL_S = 1.0
+"""Interval at which the progress of another process is checked."""
+NOTICE_AFTER_S = 30.0
+"""Time after which a message about the wait is printed."""
+STALL_TIMEOUT_S = 1800.0
+"""How long another process may write nothing; generated images are written at the end."""
 
 SPLITS = ("train", "val", "conflict")
-WORDS = {"train": "training", "val": "validation"}
-"""The splits as messages name them."""
+SPLIT_TITLES = {"train": "training", "val": "validation"}
+"""Names of the splits in messages."""
 
 
-class Writer:
+class CacheWriter:
     """Writes the arrays of one data set into a folder; the images may be filled in piece by piece."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,13 +60,13 @@ class Writer:
         return np.lib.format.open_memmap(self.folder / split / f"{name}.npy", "w+", ARRAYS[name], shape)
 
     def shrink(self, split: str, name: str, count: int) -> None:
-        """Keep the first `count` rows of an array, where it turned out to have fewer than expected."""
+        """Keep only the first `count` rows of an array that has fewer than expected."""
         path = self.folder / split / f"{name}.npy"
         rows = np.load(path, mmap_mode="r")
         if count < len(rows):
-            shorter = np.lib.format.open_memmap(path.with_suffix(".new"), "w+", rows.dtype, (count, *rows.shape[1:]))
-            shorter[:] = rows[:count]
-            path.with_suffix(".new").replace(path)
+            with atomic_write(path) as partial:
+                shorter = np.lib.format.open_memmap(partial, "w+", rows.dtype, (count, *rows.shape[1:]))
+                shorter[:] = rows[:count]
 
     def save(self, split: str, arrays: Split) -> None:
         """Write all arrays of a split that fits into memory."""
@@ -75,15 +76,15 @@ class Writer:
                 np.save(self.folder / split / f"{name}.npy", values.astype(ARRAYS[name], copy=False))
 
     def finish(self, info: DataInfo, notes: tuple[str, ...] = (), place: str | None = None) -> None:
-        """Measure the training images and write `meta.json`; the folder is whole then.
+        """Compute the statistics of the training images and write `meta.json`, which completes the folder.
 
-        Raises `DataError`, naming `place`, for images that are all alike.
+        Raises `DataError`, with `place`, if all images are alike.
         """
-        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in WORDS)
-        for split, images in zip(WORDS.values(), (train, val), strict=True):
+        train, val = (np.load(self.folder / split / "images.npy", mmap_mode="r") for split in SPLIT_TITLES)
+        for split, images in zip(SPLIT_TITLES.values(), (train, val), strict=True):
             require_varied(images, split, place)
         mean, std = statistics(train)
-        files = {str(path.relative_to(self.folder)): _sum(path) for path in sorted(self.folder.glob("*/*.npy"))}
+        files = {str(path.relative_to(self.folder)): _checksum(path) for path in sorted(self.folder.glob("*/*.npy"))}
         meta = {"info": asdict(info), "mean": mean, "std": std, "notes": notes, "files": files}
         (self.folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         for path in self.folder.rglob("*.*"):
@@ -91,54 +92,59 @@ class Writer:
 
 
 def cached(
-    cache: Path, name: str, key: Mapping[str, Any], build: Callable[[Writer], None], *, most_bytes: int | None = None
+    cache: Path,
+    name: str,
+    key: Mapping[str, Any],
+    build: Callable[[CacheWriter], None],
+    *,
+    max_bytes: int | None = None,
 ) -> Dataset:
-    """The data set under the hash of `key`; `build` writes it where it is missing or damaged.
+    """The data set with the hash of `key`; `build` writes it if it is missing or damaged.
 
-    Several processes may ask at once: one builds while the others wait. Where all data sets of that name, which can be
-    generated again, take more than `most_bytes`, those that were opened longest ago are removed. Raises `DataError`
-    where the cache cannot be written.
+    Several processes may call this at once: one builds while the others wait. If all data sets of that name, which can
+    be generated again, exceed `max_bytes`, the least recently opened ones are removed. Raises `DataError` if the cache
+    is not writable.
     """
     folder = _folder(cache, name, key)
-    if (found := _open(folder)) is not None:
-        return found
+    if (dataset := _open(folder)) is not None:
+        return dataset
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            if (found := _open(folder)) is None:
+        with _locked(folder):
+            if (dataset := _open(folder)) is None:
                 _build(folder, build)
-                found = _open(folder)
-        if most_bytes is not None:
-            _trim(cache, name, most_bytes, keep=folder)
+                dataset = _open(folder)
+        if max_bytes is not None:
+            _trim(cache, name, max_bytes, keep=folder)
     except OSError as error:
         raise DataError(
             f"the cache of data sets must be writable ({error.strerror or error})",
             place=str(cache),
             remedy="Free space there, or choose another results folder.",
         ) from error
-    assert found is not None, f"a data set that has just been written can be read: {folder}"
-    return found
+    assert dataset is not None, f"a data set that has just been written can be read: {folder}"
+    return dataset
 
 
 def is_cached(cache: Path, name: str, key: Mapping[str, Any]) -> bool:
-    """Whether the data set under the hash of `key` was built before."""
+    """Whether the data set with the hash of `key` is in the cache."""
     return (_folder(cache, name, key) / "meta.json").is_file()
 
 
 def _folder(cache: Path, name: str, key: Mapping[str, Any]) -> Path:
-    return cache / f"{name}-{fingerprint([LAYOUT, dict(key)])}"
+    return cache / f"{name}-{fingerprint([CACHE_VERSION, dict(key)])}"
 
 
-def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
-    """Remove data sets, the one opened longest ago first; whoever has one mapped keeps what is mapped."""
+def _trim(cache: Path, name: str, max_bytes: int, *, keep: Path) -> None:
+    """Remove data sets, the least recently opened one first; processes that have one mapped can still use it."""
     sizes: dict[Path, int] = {}
     opened: dict[Path, float] = {}
     for meta in cache.glob(f"{name}-????????????????/meta.json"):
         with suppress(OSError):  # another process may be removing it
             opened[meta.parent] = meta.stat().st_atime
             sizes[meta.parent] = sum(path.stat().st_size for path in meta.parent.rglob("*.*"))
-    for folder in sorted(sizes, key=lambda each: opened[each]):
-        if sum(sizes.values()) <= most_bytes:
+    for folder in sorted(sizes, key=lambda path: opened[path]):
+        if sum(sizes.values()) <= max_bytes:
             return
         if folder == keep:
             continue
@@ -150,31 +156,31 @@ def _trim(cache: Path, name: str, most_bytes: int, *, keep: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a data set; waits for another process that builds it, and says so after a while.
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a data set; waits for another process that builds it, and prints a message after a while.
 
-    Raises `DataError` where nothing of what the other process builds has changed for `STALL_S`.
+    Raises `DataError` if the other process has written nothing for `STALL_TIMEOUT_S`.
     """
     lock, start = FileLock(f"{folder}.lock"), time.monotonic()
-    seen, changed, is_told = _progress(folder), start, False
+    seen, changed, is_announced = _progress(folder), start, False
     while True:
         try:
-            lock.acquire(timeout=LOOK_S)
+            lock.acquire(timeout=POLL_S)
             break
         except Timeout:
             now = time.monotonic()
             if (progress := _progress(folder)) != seen:
                 seen, changed = progress, now
-            if now - changed > STALL_S:
+            if now - changed > STALL_TIMEOUT_S:
                 raise DataError(
                     f"the process that builds a data set must come to an end; it has written nothing for "
                     f"{now - changed:.0f} s",
                     place=f"{folder}.lock",
                     remedy="End that process, which frees the lock, and run the same command again.",
                 ) from None
-            if now - start > TELL_S and not is_told:
+            if now - start > NOTICE_AFTER_S and not is_announced:
                 print(f"waiting for another process that builds the data set {folder}", file=sys.stderr)
-                is_told = True
+                is_announced = True
     try:
         yield
     finally:
@@ -182,35 +188,28 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _progress(folder: Path) -> tuple[int, int]:
-    """What changes while another process builds: the number of files, and the time of the last change."""
+    """Progress of another process that builds the data set: the number of files, and the time of the last change."""
     times = []
-    for path in folder.parent.glob(f"{folder.name}.*/**/*"):
+    for path in folder.parent.glob(f"*{folder.name}.*/**/*"):
         with suppress(OSError):
             times.append(path.stat().st_mtime_ns)
     return len(times), max(times, default=0)
 
 
-def _build(folder: Path, build: Callable[[Writer], None]) -> None:
-    for left in folder.parent.glob(f"{folder.name}.*/"):  # by a builder that was killed: the lock is ours
+def _build(folder: Path, build: Callable[[CacheWriter], None]) -> None:
+    for left in folder.parent.glob(f"*{folder.name}.*/"):  # of a process that was killed: this one has the lock
         shutil.rmtree(left)
-    fresh = folder.with_name(f"{folder.name}.{uuid4().hex}")
-    fresh.mkdir()
-    try:
+    with partial_folder(folder) as fresh:
         with computing():
-            build(Writer(fresh))
-        if folder.exists():  # damaged, or it would have been opened
-            folder.rename(fresh / "damaged")
-        fresh.rename(folder)
-        shutil.rmtree(folder / "damaged", ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            build(CacheWriter(fresh))
+        replace_folder(fresh, folder)  # an existing one is damaged, or it would have been opened
 
 
 def _open(folder: Path) -> Dataset | None:
-    """The data set in the folder, memory-mapped copy-on-write; None where it is missing or damaged."""
+    """The data set in the folder, memory-mapped copy-on-write; None if it is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if any(_sum(folder / file) != expected for file, expected in meta["files"].items()):
+        if any(_checksum(folder / file) != expected for file, expected in meta["files"].items()):
             return None
         splits = {name: _split(folder / name) for name in SPLITS if (folder / name).exists()}
         os.utime(folder / "meta.json", (time.time(), (folder / "meta.json").stat().st_mtime))
@@ -227,41 +226,41 @@ def _open(folder: Path) -> Dataset | None:
 
 
 def _split(folder: Path) -> Split:
-    """Copy-on-write maps: their pages are shared by all processes, and torch takes them without a warning."""
+    """A split as copy-on-write maps: all processes share their pages, and torch accepts them without a warning."""
     return Split(**{path.stem: np.load(path, mmap_mode="c") for path in folder.glob("*.npy")})
 
 
-def _sum(path: Path) -> str:
+def _checksum(path: Path) -> str:
     size = path.stat().st_size
     return f"{size}-{zlib.crc32(path.read_bytes()):08x}" if size <= CHECKED_BYTES else f"{size}"
 
 
 def _flush(path: Path) -> None:
-    """Bring the file to the disk before the rename that makes it count, so that a power cut leaves no hole in it."""
+    """Flush the file to the disk before the folder is renamed, so that it is complete even after a power failure."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def require_varied(images: NDArray[np.uint8] | Rows, split: str, place: str | None = None) -> None:
-    """See `require_varied_counts`, of images (N, C, H, W)."""
+    """Apply `require_varied_counts` to images (N, C, H, W)."""
     require_varied_counts(value_counts(images), len(images), split, place)
 
 
 def require_varied_counts(counts: NDArray[np.float64], images: int, split: str, place: str | None = None) -> None:
-    """Raise `DataError` for a channel of so many images that has one value in all of them, or nearly so.
+    """Raise `DataError` for a channel that is constant, or nearly constant, over all images.
 
-    There is nothing to learn in it, and hardly a standard deviation to divide by. `counts` (C, 256) is how often each
-    channel has each value.
+    There is nothing to learn from it, and its standard deviation is too small to divide by. `counts` (C, 256) is how
+    often each channel has each value.
     """
     for channel, (row, deviation) in enumerate(zip(counts, _deviations(counts), strict=True)):
-        if deviation >= LEAST_DEVIATION or row.sum() <= 1:
+        if deviation >= MIN_DEVIATION or row.sum() <= 1:
             continue
         where = f"channel {channel} of {images:,} images"
         if np.count_nonzero(row) == 1:
             rule = f"every channel of the {split} images must have more than one value"
             value = f"{int(row.argmax())} in all pixels of {where}"
         else:
-            rule = f"every channel of the {split} images must deviate by at least {LEAST_DEVIATION:g} of 255 levels"
+            rule = f"every channel of the {split} images must deviate by at least {MIN_DEVIATION:g} of 255 levels"
             value = f"a standard deviation of {deviation:.2g} levels, most being {int(row.argmax())}, in {where}"
         raise DataError(
             rule,
@@ -280,9 +279,9 @@ def _deviations(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def statistics(images: NDArray[np.uint8] | Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, C, H, W) scaled to [0, 1]; 1 for one without deviation.
+    """Mean and standard deviation per channel of images (N, C, H, W) scaled to [0, 1]; 1 for a constant channel.
 
-    A data set with such a channel is refused before (`require_varied`); a few images that are only looked at are not.
+    A data set with such a channel is refused earlier (`require_varied`); a few sample images are not.
     """
     counts = value_counts(images)
     share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255

@@ -1,7 +1,7 @@
-"""Data in COCO's format (arXiv 1405.0312), in a folder as it is distributed: figures in JSON, images beside it.
+"""Data in COCO's format and layout (arXiv 1405.0312): annotations in JSON files, and folders of images.
 
-What was read is kept as arrays, for there are 860,000 figures in COCO's training images: a figure as a Python mapping
-would take thirty times the memory, in each of the processes that read images.
+Annotations are stored as arrays: COCO's training images have 860,000 instances, and a Python mapping per instance would
+take thirty times the memory, in each of the processes that read images.
 """
 
 import json
@@ -16,93 +16,95 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.coco_files import Sides, find_frames, id_of, in_order, located
-from harness.data.figures import Figures
-from harness.data.outlines import Outlines, OutlinesBuilder
-from harness.data.reading import NO_LEVELS, Levels, Unreadable, open_picture, read_sampled_levels
-from harness.data.survey import Lost, image_or_none
+from harness.data.coco_files import Sides, find_frames, id_of, locate_image, sorted_ids
+from harness.data.detection_annotations import Instances
+from harness.data.image_file import NO_VALUE_RANGE, Unreadable, ValueRange, decode_image, read_sampled_value_range
+from harness.data.outlines import Polygons, PolygonsBuilder
+from harness.data.read_report import UnreadableFile, image_or_none
 from harness.errors import DataError
 
-LAYOUT = (
+COCO_LAYOUT = (
     "annotations/instances_train2017.json and annotations/instances_val2017.json, images in train2017 and val2017 "
     "(another year, or none, will do)"
 )
 BOX = 4
-"""Numbers of a box: x, y, width, height."""
+"""Number of values of a box: x, y, width, height."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CocoScenes:
-    """The images of a split; see `harness.data.figures.Scenes`."""
+class CocoDetection:
+    """The images of a split; see `harness.data.detection_annotations.DetectionSource`."""
 
     paths: tuple[Path, ...]
     sides: NDArray[np.int64]
-    """(N, 2): width and height of each image, in the frame in which its figures are drawn."""
-    first: NDArray[np.int64]
-    """(N + 1,): where the figures of an image begin, in the arrays below."""
+    """(N, 2): width and height of each image, in the frame in which its instances are annotated."""
+    first_instance: NDArray[np.int64]
+    """(N + 1,): index of each image's first instance in the arrays below."""
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     areas: NDArray[np.float32]
-    crowds: NDArray[np.bool_]
-    outlines: Outlines | None
+    is_crowd: NDArray[np.bool_]
+    outlines: Polygons | None
     names: tuple[str, ...]
     """The classes, in the order of their ids."""
     notes: tuple[str, ...]
-    """What a person should be told."""
-    maskless: NDArray[np.bool_]
-    """Which figures have no mask, where masks are asked for; in its place is their box."""
+    """Messages for the user about the data."""
+    lacks_mask: NDArray[np.bool_]
+    """Which instances have no mask although masks are requested; their box is used instead."""
     is_stored: bool = False
-    """Whether images that EXIF turns are meant as stored, where their sides do not tell."""
-    levels: Levels = NO_LEVELS
-    """Of the images."""
+    """Whether annotations are for images as stored, without EXIF rotation, if the sides do not decide it."""
+    levels: ValueRange = NO_VALUE_RANGE
+    """Range of the images' values."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def picture(self, i: int) -> Image.Image | None:
-        """An image in colour; None too where its sides are not those that its figures were drawn for."""
-        return image_or_none(self.look(i))
+    def image(self, i: int) -> Image.Image | None:
+        """An image in color; None if it cannot be read, or its sides differ from those of its annotation."""
+        return image_or_none(self.image_or_failure(i))
 
-    def look(self, i: int) -> Image.Image | Lost:
-        """An image, or why there is none."""
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """An image, or the reason why it cannot be used."""
         try:
             return self._read(i)
         except Unreadable as error:
-            return Lost(self.paths[i], str(error))
+            return UnreadableFile(self.paths[i], str(error))
 
     def _read(self, i: int) -> Image.Image:
-        """The image as stored or as viewers show it, whichever has the sides of its figures."""
-        picture = open_picture(self.paths[i], self.levels)
+        """The image as stored or as turned by EXIF, whichever has the sides of its annotation."""
+        picture = decode_image(self.paths[i], self.levels)
         sides = tuple(self.sides[i].tolist())
         if picture.stored_sides == sides and (picture.image.size != sides or self.is_stored):
-            return open_picture(self.paths[i], self.levels, turns=False).image
+            return decode_image(self.paths[i], self.levels, turns=False).image
         if picture.image.size != sides:
-            found = "x".join(map(str, picture.image.size))
-            raise Unreadable(f"of {found} pixels, where the entry says {sides[0]}x{sides[1]}")
+            actual = "x".join(map(str, picture.image.size))
+            raise Unreadable(f"of {actual} pixels, where the entry has {sides[0]}x{sides[1]}")
         return picture.image
 
-    def figures(self, i: int) -> Figures:
-        """What is in it, crowds among it."""
-        which = slice(int(self.first[i]), int(self.first[i + 1]))
+    def instances(self, i: int) -> Instances:
+        """The instances of an image, crowds included."""
+        which = slice(int(self.first_instance[i]), int(self.first_instance[i + 1]))
         masks = None
         if self.outlines is not None:
             width, height = self.sides[i].tolist()
-            masks = tuple(self.outlines.runs(each, height, width) for each in range(which.start, which.stop))
-        maskless = None if masks is None else self.maskless[which]
-        return Figures(self.boxes[which], self.labels[which], self.areas[which], self.crowds[which], masks, maskless)
+            masks = tuple(self.outlines.rle(each, height, width) for each in range(which.start, which.stop))
+        maskless = None if masks is None else self.lacks_mask[which]
+        return Instances(
+            self.boxes[which], self.labels[which], self.areas[which], self.is_crowd[which], masks, maskless
+        )
 
     def trainable(self) -> NDArray[np.int64]:
-        """The images that have a figure besides crowds, ascending."""
-        counted = np.concatenate([[0], np.cumsum(~self.crowds)])
-        return np.flatnonzero(np.diff(counted[self.first]))
+        """Sorted indices of the images that have an instance that is no crowd."""
+        counted = np.concatenate([[0], np.cumsum(~self.is_crowd)])
+        return np.flatnonzero(np.diff(counted[self.first_instance]))
 
 
-def open_coco(root: Path, split: Literal["train", "val"], *, masks: bool) -> CocoScenes:
-    """The images of a split and their figures; masks only where they are asked for.
+def open_coco(root: Path, split: Literal["train", "val"], *, masks: bool) -> CocoDetection:
+    """The images of a split and their instances; with masks only if `masks`.
 
-    Boxes are cut at the border. Left out, and told in the notes: boxes without an area, figures of images that have no
-    entry, images that have no file. Raises `DataError` for what is not as the format says. What was opened last is
-    kept: a process that says what it will train opens the same again to train it.
+    Boxes are clipped to the image. Left out, with a note: boxes without an area, instances of images without an entry,
+    and images without a file. Raises `DataError` for files that violate the format. The last results are cached, since
+    a process opens the same files to describe a training and again to train.
     """
     file, folder = _places(root, split)
     stamps = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in (file, folder))
@@ -110,8 +112,8 @@ def open_coco(root: Path, split: Literal["train", "val"], *, masks: bool) -> Coc
 
 
 @lru_cache(maxsize=2)
-def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[int, int], ...]) -> CocoScenes:
-    """The images of a file in a folder, as they are at the time of the stamps."""
+def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[int, int], ...]) -> CocoDetection:
+    """The images of an annotation file and a folder; the stamps are part of the cache's key."""
     content = _read(file)
     names, label_of = _classes(content, file)
     images, lost = _images(content, file, folder)
@@ -119,25 +121,25 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
     sides = np.array([image.sides for image in images.values()], np.int64).reshape(-1, 2)
     frames = find_frames(paths, sides, _extents(content, images))
     images = {key: replace(image, sides=_pair(frames.sides[image.number])) for key, image in images.items()}
-    rows = _Rows(images, {id_of(entry["id"]) for entry in content["images"]}, label_of, masks)
-    _figures(content, file, rows)
+    rows = _InstanceTable(images, {id_of(entry["id"]) for entry in content["images"]}, label_of, masks)
+    _read_instances(content, file, rows)
     rows.finish()
-    levels = read_sampled_levels(paths)
+    levels = read_sampled_value_range(paths)
     notes = (*lost, *frames.notes, *rows.notes(), *([] if levels.about is None else [levels.about]))
-    order = sorted(range(len(rows.images)), key=rows.images.__getitem__)  # stable: as in the file, image by image
+    order = sorted(range(len(rows.images)), key=rows.images.__getitem__)  # stable: the file's order by image
     counts = np.bincount(rows.images, minlength=len(images))
-    return CocoScenes(
+    return CocoDetection(
         paths=paths,
         sides=frames.sides,
-        first=np.concatenate([[0], np.cumsum(counts)]),
+        first_instance=np.concatenate([[0], np.cumsum(counts)]),
         boxes=np.array([rows.boxes[i] for i in order], np.float32).reshape(-1, BOX),
         labels=np.array([rows.labels[i] for i in order], np.int64),
         areas=np.array([rows.areas[i] for i in order], np.float32),
-        crowds=np.array([rows.crowds[i] for i in order], bool),
+        is_crowd=np.array([rows.crowds[i] for i in order], bool),
         outlines=rows.outlines.build(order) if masks else None,
         names=names,
         notes=tuple(f"{split}: {note}" for note in notes),
-        maskless=np.array([rows.maskless[i] for i in order], bool),
+        lacks_mask=np.array([rows.maskless[i] for i in order], bool),
         is_stored=frames.stored,
         levels=levels,
     )
@@ -146,13 +148,13 @@ def _opened(file: Path, folder: Path, split: str, masks: bool, _: tuple[tuple[in
 @dataclass(frozen=True, slots=True)
 class _Image:
     number: int
-    """Among those that are kept."""
+    """Index among the images that are used."""
     name: str
     sides: tuple[int, int]
 
 
-class _Rows:
-    """The figures of images that are kept, in the order of the file."""
+class _InstanceTable:
+    """The instances of the images that are used, in the order of the file."""
 
     def __init__(self, images: Mapping[str, _Image], known: Set[str], label_of: Mapping[str, int], masks: bool) -> None:
         self._all, self._known, self._label_of, self._masks = images, known, label_of, masks
@@ -162,12 +164,12 @@ class _Rows:
         self.areas: list[float] = []
         self.crowds: list[bool] = []
         self.maskless: list[bool] = []
-        self.outlines = OutlinesBuilder()
+        self.outlines = PolygonsBuilder()
         self._never_masked = 0
         self._strangers = self._without_area = 0
 
     def take(self, entry: Mapping[str, Any]) -> None:
-        """Take a figure, or leave it out. Raises `KeyError`, `TypeError` or `ValueError` for no figure."""
+        """Add an instance, or leave it out. Raises `KeyError`, `TypeError` or `ValueError` for an invalid entry."""
         key = id_of(entry["image_id"])
         image, label = self._all.get(key), self._label_of.get(id_of(entry["category_id"]))
         box = [float(number) for number in entry["bbox"]]
@@ -193,48 +195,48 @@ class _Rows:
         self.crowds.append(is_crowd)
 
     def finish(self) -> None:
-        """Leave all figures out where masks are asked for and none has one: there is nothing to learn for masks."""
+        """Leave out all instances if masks are requested and none has one: masks could not be learned."""
         if self._masks and self.maskless and all(self.maskless):
             self._never_masked = len(self.maskless)
             for each in (self.images, self.boxes, self.labels, self.areas, self.crowds, self.maskless):
                 each.clear()
 
     def notes(self) -> list[str]:
-        """What to tell of those that were left out, and of those without a mask."""
+        """Notes on the instances that were left out, and on those without a mask."""
         kinds = {
             "of images without an entry": self._strangers,
             "without an area inside the image": self._without_area,
             "without a mask (no polygon of three corners), as all are": self._never_masked,
         }
-        notes = [f"figures {kind}, left out: {count:,}" for kind, count in kinds.items() if count]
+        notes = [f"objects {kind}, left out: {count:,}" for kind, count in kinds.items() if count]
         if sum(self.maskless):
             notes.append(
-                f"figures without a mask (no polygon of three corners): {sum(self.maskless):,} of "
+                f"objects without a mask (no polygon of three corners): {sum(self.maskless):,} of "
                 f"{len(self.maskless):,}; they count for boxes, and neither for nor against masks"
             )
         return notes
 
 
-def annotations_of(root: Path) -> list[Path]:
-    """The files of figures of both splits. Raises `DataError`."""
+def annotation_files(root: Path) -> list[Path]:
+    """The annotation files of both splits. Raises `DataError`."""
     return [_places(root, split)[0] for split in ("train", "val")]
 
 
 def _places(root: Path, split: str) -> tuple[Path, Path]:
-    """The file of a split's figures, and the folder of its images."""
-    found = sorted((root / "annotations").glob(f"instances_{split}*.json"))
-    if len(found) != 1:
-        what = f"{len(found)} of them" if found else "none"
+    """The annotation file of a split, and the folder of its images. Raises `DataError`."""
+    paths = sorted((root / "annotations").glob(f"instances_{split}*.json"))
+    if len(paths) != 1:
+        what = f"{len(paths)} of them" if paths else "none"
         raise DataError(
             f"the folder must have one file annotations/instances_{split}*.json; there is {what}",
             place=str(root),
-            remedy=f"Expected: {LAYOUT}.",
+            remedy=f"Expected: {COCO_LAYOUT}.",
         )
-    folder = root / found[0].stem.removeprefix("instances_")
+    folder = root / paths[0].stem.removeprefix("instances_")
     if not folder.is_dir():
         rule = f"the images of `{split}` must be in an existing folder"
-        raise DataError(rule, place=str(folder), remedy=f"Expected: {LAYOUT}.")
-    return found[0], folder
+        raise DataError(rule, place=str(folder), remedy=f"Expected: {COCO_LAYOUT}.")
+    return paths[0], folder
 
 
 def _read(file: Path) -> dict[str, list[Any]]:
@@ -244,19 +246,19 @@ def _read(file: Path) -> dict[str, list[Any]]:
         raise DataError(f"the file must be readable JSON: {error}", place=str(file)) from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"the file must hold a list `{key}`, as COCO's format says", place=str(file))
+            raise DataError(f"the file must hold a list `{key}`, as in COCO's format", place=str(file))
     lists: dict[str, list[Any]] = content
     return lists
 
 
 def _wrong(file: Path, key: str, i: int, error: Exception) -> DataError:
-    """What to say of an entry that could not be made out."""
-    said = f"`{error.args[0]}` is missing" if isinstance(error, KeyError) and error.args else str(error)
-    return DataError(f"every entry of `{key}` must be as COCO's format says: {said}", place=f"{file}: {key}[{i}]")
+    """The error for an invalid entry."""
+    output = f"`{error.args[0]}` is missing" if isinstance(error, KeyError) and error.args else str(error)
+    return DataError(f"every entry of `{key}` must be in COCO's format: {output}", place=f"{file}: {key}[{i}]")
 
 
 def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The names by id, and the label of each id; ids may have gaps."""
+    """The names in the order of the ids, and the label of each id; ids may have gaps."""
     by_id: dict[str, str] = {}
     for i, entry in enumerate(content["categories"]):
         try:
@@ -268,43 +270,45 @@ def _classes(content: dict[str, list[Any]], file: Path) -> tuple[tuple[str, ...]
         by_id[number] = name
     if not by_id:
         raise DataError("`categories` must name a class at least", place=str(file))
-    ids = in_order(by_id)
+    ids = sorted_ids(by_id)
     return tuple(by_id[number] for number in ids), {number: label for label, number in enumerate(ids)}
 
 
 def _images(content: dict[str, list[Any]], file: Path, folder: Path) -> tuple[dict[str, _Image], list[str]]:
-    """The images by id, without those that have no file, and what to tell of these."""
-    found: dict[str, _Image] = {}
+    """The images by id, without those that have no file, and notes."""
+    images: dict[str, _Image] = {}
     lost: list[str] = []
     elsewhere: dict[str, str] = {}
-    seen: set[str] = set()
+    names: set[str] = set()
     there = {path.name for path in folder.iterdir()}
     for i, entry in enumerate(content["images"]):
         try:
             number, name, sides = id_of(entry["id"]), str(entry["file_name"]), _sides_of(entry)
-            if number in seen or min(sides) < 1:
-                raise ValueError(f"id {number} is there twice" if number in seen else f"sides must be above 0: {sides}")
-            file_name = located(name, there, folder)
+            if number in names or min(sides) < 1:
+                raise ValueError(
+                    f"id {number} is there twice" if number in names else f"sides must be above 0: {sides}"
+                )
+            file_name = locate_image(name, there, folder)
             if file_name is not None and file_name != name:
                 if file_name in elsewhere:
                     raise ValueError(f"`file_name` leads to {file_name}, and so does {elsewhere[file_name]}: {name}")
                 elsewhere[file_name] = name
         except (KeyError, TypeError, ValueError) as error:
             raise _wrong(file, "images", i, error) from error
-        seen.add(number)
+        names.add(number)
         if file_name is not None:
-            found[number] = _Image(len(found), file_name, sides)
+            images[number] = _Image(len(images), file_name, sides)
         else:
             lost.append(name)
-    if not found:
+    if not images:
         rule = f"the images of {file.name} must be in this folder; none is"
         remedy = f"The first is called {lost[0]}. " if lost else ""
-        raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {LAYOUT}.")
-    note = f"images without a file, left out: {len(lost):,} of {len(seen):,} ({lost[0]} first)" if lost else None
+        raise DataError(rule, place=str(folder), remedy=f"{remedy}Expected: {COCO_LAYOUT}.")
+    note = f"images without a file, left out: {len(lost):,} of {len(names):,} ({lost[0]} first)" if lost else None
     moved = next(iter(elsewhere.items()), None)
     where = f"file names that lead elsewhere, taken by what is in the folder: {len(elsewhere):,}"
     named = [f"{where} ({moved[1]} as {moved[0]})"] if moved else []
-    return found, [*([note] if note else []), *named]
+    return images, [*([note] if note else []), *named]
 
 
 def _sides_of(entry: Mapping[str, Any]) -> Sides:
@@ -316,8 +320,8 @@ def _pair(sides: NDArray[np.int64]) -> Sides:
 
 
 def _extents(content: dict[str, list[Any]], images: Mapping[str, _Image]) -> dict[int, Sides]:
-    """The largest x and y of the boxes of each image; what is no box is told of later."""
-    found: dict[int, Sides] = {}
+    """The largest x and y of the boxes of each image; invalid boxes are skipped here and reported later."""
+    extents: dict[int, Sides] = {}
     for entry in content["annotations"]:
         try:
             image = images.get(id_of(entry["image_id"]))
@@ -325,13 +329,13 @@ def _extents(content: dict[str, list[Any]], images: Mapping[str, _Image]) -> dic
         except (KeyError, TypeError, ValueError):
             continue
         if image is not None and width > 0 and height > 0 and math.isfinite(x + y + width + height):
-            right, bottom = found.get(image.number, (0, 0))
-            found[image.number] = max(right, math.ceil(x + width)), max(bottom, math.ceil(y + height))
-    return found
+            right, bottom = extents.get(image.number, (0, 0))
+            extents[image.number] = max(right, math.ceil(x + width)), max(bottom, math.ceil(y + height))
+    return extents
 
 
-def _figures(content: dict[str, list[Any]], file: Path, rows: _Rows) -> None:
-    """Have the rows take all figures."""
+def _read_instances(content: dict[str, list[Any]], file: Path, rows: _InstanceTable) -> None:
+    """Add all instances to the table. Raises `DataError` for an invalid entry."""
     for i, entry in enumerate(content["annotations"]):
         try:
             rows.take(entry)
@@ -340,10 +344,10 @@ def _figures(content: dict[str, list[Any]], file: Path, rows: _Rows) -> None:
 
 
 def _corners(box: list[float], sides: tuple[int, int]) -> tuple[float, ...] | None:
-    """x0, y0, x1, y1, cut at the border of the image; None where nothing is left."""
+    """x0, y0, x1, y1, clipped to the image; None if nothing is left."""
     if not all(map(math.isfinite, box)):
         return None
     (x, y, width, height), (right, bottom) = box, sides
     x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + width, right), min(y + height, bottom)
-    left, top, right_kept, bottom_kept = map(np.float32, (x0, y0, x1, y1))  # rounded, as they are kept
+    left, top, right_kept, bottom_kept = map(np.float32, (x0, y0, x1, y1))  # rounded, as they are stored
     return (x0, y0, x1, y1) if right_kept > left and bottom_kept > top else None

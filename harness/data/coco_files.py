@@ -1,7 +1,7 @@
-"""Which file and which frame the entries of a JSON file in COCO's format mean, where tools differ.
+"""Resolution of the image files and the coordinate frames of annotations in COCO's format, in which tools differ.
 
-Tools write file names with folders of their own, URL-encoded, or with backslashes; ids as texts in one list and as
-numbers in another; and the sides of an image that its EXIF turns either as stored or as a viewer shows it.
+Tools write file names with their own folders, URL-encoded, or with backslashes; ids as texts in one list and as numbers
+in another; and the sides of an image with EXIF rotation either as stored or as displayed.
 
 Shapes: N images.
 """
@@ -16,19 +16,19 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.reading import TURNED_SIDEWAYS, Unreadable, sides_of
+from harness.data.image_file import TURNED_SIDEWAYS, Unreadable, sides_of
 
-LOOKED_AT = 64
-"""Images of a split whose EXIF is looked at, where nothing in the file points to a turned one."""
+MAX_CHECKED = 64
+"""Number of images of a split whose EXIF is read, if nothing in the file indicates a rotated one."""
 SLACK = 1.5
-"""Pixels that boxes of a sound file may be outside."""
+"""Pixels by which boxes of a valid file may exceed the image."""
 
 Sides = tuple[int, int]
 """Width and height."""
 
 
 def id_of(value: Any) -> str:
-    """An id as a text, so that 7, 7.0 and "7" are one. Raises `TypeError` for what is no id."""
+    """An id as a text, so that 7, 7.0 and "7" are equal. Raises `TypeError` for any other value."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -36,15 +36,15 @@ def id_of(value: Any) -> str:
     return str(value).strip()
 
 
-def in_order(ids: Collection[str]) -> list[str]:
-    """Ids in their order: numbers by value, then texts."""
+def sorted_ids(ids: Collection[str]) -> list[str]:
+    """Sorted ids: numbers by value, then texts."""
     return sorted(ids, key=lambda each: (0, int(each), "") if re.fullmatch(r"-?\d+", each) else (1, 0, each))
 
 
-def located(name: str, there: Collection[str], folder: Path) -> str | None:
-    """The file that a name means, relative to the folder; None where there is none.
+def locate_image(name: str, there: Collection[str], folder: Path) -> str | None:
+    """The file of a name, relative to the folder; None if there is none.
 
-    The name as it is comes first, then the name without the folders that lead to it elsewhere.
+    The name is tried unchanged first, then without leading folders.
     """
     if name in there or ("/" in name and (folder / name).is_file()):
         return name
@@ -58,25 +58,27 @@ def located(name: str, there: Collection[str], folder: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
-    """In which frame boxes and masks are drawn."""
+class AnnotationFrames:
+    """The coordinate frames of boxes and masks."""
 
     sides: NDArray[np.int64]
     """(N, 2): width and height of each."""
     stored: bool
-    """Whether images that EXIF turns upside down or mirrors are meant as stored, for their sides do not tell."""
+    """Whether annotations ignore EXIF where it mirrors images or turns them by 180 degrees, which keeps the sides."""
     notes: tuple[str, ...]
 
 
-def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mapping[int, Sides]) -> Frames:
+def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mapping[int, Sides]) -> AnnotationFrames:
     """The frame of each image, from the sides of its entry and the largest x and y of its boxes.
 
-    Where boxes are outside the sides of their entries and inside the swapped ones, the entries of the split have width
-    and height swapped, and the file's own sides are taken where the boxes fit into them. Otherwise an entry is right.
+    If boxes are outside the sides of their entries but inside the swapped ones, the entries of the split have width and
+    height swapped, and the file's own sides are used if the boxes fit into them. Otherwise the entries are correct.
     """
     swapped = [i for i, extent in extents.items() if not _fits(extent, sides[i]) and _fits(extent, sides[i][::-1])]
     if not swapped:
-        return Frames(sides, *_looked_at(paths, sides, range(0, len(paths), max(1, len(paths) // LOOKED_AT))))
+        return AnnotationFrames(
+            sides, *_check_orientation(paths, sides, range(0, len(paths), max(1, len(paths) // MAX_CHECKED)))
+        )
     put_right = sides.copy()
     changed = []
     for i, path in enumerate(paths):
@@ -87,12 +89,12 @@ def find_frames(paths: Sequence[Path], sides: NDArray[np.int64], extents: Mappin
             put_right[i] = other
             changed.append(path.name)
     if not changed:
-        return Frames(sides, False, ())
+        return AnnotationFrames(sides, False, ())
     note = (
         f"width and height are swapped in {len(changed):,} entries ({changed[0]} first), as boxes outside of them "
         "show; the files' own sides are taken"
     )
-    return Frames(put_right, False, (note,))
+    return AnnotationFrames(put_right, False, (note,))
 
 
 def _fits(extent: Sides | None, sides: Sequence[int] | NDArray[np.int64]) -> bool:
@@ -100,7 +102,7 @@ def _fits(extent: Sides | None, sides: Sequence[int] | NDArray[np.int64]) -> boo
 
 
 def _sides(path: Path, default: Sides) -> tuple[Sides, Sides]:
-    """Of a file as stored, and as viewers show it; the default where it cannot be read."""
+    """Sides of a file as stored and as displayed; the default for both if it cannot be read."""
     try:
         stored, orientation = sides_of(path)
     except Unreadable:
@@ -108,8 +110,10 @@ def _sides(path: Path, default: Sides) -> tuple[Sides, Sides]:
     return stored, stored[::-1] if orientation in TURNED_SIDEWAYS else stored
 
 
-def _looked_at(paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[int]) -> tuple[bool, tuple[str, ...]]:
-    """Whether entries mean images as stored, and a note where that is unknown but matters."""
+def _check_orientation(
+    paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[int]
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether entries describe images as stored, and a note if that is unknown but relevant."""
     as_stored = as_viewed = unknown = 0
     for i in which:
         try:
@@ -125,5 +129,5 @@ def _looked_at(paths: Sequence[Path], sides: NDArray[np.int64], which: Sequence[
         return is_stored, ()
     return is_stored, (
         f"{unknown:,} of {len(which):,} images that were looked at are turned by their EXIF in a way that their sides "
-        "do not tell; boxes are taken as drawn on what viewers show",
+        "do not show; boxes are taken as drawn on what viewers show",
     )

@@ -1,10 +1,11 @@
-"""Identity of files by their content: a digest that is independent of where the folder is and how its path is spelled.
+"""Identity of files by their content: a digest that does not depend on the path of the folder.
 
 The digest covers the relative names, because their order decides the order of the images, and every byte of the files.
-Digests of single files are cached by path, size, inode and times of change, so that a second look reads no content.
+Digests of single files are cached by path, size, inode and times of change, so that a second call reads no content.
 Above `LARGE_BYTES` the digest covers the names and sizes of all files, and the content of a sample of them.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -12,41 +13,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from uuid import uuid4
 
-from harness.data.workers import in_threads
-from harness.device_slot import computing
+from harness.data.threads import map_in_threads
 from harness.errors import DataError
-from harness.fingerprint import fingerprint
+from harness.system.atomic_write import atomic_write_text
+from harness.system.device_slot import computing
+from harness.system.fingerprint import fingerprint
 
 LARGE_BYTES = 4 << 30
 """Total size above which only a sample of the files is read."""
 SAMPLE = 4096
-"""Files of a large folder whose content is read."""
-SETTLED_NS = 2_000_000_000
+"""Number of files of a large folder whose content is read."""
+UNCHANGED_FOR_NS = 2_000_000_000
 """Files that were changed less than this ago are not cached: a change within one tick of the clock would be missed."""
-FOLDER = "digests"
-"""Of the cached digests, in the cache of data sets."""
+DIGESTS_FOLDER = "digests"
+"""Folder of the cached digests in the cache of data sets."""
 CHUNK = 1 << 20
 
-Stamp = tuple[int, int, int, int]
-"""Size, inode, and times of the last change of content and of the inode. The latter cannot be set by a program, so that
-a file that was replaced by one of the same size and time is seen."""
+FileStamp = tuple[int, int, int, int]
+"""Size, inode, and times of the last change of content and of the inode. A program cannot set the latter, so that a
+replacement by a file of the same size and time is detected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """What files hold."""
+class ContentDigest:
+    """The identity of files by their content."""
 
     digest: str
     """Sixteen hexadecimal digits."""
     note: str | None = None
-    """Set where not all content was read."""
+    """A note if not all content was read."""
 
 
 @computing()
-def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> Content:
-    """The identity of `files`, given relative to `root`, and of `extra`, plain values that also decide the outcome.
+def read_content(root: Path, files: Sequence[str], *, extra: object = None, cache: Path | None = None) -> ContentDigest:
+    """The identity of `files`, given relative to `root`, and of `extra`, plain values that also affect the images.
 
     `cache` is the folder of prepared data sets; nothing is written where it does not exist. Raises `DataError` for a
     file that cannot be read.
@@ -58,15 +59,15 @@ def read_content(root: Path, files: Sequence[str], *, extra: object = None, cach
     names = [[file, stamp[0]] for file, stamp in zip(_printable(files), stamps, strict=True)]
     digest = fingerprint([extra, names, digests])
     if total <= LARGE_BYTES:
-        return Content(digest)
-    return Content(
+        return ContentDigest(digest)
+    return ContentDigest(
         digest,
         f"the data set is identified by the names and sizes of its {len(files):,} files and by the content of "
         f"{len(digests):,} of them, because it is larger than {LARGE_BYTES >> 30} GiB",
     )
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> FileStamp:
     try:
         stat = path.stat()
     except OSError as error:
@@ -75,27 +76,27 @@ def _stamp(path: Path) -> Stamp:
 
 
 def _printable(files: Sequence[str]) -> list[str]:
-    """Names as JSON takes them; bytes that are no UTF-8 are kept apart from each other."""
+    """Names as valid texts for JSON; different bytes that are not UTF-8 stay different."""
     return [os.fsencode(file).decode("utf-8", "backslashreplace") for file in files]
 
 
 def _sample(files: Sequence[str]) -> list[int]:
-    """The files whose names have the least digests: the same ones wherever the folder is."""
+    """Indices of the files whose names have the smallest digests: the same ones for any location of the folder."""
     order = sorted(range(len(files)), key=lambda i: blake2b(os.fsencode(files[i]), digest_size=8).digest())
     return sorted(order[:SAMPLE])
 
 
-def _digests(root: Path, files: Sequence[str], stamps: Sequence[Stamp], cache: Path | None) -> list[str]:
-    """The digest of each file, taken from the cache where its stamp is the same."""
-    store = None if cache is None else cache / FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
+def _digests(root: Path, files: Sequence[str], stamps: Sequence[FileStamp], cache: Path | None) -> list[str]:
+    """The digest of each file, from the cache if its stamp has not changed."""
+    store = None if cache is None else cache / DIGESTS_FOLDER / f"{fingerprint(os.fspath(root.absolute()))}.json"
     known = _read(store)
     wanted = [(file, list(stamp)) for file, stamp in zip(files, stamps, strict=True)]
     missing = [i for i, (file, stamp) in enumerate(wanted) if known.get(file, [None])[0] != stamp]
     started = time.time_ns()
-    fresh = dict(zip(missing, in_threads(lambda i: _hash(root / files[i]), missing), strict=True))
+    fresh = dict(zip(missing, map_in_threads(lambda i: _hash(root / files[i]), missing), strict=True))
     digests = [fresh[i] if i in fresh else str(known[file][1]) for i, (file, _) in enumerate(wanted)]
     if fresh and store is not None and store.parent.parent.is_dir():
-        settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - SETTLED_NS)
+        settled = (i for i, stamp in enumerate(stamps) if max(stamp[2:]) < started - UNCHANGED_FOR_NS)
         _write(store, {wanted[i][0]: [wanted[i][1], digests[i]] for i in settled})
     return digests
 
@@ -112,7 +113,7 @@ def _hash(path: Path) -> str:
 
 
 def _read(store: Path | None) -> dict[str, list[object]]:
-    """The cached digests by file, `[stamp, digest]`; none where they are missing or damaged."""
+    """The cached digests by file, `[stamp, digest]`; empty if they are missing or damaged."""
     try:
         found = json.loads(store.read_bytes()) if store is not None else {}
     except (OSError, ValueError):
@@ -122,18 +123,15 @@ def _read(store: Path | None) -> dict[str, list[object]]:
 
 
 def _write(store: Path, digests: dict[str, list[object]]) -> None:
-    """Replace the cached digests; a cache that cannot be written is none."""
-    fresh = store.with_suffix(f".{uuid4().hex}")
-    try:
+    """Replace the cached digests; errors of writing are ignored."""
+    text = json.dumps(digests)
+    with contextlib.suppress(OSError):
         store.parent.mkdir(exist_ok=True)
-        fresh.write_text(json.dumps(digests), encoding="ascii")
-        fresh.replace(store)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+        atomic_write_text(store, text, is_shared=True)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """A file that the operating system does not give out, which says nothing of its content."""
+    """The error for a file that the operating system cannot read, whatever its content."""
     remedy = "It is a link to nothing: restore the file, or remove the link." if path.is_symlink() else None
     if isinstance(error, PermissionError):
         remedy = "Allow this user to read it, or remove it from the folder."

@@ -1,6 +1,6 @@
-"""Which class of a network each class of some images is: by name where both sides have names, and never silently.
+"""Assignment of the classes of images to the classes of a network: by name if both have names, and always reported.
 
-A network's classes are the rows of its classifier. A folder's classes are the names of its folders, in any order.
+A network's classes are the rows of its classifier. A folder's classes are the names of its subfolders, in any order.
 """
 
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from harness.errors import DataError
 
 IMAGENET = "imagenet-1k"
 IMAGENET_CLASSES = 1000
-NAMED = 3
-BY_POSITION = "Give `--labels position` to take the classes in their order, whatever they are called."
+MAX_NAMED = 3
+BY_POSITION = "Use `--labels position` to assign the classes in their order, whatever their names are."
 
 
-class Assignment(NamedTuple):
-    """The labels of some images, as a network has them."""
+class LabelAssignment(NamedTuple):
+    """The network's labels of the classes of some images."""
 
     labels: tuple[int, ...]
     """For each class of the images, the network's class."""
     about: str
-    """How they were found, to be shown with every result."""
+    """How the labels were assigned, to be shown with every result."""
 
 
-def order_of(names: Sequence[str]) -> list[str]:
-    """The names in the order of their labels: as numbers where all are whole numbers, else as text."""
+def label_order(names: Sequence[str]) -> list[str]:
+    """The names in the order of their labels: sorted as numbers if all are whole numbers, else as text."""
     return sorted(names, key=_number) if _are_numbers(names) else sorted(names)
 
 
-def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: int, place: str) -> Assignment:
+def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: int, place: str) -> LabelAssignment:
     """Find the network's class for each of the images' classes `names`, in the order of the images' labels.
 
-    `known` are the names of the network's classes, None where they are not known; `classes` is their number. Raises
-    `DataError` where both sides have names and these differ, and where nothing tells which class is which.
+    `known` are the names of the network's classes, None if they are not known; `classes` is their number. Raises
+    `DataError` if both have names and these differ, and if the assignment cannot be determined.
     """
     if known is not None:
         return _by_name(names, known, place)
@@ -40,23 +40,23 @@ def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: in
     if synsets and set(names) <= set(synsets):
         labels = tuple(synsets.index(name) for name in names)
         about = f"by name, as synsets of ImageNet-1K in their usual order: {_share(names, classes)}"
-        return Assignment(labels, f"{about}; the weights do not say their classes")
-    return by_position(names, classes, place, "the weights do not say their classes")
+        return LabelAssignment(labels, f"{about}; the weights do not name their classes")
+    return assign_by_position(names, classes, place, "the weights do not name their classes")
 
 
-def by_position(names: Sequence[str], classes: int, place: str, why: str) -> Assignment:
-    """The n-th class of the images is the n-th of the network. Raises `DataError` where their numbers differ."""
+def assign_by_position(names: Sequence[str], classes: int, place: str, why: str) -> LabelAssignment:
+    """Assign the n-th class of the images to the network's n-th. Raises `DataError` if their numbers differ."""
     if len(names) != classes:
         raise DataError(
             f"the images must be of the {classes:,} classes that the network tells apart",
             value=len(names),
             place=place,
-            remedy="Give the data set that it was trained for, or a network for these classes.",
+            remedy="Use the data set that it was trained for, or a network for these classes.",
         )
     first, last = (f"`{name[:40]}`" for name in (names[0], names[-1]))
     order = ", as numbers," if _are_numbers(names) else ""
     about = f"by position, in order{order} from {first} to {last}: {why}"
-    return Assignment(tuple(range(classes)), about)
+    return LabelAssignment(tuple(range(classes)), about)
 
 
 def imagenet_synsets() -> tuple[str, ...]:
@@ -67,30 +67,32 @@ def imagenet_synsets() -> tuple[str, ...]:
     return tuple(info.label_names())
 
 
-def differing(names: Sequence[str], known: Sequence[str]) -> str:
-    """Which of the `names` are not among the `known`, and which are missing, as words."""
+def class_differences(names: Sequence[str], known: Sequence[str]) -> str:
+    """A text on which of the `names` are not among the `known`, and which of these are missing."""
     extra = [name for name in names if name not in set(known)]
     missing = [name for name in known if name not in set(names)]
     parts = [f"{len(extra):,} unknown ({_first(extra)})"] if extra else []
     return "; ".join([*parts, *([f"{len(missing):,} missing ({_first(missing)})"] if missing else [])])
 
 
-def _by_name(names: Sequence[str], known: Sequence[str], place: str) -> Assignment:
+def _by_name(names: Sequence[str], known: Sequence[str], place: str) -> LabelAssignment:
     if len(set(known)) < len(known):
         if tuple(names) == tuple(known):
-            return Assignment(tuple(range(len(known))), f"by position, where all names agree: {len(known):,} classes")
+            return LabelAssignment(
+                tuple(range(len(known))), f"by position, where all names agree: {len(known):,} classes"
+            )
         raise DataError("the network's classes must have different names", value=_first(known), place=place)
     index = {name: label for label, name in enumerate(known)}
     if set(names) <= set(index):
-        return Assignment(tuple(index[name] for name in names), f"by name: {_share(names, len(known))}")
+        return LabelAssignment(tuple(index[name] for name in names), f"by name: {_share(names, len(known))}")
     if _are_numbers(names) and _are_numbers(known):
         numbers = {_number(name): label for name, label in index.items()}
         if {_number(name) for name in names} <= set(numbers):
             labels = tuple(numbers[_number(name)] for name in names)
-            return Assignment(labels, f"by number: {_share(names, len(known))}")
+            return LabelAssignment(labels, f"by number: {_share(names, len(known))}")
     raise DataError(
         f"the classes of the images must be among those of the network: {_first(known)}",
-        value=differing(names, known),
+        value=class_differences(names, known),
         place=place,
         remedy=f"Rename the folders of the images as the classes were called in the training. {BY_POSITION}",
     )
@@ -103,7 +105,7 @@ def _share(names: Sequence[str], classes: int) -> str:
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
-    """Whether all names are whole numbers, and different ones."""
+    """Whether all names are different whole numbers."""
     are_whole = all(name.isascii() and name.isdigit() for name in names)
     return are_whole and len({int(name) for name in names}) == len(names)
 
@@ -113,5 +115,5 @@ def _number(name: str) -> int:
 
 
 def _first(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > NAMED else ""
-    return ", ".join(f"`{name[:40]}`" for name in names[:NAMED]) + more
+    more = ", ..." if len(names) > MAX_NAMED else ""
+    return ", ".join(f"`{name[:40]}`" for name in names[:MAX_NAMED]) + more

@@ -1,4 +1,4 @@
-"""Where figures lie, as COCO's format tells it: polygons, or lengths of runs; kept as arrays, made runs when needed."""
+"""Segmentations of instances in COCO's format, polygons or run-length encoding; stored as arrays, encoded on access."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,53 +7,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.figures import Runs
+from harness.data.detection_annotations import RLE
 
-LEAST_NUMBERS = 6
-"""Of a polygon: three corners."""
+MIN_COORDINATES = 6
+"""Minimum number of coordinates of a polygon: three corners."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outlines:
-    """Polygons of many figures, each of several parts; and the runs of those that were given so."""
+class Polygons:
+    """Polygons of many instances, each of several parts; and the masks of instances with run-length encoding."""
 
-    numbers: NDArray[np.float64]
+    coordinates: NDArray[np.float64]
     """x and y of all corners of all parts."""
     parts: NDArray[np.int64]
-    """(parts + 1,): where a part begins among the numbers."""
-    first: NDArray[np.int64]
-    """(figures, 2): the parts of a figure, from and to; none for one that was given as runs."""
-    given: dict[int, Runs]
-    """Those, by the number of the figure."""
+    """(parts + 1,): index of each part's first coordinate."""
+    instance_parts: NDArray[np.int64]
+    """(instances, 2): first part of an instance, and the one after its last; equal with run-length encoding."""
+    rle_masks: dict[int, RLE]
+    """The masks of instances with run-length encoding, by instance."""
 
-    def runs(self, figure: int, height: int, width: int) -> Runs:
-        """The figure's mask in an image of that size."""
+    def rle(self, instance: int, height: int, width: int) -> RLE:
+        """The instance's mask in an image of that size."""
         from pycocotools import mask as runs
 
-        if figure in self.given:
-            return self.given[figure]
-        begin, end = self.first[figure].tolist()
-        polygons = [self.numbers[self.parts[i] : self.parts[i + 1]].tolist() for i in range(begin, end)]
-        merged: Runs = runs.merge(runs.frPyObjects(polygons, height, width))
+        if instance in self.rle_masks:
+            return self.rle_masks[instance]
+        begin, end = self.instance_parts[instance].tolist()
+        polygons = [self.coordinates[self.parts[i] : self.parts[i + 1]].tolist() for i in range(begin, end)]
+        merged: RLE = runs.merge(runs.frPyObjects(polygons, height, width))
         return merged
 
 
-class OutlinesBuilder:
-    """Takes figures one by one."""
+class PolygonsBuilder:
+    """Builds `Polygons` from instances that are added one by one."""
 
     def __init__(self) -> None:
         self._numbers: list[NDArray[np.float64]] = []
         self._parts = [0]
         self._first: list[tuple[int, int]] = []
-        self._given: dict[int, Runs] = {}
+        self._given: dict[int, RLE] = {}
 
     def add(self, segmentation: Any, sides: tuple[int, int]) -> bool:
-        """Take a figure, of an image of that width and height; False, and not taken, for one that covers nothing.
+        """Add an instance of an image of that width and height; False, and not added, if it has no valid polygon.
 
-        Raises `ValueError` or `TypeError` for what the format does not know.
+        Raises `ValueError` or `TypeError` for an invalid segmentation.
         """
         if isinstance(segmentation, dict):
-            self._given[len(self._first)] = _packed(segmentation, sides)
+            self._given[len(self._first)] = _compressed_rle(segmentation, sides)
             self._first.append((0, 0))
             return True
         if not isinstance(segmentation, list):
@@ -61,7 +61,7 @@ class OutlinesBuilder:
         polygons = [np.array(polygon, np.float64) for polygon in segmentation]
         if any(polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all() for polygon in polygons):
             raise ValueError("`segmentation` must be polygons, each a list x, y, x, y and so on")
-        polygons = [polygon for polygon in polygons if len(polygon) >= LEAST_NUMBERS]
+        polygons = [polygon for polygon in polygons if len(polygon) >= MIN_COORDINATES]
         if not polygons:
             return False
         begin = len(self._parts) - 1
@@ -72,23 +72,23 @@ class OutlinesBuilder:
         return True
 
     def add_box(self, corners: Sequence[float]) -> None:
-        """Take a box, x0, y0, x1, y1, for a figure that has no outline."""
+        """Add a box, x0, y0, x1, y1, for an instance without an outline."""
         x0, y0, x1, y1 = corners
         begin = len(self._parts) - 1
         self._numbers.append(np.array([x0, y0, x1, y0, x1, y1, x0, y1], np.float64))
         self._parts.append(self._parts[-1] + 8)
         self._first.append((begin, begin + 1))
 
-    def build(self, order: Sequence[int]) -> Outlines:
-        """All figures, put into that order."""
+    def build(self, order: Sequence[int]) -> Polygons:
+        """All instances, in that order."""
         first = np.array([self._first[i] for i in order], np.int64).reshape(-1, 2)
         given = {at: self._given[i] for at, i in enumerate(order) if i in self._given}
         numbers = np.concatenate(self._numbers) if self._numbers else np.zeros(0)
-        return Outlines(numbers, np.array(self._parts), first, given)
+        return Polygons(numbers, np.array(self._parts), first, given)
 
 
-def _packed(segmentation: dict[str, Any], sides: tuple[int, int]) -> Runs:
-    """Runs as pycocotools packs them, from either of the ways in which files have them."""
+def _compressed_rle(segmentation: dict[str, Any], sides: tuple[int, int]) -> RLE:
+    """Run-length encoding of pycocotools, from either of the two forms in files."""
     from pycocotools import mask as runs
 
     height, width = (int(side) for side in segmentation["size"])
@@ -98,7 +98,7 @@ def _packed(segmentation: dict[str, Any], sides: tuple[int, int]) -> Runs:
     if isinstance(counts, list):
         if any(not isinstance(count, int) or count < 0 for count in counts) or sum(counts) != height * width:
             raise ValueError("`counts` of a segmentation must be lengths that fill the image")
-        packed: Runs = runs.frPyObjects(segmentation, height, width)
+        packed: RLE = runs.frPyObjects(segmentation, height, width)
         return packed
     if not isinstance(counts, str):
         raise TypeError("`counts` of a segmentation must be a list or a string")

@@ -1,7 +1,7 @@
-"""The check of a data set before anything is trained or written: its images are decoded as a training decodes them.
+"""The check of a data set before anything is trained or written: its images are decoded as in a training.
 
-Of a split of up to `MOST_LOOKED` images all are decoded, and what is found is what a training would find. Of a larger
-one, or where the time is over, an evenly spread sample is: it is refused only where the whole is at fault beyond doubt.
+Of a split of up to `MAX_SAMPLED` images all are decoded, and the result is exact. Of a larger split, or after the time
+limit, an evenly spread sample is decoded; the split is refused only if it is surely invalid.
 """
 
 import time
@@ -12,95 +12,103 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data.cache import require_varied_counts
-from harness.data.survey import MOST_LOST, Files, Lost, lost_note, reasons_text, require_most, too_many_lost
-from harness.data.workers import in_threads
+from harness.data.read_report import (
+    MAX_UNREADABLE_SHARE,
+    ReadableFiles,
+    UnreadableFile,
+    reasons_text,
+    require_mostly_readable,
+    too_many_unreadable_error,
+    unreadable_note,
+)
+from harness.data.threads import map_in_threads
 from harness.errors import DataError
-from harness.recipe import Recipe
 
-MOST_LOOKED = 2048
-"""Images of a split that are decoded."""
-MOST_S = 20.0
-"""Seconds for all splits of a data set."""
+MAX_SAMPLED = 2048
+"""Maximum number of images of a split that are decoded."""
+MAX_S = 20.0
+"""Time limit for all splits of a data set."""
 DEVIATIONS = 4.0
 """Standard deviations by which a sample must be above the allowed share of unreadable images to be refused."""
-LEAST_CLASSES = 2
+MIN_CLASSES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What was seen of the images of a split."""
+class SplitSample:
+    """The result of decoding a sample of the images of a split."""
 
     split: str
     total: int
     looked: int
-    lost: Mapping[int, Lost]
-    """Those that cannot be read, by their numbers."""
+    lost: Mapping[int, UnreadableFile]
+    """The unreadable images by index."""
     counts: NDArray[np.float64]
-    """(3, 256): how often each channel of the others has each value."""
+    """(3, 256): how often each channel of the readable images has each value."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether all images were looked at."""
+        """Whether all images were decoded."""
         return self.looked == self.total
 
     @property
     def about(self) -> str:
-        """As `all 80 training images` or `2,048 of 90,000 training images`."""
+        """The decoded images as `all 80 training images` or `2,048 of 90,000 training images`."""
         return f"{f'all {self.total:,}' if self.is_whole else f'{self.looked:,} of {self.total:,}'} {self.split} images"
 
 
-def check_images(splits: Mapping[str, Files], place: str | None) -> tuple[str, ...]:
-    """Look at the images of all splits, by name; returns notes on what was seen.
+def check_images(splits: Mapping[str, ReadableFiles], place: str | None) -> tuple[str, ...]:
+    """Decode the images of all splits, or samples of them; returns notes.
 
-    Raises `DataError` where too many cannot be read, or all are alike.
+    Raises `DataError` if too many cannot be read, or all are alike.
     """
-    looks = look_at(splits, time.monotonic() + MOST_S)
+    looks = sample_splits(splits, time.monotonic() + MAX_S)
     for look in looks:
-        require_readable_look(look)
-    return judged(looks, place)
+        require_readable_sample(look)
+    return sample_notes(looks, place)
 
 
-def judged(looks: list[Look], place: str | None) -> tuple[str, ...]:
-    """The notes on splits that can be read. Raises `DataError` where all images of one are alike."""
+def sample_notes(looks: list[SplitSample], place: str | None) -> tuple[str, ...]:
+    """The notes on readable splits. Raises `DataError` if all images of one are alike."""
     for look in looks:
         require_varied_counts(look.counts, look.looked - len(look.lost), look.split, place)
     return (_about(looks), *(note for look in looks for note in _lost_notes(look)))
 
 
-def look_at(splits: Mapping[str, Files], until: float) -> list[Look]:
+def sample_splits(splits: Mapping[str, ReadableFiles], until: float) -> list[SplitSample]:
     """Decode the images of all splits, or a sample of each, until a time of `time.monotonic`."""
     looks = []
     for left, (split, files) in zip(range(len(splits), 0, -1), splits.items(), strict=True):
         now = time.monotonic()
-        looks.append(_look(split, files, now + (until - now) / left))
+        looks.append(_sample_split(split, files, now + (until - now) / left))
     return looks
 
 
-def spread(total: int, most: int) -> list[int]:
-    """Evenly spread numbers below `total`, in an order of which every beginning is spread, too."""
+def spread_indices(total: int, most: int) -> list[int]:
+    """Evenly spread indices below `total`, in an order in which every prefix is spread over the range, too."""
     numbers = np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
     chosen: list[int] = np.random.default_rng(0).permutation(numbers).tolist()
     return chosen
 
 
-def _look(split: str, files: Files, until: float) -> Look:
-    chosen = spread(len(files), MOST_LOOKED)
+def _sample_split(split: str, files: ReadableFiles, until: float) -> SplitSample:
+    chosen = spread_indices(len(files), MAX_SAMPLED)
     counts, lost, looked = np.zeros((3, 256)), {}, 0
-    for i, found in zip(chosen, in_threads(lambda i: _seen(files, i), chosen, until=until), strict=False):
+    for i, found in zip(chosen, map_in_threads(lambda i: _histogram_of(files, i), chosen, until=until), strict=False):
         looked += 1
-        if isinstance(found, Lost):
+        if isinstance(found, UnreadableFile):
             lost[i] = found
         else:
             counts += found
     in_order = {i: lost[i] for i in sorted(lost)}
-    return Look(split, len(files), looked, in_order, counts)
+    return SplitSample(split, len(files), looked, in_order, counts)
 
 
-def _seen(files: Files, i: int) -> NDArray[np.float64] | Lost:
+def _histogram_of(files: ReadableFiles, i: int) -> NDArray[np.float64] | UnreadableFile:
     """How often each channel of an image has each value, (3, 256)."""
-    found = files.look(i)
-    return found if isinstance(found, Lost) else histogram(found)
+    image = files.image_or_failure(i)
+    return image if isinstance(image, UnreadableFile) else histogram(image)
 
 
 def histogram(image: Image.Image) -> NDArray[np.float64]:
@@ -108,20 +116,20 @@ def histogram(image: Image.Image) -> NDArray[np.float64]:
     return np.array(image.histogram(), np.float64).reshape(3, 256)
 
 
-def require_readable_look(look: Look) -> None:
-    """Raise `DataError` where more than a tenth of the split cannot be read, as far as that is certain."""
+def require_readable_sample(look: SplitSample) -> None:
+    """Raise `DataError` if surely more than a tenth of the split cannot be read."""
     lost = list(look.lost.values())
     if look.is_whole:
-        require_most(look.split, look.total, lost)
+        require_mostly_readable(look.split, look.total, lost)
         return
-    allowed = MOST_LOST * look.looked
-    if len(lost) > allowed + DEVIATIONS * (allowed * (1 - MOST_LOST)) ** 0.5:
+    allowed = MAX_UNREADABLE_SHARE * look.looked
+    if len(lost) > allowed + DEVIATIONS * (allowed * (1 - MAX_UNREADABLE_SHARE)) ** 0.5:
         value = f"{len(lost):,} of {look.looked:,} that were looked at, of {look.total:,} in all"
-        raise too_many_lost(look.split, value, lost)
+        raise too_many_unreadable_error(look.split, value, lost)
 
 
-def require_enough(recipe: Recipe, names: tuple[str, ...], train: int, place: str | None) -> None:
-    """Raise `DataError` where the classes or the training images are too few to be trained on."""
+def require_enough(recipe: ProxyRecipe, names: tuple[str, ...], train: int, place: str | None) -> None:
+    """Raise `DataError` if there are too few classes or training images for a training."""
     if recipe.epochs == 0:
         return
     require_classes(names, place)
@@ -136,8 +144,8 @@ def require_enough(recipe: Recipe, names: tuple[str, ...], train: int, place: st
 
 
 def require_classes(names: tuple[str, ...], place: str | None) -> None:
-    """Raise `DataError` for a single class, of which every answer is right."""
-    if len(names) < LEAST_CLASSES:
+    """Raise `DataError` for a single class, for which every prediction is correct."""
+    if len(names) < MIN_CLASSES:
         raise DataError(
             "images must be of two classes at least for a network to be trained to tell them apart",
             value=", ".join(names),
@@ -146,15 +154,15 @@ def require_classes(names: tuple[str, ...], place: str | None) -> None:
         )
 
 
-def _about(looks: list[Look]) -> str:
+def _about(looks: list[SplitSample]) -> str:
     rest = "" if all(look.is_whole for look in looks) else "; the others are checked when they are read"
     return f"looked at {' and '.join(look.about for look in looks)}{rest}"
 
 
-def _lost_notes(look: Look) -> list[str]:
+def _lost_notes(look: SplitSample) -> list[str]:
     lost = list(look.lost.values())
     if look.is_whole or not lost:
-        return lost_note(look.split, look.total, lost)
+        return unreadable_note(look.split, look.total, lost)
     return [
         f"{len(lost):,} of the {look.looked:,} {look.split} images that were looked at could not be read: "
         f"{reasons_text(lost)}"

@@ -1,36 +1,36 @@
-"""Who trains the runs: `inline` in this process, `ray` in workers on this machine or on a cluster, behind one seam."""
+"""Executors, which train runs: `inline` in this process, `ray` in workers on this machine or a cluster."""
 
 from collections.abc import Callable
 
 from harness.errors import ExecutorError
-from harness.executors.base import Crew, Executor
+from harness.executors.base import Executor, WorkerRequest
 
 
-def _inline(crew: Crew) -> Executor:
+def _inline(request: WorkerRequest) -> Executor:
     from harness.executors.inline import InlineExecutor
 
-    return InlineExecutor(crew)
+    return InlineExecutor(request)
 
 
-def _ray(crew: Crew) -> Executor:
+def _ray(request: WorkerRequest) -> Executor:
     from harness.executors.ray_executor import RayExecutor
 
-    return RayExecutor(crew)
+    return RayExecutor(request)
 
 
-EXECUTORS: dict[str, Callable[[Crew], Executor]] = {
+EXECUTORS: dict[str, Callable[[WorkerRequest], Executor]] = {
     "ray": _ray,
     "inline": _inline,
 }
 
 
-def make_executor(name: str, crew: Crew) -> Executor:
-    """Start the workers. Raises `ExecutorError` where they cannot be had."""
+def make_executor(name: str, request: WorkerRequest) -> Executor:
+    """Create an executor and start its workers. Raises `ExecutorError` if they cannot be started."""
     if name not in EXECUTORS:
         raise ExecutorError(
             "the executor must be a known one", value=name, remedy=f"Executors: {', '.join(EXECUTORS)}."
         )
-    return EXECUTORS[name](crew)
+    return EXECUTORS[name](request)
 
 
-__all__ = ["EXECUTORS", "Crew", "Executor", "make_executor"]
+__all__ = ["EXECUTORS", "Executor", "WorkerRequest", "make_executor"]

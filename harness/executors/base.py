@@ -1,44 +1,80 @@
-"""The seam between the search and the machines: jobs go in, records come out, in the order each run makes them.
+"""Interface between the search and the executors: jobs are submitted, records are polled in the order of each run.
 
-A run that was submitted always ends with exactly one `Ended`, whatever becomes of its process or its node.
+Every submitted run ends with exactly one `Ended`, even if its process or its node dies. `AcceptedJob` and
+`run_job_logged` are shared by all executors; `run_job` loads torch and is imported only where a run is trained.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.run import Job, Record
+from harness.errors import one_line
+from harness.training.run import Ended, Job, Record, RunState
 
 
 class Executor(Protocol):
-    """Trains runs somewhere. One thread of one process, the driver's, calls it."""
+    """Protocol of an executor, which trains runs. Only one thread of the driver process calls it."""
 
     slots: int
-    """How many runs are trained at a time; further ones may be submitted and wait their turn."""
+    """Number of runs that are trained at a time; further ones may be submitted and are queued."""
 
     def submit(self, job: Job) -> None:
-        """Take a run; returns at once. The same run may be submitted again after its `Ended`."""
+        """Queue a run; returns immediately. The same run may be submitted again after its `Ended`."""
 
     def poll(self, timeout_s: float) -> list[tuple[str, Record]]:
-        """What has been said since the last call, as (run id, record); waits up to `timeout_s` for the first."""
+        """The new records since the last call, as (run id, record); waits up to `timeout_s` for the first."""
 
     def stop(self, run_id: str) -> None:
-        """Ask a run to end soon; its last record is then `Ended(STOPPED)`. Nothing happens to one that has ended."""
+        """Request that a run stops; its last record is then `Ended(STOPPED)`. A run that has ended is not affected."""
 
     def shutdown(self) -> None:
-        """Give back all workers, at once; runs still going on end without a word."""
+        """Stop all workers immediately; running jobs yield no further record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """The workers that are wanted, all alike."""
+class WorkerRequest:
+    """The number and resources of the workers to start; all have the same resources."""
 
     cpus: int = 1
     """Processors of a worker, and threads of its runs."""
     gpus: float = 0.0
-    """Share of a GPU, or a whole number of them; where there is no GPU at all, runs are trained on processors."""
+    """Share of a GPU, or a whole number of GPUs; if there is no GPU at all, runs are trained on processors."""
     workers: int | None = None
-    """How many; null for as many as there is room for."""
+    """Number of workers; None for as many as fit."""
     runs: int | None = None
-    """How many runs there will be at most, where that is known: more workers than that would have nothing to do."""
+    """Maximum number of runs, if known: more workers than that would be idle."""
     address: str | None = None
-    """A Ray cluster, as `host:port`, or `auto` for the one on this machine; null for workers on this machine alone."""
+    """A Ray cluster, as `host:port`, or `auto` for the one on this machine; None for workers on this machine only."""
+
+
+@dataclass(slots=True, eq=False)
+class AcceptedJob:
+    """A job that was passed to a worker, with the time at which it was."""
+
+    job: Job
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the job's run."""
+        return self.job.run.id
+
+    def ended(self, state: RunState, cause: str) -> Ended:
+        """The last record of a run that can no longer write it itself."""
+        return Ended(state, wall_s=time.monotonic() - self.start, cause=cause)
+
+    def failed(self, error: BaseException) -> Ended:
+        """The last record of a run that ended with an error outside `run_job`."""
+        return self.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
+
+
+def run_job_logged(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:
+    """Execute a job and yield its records. The last is an `Ended`, even if the run's log cannot be written."""
+    from harness.executors.run_job import run_job
+
+    task = AcceptedJob(job)
+    try:
+        yield from run_job(job, should_stop)
+    except Exception as error:
+        yield task.failed(error)

@@ -1,4 +1,4 @@
-"""A Ray cluster to have workers on: started on this machine for one study, or joined where one is running."""
+"""The Ray cluster that the workers run on: started on this machine for one study, or an existing one that is joined."""
 
 import contextlib
 import json
@@ -13,40 +13,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ExecutorError
-from harness.executors.base import Crew
-from harness.executors.task import one_line
-from harness.machine import available_cpus
+from harness.errors import ExecutorError, one_line
+from harness.executors.base import WorkerRequest
+from harness.system.machine import available_cpus
 
 AUTO = "auto"
-REACH_S = 3.0
-"""How long a host may take to accept a connection."""
-JOIN_S = 15.0
-"""How long a cluster may take to let a process join."""
+REACH_TIMEOUT_S = 3.0
+"""Maximum time for a host to accept a connection."""
+CONNECT_TIMEOUT_S = 15.0
+"""Maximum time for a process to join a cluster."""
 STORE_BYTES = 80 * 1024**2
-"""Shared memory of a cluster of our own; records are small, and data sets are files."""
-LEAVE_S = 15.0
-"""How long the processes of a cluster of our own may take to end before they are killed."""
-SILENCE_S = 40.0
-"""How long a cluster may leave a question unanswered; Ray itself ends this process after a minute."""
-ASK_S = 5.0
-"""How often a cluster is asked for its nodes."""
-END_S = 1.0
-"""How long to wait for the last answer."""
-LOUDEST = 50
+"""Shared memory of a cluster started here; records are small, and data sets are files."""
+DISCONNECT_TIMEOUT_S = 15.0
+"""Maximum time for the processes of a cluster started here to end, before they are killed."""
+SILENCE_TIMEOUT_S = 40.0
+"""Maximum time without a response of the cluster; Ray itself ends this process after a minute."""
+PING_EVERY_S = 5.0
+"""Interval at which the nodes of a cluster are queried."""
+END_TIMEOUT_S = 1.0
+"""Maximum time to wait for the last query."""
+RAY_LOG_LEVEL = 50
 """Log level above which Ray may write to the terminal: critical."""
 
 CONFIGURATION = {
-    "prestart_worker_first_driver": False,  # one process per processor, although we know how many we want
-    "worker_niceness": 0,  # that of the driver, and not 15 more: whoever wants that calls the driver with `nice`
+    "prestart_worker_first_driver": False,  # would start one process per processor; we start the number we need
+    "worker_niceness": 0,  # that of the driver, not 15 more: to lower the priority, call the driver with `nice`
 }
 SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # or workers would be given a copy of the working folder
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise workers would get a copy of the working folder
 }
-REHEARSAL = """
+CONNECT_TEST = """
 import json, logging, sys
 import ray
 try:
@@ -59,59 +58,60 @@ print("\\nanswer:", json.dumps(answer))
 """
 
 
-def start() -> None:
-    """Start a cluster of this machine alone, which `leave` ends. Raises `ExecutorError` where Ray does not start."""
-    with _quietly() as ray, _without_services():
+def start_cluster() -> None:
+    """Start a local cluster, which `disconnect` ends. Raises `ExecutorError` if Ray does not start."""
+    with _init_options() as ray, _without_services():
         try:
             ray.init(
                 address="local",
-                num_cpus=available_cpus(),  # Ray counts those of the machine, whatever this process may use
+                num_cpus=available_cpus(),  # Ray would count all of the machine, even if this process may use fewer
                 include_dashboard=False,
                 object_store_memory=STORE_BYTES,
                 _system_config=CONFIGURATION,
                 log_to_driver=False,
-                logging_level=LOUDEST,
+                logging_level=RAY_LOG_LEVEL,
             )
         except Exception as error:
             ray.shutdown()
             raise ExecutorError(
                 "Ray must start on this machine",
                 place=f"{type(error).__name__}: {one_line(error)}",
-                remedy="RAY_TMPDIR says where it keeps its files; `--executor inline` trains without it.",
+                remedy="RAY_TMPDIR sets the folder of its files; `--executor inline` trains without it.",
             ) from error
 
 
-class _TokenAsked(ExecutorError):
-    """A cluster answers only those who show its token."""
+class _TokenRequired(ExecutorError):
+    """The cluster requires an authentication token."""
 
 
-def join(address: str) -> None:
-    """Join a running cluster. Raises `ExecutorError` within seconds where that cannot be done."""
+def connect(address: str) -> None:
+    """Join a running cluster. Raises `ExecutorError` within seconds if that is not possible."""
     if address != AUTO:
         _check_reachable(address)
     if _asks_for_token(address):
-        os.environ["RAY_AUTH_MODE"] = "token"  # which Ray does for itself with `auto`, and not with an address
-    with _quietly() as ray:
-        ray.init(address=address, log_to_driver=False, logging_level=LOUDEST)
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray sets this itself for `auto`, but not for an address
+    with _init_options() as ray:
+        ray.init(address=address, log_to_driver=False, logging_level=RAY_LOG_LEVEL)
 
 
-def leave(*, by_force: bool = False) -> None:
-    """End a cluster that was started here, with all that runs on it; leave one that was joined to itself."""
-    with ending(by_force=by_force):
+def disconnect(*, by_force: bool = False) -> None:
+    """End a cluster that was started here, with all that runs on it; only disconnect from one that was joined."""
+    with shutdown_timeout(by_force=by_force):
         import ray
 
         ray.shutdown()
 
 
 @contextlib.contextmanager
-def ending(*, by_force: bool = False) -> Iterator[None]:
-    """A time limit for a block that ends workers or a cluster: Ray waits for ever for one that hangs.
+def shutdown_timeout(*, by_force: bool = False) -> Iterator[None]:
+    """Time limit for a block that ends workers or a cluster: Ray waits forever for one that hangs.
 
-    The processes of a cluster of our own are killed after `LEAVE_S`, or at once by force; Ray then returns.
+    The processes of a cluster started here are killed after `DISCONNECT_TIMEOUT_S`, or immediately with `by_force`;
+    Ray then returns.
     """
     if by_force:
         _kill_own_processes()
-    limit = threading.Timer(LEAVE_S, _kill_own_processes)
+    limit = threading.Timer(DISCONNECT_TIMEOUT_S, _kill_own_processes)
     limit.daemon = True
     limit.start()
     try:
@@ -121,12 +121,12 @@ def ending(*, by_force: bool = False) -> Iterator[None]:
 
 
 def _own_processes() -> list[tuple[str, Any]]:
-    """The processes of a cluster that was started here, by kind; none of one that was joined."""
+    """The processes of a cluster that was started here, by kind; empty for one that was joined."""
     from ray._private import worker
 
     node = worker._global_node
-    known: dict[str, Any] = {} if node is None else dict(node.all_processes)
-    return [(kind, info.process) for kind, infos in known.items() for info in infos]
+    processes: dict[str, Any] = {} if node is None else dict(node.all_processes)
+    return [(kind, info.process) for kind, infos in processes.items() for info in infos]
 
 
 def _kill_own_processes() -> None:
@@ -134,8 +134,8 @@ def _kill_own_processes() -> None:
         process.kill()
 
 
-class Watch:
-    """Says whether a cluster can still be worked with; never waits. One for each cluster, from its start to its end."""
+class ClusterMonitor:
+    """Monitors whether a cluster is still usable, without blocking. One instance per cluster, from start to end."""
 
     def __init__(self) -> None:
         self._is_ended = threading.Event()
@@ -145,65 +145,65 @@ class Watch:
         self._thread.start()
 
     def fault(self) -> str | None:
-        """Why the cluster cannot be worked with; None where nothing is known against it."""
+        """Why the cluster is not usable; None if no fault was detected."""
         dead = [kind for kind, process in _own_processes() if process.poll() is not None]
         if dead:
             return f"its process {dead[0]} has ended"
         if self._nodes_alive == 0:
             return "none of its nodes is alive"
         silence_s = time.monotonic() - self._answered
-        return f"it has not answered for {silence_s:.0f} s" if silence_s > SILENCE_S else None
+        return f"it has not answered for {silence_s:.0f} s" if silence_s > SILENCE_TIMEOUT_S else None
 
     def end(self) -> None:
-        """Ask no more; waits a moment for an answer that is on its way."""
+        """Stop the queries; waits up to `END_TIMEOUT_S` for the current one."""
         self._is_ended.set()
-        self._thread.join(END_S)
+        self._thread.join(END_TIMEOUT_S)
 
     def _ask(self) -> None:
-        """Ask for the nodes, in a thread of its own: the question itself may hang."""
+        """Query the nodes, in a separate thread, because the query itself may hang."""
         import ray
 
-        while not self._is_ended.wait(ASK_S):
+        while not self._is_ended.wait(PING_EVERY_S):
             try:
                 nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            except Exception:  # whatever a lost connection raises; the silence counts
+            except Exception:  # any error of a lost connection; `fault` then reports that there was no response
                 continue
             self._nodes_alive = sum(bool(node["Alive"]) for node in nodes)
             self._answered = time.monotonic()
 
 
-def hire(crew: Crew) -> tuple[int, float]:
-    """How many workers there will be, and the GPU share of each: 0 where no node has a GPU.
+def allocate(request: WorkerRequest) -> tuple[int, float]:
+    """The number of workers to start, and the GPU share of each: 0 if no node has a GPU.
 
-    Raises `ExecutorError` where the cluster has no room for a single one, or for as many as were asked for.
+    Raises `ExecutorError` if not a single worker fits on the cluster, or fewer than were requested.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    gpus = crew.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
-    room = sum(_room_on(node, crew.cpus, gpus) for node in nodes)
-    each = f"{crew.cpus} processor{'s' if crew.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
-    if room == 0:
+    gpus = request.gpus if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    capacity = sum(_workers_on(node, request.cpus, gpus) for node in nodes)
+    resources = f"{request.cpus} processor{'s' if request.cpus > 1 else ''}" + (f" and {gpus:g} GPU" if gpus else "")
+    if capacity == 0:
         largest = max(nodes, key=lambda node: (node.get("GPU", 0) if gpus else 0, node.get("CPU", 0)))
         has = f"{largest.get('CPU', 0):g} processors and {largest.get('GPU', 0):g} GPUs"
         raise ExecutorError(
             f"a worker must fit on one machine, and the largest has {has}",
-            value=each,
+            value=resources,
             place="resources",
             remedy="Lower `resources.cpus` or `resources.gpus`.",
         )
-    if crew.workers is not None and crew.workers > room:
+    if request.workers is not None and request.workers > capacity:
         raise ExecutorError(
-            f"there is room for {room} worker{'s' if room > 1 else ''} with {each} each",
-            value=crew.workers,
+            f"at most {capacity} worker{'s' if capacity > 1 else ''} with {resources} each can run",
+            value=request.workers,
             place="--workers",
-            remedy=f"Ask for at most {room}, or lower `resources.cpus` or `resources.gpus`.",
+            remedy=f"Request at most {capacity}, or lower `resources.cpus` or `resources.gpus`.",
         )
-    return max(1, min(crew.workers or room, room if crew.runs is None else crew.runs)), gpus
+    return max(1, min(request.workers or capacity, capacity if request.runs is None else request.runs)), gpus
 
 
-def _room_on(node: dict[str, float], cpus: int, gpus: float) -> int:
-    """Workers that fit on a node; a worker with a share of a GPU has it on one."""
+def _workers_on(node: dict[str, float], cpus: int, gpus: float) -> int:
+    """Number of workers that fit on a node; a share of a GPU is always on one GPU."""
     by_cpus = int(node.get("CPU", 0) // cpus)
     if gpus == 0:
         return by_cpus
@@ -212,13 +212,13 @@ def _room_on(node: dict[str, float], cpus: int, gpus: float) -> int:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[Any]:
-    """Ray, with the manners of a guest: no prints, no usage reports, signals left as they were."""
+def _init_options() -> Iterator[Any]:
+    """The `ray` module with side effects switched off: no prints, no usage reports, signal handlers restored."""
     os.environ.update(ENVIRONMENT)
     import ray
     import ray._private.worker
 
-    # The raylet's remarks on a worker's death are printed by the driver past all logging; we record the cause.
+    # The driver prints the raylet's messages on a worker's death, bypassing logging; we record the cause instead.
     ray._private.worker._worker_logs_enabled = False
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -230,20 +230,20 @@ def _quietly() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _without_services() -> Iterator[None]:
-    """Have Ray leave out what a cluster of one machine has no use for: autoscaler, log shipping, dashboard.
+    """Keep Ray from starting services that a local cluster does not need: autoscaler, log shipping, dashboard.
 
-    They cost two seconds of a processor at every start, 250 MB, and a second at every shutdown. Where a version of Ray
-    calls them otherwise they are started, and all works as well.
+    They cost two seconds of a processor at every start, 250 MB, and a second at every shutdown. In a version of Ray
+    that uses other names for them they are started, which does no harm.
     """
     from ray._private.node import Node
 
-    kept = {name: getattr(Node, name) for name in SERVICES if hasattr(Node, name)}
+    methods = {name: getattr(Node, name) for name in SERVICES if hasattr(Node, name)}
     try:
-        for name in kept:
+        for name in methods:
             setattr(Node, name, lambda *_, **__: None)
         yield
     finally:
-        for name, method in kept.items():
+        for name, method in methods.items():
             setattr(Node, name, method)
 
 
@@ -253,50 +253,51 @@ def _check_reachable(address: str) -> None:
     if "://" in address or not host or not port.isdecimal():
         raise ExecutorError("a cluster's address must be `host:port` or `auto`", value=address, place="--ray-address")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise _unreachable(address, str(error)) from error
 
 
 def _asks_for_token(address: str) -> bool:
-    """Whether one can join a cluster, but only with the token that is here.
+    """Whether a cluster can be joined, but only with the token of this machine.
 
-    It is not shown where nobody asks: tasks run there nevertheless, but actors end before they start.
+    The token is not sent to a cluster that does not require one: there, tasks would run, but actors would end before
+    they start.
     """
     try:
-        _rehearse(address)
-    except _TokenAsked:
+        _test_connection(address)
+    except _TokenRequired:
         if "RAY_AUTH_MODE" in os.environ or not _has_token():
             raise
     else:
         return False
-    _rehearse(address, RAY_AUTH_MODE="token")
+    _test_connection(address, RAY_AUTH_MODE="token")
     return True
 
 
-def _rehearse(address: str, **settings: str) -> None:
-    """Join in a process of its own first: one that cannot join is kept waiting for minutes, or ended, by Ray."""
-    command = [sys.executable, "-c", REHEARSAL, address]
+def _test_connection(address: str, **settings: str) -> None:
+    """Join in a separate process first: Ray lets a process that cannot join wait for minutes, or ends it."""
+    command = [sys.executable, "-c", CONNECT_TEST, address]
     environment = {**os.environ, **ENVIRONMENT, "RAY_gcs_server_port_wait_time_s": "5", **settings}
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             text=True,
-            timeout=JOIN_S,
+            timeout=CONNECT_TIMEOUT_S,
             check=False,
             env=environment,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
-        raise _unreachable(address, f"no answer within {JOIN_S:g} s") from error
-    said = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
-    answer = json.loads(said[0]) if said else "Ray gave up"
+        raise _unreachable(address, f"no answer within {CONNECT_TIMEOUT_S:g} s") from error
+    lines = [line.removeprefix("answer:") for line in done.stdout.splitlines() if line.startswith("answer:")]
+    answer = json.loads(lines[0]) if lines else "Ray gave up"
     if answer is None:
         return
     if "AuthToken" in done.stderr:
-        raise _TokenAsked(
-            "the cluster asks for its token",
+        raise _TokenRequired(
+            "the cluster requires its token",
             value=address,
             place="--ray-address",
             remedy="Copy `~/.ray/auth_token` from the node where it was started, or set RAY_AUTH_TOKEN.",
@@ -318,11 +319,11 @@ def _unreachable(address: str, why: str) -> ExecutorError:
         value=address,
         place=why,
         remedy="Start one here (`ray start --head`), let this machine join it (`ray start --address HOST:PORT`), "
-        "or leave `--ray-address` out to train on this machine alone.",
+        "or leave `--ray-address` out to train only on this machine.",
     )
 
 
 def _has_token() -> bool:
-    """Whether Ray has a token with which to join clusters that ask for one."""
-    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return given or (Path.home() / ".ray" / "auth_token").exists()
+    """Whether Ray finds a token for clusters that require one."""
+    is_in_environment = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return is_in_environment or (Path.home() / ".ray" / "auth_token").exists()

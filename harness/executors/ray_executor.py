@@ -1,55 +1,197 @@
-"""Runs trained by a crew of Ray actors that stay from run to run, on this machine or on a cluster."""
+"""Executor that trains runs in Ray actors, each kept for many runs, on this machine or on a cluster.
 
+`WorkerHandle` is the driver-side handle of one Ray actor: submit a job, receive its records, kill it.
+"""
+
+import contextlib
+import os
+import re
+import signal
 import time
 from collections import Counter, deque
 from dataclasses import replace
 from typing import Any
 
-from harness.errors import ExecutorError, WorkerLost
+from harness import __version__
+from harness.errors import ExecutorError, WorkerLost, one_line
 from harness.executors import ray_cluster
-from harness.executors.base import Crew
-from harness.executors.ray_hand import Hand, actor_class
-from harness.run import Ended, Job, Record, RunState
+from harness.executors.base import AcceptedJob, WorkerRequest
+from harness.executors.ray_worker import RayWorker, WorkerInfo
+from harness.training.run import Ended, Job, Record, RunState
 
-GRACE_S = 60.0
-"""How long a run may outlive its limit before its worker is ended: it ends by itself unless it hangs."""
-LISTEN_S = 1.0
-"""How long to wait for a record before looking at the clock."""
-REPORT_S = 50.0
-"""How long the first worker of a cluster may take to report. Twice that and a restart take less than two minutes."""
-RESTARTS = 2
-"""How often a cluster of our own is started anew without a record in between; once if no worker reports."""
+RECEIVE_S = 30.0
+"""Maximum time to read a record that is ready."""
+CONTROL = "control"
+"""Concurrency group of an actor: its thread serves `stop` and `report` while the main one trains."""
+STOP_GRACE_S = 60.0
+"""Time after a run's limit at which its worker is killed: the run ends by itself unless it hangs."""
+RECEIVE_TIMEOUT_S = 1.0
+"""Maximum time to wait for a record before time limits are checked."""
+REPORT_TIMEOUT_S = 50.0
+"""Maximum time for the first worker of a cluster to report. Twice that and a restart take less than two minutes."""
+MAX_RESTARTS = 2
+"""Maximum number of restarts of a cluster started here without a record in between; one if no worker reports."""
 DEATHS_PER_WORKER = 2
-"""How often in a row, on average, a worker may die before it is ready."""
+"""Maximum number of deaths in a row, per worker on average, before a worker is ready."""
+
+
+def actor_class(cpus: int, gpus: float) -> Any:
+    """The Ray actor class of all workers. Ray does not restart an actor: its run is resumed from a checkpoint."""
+    import ray
+
+    remote: Any = ray.remote
+    return remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, concurrency_groups={CONTROL: 1})(RayWorker)
+
+
+class WorkerHandle:
+    """Driver-side handle of one actor, which starts asynchronously; that takes seconds."""
+
+    def __init__(self, actors: Any, cpus: int) -> None:
+        self.task: AcceptedJob | None = None
+        self.has_yielded = False
+        """Whether the task has yielded a record."""
+        self.is_stopping = False
+        """Whether a stop of the task was requested."""
+        self._actor = actors.remote()
+        self._greeting: WorkerInfo | None = None
+        self._awaited: Any = self._actor.greet.remote(cpus)
+        self._report = self._actor.report.options(concurrency_group=CONTROL).remote()
+        self._start = time.monotonic()
+        self._ticket = 0
+
+    @property
+    def pending_ref(self) -> Any:
+        """The reference to wait for before `next_record`: to the greeting or the task's next record; else None."""
+        return self._awaited
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a job can be submitted."""
+        return self._awaited is None
+
+    def has_reported(self) -> bool:
+        """Whether the worker's process runs; it may still be loading what a run needs."""
+        import ray
+
+        return self._greeting is not None or bool(ray.wait([self._report], timeout=0)[0])
+
+    def is_silent(self, limit_s: float) -> bool:
+        """Whether the worker has existed for `limit_s` and its process has not reported."""
+        return time.monotonic() - self._start > limit_s and not self.has_reported()
+
+    def submit(self, job: Job) -> None:
+        """Start to train a job."""
+        self._ticket += 1
+        self.task, self.has_yielded, self.is_stopping = AcceptedJob(job), False, False
+        self._awaited = self._actor.train.options(num_returns="streaming").remote(job, self._ticket)
+
+    def next_record(self) -> Record | None:
+        """The next record; None for the greeting. Raises `WorkerLost` if the worker is dead."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            if self.task is None:
+                self._check_worker(ray.get(self._awaited, timeout=RECEIVE_S))
+                return None
+            record: Record = ray.get(next(self._awaited), timeout=RECEIVE_S)
+        except RayTaskError as error:
+            record = self._failed(error.cause)
+        except RayError as error:
+            raise WorkerLost(_cause_of_death(error)) from error
+        self.has_yielded = True
+        if isinstance(record, Ended):
+            self.task = self._awaited = None
+        return record
+
+    def stop(self) -> None:
+        """Request that the task stops."""
+        self.is_stopping = True
+        self._actor.stop.options(concurrency_group=CONTROL).remote(self._ticket)
+
+    def end(self) -> None:
+        """Kill the actor, even while it trains."""
+        import ray
+
+        ray.kill(self._actor)
+
+    def end_process(self) -> None:
+        """Kill the process of a worker that hangs, which `ray.kill` may not end."""
+        self.end()
+        if self._greeting is None:
+            return
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        remote: Any = ray.remote
+        there = NodeAffinitySchedulingStrategy(self._greeting.node_id, soft=False)
+        remote(num_cpus=0, scheduling_strategy=there)(_kill).remote(self._greeting.pid)
+
+    def kill_here(self) -> None:
+        """Kill the process of a worker on this machine after its cluster has ended."""
+        if self._greeting is not None:
+            _kill(self._greeting.pid)
+
+    def _check_worker(self, greeting: WorkerInfo) -> None:
+        if greeting.version != __version__:
+            raise ExecutorError(
+                f"every node of the cluster must have version {__version__} of the harness",
+                value=greeting.version,
+                place=f"node {greeting.node_id}",
+                remedy="Install it there.",
+            )
+        self._greeting = greeting
+        self._awaited = None
+
+    def _failed(self, error: Exception) -> Ended:
+        """The last record of a task that raised an error. Raises `ExecutorError` if the greeting raised it."""
+        if self.task is not None:
+            return self.task.failed(error)
+        raise ExecutorError(
+            f"version {__version__} of the harness must work on every node of the cluster",
+            place=f"{type(error).__name__}: {one_line(error)}",
+            remedy="Install it there, with all that it needs.",
+        ) from error
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _cause_of_death(error: Exception) -> str:
+    """Why an actor died: the relevant part of Ray's long message."""
+    match = re.search(r"The actor is dead because (.*?)\.(?:\s|$)", str(error), re.DOTALL)
+    return f"the worker is gone: {match.group(1) if match else str(error).strip().splitlines()[-1]}"
 
 
 class RayExecutor:
     """Trains as many runs at a time as there are workers. A worker that dies is replaced, and its run ends LOST."""
 
-    def __init__(self, crew: Crew) -> None:
-        if crew.address is None:
-            ray_cluster.start()
+    def __init__(self, request: WorkerRequest) -> None:
+        if request.address is None:
+            ray_cluster.start_cluster()
         else:
-            ray_cluster.join(crew.address)
-        self._is_own = crew.address is None
-        self._watch = ray_cluster.Watch()
+            ray_cluster.connect(request.address)
+        self._is_own = request.address is None
+        self._watch = ray_cluster.ClusterMonitor()
         self._restarts = 0
-        """Of the cluster, since the last record."""
-        self._said: list[tuple[str, Record]] = []
+        """Restarts of the cluster since the last record."""
+        self._records: list[tuple[str, Record]] = []
         self._waiting: deque[Job] = deque()
-        self._hands: list[Hand] = []
+        self._workers: list[WorkerHandle] = []
         self._deaths = 0
         """Workers in a row that died before they were ready."""
         self._given_back: Counter[str] = Counter()
-        """How often a worker died before it had begun a run that it was given."""
+        """By run id: how often a worker died after the run was submitted to it and before its first record."""
         try:
-            self.slots, self._gpus = ray_cluster.hire(crew)
+            self.slots, self._gpus = ray_cluster.allocate(request)
         except ExecutorError:
             self.shutdown()
             raise
-        self._cpus = crew.cpus
-        self._actors = actor_class(crew.cpus, self._gpus)
-        self._hands = [Hand(self._actors, crew.cpus) for _ in range(self.slots)]
+        self._cpus = request.cpus
+        self._actors = actor_class(request.cpus, self._gpus)
+        self._workers = [WorkerHandle(self._actors, request.cpus) for _ in range(self.slots)]
 
     def submit(self, job: Job) -> None:
         """See `Executor`, as for all methods of this class."""
@@ -60,41 +202,41 @@ class RayExecutor:
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = deadline - time.monotonic()
-            self._listen(0.0 if self._said else min(max(left_s, 0.0), LISTEN_S))
-            self._look_after_cluster()
+            self._receive(0.0 if self._records else min(max(left_s, 0.0), RECEIVE_TIMEOUT_S))
+            self._check_cluster()
             self._end_overdue()
             self._assign()
-            if self._said or left_s <= 0:
-                said, self._said = self._said, []
-                return said
+            if self._records or left_s <= 0:
+                records, self._records = self._records, []
+                return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
-        for hand in self._hands:
-            if hand.task is not None and hand.task.run_id == run_id:
-                hand.stop()
+        for worker in self._workers:
+            if worker.task is not None and worker.task.run_id == run_id:
+                worker.stop()
         for job in [job for job in self._waiting if job.run.id == run_id]:
             self._waiting.remove(job)
-            self._said.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
+            self._records.append((run_id, Ended(RunState.STOPPED, wall_s=0.0, cause="stopped before it began")))
 
     def shutdown(self) -> None:  # noqa: D102
-        hands, self._hands = self._hands, []
+        workers, self._workers = self._workers, []
         self._waiting.clear()
-        self._said.clear()
+        self._records.clear()
         is_broken = self._watch.fault() is not None
         self._watch.end()
-        with ray_cluster.ending(by_force=is_broken):
-            for hand in () if is_broken else hands:
-                hand.end()
-        ray_cluster.leave(by_force=is_broken)
+        with ray_cluster.shutdown_timeout(by_force=is_broken):
+            for worker in () if is_broken else workers:
+                worker.end()
+        ray_cluster.disconnect(by_force=is_broken)
 
     def _assign(self) -> None:
-        """Give waiting jobs to free workers."""
-        for hand in self._hands:
-            if self._waiting and hand.is_free:
-                hand.give(self._waiting.popleft())
+        """Submit waiting jobs to free workers."""
+        for worker in self._workers:
+            if self._waiting and worker.is_free:
+                worker.submit(self._waiting.popleft())
 
-    def _listen(self, timeout_s: float) -> None:
-        """Hear all that has been said; wait for the first word."""
+    def _receive(self, timeout_s: float) -> None:
+        """Collect all records that are ready; waits up to `timeout_s` for the first."""
         import ray
 
         awaited = self._awaited()
@@ -104,90 +246,91 @@ class RayExecutor:
         ready, _ = ray.wait(list(awaited), timeout=timeout_s)
         while ready:
             for reference in ready:
-                self._hear(awaited[reference])
+                self._handle_record(awaited[reference])
             awaited = self._awaited()
             ready = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0] if awaited else []
 
-    def _awaited(self) -> dict[Any, Hand]:
-        return {hand.awaited: hand for hand in self._hands if hand.awaited is not None}
+    def _awaited(self) -> dict[Any, WorkerHandle]:
+        return {worker.pending_ref: worker for worker in self._workers if worker.pending_ref is not None}
 
-    def _hear(self, hand: Hand) -> None:
-        task = hand.task
+    def _handle_record(self, worker: WorkerHandle) -> None:
+        task = worker.task
         try:
-            record = hand.hear()
+            record = worker.next_record()
         except WorkerLost as lost:
-            self._replace(hand, lost)
+            self._replace(worker, lost)
             return
         if task is None:
             self._deaths = 0
         elif record is not None:
             del self._given_back[task.run_id]
             self._restarts = 0
-            self._said.append((task.run_id, record))
+            self._records.append((task.run_id, record))
 
-    def _look_after_cluster(self) -> None:
-        """Start a cluster of our own anew that is broken. Raises `ExecutorError` where that is not possible."""
+    def _check_cluster(self) -> None:
+        """Restart a broken cluster that was started here. Raises `ExecutorError` if that is not possible."""
         fault, is_silent = self._watch.fault(), False
-        if fault is None and self._hands and all(hand.is_silent(REPORT_S) for hand in self._hands):
-            fault, is_silent = f"no worker has reported within {REPORT_S:g} s", True
+        if fault is None and self._workers and all(worker.is_silent(REPORT_TIMEOUT_S) for worker in self._workers):
+            fault, is_silent = f"no worker has reported within {REPORT_TIMEOUT_S:g} s", True
         if fault is None:
             return
-        if self._is_own and self._restarts < (1 if is_silent else RESTARTS):
+        if self._is_own and self._restarts < (1 if is_silent else MAX_RESTARTS):
             self._restart(f"the Ray cluster was lost: {fault}")
             return
         remedy = "Nothing is lost: run the same command again."
         if not self._is_own:
-            remedy = f"See how the cluster is with `ray status`. {remedy}"
+            remedy = f"Check the cluster with `ray status`. {remedy}"
         elif is_silent:
             remedy = f"Free memory and processors of this machine, or train with `--executor inline`. {remedy}"
         raise ExecutorError("a Ray cluster must work for as long as a study is trained", place=fault, remedy=remedy)
 
     def _restart(self, cause: str) -> None:
-        """Start the cluster and its workers anew. Runs that had begun are lost; the others keep their place."""
-        hands, self._hands = self._hands, []
-        for hand in reversed(hands):
-            task = hand.task
-            if task is not None and (hand.has_spoken or hand.is_stopping):
-                self._said.append((task.run_id, task.ended(RunState.LOST, cause)))
+        """Restart the cluster and its workers. Runs that had begun are lost; the others stay first in the queue."""
+        workers, self._workers = self._workers, []
+        for worker in reversed(workers):
+            task = worker.task
+            if task is not None and (worker.has_yielded or worker.is_stopping):
+                self._records.append((task.run_id, task.ended(RunState.LOST, cause)))
             elif task is not None:
                 self._waiting.appendleft(task.job)
         self._watch.end()
-        ray_cluster.leave(by_force=True)
-        for hand in hands:
-            hand.kill_here()
+        ray_cluster.disconnect(by_force=True)
+        for worker in workers:
+            worker.kill_here()
         self._restarts += 1
-        ray_cluster.start()
-        self._watch = ray_cluster.Watch()
+        ray_cluster.start_cluster()
+        self._watch = ray_cluster.ClusterMonitor()
         self._actors = actor_class(self._cpus, self._gpus)
-        self._hands = [Hand(self._actors, self._cpus) for _ in hands]
+        self._workers = [WorkerHandle(self._actors, self._cpus) for _ in workers]
 
-    def _replace(self, hand: Hand, lost: WorkerLost) -> None:
-        """Start another worker. A run that the lost one had not begun is given to the next without a word.
+    def _replace(self, worker: WorkerHandle, lost: WorkerLost) -> None:
+        """Start another worker. A run that the lost one had not begun is queued again, without a record.
 
-        That happens as often as there are workers, which may all have died with their node; then it is the run's fault.
+        That happens at most `slots` times, because all workers may have died with their node; after that, the run is
+        taken as the cause and ends LOST.
         """
-        self._hire_in_place_of(hand)
-        task = hand.task
+        self._start_replacement(worker)
+        task = worker.task
         if task is None:
             self._deaths += 1
             if self._deaths > DEATHS_PER_WORKER * self.slots:
                 raise ExecutorError("workers must live long enough to train", place=str(lost)) from lost
-        elif hand.has_spoken or hand.is_stopping or self._given_back[task.run_id] == self.slots:
+        elif worker.has_yielded or worker.is_stopping or self._given_back[task.run_id] == self.slots:
             del self._given_back[task.run_id]
-            self._said.append((task.run_id, task.ended(RunState.LOST, str(lost))))
+            self._records.append((task.run_id, task.ended(RunState.LOST, str(lost))))
         else:
             self._given_back[task.run_id] += 1
             self._waiting.appendleft(task.job)
 
     def _end_overdue(self) -> None:
-        """End the workers of runs that hang."""
-        for hand in list(self._hands):
-            task = hand.task
-            if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + GRACE_S:
-                hand.end_process()
-                self._hire_in_place_of(hand)
-                cause = f"nothing was heard of the run after its limit of {task.job.minutes:g} minutes"
-                self._said.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
+        """Kill the workers of runs that hang."""
+        for worker in list(self._workers):
+            task = worker.task
+            if task is not None and time.monotonic() > task.start + 60 * task.job.minutes + STOP_GRACE_S:
+                worker.end_process()
+                self._start_replacement(worker)
+                cause = f"the run did not end at its limit of {task.job.minutes:g} minutes"
+                self._records.append((task.run_id, task.ended(RunState.TIMED_OUT, cause)))
 
-    def _hire_in_place_of(self, hand: Hand) -> None:
-        self._hands[self._hands.index(hand)] = Hand(self._actors, self._cpus)
+    def _start_replacement(self, worker: WorkerHandle) -> None:
+        self._workers[self._workers.index(worker)] = WorkerHandle(self._actors, self._cpus)

@@ -1,14 +1,14 @@
-"""The seam's fake: runs say what a script has them say; nothing is trained. For tests and benches of the driver."""
+"""Fake executor: runs yield the records of a script, and nothing is trained. For tests and benchmarks of the driver."""
 
 from collections.abc import Callable, Iterable, Iterator
 
-from harness.run import Ended, Job, Record, RunState
+from harness.training.run import Ended, Job, Record, RunState
 
 Script = Callable[[Job], Iterable[Record]]
 
 
 class ScriptedExecutor:
-    """Plays a script for every job, one record of each running job per poll; a job that is stopped ends STOPPED."""
+    """Yields the records of a script, one of each running job per poll; a job that is stopped ends STOPPED."""
 
     def __init__(self, script: Script, *, slots: int = 1) -> None:
         self.slots = slots
@@ -27,11 +27,11 @@ class ScriptedExecutor:
         while self._waiting and len(self._running) < self.slots:
             job = self._waiting.pop(0)
             self._running[job.run.id] = iter(self._script(job))
-        said = [(run_id, next(script)) for run_id, script in self._running.items()]
-        for run_id, record in said:
+        records = [(run_id, next(script)) for run_id, script in self._running.items()]
+        for run_id, record in records:
             if isinstance(record, Ended):
                 del self._running[run_id]
-        return said
+        return records
 
     def stop(self, run_id: str) -> None:  # noqa: D102
         self._waiting = [job for job in self._waiting if job.run.id != run_id]

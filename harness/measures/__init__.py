@@ -1,48 +1,51 @@
-"""What is measured of a trained network, in two tables; a measure yields (name, value), and knows no training loop."""
+"""Measures of a trained network, in two tables; a measure yields (name, value), independently of the training loop."""
 
 from collections.abc import Iterator
 
-from harness.measures.base import Measure, Trained
-from harness.measures.erf import erf
-from harness.measures.latency import latency
-from harness.measures.memory import peak_memory
-from harness.measures.merge_error import merge_error
-from harness.measures.shape_bias import shape_bias
-from harness.measures.throughput import throughput
-from harness.measures.train_step import train_step
-from harness.recipe import Recipe
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.measures import memory, merge_error, receptive_field, shape_bias, speed
+from harness.measures.base import Measure, TrainedRun
 
-ALWAYS: dict[str, Measure] = {
-    "latency": latency,
-    "peak_memory": peak_memory,
+ALWAYS_MEASURES: dict[str, Measure] = {
+    "latency": speed.latency,
+    "peak_memory": memory.peak_memory,
 }
-"""Taken of every run, and first: the peak of memory is that of the training."""
+"""Taken of every run, before the others: the peak of memory is that of the training."""
 
-ON_DEMAND: dict[str, Measure] = {
-    "erf": erf,
-    "merge_error": merge_error,
-    "shape_bias": shape_bias,
-    "throughput": throughput,
-    "train_step": train_step,
+ON_DEMAND_MEASURES: dict[str, Measure] = {
+    "erf": receptive_field.erf,
+    "merge_error": merge_error.merge_error,
+    "shape_bias": shape_bias.shape_bias,
+    "throughput": speed.throughput,
+    "train_step": speed.train_step,
 }
-"""Taken where the recipe names them under `measures`, which knows the same names."""
+"""Taken if the recipe lists them under `measures`, which accepts the same names."""
 
-OF_MACHINE = ("latency", "peak_memory", "throughput", "train_step")
-"""Measures that yield times, throughput or memory: what `harness.metrics.is_of_machine` holds for."""
-ONLY_IN_TRAINING = ("peak_memory",)
-"""Those that are known at the end of a training alone, and cannot be measured again on its weights."""
+MACHINE_MEASURES = ("latency", "peak_memory", "throughput", "train_step")
+"""Measures that yield times, throughput or memory; `harness.config.metrics.is_of_machine` is true for their metrics."""
+TRAINING_MEASURES = ("peak_memory",)
+"""Measures that are available only at the end of a training, and cannot be measured again on its weights."""
 
-__all__ = ["ALWAYS", "OF_MACHINE", "ONLY_IN_TRAINING", "ON_DEMAND", "Measure", "Trained", "measures_of", "times_of"]
+__all__ = [
+    "ALWAYS_MEASURES",
+    "MACHINE_MEASURES",
+    "ON_DEMAND_MEASURES",
+    "TRAINING_MEASURES",
+    "Measure",
+    "TrainedRun",
+    "machine_measures_of",
+    "measures_of",
+]
 
 
-def measures_of(recipe: Recipe) -> Iterator[Measure]:
-    """All that is measured of a run, in the order of the tables."""
-    yield from ALWAYS.values()
-    yield from (measure for name, measure in ON_DEMAND.items() if name in recipe.measures)
+def measures_of(recipe: ProxyRecipe) -> Iterator[Measure]:
+    """All measures of a run, in the order of the tables."""
+    yield from ALWAYS_MEASURES.values()
+    yield from (measure for name, measure in ON_DEMAND_MEASURES.items() if name in recipe.measures)
 
 
-def times_of(recipe: Recipe) -> Iterator[Measure]:
-    """Of all that is measured of a run, what describes the machine and can be measured again on stored weights."""
-    wanted = [name for name in OF_MACHINE if name not in ONLY_IN_TRAINING]
-    yield from (ALWAYS[name] for name in wanted if name in ALWAYS)
-    yield from (ON_DEMAND[name] for name in wanted if name in recipe.measures)
+def machine_measures_of(recipe: ProxyRecipe) -> Iterator[Measure]:
+    """The measures of a run that describe the machine and can be measured again on stored weights."""
+    names = [name for name in MACHINE_MEASURES if name not in TRAINING_MEASURES]
+    yield from (ALWAYS_MEASURES[name] for name in names if name in ALWAYS_MEASURES)
+    yield from (ON_DEMAND_MEASURES[name] for name in names if name in recipe.measures)

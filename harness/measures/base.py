@@ -1,42 +1,36 @@
-"""What every measure is given, the one method that it is, and the network as it is deployed."""
+"""The input and the signature of a measure, and the merged network on which speed is measured."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset
-from harness.network import merge
-from harness.recipe import Recipe
+from harness.models.build import merge
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A network at the end of its run, with what it was trained on; after no epochs, one with its first weights."""
+class TrainedRun:
+    """A network at the end of its run, with its data set and recipe; after 0 epochs, with its initial weights."""
 
     model: nn.Module
-    """In training form, as the run left it; a measure that wants the merged form makes a merged copy."""
+    """In training form, as at the end of the run; a measure that needs the merged form makes a merged copy."""
     dataset: Dataset
-    recipe: Recipe
+    recipe: ProxyRecipe
     device: torch.device
     times: Path | None = None
-    """Folder of times that were taken before; without one, nothing is kept."""
+    """Folder with the cache of measured times; None stores nothing."""
 
 
-Measure = Callable[[Trained], Iterator[tuple[str, float]]]
+Measure = Callable[[TrainedRun], Iterator[tuple[str, float]]]
 """Yields (name, value); the name carries the unit, as `latency_ms_p50`."""
 
 
-def own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """What is drawn inside leaves the global random state alone: stochastic depth draws from it."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def deployed(trained: Trained, batch: int) -> tuple[nn.Module, Tensor]:
-    """The merged network in evaluation mode, and that many blank images (N, C, H, W); in the recipe's layout."""
+def merged_for_inference(trained: TrainedRun, batch: int) -> tuple[nn.Module, Tensor]:
+    """The merged network in evaluation mode, and a batch of blank images (N, C, H, W), in the recipe's layout."""
     channels, side = trained.dataset.info.channels, trained.recipe.resolution
     memory_format = torch.channels_last if trained.recipe.channels_last else torch.contiguous_format
     images = torch.zeros(batch, channels, side, side, device=trained.device)

@@ -1,7 +1,7 @@
-"""Where a large kernel has its weight, before its small kernel is added and after.
+"""The distribution of a large kernel's weight, before and after its small kernel is added.
 
 Source: RepLKNet (arXiv 2203.06717), figure 6. A magnitude map is |w| summed over the channels, tap by tap, (k, k).
-Batch norms are folded in both forms, so that the two differ by the small kernel alone.
+Batch norms are folded in both forms, so they differ only by the small kernel.
 """
 
 import copy
@@ -10,24 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.blocks.bands import BandsConv
-from harness.blocks.convnext_block import ConvNeXtBlock
-from harness.blocks.dilated_reparam import DilatedReparamConv, spread
-from harness.blocks.inverted_residual import InvertedResidual
-from harness.blocks.peripheral import PeripheralConv
-from harness.blocks.rep_lk import RepLKBlock
-from harness.blocks.reparam import Mergeable, ReparamConv, centred
-from harness.blocks.sequential import SequentialConv
-from harness.blocks.stripes import StripesConv
+from harness.models.convnext import ConvNeXtBlock
+from harness.models.large_kernels.reparam import LargeKernelBlock, Mergeable
+from harness.models.mobilenet_v2 import InvertedResidual
+from harness.models.replknet import RepLKBlock
 
 BRANCHES = ("small_conv", "dilated")
-"""Where blocks keep the small kernels that a merge adds to the large one."""
+"""Attributes of the small kernels that a merge adds to the large one."""
 CENTRE = 3
-"""Side of the square whose share is told: the small kernel's in the paper's figure."""
+"""Side of the central square whose share is reported: the small kernel's in the paper's figure."""
 
 Map = NDArray[np.float64]
 
@@ -36,14 +30,14 @@ class LargeKernel(NamedTuple):
     """The magnitude maps of one layer."""
 
     stage: int
-    """From 1, as `block`."""
+    """Index from 1, as `block`."""
     block: int
     after: Map
-    """Of what is left of the layer by the merge."""
+    """Map of the merged kernel."""
     before: Map | None
-    """Of the large kernel alone; None for a layer without a small kernel beside it, or no longer."""
+    """Map of the large kernel alone; None for a layer without a small kernel, or already merged."""
     outside: NDArray[np.bool_]
-    """(k, k): the taps that the small kernel leaves as they are."""
+    """(k, k): the taps that the small kernel does not change."""
 
     @property
     def k(self) -> int:
@@ -52,19 +46,19 @@ class LargeKernel(NamedTuple):
 
     @property
     def ratio(self) -> tuple[float, float] | None:
-        """The least and the largest ratio outside the small kernel, after to before, each rescaled to a maximum of 1.
+        """Smallest and largest ratio outside the small kernel, after to before, each map rescaled to a maximum of 1.
 
-        They are one number but for rounding; None where nothing lies outside, or has any weight.
+        They are equal up to rounding; None if there is no tap outside, or none with a weight.
         """
         if self.before is None:
             return None
         taps = self.outside & (self.before > 0)
-        ratios = rescaled(self.after)[taps] / rescaled(self.before)[taps]
+        ratios = rescale_to_one(self.after)[taps] / rescale_to_one(self.before)[taps]
         return (float(ratios.min()), float(ratios.max())) if ratios.size else None
 
 
-def rescaled(map: Map) -> Map:
-    """The map with a maximum of 1; one of zeros stays."""
+def rescale_to_one(map: Map) -> Map:
+    """The map rescaled to a maximum of 1; a map of zeros is not changed."""
     return map / (map.max() or 1.0)
 
 
@@ -76,17 +70,17 @@ def central_share(map: Map) -> float:
 
 
 def large_kernels(model: nn.Module) -> Iterator[LargeKernel]:
-    """The maps of every large-kernel layer of a network, in order; the network is left alone."""
+    """The maps of every large-kernel layer of a network, in order; the network is not changed."""
     stages = model.stages
     assert isinstance(stages, nn.ModuleList), "every network has its stages under this name"
     for i, stage in enumerate(stages):
         blocks = [m for m in stage.modules() if isinstance(m, RepLKBlock | InvertedResidual | ConvNeXtBlock)]
         for j, block in enumerate(blocks):
-            yield _look(block.conv_dw if isinstance(block, ConvNeXtBlock) else block.large_kernel, i + 1, j + 1)
+            yield _large_kernel(block.conv_dw if isinstance(block, ConvNeXtBlock) else block.large_kernel, i + 1, j + 1)
 
 
 @torch.no_grad()
-def _look(layer: nn.Module, stage: int, block: int) -> LargeKernel:
+def _large_kernel(layer: nn.Module, stage: int, block: int) -> LargeKernel:
     after = _merged_kernel(layer)
     if not _has_branches(layer):
         return LargeKernel(stage, block, _magnitude(after), None, np.ones(after.shape[2:], bool))
@@ -109,45 +103,17 @@ def _without_branches(layer: nn.Module) -> nn.Module:
 
 def _magnitude(kernel: Tensor) -> Map:
     """(c, c_in, k, k) -> (k, k)"""
-    found: Map = kernel.abs().sum((0, 1)).numpy()
-    return found
+    magnitude: Map = kernel.abs().sum((0, 1)).numpy()
+    return magnitude
 
 
 def _merged_kernel(layer: nn.Module) -> Tensor:
-    """The one kernel (c, c_in, k, k) that the layer applies in evaluation mode, in float64 on the CPU."""
+    """The equivalent kernel (c, c_in, k, k) of the layer in evaluation mode, in float64 on the CPU."""
     layer = copy.deepcopy(layer)
     if isinstance(layer, Mergeable):
         layer.merge()
-    return _kernel(layer.to("cpu", torch.float64))
-
-
-def _kernel(layer: nn.Module) -> Tensor:
-    """That of a layer in its merged form, whatever its kind."""
-    match layer:
-        case nn.Conv2d():
-            return layer.weight
-        case ReparamConv():
-            return _weight(layer.lkb_reparam)
-        case DilatedReparamConv() | PeripheralConv():
-            return _weight(layer.large)
-        case StripesConv():
-            return torch.stack(_squares([_weight(layer.high), _weight(layer.wide)])).sum(0)
-        case BandsConv():
-            return torch.cat(_squares([_weight(band) for band in layer.bands]))
-        case SequentialConv():
-            near, far = _weight(layer.near), layer.far
-            assert isinstance(far, nn.Conv2d)
-            wide = spread(far.weight, far.dilation[0])
-            return F.conv_transpose2d(near.transpose(0, 1), wide, groups=len(near)).transpose(0, 1)
-    raise AssertionError(f"a kind of large kernel that nobody looks into: {type(layer).__name__}")
-
-
-def _weight(layer: nn.Module | None) -> Tensor:
-    assert isinstance(layer, nn.Conv2d), "a merged form consists of convolutions"
-    return layer.weight
-
-
-def _squares(kernels: list[Tensor]) -> list[Tensor]:
-    """Kernels of any sides, each on the centre of a square that holds all of them."""
-    side = max(max(kernel.shape[2:]) for kernel in kernels)
-    return [centred(kernel, kernel.new_empty(1, 1, side, side)) for kernel in kernels]
+    layer = layer.to("cpu", torch.float64)
+    if isinstance(layer, nn.Conv2d):  # ConvNeXt's own
+        return layer.weight
+    assert isinstance(layer, LargeKernelBlock), "every kind of large kernel has an `equivalent_kernel`"
+    return layer.equivalent_kernel()

@@ -1,10 +1,10 @@
-"""Whether a network goes by the shape or by the texture where the two stand for different classes.
+"""Whether a network classifies by shape or by texture where the two belong to different classes.
 
 Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture" (ICLR 2019, arXiv 1811.12231). A decision is
-an image that is given to the class of its shape or to that of its texture, the cue; images that are given to a third
-class count for neither. The shape bias is the share of shape decisions.
+an image that is classified as the class of its shape or of its texture, the cue; images that are classified as a third
+class do not count. The shape bias is the share of shape decisions.
 
-Shapes: N images; answers, shapes and cues are classes by number, (N,).
+Shapes: N images; answers (the predictions), shapes and cues are class indices, (N,).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,24 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.measures.base import Trained
-from harness.training import outputs
+from harness.measures.base import TrainedRun
+from harness.training.fit import predict_logits
 
 Classes = NDArray[np.int64]
 
 
 class Decisions(NamedTuple):
-    """What a network made of some images whose shape and texture disagree."""
+    """Numbers of decisions on images whose shape and texture disagree."""
 
     images: int
     shape: int
-    """Those given to the class of their shape."""
+    """Images classified by their shape."""
     cue: int
-    """Those given to the class of their texture."""
+    """Images classified by their texture."""
 
     @property
     def total(self) -> int:
-        """Decisions: the images that were not given to a third class."""
+        """All decisions: the images that were not classified as a third class."""
         return self.shape + self.cue
 
     @property
@@ -40,27 +40,27 @@ class Decisions(NamedTuple):
         return 100 * self.shape / self.total if self.total else None
 
 
-def shape_bias(trained: Trained) -> Iterator[tuple[str, float]]:
-    """The shape bias on the `conflict` images, with the numbers of decisions behind it, and by class of the shape.
+def shape_bias(trained: TrainedRun) -> Iterator[tuple[str, float]]:
+    """The shape bias on the `conflict` images, its numbers of decisions, and the bias by class of the shape.
 
-    A share of no decisions is left out.
+    A bias without decisions is left out.
     """
     dataset = trained.dataset
     split = dataset.conflict
     assert split is not None and split.cues is not None, "a recipe without such images is refused when it is checked"
-    logits = outputs(trained.model, split, dataset, trained.recipe, trained.device)
+    logits = predict_logits(trained.model, split, dataset, trained.recipe, trained.device)
     answers = torch.cat([batch.argmax(1).cpu() for batch in logits]).numpy()
-    whole = decisions(answers, split.labels, split.cues)
+    whole = count_decisions(answers, split.labels, split.cues)
     yield "shape_decisions", float(whole.shape)
     yield "cue_decisions", float(whole.cue)
     named = {"shape_bias_pct": whole}
-    each = by_class(answers, split.labels, split.cues, dataset.info.names)
-    named |= {f"shape_bias_pct_{name}": found for name, found in each.items()}
-    yield from ((name, share) for name, found in named.items() if (share := found.share_pct) is not None)
+    by_class = decisions_by_class(answers, split.labels, split.cues, dataset.info.names)
+    named |= {f"shape_bias_pct_{name}": decisions for name, decisions in by_class.items()}
+    yield from ((name, share) for name, decisions in named.items() if (share := decisions.share_pct) is not None)
 
 
-def decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
-    """Counted over all images; those whose texture is of the shape's own class are no conflict and don't count."""
+def count_decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
+    """Count decisions over all images; an image whose texture is of its shape's class is no conflict and is ignored."""
     is_conflict = shapes != cues
     return Decisions(
         images=int(is_conflict.sum()),
@@ -69,7 +69,7 @@ def decisions(answers: Classes, shapes: Classes, cues: Classes) -> Decisions:
     )
 
 
-def by_class(answers: Classes, shapes: Classes, cues: Classes, names: Sequence[str]) -> dict[str, Decisions]:
-    """The same for the images of each class of the shape, by its name."""
+def decisions_by_class(answers: Classes, shapes: Classes, cues: Classes, names: Sequence[str]) -> dict[str, Decisions]:
+    """The decisions on the images of each class of the shape, by its name."""
     chosen = {name: shapes == label for label, name in enumerate(names)}
-    return {name: decisions(answers[mask], shapes[mask], cues[mask]) for name, mask in chosen.items()}
+    return {name: count_decisions(answers[mask], shapes[mask], cues[mask]) for name, mask in chosen.items()}

@@ -1,4 +1,4 @@
-"""The large depth-wise convolution: one public function, its algorithms, and the choice between them."""
+"""The large depth-wise convolution: the public function, its algorithms, and how one of them is chosen."""
 
 from harness.ops.autotune import autotune
 from harness.ops.depthwise import DepthwiseConv2d, depthwise_conv2d

@@ -1,12 +1,12 @@
-"""The choice by measurement: the algorithms timed once per kind of call, and the winner kept on disk.
+"""Autotuning: time the algorithms once per kind of call, and store the winner on disk.
 
-Off by default. Algorithms round differently, and which one is faster by a hair depends on the day: with tuning on,
-equal runs need not give equal bits. The rule of thumb depends on the call alone, so it decides wherever nobody asked
-for tuning, and wherever nothing can be measured: under `torch.compile`, `torch.func` and dispatch modes, while a CUDA
-graph is captured, and with `torch.use_deterministic_algorithms(True)`.
+Off by default. Algorithms round differently, and timings of similar algorithms vary from run to run: with tuning on,
+equal runs need not be bitwise equal. The rule of thumb depends on the call alone; it is used when tuning is off, and
+where nothing can be measured: under `torch.compile`, `torch.func` and dispatch modes, while a CUDA graph is captured,
+and with `torch.use_deterministic_algorithms(True)`.
 
-The stock operator is always a candidate, and another one wins only where it is clearly faster; one that would hold
-much more memory than the stock operator, or runs out of it, is none.
+The stock operator is always a candidate, and another algorithm wins only if it is clearly faster. An algorithm that
+needs much more memory than the stock operator, or runs out of memory, is not a candidate.
 """
 
 import functools
@@ -17,17 +17,17 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from harness.ops.choice import choose
-from harness.ops.measure import Call, measure
-from harness.ops.window import Window
-from harness.ops.winners import Winners
+from harness.ops.autotune_cache import AutotuneCache
+from harness.ops.autotune_measure import ConvCall, time_algorithms
+from harness.ops.dispatch import choose_algorithm
+from harness.ops.geometry import Window
 
 
 class autotune:
-    """Whether algorithms are chosen by measurement, in the whole process: from now on, or as a context until its end.
+    """Turn autotuning on or off for the whole process; as a context manager, until its end.
 
-    Measurements are kept in `folder`; by default in the user's cache, `$XDG_CACHE_HOME` or `~/.cache`. Leave the
-    setting alone between a forward pass that is checkpointed and the backward pass that computes it again.
+    Measurements are stored in `folder`; by default in the user's cache, `$XDG_CACHE_HOME` or `~/.cache`. Do not change
+    the setting between a checkpointed forward pass and the backward pass that recomputes it.
     """
 
     def __init__(self, enabled: bool = True, *, folder: Path | None = None) -> None:
@@ -46,7 +46,7 @@ class autotune:
 
 
 def default_folder() -> Path:
-    """Where measurements are kept unless told otherwise."""
+    """The default folder of the stored measurements."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "large-kernel-harness" / "dwconv"
 
@@ -56,11 +56,11 @@ def is_tuned() -> bool:
     return _tuner is not None
 
 
-def pick(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> str:
-    """The key of `ALGORITHMS` to compute this call with: the measured winner with tuning on, else the rule of thumb."""
+def pick_algorithm(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> str:
+    """The key of `ALGORITHMS` for this call: the measured winner if tuning is on, else by the rule of thumb."""
     if _tuner is None or torch.compiler.is_compiling() or not _is_measurable(x):
-        return choose(x, weight, window)
-    return _tuner.winner(Call(x, weight, bias, window))
+        return choose_algorithm(x, weight, window)
+    return _tuner.winner(ConvCall(x, weight, bias, window))
 
 
 def _is_measurable(x: Tensor) -> bool:
@@ -74,28 +74,28 @@ def _is_measurable(x: Tensor) -> bool:
 
 
 class Tuner:
-    """The winners of this process, then those in the folder, then by measurement."""
+    """Finds the winner of a call: from memory, else from the folder, else by measurement."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[tuple[torch.device, str], str] = {}
 
-    def winner(self, call: Call) -> str:
-        """The algorithm for this kind of call; measured now where nobody did before."""
+    def winner(self, call: ConvCall) -> str:
+        """The algorithm for this kind of call; measured now if it has not been measured before."""
         key = call.x.device, call.kind()
         if key not in self._known:
             self._known[key] = self._look_up(call)
         return self._known[key]
 
-    def _look_up(self, call: Call) -> str:
+    def _look_up(self, call: ConvCall) -> str:
         names, kind = call.candidates(), call.kind()
         if names == ["stock"]:
             return "stock"
-        winners = Winners(self._folder, call.x.device)
-        if (found := winners.find(kind, names)) is not None:
-            return found.winner
-        measured = measure(call, names)
-        return winners.keep(kind, measured, names).winner if measured.ms else measured.winner
+        winners = AutotuneCache(self._folder, call.x.device)
+        if (times := winners.get(kind, names)) is not None:
+            return times.winner
+        measured = time_algorithms(call, names)
+        return winners.put(kind, measured, names).winner if measured.ms else measured.winner
 
 
 @functools.cache

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.ops.autotune import is_tuned, pick
-from harness.ops.choice import ALGORITHMS, is_small
-from harness.ops.plain import check, checked_window, is_plain
-from harness.ops.window import Window, crop
+from harness.ops.autotune import is_tuned, pick_algorithm
+from harness.ops.dispatch import ALGORITHMS, is_small
+from harness.ops.geometry import Window, crop_kernel
+from harness.ops.validation import check_arguments, checked_window, needs_native
 
 HALF = (torch.bfloat16, torch.float16)
-"""Computed in float32 on CPUs and rounded at the end: there the stock operator is up to 300 times slower in these."""
+"""Types computed in float32 on CPUs and rounded at the end: there the stock operator is up to 300 times slower."""
 
 
 def depthwise_conv2d(
@@ -26,25 +26,25 @@ def depthwise_conv2d(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Each channel of x (N, C, H, W) convolved with its own kernel of weight (C, 1, KH, KW).
+    """Convolve each channel of x (N, C, H, W) with its own kernel in weight (C, 1, KH, KW).
 
-    Equals `torch.nn.functional.conv2d(..., groups=C)` up to rounding, under autocast too, and is that where the call
-    is exported, traced, or transformed by vmap or forward-mode differentiation. Device, shapes, layout and
-    whether gradients are wanted decide which algorithm computes it, so that equal calls give equal bits; unless
+    Equals `torch.nn.functional.conv2d(..., groups=C)` up to rounding, also under autocast; calls that operator where
+    the call is exported, traced, or transformed by vmap or forward-mode differentiation. The algorithm depends on
+    device, shapes, layout and whether gradients are needed, so equal calls return bitwise equal results, unless
     `autotune` is on.
-    Raises `ValueError` for tensors and numbers that describe no such convolution.
+    Raises `ValueError` for tensors and numbers that do not describe such a convolution.
     """
     if _is_small(x, weight, padding, dilation):
         try:
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
         except (RuntimeError, TypeError):
-            pass  # what it does not take is refused below in our words
-    if is_plain(x):
+            pass  # checked again below, with a clearer error message
+    if needs_native(x):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups=weight.shape[0])
     window = checked_window(stride, padding, dilation)
     dtype, is_autocast = _result_dtype(x)
-    check(x, weight, bias, window, is_autocast=is_autocast)
-    weight, window = crop(weight, window, (x.shape[2], x.shape[3]))
+    check_arguments(x, weight, bias, window, is_autocast=is_autocast)
+    weight, window = crop_kernel(weight, window, (x.shape[2], x.shape[3]))
     work = torch.float32 if x.device.type == "cpu" and dtype in HALF else dtype
     if work == x.dtype and not is_autocast:
         return _run(x, weight, bias, window)
@@ -55,8 +55,8 @@ def depthwise_conv2d(
 def _is_small(x: Tensor, weight: Tensor, padding: int | Sequence[int], dilation: int | Sequence[int]) -> bool:
     """Whether the stock operator is certain to be chosen.
 
-    Asked before all else, and of as little as is enough: what Python touches after a convolution has left the caches,
-    so that each question costs 5 to 20 us there (measured), next to operators of 600 us.
+    Called first, and with as few checks as possible: after a convolution Python's objects are no longer in the CPU
+    caches, so each check costs 5 to 20 us (measured), compared with operators of 600 us.
     """
     if x.dtype is not torch.float32 or not x.is_cpu or isinstance(padding, str) or torch.is_autocast_enabled("cpu"):
         return False
@@ -66,11 +66,11 @@ def _is_small(x: Tensor, weight: Tensor, padding: int | Sequence[int], dilation:
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    return ALGORITHMS[pick(x, weight, bias, window)].run(x, weight, bias, window)
+    return ALGORITHMS[pick_algorithm(x, weight, bias, window)].run(x, weight, bias, window)
 
 
 def _result_dtype(x: Tensor) -> tuple[torch.dtype, bool]:
-    """The precision of the result, and whether it is autocast that decides it; as with PyTorch's own convolutions."""
+    """The dtype of the result, and whether autocast determines it; as in PyTorch's own convolutions."""
     device = x.device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return x.dtype, False
@@ -78,7 +78,7 @@ def _result_dtype(x: Tensor) -> tuple[torch.dtype, bool]:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with one kernel per channel, computed by `depthwise_conv2d`; same parameters, same state dict."""
+    """`nn.Conv2d` with one kernel per channel, computed by `depthwise_conv2d`; same parameters and state dict."""
 
     def __init__(
         self,

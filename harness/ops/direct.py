@@ -1,14 +1,14 @@
-"""The convolution tap by tap on CPUs, in vectors of channels: output, input gradient and weight gradient alike.
+"""Direct convolution on CPUs, tap by tap in vectors of channels: output, input gradient and weight gradient.
 
 All three are one sum, y[a] = sum over i of taps[i] x[a step + i spread - start]: for the output the taps are the
 kernel, for the input gradient the kernel flipped, for the weight gradient the output's gradient, summed over images.
-The loops (`direct_loop`) skip taps outside the map, so the work is that of the taps that meet it. Sums are in the
-type of the numbers; equal calls with equal threads give equal bits.
+The loops (`direct_kernel`) skip taps outside the map, so only taps inside it cost time. Sums have the dtype of the
+inputs; equal calls with an equal number of threads return bitwise equal results.
 
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW), bias (C,); inside, all maps are (N, H, W, C).
-Extra memory: for each thread one lane (LANE_BYTES of channels) of one image and of one kernel or output gradient; the
-kernels once more; for the weight gradient the kernels once per thread; for maps that are not in channels-last layout,
-or whose channels fill no whole lanes, a copy.
+Extra memory: for each thread one lane (LANE_BYTES of channels) of one image and of one kernel or output gradient; one
+copy of the kernels; for the weight gradient one copy of the kernels per thread; a copy of maps that are not in
+channels-last layout or whose channels do not fill whole lanes.
 """
 
 import ctypes
@@ -23,18 +23,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.machine import available_cpus
-from harness.ops.direct_loop import LANE_BYTES, Call, Loops, best_block, compiled
-from harness.ops.pair import CONVOLVE, CORRELATE, Convolve, operator, output_size
-from harness.ops.window import Algorithm, Pair, Window
+from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, output_size, register_operator
+from harness.ops.direct_kernel import LANE_BYTES, LoopArguments, Loops, best_block, compiled
+from harness.ops.geometry import Algorithm, Pair, Window
+from harness.system.machine import available_cpus
 
 DTYPES = (torch.float32, torch.float64)
 
 THREAD_MACS = 2_000_000
-"""Multiply-adds, about a tenth of a millisecond, for which a thread is worth waking."""
+"""Multiply-adds (about a tenth of a millisecond) from which another thread is worth its overhead."""
 
 
-Shape = tuple[int, ...]
+MapShape = tuple[int, ...]
 
 
 def _convolve(
@@ -51,7 +51,7 @@ def _convolve(
 def _correlate(
     x: Tensor, grad: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> Tensor:
-    """The weight's gradient from the input and the output's: (C, 1, *kernel)."""
+    """The weight's gradient (C, 1, *kernel) from the input and the output's gradient."""
     maps, taps = _lanes(x), _lanes(grad)
     y = maps.new_zeros(1, *kernel, maps.shape[3])
     threads, lanes = _threads(y, maps, taps), maps.shape[3] * maps.element_size() // LANE_BYTES
@@ -62,44 +62,44 @@ def _correlate(
 
 
 class _Slide(NamedTuple):
-    """Where the taps stand, along height and width: tap i of position a sees a step + i spread - start."""
+    """Positions of the taps along height and width: for output a, tap i reads input a step + i spread - start."""
 
     start: tuple[int, ...]
     step: tuple[int, ...]
     spread: tuple[int, ...]
 
 
-class _Plan(NamedTuple):
-    """All of a computation that follows from shapes."""
+class _Schedule(NamedTuple):
+    """The parts of a computation that depend on shapes alone."""
 
     loops: Loops
-    room: Pair
+    buffer_sizes: Pair
     """Numbers in one lane of a map with its margins, and in one lane of taps."""
     shares: list[tuple[Any, int]]
-    """For each thread what it computes, as the compiled loops read it, and which map of y it begins with."""
+    """For each thread the arguments of the compiled loops, and the index of its first map of y."""
 
 
 def _fill(y: Tensor, x: Tensor, taps: Tensor, slide: _Slide, threads: int) -> None:
     """Compute y (N, H', W', C) from x (N, H, W, C) and taps (1, KH, KW, C).
 
-    Or, where every image has taps of its own, (N, KH, KW, C), add the images up in as many groups as y has maps of
+    If every image has its own taps (N, KH, KW, C), add up the images in as many groups as y has maps, which must hold
     zeros. N and C are those of x.
     """
-    plan = _plan(tuple(y.shape), tuple(x.shape), tuple(taps.shape), x.element_size(), slide, threads)
+    plan = _schedule(tuple(y.shape), tuple(x.shape), tuple(taps.shape), x.element_size(), slide, threads)
 
     def compute(numbers: Any, first: int) -> None:
-        room = [x.new_empty(size) for size in plan.room]
-        addresses = (each.data_ptr() for each in (x, taps, y[first], *room))
+        buffers = [x.new_empty(size) for size in plan.buffer_sizes]
+        addresses = (tensor.data_ptr() for tensor in (x, taps, y[first], *buffers))
         plan.loops(*addresses, ctypes.addressof(numbers))
 
     _in_parallel([functools.partial(compute, *share) for share in plan.shares])
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(y: Shape, x: Shape, taps: Shape, bytes_each: int, slide: _Slide, threads: int) -> _Plan:
+def _schedule(y: MapShape, x: MapShape, taps: MapShape, bytes_each: int, slide: _Slide, threads: int) -> _Schedule:
     is_added = taps[0] > 1
     lane, (_, rows, columns, c) = LANE_BYTES // bytes_each, x
-    call = Call(
+    call = LoopArguments(
         first_image=0, end_image=x[0], first_lane=0, end_lane=c // lane,
         rows=rows, columns=columns, tap_rows=taps[1], tap_columns=taps[2], out_rows=y[1], out_columns=y[2],
         top=slide.start[0], left=slide.start[1], step_h=slide.step[0], spread_h=slide.spread[0],
@@ -108,13 +108,13 @@ def _plan(y: Shape, x: Shape, taps: Shape, bytes_each: int, slide: _Slide, threa
         y_image=0 if is_added else y[1] * y[2] * c, y_row=y[2] * c, y_column=c, is_added=int(is_added),
     )  # fmt: skip
     block, step_w = best_block(y[2]), slide.step[1]
-    room = rows * (columns + 2 * step_w * (block - 1)) * lane, taps[1] * taps[2] * lane
+    buffer_sizes = rows * (columns + 2 * step_w * (block - 1)) * lane, taps[1] * taps[2] * lane
     shares = [((ctypes.c_int64 * len(call))(*part), first) for part, first in _shares(call, y[0], threads)]
-    return _Plan(compiled(8 * bytes_each, block, step_w), room, shares)
+    return _Schedule(compiled(8 * bytes_each, block, step_w), buffer_sizes, shares)
 
 
-def _shares(call: Call, maps: int, threads: int) -> Iterator[tuple[Call, int]]:
-    """The call in about equal parts, and which of the maps each begins with."""
+def _shares(call: LoopArguments, maps: int, threads: int) -> Iterator[tuple[LoopArguments, int]]:
+    """Split the call into about equal parts, each with the index of its first map."""
     if maps > 1 if call.is_added else call.end_image >= threads:
         parts = _ranges(call.end_image, maps if call.is_added else threads)
         for group, (first, end) in enumerate(parts):
@@ -136,22 +136,22 @@ def _threads(y: Tensor, x: Tensor, taps: Tensor) -> int:
 
 
 def _in_parallel(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run all; the first in this thread, the others beside it: the compiled loops let go of Python's lock."""
+    """Run all tasks, the first in this thread and the others in a pool: the compiled loops release the GIL."""
     first, *others = tasks
-    waiting = [_pool(os.getpid()).submit(task) for task in others]
+    futures = [_pool(os.getpid()).submit(task) for task in others]
     first()
-    for each in waiting:
-        each.result()
+    for future in futures:
+        future.result()
 
 
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001
-    """A process that was forked has none of its parent's threads, hence its own pool."""
+    """The thread pool of a process; a forked process has none of its parent's threads, so it needs its own."""
     return ThreadPoolExecutor(available_cpus(), thread_name_prefix="direct")
 
 
 def _lanes(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, C), contiguous, C filled up to whole lanes."""
+    """(N, C, H, W) -> (N, H, W, C), contiguous, C padded to whole lanes."""
     missing = -x.shape[1] % (LANE_BYTES // x.element_size())
     maps = x.permute(0, 2, 3, 1)
     return (F.pad(maps, (0, missing)) if missing else maps).contiguous()
@@ -167,8 +167,8 @@ def _correlated(x: Tensor, grad: Tensor, kernel: list[int], *window: list[int]) 
 
 
 OPERATORS = (
-    operator("direct_conv2d", CONVOLVE, "cpu", _convolve, _convolved),
-    operator("direct_correlate2d", CORRELATE, "cpu", _correlate, _correlated),
+    register_operator("direct_conv2d", CONVOLVE, "cpu", _convolve, _convolved),
+    register_operator("direct_correlate2d", CORRELATE, "cpu", _correlate, _correlated),
 )
 
 
@@ -178,7 +178,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tens
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
-    """On a CPU, in single or double precision, and with something to compute."""
+    """On a CPU, in single or double precision, with a non-empty input and output."""
     has_output = min(output_size(x, weight, *window)) > 0
     return x.device.type == "cpu" and x.dtype in DTYPES and x.numel() > 0 and has_output
 

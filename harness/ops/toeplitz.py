@@ -1,9 +1,9 @@
-"""The convolution as one matrix product per channel: every output position against every input position.
+"""The convolution as one matrix product per channel, from all input positions to all output positions.
 
-The matrix of a channel holds at (input position, output position) the tap that joins the two: it is doubly Toeplitz.
-Its columns, read backwards, are windows of the flipped, padded kernel, so that one strided copy builds it, and its
-transpose, a sum over windows, gathers the weight gradient. Arithmetic is wasted on taps beyond the kernel, so this is
-for kernels that cover the map, and for batches that make the product worth the matrix.
+The matrix of a channel holds at (input position, output position) the tap that connects the two: it is doubly Toeplitz.
+Its columns, read backward, are windows of the flipped, padded kernel; so one strided copy builds it, and its transpose,
+a sum over windows, gathers the weight gradient. Products with positions outside the kernel are wasted, so this is for
+kernels that cover the map, and for batches large enough to make up for building the matrix.
 Source: convolution as a Toeplitz matrix, as in any text on linear systems.
 
 Shapes: N batch, C channels, H W sides of the input, H' W' of the output; x (N, C, H, W), weight (C, 1, KH, KW).
@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.ops.window import Algorithm, Pair, Window
+from harness.ops.geometry import Algorithm, Pair, Window
 
 CHUNK_BYTES = 4 << 20
-"""Matrices in work at once: they are written, used and dropped within the cache."""
+"""Matrices processed at once, small enough to stay in the cache."""
 
 LARGEST_MAP = 24 * 24
-"""Positions of the input and of the output up to which the matrices are in proportion."""
+"""Most positions of input and output for which the matrices have a reasonable size."""
 
 
 class _Toeplitz(torch.autograd.Function):
-    """x (C, N, H W) and kernels as `_reversed` gives them -> (C, N, H' W')."""
+    """x (C, N, H W) and kernels as returned by `_reversed` -> (C, N, H' W')."""
 
     @staticmethod
     def forward(x: Tensor, kernels: Tensor, size: Pair, stride: Pair) -> Tensor:
@@ -54,7 +54,7 @@ class _Toeplitz(torch.autograd.Function):
 
 
 def _matrices(taps: Tensor, size: Pair, stride: Pair) -> Tensor:
-    """(C, H + s (H'-1), W + s (W'-1)) -> (C, H W, H' W'): the windows as columns, each read backwards; one copy."""
+    """(C, H + s (H'-1), W + s (W'-1)) -> (C, H W, H' W'): windows as columns, each read backward; one copy."""
     windows = taps.unfold(1, size[0], stride[0]).unfold(2, size[1], stride[1])
     return windows.permute(0, 3, 4, 1, 2).flip(1, 2).flatten(3).flatten(1, 2)
 
@@ -75,14 +75,14 @@ def _gathered(matrices: Tensor, taps: Tensor, size: Pair, stride: Pair) -> Tenso
 
 
 def _chunks(size: Pair, x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
-    """The channels in pieces."""
+    """Split the channels into chunks."""
     area = size[0] * size[1]
     channels = max(1, CHUNK_BYTES // (area * area * x.element_size()))
     return [torch.split(tensor, channels) for tensor in (x, *others)]
 
 
 def _reversed(weight: Tensor, size: Pair, output: Pair, window: Window) -> Tensor:
-    """The kernels backwards, cropped or padded so that window (h', w') holds what output (h', w') sees of the map."""
+    """The flipped kernels, cropped or padded so that window (h', w') holds the taps of output (h', w') on the map."""
     pads = []
     for k, n, m, s, p in reversed(
         list(zip(weight.shape[-2:], size, output, window.stride, window.padding, strict=True))
@@ -107,7 +107,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tens
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
-    """No dilation, small maps, and something to compute."""
+    """No dilation, small maps, and a non-empty input and output."""
     height, width = _output(x, weight, window)
     area = max(x.shape[2] * x.shape[3], height * width)
     return window.dilation == (1, 1) and x.numel() > 0 and min(height, width) > 0 and area <= LARGEST_MAP

@@ -1,12 +1,12 @@
-"""The convolution on GPUs as products of banded matrices, computed by tensor cores (the kernels: `triton_kernels`).
+"""The convolution on GPUs as products of banded matrices, computed by tensor cores (kernels: `triton_kernels`).
 
-Two operators suffice, and derivatives of any order (`pair`). Sums are in float32. In float32 the factors are rounded to
-TF32 where PyTorch lets cuDNN do so, and are otherwise split into three products, which keeps float32's precision. Equal
-calls give equal bits.
+Two operators are enough for derivatives of any order (`autograd_ops`). Sums are in float32. Factors in float32 are
+rounded to TF32 where PyTorch allows cuDNN to do so, and are otherwise split into three products, which keeps the
+precision of float32. Equal calls return bitwise equal results.
 
-Zeros of the band meet every pixel of a row, so that an infinity or a NaN spreads along its rows further than the
-kernel reaches. Extra memory: the kernel with zeros around it, in up to eight copies but no more than the maps take; for
-inputs in channels-last layout, which these kernels cannot read, a copy of the map on the way in and one on the way out.
+Every pixel of a row is multiplied by zeros of the band, too, so an infinity or a NaN spreads along its row further than
+the kernel reaches. Extra memory: the kernel with zeros around it, in up to eight copies but no more than the size of
+the maps; for inputs in channels-last layout, which these kernels cannot read, a copy of the input and of the output.
 Shapes: x (N, C, H, W), weight (C, 1, KH, KW).
 """
 
@@ -16,32 +16,41 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from harness.ops.pair import CONVOLVE, CORRELATE, Convolve, operator, output_size
-from harness.ops.triton_tiles import ALIGNED, GradientTile, Margins, Shape, Tile, forward_tiles, gradient_tile, margins
-from harness.ops.window import Algorithm, Pair, Window
+from harness.ops.autograd_ops import CONVOLVE, CORRELATE, Convolve, output_size, register_operator
+from harness.ops.geometry import Algorithm, Pair, Window
+from harness.ops.triton_tiles import (
+    ALIGNED,
+    ConvShape,
+    GradientTile,
+    Margins,
+    Tile,
+    forward_tiles,
+    gradient_tile,
+    margins,
+)
 
 HAS_TRITON = find_spec("triton") is not None
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 OPTIONS = {"enable_fp_fusion": True}
-"""Said to Triton 3.9, which warns where it is left to its default."""
+"""Passed explicitly because Triton 3.9 warns where the default is used."""
 
 LARGEST_SIDE = 63
-"""Of a kernel, with its dilation; a larger one would not fit into the registers."""
+"""Largest kernel side, including dilation; a larger kernel would not fit into the registers."""
 
 WORTHWHILE_TAPS = 49
-"""Rule of thumb, from arithmetic, unmeasured: from 7x7 on. PyTorch has special kernels up to 5x5, and there reading the
-map is what bounds both."""
+"""Rule of thumb, calculated, not measured: from 7x7. PyTorch has special kernels up to 5x5, and at those sizes reading
+the map limits both."""
 
 
 def banded_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int]
 ) -> Tensor:
-    """The depth-wise convolution, whose stride must be 1; contiguous, in the type of x."""
+    """The depth-wise convolution; the stride must be 1. The output is contiguous, in the dtype of x."""
     assert max(stride) == 1, "a call with another stride does not fit"
-    x, weight, (ph, pw) = x.contiguous(), _spread(weight, dilation), padding
-    shape = Shape._make((x.shape[0], *x.shape[2:], *weight.shape[2:], ph, pw))
+    x, weight, (ph, pw) = x.contiguous(), _insert_zeros(weight, dilation), padding
+    shape = ConvShape._make((x.shape[0], *x.shape[2:], *weight.shape[2:], ph, pw))
     out = x.new_empty(*x.shape[:2], *shape.out)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         launch_convolve(x, weight, bias, out, shape, forward_tiles(shape, x.element_size(), _lanes(x.dtype))[0])
@@ -51,11 +60,11 @@ def banded_conv2d(
 def banded_correlate2d(
     x: Tensor, grad: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> Tensor:
-    """The weight's gradient from the input and the output's: (C, 1, KH, KW), in the type of x; the stride must be 1."""
+    """The weight's gradient (C, 1, KH, KW) from input and output gradient, in x's dtype; the stride must be 1."""
     assert max(stride) == 1, "a call with another stride does not fit"
     x, grad, (n, c), (ph, pw), (dh, dw) = x.contiguous(), grad.contiguous(), x.shape[:2], padding, dilation
     sides = _sides(kernel, dilation)
-    shape = Shape._make((n, *x.shape[2:], *sides, ph, pw))
+    shape = ConvShape._make((n, *x.shape[2:], *sides, ph, pw))
     tile = gradient_tile(shape, c, _depth(x.dtype))
     sums = x.new_empty(tile.splits, c, *sides, dtype=torch.float32)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
@@ -63,8 +72,8 @@ def banded_correlate2d(
     return sums[..., ::dh, ::dw].sum(0).to(x.dtype).unsqueeze(1)
 
 
-def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shape: Shape, tile: Tile) -> None:
-    """The forward kernel under a given cut: what a measurement of the cuts calls."""
+def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, shape: ConvShape, tile: Tile) -> None:
+    """Launch the forward kernel with a given tile; measurements of the tiles call it, too."""
     from harness.ops import triton_kernels
 
     zeros = margins(shape, tile, _depth(x.dtype))
@@ -81,7 +90,7 @@ def launch_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor,
     )  # fmt: skip
 
 
-def _launch_correlate(x: Tensor, grad: Tensor, sums: Tensor, shape: Shape, tile: GradientTile) -> None:
+def _launch_correlate(x: Tensor, grad: Tensor, sums: Tensor, shape: ConvShape, tile: GradientTile) -> None:
     from harness.ops import triton_kernels
 
     c = x.shape[1]
@@ -95,7 +104,7 @@ def _launch_correlate(x: Tensor, grad: Tensor, sums: Tensor, shape: Shape, tile:
 
 
 def _copies(x: Tensor, out: Tensor, taps: int) -> int:
-    """As many as make for loads of 16 bytes, while they take no more memory than the maps."""
+    """Number of copies of the taps: enough for loads of 16 bytes, but no more memory than the maps take."""
     copies = 16 // x.element_size()
     while copies > 1 and copies * taps * x.shape[1] > x.numel() + out.numel():
         copies //= 2
@@ -115,20 +124,20 @@ def _lay_out(weight: Tensor, taps: int, pitch: int, zeros: Margins, copies: int)
 
 
 def _depth(dtype: torch.dtype) -> int:
-    """Terms of a sum in one product: 128 bytes of each factor's lines."""
+    """Number of terms summed in one product: 128 bytes of each factor's lines."""
     return 128 // dtype.itemsize
 
 
 def _stages(x: Tensor, lines: int) -> int:
-    """How many steps ahead a program may load: 128 bytes of each line in each step, in shared memory."""
+    """Number of pipeline stages: 128 bytes of each line per stage must fit into shared memory."""
     if x.device.type != "cuda":
         return 1
-    room = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
-    return int(max(1, min(3, room // (128 * lines))))
+    shared_bytes = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    return int(max(1, min(3, shared_bytes // (128 * lines))))
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """How a product treats float32: as PyTorch's convolutions may."""
+    """Triton's input precision for float32, by the setting of PyTorch's convolutions."""
     is_rounded = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     return "tf32" if is_rounded or dtype != torch.float32 else "tf32x3"
 
@@ -149,8 +158,8 @@ def _correlated(x: Tensor, grad: Tensor, kernel: list[int], *window: list[int]) 
 
 
 OPERATORS = (
-    operator("banded_conv2d", CONVOLVE, "default", banded_conv2d, _convolved),
-    operator("banded_correlate2d", CORRELATE, "default", banded_correlate2d, _correlated),
+    register_operator("banded_conv2d", CONVOLVE, "default", banded_conv2d, _convolved),
+    register_operator("banded_correlate2d", CORRELATE, "default", banded_correlate2d, _correlated),
 )
 
 
@@ -160,8 +169,8 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tens
     return y.contiguous(memory_format=torch.channels_last) if is_channels_last else y
 
 
-def _spread(weight: Tensor, dilation: Sequence[int]) -> Tensor:
-    """The kernel without dilation that does the same: zeros between the taps."""
+def _insert_zeros(weight: Tensor, dilation: Sequence[int]) -> Tensor:
+    """The equivalent kernel without dilation, with zeros between the taps."""
     if tuple(dilation) == (1, 1):
         return weight
     spread = weight.new_zeros(weight.shape[0], 1, *_sides(weight.shape[2:], dilation))
@@ -175,7 +184,7 @@ def _sides(kernel: Sequence[int], dilation: Sequence[int]) -> Pair:
 
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
-    """An NVIDIA GPU with TF32 and bfloat16, Triton, one of three types, stride 1, and no more padding than reach."""
+    """An NVIDIA GPU with TF32 and bfloat16, Triton, a type in `DTYPES`, stride 1, and less padding than kernel side."""
     sides = _sides(weight.shape[2:], window.dilation)
     return (
         x.device.type == "cuda"
@@ -191,7 +200,7 @@ def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
 
 
 def is_worthwhile(weight: Tensor) -> bool:
-    """The rule of thumb for a call that fits, until it is measured."""
+    """The rule of thumb for a call that fits, used when nothing was measured."""
     return weight.shape[2] * weight.shape[3] >= WORTHWHILE_TAPS
 
 

@@ -1,6 +1,6 @@
-"""The kernels in Triton: a convolution with stride 1 and the weight's gradient, both as products of matrices.
+"""Triton kernels: a convolution with stride 1 and the weight's gradient, both as matrix products.
 
-Imported only where a kernel is launched: importing this imports Triton. How work is cut into tiles: `triton_tiles`.
+Import this only where a kernel is launched: it imports Triton. Work is divided into tiles by `triton_tiles`.
 Shapes: x (N, C, H, W), weight (C, KH, KW), out and grad (N, C, HO, WO), taps (C, COPIES, TAPS); all contiguous.
 """
 
@@ -23,9 +23,9 @@ def lay_out(
     COPIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Each kernel with zeros around it, row by row, in copies that begin one tap later each.
+    """Write each kernel with zeros around it, row by row, in copies of which each begins one tap later.
 
-    A band's rows begin at every tap; among the copies each finds one in which it begins at an aligned address.
+    Rows of a band begin at any tap; for each there is a copy in which it begins at an aligned address.
     """
     channel = tl.program_id(0)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -67,7 +67,7 @@ def convolve(
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """BLOCKS blocks of ROWS x STRIP outputs, of IMAGES images, in one channel: [BM, BK] @ [BK, IMAGES * BLOCKS]."""
+    """Compute BLOCKS blocks of ROWS x STRIP outputs of IMAGES images in a channel: [BM, BK] @ [BK, IMAGES * BLOCKS]."""
     strips: tl.constexpr = (WO + STRIP - 1) // STRIP
     groups: tl.constexpr = (HO + ROWS * BLOCKS - 1) // (ROWS * BLOCKS)
     pid = tl.program_id(0)
@@ -141,7 +141,7 @@ def correlate(
     QJ: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """ROWS rows of one channel's gradient: pixel times gradient for all pairs of columns, summed along diagonals.
+    """Compute ROWS rows of a channel's gradient: pixel times gradient for all column pairs, summed along diagonals.
 
     out (SPLITS, C, KH, KW), float32. QI, QJ: the least powers of two that hold ROWS and KW.
     """

@@ -1,10 +1,10 @@
-"""How the Triton kernels cut a convolution into matrix products, and what share of each product is of use.
+"""How the Triton kernels divide a convolution into matrix products, and which share of each product is useful.
 
 A row of a map, as a vector over its columns, is convolved by a banded matrix: T_i[v, w] = weight[i, v - w + p]. So
-output rows h to h + R - 1 of one channel are a sum over input rows of one product each, with the matrices of R kernel
-rows stacked; images, and blocks of R rows, are the columns of the other factor. A strip of output columns needs only
-the input columns within its reach, and an input row outside the map is left out: both keep the band from being lost in
-zeros. Shapes: N batch, H W sides of the map, KH KW sides of the kernel.
+output rows h to h + R - 1 of one channel are a sum of one product per input row, with the matrices of R kernel rows
+stacked; images, and blocks of R rows, are the columns of the other factor. A strip of output columns needs only the
+input columns within its reach, and input rows outside the map are left out: both avoid products with zeros.
+Shapes: N batch, H W sides of the map, KH KW sides of the kernel.
 
 Useful share = taps inside the map / multiply-accumulates done. At N=64, square maps of side R:
 
@@ -18,7 +18,7 @@ Useful share = taps inside the map / multiply-accumulates done. At N=64, square 
 | 28 | 29 | 28 x 4 | 28 | 4 | 1024 | 45 % |
 | 14 | 27 | 14 x 14 | 14 | 1 | 256 | 77 % |
 
-The loads from the second-level cache bound these kernels, not the products: each row of the map is read again for
+Loads from the second-level cache limit these kernels, not the products: each row of the map is read again for
 every kernel row that a block does not share. Of (64, 384, R, R) at K=31 in bfloat16, at 5.5 TB/s from that cache and
 790 TFLOP/s: output 11, 106 and 669 us at R=16, 32 and 64 (products alone 4, 63 and 398), weight gradient 75, 283 and
 1,315 us (8, 56 and 469); in TF32 twice that. Calculated, not measured.
@@ -32,23 +32,23 @@ ALIGNED = 8
 """Strips of the input begin at multiples of this many columns, for loads of 16 bytes in half precision."""
 
 WIDEST_STRIP = 64
-"""Columns; a wider map is always cut."""
+"""Most columns of a strip; a wider map is always divided."""
 
 LARGEST_TILE = 128 * 256
-"""Sums that a program can keep in its registers."""
+"""Most sums that a program can keep in its registers."""
 
-MOST_COLUMNS = 256
-"""Images x blocks: their pixels must fit into shared memory, three times over."""
+MAX_COLUMNS = 256
+"""Most images x blocks: their pixels must fit into shared memory three times."""
 
 CACHE_BYTES = 24
-"""That a multiprocessor loads from the second-level cache per clock: 5.5 TB/s among 132 at 1.75 GHz, assumed."""
+"""Bytes per clock that a multiprocessor loads from the second-level cache: 5.5 TB/s / 132 / 1.75 GHz, assumed."""
 
 PROGRAMS = 528
-"""Enough to keep 132 multiprocessors busy; below, the sum behind a weight gradient is split."""
+"""Programs that keep 132 multiprocessors busy; with fewer, the sum of a weight gradient is split."""
 
 
-class Shape(NamedTuple):
-    """One convolution with stride 1 and without dilation, whatever its channels."""
+class ConvShape(NamedTuple):
+    """Shape of a convolution with stride 1 and without dilation, for any number of channels."""
 
     n: int
     h: int
@@ -65,37 +65,37 @@ class Shape(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """What one program of the forward kernel computes: `blocks` blocks of rows x strip pixels, of `images` images."""
+    """The work of one program of the forward kernel: `blocks` blocks of rows x strip pixels, of `images` images."""
 
     strip: int
     """Output columns."""
     reach: int
-    """Input columns that a strip needs; the map's width where it needs nearly all."""
+    """Input columns that a strip needs; the map's width if it needs nearly all."""
     rows: int
     """Output rows of a block."""
     blocks: int
     images: int
     bm: int
-    """Side of the product for the pixels of a block: the least power of two that holds rows x strip."""
+    """Side of the product for the pixels of a block: the smallest power of two >= rows x strip."""
 
-    def programs(self, shape: Shape) -> int:
-        """Programs that compute one channel of the output."""
+    def programs(self, shape: ConvShape) -> int:
+        """Number of programs for one channel of the output."""
         height, width = shape.out
         groups = _cut(height, self.rows * self.blocks)
         return _cut(width, self.strip) * groups * _cut(shape.n, self.images)
 
-    def first_column(self, shape: Shape, strip: int) -> int:
+    def first_column(self, shape: ConvShape, strip: int) -> int:
         """The input column at which a strip's reach begins."""
         return 0 if self.reach == shape.w else max(0, strip * self.strip - shape.pw) // ALIGNED * ALIGNED
 
-    def row_spans(self, shape: Shape) -> Iterator[tuple[int, int]]:
-        """For each group of blocks the rows of the input that are read, relative to the block's first row."""
+    def row_spans(self, shape: ConvShape) -> Iterator[tuple[int, int]]:
+        """For each group of blocks the range of input rows that are read, relative to the block's first row."""
         step = self.rows * self.blocks
         for first in range(0, shape.out[0], step):
             last = first + step - self.rows
             yield max(-shape.ph, -last), min(shape.kh - shape.ph + self.rows - 1, shape.h - first)
 
-    def macs(self, shape: Shape) -> float:
+    def macs(self, shape: ConvShape) -> float:
         """Multiply-accumulates per output pixel."""
         height, width = shape.out
         rows = sum(end - start for start, end in self.row_spans(shape))
@@ -104,7 +104,7 @@ class Tile(NamedTuple):
 
 
 class Margins(NamedTuple):
-    """Zeros around a kernel, so that a tile may look up any tap that it could ask for without asking whether it is."""
+    """Zeros around a kernel, so that a tile can read any tap without bounds checks."""
 
     left: int
     right: int
@@ -117,16 +117,16 @@ def _cut(total: int, by: int) -> int:
 
 
 def _power(n: int, least: int = 1) -> int:
-    """The least power of two from n on."""
+    """The smallest power of two that is at least n (and `least`)."""
     return max(least, 1 << max(0, n - 1).bit_length())
 
 
 @cache
-def forward_tiles(shape: Shape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
-    """All cuts worth trying, the one with the least estimated time first.
+def forward_tiles(shape: ConvShape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
+    """All tiles worth trying, sorted by estimated time.
 
     `itemsize`: bytes of a number; `lanes`: multiply-accumulates per clock and multiprocessor. The estimate is the
-    slower of the products and of the loads from the second-level cache, `CACHE_BYTES` per clock; unmeasured.
+    slower of the products and the loads from the second-level cache, `CACHE_BYTES` per clock; not measured.
     """
 
     def clocks(tile: Tile) -> float:
@@ -137,7 +137,7 @@ def forward_tiles(shape: Shape, itemsize: int, lanes: int) -> tuple[Tile, ...]:
     return tuple(sorted(_tiles(shape), key=lambda tile: (clocks(tile), tile)))
 
 
-def _tiles(shape: Shape) -> Iterator[Tile]:
+def _tiles(shape: ConvShape) -> Iterator[Tile]:
     height, width = shape.out
     images = min(64, _power(shape.n))
     for strips in range(_cut(width, WIDEST_STRIP), max(_cut(width, WIDEST_STRIP), width // 16) + 1):
@@ -148,13 +148,13 @@ def _tiles(shape: Shape) -> Iterator[Tile]:
             bm = _power(rows * strip, 16)
             for blocks in (1, 2, 4, 8, 16):
                 is_idle = blocks >= 2 * _cut(height, rows) and blocks > least
-                fits = images * blocks <= MOST_COLUMNS and bm * images * blocks <= LARGEST_TILE
+                fits = images * blocks <= MAX_COLUMNS and bm * images * blocks <= LARGEST_TILE
                 if blocks >= least and fits and not is_idle:
                     yield Tile(strip, reach, rows, blocks, images, bm)
 
 
-def _reach(shape: Shape, strip: int) -> int:
-    """Columns from the aligned begin of a strip's reach to its end, at most; rounded up, within the map."""
+def _reach(shape: ConvShape, strip: int) -> int:
+    """Most columns from the aligned start of a strip's reach to its end; rounded up, within the map."""
     widest = 0
     for first in range(0, shape.out[1], strip):
         begin = max(0, first - shape.pw) // ALIGNED * ALIGNED
@@ -163,8 +163,8 @@ def _reach(shape: Shape, strip: int) -> int:
 
 
 @cache
-def margins(shape: Shape, tile: Tile, bk: int) -> Margins:
-    """The zeros that a kernel needs around it under a tile, when a product spans `bk` of the flattened input."""
+def margins(shape: ConvShape, tile: Tile, bk: int) -> Margins:
+    """The zeros needed around a kernel for a tile, when a product spans `bk` values of the flattened input."""
     columns = [tile.first_column(shape, s) - s * tile.strip for s in range(_cut(shape.out[1], tile.strip))]
     least = min(columns) + shape.pw - tile.strip + 1
     most = max(columns) + shape.pw + tile.reach - 1
@@ -180,12 +180,12 @@ def margins(shape: Shape, tile: Tile, bk: int) -> Margins:
 
 
 class GradientTile(NamedTuple):
-    """What one program of the weight gradient's kernel computes: `rows` rows of one channel's kernel."""
+    """The work of one program of the weight gradient's kernel: `rows` rows of one channel's kernel."""
 
     strip: int
     """Output columns."""
     left: int
-    """Input columns before the strip's first that its reach begins with."""
+    """Input columns of the reach before the strip's first column."""
     reach: int
     rows: int
     bm: int
@@ -198,8 +198,8 @@ class GradientTile(NamedTuple):
 
 
 @cache
-def gradient_tile(shape: Shape, channels: int, red: int) -> GradientTile:
-    """The cut for a weight gradient when a product sums over `red` output rows at once."""
+def gradient_tile(shape: ConvShape, channels: int, red: int) -> GradientTile:
+    """The tile for a weight gradient when a product sums over `red` output rows at once."""
     height, width = shape.out
     if max(width, shape.w) <= WIDEST_STRIP:
         strip, left, reach = width, 0, shape.w

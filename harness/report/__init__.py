@@ -1,1 +1,1 @@
-"""What a person sees of a study: the view while it runs, the answer when it stands, and the figures behind both."""
+"""Views of studies and networks for people: the live view, the results, tables and plots."""

@@ -1,4 +1,4 @@
-"""The claims of a study as a table, sentences and plain values."""
+"""Results of a study's claims as a table, as sentences, and as plain values."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -6,138 +6,144 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.claims import Estimate
-from harness.claims.limits import Limit
-from harness.environment import Environment
-from harness.report.environments import Origin, origins
-from harness.report.layout import indented, plain_table
-from harness.report.words import DASH, counted, score
-from harness.search.claims import Judged
+from harness.analysis.claims import ClaimResult
+from harness.analysis.environments import OtherEnvironment, other_environments
+from harness.analysis.formatting import DASH, format_metric, plural
+from harness.analysis.statistics import Estimate
+from harness.analysis.statistics.limits import Limit
+from harness.report.console import indented, plain_table
+from harness.training.environment import Environment
 
 if TYPE_CHECKING:
-    from harness.report.answer import Answer
+    from harness.analysis.results import StudyResults
 
-STYLES = {"supported": "green", "contradicted": "red", "equivalent": "cyan", "undecided": "yellow"}
-MOST_ENOUGH = 200
-"""Seeds beyond which a claim is not called decidable by more of them."""
+VERDICT_STYLES = {"supported": "green", "contradicted": "red", "equivalent": "cyan", "undecided": "yellow"}
+MAX_SEEDS_SHOWN = 200
+"""Number of seeds above which a claim is reported as not decidable by more seeds."""
 
 
-def claims_view(answer: "Answer") -> list[RenderableType]:
-    """The claims with effect, interval, n, p and verdict; nothing where the study makes none."""
-    if not answer.claims:
+def claims_view(results: "StudyResults") -> list[RenderableType]:
+    """The claims with effect, interval, n, p and verdict; empty if the study has none."""
+    if not results.claims:
         return []
     table = plain_table()
     for name in ("claim", "verdict"):
         table.add_column(name, no_wrap=True)
     for name in ("effect", "95 % interval", "n", "p", "expected"):
         table.add_column(name, justify="right", no_wrap=True)
-    for judged in answer.claims:
-        verdict = Text(judged.verdict_text, style=STYLES[str(judged.verdict)])
-        table.add_row(Text(judged.claim.name), verdict, *_figures(judged), Text(judged.claim.expect))
-    said = (indented(line) for judged in answer.claims for line in _sentences(judged, answer.here))
-    confirmed = sum(judged.p is not None or judged.estimate is None for judged in answer.claims)
-    how = f"error rate 5 % over all looks; p corrected over {counted(confirmed, 'claim')} (Holm)"
-    return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *said, Text()]
+    for result in results.claims:
+        verdict = Text(result.verdict_text, style=VERDICT_STYLES[str(result.verdict)])
+        table.add_row(Text(result.claim.name), verdict, *_claim_cells(result), Text(result.claim.expect))
+    sentences = (indented(line) for result in results.claims for line in _sentences(result, results.environment))
+    confirmed = sum(result.p is not None or result.estimate is None for result in results.claims)
+    how = f"error rate 5 % over all looks; p corrected over {plural(confirmed, 'claim')} (Holm)"
+    return [Text("Claims", style="bold").append(f"  {how}", style="dim"), table, Text(), *sentences, Text()]
 
 
-def claim_values(judged: Judged, here: Environment | None = None) -> dict[str, Any]:
+def claim_values(result: ClaimResult, here: Environment | None = None) -> dict[str, Any]:
     """One claim for JSON."""
-    claim, found = judged.claim, judged.estimate
+    claim, estimate = result.claim, result.estimate
     return {
         **claim.model_dump(mode="json"),
-        "verdict": str(judged.verdict),
-        "values": list(judged.values),
-        "seeds": list(judged.seeds),
-        "effect": None if found is None else found.effect,
-        "sd": None if found is None else found.sd,
-        "interval": None if found is None else found.repeated_interval,
-        "interval_of_one_look": None if found is None else found.interval,
-        "interval_bca": None if found is None else found.bootstrap_interval,
-        "p_permutation": None if found is None else found.permutation_p,
-        "n": len(judged.values),
-        "n_trained": judged.pairs,
-        "lost": [each.text for each in judged.lost],
-        "p": judged.p,
-        "seeds_to_decide": judged.enough,
-        "exploratory": exploratory_values(judged),
-        "note": judged.note,
-        "missing": judged.missing,
-        "other_environments": [origin.text for origin in _origins(judged, here)],
-        "limit": judged.limit,
+        "verdict": str(result.verdict),
+        "values": list(result.values),
+        "seeds": list(result.seeds),
+        "effect": None if estimate is None else estimate.effect,
+        "sd": None if estimate is None else estimate.sd,
+        "interval": None if estimate is None else estimate.repeated_interval,
+        "interval_of_one_look": None if estimate is None else estimate.interval,
+        "interval_bca": None if estimate is None else estimate.bootstrap_interval,
+        "p_permutation": None if estimate is None else estimate.permutation_p,
+        "n": len(result.values),
+        "n_trained": result.pairs,
+        "lost": [pair.text for pair in result.lost_pairs],
+        "p": result.p,
+        "seeds_to_decide": result.seeds_needed,
+        "exploratory": exploratory_values(result),
+        "note": result.note,
+        "missing": result.missing_reason,
+        "other_environments": [origin.text for origin in _origins(result, here)],
+        "limit": result.limit,
         "arms": [
-            {"choices": arm.params, "weight": weight, "seeds": list(figures), "values": list(figures.values())}
-            for arm, weight, figures in zip(judged.arms, claim.contrast.values(), judged.figures, strict=True)
+            {"choices": arm.params, "weight": weight, "seeds": list(values), "values": list(values.values())}
+            for arm, weight, values in zip(result.arms, claim.contrast.values(), result.arm_values, strict=True)
         ],
     }
 
 
-def exploratory_values(judged: Judged) -> dict[str, Any] | None:
-    """For JSON: the verdict without an error rate, where there is one, and why it has none."""
-    explored = judged.exploratory
+def exploratory_values(result: ClaimResult) -> dict[str, Any] | None:
+    """The exploratory verdict for JSON, with the reason why it has no error rate; None without one."""
+    explored = result.exploratory
     return None if explored is None else {"verdict": str(explored.verdict), "p": explored.p, "reason": explored.reason}
 
 
-def p_value(p: float | None) -> str:
-    """A p with two digits, and a bound where it is tiny."""
+def format_p(p: float | None) -> str:
+    """A p-value with two digits; as a bound if it is tiny."""
     return DASH if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def interval(low: float | None, high: float | None, metric: str) -> str:
-    """As [1.20, 3.40]."""
-    return DASH if low is None or high is None else f"[{score(low, metric)}, {score(high, metric)}]"
+def format_interval(low: float | None, high: float | None, metric: str) -> str:
+    """An interval, such as [1.20, 3.40]."""
+    return DASH if low is None or high is None else f"[{format_metric(low, metric)}, {format_metric(high, metric)}]"
 
 
-def _figures(judged: Judged) -> Iterable[Text | str]:
-    metric, found = judged.claim.metric, judged.estimate
-    if found is None:
-        return DASH, DASH, _n(judged), DASH
-    return score(found.effect, metric), interval(found.low, found.high, metric), _n(judged), p_value(judged.p)
+def _claim_cells(result: ClaimResult) -> Iterable[Text | str]:
+    metric, estimate = result.claim.metric, result.estimate
+    if estimate is None:
+        return DASH, DASH, _n(result), DASH
+    return (
+        format_metric(estimate.effect, metric),
+        format_interval(estimate.low, estimate.high, metric),
+        _n(result),
+        format_p(result.p),
+    )
 
 
-def _n(judged: Judged) -> str:
-    """The number of pairs, as `4`, or `3 of 4` where one was lost."""
-    return f"{len(judged.values)} of {judged.pairs}" if judged.lost else str(len(judged.values))
+def _n(result: ClaimResult) -> str:
+    """The number of pairs, such as `4`, or `3 of 4` if one was lost."""
+    return f"{len(result.values)} of {result.pairs}" if result.lost_pairs else str(len(result.values))
 
 
-def _origins(judged: Judged, here: Environment | None) -> tuple[Origin, ...]:
-    return () if here is None else origins(judged.runs, here)
+def _origins(result: ClaimResult, here: Environment | None) -> tuple[OtherEnvironment, ...]:
+    return () if here is None else other_environments(result.runs, here)
 
 
-def _sentences(judged: Judged, here: Environment | None) -> Iterable[str]:
-    """What was claimed, what was published, and what an undecided claim would need."""
-    claim = judged.claim
+def _sentences(result: ClaimResult, here: Environment | None) -> Iterable[str]:
+    """Sentences about a claim: its statement, the published result, and what an undecided claim would need."""
+    claim = result.claim
     yield f"{claim.name}: {claim.says} ({claim.metric})" + (f" Paper: {claim.paper}." if claim.paper else "")
-    if judged.lost:
-        why = "; ".join(each.text for each in judged.lost)
-        yield f"  {_n(judged)} seeds: {why}. What was lost by its outcome is missing from effect and interval."
-    if judged.note:
-        yield f"  Its error rate: {judged.note}."
-    if judged.limit == Limit.CHANCE:
+    if result.lost_pairs:
+        why = "; ".join(pair.text for pair in result.lost_pairs)
+        yield f"  {_n(result)} seeds: {why}. Seeds lost because of their outcome are missing from effect and interval."
+    if result.note:
+        yield f"  Its error rate: {result.note}."
+    if result.limit == Limit.CHANCE:
         yield "  All arms are at chance: nothing can be told apart here, and more seeds would not help."
-    elif judged.limit == Limit.CEILING:
+    elif result.limit == Limit.CEILING:
         yield "  All arms are at the ceiling: nothing can be told apart here, and more seeds would not help."
-    elif judged.missing:
-        yield f"  Not judged: {judged.missing}."
-    elif judged.exploratory is not None:
-        explored = judged.exploratory
+    elif result.missing_reason:
+        yield f"  Not evaluated: {result.missing_reason}."
+    elif result.exploratory is not None:
+        explored = result.exploratory
         yield f"  Exploratory, without an error rate: {explored.reason}."
-        would_be = f"it would be {explored.verdict} (p {p_value(explored.p)})"
-        yield f"  Had claim and plan been there before the first run, {would_be}."
-    elif str(judged.verdict) == "equivalent":
+        would_be = f"it would be {explored.verdict} (p {format_p(explored.p)})"
+        yield f"  With claim and plan defined before the first run, {would_be}."
+    elif str(result.verdict) == "equivalent":
         yield f"  No difference larger than {claim.ignore:g}."
-    elif str(judged.verdict) == "undecided" and judged.estimate is not None:
-        yield f"  {_needed(judged.estimate, judged.enough)}"
-        if judged.is_used_up and not judged.estimate.is_exact:
-            yield "  The plan has had its last look: `search.max_seeds` raised now gives an exploratory verdict only."
-    if others := _origins(judged, here):
+    elif str(result.verdict) == "undecided" and result.estimate is not None:
+        yield f"  {_needed(result.estimate, result.seeds_needed)}"
+        if result.is_used_up and not result.estimate.is_exact:
+            yield "  The plan has had its last look: raising `search.max_seeds` now allows only an exploratory verdict."
+    if others := _origins(result, here):
         yield f"  Other environments: {'; '.join(origin.text for origin in others)}."
 
 
-def _needed(found: Estimate, enough: int | None) -> str:
-    if found.sd == 0:
-        return f"No spread is seen in {counted(found.n, 'seed')}, so that nothing tells how many would decide it."
-    if enough is None or enough > MOST_ENOUGH:
+def _needed(estimate: Estimate, enough: int | None) -> str:
+    if estimate.sd == 0:
+        return f"{plural(estimate.n, 'seed')} show no spread, so the number of seeds that would decide it is unknown."
+    if enough is None or enough > MAX_SEEDS_SHOWN:
         return (
-            f"More than {MOST_ENOUGH} seeds would be needed, if effect and spread are as seen: not a matter of seeds."
+            f"More than {MAX_SEEDS_SHOWN} seeds would be needed, if effect and spread are as observed: more seeds are "
+            f"unlikely to decide it."
         )
-    return f"About {enough} seeds would decide it with a power of 80 %, if effect and spread are as seen."
+    return f"About {enough} seeds would decide it with a power of 80 %, if effect and spread are as observed."

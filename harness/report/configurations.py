@@ -1,4 +1,4 @@
-"""The configurations of a study as a table: a row each, best first, with all figures that the study asks for."""
+"""The configurations of a study as a table: one row each, best first, with all metrics that the study measures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,54 +8,54 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.answer import Answer, Row
-from harness.report.figures import FIGURES, measured_columns, reading
-from harness.report.latency import latency_text
-from harness.report.layout import plain_table
-from harness.report.seeds import seeds_text
-from harness.report.words import DASH, amount, mean_and_spread, value
-from harness.search.objective import LATENCY
+from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
+from harness.analysis.latency import latency_text
+from harness.analysis.objective import LATENCY
+from harness.analysis.results import ConfigurationResult, StudyResults
+from harness.analysis.seeds import seeds_text
+from harness.report.console import plain_table
+from harness.report.measure_columns import METRIC_COLUMNS, columns_note, measured_columns
 
-FRONT = "●"
+FRONT_MARK = "●"
 PERCENTAGES = ("top1",)
 WIDER_THAN_ANY = 10_000
-"""Columns of a terminal that cuts nothing."""
+"""Terminal width at which no table is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading, and a cell for each row."""
+    """A column: its heading, and a cell for each row."""
 
     heading: str
     cells: Sequence[str | Text]
     is_left: bool = False
 
 
-class Configurations:
-    """One table where that fits; where it does not, the measures go into tables of their own below it."""
+class ConfigurationTables:
+    """One table if it fits the terminal; otherwise the measures follow in separate tables."""
 
-    def __init__(self, answer: Answer, *, most: int | None = None) -> None:
-        self._answer = answer
-        self._rows = answer.rows[:most]
+    def __init__(self, results: StudyResults, *, most: int | None = None) -> None:
+        self._results = results
+        self._rows = results.rows[:most]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        own, *blocks = self._blocks()
-        held, wide = own, options.update(width=WIDER_THAN_ANY)
+        first, *blocks = self._blocks()
+        columns, wide = first, options.update(width=WIDER_THAN_ANY)
         for block in blocks:
-            if Measurement.get(console, wide, self._table([*held, *block])).maximum > options.max_width:
-                yield self._table(held)
+            if Measurement.get(console, wide, self._table([*columns, *block])).maximum > options.max_width:
+                yield self._table(columns)
                 yield Text()
-                held = names(self._answer, self._rows)
-            held = [*held, *block]
-        yield self._table(held)
-        if left := len(self._answer.rows) - len(self._rows):
+                columns = name_columns(self._results, self._rows)
+            columns = [*columns, *block]
+        yield self._table(columns)
+        if left := len(self._results.rows) - len(self._rows):
             yield Text(f"and {left} more", style="dim")
-        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *reading(self._answer)))
+        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *columns_note(self._results)))
 
     def _blocks(self) -> Iterator[list[Column]]:
-        """What stands together, in the order in which it is shown."""
-        yield [*names(self._answer, self._rows), *standing(self._answer, self._rows)]
-        for measure in (name for name in FIGURES if name in self._answer.measures):
+        """The groups of columns that must not be separated, in the order in which they are shown."""
+        yield [*name_columns(self._results, self._rows), *status_columns(self._results, self._rows)]
+        for measure in (name for name in METRIC_COLUMNS if name in self._results.measures):
             yield [Column(heading, cells) for heading, cells in measured_columns(measure, self._rows)]
 
     def _table(self, columns: Sequence[Column]) -> Table:
@@ -64,53 +64,77 @@ class Configurations:
             table.add_column(
                 Text(column.heading), justify="left" if column.is_left else "right", vertical="bottom", no_wrap=True
             )
-        for row, cells in zip(self._rows, zip(*(column.cells for column in columns), strict=True), strict=True):
-            style = "bold" if row is self._answer.best else "" if row.state == "complete" else "dim"
+        for configuration, cells in zip(
+            self._rows, zip(*(column.cells for column in columns), strict=True), strict=True
+        ):
+            is_best, is_complete = configuration is self._results.best, configuration.state == "complete"
+            style = "bold" if is_best else "" if is_complete else "dim"
             table.add_row(*cells, style=style)
         return table
 
 
-def _sampling(rows: Sequence[Row]) -> Iterator[str]:
-    """What must be known to read the sampling errors."""
-    images = sorted({row.val_images for row in rows if row.val_images})
+def _sampling(configurations: Sequence[ConfigurationResult]) -> Iterator[str]:
+    """Note that explains the sampling errors, if there are any."""
+    images = sorted({configuration.val_images for configuration in configurations if configuration.val_images})
     if images:
         n = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
-        yield f"± val: the standard error of a seed's accuracy that comes from its {n} validation images."
+        yield f"± val: the standard error of a seed's accuracy that is due to its {n} validation images."
 
 
-def names(answer: Answer, rows: Sequence[Row]) -> list[Column]:
-    """Which configuration it is: on the front or not, its first trial, its choices."""
+def name_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> list[Column]:
+    """The columns that identify a configuration: on the front or not, its first trial, its choices."""
     return [
-        Column("", [FRONT if row.is_on_front else "" for row in rows], is_left=True),
-        Column("#", [str(row.trials[0]) for row in rows]),
+        Column("", [FRONT_MARK if configuration.is_on_front else "" for configuration in configurations], is_left=True),
+        Column("#", [str(configuration.trials[0]) for configuration in configurations]),
         *(
-            Column(name, [Text(value(row.params[name])) if name in row.params else DASH for row in rows], is_left=True)
-            for name in answer.axes
+            Column(
+                name,
+                [
+                    Text(format_value(configuration.params[name])) if name in configuration.params else DASH
+                    for configuration in configurations
+                ],
+                is_left=True,
+            )
+            for name in results.axes
         ),
     ]
 
 
-def standing(answer: Answer, rows: Sequence[Row]) -> Iterator[Column]:
-    """The objective, the costs, and how it stands where it is not complete."""
-    unit = " %" if answer.metric in PERCENTAGES else ""
-    yield Column(f"{answer.metric}{unit}", [objective(row, answer) for row in rows])
-    yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
-    if any(row.val_images for row in rows):
-        yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
-    yield Column("params", [amount(row.params_count) for row in rows])
-    yield Column("MACs", [amount(row.macs) for row in rows])
-    if answer.metric != LATENCY:
-        yield Column("ms", [latency_text(row.latency) for row in rows])
-    yield Column("s/run", [_seconds(row.wall_s) for row in rows])
-    if any(row.state != "complete" for row in rows):
-        yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
+def status_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> Iterator[Column]:
+    """The columns of the objective, the costs, and the state if any configuration is not complete."""
+    unit = " %" if results.metric in PERCENTAGES else ""
+    yield Column(
+        f"{results.metric}{unit}", [format_objective(configuration, results) for configuration in configurations]
+    )
+    yield Column(
+        "n", [seeds_text(len(configuration.values), configuration.missing) for configuration in configurations]
+    )
+    if any(configuration.val_images for configuration in configurations):
+        yield Column(
+            "± val",
+            [DASH if (e := configuration.sampling_error) is None else f"{e:.2f}" for configuration in configurations],
+        )
+    yield Column("params", [si(configuration.params_count) for configuration in configurations])
+    yield Column("MACs", [si(configuration.macs) for configuration in configurations])
+    if results.metric != LATENCY:
+        yield Column("ms", [latency_text(configuration.latency) for configuration in configurations])
+    yield Column("s/run", [_seconds(configuration.wall_s) for configuration in configurations])
+    if any(configuration.state != "complete" for configuration in configurations):
+        yield Column(
+            "",
+            [
+                "" if configuration.state == "complete" else Text(configuration.state)
+                for configuration in configurations
+            ],
+            is_left=True,
+        )
 
 
-def objective(row: Row, answer: Answer) -> str:
-    """The value that a configuration is ranked by; of a latency the median, whose upper bound ranks it."""
-    if answer.metric == LATENCY and row.latency is not None and row.latency.high_ms is not None:
-        return row.latency.text
-    return mean_and_spread(row.mean, row.spread, answer.metric)
+def format_objective(configuration: ConfigurationResult, results: StudyResults) -> str:
+    """The value by which a configuration is ranked; for a latency the median, although its upper bound ranks."""
+    if results.metric == LATENCY and configuration.latency is not None and configuration.latency.high_ms is not None:
+        return configuration.latency.text
+    return format_mean_and_spread(configuration.mean, configuration.spread, results.metric)
 
 
 def _seconds(wall_s: float | None) -> str:

@@ -1,42 +1,14 @@
-"""What the results of a study are of: how many images, what is missing from the data set, and other data than now."""
+"""Notes on the data of a study: number of images, images missing from the data set, and changes of the data."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.report.layout import indented
-from harness.report.words import printable
-from harness.run import TRAIN_IMAGES, VAL_IMAGES
-from harness.store import Store
-
-if TYPE_CHECKING:
-    from harness.report.answer import RunFacts
-
-KINDS = {TRAIN_IMAGES: "training images", VAL_IMAGES: "validation images"}
-
-
-def data_lines(store: Store, runs: Mapping[str, "RunFacts"]) -> tuple[str, ...]:
-    """How many images the runs were trained and judged on, where that was read from disk; then the notes."""
-    counts = {name: _range([facts.measures.get(name) for facts in runs.values()]) for name in KINDS}
-    known = [f"{count} {KINDS[name]}" for name, count in counts.items() if count is not None]
-    lines = [f"Every run is of {' and '.join(known)}."] if known else []
-    return (*lines, *(_sentence(note) for note in store.notes_of(runs)))
+from harness.analysis.formatting import printable
+from harness.report.console import indented
 
 
 def data_view(lines: Sequence[str]) -> list[RenderableType]:
-    """The lines below a heading; nothing for none."""
+    """The lines below a heading; empty without lines."""
     return [Text("Data", style="bold"), *(indented(printable(line)) for line in lines), Text()] if lines else []
-
-
-def _range(counts: Sequence[float | None]) -> str | None:
-    """As `32`, or `30 to 32` where runs differ."""
-    known = sorted({round(count) for count in counts if count is not None})
-    if not known:
-        return None
-    return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
-
-
-def _sentence(note: str) -> str:
-    return f"{note[:1].upper()}{note[1:].rstrip('.')}."

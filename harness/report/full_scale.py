@@ -1,29 +1,47 @@
-"""A training at full scale in words: its cost before it begins, and how it goes."""
+"""Views of trainings at full scale: their cost, their progress, and the trainings of a study's networks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from harness.cost import network_cost
-from harness.full_recipe import FullRecipe, FullTraining
-from harness.paper import preset_of
-from harness.report.layout import plain_table
-from harness.report.ticker import Ticker, ticker
-from harness.report.words import amount, counted, duration, score, value
-from harness.run import Started
-from harness.scale_up.expected import Expected
-from harness.scale_up.pace import Pace
-from harness.scale_up.records import FullEpoch, FullJob, FullRecord, Note, Pulse, Scores
-from harness.spec import NetworkSpec
+from harness.analysis.formatting import (
+    DASH,
+    epochs_done,
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    format_value,
+    plural,
+    si,
+)
+from harness.analysis.seeds import seeds_text
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
+from harness.data.batching import BatchPlan
+from harness.data.expected_images import ExpectedImages
+from harness.models.cost import network_cost
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.published import preset_of
+from harness.report.console import indented, plain_table
+from harness.report.status_line import StatusLine, make_status_line
+from harness.storage import FullScaleRow
+from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference
+from harness.training.full_scale.folder import WEIGHTS, is_locked
+from harness.training.full_scale.job import FullScaleJob
+from harness.training.full_scale.messages import FullScaleEpoch, FullScaleMessage, Message, Scores, StepProgress
+from harness.training.run import RunState, Started
+
+if TYPE_CHECKING:
+    from harness.analysis.results import StudyResults
 
 BACKWARD = 2
-"""MACs of the backward pass for one of the forward pass: towards the images, and towards the weights."""
+"""MACs of the backward pass per MAC of the forward pass: gradients of the inputs and of the weights."""
 PER_IMAGES = 10_000
-"""Training images that a time is given for where their number is not known."""
-SHOWN = {
+"""Number of training images for which the time is estimated if their real number is unknown."""
+SCORE_TITLES = {
     "top1": "top-1",
     "top5": "top-5",
     "miou": "mIoU",
@@ -34,54 +52,60 @@ SHOWN = {
     "mask_ap50": "mask AP50",
     "mask_ap75": "mask AP75",
 }
-"""Figures whose names are written otherwise."""
+"""Titles of metrics that are not written as their names."""
+PROXY_NOTE = "a proxy's metrics are of its own images and epochs: only the order of networks can agree between the two"
 
 
-def job_view(job: FullJob[FullRecipe], pace: Pace, name: str, expected: Expected | None = None) -> RenderableType:
-    """What is trained, how, and what that costs; `expected` are its images where they have not been read."""
+def job_view(
+    job: FullScaleJob[ClassificationRecipe], batch_plan: BatchPlan, name: str, expected: ExpectedImages | None = None
+) -> RenderableType:
+    """What is trained, how, and its cost; `expected` describes its images if they have not been read."""
     spec, recipe = job.run.spec, job.run.recipe
     cost = network_cost(spec, recipe.resolution, merged=False)
-    costs = f"{amount(cost.params)} parameters, {amount(cost.macs)} MACs for an image of {recipe.resolution} px"
+    costs = f"{si(cost.params)} parameters, {si(cost.macs)} MACs for an image of {recipe.resolution} px"
     if expected is None or expected.images is not None:
-        seen = recipe.epochs * pace.steps * pace.batch
-        costs += f"; in all {amount(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
+        seen = recipe.epochs * batch_plan.steps * batch_plan.batch_size
+        costs += f"; in all {si(float((1 + BACKWARD) * cost.macs * seen))} MACs, forward and backward"
     rows = {
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
         "cost": costs,
-        "steps": steps_text(recipe, pace, expected),
-        "arithmetic": arithmetic_text(recipe),
-        **place_rows(job, expected),
+        "steps": steps_text(recipe, batch_plan, expected),
+        "arithmetic": precision_text(recipe),
+        **location_rows(job, expected),
     }
-    return facts_view(name, rows)
+    return properties_view(name, rows)
 
 
-def place_rows(job: FullJob[Any], expected: Expected | None) -> dict[str, str]:
-    """Where the training is kept; where its images have not been read, the expected layout."""
+def location_rows(job: FullScaleJob[Any], expected: ExpectedImages | None) -> dict[str, str]:
+    """The folder of the training and, if its images have not been read, their expected layout."""
     if expected is None:
         return {"folder": str(job.folder)}
     missing = "no `--data`" if job.root is None else f"no folder {job.root}"
     return {
-        "folder": f"below {job.folder.parent}; its name follows from the network, the recipe, and what it begins from",
-        "images": f"not looked at ({missing}); nothing is downloaded",
+        "folder": f"in {job.folder.parent}; its name depends on network, recipe and initial weights",
+        "images": f"not read ({missing}); nothing is downloaded",
         "expected": expected.layout,
     }
 
 
-def steps_text(recipe: FullTraining, pace: Pace, expected: Expected | None = None) -> str:
-    """The budget, and how a step is shared."""
-    share = f"{counted(pace.workers, 'worker')} with {pace.micro} images at once"
-    gathered = f", gathered {pace.parts} times" if pace.parts > 1 else ""
-    rounds = "epochs" if not recipe.is_endless else "parts, each with a validation behind it,"
-    step = f"steps of {pace.batch:,} images"
-    if expected is not None and expected.images is None and not recipe.is_endless:
-        return f"{recipe.rounds} {rounds} of {step}, as many as the images give, {share}{gathered}"
+def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None = None) -> str:
+    """The number of steps, and how a batch is divided among workers, as text."""
+    share = f"{plural(batch_plan.workers, 'worker')} with {batch_plan.micro_batch} images at once"
+    gathered = f", accumulated {batch_plan.accumulation_steps} times" if batch_plan.accumulation_steps > 1 else ""
+    rounds = "epochs" if not recipe.is_iteration_based else "parts, each followed by a validation,"
+    step = f"steps of {batch_plan.batch_size:,} images"
+    if expected is not None and expected.images is None and not recipe.is_iteration_based:
+        return f"{recipe.intervals} {rounds} of {step}, their number depends on the images, {share}{gathered}"
     source = "" if expected is None or expected.name is None else f", as {expected.name} has"
-    return f"{recipe.rounds} {rounds} of {pace.steps:,} {step} ({pace.images:,} in all{source}), {share}{gathered}"
+    return (
+        f"{recipe.intervals} {rounds} of {batch_plan.steps:,} {step} ({batch_plan.images:,} in all{source}), "
+        f"{share}{gathered}"
+    )
 
 
-def arithmetic_text(recipe: FullTraining) -> str:
-    """The precision, and what else does not belong to the network."""
+def precision_text(recipe: FullScaleRecipe) -> str:
+    """The precision and the other settings of the arithmetic, as text."""
     return (
         f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
         f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
@@ -89,15 +113,16 @@ def arithmetic_text(recipe: FullTraining) -> str:
 
 
 def network_text(spec: NetworkSpec) -> str:
-    """A network in a line, without its classes."""
+    """A network as one line, without its classes."""
     return (
-        f"{preset_of(spec) or spec.family}, B={value(spec.B)} C={value(spec.C)} K={value(spec.K)}, "
-        f"small kernel {value(spec.reparam)}, drop path {spec.drop_path:g}"
+        f"{preset_of(spec) or spec.family}, B={format_value(spec.B)} C={format_value(spec.C)} "
+        f"K={format_value(spec.K)}, "
+        f"small kernel {format_value(spec.reparam)}, drop path {spec.drop_path:g}"
     )
 
 
-def facts_view(name: str, rows: Mapping[str, str]) -> RenderableType:
-    """A heading, and facts with their names."""
+def properties_view(name: str, rows: Mapping[str, str]) -> RenderableType:
+    """A heading, followed by a table of names and values."""
     table = plain_table()
     table.show_header = False
     table.add_column(style="dim", no_wrap=True)
@@ -107,78 +132,175 @@ def facts_view(name: str, rows: Mapping[str, str]) -> RenderableType:
     return Group(Text(name, style="bold"), table)
 
 
-def estimate_line(image_s: float, pace: Pace, rounds: int, expected: Expected | None = None) -> str:
-    """How long it takes, from the measured seconds per image in one worker."""
-    images = rounds * pace.steps * pace.batch
-    workers, on_top = counted(pace.workers, "worker"), "validation and waiting for images come on top"
+def estimate_line(image_s: float, batch_plan: BatchPlan, rounds: int, expected: ExpectedImages | None = None) -> str:
+    """The estimated time, from the measured seconds per image of one worker, as one line."""
+    images = rounds * batch_plan.steps * batch_plan.batch_size
+    workers, not_counted = plural(batch_plan.workers, "worker"), "without validation and waiting for images"
     if expected is not None and expected.images is None:
-        seconds = rounds * PER_IMAGES / pace.workers * image_s
-        total = f"{duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
+        seconds = rounds * PER_IMAGES / batch_plan.workers * image_s
+        total = f"{format_duration(seconds)} with {workers} for every {PER_IMAGES:,} training images"
     else:
-        total = f"{duration(images / pace.workers * image_s)} with {workers}"
-    of = "" if expected is None else " of noise in place of the images"
-    return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {on_top}"
+        total = f"{format_duration(images / batch_plan.workers * image_s)} with {workers}"
+    of = "" if expected is None else " on noise in place of the images"
+    return f"estimated time: {total}, from a measured step{of} ({1 / image_s:.3g} images/s); {not_counted}"
 
 
-class FullView:
-    """Shows the records of a training."""
+class FullScaleView:
+    """Shows the messages of a training."""
 
-    def __init__(self, ticker: Ticker) -> None:
-        self._ticker = ticker
+    def __init__(self, status_line: StatusLine) -> None:
+        self._status_line = status_line
 
-    def show(self, record: FullRecord) -> None:
-        """Show one record."""
+    def show(self, record: FullScaleMessage) -> None:
+        """Show one message."""
         match record:
-            case Note():
-                self._ticker.say(record.text)
+            case Message():
+                self._status_line.print_line(record.text)
             case Started():
-                self._ticker.say(f"on {record.device}, {record.host}")
-            case FullEpoch():
-                self._ticker.say(epoch_line(record))
-            case Pulse():
-                self._ticker.tick(pulse_line(record))
+                self._status_line.print_line(f"on {record.device}, {record.host}")
+            case FullScaleEpoch():
+                self._status_line.print_line(epoch_line(record))
+            case StepProgress():
+                self._status_line.update(step_line(record))
 
 
 @contextmanager
-def full_view(console: Console, *, is_live: bool) -> Iterator[FullView]:
-    """A view that fits where the output goes: `is_live` is whether lines can be drawn over there."""
-    with ticker(console, is_live=is_live) as each:
-        yield FullView(each)
+def make_full_scale_view(console: Console, *, is_live: bool) -> Iterator[FullScaleView]:
+    """The view of a training; `is_live` is whether lines of the output can be redrawn."""
+    with make_status_line(console, is_live=is_live) as status_line:
+        yield FullScaleView(status_line)
 
 
-def epoch_line(epoch: FullEpoch) -> str:
-    """One epoch in a line."""
-    parts = [f"epoch {epoch.epoch}/{epoch.epochs}", f"loss {score(epoch.train_loss, 'loss')}"]
-    parts += [_scores(name, found) for name, found in (("val", epoch.val), ("EMA", epoch.ema)) if found is not None]
+def epoch_line(epoch: FullScaleEpoch) -> str:
+    """One epoch as one line."""
+    parts = [f"epoch {epoch.epoch}/{epoch.epochs}", f"loss {format_metric(epoch.train_loss, 'loss')}"]
+    parts += [_scores(name, scores) for name, scores in (("val", epoch.val), ("EMA", epoch.ema)) if scores is not None]
     parts += [
         f"lr {epoch.lr:.3g}",
         f"{epoch.images_per_s:,.0f} images/s",
         f"waiting {100 * epoch.waiting:.1f} %",
-        duration(epoch.wall_s),
+        format_duration(epoch.wall_s),
     ]
     if epoch.unreadable:
-        parts.append(f"{counted(epoch.unreadable, 'unreadable image')} replaced")
+        parts.append(f"{plural(epoch.unreadable, 'unreadable image')} replaced")
     if epoch.val is not None and epoch.val.unreadable:
-        parts.append(f"{counted(epoch.val.unreadable, 'unreadable image')} not validated on, {_of(epoch.val.images)}")
+        parts.append(f"{plural(epoch.val.unreadable, 'unreadable image')} not validated on, {_of(epoch.val.images)}")
     return "  ".join([*parts, *(["best"] if epoch.is_best else [])])
 
 
 def _of(images: int | None) -> str:
-    return "the scores are of the others" if images is None else f"the scores are of {counted(images, 'image')}"
+    return "the scores are of the others" if images is None else f"the scores are of {plural(images, 'image')}"
 
 
-def pulse_line(pulse: Pulse) -> str:
-    """How it goes, in a line."""
+def step_line(progress: StepProgress) -> str:
+    """The progress within an epoch, as one line."""
     return (
-        f"epoch {pulse.epoch}, step {pulse.step:,}/{pulse.steps:,}  loss {score(pulse.loss, 'loss')}  "
-        f"lr {pulse.lr:.3g}  {pulse.images_per_s:,.0f} images/s  waiting {100 * pulse.waiting:.1f} %  "
-        f"{duration(pulse.left_s)} left"
+        f"epoch {progress.epoch}, step {progress.step:,}/{progress.steps:,}  loss "
+        f"{format_metric(progress.loss, 'loss')}  "
+        f"lr {progress.lr:.3g}  {progress.images_per_s:,.0f} images/s  waiting {100 * progress.waiting:.1f} %  "
+        f"{format_duration(progress.left_s)} left"
     )
 
 
-def _scores(name: str, found: Scores) -> str:
-    figures = [
-        f"{SHOWN.get(each, each.replace('_', ' '))} {score(value, each) if each == 'loss' else f'{value:.2f}'}"
-        for each, value in found.figures.items()
+def _scores(name: str, scores: Scores) -> str:
+    texts = [
+        f"{SCORE_TITLES.get(metric, metric.replace('_', ' '))} "
+        f"{format_metric(value, metric) if metric == 'loss' else f'{value:.2f}'}"
+        for metric, value in scores.figures.items()
     ]
-    return " ".join([name, *figures])
+    return " ".join([name, *texts])
+
+
+def full_scale_runs_view(results: "StudyResults") -> list[RenderableType]:
+    """A table of proxy and full-scale results, a row for each training at full scale; empty without any."""
+    if not results.full_scale:
+        return []
+    table = plain_table()
+    for name in ("#", f"proxy {results.metric}", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("at full scale", "recipe"):
+        table.add_column(name, no_wrap=True)
+    for name in ("epochs", "best"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in results.full_scale:
+        table.add_row(*_full_run_cells(row, results))
+    parts = [indented(f"{_full_run_head(row, results)}{_full_run_place(row)}") for row in results.full_scale]
+    return [Text("Full scale", style="bold").append(f"  {PROXY_NOTE}", style="dim"), table, Text(), *parts, Text()]
+
+
+def full_scale_run_values(results: "StudyResults") -> list[dict[str, Any]]:
+    """The trainings at full scale for JSON."""
+    return [_row_values(row, results) for row in results.full_scale]
+
+
+def full_scale_status(row: FullScaleRow) -> str:
+    """The state of a training, as text; a running one whose folder is not locked was interrupted."""
+    if row.state == RunState.RUNNING and not is_locked(row.folder):
+        return "interrupted"
+    return str(row.state).replace("_", " ")
+
+
+def _full_run_cells(row: FullScaleRow, results: "StudyResults") -> list[str | Text]:
+    proxy = None if row.trial is None else results.row_of(row.trial)
+    mean = DASH if proxy is None else format_mean_and_spread(proxy.mean, proxy.spread, results.metric)
+    side = row.recipe.get("resolution")
+    return [
+        DASH if row.trial is None else str(row.trial),
+        mean,
+        DASH if proxy is None else seeds_text(len(proxy.values), proxy.missing),
+        Text(f"{preset_of(row.spec) or row.spec.family}{f', {side} px' if side else ''}"),
+        Text(row.recipe_name),
+        epochs_done(row.epochs_done, row.epochs),
+        f"{row.metric} {format_metric(row.best, row.metric)}",
+        full_scale_status(row),
+    ]
+
+
+def _full_run_head(row: FullScaleRow, results: "StudyResults") -> str:
+    proxy = None if row.trial is None else results.row_of(row.trial)
+    return f"{row.name}: " if proxy is None else f"#{row.trial} {format_params(proxy.params)}: "
+
+
+def _full_run_place(row: FullScaleRow) -> str:
+    """The file of the weights, and the conditions of their training, as text."""
+    best = row.folder / WEIGHTS["best"]
+    weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
+    when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"
+    versions = ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())
+    earlier = "; ".join(_environment_text(environment, row.environment) for environment in row.earlier)
+    resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
+    return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"
+
+
+def _environment_text(earlier: Environment | None, environment: Environment | None) -> str:
+    return UNKNOWN_ENVIRONMENT if environment is None else describe_difference(earlier, environment)
+
+
+def _row_values(row: FullScaleRow, results: "StudyResults") -> dict[str, Any]:
+    proxy = None if row.trial is None else results.row_of(row.trial)
+    best = row.folder / WEIGHTS["best"]
+    return {
+        "id": row.id,
+        "name": row.name,
+        "trial": row.trial,
+        "state": full_scale_status(row),
+        "cause": row.cause,
+        "recipe": row.recipe_name,
+        "recipe_fingerprint": row.recipe_fingerprint,
+        "seed": row.recipe.get("seed"),
+        "epochs": row.epochs,
+        "epochs_done": row.epochs_done,
+        "metric": row.metric,
+        "best": row.best,
+        "best_epoch": row.best_epoch,
+        "proxy": None if proxy is None else {"mean": proxy.mean, "sd": proxy.spread, "n": len(proxy.values)},
+        "weights": str(best) if best.exists() else None,
+        "folder": str(row.folder),
+        "host": row.host,
+        "device": row.device,
+        "versions": row.versions,
+        "environment": None if row.environment is None else row.environment.values(),
+        "earlier_environments": [None if environment is None else environment.values() for environment in row.earlier],
+        "spec": row.spec.canonical(),
+    }

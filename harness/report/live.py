@@ -1,4 +1,4 @@
-"""The live view of a study in a terminal: how far it is, what is best, what every worker trains, what happened last."""
+"""The live view of a study in a terminal: its progress, the best configuration, the workers, and the last events."""
 
 import statistics
 import threading
@@ -15,12 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.claims.limits import Limit
-from harness.report.answer import Answer
-from harness.report.narrator import Narrator
-from harness.report.verdict import AT, limit_sentence
-from harness.report.words import DASH, counted, duration, epochs_done, mean_and_spread, printable
-from harness.run import Epoch
+from harness.analysis.formatting import DASH, epochs_done, format_duration, format_mean_and_spread, plural, printable
+from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
+from harness.analysis.results import AT, StudyResults, limit_sentence
+from harness.analysis.run_status import OPEN, TrialStatus
+from harness.analysis.statistics.limits import Limit
+from harness.report.event_log import EventFormatter
 from harness.search.events import (
     EpochEnded,
     Progress,
@@ -32,48 +32,47 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from harness.search.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.search.standing import OPEN, Standing
+from harness.training.run import Epoch
 
 REFRESHES_PER_S = 4
 WORKERS = 12
-"""Rows of the table of workers; what is beyond them is counted."""
+"""Maximum number of rows of the table of workers; further ones are only counted."""
 LAST_EVENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A run that a worker has."""
+class RunningJob:
+    """A run that a worker trains."""
 
     name: str
     since: float
     epoch: Epoch | None = None
     epochs: int | None = None
 
-    def step(self, behind: str) -> str:
-        """How far it is; `behind` is what comes behind the last epoch."""
+    def step(self, after_training: str) -> str:
+        """Its progress as text; `after_training` names the activity after the last epoch."""
         if self.epochs is None:
             return "waiting"
         done = self.epoch.epoch if self.epoch else 0
-        return behind if done == self.epochs > 0 else epochs_done(done, self.epochs)
+        return after_training if done == self.epochs > 0 else epochs_done(done, self.epochs)
 
 
 @dataclass(slots=True)
-class Scene:
-    """All that is on the screen; changed by events, drawn by `draw`."""
+class LiveState:
+    """The content of the live view; changed by events, drawn by `draw`."""
 
     study: str
     question: str | None
     metric: str
     direction: str
-    narrator: Narrator
-    behind: str = "measuring"
-    """What a run does behind its last epoch."""
+    formatter: EventFormatter
+    after_training: str = "measuring"
+    """The activity of a run after its last epoch."""
     start: float = field(default_factory=time.monotonic)
     doing: str = "reading the study"
     progress: Progress | None = None
     progress_at: float = 0.0
-    work: dict[str, Work] = field(default_factory=dict)
+    work: dict[str, RunningJob] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     """The first trial of each configuration."""
     configuration: dict[int, str] = field(default_factory=dict)
@@ -81,75 +80,75 @@ class Scene:
     values: dict[str, dict[int, float]] = field(default_factory=dict)
     """The objective by configuration and seed."""
     recorded: dict[str, dict[int, RunValues]] = field(default_factory=dict)
-    """What the runs behind these values recorded."""
+    """The recorded values of the runs of these objectives."""
     limits: dict[str, Limit | None] = field(default_factory=dict)
-    """What each configuration with values cannot be told from: chance, or the most that there is."""
+    """The limit at which each configuration with values is, if any: chance or the ceiling."""
     ruled_out: set[str] = field(default_factory=set)
-    """Configurations that are not complete, though none of their trials is open: failed, diverged, over budget."""
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
+    """Configurations that are neither complete nor open: failed, diverged, or over a budget."""
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_EVENTS))
 
-    def take(self, event: StudyEvent, progress: Progress) -> None:
-        """Change the scene by an event."""
-        text = self.narrator.tell(event)
+    def update(self, event: StudyEvent, progress: Progress) -> None:
+        """Apply an event to the state."""
+        text = self.formatter.format_event(event)
         now = time.monotonic()
         self.progress, self.progress_at = progress, now
         match event:
             case RunQueued():
-                self.work[event.run_id] = Work(self.narrator.name(event.trial, event.seed), now)
+                self.work[event.run_id] = RunningJob(self.formatter.trial_name(event.trial, event.seed), now)
                 return
             case RunStarted():
                 self.doing = ""
-                known = self.work.get(event.run_id)
-                if known is not None:
-                    self.work[event.run_id] = replace(known, epochs=event.started.epochs, since=now)
+                job = self.work.get(event.run_id)
+                if job is not None:
+                    self.work[event.run_id] = replace(job, epochs=event.started.epochs, since=now)
                 return
             case EpochEnded():
-                known = self.work.get(event.run_id)
-                if known is not None:
-                    self.work[event.run_id] = replace(known, epoch=event.epoch, epochs=event.epochs)
+                job = self.work.get(event.run_id)
+                if job is not None:
+                    self.work[event.run_id] = replace(job, epoch=event.epoch, epochs=event.epochs)
                 return
             case TrialStarted():
-                self.learn(event.spec.fingerprint(), event.trial)
+                self.add_configuration(event.spec.fingerprint(), event.trial)
                 return
             case RunEnded():
                 self.work.pop(event.run_id, None)
                 if event.value is not None:
                     self.learn_value(self.configuration[event.trial], event.seed, event.value, event.recorded)
                     self.find_limits()
-            case TrialEnded(standing=Standing() as standing):
-                keep = self.ruled_out.discard if standing.state == "complete" else self.ruled_out.add
-                keep(self.configuration[event.trial])
+            case TrialEnded(status=TrialStatus() as status):
+                change = self.ruled_out.discard if status.state == "complete" else self.ruled_out.add
+                change(self.configuration[event.trial])
             case StudyEnded():
                 self.doing = ""
-        self.say(text)
+        self.add_line(text)
 
-    def learn(self, configuration: str, trial: int) -> None:
-        """Remember which configuration a trial has."""
+    def add_configuration(self, configuration: str, trial: int) -> None:
+        """Remember the configuration of a trial."""
         self.configuration[trial] = configuration
         self.first.setdefault(configuration, trial)
 
     def learn_value(self, configuration: str, seed: int, value: float, recorded: RunValues | None) -> None:
-        """Remember the objective of a complete run, and what it recorded."""
+        """Remember the objective of a complete run, and its recorded values."""
         self.values.setdefault(configuration, {})[seed] = value
         if recorded is not None:
             self.recorded.setdefault(configuration, {})[seed] = recorded
 
     def find_limits(self) -> None:
-        """Find which configurations are at chance or at the ceiling, as the answer does."""
-        groups = [tuple(self.recorded.get(each, {}).values()) for each in self.values]
+        """Find the configurations at chance or at the ceiling, in the same way as the results."""
+        groups = [tuple(self.recorded.get(configuration, {}).values()) for configuration in self.values]
         self.limits = dict(zip(self.values, limits_of(self.metric, groups), strict=True))
 
-    def say(self, text: str) -> None:
+    def add_line(self, text: str) -> None:
         """Add a line to the last events."""
-        self.last.append(f"{datetime.now():%H:%M:%S}  {printable(text)}")
+        self.last_lines.append(f"{datetime.now():%H:%M:%S}  {printable(text)}")
 
     def draw(self) -> RenderableType:
-        """The scene now; lines that are too long are cut, so that its height stays."""
+        """The current view; lines that are too long are cut, so that its height does not change."""
         parts: list[RenderableType] = [self._head(), self._bar(), self._best()]
         if self.work:
             parts.append(self._workers())
-        if self.last:
-            parts += [Text(), *(_line(text, "dim") for text in self.last)]
+        if self.last_lines:
+            parts += [Text(), *(_line(text, "dim") for text in self.last_lines)]
         return Group(*parts)
 
     def _head(self) -> RenderableType:
@@ -164,38 +163,38 @@ class Scene:
         table.add_column(ratio=1)
         table.add_column(no_wrap=True)
         bar = ProgressBar(total=max(1, progress.runs_total), completed=progress.runs_done)
-        table.add_row(bar, Text(f"{progress.runs_done}/{counted(progress.runs_total, 'run')}  {self._times(progress)}"))
+        table.add_row(bar, Text(f"{progress.runs_done}/{plural(progress.runs_total, 'run')}  {self._times(progress)}"))
         return Group(table, _line(f"{self.doing} ...")) if self.doing else table
 
     def _times(self, progress: Progress) -> str:
         now = time.monotonic()
-        spent = duration(max(10.0, now - self.start)) if now - self.start >= 10 else "0 s"
+        spent = format_duration(max(10.0, now - self.start)) if now - self.start >= 10 else "0 s"
         if progress.eta_s is None:
             return f"{spent} so far"
         left = max(0.0, progress.eta_s - (now - self.progress_at))
-        return f"{spent} so far, about {duration(max(left, 10.0))} left"
+        return f"{spent} so far, about {format_duration(max(left, 10.0))} left"
 
     def _best(self) -> RenderableType:
-        """The best mean so far, of however many seeds there are; none where nothing can be told apart."""
+        """The best mean so far, over the seeds that are done; none if the configurations cannot be distinguished."""
         title = f"best {self.metric} ({self.direction})"
-        allowed = (each for each in self.values.items() if each[0] not in self.ruled_out)
+        allowed = (item for item in self.values.items() if item[0] not in self.ruled_out)
         means = {configuration: statistics.fmean(values.values()) for configuration, values in allowed}
         if not means:
             return _line(f"{title}: none yet")
-        limit = common_limit(self.limits.get(each) for each in means)
+        limit = common_limit(self.limits.get(configuration) for configuration in means)
         if limit is not None:
             return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
-        value = mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
+        value = format_mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
         at = self.limits.get(best)
-        name = f"{self.narrator.name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
+        name = f"{self.formatter.trial_name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
         return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")
 
     def _limit_sentence(self, limit: Limit, configurations: list[str]) -> str:
-        runs = [run for each in configurations for run in self.recorded.get(each, {}).values()]
+        runs = [run for configuration in configurations for run in self.recorded.get(configuration, {}).values()]
         images = fewest_images(runs) if self.metric == "top1" else None
-        return limit_sentence(limit, [len(self.values[each]) for each in configurations], images)
+        return limit_sentence(limit, [len(self.values[configuration]) for configuration in configurations], images)
 
     def _workers(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", expand=True)
@@ -206,7 +205,7 @@ class Scene:
             epoch = work.epoch
             table.add_row(
                 Text(work.name),
-                work.step(self.behind),
+                work.step(self.after_training),
                 f"{epoch.train_loss:.3f}" if epoch else DASH,
                 f"{epoch.top1:.2f}" if epoch else DASH,
                 f"{time.monotonic() - work.since:.0f} s",
@@ -216,10 +215,10 @@ class Scene:
 
 
 class LiveView:
-    """Shows the scene in place, a few times a second, and takes it away at the end."""
+    """Draws the state in place, a few times a second, and removes it at the end."""
 
-    def __init__(self, console: Console, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, console: Console, state: LiveState) -> None:
+        self._state = state
         self._lock = threading.Lock()
         self._live = Live(
             console=console,
@@ -239,34 +238,34 @@ class LiveView:
         self._live.stop()
 
     def note(self, text: str) -> None:
-        """Show it as what is being done."""
+        """Show the text as the current activity."""
         with self._lock:
-            self._scene.doing = printable(text)
-            self._scene.say(text)
+            self._state.doing = printable(text)
+            self._state.add_line(text)
 
-    def begin(self, answer: Answer) -> None:
-        """Show what is best so far."""
+    def begin(self, results: StudyResults) -> None:
+        """Show the best configuration of the results so far."""
         with self._lock:
-            self._scene.narrator.learn(answer)
-            for row in answer.rows:
-                for trial in row.trials:
-                    self._scene.learn(row.spec.fingerprint(), trial)
-                recorded = {facts.row.run.seed: facts.values for facts in row.runs}
-                for seed, value in zip(row.seeds, row.values, strict=True):
-                    self._scene.learn_value(row.spec.fingerprint(), seed, value, recorded.get(seed))
-                if row.state not in ("complete", *OPEN):
-                    self._scene.ruled_out.add(row.spec.fingerprint())
-            self._scene.find_limits()
+            self._state.formatter.add_results(results)
+            for configuration in results.rows:
+                for trial in configuration.trials:
+                    self._state.add_configuration(configuration.spec.fingerprint(), trial)
+                recorded = {facts.row.run.seed: facts.values for facts in configuration.runs}
+                for seed, value in zip(configuration.seeds, configuration.values, strict=True):
+                    self._state.learn_value(configuration.spec.fingerprint(), seed, value, recorded.get(seed))
+                if configuration.state not in ("complete", *OPEN):
+                    self._state.ruled_out.add(configuration.spec.fingerprint())
+            self._state.find_limits()
 
     def show(self, event: StudyEvent, progress: Progress) -> None:
-        """Change the scene; the next refresh shows it."""
+        """Apply the event; the next refresh shows it."""
         with self._lock:
-            self._scene.take(event, progress)
+            self._state.update(event, progress)
 
     def _draw(self) -> RenderableType:
-        """Called by the thread that refreshes."""
+        """Draw the state; called by the refreshing thread."""
         with self._lock:
-            return self._scene.draw()
+            return self._state.draw()
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -1,4 +1,4 @@
-"""One network from close up: its cost by stage and by form, beside what is published of it; and all presets so."""
+"""The cost of a network by stage and by form, with the published values; and the same for all presets."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,17 +8,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.cost import Cost, Part, network_parts
-from harness.families import FAMILIES
-from harness.paper import Published, preset_of, published
-from harness.presets import PRESETS
-from harness.report.layout import plain_table
-from harness.report.words import DASH, PREFIXES, amount, listed
-from harness.spec import NetworkSpec
+from harness.analysis.formatting import DASH, PREFIXES, join_words, si
+from harness.models.cost import Cost, Part, network_parts
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.spec.published import Published, preset_of, published, resolutions
+from harness.report.console import plain_table
 
 
-class Priced(NamedTuple):
-    """A network's costs for one image of that side, in both of its forms."""
+class NetworkCosts(NamedTuple):
+    """The costs of a network for one image of this resolution, in both forms."""
 
     spec: NetworkSpec
     resolution: int
@@ -27,77 +26,70 @@ class Priced(NamedTuple):
 
     @property
     def forms(self) -> dict[str, Cost]:
-        """The whole network, by form."""
+        """The cost of the whole network, by form."""
         return {"in training": _total(self.training), "merged": _total(self.merged)}
 
     def merged_rows(self) -> list[tuple[str, ...]]:
-        """Part, map, B, C, K, params and MACs of the merged network; its sum at the end."""
+        """Part, map, B, C, K, params and MACs of the merged network, a row per part; the last row is the total."""
         rows = [
-            (part.name, _map(part), *_alphabet(self.spec, part.name), amount(part.cost.params), amount(part.cost.macs))
+            (part.name, _map(part), *_alphabet(self.spec, part.name), si(part.cost.params), si(part.cost.macs))
             for part in self.merged
         ]
         total = self.forms["merged"]
-        return [*rows, ("all", "", "", "", "", amount(total.params), amount(total.macs))]
+        return [*rows, ("all", "", "", "", "", si(total.params), si(total.macs))]
 
 
-def priced(spec: NetworkSpec, resolution: int) -> Priced:
-    """The costs of a network, part by part."""
+def network_costs(spec: NetworkSpec, resolution: int) -> NetworkCosts:
+    """The costs of a network by part."""
     forms = (network_parts(spec, resolution, merged) for merged in (False, True))
-    return Priced(spec, resolution, *forms)
-
-
-def resolutions(spec: NetworkSpec) -> tuple[int, ...]:
-    """The sides of images to show a network at: as published; else those that its stem is made for."""
-    known = tuple(dict.fromkeys(row.resolution for row in published(spec)))
-    is_for_small_images = spec.stem_stride < max(FAMILIES[spec.family].stem_strides)
-    return known or (64 if is_for_small_images else 224,)
+    return NetworkCosts(spec, resolution, *forms)
 
 
 def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
-    """Its stages, its forms, and the published figures."""
-    found = priced(spec, resolution)
+    """A network's costs by stage and by form, with the published values."""
+    costs = network_costs(spec, resolution)
     head = Text(f"{preset_of(spec) or spec.family} at {resolution} px", style="bold")
     head.append(f"  {spec.in_channels} channels in, {spec.classes} classes", style="not bold")
     others = [px for px in resolutions(spec) if px != resolution and published(spec)]
-    note = [Text(f"published at {listed(map(str, others))} px, too", style="dim")] if others else []
-    return Group(head, stages_table(found), Text(), forms_table(found), *note)
+    note = [Text(f"published at {join_words(map(str, others))} px, too", style="dim")] if others else []
+    return Group(head, stages_table(costs), Text(), forms_table(costs), *note)
 
 
-def stages_table(found: Priced) -> Table:
-    """Part by part: the map it leaves, its blocks, channels and kernels, and its cost in both forms."""
+def stages_table(costs: NetworkCosts) -> Table:
+    """A row per part: its output map, blocks, channels, kernels, and cost in both forms."""
     table = plain_table()
     table.add_column("\npart", no_wrap=True)
     for name in ("\nmap", "\nB", "\nC", "\nK"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("params\ntrain", "\nmerged", "MACs\ntrain", "\nmerged", "in\nbounds", "large\nkernel"):
         table.add_column(name, justify="right", no_wrap=True)
-    for train, merged in zip(found.training, found.merged, strict=True):
-        table.add_row(train.name, _map(merged), *_alphabet(found.spec, merged.name), *_costs(train, merged))
-    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (found.training, found.merged))
+    for train, merged in zip(costs.training, costs.merged, strict=True):
+        table.add_row(train.name, _map(merged), *_alphabet(costs.spec, merged.name), *_costs(train, merged))
+    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (costs.training, costs.merged))
     table.add_row("all", "", "", "", "", *_costs(train, merged), style="bold")
     return table
 
 
-def forms_table(found: Priced) -> Table:
-    """The whole network in each of its forms, to the digit, above the published figures."""
+def forms_table(costs: NetworkCosts) -> Table:
+    """The exact cost of the whole network in each of its forms, followed by the published values."""
     table = plain_table()
     table.add_column("form", no_wrap=True)
     for name in ("params", "MACs", "top-1 %"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("trained on")
-    for name, cost in found.forms.items():
+    for name, cost in costs.forms.items():
         table.add_row(name, f"{cost.params:,}", _fine(cost.macs), "", "")
-    cost = found.forms["merged"]
+    cost = costs.forms["merged"]
     table.add_row("batch norms folded", f"{cost.params_folded:,}", _fine(cost.macs), "", "")
-    for row in published(found.spec):
-        if row.resolution == found.resolution:
+    for row in published(costs.spec):
+        if row.resolution == costs.resolution:
             table.add_row(row.source, *_printed(row), f"{row.top1:.2f}", row.training)
     return table
 
 
 def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
-    """The same for JSON; counts to the unit."""
-    found = priced(spec, resolution)
+    """The costs of a network for JSON, without rounding."""
+    costs = network_costs(spec, resolution)
     return {
         "spec": spec.canonical(),
         "preset": preset_of(spec),
@@ -110,16 +102,16 @@ def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
                 "merged": _values(merged.cost),
                 "large_kernels": {"training": _values(train.large_kernels), "merged": _values(merged.large_kernels)},
             }
-            for train, merged in zip(found.training, found.merged, strict=True)
+            for train, merged in zip(costs.training, costs.merged, strict=True)
         ],
-        "training": _values(found.forms["in training"]),
-        "merged": _values(found.forms["merged"]),
+        "training": _values(costs.forms["in training"]),
+        "merged": _values(costs.forms["merged"]),
         "published": [row._asdict() for row in published(spec)],
     }
 
 
 def presets_view(resolution: int | None) -> RenderableType:
-    """Every preset: parameters and MACs by form, beside the published figures; at that side or at each one's own."""
+    """Parameters and MACs of all presets by form, with the published values; without `resolution`, at their own."""
     table = plain_table()
     table.add_column("\npreset", no_wrap=True)
     names = ("\npx", "params\ntrain", "\nmerged", "\nfolded", "\npaper", "MACs\ntrain", "\nmerged", "\npaper")
@@ -127,16 +119,16 @@ def presets_view(resolution: int | None) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     for name, spec in PRESETS.items():
         for px in _sides(spec, resolution):
-            train, merged = priced(spec, px).forms.values()
-            params = (amount(train.params), amount(merged.params), amount(merged.params_folded))
-            paper_params, paper_macs = _figures(spec, px)
-            table.add_row(name, str(px), *params, paper_params, amount(train.macs), amount(merged.macs), paper_macs)
-    note = "folded: merged, all batch norms folded; so RepLKNet's tables count parameters"
+            train, merged = network_costs(spec, px).forms.values()
+            params = (si(train.params), si(merged.params), si(merged.params_folded))
+            paper_params, paper_macs = _published(spec, px)
+            table.add_row(name, str(px), *params, paper_params, si(train.macs), si(merged.macs), paper_macs)
+    note = "folded: merged, with all batch norms folded, as RepLKNet's tables count parameters"
     return Group(table, Text(), Text(note, style="dim"))
 
 
 def presets_values(resolution: int | None) -> list[dict[str, Any]]:
-    """The same for JSON."""
+    """All presets for JSON."""
     return [network_values(spec, px) for spec in PRESETS.values() for px in _sides(spec, resolution)]
 
 
@@ -144,8 +136,8 @@ def _sides(spec: NetworkSpec, resolution: int | None) -> tuple[int, ...]:
     return resolutions(spec) if resolution is None else (resolution,)
 
 
-def _figures(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
-    """Parameters and MACs as the first table prints them that has both."""
+def _published(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
+    """Parameters and MACs as printed in the first published table that has parameters."""
     rows = [row for row in published(spec) if row.resolution == resolution and row.params_m is not None]
     return _printed(rows[0]) if rows else (DASH, DASH)
 
@@ -164,7 +156,7 @@ def _map(part: Part) -> str:
 
 
 def _alphabet(spec: NetworkSpec, part: str) -> tuple[str, str, str]:
-    """B, C and K of a stage, K as 31+5 with its small kernel and as 3 d5 with a dilation; nothing for other parts."""
+    """B, C and K of a stage; K is 31+5 with a small kernel, and 3 d5 with a dilation. Empty for other parts."""
     kind, _, number = part.partition(" ")
     if kind != "stage":
         return "", "", ""
@@ -177,8 +169,8 @@ def _alphabet(spec: NetworkSpec, part: str) -> tuple[str, str, str]:
 def _costs(train: Part, merged: Part) -> tuple[str, ...]:
     cost = merged.cost
     share = merged.large_kernels.macs / cost.macs if cost.macs else 0.0
-    params, macs = (amount(train.cost.params), amount(cost.params)), (amount(train.cost.macs), amount(cost.macs))
-    return (*params, *macs, amount(cost.macs_in_bounds), f"{share:.1%}" if merged.large_kernels.params else "")
+    params, macs = (si(train.cost.params), si(cost.params)), (si(train.cost.macs), si(cost.macs))
+    return (*params, *macs, si(cost.macs_in_bounds), f"{share:.1%}" if merged.large_kernels.params else "")
 
 
 def _values(cost: Cost) -> dict[str, int]:
@@ -188,13 +180,13 @@ def _values(cost: Cost) -> dict[str, int]:
 
 
 def _fine(number: int) -> str:
-    """Three decimals and a prefix: 15.354G."""
+    """A number with three decimals and a prefix: 15.354G."""
     size, prefix = next(((size, prefix) for size, prefix in PREFIXES if number >= size), (1.0, ""))
     return f"{number / size:.3f}{prefix}"
 
 
 def _printed(row: Published) -> tuple[str, str]:
-    """Parameters and MACs with as many digits as are published: 79.3M, 15.3G."""
+    """Published parameters and MACs with their number of digits: 79.3M, 15.3G."""
     params = DASH if row.params_m is None else f"{row.params_m:g}M"
     if row.gmacs is None:
         return params, DASH

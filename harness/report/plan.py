@@ -1,298 +1,84 @@
-"""What a study would train, and for how long: its configurations, their cost, and the runs that the store has."""
+"""The plan of a study as a table: what would be trained, its cost, and the estimated time."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from harness.census import Census, take_census
-from harness.cost import network_cost
-from harness.data.shapes import FINAL, TRAIN_SIZE, val_sizes
-from harness.environment import Environment
-from harness.machine import has_gpu
-from harness.recipe import Recipe
-from harness.run import Run
-from harness.search.claims import judge_claims
-from harness.search.reuse import Reuse
-from harness.search.samplers import screening_epochs
-from harness.space import Candidate, Space
-from harness.spec import NetworkSpec
-from harness.store import Store
-from harness.store.records import SETTLED
-from harness.study import Study
-from harness.study.arms import arm_choices
-from harness.study.growth import Growth, seeds_of
+from harness.analysis.formatting import DASH, format_duration, format_short_duration, format_value, plural, si
+from harness.analysis.plan import PlannedConfiguration, StudyPlan
+from harness.report.console import plain_table
 
-MOST_SAMPLED = 200
-"""Configurations of a sampler that are shown."""
-MACS_PER_S_PER_THREAD = 7e9
-"""The rough rule for recipes that nobody has timed: multiply-accumulates that a CPU thread does in a second.
-
-The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of an AMD EPYC with AVX2 (n = 3 runs each).
-"""
-MACS_PER_S_PER_GPU = 1e12
-"""A guess: nothing has been timed on a GPU."""
-MEASURED_CALLS = 5
-"""Of a measure of time: two that warm up, and three or more."""
-OVERHEAD_S = 2.0
-"""What a run costs besides: building, checkpoints."""
-PASSES = 3
-"""A training step costs the forward pass three times over, the backward pass being twice as dear."""
+MAX_PLAN_ROWS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One configuration and its runs."""
-
-    candidate: Candidate
-    seeds: tuple[int, ...]
-    known: tuple[int, ...]
-    """The seeds whose run is in the store already."""
-    run_s: float | None
-    """Estimated seconds of one run."""
+def plan_view(plan: StudyPlan) -> RenderableType:
+    """The output of `harness run --dry-run`."""
+    parts: list[RenderableType] = [_heading(plan), Text(), _table(plan)]
+    if len(plan.rows) > MAX_PLAN_ROWS:
+        parts.append(Text(f"and {len(plan.rows) - MAX_PLAN_ROWS} more"))
+    parts += [Text(), *(Text(line) for line in _closing(plan))]
+    return Group(*parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What would be trained."""
+def _heading(plan: StudyPlan) -> Text:
+    done = "trained" if plan.is_training else "measured, untrained"
+    what = "a sample of what the sampler may choose" if plan.is_sample else f"what would be {done}"
+    return Text(plan.study, style="bold").append(f"  {what}; nothing is trained or written now", style="not bold")
 
-    study: str
-    axes: tuple[str, ...]
-    rows: tuple[Planned, ...]
-    is_sample: bool
-    """Whether the rows are only like those that the sampler will choose."""
-    rejected: Mapping[str, int]
-    """Configurations left out, by the first rule or budget that they break."""
-    basis: str
-    """What the estimated time rests on."""
-    workers: int
-    is_training: bool = True
-    """Whether the runs are trained, and not only built and measured."""
-    runs_for_claims: int = 0
-    """Runs that undecided claims may ask for besides, at most."""
-    runs_to_time: int = 0
-    """Runs of the store whose times would be measured again, because they are of another environment."""
-    screening: tuple[int, int] = (0, 1)
-    """Epochs of the screening run of each configuration, 0 without a pruner, and those of a whole run."""
 
-    configurations: int | None = None
-    """Those that would be trained, where the rows are a sample of them."""
-    notes: tuple[str, ...] = ()
-    """What else there is to know: how the study grows, how many networks its rules and budgets leave."""
+def _table(plan: StudyPlan) -> RenderableType:
+    table = plain_table()
+    for name in plan.axes:
+        table.add_column(Text(name), no_wrap=True)
+    for name in ("params", "MACs", "seeds", "in store", "time/run"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for planned in plan.rows[:MAX_PLAN_ROWS]:
+        table.add_row(*_cells(planned, plan), style="dim" if len(planned.known) == len(planned.seeds) else "")
+    return table
 
-    @property
-    def runs(self) -> int:
-        """Runs of the study, those that the store has among them."""
-        rows = sum(len(row.seeds) for row in self.rows)
-        return rows if self.configurations is None else self.configurations * (rows // max(1, len(self.rows)))
 
-    @property
-    def runs_known(self) -> int:
-        """Runs that the store has already."""
-        return sum(len(row.known) for row in self.rows)
+def _cells(planned: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
+    params, cost = planned.candidate.params, planned.candidate.cost
+    assert cost is not None, "a feasible candidate has a cost"
+    return [
+        *(Text(format_value(params[name])) if name in params else DASH for name in plan.axes),
+        si(cost.params),
+        si(cost.macs),
+        str(len(planned.seeds)),
+        str(len(planned.known)),
+        format_short_duration(planned.run_s),
+    ]
 
-    @property
-    def runs_left(self) -> int:
-        """Runs that would be trained."""
-        return self.runs - self.runs_known
 
-    @property
-    def total_s(self) -> float | None:
-        """Estimated time from start to end; None where nothing is known of the data."""
-        times = [(row.run_s, len(row.seeds) - len(row.known)) for row in self.rows]
-        if any(run_s is None for run_s, left in times if left):
-            return None
-        share = self.screening[0] / max(1, self.screening[1])
-        seconds, left = (
-            sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times),
-            sum(n for _, n in times),
+def _of_those_shown(plan: StudyPlan) -> str:
+    is_part = plan.configurations is not None and plan.configurations > len(plan.rows)
+    return " of the sample" if is_part else ""
+
+
+def _closing(plan: StudyPlan) -> list[str]:
+    """The totals, and the basis of the estimates, as lines."""
+    configurations = len(plan.rows) if plan.configurations is None else plan.configurations
+    lines = [
+        f"{plural(configurations, 'configuration')}, {plural(plan.runs, 'run')}, "
+        f"of which the store has {plan.runs_known}{_of_those_shown(plan)}; "
+        f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
+    ]
+    lines += [f"{plural(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]
+    workers = plural(plan.workers, "worker")
+    if plan.runs_left:
+        lines.append(f"estimated time: {format_duration(plan.total_s)} with {workers}; from {plan.basis}")
+    if plan.runs_to_time:
+        them = "are" if plan.runs_to_time > 1 else "is"
+        timed = plural(plan.runs_to_time, "run")
+        lines.append(
+            f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
         )
-        scale = self.runs_left / left if self.configurations is not None and left else 1.0
-        return scale * seconds / self.workers
-
-
-def plan(
-    study: Study,
-    space: Space,
-    store: Store | None,
-    *,
-    workers: int,
-    rule: Reuse | None = None,
-    growth: Growth | None = None,
-) -> Plan:
-    """The plan of a study; `store` is None where there is no database yet, and `rule` tells what is taken from it.
-
-    Of a sampler's configurations, a sample of `MOST_SAMPLED` at most is shown, so that any number is planned at once.
-    """
-    rejected: Counter[str] = Counter()
-    is_sample = study.search.sampler != "grid"
-    census = take_census(space) if is_sample else None
-    candidates = list(_cells(space, rejected) if census is None else _sample(study, census))
-    seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
-    runs = {
-        (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
-    }
-    stored = store.runs(runs.values()).values() if store else ()
-    fates = {row.id: rule.fate(row) if rule else "take" for row in stored if row.state in SETTLED}
-    known = {run_id for run_id, fate in fates.items() if fate != "train"}
-    seconds = _Estimate(study, store, space.data, rule.here if rule else None)
-    rows = tuple(
-        Planned(
-            candidate,
-            seeds,
-            tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in known),
-            seconds.of(candidate),
+    screening, epochs = plan.screening
+    if screening:
+        lines.append(
+            f"each configuration also has a screening run of at most {screening} of {plural(epochs, 'epoch')}, "
+            "by which the pruner may leave it out; its seed enters no mean"
         )
-        for candidate in candidates
-    )
-    configurations = study.search.trials
-    if census is not None and census.is_complete and census.is_scarce:
-        configurations = min(configurations or 0, len(census.feasible))
-    return Plan(
-        study=study.study,
-        axes=tuple(space.axes),
-        rows=rows,
-        is_sample=is_sample,
-        rejected=rejected,
-        basis=seconds.basis,
-        workers=workers,
-        is_training=study.proxy.epochs > 0,
-        runs_for_claims=_for_claims(study, space, store),
-        runs_to_time=sum(fate == "time" for fate in fates.values()),
-        screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
-        configurations=configurations if is_sample else None,
-        notes=(
-            *([census.text()] if census is not None and not census.is_whole else []),
-            *_growth_notes(study, space, store, growth),
-        ),
-    )
-
-
-def _for_claims(study: Study, space: Space, store: Store | None) -> int:
-    """Runs that undecided claims may ask for besides, without those that the store has."""
-    each = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
-    arms = {arm.fingerprint: arm for arm in each}
-    first, most = seeds_of(study.search)
-    later = range(study.search.seed + first, study.search.seed + most)
-    ids = [Run(_spec(arm), study.proxy, seed, space.data).id for arm in arms.values() for seed in later]
-    return len(ids) - len(_settled(ids, store))
-
-
-def _settled(ids: Iterable[str], store: Store | None) -> set[str]:
-    return {run_id for run_id, row in store.runs(ids).items() if row.state in SETTLED} if store else set()
-
-
-def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
-    """The cells of a grid; those left out are counted."""
-    for candidate in space.grid():
-        if candidate.is_feasible:
-            yield candidate
-        else:
-            rejected[next(iter(candidate.violations))] += 1
-
-
-def _sample(study: Study, census: Census) -> Iterator[Candidate]:
-    """Networks that a sampler may choose."""
-    wanted = min(study.search.trials or 0, MOST_SAMPLED, len(census.feasible))
-    step = len(census.feasible) / max(1, wanted)
-    return (census.feasible[int(i * step)] for i in range(wanted))
-
-
-def _growth_notes(study: Study, space: Space, store: Store | None, growth: Growth | None) -> Iterator[str]:
-    """What a study file adds to its study, and what that, or a new study, does to the verdicts of its claims."""
-    if growth is None or store is None:
-        return
-    if growth.added:
-        yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
-    elif study.study in {row.name for row in store.studies()}:
-        return
-    for judged in judge_claims(study, space, store):
-        name = judged.claim.name
-        if judged.exploratory is not None:
-            yield f"{name}: its verdict would be exploratory, since {judged.exploratory.reason}"
-        elif judged.note is not None:
-            yield f"{name}: {judged.note}"
-
-
-class _Estimate:
-    """Seconds of a run: as runs of the same recipe took, or by the rough rule."""
-
-    def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
-        self._study = study
-        self._store = store
-        self._data = data
-        self._here = here
-        walls = store.wall_times(study.proxy, data=data, here=here) if store else []
-        self._mean = sum(walls) / len(walls) if walls else None
-        self._images = images_per_run(study.proxy)
-        gpus = study.resources.gpus if has_gpu() else 0.0
-        self._speed = gpus * MACS_PER_S_PER_GPU if gpus else study.resources.cpus * MACS_PER_S_PER_THREAD
-        device = (
-            f"{gpus:g} GPU" if gpus else "thread" if study.resources.cpus == 1 else f"{study.resources.cpus} threads"
-        )
-        if walls:
-            self.basis = f"the wall times of {len(walls)} stored runs of this recipe"
-        elif self._images is None:
-            self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
-        else:
-            self.basis = (
-                f"a rough rule, for want of a timed run: {_rule(study.proxy)}, "
-                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s per run besides"
-            )
-
-    def of(self, candidate: Candidate) -> float | None:
-        """Estimated seconds for one run of a configuration."""
-        spec = _spec(candidate)
-        if self._store is not None and self._mean is not None:
-            own = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
-            return sum(own) / len(own) if own else self._mean
-        if self._images is None:
-            return None
-        return network_cost(spec, self._study.proxy.resolution).macs * self._images / self._speed + OVERHEAD_S
-
-
-def images_per_run(recipe: Recipe) -> float | None:
-    """Images that a run passes forward, those of training counted threefold; None where their number is not known.
-
-    Those of a transfer too, at the cost of its backbone alone; those of measures on the merged network.
-    """
-    is_shapes = recipe.dataset == "shapes"
-    train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
-    val, final = val_sizes(recipe) if is_shapes else _val_sizes(recipe)
-    measured = measured_images(recipe, final or 0)
-    if recipe.epochs == 0 and recipe.transfer is None:
-        return measured
-    if train is None or val is None or final is None:
-        return None
-    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + final
-    last = final - val if recipe.epochs else 0
-    return recipe.epochs * (PASSES * train + val) + last + transfer + measured
-
-
-def _val_sizes(recipe: Recipe) -> tuple[int | None, int | None]:
-    """As `shapes.val_sizes`, of a folder, which may have fewer."""
-    return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
-
-
-def measured_images(recipe: Recipe, val: int) -> int:
-    """Images that a run's measures pass forward on a CPU, a gradient counted as two more; see `harness.measures`.
-
-    Those that a receptive field is seen on count by their pixels: they are four times as large, up to 1024 a side.
-    """
-    latency, in_float64, side, seen = 35, 2, recipe.resolution, min(32, val or 32)
-    on_demand = {
-        "erf": round(seen * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
-        "merge_error": 4 * 3 * in_float64,
-        "shape_bias": val,
-        "throughput": 32 * MEASURED_CALLS,
-        "train_step": recipe.batch_size * PASSES * (MEASURED_CALLS + 1),
-    }
-    return latency + sum(on_demand[name] for name in recipe.measures)
-
-
-def _rule(recipe: Recipe) -> str:
-    return "3 x MACs x training images" if recipe.epochs else "MACs x images that are measured"
-
-
-def _spec(candidate: Candidate) -> NetworkSpec:
-    assert candidate.spec is not None, "a feasible candidate is a network"
-    return candidate.spec
+    lines += plan.notes
+    if plan.runs_for_claims:
+        lines.append(f"undecided claims may ask for up to {plural(plan.runs_for_claims, 'run')} more")
+    return lines

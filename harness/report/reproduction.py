@@ -1,4 +1,4 @@
-"""How a run that was trained again compares with its record: equal bits, and if not, in which environment."""
+"""The comparison of a run that was trained again with its record: whether it is bitwise equal, and if not, why."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,63 +8,63 @@ from typing import Any, Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.environment import UNKNOWN, Environment, describe_difference, describe_environment
+from harness.analysis.formatting import format_duration, format_metric, plural
+from harness.analysis.objective import final_value
+from harness.analysis.recorded_runs import RecordedRun
+from harness.config.metrics import is_of_machine
 from harness.errors import UserError
-from harness.metrics import is_of_machine
-from harness.report.recorded_runs import RecordedRun
-from harness.report.words import counted, duration, score
-from harness.run import Ended, Epoch, Started
-from harness.search.objective import final_value
+from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference, describe_environment
+from harness.training.run import Ended, Epoch, Started
 
-Outcome = Literal["same bits", "not the same environment", "same environment and other bits"]
-COMPARED = ("train_loss", "val_loss", "top1", "lr")
-"""Fields of an epoch that are no times."""
+ReproductionOutcome = Literal["same bits", "not the same environment", "same environment and other bits"]
+COMPARED_FIELDS = ("train_loss", "val_loss", "top1", "lr")
+"""Fields of an epoch that are compared: all except times."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A number that is not the same."""
+class MetricDifference:
+    """A recorded number and its new value."""
 
     name: str
-    """As `top1 of epoch 2`."""
+    """Name of the number, such as `top1 of epoch 2`."""
     recorded: float | None
     again: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A recorded run beside its new training."""
+    """A recorded run compared with its new training."""
 
     recorded: RecordedRun
     environment: Environment | None
-    """Of the new training."""
+    """Environment of the new training."""
     value: float | None
     wall_s: float
     compared: int
-    """Numbers that were compared."""
-    differences: tuple[Difference, ...]
-    """Those that are not equal bit by bit, in the order in which they come about."""
+    """Number of compared numbers."""
+    differences: tuple[MetricDifference, ...]
+    """Those that are not bitwise equal, in the order in which they were computed."""
     other_environment: tuple[str, ...]
-    """Why the two trainings need not have the same bits; empty where they must."""
+    """Reasons why the two trainings need not be bitwise equal; empty if they must be."""
 
     @property
-    def outcome(self) -> Outcome:
-        """What there is to say in a few words."""
+    def outcome(self) -> ReproductionOutcome:
+        """The outcome of the comparison."""
         if not self.differences:
             return "same bits"
         return "not the same environment" if self.other_environment else "same environment and other bits"
 
     @property
-    def apart(self) -> float | None:
-        """By how much the objective of both differs."""
-        known, again = self.recorded.value, self.value
-        return None if known is None or again is None else abs(known - again)
+    def time_apart(self) -> float | None:
+        """The absolute difference of the two objectives; None if one is missing."""
+        recorded, again = self.recorded.value, self.value
+        return None if recorded is None or again is None else abs(recorded - again)
 
 
-def compare(
+def compare_runs(
     recorded: RecordedRun, started: Started, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
 ) -> Reproduction:
-    """Hold a new training against the record. Raises `UserError` where the record has nothing that can be compared."""
+    """Compare a new training with the record. Raises `UserError` if the record has nothing that can be compared."""
     pairs = list(_pairs(recorded, curve, measures, ended))
     if not pairs:
         raise UserError("a run must have recorded more than times to be compared", value=recorded.id)
@@ -81,73 +81,81 @@ def compare(
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
-    """An epoch of the new training in a line."""
-    return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {duration(epoch.wall_s)}"
+    """An epoch of the new training as one line."""
+    return f"epoch {epoch.epoch}/{epochs}: top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
 
 
-def reproduction_view(found: Reproduction) -> RenderableType:
-    """All that there is to say, for people."""
-    recorded, metric = found.recorded, found.recorded.metric
+def reproduction_view(reproduction: Reproduction) -> RenderableType:
+    """The comparison for a terminal."""
+    recorded, metric = reproduction.recorded, reproduction.recorded.metric
     trial = "" if recorded.trial is None else f" trial {recorded.trial},"
     lines = [
         Text(recorded.study, style="bold").append(
             f" {trial} seed {recorded.run.seed}, run {recorded.id}", style="not bold"
         ),
         Text(
-            f"  recorded  {metric} {score(recorded.value, metric)}"
+            f"  recorded  {metric} {format_metric(recorded.value, metric)}"
             + (f" on {recorded.device}" if recorded.device else "")
         ),
-        Text(f"  again     {metric} {score(found.value, metric)}: {describe_environment(found.environment)}"),
+        Text(
+            f"  again     {metric} {format_metric(reproduction.value, metric)}: "
+            f"{describe_environment(reproduction.environment)}"
+        ),
         Text(),
-        Text(_head(found), style="bold red" if found.outcome == "same environment and other bits" else "bold"),
-        *(Text(f"  {line}") for line in _details(found)),
+        Text(
+            _head(reproduction),
+            style="bold red" if reproduction.outcome == "same environment and other bits" else "bold",
+        ),
+        *(Text(f"  {line}") for line in _details(reproduction)),
     ]
     return Group(*lines)
 
 
-def reproduction_values(found: Reproduction) -> dict[str, Any]:
-    """The same for JSON."""
-    recorded = found.recorded
+def reproduction_values(reproduction: Reproduction) -> dict[str, Any]:
+    """The comparison for JSON."""
+    recorded = reproduction.recorded
     return {
-        "outcome": found.outcome,
+        "outcome": reproduction.outcome,
         "study": recorded.study,
         "trial": recorded.trial,
         "run": recorded.id,
         "seed": recorded.run.seed,
         "objective": recorded.metric,
         "recorded": recorded.value,
-        "again": found.value,
-        "apart": found.apart,
+        "again": reproduction.value,
+        "apart": reproduction.time_apart,
         "sd_of_seeds": recorded.spread,
         "n_seeds": len(recorded.siblings),
-        "not_the_same_environment": list(found.other_environment),
-        "recorded_environments": [None if each is None else each.values() for each in recorded.environments],
-        "environment": None if found.environment is None else found.environment.values(),
-        "compared": found.compared,
-        "differences": [
-            {"name": each.name, "recorded": each.recorded, "again": each.again} for each in found.differences
+        "not_the_same_environment": list(reproduction.other_environment),
+        "recorded_environments": [
+            None if environment is None else environment.values() for environment in recorded.environments
         ],
-        "wall_s": found.wall_s,
+        "environment": None if reproduction.environment is None else reproduction.environment.values(),
+        "compared": reproduction.compared,
+        "differences": [
+            {"name": pair.name, "recorded": pair.recorded, "again": pair.again} for pair in reproduction.differences
+        ],
+        "wall_s": reproduction.wall_s,
     }
 
 
 def _pairs(
     recorded: RecordedRun, curve: Sequence[Epoch], measures: Mapping[str, float], ended: Ended
-) -> Iterator[Difference]:
-    """All numbers that must be equal: how it ended, every epoch's, and every measure's that is no time."""
+) -> Iterator[MetricDifference]:
+    """All numbers that must be equal: the final state, those of every epoch, and all measures except times."""
     if recorded.state != ended.state:
-        yield Difference(f"it is {ended.state} and was {recorded.state}", 0.0, 1.0)
-    known, again = ({epoch.epoch: epoch for epoch in each} for each in (recorded.curve, curve))
-    for number in sorted(known.keys() | again.keys()) if known else ():
-        for name in COMPARED:
-            both = (getattr(each.get(number), name, None) for each in (known, again))
-            yield Difference(f"{name} of epoch {number}", *both)
+        yield MetricDifference(f"it is {ended.state} and was {recorded.state}", 0.0, 1.0)
+    before, again = ({epoch.epoch: epoch for epoch in epochs} for epochs in (recorded.curve, curve))
+    for number in sorted(before.keys() | again.keys()) if before else ():
+        for name in COMPARED_FIELDS:
+            both = (getattr(epochs.get(number), name, None) for epochs in (before, again))
+            yield MetricDifference(f"{name} of epoch {number}", *both)
     metric = recorded.metric
-    if not known and recorded.value is not None and metric not in recorded.measures and not is_of_machine(metric):
-        yield Difference(metric, recorded.value, final_value(metric, recorded.run, curve, measures))
+    if not before and recorded.value is not None and metric not in recorded.measures and not is_of_machine(metric):
+        yield MetricDifference(metric, recorded.value, final_value(metric, recorded.run, curve, measures))
     for name in sorted(recorded.measures):
         if not is_of_machine(name):
-            yield Difference(name, recorded.measures[name], measures.get(name))
+            yield MetricDifference(name, recorded.measures[name], measures.get(name))
 
 
 def _is_equal(recorded: float | None, again: float | None) -> bool:
@@ -159,32 +167,35 @@ def _is_equal(recorded: float | None, again: float | None) -> bool:
 def _reasons(recorded: RecordedRun, environment: Environment | None) -> Iterator[str]:
     if changed := recorded.changed_meaning:
         yield changed
-    for each in recorded.environments:
-        words = UNKNOWN if environment is None else describe_difference(each, environment)
-        if words:
-            yield words
+    for before in recorded.environments:
+        difference = UNKNOWN_ENVIRONMENT if environment is None else describe_difference(before, environment)
+        if difference:
+            yield difference
 
 
-def _head(found: Reproduction) -> str:
-    reasons = "; ".join(found.other_environment)
-    match found.outcome:
+def _head(reproduction: Reproduction) -> str:
+    reasons = "; ".join(reproduction.other_environment)
+    match reproduction.outcome:
         case "same bits":
             although = f", although this is not the same environment ({reasons})" if reasons else ""
-            return f"same bits: {counted(found.compared, 'number')} compared, all equal{although}"
+            return f"same bits: {plural(reproduction.compared, 'number')} compared, all equal{although}"
         case "not the same environment":
             return f"not the same environment ({reasons})"
     return "SAME ENVIRONMENT AND OTHER BITS"
 
 
-def _details(found: Reproduction) -> Iterator[str]:
-    if not found.differences:
+def _details(reproduction: Reproduction) -> Iterator[str]:
+    if not reproduction.differences:
         return
-    first, metric = found.differences[0], found.recorded.metric
-    count = f"{len(found.differences)} of {counted(found.compared, 'number')} differ"
-    yield f"{count}; the first is {first.name}: {first.recorded!r} was recorded, {first.again!r} came now"
-    if found.apart is not None and not is_of_machine(metric):
-        spread = found.recorded.spread
-        seeds = f"n = {len(found.recorded.siblings)}"
-        beside = f"the seeds have a standard deviation of {score(spread, metric)} ({seeds})"
+    first, metric = reproduction.differences[0], reproduction.recorded.metric
+    count = f"{len(reproduction.differences)} of {plural(reproduction.compared, 'number')} differ"
+    yield f"{count}; the first is {first.name}: recorded {first.recorded!r}, now {first.again!r}"
+    if reproduction.time_apart is not None and not is_of_machine(metric):
+        spread = reproduction.recorded.spread
+        seeds = f"n = {len(reproduction.recorded.siblings)}"
+        known = f"the seeds have a standard deviation of {format_metric(spread, metric)} ({seeds})"
         unknown = f"the spread of the seeds is not known ({seeds})"
-        yield f"{metric} is {score(found.apart, metric)} apart; {unknown if spread is None else beside}"
+        yield (
+            f"{metric} differs by {format_metric(reproduction.time_apart, metric)}; "
+            f"{unknown if spread is None else known}"
+        )

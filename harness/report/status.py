@@ -1,4 +1,4 @@
-"""Where a study stands, read from its database while another process may be driving it."""
+"""The status of a study, read from its database while another process may be driving it."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,50 +8,50 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.report.answer import Answer, RunFacts
+from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
+from harness.analysis.results import RunResult, StudyResults, results_limit_sentence
+from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
+from harness.report.conclusions import configuration_line
+from harness.report.console import plain_table
 from harness.report.data_notes import data_view
-from harness.report.layout import plain_table
-from harness.report.summary import row_values
-from harness.report.verdict import answer_limit_sentence, summary_of
-from harness.report.words import DASH, counted, epochs_done, label, printable
-from harness.run import RunState
+from harness.report.summary import configuration_values
 from harness.search.samplers import seed_text
-from harness.search.standing import INFEASIBLE, standings, trial_standing
-from harness.store import EventRow
+from harness.storage import EventRow
+from harness.training.run import RunState
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """Where a study stands."""
+class StudyStatus:
+    """The status of a study."""
 
-    answer: Answer
+    answer: StudyResults
     driver: str | None
-    """The process that drives it now."""
+    """The process that currently drives it."""
     trials: Mapping[str, int]
-    """Configurations by state."""
+    """Number of configurations by state."""
     trials_total: int | None
-    """How many there will be: exact for a grid, as granted for a sampler; None where that cannot be known."""
+    """Total number of configurations: exact for a grid, the limit for a sampler; None if it is unknown."""
     runs: Mapping[str, int]
-    """Runs by state."""
+    """Number of runs by state."""
     runs_total: int | None
-    training: tuple[tuple[str, RunFacts], ...]
-    """The runs that workers have now, each with its configuration."""
+    training: tuple[tuple[str, RunResult], ...]
+    """The runs that workers train now, each with its configuration as text."""
     last: tuple[EventRow, ...]
     wanted: int = 0
-    """Configurations that claims want another seed of."""
+    """Number of configurations for which claims need another seed."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether every configuration is settled, and no claim wants more seeds."""
+        """Whether every configuration is settled, and no claim needs more seeds."""
         settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
         return self.trials_total is not None and settled >= self.trials_total and not self.wanted
 
 
-def status(
-    answer: Answer,
+def study_status(
+    results: StudyResults,
     trials: Sequence["FrozenTrial"],
     *,
     driver: str | None,
@@ -59,51 +59,55 @@ def status(
     seeds: int,
     last: Iterable[EventRow],
     wanted: int = 0,
-) -> Status:
-    """The status from an answer and the trials behind it; the trials of one configuration of a grid count once."""
+) -> StudyStatus:
+    """The status from the results and trials of a study; with claims, the trials of one configuration count once."""
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
-    if answer.claims:
+    if results.claims:
         opened = list({trial.user_attrs["fingerprint"]: trial for trial in opened}.values())
-    configurations = standings(trials)
+    configurations = configuration_statuses(trials)
 
     def state(trial: "FrozenTrial") -> str:
-        own, whole = trial_standing(trial), configurations[trial.user_attrs["fingerprint"]]
-        return whole.state if own.state == "complete" and whole.state in INFEASIBLE else own.state
+        status, whole = trial_status(trial), configurations[trial.user_attrs["fingerprint"]]
+        return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
 
     states = Counter(state(trial) for trial in opened)
-    runs = {facts.row.id: (label(row.params), facts) for row in answer.rows for facts in row.runs}
-    training = tuple(each for each in runs.values() if each[1].row.state == RunState.RUNNING) if driver else ()
-    return Status(
-        answer=answer,
+    runs = {
+        facts.row.id: (format_params(configuration.params), facts)
+        for configuration in results.rows
+        for facts in configuration.runs
+    }
+    training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
+    return StudyStatus(
+        answer=results,
         driver=driver,
         trials=dict(states),
         trials_total=trials_total,
         runs=dict(Counter(str(facts.row.state) for _, facts in runs.values())),
-        runs_total=None if trials_total is None or answer.claims else trials_total * seeds,
+        runs_total=None if trials_total is None or results.claims else trials_total * seeds,
         training=training,
         last=tuple(last),
         wanted=wanted,
     )
 
 
-def status_view(status: Status) -> RenderableType:
+def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
     by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
-    answer = status.answer
-    head = Text(answer.study, style="bold").append(f"  {answer.direction} {answer.metric}: {by}", style="not bold")
+    results = status.answer
+    head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
-    first = answer.leading
-    best = _none(answer) if first is None else f"#{first.trials[0]} {summary_of(first, answer.metric)}"
+    first = results.ranked_metric
+    best = _none(results) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
-    if answer.claims:
-        verdicts = Counter(judged.verdict_text for judged in answer.claims)
-        more = f"; {counted(status.wanted, 'configuration')} need another seed" if status.wanted else ""
+    if results.claims:
+        verdicts = Counter(result.verdict_text for result in results.claims)
+        more = f"; {plural(status.wanted, 'configuration')} need another seed" if status.wanted else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
-    parts += [Text(f"environments    {origin.text}") for origin in answer.origins]
-    if answer.data:
-        parts += [Text(), *data_view(answer.data)[:-1]]
+    parts += [Text(f"environments    {origin.text}") for origin in results.origins]
+    if results.data:
+        parts += [Text(), *data_view(results.data)[:-1]]
     if status.training:
         parts += [Text(), _training(status)]
     if status.last:
@@ -111,31 +115,31 @@ def status_view(status: Status) -> RenderableType:
     return Group(*parts)
 
 
-def _none(answer: Answer) -> str:
-    return f"none: {answer_limit_sentence(answer)}" if answer.limit else "none yet"
+def _none(results: StudyResults) -> str:
+    return f"none: {results_limit_sentence(results)}" if results.limit else "none yet"
 
 
-def status_values(status: Status) -> dict[str, Any]:
+def status_values(status: StudyStatus) -> dict[str, Any]:
     """The status for JSON."""
-    answer = status.answer
+    results = status.answer
     return {
-        "study": answer.study,
-        "objective": {"name": answer.metric, "direction": answer.direction},
+        "study": results.study,
+        "objective": {"name": results.metric, "direction": results.direction},
         "driver": status.driver,
         "is_finished": status.is_finished,
         "configurations": dict(status.trials),
         "configurations_total": status.trials_total,
         "runs": dict(status.runs),
         "runs_at_most": status.runs_total,
-        "claims": {judged.claim.name: judged.verdict_text for judged in answer.claims},
-        "data": list(answer.data),
-        "other_environments": [origin.text for origin in answer.origins],
-        "limit": answer.limit,
-        "best": None if answer.leading is None else row_values(answer.leading, answer.metric),
+        "claims": {result.claim.name: result.verdict_text for result in results.claims},
+        "data": list(results.data),
+        "other_environments": [origin.text for origin in results.origins],
+        "limit": results.limit,
+        "best": None if results.ranked_metric is None else configuration_values(results.ranked_metric, results.metric),
     }
 
 
-def _training(status: Status) -> RenderableType:
+def _training(status: StudyStatus) -> RenderableType:
     table = plain_table()
     table.add_column("training", no_wrap=True)
     for name in ("epoch", "train loss", "top1"):

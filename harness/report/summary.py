@@ -1,108 +1,113 @@
-"""The answer as plain values and as files, every figure with its n, its seeds, its device and its versions."""
+"""The results of a study as plain values and as files, every metric with its n, seeds, device and versions."""
 
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from harness.recipe import REVISION
-from harness.report.answer import Answer, Row, RunFacts
+from harness.analysis.environments import environment_values
+from harness.analysis.formatting import json_safe
+from harness.analysis.latency import latency_values
+from harness.analysis.noise import noise_line
+from harness.analysis.results import ConfigurationResult, RunResult, StudyResults
+from harness.config.recipes.proxy import REVISION
 from harness.report.claims import claim_values
-from harness.report.environments import environment_values
-from harness.report.full_runs import full_run_values
-from harness.report.latency import latency_values
-from harness.report.noise import noise_line
-from harness.report.tables import answer_view
-from harness.report.verdict import conditions, verdict
-from harness.report.words import finite
+from harness.report.conclusions import conclusions, conditions_text
+from harness.report.full_scale import full_scale_run_values
+from harness.report.study import results_view
+from harness.system.atomic_write import atomic_write_text
 
-FILES = ("summary.json", "summary.txt")
-PICTURE = "claims.png"
-"""Beside them, where the study has claims; drawn by `harness.report.claims_plot`."""
+SUMMARY_FILES = ("summary.json", "summary.txt")
+CLAIMS_PLOT_FILE = "claims.png"
+"""Plot of the claims in the same folder, if the study has claims; drawn by `harness.report.plots.claims`."""
 WIDTH = 160
-"""Columns of the summary as text."""
+"""Width of the summary as text, in columns."""
 
 
-def answer_values(answer: Answer) -> dict[str, Any]:
-    """The answer for JSON."""
-    best = answer.best
+def results_values(results: StudyResults) -> dict[str, Any]:
+    """The results for JSON."""
+    best = results.best
     return {
-        "study": answer.study,
-        "objective": {"name": answer.metric, "direction": answer.direction},
+        "study": results.study,
+        "objective": {"name": results.metric, "direction": results.direction},
         "best_trial": None if best is None else best.trials[0],
-        "verdict": verdict(answer),
-        "conditions": conditions(answer),
-        "data": list(answer.data),
-        "limit": answer.limit,
-        "search_ended": answer.ended,
-        "noise": noise_line(answer.resampling),
-        "resample": "+".join(dict.fromkeys(way for way, _ in answer.resampling)) or None,
-        "pareto_front": [row.trials[0] for row in answer.front],
-        "seeds": list(answer.seeds),
-        "devices": list(answer.devices),
-        "versions": {name: list(found) for name, found in answer.versions.items()},
-        "environment": None if answer.here is None else answer.here.values(),
-        "other_environments": [asdict(origin) | {"text": origin.text} for origin in answer.origins],
-        "left_out": list(answer.time_notes),
-        "recipe_revision": _revision(answer),
-        "recipe": _recipe(answer),
-        "finished": finished(answer),
-        "ruled_out": dict(answer.rejected),
-        "claims": [claim_values(judged, answer.here) for judged in answer.claims],
-        "full_scale": full_run_values(answer),
-        "configurations": [row_values(row, answer.metric) for row in answer.rows],
+        "verdict": conclusions(results),
+        "conditions": conditions_text(results),
+        "data": list(results.data),
+        "limit": results.limit,
+        "search_ended": results.ended,
+        "noise": noise_line(results.resampling),
+        "resample": "+".join(dict.fromkeys(way for way, _ in results.resampling)) or None,
+        "pareto_front": [configuration.trials[0] for configuration in results.front],
+        "seeds": list(results.seeds),
+        "devices": list(results.devices),
+        "versions": {name: list(numbers) for name, numbers in results.versions.items()},
+        "environment": None if results.environment is None else results.environment.values(),
+        "other_environments": [asdict(origin) | {"text": origin.text} for origin in results.origins],
+        "left_out": list(results.time_notes),
+        "recipe_revision": _revision(results),
+        "recipe": _recipe(results),
+        "finished": finished(results),
+        "ruled_out": dict(results.rejected),
+        "claims": [claim_values(result, results.environment) for result in results.claims],
+        "full_scale": full_scale_run_values(results),
+        "configurations": [configuration_values(configuration, results.metric) for configuration in results.rows],
     }
 
 
-def _revision(answer: Answer) -> int | None:
-    """Of the recipe's meaning, where all runs have the present one; None for runs of an earlier one."""
-    rows = (facts.row for row in answer.rows for facts in row.runs)
+def _revision(results: StudyResults) -> int | None:
+    """The current revision of the recipe's meaning if all runs have it; None if any run has an earlier one."""
+    rows = (facts.row for configuration in results.rows for facts in configuration.runs)
     return REVISION if all(row.id == row.run.id for row in rows) else None
 
 
-def _recipe(answer: Answer) -> dict[str, Any] | None:
-    """What all runs of the study are trained with, defaults included."""
-    recipes = (facts.row.run.recipe for row in answer.rows for facts in row.runs)
+def _recipe(results: StudyResults) -> dict[str, Any] | None:
+    """The recipe of the runs of the study, with all defaults."""
+    recipes = (facts.row.run.recipe for configuration in results.rows for facts in configuration.runs)
     return next((recipe.model_dump(mode="json") for recipe in recipes), None)
 
 
-def finished(answer: Answer) -> str | None:
-    """When the last of the answer's runs was finished, ISO 8601 in UTC; None before any was."""
-    times = [facts.row.finished for row in answer.rows for facts in row.runs if facts.row.finished is not None]
+def finished(results: StudyResults) -> str | None:
+    """When the last run was finished, ISO 8601 in UTC; None if none is finished."""
+    times = [
+        facts.row.finished
+        for configuration in results.rows
+        for facts in configuration.runs
+        if facts.row.finished is not None
+    ]
     return max(times).isoformat(timespec="seconds") if times else None
 
 
-def row_values(row: Row, metric: str) -> dict[str, Any]:
+def configuration_values(configuration: ConfigurationResult, metric: str) -> dict[str, Any]:
     """One configuration for JSON."""
     return {
-        "trials": list(row.trials),
-        "choices": row.params,
-        "state": row.state,
-        "reason": row.reason,
-        "mean": row.mean,
-        "sd": row.spread,
-        "n": len(row.values),
-        "n_trained": len(row.values) + len(row.missing),
-        "missing_seeds": [each._asdict() for each in row.missing],
-        "val_images": row.val_images,
-        "sampling_error": row.sampling_error,
-        "limit": row.limit,
-        "seeds": list(row.seeds),
-        "params": row.params_count,
-        "macs": row.macs,
-        **latency_values(row.latency),
-        "wall_s": row.wall_s,
-        "is_on_pareto_front": row.is_on_front,
-        "spec": row.spec.canonical(),
-        "runs": [run_values(facts, metric) for facts in row.runs],
+        "trials": list(configuration.trials),
+        "choices": configuration.params,
+        "state": configuration.state,
+        "reason": configuration.reason,
+        "mean": configuration.mean,
+        "sd": configuration.spread,
+        "n": len(configuration.values),
+        "n_trained": len(configuration.values) + len(configuration.missing),
+        "missing_seeds": [seed._asdict() for seed in configuration.missing],
+        "val_images": configuration.val_images,
+        "sampling_error": configuration.sampling_error,
+        "limit": configuration.limit,
+        "seeds": list(configuration.seeds),
+        "params": configuration.params_count,
+        "macs": configuration.macs,
+        **latency_values(configuration.latency),
+        "wall_s": configuration.wall_s,
+        "is_on_pareto_front": configuration.is_on_front,
+        "spec": configuration.spec.canonical(),
+        "runs": [run_values(facts, metric) for facts in configuration.runs],
     }
 
 
-def run_values(facts: RunFacts, metric: str) -> dict[str, Any]:
+def run_values(facts: RunResult, metric: str) -> dict[str, Any]:
     """One run for JSON."""
     row = facts.row
     return {
@@ -125,30 +130,25 @@ def run_values(facts: RunFacts, metric: str) -> dict[str, Any]:
 
 
 def json_text(values: Any) -> str:
-    """Plain values as JSON that every reader takes."""
-    return json.dumps(finite(values), indent=2, allow_nan=False, ensure_ascii=False)
+    """Plain values as standard JSON, without NaN and infinity."""
+    return json.dumps(json_safe(values), indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def write_summary(folder: Path, answer: Answer) -> None:
-    """Write `summary.json` and `summary.txt` into the study's folder, each in one piece."""
-    _write(folder / "summary.json", json_text(answer_values(answer)) + "\n")
+def write_summary(folder: Path, results: StudyResults) -> None:
+    """Write `summary.json` and `summary.txt` into the study's folder, each atomically."""
+    atomic_write_text(folder / "summary.json", json_text(results_values(results)) + "\n", is_shared=True)
     text = io.StringIO()
-    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(answer_view(answer))
-    _write(folder / "summary.txt", "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+    Console(file=text, width=WIDTH, markup=False, highlight=False, emoji=False).print(results_view(results))
+    lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    atomic_write_text(folder / "summary.txt", lines, is_shared=True)
 
 
 def has_summary(folder: Path) -> bool:
     """Whether the folder has both files."""
-    return all((folder / name).is_file() for name in FILES)
+    return all((folder / name).is_file() for name in SUMMARY_FILES)
 
 
 def remove_summary(folder: Path) -> None:
-    """Delete both files and the picture, which a study that goes on makes untrue."""
-    for name in (*FILES, PICTURE):
+    """Delete both files and the plot, which become outdated when a study continues."""
+    for name in (*SUMMARY_FILES, CLAIMS_PLOT_FILE):
         (folder / name).unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -1,4 +1,4 @@
-"""One trial from close up: its network, what that costs, and each of its runs."""
+"""One trial in detail: its network, the cost of the network, and each of its runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,71 +8,87 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.environment import Environment, describe_environment
-from harness.report.answer import RunFacts, choices_of, spec_of
-from harness.report.environments import difference
+from harness.analysis.environments import difference
+from harness.analysis.formatting import (
+    DASH,
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    printable,
+    si,
+    sparkline,
+)
+from harness.analysis.results import RunResult, trial_choices, trial_spec
+from harness.analysis.reuse import study_environment
+from harness.analysis.run_status import trial_status
+from harness.config.network_file import dump_network_spec
+from harness.config.study import Study
 from harness.report.network import network_values, network_view
 from harness.report.shape_bias import shape_bias_line
 from harness.report.summary import run_values
-from harness.report.words import DASH, amount, duration, label, mean_and_spread, printable, score, sparkline
-from harness.run import Job, RunState
-from harness.search.reuse import environment_of
 from harness.search.samplers import seed_text
-from harness.search.standing import trial_standing
-from harness.store import RunRow
-from harness.study import Study, dump_spec
+from harness.storage import RunRow
+from harness.training.environment import Environment, describe_environment
+from harness.training.run import Job, RunState
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def trial_view(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> RenderableType:
-    """All that is known of a trial."""
+def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> RenderableType:
+    """The details of a trial for a terminal."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason, _ = trial_standing(trial)
+    state, reason, _ = trial_status(trial)
     head = Text(f"trial {trial.number}", style="bold")
     head.append(
-        f"  {label(choices_of(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
+        f"  {format_params(trial_choices(trial, study.axes))}  {state}{f', {printable(reason)}' if reason else ''}",
         style="not bold",
     )
     if "spec" not in trial.user_attrs:
         return Group(head, Text("  It was never trained."))
-    spec = spec_of(trial)
-    parts: list[RenderableType] = [head, Text(), Text(dump_spec(spec).rstrip()), Text(), network_view(spec, resolution)]
+    spec = trial_spec(trial)
+    parts: list[RenderableType] = [
+        head,
+        Text(),
+        Text(dump_network_spec(spec).rstrip()),
+        Text(),
+        network_view(spec, resolution),
+    ]
     values = [value for facts in runs if (value := facts.value(metric)) is not None]
     if values:
         spread = statistics.stdev(values) if len(values) > 1 else None
-        mean = mean_and_spread(statistics.fmean(values), spread, metric)
+        mean = format_mean_and_spread(statistics.fmean(values), spread, metric)
         parts += [Text(), Text(f"{metric} {mean} (n = {len(values)})", style="bold")]
     for facts in runs:
-        parts += [Text(), *run_view(facts, metric, environment_of(study))]
+        parts += [Text(), *run_view(facts, metric, study_environment(study))]
     return Group(*parts)
 
 
-def trial_values(trial: "FrozenTrial", runs: Sequence[RunFacts], study: Study) -> dict[str, Any]:
-    """All that is known of a trial, for JSON."""
+def trial_values(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) -> dict[str, Any]:
+    """The details of a trial for JSON."""
     metric, resolution = next(iter(study.objectives)), study.proxy.resolution
-    state, reason, _ = trial_standing(trial)
+    state, reason, _ = trial_status(trial)
     values: dict[str, Any] = {
         "trial": trial.number,
         "state": state,
         "reason": reason,
-        "choices": choices_of(trial, study.axes),
+        "choices": trial_choices(trial, study.axes),
     }
     if "spec" in trial.user_attrs:
-        values["network"] = network_values(spec_of(trial), resolution)
+        values["network"] = network_values(trial_spec(trial), resolution)
     values["runs"] = [run_values(facts, metric) for facts in runs]
     return values
 
 
-def run_view(facts: RunFacts, metric: str, here: Environment) -> list[RenderableType]:
-    """A run: how it stands, its curve, what was measured, where it was trained, and where its log is."""
+def run_view(facts: RunResult, metric: str, here: Environment) -> list[RenderableType]:
+    """A run: its state, curve and measures, where it was trained, and the path of its log."""
     row = facts.row
     is_training = row.run.recipe.epochs > 0
     value = facts.value(metric)
     head = f"{seed_text(row.run.seed)}: {str(row.state).replace('_', ' ')}"
-    head += f", {metric} {score(value, metric)}" if value is not None else ""
-    head += f", {duration(row.wall_s)}" if row.wall_s else ""
+    head += f", {metric} {format_metric(value, metric)}" if value is not None else ""
+    head += f", {format_duration(row.wall_s)}" if row.wall_s else ""
     lines = [
         Text(head, style="bold"),
         Text(f"  run        {row.id}, {row.attempts} attempt{'s' * (row.attempts != 1)}"),
@@ -86,9 +102,9 @@ def run_view(facts: RunFacts, metric: str, here: Environment) -> list[Renderable
         lines.append(_curve("val loss", [e.val_loss for e in facts.curve], f"{last.val_loss:.3f}"))
         lines.append(_curve("train loss", [e.train_loss for e in facts.curve], f"{last.train_loss:.3f}"))
     if facts.measures:
-        said = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
-        lines.append(Text(f"  measured   {said}"))
-        lines += [Text(f"  shape bias {each}") for each in shape_bias_line(facts.measures)]
+        output = ", ".join(f"{name} {_measure(name, value)}" for name, value in facts.measures.items())
+        lines.append(Text(f"  measured   {output}"))
+        lines += [Text(f"  shape bias {line}") for line in shape_bias_line(facts.measures)]
     if row.device:
         versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
         done = "trained" if is_training else "untrained"
@@ -98,16 +114,16 @@ def run_view(facts: RunFacts, metric: str, here: Environment) -> list[Renderable
     if row.folder is not None:
         job = Job(row.run, row.folder)
         lines.append(Text(f"  log        {_where(job.log)}"))
-        weights = _where(job.checkpoint) if is_training else f"untrained: those that seed {row.run.seed} begins with"
+        weights = _where(job.checkpoint) if is_training else f"untrained: the initial weights of seed {row.run.seed}"
         lines.append(Text(f"  weights    {weights}"))
     return list(lines)
 
 
 def environment_lines(row: RunRow, here: Environment) -> list[Text]:
-    """What computed a run, how that differs from this machine, and where its times are from."""
+    """The environment of a run, its difference from this one, and the origin of its times."""
     lines = [Text(f"  computed   {describe_environment(row.environment)}")]
-    if words := difference(row, here):
-        lines.append(Text(f"  not here   {words}"))
+    if changes := difference(row, here):
+        lines.append(Text(f"  not here   {changes}"))
     if row.timed is not None and row.timed != row.environment:
         lines.append(Text(f"  times      measured again: {describe_environment(row.timed)}"))
     return lines
@@ -118,7 +134,7 @@ def _curve(name: str, values: list[float], last: str) -> Text:
 
 
 def _measure(name: str, value: float) -> str:
-    return f"{amount(value)}B" if name.endswith("_bytes") else f"{value:.4g}"
+    return f"{si(value)}B" if name.endswith("_bytes") else f"{value:.4g}"
 
 
 def _where(path: Path) -> str:

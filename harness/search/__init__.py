@@ -1,5 +1,5 @@
-"""The search: what to train next, and what to make of it. `Driver` is the one writer of a study's database."""
+"""The search: chooses what to train next and processes the results. `Driver` is a study's only database writer."""
 
-from harness.search.driver import Driver, Inputs
+from harness.search.driver import Driver, DriverContext
 
-__all__ = ["Driver", "Inputs"]
+__all__ = ["Driver", "DriverContext"]

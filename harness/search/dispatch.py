@@ -1,45 +1,45 @@
-"""The executor of a driver, and the runs that it has: submitted, polled, stopped."""
+"""Submits, polls and stops the runs of a driver on its executor."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.config.study import Study
 from harness.executors.base import Executor
-from harness.run import Ended, Job, Record, Run
 from harness.search.trial import OpenTrial
-from harness.study import Study
+from harness.training.run import Ended, Job, Record, Run
 
-STOP_S = 20.0
-"""How long an interrupted driver waits for its workers to end their step."""
+STOP_TIMEOUT_S = 20.0
+"""Maximum time that an interrupted driver waits for its workers to end their step."""
 
 
 @dataclass(slots=True)
-class Dispatch:
-    """Submits the runs of open trials to an executor, which is started when the first run needs it."""
+class RunDispatcher:
+    """Submits the runs of open trials to an executor, which starts with the first run."""
 
     study: Study
     folder: Path
-    """The study's folder, for logs and checkpoints of runs that have no other."""
+    """The study's folder, for logs and checkpoints of runs that have no other folder."""
     start_executor: Callable[[], Executor]
     shares_times: bool
     """Whether runs of one configuration share their measured times; see `Job.shares_times`."""
     resumes_any: bool = True
     """Whether checkpoints of other environments are resumed; see `Job.resumes_any`."""
     owners: dict[str, OpenTrial] = field(default_factory=dict)
-    """The trial of every run that the executor has."""
+    """The trial of every submitted run, by run id."""
     attempts: dict[str, int] = field(default_factory=dict)
-    """How often each run was submitted."""
+    """Number of submissions of each run."""
     _executor: Executor | None = None
 
     @property
     def slots(self) -> int:
-        """Runs that the executor trains at a time; 1 before it is started."""
+        """Number of runs that the executor trains at a time; 1 before it is started."""
         return 1 if self._executor is None else self._executor.slots
 
     @property
     def has_room(self) -> bool:
-        """Whether a worker is free, as far as that is known."""
+        """Whether a worker is free; true before the executor is started."""
         return self._executor is None or len(self.owners) < self._executor.slots
 
     def submit(self, owner: OpenTrial, run: Run, folder: Path | None, *, only_times: bool = False) -> int:
@@ -54,24 +54,24 @@ class Dispatch:
         self._started().submit(job)
         return self.attempts[run.id]
 
-    def take_back(self, run_id: str) -> tuple[OpenTrial, Run]:
-        """Remove a run that the executor has ended; returns it with its trial."""
+    def withdraw(self, run_id: str) -> tuple[OpenTrial, Run]:
+        """Remove a run that the executor has ended, and return its trial and the run."""
         owner = self.owners.pop(run_id)
         return owner, owner.active.pop(run_id)
 
     def poll(self, timeout_s: float = 1.0) -> dict[str, list[Record]]:
-        """New records, each run's together and in their order."""
+        """New records by run, in their order."""
         grouped: dict[str, list[Record]] = {}
         for run_id, record in self._started().poll(timeout_s=timeout_s):
             grouped.setdefault(run_id, []).append(record)
         return grouped
 
     def stop(self, run_id: str) -> None:
-        """End a run at its next step."""
+        """Stop a run at its next step."""
         self._started().stop(run_id)
 
     def shut_down(self, keep: Callable[[str, list[Record]], None]) -> None:
-        """Stop all runs, give their last records to `keep`, and shut the executor down."""
+        """Stop all runs, pass their last records to `keep`, and shut the executor down."""
         if self._executor is None:
             return
         try:
@@ -83,7 +83,7 @@ class Dispatch:
         for run_id in self.owners:
             self.stop(run_id)
         waiting = set(self.owners)
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         while waiting and time.monotonic() < deadline:
             for run_id, records in self.poll(timeout_s=0.5).items():
                 keep(run_id, records)

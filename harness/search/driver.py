@@ -1,14 +1,14 @@
-"""The search itself: ask for a configuration, have its runs trained, report, prune, tell; and take up where it stopped.
+"""The driver of a study: asks for a configuration, trains its runs, reports, prunes, and tells; it can be resumed.
 
-One process drives a study and is the only writer of its database. What next is Optuna's question, who trains is the
-executor's; the driver knows neither torch nor Ray. Seeds are paired: every configuration is trained with the seeds
-`search.seed`, `search.seed + 1`, ... When all are trained, the claims are judged, and the configurations of those that
-are undecided get one seed more, as new trials of theirs, until none is left or `search.max_seeds` is spent.
+One process drives a study and is the only writer of its database. Optuna proposes configurations, the executor trains
+them; the driver uses neither torch nor Ray. Seeds are paired: every configuration is trained with the seeds
+`search.seed`, `search.seed + 1`, ... When all are trained, the claims are evaluated. The configurations of undecided
+claims get one more seed each, as new trials, until no claim is undecided or `search.max_seeds` is reached.
 
-The order: a grid visits every configuration with its first seed before any gets its second, so that an early look sees
-the whole field; a sampler finishes a configuration first, because it learns from finished ones, and so does the median
-pruner, which compares with them. A pruner decides on a screening run, whose seed no mean has; once it has passed, all
-seeds of the configuration are trained to the end. So no mean rests on a run that was chosen by its own outcome.
+Order: a grid trains every configuration with its first seed before any gets its second, so that an early look covers
+all configurations. A sampler finishes one configuration first, because it learns from finished ones; so does a study
+with the median pruner, which compares with them. A pruner decides on a screening run, whose seed is in no mean; after
+it passes, all seeds of the configuration are trained to the end. So no run in a mean was selected by its own outcome.
 """
 
 import time
@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.objective import compares_times, curve_value
+from harness.analysis.reuse import SETTLED, ReuseRule, study_environment
+from harness.analysis.run_status import DIVERGED
+from harness.config.space import Space
+from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
-from harness.run import Ended, Epoch, Noted, Record, Run, RunState, Started
-from harness.search.dispatch import Dispatch
-from harness.search.estimate import Estimate
+from harness.search.claim_monitor import ClaimMonitor
+from harness.search.dispatch import RunDispatcher
 from harness.search.events import (
-    SEARCH_ENDED,
-    DataNoted,
+    DataNoteAdded,
     EpochEnded,
     Progress,
     RunEnded,
@@ -35,35 +38,31 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from harness.search.failures import Failures
-from harness.search.ledger import Ledger
-from harness.search.looks import Looks
-from harness.search.objective import compares_times, curve_value
+from harness.search.failures import FailureTracker
+from harness.search.history import StudyHistory
 from harness.search.proposals import Proposals
-from harness.search.reuse import SETTLED, Reuse, environment_of
+from harness.search.remeasure import Remeasurement
 from harness.search.samplers import seed_text
-from harness.search.standing import DIVERGED
 from harness.search.stored_runs import StoredRuns
-from harness.search.timing import Timing
-from harness.search.trial import OpenTrial, Outcome
-from harness.space import Space
-from harness.store import RunRow, Store, reap_undriven
-from harness.study import Study
-from harness.study.model import CURVES
+from harness.search.time_left import TimeLeftEstimator
+from harness.search.trial import OpenTrial, TrialOutcome
+from harness.storage import RunRow, Store, reap_undriven
+from harness.storage.rows import SEARCH_ENDED
+from harness.training.run import DataNote, Ended, Epoch, Record, Run, RunState, Started
 
 if TYPE_CHECKING:
     import optuna
 
-ATTEMPTS = 3
-"""How often one driver gives a run to a worker before a lost worker counts as the run's own failure."""
-ELSEWHERE_S = 5.0
-"""How long to leave a run alone that another study's driver is having trained."""
-PASSED = "passed the pruner"
+MAX_ATTEMPTS = 3
+"""Number of times that a driver submits a run before a lost worker counts as the run's own failure."""
+FOREIGN_RUN_POLL_S = 5.0
+"""Time between two checks of a run that the driver of another study is training."""
+PASSED_PRUNER = "passed the pruner"
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """All that a driver is given."""
+class DriverContext:
+    """The inputs of a driver."""
 
     study: Study
     space: Space
@@ -73,27 +72,27 @@ class Inputs:
     folder: Path
     """The study's folder, for logs and checkpoints."""
     start_executor: Callable[[], Executor]
-    """Called when there is something to train, and only then."""
-    reuse: Reuse | None = None
-    """What is taken of runs that another environment computed; by default their accuracy, and their times anew."""
+    """Called only when there is something to train."""
+    reuse: ReuseRule | None = None
+    """How runs of another environment are used; by default, their accuracy is taken and their times are remeasured."""
     failed_before: frozenset[str] = frozenset()
-    """Runs that failed in trials that ended; see `reopen_outdated`. Failing again, they do not abort the study."""
+    """Runs that failed in finished trials; see `reopen_outdated`. If they fail again, the study is not aborted."""
 
 
 class Driver:
-    """Runs one study to its end: iterate over `events()`. Closing that iterator parks what is open; nothing is lost."""
+    """Runs a study to its end: iterate over `events()`. Closing that iterator requeues open trials; nothing is lost."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: DriverContext) -> None:
         self._in = inputs
         self._study = inputs.study
         self._metric, direction = next(iter(inputs.study.objectives.items()))
-        self._ledger = Ledger(is_maximized=direction == "maximize")
-        self._reuse = inputs.reuse or Reuse(inputs.study, inputs.store, environment_of(inputs.study))
-        self._looks = Looks(self._reuse, inputs.space, self._ledger)
+        self._ledger = StudyHistory(is_maximized=direction == "maximize")
+        self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
+        self._looks = ClaimMonitor(self._reuse, inputs.space, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
         self._is_breadth_first = inputs.study.search.sampler == "grid" and inputs.study.search.pruner != "median"
         compared = [self._metric, *(claim.metric for claim in inputs.study.claims)]
-        self._dispatch = Dispatch(
+        self._dispatch = RunDispatcher(
             inputs.study,
             inputs.folder,
             inputs.start_executor,
@@ -102,56 +101,56 @@ class Driver:
         )
         self._open: dict[int, OpenTrial] = {}
         self._first_epoch: dict[str, int] = {}
-        """Of every run, the first epoch that is trained in its last attempt."""
+        """The first epoch that the last attempt of each run trains."""
         self._elsewhere: dict[str, float] = {}
-        """When to look again for runs that another study's driver has."""
+        """When to check again the runs that another study's driver is training."""
         self._notes: set[str] = set()
-        """Those that were shown; all runs of a study have the same."""
-        self._failures = Failures(inputs.failed_before)
+        """Notes that were emitted; all runs of a study have the same ones."""
+        self._failures = FailureTracker(inputs.failed_before)
         self._trained = 0
-        self._timing = Timing(inputs.study.study, inputs.store, self._reuse.here)
+        self._timing = Remeasurement(inputs.study.study, inputs.store, self._reuse.environment)
         self._stored = StoredRuns(self._reuse, self._timing, self._metric)
 
     def events(self) -> Generator[StudyEvent]:
-        """Train until nothing is left; yields everything that happens."""
+        """Train until nothing is left, and yield all events."""
         start = time.monotonic()
-        self._in.store.reap(self._study.study)
-        self._proposals.take_stock()
-        self._estimate = Estimate(
-            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.here),
+        self._in.store.mark_lost_runs(self._study.study)
+        self._proposals.load_history()
+        self._estimate = TimeLeftEstimator(
+            self._in.store.wall_times(self._study.proxy, data=self._in.space.data, here=self._reuse.environment),
             self._study.proxy.epochs,
         )
         yield StudyStarted(self._study.study, runs_total=self._runs_total(), runs_done=self._ledger.runs_done)
         try:
             while True:
                 yield from self._fill()
-                if len(self._open) == len(self._failures.doubted):
+                if len(self._open) == len(self._failures.suspects):
                     if not self._open:
                         break
-                    yield from self._tell_doubted()
+                    yield from self._finish_suspects()
                     continue
-                if not self._dispatch.owners:  # all that is left is being trained for another study
+                if not self._dispatch.owners:  # all remaining runs are being trained for another study
                     time.sleep(1.0)
                     continue
                 for run_id, records in self._dispatch.poll().items():
-                    yield from self._take(run_id, records)
+                    yield from self._handle_records(run_id, records)
         finally:
-            self._park()
+            self._requeue()
         reason = self._proposals.why_ended()
         if reason is not None:
             self._in.store.event(self._study.study, SEARCH_ENDED, reason)
         yield StudyEnded(self._study.study, trained=self._trained, wall_s=time.monotonic() - start, reason=reason)
 
-    # Handing out
+    # Submission of runs
 
     def _fill(self) -> Iterator[StudyEvent]:
-        """Give every free worker a run."""
+        """Submit a run for every free worker."""
         while self._dispatch.has_room:
             ready = self._next_ready()
             is_later = ready is not None and ready[1] is not ready[0].opening
             if ready is None or (is_later and self._is_breadth_first):
                 opened = self._proposals.open(in_progress=len(self._open))
-                if look := self._looks.untold():
+                if look := self._looks.pending_event():
                     yield look
                 if opened is not None:
                     yield from self._begin(opened)
@@ -161,7 +160,7 @@ class Driver:
             yield from self._submit(*ready)
 
     def _next_ready(self) -> tuple[OpenTrial, Run] | None:
-        """The run that waits for a worker, lowest seed first, then lowest trial."""
+        """The next run to train: lowest seed first, then lowest trial."""
         now = time.monotonic()
         ready = [
             (trial, run)
@@ -171,34 +170,34 @@ class Driver:
         return min(ready, key=lambda pair: (pair[0].rank(pair[1]), pair[0].number), default=None)
 
     def _begin(self, opened: OpenTrial) -> Iterator[StudyEvent]:
-        """Open a configuration: take what the store has of it, and queue the rest."""
+        """Open a configuration: take its finished runs from the store, and queue the others."""
         self._open[opened.number] = opened
-        known = []
+        rows = []
         for run in opened.all_runs:
-            known.append(self._stored.ensure(run))
+            rows.append(self._stored.ensure(run))
             position = len(opened.runs) if run is opened.screening else opened.runs.index(run)
             self._in.store.link(self._study.study, opened.number, run.id, position)
             opened.todo.append(run)
         is_repeat = opened.first.seed != self._study.search.seed
         yield TrialStarted(opened.number, opened.params, opened.spec, is_repeat=is_repeat)
-        for epoch in self._in.store.epochs(opened.opening.id) if known[0].attempts else ():
-            yield from self._judge(opened, opened.opening, epoch)
+        for epoch in self._in.store.epochs(opened.opening.id) if rows[0].attempts else ():
+            yield from self._evaluate_claims(opened, opened.opening, epoch)
         screening = opened.screening
         if screening is not None and opened.is_screened:
             opened.todo.remove(screening)
-            yield from self._settle(opened, screening, RunState.STOPPED, cause=PASSED, is_reused=True)
-        for run, row in zip(opened.all_runs, known, strict=True):
+            yield from self._finish_run(opened, screening, RunState.STOPPED, cause=PASSED_PRUNER, is_reused=True)
+        for run, row in zip(opened.all_runs, rows, strict=True):
             if run in opened.todo and not self._stored.is_to_time(row):
                 yield from self._take_stored(opened, run, row)
 
-    def _take_stored(self, owner: OpenTrial, run: Run, known: RunRow) -> Iterator[StudyEvent]:
-        """Take a run's outcome from the store, where it has a final one."""
-        if known.state in SETTLED and owner.number in self._open:
+    def _take_stored(self, owner: OpenTrial, run: Run, row: RunRow) -> Iterator[StudyEvent]:
+        """Take a run's outcome from the store, if it has a final one."""
+        if row.state in SETTLED and owner.number in self._open:
             owner.todo.remove(run)
-            yield from self._settle(owner, run, known.state, cause=known.cause, is_reused=True)
+            yield from self._finish_run(owner, run, row.state, cause=row.cause, is_reused=True)
 
     def _submit(self, owner: OpenTrial, run: Run) -> Iterator[StudyEvent]:
-        """Hand a run to the executor, unless another study's driver has it or has just finished it."""
+        """Submit a run, unless another study's driver is training it or has just finished it."""
         claimed = self._in.store.claim(run.id, self._study.study, self._in.folder)
         if claimed is None:
             row = self._in.store.run(run.id)
@@ -207,7 +206,7 @@ class Driver:
                 attempt = self._dispatch.submit(owner, run, row.folder, only_times=True)
                 yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt, only_times=True)
                 return
-            self._elsewhere[run.id] = time.monotonic() + ELSEWHERE_S
+            self._elsewhere[run.id] = time.monotonic() + FOREIGN_RUN_POLL_S
             if row.owner not in (None, self._study.study) and reap_undriven(self._in.store, row.owner):
                 self._in.store.event(self._study.study, "runs freed", f"the driver of `{row.owner}` is gone")
             yield from self._take_stored(owner, run, row)
@@ -215,12 +214,12 @@ class Driver:
         attempt = self._dispatch.submit(owner, run, claimed.folder)
         yield RunQueued(owner.number, run.id, run.seed, run.spec, attempt)
 
-    # Taking in
+    # Records of runs
 
-    def _take(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
-        """Store the records of a run, then act on them as they were written."""
+    def _handle_records(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
+        """Store the records of a run, then process them as they were written."""
         if self._timing.is_under_way(run_id):
-            yield from self._take_times(run_id, records)
+            yield from self._handle_times(run_id, records)
             return
         records = self._in.store.record(run_id, records)
         owner = self._dispatch.owners.get(run_id)
@@ -229,33 +228,33 @@ class Driver:
         run = owner.active[run_id]
         for record in records:
             if isinstance(record, Started):
-                self._stored.own.add(run_id)
+                self._stored.run_ids.add(run_id)
                 self._first_epoch[run_id] = record.first_epoch
                 self._estimate.started(run_id, record.first_epoch)
                 for note in record.notes:
                     self._in.store.event(self._study.study, "checkpoint", note, trial=owner.number, run_id=run_id)
                 yield RunStarted(owner.number, run_id, run.seed, record)
-            elif isinstance(record, Noted) and record.text not in self._notes:
+            elif isinstance(record, DataNote) and record.text not in self._notes:
                 self._notes.add(record.text)
-                yield DataNoted(owner.number, run_id, run.seed, record.text)
+                yield DataNoteAdded(owner.number, run_id, run.seed, record.text)
             elif isinstance(record, Epoch):
                 self._estimate.advanced(run_id, record)
-                if record.epoch >= self._first_epoch.get(run_id, 1):  # earlier ones come out of the checkpoint
+                if record.epoch >= self._first_epoch.get(run_id, 1):  # earlier ones come from the checkpoint
                     yield EpochEnded(owner.number, run_id, run.seed, record, run.recipe.epochs)
-                yield from self._judge(owner, run, record)
+                yield from self._evaluate_claims(owner, run, record)
             elif isinstance(record, Ended):
                 yield from self._end(owner, run, record)
 
-    def _take_times(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
-        """Take in the times of a stored run; once all are there, or cannot be had, take its outcome from the store."""
-        if not self._timing.take(run_id, records):
+    def _handle_times(self, run_id: str, records: list[Record]) -> Iterator[StudyEvent]:
+        """Handle the remeasured times of a stored run; after the last record, take its outcome from the store."""
+        if not self._timing.add_records(run_id, records):
             return
-        owner, run = self._dispatch.take_back(run_id)
+        owner, run = self._dispatch.withdraw(run_id)
         owner.todo.insert(0, run)
         yield from self._take_stored(owner, run, self._in.store.run(run_id))
 
-    def _judge(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
-        """Add an epoch of the opening run to the learning curve, and end a screening run that is decided."""
+    def _evaluate_claims(self, owner: OpenTrial, run: Run, epoch: Epoch) -> Iterator[StudyEvent]:
+        """Add an epoch of the opening run to the learning curve, and stop a screening run that is decided."""
         value = curve_value(self._metric, epoch)
         if run is not owner.opening or value is None or owner.is_pruned or owner.is_screened:
             return
@@ -272,13 +271,13 @@ class Driver:
         if run.id in owner.active:
             self._dispatch.stop(run.id)
         elif owner.is_pruned:
-            yield self._tell(owner, "pruned")
+            yield self._finish_trial(owner, "pruned")
 
     def _end(self, owner: OpenTrial, run: Run, ended: Ended) -> Iterator[StudyEvent]:
-        """A worker is through with a run: settle it, or have it trained on."""
-        self._dispatch.take_back(run.id)
+        """Handle the end of a run: finish it, or submit it again if its worker was lost."""
+        self._dispatch.withdraw(run.id)
         self._estimate.ended(run.id, ended.wall_s if ended.state == RunState.COMPLETE else None)
-        if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < ATTEMPTS:
+        if ended.state == RunState.LOST and self._dispatch.attempts[run.id] < MAX_ATTEMPTS:
             owner.todo.insert(0, run)
             self._in.store.event(self._study.study, "retry", f"{ended.cause}", trial=owner.number, run_id=run.id)
             yield RunEnded(
@@ -288,18 +287,18 @@ class Driver:
         if ended.state == RunState.COMPLETE:
             self._trained += 1
         self._failures.count(run.id, ended.state)
-        yield from self._settle(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
+        yield from self._finish_run(owner, run, ended.state, cause=ended.cause, wall_s=ended.wall_s)
         if ended.state == RunState.COMPLETE:
-            yield from self._tell_doubted()
+            yield from self._finish_suspects()
         self._failures.require_few(ended.cause, str(self._in.folder / "logs" / f"{run.id}.log"))
 
-    def _tell_doubted(self) -> Iterator[StudyEvent]:
-        """Close the trials with a failed run, now that the failures are known to be their own."""
+    def _finish_suspects(self) -> Iterator[StudyEvent]:
+        """Close the trials with a failed run, after another run has completed: the failures are their own."""
         for owner in self._failures.release():
             if (outcome := owner.outcome()) is not None:
-                yield self._tell(owner, outcome)
+                yield self._finish_trial(owner, outcome)
 
-    def _settle(
+    def _finish_run(
         self,
         owner: OpenTrial,
         run: Run,
@@ -309,12 +308,12 @@ class Driver:
         wall_s: float = 0.0,
         is_reused: bool = False,
     ) -> Iterator[StudyEvent]:
-        """Enter the outcome of a run into its trial, and tell the trial once it is decided."""
+        """Add the outcome of a run to its trial, and finish the trial if it is decided."""
         recorded = self._stored.recorded(run) if state == RunState.COMPLETE and run is not owner.screening else None
         value = None if recorded is None else self._stored.value(recorded)
         self._ledger.runs_done += 1
         if run is owner.screening and owner.is_screened:
-            cause = PASSED
+            cause = PASSED_PRUNER
         yield RunEnded(
             owner.number, run.id, run.seed, state, value, wall_s, cause, is_reused=is_reused, recorded=recorded
         )
@@ -323,7 +322,7 @@ class Driver:
             if run is not owner.opening and self._metric in CURVES:
                 owner.report(owner.mean(), len(owner.values) * run.recipe.epochs)
         elif run is owner.screening and owner.is_screened:
-            pass  # it has done what it was for, however it ended
+            pass  # the screening is decided, however the run ended
         elif state == RunState.COMPLETE:
             owner.failures[run.id] = f"no measure is called `{self._metric}`"
         elif not owner.is_pruned:
@@ -332,16 +331,16 @@ class Driver:
                 owner.trial.set_constraint(DIVERGED, 1.0)
         outcome = owner.outcome()
         if outcome is not None and not is_reused and self._failures.is_new(run.id, state):
-            self._failures.doubted.append(owner)
-        elif outcome is not None and owner not in self._failures.doubted:
-            yield self._tell(owner, outcome)
+            self._failures.suspects.append(owner)
+        elif outcome is not None and owner not in self._failures.suspects:
+            yield self._finish_trial(owner, outcome)
 
-    def _tell(self, owner: OpenTrial, outcome: Outcome) -> TrialEnded:
-        """Close a trial: its facts as attributes, its value to the sampler."""
+    def _finish_trial(self, owner: OpenTrial, outcome: TrialOutcome) -> TrialEnded:
+        """Close a trial: store its facts as attributes, and tell the sampler its value."""
         del self._open[owner.number]
         self._mark_if_diverged(owner)
-        over = owner.tell(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
-        standing = self._ledger.end(owner.frozen())
+        over = owner.finish(self._in.trials, outcome, self._stored.facts(owner), self._study.budgets.latency_ms)
+        status = self._ledger.end(owner.frozen())
         reason = over or next(iter(owner.failures.values()), None)
         self._in.store.event(self._study.study, f"trial {outcome}", reason or "", trial=owner.number)
         return TrialEnded(
@@ -351,20 +350,20 @@ class Driver:
             spread=owner.spread(),
             seeds=len(owner.values),
             reason=reason,
-            standing=standing,
+            status=status,
             seeds_asked=len(owner.runs),
         )
 
     def _mark_if_diverged(self, owner: OpenTrial) -> None:
-        """Let the sampler learn from each trial of a configuration that it has diverged with another seed."""
-        known = self._ledger.configurations.get(owner.spec.fingerprint())
-        if known is not None and known.standing.state == DIVERGED and owner.values:
+        """Mark a trial as diverged for the sampler if its configuration has diverged with another seed."""
+        history = self._ledger.configurations.get(owner.spec.fingerprint())
+        if history is not None and history.status.state == DIVERGED and owner.values:
             owner.trial.set_constraint(DIVERGED, 1.0)
 
-    # How far
+    # Progress
 
     def progress(self) -> Progress:
-        """Where the study stands now."""
+        """The current progress of the study."""
         value, number = self._ledger.best or (None, None)
         total = self._runs_total()
         return Progress(
@@ -377,17 +376,17 @@ class Driver:
         )
 
     def _runs_total(self) -> int:
-        """Runs done, runs of open trials, and what may still be opened."""
+        """Number of finished runs, runs of open trials, and runs of trials that may still be opened."""
         open_runs = sum(len(trial.todo) + len(trial.active) for trial in self._open.values())
         return self._ledger.runs_done + open_runs + self._proposals.runs_left(in_progress=len(self._open))
 
-    def _park(self) -> None:
-        """End the workers' runs at their next step, and put the open trials back into the queue."""
+    def _requeue(self) -> None:
+        """Stop all runs at their next step, and put the open trials back into the queue."""
         self._dispatch.shut_down(self._keep)
-        self._in.store.reap(self._study.study)
-        self._proposals.park()
+        self._in.store.mark_lost_runs(self._study.study)
+        self._proposals.requeue()
 
     def _keep(self, run_id: str, records: list[Record]) -> None:
-        """Record what a run still yields while it is stopped."""
+        """Store the records that a run still yields while it is stopped."""
         if not self._timing.is_under_way(run_id):
             self._in.store.record(run_id, records)

@@ -1,43 +1,36 @@
-"""What the driver says while a study runs: plain values for whoever shows them. The driver itself prints nothing."""
+"""Events that the driver yields while a study runs: plain values for display. The driver itself prints nothing."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from harness.run import Epoch, RunState, Started
-from harness.search.limits import RunValues
-from harness.search.standing import Standing
-from harness.spec import NetworkSpec
-
-CLAIMS_JUDGED = "claims judged"
-"""Kind of the stored event of a look at a study's claims that came to other verdicts than the one before."""
-SEARCH_ENDED = "search ended"
-"""Kind of the stored event that keeps the reason of `StudyEnded`."""
-TRIAL_ENDED = ("trial complete", "trial pruned", "trial failed")
-"""Kinds of the stored events that a trial ended."""
+from harness.analysis.limits import RunValues
+from harness.analysis.run_status import TrialStatus
+from harness.models.spec.network import NetworkSpec
+from harness.training.run import Epoch, RunState, Started
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a study stands."""
+    """The progress of a study."""
 
     runs_done: int
     runs_total: int
-    """Known for a grid; for a sampler, an upper bound: the trials still allowed, times the seeds."""
+    """Exact for a grid; an upper bound for a sampler: the trials still allowed, times the seeds."""
     runs_active: int
     eta_s: float | None
-    """Seconds to the end by the wall times seen so far; None before the first run of this recipe has ended."""
+    """Estimated seconds to the end, from wall times so far; None before the first run of this recipe has ended."""
     best_trial: int | None
     best_value: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class StudyStarted:
-    """The driver has the study and knows what is left to do."""
+    """The driver has opened the study and counted the remaining runs."""
 
     study: str
     runs_total: int
     runs_done: int
-    """Runs of this study that the store has already; above 0, the study goes on where it was."""
+    """Runs of this study that the store already has; above 0, the study is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +41,12 @@ class TrialStarted:
     params: dict[str, Any]
     spec: NetworkSpec
     is_repeat: bool = False
-    """Whether the study had the configuration already, so that this is a further seed of it."""
+    """Whether the study already had the configuration, so that this is a further seed of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunQueued:
-    """A run was handed to the executor."""
+    """A run was submitted to the executor."""
 
     trial: int
     run_id: str
@@ -61,12 +54,12 @@ class RunQueued:
     spec: NetworkSpec
     attempt: int
     only_times: bool = False
-    """Whether the run is complete, and only its times are to be measured again."""
+    """Whether the run is complete, and only its times are measured again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A worker took up a run."""
+    """A worker started a run."""
 
     trial: int
     run_id: str
@@ -75,8 +68,8 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class DataNoted:
-    """A run found something about its data that belongs to its result."""
+class DataNoteAdded:
+    """A run reported a note about its data that belongs to its result."""
 
     trial: int
     run_id: str
@@ -97,26 +90,26 @@ class EpochEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run came to an end, or was taken from the store."""
+    """A run ended, or was taken from the store."""
 
     trial: int
     run_id: str
     seed: int
     state: RunState
     value: float | None
-    """The objective, where the run is complete."""
+    """The objective, if the run is complete."""
     wall_s: float
     cause: str | None = None
     is_reused: bool = False
-    """Whether the store had it already, so that nothing was trained."""
+    """Whether the store already had it, so that nothing was trained."""
     will_retry: bool = False
     recorded: RunValues | None = None
-    """What the run recorded, where it has a value."""
+    """The recorded metrics of the run, if it has a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded:
-    """A configuration was told to the sampler."""
+    """A trial ended, and the sampler has its result."""
 
     trial: int
     state: str
@@ -124,24 +117,24 @@ class TrialEnded:
     value: float | None
     """Mean of the objective over the seeds, for a complete trial."""
     spread: float | None
-    """Standard deviation over the seeds (n - 1), where there are two or more."""
+    """Standard deviation over the seeds (n - 1), for two or more seeds."""
     seeds: int
-    """Seeds behind the value."""
+    """Number of seeds in the value."""
     reason: str | None = None
-    standing: Standing | None = None
-    """How its configuration stands now, by all of its trials."""
+    status: TrialStatus | None = None
+    """The status of its configuration, from all of its trials."""
     seeds_asked: int | None = None
-    """Seeds that the trial was to have."""
+    """Number of seeds that the trial was planned with."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimsJudged:
-    """The claims were judged on the seeds so far."""
+class ClaimsEvaluated:
+    """The claims were evaluated on the seeds so far."""
 
     verdicts: dict[str, str]
-    """By claim."""
+    """Verdict by claim."""
     arms: int
-    """Configurations that get another seed, because a claim of theirs is undecided."""
+    """Number of configurations that get another seed, because a claim about them is undecided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +143,10 @@ class StudyEnded:
 
     study: str
     trained: int
-    """Runs trained by this call; 0 when the store had everything."""
+    """Number of runs trained by this call; 0 if the store already had all of them."""
     wall_s: float
     reason: str | None = None
-    """Why a sampler ended before its trials were used up, or that it repeated itself."""
+    """Reason why a sampler ended before it used all of its trials, or the number of its repeated proposals."""
 
 
 StudyEvent = (
@@ -161,10 +154,10 @@ StudyEvent = (
     | TrialStarted
     | RunQueued
     | RunStarted
-    | DataNoted
+    | DataNoteAdded
     | EpochEnded
     | RunEnded
     | TrialEnded
-    | ClaimsJudged
+    | ClaimsEvaluated
     | StudyEnded
 )

@@ -1,132 +1,147 @@
-"""How a study's file grew while its runs came in: which plan was in force for how many pairs, and which claims are new.
+"""The history of a study: finished configurations, the seeds of each, and the best configuration."""
 
-Every change is kept in the store with the seeds of each claim's pairs at that time, so that whoever reads the study
-later comes to the same verdicts. A file that differs from the kept one, because it was edited and not run since, counts
-as changed now.
-"""
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from harness.analysis.run_status import TrialStatus, configuration_status, trial_status
 
-import yaml
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
-from harness.claims import Plan, Stretched, plan_after
-from harness.errors import NotFound
-from harness.run import RunState
-from harness.store import Store
-from harness.study import Study
-from harness.study.growth import seeds_of
+FURTHER_SEEDS = "further_seeds"
+"""Attribute of trials that train known configurations with the seeds that were added to a study."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change of a study file."""
-
-    added: tuple[str, ...]
-    """What it added, as `search.seeds from 3 to 5`."""
-    plan: tuple[int, int]
-    """First and last look of the plan that was in force before it."""
-    seeds: Mapping[str, tuple[int, ...]]
-    """By claim, the seeds of the pairs that were complete."""
-    runs: int
-    """Complete runs of the study at that time."""
-    claims: tuple[str, ...]
-    """Claims that it added."""
-
-    def text(self) -> str:
-        """As the store keeps it."""
-        values = {"added": self.added, "plan": self.plan, "seeds": self.seeds, "runs": self.runs, "claims": self.claims}
-        return json.dumps(values)
-
-    @classmethod
-    def read(cls, text: str) -> "Change":
-        """The change that a text keeps."""
-        kept = json.loads(text)
-        seeds = {name: tuple(each) for name, each in kept["seeds"].items()}
-        return cls(tuple(kept["added"]), tuple(kept["plan"]), seeds, kept["runs"], tuple(kept["claims"]))
+def seeds_used(trials: Iterable["FrozenTrial"]) -> dict[str, int]:
+    """Number of seeds of each configuration, by its fingerprint."""
+    return {fingerprint: len(seeds) for fingerprint, seeds in seeds_taken(trials).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """All changes of a study file up to the present one."""
+def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
+    """Seeds of each configuration, by its fingerprint, from trials in their order.
 
-    plan: Plan
-    """In force now."""
-    changes: tuple[Change, ...] = ()
-
-    def plan_of(self, claim: str) -> Plan | Stretched:
-        """The plans that were in force for a claim, one after the other."""
-        plans = [Plan(*change.plan) for change in self.changes]
-        pairs = [len(change.seeds.get(claim, ())) for change in self.changes]
-        return plan_after([*plans, self.plan], _rising(pairs))
-
-    def seeds_first(self, claim: str) -> tuple[int, ...]:
-        """The seeds of a claim's pairs in the order in which they were complete, as far as the changes tell."""
-        known: dict[int, None] = {}
-        for change in self.changes:
-            known |= dict.fromkeys(change.seeds.get(claim, ()))
-        return tuple(known)
-
-    def added_after(self, claim: str) -> int | None:
-        """Complete runs of the study when the claim was added; None for a claim that was there before any run."""
-        runs = next((change.runs for change in self.changes if claim in change.claims), 0)
-        return runs or None
+    Seeds of failed trials don't count, nor those that were not trained because the configuration was pruned first.
+    """
+    taken: dict[str, set[int]] = {}
+    for trial in trials:
+        fingerprint = trial.user_attrs.get("fingerprint")
+        if fingerprint is None or trial.state.name == "FAIL":
+            continue
+        seeds = taken.setdefault(fingerprint, set())
+        if not seeds and trial.state.is_finished() and trial_status(trial).state == "pruned":
+            continue
+        seeds.update(trial.user_attrs["seeds"])
+    return {fingerprint: seeds for fingerprint, seeds in taken.items() if seeds}
 
 
-def history_of(study: Study, store: Store, paired: Mapping[str, Sequence[int]]) -> History:
-    """The history of a study; `paired` gives, by claim, the seeds of the pairs that are complete now."""
-    changes = tuple(map(Change.read, store.changes(study.study)))
-    pending = pending_change(study, store, paired)
-    return History(plan_of(study), changes if pending is None else (*changes, pending))
+@dataclass(slots=True)
+class ConfigurationHistory:
+    """The results of one configuration's trials."""
+
+    number: int
+    """Number of its first finished trial."""
+    trials: list[TrialStatus] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    """The objective by seed."""
+
+    @property
+    def status(self) -> TrialStatus:
+        """Status of the configuration, from its finished trials."""
+        return configuration_status(self.trials)
 
 
-def pending_change(
-    study: Study, store: Store, paired: Mapping[str, Sequence[int]], added: tuple[str, ...] = ()
-) -> Change | None:
-    """What the file changes now against the kept one, `added` being all of it in words; None where nothing."""
-    try:
-        kept = _kept(store.study(study.study).resolved)
-    except NotFound:
-        return None
-    new = tuple(claim.name for claim in study.claims if claim.name not in kept.claims)
-    if not new and not added and kept.plan == seeds_of(study.search):
-        return None
-    seeds = {name: tuple(each) for name, each in paired.items() if name in kept.claims}
-    return Change(added, kept.plan, seeds, _complete_runs(study, store), new)
+@dataclass(slots=True)
+class StudyHistory:
+    """History of a study: read from Optuna's trials when a driver starts, and then updated by the driver."""
+
+    is_maximized: bool
+    finished: set[str] = field(default_factory=set)
+    """Fingerprints of configurations with a complete or pruned trial; a failed one may be tried again."""
+    used_seeds: dict[str, set[int]] = field(default_factory=dict)
+    """Seeds of each configuration, by its fingerprint; one that is proposed again gets the next seed."""
+    trials: int = 0
+    """Number of finished trials, without rejected proposals, and without trials of known configurations with seeds that
+    were added to the study."""
+    rejected: int = 0
+    """Number of proposals that violated a rule or a budget."""
+    runs_done: int = 0
+    configurations: dict[str, ConfigurationHistory] = field(default_factory=dict)
+
+    def read(self, trials: Iterable["FrozenTrial"]) -> None:
+        """Read earlier trials; from open ones, only their seeds."""
+        trials = list(trials)
+        self.used_seeds = seeds_taken(trials)
+        for trial in trials:
+            if "fingerprint" not in trial.user_attrs:
+                self.rejected += trial.state.is_finished()
+            elif trial.state.is_finished():
+                runs = len(trial.user_attrs["seeds"]) + ("screening" in trial.user_attrs)
+                self.runs_done += runs if trial.state.name == "COMPLETE" else 1
+                self._close(trial)
+
+    @property
+    def seeds_used(self) -> Mapping[str, int]:
+        """Number of seeds of each configuration, by its fingerprint."""
+        return {fingerprint: len(seeds) for fingerprint, seeds in self.used_seeds.items() if seeds}
+
+    def is_new(self, fingerprint: str) -> bool:
+        """Whether a configuration has neither seeds nor a pruned trial."""
+        history = self.configurations.get(fingerprint)
+        was_pruned = history is not None and any(status.state == "pruned" for status in history.trials)
+        return not self.used_seeds.get(fingerprint) and not was_pruned
+
+    def lacks_seeds(self, fingerprint: str, count: int) -> bool:
+        """Whether a configuration has some seeds, but fewer than `count`."""
+        return 0 < len(self.used_seeds.get(fingerprint, ())) < count
+
+    def seeds_due(self, fingerprint: str, count: int) -> int:
+        """Number of seeds that a configuration gets next: those missing to `count`, or one if it has them all."""
+        return max(1, count - len(self.used_seeds.get(fingerprint, ())))
+
+    def next_seeds(self, fingerprint: str, first: int, count: int) -> list[int]:
+        """Reserve and return the next free seeds of a configuration, starting at `first`; see `seeds_due`."""
+        due = self.seeds_due(fingerprint, count)
+        taken = self.used_seeds.setdefault(fingerprint, set())
+        free = (seed for seed in range(first, first + len(taken) + due) if seed not in taken)
+        next_seeds = [seed for seed, _ in zip(free, range(due), strict=False)]
+        taken.update(next_seeds)
+        return next_seeds
+
+    def end(self, trial: "FrozenTrial") -> TrialStatus:
+        """Add a trial that has just ended; returns the new status of its configuration."""
+        fingerprint = trial.user_attrs["fingerprint"]
+        if "screening" in trial.user_attrs and trial_status(trial).state == "pruned":
+            self.used_seeds[fingerprint] -= set(trial.user_attrs["seeds"])
+        return self._close(trial)
+
+    def _close(self, trial: "FrozenTrial") -> TrialStatus:
+        fingerprint = trial.user_attrs["fingerprint"]
+        self.trials += FURTHER_SEEDS not in trial.user_attrs
+        if trial.state.name != "FAIL":
+            self.finished.add(fingerprint)
+        history = self.configurations.setdefault(fingerprint, ConfigurationHistory(trial.number))
+        history.trials.append(trial_status(trial))
+        history.values |= values_by_seed(trial)
+        return history.status
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """Mean over the seeds and number of the first trial of the best configuration within the budgets."""
+        complete = (
+            history for history in self.configurations.values() if history.status.state == "complete" and history.values
+        )
+        means = ((statistics.fmean(history.values.values()), history.number) for history in complete)
+        return (max if self.is_maximized else min)(means, key=lambda pair: pair[0], default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What of the kept file decides its verdicts."""
-
-    plan: tuple[int, int]
-    claims: frozenset[str]
-
-
-def plan_of(study: Study) -> Plan:
-    """When a study looks at its claims: after the first seeds, and after each seed more."""
-    first, most = seeds_of(study.search)
-    return Plan(first, most)
-
-
-@lru_cache(maxsize=16)
-def _kept(resolved: str) -> _Kept:
-    values: dict[str, Any] = yaml.safe_load(resolved) or {}
-    search = values.get("search") or {}
-    first = search.get("seeds", 3)
-    names = frozenset(str(claim.get("name")) for claim in values.get("claims") or ())
-    return _Kept((first, max(first, search.get("max_seeds") or 0)), names)
-
-
-def _complete_runs(study: Study, store: Store) -> int:
-    links = store.trial_runs(study.study)
-    runs = store.runs({run for ids in links.values() for run in ids})
-    return sum(row.state == RunState.COMPLETE for row in runs.values())
-
-
-def _rising(pairs: Sequence[int]) -> list[int]:
-    """Pairs that do not fall, were a run to be lost in between."""
-    return [max(pairs[: i + 1]) for i in range(len(pairs))]
+def values_by_seed(trial: "FrozenTrial") -> dict[str, float]:
+    """The objective by seed of a finished trial; a trial of an earlier version has values in the order of its seeds."""
+    if trial.state.name != "COMPLETE":
+        return {}
+    if "values_by_seed" in trial.user_attrs:
+        return dict(trial.user_attrs["values_by_seed"])
+    values = trial.user_attrs.get("values", [trial.value])
+    seeds = trial.user_attrs["seeds"] if len(trial.user_attrs["seeds"]) == len(values) else range(len(values))
+    return {str(seed): value for seed, value in zip(seeds, values, strict=True)}

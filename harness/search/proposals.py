@@ -1,7 +1,7 @@
-"""Where configurations come from: trials parked by an earlier driver, the cells of a grid, or a sampler's proposals.
+"""Sources of configurations: trials that an earlier driver left open, grid cells, or a sampler's proposals.
 
-A sampler in a space where few networks are within rules and budgets would propose in vain for ever. There those within
-them are listed (`harness.census`), and each proposal in vain is replaced by the nearest of these that is untried.
+In a space where few networks satisfy rules and budgets, a sampler might never propose one of them. There all feasible
+networks are listed (`harness.config.census`), and each rejected proposal is replaced by the nearest untried one.
 """
 
 import json
@@ -9,30 +9,30 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.axes import Value
-from harness.census import take_census
-from harness.run import Run
-from harness.search.ledger import FURTHER, Ledger
-from harness.search.samplers import SCREENING_SEEDS, screening_epochs
-from harness.search.standing import OVER_BUDGET, configuration_standing, trial_standing
-from harness.search.trial import OpenTrial, chooser, replay, stored_params
-from harness.space import Candidate, Space
-from harness.store import park_trial, together
-from harness.study import Study
+from harness.analysis.run_status import OVER_BUDGET, configuration_status, trial_status
+from harness.config.axes import Value
+from harness.config.census import take_census
+from harness.config.space import Candidate, Space
+from harness.config.study import Study, screening_epochs
+from harness.search.history import FURTHER_SEEDS, StudyHistory
+from harness.search.samplers import SCREENING_SEEDS
+from harness.search.trial import OpenTrial, recorded_params, stored_params, suggest
+from harness.storage import batched_writes, requeue_trial
+from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-PATIENCE = 20
-"""Proposals against the rules or over budget, one after another, after which the networks within them are listed."""
+MAX_REJECTED_IN_A_ROW = 20
+"""Number of rejected proposals in a row after which the feasible networks are listed."""
 
 
 class Proposals:
-    """Opens one trial after another until a grid is exhausted, or a sampler has had its trials.
+    """Opens one trial after another until a grid is exhausted, or a sampler has used all of its trials.
 
-    Configurations that have fewer seeds than the study has grown to get them first. When all of a grid is trained,
-    `more` is asked for configurations that are to get one seed more.
+    Configurations with fewer seeds than the study now has come first. When a whole grid is trained, `more` returns the
+    configurations that get one more seed.
     """
 
     def __init__(
@@ -40,54 +40,54 @@ class Proposals:
         study: Study,
         space: Space,
         trials: "optuna.Study",
-        ledger: Ledger,
+        history: StudyHistory,
         more: Callable[[], list[Candidate]] = list,
     ) -> None:
         self._study = study
         self._space = space
         self._trials = trials
-        self._ledger = ledger
+        self._ledger = history
         self._more = more
         self._is_grid = study.search.sampler == "grid"
         self._screening_epochs = screening_epochs(study.search.pruner, study.proxy.epochs)
         self._parked = 0
         self._queue: deque[Candidate] = deque()
-        """Configurations that need no proposal: cells of a grid, and those that get further seeds."""
+        """Configurations that need no proposal: grid cells, and configurations that get further seeds."""
         self._in_vain = 0
-        """Proposals against the rules or over budget since the last one within them."""
+        """Number of rejected proposals since the last feasible one."""
         self._is_scarce = False
-        """Whether so few networks are within them that a proposal in vain is replaced by the nearest of these."""
+        """Whether so few networks are feasible that a rejected proposal is replaced by the nearest of them."""
         self._is_exhausted = False
-        """Whether all networks within rules and budgets are tried."""
+        """Whether all feasible networks are tried."""
         self._opened_here: set[str] = set()
         self._repeats = 0
 
-    def take_stock(self) -> None:
-        """Read what was done, put back what a driver left open, and list the configurations that follow."""
+    def load_history(self) -> None:
+        """Read the history, requeue trials that a driver left open, and queue the configurations that follow."""
         from optuna.trial import TrialState
 
-        self.park()
+        self.requeue()
         trials = self._trials.get_trials(deepcopy=False)
         self._ledger.read(trials)
         parked = [trial for trial in trials if trial.state == TrialState.WAITING]
         self._parked = len(parked)
         self._queue.extend(self._lacking_seeds())
         if self._is_grid:
-            taken = self._ledger.settled | {trial.user_attrs.get("fingerprint") for trial in parked}
+            taken = self._ledger.finished | {trial.user_attrs.get("fingerprint") for trial in parked}
             cells = (cell for cell in self._space.grid() if cell.is_feasible)
             self._queue.extend(cell for cell in cells if cell.fingerprint not in taken)
-        elif self._ledger.rejected >= PATIENCE:
+        elif self._ledger.rejected >= MAX_REJECTED_IN_A_ROW:
             self._is_scarce = take_census(self._space).is_scarce
 
-    def park(self) -> None:
-        """Put every trial that is open back into Optuna's queue; it comes out again with the parameters it has."""
+    def requeue(self) -> None:
+        """Put every open trial back into Optuna's queue, with its parameters."""
         from optuna.trial import TrialState
 
         for trial in self._trials.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            park_trial(self._trials, trial._trial_id)
+            requeue_trial(self._trials, trial._trial_id)
 
     def runs_left(self, *, in_progress: int) -> int:
-        """Runs of the trials that may still be opened: exact for a grid without pruning, else at most as many."""
+        """Number of runs of trials that may still be opened: exact for a grid without pruning, else an upper bound."""
         seeds, screens = self._study.search.seeds, self._screening_epochs > 0
         queued = sum(
             self._ledger.seeds_due(cell.fingerprint, seeds) + (screens and self._ledger.is_new(cell.fingerprint))
@@ -96,7 +96,7 @@ class Proposals:
         return queued + (self._trials_left(in_progress) - len(self._queue)) * (seeds + screens)
 
     def open(self, *, in_progress: int) -> OpenTrial | None:
-        """The next configuration; None when there is none. Proposals that cannot be are told and passed over."""
+        """Open the next feasible configuration; None if there is none. Reports rejected proposals to the sampler."""
         if in_progress == 0 and self._trials_left(0) == 0:
             self._queue.extend(self._lacking_seeds() or (self._more() if self._is_grid else ()))
         while self._trials_left(in_progress) > 0:
@@ -107,19 +107,19 @@ class Proposals:
             elif self._is_scarce and self._nearest_untried({}) is None:
                 self._is_exhausted = True
                 return None
-            with together(self._trials):
+            with batched_writes(self._trials):
                 trial = self._trials.ask()
-                candidate = self._space.sample(chooser(trial))
+                candidate = self._space.sample(suggest(trial))
                 if candidate.is_feasible:
                     self._in_vain = 0
                     return self._opened(trial, candidate)
                 self._reject(trial, candidate)
-            if self._is_scarce or self._in_vain >= PATIENCE:
+            if self._is_scarce or self._in_vain >= MAX_REJECTED_IN_A_ROW:
                 self._replace(candidate)
         return None
 
     def why_ended(self) -> str | None:
-        """Why a sampler ended before its trials were used up, or how often it repeated itself; None for neither."""
+        """Why a sampler ended before it used all trials, or how many proposals were repeated; None if neither."""
         if self._is_exhausted:
             census = take_census(self._space)
             tried = "and all are tried" if census.is_complete else f"and the {len(census.feasible)} found are tried"
@@ -131,7 +131,7 @@ class Proposals:
         return None
 
     def _replace(self, proposal: Candidate) -> None:
-        """Put the untried network that is nearest to a proposal in vain into the queue."""
+        """Queue the untried feasible network that is nearest to a rejected proposal."""
         self._in_vain = 0
         self._is_scarce = take_census(self._space).is_scarce
         nearest = self._nearest_untried(proposal.params)
@@ -139,21 +139,21 @@ class Proposals:
             self._queue.append(nearest)
 
     def _nearest_untried(self, params: dict[str, Value]) -> Candidate | None:
-        known = self._ledger.settled | self._opened_here
-        return take_census(self._space).nearest_to(params, self._space.axes, known)
+        tried = self._ledger.finished | self._opened_here
+        return take_census(self._space).nearest_to(params, self._space.axes, tried)
 
     def _lacking_seeds(self) -> list[Candidate]:
-        """The complete configurations that have fewer seeds than the study has grown to."""
+        """The complete configurations that have fewer seeds than the study now has."""
         trials: dict[str, list[FrozenTrial]] = {}
         for trial in self._trials.get_trials(deepcopy=False):
             if "fingerprint" in trial.user_attrs and trial.state.name != "FAIL":
                 trials.setdefault(trial.user_attrs["fingerprint"], []).append(trial)
         return [
-            self._space.sample(replay(group[0].params))
+            self._space.sample(recorded_params(group[0].params))
             for fingerprint, group in trials.items()
             if self._ledger.lacks_seeds(fingerprint, self._study.search.seeds)
             and all(trial.state.is_finished() for trial in group)
-            and configuration_standing([trial_standing(trial) for trial in group]).state in ("complete", OVER_BUDGET)
+            and configuration_status([trial_status(trial) for trial in group]).state in ("complete", OVER_BUDGET)
         ]
 
     def _trials_left(self, in_progress: int) -> int:
@@ -166,10 +166,10 @@ class Proposals:
         self._trials.enqueue_trial(stored_params(cell.params, self._space.axes), user_attrs=self._facts(cell))
 
     def _opened(self, trial: "optuna.Trial", candidate: Candidate) -> OpenTrial:
-        """The trial with its runs; the seeds that a parked trial had are its own again."""
+        """The open trial with its runs; a trial from the queue keeps its seeds."""
         assert candidate.spec is not None
         is_proposed = "seeds" not in trial.user_attrs  # and neither parked nor enqueued
-        self._repeats += is_proposed and bool(self._ledger.taken.get(candidate.fingerprint))
+        self._repeats += is_proposed and bool(self._ledger.used_seeds.get(candidate.fingerprint))
         facts: dict[str, Any] = self._facts(candidate) if is_proposed else trial.user_attrs
         self._opened_here.add(candidate.fingerprint)
         for key in facts.keys() - trial.user_attrs.keys():
@@ -184,7 +184,7 @@ class Proposals:
         return opened
 
     def _facts(self, candidate: Candidate) -> dict[str, Any]:
-        """What a trial says of itself from the start."""
+        """User attributes of a new trial."""
         assert candidate.spec is not None and candidate.cost is not None
         fingerprint, search = candidate.spec.fingerprint(), self._study.search
         screens = self._screening_epochs > 0 and self._ledger.is_new(fingerprint)
@@ -198,11 +198,11 @@ class Proposals:
             "macs": candidate.cost.macs,
             "seeds": seeds,
             "runs": [Run(candidate.spec, self._study.proxy, seed, self._space.data).id for seed in seeds],
-            **({FURTHER: True} if is_further else {}),
+            **({FURTHER_SEEDS: True} if is_further else {}),
         }
 
     def _reject(self, trial: "optuna.Trial", candidate: Candidate) -> None:
-        """Tell the sampler by how much a proposal breaks the rules, so that it learns to stay away."""
+        """Tell the sampler by how much a proposal violates the rules, so that it learns to avoid such proposals."""
         from optuna.trial import TrialState
 
         for name, violation in candidate.violations.items():

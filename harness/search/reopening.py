@@ -1,75 +1,76 @@
-"""Finished trials that no longer agree with their runs: they return to Optuna's queue before a study is driven.
+"""Reopens finished trials that no longer agree with their runs, before a study is driven.
 
-Runs change after a trial has ended: rows are deleted, a database is replaced, another environment or another study
-computes them again. And a run that failed may succeed when it is trained again. Whatever the cause, there is one rule:
-every seed of a trial that has ended has a settled run, and the trial's values are those of its runs. A trial that
-breaks it keeps its number, parameters and seeds; the driver takes from the store what is there, and trains the rest.
+Runs can change after a trial has ended: rows are deleted, a database is replaced, another environment or another study
+computes them again. A run that failed may succeed when it is trained again. There is one rule for all causes: every
+seed of a finished trial has a settled run, and the trial's values are those of its runs. A trial that violates it
+returns to Optuna's queue with its number, parameters and seeds; the driver takes the finished runs from the store, and
+trains the others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.metrics import is_of_machine
-from harness.run import Epoch, RunState
-from harness.search.objective import objective_value
-from harness.search.reuse import SETTLED, Fate, Reuse, current_figures
-from harness.store import RunRow
+from harness.analysis.objective import objective_value
+from harness.analysis.reuse import SETTLED, ReuseDecision, ReuseRule, current_metrics
+from harness.config.metrics import is_of_machine
+from harness.storage import RunRow
+from harness.training.run import Epoch, RunState
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 REOPENED = "trial reopened"
-"""Kind of the event that gives the reason."""
+"""Kind of the stored event whose message is the reason."""
 LACKS_RUN = "the database lacks a run of it"
 OTHER_VALUES = "its runs have other values now"
 TIMES_ELSEWHERE = "its times are of another environment"
 
 
-class Reopened(NamedTuple):
-    """What was put back into the queue."""
+class ReopenedTrials(NamedTuple):
+    """Result of `reopen_outdated`."""
 
     trials: int
     failed: frozenset[str]
-    """Ids of the runs that had failed when their trials ended, and are trained again."""
+    """Ids of the failed runs of reopened trials, which are trained again."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """A run with all that the store has of it."""
+class _StoredRun:
+    """A run with its stored learning curve and metrics."""
 
     row: RunRow
     curve: Sequence[Epoch]
-    figures: Mapping[str, float]
-    fate: Fate | None
-    """None for a run that is not settled."""
+    metrics: Mapping[str, float]
+    fate: ReuseDecision | None
+    """How the run is reused; None for a run that is not settled."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A finished trial, and the runs of its seeds. A screening run is none of them: it gives its trial no value."""
+class _FinishedTrial:
+    """A finished trial and the runs of its seeds, without its screening run, which does not count for its value."""
 
     trial: "FrozenTrial"
-    runs: Sequence[_Stored]
+    runs: Sequence[_StoredRun]
 
     @property
-    def failed(self) -> list[_Stored]:
-        """Runs without an outcome that lasts; those that diverged have one."""
+    def failed(self) -> list[_StoredRun]:
+        """Runs without a final outcome; diverged runs have one."""
         return [run for run in self.runs if run.row.state not in SETTLED]
 
     def is_to_train(self) -> bool:
-        """Whether a run of it is to be trained again in this environment."""
+        """Whether one of its runs must be trained again in this environment."""
         return any(run.fate == "train" for run in self.runs)
 
 
-def reopen_outdated(rule: Reuse, trials: "optuna.Study") -> Reopened:
-    """Put the study's finished trials that break the rule above back into the queue.
+def reopen_outdated(rule: ReuseRule, trials: "optuna.Study") -> ReopenedTrials:
+    """Put the study's finished trials that violate the rule above back into the queue.
 
-    Runs of another environment that `rule` does not take are reset first, which reopens their trials in all studies.
-    To be called under the study's `DriverLock`; `trials` is to be opened again where any was put back.
+    Runs of another environment that `rule` does not reuse are reset first, which reopens their trials in all studies.
+    To be called under the study's `DriverLock`; open `trials` again if any trial was reopened.
     """
-    from harness.store.reopening import reopen_trials
+    from harness.storage.reopening import reopen_trials
 
     store, study = rule.store, rule.study.study
     for row in store.reopen_incomplete(study):
@@ -78,20 +79,20 @@ def reopen_outdated(rule: Reuse, trials: "optuna.Study") -> Reopened:
     to_train = [each for each in checked if each.is_to_train()]
     if to_train:
         ids = {run.row.id for each in to_train for run in each.runs if run.fate == "train"}
-        rule.train_again(sorted(ids))
+        rule.reset_for_training(sorted(ids))
     rest = {each.trial.number: each for each in checked if not each.is_to_train()}
     known_good = {each.trial.user_attrs["fingerprint"] for each in checked if each.trial.state.name != "FAIL"}
-    reasons = {number: reason for number, each in rest.items() if (reason := _why(each, rule, known_good))}
+    reasons = {number: reason for number, each in rest.items() if (reason := _reopening_cause(each, rule, known_good))}
     with store.session() as session:
         reopen_trials(session.connection(), ((study, number) for number in reasons), is_anew=False)
     for number, reason in reasons.items():
         store.event(study, REOPENED, reason, trial=number)
     failed = frozenset(run.row.id for number in reasons for run in rest[number].failed)
-    return Reopened(len(reasons) + len(to_train), failed)
+    return ReopenedTrials(len(reasons) + len(to_train), failed)
 
 
-def _checked_trials(rule: Reuse, trials: "optuna.Study") -> list[_Checked]:
-    """The finished trials that were opened, with their runs; read in four queries."""
+def _checked_trials(rule: ReuseRule, trials: "optuna.Study") -> list[_FinishedTrial]:
+    """The finished trials that had seeds, with their runs; read in four queries."""
     finished = [
         trial
         for trial in trials.get_trials(deepcopy=False)
@@ -99,68 +100,68 @@ def _checked_trials(rule: Reuse, trials: "optuna.Study") -> list[_Checked]:
     ]
     links = rule.store.trial_runs(rule.study.study)
     runs = _read(rule, {run_id for trial in finished for run_id in links.get(trial.number, ())})
-    return [_Checked(trial, _of_seeds(trial, links.get(trial.number, ()), runs)) for trial in finished]
+    return [_FinishedTrial(trial, _of_seeds(trial, links.get(trial.number, ()), runs)) for trial in finished]
 
 
-def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _Stored]) -> list[_Stored]:
+def _of_seeds(trial: "FrozenTrial", ids: Iterable[str], runs: Mapping[str, _StoredRun]) -> list[_StoredRun]:
     linked = [runs[run_id] for run_id in ids if run_id in runs]
     return [run for run in linked if run.row.run.seed in trial.user_attrs["seeds"]]
 
 
-def _read(rule: Reuse, run_ids: set[str]) -> dict[str, _Stored]:
+def _read(rule: ReuseRule, run_ids: set[str]) -> dict[str, _StoredRun]:
     store = rule.store
-    curves, figures = store.curves(run_ids), store.figures(run_ids)
-    found = {}
+    curves, metrics = store.epochs_of_runs(run_ids), store.metrics_of_runs(run_ids)
+    stored_runs = {}
     for run_id, row in store.runs(run_ids).items():
-        measured = figures.get(run_id, {})
-        fate = rule.fate(row, measured) if row.state in SETTLED else None
-        found[run_id] = _Stored(row, curves.get(run_id, []), measured, fate)
-    return found
+        measured = metrics.get(run_id, {})
+        fate = rule.decide(row, measured) if row.state in SETTLED else None
+        stored_runs[run_id] = _StoredRun(row, curves.get(run_id, []), measured, fate)
+    return stored_runs
 
 
-def _why(checked: _Checked, rule: Reuse, known_good: set[str]) -> str | None:
-    """Why a trial is put back into the queue; None where it is not.
+def _reopening_cause(checked: _FinishedTrial, rule: ReuseRule, known_good: set[str]) -> str | None:
+    """The reason to reopen a trial; None if it stays finished.
 
-    A trial that failed stays as it is where another trial of its configuration, one in `known_good`, did not.
+    A failed trial stays finished if its configuration is in `known_good`: another trial of it did not fail.
     """
     trial = checked.trial
     if any(run.fate == "time" for run in checked.runs):
         return TIMES_ELSEWHERE
     if trial.state.name == "FAIL" and trial.user_attrs["fingerprint"] not in known_good:
-        return _why_unsettled(checked)
+        return _unfinished_cause(checked)
     if trial.state.name != "COMPLETE" or "values" not in trial.user_attrs:
         return None
-    if reason := _why_unsettled(checked):
+    if reason := _unfinished_cause(checked):
         return reason
     is_same = sorted(_values(checked.runs, rule)) == sorted(trial.user_attrs["values"])
     return None if is_same and not _has_other_times(checked, rule) else OTHER_VALUES
 
 
-def _why_unsettled(checked: _Checked) -> str | None:
-    """Why a seed is to be trained: its run is not there, or failed."""
+def _unfinished_cause(checked: _FinishedTrial) -> str | None:
+    """The reason to train a seed: its run does not exist, or failed; None if there is no such seed."""
     if {run.row.run.seed for run in checked.runs} < set(checked.trial.user_attrs["seeds"]):
         return LACKS_RUN
     named = [f"seed {run.row.run.seed} {str(run.row.state).replace('_', ' ')}" for run in checked.failed]
     return f"{', '.join(named)}: trained again" if named else None
 
 
-def _has_other_times(checked: _Checked, rule: Reuse) -> bool:
-    """Whether a trial has other times than its first run."""
+def _has_other_times(checked: _FinishedTrial, rule: ReuseRule) -> bool:
+    """Whether the times of a trial differ from those of its first run."""
     if not checked.runs:
         return False
     first = checked.runs[0]
-    current = current_figures(first.row, first.figures, rule.here)
+    current = current_metrics(first.row, first.metrics, rule.environment)
     return any(
-        is_of_machine(name) and name in first.figures and current.get(name) != value
+        is_of_machine(name) and name in first.metrics and current.get(name) != value
         for name, value in checked.trial.user_attrs.items()
     )
 
 
-def _values(runs: Iterable[_Stored], rule: Reuse) -> Iterator[float]:
+def _values(runs: Iterable[_StoredRun], rule: ReuseRule) -> Iterator[float]:
     metric = next(iter(rule.study.objectives))
     for run in runs:
         if run.row.state == RunState.COMPLETE:
-            figures = current_figures(run.row, run.figures, rule.here)
-            value = objective_value(metric, run.row.run, run.curve, figures)
+            metrics = current_metrics(run.row, run.metrics, rule.environment)
+            value = objective_value(metric, run.row.run, run.curve, metrics)
             if value is not None:
                 yield value

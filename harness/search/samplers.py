@@ -1,12 +1,12 @@
-"""What to try next and when to give up: Optuna's samplers and pruners under the names that a study file uses.
+"""Optuna's samplers and pruners, under the names that a study file uses.
 
-Optuna is imported where it is needed, not before: a finished study is answered without it.
+Optuna is imported inside the functions: the results of a finished study are shown without it.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from harness.config.study import HALVING_FACTOR, _first_rung
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HALVING_FACTOR = 3
-"""Of the configurations that reach a rung, one in three goes on (Li et al. 2020, asynchronous successive halving)."""
-
 
 SCREENING_SEEDS = 1_000_000
-"""By how much the seed of all screening runs is above the study's first seed: far from all seeds that a mean has."""
+"""Offset of the screening runs' seed from the study's first seed, far from all seeds that are in a mean."""
 
 
 def seed_text(seed: int) -> str:
-    """The seed of a run in a sentence: `seed 3`, or `screening run`."""
+    """The seed of a run as text: `seed 3`, or `screening run`."""
     return "screening run" if seed >= SCREENING_SEEDS else f"seed {seed}"
 
 
@@ -34,9 +31,9 @@ def _random(seed: int) -> "optuna.samplers.BaseSampler":
 
 
 def _tpe(seed: int) -> "optuna.samplers.BaseSampler":
-    from harness.search.tpe import Tpe
+    from harness.search.tpe import IncrementalTPESampler
 
-    return Tpe(seed)
+    return IncrementalTPESampler(seed)
 
 
 SAMPLERS: dict[str, Callable[[int], "optuna.samplers.BaseSampler"]] = {
@@ -81,43 +78,17 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
 
 
 def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.BaseSampler":
-    """The sampler, seeded by the study's seed and its length: by the seed alone, a resumed one repeats itself."""
-    return look_up(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
+    """The sampler, seeded by the study's seed and number of trials; with the seed alone, a resumed one would repeat."""
+    return table_entry(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
 
 
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
-    """The pruner, with its rungs in epochs; no decision falls before a third of the budget (hyperband: a ninth)."""
-    return look_up(PRUNERS, name, "search.pruner")(epochs)
+    """The pruner, with its rungs in epochs; it never decides before a third of the epochs (hyperband: a ninth)."""
+    return table_entry(PRUNERS, name, "search.pruner")(epochs)
 
 
-def screening_epochs(name: str, epochs: int) -> int:
-    """Epochs of the run that the pruner decides on; 0 where it never decides.
-
-    No decision falls after half of the budget: what a configuration gives then is worth training its seeds for.
-    """
-    latest = min(math.ceil(epochs / 2), epochs - 1)
-    match name:
-        case "none":
-            return 0
-        case "median":
-            return latest
-        case "hyperband":
-            rung = max(1, epochs // HALVING_FACTOR**2)
-        case _:
-            rung = _first_rung(epochs)
-    if rung > latest:
-        return 0
-    while rung * HALVING_FACTOR <= latest:
-        rung *= HALVING_FACTOR
-    return rung
-
-
-def _first_rung(epochs: int) -> int:
-    return max(1, math.ceil(epochs / HALVING_FACTOR))
-
-
-def look_up(table: Mapping[str, T], name: str, key: str) -> T:
-    """The entry of that name. Raises `StudyError`, listing the names, where there is none."""
+def table_entry(table: Mapping[str, T], name: str, key: str) -> T:
+    """The entry with this name. Raises `StudyError`, which lists all names, if there is none."""
     if name not in table:
         raise StudyError(f"`{key}` must be one of {', '.join(table)}", value=name)
     return table[name]

@@ -1,4 +1,4 @@
-"""A configuration on its way through the study: Optuna's trial, its runs (one per seed), and what they gave so far."""
+"""An open trial of a study: Optuna's trial, its runs (one per seed), and their results so far."""
 
 import json
 import statistics
@@ -6,27 +6,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.run import Run
-from harness.search.objective import LATENCY, LATENCY_BOUND
-from harness.search.standing import DIVERGED
-from harness.space import Axis, Choice, Range
-from harness.spec import NetworkSpec
-from harness.store import together
+from harness.analysis.objective import LATENCY, LATENCY_BOUND
+from harness.analysis.run_status import DIVERGED
+from harness.config.space import Axis, Choice, Range
+from harness.models.spec.network import NetworkSpec
+from harness.storage import batched_writes
+from harness.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-Outcome = Literal["complete", "pruned", "failed"]
+TrialOutcome = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(slots=True)
 class OpenTrial:
-    """One configuration that is being trained.
+    """A trial whose configuration is being trained.
 
-    A pruner decides on its screening run alone, which gives the mean nothing: a run that the pruner let pass is one
-    that was lucky, and a mean with it would be too good. The seeds wait for the screening, and for the first of them.
+    A pruner decides on its screening run alone, which is not in the mean: runs that pass a pruner are better than
+    average by selection, so a mean with them would be biased. The first seed waits for the screening, the other seeds
+    for the first.
     """
 
     trial: "optuna.Trial"
@@ -34,17 +35,17 @@ class OpenTrial:
     spec: NetworkSpec
     runs: list[Run]
     screening: Run | None = None
-    """The run that the pruner decides on, with a seed of its own; None without a pruner, and for further seeds."""
+    """The run on which the pruner decides, with a separate seed; None without a pruner, and for further seeds."""
     screening_epochs: int = 0
     """Epochs after which the screening run has passed."""
     todo: list[Run] = field(default_factory=list)
-    """Runs not yet handed to the executor."""
+    """Runs not yet submitted to the executor."""
     active: dict[str, Run] = field(default_factory=dict)
-    """Runs that the executor has, by id."""
+    """Submitted runs by id."""
     values: dict[str, float] = field(default_factory=dict)
-    """Objective by run id, of the runs that are complete."""
+    """Objective of the complete runs, by run id."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Reason by run id, of the runs that ended without a result."""
+    """Reason by run id, for runs that ended without a result."""
     steps: set[int] = field(default_factory=set)
     """Steps already reported; Optuna keeps the first report of a step."""
     is_pruned: bool = False
@@ -63,16 +64,16 @@ class OpenTrial:
 
     @property
     def opening(self) -> Run:
-        """The run that comes first: the screening run, or that of the first seed."""
+        """The run that is trained first: the screening run, or that of the first seed."""
         return self.screening or self.first
 
     @property
     def all_runs(self) -> list[Run]:
-        """The screening run, where there is one, and a run for each seed."""
+        """The screening run, if there is one, and a run for each seed."""
         return [*([] if self.screening is None else [self.screening]), *self.runs]
 
     def ready(self) -> Run | None:
-        """The next run that may be trained now."""
+        """The next run that may be trained now; None if there is none."""
         if not self.todo or self.is_pruned:
             return None
         run = self.todo[0]
@@ -81,11 +82,11 @@ class OpenTrial:
         return run if run is self.first or self.first.id in self.values else None
 
     def rank(self, run: Run) -> int:
-        """The place of a run in the order of training."""
+        """The position of a run in the order of training."""
         return self.all_runs.index(run)
 
-    def outcome(self) -> Outcome | None:
-        """What became of the configuration, once that is decided; None as long as something is to be trained."""
+    def outcome(self) -> TrialOutcome | None:
+        """The outcome of the trial; None while a run is still to be trained."""
         if self.active:
             return None
         if self.is_pruned:
@@ -95,7 +96,7 @@ class OpenTrial:
         return "complete" if not self.todo and self.values else None
 
     def frozen(self) -> "FrozenTrial":
-        """The trial as Optuna has it now."""
+        """The trial's current state in Optuna."""
         return self.trial.study._storage.get_trial(self.trial._trial_id)
 
     def report(self, value: float, step: int) -> None:
@@ -112,10 +113,10 @@ class OpenTrial:
         """Standard deviation over the complete runs (n - 1); None for fewer than two."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
-    def tell(
-        self, study: "optuna.Study", outcome: Outcome, facts: Mapping[str, Any], latency_budget_ms: float | None
+    def finish(
+        self, study: "optuna.Study", outcome: TrialOutcome, facts: Mapping[str, Any], latency_budget_ms: float | None
     ) -> str | None:
-        """Close the trial in Optuna, its facts as attributes; returns how it is over the latency budget, if it is."""
+        """Close the trial in Optuna, with its facts as attributes; returns a text if it is over the latency budget."""
         from optuna.trial import TrialState
 
         over = None
@@ -130,7 +131,7 @@ class OpenTrial:
             "spread": self.spread(),
             "failures": self.failures,
         }
-        with together(study):
+        with batched_writes(study):
             for key, value in ({k: v for k, v in result.items() if v} | dict(facts)).items():
                 self.trial.set_user_attr(key, value)
             match outcome:
@@ -144,46 +145,46 @@ class OpenTrial:
 
 
 def distribution_of(axis: Axis) -> "BaseDistribution":
-    """What `chooser` has Optuna draw from."""
+    """The Optuna distribution from which `suggest` samples an axis."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(axis, Choice):
-        return CategoricalDistribution([label(value) for value in axis.values])
+        return CategoricalDistribution([storable_choice(value) for value in axis.values])
     if axis.is_integer:
         return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step))
     return FloatDistribution(axis.low, axis.high, step=axis.step)
 
 
-def chooser(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
-    """Let an Optuna trial choose on every axis: ordinal ones as stepped numbers, the others as categories."""
+def suggest(trial: "optuna.Trial") -> Callable[[str, Axis], Any]:
+    """A function that samples an axis from an Optuna trial: ranges as stepped numbers, the others as categories."""
 
     def choose(name: str, axis: Axis) -> Any:
         if isinstance(axis, Range):
             if axis.is_integer:
                 return trial.suggest_int(name, int(axis.low), int(axis.high), step=int(axis.step), log=axis.log)
             return trial.suggest_float(name, axis.low, axis.high, step=axis.step)
-        labels = {label(value): value for value in axis.values}
+        labels = {storable_choice(value): value for value in axis.values}
         return labels[trial.suggest_categorical(name, list(labels))]
 
     return choose
 
 
-def replay(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
-    """Choose what a trial chose, given its parameters as Optuna keeps them."""
+def recorded_params(params: Mapping[str, Any]) -> Callable[[str, Axis], Any]:
+    """A function that returns the values that a trial chose, from its parameters as Optuna stores them."""
 
     def choose(name: str, axis: Axis) -> Any:
         if isinstance(axis, Range):
             return params[name]
-        return next(value for value in axis.values if label(value) == params[name])
+        return next(value for value in axis.values if storable_choice(value) == params[name])
 
     return choose
 
 
 def stored_params(params: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
-    """Chosen values in the form in which `chooser` suggests them."""
-    return {name: label(value) if isinstance(axes[name], Choice) else value for name, value in params.items()}
+    """Chosen values in the form in which `suggest` passes them to Optuna."""
+    return {name: storable_choice(value) if isinstance(axes[name], Choice) else value for name, value in params.items()}
 
 
-def label(value: Any) -> Any:
-    """A choice as Optuna can store it and a person can read it: scalars as they are, lists as text."""
+def storable_choice(value: Any) -> Any:
+    """A choice in a form that Optuna can store and people can read: scalars unchanged, lists as text."""
     return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,1 @@
+"""Computes the results of studies from stored runs; without torch, and without printing."""

@@ -1,0 +1,376 @@
+"""Evaluates the claims of a study on the stored runs, and lists the runs that could decide the undecided ones.
+
+Seeds are paired: for each seed that all arms of a claim have completed, the contrast is one number. More seeds are
+added one at a time, only to the arms of undecided claims; `harness.analysis.statistics` describes how the error rate is
+kept.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.analysis.earlier_looks import SeedRuns, foreign_looks
+from harness.analysis.limits import RunValues, configuration_limit
+from harness.analysis.objective import COST_OBJECTIVES, formula_value
+from harness.analysis.plan_history import claim_plan, file_history
+from harness.analysis.reuse import study_environment, time_reference, without_other_times
+from harness.analysis.statistics import (
+    Estimate,
+    ExtendedPlan,
+    Plan,
+    Verdict,
+    estimate_effect,
+    holm,
+    judge,
+    seeds_to_decide,
+)
+from harness.analysis.statistics.limits import Limit
+from harness.config.claim_arms import arm_choices
+from harness.config.expectation import Expectation
+from harness.config.expressions import Formula
+from harness.config.space import Candidate, Space
+from harness.config.study import Claim, Study
+from harness.storage import RunRow, Store
+from harness.training.environment import Environment
+from harness.training.run import Run, RunState
+
+WITHOUT_VALUE = (RunState.DIVERGED, RunState.OUT_OF_MEMORY, RunState.TIMED_OUT, RunState.LOST, RunState.FAILED)
+"""States of runs that ended on their own without being complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostPair:
+    """A seed for which the run of an arm ended without a value."""
+
+    seed: int
+    arm: str
+    """The arm as written in the claim."""
+    state: str
+    """State of the run, such as `diverged` or `out of memory`."""
+
+    @property
+    def text(self) -> str:
+        """Text such as `seed 2 of K=3 diverged`."""
+        return f"seed {self.seed} of {self.arm} {self.state}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """A claim with its estimate and verdict."""
+
+    claim: Claim
+    arms: tuple[Candidate, ...]
+    """Arms in the order of the contrast."""
+    arm_values: tuple[Mapping[int, float], ...]
+    """Value of the claim's metric by seed, for the complete runs of each arm."""
+    values: tuple[float, ...]
+    """Value of the contrast for each seed that every arm has completed, in the order of `seeds`."""
+    seeds: tuple[int, ...]
+    estimate: Estimate | None
+    """The estimated effect; None before there is a value."""
+    p: float | None
+    """The p over all looks so far, corrected over the study's claims (Holm)."""
+    verdict: Verdict
+    seeds_needed: int | None = None
+    """Seeds that would decide an undecided claim with a power of 80 %, if effect and spread are as observed."""
+    missing_reason: str | None = None
+    """Reason why there is no value, if it is not a lack of runs."""
+    runs: tuple[RunRow, ...] = field(default=(), compare=False)
+    """The complete runs of all arms; not compared, since the verdict does not depend on when they were trained."""
+    lost_pairs: tuple[LostPair, ...] = ()
+    """Seeds without a value because the run of an arm diverged or failed: a selection by outcome."""
+    exploratory: "ExploratoryVerdict | None" = None
+    """The verdict if none has an error rate; see `ExploratoryVerdict`."""
+    note: str | None = None
+    """How the verdict keeps its error rate, if the plan was changed after the first runs."""
+    limit: Limit | None = None
+    """The limit that all arms are at, if any: they cannot be distinguished then, and the claim stays undecided."""
+    is_used_up: bool = False
+    """Whether the plan has had its last look, so that further seeds can only bring an exploratory verdict."""
+
+    @property
+    def pairs(self) -> int:
+        """Number of seeds of the contrast, including lost ones."""
+        return len(self.values) + len({pair.seed for pair in self.lost_pairs})
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict as text; one without an error rate is marked as exploratory."""
+        return str(self.verdict) if self.exploratory is None else f"exploratory: {self.exploratory.verdict}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds may still bring a verdict, even an exploratory one."""
+        is_decided = self.exploratory is not None and self.exploratory.verdict != Verdict.UNDECIDED
+        return self.verdict == Verdict.UNDECIDED and not is_decided and self.limit is None
+
+
+@dataclass(frozen=True, slots=True)
+class ExploratoryVerdict:
+    """The verdict if claim and plan had been made before the first run; it has no error rate, since they were not."""
+
+    verdict: Verdict
+    p: float
+    reason: str
+    """Reason such as `added after 15 runs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ClaimRuns:
+    """The stored runs of a claim's arms, and their contrast."""
+
+    arms: tuple[Candidate, ...]
+    figures: tuple[Mapping[int, float], ...]
+    paired: Mapping[int, float]
+    """The contrast by seed."""
+    missing: str | None
+    runs: tuple[RunRow, ...]
+    lost: tuple[LostPair, ...]
+    limit: Limit | None
+    pairs: SeedRuns
+    """The complete runs of all arms, by seed of `paired`."""
+
+
+def evaluate_claims(
+    study: Study, space: Space, store: Store, here: Environment | None = None
+) -> tuple[ClaimResult, ...]:
+    """Evaluate every claim of the study, in the order of the file.
+
+    Times of two environments are not compared: if any run has times of `here`, the others are left out.
+    """
+    if not study.claims:
+        return ()
+    here = here or study_environment(study)
+    runs_by_claim = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
+    history = file_history(
+        study,
+        store,
+        {claim.name: tuple(claim_runs.paired) for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)},
+    )
+    runs_by_claim = [
+        _in_order(claim_runs, history.seeds_first(claim.name))
+        for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)
+    ]
+    plans = [history.plan_of(claim.name) for claim in study.claims]
+    elsewhere = foreign_looks(study, store)
+    late = [
+        _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, claim_runs.pairs)
+        for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)
+    ]
+    expected = [Expectation.parse(claim.expect) for claim in study.claims]
+    estimates = list(map(_estimate, study.claims, runs_by_claim, expected, plans))
+    as_new = [
+        estimate if plan == history.plan else _estimate(claim, claim_runs, expectation, history.plan)
+        for claim, claim_runs, expectation, plan, estimate in zip(
+            study.claims, runs_by_claim, expected, plans, estimates, strict=True
+        )
+    ]
+    ps = [
+        None if reason else 1.0 if estimate is None or claim_runs.limit else estimate.p
+        for estimate, claim_runs, reason in zip(estimates, runs_by_claim, late, strict=True)
+    ]
+    corrected = iter(holm([p for p in ps if p is not None]))
+    confirmed = [None if p is None else next(corrected) for p in ps]
+    explored = holm(
+        [
+            1.0 if estimate is None or claim_runs.limit else estimate.p
+            for estimate, claim_runs in zip(as_new, runs_by_claim, strict=True)
+        ]
+    )
+    results = map(_claim_result, study.claims, runs_by_claim, as_new, estimates, confirmed, expected)
+    reasons = map(_why_exploratory, plans, late)
+    return tuple(
+        replace(
+            result,
+            exploratory=_exploratory_result(result, estimate, p, reason),
+            note=_note(plan, reason),
+            is_used_up=len(result.values) >= plan.most,
+        )
+        for result, estimate, p, plan, reason in zip(results, as_new, explored, plans, reasons, strict=True)
+    )
+
+
+def paired_seeds(study: Study, space: Space, store: Store) -> dict[str, tuple[int, ...]]:
+    """The seeds that all arms of a claim have completed, by claim."""
+    return {
+        claim.name: tuple(_claim_runs(claim, study, space, store, study_environment(study)).paired)
+        for claim in study.claims
+    }
+
+
+def arms_needing_seeds(
+    study: Study, results: tuple[ClaimResult, ...], seeds_used: Mapping[str, int]
+) -> list[Candidate]:
+    """The arms of undecided claims that need one more seed for the next look, without duplicates.
+
+    If all arms are at chance or at the ceiling, more seeds would not help.
+    """
+    most = claim_plan(study).most
+    arms: dict[str, Candidate] = {}
+    for result in results:
+        used = [seeds_used.get(arm.fingerprint, 0) for arm in result.arms]
+        target = min(used) + 1
+        if result.is_open and result.values and target <= most:
+            lacking = (arm for arm, has in zip(result.arms, used, strict=True) if has < target)
+            arms |= {arm.fingerprint: arm for arm in lacking}
+    return list(arms.values())
+
+
+def _is_exact(claim: Claim) -> bool:
+    return Formula(claim.metric).names <= set(COST_OBJECTIVES)
+
+
+def _estimate(
+    claim: Claim, claim_runs: _ClaimRuns, expectation: Expectation, plan: Plan | ExtendedPlan
+) -> Estimate | None:
+    values = list(claim_runs.paired.values())
+    return estimate_effect(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
+
+
+def _claim_result(
+    claim: Claim,
+    claim_runs: _ClaimRuns,
+    as_new: Estimate | None,
+    estimate: Estimate | None,
+    p: float | None,
+    expectation: Expectation,
+) -> ClaimResult:
+    """A claim with the verdict that has an error rate; `p` is None for a claim that was made after its data."""
+    values, seeds = tuple(claim_runs.paired.values()), tuple(claim_runs.paired)
+    if estimate is None:
+        undecided = Verdict.UNDECIDED
+        unknown = ClaimResult(
+            claim,
+            claim_runs.arms,
+            claim_runs.figures,
+            values,
+            seeds,
+            None,
+            None,
+            undecided,
+            missing_reason=claim_runs.missing,
+        )
+        return replace(unknown, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
+    if p is None:
+        late = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
+        return replace(late, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
+    if claim_runs.limit is not None:
+        limited = ClaimResult(
+            claim,
+            claim_runs.arms,
+            claim_runs.figures,
+            values,
+            seeds,
+            estimate,
+            1.0,
+            Verdict.UNDECIDED,
+            limit=claim_runs.limit,
+        )
+        return replace(limited, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
+    verdict = judge(estimate, p)
+    granted = estimate.alpha * estimate.p / p if p > 0 else estimate.alpha  # alpha after Holm's correction
+    enough = seeds_to_decide(estimate, expectation, granted) if verdict == Verdict.UNDECIDED else None
+    shown = as_new if estimate.repeated_interval is None else estimate
+    result = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, shown, p, verdict, enough)
+    return replace(result, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
+
+
+def _why_late(added_after: int | None) -> str | None:
+    return None if added_after is None else f"the claim was added after {added_after} runs"
+
+
+def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:
+    """Reason why a verdict has no error rate; None if it has one. `late` is that of a claim made after its data."""
+    if late is not None:
+        return late
+    if isinstance(plan, ExtendedPlan) and plan.exhausted_at is not None:
+        seeds = f"{plan.exhausted_at} seeds"
+        return f"the plan was stretched after its last look, at {seeds}, when nothing was left of its error rate"
+    return None
+
+
+def _exploratory_result(
+    result: ClaimResult, as_new: Estimate | None, p: float, reason: str | None
+) -> ExploratoryVerdict | None:
+    if reason is None or as_new is None or result.verdict != Verdict.UNDECIDED:
+        return None
+    return ExploratoryVerdict(judge(as_new, p), p, reason)
+
+
+def _note(plan: Plan | ExtendedPlan, reason: str | None) -> str | None:
+    if not isinstance(plan, ExtendedPlan) or reason is not None:
+        return None
+    steps = zip(plan.plans, plan.plans[1:], plan.changes, strict=False)
+    changed = ", ".join(f"from {_looks(old)} to {_looks(new)} at {n} pairs" for old, new, n in steps)
+    return f"the plan was stretched {changed}; conditional rejection keeps its error rate"
+
+
+def _looks(plan: Plan) -> str:
+    return f"{plan.first}-{plan.most} seeds"
+
+
+def _in_order(claim_runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
+    """Sort pairs in the order in which they were complete when the file changed, then by seed."""
+    order = [
+        *(seed for seed in first if seed in claim_runs.paired),
+        *(seed for seed in claim_runs.paired if seed not in first),
+    ]
+    return replace(claim_runs, paired={seed: claim_runs.paired[seed] for seed in order})
+
+
+def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _ClaimRuns:
+    """The arms with their metrics, the contrast by seed, and the metric that complete runs do not have, if any."""
+    arms = tuple(space.candidate(arm_choices(text, space)) for text in claim.contrast)
+    formula = Formula(claim.metric)
+    of_arms = [_complete(arm, study, space, store) for arm in arms]
+    rows = tuple(row for rows in of_arms for row in rows)
+    reference = time_reference(rows, here)
+    recorded = [_recorded(rows, store, reference) for rows in of_arms]
+    of_runs = [{run.run.seed: formula_value(formula, *run) for run in of_arm} for of_arm in recorded]
+    limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
+    figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
+    paired = {
+        seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
+        for seed in figures[0]
+        if all(seed in each for each in figures)
+    }
+    is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
+    missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
+    lost = tuple(_lost_pairs(claim, arms, study, space, store))
+    if lost and not paired and missing is None:
+        missing = f"no seed is complete in every arm ({'; '.join(pair.text for pair in lost)})"
+    limit = limits.pop() if len(limits) == 1 else None
+    by_seed = [{row.run.seed: row for row in rows} for rows in of_arms]
+    pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
+    return _ClaimRuns(arms, figures, paired, missing, rows, lost, limit, pairs)
+
+
+def _lost_pairs(
+    claim: Claim, arms: Sequence[Candidate], study: Study, space: Space, store: Store
+) -> Iterator[LostPair]:
+    """The seeds for which the run of an arm ended without a value, in order."""
+    runs = {run.id: text for text, arm in zip(claim.contrast, arms, strict=True) for run in _runs(arm, study, space)}
+    ended = [row for row in store.runs(runs).values() if row.state in WITHOUT_VALUE]
+    for row in sorted(ended, key=lambda row: row.run.seed):
+        yield LostPair(row.run.seed, runs[row.id], str(row.state).replace("_", " "))
+
+
+def _runs(arm: Candidate, study: Study, space: Space) -> list[Run]:
+    assert arm.spec is not None, "an arm is a network"
+    first = study.search.seed
+    return [Run(arm.spec, study.proxy, seed, space.data) for seed in range(first, first + claim_plan(study).most)]
+
+
+def _complete(arm: Candidate, study: Study, space: Space, store: Store) -> list[RunRow]:
+    """An arm's complete runs, by seed."""
+    runs = _runs(arm, study, space)
+    return [row for row in store.runs(run.id for run in runs).values() if row.state == RunState.COMPLETE]
+
+
+def _recorded(rows: list[RunRow], store: Store, reference: Environment | None) -> list[RunValues]:
+    """Complete runs with their recorded metrics, without times of another environment than the reference."""
+    ids = [row.id for row in rows]
+    curves, metrics = store.epochs_of_runs(ids), store.metrics_of_runs(ids)
+    return [
+        RunValues(row.run, curves.get(row.id, ()), without_other_times(row, metrics.get(row.id, {}), reference)[0])
+        for row in rows
+    ]

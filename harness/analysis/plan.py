@@ -1,0 +1,297 @@
+"""The plan of a study: the configurations it would train, their cost and time, and the runs already in the store."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from harness.analysis.claims import evaluate_claims
+from harness.analysis.reuse import ReuseRule
+from harness.config.census import SpaceCensus, take_census
+from harness.config.claim_arms import arm_choices
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.config.space import Candidate, Space
+from harness.config.study import Study, screening_epochs
+from harness.config.study_growth import StudyChanges, seeds_of
+from harness.data.shapes.dataset import FINAL, TRAIN_SIZE, val_sizes
+from harness.models.cost import network_cost
+from harness.models.spec.network import NetworkSpec
+from harness.storage import Store
+from harness.storage.transitions import SETTLED
+from harness.system.machine import has_gpu
+from harness.training.environment import Environment
+from harness.training.run import Run
+
+MAX_SAMPLED = 200
+"""Maximum number of configurations of a sampler that are shown."""
+MACS_PER_S_PER_THREAD = 7e9
+"""Rough estimate for recipes without timed runs: multiply-accumulates per second of a CPU thread.
+
+The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of an AMD EPYC with AVX2 (n = 3 runs each).
+"""
+MACS_PER_S_PER_GPU = 1e12
+"""Rough estimate for a GPU, a guess: nothing has been timed on one."""
+MEASURED_CALLS = 5
+"""Estimated number of calls of a time measure: two for warm-up, and three or more."""
+OVERHEAD_S = 2.0
+"""Additional time of a run: building, checkpoints."""
+PASSES = 3
+"""Cost of a training step in forward passes: the backward pass costs twice the forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedConfiguration:
+    """One configuration of a plan and its seeds."""
+
+    candidate: Candidate
+    seeds: tuple[int, ...]
+    known: tuple[int, ...]
+    """Seeds with a run that is already in the store."""
+    run_s: float | None
+    """Estimated seconds of one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """The configurations and runs that a study would train, with the estimated time."""
+
+    study: str
+    axes: tuple[str, ...]
+    rows: tuple[PlannedConfiguration, ...]
+    is_sample: bool
+    """Whether the rows are only examples of what the sampler may choose."""
+    rejected: Mapping[str, int]
+    """Number of configurations left out, by the first rule or budget that they violate."""
+    basis: str
+    """Basis of the estimated time, as text."""
+    workers: int
+    is_training: bool = True
+    """Whether the runs are trained, and not only built and measured."""
+    runs_for_claims: int = 0
+    """Maximum number of additional runs for undecided claims."""
+    runs_to_time: int = 0
+    """Stored runs whose times would be measured again, because they are of another environment."""
+    screening: tuple[int, int] = (0, 1)
+    """Epochs of the screening run of each configuration (0 without a pruner), and epochs of a full run."""
+
+    configurations: int | None = None
+    """Number of configurations that would be trained, if the rows are a sample of them."""
+    notes: tuple[str, ...] = ()
+    """Notes on the changes of the study file, and on the number of feasible networks."""
+
+    @property
+    def runs(self) -> int:
+        """Number of runs of the study, including stored ones."""
+        rows = sum(len(planned.seeds) for planned in self.rows)
+        return rows if self.configurations is None else self.configurations * (rows // max(1, len(self.rows)))
+
+    @property
+    def runs_known(self) -> int:
+        """Number of runs that are already in the store."""
+        return sum(len(planned.known) for planned in self.rows)
+
+    @property
+    def runs_left(self) -> int:
+        """Number of runs that would be trained."""
+        return self.runs - self.runs_known
+
+    @property
+    def total_s(self) -> float | None:
+        """Estimated time from start to end; None if the number of images is unknown."""
+        times = [(planned.run_s, len(planned.seeds) - len(planned.known)) for planned in self.rows]
+        if any(run_s is None for run_s, left in times if left):
+            return None
+        share = self.screening[0] / max(1, self.screening[1])
+        seconds, left = (
+            sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times),
+            sum(n for _, n in times),
+        )
+        scale = self.runs_left / left if self.configurations is not None and left else 1.0
+        return scale * seconds / self.workers
+
+
+def plan_study(
+    study: Study,
+    space: Space,
+    store: Store | None,
+    *,
+    workers: int,
+    rule: ReuseRule | None = None,
+    growth: StudyChanges | None = None,
+) -> StudyPlan:
+    """Plan a study; `store` is None if there is no database yet, and `rule` decides which stored runs are reused.
+
+    For a sampler, at most `MAX_SAMPLED` example configurations are listed, so that any number is planned quickly.
+    """
+    rejected: Counter[str] = Counter()
+    is_sample = study.search.sampler != "grid"
+    census = take_census(space) if is_sample else None
+    candidates = list(_cells(space, rejected) if census is None else _sample(study, census))
+    seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
+    runs = {
+        (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
+    }
+    stored = store.runs(runs.values()).values() if store else ()
+    fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
+    reusable = {run_id for run_id, fate in fates.items() if fate != "train"}
+    seconds = _RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
+    rows = tuple(
+        PlannedConfiguration(
+            candidate,
+            seeds,
+            tuple(seed for seed in seeds if runs[candidate.fingerprint, seed] in reusable),
+            seconds.of(candidate),
+        )
+        for candidate in candidates
+    )
+    configurations = study.search.trials
+    if census is not None and census.is_complete and census.is_scarce:
+        configurations = min(configurations or 0, len(census.feasible))
+    return StudyPlan(
+        study=study.study,
+        axes=tuple(space.axes),
+        rows=rows,
+        is_sample=is_sample,
+        rejected=rejected,
+        basis=seconds.basis,
+        workers=workers,
+        is_training=study.proxy.epochs > 0,
+        runs_for_claims=_for_claims(study, space, store),
+        runs_to_time=sum(fate == "time" for fate in fates.values()),
+        screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
+        configurations=configurations if is_sample else None,
+        notes=(
+            *([census.text()] if census is not None and not census.is_whole else []),
+            *_growth_notes(study, space, store, growth),
+        ),
+    )
+
+
+def _for_claims(study: Study, space: Space, store: Store | None) -> int:
+    """Maximum number of additional runs for undecided claims, without stored ones."""
+    each = (space.candidate(arm_choices(text, space)) for claim in study.claims for text in claim.contrast)
+    arms = {arm.fingerprint: arm for arm in each}
+    first, most = seeds_of(study.search)
+    later = range(study.search.seed + first, study.search.seed + most)
+    ids = [Run(_spec(arm), study.proxy, seed, space.data).id for arm in arms.values() for seed in later]
+    return len(ids) - len(_settled(ids, store))
+
+
+def _settled(ids: Iterable[str], store: Store | None) -> set[str]:
+    return {run_id for run_id, row in store.runs(ids).items() if row.state in SETTLED} if store else set()
+
+
+def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
+    """The feasible cells of a grid; the others are counted in `rejected`."""
+    for candidate in space.grid():
+        if candidate.is_feasible:
+            yield candidate
+        else:
+            rejected[next(iter(candidate.violations))] += 1
+
+
+def _sample(study: Study, census: SpaceCensus) -> Iterator[Candidate]:
+    """Networks that a sampler may choose."""
+    count = min(study.search.trials or 0, MAX_SAMPLED, len(census.feasible))
+    step = len(census.feasible) / max(1, count)
+    return (census.feasible[int(i * step)] for i in range(count))
+
+
+def _growth_notes(study: Study, space: Space, store: Store | None, growth: StudyChanges | None) -> Iterator[str]:
+    """Notes on what a study file adds to its study, and on the effect of it, or of a new study, on claims' verdicts."""
+    if growth is None or store is None:
+        return
+    if growth.added:
+        yield f"the study grows: {'; '.join(growth.added)}; what the store has is not trained again"
+    elif study.study in {row.name for row in store.studies()}:
+        return
+    for result in evaluate_claims(study, space, store):
+        name = result.claim.name
+        if result.exploratory is not None:
+            yield f"{name}: its verdict would be exploratory, since {result.exploratory.reason}"
+        elif result.note is not None:
+            yield f"{name}: {result.note}"
+
+
+class _RunTimeEstimator:
+    """Estimates the seconds of a run from stored runs of the same recipe, or from the rough estimate."""
+
+    def __init__(self, study: Study, store: Store | None, data: str | None, here: Environment | None) -> None:
+        self._study = study
+        self._store = store
+        self._data = data
+        self._here = here
+        walls = store.wall_times(study.proxy, data=data, here=here) if store else []
+        self._mean = sum(walls) / len(walls) if walls else None
+        self._images = images_per_run(study.proxy)
+        gpus = study.resources.gpus if has_gpu() else 0.0
+        self._speed = gpus * MACS_PER_S_PER_GPU if gpus else study.resources.cpus * MACS_PER_S_PER_THREAD
+        device = (
+            f"{gpus:g} GPU" if gpus else "thread" if study.resources.cpus == 1 else f"{study.resources.cpus} threads"
+        )
+        if walls:
+            self.basis = f"the wall times of {len(walls)} stored runs of this recipe"
+        elif self._images is None:
+            self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
+        else:
+            self.basis = (
+                f"a rough rule, since no run was timed: {_rule(study.proxy)}, "
+                f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s more per run"
+            )
+
+    def of(self, candidate: Candidate) -> float | None:
+        """Estimated seconds for one run of a configuration."""
+        spec = _spec(candidate)
+        if self._store is not None and self._mean is not None:
+            walls_s = self._store.wall_times(self._study.proxy, spec, data=self._data, here=self._here)
+            return sum(walls_s) / len(walls_s) if walls_s else self._mean
+        if self._images is None:
+            return None
+        return network_cost(spec, self._study.proxy.resolution).macs * self._images / self._speed + OVERHEAD_S
+
+
+def images_per_run(recipe: ProxyRecipe) -> float | None:
+    """Number of images that a run passes through the network; training images count three times. None if unknown.
+
+    Includes those of a transfer, at the cost of its backbone alone, and those of measures on the merged network.
+    """
+    is_shapes = recipe.dataset == "shapes"
+    train = recipe.train_size or (TRAIN_SIZE if is_shapes else None)
+    val, final = val_sizes(recipe) if is_shapes else _val_sizes(recipe)
+    measured = measured_images(recipe, final or 0)
+    if recipe.epochs == 0 and recipe.transfer is None:
+        return measured
+    if train is None or val is None or final is None:
+        return None
+    transfer = 0 if recipe.transfer is None else recipe.transfer.epochs * PASSES * train + final
+    last = final - val if recipe.epochs else 0
+    return recipe.epochs * (PASSES * train + val) + last + transfer + measured
+
+
+def _val_sizes(recipe: ProxyRecipe) -> tuple[int | None, int | None]:
+    """Like `shapes.val_sizes`, for an image folder, which may have fewer images."""
+    return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
+
+
+def measured_images(recipe: ProxyRecipe, val: int) -> int:
+    """Number of images that measures pass through the network on a CPU; see `harness.measures`. A gradient adds two.
+
+    Images for the receptive field count by their pixels: their side is four times as long, up to 1024.
+    """
+    latency, in_float64, side, field_images = 35, 2, recipe.resolution, min(32, val or 32)
+    on_demand = {
+        "erf": round(field_images * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
+        "merge_error": 4 * 3 * in_float64,
+        "shape_bias": val,
+        "throughput": 32 * MEASURED_CALLS,
+        "train_step": recipe.batch_size * PASSES * (MEASURED_CALLS + 1),
+    }
+    return latency + sum(on_demand[name] for name in recipe.measures)
+
+
+def _rule(recipe: ProxyRecipe) -> str:
+    return "3 x MACs x training images" if recipe.epochs else "MACs x images that are measured"
+
+
+def _spec(candidate: Candidate) -> NetworkSpec:
+    assert candidate.spec is not None, "a feasible candidate is a network"
+    return candidate.spec

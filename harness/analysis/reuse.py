@@ -1,0 +1,110 @@
+"""Rules for the reuse of stored runs that another environment computed.
+
+Accuracy is a sample of the same distribution in any environment, and is reused by default. Times and memory are not:
+they are measured again on the stored weights, or left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.config.expressions import Formula
+from harness.config.metrics import is_of_machine
+from harness.config.study import Study
+from harness.storage import RunRow, Store
+from harness.training.environment import (
+    Environment,
+    cluster_environment,
+    describe_difference,
+    differs,
+    local_environment,
+)
+from harness.training.run import Job, RunState
+
+ReuseMode = Literal["any", "same"]
+"""`any`: complete runs of every environment are reused; `same`: those of another one are trained again."""
+ReuseDecision = Literal["take", "time", "train"]
+"""How a settled run is reused: unchanged, with its times measured again, or not at all: it is trained again."""
+SETTLED = (RunState.COMPLETE, RunState.DIVERGED)
+
+
+def study_environment(study: Study, *, is_cluster: bool = False) -> Environment:
+    """The environment of a run of the study on this machine; for a cluster, only the parts known on this machine."""
+    here = local_environment(study.proxy, threads=study.resources.cpus, gpus=study.resources.gpus)
+    return cluster_environment(here) if is_cluster else here
+
+
+def current_metrics(row: RunRow, metrics: Mapping[str, float], here: Environment) -> dict[str, float]:
+    """The metrics of a run, without times and memory of another environment."""
+    is_current = not differs(row.timed, here)
+    return {name: value for name, value in metrics.items() if is_current or not is_of_machine(name)}
+
+
+def time_reference(rows: Sequence[RunRow], here: Environment) -> Environment | None:
+    """The environment whose times the results show: `here` if any run has times of it, else that of the most runs.
+
+    None means times of an unknown environment. Times of two environments are never shown together.
+    """
+    timed = [row.timed for row in rows if row.state == RunState.COMPLETE]
+    if any(not differs(environment, here) for environment in timed):
+        return here
+    return max(timed, key=timed.count, default=here)
+
+
+def without_other_times(
+    row: RunRow, metrics: Mapping[str, float], reference: Environment | None
+) -> tuple[dict[str, float], bool]:
+    """The metrics of a run, without times that are not of the reference; and whether any were left out."""
+    is_of_reference = row.timed is None if reference is None else not differs(row.timed, reference)
+    kept = {name: value for name, value in metrics.items() if is_of_reference or not is_of_machine(name)}
+    return kept, len(kept) < len(metrics)
+
+
+def needs_times(study: Study) -> bool:
+    """Whether an objective, a budget or a claim of the study uses times or memory."""
+    names = {*study.objectives, *(name for claim in study.claims for name in Formula(claim.metric).names)}
+    return study.budgets.latency_ms is not None or any(map(is_of_machine, names))
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseRule:
+    """The rule by which a driver reuses settled runs from its store."""
+
+    study: Study
+    store: Store
+    environment: Environment
+    mode: ReuseMode = "any"
+    is_cluster: bool = False
+
+    def decide(self, row: RunRow, metrics: Mapping[str, float] | None = None) -> ReuseDecision:
+        """Decide how a settled run is reused; `metrics` are its stored metrics, if they have been read."""
+        if self.mode == "same" and not row.is_of(self.environment):
+            return "train"
+        if row.state != RunState.COMPLETE or not differs(row.timed, self.environment):
+            return "take"
+        if not any(map(is_of_machine, self.store.metrics(row.id) if metrics is None else metrics)):
+            return "take"
+        if row.folder is not None and (self.is_cluster or Job(row.run, row.folder).has_weights):
+            return "time"
+        return "train" if needs_times(self.study) else "take"
+
+    def is_mixture(self, row: RunRow) -> bool:
+        """Whether an unfinished run must start again, because another environment trained its first epochs."""
+        is_begun = row.state not in (*SETTLED, RunState.QUEUED, RunState.RUNNING) and row.owner is None
+        return self.mode == "same" and is_begun and not row.is_of(self.environment)
+
+    def current_metrics(self, run_id: str) -> dict[str, float]:
+        """The metrics of a run that were measured in this environment, or do not depend on it."""
+        return current_metrics(self.store.run(run_id), self.store.metrics(run_id), self.environment)
+
+    def reset_for_training(self, run_ids: list[str], *, is_open: bool = False) -> None:
+        """Reset these runs so that they are trained from the first epoch; see `replace_runs`."""
+        from harness.storage.reopening import replace_runs
+
+        for row in replace_runs(self.store, self.study.study, run_ids, is_open=is_open):
+            was = "; ".join(
+                describe_difference(environment, self.environment) or "this environment"
+                for environment in row.environments
+            )
+            message = f"trained again in this environment; it was of: {was}. Its record is kept"
+            self.store.event(self.study.study, "replaced", message, run_id=row.id)

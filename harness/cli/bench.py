@@ -1,0 +1,150 @@
+"""`harness bench`: measure the cost of the harness, its operator and its networks on this machine."""
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from harness.cli.arguments import Subparsers, add_command, odd, positive
+
+BENCH_SECTIONS = ("help", "start", "driver", "step", "proxies", "memory")
+"""Sections that `harness bench` measures without a subject."""
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+"""Precisions in which the operator and networks can be measured; tf32 is float32 with products rounded to TF32."""
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_command(
+        commands,
+        "bench",
+        "measure the cost of the harness, its operator and its networks on this machine",
+        details="Without a subject it measures the harness itself against its targets, in about ten minutes.",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=BENCH_SECTIONS,
+        help="measure only this section (may be repeated); writes no files by default",
+    )
+    _add_bench_output(parser, quick=False, output=None)
+    subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", dest="subject")
+    _add_bench_dwconv(subjects)
+    _add_bench_network(subjects)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Measure, print the results, and write them."""
+    {None: _bench, "dwconv": _bench_dwconv, "network": _bench_network}[args.subject](args)
+    return 0
+
+
+def _add_bench_output(bench: ArgumentParser, **defaults: object) -> None:
+    """Add the output options of the bench and of its subjects; a subject without defaults keeps the bench's."""
+    bench.set_defaults(**defaults)
+    bench.add_argument(
+        "--quick",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="few repeats and small sizes; writes no files by default",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="folder for the results (default: results/bench)",
+    )
+
+
+def _add_bench_dwconv(subjects: Subparsers) -> None:
+    about = "all algorithms of the large depth-wise convolution against nn.Conv2d, as in Table 1 of the RepLKNet paper"
+    dwconv = subjects.add_parser(
+        "dwconv",
+        help=about,
+        description=f"Measure {about}. If sizes are given, only these are measured, and written only with --output.",
+    )
+    _add_bench_output(dwconv)
+    _add_bench_device(dwconv)
+    for name, what in (
+        ("--batch", "batch size (default: 64 on a GPU, 8 on a CPU)"),
+        ("--channels", "number of channels (default: 384 on a GPU, 128 on a CPU)"),
+        ("--layers", "number of layers in a stack (default: 24 on a GPU, 1 on a CPU)"),
+    ):
+        dwconv.add_argument(name, type=positive, metavar="N", help=what)
+    dwconv.add_argument(
+        "--sides",
+        type=positive,
+        nargs="+",
+        default=(),
+        metavar="R",
+        help="sides of the feature maps (default: 16 32 64)",
+    )
+    dwconv.add_argument(
+        "--kernels", type=odd, nargs="+", default=(), metavar="K", help="kernel sizes (default: 3 to 31)"
+    )
+
+
+def _add_bench_network(subjects: Subparsers) -> None:
+    about = "whole networks: ours with our operator and with nn.Conv2d, and baselines of timm"
+    network = subjects.add_parser("network", help=about, description=f"Measure {about}, in images per second.")
+    network.add_argument(
+        "networks", metavar="NETWORK", nargs="+", help="a preset, such as replknet_31b, or a network file"
+    )
+    _add_bench_output(network)
+    _add_bench_device(network)
+    network.add_argument(
+        "--resolution", type=positive, nargs="+", default=(224,), metavar="R", help="side of the images (default: 224)"
+    )
+    network.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 64 on a GPU, 1 on a CPU)")
+    network.add_argument(
+        "--beside", nargs="*", metavar="NAME", help="baselines of timm (default: Swin-B and ConvNeXt-B)"
+    )
+
+
+def _add_bench_device(bench: ArgumentParser) -> None:
+    bench.add_argument("--device", choices=("cpu", "cuda"), help="device (default: the GPU if there is one)")
+    bench.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        nargs="+",
+        default=(),
+        help="numerical precisions (default: float32, on a GPU also bfloat16)",
+    )
+
+
+def _bench(args: Namespace) -> None:
+    from harness.diagnostics.bench.overhead import bench
+
+    bench(args.only or (), args.output, is_quick=args.quick)
+
+
+def _bench_dwconv(args: Namespace) -> None:
+    from harness.diagnostics.bench.options import DwconvOptions
+    from harness.diagnostics.bench.subjects import bench_dwconv
+
+    options = DwconvOptions(
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+        channels=args.channels,
+        layers=args.layers,
+        sides=tuple(args.sides),
+        kernels=tuple(args.kernels),
+    )
+    bench_dwconv(options, args.output, is_quick=args.quick)
+
+
+def _bench_network(args: Namespace) -> None:
+    from harness.diagnostics.bench.options import BASELINES, NetworkOptions
+    from harness.diagnostics.bench.subjects import bench_network
+
+    options = NetworkOptions(
+        networks=tuple(args.networks),
+        resolutions=tuple(args.resolution),
+        beside=BASELINES if args.beside is None else tuple(args.beside),
+        device=args.device,
+        precisions=tuple(args.precision),
+        batch=args.batch,
+    )
+    bench_network(options, args.output, is_quick=args.quick)

@@ -1,0 +1,44 @@
+"""`harness best`: print the best network of a study as YAML."""
+
+from argparse import ArgumentParser, Namespace
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_json_option,
+    add_study_command,
+    print_json,
+    study_options,
+    workspace_of,
+)
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    about = "print the best network of a study as YAML, for use as the base of another study"
+    parser = add_study_command(commands, "best", about)
+    parser.add_argument(
+        "--trial", type=int, metavar="N", help="print this trial instead of the best (a number from the column #)"
+    )
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print the network as a network file."""
+    from harness.analysis.study_reader import open_study_reader
+    from harness.analysis.winner import NetworkQuery, find_winner
+    from harness.config.network_file import dump_network_spec
+    from harness.report.conclusions import conditions_text, configuration_line
+
+    workspace = workspace_of(args)
+    with open_study_reader(args.file, workspace, is_quick=args.quick) as study:
+        configuration, results = find_winner(
+            study, NetworkQuery(workspace, trial=args.trial, options=study_options(args))
+        )
+    if args.json:
+        return print_json(configuration.spec.canonical())
+    which = "Best" if args.trial is None else "One"
+    comment = f"{which} of the study {results.study}, trial {configuration.trials[0]}.\n"
+    comment += f"{results.metric} {configuration_line(configuration, results.metric)}\n{conditions_text(results)}"
+    print(dump_network_spec(configuration.spec, comment), end="")
+    return 0

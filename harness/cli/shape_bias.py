@@ -1,0 +1,38 @@
+"""`harness shape-bias`: the shape bias of a network on cue-conflict images."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_json_option,
+    add_network_options,
+    print_json,
+    print_view,
+    resolution_of,
+)
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    about = "measure the shape bias of an ImageNet-1K network on images whose shape and texture disagree"
+    parser = add_command(commands, "shape-bias", about)
+    add_network_options(parser, help="the checkpoint of a run, the folder of a training, or a weights file")
+    stimuli = "a folder of images with names such as cat1-bicycle3.png: the shape first, then the texture"
+    parser.add_argument("--stimuli", metavar="FOLDER", type=Path, required=True, help=stimuli)
+    parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print the share of decisions by shape, overall and per class."""
+    from harness.measures.cue_conflict import classify_stimuli
+    from harness.models.spec.published import resolutions
+    from harness.report.shape_bias import cue_conflict_values, cue_conflict_view
+    from harness.storage.load_network import load_network
+
+    network = load_network(args.network, args.storage)
+    decisions = classify_stimuli(network, args.stimuli, resolution_of(args) or resolutions(network.spec)[0])
+    return print_json(cue_conflict_values(decisions)) if args.json else print_view(cue_conflict_view(decisions))

@@ -1,0 +1,53 @@
+"""`harness status`: the progress of a study, also while another process drives it."""
+
+from argparse import ArgumentParser, Namespace
+
+from harness.cli.arguments import (
+    Subparsers,
+    add_json_option,
+    add_study_command,
+    print_json,
+    print_next,
+    print_view,
+    study_options,
+    workspace_of,
+)
+
+LAST_EVENTS = 5
+
+
+def add_parser(commands: Subparsers) -> ArgumentParser:
+    """See `arguments.Command`."""
+    parser = add_study_command(commands, "status", "show the progress of a study, also while another process runs it")
+    add_json_option(parser)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Print the status of a study."""
+    from harness.analysis.claims import arms_needing_seeds
+    from harness.analysis.results import study_results
+    from harness.analysis.study_reader import open_study_reader
+    from harness.config.study import screening_epochs
+    from harness.report.status import status_values, status_view, study_status
+    from harness.search.history import seeds_used
+    from harness.storage import driver_of
+    from harness.system.command_line import command_line
+
+    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as reader:
+        study, reach, claims = reader.file.study, reader.size(), reader.claims()
+        state = study_status(
+            study_results(study, reader.store, reader.trials, reach.ruled_out, claims, data=reader.data_notes()),
+            reader.trials,
+            driver=driver_of(reader.store, study.study),
+            trials_total=reach.configurations,
+            seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
+            last=reader.store.events(study.study, limit=LAST_EVENTS),
+            wanted=len(arms_needing_seeds(study, claims, seeds_used(reader.trials))),
+        )
+    if args.json:
+        return print_json(status_values(state))
+    print_view(status_view(state))
+    if not state.driver and not state.is_finished:
+        print_next([(command_line("run", args.file, study_options(args)), "resume the study")])
+    return 0

@@ -1,0 +1,227 @@
+"""A search space: axes, conditions, rules and budgets that turn a sampler's choices into networks.
+
+An axis is a field of the spec (`K`) or one stage of a field that has one value per stage (`K[3]`). An axis with a
+condition is chosen after the axes that its condition uses, and only if the condition holds; otherwise the base's value
+applies. The axis `base` chooses a whole network before all others; an axis of one stage is active only if the base has
+that stage. One value of the base is dropped where it does not fit: if a stage cannot have its small kernel (`reparam`),
+because K is smaller or the kernel dilated or of a kind without one, that stage has none, as in the paper's RepLKNet-3.
+A small kernel that an axis chose is never dropped: the network is then invalid, and the candidate has the reason.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.config.axes import BASE, Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
+from harness.config.expressions import Expression
+from harness.errors import SpecError, StudyError, did_you_mean
+from harness.models.cost import Cost, network_cost
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.kernel import fits_small_kernel
+from harness.models.spec.network import FIELDS, PER_STAGE, NetworkSpec
+from harness.system.fingerprint import fingerprint
+
+__all__ = ["Axis", "Candidate", "Choice", "Range", "Sampler", "Space", "Value", "plain_fields", "random_sampler"]
+
+BUDGETS = ("params", "macs")
+"""Budgets that follow from the spec: parameters and nominal MACs of the merged form at the proxy's resolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration: a network within rules and budgets, or the reason why it is infeasible."""
+
+    params: dict[str, Value]
+    """The choices on the active axes."""
+    spec: NetworkSpec | None
+    """None if the choices form no valid network."""
+    cost: Cost | None
+    """Cost of the merged network at the proxy's resolution."""
+    violations: dict[str, float] = field(default_factory=dict)
+    """Size of each violation, all above 0: `spec` and rules count 1, budgets their relative excess."""
+    reason: str | None = None
+    """The violations as text; None if there are none."""
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether this network can be trained within rules and budgets."""
+        return not self.violations
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the network, or of the choices if they form no valid network."""
+        return fingerprint(list(self.params.items())) if self.spec is None else self.spec.fingerprint()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """A search space: axes, conditions, rules and budgets. Raises `StudyError` for invalid axes and conditions."""
+
+    base: NetworkSpec
+    """The network whose values apply wherever no axis decides."""
+    bases: dict[str, NetworkSpec] = field(default_factory=dict)
+    """Networks by their names on the axis `base`, which then chooses one of them instead."""
+    axes: dict[str, Axis]
+    """In the order in which they are chosen: an axis follows those that its condition uses."""
+    when: dict[str, Expression] = field(default_factory=dict)
+    rules: tuple[Expression, ...] = ()
+    budgets: dict[str, float] = field(default_factory=dict)
+    """Upper limits by name in `BUDGETS`."""
+    resolution: int = 64
+    """Side of the images for which MACs are counted."""
+    data: str | None = None
+    """Digest of the data set that the networks are trained on; None for a generated one."""
+
+    def __post_init__(self) -> None:
+        decided = {name: split_name(name, self._most_stages) for name in self.axes}
+        for name, (of, stage) in decided.items():
+            if stage is not None and of in self.axes:
+                rule = f"The axes `{of}` and `{name}` must not decide the same stage"
+                raise StudyError(rule, remedy=f"Give `{of}` as whole lists, or every stage an axis of its own.")
+        for name, condition in self.when.items():
+            if name == BASE:
+                raise StudyError(
+                    "The axis `base` cannot have a condition", place=condition.place, remedy="Leave this one out."
+                )
+            if name not in self.axes:
+                remedy = did_you_mean(name, self.axes, "Axes")
+                raise StudyError(f"`{condition.key}` must name an axis", place=condition.place, remedy=remedy)
+        order = _order(decided, self.when, {FAMILIES[base.family].stages for base in (self.base, *self.bases.values())})
+        object.__setattr__(self, "axes", {name: self.axes[name] for name in order})
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint())
+
+    @property
+    def size(self) -> int:
+        """The number of combinations of all axes: an upper bound of the number of configurations."""
+        return math.prod(len(axis) for axis in self.axes.values())
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits; equal for equal spaces."""
+        axes = {
+            name: axis.values if isinstance(axis, Choice) else [axis.low, axis.high, axis.step, axis.log]
+            for name, axis in self.axes.items()
+        }
+        when = {name: condition.text for name, condition in self.when.items()}
+        rules = [rule.text for rule in self.rules]
+        bases = [base.fingerprint() for base in self.bases.values()]
+        return fingerprint([self.base.fingerprint(), *bases, axes, when, rules, self.budgets, self.resolution])
+
+    def sample(self, choose: Sampler) -> Candidate:
+        """Choose on every active axis and return the candidate."""
+        return self.candidate(self.sample_params(choose))
+
+    def sample_params(self, choose: Sampler) -> dict[str, Value]:
+        """Choose on every active axis, in order."""
+        params: dict[str, Value] = {}
+        for name, axis in self.axes.items():
+            condition, stage = self.when.get(name), split_name(name, self._most_stages)[1]
+            if stage is not None and stage >= FAMILIES[self._base(params).family].stages:
+                continue
+            if condition is None or condition.holds(self._fields(params)):
+                params[name] = axis.member(choose(name, axis))
+        return params
+
+    def candidate(self, params: dict[str, Value]) -> Candidate:
+        """The candidate with these choices; all other values are the base's."""
+        try:
+            spec = self.network(params)
+            cost = network_cost(spec, self.resolution)
+        except SpecError as error:
+            return Candidate(params, None, None, {"spec": 1.0}, str(error))
+        fields = plain_fields(spec)
+        wrong = {rule.key: (1.0, f"`{rule.text}` is not so") for rule in self.rules if not rule.holds(fields)}
+        for name, limit in self.budgets.items():
+            amount = getattr(cost, name)
+            if amount > limit:
+                wrong[name] = (amount / limit - 1, f"{amount:,} {name} are over the budget of {limit:,.0f}")
+        violations = {key: amount for key, (amount, _) in wrong.items()}
+        return Candidate(params, spec, cost, violations, "; ".join(reason for _, reason in wrong.values()) or None)
+
+    def network(self, params: Mapping[str, Value]) -> NetworkSpec:
+        """The base with these choices. Raises `SpecError` if the result is no valid network."""
+        return NetworkSpec.from_mapping(self._fields(params))
+
+    def grid(self) -> Iterator[Candidate]:
+        """Yield every configuration once, feasible or not; choices that repeat an earlier network are skipped."""
+        fingerprints: set[str] = set()
+        enumerator = GridEnumerator()
+        while enumerator.advance():
+            candidate = self.sample(enumerator)
+            if candidate.fingerprint not in fingerprints:
+                fingerprints.add(candidate.fingerprint)
+                yield candidate
+
+    @property
+    def _most_stages(self) -> int:
+        return max(FAMILIES[base.family].stages for base in (self.base, *self.bases.values()))
+
+    def _base(self, params: Mapping[str, Value]) -> NetworkSpec:
+        return self.bases[str(params[BASE])] if BASE in params else self.base
+
+    def _fields(self, params: Mapping[str, Value]) -> dict[str, Any]:
+        """All fields of the network; per-stage ones as lists. Raises `SpecError` for a stage that the base lacks."""
+        base = self._base(params)
+        fields, stages = plain_fields(base), FAMILIES[base.family].stages
+        for name, value in params.items():
+            of, stage = split_name(name, self._most_stages)
+            if of == BASE:
+                continue
+            if stage is not None and stage >= stages:
+                raise SpecError(f"`{name}` must be a stage of the base, which has {stages}", field=name)
+            if stage is not None:
+                fields[of][stage] = value
+            elif of in PER_STAGE:
+                fields[of] = list(value) if isinstance(value, tuple) else [value] * len(fields[of])
+            else:
+                fields[of] = value
+        if "reparam" not in params:
+            chosen = {split_name(name, self._most_stages) for name in params}
+            kernels = zip(fields["K"], fields["reparam"], fields["dilation"], strict=False)
+            for i, (k, s, dilation) in enumerate(kernels):
+                if ("reparam", i) not in chosen and not fits_small_kernel(
+                    s, k, fields["kernel"], dilation, fields["stripe"]
+                ):
+                    fields["reparam"][i] = None
+        return fields
+
+
+def _order(
+    decided: Mapping[str, tuple[str, int | None]], when: Mapping[str, Expression], stages: set[int]
+) -> Iterator[str]:
+    """The axes, each after those that its condition uses, and otherwise in the order of the file."""
+    needs = {name: _needs(when[name], decided, stages) if name in when else set() for name in decided}
+    needs = {name: axes | ({BASE} & decided.keys() - {name}) for name, axes in needs.items()}
+    left = list(decided)
+    while left:
+        ready = next((name for name in left if not needs[name] & set(left)), None)
+        if ready is None:
+            place = next(when[name].place for name in left if name in when)
+            waiting = " and ".join(f"`{name}`" for name in left)
+            wait = "wait for each other" if left[1:] else "waits for itself"
+            rule = f"Conditions must not go in a circle, but {waiting} {wait}"
+            raise StudyError(rule, place=place, remedy="Remove the condition of one axis.")
+        left.remove(ready)
+        yield ready
+
+
+def _needs(condition: Expression, decided: Mapping[str, tuple[str, int | None]], stages: set[int]) -> set[str]:
+    """The axes that set the fields that a condition uses, in networks with these numbers of stages."""
+    used = set(condition.references())
+    small = [stage for of, stage in used if of == "reparam"]  # the base's small kernel depends on these fields
+    used |= {(of, stage) for stage in small for of in ("K", "dilation")}
+    used |= {(of, None) for _ in small for of in ("kernel", "stripe")}
+    return {
+        name
+        for name, (of, stage) in decided.items()
+        for used_field, used_stage in used
+        if of == used_field and (stage is None or used_stage is None or stage in {used_stage % n for n in stages})
+    }
+
+
+def plain_fields(spec: NetworkSpec) -> dict[str, Any]:
+    """All fields of a network as plain values, including defaults; per-stage ones as lists."""
+    values = {name: getattr(spec, name) for name in FIELDS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

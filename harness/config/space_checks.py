@@ -1,0 +1,245 @@
+"""Builds the search space from the keys `axes`, `when`, `rules` and `budgets`; checks all values before training."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from harness.config.axes import Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
+from harness.config.census import SpaceCensus, take_census
+from harness.config.expressions import Expression
+from harness.config.problems import FileErrors
+from harness.config.space import BUDGETS, Candidate, Space, plain_fields
+from harness.config.study import OrdinalRange, Study
+from harness.config.yaml_file import Document, KeyPath, dotted, quoted
+from harness.errors import SpecError, StudyError
+from harness.models.spec.family import FAMILIES
+from harness.models.spec.network import NetworkSpec
+
+MAX_GRID = 20_000
+"""Largest number of combinations of a grid."""
+PRICED_FIRST = 200
+"""Number of combinations that are searched for a feasible one before a census of the space is taken."""
+PROBES = 300
+"""Number of random combinations on which the expressions of a larger space are tried."""
+MAX_PRICED_ALONE = 64
+"""Number of random combinations on which a value is tried that does not fit the base."""
+
+MAX_REJECTIONS = 10
+"""Maximum number of invalid values of one axis that are reported."""
+
+
+def read_space(study: Study, base: NetworkSpec, bases: dict[str, NetworkSpec], problems: FileErrors) -> Space | None:
+    """The space that a study file describes; None, with its problems reported, if the axes are invalid."""
+    stages = max(FAMILIES[spec.family].stages for spec in (base, *bases.values()))
+    axes = {name: _axis(name, raw, stages, problems) for name, raw in study.axes.items()}
+    when = {name: _expression(text, ("when", name), problems) for name, text in study.when.items()}
+    rules = [_expression(text, ("rules", i), problems) for i, text in enumerate(study.rules)]
+    try:
+        space = Space(
+            base=base,
+            bases=bases,
+            axes={name: axis for name, axis in axes.items() if axis},
+            when={name: condition for name, condition in when.items() if condition and axes.get(name, condition)},
+            rules=tuple(rule for rule in rules if rule),
+            budgets={name: limit for name in BUDGETS if (limit := getattr(study.budgets, name)) is not None},
+            resolution=study.proxy.resolution,
+        )
+    except StudyError as error:
+        problems.add_error(("axes",), error)
+        return None
+    _try_values(space, study, problems)
+    if all(axes.values()) and all(when.values()):
+        _try_expressions(space, problems)
+    if study.search.sampler == "grid" and space.size > MAX_GRID:
+        rule = f"A grid must have at most {MAX_GRID} combinations, but these axes have {space.size:,}"
+        problems.add(("axes",), rule, remedy="Thin the axes, or search with the sampler tpe or random and `trials`.")
+    return space
+
+
+def require_feasible(space: Space, document: Document) -> None:
+    """Raise `StudyError` if the census of the space contains no configuration within rules and budgets.
+
+    The error contains the rules and budgets that are broken, and the cost of the nearest network.
+    """
+    if any(candidate.is_feasible for candidate in itertools.islice(space.grid(), PRICED_FIRST)):
+        return
+    census = take_census(space)
+    if census.feasible:
+        return
+    assert census.nearest is not None, "every space has a configuration"
+    counts = census.ruled_out.most_common()
+    causes = ", ".join(f"{count:,} break `{dotted(_place_of(key))}`" for key, count in counts)
+    of = f"{census.priced:,}" if census.is_complete else f"{census.priced:,} drawn from {census.size:,} combinations"
+    raise StudyError(
+        "At least one configuration must be within rules and budgets",
+        place=document.place(_place_of(counts[0][0])),
+        remedy=f"Of {of}, {causes}.{_least(census)} {_nearest(census.nearest, space)}",
+    )
+
+
+def _least(census: SpaceCensus) -> str:
+    amounts = [f"{amount:,} {name}" for name, amount in census.least.items()]
+    return f" The least is {' and '.join(amounts)}." if amounts else ""
+
+
+def _nearest(candidate: Candidate, space: Space) -> str:
+    """A sentence on the network that breaks rules and budgets least: its choices, its cost, and what it breaks."""
+    choices = ", ".join(f"{name}={json.dumps(value)}" for name, value in candidate.params.items())
+    cost = candidate.cost
+    amounts = [f"{getattr(cost, name):,} {name}" for name in space.budgets] if cost else []
+    has = f" has {' and '.join(amounts)}" if amounts else ""
+    return f"The nearest, {choices},{has or ' is none'}: {candidate.reason}."
+
+
+def _place_of(violation: str) -> KeyPath:
+    """The path in the file of the rule or budget that a candidate violates."""
+    if violation in BUDGETS:
+        return ("budgets", violation)
+    stated = re.fullmatch(r"rules\[(\d+)\]", violation)
+    return ("rules", int(stated[1])) if stated else ("axes",)
+
+
+def _axis(name: str, raw: list[Any] | OrdinalRange, stages: int, problems: FileErrors) -> Axis | None:
+    at: KeyPath = ("axes", name)
+    try:
+        split_name(name, stages)
+    except StudyError as error:
+        problems.add_error(at, error)
+        return None
+    if isinstance(raw, list):
+        values = _values(at, raw, problems)
+        return _from_list(values) if values else None
+    try:
+        ends = (raw.low, raw.high, raw.step)
+        if all(float(end).is_integer() for end in ends):
+            return Range(int(raw.low), int(raw.high), int(raw.step), raw.log)
+        return Range(*ends, raw.log)
+    except StudyError as error:
+        end = (*at, error.rule.split("`")[1])
+        rule = error.rule.replace(f"`{end[-1]}`", f"`{dotted(end)}`", 1)
+        problems.add(end, rule, value=None if error.value is None else quoted(error.value), remedy=error.remedy)
+        return None
+
+
+def _values(at: KeyPath, raw: list[Any], problems: FileErrors) -> list[Value]:
+    """The valid values of a list, each a scalar or one value per stage, without duplicates."""
+    values: dict[tuple[bool, Value], Value] = {}
+    if not raw:
+        problems.add(at, f"`{dotted(at)}` must have at least one value", value=quoted(raw))
+    for i, each in enumerate(raw):
+        value = _value(each)
+        key = (isinstance(value, bool), value)  # true is not 1
+        if isinstance(value, dict):
+            rule = f"`{dotted((*at, i))}` must be a value, null, or a list of one value per stage"
+            problems.add((*at, i), rule, value=quoted(each))
+        elif key in values:
+            remedy = "Leave one out; a list of one value per stage has brackets of its own, as `[[3, 3, 3, 3]]`."
+            problems.add((*at, i), f"`{dotted(at)}` must name each value once", value=quoted(each), remedy=remedy)
+        else:
+            values[key] = value
+    return list(values.values())
+
+
+def _value(raw: Any) -> Any:
+    """A value of a list as an axis stores it; anything nested deeper becomes a mapping, which no axis accepts."""
+    if isinstance(raw, list):
+        return {} if any(isinstance(each, list | dict) for each in raw) else tuple(raw)
+    return {} if isinstance(raw, dict) else raw
+
+
+def _from_list(values: list[Value]) -> Axis:
+    """An ordinal axis for three or more whole numbers that increase in equal steps, else an unordered one."""
+    whole = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    if len(whole) == len(values) > 2:
+        step = whole[1] - whole[0]
+        if step > 0 and whole == list(range(whole[0], whole[-1] + 1, step)):
+            return Range(whole[0], whole[-1], step)
+    return Choice(tuple(values))
+
+
+def _expression(text: str, at: KeyPath, problems: FileErrors) -> Expression | None:
+    try:
+        return Expression(text, key=dotted(at), place=problems.document.place(at))
+    except StudyError as error:
+        problems.add_error(at, error)
+        return None
+
+
+def _try_values(space: Space, study: Study, problems: FileErrors) -> None:
+    """Report the values that fit no network of the space; of a range, only the first."""
+    for name, axis in space.axes.items():
+        raw = study.axes[name]
+        at: KeyPath = ("axes", name)
+        if isinstance(raw, list):
+            values = ((i, _value(each)) for i, each in enumerate(raw))
+            written = [((*at, i), value) for i, value in values if not isinstance(value, dict)]
+        else:
+            written = [(at, axis.at(i)) for i in range(min(len(axis), MAX_GRID))]
+        refused = ((place, value, error) for place, value in written if (error := _rejection(space, name, value)))
+        for place, value, error in itertools.islice(refused, MAX_REJECTIONS if isinstance(raw, list) else 1):
+            stage = re.search(r"\[(\d+)\]", error.field)
+            exact = (*place, int(stage[1])) if stage and isinstance(value, tuple) else place
+            problems.add(exact, error.rule, value=quoted(error.value), remedy=error.remedy)
+
+
+def _rejection(space: Space, name: str, value: Value) -> SpecError | None:
+    """The reason why a value fits no network of the space that was tried; None if it fits one."""
+    refusal = None
+    for params in _other_choices(space, name):
+        try:
+            space.network(params | {name: value})
+        except SpecError as error:
+            refusal = refusal or error
+        else:
+            return None
+    return refusal
+
+
+def _other_choices(space: Space, name: str) -> Iterator[dict[str, Value]]:
+    """Choices on the other axes: none (the base's values apply), all at their ends, each alone, and random ones."""
+    others = {other: axis for other, axis in space.axes.items() if other != name}
+    yield {}
+    yield {other: axis.at(0) for other, axis in others.items()}
+    yield {other: axis.at(len(axis) - 1) for other, axis in others.items()}
+    for other, axis in others.items():
+        yield from ({other: axis.at(i)} for i in range(min(len(axis), MAX_PRICED_ALONE)))
+    choose = random_sampler(0)
+    for _ in range(MAX_PRICED_ALONE):
+        yield {other: choose(other, axis) for other, axis in others.items()}
+
+
+def _try_expressions(space: Space, problems: FileErrors) -> None:
+    """Report the conditions and rules that are neither true nor false for some network of the space."""
+    failed: dict[tuple[str, str | None], StudyError] = {}
+    for choose in _choosers(space):
+        for error in _failures(space, choose):
+            failed.setdefault((error.rule, error.place), error)
+    for error in failed.values():
+        problems.add_error((), error)
+
+
+def _failures(space: Space, choose: Sampler) -> Iterator[StudyError]:
+    """The errors of conditions and rules for one combination."""
+    try:
+        fields = plain_fields(space.network(space.sample_params(choose)))
+    except SpecError:
+        return
+    except StudyError as error:
+        yield error
+        return
+    for rule in space.rules:
+        try:
+            rule.holds(fields)
+        except StudyError as error:
+            yield error
+
+
+def _choosers(space: Space) -> Iterator[Sampler]:
+    if space.size <= PROBES:
+        enumerator = GridEnumerator()
+        while enumerator.advance():
+            yield enumerator
+    else:
+        yield from itertools.repeat(random_sampler(0), PROBES)

@@ -1,0 +1,230 @@
+"""The keys of a study file; the docstrings below the keys are the descriptions in the JSON schema."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from harness.config.recipes.proxy import ProxyRecipe, StrictModel
+
+HALVING_FACTOR = 3
+"""One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
+
+
+RESERVED_NAMES = ("bench", "claims", "erf", "full_scale")
+"""Folders in the results folder that belong to no study."""
+CURVES = ("top1", "val_loss")
+"""Objectives that are measured after every epoch, so that a pruner can use them."""
+
+
+def _either(name: str) -> Discriminator:
+    """Distinguishes a mapping from the other form of a key, so that errors are about the form in the file."""
+    return Discriminator(lambda value: "<mapping>" if isinstance(value, Mapping | StrictModel) else f"<{name}>")
+
+
+class OrdinalRange(StrictModel):
+    """An ordinal axis: `low`, `low + step`, ..., `high`; whole numbers if all three are."""
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] = 1
+    log: bool = False
+    """Draw uniformly on a logarithmic scale; for whole numbers from 1 on, with a step of 1."""
+
+
+Named = Annotated[Annotated[str, Tag("<name>")] | Annotated[dict[str, Any], Tag("<mapping>")], _either("name")]
+"""A preset's name, the path of a spec file relative to the study file, or a mapping of a network's fields."""
+
+AxisEntry = Annotated[Annotated[list[Any], Tag("<list>")] | Annotated[OrdinalRange, Tag("<mapping>")], _either("list")]
+
+
+class Budgets(StrictModel):
+    """Upper limits; a configuration above one is not trained (params, macs) or does not count (latency_ms)."""
+
+    params: Annotated[float, Field(gt=0)] | None = None
+    """Parameters of the merged network."""
+    macs: Annotated[float, Field(gt=0)] | None = None
+    """Multiply-accumulates of the merged network for one image of the proxy's resolution."""
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """Median milliseconds for one image, measured after the training on the device that trained."""
+
+
+class Search(StrictModel):
+    """How configurations are chosen, how often each is trained, and when a bad one is given up."""
+
+    sampler: Literal["grid", "random", "tpe"] = "grid"
+    """All configurations in turn; drawn uniformly; or proposed by Optuna's tree-structured Parzen estimator."""
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Number of configurations to train; not for a grid, which trains all."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Number of seeds with which each configuration is trained; its value is the mean."""
+    max_seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The configurations of an undecided claim get one more seed at a time, up to this number; null for none."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the sampler, and the first of the seeds that all configurations share."""
+    pruner: Literal["none", "successive_halving", "hyperband", "median"] = "none"
+    """The rule that discards a bad configuration after the first epochs of a screening run.
+
+    The screening run has its own seed, which enters no mean; a configuration that passes is trained with all its seeds
+    to the end.
+    """
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sampler == "grid" and self.trials is not None:
+            raise ValueError("`trials` must be left out for the sampler grid, which trains every configuration once")
+        if self.sampler != "grid" and self.trials is None:
+            raise ValueError(f"`trials` must be given for the sampler {self.sampler}, as `trials: 40`")
+        if self.max_seeds is not None and self.max_seeds < self.seeds:
+            raise ValueError(f"`max_seeds` must be at least `seeds` ({self.seeds}), but got {self.max_seeds}")
+        return self
+
+
+class Resources(StrictModel):
+    """The resources of each run, which determine how many runs train at a time. None of them changes the outcome."""
+
+    cpus: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Threads of a worker."""
+    gpus: Annotated[float, Field(ge=0, le=1024)] = 0.0
+    """Share of a GPU, or a whole number of them, if there are any; 0 trains on the CPU."""
+    minutes_per_run: Annotated[float, Field(gt=0)] = 60.0
+    """Time limit of a run."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_gpus(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("must be a share of at most 1 or a whole number")
+        return gpus
+
+
+class FullScale(StrictModel):
+    """The network and the recipe with which the winner is trained at full scale."""
+
+    base: Named
+    """The network to which the winner's choices are applied, and which decides its size."""
+    recipe: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """Name of a full-scale recipe, as `imagenet_300`."""
+
+
+class Claim(StrictModel):
+    """A statement about configurations that the runs may support or contradict."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """Name of the claim in tables."""
+    says: str
+    """The claim in a sentence."""
+    metric: str = "top1"
+    """The metric to compare, or a formula of metrics, as `log(latency_ms_p50 / macs)`."""
+    contrast: Annotated[dict[str, float], Field(min_length=1)]
+    """Weights by arm, a choice on every axis, as `K=13, shortcut=false: -1`; the weighted sum is the effect."""
+    expect: str
+    """The expected effect: `> 0`, `< -1.5`, or `within 0.5` of 0."""
+    ignore: Annotated[float, Field(gt=0)] | None = None
+    """Smallest effect of interest: an effect surely closer than this to the bound is `equivalent`, not undecided."""
+    paper: str | None = None
+    """The published result, with its place."""
+
+
+class Study(StrictModel):
+    """A question about a network, as one file."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    """Name of the study, and of its folder in the results folder."""
+    base: Named | None = None
+    """A preset, the path of a spec file, or the fields of a network; every axis overrides one of them."""
+    axes: Annotated[dict[str, AxisEntry], Field(min_length=1)]
+    """Values by axis: a field of the network (`K`), one stage of a field (`K[3]`), or whole networks (`base`)."""
+    bases: dict[str, Named] = Field(default={})
+    """Networks by name, for the axis `base`; presets and spec files need no entry here."""
+    when: dict[str, str] = Field(default={})
+    """Conditions by axis; where one is false, the axis is not chosen and the base's value applies."""
+    rules: list[str] = Field(default=[])
+    """Conditions that every network must meet, as `C[3] <= 8 * C[0]`."""
+    budgets: Budgets = Budgets()
+    objectives: dict[str, Literal["maximize", "minimize"]] = Field(default={"top1": "maximize"})
+    """The metric to optimize: `top1`, `val_loss`, `params`, `macs`, or a measured one such as `latency_ms_p50`."""
+    search: Search = Search()
+    proxy: ProxyRecipe = ProxyRecipe()
+    """How each configuration is trained."""
+    resources: Resources = Resources()
+    full_scale: FullScale | None = None
+    claims: list[Claim] = Field(default=[])
+    """Statements that are tested by statistics over paired seeds."""
+    quick: dict[str, Any] | None = Field(default=None)
+    """Changes for a short first run, as `{search: {seeds: 1}, proxy: {epochs: 2}}`; `--quick` runs it, under the name
+    `<study>_quick`."""
+
+    @field_validator("study")
+    @classmethod
+    def _check_study(cls, name: str) -> str:
+        if name.lower() in RESERVED_NAMES:
+            raise ValueError(f"must not be `{name}`, a folder that the results folder has already")
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _check_objectives(cls, objectives: dict[str, Any]) -> dict[str, Any]:
+        if len(objectives) != 1:
+            raise ValueError(f"must hold one objective; put the others into `budgets` (got {len(objectives)})")
+        return objectives
+
+    @model_validator(mode="after")
+    def _check_claims(self) -> Self:
+        names = [claim.name for claim in self.claims]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"`claims` must have different names, but two are called `{twice}`")
+        if self.claims and self.search.sampler != "grid":
+            raise ValueError(f"`search.sampler` must be grid where there are claims, but got {self.search.sampler}")
+        if self.claims and self.search.pruner != "none":
+            raise ValueError(f"`search.pruner` must be none where there are claims, but got {self.search.pruner}")
+        if self.search.max_seeds is not None and not self.claims:
+            raise ValueError("`search.max_seeds` must be left out where there are no claims that need more seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _check_untrained(self) -> Self:
+        objective = next(iter(self.objectives))
+        if self.proxy.epochs == 0 and objective in CURVES:
+            raise ValueError(
+                f"`objectives` must hold a cost or a measure where `proxy.epochs` is 0 and nothing is trained, but got "
+                f"{objective}; take params, macs or latency_ms_p50"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pruner(self) -> Self:
+        objective = next(iter(self.objectives))
+        if self.search.pruner != "none" and objective not in CURVES:
+            raise ValueError(
+                f"`search.pruner` must be none for the objective {objective}, which only finished runs have; "
+                f"{' and '.join(CURVES)} can be pruned"
+            )
+        return self
+
+
+def screening_epochs(name: str, epochs: int) -> int:
+    """Epochs of the screening run after which the pruner decides; 0 if it never decides.
+
+    No decision is made after half of the epochs: by then, training the configuration's seeds is worth its cost.
+    """
+    latest = min(math.ceil(epochs / 2), epochs - 1)
+    match name:
+        case "none":
+            return 0
+        case "median":
+            return latest
+        case "hyperband":
+            rung = max(1, epochs // HALVING_FACTOR**2)
+        case _:
+            rung = _first_rung(epochs)
+    if rung > latest:
+        return 0
+    while rung * HALVING_FACTOR <= latest:
+        rung *= HALVING_FACTOR
+    return rung
+
+
+def _first_rung(epochs: int) -> int:
+    return max(1, math.ceil(epochs / HALVING_FACTOR))

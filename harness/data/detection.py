@@ -1,0 +1,248 @@
+"""Data sets for training and validating a detector, from folders in COCO's format or from `shapes`.
+
+Shapes: N images, B instances, H W height and width, which differ between images.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from harness.config.recipes.detection import DetectionAugmentation, DetectionRecipe
+from harness.data import Split
+from harness.data.coco import CocoDetection, annotation_files, open_coco
+from harness.data.data_record import DataRecord, RecordedSource, record_data
+from harness.data.detection_annotations import DetectionSource, Instances, encode_rle
+from harness.data.detection_transforms import DetectionSample, resized_sides, to_normalized_tensor
+from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
+from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
+from harness.data.read_report import UnreadableFile
+from harness.data.seeding import mix_seed
+from harness.errors import DataError
+
+
+class DetectionBatch(NamedTuple):
+    """A training batch of a detector."""
+
+    images: list[Tensor]
+    """Float32 (I, H, W) each, I being the network's input channels."""
+    targets: list[dict[str, Tensor]]
+    """Boxes (B, 4), labels (B,), and masks (B, H, W) if they are learned."""
+    passed: Tensor
+    """int64 (N,): number of unreadable files that were skipped for each image."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InMemoryDetection:
+    """A data set in memory with one instance per image."""
+
+    split: Split
+    with_masks: bool
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def image(self, i: int) -> Image.Image:
+        """See `DetectionSource`."""
+        return self.image_or_failure(i)
+
+    def image_or_failure(self, i: int) -> Image.Image:
+        """See `DetectionSource`."""
+        return InMemoryImages(self.split).image_or_failure(i)
+
+    def instances(self, i: int) -> Instances:
+        """See `DetectionSource`."""
+        assert self.split.boxes is not None and self.split.masks is not None, "only `shapes` is opened so"
+        mask = self.split.masks[i] > 0
+        return Instances(
+            self.split.boxes[i : i + 1].astype(np.float32),
+            self.split.labels[i : i + 1],
+            np.array([mask.sum()], np.float32),
+            np.zeros(1, bool),
+            (encode_rle(mask),) if self.with_masks else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubsetSource:
+    """A subset of the images of a source."""
+
+    source: CocoDetection
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, i: int) -> Image.Image | None:
+        """See `DetectionSource`."""
+        return self.source.image(self.indices[i])
+
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """See `DetectionSource`."""
+        return self.source.image_or_failure(self.indices[i])
+
+    def instances(self, i: int) -> Instances:
+        """See `DetectionSource`."""
+        return self.source.instances(self.indices[i])
+
+    def paths(self) -> list[Path]:
+        """The files of the images."""
+        return [self.source.paths[i] for i in self.indices]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionData:
+    """The training and validation images of a recipe."""
+
+    names: tuple[str, ...]
+    """Names of the classes."""
+    train: DetectionSource
+    val: DetectionSource
+    notes: tuple[str, ...] = ()
+
+
+def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> DetectionData:
+    """The images of a recipe, with masks if its detector learns them. Raises `DataError`s."""
+    return _open_shapes(recipe, cache) if recipe.data.dataset == "shapes" else _open_coco(recipe, root)
+
+
+def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | None) -> DataRecord:
+    """The record of a detector's data: images and annotation files."""
+    splits = {"train": data.train, "val": data.val}
+    folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
+    return record_data(
+        recipe.data.dataset,
+        data.names,
+        {split: _source(source) for split, source in splits.items()},
+        images={split: len(source) for split, source in splits.items()},
+        root=folder,
+        annotations=() if folder is None else annotation_files(folder),
+    )
+
+
+def _source(source: DetectionSource) -> RecordedSource:
+    assert isinstance(source, SubsetSource | InMemoryDetection), "the two kinds of sources"
+    return source.paths() if isinstance(source, SubsetSource) else source.split
+
+
+def _open_shapes(recipe: DetectionRecipe, cache: Path) -> DetectionData:
+    dataset = load_shapes(recipe.data, recipe.data.side, cache)
+    train, val = (InMemoryDetection(split, recipe.detector.has_mask_head) for split in (dataset.train, dataset.val))
+    return DetectionData(dataset.info.names, train, val)
+
+
+def _open_coco(recipe: DetectionRecipe, root: Path | None) -> DetectionData:
+    data, masks, root = recipe.data, recipe.detector.has_mask_head, folder_of(recipe.data.dataset, root)
+    train, val = open_coco(root, "train", masks=masks), open_coco(root, "val", masks=masks)
+    if train.names != val.names:
+        raise DataError("`categories` must be the same in the files of train and val", place=str(root / "annotations"))
+    kept = train.trainable() if not data.keep_empty else np.arange(len(train))
+    empty = len(train) - len(kept)
+    notes = (f"train: images without objects, left out: {empty:,}",) if empty else ()
+    chosen = _random_subset(train, kept, data.train_size, "train_size")
+    return DetectionData(
+        train.names,
+        chosen,
+        _random_subset(val, np.arange(len(val)), data.val_size, "val_size"),
+        (*train.notes, *val.notes, *notes),
+    )
+
+
+def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, key: str) -> SubsetSource:
+    """A random subset of those images, or all. Raises `DataError` if there are too few, or none has an object."""
+    if size is not None and size > len(which):
+        raise DataError(f"`data.{key}` must be at most the {len(which):,} images that there are", value=size)
+    if size is not None:
+        which = np.sort(np.random.default_rng(0).permutation(which)[:size])
+    chosen = SubsetSource(source, tuple(which.tolist()))
+    if not np.isin(chosen.indices, source.trainable()).any():
+        crowds = int(source.is_crowd.sum())
+        marked = [f"objects that are marked as crowds (`iscrowd: 1`), which are not counted: {crowds:,}"]
+        reasons = "; ".join((*source.notes, *(marked if crowds else [])))
+        boxes = " A recipe whose detector learns no masks does without them." if "without a mask" in reasons else ""
+        raise DataError(
+            "at least one image must have an object that is no crowd",
+            value=f"{len(source):,} images and {len(source.labels):,} objects",
+            place=str(source.paths[0].parent),
+            remedy=f"{reasons[:1].upper()}{reasons[1:]}.{boxes}" if reasons else None,
+        )
+    return chosen
+
+
+class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
+    """The augmented training images; each depends only on the pass, its index and the seed."""
+
+    def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
+        self.scenes, self.recipe, self.channels = source, recipe, channels
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: Index) -> tuple[Tensor, dict[str, Tensor], int]:
+        """One image with its targets; a file that cannot be read is replaced by the next readable one."""
+        number, i = index
+        for passed in range(MAX_UNREADABLE_IN_A_ROW):
+            at = (i + passed) % len(self)
+            picture = self.scenes.image(at)
+            if picture is not None:
+                sample = DetectionSample.of(picture, self.scenes.instances(at))
+                rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
+                return *self._shown(augment_detection(sample, self.recipe.views, rng)), passed
+        nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.scenes.instances(i)).crop(0, 0, 1, 1)
+        return *self._shown(nothing), MAX_UNREADABLE_IN_A_ROW
+
+    def _shown(self, sample: DetectionSample) -> tuple[Tensor, dict[str, Tensor]]:
+        data = self.recipe.data
+        return to_normalized_tensor(sample.image, data.mean, data.std, self.channels), sample.target()
+
+
+class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]):
+    """The validation images: index, image, and its original height and width.
+
+    An image that cannot be read is None.
+    """
+
+    def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
+        self.scenes, self.recipe, self.channels = source, recipe, channels
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, i: int) -> tuple[int, Tensor | None, tuple[int, int]]:
+        picture, evaluation, data = self.scenes.image(i), self.recipe.evaluation, self.recipe.data
+        if picture is None:
+            return i, None, (0, 0)
+        sides = resized_sides(picture.size, evaluation.short, evaluation.longest)
+        resized = picture.resize(sides, Image.Resampling.BILINEAR)
+        return i, to_normalized_tensor(resized, data.mean, data.std, self.channels), (picture.height, picture.width)
+
+
+def augment_detection(
+    sample: DetectionSample, views: DetectionAugmentation, rng: np.random.Generator
+) -> DetectionSample:
+    """Augment a training image: random flip, random crop, and resize to one of the sides.
+
+    The crop is as in DETR: the image is first resized to one of `crop_from`, then cropped, then resized.
+    """
+    if rng.random() < views.flip:
+        sample = sample.flip()
+    if rng.random() < views.crop:
+        sample = sample.resize(int(rng.choice(views.crop_from)), views.longest)
+        least, most = views.crop_sides
+        width, height = (int(rng.integers(min(least, side), min(most, side) + 1)) for side in sample.image.size)
+        x, y = (
+            int(rng.integers(side - part + 1)) for side, part in zip(sample.image.size, (width, height), strict=True)
+        )
+        sample = sample.crop(x, y, width, height)
+    return sample.resize(int(rng.choice(views.short)), views.longest)
+
+
+def collate_detection(items: list[tuple[Tensor, dict[str, Tensor], int]]) -> DetectionBatch:
+    """Collate items of `DetectionTrainingSet` into a batch."""
+    images, targets, passed = zip(*items, strict=True)
+    return DetectionBatch(list(images), list(targets), torch.tensor(passed))

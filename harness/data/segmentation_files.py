@@ -1,0 +1,207 @@
+"""Images with a class for every pixel, as pairs of an image file and a mask file; shared by all such data sets.
+
+Shapes: H W height and width, which differ between images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.data.image_file import (
+    NO_VALUE_RANGE,
+    Unreadable,
+    ValueRange,
+    decode_image,
+    decode_stored,
+    read_sampled_value_range,
+)
+from harness.data.image_folder import IMAGE_SUFFIXES
+from harness.data.read_report import UnreadableFile
+from harness.errors import DataError
+
+IGNORED = 255
+"""The label of pixels that are ignored in training and evaluation."""
+MAX_NAMED = 3
+"""Maximum number of missing files that an error lists."""
+MAX_LISTED = 10
+"""Maximum number of values of a mask that an error lists."""
+MASK_LEVELS = 256
+
+Mask = NDArray[np.uint8]
+"""(H, W): the class of each pixel, or `IGNORED`."""
+
+
+class SegmentationSource(Protocol):
+    """The images of a split."""
+
+    def __len__(self) -> int: ...
+
+    def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
+        """An image in color and its mask, of one size; None if one of the two cannot be read.
+
+        Raises `DataError`, naming the file, for a mask that does not fit the image.
+        """
+        ...
+
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """The image of a pair, or the reason why the pair cannot be read. Raises `DataError` as `pair` does."""
+        ...
+
+    def place(self, i: int) -> str:
+        """The name of the mask in messages."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentationFiles:
+    """Images and masks in files, read on access."""
+
+    pairs: Sequence[tuple[Path, Path]]
+    """Image and mask."""
+    tables: Sequence[Mask]
+    """For each pair a table (256,): the class of each value of the mask's file."""
+    allowed: Sequence[int]
+    """For each pair the largest value that the mask's file may have, except for 255."""
+    levels: ValueRange = NO_VALUE_RANGE
+    """Range of the values of the images of all splits."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
+        """See `SegmentationSource`."""
+        found = self._read(i)
+        return None if isinstance(found, UnreadableFile) else found
+
+    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
+        """See `SegmentationSource`."""
+        found = self._read(i)
+        return found if isinstance(found, UnreadableFile) else found[0]
+
+    def place(self, i: int) -> str:
+        """See `SegmentationSource`."""
+        path = self.pairs[i][1]
+        return f"{path}, whose values are {_listed(np.unique(_values(path)).tolist())}"
+
+    def _read(self, i: int) -> tuple[Image.Image, Mask] | UnreadableFile:
+        image_path, mask_path = self.pairs[i]
+        path = mask_path
+        try:
+            values = _values(mask_path)
+            path = image_path
+            image = _image_of(image_path, (values.shape[1], values.shape[0]), self.levels)
+        except Unreadable as error:
+            return UnreadableFile(path, str(error))
+        if values.shape != (image.height, image.width):
+            raise DataError(
+                f"a mask must have the size of its image ({image.width}x{image.height})",
+                value=f"{values.shape[1]}x{values.shape[0]}",
+                place=str(mask_path),
+                remedy="Fetch both files again.",
+            )
+        most = int(values[values != IGNORED].max(initial=0))
+        if most > self.allowed[i]:
+            raise DataError(
+                f"the values of a mask must be at most {self.allowed[i]}, or {IGNORED}",
+                value=most,
+                place=str(mask_path),
+            )
+        return image, self.tables[i][values]
+
+
+def require_labels(source: SegmentationSource, split: str) -> None:
+    """Raise `DataError` if no pixel of a split has a class; reads masks until one has.
+
+    Loss and metrics of such a split are undefined, but their means might look like results.
+    """
+    first: int | None = None
+    for i in range(len(source)):
+        pair = source.pair(i)
+        if pair is None:
+            continue
+        if (pair[1] != IGNORED).any():
+            return
+        first = i if first is None else first
+    if first is not None:
+        raise DataError(
+            f"a pixel of the {split} masks at least must have a class; of {len(source):,} masks, none has",
+            place=source.place(first),
+            remedy="All their values mean that a pixel is left out. Look which values the data set's format expects, "
+            "and write the masks with these.",
+        )
+
+
+def _image_of(path: Path, sides: tuple[int, int], levels: ValueRange) -> Image.Image:
+    """An image in the frame of its mask, which has these sides: turned according to its EXIF, or as stored.
+
+    Raises `Unreadable`, and `DataError` if the sides fit both frames, so that they do not decide.
+    """
+    picture = decode_image(path, levels)
+    if picture.stored_sides is None:
+        return picture.image
+    if picture.stored_sides == picture.image.size == sides:
+        raise DataError(
+            "an image must not be turned by its EXIF where its mask fits both ways, because the mask may be wrong then",
+            value=f"orientation {picture.orientation}",
+            place=str(path),
+            remedy="Turn the pixels themselves and remove the EXIF tag, or remove the tag alone.",
+        )
+    return decode_image(path, levels, turns=False).image if picture.stored_sides == sides else picture.image
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values[:MAX_LISTED])) + (", ..." if len(values) > MAX_LISTED else "")
+
+
+def _values(path: Path) -> Mask:
+    """The values of a mask's file, (H, W). Raises `Unreadable`, and `DataError` for a file that is no mask."""
+    found = np.asarray(decode_stored(path))
+    if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
+        raise DataError("the values of a mask must be whole numbers", place=str(path))
+    if found.ndim != 2:
+        raise DataError("a mask must have one channel", value=found.shape[2], place=str(path))
+    if int(found.max(initial=0)) >= MASK_LEVELS or int(found.min(initial=0)) < 0:
+        raise DataError(f"the values of a mask must be 0 to {MASK_LEVELS - 1}", value=int(found.max()), place=str(path))
+    return found.astype(np.uint8)
+
+
+def image_files(folder: Path, layout: str) -> list[Path]:
+    """The images in a folder and its subfolders, sorted by name. Raises `DataError` if there are none."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    if not paths:
+        raise DataError(
+            "the folder must hold images", place=str(folder), remedy=f"Expected: {layout}. Nothing is downloaded."
+        )
+    return paths
+
+
+def segmentation_levels(*splits: SegmentationFiles) -> ValueRange:
+    """The range of the values of all splits, if the images have more than 8 bits."""
+    return read_sampled_value_range([image for split in splits for image, _ in split.pairs])
+
+
+def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
+    """Raise `DataError` if masks are missing; `missing` are their images."""
+    if missing:
+        named = ", ".join(path.name for path in missing[:MAX_NAMED])
+        raise DataError(
+            f"every image must have a mask; of {images:,}, {len(missing):,} have none ({named}"
+            f"{', ...' if len(missing) > MAX_NAMED else ''})",
+            place=str(missing[0].parent),
+            remedy=f"Expected: {layout}. Put the masks there, or take the images away.",
+        )
+
+
+def random_subset(count: int, size: int | None, key: str) -> list[int]:
+    """Sorted indices of a random subset of `size` images, of all for None; a larger subset contains the smaller ones.
+
+    Raises `DataError`, naming the recipe's `key`, if there are too few.
+    """
+    if size is not None and size > count:
+        raise DataError(f"`{key}` must be at most the {count:,} images that there are", value=size, place=f"data.{key}")
+    return sorted(np.random.default_rng(0).permutation(count)[:size].tolist())

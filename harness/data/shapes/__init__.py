@@ -1,0 +1,1 @@
+"""The generated data set: silhouettes in two renderings, with labels, masks and boxes."""

@@ -1,1 +1,0 @@
-"""Trainings at full scale of what says something about every part of an image: segmentation and detection."""

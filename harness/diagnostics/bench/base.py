@@ -1,0 +1,82 @@
+"""A result of the bench with its repeats and its target, the size of the bench, and the checkout that it measures."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness.errors import UserError
+
+ROOT = Path(harness.__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult:
+    """One row of the bench's table: a metric with its repeats; their median is its value."""
+
+    name: str
+    unit: str
+    """`s`, `ms`, `MB`, or `x` for a ratio."""
+    values: tuple[float, ...]
+    at_most: float | None = None
+    """The target, if less is better."""
+    at_least: float | None = None
+    """The target, if more is better."""
+    is_part: bool = False
+    """Whether it is a part of the metric above it, or a value from which that was computed."""
+
+    @property
+    def median(self) -> float:
+        """The median of all repeats."""
+        return statistics.median(self.values)
+
+    @property
+    def target(self) -> float | None:
+        """The target, whatever its direction; None without one."""
+        return self.at_most if self.at_most is not None else self.at_least
+
+    @property
+    def ratio(self) -> float | None:
+        """The median divided by the target; None without one."""
+        return None if self.target is None else self.median / self.target
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the median meets its target; None without one."""
+        if self.ratio is None:
+            return None
+        return self.ratio <= 1 if self.at_most is not None else self.ratio >= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSize:
+    """The sizes and the number of repeats of all measurements."""
+
+    helps: int = 7
+    """Number of processes that print the help."""
+    starts: int = 3
+    """Number of studies started with each executor."""
+    trials: tuple[int, ...] = (100, 2000)
+    """Lengths of a study at which the driver's cost is measured."""
+    window: int = 50
+    """Number of trials around each of these lengths."""
+    rounds: int = 5
+    """Rounds of proxies; a round trains once in every way."""
+
+
+FULL_SIZE = BenchSize()
+
+
+QUICK_SIZE = BenchSize(helps=3, starts=1, trials=(100, 300), rounds=1)
+
+
+def run_study() -> str:
+    """The path of `run_study.py`. Raises `UserError` if the harness is installed without its repository."""
+    script = ROOT / "run_study.py"
+    if not script.exists():
+        raise UserError(
+            "the bench needs the repository of the harness",
+            place=str(script),
+            remedy="Run `make bench` in a clone of the repository.",
+        )
+    return str(script)

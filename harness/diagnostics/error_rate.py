@@ -1,0 +1,160 @@
+"""The rate of false verdicts on recorded runs, and the coverage of their intervals."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.analysis.claims import ClaimResult
+from harness.analysis.formatting import plural
+from harness.analysis.noise import noise_line
+from harness.analysis.results import study_results
+from harness.analysis.statistics import Plan
+from harness.analysis.statistics.calibration import ErrorRate, VarianceParts, false_verdicts, variance_parts
+from harness.analysis.statistics.sample import Sample
+from harness.analysis.study_reader import open_study_reader
+from harness.errors import UserError
+from harness.report.console import indented
+from harness.storage.workspace import Workspace
+from harness.system.command_line import command_line
+
+LEAST_SEEDS = 40
+"""Minimum number of seeds for an A/A test; from fewer, the drawn studies are too similar."""
+
+
+class RecordedClaim(NamedTuple):
+    """The claim of a study, evaluated on its recorded runs."""
+
+    study: str
+    judged: ClaimResult
+    noise: str | None
+
+
+class AATestResult(NamedTuple):
+    """The result of `harness aa` on the recorded runs of one or several studies."""
+
+    recorded: tuple[RecordedClaim, ...]
+    plan: Plan
+    rate: ErrorRate | None
+    """The rate of false verdicts, for an A/A test."""
+    parts: VarianceParts | None
+    """The variance of the effect, for several data sets."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rate of false verdicts is not significantly above the plan's."""
+        return self.rate is None or self.rate.low <= self.plan.alpha
+
+
+def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
+    """Read the claim of a study. Raises `UserError` if there is more than one claim, or no pair of complete runs."""
+    with open_study_reader(path, workspace) as reader:
+        claims, study = reader.claims(), reader.file.study.study
+        noise = noise_line(study_results(reader.file.study, reader.store, reader.trials, {}).resampling)
+    if len(claims) != 1:
+        rule = "the study must have one claim, the contrast of its two arms"
+        raise UserError(rule, value=len(claims), place=str(path))
+    if not claims[0].values:
+        remedy = f"Train it: `{command_line('run', path, [])}`."
+        raise UserError("the study must have complete runs of both arms", value=study, place=str(path), remedy=remedy)
+    if claims[0].limit is not None:
+        rule = f"the arms must not be at {claims[0].limit}, where nothing can be told apart"
+        raise UserError(rule, value=study, place=str(path))
+    return RecordedClaim(study, claims[0], noise)
+
+
+def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
+    """The share of drawn studies that reach a verdict. Raises `UserError` for unequal arms or too few seeds."""
+    result, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
+    networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
+    if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
+        raise UserError(
+            "an A/A test must have two arms of one network, weighed alike, that differ in `replica` alone",
+            value=", ".join(result.claim.contrast),
+            place=recorded.study,
+            remedy="See search_spaces/aa.yaml. Or name several studies, one per data set, to split their effect.",
+        )
+    if len(result.values) < LEAST_SEEDS:
+        rule = f"an A/A test must have at least {LEAST_SEEDS} seeds that both arms have completed"
+        raise UserError(rule, value=len(result.values), place=recorded.study)
+    if plan.most > len(result.values):
+        raise UserError("`--most` must be at most the seeds that there are", value=plan.most, place=recorded.study)
+    rate = false_verdicts(result.values, plan, studies=studies, seed=seed)
+    return AATestResult((recorded,), plan, rate, None)
+
+
+def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResult:
+    """The variance of a claim's effect between data sets and between seeds. Raises `UserError` for unequal claims."""
+    for claim in recorded:
+        if _comparison(claim.judged) != _comparison(recorded[0].judged):
+            raise UserError("all studies must make the same claim, on different data", value=claim.study)
+    if len({claim.study for claim in recorded}) < len(recorded):
+        raise UserError("all studies must be different ones", value=", ".join(claim.study for claim in recorded))
+    try:
+        parts = variance_parts({claim.study: claim.judged.values for claim in recorded})
+    except ValueError as error:
+        raise UserError(f"the variance of an effect cannot be split: {error}") from error
+    return AATestResult(recorded, plan, None, parts)
+
+
+def _comparison(result: ClaimResult) -> tuple[object, ...]:
+    """The metric, networks and weights that a claim compares, independent of its names."""
+    arms = zip(result.arms, result.claim.contrast.values(), strict=True)
+    return result.claim.metric, *((arm.fingerprint, weight) for arm, weight in arms)
+
+
+def outcome_view(outcome: AATestResult) -> RenderableType:
+    """The result for a terminal."""
+    lines = _rate_lines(outcome) if outcome.rate is not None else _part_lines(outcome)
+    names = ", ".join(claim.study for claim in outcome.recorded)
+    return Group(Text(names, style="bold"), *(indented(line) for line in lines))
+
+
+def _rate_lines(outcome: AATestResult) -> list[str]:
+    (recorded,), rate, plan = outcome.recorded, outcome.rate, outcome.plan
+    assert rate is not None
+    pairs = Sample.of(recorded.judged.values)
+    looks = f"looks at {plan.looks[0]} to {plan.most} pairs"
+    share = f"{100 * rate.share:.2f} % [{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
+    return [
+        f"{plural(pairs.n, 'pair')} of equal arms: mean difference {pairs.mean:.2f}, standard deviation "
+        f"{pairs.sd:.2f}, p = {pairs.p(0):.2g} against 0 (t test of all pairs).",
+        f"Of {rate.studies:,} studies drawn from them with {looks}, {rate.hits:,} reached a verdict: {share}; "
+        f"{100 * plan.alpha:g} % are allowed.",
+        "Each study is a random subset of the pairs in random order; the arms of a pair are swapped at random, as "
+        "equal arms may be. The interval covers the random draws of studies, given these runs.",
+        *([recorded.noise] if recorded.noise else []),
+    ]
+
+
+def _part_lines(outcome: AATestResult) -> list[str]:
+    parts, claim, noise = outcome.parts, outcome.recorded[0].judged.claim, outcome.recorded[0].noise
+    assert parts is not None
+    seeds, held = plural(parts.seeds, "seed"), parts.held
+    between, within = math.sqrt(parts.between), math.sqrt(parts.within)
+    share = f"{100 * parts.coverage:.0f} % [{100 * parts.coverage_low:.0f}, {100 * parts.coverage_high:.0f}]"
+    return [
+        f"{claim.name} ({claim.metric}): {parts.effect:.2f} on average over {parts.sets} data sets with {seeds} each.",
+        f"Standard deviation between data sets {between:.2f}, between the seeds of one {within:.2f} (F test that all "
+        f"data sets have one effect: p = {parts.p:.2g}).",
+        f"A nominal 95 % interval from {seeds} of one data set contains the effect over all in {share} at these "
+        f"variances; {held.hits} of {held.studies} contained the mean of the other data sets.",
+        *([noise] if noise else []),
+    ]
+
+
+def outcome_values(outcome: AATestResult) -> dict[str, Any]:
+    """The result for JSON."""
+    rate, parts = outcome.rate, outcome.parts
+    plan = {"first": outcome.plan.first, "most": outcome.plan.most, "alpha": outcome.plan.alpha}
+    return {
+        "studies": [claim.study for claim in outcome.recorded],
+        "noise": outcome.recorded[0].noise,
+        "pairs": {claim.study: list(claim.judged.values) for claim in outcome.recorded},
+        "plan": plan,
+        "false_verdicts": None if rate is None else rate._asdict() | {"share": rate.share},
+        "data_sets": None if parts is None else parts._asdict() | {"held": parts.held._asdict()},
+        "holds": outcome.holds,
+    }

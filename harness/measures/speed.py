@@ -1,0 +1,138 @@
+"""Speed on the device and with the threads of the run: latency and throughput of the merged network, a training step.
+
+Times are taken while no other harness process computes on the device.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.data.augment import normalize
+from harness.errors import OutOfMemory
+from harness.measures.base import TrainedRun, merged_for_inference
+from harness.measures.memory import extra_bytes
+from harness.measures.timing_cache import MetricValues, cached_times, time_undisturbed
+from harness.ops.timing import TimingBudget, time_interleaved, time_until_precise
+from harness.training.device import isolated_rng
+from harness.training.fit import autocast
+
+LATENCY_WARM_UP = 5
+LATENCY_PASSES = 30
+"""Minimum number of passes, unless they take too long; see `time_until_precise`."""
+LATENCY_DISTURBED = "latency_ms_disturbed"
+
+THROUGHPUT_BATCHES = {"cpu": 32, "cuda": 128}
+"""Batch size by type of device; the metric's name contains it."""
+THROUGHPUT_DISTURBED = "throughput_disturbed"
+THROUGHPUT_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=5.0)
+
+TRAIN_STEP_PATIENCE = TimingBudget(min_samples=3, max_samples=10, budget_s=2.0, single_sample_s=10.0)
+
+
+@torch.no_grad()
+def latency(trained: TrainedRun) -> Iterator[tuple[str, float]]:
+    """Milliseconds per forward pass at batch size 1, while no other harness process computes on the device.
+
+    Yields the median, its 95 % interval (`low`, `high`), the 90th percentile, the numbers of passes taken and of passes
+    left out because another program had the processor, and `disturbed` (1.0) if disturbance could not be avoided: other
+    harness processes did not stop, or other programs had the processor nearly always. See `time_until_precise`.
+    """
+    model, image = merged_for_inference(trained, batch=1)
+
+    def measure() -> MetricValues:
+        sampled = time_until_precise(
+            lambda: model(image), trained.device, warm_up=LATENCY_WARM_UP, min_samples=LATENCY_PASSES
+        )
+        times = sampled.times
+        low, high = times.interval
+        metrics = {
+            "latency_ms_p50": 1000 * times.median,
+            "latency_ms_p90": 1000 * times.percentile(90),
+            "latency_ms_low": 1000 * low,
+            "latency_ms_high": 1000 * high,
+            "latency_ms_n": float(times.n),
+            "latency_ms_left_out": float(sampled.left_out),
+            LATENCY_DISTURBED: float(sampled.is_disturbed),
+        }
+        return {name: value for name, value in metrics.items() if value}
+
+    metrics, is_quiet = cached_times(trained, "latency", model, image, measure)
+    yield from (metrics if is_quiet else metrics | {LATENCY_DISTURBED: 1.0}).items()
+
+
+@torch.no_grad()
+def throughput(trained: TrainedRun) -> Iterator[tuple[str, float]]:
+    """Images per second in float32, from the median time of 3 to 10 forward passes; of one if it takes over 5 s.
+
+    Yields `disturbed` (1.0) if other harness processes did not stop.
+    """
+    batch = THROUGHPUT_BATCHES[trained.device.type]
+    model, images = merged_for_inference(trained, batch)
+
+    def measure() -> MetricValues:
+        times = time_interleaved({"merged": lambda: model(images)}, trained.device, THROUGHPUT_PATIENCE)["merged"]
+        if times is None:
+            raise OutOfMemory(f"the measure `throughput` needs memory for {batch} images at once")
+        return {f"throughput_images_per_s_batch{batch}": batch / times.median}
+
+    metrics, is_quiet = cached_times(trained, "throughput", model, images, measure)
+    yield from (metrics if is_quiet else metrics | {THROUGHPUT_DISTURBED: 1.0}).items()
+
+
+class TrainStep:
+    """A copy of a network with one batch of training images; a call runs forward and backward, and returns ()."""
+
+    def __init__(self, trained: TrainedRun) -> None:
+        train, recipe = trained.dataset.train, trained.recipe
+        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        index = np.arange(recipe.batch_size) % len(train)  # a split may be smaller than a batch
+        images = torch.from_numpy(train.images[index]).to(trained.device)
+        self._trained = trained
+        self._model = copy.deepcopy(trained.model).train()
+        self._images = normalize(images, trained.dataset).contiguous(memory_format=memory_format)
+        self._labels = torch.from_numpy(train.labels[index]).to(trained.device)
+
+    def __call__(self) -> tuple[Tensor, ...]:  # noqa: D102 (see the class)
+        self._model.zero_grad(set_to_none=True)
+        recipe = self._trained.recipe
+        with autocast(recipe, self._trained.device):
+            logits = self._model(self._images).float()
+            loss = F.cross_entropy(logits, self._labels, label_smoothing=recipe.label_smoothing)
+        torch.autograd.backward(loss)
+        return ()
+
+    @property
+    def has_finite_gradients(self) -> bool:
+        """Whether the last call left a finite gradient to every parameter."""
+        return all(p.grad is not None and bool(p.grad.isfinite().all()) for p in self._model.parameters())
+
+
+def train_step(trained: TrainedRun) -> Iterator[tuple[str, float]]:
+    """Time and memory of one forward and backward pass of a copy, with the recipe's resolution, batch and precision.
+
+    Seconds are the median of 3 to 10 steps, or of one if a step takes over 10 s. Bytes are the peak of all tensors:
+    parameters, buffers, images, activations and gradients, without the optimizer's state. They are counted by PyTorch's
+    allocator, on a CPU, too: the resident size of a process that has trained includes freed memory. The resident size
+    of a fresh process grows by 1.2 to 1.9 times as much (replknet_3 at 224 px, replknet_nano at 48 px).
+    Yields `train_step_disturbed` (1.0) if other harness processes did not stop during the timing.
+    Gradients are finite (1.0) if every parameter has one without NaN or infinite values; else 0.0.
+    """
+    with isolated_rng(trained.device):
+        peak_bytes = extra_bytes(lambda: TrainStep(trained)(), trained.device)
+        step = TrainStep(trained)
+        metrics, is_quiet = time_undisturbed(trained, lambda: _step_times(step, trained))
+    yield from (metrics if is_quiet else metrics | {"train_step_disturbed": 1.0}).items()
+    yield "train_step_peak_bytes", float(peak_bytes)
+    yield "train_step_gradients_finite", float(step.has_finite_gradients)
+
+
+def _step_times(step: TrainStep, trained: TrainedRun) -> MetricValues:
+    batch = trained.recipe.batch_size
+    times = time_interleaved({"step": step}, trained.device, TRAIN_STEP_PATIENCE)["step"]
+    if times is None:
+        raise OutOfMemory(f"the measure `train_step` needs memory for {batch} images at once")
+    return {"train_step_s": times.median, "train_step_images_per_s": batch / times.median}

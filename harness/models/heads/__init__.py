@@ -1,0 +1,1 @@
+"""Segmentation heads and detectors on a network's feature maps."""

@@ -1,0 +1,1 @@
+"""The presets as timm models, and their registration in timm."""

@@ -1,0 +1,122 @@
+"""Conclusions from the results of a study: which configuration is best, and whether the seeds support that."""
+
+from harness.analysis.environments import other_environments_text
+from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
+from harness.analysis.objective import COST_OBJECTIVES
+from harness.analysis.results import AT, ConfigurationResult, StudyResults, results_limit_sentence
+from harness.analysis.seeds import seeds_text
+
+
+def conclusions(results: StudyResults) -> list[str]:
+    """The conclusions, and their limits, as sentences."""
+    if results.limit is not None:
+        return [results_limit_sentence(results)]
+    best = results.best
+    if best is None:
+        return ["No configuration is complete yet, so there are no results."]
+    return [*_ranked(results, best), *_at_limits(results)]
+
+
+def _at_limits(results: StudyResults) -> list[str]:
+    """The configurations that are at a limit where others are not."""
+    lines = []
+    for limit, name in AT.items():
+        configurations = [configuration for configuration in results.complete if configuration.limit == limit]
+        if configurations:
+            names = join_words(format_params(configuration.params) for configuration in configurations[:3])
+            more = f" and {len(configurations) - 3} more" if len(configurations) > 3 else ""
+            lines.append(f"{name.capitalize()}, cannot be told apart: {names}{more}.")
+    return lines
+
+
+def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
+    """How far the best is ahead of the second, and whether the seeds support that."""
+    if len(results.complete) == 1:
+        return ["Only one configuration is complete: there is nothing to compare it with."]
+    second = results.complete[1]
+    gap = results.dominated_rows(second)
+    lead = f"{format_metric(gap, results.metric)} ahead of" if gap else "level with"
+    ahead = f"{lead} the second, {format_params(second.params)}"
+    if results.metric in COST_OBJECTIVES:
+        return [f"The best is {ahead}; {results.metric} follow from the network alone, so chance plays no role."]
+    few = [configuration for configuration in (best, second) if len(configuration.values) < 2]
+    if few:
+        what = f"{'both were' if len(few) == 2 else f'{format_params(few[0].params)} was'} {_done(results).lower()}"
+        return [
+            f"The best is {ahead}, but {what} with one seed: without a spread, this may be chance.",
+            "Raise `search.seeds` to 3 or more to find out.",
+        ]
+    same = results.unseparated()
+    if second not in same:
+        widest = format_metric(max(best.spread or 0.0, second.spread or 0.0), results.metric)
+        spread = f"the spread between seeds (standard deviation {widest}, {_seeds(best, second)})"
+        output = f"The best is {ahead}; more than {spread}."
+        return [output, *_also_unseparated(same), *_too_few(best, second)]
+    output = (
+        f"Not separated by {_seeds(best, second)}: the best is {ahead}, "
+        f"within the spread between seeds (standard deviations {format_metric(best.spread, results.metric)} "
+        f"and {format_metric(second.spread, results.metric)})."
+    )
+    return [output, _cheapest(best, same), *_too_few(best, second)]
+
+
+def configuration_line(configuration: ConfigurationResult, metric: str) -> str:
+    """One configuration as one line: choices, value, n and cost."""
+    parts = [
+        f"{format_mean_and_spread(configuration.mean, configuration.spread, metric)} (n = "
+        f"{seeds_text(len(configuration.values), configuration.missing)})"
+    ]
+    parts += [f"{si(configuration.params_count)} params", f"{si(configuration.macs)} MACs"]
+    if configuration.latency is not None:
+        measured = "" if configuration.latency.n is None else f" (n = {configuration.latency.n})"
+        parts.append(f"{configuration.latency.text} ms{measured}")
+    if configuration.limit is not None:
+        parts.append(AT[configuration.limit])
+    return f"{format_params(configuration.params)}: {', '.join(parts)}"
+
+
+def conditions_text(results: StudyResults) -> str:
+    """The conditions of the results: devices, versions and seeds, as text."""
+    if not results.devices:
+        return "Nothing has been trained yet."
+    versions = [f"{name} {'/'.join(numbers)}" for name, numbers in results.versions.items()]
+    seeds = ", ".join(str(seed) for seed in results.seeds) or "none"
+    mixed = "" if len(results.devices) == 1 else " Latencies of different devices must not be compared."
+    origin = "".join(f" {sentence}" for sentence in environment_notes(results))
+    return f"{_done(results)} on {join_words(results.devices)}; {', '.join(versions)}; seeds {seeds}.{mixed}{origin}"
+
+
+def environment_notes(results: StudyResults) -> list[str]:
+    """Notes on runs of other environments, and on times that are omitted for that reason."""
+    return [*other_environments_text(results.origins), *results.time_notes]
+
+
+def _done(results: StudyResults) -> str:
+    return "Trained" if results.is_training else "Measured untrained"
+
+
+def _seeds(best: ConfigurationResult, second: ConfigurationResult) -> str:
+    n, m = len(best.values), len(second.values)
+    return plural(n, "seed") if n == m else f"{n} and {m} seeds"
+
+
+def _too_few(best: ConfigurationResult, second: ConfigurationResult) -> list[str]:
+    return ["Two seeds hardly show a spread; 3 or more do."] if min(len(best.values), len(second.values)) < 3 else []
+
+
+def _cheapest(best: ConfigurationResult, same: tuple[ConfigurationResult, ...]) -> str:
+    """The cheapest of the configurations that cannot be distinguished, as a sentence."""
+    cheapest = min((best, *same), key=lambda configuration: configuration.macs)
+    them = f"Of the {len(same) + 1} configurations that cannot be told apart"
+    if cheapest is best:
+        return f"{them}, the best has the fewest MACs ({si(best.macs)})."
+    return f"{them}, {format_params(cheapest.params)} has the fewest MACs ({si(cheapest.macs)}, not {si(best.macs)})."
+
+
+def _also_unseparated(same: tuple[ConfigurationResult, ...]) -> list[str]:
+    """Sentence about lower-ranked configurations whose own spread reaches the best; empty without any."""
+    if not same:
+        return []
+    names = join_words(format_params(configuration.params) for configuration in same[:3])
+    more = f" and {len(same) - 3} more" if len(same) > 3 else ""
+    return [f"Not separated from the best, because of their own spread: {names}{more}."]

@@ -1,0 +1,215 @@
+"""The events of a study as text lines, the interface of views of events, and the log and quiet views.
+
+A view is a context manager; `note` shows the current activity apart from the events, `show` takes an event and the
+progress of the study.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from harness.analysis.formatting import (
+    format_duration,
+    format_mean_and_spread,
+    format_metric,
+    format_params,
+    plural,
+    printable,
+)
+from harness.analysis.results import StudyResults
+from harness.search.events import (
+    ClaimsEvaluated,
+    DataNoteAdded,
+    EpochEnded,
+    Progress,
+    RunEnded,
+    RunQueued,
+    RunStarted,
+    StudyEnded,
+    StudyEvent,
+    StudyStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from harness.search.samplers import seed_text
+from harness.training.run import RunState
+
+
+@dataclass(slots=True)
+class EventFormatter:
+    """Formats events; remembers the configuration of each trial, so that every line can name it."""
+
+    metric: str
+    labels: dict[int, str] = field(default_factory=dict)
+    is_training: bool = True
+    """Whether the runs are trained, rather than only built and measured."""
+
+    def add_results(self, results: StudyResults) -> None:
+        """Add the configurations of earlier trials."""
+        self.labels |= {
+            trial: format_params(configuration.params)
+            for configuration in results.rows
+            for trial in configuration.trials
+        }
+
+    def format_event(self, event: StudyEvent) -> str:
+        """The event as one line."""
+        match event:
+            case StudyStarted():
+                return self._study_started(event)
+            case TrialStarted():
+                self.labels[event.trial] = format_params(event.params)
+                return (
+                    f"{self.trial_name(event.trial)}: "
+                    f"{'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
+                )
+            case RunQueued():
+                again = "" if event.attempt == 1 else f", attempt {event.attempt}"
+                task = " to measure its times in this environment" if event.only_times else ""
+                return f"{self.trial_name(event.trial, event.seed)}: given to a worker{task}{again}"
+            case RunStarted():
+                return self._run_started(event)
+            case DataNoteAdded():
+                return f"{self.trial_name(event.trial, event.seed)}: {event.text}"
+            case EpochEnded():
+                return self._epoch(event)
+            case RunEnded():
+                return self._run_ended(event)
+            case TrialEnded():
+                return self._trial_ended(event)
+            case ClaimsEvaluated():
+                return self._claims_judged(event)
+            case StudyEnded():
+                why = f"; {event.reason}" if event.reason else ""
+                if event.trained == 0:
+                    return f"{event.study}: nothing was left to train{why}"
+                did = "trained" if self.is_training else "measured"
+                return f"{event.study}: {did} {plural(event.trained, 'run')} in {format_duration(event.wall_s)}{why}"
+
+    def trial_name(self, trial: int, seed: int | None = None) -> str:
+        """A trial or one of its runs by its configuration: #3 K=31-29-27-13 reparam=5 seed 1."""
+        label = self.labels.get(trial)
+        return f"#{trial}{f' {label}' if label else ''}{'' if seed is None else f' {seed_text(seed)}'}"
+
+    def _study_started(self, event: StudyStarted) -> str:
+        left = event.runs_total - event.runs_done
+        if left <= 0:
+            return f"{event.study}: all {plural(event.runs_done, 'run')} are already done"
+        if event.runs_done:
+            return f"{event.study}: resumed, {event.runs_done} of {plural(event.runs_total, 'run')} are done"
+        return f"{event.study}: {plural(event.runs_total, 'run')} to go"
+
+    def _run_started(self, event: RunStarted) -> str:
+        started = event.started
+        since = "" if started.first_epoch == 1 else f", from epoch {started.first_epoch} on"
+        self.is_training = started.epochs > 0
+        what = "training" if self.is_training else "untrained, measuring"
+        if self.is_training and started.first_epoch > started.epochs:
+            what, since = "trained already, measuring", ""
+        notes = "".join(f"; {note}" for note in started.notes)
+        return f"{self.trial_name(event.trial, event.seed)}: {what} on {started.host}, {started.device}{since}{notes}"
+
+    def _epoch(self, event: EpochEnded) -> str:
+        epoch = event.epoch
+        return (
+            f"{self.trial_name(event.trial, event.seed)}: epoch {epoch.epoch}/{event.epochs}, "
+            f"train loss {epoch.train_loss:.3f}, top1 {epoch.top1:.2f}, {format_duration(epoch.wall_s)}"
+        )
+
+    def _run_ended(self, event: RunEnded) -> str:
+        name = self.trial_name(event.trial, event.seed)
+        value = "" if event.value is None else f", {self.metric} {format_metric(event.value, self.metric)}"
+        if event.is_reused:
+            return f"{name}: taken from the store, {event.state}{value}"
+        if event.state == RunState.COMPLETE:
+            return f"{name}: complete{value}, in {format_duration(event.wall_s)}"
+        cause = f", {event.cause}" if event.cause else ""
+        again = "; will be tried again" if event.will_retry else ""
+        return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
+
+    def _claims_judged(self, event: ClaimsEvaluated) -> str:
+        output = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
+        more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
+        return f"claims judged: {output}{more}"
+
+    def _trial_ended(self, event: TrialEnded) -> str:
+        name = self.trial_name(event.trial)
+        if event.state != "complete":
+            return f"{name}: {event.state}{f', {event.reason}' if event.reason else ''}"
+        value = format_mean_and_spread(event.value, event.spread, self.metric)
+        reason = f"; {event.reason}" if event.reason else ""
+        is_short = event.seeds_asked is not None and event.seeds < event.seeds_asked
+        seeds = f"{event.seeds} of {event.seeds_asked} seeds" if is_short else plural(event.seeds, "seed")
+        return f"{name}: {self.metric} {value} over {seeds}{reason}"
+
+
+class EventView(Protocol):
+    """Interface of the views of a study's events."""
+
+    def __enter__(self) -> Self:
+        """Start the view."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the view and restore the terminal."""
+
+    def note(self, text: str) -> None:
+        """Show the current activity."""
+
+    def begin(self, results: StudyResults) -> None:
+        """Add the results so far, before the first event."""
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Show an event."""
+
+
+class LogView:
+    """One line per event with its time, for files, pipes and logs; no control characters."""
+
+    def __init__(self, formatter: EventFormatter, out: TextIO | None = None) -> None:
+        self._formatter = formatter
+        self._out = out or sys.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._out.flush()
+
+    def note(self, text: str) -> None:
+        """Print the text as a line."""
+        print(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {printable(text)}", file=self._out, flush=True)
+
+    def begin(self, results: StudyResults) -> None:
+        """Remember the configuration of each trial."""
+        self._formatter.add_results(results)
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Print the event with the progress of the study."""
+        self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._formatter.format_event(event)}")
+
+
+class QuietView:
+    """A view that shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def begin(self, results: StudyResults) -> None:
+        """Do nothing."""
+
+    def show(self, event: StudyEvent, progress: Progress) -> None:
+        """Do nothing."""

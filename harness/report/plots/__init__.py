@@ -1,0 +1,1 @@
+"""Plots of claims, receptive fields and kernel weights."""

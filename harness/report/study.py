@@ -1,0 +1,87 @@
+"""The results of a study as a page: all configurations, the Pareto front, the best, the claims, and next commands."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from harness.analysis.formatting import format_params, plural, printable, si
+from harness.analysis.noise import noise_line
+from harness.analysis.results import StudyResults
+from harness.report.claims import claims_view
+from harness.report.conclusions import conclusions, conditions_text, configuration_line
+from harness.report.configurations import FRONT_MARK, ConfigurationTables, format_objective
+from harness.report.console import indented
+from harness.report.data_notes import data_view
+from harness.report.full_scale import full_scale_runs_view
+
+MAX_ROWS = 30
+"""Maximum number of rows on the page of results; the table of all trials has no such limit."""
+MAX_REASONS = 8
+
+
+def results_view(results: StudyResults) -> RenderableType:
+    """The page of results with which a study ends."""
+    front = [
+        indented(
+            f"{format_params(configuration.params)}: {format_objective(configuration, results)}, "
+            f"{si(configuration.macs)} MACs"
+        )
+        for configuration in results.front
+    ]
+    parts: list[RenderableType] = [heading(results), Text(), ConfigurationTables(results, most=MAX_ROWS), Text()]
+    parts += [*ended_view(results), *reasons(results)]
+    if front:
+        parts += [Text(f"Pareto front ({FRONT_MARK}) of {results.metric} against MACs", style="bold"), *front, Text()]
+    if results.best is not None:
+        parts += [Text("Best network", style="bold"), indented(configuration_line(results.best, results.metric))]
+    parts += [*(indented(sentence) for sentence in conclusions(results)), Text(), *claims_view(results)]
+    parts += data_view(results.data)
+    parts += [*full_scale_runs_view(results), *noise_view(results), Text(conditions_text(results), style="dim")]
+    return Group(*parts)
+
+
+def ended_view(results: StudyResults) -> list[RenderableType]:
+    """Why the search ended before its trials were used up, if it did."""
+    return [] if results.ended is None else [Text(f"The search ended: {printable(results.ended)}."), Text()]
+
+
+def noise_view(results: StudyResults) -> list[RenderableType]:
+    """The sources of noise that the spreads and intervals cover; empty if nothing was trained."""
+    line = noise_line(results.resampling)
+    return [] if line is None else [Text(line, style="dim")]
+
+
+def heading(results: StudyResults) -> RenderableType:
+    """The study as one line: its objective, and the number of configurations by state."""
+    states: dict[str, int] = {}
+    for configuration in results.rows:
+        states[configuration.state] = states.get(configuration.state, 0) + 1
+    lines = [f"{n} {state}" for state, n in states.items()]
+    lines += [f"{plural(n, 'configuration')} ruled out by {key}" for key, n in results.rejected.items()]
+    text = Text(results.study, style="bold")
+    return text.append(
+        f"  {results.direction} {results.metric}: {', '.join(lines) or 'no trials yet'}", style="not bold"
+    )
+
+
+def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[RenderableType]:
+    """Why configurations are not complete or lost a seed, one line each."""
+    parts = [
+        indented(
+            f"#{configuration.trials[-1]} {format_params(configuration.params)}: {configuration.state}, "
+            f"{printable(configuration.reason)}"
+        )
+        for configuration in results.rows
+        if configuration.reason
+    ]
+    if not parts:
+        return []
+    left = len(parts) - len(parts[:most])
+    more = [indented(f"and {left} more")] if left else []
+    return [Text("Not trained to the end, with all seeds", style="bold"), *parts[:most], *more, Text()]
+
+
+def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
+    """Commands with their purposes, as lines for `print`: a rich console would wrap or cut long lines."""
+    return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]

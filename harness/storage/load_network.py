@@ -1,0 +1,221 @@
+"""Load a network from its name on the command line: a preset, a spec file, a checkpoint, a training, or weights."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+from torch import nn
+
+from harness.config.network_file import require_network_spec
+from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.config.recipes.loading import load_classification_recipe
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.data import Dataset, identify, load, require_same_digest
+from harness.data.labels import class_differences
+from harness.errors import DataError, NotFound, UserError, did_you_mean
+from harness.models.build import build
+from harness.models.spec.network import NetworkSpec
+from harness.models.spec.presets import PRESETS
+from harness.models.weights import read_weights
+from harness.storage.data_changes import recorded_classes
+from harness.storage.workspace import Workspace, run_of
+from harness.system.device_slot import computing
+from harness.training.checkpoint import load_epoch, require_own_name
+from harness.training.full_scale.folder import CLASSES, RECIPE, is_training, weights_file
+from harness.training.run import Job
+
+RUN_FILE_NAME = re.compile(r"([0-9a-f]{16})\.pt")
+SHOWN_DIGITS = 8
+"""Number of digits of a run's id in the name of a network."""
+
+
+class WeightsOrigin(StrEnum):
+    """The origin of a network's weights."""
+
+    RANDOM = "random weights"
+    FILE = "weights from a file"
+    RUN = "a run's weights"
+    TRAINING = "weights from a file, trained at full scale"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedNetwork:
+    """A network with its weights, in evaluation mode."""
+
+    name: str
+    """Short name for tables: of a preset or a file, `study/run`, or `training/best`."""
+    spec: NetworkSpec
+    model: nn.Module
+    origin: WeightsOrigin
+    is_merged: bool = False
+    """Whether the weights are of the merged form."""
+    file: Path | None = None
+    """The file of the weights."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """The origin stored in that file: `source`, and `source_sha256` for an imported file."""
+    recipe: ProxyRecipe | None = None
+    """The recipe of its run."""
+    seed: int | None = None
+    """The seed of its run, which decides the images."""
+    data: str | None = None
+    """Digest of the run's data, if they are read from disk."""
+    is_of_earlier_recipe: bool = False
+    """Whether the same recipe now yields other images than when the run was trained."""
+    epochs: int | None = None
+    """Number of epochs that the run has trained."""
+    data_cache: Path | None = None
+    """The folder of prepared data sets of the run's study."""
+    full_recipe: ClassificationRecipe | None = None
+    """The recipe of its training at full scale; `file` is in the training's folder."""
+    classes: tuple[str, ...] | None = None
+    """The names of its classes in the order of the logits, if its file has them; see `class_names`."""
+
+    @property
+    def about(self) -> str:
+        """The origin of the weights, as text."""
+        if self.full_recipe is not None:
+            return f"{self.origin.value} ({self.full_recipe.about}): {self.source.get('source', self.name)}"
+        if self.recipe is None or self.epochs is None:
+            return self.origin.value
+        return f"{self.origin.value} after {self.epochs} of {self.recipe.epochs} epochs"
+
+    def load_images(self) -> Dataset | None:
+        """The data set that its run was trained on; None if no run trained it.
+
+        Raises `DataError` if the data set no longer exists, or is not the one that the run was trained on.
+        """
+        if self.recipe is None or self.data_cache is None or self.seed is None:
+            return None
+        if self.is_of_earlier_recipe:
+            raise DataError(
+                "the images of a run must be those that its recipe yields now, and an earlier version trained this one",
+                value=self.name,
+                remedy="Train it again: run its study under another name, or with `--fresh`.",
+            )
+        dataset = load(self.recipe, self.data_cache, self.seed)
+        require_same_digest(dataset.info, self.data, self.recipe)
+        return dataset
+
+
+@computing()
+def load_network(named: str, storage: str | None = None, *, which: str | None = None) -> LoadedNetwork:
+    """Load the network with this name, or in this file or folder.
+
+    A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; its network and recipe are read from the database in
+    the results folder, or from that at `storage`. A training at full scale is named by its folder,
+    `<results>/full_scale/<name>`, where `which` chooses the weights (a key of `WEIGHTS`, by default the best), or by a
+    file in it. Raises `UserError`s for files that do not exist or are of another kind.
+    """
+    path = Path(named)
+    if which not in (None, "best") and not path.is_dir():
+        rule = "`--which` must be used with the folder of a training at full scale"
+        raise UserError(rule, value=which, place=named)
+    if named in PRESETS or path.suffix in (".yaml", ".yml"):
+        spec = require_network_spec(named)
+        return LoadedNetwork(path.stem, spec, build(spec, seed=0).eval(), WeightsOrigin.RANDOM)
+    if path.is_dir():
+        path = weights_file(path, which or "best")
+    if not path.is_file():
+        raise NotFound(
+            "the network must be a preset, a spec file (.yaml), a run's checkpoint (.pt), the folder of a training at "
+            "full scale, or a file of weights",
+            value=named,
+            remedy=did_you_mean(named, PRESETS, "Presets"),
+        )
+    if RUN_FILE_NAME.fullmatch(path.name):
+        return _load_training(path, storage)
+    weights, folder = read_weights(path), path.absolute().parent
+    network = LoadedNetwork(
+        path.stem,
+        weights.spec,
+        weights.network(),
+        WeightsOrigin.FILE,
+        is_merged=weights.is_merged,
+        file=path,
+        source=weights.about,
+        classes=weights.classes,
+    )
+    if not is_training(folder):
+        return network
+    recipe = load_classification_recipe(str(folder / RECIPE))
+    return replace(network, name=f"{folder.name}/{path.stem}", origin=WeightsOrigin.TRAINING, full_recipe=recipe)
+
+
+def class_names(network: LoadedNetwork) -> tuple[str, ...] | None:
+    """The names of a network's classes in the order of the logits; None if neither its file nor its training has them.
+
+    Raises `UserError` if the file of weights and the training's folder have different names.
+    """
+    if network.full_recipe is not None and network.file is not None:
+        return _names_of_training(network, network.file.with_name(CLASSES))
+    if network.classes is not None:
+        return network.classes
+    if network.recipe is None:
+        return None
+    names = _names_of_run(network, network.recipe)
+    return names if names is not None and len(names) == network.spec.classes else None
+
+
+def _names_of_run(network: LoadedNetwork, recipe: ProxyRecipe) -> tuple[str, ...] | None:
+    """The classes of the data that a run was trained on, in the order of its labels."""
+    if network.file is not None and network.data is not None:
+        recorded = recorded_classes(network.file.absolute().parent.parent, network.data)
+        if recorded is not None:
+            return recorded
+    try:
+        info = identify(recipe, network.data_cache)
+    except DataError:
+        return None
+    return info.names if info.digest == network.data else None
+
+
+def _names_of_training(network: LoadedNetwork, file: Path) -> tuple[str, ...] | None:
+    names = _read_names(file, network.spec.classes)
+    if names is None and network.classes is None and file.exists():
+        raise UserError(
+            f"{CLASSES} must list the names of the {network.spec.classes:,} classes of the weights",
+            place=str(file),
+            remedy="Without it, classes are taken by their position: remove it where that is right.",
+        )
+    if names is None or network.classes is None or names == network.classes:
+        return network.classes or names
+    raise UserError(
+        f"{CLASSES} must have the names of the classes that the weights were trained on",
+        value=class_differences(names, network.classes) or "the same names in another order",
+        place=str(file),
+        remedy=f"Remove {CLASSES}: the weights have the names, too.",
+    )
+
+
+def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_whole else None
+
+
+def _load_training(path: Path, storage: str | None) -> LoadedNetwork:
+    study = path.absolute().parent.parent
+    workspace = Workspace(study.parent, storage)
+    run = run_of(path, workspace)
+    require_own_name(path)
+    weights = read_weights(path, run.spec)
+    return LoadedNetwork(
+        f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
+        weights.spec,
+        weights.network(),
+        WeightsOrigin.RUN,
+        is_merged=weights.is_merged,
+        file=path,
+        recipe=run.recipe,
+        seed=run.seed,
+        data=run.data,
+        is_of_earlier_recipe=run.id != path.stem,
+        epochs=load_epoch(path),
+        data_cache=Job(run, study).data_cache,
+    )

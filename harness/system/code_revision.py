@@ -1,0 +1,153 @@
+"""Digests of the code that computes a run, so that a change is detected without a version number to maintain.
+
+A digest covers the syntax trees of the files, without comments, docstrings and positions: rewording does not change it,
+and neither does another minor version of Python. Neither torch nor the code itself is imported.
+"""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from harness.system.atomic_write import atomic_write_text
+
+PACKAGE = Path(__file__).parent.parent
+OPERATOR = (
+    *("ops/__init__.py", "ops/autograd_ops.py", "ops/autotune.py", "ops/autotune_cache.py"),
+    *("ops/autotune_measure.py", "ops/channels_last.py", "ops/depthwise.py", "ops/direct.py"),
+    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/native.py"),
+    *("ops/timing.py", "ops/toeplitz.py", "ops/triton_conv.py", "ops/triton_kernels.py", "ops/triton_tiles.py"),
+    *("ops/validation.py",),
+)
+"""The algorithms of the depth-wise convolution, and the rule that chooses one."""
+TRAINING = (
+    *("config/recipes/proxy.py",),
+    *("data/__init__.py", "data/ade20k.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
+    *("data/cityscapes.py", "data/coco.py", "data/coco_files.py", "data/content.py", "data/cue_conflict.py"),
+    *("data/dataset.py", "data/detection_annotations.py", "data/image_file.py", "data/image_folder.py"),
+    *("data/labels.py", "data/outlines.py", "data/preflight.py", "data/read_report.py", "data/resampling.py"),
+    *("data/seeding.py", "data/segmentation_files.py"),
+    *("data/shapes", "data/subsets.py", "data/threads.py"),
+    *("executors/run_job.py",),
+    *("measures/__init__.py", "measures/base.py", "measures/kernel_weights.py", "measures/memory.py"),
+    *("measures/merge_error.py", "measures/receptive_field.py", "measures/shape_bias.py", "measures/speed.py"),
+    *("measures/timing_cache.py",),
+    *("models/activation_checkpointing.py", "models/batchnorm_folding.py", "models/build.py", "models/convnext.py"),
+    *("models/large_kernels", "models/layers.py", "models/mobilenet_v2.py", "models/replknet.py"),
+    *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
+    *("training/device.py", "training/fit.py"),
+)
+"""All other code that affects the outcome of a run: networks, defaults, images, training loop, seeding, measures."""
+DOWNSTREAM = (
+    *("data/detection_transforms.py",),
+    *("models/heads",),
+    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_segmentation.py"),
+    *("training/metrics/detection.py", "training/metrics/segmentation.py"),
+)
+"""Further code that affects the outcome of a transfer."""
+FULL_SCALE = (
+    *("config/full_scale_network.py",),
+    *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
+    *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
+    *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),
+    *("data/validation_images.py",),
+    *("executors/ray_train.py",),
+    *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
+    *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
+    *("training/full_scale/initial_weights.py", "training/full_scale/job.py", "training/full_scale/logger.py"),
+    *("training/full_scale/loop.py", "training/full_scale/messages.py"),
+    *("training/full_scale/noise_images.py", "training/full_scale/optim.py"),
+    *("training/full_scale/process_group.py", "training/full_scale/state.py"),
+    *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
+    *("training/metrics/classification.py",),
+)
+"""Further code that affects the outcome of a full-scale training, in addition to all of the above."""
+DIGITS = 8
+CACHE = PACKAGE / "__pycache__" / "revisions.json"
+"""Cached digests by the files' exact content; parsing the files takes 0.1 s, reading them a few milliseconds."""
+MAX_CACHED = 32
+
+
+def operator_digest() -> str:
+    """Digest of the code of the large depth-wise convolution, `harness/ops`: eight hexadecimal digits."""
+    return _digest(OPERATOR)
+
+
+def code_digest(*, downstream: bool = False, full_scale: bool = False) -> str:
+    """Digest of the code that trains and measures, without the operator: eight hexadecimal digits.
+
+    With `downstream`, the code of a transfer is included; with `full_scale`, also all code of full-scale training.
+    """
+    if full_scale:
+        return _digest((*TRAINING, *DOWNSTREAM, *FULL_SCALE))
+    return _digest((*TRAINING, *DOWNSTREAM) if downstream else TRAINING)
+
+
+def digest_files(files: Iterable[Path], root: Path) -> str:
+    """Digest of the paths below `root` and the syntax trees of Python files: eight hexadecimal digits."""
+    parts: list[str] = []
+    for path in files:
+        parts.append(path.relative_to(root).as_posix())
+        _append_node(ast.parse(path.read_bytes()), parts.append)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]
+
+
+@functools.cache
+def _digest(names: Sequence[str]) -> str:
+    files = sorted(path for name in names for path in _files(PACKAGE / name))
+    content = hashlib.sha256(b"\0".join(f"{path}".encode() + path.read_bytes() for path in files)).hexdigest()
+    digests = _read_cache()
+    if content not in digests:
+        digests[content] = digest_files(files, PACKAGE)
+        _write_cache(digests)
+    return digests[content]
+
+
+def _files(path: Path) -> Iterable[Path]:
+    return [path] if path.suffix else path.rglob("*.py")
+
+
+def _append_node(node: ast.AST, append: Callable[[str], None]) -> None:
+    """Append the node's type and its non-empty fields; empty fields differ between versions of Python."""
+    append(type(node).__name__)
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == []:
+            continue
+        append(name)
+        if isinstance(value, ast.AST):
+            _append_node(value, append)
+        elif isinstance(value, list):
+            append("[")
+            for each in value:
+                if isinstance(each, ast.AST) and not _is_docstring(each):
+                    _append_node(each, append)
+                elif not isinstance(each, ast.AST):
+                    append(repr(each))
+            append("]")
+        else:
+            append(repr(value))
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    """Whether a statement is a bare string: a docstring, or one that describes a constant or a field."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        digests = json.loads(CACHE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_sound = isinstance(digests, dict) and all(isinstance(d, str) and len(d) == DIGITS for d in digests.values())
+    return digests if is_sound else {}
+
+
+def _write_cache(digests: dict[str, str]) -> None:
+    """Store the digests for other processes; if the folder is not writable, each process computes its own."""
+    with contextlib.suppress(OSError):
+        CACHE.parent.mkdir(exist_ok=True)
+        atomic_write_text(CACHE, json.dumps(dict(list(digests.items())[-MAX_CACHED:])), is_shared=True)

@@ -1,0 +1,1 @@
+"""Training of a network: runs, training loops, checkpoints, and accuracy."""

@@ -1,0 +1,106 @@
+"""The device of a training: name, memory format and random state; and the record of host, device and versions."""
+
+import os
+import platform
+import socket
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from importlib.metadata import version
+
+import torch
+
+from harness import __version__
+from harness.config.recipes.proxy import ProxyRecipe
+from harness.system.code_revision import code_digest
+from harness.system.machine import cpu_name
+from harness.training.environment import (
+    DOWNSTREAM_LIBRARIES,
+    LIBRARIES,
+    Device,
+    Environment,
+    local_environment,
+    make_environment,
+)
+from harness.training.run import Started
+
+
+def memory_format(recipe: ProxyRecipe) -> torch.memory_format:
+    """The memory format of images and weights."""
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+def isolated_rng(device: torch.device) -> AbstractContextManager[None]:
+    """Context that restores the global random state, from which stochastic depth draws."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def environment_of(recipe: ProxyRecipe, device: torch.device, threads: int) -> Environment:
+    """The environment in which this process computes a run of that recipe."""
+    kind: Device = "cuda" if device.type == "cuda" else "cpu"
+    return with_torch_settings(
+        local_environment(recipe, threads=threads, device=kind, device_name=device_name(device)),
+    )
+
+
+def process_environment(device: torch.device, *, precision: str = "float32", threads: int | None = None) -> Environment:
+    """The environment of this process for results outside a study: of a training at full scale, or of a command.
+
+    Its code digest covers all code that trains, measures and evaluates; `threads` defaults to PyTorch's current number.
+    """
+    environment = make_environment(
+        code_digest(full_scale=True),
+        LIBRARIES + DOWNSTREAM_LIBRARIES,
+        threads=threads or torch.get_num_threads(),
+        device="cuda" if device.type == "cuda" else "cpu",
+        device_name=device_name(device),
+        precision=precision,
+    )
+    return with_torch_settings(environment)
+
+
+def with_torch_settings(environment: Environment) -> Environment:
+    """The environment with PyTorch's version and CPU capability as PyTorch reports them."""
+    return replace(environment, torch=str(torch.__version__), capability=torch.backends.cpu.get_cpu_capability())
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the device, as `NVIDIA H200` or `AMD EPYC`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def started_record(
+    device: torch.device,
+    threads: int,
+    *,
+    epochs: int,
+    first_epoch: int = 1,
+    environment: Environment | None = None,
+    earlier: tuple[Environment | None, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Started:
+    """The `Started` record of this process."""
+    return Started(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=_describe(device, threads),
+        threads=threads,
+        versions={
+            "harness": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": version("numpy"),
+            "timm": version("timm"),
+        },
+        epochs=epochs,
+        first_epoch=first_epoch,
+        environment=environment,
+        earlier=earlier,
+        notes=notes,
+    )
+
+
+def _describe(device: torch.device, threads: int) -> str:
+    """The device as text, such as `cuda (NVIDIA H200)` or `cpu (AMD EPYC, 1 thread)`."""
+    if device.type == "cuda":
+        return f"cuda ({device_name(device)})"
+    return f"cpu ({device_name(device)}, {threads} thread{'s' if threads > 1 else ''})"

@@ -1,0 +1,1 @@
+"""Training at full scale, by one worker or several."""

@@ -1,0 +1,96 @@
+"""Weights files of networks with dense-prediction heads.
+
+They are safetensors files, with network, recipe, classes, form and origin in the metadata.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from harness import __version__
+from harness.config.recipes.full_scale import FullScaleRecipe
+from harness.config.recipes.loading import recipe_class
+from harness.errors import SpecError, WeightsError
+from harness.models.finite import count_nonfinite, nonfinite_entries
+from harness.models.spec.network import NetworkSpec
+from harness.models.weights.digest import DIGEST, content_digest
+from harness.models.weights.files import Entries, read_file, write_file
+
+KEYS = ("spec", "recipe", "classes", "form")
+
+
+class DenseWeights(NamedTuple):
+    """Weights of a network with a head, with its spec, recipe, classes and form."""
+
+    spec: NetworkSpec
+    recipe: FullScaleRecipe
+    names: tuple[str, ...]
+    """Names of the classes."""
+    is_merged: bool
+    entries: Entries
+
+
+def save_dense(
+    output: Path,
+    model: nn.Module,
+    *,
+    spec: NetworkSpec,
+    recipe: FullScaleRecipe,
+    names: tuple[str, ...],
+    source: str,
+    is_merged: bool = False,
+) -> None:
+    """Write a model's weights to a file; `source` describes their origin."""
+    entries = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        "harness": __version__,
+        "spec": json.dumps(spec.canonical()),
+        "recipe": recipe.model_dump_json(),
+        "classes": json.dumps(names),
+        "form": "merged" if is_merged else "training",
+        "source": source,
+        DIGEST: content_digest(entries),
+    }
+    write_file(output, lambda partial: save_file(entries, partial, metadata))
+
+
+def is_dense(path: Path) -> bool:
+    """Whether a file has the metadata that `save_dense` writes, and does not contain only a network."""
+    return set(KEYS) <= set(read_file(path)[1])
+
+
+def read_dense(path: Path) -> DenseWeights:
+    """Read the weights of a file. Raises `WeightsError` if `save_dense` did not write it, or in another version."""
+    entries, metadata = read_file(path)
+    missing = [key for key in KEYS if key not in metadata]
+    if missing:
+        raise WeightsError(
+            f"The file must be one that `harness downstream` has written; it does not contain {', '.join(missing)}",
+            place=str(path),
+            remedy="To train a network's weights with a head, name them with `--weights`.",
+        )
+    counts = nonfinite_entries(entries)
+    if counts:
+        rule = f"Weights must be finite numbers; {count_nonfinite(counts)}"
+        raise WeightsError(rule, place=str(path), remedy="Use those of an earlier epoch, or train again.")
+    try:
+        recipe: dict[str, Any] = json.loads(metadata["recipe"])
+        return DenseWeights(
+            NetworkSpec.from_mapping(json.loads(metadata["spec"])),
+            recipe_class(recipe).model_validate(recipe),
+            tuple(json.loads(metadata["classes"])),
+            metadata["form"] == "merged",
+            entries,
+        )
+    except (ValueError, TypeError, AttributeError, SpecError, ValidationError) as error:
+        made = metadata.get("harness", "another version")
+        raise WeightsError(
+            f"This version must be able to read the file's metadata: {error}",
+            place=str(path),
+            remedy=f"It was written by harness {made}, and this is {__version__}.",
+        ) from error

@@ -1,0 +1,253 @@
+"""Clusters that are started, joined, refused and left; each test has its own, so none runs beside another."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from full_scale_cases import job_of
+from polling import FOREVER, end_of, tiny_job, train, until
+
+from harness.errors import ExecutorError
+from harness.executors import Executor, WorkerRequest, make_executor, ray_cluster
+from harness.executors.ray_cluster import _workers_on
+from harness.executors.ray_train import train_with_ray
+from harness.training.full_scale.messages import FullScaleEpoch, Message
+from harness.training.run import Ended, Epoch, RunState, Started
+
+ENOUGH_S = 30.0
+Hire = Callable[[WorkerRequest], Executor]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes on this machine with a processor each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    started.add_node(num_cpus=1)
+    yield started
+    started.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def crew() -> Iterator[Hire]:
+    """Hires a crew on Ray, and dismisses it after the test."""
+    with ExitStack() as at_end:
+
+        def start(wanted: WorkerRequest) -> Executor:
+            executor = make_executor("ray", wanted)
+            at_end.callback(executor.shutdown)
+            return executor
+
+        yield start
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_started(
+    crew: Hire, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    executor = crew(WorkerRequest(workers=1))
+    job = tiny_job(tmp_path, epochs=FOREVER)
+    executor.submit(job)
+    executor.submit(tiny_job(tmp_path, seed=1))
+    started = until(executor, Epoch, job)[job.run.id][0]
+    assert isinstance(started, Started)
+    start = time.monotonic()
+    executor.shutdown()
+    executor.shutdown()
+    assert time.monotonic() - start < 3
+    deadline = time.monotonic() + ENOUGH_S
+    while not has_ended(started.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert has_ended(started.pid)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_machine_on_which_ray_does_not_start_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))  # sockets have short names
+    with pytest.raises(ExecutorError, match=r"Ray must start on this machine \(OSError: .*RAY_TMPDIR"):
+        make_executor("ray", WorkerRequest())
+
+
+def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, crew: Hire, tmp_path: Path) -> None:
+    import ray
+
+    third = cluster.add_node(num_cpus=1)
+    executor = crew(WorkerRequest(address=cluster.address))
+    assert executor.slots == 3
+    own = ray.get_runtime_context().get_node_id()
+    doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != own)
+    jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(3)]
+    for job in jobs:
+        executor.submit(job)
+    until(executor, Epoch, *jobs)
+    cluster.remove_node(doomed, allow_graceful=False)
+    lost: list[str] = []
+    deadline = time.monotonic() + ENOUGH_S
+    while not lost and time.monotonic() < deadline:
+        ends = [(run_id, record) for run_id, record in executor.poll(1.0) if isinstance(record, Ended)]
+        lost = [run_id for run_id, record in ends if record.state == RunState.LOST]
+        assert len(ends) == len(lost)
+    assert len(lost) == 1
+    others = [job for job in jobs if job.run.id not in lost]
+    for job in others:
+        executor.stop(job.run.id)
+    assert {end_of(records).state for records in until(executor, Ended, *others).values()} == {RunState.STOPPED}
+    assert end_of(train(executor, tiny_job(tmp_path, seed=9))).state == RunState.COMPLETE
+    while sum(node["Alive"] for node in ray.nodes()) > 2:  # type: ignore[no-untyped-call]
+        assert time.monotonic() < deadline, "the cluster must notice that a node is gone"
+        time.sleep(0.2)
+
+
+def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_is_done_without(
+    cluster: Any, crew: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    executor = crew(WorkerRequest(workers=1, gpus=0.25, address="auto"))
+    started, *_, ended = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
+    executor.shutdown()
+    assert isinstance(started, Started) and started.device.startswith("cpu")
+    assert isinstance(ended, Ended) and ended.state == RunState.COMPLETE
+    ray_cluster.connect(cluster.address)
+    try:
+        assert ray_cluster.allocate(WorkerRequest()) == (2, 0.0)
+    finally:
+        ray_cluster.disconnect()
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_is_left(cluster: Any) -> None:
+    import ray
+
+    with pytest.raises(ExecutorError, match=r"at most 2 workers with 1 processor each can run, but got 3 \(--work"):
+        make_executor("ray", WorkerRequest(workers=3, address=cluster.address))
+    with pytest.raises(ExecutorError, match=r"the largest has 1 processors and 0 GPUs, but got '2 processors'"):
+        make_executor("ray", WorkerRequest(cpus=2, address=cluster.address))
+    assert not ray.is_initialized()
+
+
+def test_a_node_with_another_version_of_the_harness_is_refused(
+    cluster: Any, crew: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.executors.ray_executor.__version__", "0.0.1")
+    executor = crew(WorkerRequest(workers=1, address=cluster.address))
+    with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
+        executor.poll(60.0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train reads settings of its own that Ray deprecates
+def test_a_network_is_trained_by_workers_on_two_nodes_and_goes_on_there_as_if_undisturbed(
+    cluster: Any, tmp_path: Path
+) -> None:
+    job, pair = job_of(tmp_path / "run"), WorkerRequest(workers=2, address=cluster.address)
+    undisturbed = [record for record in train_with_ray(job, pair) if isinstance(record, FullScaleEpoch)]
+    assert [(epoch.epoch, epoch.workers) for epoch in undisturbed] == [(1, 2), (2, 2)]
+    max(job.checkpoints.glob("*.pt")).unlink()
+    note, *records = train_with_ray(job, pair)
+    assert isinstance(note, Message) and note.text.startswith("resuming in epoch 2 after 0 steps")
+    (again,) = (record for record in records if isinstance(record, FullScaleEpoch))
+    assert (again.train_loss, again.val, again.ema) == (
+        undisturbed[1].train_loss,
+        undisturbed[1].val,
+        undisturbed[1].ema,
+    )
+
+
+ASKS_FOR_NONE = """
+import os
+import ray
+from ray.cluster_utils import Cluster
+from harness.executors import ray_cluster
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+del os.environ["RAY_AUTH_MODE"]
+ray_cluster.connect(cluster.address)
+
+@ray.remote
+class Actor:
+    def answer(self):
+        return 42
+
+print("answer:", ray.get(Actor.remote().answer.remote(), timeout=30))
+ray_cluster.disconnect()
+cluster.shutdown()
+"""
+
+
+def test_a_token_is_not_shown_to_a_cluster_that_asks_for_none(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    environment |= {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of another cluster
+    command = [sys.executable, "-c", ASKS_FOR_NONE]  # Ray reads its settings once a process
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "answer: 42" in done.stdout, done.stderr
+
+
+def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:
+    key, space = b"CLUSTER_METADATA", b"cluster"
+    client = cluster.head_node.get_gcs_client()
+    truth = client.internal_kv_get(key, namespace=space)
+    client.internal_kv_put(key, json.dumps(json.loads(truth) | {"ray_version": "1.0"}).encode(), True, namespace=space)
+    try:
+        with pytest.raises(ExecutorError, match=r"must run what this process runs \(Ray: .*but got 'Ray: 1\.0, Python"):
+            make_executor("ray", WorkerRequest(address=cluster.address))
+    finally:
+        client.internal_kv_put(key, truth, True, namespace=space)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:10001", "127.0.0.1:port", ":6379"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ExecutorError, match="must be `host:port` or `auto`"):
+        make_executor("ray", WorkerRequest(address=address))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_an_address_where_nobody_listens_is_refused_within_seconds(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(ExecutorError, match=rf"of a Ray cluster .* but got '{host}:{port}' \(.*ray start"):
+        make_executor("ray", WorkerRequest(address=f"{host}:{port}"))
+    assert time.monotonic() - start < ENOUGH_S
+
+
+def test_an_address_where_something_else_listens_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "CONNECT_TIMEOUT_S", 4.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ExecutorError, match=rf"but got '{address}' \(no answer within 4 s\)"):
+            make_executor("ray", WorkerRequest(address=address))
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus", "room"),
+    [
+        ({"CPU": 16, "GPU": 1}, 1, 0.25, 4),
+        ({"CPU": 3, "GPU": 1}, 1, 0.25, 3),
+        ({"CPU": 16, "GPU": 2}, 1, 0.3, 6),
+        ({"CPU": 16, "GPU": 4}, 2, 2.0, 2),
+        ({"CPU": 16}, 1, 0.25, 0),
+        ({"CPU": 16, "GPU": 8}, 3, 0.0, 5),
+        ({}, 1, 0.0, 0),
+    ],
+)
+def test_workers_share_processors_and_gpus_but_never_two_gpus(
+    node: dict[str, float], cpus: int, gpus: float, room: int
+) -> None:
+    assert _workers_on(node, cpus, gpus) == room

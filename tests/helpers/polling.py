@@ -1,0 +1,43 @@
+"""What the tests of the executors share: tiny jobs, and waiting for what is said about them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tiny_runs import RECIPE, tiny_run, with_
+
+from harness.executors import Executor
+from harness.training.run import Ended, Job, Record
+
+PATIENCE_S = 180.0
+FOREVER = 10_000
+"""Epochs of a run that a test ends."""
+
+
+def tiny_job(folder: Path, *, seed: int = 0, minutes: float = 30.0, **recipe: Any) -> Job:
+    """A run of a fraction of a second per epoch."""
+    return Job(tiny_run(seed=seed, recipe=with_(RECIPE, **recipe)), folder / "study", minutes=minutes)
+
+
+def until(executor: Executor, kind: type[Record], *jobs: Job) -> dict[str, list[Record]]:
+    """Poll until each of the jobs has said a record of that kind; all that was said by any, by run."""
+    records_by_run: dict[str, list[Record]] = {job.run.id: [] for job in jobs}
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(any(isinstance(record, kind) for record in records_by_run[job.run.id]) for job in jobs):
+        assert time.monotonic() < deadline, f"after {PATIENCE_S:g} s there is only {records_by_run}"
+        for run_id, record in executor.poll(1.0):
+            records_by_run.setdefault(run_id, []).append(record)
+    return records_by_run
+
+
+def end_of(records: list[Record]) -> Ended:
+    """The one `Ended`, which is the last record."""
+    ends = [record for record in records if isinstance(record, Ended)]
+    assert len(ends) == 1 and records[-1] is ends[0], records
+    return ends[0]
+
+
+def train(executor: Executor, job: Job) -> list[Record]:
+    """All that one run says."""
+    executor.submit(job)
+    return until(executor, Ended, job)[job.run.id]

@@ -1,5 +1,0 @@
-"""Batch norms as training leaves them: no statistic, scale or shift at its initial value."""
-
-from harness.verify.equality import randomise
-
-__all__ = ["randomise"]

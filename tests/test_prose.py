@@ -1,0 +1,72 @@
+"""Texts of the package and its documents are plain English: the idioms that were removed do not come back."""
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+FILES = [
+    *sorted((REPOSITORY / "harness").rglob("*.py")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
+]
+IDIOMS = {
+    "stands": r"\bstand(s|ing)?\b|\bstood\b",
+    "by lot": r"\bby lot\b",
+    "goes on": r"\b(goes|go|going|went) on\b",
+    "in words": r"\bin words\b",
+    "so many": r"\bso many\b",
+    "to the bit": r"\bto the bit\b",
+    "is told": r"\b(is|are|was|were) told\b",
+    "nobody": r"\bnobody\b",
+    "room, door, crew, hands": r"\b(rooms?|doors?|crews?|hands)\b",
+    "says, knows, hears": r"\b(says|said|knows|hears)\b",
+    "beside": r"\bbeside\b",
+    "whoever": r"\bwhoever\b",
+    "anew": r"\banew\b",
+}
+"""Each with what to write instead in `docs/glossary.md`, or as PyTorch's documentation would."""
+KEPT = ("--beside", "says:", '"says"', "`says`", "claim.says", "paper says")
+"""An option, a key of claims, and what a paper states."""
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The strings and comments of a module, or the lines of a document, with their first lines."""
+    source = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield from enumerate(source.splitlines(), 1)
+        return
+    kinds = (tokenize.STRING, tokenize.COMMENT)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    yield from ((token.start[0], token.string) for token in tokens if token.type in kinds)
+
+
+def idioms(text: str) -> list[str]:
+    for kept in KEPT:
+        text = text.replace(kept, "")
+    return [name for name, pattern in IDIOMS.items() if re.search(pattern, text, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_texts_have_none_of_the_idioms(path: Path) -> None:
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{line}: {', '.join(idioms(text))}"
+        for line, text in texts(path)
+        if idioms(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text", ["The number by lot.", "It goes on in words", "what a file says", "ROOMS", "stood there"]
+)
+def test_an_idiom_is_found(text: str) -> None:
+    assert idioms(text)
+
+
+def test_keys_of_study_files_are_no_idioms() -> None:
+    assert not idioms('the key "says" of a claim, `says`') and not idioms("understand, otherwise, handsome")
