@@ -5,11 +5,24 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parent.parent
 
 
-def test_a_model_card_of_an_earlier_version_loads_weights() -> None:
-    assert import_module("harness.weights").load_weights is import_module("harness.models.weights").load_weights
+@pytest.mark.parametrize(
+    ("earlier", "present", "name"),
+    [
+        ("harness.weights", "harness.models.weights", "load_weights"),
+        ("harness.network", "harness.models.build", "merge"),
+        ("harness.presets", "harness.models.spec.presets", "PRESETS"),
+        ("harness.spec", "harness.models.spec.network", "NetworkSpec"),
+        ("harness.data.imagefolder", "harness.data.image_file", "read_full_image"),
+    ],
+)
+def test_a_script_of_an_earlier_version_gets_the_same_objects(earlier: str, present: str, name: str) -> None:
+    taken = import_module(earlier)
+    assert getattr(import_module(present), name) in [getattr(taken, own) for own in taken.__all__]
 
 
 def test_a_script_of_timm_is_run_under_the_earlier_name(tmp_path: Path) -> None:
