@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,11 +36,13 @@ def contours() -> Split:
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_another_process_makes_the_same_images(rendering: str) -> None:
     program = f"""
-from tests.test_data_shapes import digest, recipe
+from test_shapes import digest, recipe
 from harness.data.shapes import dataset as shapes
 print(digest(shapes.make(recipe({rendering!r}), "train", 40)))
 """
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    folder = Path(__file__).parent
+    other = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     assert other.stdout.strip() == digest(dataset.make(recipe(rendering), "train", 40))
 
 
@@ -170,6 +173,7 @@ def test_the_texture_of_the_figure_is_that_of_its_cue() -> None:
 def test_description_needs_no_torch() -> None:
     program = """
 import sys
+from pathlib import Path
 from harness.data import describe
 from harness.config.recipes.proxy import ProxyRecipe
 info = describe(ProxyRecipe())

@@ -163,7 +163,7 @@ def test_a_file_over_the_tolerance_ends_with_exit_code_1(tmp_path: Path, monkeyp
         (("mobilenet_v2_nano", "--format", "timm"), "timm has no mobilenet_v2"),
         (("convnext_nano", "--resolution", "15"), "needs images of 16 pixels"),
         (("replknet_nano", "--resolution", "0"), "`--resolution` must be from 1"),
-        (("replknet_nano", "--which", "last"), "of a training at full scale alone"),
+        (("replknet_nano", "--which", "last"), "with the folder of a training at full scale"),
         (("replknet_nano", "--to", "file"), "a new or an empty folder"),
         ((".",), "must be that of a training"),
     ],

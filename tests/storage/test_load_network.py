@@ -105,7 +105,7 @@ def test_what_is_not_there_is_told_with_what_is(training: Training, tmp_path: Pa
         return str(caught.value)
 
     assert "must be that of a training" in said(tmp_path)
-    assert "of a training at full scale alone" in said("replknet_nano", "last")
+    assert "with the folder of a training at full scale" in said("replknet_nano", "last")
     for name in (NETWORK, RECIPE):
         (tmp_path / name).write_text((training[0] / name).read_text())
     assert "not completed an epoch" in said(tmp_path)

@@ -181,7 +181,9 @@ def records(folder: Path, recipe: ProxyRecipe, stop_at: int | None = None) -> li
 
 
 def measured(seen: list[Record]) -> dict[str, float]:
-    return {record.name: record.value for record in seen if isinstance(record, Measured)}
+    """The metrics of a run, without those that are there only when a measurement was disturbed."""
+    metrics = {record.name: record.value for record in seen if isinstance(record, Measured)}
+    return {name: value for name, value in metrics.items() if not name.endswith(("_left_out", "_disturbed"))}
 
 
 def curve(seen: list[Record]) -> Iterator[tuple[float, float]]:
