@@ -1,8 +1,8 @@
 """The plan of a study: the configurations it would train, their cost and time, and the runs already in the store."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.reuse import ReuseRule
@@ -51,6 +51,15 @@ class PlannedConfiguration:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialsDone:
+    """The finished trials of a study with a sampler."""
+
+    trials: int = 0
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    """Number of seeds of each configuration, by its fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
 class StudyPlan:
     """The configurations and runs that a study would train, with the estimated time."""
 
@@ -74,7 +83,15 @@ class StudyPlan:
     """Epochs of the screening run of each configuration (0 without a pruner), and epochs of a full run."""
 
     configurations: int | None = None
-    """Number of configurations that would be trained, if the rows are a sample of them."""
+    """Maximum number of configurations that would be trained, if the rows are a sample of them."""
+    repeats: int = 0
+    """Number of trials that can only repeat a network, each for one further seed of it."""
+    trials_done: int = 0
+    """Number of trials of a sampler that are finished."""
+    runs_of_trials: int = 0
+    """Number of further runs of finished trials: missing seeds, and stored runs that are trained again."""
+    mean_run_s: float | None = None
+    """Estimated seconds of a run, over the rows of a sampler, or over what it has tried if there are none."""
     notes: tuple[str, ...] = ()
     """Notes on the changes of the study file, and on the number of feasible networks."""
 
@@ -82,7 +99,9 @@ class StudyPlan:
     def runs(self) -> int:
         """Number of runs of the study, including stored ones."""
         rows = sum(len(planned.seeds) for planned in self.rows)
-        return rows if self.configurations is None else self.configurations * (rows // max(1, len(self.rows)))
+        if self.configurations is None:
+            return rows
+        return self.configurations * (rows // max(1, len(self.rows))) + self.repeats + self.runs_of_trials
 
     @property
     def runs_known(self) -> int:
@@ -97,16 +116,14 @@ class StudyPlan:
     @property
     def total_s(self) -> float | None:
         """Estimated time from start to end; None if the number of images is unknown."""
+        share = self.screening[0] / max(1, self.screening[1])
+        if self.configurations is not None:
+            runs = self.runs_left + share * self.configurations
+            return None if self.mean_run_s is None else runs * self.mean_run_s / self.workers
         times = [(planned.run_s, len(planned.seeds) - len(planned.known)) for planned in self.rows]
         if any(run_s is None for run_s, left in times if left):
             return None
-        share = self.screening[0] / max(1, self.screening[1])
-        seconds, left = (
-            sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times),
-            sum(n for _, n in times),
-        )
-        scale = self.runs_left / left if self.configurations is not None and left else 1.0
-        return scale * seconds / self.workers
+        return sum((run_s or 0.0) * (n + (share if n else 0.0)) for run_s, n in times) / self.workers
 
 
 def plan_study(
@@ -117,20 +134,23 @@ def plan_study(
     workers: int,
     rule: ReuseRule | None = None,
     growth: StudyChanges | None = None,
+    done: TrialsDone = TrialsDone(),
 ) -> StudyPlan:
     """Plan a study; `store` is None if there is no database yet, and `rule` decides which stored runs are reused.
 
-    For a sampler, at most `MAX_SAMPLED` example configurations are listed, so that any number is planned quickly.
+    For a sampler, `done` is what it has tried, the runs are those that follow, and at most `MAX_SAMPLED` example
+    configurations are listed, so that any number is planned quickly.
     """
     rejected: Counter[str] = Counter()
     is_sample = study.search.sampler != "grid"
     census = take_census(space) if is_sample else None
-    candidates = list(_cells(space, rejected) if census is None else _sample(study, census))
+    candidates = list(_cells(space, rejected) if census is None else _sample(study, census, done))
     seeds = tuple(range(study.search.seed, study.search.seed + study.search.seeds))
     runs = {
         (c.fingerprint, seed): Run(_spec(c), study.proxy, seed, space.data).id for c in candidates for seed in seeds
     }
-    stored = store.runs(runs.values()).values() if store else ()
+    tried = {run_id for ids in store.trial_runs(study.study).values() for run_id in ids} if store and census else set()
+    stored = store.runs({*runs.values(), *tried}).values() if store else ()
     fates = {row.id: rule.decide(row) if rule else "take" for row in stored if row.state in SETTLED}
     reusable = {run_id for run_id, fate in fates.items() if fate != "train"}
     seconds = _RunTimeEstimator(study, store, space.data, rule.environment if rule else None)
@@ -143,9 +163,10 @@ def plan_study(
         )
         for candidate in candidates
     )
-    configurations = study.search.trials
-    if census is not None and census.is_complete and census.is_scarce:
-        configurations = min(configurations or 0, len(census.feasible))
+    trials_left = configurations = max(0, (study.search.trials or 0) - done.trials)
+    if census is not None:
+        most = len(_untried(census, done)) if census.is_complete else census.size
+        configurations = min(trials_left, most)
     return StudyPlan(
         study=study.study,
         axes=tuple(space.axes),
@@ -159,6 +180,11 @@ def plan_study(
         runs_to_time=sum(fate == "time" for fate in fates.values()),
         screening=(screening_epochs(study.search.pruner, study.proxy.epochs), study.proxy.epochs),
         configurations=configurations if is_sample else None,
+        repeats=trials_left - configurations if census is not None and not census.is_scarce else 0,
+        trials_done=done.trials,
+        mean_run_s=_mean_run_s(rows, census, seconds) if census is not None else None,
+        runs_of_trials=sum(max(0, len(seeds) - n) for n in done.seeds.values())
+        + sum(fates.get(run_id) == "train" for run_id in tried),
         notes=(
             *([census.text()] if census is not None and not census.is_whole else []),
             *_growth_notes(study, space, store, growth),
@@ -189,11 +215,24 @@ def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
             rejected[next(iter(candidate.violations))] += 1
 
 
-def _sample(study: Study, census: SpaceCensus) -> Iterator[Candidate]:
+def _sample(study: Study, census: SpaceCensus, done: TrialsDone) -> Iterator[Candidate]:
     """Networks that a sampler may choose."""
-    count = min(study.search.trials or 0, MAX_SAMPLED, len(census.feasible))
-    step = len(census.feasible) / max(1, count)
-    return (census.feasible[int(i * step)] for i in range(count))
+    untried = _untried(census, done)
+    count = min(max(0, (study.search.trials or 0) - done.trials), MAX_SAMPLED, len(untried))
+    step = len(untried) / max(1, count)
+    return (untried[int(i * step)] for i in range(count))
+
+
+def _mean_run_s(
+    rows: Sequence[PlannedConfiguration], census: SpaceCensus, seconds: "_RunTimeEstimator"
+) -> float | None:
+    times = [planned.run_s for planned in rows] or [seconds.of(network) for network in census.feasible[:MAX_SAMPLED]]
+    known = [run_s for run_s in times if run_s is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _untried(census: SpaceCensus, done: TrialsDone) -> list[Candidate]:
+    return [candidate for candidate in census.feasible if candidate.fingerprint not in done.seeds]
 
 
 def _growth_notes(study: Study, space: Space, store: Store | None, growth: StudyChanges | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural, printable
-from harness.analysis.plan import plan_study
+from harness.analysis.plan import TrialsDone, plan_study
 from harness.analysis.results import ConfigurationResult, StudyResults, study_results
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.study_reader import open_space, study_size, study_title
@@ -33,7 +33,7 @@ from harness.report.plan import plan_view
 from harness.report.study import next_lines, results_view
 from harness.report.summary import CLAIMS_PLOT_FILE, has_summary, remove_summary, write_summary
 from harness.search.events import TrialStarted
-from harness.search.session import DrivenStudy, check_data, open_for_driving, same_data, study_changes
+from harness.search.session import DrivenStudy, check_data, open_for_driving, same_data, study_changes, trials_done
 from harness.storage import Store
 from harness.system.command_line import command_line, resume_command, without_password
 from harness.system.machine import available_cpus, has_gpu
@@ -105,7 +105,8 @@ def _dry_run(args: Namespace, file: StudyFile, space: Space, notes: Sequence[str
             is_cluster = args.ray_address is not None
             rule = ReuseRule(study, store, study_environment(study, is_cluster=is_cluster), args.reuse, is_cluster)
             growth = StudyChanges() if args.fresh else study_changes(file, store)
-            planned = plan_study(study, space, store, workers=workers, rule=rule, growth=growth)
+            done = TrialsDone() if args.fresh or study.search.sampler == "grid" else trials_done(store, study)
+            planned = plan_study(study, space, store, workers=workers, rule=rule, growth=growth, done=done)
     except NotFound:
         planned = plan_study(study, space, None, workers=workers)
     make_console().print(plan_view(replace(planned, notes=(*file.notes, *planned.notes, *notes))))

@@ -54,11 +54,20 @@ def _of_those_shown(plan: StudyPlan) -> str:
     return " of the sample" if is_part else ""
 
 
+def _configurations(plan: StudyPlan) -> str:
+    """How many configurations are planned; with a sampler, the finished trials and at most how many new ones."""
+    if plan.configurations is None:
+        return plural(len(plan.rows), "configuration")
+    if not plan.trials_done:
+        return f"at most {plural(plan.configurations, 'configuration')}"
+    finished = f"{plural(plan.trials_done, 'trial')} {'is' if plan.trials_done == 1 else 'are'} finished"
+    return f"{finished}; at most {plural(plan.configurations, 'new configuration')}"
+
+
 def _closing(plan: StudyPlan) -> list[str]:
     """The totals, and the basis of the estimates, as lines."""
-    configurations = len(plan.rows) if plan.configurations is None else plan.configurations
     lines = [
-        f"{plural(configurations, 'configuration')}, {plural(plan.runs, 'run')}, "
+        f"{_configurations(plan)}, {plural(plan.runs, 'run')}, "
         f"of which the store has {plan.runs_known}{_of_those_shown(plan)}; "
         f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
@@ -72,6 +81,8 @@ def _closing(plan: StudyPlan) -> list[str]:
         lines.append(
             f"{timed} {them} of another environment: times would be measured again, `--reuse same` trains again"
         )
+    if plan.repeats:
+        lines.append(f"{plural(plan.repeats, 'trial')} can only repeat a network, for a further seed of it")
     screening, epochs = plan.screening
     if screening:
         lines.append(

@@ -10,19 +10,31 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from harness.analysis.claims import paired_seeds
+from harness.analysis.plan import TrialsDone
 from harness.analysis.plan_history import pending_change
 from harness.analysis.reuse import ReuseMode, ReuseRule, study_environment
 from harness.analysis.study_reader import _naming_lines, study_title
 from harness.config.space import Space
+from harness.config.study import Study
 from harness.config.study_file import StudyFile, resolved_yaml
 from harness.config.study_growth import StudyChanges, compare_studies, identity, study_values
 from harness.data import DataInfo, check, identify
-from harness.errors import StudyError
+from harness.errors import NotFound, StudyError
 from harness.search import Driver, DriverContext
+from harness.search.history import StudyHistory
 from harness.search.reopening import reopen_outdated
 from harness.search.samplers import build_pruner, build_sampler
 from harness.search.trial import distribution_of
-from harness.storage import DriverLock, RunRow, Store, delete_study, open_study, require_study, widen_distributions
+from harness.storage import (
+    DriverLock,
+    RunRow,
+    Store,
+    delete_study,
+    load_study,
+    open_study,
+    require_study,
+    widen_distributions,
+)
 from harness.storage.data_changes import require_same_data, write_description
 from harness.storage.workspace import Workspace
 from harness.system.fingerprint import fingerprint
@@ -146,6 +158,17 @@ def _describe(trials: "optuna.Study", file: StudyFile) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             trials.set_metric_names(list(study.objectives))
+
+
+def trials_done(store: Store, study: Study) -> TrialsDone:
+    """The finished trials of a stored study with a sampler; none if there is no such study."""
+    try:
+        trials = load_study(store, study.study).get_trials(deepcopy=False)
+    except NotFound:
+        return TrialsDone()
+    history = StudyHistory(is_maximized=True)
+    history.read(trial for trial in trials if trial.state.is_finished())
+    return TrialsDone(history.trials, history.seeds_used)
 
 
 def study_changes(file: StudyFile, store: Store) -> StudyChanges:
