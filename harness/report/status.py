@@ -22,6 +22,9 @@ from harness.training.run import RunState
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+NOT_TRAINED = "not trained"
+"""State of a queued run whose configuration has failed or been pruned, and that no worker will train."""
+
 
 @dataclass(frozen=True, slots=True)
 class StudyStatus:
@@ -76,13 +79,20 @@ def study_status(
         for configuration in results.rows
         for facts in configuration.runs
     }
+    not_trained = {
+        facts.row.id
+        for configuration in results.rows
+        for facts in configuration.runs
+        if configuration.state in ("failed", "pruned") and facts.row.state == RunState.QUEUED
+    }
+    states_of_runs = (NOT_TRAINED if run_id in not_trained else str(run[1].row.state) for run_id, run in runs.items())
     training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
     return StudyStatus(
         answer=results,
         driver=driver,
         trials=dict(states),
         trials_total=trials_total,
-        runs=dict(Counter(str(facts.row.state) for _, facts in runs.values())),
+        runs=dict(Counter(states_of_runs)),
         runs_total=None if trials_total is None or results.claims else trials_total * seeds,
         training=training,
         last=tuple(last),

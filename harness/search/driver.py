@@ -328,7 +328,7 @@ class Driver:
         elif not owner.is_pruned:
             owner.failures[run.id] = f"{seed_text(run.seed)} {str(state).replace('_', ' ')}: {cause}"
             if state == RunState.DIVERGED:
-                owner.trial.set_constraint(DIVERGED, 1.0)
+                owner.mark_diverged()
         outcome = owner.outcome()
         if outcome is not None and not is_reused and self._failures.is_new(run.id, state):
             self._failures.suspects.append(owner)
@@ -358,7 +358,7 @@ class Driver:
         """Mark a trial as diverged for the sampler if its configuration has diverged with another seed."""
         history = self._ledger.configurations.get(owner.spec.fingerprint())
         if history is not None and history.status.state == DIVERGED and owner.values:
-            owner.trial.set_constraint(DIVERGED, 1.0)
+            owner.mark_diverged()
 
     # Progress
 

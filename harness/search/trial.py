@@ -105,6 +105,11 @@ class OpenTrial:
             self.steps.add(step)
             self.trial.report(value, step)
 
+    def mark_diverged(self) -> None:
+        """Make the trial infeasible for the sampler, because a seed of its configuration has diverged."""
+        if DIVERGED not in self.trial.constraints:  # Optuna warns of a constraint that is set twice
+            self.trial.set_constraint(DIVERGED, 1.0)
+
     def mean(self) -> float:
         """Mean of the objective over the complete runs."""
         return statistics.fmean(self.values.values())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from optuna.pruners._successive_halving import _is_trial_promotable_to_next_rung
 from optuna.study import StudyDirection
-from tiny_studies import EPOCHS, Played, epoch, gains, started, text_of, well
+from tiny_studies import EPOCHS, Played, called, epoch, gains, started, text_of, well
 
 from harness.analysis.results import ConfigurationResult, StudyResults
 from harness.analysis.study_reader import open_study_reader
@@ -189,6 +189,22 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
         trials = [t for t in reader.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]
         later = [t for t in trials if max(t.user_attrs["seeds"]) >= 1]
     assert later and all(t.constraints["diverged"] > 0 for t in later)
+
+
+def test_two_seeds_of_a_configuration_may_diverge(tmp_path: Path) -> None:
+    study = Played(tmp_path, **TWO, search={"seeds": 4})
+    second, third = (ended_badly(RunState.DIVERGED, k=13, seed=seed) for seed in (1, 2))
+    results = study.answer(lambda job: (second if job.run.seed == 1 else third)(job))
+    worst = row(results, 13)
+    assert worst.state == "diverged" and worst.seeds == (0, 3)
+    assert (worst.reason or "").startswith("2 of 4 seeds: seed 1 diverged")
+
+
+def test_the_runs_of_a_configuration_that_failed_are_not_queued(tmp_path: Path) -> None:
+    study = Played(tmp_path, **TWO, search={"seeds": 3})
+    study.answer(ended_badly(RunState.DIVERGED, k=13, seed=0))
+    text = called("status", study.path, *study.place.options, cwd=tmp_path).stdout
+    assert "runs            3 complete, 1 diverged, 2 not trained; 6 at most" in text and "queued" not in text
 
 
 def test_a_run_that_another_study_saw_diverge_is_missing_here_too(tmp_path: Path) -> None:
