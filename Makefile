@@ -37,7 +37,7 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# Resolves pyproject.toml anew for every platform and Python from 3.11 on.
+# Resolves pyproject.toml for every platform and Python from 3.11 on.
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \

@@ -12,7 +12,9 @@ REPOSITORY = Path(__file__).parent.parent
 FILES = [
     *sorted((REPOSITORY / "harness").rglob("*.py")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted((REPOSITORY / "results").rglob("README.md")),
+    *sorted((REPOSITORY / "search_spaces").glob("*.yaml")),
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
 ]
 IDIOMS = {
     "stands": r"\bstand(s|ing)?\b|\bstood\b",
@@ -35,8 +37,11 @@ KEPT = ("--beside", "says:", '"says"', "`says`", "claim.says", "paper says")
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """The strings and comments of a module, or the lines of a document, with their first lines."""
+    """The strings and comments of a module, the comments of a study, or the lines of a document; with their lines."""
     source = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        yield from ((number, line.partition("#")[2]) for number, line in enumerate(source.splitlines(), 1))
+        return
     if path.suffix != ".py":
         yield from enumerate(source.splitlines(), 1)
         return
