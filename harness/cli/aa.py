@@ -104,8 +104,7 @@ def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "
         images_of,
         measure_image_noise,
     )
-    from harness.report.console import is_live, make_console
-    from harness.report.status_line import make_status_line
+    from harness.report.console import is_live, make_console, make_status_line
 
     if len(claims) != 1:
         raise UserError("`--validation-sets` needs one study", value=", ".join(claim.study for claim in claims))

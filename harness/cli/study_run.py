@@ -27,7 +27,7 @@ from harness.data.image_sources import GENERATED_DATASETS
 from harness.errors import NotFound, SpecError, StudyError
 from harness.executors import Executor, WorkerRequest, make_executor
 from harness.report.console import is_live, make_console
-from harness.report.event_log import EventFormatter, EventView, LogView, QuietView
+from harness.report.event_log import EventFormatter, EventView, LogView
 from harness.report.live import LiveState, LiveView
 from harness.report.plan import plan_view
 from harness.report.study import next_lines, results_view
@@ -210,7 +210,7 @@ def _view(file: StudyFile, *, is_quiet: bool) -> EventView:
     metric, direction = next(iter(file.study.objectives.items()))
     console = make_console()
     if is_quiet:
-        return QuietView()
+        return EventView()
     if not is_live(console):
         return LogView(EventFormatter(metric))
     after_training = "measuring" if file.study.proxy.transfer is None else "transfer"

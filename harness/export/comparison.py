@@ -107,10 +107,7 @@ class FormatResult:
 
 def rows_table(results: Sequence[FormatResult]) -> Table:
     """Table of the results, one row per file; differences and time are in the row of a format's first file."""
-    table = plain_table()
-    table.add_column("file", no_wrap=True)
-    for name in ("MiB", "difference", "relative", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("file",), ("MiB", "difference", "relative", "time"))
     for result in results:
         differences = (
             (DASH, DASH)

@@ -26,11 +26,7 @@ def claims_view(results: "StudyResults") -> list[RenderableType]:
     """The claims with effect, interval, n, p and verdict; empty if the study has none."""
     if not results.claims:
         return []
-    table = plain_table()
-    for name in ("claim", "verdict"):
-        table.add_column(name, no_wrap=True)
-    for name in ("effect", "95 % interval", "n", "p", "expected"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("claim", "verdict"), ("effect", "95 % interval", "n", "p", "expected"))
     for result in results.claims:
         verdict = Text(result.verdict_text, style=VERDICT_STYLES[str(result.verdict)])
         table.add_row(Text(result.claim.name), verdict, *_claim_cells(result), Text(result.claim.expect))

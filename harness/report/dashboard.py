@@ -16,7 +16,7 @@ from harness.storage import Store, optuna_storage
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from harness.report.dashboard_trials import DashboardTrials
+    from harness.report.dashboard_storage import DashboardTrials
 
 HOST = "127.0.0.1"
 READ_METHODS = ("GET", "HEAD")

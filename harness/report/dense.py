@@ -73,10 +73,7 @@ def downstream_view(
 
 def segmentation_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Intersection over union and accuracy by class, and their means."""
-    table = plain_table()
-    table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    table.add_column("accuracy %", justify="right")
+    table = plain_table(("class",), ("IoU %", "accuracy %"), no_wrap=False)
     for name in names:
         table.add_row(name, _percent(metrics.get(f"{IOU}{name}")), _percent(metrics.get(f"{ACCURACY}{name}")))
     counted_in = sum(f"{IOU}{name}" in metrics for name in names)
@@ -132,14 +129,8 @@ def _percent(value: float | None) -> str:
 def detection_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Average precision by class and its means, in percent, as defined by COCO."""
     kinds = {prefix: kind for prefix, kind in AP_SHAPES.items() if f"{prefix}ap" in metrics}
-    by_class = plain_table()
-    by_class.add_column("class")
-    means = plain_table()
-    means.add_column("of")
-    for kind in kinds.values():
-        by_class.add_column(f"AP of {kind} %", justify="right")
-    for heading in AP_TITLES.values():
-        means.add_column(f"{heading} %", justify="right")
+    by_class = plain_table(("class",), [f"AP of {kind} %" for kind in kinds.values()], no_wrap=False)
+    means = plain_table(("of",), [f"{heading} %" for heading in AP_TITLES.values()], no_wrap=False)
     for name in names:
         by_class.add_row(name, *(_percent(metrics.get(f"{prefix}ap_{name}")) for prefix in kinds))
     for prefix, kind in kinds.items():

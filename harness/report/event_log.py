@@ -1,4 +1,4 @@
-"""The events of a study as text lines, the interface of views of events, and the log and quiet views.
+"""The events of a study as text lines, the interface of views of events, and the log view.
 
 A view is a context manager; `note` shows the current activity apart from the events, `show` takes an event and the
 progress of the study.
@@ -7,8 +7,7 @@ progress of the study.
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from harness.analysis.formatting import (
     format_duration,
@@ -145,15 +144,13 @@ class EventFormatter:
         return f"{name}: {self.metric} {value} over {seeds}{reason}"
 
 
-class EventView(Protocol):
-    """Interface of the views of a study's events."""
+class EventView:
+    """The interface of views of a study's events; itself a view that shows nothing."""
 
     def __enter__(self) -> Self:
-        """Start the view."""
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the view and restore the terminal."""
 
     def note(self, text: str) -> None:
@@ -166,19 +163,14 @@ class EventView(Protocol):
         """Show an event."""
 
 
-class LogView:
+class LogView(EventView):
     """One line per event with its time, for files, pipes and logs; no control characters."""
 
     def __init__(self, formatter: EventFormatter, out: TextIO | None = None) -> None:
         self._formatter = formatter
         self._out = out or sys.stdout
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._out.flush()
 
     def note(self, text: str) -> None:
@@ -192,24 +184,3 @@ class LogView:
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Print the event with the progress of the study."""
         self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._formatter.format_event(event)}")
-
-
-class QuietView:
-    """A view that shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
-    def begin(self, results: StudyResults) -> None:
-        """Do nothing."""
-
-    def show(self, event: StudyEvent, progress: Progress) -> None:
-        """Do nothing."""

@@ -25,8 +25,7 @@ from harness.data.expected_images import ExpectedImages
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
-from harness.report.console import indented, plain_table
-from harness.report.status_line import StatusLine, make_status_line
+from harness.report.console import StatusLine, indented, make_status_line, plain_table
 from harness.storage import FullScaleRow
 from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference
 from harness.training.full_scale.folder import WEIGHTS, is_locked

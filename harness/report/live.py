@@ -6,7 +6,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -20,7 +19,7 @@ from harness.analysis.limits import RunValues, common_limit, fewest_images, limi
 from harness.analysis.results import AT, StudyResults, limit_sentence
 from harness.analysis.run_status import OPEN, TrialStatus
 from harness.analysis.statistics.limits import Limit
-from harness.report.event_log import EventFormatter
+from harness.report.event_log import EventFormatter, EventView
 from harness.search.events import (
     EpochEnded,
     Progress,
@@ -214,7 +213,7 @@ class LiveState:
         return Group(Text(), table, _line(f"and {more} more", "dim")) if more > 0 else Group(Text(), table)
 
 
-class LiveView:
+class LiveView(EventView):
     """Draws the state in place, a few times a second, and removes it at the end."""
 
     def __init__(self, console: Console, state: LiveState) -> None:
@@ -232,9 +231,7 @@ class LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def note(self, text: str) -> None:

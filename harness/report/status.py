@@ -13,7 +13,7 @@ from harness.analysis.results import RunResult, StudyResults, results_limit_sent
 from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
 from harness.report.conclusions import configuration_line
 from harness.report.console import plain_table
-from harness.report.data_notes import data_view
+from harness.report.study import data_view
 from harness.report.summary import configuration_values
 from harness.search.samplers import seed_text
 from harness.storage import EventRow
@@ -140,10 +140,7 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
 
 
 def _training(status: StudyStatus) -> RenderableType:
-    table = plain_table()
-    table.add_column("training", no_wrap=True)
-    for name in ("epoch", "train loss", "top1"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("training",), ("epoch", "train loss", "top1"))
     for name, facts in status.training:
         last = facts.curve[-1] if facts.curve else None
         run = facts.row.run

@@ -12,7 +12,6 @@ from harness.report.claims import claims_view
 from harness.report.conclusions import conclusions, conditions_text, configuration_line
 from harness.report.configurations import FRONT_MARK, ConfigurationTables, format_objective
 from harness.report.console import indented
-from harness.report.data_notes import data_view
 from harness.report.full_scale import full_scale_runs_view
 
 MAX_ROWS = 30
@@ -85,3 +84,8 @@ def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[Re
 def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
     """Commands with their purposes, as lines for `print`: a rich console would wrap or cut long lines."""
     return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]
+
+
+def data_view(lines: Sequence[str]) -> list[RenderableType]:
+    """The lines below a heading; empty without lines."""
+    return [Text("Data", style="bold"), *(indented(printable(line)) for line in lines), Text()] if lines else []
