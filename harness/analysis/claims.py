@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.earlier_looks import SeedRuns, foreign_looks
-from harness.analysis.limits import RunValues, configuration_limit
+from harness.analysis.limits import Limit, RunValues, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
 from harness.analysis.plan_history import claim_plan, file_history
 from harness.analysis.reuse import study_environment, time_reference, without_other_times
@@ -23,7 +23,6 @@ from harness.analysis.statistics import (
     judge,
     seeds_to_decide,
 )
-from harness.analysis.statistics.limits import Limit
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula

@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from harness.analysis.formatting import printable
+from harness.analysis.objective import spread_of
 from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_study_reader
 from harness.config.recipes.proxy import REVISION, ProxyRecipe
@@ -53,7 +53,7 @@ class RecordedRun:
     @property
     def spread(self) -> float | None:
         """Standard deviation over the seeds (n - 1); None for fewer than two."""
-        return statistics.stdev(self.siblings) if len(self.siblings) > 1 else None
+        return spread_of(self.siblings)
 
     @property
     def changed_meaning(self) -> str | None:

@@ -81,7 +81,7 @@ def _show_trial(args: Namespace, reader: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
-    from harness.analysis.results import read_run_results
+    from harness.analysis.configuration_result import read_run_results
     from harness.report.study import data_view
     from harness.report.trial import trial_values, trial_view
 

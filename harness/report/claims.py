@@ -9,8 +9,8 @@ from rich.text import Text
 from harness.analysis.claims import ClaimResult
 from harness.analysis.environments import OtherEnvironment, other_environments
 from harness.analysis.formatting import DASH, format_metric, plural
+from harness.analysis.limits import Limit
 from harness.analysis.statistics import Estimate
-from harness.analysis.statistics.limits import Limit
 from harness.report.console import indented, plain_table
 from harness.training.environment import Environment
 

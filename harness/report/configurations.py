@@ -9,11 +9,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.configuration_result import ConfigurationResult, latency_text, seeds_text
 from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
-from harness.analysis.latency import latency_text
-from harness.analysis.objective import LATENCY
-from harness.analysis.results import ConfigurationResult, StudyResults
-from harness.analysis.seeds import seeds_text
+from harness.analysis.objective import LATENCY, spread_of
+from harness.analysis.results import StudyResults
 from harness.models.spec.published import RANDOM_FIELDS_NOTE
 from harness.report.console import plain_table
 from harness.training.run import RunState
@@ -49,7 +48,7 @@ class MetricColumn:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return format_mean_and_spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, "")
+    return format_mean_and_spread(statistics.fmean(values), spread_of(values), "")
 
 
 def _percent(values: Sequence[float]) -> str:

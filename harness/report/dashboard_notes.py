@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.formatting import (
     DASH,
     epochs_done,
@@ -14,7 +15,7 @@ from harness.analysis.formatting import (
     printable,
     si,
 )
-from harness.analysis.results import ConfigurationResult, RunResult, StudyResults
+from harness.analysis.results import StudyResults
 from harness.report.conclusions import conclusions, conditions_text
 from harness.report.network import network_costs
 

@@ -24,8 +24,9 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
+from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.objective import curve_value
-from harness.analysis.results import ConfigurationResult, RunResult, StudyResults, study_results
+from harness.analysis.results import StudyResults, study_results
 from harness.analysis.run_status import trial_status
 from harness.config.study import Study
 from harness.errors import SpecError, StudyError, UserError

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.configuration_result import seeds_text
 from harness.analysis.formatting import (
     DASH,
     epochs_done,
@@ -18,7 +19,6 @@ from harness.analysis.formatting import (
     plural,
     si,
 )
-from harness.analysis.seeds import seeds_text
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.data.batching import BatchPlan
 from harness.data.expected_images import ExpectedImages

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.formatting import DASH, epochs_done, format_duration, format_mean_and_spread, plural, printable
-from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.analysis.results import AT, StudyResults, limit_sentence
+from harness.analysis.limits import AT, Limit, RunValues, common_limit, fewest_images, limit_sentence, limits_of
+from harness.analysis.objective import spread_of
+from harness.analysis.results import StudyResults
 from harness.analysis.run_status import OPEN, TrialStatus
-from harness.analysis.statistics.limits import Limit
 from harness.report.event_log import EventFormatter, EventView
 from harness.search.events import (
     EpochEnded,
@@ -185,7 +185,7 @@ class LiveState:
             return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
-        value = format_mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
+        value = format_mean_and_spread(means[best], spread_of(values), self.metric)
         at = self.limits.get(best)
         name = f"{self.formatter.trial_name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
         return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")

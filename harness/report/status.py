@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.configuration_result import RunResult
 from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
-from harness.analysis.results import RunResult, StudyResults, results_limit_sentence
+from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
 from harness.report.conclusions import configuration_line
 from harness.report.console import plain_table
@@ -98,7 +99,7 @@ def status_view(status: StudyStatus) -> RenderableType:
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
-    first = results.ranked_metric
+    first = results.best_so_far
     best = _none(results) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
     if results.claims:
@@ -135,7 +136,7 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
         "data": list(results.data),
         "other_environments": [origin.text for origin in results.origins],
         "limit": results.limit,
-        "best": None if results.ranked_metric is None else configuration_values(results.ranked_metric, results.metric),
+        "best": None if results.best_so_far is None else configuration_values(results.best_so_far, results.metric),
     }
 
 
