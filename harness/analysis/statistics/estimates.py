@@ -1,16 +1,124 @@
-"""Estimates from the values of a claim: effect, spread, intervals, p, and the evidence for each verdict."""
+"""Estimates from the values of a claim: effect, spread, intervals, p, the evidence for each verdict, and the verdict.
 
-from collections.abc import Sequence
+The bootstrap and the sign flips use all values in a single look, with fixed random numbers; they are shown in addition
+to the t test, and decide nothing.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
-from harness.analysis.statistics.evidence import Evidence, exact_evidence, repeated_evidence
-from harness.analysis.statistics.resampling import bootstrap_interval, sign_flip_p
-from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sample import LookP, Sample
 from harness.analysis.statistics.sequential import Plan
 from harness.analysis.statistics.stretched import ExtendedPlan
-from harness.config.expectation import Expectation
+from harness.config.expectation import Expectation, ExpectationKind
 
 Interval = tuple[float, float]
+MIN_VALUES = 4
+"""Minimum number of values for the bootstrap, which has too few distinct samples below."""
+RESAMPLES = 9999
+Test = Callable[[Sample], float]
+"""Function of a look's sample: the smallest alpha at which the look reaches a conclusion; 1 if it supports another."""
+
+
+class Verdict(StrEnum):
+    """The verdict on a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    EQUIVALENT = "equivalent"
+    """No difference larger than the smallest effect of interest."""
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The smallest alpha, by verdict, at which a look so far would have reached it. It never rises with n."""
+
+    supported: float = 1.0
+    contradicted: float = 1.0
+    equivalent: float = 1.0
+
+    @property
+    def p(self) -> float:
+        """The smallest alpha at which the claim would have been decided, with any verdict."""
+        return min(self.supported, self.contradicted, self.equivalent)
+
+
+def repeated_evidence(looks: Sequence[Sample], expectation: Expectation, p: LookP, ignore: float | None) -> Evidence:
+    """The evidence of the looks so far, each given as its sample; `p` is the plan's."""
+
+    def strongest(test: Test) -> float:
+        return min((test(look) for look in looks), default=1.0)
+
+    def rises_above(bound: float) -> Test:
+        return lambda look: p(look, bound) if look.mean > bound else 1.0
+
+    def falls_below(bound: float) -> Test:
+        return lambda look: p(look, bound) if look.mean < bound else 1.0
+
+    def lies_between(low: float, high: float) -> Test:
+        """Two one-sided tests (Schuirmann 1987), each at half the two-sided level: the interval lies inside."""
+        return lambda look: max(p(look, low), p(look, high)) if low < look.mean < high else 1.0
+
+    bound = expectation.bound
+    if expectation.kind == ExpectationKind.WITHIN:
+        outside = min(strongest(falls_below(-bound)), strongest(rises_above(bound)))
+        return Evidence(supported=strongest(lies_between(-bound, bound)), contradicted=outside)
+    above, below = strongest(rises_above(bound)), strongest(falls_below(bound))
+    same = 1.0 if ignore is None else strongest(lies_between(bound - ignore, bound + ignore))
+    is_above = expectation.kind == ExpectationKind.ABOVE
+    return Evidence(above if is_above else below, below if is_above else above, same)
+
+
+def exact_evidence(effect: float, expectation: Expectation, ignore: float | None) -> Evidence:
+    """The evidence of an effect without error: p is 0 for one verdict."""
+    if ignore is not None and expectation.kind != ExpectationKind.WITHIN and abs(effect - expectation.bound) < ignore:
+        return Evidence(equivalent=0.0)
+    return Evidence(supported=0.0) if expectation.holds(effect) else Evidence(contradicted=0.0)
+
+
+def bootstrap_interval(values: Sequence[float], alpha: float) -> tuple[float, float] | None:
+    """The BCa interval of the mean (Efron 1987); None for fewer than 4 values, and if all are equal."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    if len(values) < MIN_VALUES or min(values) == max(values):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a degenerate distribution yields NaN, hence None
+        result = bootstrap(
+            (np.array(values),),
+            np.mean,
+            confidence_level=1 - alpha,
+            n_resamples=RESAMPLES,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        )
+    low, high = (float(end) for end in result.confidence_interval)
+    return (low, high) if np.isfinite([low, high]).all() else None
+
+
+def sign_flip_p(values: Sequence[float], bound: float) -> float | None:
+    """The two-sided p of the mean against a bound under random signs around the bound; exact for up to 13 values.
+
+    None for one value.
+    """
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    if len(values) < 2:
+        return None
+    result: Any = permutation_test(
+        (np.array(values) - bound,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +151,6 @@ class Estimate:
     def n(self) -> int:
         """Number of pairs."""
         return len(self.values)
-
-    @property
-    def standardised(self) -> float | None:
-        """The effect in standard deviations of the values (Cohen's d_z)."""
-        return self.effect / self.sd if self.sd > 0 else None
 
     @property
     def p(self) -> float:
@@ -113,3 +216,27 @@ def estimate_effect(
         t_p=evidence.p if is_exact else now.p(nearest),
         evidence=evidence,
     )
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p of claims that are tested together, corrected step by step from the smallest (Holm 1979)."""
+    corrected, largest = [1.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def judge(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
+    """The verdict at the plan's alpha; `corrected_p` is the estimate's p, corrected over the claims of a file.
+
+    If the effect is shown to be smaller than the smallest effect of interest, that takes precedence over its sign.
+    """
+    evidence = estimate.evidence
+    corrected = evidence.p if corrected_p is None else corrected_p
+    if corrected > estimate.alpha:
+        return Verdict.UNDECIDED
+    granted = estimate.alpha * evidence.p / corrected if corrected > 0 else estimate.alpha
+    if evidence.equivalent == evidence.p or evidence.equivalent <= granted:
+        return Verdict.EQUIVALENT
+    return Verdict.SUPPORTED if evidence.supported < evidence.contradicted else Verdict.CONTRADICTED
