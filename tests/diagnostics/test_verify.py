@@ -13,18 +13,9 @@ from torch import Tensor, nn
 
 from harness.cli import main
 from harness.cli.verify import SUBJECTS
-from harness.diagnostics.verify import (
-    Check,
-    ClaimRow,
-    Finding,
-    Line,
-    Section,
-    convolution,
-    costs,
-    full_scale,
-    merging,
-)
+from harness.diagnostics.verify import convolution, costs, full_scale, merging
 from harness.diagnostics.verify.checks import CHECKS, run_checks
+from harness.diagnostics.verify.findings import Check, ClaimRow, Finding, Line, Section
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
 from harness.models.build import merge
 from harness.models.cost import Cost, network_cost

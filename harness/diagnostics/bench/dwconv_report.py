@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from harness.analysis.formatting import DASH, format_milliseconds
-from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
+from harness.diagnostics.bench.base import ResultTable
 from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
@@ -15,13 +16,12 @@ from harness.diagnostics.bench.dwconv_results import (
     RatioTarget,
     best_ms,
     gains,
-    geometric_mean,
     growth,
     large_kernel_gains,
     memory,
     targets,
 )
-from harness.diagnostics.bench.tables import ResultTable
+from harness.diagnostics.bench.options import CHOSEN, CONV2D
 from harness.report.plots.style import new_figure, save_figure
 
 if TYPE_CHECKING:

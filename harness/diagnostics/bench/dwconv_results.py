@@ -28,14 +28,13 @@ Source of the paper's values: arXiv 2203.06717, Table 1 (RTX 2080 Ti, float32, P
 """
 
 import csv
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import NamedTuple
 
-from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
-from harness.diagnostics.bench.options import StackShape
+from harness.diagnostics.bench.options import CHOSEN, CONV2D, StackShape
 from harness.models.cost import Cost
 from harness.models.cost.layers import conv
 
@@ -205,11 +204,6 @@ def growth(results: Sequence[DwconvResult], algorithm: str) -> float | None:
 def best_ms(results: Sequence[DwconvResult]) -> float | None:
     """The smallest median of the rows; None without one."""
     return min((result.median_ms for result in results if result.median_ms is not None), default=None)
-
-
-def geometric_mean(values: Collection[float]) -> float:
-    """The geometric mean of ratios."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def memory(results: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:

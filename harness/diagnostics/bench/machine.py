@@ -30,6 +30,8 @@ PRODUCT_S = 0.02
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 """Size of the copy, too large for any cache."""
 PEAK_REPEATS = 7
+MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+"""The layouts of `options.LAYOUTS`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Shapes: N batch, R side of the images.
 Source of the published values: RepLKNet (arXiv 2203.06717), table 6 and the remark to guideline 1.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from harness.config.network_file import load_network_spec
 from harness.diagnostics.bench.depthwise_share import depthwise_share
-from harness.diagnostics.bench.machine import at_precision, device_name
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision, device_name
 from harness.diagnostics.bench.network_report import NetworkResult
-from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, precisions_for
+from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
@@ -36,8 +36,6 @@ QUICK_NETWORK_TIMING = TimingBudget(min_samples=1, max_samples=2, budget_s=0.0, 
 SHARE_PASSES = {"cpu": 1, "cuda": 5}
 """Passes over which the median share is taken; few on a CPU, where a pass takes seconds."""
 LEARNING_RATE = 1e-4
-MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
-ProgressCallback = Callable[[str], None]
 
 
 def baselines_at(names: Sequence[str], resolution: int) -> tuple[str, ...]:

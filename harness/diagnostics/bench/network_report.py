@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.formatting import DASH, format_milliseconds
+from harness.diagnostics.bench.base import ResultTable
 from harness.diagnostics.bench.dwconv_report import format_percent, format_ratio
-from harness.diagnostics.bench.tables import ResultTable
 
 NETWORK_NOTE = (
     "Images per second at the median time of n passes taken in turns, each network in its faster layout; ± is half the "

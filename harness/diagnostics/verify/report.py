@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.formatting import DASH, format_duration, format_metric, join_words, plural, printable
-from harness.diagnostics.verify import ClaimRow, Finding, Line, Section
+from harness.diagnostics.verify.findings import ClaimRow, Finding, Line, Section
 from harness.report.claims import VERDICT_STYLES, format_interval, format_p
 from harness.report.console import indented, plain_table
 
