@@ -8,10 +8,9 @@ kept.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.analysis.earlier_looks import SeedRuns, foreign_looks
 from harness.analysis.limits import Limit, RunValues, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
-from harness.analysis.plan_history import claim_plan, file_history
+from harness.analysis.plan_history import SeedRuns, claim_plan, file_history, foreign_looks
 from harness.analysis.reuse import study_environment, time_reference, without_other_times
 from harness.analysis.statistics import (
     Estimate,
@@ -159,7 +158,9 @@ def evaluate_claims(
     plans = [history.plan_of(runs.claim.name) for runs in claims]
     elsewhere = foreign_looks(study, store)
     late = [
-        _why_late(history.added_after(runs.claim.name)) or elsewhere.reason(runs.claim, study, runs.pairs)
+        f"the claim was added after {n} runs"
+        if (n := history.added_after(runs.claim.name)) is not None
+        else elsewhere.reason(runs.claim, study, runs.pairs)
         for runs in claims
     ]
     estimates = [runs.estimate(plan) for runs, plan in zip(claims, plans, strict=True)]
@@ -247,10 +248,6 @@ def _claim_result(
     if reason is None or as_new is None or result.verdict != Verdict.UNDECIDED:
         return result
     return replace(result, exploratory=ExploratoryVerdict(judge(as_new, explored_p), explored_p, reason))
-
-
-def _why_late(added_after: int | None) -> str | None:
-    return None if added_after is None else f"the claim was added after {added_after} runs"
 
 
 def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:

@@ -109,9 +109,10 @@ def configuration_limit(names: Collection[str], runs: Sequence[RunValues], *, te
     """The limit that a configuration is at in the metrics with these names; None if no test shows one."""
     if any(name in CURVES for name in names):
         return limit_of([counts for run in runs if (counts := _counts(run)) is not None], tests=tests)
-    for name in names:
-        values = [(run.measures[name], run.measures[CHANCE_METRICS[name]]) for run in runs if _has_level(name, run)]
-        if values and not is_above([value - level for value, level in values], 0.0, tests=tests):
+    for name in (name for name in names if name in CHANCE_METRICS):
+        level = CHANCE_METRICS[name]
+        measured = [run.measures for run in runs if name in run.measures and level in run.measures]
+        if measured and not is_above([values[name] - values[level] for values in measured], 0.0, tests=tests):
             return Limit.CHANCE
     return None
 
@@ -133,10 +134,6 @@ def fewest_images(runs: Iterable[RunValues]) -> int | None:
     return min(
         (images for run in runs if (images := validation_image_count(run.run, run.measures)) is not None), default=None
     )
-
-
-def _has_level(name: str, run: RunValues) -> bool:
-    return name in CHANCE_METRICS and name in run.measures and CHANCE_METRICS[name] in run.measures
 
 
 def _counts(run: RunValues) -> CorrectCounts | None:

@@ -1,7 +1,7 @@
 """Opens a study for reading, whether or not another process drives it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,13 +152,18 @@ class StudySize:
 def study_size(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> StudySize:
     """The size of a study with these trials; without its data set, `space` is None, and a grid's size unknown."""
     if study.search.sampler != "grid":
-        broken = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
-        return StudySize(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
+        return StudySize(study.search.trials, rejected_proposals(trials))
     if space is None:
         return StudySize(None, {})
     cells = list(space.grid())
     ruled_out = Counter(next(iter(cell.violations)) for cell in cells if not cell.is_feasible)
     return StudySize(len(cells) - ruled_out.total(), ruled_out)
+
+
+def rejected_proposals(trials: "Sequence[FrozenTrial]") -> Counter[str]:
+    """The number of proposals that were never trained, by the first rule or budget that each violates."""
+    rejected = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
+    return Counter(next(iter(constraints), "a rule") for constraints in rejected)
 
 
 def study_title(text: str) -> str | None:

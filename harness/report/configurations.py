@@ -56,14 +56,6 @@ def _percent(values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def _largest_error(values: Sequence[float]) -> str:
-    return f"{max(values):.0e}"
-
-
-def _most_bytes(values: Sequence[float]) -> str:
-    return f"{si(max(values))}B"
-
-
 def _are_finite(values: Sequence[float]) -> str:
     n = round(sum(values))
     return "finite" if n == len(values) else "not finite" if n == 0 else f"finite in {n} of {len(values)}"
@@ -75,10 +67,10 @@ METRIC_COLUMNS: dict[str, tuple[MetricColumn, ...]] = {
             "throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"
         ),
     ),
-    "merge_error": (MetricColumn("merge_error_relative", "merge\nerror", _largest_error),),
+    "merge_error": (MetricColumn("merge_error_relative", "merge\nerror", lambda values: f"{max(values):.0e}"),),
     "train_step": (
         MetricColumn("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
-        MetricColumn("train_step_peak_bytes", "step\nmemory", _most_bytes),
+        MetricColumn("train_step_peak_bytes", "step\nmemory", lambda values: f"{si(max(values))}B"),
         MetricColumn("train_step_gradients_finite", "step\ngradients", _are_finite),
     ),
     "erf": (

@@ -12,7 +12,6 @@ import math
 import statistics
 import threading
 import time
-from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -28,6 +27,7 @@ from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.objective import curve_value
 from harness.analysis.results import StudyResults, study_results
 from harness.analysis.run_status import trial_status
+from harness.analysis.study_reader import rejected_proposals
 from harness.config.study import Study
 from harness.errors import SpecError, StudyError, UserError
 from harness.storage import Store
@@ -214,7 +214,7 @@ class DashboardStorage(BaseStorage):
         """The results of a study; None if its file or its networks cannot be read."""
         study = self._study(name)
         try:
-            return None if study is None else study_results(study, self._store, trials, _ruled_out(trials))
+            return None if study is None else study_results(study, self._store, trials, rejected_proposals(trials))
         except (SpecError, StudyError, ValidationError):
             return None
 
@@ -295,9 +295,3 @@ class DashboardStorage(BaseStorage):
     set_trial_intermediate_value = _refuse
     set_trial_user_attr = _refuse
     set_trial_system_attr = _refuse
-
-
-def _ruled_out(trials: Sequence[FrozenTrial]) -> Counter[str]:
-    """The number of proposals that were never trained, by the first rule or budget that each violates."""
-    rejected = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
-    return Counter(next(iter(constraints), "a rule") for constraints in rejected)

@@ -27,7 +27,7 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 from harness.report.console import StatusLine, indented, make_status_line, plain_table
 from harness.storage import FullScaleRow
-from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference
+from harness.training.environment import UNKNOWN_ENVIRONMENT, describe_difference
 from harness.training.full_scale.folder import WEIGHTS, is_locked
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleEpoch, FullScaleMessage, Message, Scores, StepProgress
@@ -267,13 +267,11 @@ def _full_run_place(row: FullScaleRow) -> str:
     weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
     when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"
     versions = ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())
-    earlier = "; ".join(_environment_text(environment, row.environment) for environment in row.earlier)
+    now = row.environment
+    differences = (UNKNOWN_ENVIRONMENT if now is None else describe_difference(each, now) for each in row.earlier)
+    earlier = "; ".join(differences)
     resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
     return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"
-
-
-def _environment_text(earlier: Environment | None, environment: Environment | None) -> str:
-    return UNKNOWN_ENVIRONMENT if environment is None else describe_difference(earlier, environment)
 
 
 def _row_values(row: FullScaleRow, results: "StudyResults") -> dict[str, Any]:

@@ -61,7 +61,10 @@ def stages_table(costs: NetworkCosts) -> Table:
     table = plain_table(("\npart",), ("\nmap", "\nB", "\nC", "\nK", *costs_of))
     for train, merged in zip(costs.training, costs.merged, strict=True):
         table.add_row(train.name, _map(merged), *_alphabet(costs.spec, merged.name), *_costs(train, merged))
-    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (costs.training, costs.merged))
+    train, merged = (
+        Part("all", (0, 0), _total(parts), sum((part.large_kernels for part in parts), Cost()))
+        for parts in (costs.training, costs.merged)
+    )
     table.add_row("all", "", "", "", "", *_costs(train, merged), style="bold")
     return table
 
@@ -134,10 +137,6 @@ def _published(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
 
 def _total(parts: Sequence[Part]) -> Cost:
     return sum((part.cost for part in parts), Cost())
-
-
-def _large(parts: Sequence[Part]) -> Cost:
-    return sum((part.large_kernels for part in parts), Cost())
 
 
 def _map(part: Part) -> str:

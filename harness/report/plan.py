@@ -45,17 +45,13 @@ def _cells(planned: PlannedConfiguration, plan: StudyPlan) -> list[str | Text]:
     ]
 
 
-def _of_those_shown(plan: StudyPlan) -> str:
-    is_part = plan.configurations is not None and plan.configurations > len(plan.rows)
-    return " of the sample" if is_part else ""
-
-
 def _closing(plan: StudyPlan) -> list[str]:
     """The totals, and the basis of the estimates, as lines."""
     configurations = len(plan.rows) if plan.configurations is None else plan.configurations
+    shown = " of the sample" if configurations > len(plan.rows) else ""
     lines = [
         f"{plural(configurations, 'configuration')}, {plural(plan.runs, 'run')}, "
-        f"of which the store has {plan.runs_known}{_of_those_shown(plan)}; "
+        f"of which the store has {plan.runs_known}{shown}; "
         f"{plan.runs_left} to {'train' if plan.is_training else 'measure, untrained'}"
     ]
     lines += [f"{plural(n, 'configuration')} left out by {key}" for key, n in plan.rejected.items()]

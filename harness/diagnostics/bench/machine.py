@@ -122,12 +122,9 @@ def device_lines(device: torch.device) -> Iterator[str]:
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         yield f"CUDA: {torch.version.cuda}, cuDNN {cudnn}"
     else:
-        yield f"Device: {device_name(device)}, {torch.get_num_threads()} threads, {_instructions()}"
+        instructions = torch.backends.cpu.get_cpu_capability()
+        yield f"Device: {device_name(device)}, {torch.get_num_threads()} threads, {instructions}"
     yield f"Libraries: {', '.join(f'{name} {_version(name)}' for name in ('timm', 'triton'))}"
-
-
-def _instructions() -> str:
-    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def _version(package: str) -> str:
