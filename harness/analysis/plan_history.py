@@ -7,7 +7,7 @@ now. Earlier looks are those of other studies at the same runs, before the study
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -45,8 +45,7 @@ class FileChange:
 
     def text(self) -> str:
         """The change as JSON for the store."""
-        values = {"added": self.added, "plan": self.plan, "seeds": self.seeds, "runs": self.runs, "claims": self.claims}
-        return json.dumps(values)
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> "FileChange":

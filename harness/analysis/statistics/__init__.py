@@ -41,8 +41,15 @@ repeated intervals); Lan & DeMets 1983, Biometrika 70, 659-663; Efron 1987, JASA
 Journal of Statistics 6, 65-70; Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15, 657-680.
 """
 
-from harness.analysis.statistics.estimates import Estimate, Evidence, Verdict, estimate_effect, holm, judge
-from harness.analysis.statistics.power import seeds_to_decide
+from harness.analysis.statistics.estimates import (
+    Estimate,
+    Evidence,
+    Verdict,
+    estimate_effect,
+    holm,
+    judge,
+    seeds_to_decide,
+)
 from harness.analysis.statistics.sequential import Plan
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
 

@@ -87,17 +87,8 @@ def _line(result: NetworkResult) -> tuple[str, ...]:
     if result.images_per_s is None or result.slow_images_per_s is None or result.fast_images_per_s is None:
         return (result.network, result.kernels, layout, "no memory", DASH, "0", DASH, DASH)
     spread = format_percent((result.fast_images_per_s - result.slow_images_per_s) / 2 / result.images_per_s)
-    rate = format_milliseconds(result.images_per_s)
-    return (
-        result.network,
-        result.kernels,
-        layout,
-        rate,
-        spread,
-        str(result.n),
-        format_ratio(result.gain),
-        format_percent(result.depthwise_share),
-    )
+    rate, share = format_milliseconds(result.images_per_s), format_percent(result.depthwise_share)
+    return (result.network, result.kernels, layout, rate, spread, str(result.n), format_ratio(result.gain), share)
 
 
 def _ratios(results: Sequence[NetworkResult], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
