@@ -62,7 +62,7 @@ def _head(exportable: Exportable) -> str:
 
 
 def _metrics_section(exportable: Exportable) -> list[str]:
-    rows = [(metric.name, metric.value, metric.conditions) for metric in exportable.facts.figures]
+    rows = [(metric.name, metric.value, metric.conditions) for metric in exportable.facts.metrics]
     parts = [_table(("metric", "value", "measured on"), rows)] if rows else ["None is recorded for these weights."]
     papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(exportable.spec)]
     if papers:

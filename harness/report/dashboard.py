@@ -138,15 +138,15 @@ def adapt_study_details(details: dict[str, Any], trials: "DashboardTrials") -> N
     """Complete the dashboard's JSON of a study, in place."""
     if trials.best is None:
         details["best_trials"] = []
-    _append_note(details, NO_RESULTS_NOTE if trials.answer is None else study_note(trials.answer))
+    _append_note(details, NO_RESULTS_NOTE if trials.results is None else study_note(trials.results))
     for trial in (*details["trials"], *details["best_trials"]):
         configuration = trials.rows.get(trial["number"])
         reason = next((item["value"] for item in trial["user_attrs"] if item["key"] == "rejected"), None)
         if reason is not None:
             trial["state"] = REJECTED
             _append_note(trial, rejected_note(reason))
-        elif configuration is not None and trials.answer is not None:
-            _append_note(trial, trial_note(trial["number"], configuration, trials.answer))
+        elif configuration is not None and trials.results is not None:
+            _append_note(trial, trial_note(trial["number"], configuration, trials.results))
 
 
 def _append_note(owner: dict[str, Any], text: str) -> None:

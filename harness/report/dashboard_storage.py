@@ -45,7 +45,7 @@ class DashboardTrials:
     trials: list[FrozenTrial]
     best: FrozenTrial | None
     """The best trial of the results; without results, the best trial within its constraints."""
-    answer: StudyResults | None = None
+    results: StudyResults | None = None
     """The results; None if the study's file cannot be read. Then each trial is shown alone."""
     rows: Mapping[int, ConfigurationResult] = field(default_factory=dict)
     """The configurations by trial number; rejected proposals have none."""

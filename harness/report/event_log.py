@@ -79,7 +79,7 @@ class EventFormatter:
             case TrialEnded():
                 return self._trial_ended(event)
             case ClaimsEvaluated():
-                return self._claims_judged(event)
+                return self._claims_evaluated(event)
             case StudyEnded():
                 why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
@@ -128,7 +128,7 @@ class EventFormatter:
         again = "; will be tried again" if event.will_retry else ""
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
 
-    def _claims_judged(self, event: ClaimsEvaluated) -> str:
+    def _claims_evaluated(self, event: ClaimsEvaluated) -> str:
         output = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
         more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
         return f"claims judged: {output}{more}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class StudyStatus:
     """The status of a study."""
 
-    answer: StudyResults
+    results: StudyResults
     driver: str | None
     """The process that currently drives it."""
     trials: Mapping[str, int]
@@ -41,14 +41,14 @@ class StudyStatus:
     training: tuple[tuple[str, RunResult], ...]
     """The runs that workers train now, each with its configuration as text."""
     last: tuple[EventRow, ...]
-    wanted: int = 0
+    needing_seeds: int = 0
     """Number of configurations for which claims need another seed."""
 
     @property
     def is_finished(self) -> bool:
         """Whether every configuration is settled, and no claim needs more seeds."""
         settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
-        return self.trials_total is not None and settled >= self.trials_total and not self.wanted
+        return self.trials_total is not None and settled >= self.trials_total and not self.needing_seeds
 
 
 def study_status(
@@ -59,7 +59,7 @@ def study_status(
     trials_total: int | None,
     seeds: int,
     last: Iterable[EventRow],
-    wanted: int = 0,
+    needing_seeds: int = 0,
 ) -> StudyStatus:
     """The status from the results and trials of a study; with claims, the trials of one configuration count once."""
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
@@ -79,7 +79,7 @@ def study_status(
     }
     training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
     return StudyStatus(
-        answer=results,
+        results=results,
         driver=driver,
         trials=dict(states),
         trials_total=trials_total,
@@ -87,14 +87,14 @@ def study_status(
         runs_total=None if trials_total is None or results.claims else trials_total * seeds,
         training=training,
         last=tuple(last),
-        wanted=wanted,
+        needing_seeds=needing_seeds,
     )
 
 
 def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
     by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
-    results = status.answer
+    results = status.results
     head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
@@ -104,7 +104,7 @@ def status_view(status: StudyStatus) -> RenderableType:
     parts.append(Text(f"best            {best}"))
     if results.claims:
         verdicts = Counter(result.verdict_text for result in results.claims)
-        more = f"; {plural(status.wanted, 'configuration')} need another seed" if status.wanted else ""
+        more = f"; {plural(status.needing_seeds, 'configuration')} need another seed" if status.needing_seeds else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
     parts += [Text(f"environments    {origin.text}") for origin in results.origins]
     if results.data:
@@ -122,7 +122,7 @@ def _none(results: StudyResults) -> str:
 
 def status_values(status: StudyStatus) -> dict[str, Any]:
     """The status for JSON."""
-    results = status.answer
+    results = status.results
     return {
         "study": results.study,
         "objective": {"name": results.metric, "direction": results.direction},

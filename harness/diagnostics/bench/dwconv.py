@@ -99,7 +99,7 @@ class DwconvSetting(NamedTuple):
     precision: str
     dtype: torch.dtype
     peak: DevicePeak
-    patience: TimingBudget
+    timing: TimingBudget
 
 
 def measure_dwconv(
@@ -127,7 +127,7 @@ def measure_dwconv(
 def _rows(block: str, shape: StackShape, setting: DwconvSetting, folder: Path) -> Iterator[DwconvResult]:
     stacks = Stacks(shape, setting, folder)
     for mode in MODES:
-        times = time_interleaved(stacks.calls(mode), setting.device, setting.patience)
+        times = time_interleaved(stacks.calls(mode), setting.device, setting.timing)
         conv2d = {key.layout: _milliseconds(timings) for key, timings in times.items() if key.algorithm == CONV2D}
         for candidate, timings in times.items():
             yield DwconvResult(
@@ -173,7 +173,7 @@ class Stacks:
 
         None if the whole stack ran out of memory, or is so slow that it was run once.
         """
-        if times is None or times.median > self._setting.patience.single_sample_s:
+        if times is None or times.median > self._setting.timing.single_sample_s:
             return None
         tensors = self._tensors[candidate.layout]
         call = self._call(self._candidates[candidate], mode, tensors._replace(weights=tensors.weights[:1]))

@@ -43,7 +43,7 @@ STYLES: dict[str, Style] = {
     "conv2d, channels-last": ("black", "-", 1.2),
     CHOSEN: ("tab:red", "-", 2.4),
 }
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "tab:pink")
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "tab:pink")
 """Colors of the other algorithms, whose lines are solid and thin."""
 
 
@@ -173,19 +173,19 @@ def plot(path: Path, results: Sequence[DwconvResult]) -> None:
 def styles(results: Sequence[DwconvResult]) -> dict[str, Style]:
     """The style of each line, by its label."""
     others = [name for name in dict.fromkeys(result.algorithm for result in results) if name not in (CONV2D, CHOSEN)]
-    return STYLES | {name: (COLOURS[i % len(COLOURS)], "-", 0.9) for i, name in enumerate(others)}
+    return STYLES | {name: (COLORS[i % len(COLORS)], "-", 0.9) for i, name in enumerate(others)}
 
 
 def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for name, line in _lines(results).items():
-        colour, dashes, width = by_name[name]
+        color, dashes, width = by_name[name]
         kernels = [result.kernel for result in line]
         quartiles = [(result.median_ms or 0.0, result.q1_ms or 0.0, result.q3_ms or 0.0) for result in line]
         medians, firsts, thirds = zip(*quartiles, strict=True)
-        axes.plot(kernels, medians, dashes, color=colour, linewidth=width, marker=".", label=name)
-        axes.fill_between(kernels, firsts, thirds, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(kernels, medians, dashes, color=color, linewidth=width, marker=".", label=name)
+        axes.fill_between(kernels, firsts, thirds, color=color, alpha=0.15, linewidth=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")

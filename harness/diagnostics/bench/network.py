@@ -159,7 +159,7 @@ class NetworkSetting(NamedTuple):
     dtype: torch.dtype
     resolution: int
     batch: int
-    patience: TimingBudget
+    timing: TimingBudget
 
 
 def measure_networks(
@@ -205,7 +205,7 @@ def with_conv2d(network: nn.Module) -> nn.Module:
 
 def _rows(networks: dict[NetworkCandidate, nn.Module], setting: NetworkSetting) -> Iterator[NetworkResult]:
     steps = {key: NetworkPass(network, key.layout, setting) for key, network in networks.items()}
-    times = time_interleaved(steps, setting.device, setting.patience)
+    times = time_interleaved(steps, setting.device, setting.timing)
     best_s = {key[:2]: _best_s(times, key) for key in times}
     for key, timings in times.items():
         conv2d_s = best_s.get((key.network, "conv2d"))
