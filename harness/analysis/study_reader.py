@@ -83,15 +83,8 @@ def _space_on(file: StudyFile, info: DataInfo) -> Space:
 
 def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
     """The data set of a study. Raises `DataError`, which names the file's line, if it is not there."""
-    with _naming_lines(file):
-        return identify(file.study.proxy, cache)
-
-
-@contextmanager
-def _naming_lines(file: StudyFile) -> Iterator[None]:
-    """Add the line in the study file to errors about a key of the proxy."""
     try:
-        yield
+        return identify(file.study.proxy, cache)
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = file.place(tuple(error.place.split(".")))
@@ -103,7 +96,9 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
     """Open a study for reading, whether or not it has a driver. Raises `NotFound` if it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
-    remedy = _to_start(path, workspace, name, is_quick=is_quick)
+    start = f"`{command_line('run', path, [*(['--quick'] if is_quick else []), *workspace.options])}`."
+    kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
+    remedy = f"Start it: {start}" + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
     try:
         opened = Store.open(workspace.database, read_only=True)
     except NotFound as error:
@@ -114,29 +109,15 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
             store.study(name)
             trials = load_trials(store, name)
         except NotFound as error:
-            known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
-            if any(study.name == name for study in store.studies()):
-                command = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
-                raise NotFound(
-                    "the trials of the study must be there; another program has deleted them",
-                    value=name,
-                    place=store.location,
-                    remedy=f"Bring it back: `{command}`. Its runs and their checkpoints are kept.",
-                ) from error
-            raise NotFound(
-                "the study must have been started",
-                value=name,
-                place=store.location,
-                remedy=f"{remedy} Studies there: {known}.",
-            ) from error
+            names = [study.name for study in store.studies()]
+            if name in names:
+                rule = "the trials of the study must be there; another program has deleted them"
+                remedy = f"Bring it back: {start} Its runs and their checkpoints are kept."
+            else:
+                rule = "the study must have been started"
+                remedy = f"{remedy} Studies there: {', '.join(names) or 'none'}."
+            raise NotFound(rule, value=name, place=store.location, remedy=remedy) from error
         yield StudyReader(file, store, trials._study_id, trials.get_trials(deepcopy=False), workspace)
-
-
-def _to_start(path: Path, workspace: Workspace, name: str, *, is_quick: bool) -> str:
-    """Remedy: the command that starts a study, and the path of its summary if the results folder has one."""
-    start = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
-    kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
-    return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
 
 
 @dataclass(frozen=True, slots=True)

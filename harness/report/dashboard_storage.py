@@ -55,13 +55,8 @@ def trials_without_results(trials: Sequence[FrozenTrial], direction: StudyDirect
     """The trials of a study without results, each with its own value and constraints."""
     shown = [_dashboard_trial(trial, None, trial.constraints, "") for trial in trials]
     sign = 1 if direction == StudyDirection.MAXIMIZE else -1
-    feasible = [
-        trial
-        for trial in shown
-        if trial.state == TrialState.COMPLETE
-        and len(trial.values) == 1
-        and max(trial.constraints.values(), default=0) <= 0
-    ]
+    complete = (trial for trial in shown if trial.state == TrialState.COMPLETE and len(trial.values) == 1)
+    feasible = [trial for trial in complete if max(trial.constraints.values(), default=0) <= 0]
     return DashboardTrials(shown, max(feasible, key=lambda trial: sign * trial.values[0], default=None))
 
 
@@ -76,9 +71,9 @@ def trials_with_results(trials: Sequence[FrozenTrial], results: StudyResults) ->
     shown = []
     for trial in trials:
         configuration = rows.get(trial.number)
-        constraints = (
-            trial.constraints if configuration is None else _agreeing(violations[configuration.trials], configuration)
-        )
+        constraints = trial.constraints
+        if configuration is not None:
+            constraints = _agreeing(violations[configuration.trials], configuration)
         shown.append(_dashboard_trial(trial, configuration, constraints, results.metric))
     best = () if results.best is None else results.best.trials
     named = (trial for trial in shown if trial.number in best and trial.state == TrialState.COMPLETE)
@@ -87,12 +82,9 @@ def trials_with_results(trials: Sequence[FrozenTrial], results: StudyResults) ->
 
 def state_text(trial: FrozenTrial, configuration: ConfigurationResult | None) -> str:
     """The state of a trial, with the reason; that of its configuration if the trial itself is complete."""
-    is_whole = trial.state == TrialState.COMPLETE
-    state, reason = (
-        (configuration.state, configuration.reason)
-        if configuration is not None and is_whole
-        else trial_status(trial)[:2]
-    )
+    state, reason = trial_status(trial)[:2]
+    if configuration is not None and trial.state == TrialState.COMPLETE:
+        state, reason = configuration.state, configuration.reason
     return state if reason is None or state == "complete" else f"{state}: {reason}"
 
 
@@ -149,10 +141,8 @@ def _dashboard_trial(
 
 def _attributes(configuration: ConfigurationResult, metric: str) -> dict[str, Any]:
     """User attributes of a configuration: numbers that can be sorted, and the values and curves by seed."""
-    curves = {
-        seed: [round(value, 4) for value in curve.values()]
-        for seed, curve in seed_curves(configuration, metric).items()
-    }
+    by_seed = seed_curves(configuration, metric)
+    curves = {seed: [round(value, 4) for value in curve.values()] for seed, curve in by_seed.items()}
     return {
         "configuration": configuration.trials[0],
         "n": len(configuration.values),

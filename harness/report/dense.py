@@ -13,11 +13,9 @@ from harness.models.cost import network_cost
 from harness.report.console import plain_table
 from harness.report.full_scale import (
     SCORE_TITLES,
-    location_rows,
     network_text,
-    precision_text,
     properties_view,
-    steps_text,
+    schedule_rows,
 )
 from harness.training.full_scale.job import FullScaleJob
 
@@ -53,18 +51,15 @@ def downstream_view(
     expected: ExpectedImages | None = None,
 ) -> RenderableType:
     """What is trained, from which weights and how; `expected` describes its images if they have not been read."""
-    recipe = job.run.recipe
+    recipe, params = job.run.recipe, network_cost(job.run.spec, SIDE, merged=False).params
     rows = {
         "network": network_text(job.run.spec),
         "starts from": start,
         "form": UNMERGED_NOTE,
         "recipe": recipe.about,
-        "cost": f"{si(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
-        "plus those of the head",
+        "cost": f"{si(params)} parameters in the network, plus those of the head",
         "classes": f"{classes:,}",
-        "steps": steps_text(recipe, batch_plan, expected),
-        "arithmetic": precision_text(recipe),
-        **location_rows(job, expected),
+        **schedule_rows(job, batch_plan, expected),
     }
     if expected is not None:
         rows["time"] = "not measured: how long a step takes depends on the images"

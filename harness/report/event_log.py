@@ -47,11 +47,7 @@ class EventFormatter:
 
     def add_results(self, results: StudyResults) -> None:
         """Add the configurations of earlier trials."""
-        self.labels |= {
-            trial: format_params(configuration.params)
-            for configuration in results.rows
-            for trial in configuration.trials
-        }
+        self.labels |= {trial: format_params(row.params) for row in results.rows for trial in row.trials}
 
     def format_event(self, event: StudyEvent) -> str:
         """The event as one line."""
@@ -60,10 +56,8 @@ class EventFormatter:
                 return self._study_started(event)
             case TrialStarted():
                 self.labels[event.trial] = format_params(event.params)
-                return (
-                    f"{self.trial_name(event.trial)}: "
-                    f"{'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
-                )
+                chosen = "chosen again, for further seeds" if event.is_repeat else "chosen"
+                return f"{self.trial_name(event.trial)}: {chosen}"
             case RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
                 task = " to measure its times in this environment" if event.only_times else ""

@@ -69,26 +69,30 @@ def job_view(
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
         "cost": costs,
-        "steps": steps_text(recipe, batch_plan, expected),
-        "arithmetic": precision_text(recipe),
-        **location_rows(job, expected),
+        **schedule_rows(job, batch_plan, expected),
     }
     return properties_view(name, rows)
 
 
-def location_rows(job: FullScaleJob[Any], expected: ExpectedImages | None) -> dict[str, str]:
-    """The folder of the training and, if its images have not been read, their expected layout."""
+def schedule_rows(job: FullScaleJob[Any], batch_plan: BatchPlan, expected: ExpectedImages | None) -> dict[str, str]:
+    """The steps, their arithmetic, the folder and, if the images have not been read, their expected layout."""
+    recipe = job.run.recipe
+    arithmetic = (
+        f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
+        f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
+    )
+    rows = {"steps": _steps_text(recipe, batch_plan, expected), "arithmetic": arithmetic}
     if expected is None:
-        return {"folder": str(job.folder)}
+        return rows | {"folder": str(job.folder)}
     missing = "no `--data`" if job.root is None else f"no folder {job.root}"
-    return {
+    return rows | {
         "folder": f"in {job.folder.parent}; its name depends on network, recipe and initial weights",
         "images": f"not read ({missing}); nothing is downloaded",
         "expected": expected.layout,
     }
 
 
-def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None = None) -> str:
+def _steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None) -> str:
     """The number of steps, and how a batch is divided among workers, as text."""
     share = f"{plural(batch_plan.workers, 'worker')} with {batch_plan.micro_batch} images at once"
     gathered = f", accumulated {batch_plan.accumulation_steps} times" if batch_plan.accumulation_steps > 1 else ""
@@ -100,14 +104,6 @@ def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: Expecte
     return (
         f"{recipe.intervals} {rounds} of {batch_plan.steps:,} {step} ({batch_plan.images:,} in all{source}), "
         f"{share}{gathered}"
-    )
-
-
-def precision_text(recipe: FullScaleRecipe) -> str:
-    """The precision and the other settings of the arithmetic, as text."""
-    return (
-        f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
-        f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
     )
 
 

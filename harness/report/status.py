@@ -72,18 +72,14 @@ def study_status(
         return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
 
     states = Counter(state(trial) for trial in opened)
-    runs = {
-        facts.row.id: (format_params(configuration.params), facts)
-        for configuration in results.rows
-        for facts in configuration.runs
-    }
+    runs = {run.row.id: (format_params(row.params), run) for row in results.rows for run in row.runs}
     training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
     return StudyStatus(
         results=results,
         driver=driver,
         trials=dict(states),
         trials_total=trials_total,
-        runs=dict(Counter(str(facts.row.state) for _, facts in runs.values())),
+        runs=dict(Counter(str(run.row.state) for _, run in runs.values())),
         runs_total=None if trials_total is None or results.claims else trials_total * seeds,
         training=training,
         last=tuple(last),
@@ -142,9 +138,9 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
 
 def _training(status: StudyStatus) -> RenderableType:
     table = plain_table(("training",), ("epoch", "train loss", "top1"))
-    for name, facts in status.training:
-        last = facts.curve[-1] if facts.curve else None
-        run = facts.row.run
+    for name, result in status.training:
+        last = result.curve[-1] if result.curve else None
+        run = result.row.run
         table.add_row(
             Text(f"{name} {seed_text(run.seed)}"),
             epochs_done(last.epoch if last else 0, run.recipe.epochs),

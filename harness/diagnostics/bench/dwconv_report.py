@@ -129,13 +129,8 @@ def _memory(results: Sequence[DwconvResult]) -> ResultTable:
 
 
 def _target(target: RatioTarget) -> tuple[str, ...]:
-    sign = "≥" if target.is_least else "≤"
-    return (
-        target.about,
-        format_ratio(target.ratio),
-        f"{sign} {format_ratio(target.aim)}",
-        "met" if target.is_met else "missed",
-    )
+    aim = f"{'≥' if target.is_least else '≤'} {format_ratio(target.aim)}"
+    return (target.about, format_ratio(target.ratio), aim, "met" if target.is_met else "missed")
 
 
 def format_ratio(ratio: float | None) -> str:
@@ -201,10 +196,8 @@ def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: d
 def _lines(results: Sequence[DwconvResult]) -> dict[str, list[DwconvResult]]:
     """By label, the rows sorted by kernel size: `conv2d` in each layout, all others in the faster layout."""
     lines: dict[str, list[DwconvResult]] = {}
-    for result in sorted(
-        (result for result in results if result.median_ms is not None),
-        key=lambda result: (result.kernel, result.median_ms),
-    ):
+    measured = (result for result in results if result.median_ms is not None)
+    for result in sorted(measured, key=lambda result: (result.kernel, result.median_ms)):
         is_conv2d = result.algorithm == CONV2D
         layout = {"default": "default layout", "channels_last": "channels-last"}[result.layout]
         line = lines.setdefault(f"{CONV2D}, {layout}" if is_conv2d else result.algorithm, [])

@@ -78,12 +78,8 @@ class DwconvOptions:
 
     def rows(self, *, is_quick: bool) -> tuple[StackShape, ...]:
         """The rows of single layers; none if sizes were given."""
-        return () if is_quick or not self.is_of_default_size else ROWS
-
-    @property
-    def is_of_default_size(self) -> bool:
-        """Whether no size was given."""
-        return not (self.batch or self.channels or self.layers or self.sides or self.kernels)
+        has_size = bool(self.batch or self.channels or self.layers or self.sides or self.kernels)
+        return () if is_quick or has_size else ROWS
 
 
 BASELINES = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "convnext_base")
