@@ -3,8 +3,9 @@
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Group
 from rich.table import Table
@@ -15,6 +16,7 @@ from harness.errors import UserError
 from harness.report.console import plain_table
 
 ROOT = Path(harness.__file__).parent.parent
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,14 @@ class BenchSize:
 
 FULL_SIZE = BenchSize()
 QUICK_SIZE = BenchSize(helps=3, starts=1, trials=(100, 300), rounds=1)
+
+
+def grouped(results: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
+    """The results by the values of these fields, in the order of the first of each group."""
+    groups: dict[Any, list[Row]] = {}
+    for result in results:
+        groups.setdefault(attrgetter(*names)(result), []).append(result)
+    return groups
 
 
 def run_study() -> str:
