@@ -83,8 +83,15 @@ def _space_on(file: StudyFile, info: DataInfo) -> Space:
 
 def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
     """The data set of a study. Raises `DataError`, which names the file's line, if it is not there."""
-    try:
+    with naming_lines(file):
         return identify(file.study.proxy, cache)
+
+
+@contextmanager
+def naming_lines(file: StudyFile) -> Iterator[None]:
+    """Add the line in the study file to errors about a key of the proxy."""
+    try:
+        yield
     except DataError as error:
         if error.place is not None and error.place.startswith("proxy."):
             error.place = file.place(tuple(error.place.split(".")))

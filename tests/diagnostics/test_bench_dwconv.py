@@ -4,6 +4,7 @@ import csv
 import math
 from collections import defaultdict
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from harness.diagnostics.bench.dwconv_results import (
     COLUMNS,
     DwconvResult,
     gains,
-    geometric_mean,
     growth,
     memory,
     targets,
