@@ -172,7 +172,7 @@ def _share(cost: Cost) -> float:
 
 
 def agreement(*forms: bool, most_blocks: int = FEW_BLOCKS) -> Iterator[Finding]:
-    """The closed form against a count, for every preset in these forms (whether merged), cut to so many blocks."""
+    """The closed form against a count, for every preset in these forms (merged or not), up to this many blocks."""
     for name, whole in PRESETS.items():
         spec = whole.replace(B=tuple(min(most_blocks, blocks) for blocks in whole.B))
         for merged in forms:
