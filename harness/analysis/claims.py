@@ -8,10 +8,9 @@ kept.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.analysis.earlier_looks import SeedRuns, foreign_looks
-from harness.analysis.limits import RunValues, configuration_limit
+from harness.analysis.limits import Limit, RunValues, configuration_limit
 from harness.analysis.objective import COST_OBJECTIVES, formula_value
-from harness.analysis.plan_history import claim_plan, file_history
+from harness.analysis.plan_history import SeedRuns, claim_plan, file_history, foreign_looks
 from harness.analysis.reuse import study_environment, time_reference, without_other_times
 from harness.analysis.statistics import (
     Estimate,
@@ -23,7 +22,6 @@ from harness.analysis.statistics import (
     judge,
     seeds_to_decide,
 )
-from harness.analysis.statistics.limits import Limit
 from harness.config.claim_arms import arm_choices
 from harness.config.expectation import Expectation
 from harness.config.expressions import Formula
@@ -118,8 +116,10 @@ class ExploratoryVerdict:
 class _ClaimRuns:
     """The stored runs of a claim's arms, and their contrast."""
 
+    claim: Claim
+    expectation: Expectation
     arms: tuple[Candidate, ...]
-    figures: tuple[Mapping[int, float], ...]
+    arm_values: tuple[Mapping[int, float], ...]
     paired: Mapping[int, float]
     """The contrast by seed."""
     missing: str | None
@@ -128,6 +128,18 @@ class _ClaimRuns:
     limit: Limit | None
     pairs: SeedRuns
     """The complete runs of all arms, by seed of `paired`."""
+
+    def estimate(self, plan: Plan | ExtendedPlan) -> Estimate | None:
+        """The effect under a plan; None before there is a value."""
+        if not self.paired:
+            return None
+        is_exact = Formula(self.claim.metric).names <= set(COST_OBJECTIVES)
+        values = list(self.paired.values())
+        return estimate_effect(values, self.expectation, plan, ignore=self.claim.ignore, exact=is_exact)
+
+    def p_of(self, estimate: Estimate | None) -> float:
+        """The p of an estimate for Holm's correction: 1 without a value, and at a limit."""
+        return 1.0 if estimate is None or self.limit else estimate.p
 
 
 def evaluate_claims(
@@ -140,52 +152,28 @@ def evaluate_claims(
     if not study.claims:
         return ()
     here = here or study_environment(study)
-    runs_by_claim = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
-    history = file_history(
-        study,
-        store,
-        {claim.name: tuple(claim_runs.paired) for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)},
-    )
-    runs_by_claim = [
-        _in_order(claim_runs, history.seeds_first(claim.name))
-        for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)
-    ]
-    plans = [history.plan_of(claim.name) for claim in study.claims]
+    unordered = [_claim_runs(claim, study, space, store, here) for claim in study.claims]
+    history = file_history(study, store, {runs.claim.name: tuple(runs.paired) for runs in unordered})
+    claims = [_in_order(runs, history.seeds_first(runs.claim.name)) for runs in unordered]
+    plans = [history.plan_of(runs.claim.name) for runs in claims]
     elsewhere = foreign_looks(study, store)
     late = [
-        _why_late(history.added_after(claim.name)) or elsewhere.reason(claim, study, claim_runs.pairs)
-        for claim, claim_runs in zip(study.claims, runs_by_claim, strict=True)
+        f"the claim was added after {n} runs"
+        if (n := history.added_after(runs.claim.name)) is not None
+        else elsewhere.reason(runs.claim, study, runs.pairs)
+        for runs in claims
     ]
-    expected = [Expectation.parse(claim.expect) for claim in study.claims]
-    estimates = list(map(_estimate, study.claims, runs_by_claim, expected, plans))
+    estimates = [runs.estimate(plan) for runs, plan in zip(claims, plans, strict=True)]
     as_new = [
-        estimate if plan == history.plan else _estimate(claim, claim_runs, expectation, history.plan)
-        for claim, claim_runs, expectation, plan, estimate in zip(
-            study.claims, runs_by_claim, expected, plans, estimates, strict=True
-        )
+        estimate if plan == history.plan else runs.estimate(history.plan)
+        for runs, plan, estimate in zip(claims, plans, estimates, strict=True)
     ]
-    ps = [
-        None if reason else 1.0 if estimate is None or claim_runs.limit else estimate.p
-        for estimate, claim_runs, reason in zip(estimates, runs_by_claim, late, strict=True)
-    ]
-    corrected = iter(holm([p for p in ps if p is not None]))
-    confirmed = [None if p is None else next(corrected) for p in ps]
-    explored = holm(
-        [
-            1.0 if estimate is None or claim_runs.limit else estimate.p
-            for estimate, claim_runs in zip(as_new, runs_by_claim, strict=True)
-        ]
-    )
-    results = map(_claim_result, study.claims, runs_by_claim, as_new, estimates, confirmed, expected)
-    reasons = map(_why_exploratory, plans, late)
+    confirmed = holm([runs.p_of(each) for runs, each, why in zip(claims, estimates, late, strict=True) if not why])
+    explored = holm([runs.p_of(each) for runs, each in zip(claims, as_new, strict=True)])
+    corrected = iter(confirmed)
     return tuple(
-        replace(
-            result,
-            exploratory=_exploratory_result(result, estimate, p, reason),
-            note=_note(plan, reason),
-            is_used_up=len(result.values) >= plan.most,
-        )
-        for result, estimate, p, plan, reason in zip(results, as_new, explored, plans, reasons, strict=True)
+        _claim_result(runs, plan, estimate, new, None if why else next(corrected), p, why)
+        for runs, plan, estimate, new, p, why in zip(claims, plans, estimates, as_new, explored, late, strict=True)
     )
 
 
@@ -215,67 +203,51 @@ def arms_needing_seeds(
     return list(arms.values())
 
 
-def _is_exact(claim: Claim) -> bool:
-    return Formula(claim.metric).names <= set(COST_OBJECTIVES)
-
-
-def _estimate(
-    claim: Claim, claim_runs: _ClaimRuns, expectation: Expectation, plan: Plan | ExtendedPlan
-) -> Estimate | None:
-    values = list(claim_runs.paired.values())
-    return estimate_effect(values, expectation, plan, ignore=claim.ignore, exact=_is_exact(claim)) if values else None
-
-
 def _claim_result(
-    claim: Claim,
-    claim_runs: _ClaimRuns,
-    as_new: Estimate | None,
+    runs: _ClaimRuns,
+    plan: Plan | ExtendedPlan,
     estimate: Estimate | None,
+    as_new: Estimate | None,
     p: float | None,
-    expectation: Expectation,
+    explored_p: float,
+    late: str | None,
 ) -> ClaimResult:
-    """A claim with the verdict that has an error rate; `p` is None for a claim that was made after its data."""
-    values, seeds = tuple(claim_runs.paired.values()), tuple(claim_runs.paired)
+    """The result of a claim: `p` is that of the verdict with an error rate, None if it was made after its data.
+
+    `as_new` and `explored_p` are estimate and p as if claim and plan had been made before the first run.
+    """
+    reason = _why_exploratory(plan, late)
+    result = ClaimResult(
+        runs.claim,
+        runs.arms,
+        runs.arm_values,
+        tuple(runs.paired.values()),
+        tuple(runs.paired),
+        as_new if late else estimate,
+        None if estimate is None else p,
+        Verdict.UNDECIDED,
+        runs=runs.runs,
+        lost_pairs=runs.lost,
+        note=_note(plan, reason),
+        is_used_up=len(runs.paired) >= plan.most,
+    )
     if estimate is None:
-        undecided = Verdict.UNDECIDED
-        unknown = ClaimResult(
-            claim,
-            claim_runs.arms,
-            claim_runs.figures,
-            values,
-            seeds,
-            None,
-            None,
-            undecided,
-            missing_reason=claim_runs.missing,
+        return replace(result, missing_reason=runs.missing)
+    if p is not None and runs.limit is not None:
+        result = replace(result, p=1.0, limit=runs.limit)
+    elif p is not None:
+        verdict = judge(estimate, p)
+        granted = estimate.alpha * estimate.p / p if p > 0 else estimate.alpha  # alpha after Holm's correction
+        is_open = verdict == Verdict.UNDECIDED
+        result = replace(
+            result,
+            estimate=as_new if estimate.repeated_interval is None else estimate,
+            verdict=verdict,
+            seeds_needed=seeds_to_decide(estimate, runs.expectation, granted) if is_open else None,
         )
-        return replace(unknown, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
-    if p is None:
-        late = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, as_new, None, Verdict.UNDECIDED)
-        return replace(late, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
-    if claim_runs.limit is not None:
-        limited = ClaimResult(
-            claim,
-            claim_runs.arms,
-            claim_runs.figures,
-            values,
-            seeds,
-            estimate,
-            1.0,
-            Verdict.UNDECIDED,
-            limit=claim_runs.limit,
-        )
-        return replace(limited, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
-    verdict = judge(estimate, p)
-    granted = estimate.alpha * estimate.p / p if p > 0 else estimate.alpha  # alpha after Holm's correction
-    enough = seeds_to_decide(estimate, expectation, granted) if verdict == Verdict.UNDECIDED else None
-    shown = as_new if estimate.repeated_interval is None else estimate
-    result = ClaimResult(claim, claim_runs.arms, claim_runs.figures, values, seeds, shown, p, verdict, enough)
-    return replace(result, lost_pairs=claim_runs.lost, runs=claim_runs.runs)
-
-
-def _why_late(added_after: int | None) -> str | None:
-    return None if added_after is None else f"the claim was added after {added_after} runs"
+    if reason is None or as_new is None or result.verdict != Verdict.UNDECIDED:
+        return result
+    return replace(result, exploratory=ExploratoryVerdict(judge(as_new, explored_p), explored_p, reason))
 
 
 def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:
@@ -288,33 +260,21 @@ def _why_exploratory(plan: Plan | ExtendedPlan, late: str | None) -> str | None:
     return None
 
 
-def _exploratory_result(
-    result: ClaimResult, as_new: Estimate | None, p: float, reason: str | None
-) -> ExploratoryVerdict | None:
-    if reason is None or as_new is None or result.verdict != Verdict.UNDECIDED:
-        return None
-    return ExploratoryVerdict(judge(as_new, p), p, reason)
-
-
 def _note(plan: Plan | ExtendedPlan, reason: str | None) -> str | None:
     if not isinstance(plan, ExtendedPlan) or reason is not None:
         return None
     steps = zip(plan.plans, plan.plans[1:], plan.changes, strict=False)
-    changed = ", ".join(f"from {_looks(old)} to {_looks(new)} at {n} pairs" for old, new, n in steps)
+    changed = ", ".join(
+        f"from {old.first}-{old.most} seeds to {new.first}-{new.most} seeds at {n} pairs" for old, new, n in steps
+    )
     return f"the plan was stretched {changed}; conditional rejection keeps its error rate"
 
 
-def _looks(plan: Plan) -> str:
-    return f"{plan.first}-{plan.most} seeds"
-
-
-def _in_order(claim_runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
+def _in_order(runs: _ClaimRuns, first: tuple[int, ...]) -> _ClaimRuns:
     """Sort pairs in the order in which they were complete when the file changed, then by seed."""
-    order = [
-        *(seed for seed in first if seed in claim_runs.paired),
-        *(seed for seed in claim_runs.paired if seed not in first),
-    ]
-    return replace(claim_runs, paired={seed: claim_runs.paired[seed] for seed in order})
+    early = [seed for seed in first if seed in runs.paired]
+    order = [*early, *(seed for seed in runs.paired if seed not in first)]
+    return replace(runs, paired={seed: runs.paired[seed] for seed in order})
 
 
 def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: Environment) -> _ClaimRuns:
@@ -327,13 +287,13 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: En
     recorded = [_recorded(rows, store, reference) for rows in of_arms]
     of_runs = [{run.run.seed: formula_value(formula, *run) for run in of_arm} for of_arm in recorded]
     limits = {configuration_limit(formula.names, of_arm, tests=len(arms)) for of_arm in recorded}
-    figures = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
+    values = tuple({seed: value for seed, value in each.items() if value is not None} for each in of_runs)
     paired = {
-        seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), figures, strict=True))
-        for seed in figures[0]
-        if all(seed in each for each in figures)
+        seed: sum(weight * each[seed] for weight, each in zip(claim.contrast.values(), values, strict=True))
+        for seed in values[0]
+        if all(seed in each for each in values)
     }
-    is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(figures, of_runs, strict=True))
+    is_lacking = any(len(each) < len(all_runs) for each, all_runs in zip(values, of_runs, strict=True))
     missing = f"no run has a value of `{claim.metric}`" if is_lacking and not paired else None
     lost = tuple(_lost_pairs(claim, arms, study, space, store))
     if lost and not paired and missing is None:
@@ -341,7 +301,8 @@ def _claim_runs(claim: Claim, study: Study, space: Space, store: Store, here: En
     limit = limits.pop() if len(limits) == 1 else None
     by_seed = [{row.run.seed: row for row in rows} for rows in of_arms]
     pairs = {seed: tuple(each[seed] for each in by_seed) for seed in paired}
-    return _ClaimRuns(arms, figures, paired, missing, rows, lost, limit, pairs)
+    expectation = Expectation.parse(claim.expect)
+    return _ClaimRuns(claim, expectation, arms, values, paired, missing, rows, lost, limit, pairs)
 
 
 def _lost_pairs(

@@ -74,7 +74,8 @@ def time_notes(rows: Sequence[RunRow], left_out: Iterable[str]) -> list[str]:
     """Notes on missing times of the runs in `left_out`, and on missing memory of runs that were measured again."""
     ids = set(left_out)
     complete = [row for row in rows if row.state == RunState.COMPLETE]
-    lost = [row for row in complete if row.id in ids and not _has_weights(row)]
+    left = [row for row in complete if row.id in ids]
+    lost = [row for row in left if row.folder is None or not Job(row.run, row.folder).has_weights]
     total, notes = plural(len(complete), "run"), []
     if ids:
         notes.append(f"Times and memory of {len(ids)} of {total} are left out, since they are of another environment.")
@@ -89,7 +90,3 @@ def time_notes(rows: Sequence[RunRow], left_out: Iterable[str]) -> list[str]:
         them = f"{len(again)} of {total}, whose times were measured again, is left out"
         notes.append(f"{what} of {them}: it is only measured in training.")
     return notes
-
-
-def _has_weights(row: RunRow) -> bool:
-    return row.folder is not None and Job(row.run, row.folder).has_weights

@@ -61,11 +61,8 @@ def format_metric(mean: float | None, metric: str) -> str:
 
 def format_mean_and_spread(mean: float | None, spread: float | None, metric: str) -> str:
     """Mean and spread such as 93.40 ± 0.82; only the mean if there is no spread."""
-    return (
-        format_metric(mean, metric)
-        if spread is None
-        else f"{format_metric(mean, metric)} ± {format_metric(spread, metric)}"
-    )
+    text = format_metric(mean, metric)
+    return text if spread is None else f"{text} ± {format_metric(spread, metric)}"
 
 
 def format_value(chosen: Any) -> str:
@@ -74,9 +71,9 @@ def format_value(chosen: Any) -> str:
         return "-".join(format_value(each) for each in chosen)
     if chosen is None:
         return "none"
-    return (
-        str(chosen).lower() if isinstance(chosen, bool) else f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
-    )
+    if isinstance(chosen, bool):
+        return str(chosen).lower()
+    return f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
 
 
 def format_params(params: Mapping[str, Any]) -> str:

@@ -21,7 +21,10 @@ def resampling_ways(rows: Iterable["RunRow"]) -> tuple[tuple[str, bool], ...]:
     Runs of earlier recipe revisions, before images were sampled for each seed, shared one data set.
     """
     trained = (row for row in rows if row.run.recipe.epochs > 0)
-    ways = {(row.run.recipe.resample if row.id == row.run.id else "none", _is_generated(row)) for row in trained}
+    ways = {
+        (row.run.recipe.resample if row.id == row.run.id else "none", row.run.recipe.dataset == "shapes")
+        for row in trained
+    }
     return tuple(sorted(ways))
 
 
@@ -36,7 +39,3 @@ def noise_line(ways: Iterable[tuple[str, bool]]) -> str | None:
 def _line(resample: str, is_generated: bool) -> str:
     per_seed = PER_SEED_SOURCES.get((resample, is_generated))
     return f"intervals hold {TRAINING_SOURCES}" + (f", of {SHARED_DATA_NOTE}" if per_seed is None else f", {per_seed}")
-
-
-def _is_generated(row: "RunRow") -> bool:
-    return row.run.recipe.dataset == "shapes"

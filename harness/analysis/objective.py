@@ -1,6 +1,7 @@
 """The value of a metric or an objective for a run: from its curve, from its measured metrics, or from its spec."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from harness.config.expressions import Formula
 from harness.config.study import CURVES
@@ -12,8 +13,6 @@ COST_OBJECTIVES = ("params", "macs")
 LATENCY = "latency_ms_p50"
 LATENCY_BOUND = "latency_ms_high"
 """Upper end of the median's 95 % interval; budgets and objectives use it, so that noise is no advantage."""
-
-
 TIME_PREFIXES = ("latency_", "throughput_")
 """Name prefixes of metrics that runs of equal networks share; see `measures.timing_cache`."""
 
@@ -46,6 +45,11 @@ def objective_value(metric: str, run: Run, curve: Sequence[Epoch], measures: Map
     if metric == LATENCY and LATENCY_BOUND in measures:
         return measures[LATENCY_BOUND]
     return final_value(metric, run, curve, measures)
+
+
+def spread_of(values: Collection[float]) -> float | None:
+    """Standard deviation over the seeds (n - 1); None for fewer than two."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def formula_value(formula: Formula, run: Run, curve: Sequence[Epoch], measures: Mapping[str, float]) -> float | None:

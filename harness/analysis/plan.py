@@ -1,7 +1,7 @@
 """The plan of a study: the configurations it would train, their cost and time, and the runs already in the store."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.analysis.claims import evaluate_claims
@@ -199,11 +199,7 @@ def _for_claims(study: Study, space: Space, store: Store | None) -> int:
     first, most = seeds_of(study.search)
     later = range(study.search.seed + first, study.search.seed + most)
     ids = [Run(_spec(arm), study.proxy, seed, space.data).id for arm in arms.values() for seed in later]
-    return len(ids) - len(_settled(ids, store))
-
-
-def _settled(ids: Iterable[str], store: Store | None) -> set[str]:
-    return {run_id for run_id, row in store.runs(ids).items() if row.state in SETTLED} if store else set()
+    return len(ids) - (sum(row.state in SETTLED for row in store.runs(ids).values()) if store else 0)
 
 
 def _cells(space: Space, rejected: Counter[str]) -> Iterator[Candidate]:
@@ -272,8 +268,9 @@ class _RunTimeEstimator:
         elif self._images is None:
             self.basis = "nothing: no run of this recipe has been timed, and the number of images is not known yet"
         else:
+            rule = "3 x MACs x training images" if study.proxy.epochs else "MACs x images that are measured"
             self.basis = (
-                f"a rough rule, since no run was timed: {_rule(study.proxy)}, "
+                f"a rough rule, since no run was timed: {rule}, "
                 f"at {self._speed / 1e9:g} GMAC/s on one {device}, and {OVERHEAD_S:g} s more per run"
             )
 
@@ -325,10 +322,6 @@ def measured_images(recipe: ProxyRecipe, val: int) -> int:
         "train_step": recipe.batch_size * PASSES * (MEASURED_CALLS + 1),
     }
     return latency + sum(on_demand[name] for name in recipe.measures)
-
-
-def _rule(recipe: ProxyRecipe) -> str:
-    return "3 x MACs x training images" if recipe.epochs else "MACs x images that are measured"
 
 
 def _spec(candidate: Candidate) -> NetworkSpec:

@@ -1,24 +1,31 @@
-"""The history of a study file: which plan was in force for how many pairs, and which claims were added later.
+"""The history of claims: which plan was in force for how many pairs, which claims were added later, and earlier looks.
 
 Every change is stored with the seeds of each claim's pairs at that time, so that a later evaluation of the study has
 the same verdicts. A file that differs from the stored one, because it was edited and not run since, counts as changed
-now.
+now. Earlier looks are those of other studies at the same runs, before the study was started.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import yaml
 
 from harness.analysis.statistics import ExtendedPlan, Plan, plan_after
-from harness.config.study import Study
+from harness.config.study import Claim, Study
 from harness.config.study_growth import seeds_of
 from harness.errors import NotFound
-from harness.storage import Store
+from harness.storage import RunRow, Store, StudyRow
+from harness.storage.rows import CLAIMS_EVENT
 from harness.training.run import RunState
+
+DECISIVE_KEYS = ("metric", "contrast", "expect", "ignore")
+"""Keys of a claim that decide its verdict, together with the plan of its study."""
+SeedRuns = Mapping[int, tuple[RunRow, ...]]
+"""The complete runs of all arms of a claim, by seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,7 @@ class FileChange:
 
     def text(self) -> str:
         """The change as JSON for the store."""
-        values = {"added": self.added, "plan": self.plan, "seeds": self.seeds, "runs": self.runs, "claims": self.claims}
-        return json.dumps(values)
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> "FileChange":
@@ -91,34 +97,17 @@ def pending_change(
         kept = _stored_claims(store.study(study.study).resolved)
     except NotFound:
         return None
-    new = tuple(claim.name for claim in study.claims if claim.name not in kept.claims)
+    new = tuple(claim.name for claim in study.claims if claim.name not in kept.names)
     if not new and not added and kept.plan == seeds_of(study.search):
         return None
-    seeds = {name: tuple(each) for name, each in paired.items() if name in kept.claims}
+    seeds = {name: tuple(each) for name, each in paired.items() if name in kept.names}
     return FileChange(added, kept.plan, seeds, _complete_runs(study, store), new)
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredClaims:
-    """The parts of the stored file that decide its verdicts."""
-
-    plan: tuple[int, int]
-    claims: frozenset[str]
 
 
 def claim_plan(study: Study) -> Plan:
     """The plan of a study's looks at its claims: after the first seeds, and after each further seed."""
     first, most = seeds_of(study.search)
     return Plan(first, most)
-
-
-@lru_cache(maxsize=16)
-def _stored_claims(resolved: str) -> _StoredClaims:
-    values: dict[str, Any] = yaml.safe_load(resolved) or {}
-    search = values.get("search") or {}
-    first = search.get("seeds", 3)
-    names = frozenset(str(claim.get("name")) for claim in values.get("claims") or ())
-    return _StoredClaims((first, max(first, search.get("max_seeds") or 0)), names)
 
 
 def _complete_runs(study: Study, store: Store) -> int:
@@ -130,3 +119,82 @@ def _complete_runs(study: Study, store: Store) -> int:
 def _rising(pairs: Sequence[int]) -> list[int]:
     """Running maximum of the pairs, since runs may be lost between two changes."""
     return [max(pairs[: i + 1]) for i in range(len(pairs))]
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredClaims:
+    """The parts of a stored study file that decide its verdicts."""
+
+    plan: tuple[int, int]
+    names: frozenset[str]
+    metrics: frozenset[str]
+    claims: frozenset[str]
+    """Claims with their plan, as text from `_decisive`."""
+
+
+@lru_cache(maxsize=64)
+def _stored_claims(resolved: str) -> _StoredClaims:
+    values: dict[str, Any] = yaml.safe_load(resolved) or {}
+    claims, search = values.get("claims") or (), values.get("search") or {}
+    first = search.get("seeds", 3)
+    plan = first, max(first, search.get("max_seeds") or 0)
+    return _StoredClaims(
+        plan,
+        frozenset(str(claim.get("name")) for claim in claims),
+        frozenset(claim.get("metric", "top1") for claim in claims),
+        frozenset(_decisive(claim, plan) for claim in claims),
+    )
+
+
+def _decisive(claim: Mapping[str, Any], plan: tuple[int, int]) -> str:
+    return json.dumps([{key: claim.get(key) for key in DECISIVE_KEYS}, plan], sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignLooks:
+    """The studies that had evaluated their claims when a study was started."""
+
+    started: datetime
+    studies: tuple[tuple[str, _StoredClaims, frozenset[str]], ...]
+    """Name, claims, and run ids of each study."""
+
+    def reason(self, claim: Claim, study: Study, pairs: SeedRuns) -> str | None:
+        """Reason why a verdict of the claim has no error rate; None if no other study had looked at its pairs.
+
+        A study with the same claim and the same plan has taken the same looks, which add no error.
+        """
+        decisive = _decisive(claim.model_dump(mode="json"), seeds_of(study.search))
+        for name, claims, ids in self.studies:
+            if claim.metric not in claims.metrics or decisive in claims.claims:
+                continue
+            earlier_seeds = [seed for seed, rows in pairs.items() if self._had(rows, ids)]
+            if earlier_seeds:
+                return f"{len(earlier_seeds)} of its {len(pairs)} pairs were looked at before by the study `{name}`"
+        return None
+
+    def _had(self, rows: Iterable[RunRow], ids: frozenset[str]) -> bool:
+        return all(row.id in ids and row.finished is not None and row.finished <= self.started for row in rows)
+
+
+def foreign_looks(study: Study, store: Store) -> ForeignLooks:
+    """The looks of other studies before this one was started, or before now if it is not started yet.
+
+    Runs are shared between studies. If a claim is made, or a plan is extended, after another study has evaluated the
+    same values, the claim is newer than its data, like a claim that is added to a study with runs.
+    """
+    studies = {row.name: row for row in store.studies()}
+    started = studies[study.study].created if study.study in studies else datetime.now(UTC)
+    return ForeignLooks(started, tuple(_looked(store, studies.values(), study.study, started)))
+
+
+def _looked(
+    store: Store, studies: Iterable[StudyRow], study: str, started: datetime
+) -> Iterator[tuple[str, _StoredClaims, frozenset[str]]]:
+    for row in studies:
+        claims = _stored_claims(row.resolved)
+        if row.name == study or not claims.claims:
+            continue
+        first = store.first_event(row.name, CLAIMS_EVENT)
+        if first is not None and first.time <= started:
+            runs = (run_id for ids in store.trial_runs(row.name).values() for run_id in ids)
+            yield row.name, claims, frozenset(runs)

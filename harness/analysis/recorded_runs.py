@@ -2,8 +2,7 @@
 
 import json
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from harness.analysis.formatting import printable
+from harness.analysis.objective import spread_of
 from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_study_reader
 from harness.config.recipes.proxy import REVISION, ProxyRecipe
@@ -53,7 +53,7 @@ class RecordedRun:
     @property
     def spread(self) -> float | None:
         """Standard deviation over the seeds (n - 1); None for fewer than two."""
-        return statistics.stdev(self.siblings) if len(self.siblings) > 1 else None
+        return spread_of(self.siblings)
 
     @property
     def changed_meaning(self) -> str | None:
@@ -77,12 +77,11 @@ def recorded_run_from_database(
     """Read a run of a study: by its id, or the first seed of a trial, by default the best trial. Raises `NotFound`."""
     with open_study_reader(path, workspace, is_quick=is_quick) as reader:
         results = study_results(reader.file.study, reader.store, reader.trials, {})
-        curves = {row.id: row for row in reader.store.runs(_ids_of(results.rows)).values()}
         rows = [(configuration.trials, configuration.values, configuration.runs) for configuration in results.rows]
         best = results.best.trials[0] if results.best else None
         number, values, facts = _chosen(rows, best, trial, run_id, lambda each: each.row.id, str(path))
         measures = reader.store.metrics(facts.row.id)
-    row = curves[facts.row.id]
+    row = facts.row
     return RecordedRun(
         id=row.id,
         run=row.run,
@@ -135,10 +134,6 @@ def recorded_run_from_summary(path: Path, trial: int | None, run_id: str | None)
         )
     except (KeyError, TypeError, ValueError, SpecError) as error:
         raise _no_summary(file, f"{type(error).__name__}: {error}") from error
-
-
-def _ids_of(rows: Sequence[Any]) -> Iterator[str]:
-    return (facts.row.id for row in rows for facts in row.runs)
 
 
 def _chosen(

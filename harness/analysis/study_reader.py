@@ -1,7 +1,7 @@
 """Opens a study for reading, whether or not another process drives it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,12 +83,12 @@ def _space_on(file: StudyFile, info: DataInfo) -> Space:
 
 def _info_of(file: StudyFile, cache: Path | None) -> DataInfo:
     """The data set of a study. Raises `DataError`, which names the file's line, if it is not there."""
-    with _naming_lines(file):
+    with naming_lines(file):
         return identify(file.study.proxy, cache)
 
 
 @contextmanager
-def _naming_lines(file: StudyFile) -> Iterator[None]:
+def naming_lines(file: StudyFile) -> Iterator[None]:
     """Add the line in the study file to errors about a key of the proxy."""
     try:
         yield
@@ -103,7 +103,9 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
     """Open a study for reading, whether or not it has a driver. Raises `NotFound` if it was never started."""
     file = load_study(path, is_quick=is_quick)
     name = file.study.study
-    remedy = _to_start(path, workspace, name, is_quick=is_quick)
+    start = f"`{command_line('run', path, [*(['--quick'] if is_quick else []), *workspace.options])}`."
+    kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
+    remedy = f"Start it: {start}" + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
     try:
         opened = Store.open(workspace.database, read_only=True)
     except NotFound as error:
@@ -114,29 +116,15 @@ def open_study_reader(path: Path, workspace: Workspace, *, is_quick: bool = Fals
             store.study(name)
             trials = load_trials(store, name)
         except NotFound as error:
-            known = ", ".join(study.name for study in store.studies() if study.name != name) or "none"
-            if any(study.name == name for study in store.studies()):
-                command = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
-                raise NotFound(
-                    "the trials of the study must be there; another program has deleted them",
-                    value=name,
-                    place=store.location,
-                    remedy=f"Bring it back: `{command}`. Its runs and their checkpoints are kept.",
-                ) from error
-            raise NotFound(
-                "the study must have been started",
-                value=name,
-                place=store.location,
-                remedy=f"{remedy} Studies there: {known}.",
-            ) from error
+            names = [study.name for study in store.studies()]
+            if name in names:
+                rule = "the trials of the study must be there; another program has deleted them"
+                remedy = f"Bring it back: {start} Its runs and their checkpoints are kept."
+            else:
+                rule = "the study must have been started"
+                remedy = f"{remedy} Studies there: {', '.join(names) or 'none'}."
+            raise NotFound(rule, value=name, place=store.location, remedy=remedy) from error
         yield StudyReader(file, store, trials._study_id, trials.get_trials(deepcopy=False), workspace)
-
-
-def _to_start(path: Path, workspace: Workspace, name: str, *, is_quick: bool) -> str:
-    """Remedy: the command that starts a study, and the path of its summary if the results folder has one."""
-    start = command_line("run", path, [*(["--quick"] if is_quick else []), *workspace.options])
-    kept = workspace.results / CLAIMS_FOLDER / name / "summary.txt"
-    return f"Start it: `{start}`." + (f" What was recorded of it before: {kept}." if kept.is_file() else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +140,18 @@ class StudySize:
 def study_size(study: Study, space: Space | None, trials: "list[FrozenTrial]") -> StudySize:
     """The size of a study with these trials; without its data set, `space` is None, and a grid's size unknown."""
     if study.search.sampler != "grid":
-        broken = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
-        return StudySize(study.search.trials, Counter(next(iter(constraints), "a rule") for constraints in broken))
+        return StudySize(study.search.trials, rejected_proposals(trials))
     if space is None:
         return StudySize(None, {})
     cells = list(space.grid())
     ruled_out = Counter(next(iter(cell.violations)) for cell in cells if not cell.is_feasible)
     return StudySize(len(cells) - ruled_out.total(), ruled_out)
+
+
+def rejected_proposals(trials: "Sequence[FrozenTrial]") -> Counter[str]:
+    """The number of proposals that were never trained, by the first rule or budget that each violates."""
+    rejected = [trial.constraints for trial in trials if "rejected" in trial.user_attrs]
+    return Counter(next(iter(constraints), "a rule") for constraints in rejected)
 
 
 def study_title(text: str) -> str | None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.analysis.results import ConfigurationResult, StudyResults, results_limit_sentence, study_results
+from harness.analysis.configuration_result import ConfigurationResult
+from harness.analysis.results import StudyResults, results_limit_sentence, study_results
 from harness.analysis.study_reader import StudyReader, open_study_reader
 from harness.config.full_scale_network import full_scale_network
 from harness.config.network_file import require_network_spec

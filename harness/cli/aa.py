@@ -98,25 +98,24 @@ def run(args: Namespace) -> int:
 def _judge_further(args: Namespace, claims: "tuple[RecordedClaim, ...]", plan: "Plan") -> int:
     """Print how much of the error of a study's claim is due to its validation images."""
     from harness.diagnostics.image_noise import (
-        Asked,
+        ValidationSettings,
         image_noise_values,
         image_noise_view,
         images_of,
         measure_image_noise,
     )
-    from harness.report.console import is_live, make_console
-    from harness.report.status_line import make_status_line
+    from harness.report.console import is_live, make_console, make_status_line
 
     if len(claims) != 1:
         raise UserError("`--validation-sets` needs one study", value=", ".join(claim.study for claim in claims))
-    result, console = claims[0].judged, make_console()
+    result, console = claims[0].result, make_console()
     images = images_of(result.runs[0].run.recipe, args.images)
-    asked = Asked(args.validation_sets, images, plan, args.studies, args.seed)
+    settings = ValidationSettings(args.validation_sets, images, plan, args.studies, args.seed)
     with make_status_line(console, is_live=is_live(console) and not args.json) as line:
 
         def tell(done: int) -> None:
             if not args.json:
-                line.update(f"{done} of {asked.sets} validation sets")
+                line.update(f"{done} of {settings.sets} validation sets")
 
-        noise = measure_image_noise(claims[0].study, result, asked, workspace_of(args), tell)
+        noise = measure_image_noise(claims[0].study, result, settings, workspace_of(args), tell)
     return print_json(image_noise_values(noise)) if args.json else print_view(image_noise_view(noise))

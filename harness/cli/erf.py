@@ -34,7 +34,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print the receptive fields, and draw them."""
     from harness.measures.erf_comparison import compare_fields
-    from harness.report.plots.receptive_field import plot_field, plot_fields
+    from harness.report.plots.heat_maps import plot_field, plot_fields
     from harness.report.plots.style import file_names
     from harness.report.receptive_field import fields_values, fields_view
     from harness.storage.load_network import load_network

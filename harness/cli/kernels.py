@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     """Print the distribution of the weights, and draw it with `--output`."""
     from harness.measures.kernel_weights import large_kernels
     from harness.report.kernel_weights import kernels_values, kernels_view
-    from harness.report.plots.kernel_weights import plot_kernels
+    from harness.report.plots.heat_maps import plot_kernels
     from harness.report.plots.style import file_names
     from harness.storage.load_network import load_network
     from harness.system.device_slot import computing

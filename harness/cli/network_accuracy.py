@@ -17,9 +17,8 @@ from harness.errors import DataError, UserError
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import accuracies, preset_of, resolutions
-from harness.report.console import is_live, make_console
+from harness.report.console import is_live, make_console, make_status_line
 from harness.report.evaluation import AccuracyReport, progress_line
-from harness.report.status_line import make_status_line
 from harness.system.device_slot import computing
 from harness.system.machine import available_cpus
 from harness.training.accuracy_results import MERGED, TRAINING, AccuracyProgress, AccuracyResult

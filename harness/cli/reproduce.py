@@ -31,8 +31,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Train the run again and print the comparison; returns 1 for other bits in the same environment."""
-    from harness.diagnostics.reproduce import EXIT_CODES, reproduce
-    from harness.report.reproduction import reproduction_values, reproduction_view
+    from harness.diagnostics.reproduce import EXIT_CODES, reproduce, reproduction_values, reproduction_view
 
     comparison = reproduce(args.file, workspace_of(args), args.which, is_quick=args.quick)
     if args.json:

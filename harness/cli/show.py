@@ -61,9 +61,8 @@ def _show_all(args: Namespace, reader: "StudyReader") -> int:
     from harness.report.conclusions import environment_notes
     from harness.report.configurations import ConfigurationTables
     from harness.report.console import indented
-    from harness.report.data_notes import data_view
     from harness.report.full_scale import full_scale_runs_view
-    from harness.report.study import ended_view, heading, noise_view, reasons
+    from harness.report.study import data_view, ended_view, heading, noise_view, reasons
     from harness.report.summary import results_values
 
     ruled_out, claims, data = reader.size().ruled_out, reader.claims(), reader.data_notes()
@@ -82,8 +81,8 @@ def _show_trial(args: Namespace, reader: "StudyReader") -> int:
     from rich.console import Group
     from rich.text import Text
 
-    from harness.analysis.results import read_run_results
-    from harness.report.data_notes import data_view
+    from harness.analysis.configuration_result import read_run_results
+    from harness.report.study import data_view
     from harness.report.trial import trial_values, trial_view
 
     study = reader.file.study

@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
             trials_total=reach.configurations,
             seeds=study.search.seeds + (screening_epochs(study.search.pruner, study.proxy.epochs) > 0),
             last=reader.store.events(study.study, limit=LAST_EVENTS),
-            wanted=len(arms_needing_seeds(study, claims, seeds_used(reader.trials))),
+            needing_seeds=len(arms_needing_seeds(study, claims, seeds_used(reader.trials))),
         )
     if args.json:
         return print_json(status_values(state))

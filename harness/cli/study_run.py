@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.analysis.claims import evaluate_claims
+from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.formatting import plural, printable
 from harness.analysis.plan import TrialsDone, plan_study
-from harness.analysis.results import ConfigurationResult, StudyResults, study_results
+from harness.analysis.results import StudyResults, study_results
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.study_reader import open_space, study_size, study_title
 from harness.analysis.winner import BEST_OF
@@ -27,7 +28,7 @@ from harness.data.image_sources import GENERATED_DATASETS
 from harness.errors import NotFound, SpecError, StudyError
 from harness.executors import Executor, WorkerRequest, make_executor
 from harness.report.console import is_live, make_console
-from harness.report.event_log import EventFormatter, EventView, LogView, QuietView
+from harness.report.event_log import EventFormatter, EventView, LogView
 from harness.report.live import LiveState, LiveView
 from harness.report.plan import plan_view
 from harness.report.study import next_lines, results_view
@@ -211,7 +212,7 @@ def _view(file: StudyFile, *, is_quiet: bool) -> EventView:
     metric, direction = next(iter(file.study.objectives.items()))
     console = make_console()
     if is_quiet:
-        return QuietView()
+        return EventView()
     if not is_live(console):
         return LogView(EventFormatter(metric))
     after_training = "measuring" if file.study.proxy.transfer is None else "transfer"

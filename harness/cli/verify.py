@@ -18,7 +18,7 @@ from harness.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from harness.diagnostics.verify import ClaimRow, Section
+    from harness.diagnostics.verify.findings import ClaimRow, Section
 
 CLAIMS = "claims"
 """The subject without checks: the verdicts of the claims of recorded studies."""

@@ -28,7 +28,7 @@ class RecordedClaim(NamedTuple):
     """The claim of a study, evaluated on its recorded runs."""
 
     study: str
-    judged: ClaimResult
+    result: ClaimResult
     noise: str | None
 
 
@@ -67,7 +67,7 @@ def read_claim(path: Path, workspace: Workspace) -> RecordedClaim:
 
 def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, seed: int) -> AATestResult:
     """The share of drawn studies that reach a verdict. Raises `UserError` for unequal arms or too few seeds."""
-    result, specs = recorded.judged, [arm.spec for arm in recorded.judged.arms]
+    result, specs = recorded.result, [arm.spec for arm in recorded.result.arms]
     networks = {spec.replace(replica=0).fingerprint() for spec in specs if spec is not None}
     if len(specs) != 2 or len(networks) != 1 or sum(result.claim.contrast.values()) != 0:
         raise UserError(
@@ -88,12 +88,12 @@ def measure_error_rate(recorded: RecordedClaim, plan: Plan, *, studies: int, see
 def split_effect(recorded: tuple[RecordedClaim, ...], plan: Plan) -> AATestResult:
     """The variance of a claim's effect between data sets and between seeds. Raises `UserError` for unequal claims."""
     for claim in recorded:
-        if _comparison(claim.judged) != _comparison(recorded[0].judged):
+        if _comparison(claim.result) != _comparison(recorded[0].result):
             raise UserError("all studies must make the same claim, on different data", value=claim.study)
     if len({claim.study for claim in recorded}) < len(recorded):
         raise UserError("all studies must be different ones", value=", ".join(claim.study for claim in recorded))
     try:
-        parts = variance_parts({claim.study: claim.judged.values for claim in recorded})
+        parts = variance_parts({claim.study: claim.result.values for claim in recorded})
     except ValueError as error:
         raise UserError(f"the variance of an effect cannot be split: {error}") from error
     return AATestResult(recorded, plan, None, parts)
@@ -115,7 +115,7 @@ def outcome_view(outcome: AATestResult) -> RenderableType:
 def _rate_lines(outcome: AATestResult) -> list[str]:
     (recorded,), rate, plan = outcome.recorded, outcome.rate, outcome.plan
     assert rate is not None
-    pairs = Sample.of(recorded.judged.values)
+    pairs = Sample.of(recorded.result.values)
     looks = f"looks at {plan.looks[0]} to {plan.most} pairs"
     share = f"{100 * rate.share:.2f} % [{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
     return [
@@ -130,7 +130,7 @@ def _rate_lines(outcome: AATestResult) -> list[str]:
 
 
 def _part_lines(outcome: AATestResult) -> list[str]:
-    parts, claim, noise = outcome.parts, outcome.recorded[0].judged.claim, outcome.recorded[0].noise
+    parts, claim, noise = outcome.parts, outcome.recorded[0].result.claim, outcome.recorded[0].noise
     assert parts is not None
     seeds, held = plural(parts.seeds, "seed"), parts.held
     between, within = math.sqrt(parts.between), math.sqrt(parts.within)
@@ -152,7 +152,7 @@ def outcome_values(outcome: AATestResult) -> dict[str, Any]:
     return {
         "studies": [claim.study for claim in outcome.recorded],
         "noise": outcome.recorded[0].noise,
-        "pairs": {claim.study: list(claim.judged.values) for claim in outcome.recorded},
+        "pairs": {claim.study: list(claim.result.values) for claim in outcome.recorded},
         "plan": plan,
         "false_verdicts": None if rate is None else rate._asdict() | {"share": rate.share},
         "data_sets": None if parts is None else parts._asdict() | {"held": parts.held._asdict()},

@@ -13,6 +13,7 @@ from harness.analysis.objective import COST_OBJECTIVES, final_value
 from harness.analysis.statistics import Plan
 from harness.analysis.statistics.crossed import (
     Crossed,
+    Scheme,
     Studies,
     Table,
     decompose,
@@ -34,7 +35,7 @@ MOST_IMAGES = 100_000
 """Maximum number of images of a validation set, which is kept in memory."""
 
 
-class Asked(NamedTuple):
+class ValidationSettings(NamedTuple):
     """The settings of the evaluation on further validation sets."""
 
     sets: int
@@ -46,7 +47,7 @@ class Asked(NamedTuple):
     seed: int
 
 
-class Sized(NamedTuple):
+class SizeResult(NamedTuple):
     """The results for studies of one size."""
 
     expected: Studies
@@ -60,11 +61,11 @@ class ImageNoise(NamedTuple):
     """The result for a claim."""
 
     study: str
-    judged: ClaimResult
-    asked: Asked
+    result: ClaimResult
+    settings: ValidationSettings
     table: Table
     crossed: Crossed
-    sized: tuple[Sized, ...]
+    sizes: tuple[SizeResult, ...]
 
 
 def images_of(recipe: ProxyRecipe, images: int | None) -> int:
@@ -86,22 +87,22 @@ def images_of(recipe: ProxyRecipe, images: int | None) -> int:
 
 
 def measure_image_noise(
-    study: str, result: ClaimResult, asked: Asked, workspace: Workspace, tell: Callable[[int], None]
+    study: str, result: ClaimResult, settings: ValidationSettings, workspace: Workspace, tell: Callable[[int], None]
 ) -> ImageNoise:
     """Evaluate the networks of a claim on further validation sets, and split the variance of its effect.
 
     `tell` is called with the number of completed sets. Raises `UserError` for a claim or runs that do not allow it.
     """
     formula = Formula(result.claim.metric)
-    _require_judgeable(study, result, asked)
+    _require_measurable(study, result, settings)
     from harness.measures.validation_sets import judge_runs
 
     pairs = set(result.seeds)
     rows = [row for row in result.runs if row.run.seed in pairs]
     values = judge_runs(
         rows,
-        sets=asked.sets,
-        images=asked.images,
+        sets=settings.sets,
+        images=settings.images,
         cache=workspace.data_cache,
         folder=workspace.folder(study),
         tell=tell,
@@ -109,24 +110,31 @@ def measure_image_noise(
     table = _contrasts(
         result,
         {
-            (row.run.spec.fingerprint(), row.run.seed): _values(formula, row.run, values[row.id], asked.sets)
+            (row.run.spec.fingerprint(), row.run.seed): _values(formula, row.run, values[row.id], settings.sets)
             for row in rows
         },
     )
     crossed = decompose(table)
-    sizes = range(asked.plan.first, min(asked.plan.most, *table.shape) + 1)
-    return ImageNoise(study, result, asked, table, crossed, tuple(_sized(table, crossed, n, asked) for n in sizes))
+    sizes = tuple(
+        SizeResult(
+            expected_studies(crossed.components, n),
+            shared_coverage_interval(crossed, n, seed=settings.seed),
+            drawn_studies(table, n, studies=settings.studies, seed=settings.seed),
+        )
+        for n in range(settings.plan.first, min(settings.plan.most, *table.shape) + 1)
+    )
+    return ImageNoise(study, result, settings, table, crossed, sizes)
 
 
-def _require_judgeable(study: str, result: ClaimResult, asked: Asked) -> None:
+def _require_measurable(study: str, result: ClaimResult, settings: ValidationSettings) -> None:
     metric, unknown = result.claim.metric, Formula(result.claim.metric).names - {*CURVES, *COST_OBJECTIVES}
     if unknown:
         rule = f"the claim must be about {' or '.join(CURVES)}, which can be evaluated again"
         raise UserError(rule, value=metric, place=study)
-    if not LEAST_SETS <= asked.sets <= MOST_SETS:
-        raise UserError(f"`--validation-sets` must be from {LEAST_SETS} to {MOST_SETS:,}", value=asked.sets)
-    if len(result.values) < asked.plan.first:
-        rule = f"the study must have at least {asked.plan.first} seeds that all arms have completed"
+    if not LEAST_SETS <= settings.sets <= MOST_SETS:
+        raise UserError(f"`--validation-sets` must be from {LEAST_SETS} to {MOST_SETS:,}", value=settings.sets)
+    if len(result.values) < settings.plan.first:
+        rule = f"the study must have at least {settings.plan.first} seeds that all arms have completed"
         raise UserError(rule, value=len(result.values), place=study)
 
 
@@ -146,14 +154,6 @@ def _contrasts(result: ClaimResult, values: Mapping[tuple[str, int], list[float]
     return np.asarray(np.array(effects).sum(axis=1), np.float64)
 
 
-def _sized(table: Table, crossed: Crossed, n: int, asked: Asked) -> Sized:
-    return Sized(
-        expected_studies(crossed.components, n),
-        shared_coverage_interval(crossed, n, seed=asked.seed),
-        drawn_studies(table, n, studies=asked.studies, seed=asked.seed),
-    )
-
-
 def image_noise_view(noise: ImageNoise) -> RenderableType:
     """The result for a terminal."""
     lines = [*map(indented, _part_lines(noise)), Text(), _table(noise), Text(), *map(indented, _closing_lines(noise))]
@@ -161,9 +161,9 @@ def image_noise_view(noise: ImageNoise) -> RenderableType:
 
 
 def _part_lines(noise: ImageNoise) -> list[str]:
-    crossed, claim, n = noise.crossed, noise.judged.claim, noise.sized[0].expected.n
+    crossed, claim, n = noise.crossed, noise.result.claim, noise.sizes[0].expected.n
     pair, of_set, rest = (variance**0.5 for variance in crossed.components)
-    on = f"{plural(crossed.sets, 'validation set')} of {noise.asked.images:,} images that all networks share"
+    on = f"{plural(crossed.sets, 'validation set')} of {noise.settings.images:,} images that all networks share"
     return [
         f"{claim.name} ({claim.metric}): {crossed.effect:.2f} ± {crossed.error():.2f} (standard error) on average over "
         f"{plural(crossed.pairs, 'pair')} of networks on {on}.",
@@ -171,30 +171,27 @@ def _part_lines(noise: ImageNoise) -> list[str]:
         f"all have one effect: p = {crossed.p:.2g}), of the rest {rest:.2f}.",
         f"At fixed networks, the mean of {n} pairs has a standard deviation of {crossed.sd_of_fixed(n):.2f} over "
         f"validation sets; the standard error that {n} pairs on one of them state is "
-        f"{noise.sized[0].expected.shared.error:.2f}.",
+        f"{noise.sizes[0].expected.shared.error:.2f}.",
     ]
 
 
 def _table(noise: ImageNoise) -> RenderableType:
+    drawn = ("drawn: sd", "stated", "coverage")
     table = plain_table()
-    for heading in ("  pairs", "validation sets", "sd", "stated", "coverage", "95 % interval", "drawn: sd", "stated"):
-        table.add_column(heading, justify="left" if heading == "validation sets" else "right")
-    table.add_column("coverage", justify="right")
-    for studies in noise.sized:
-        low, high = studies.interval
-        expected, drawn = studies.expected, studies.drawn
-        interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
-        for name, ends in (("shared", interval), ("own", "")):
-            left, right = getattr(expected, name), getattr(drawn, name)
-            first = str(expected.n) if name == "shared" else ""
-            cells = (f"{left.sd:.2f}", f"{left.error:.2f}", f"{100 * left.coverage:.1f} %", ends)
-            table.add_row(
-                first, _SCHEMES[name], *cells, f"{right.sd:.2f}", f"{right.error:.2f}", f"{100 * right.coverage:.1f} %"
-            )
+    for name in ("  pairs", "validation sets", "sd", "stated", "coverage", "95 % interval", *drawn):
+        table.add_column(name, justify="left" if name == "validation sets" else "right")
+    for size in noise.sizes:
+        low, high = size.interval
+        expected, found = (map(_scheme_cells, (each.shared, each.own)) for each in (size.expected, size.drawn))
+        firsts = ((str(size.expected.n), "one for all pairs"), ("", "one for each pair"))
+        intervals = (f"[{100 * low:.1f}, {100 * high:.1f}]", "")
+        for first, left, interval, right in zip(firsts, expected, intervals, found, strict=True):
+            table.add_row(*first, *left, interval, *right)
     return table
 
 
-_SCHEMES = {"shared": "one for all pairs", "own": "one for each pair"}
+def _scheme_cells(scheme: Scheme) -> tuple[str, str, str]:
+    return f"{scheme.sd:.2f}", f"{scheme.error:.2f}", f"{100 * scheme.coverage:.1f} %"
 
 
 def _closing_lines(noise: ImageNoise) -> list[str]:
@@ -202,8 +199,8 @@ def _closing_lines(noise: ImageNoise) -> list[str]:
         "sd: standard deviation of the estimated effect around the effect over all networks and images; stated: the "
         "standard error that a study states (root mean square); coverage: of its nominal 95 % t interval. On the left, "
         "computed from the variance components for normal noise; on the right, measured on "
-        f"{noise.asked.studies:,} studies drawn from these pairs and sets without replacement. If a study has most of "
-        "the recorded pairs, the drawn studies are nearly identical, and their coverage holds only for this table.",
+        f"{noise.settings.studies:,} studies drawn from these pairs and sets without replacement. If a study has most "
+        "of the recorded pairs, the drawn studies are nearly identical, and their coverage holds only for this table.",
         "A validation set that all pairs share adds noise that their spread does not show and that more pairs do not "
         "reduce. With `resample: split`, the default, every seed is evaluated on its own images.",
     ]
@@ -211,26 +208,26 @@ def _closing_lines(noise: ImageNoise) -> list[str]:
 
 def image_noise_values(noise: ImageNoise) -> dict[str, Any]:
     """The result for JSON."""
-    crossed, asked = noise.crossed, noise.asked
+    crossed, settings = noise.crossed, noise.settings
     return {
         "study": noise.study,
-        "claim": noise.judged.claim.name,
-        "metric": noise.judged.claim.metric,
-        "validation_sets": {"sets": asked.sets, "images": asked.images},
-        "seeds": list(noise.judged.seeds),
+        "claim": noise.result.claim.name,
+        "metric": noise.result.claim.metric,
+        "validation_sets": {"sets": settings.sets, "images": settings.images},
+        "seeds": list(noise.result.seeds),
         "effects": noise.table.tolist(),
         "effect": crossed.effect,
         "standard_error": crossed.error(),
         "variances": crossed.components._asdict(),
         "p": crossed.p,
-        "drawn_studies": asked.studies,
+        "drawn_studies": settings.studies,
         "studies": [
             {
                 "pairs": studies.expected.n,
                 "expected": _scheme_values(studies.expected) | {"shared_coverage_interval": list(studies.interval)},
                 "drawn": _scheme_values(studies.drawn),
             }
-            for studies in noise.sized
+            for studies in noise.sizes
         ],
     }
 

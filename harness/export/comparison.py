@@ -107,16 +107,9 @@ class FormatResult:
 
 def rows_table(results: Sequence[FormatResult]) -> Table:
     """Table of the results, one row per file; differences and time are in the row of a format's first file."""
-    table = plain_table()
-    table.add_column("file", no_wrap=True)
-    for name in ("MiB", "difference", "relative", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("file",), ("MiB", "difference", "relative", "time"))
     for result in results:
-        differences = (
-            (DASH, DASH)
-            if result.comparison is None
-            else (f"{result.comparison.difference:.2g}", f"{result.comparison.relative:.2g}")
-        )
+        differences = [DASH] * 2 if result.comparison is None else [f"{value:.2g}" for value in result.comparison]
         cells = (*differences, format_duration(result.wall_s))
         for name, size in result.sizes.items():
             table.add_row(name, f"{size / MIB:.2f}", *cells)

@@ -137,7 +137,9 @@ def _record(
         {
             "network": exportable.network.name,
             **exportable.training_facts,
-            "files": {file.name: _facts(file) for file in sorted(folder.iterdir())},
+            "files": {
+                file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(folder.iterdir())
+            },
             "tolerance": TOLERANCE,
             "verified": {
                 result.format: {
@@ -152,10 +154,6 @@ def _record(
             "environment": environment.values(),
         }
     )
-
-
-def _facts(file: Path) -> dict[str, object]:
-    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
 def _versions() -> dict[str, str]:

@@ -62,7 +62,7 @@ def _head(exportable: Exportable) -> str:
 
 
 def _metrics_section(exportable: Exportable) -> list[str]:
-    rows = [(metric.name, metric.value, metric.conditions) for metric in exportable.facts.figures]
+    rows = [(metric.name, metric.value, metric.conditions) for metric in exportable.facts.metrics]
     parts = [_table(("metric", "value", "measured on"), rows)] if rows else ["None is recorded for these weights."]
     papers = [(f"{row.top1:g}", str(row.resolution), row.training, row.source) for row in published(exportable.spec)]
     if papers:
@@ -150,17 +150,15 @@ def _license(exportable: Exportable) -> str:
     if network.origin == WeightsOrigin.RANDOM:
         return f"{CODE_LICENSE} The weights are random."
     if network.origin != WeightsOrigin.FILE:
-        return f"{CODE_LICENSE} {_trained_license(exportable)}"
+        recipe = network.full_recipe
+        has_others = recipe is not None and recipe.needs_weights
+        began = "They started from other weights, whose license applies, too. " if has_others else ""
+        chosen = f"Those who trained the weights choose their license. {began}Consider that of the training images."
+        return f"{CODE_LICENSE} {chosen}"
     return (
         f"{CODE_LICENSE}\n\nThe weights were imported from `{exportable.source['source']}`. **The license under "
         "which that file was published applies to them**; the harness has no record of it."
     )
-
-
-def _trained_license(exportable: Exportable) -> str:
-    recipe = exportable.network.full_recipe
-    began = "They started from other weights, whose license applies, too. " if recipe and recipe.needs_weights else ""
-    return f"Those who trained the weights choose their license. {began}Consider that of the training images."
 
 
 def _items(values: Mapping[str, str]) -> str:

@@ -35,7 +35,7 @@ class TrainingFacts(NamedTuple):
     """Facts about a network's training, and its metrics."""
 
     training: dict[str, str]
-    figures: list[CardMetric]
+    metrics: list[CardMetric]
     settings: dict[str, Any] | None = None
     """The recipe with every default, as plain values."""
 
@@ -95,8 +95,8 @@ def _of_training(network: LoadedNetwork) -> TrainingFacts:
     about["computed by"] = _computed_by(network.file.parent)
     on = f"{_validated_on(recipe.data.dataset, recipe.data.val_size)}, {recipe.resolution} px, one seed"
     scores = _scores(network.file, epochs)
-    figures = [CardMetric(title, f"{scores[name]:.4g}", on) for name, title in METRIC_TITLES.items() if name in scores]
-    return TrainingFacts(about, figures, recipe.model_dump(mode="json"))
+    metrics = [CardMetric(title, f"{scores[name]:.4g}", on) for name, title in METRIC_TITLES.items() if name in scores]
+    return TrainingFacts(about, metrics, recipe.model_dump(mode="json"))
 
 
 def _computed_by(folder: Path) -> str:

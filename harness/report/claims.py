@@ -9,8 +9,8 @@ from rich.text import Text
 from harness.analysis.claims import ClaimResult
 from harness.analysis.environments import OtherEnvironment, other_environments
 from harness.analysis.formatting import DASH, format_metric, plural
+from harness.analysis.limits import Limit
 from harness.analysis.statistics import Estimate
-from harness.analysis.statistics.limits import Limit
 from harness.report.console import indented, plain_table
 from harness.training.environment import Environment
 
@@ -26,11 +26,7 @@ def claims_view(results: "StudyResults") -> list[RenderableType]:
     """The claims with effect, interval, n, p and verdict; empty if the study has none."""
     if not results.claims:
         return []
-    table = plain_table()
-    for name in ("claim", "verdict"):
-        table.add_column(name, no_wrap=True)
-    for name in ("effect", "95 % interval", "n", "p", "expected"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("claim", "verdict"), ("effect", "95 % interval", "n", "p", "expected"))
     for result in results.claims:
         verdict = Text(result.verdict_text, style=VERDICT_STYLES[str(result.verdict)])
         table.add_row(Text(result.claim.name), verdict, *_claim_cells(result), Text(result.claim.expect))

@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from harness.analysis.formatting import json_safe, printable
+from harness.analysis.limits import Limit
 from harness.analysis.noise import noise_line
 from harness.analysis.results import StudyResults
 from harness.analysis.statistics import Verdict
-from harness.analysis.statistics.limits import Limit
 from harness.config.expectation import Expectation
 from harness.errors import NotFound, UserError
 from harness.report.summary import SUMMARY_FILES, results_values

@@ -1,10 +1,11 @@
 """Conclusions from the results of a study: which configuration is best, and whether the seeds support that."""
 
+from harness.analysis.configuration_result import ConfigurationResult, seeds_text
 from harness.analysis.environments import other_environments_text
 from harness.analysis.formatting import format_mean_and_spread, format_metric, format_params, join_words, plural, si
+from harness.analysis.limits import AT
 from harness.analysis.objective import COST_OBJECTIVES
-from harness.analysis.results import AT, ConfigurationResult, StudyResults, results_limit_sentence
-from harness.analysis.seeds import seeds_text
+from harness.analysis.results import StudyResults, results_limit_sentence
 
 
 def conclusions(results: StudyResults) -> list[str]:
@@ -34,7 +35,7 @@ def _ranked(results: StudyResults, best: ConfigurationResult) -> list[str]:
     if len(results.complete) == 1:
         return ["Only one configuration is complete: there is nothing to compare it with."]
     second = results.complete[1]
-    gap = results.dominated_rows(second)
+    gap = results.gap_to_best(second)
     lead = f"{format_metric(gap, results.metric)} ahead of" if gap else "level with"
     ahead = f"{lead} the second, {format_params(second.params)}"
     if results.metric in COST_OBJECTIVES:

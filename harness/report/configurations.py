@@ -1,20 +1,21 @@
 """The configurations of a study as a table: one row each, best first, with all metrics that the study measures."""
 
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.configuration_result import ConfigurationResult, latency_text, seeds_text
 from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
-from harness.analysis.latency import latency_text
-from harness.analysis.objective import LATENCY
-from harness.analysis.results import ConfigurationResult, StudyResults
-from harness.analysis.seeds import seeds_text
+from harness.analysis.objective import LATENCY, spread_of
+from harness.analysis.results import StudyResults
+from harness.models.spec.published import RANDOM_FIELDS_NOTE
 from harness.report.console import plain_table
-from harness.report.measure_columns import METRIC_COLUMNS, columns_note, measured_columns
+from harness.training.run import RunState
 
 FRONT_MARK = "●"
 PERCENTAGES = ("top1",)
@@ -31,6 +32,61 @@ class Column:
     is_left: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MetricColumn:
+    """One metric of a measure as a column."""
+
+    name: str
+    """Name of the metric in runs."""
+    heading: str
+    show: Callable[[Sequence[float]], str]
+    """Formats the cell from the values of the runs."""
+    is_by_batch: bool = False
+    """Whether runs append the batch size to the name."""
+    disturbed: str | None = None
+    """Name of the metric that marks a disturbed measurement; the cell then starts with `~`, as for a latency."""
+
+
+def _mean(values: Sequence[float]) -> str:
+    return format_mean_and_spread(statistics.fmean(values), spread_of(values), "")
+
+
+def _percent(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _are_finite(values: Sequence[float]) -> str:
+    n = round(sum(values))
+    return "finite" if n == len(values) else "not finite" if n == 0 else f"finite in {n} of {len(values)}"
+
+
+METRIC_COLUMNS: dict[str, tuple[MetricColumn, ...]] = {
+    "throughput": (
+        MetricColumn(
+            "throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"
+        ),
+    ),
+    "merge_error": (MetricColumn("merge_error_relative", "merge\nerror", lambda values: f"{max(values):.0e}"),),
+    "train_step": (
+        MetricColumn("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
+        MetricColumn("train_step_peak_bytes", "step\nmemory", lambda values: f"{si(max(values))}B"),
+        MetricColumn("train_step_gradients_finite", "step\ngradients", _are_finite),
+    ),
+    "erf": (
+        MetricColumn("erf_log_r20_pct", "ERF %\nt=20", _percent),
+        MetricColumn("erf_log_r30_pct", "30", _percent),
+        MetricColumn("erf_log_r50_pct", "50", _percent),
+        MetricColumn("erf_log_r99_pct", "99", _percent),
+    ),
+    "shape_bias": (MetricColumn("shape_bias_pct", "shape\nbias %", _percent),),
+    "masks": (MetricColumn("miou", "mIoU %", _percent),),
+    "boxes": (MetricColumn("ap", "AP %", _percent),),
+}
+"""The metrics for comparing networks, by measure or by the labels of a transfer, in the order of the columns. All
+others are in the JSON and in `harness show STUDY TRIAL`."""
+
+
 class ConfigurationTables:
     """One table if it fits the terminal; otherwise the measures follow in separate tables."""
 
@@ -45,96 +101,106 @@ class ConfigurationTables:
             if Measurement.get(console, wide, self._table([*columns, *block])).maximum > options.max_width:
                 yield self._table(columns)
                 yield Text()
-                columns = name_columns(self._results, self._rows)
+                columns = _name_columns(self._results, self._rows)
             columns = [*columns, *block]
         yield self._table(columns)
         if left := len(self._results.rows) - len(self._rows):
             yield Text(f"and {left} more", style="dim")
-        yield from (Text(line, style="dim") for line in (*_sampling(self._rows), *columns_note(self._results)))
+        yield from (Text(line, style="dim") for line in (*_sampling_note(self._rows), *_columns_note(self._results)))
 
     def _blocks(self) -> Iterator[list[Column]]:
         """The groups of columns that must not be separated, in the order in which they are shown."""
-        yield [*name_columns(self._results, self._rows), *status_columns(self._results, self._rows)]
+        yield [*_name_columns(self._results, self._rows), *_status_columns(self._results, self._rows)]
         for measure in (name for name in METRIC_COLUMNS if name in self._results.measures):
-            yield [Column(heading, cells) for heading, cells in measured_columns(measure, self._rows)]
+            yield list(_measured_columns(measure, self._rows))
 
     def _table(self, columns: Sequence[Column]) -> Table:
         table = plain_table()
         for column in columns:
-            table.add_column(
-                Text(column.heading), justify="left" if column.is_left else "right", vertical="bottom", no_wrap=True
-            )
-        for configuration, cells in zip(
-            self._rows, zip(*(column.cells for column in columns), strict=True), strict=True
-        ):
-            is_best, is_complete = configuration is self._results.best, configuration.state == "complete"
-            style = "bold" if is_best else "" if is_complete else "dim"
+            justify: JustifyMethod = "left" if column.is_left else "right"
+            table.add_column(Text(column.heading), justify=justify, vertical="bottom", no_wrap=True)
+        for row, cells in zip(self._rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+            style = "bold" if row is self._results.best else "" if row.state == "complete" else "dim"
             table.add_row(*cells, style=style)
         return table
 
 
-def _sampling(configurations: Sequence[ConfigurationResult]) -> Iterator[str]:
+def _name_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) -> list[Column]:
+    """The columns that identify a configuration: on the front or not, its first trial, its choices."""
+    choices = {
+        name: [Text(format_value(row.params[name])) if name in row.params else DASH for row in rows]
+        for name in results.axes
+    }
+    return [
+        Column("", [FRONT_MARK if row.is_on_front else "" for row in rows], is_left=True),
+        Column("#", [str(row.trials[0]) for row in rows]),
+        *(Column(name, cells, is_left=True) for name, cells in choices.items()),
+    ]
+
+
+def _status_columns(results: StudyResults, rows: Sequence[ConfigurationResult]) -> Iterator[Column]:
+    """The columns of the objective, the costs, and the state if any configuration is not complete."""
+    unit = " %" if results.metric in PERCENTAGES else ""
+    yield Column(f"{results.metric}{unit}", [format_objective(row, results) for row in rows])
+    yield Column("n", [seeds_text(len(row.values), row.missing) for row in rows])
+    if any(row.val_images for row in rows):
+        yield Column("± val", [DASH if (e := row.sampling_error) is None else f"{e:.2f}" for row in rows])
+    yield Column("params", [si(row.params_count) for row in rows])
+    yield Column("MACs", [si(row.macs) for row in rows])
+    if results.metric != LATENCY:
+        yield Column("ms", [latency_text(row.latency) for row in rows])
+    yield Column("s/run", [_seconds(row.wall_s) for row in rows])
+    if any(row.state != "complete" for row in rows):
+        yield Column("", ["" if row.state == "complete" else Text(row.state) for row in rows], is_left=True)
+
+
+def _measured_columns(measure: str, rows: Sequence[ConfigurationResult]) -> Iterator[Column]:
+    """The columns of a measure; a cell is a dash if no complete run of the configuration has the metric."""
+    for column in METRIC_COLUMNS[measure]:
+        for name, heading in _named(column, rows):
+            yield Column(heading, [_cell(column, name, row) for row in rows])
+
+
+def _named(column: MetricColumn, rows: Sequence[ConfigurationResult]) -> list[tuple[str, str]]:
+    """The names of the metric in runs, with their headings; without any, those of the column."""
+    if not column.is_by_batch:
+        return [(column.name, column.heading)]
+    names = dict.fromkeys(name for row in rows for facts in row.runs for name in facts.measures)
+    batches = [name.removeprefix(column.name) for name in names if name.startswith(column.name)]
+    return [(f"{column.name}{n}", f"{column.heading}\nbatch {n}") for n in batches] or [(column.name, column.heading)]
+
+
+def _cell(column: MetricColumn, name: str, row: ConfigurationResult) -> str:
+    done = [facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE]
+    values = [measures[name] for measures in done if name in measures]
+    mark = "~" * any(column.disturbed in measures for measures in done)
+    return f"{mark}{column.show(values)}" if values else DASH
+
+
+def _sampling_note(rows: Sequence[ConfigurationResult]) -> Iterator[str]:
     """Note that explains the sampling errors, if there are any."""
-    images = sorted({configuration.val_images for configuration in configurations if configuration.val_images})
+    images = sorted({row.val_images for row in rows if row.val_images})
     if images:
         n = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
         yield f"± val: the standard error of a seed's accuracy that is due to its {n} validation images."
 
 
-def name_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> list[Column]:
-    """The columns that identify a configuration: on the front or not, its first trial, its choices."""
-    return [
-        Column("", [FRONT_MARK if configuration.is_on_front else "" for configuration in configurations], is_left=True),
-        Column("#", [str(configuration.trials[0]) for configuration in configurations]),
-        *(
-            Column(
-                name,
-                [
-                    Text(format_value(configuration.params[name])) if name in configuration.params else DASH
-                    for configuration in configurations
-                ],
-                is_left=True,
-            )
-            for name in results.axes
-        ),
-    ]
-
-
-def status_columns(results: StudyResults, configurations: Sequence[ConfigurationResult]) -> Iterator[Column]:
-    """The columns of the objective, the costs, and the state if any configuration is not complete."""
-    unit = " %" if results.metric in PERCENTAGES else ""
-    yield Column(
-        f"{results.metric}{unit}", [format_objective(configuration, results) for configuration in configurations]
-    )
-    yield Column(
-        "n", [seeds_text(len(configuration.values), configuration.missing) for configuration in configurations]
-    )
-    if any(configuration.val_images for configuration in configurations):
-        yield Column(
-            "± val",
-            [DASH if (e := configuration.sampling_error) is None else f"{e:.2f}" for configuration in configurations],
+def _columns_note(results: StudyResults) -> Iterator[str]:
+    """Notes that explain the columns."""
+    if "erf" in results.measures:
+        yield (
+            "ERF: the area of the smallest centered square that contains more than t % of the map of the effective "
+            "receptive field (log10, by the paper's equations), in percent of the image's area."
         )
-    yield Column("params", [si(configuration.params_count) for configuration in configurations])
-    yield Column("MACs", [si(configuration.macs) for configuration in configurations])
-    if results.metric != LATENCY:
-        yield Column("ms", [latency_text(configuration.latency) for configuration in configurations])
-    yield Column("s/run", [_seconds(configuration.wall_s) for configuration in configurations])
-    if any(configuration.state != "complete" for configuration in configurations):
-        yield Column(
-            "",
-            [
-                "" if configuration.state == "complete" else Text(configuration.state)
-                for configuration in configurations
-            ],
-            is_left=True,
-        )
+        if not results.is_training:
+            yield f"Nothing was trained, and {RANDOM_FIELDS_NOTE}."
 
 
-def format_objective(configuration: ConfigurationResult, results: StudyResults) -> str:
+def format_objective(row: ConfigurationResult, results: StudyResults) -> str:
     """The value by which a configuration is ranked; for a latency the median, although its upper bound ranks."""
-    if results.metric == LATENCY and configuration.latency is not None and configuration.latency.high_ms is not None:
-        return configuration.latency.text
-    return format_mean_and_spread(configuration.mean, configuration.spread, results.metric)
+    if results.metric == LATENCY and row.latency is not None and row.latency.high_ms is not None:
+        return row.latency.text
+    return format_mean_and_spread(row.mean, row.spread, results.metric)
 
 
 def _seconds(wall_s: float | None) -> str:

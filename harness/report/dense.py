@@ -13,11 +13,9 @@ from harness.models.cost import network_cost
 from harness.report.console import plain_table
 from harness.report.full_scale import (
     SCORE_TITLES,
-    location_rows,
     network_text,
-    precision_text,
     properties_view,
-    steps_text,
+    schedule_rows,
 )
 from harness.training.full_scale.job import FullScaleJob
 
@@ -53,18 +51,15 @@ def downstream_view(
     expected: ExpectedImages | None = None,
 ) -> RenderableType:
     """What is trained, from which weights and how; `expected` describes its images if they have not been read."""
-    recipe = job.run.recipe
+    recipe, params = job.run.recipe, network_cost(job.run.spec, SIDE, merged=False).params
     rows = {
         "network": network_text(job.run.spec),
         "starts from": start,
         "form": UNMERGED_NOTE,
         "recipe": recipe.about,
-        "cost": f"{si(network_cost(job.run.spec, SIDE, merged=False).params)} parameters in the network, "
-        "plus those of the head",
+        "cost": f"{si(params)} parameters in the network, plus those of the head",
         "classes": f"{classes:,}",
-        "steps": steps_text(recipe, batch_plan, expected),
-        "arithmetic": precision_text(recipe),
-        **location_rows(job, expected),
+        **schedule_rows(job, batch_plan, expected),
     }
     if expected is not None:
         rows["time"] = "not measured: how long a step takes depends on the images"
@@ -73,10 +68,7 @@ def downstream_view(
 
 def segmentation_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Intersection over union and accuracy by class, and their means."""
-    table = plain_table()
-    table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    table.add_column("accuracy %", justify="right")
+    table = plain_table(("class",), ("IoU %", "accuracy %"), no_wrap=False)
     for name in names:
         table.add_row(name, _percent(metrics.get(f"{IOU}{name}")), _percent(metrics.get(f"{ACCURACY}{name}")))
     counted_in = sum(f"{IOU}{name}" in metrics for name in names)
@@ -132,14 +124,8 @@ def _percent(value: float | None) -> str:
 def detection_view(metrics: Mapping[str, float], names: Sequence[str]) -> RenderableType:
     """Average precision by class and its means, in percent, as defined by COCO."""
     kinds = {prefix: kind for prefix, kind in AP_SHAPES.items() if f"{prefix}ap" in metrics}
-    by_class = plain_table()
-    by_class.add_column("class")
-    means = plain_table()
-    means.add_column("of")
-    for kind in kinds.values():
-        by_class.add_column(f"AP of {kind} %", justify="right")
-    for heading in AP_TITLES.values():
-        means.add_column(f"{heading} %", justify="right")
+    by_class = plain_table(("class",), [f"AP of {kind} %" for kind in kinds.values()], no_wrap=False)
+    means = plain_table(("of",), [f"{heading} %" for heading in AP_TITLES.values()], no_wrap=False)
     for name in names:
         by_class.add_row(name, *(_percent(metrics.get(f"{prefix}ap_{name}")) for prefix in kinds))
     for prefix, kind in kinds.items():

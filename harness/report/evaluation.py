@@ -55,10 +55,7 @@ def evaluation_view(report: AccuracyReport) -> RenderableType:
     head = Text(f"{report.name} at {report.preprocessing['resolution']} px", style="bold")
     kind = preset_of(report.spec) or report.spec.family
     head.append(f"  {kind}, {report.spec.classes:,} classes, {report.weights}", style="not bold")
-    table = plain_table()
-    table.add_column("form", no_wrap=True)
-    for name in ("top-1 %", "top-5 %", "loss", "n", "unreadable", "images/s"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("form",), ("top-1 %", "top-5 %", "loss", "n", "unreadable", "images/s"))
     for name, form in report.result.forms.items():
         scores = form.scores
         table.add_row(

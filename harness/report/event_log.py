@@ -1,4 +1,4 @@
-"""The events of a study as text lines, the interface of views of events, and the log and quiet views.
+"""The events of a study as text lines, the interface of views of events, and the log view.
 
 A view is a context manager; `note` shows the current activity apart from the events, `show` takes an event and the
 progress of the study.
@@ -7,8 +7,7 @@ progress of the study.
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from harness.analysis.formatting import (
     format_duration,
@@ -48,11 +47,7 @@ class EventFormatter:
 
     def add_results(self, results: StudyResults) -> None:
         """Add the configurations of earlier trials."""
-        self.labels |= {
-            trial: format_params(configuration.params)
-            for configuration in results.rows
-            for trial in configuration.trials
-        }
+        self.labels |= {trial: format_params(row.params) for row in results.rows for trial in row.trials}
 
     def format_event(self, event: StudyEvent) -> str:
         """The event as one line."""
@@ -61,10 +56,8 @@ class EventFormatter:
                 return self._study_started(event)
             case TrialStarted():
                 self.labels[event.trial] = format_params(event.params)
-                return (
-                    f"{self.trial_name(event.trial)}: "
-                    f"{'chosen again, for further seeds' if event.is_repeat else 'chosen'}"
-                )
+                chosen = "chosen again, for further seeds" if event.is_repeat else "chosen"
+                return f"{self.trial_name(event.trial)}: {chosen}"
             case RunQueued():
                 again = "" if event.attempt == 1 else f", attempt {event.attempt}"
                 task = " to measure its times in this environment" if event.only_times else ""
@@ -80,7 +73,7 @@ class EventFormatter:
             case TrialEnded():
                 return self._trial_ended(event)
             case ClaimsEvaluated():
-                return self._claims_judged(event)
+                return self._claims_evaluated(event)
             case StudyEnded():
                 why = f"; {event.reason}" if event.reason else ""
                 if event.trained == 0:
@@ -129,7 +122,7 @@ class EventFormatter:
         again = "; will be tried again" if event.will_retry else ""
         return f"{name}: {str(event.state).replace('_', ' ')}{cause}{again}"
 
-    def _claims_judged(self, event: ClaimsEvaluated) -> str:
+    def _claims_evaluated(self, event: ClaimsEvaluated) -> str:
         output = ", ".join(f"{name} is {verdict}" for name, verdict in event.verdicts.items())
         more = f"; {plural(event.arms, 'configuration')} get another seed" if event.arms else ""
         return f"claims judged: {output}{more}"
@@ -145,15 +138,13 @@ class EventFormatter:
         return f"{name}: {self.metric} {value} over {seeds}{reason}"
 
 
-class EventView(Protocol):
-    """Interface of the views of a study's events."""
+class EventView:
+    """The interface of views of a study's events; itself a view that shows nothing."""
 
     def __enter__(self) -> Self:
-        """Start the view."""
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the view and restore the terminal."""
 
     def note(self, text: str) -> None:
@@ -166,19 +157,14 @@ class EventView(Protocol):
         """Show an event."""
 
 
-class LogView:
+class LogView(EventView):
     """One line per event with its time, for files, pipes and logs; no control characters."""
 
     def __init__(self, formatter: EventFormatter, out: TextIO | None = None) -> None:
         self._formatter = formatter
         self._out = out or sys.stdout
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._out.flush()
 
     def note(self, text: str) -> None:
@@ -192,24 +178,3 @@ class LogView:
     def show(self, event: StudyEvent, progress: Progress) -> None:
         """Print the event with the progress of the study."""
         self.note(f"[{progress.runs_done}/{progress.runs_total}] {self._formatter.format_event(event)}")
-
-
-class QuietView:
-    """A view that shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
-    def begin(self, results: StudyResults) -> None:
-        """Do nothing."""
-
-    def show(self, event: StudyEvent, progress: Progress) -> None:
-        """Do nothing."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.configuration_result import seeds_text
 from harness.analysis.formatting import (
     DASH,
     epochs_done,
@@ -18,17 +19,15 @@ from harness.analysis.formatting import (
     plural,
     si,
 )
-from harness.analysis.seeds import seeds_text
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.data.batching import BatchPlan
 from harness.data.expected_images import ExpectedImages
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
-from harness.report.console import indented, plain_table
-from harness.report.status_line import StatusLine, make_status_line
+from harness.report.console import StatusLine, indented, make_status_line, plain_table
 from harness.storage import FullScaleRow
-from harness.training.environment import UNKNOWN_ENVIRONMENT, Environment, describe_difference
+from harness.training.environment import UNKNOWN_ENVIRONMENT, describe_difference
 from harness.training.full_scale.folder import WEIGHTS, is_locked
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleEpoch, FullScaleMessage, Message, Scores, StepProgress
@@ -70,26 +69,30 @@ def job_view(
         "network": f"{network_text(spec)}, {spec.classes:,} classes",
         "recipe": recipe.about,
         "cost": costs,
-        "steps": steps_text(recipe, batch_plan, expected),
-        "arithmetic": precision_text(recipe),
-        **location_rows(job, expected),
+        **schedule_rows(job, batch_plan, expected),
     }
     return properties_view(name, rows)
 
 
-def location_rows(job: FullScaleJob[Any], expected: ExpectedImages | None) -> dict[str, str]:
-    """The folder of the training and, if its images have not been read, their expected layout."""
+def schedule_rows(job: FullScaleJob[Any], batch_plan: BatchPlan, expected: ExpectedImages | None) -> dict[str, str]:
+    """The steps, their arithmetic, the folder and, if the images have not been read, their expected layout."""
+    recipe = job.run.recipe
+    arithmetic = (
+        f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
+        f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
+    )
+    rows = {"steps": _steps_text(recipe, batch_plan, expected), "arithmetic": arithmetic}
     if expected is None:
-        return {"folder": str(job.folder)}
+        return rows | {"folder": str(job.folder)}
     missing = "no `--data`" if job.root is None else f"no folder {job.root}"
-    return {
+    return rows | {
         "folder": f"in {job.folder.parent}; its name depends on network, recipe and initial weights",
         "images": f"not read ({missing}); nothing is downloaded",
         "expected": expected.layout,
     }
 
 
-def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None = None) -> str:
+def _steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: ExpectedImages | None) -> str:
     """The number of steps, and how a batch is divided among workers, as text."""
     share = f"{plural(batch_plan.workers, 'worker')} with {batch_plan.micro_batch} images at once"
     gathered = f", accumulated {batch_plan.accumulation_steps} times" if batch_plan.accumulation_steps > 1 else ""
@@ -101,14 +104,6 @@ def steps_text(recipe: FullScaleRecipe, batch_plan: BatchPlan, expected: Expecte
     return (
         f"{recipe.intervals} {rounds} of {batch_plan.steps:,} {step} ({batch_plan.images:,} in all{source}), "
         f"{share}{gathered}"
-    )
-
-
-def precision_text(recipe: FullScaleRecipe) -> str:
-    """The precision and the other settings of the arithmetic, as text."""
-    return (
-        f"{recipe.precision}, {'channels last' if recipe.channels_last else 'channels first'}"
-        f"{', checkpointing' if recipe.checkpointing else ''}{', compiled' if recipe.compile else ''}"
     )
 
 
@@ -268,13 +263,11 @@ def _full_run_place(row: FullScaleRow) -> str:
     weights = str(best) if best.exists() else f"no weights yet in {row.folder}"
     when = "" if row.best_epoch is None else f", of epoch {row.best_epoch}"
     versions = ", ".join(f"{name} {version}" for name, version in (row.versions or {}).items())
-    earlier = "; ".join(_environment_text(environment, row.environment) for environment in row.earlier)
+    now = row.environment
+    differences = (UNKNOWN_ENVIRONMENT if now is None else describe_difference(each, now) for each in row.earlier)
+    earlier = "; ".join(differences)
     resumed = f"; its first epochs of another environment: {earlier}" if earlier else ""
     return f"{weights}{when}{f'; on {row.device}, {versions}' if row.device else ''}{resumed}"
-
-
-def _environment_text(earlier: Environment | None, environment: Environment | None) -> str:
-    return UNKNOWN_ENVIRONMENT if environment is None else describe_difference(earlier, environment)
 
 
 def _row_values(row: FullScaleRow, results: "StudyResults") -> dict[str, Any]:

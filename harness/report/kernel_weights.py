@@ -90,11 +90,8 @@ def _is_lost(network: LoadedNetwork, kernel: LargeKernel) -> bool:
 
 
 def _table(network: LoadedNetwork, kernels: Sequence[LargeKernel]) -> Table:
-    table = plain_table()
-    for name in ("\nstage", "\nblock"):
-        table.add_column(name, no_wrap=True)
-    for name in ("\nK", "% in 3x3\nbefore", "\nafter", "ratio\noutside", "center\nraised"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("\nK", "% in 3x3\nbefore", "\nafter", "ratio\noutside", "center\nraised")
+    table = plain_table(("\nstage", "\nblock"), numbers)
     for kernel in kernels:
         before = DASH if kernel.before is None else _percent(central_share(kernel.before))
         place = (str(kernel.stage), str(kernel.block), size(network, kernel))

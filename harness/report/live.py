@@ -6,7 +6,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -16,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.formatting import DASH, epochs_done, format_duration, format_mean_and_spread, plural, printable
-from harness.analysis.limits import RunValues, common_limit, fewest_images, limits_of
-from harness.analysis.results import AT, StudyResults, limit_sentence
+from harness.analysis.limits import AT, Limit, RunValues, common_limit, fewest_images, limit_sentence, limits_of
+from harness.analysis.objective import spread_of
+from harness.analysis.results import StudyResults
 from harness.analysis.run_status import OPEN, TrialStatus
-from harness.analysis.statistics.limits import Limit
-from harness.report.event_log import EventFormatter
+from harness.report.event_log import EventFormatter, EventView
 from harness.search.events import (
     EpochEnded,
     Progress,
@@ -186,7 +185,7 @@ class LiveState:
             return _line(f"{title}: none. {self._limit_sentence(limit, list(means))}", "yellow")
         best = (max if self.direction == "maximize" else min)(means, key=means.__getitem__)
         values = list(self.values[best].values())
-        value = format_mean_and_spread(means[best], statistics.stdev(values) if len(values) > 1 else None, self.metric)
+        value = format_mean_and_spread(means[best], spread_of(values), self.metric)
         at = self.limits.get(best)
         name = f"{self.formatter.trial_name(self.first[best])}{'' if at is None else f', {AT[at]}'}"
         return _line(f"{title}: {value} (n = {len(values)})  {name}", "green")
@@ -214,7 +213,7 @@ class LiveState:
         return Group(Text(), table, _line(f"and {more} more", "dim")) if more > 0 else Group(Text(), table)
 
 
-class LiveView:
+class LiveView(EventView):
     """Draws the state in place, a few times a second, and removes it at the end."""
 
     def __init__(self, console: Console, state: LiveState) -> None:
@@ -232,9 +231,7 @@ class LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def note(self, text: str) -> None:

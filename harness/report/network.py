@@ -57,25 +57,21 @@ def network_view(spec: NetworkSpec, resolution: int) -> RenderableType:
 
 def stages_table(costs: NetworkCosts) -> Table:
     """A row per part: its output map, blocks, channels, kernels, and cost in both forms."""
-    table = plain_table()
-    table.add_column("\npart", no_wrap=True)
-    for name in ("\nmap", "\nB", "\nC", "\nK"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("params\ntrain", "\nmerged", "MACs\ntrain", "\nmerged", "in\nbounds", "large\nkernel"):
-        table.add_column(name, justify="right", no_wrap=True)
+    costs_of = ("params\ntrain", "\nmerged", "MACs\ntrain", "\nmerged", "in\nbounds", "large\nkernel")
+    table = plain_table(("\npart",), ("\nmap", "\nB", "\nC", "\nK", *costs_of))
     for train, merged in zip(costs.training, costs.merged, strict=True):
         table.add_row(train.name, _map(merged), *_alphabet(costs.spec, merged.name), *_costs(train, merged))
-    train, merged = (Part("all", (0, 0), _total(parts), _large(parts)) for parts in (costs.training, costs.merged))
+    train, merged = (
+        Part("all", (0, 0), _total(parts), sum((part.large_kernels for part in parts), Cost()))
+        for parts in (costs.training, costs.merged)
+    )
     table.add_row("all", "", "", "", "", *_costs(train, merged), style="bold")
     return table
 
 
 def forms_table(costs: NetworkCosts) -> Table:
     """The exact cost of the whole network in each of its forms, followed by the published values."""
-    table = plain_table()
-    table.add_column("form", no_wrap=True)
-    for name in ("params", "MACs", "top-1 %"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("form",), ("params", "MACs", "top-1 %"))
     table.add_column("trained on")
     for name, cost in costs.forms.items():
         table.add_row(name, f"{cost.params:,}", _fine(cost.macs), "", "")
@@ -112,11 +108,8 @@ def network_values(spec: NetworkSpec, resolution: int) -> dict[str, Any]:
 
 def presets_view(resolution: int | None) -> RenderableType:
     """Parameters and MACs of all presets by form, with the published values; without `resolution`, at their own."""
-    table = plain_table()
-    table.add_column("\npreset", no_wrap=True)
     names = ("\npx", "params\ntrain", "\nmerged", "\nfolded", "\npaper", "MACs\ntrain", "\nmerged", "\npaper")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("\npreset",), names)
     for name, spec in PRESETS.items():
         for px in _sides(spec, resolution):
             train, merged = network_costs(spec, px).forms.values()
@@ -144,10 +137,6 @@ def _published(spec: NetworkSpec, resolution: int) -> tuple[str, str]:
 
 def _total(parts: Sequence[Part]) -> Cost:
     return sum((part.cost for part in parts), Cost())
-
-
-def _large(parts: Sequence[Part]) -> Cost:
-    return sum((part.large_kernels for part in parts), Cost())
 
 
 def _map(part: Part) -> str:

@@ -26,11 +26,7 @@ def _heading(plan: StudyPlan) -> Text:
 
 
 def _table(plan: StudyPlan) -> RenderableType:
-    table = plain_table()
-    for name in plan.axes:
-        table.add_column(Text(name), no_wrap=True)
-    for name in ("params", "MACs", "seeds", "in store", "time/run"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table([Text(name) for name in plan.axes], ("params", "MACs", "seeds", "in store", "time/run"))
     for planned in plan.rows[:MAX_PLAN_ROWS]:
         table.add_row(*_cells(planned, plan), style="dim" if len(planned.known) == len(planned.seeds) else "")
     return table

@@ -64,12 +64,8 @@ def kernel_sizes(result: FieldResult) -> str:
 
 
 def _table(results: Sequence[FieldResult], definition: str) -> Table:
-    table = plain_table()
-    table.add_column("\nnetwork", no_wrap=True)
-    table.add_column("\nK", no_wrap=True)
-    for kind in ("raw", "log"):
-        for t in SHARES:
-            table.add_column(f"{kind if t == SHARES[0] else ''}\n{t} %", justify="right", no_wrap=True)
+    shares = [f"{kind if t == SHARES[0] else ''}\n{t} %" for kind in ("raw", "log") for t in SHARES]
+    table = plain_table(("\nnetwork", "\nK"), shares)
     for result in results:
         field = result.fields[definition]
         table.add_row(

@@ -102,10 +102,7 @@ def left_out_words(result: "CueConflictResult") -> Iterator[str]:
 
 
 def _table(result: "CueConflictResult") -> Table:
-    table = plain_table()
-    table.add_column("class of the shape", no_wrap=True)
-    for name in ("images", "shape", "texture", "shape bias (95 %)"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("class of the shape",), ("images", "shape", "texture", "shape bias (95 %)"))
     for name, decisions in result.classes.items():
         table.add_row(name, *_cells(decisions), style="" if decisions.total else "dim")
     table.add_row("all", *_cells(result.whole), style="bold")
@@ -116,10 +113,7 @@ def _table(result: "CueConflictResult") -> Table:
 
 
 def _published(result: "CueConflictResult") -> Table:
-    table = plain_table()
-    table.add_column(SHAPE_BIAS_SOURCE, no_wrap=True)
-    for name in ("all", "mean of 16 classes"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table((SHAPE_BIAS_SOURCE,), ("all", "mean of 16 classes"))
     for row in SHAPE_BIAS:
         name = f"{row.network}, {row.training}" if row.training else row.network
         table.add_row(name, f"{100 * row.share:.1f} %", f"{100 * row.class_mean:.1f} %")

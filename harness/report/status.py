@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.configuration_result import ConfigurationResult, RunResult
 from harness.analysis.formatting import DASH, epochs_done, format_params, plural, printable
-from harness.analysis.results import RunResult, StudyResults, results_limit_sentence
+from harness.analysis.results import StudyResults, results_limit_sentence
 from harness.analysis.run_status import INFEASIBLE, configuration_statuses, trial_status
 from harness.report.conclusions import configuration_line
 from harness.report.console import plain_table
-from harness.report.data_notes import data_view
+from harness.report.study import data_view
 from harness.report.summary import configuration_values
 from harness.search.samplers import seed_text
 from harness.storage import EventRow
@@ -30,7 +31,7 @@ NOT_TRAINED = "not trained"
 class StudyStatus:
     """The status of a study."""
 
-    answer: StudyResults
+    results: StudyResults
     driver: str | None
     """The process that currently drives it."""
     trials: Mapping[str, int]
@@ -43,14 +44,14 @@ class StudyStatus:
     training: tuple[tuple[str, RunResult], ...]
     """The runs that workers train now, each with its configuration as text."""
     last: tuple[EventRow, ...]
-    wanted: int = 0
+    needing_seeds: int = 0
     """Number of configurations for which claims need another seed."""
 
     @property
     def is_finished(self) -> bool:
         """Whether every configuration is settled, and no claim needs more seeds."""
         settled = sum(n for state, n in self.trials.items() if state not in ("running", "waiting"))
-        return self.trials_total is not None and settled >= self.trials_total and not self.wanted
+        return self.trials_total is not None and settled >= self.trials_total and not self.needing_seeds
 
 
 def study_status(
@@ -61,7 +62,7 @@ def study_status(
     trials_total: int | None,
     seeds: int,
     last: Iterable[EventRow],
-    wanted: int = 0,
+    needing_seeds: int = 0,
 ) -> StudyStatus:
     """The status from the results and trials of a study; with claims, the trials of one configuration count once."""
     opened = [trial for trial in trials if "fingerprint" in trial.user_attrs]
@@ -74,46 +75,42 @@ def study_status(
         return whole.state if status.state == "complete" and whole.state in INFEASIBLE else status.state
 
     states = Counter(state(trial) for trial in opened)
-    runs = {
-        facts.row.id: (format_params(configuration.params), facts)
-        for configuration in results.rows
-        for facts in configuration.runs
-    }
-    not_trained = {
-        facts.row.id
-        for configuration in results.rows
-        for facts in configuration.runs
-        if configuration.state in ("failed", "pruned") and facts.row.state == RunState.QUEUED
-    }
-    states_of_runs = (NOT_TRAINED if run_id in not_trained else str(run[1].row.state) for run_id, run in runs.items())
+    rows_and_runs = [(row, run) for row in results.rows for run in row.runs]
+    runs = {run.row.id: (format_params(row.params), run) for row, run in rows_and_runs}
+    run_states = {run.row.id: _run_state(row, run) for row, run in rows_and_runs}
     training = tuple(run for run in runs.values() if run[1].row.state == RunState.RUNNING) if driver else ()
     return StudyStatus(
-        answer=results,
+        results=results,
         driver=driver,
         trials=dict(states),
         trials_total=trials_total,
-        runs=dict(Counter(states_of_runs)),
+        runs=dict(Counter(run_states.values())),
         runs_total=None if trials_total is None or results.claims else trials_total * seeds,
         training=training,
         last=tuple(last),
-        wanted=wanted,
+        needing_seeds=needing_seeds,
     )
+
+
+def _run_state(row: ConfigurationResult, run: RunResult) -> str:
+    is_left_out = row.state in ("failed", "pruned") and run.row.state == RunState.QUEUED
+    return NOT_TRAINED if is_left_out else str(run.row.state)
 
 
 def status_view(status: StudyStatus) -> RenderableType:
     """The status for a terminal."""
     by = f"driven by {status.driver}" if status.driver else "finished" if status.is_finished else "not running"
-    results = status.answer
+    results = status.results
     head = Text(results.study, style="bold").append(f"  {results.direction} {results.metric}: {by}", style="not bold")
     parts: list[RenderableType] = [head, Text()]
     parts.append(Text(f"configurations  {_counts(status.trials)}{_of(status.trials_total)}"))
     parts.append(Text(f"runs            {_counts(status.runs)}{_of(status.runs_total, at_most=True)}"))
-    first = results.ranked_metric
+    first = results.best_so_far
     best = _none(results) if first is None else f"#{first.trials[0]} {configuration_line(first, results.metric)}"
     parts.append(Text(f"best            {best}"))
     if results.claims:
         verdicts = Counter(result.verdict_text for result in results.claims)
-        more = f"; {plural(status.wanted, 'configuration')} need another seed" if status.wanted else ""
+        more = f"; {plural(status.needing_seeds, 'configuration')} need another seed" if status.needing_seeds else ""
         parts.append(Text(f"claims          {_counts(verdicts)}{more}"))
     parts += [Text(f"environments    {origin.text}") for origin in results.origins]
     if results.data:
@@ -131,7 +128,7 @@ def _none(results: StudyResults) -> str:
 
 def status_values(status: StudyStatus) -> dict[str, Any]:
     """The status for JSON."""
-    results = status.answer
+    results = status.results
     return {
         "study": results.study,
         "objective": {"name": results.metric, "direction": results.direction},
@@ -145,18 +142,15 @@ def status_values(status: StudyStatus) -> dict[str, Any]:
         "data": list(results.data),
         "other_environments": [origin.text for origin in results.origins],
         "limit": results.limit,
-        "best": None if results.ranked_metric is None else configuration_values(results.ranked_metric, results.metric),
+        "best": None if results.best_so_far is None else configuration_values(results.best_so_far, results.metric),
     }
 
 
 def _training(status: StudyStatus) -> RenderableType:
-    table = plain_table()
-    table.add_column("training", no_wrap=True)
-    for name in ("epoch", "train loss", "top1"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, facts in status.training:
-        last = facts.curve[-1] if facts.curve else None
-        run = facts.row.run
+    table = plain_table(("training",), ("epoch", "train loss", "top1"))
+    for name, result in status.training:
+        last = result.curve[-1] if result.curve else None
+        run = result.row.run
         table.add_row(
             Text(f"{name} {seed_text(run.seed)}"),
             epochs_done(last.epoch if last else 0, run.recipe.epochs),

@@ -1,5 +1,6 @@
 """The results of a study as a page: all configurations, the Pareto front, the best, the claims, and next commands."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -12,7 +13,6 @@ from harness.report.claims import claims_view
 from harness.report.conclusions import conclusions, conditions_text, configuration_line
 from harness.report.configurations import FRONT_MARK, ConfigurationTables, format_objective
 from harness.report.console import indented
-from harness.report.data_notes import data_view
 from harness.report.full_scale import full_scale_runs_view
 
 MAX_ROWS = 30
@@ -23,11 +23,8 @@ MAX_REASONS = 8
 def results_view(results: StudyResults) -> RenderableType:
     """The page of results with which a study ends."""
     front = [
-        indented(
-            f"{format_params(configuration.params)}: {format_objective(configuration, results)}, "
-            f"{si(configuration.macs)} MACs"
-        )
-        for configuration in results.front
+        indented(f"{format_params(row.params)}: {format_objective(row, results)}, {si(row.macs)} MACs")
+        for row in results.front
     ]
     parts: list[RenderableType] = [heading(results), Text(), ConfigurationTables(results, most=MAX_ROWS), Text()]
     parts += [*ended_view(results), *reasons(results)]
@@ -54,10 +51,7 @@ def noise_view(results: StudyResults) -> list[RenderableType]:
 
 def heading(results: StudyResults) -> RenderableType:
     """The study as one line: its objective, and the number of configurations by state."""
-    states: dict[str, int] = {}
-    for configuration in results.rows:
-        states[configuration.state] = states.get(configuration.state, 0) + 1
-    lines = [f"{n} {state}" for state, n in states.items()]
+    lines = [f"{n} {state}" for state, n in Counter(row.state for row in results.rows).items()]
     lines += [f"{plural(n, 'configuration')} ruled out by {key}" for key, n in results.rejected.items()]
     text = Text(results.study, style="bold")
     return text.append(
@@ -68,12 +62,9 @@ def heading(results: StudyResults) -> RenderableType:
 def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[RenderableType]:
     """Why configurations are not complete or lost a seed, one line each."""
     parts = [
-        indented(
-            f"#{configuration.trials[-1]} {format_params(configuration.params)}: {configuration.state}, "
-            f"{printable(configuration.reason)}"
-        )
-        for configuration in results.rows
-        if configuration.reason
+        indented(f"#{row.trials[-1]} {format_params(row.params)}: {row.state}, {printable(row.reason)}")
+        for row in results.rows
+        if row.reason
     ]
     if not parts:
         return []
@@ -85,3 +76,8 @@ def reasons(results: StudyResults, *, most: int | None = MAX_REASONS) -> list[Re
 def next_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
     """Commands with their purposes, as lines for `print`: a rich console would wrap or cut long lines."""
     return ["", "Next", *(line for command, purpose in commands for line in (f"  # {purpose}", f"  {command}"))]
+
+
+def data_view(lines: Sequence[str]) -> list[RenderableType]:
+    """The lines below a heading; empty without lines."""
+    return [Text("Data", style="bold"), *(indented(printable(line)) for line in lines), Text()] if lines else []

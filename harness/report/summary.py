@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.analysis.configuration_result import ConfigurationResult, RunResult, latency_values
 from harness.analysis.environments import environment_values
 from harness.analysis.formatting import json_safe
-from harness.analysis.latency import latency_values
 from harness.analysis.noise import noise_line
-from harness.analysis.results import ConfigurationResult, RunResult, StudyResults
+from harness.analysis.results import StudyResults
 from harness.config.recipes.proxy import REVISION
 from harness.report.claims import claim_values
 from harness.report.conclusions import conclusions, conditions_text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from harness.analysis.configuration_result import RunResult, trial_choices, trial_spec
 from harness.analysis.environments import difference
 from harness.analysis.formatting import (
     DASH,
@@ -19,7 +20,7 @@ from harness.analysis.formatting import (
     si,
     sparkline,
 )
-from harness.analysis.results import RunResult, trial_choices, trial_spec
+from harness.analysis.objective import spread_of
 from harness.analysis.reuse import study_environment
 from harness.analysis.run_status import trial_status
 from harness.config.network_file import dump_network_spec
@@ -57,8 +58,7 @@ def trial_view(trial: "FrozenTrial", runs: Sequence[RunResult], study: Study) ->
     ]
     values = [value for facts in runs if (value := facts.value(metric)) is not None]
     if values:
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        mean = format_mean_and_spread(statistics.fmean(values), spread, metric)
+        mean = format_mean_and_spread(statistics.fmean(values), spread_of(values), metric)
         parts += [Text(), Text(f"{metric} {mean} (n = {len(values)})", style="bold")]
     for facts in runs:
         parts += [Text(), *run_view(facts, metric, study_environment(study))]

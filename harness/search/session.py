@@ -13,7 +13,7 @@ from harness.analysis.claims import paired_seeds
 from harness.analysis.plan import TrialsDone
 from harness.analysis.plan_history import pending_change
 from harness.analysis.reuse import ReuseMode, ReuseRule, study_environment
-from harness.analysis.study_reader import _naming_lines, study_title
+from harness.analysis.study_reader import naming_lines, study_title
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_file import StudyFile, resolved_yaml
@@ -81,7 +81,7 @@ def check_data(file: StudyFile, cache: Path, digest: str | None) -> tuple[str, .
 
     Raises `DataError`, which names the file's line, for data that its runs cannot be trained on.
     """
-    with _naming_lines(file):
+    with naming_lines(file):
         return check(file.study.proxy, cache, digest)
 
 

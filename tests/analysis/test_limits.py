@@ -12,9 +12,9 @@ from rich.console import Console
 from tiny_studies import EPOCHS, SCRIPTED, Played, Script, called, epoch, started, text_of, write_study
 
 from harness.analysis.claims import evaluate_claims
+from harness.analysis.limits import CorrectCounts, Limit, at_least, is_above, limit_of, sampling_error
 from harness.analysis.noise import noise_line
 from harness.analysis.results import StudyResults
-from harness.analysis.statistics.limits import CorrectCounts, Limit, at_least, is_above, limit_of, sampling_error
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study, resolved_yaml
 from harness.config.study_growth import study_values
@@ -126,9 +126,7 @@ CLAIM: dict[str, Any] = {
 def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit: str, objective: str) -> None:
     results = Played(tmp_path, objectives={objective: "maximize" if objective == "top1" else "minimize"}).answer(script)
     assert results.limit == limit and results.complete
-    assert (
-        results.best is None and results.ranked_metric is None and results.front == () and results.unseparated() == ()
-    )
+    assert results.best is None and results.best_so_far is None and results.front == () and results.unseparated() == ()
     (line,) = conclusions(results)
     assert f"at {'chance' if limit == 'chance' else 'the ceiling'}" in line and "nothing can be told apart here" in line
     text = text_of(results_view(results), width=300)

@@ -1,18 +1,20 @@
 """Repeated looks: the levels against the literature, the error rate in simulated studies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from claim_plans import ONE_LOOK, PLAN, PLANS, verdict_of
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
 
 from harness.analysis.statistics import Plan, Verdict
+from harness.analysis.statistics.calibration import simulate_verdicts
 from harness.analysis.statistics.repeated_t import nominal_levels
 from harness.analysis.statistics.sequential import EXPONENT
-from harness.analysis.statistics.simulate import NOISES, false_positive_rate, simulate_decisions
 
 # Levels of repeated looks
 
@@ -114,6 +116,42 @@ def test_what_is_no_plan_is_refused(first: int, most: int, alpha: float) -> None
 
 
 # Simulated studies
+
+Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
+
+NOISES: dict[str, Draw] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "heavy": lambda rng, shape: rng.standard_t(3, shape) / math.sqrt(3),
+    "skewed": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "skewed arms": lambda rng, shape: (rng.exponential(size=shape) - rng.exponential(size=shape)) / math.sqrt(2),
+    "steps": lambda rng, shape: np.round(2 * rng.standard_normal(shape)) / 2,
+}
+"""Distributions of the differences between paired runs, with mean 0 and standard deviation 1 (`steps` 1.01).
+
+`heavy` is Student's t with 3 degrees of freedom; `skewed` are exponential differences, `skewed arms` differences of two
+exponential values, and `steps` normal ones that are rounded to steps of half a standard deviation.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Shares of the studies with each verdict, and the mean number of pairs of a study."""
+
+    supported: float
+    contradicted: float
+    mean_pairs: float
+
+
+def simulate_decisions(plan: Plan, studies: int, seed: int, *, effect: float = 0.0, noise: str = "normal") -> Decisions:
+    """Verdicts on `> 0` in studies with this true effect, in standard deviations; deterministic for a seed."""
+    verdicts, pairs = simulate_verdicts(NOISES[noise](np.random.default_rng(seed), (studies, plan.most)) + effect, plan)
+    return Decisions(float(np.mean(verdicts > 0)), float(np.mean(verdicts < 0)), float(pairs.mean()))
+
+
+def false_positive_rate(plan: Plan, studies: int, seed: int, *, noise: str = "normal") -> float:
+    """The share of studies without an effect that reach any verdict on `> 0`."""
+    decisions = simulate_decisions(plan, studies, seed, noise=noise)
+    return decisions.supported + decisions.contradicted
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)

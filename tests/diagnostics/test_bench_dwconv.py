@@ -4,6 +4,7 @@ import csv
 import math
 from collections import defaultdict
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import pytest
@@ -11,21 +12,30 @@ import torch
 
 from harness.cli import main
 from harness.cli.bench import PRECISIONS
-from harness.diagnostics.bench.dwconv import measure_dwconv
-from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D, TUNED, dwconv_candidates, fitting
+from harness.diagnostics.bench.dwconv import dwconv_candidates, fitting, measure_dwconv
 from harness.diagnostics.bench.dwconv_report import dwconv_tables, plot, styles
 from harness.diagnostics.bench.dwconv_results import (
     COLUMNS,
     DwconvResult,
     gains,
-    geometric_mean,
     growth,
     memory,
     targets,
     write_csv,
 )
 from harness.diagnostics.bench.machine import at_precision, measure_peak
-from harness.diagnostics.bench.options import KERNELS, LAYOUTS, MODES, ROWS, SIDES, DwconvOptions, StackShape
+from harness.diagnostics.bench.options import (
+    CHOSEN,
+    CONV2D,
+    KERNELS,
+    LAYOUTS,
+    MODES,
+    ROWS,
+    SIDES,
+    TUNED,
+    DwconvOptions,
+    StackShape,
+)
 from harness.measures.memory import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS

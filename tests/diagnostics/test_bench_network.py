@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from harness.cli import main
-from harness.diagnostics.bench.depthwise_share import depthwise_share
 from harness.diagnostics.bench.network import (
     NetworkCandidate,
     baselines_at,
+    depthwise_share,
     make_networks,
     measure_networks,
     with_conv2d,

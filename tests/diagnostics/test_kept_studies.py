@@ -13,7 +13,8 @@ from tiny_studies import REPOSITORY, Played, called, gains, text_of, write_study
 from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_study_reader
 from harness.config.recipes import proxy
-from harness.diagnostics.verify import ClaimRow, kept_studies
+from harness.diagnostics.verify import recorded_claims
+from harness.diagnostics.verify.findings import ClaimRow
 from harness.diagnostics.verify.recorded_claims import all_recorded_claims
 from harness.diagnostics.verify.report import verdicts_view
 from harness.report.claims_summary import EARLIER_ENVIRONMENT, read_claims_summary
@@ -123,7 +124,7 @@ def test_a_study_file_that_changed_since_is_named_with_its_keys(
     driven: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(tmp_path, values_of(driven), resolved(driven).replace("epochs: 4", "epochs: 5"))
-    monkeypatch.setattr(kept_studies, "study_files", lambda: [driven.path.with_name("question.yaml")])
+    monkeypatch.setattr(recorded_claims, "study_files", lambda: [driven.path.with_name("question.yaml")])
     shutil.copy(driven.path, driven.path.with_name("question.yaml"))
     check = rows_of(Workspace(tmp_path))[0].check
     assert check.startswith("no: ") and "question.yaml asks something else since (changed: `proxy.epochs`)" in check
@@ -140,7 +141,7 @@ def test_a_data_set_that_is_missing_is_named(driven: Played, tmp_path: Path) -> 
 
 
 def test_a_gpu_that_is_missing_is_named(driven: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_studies, "has_gpu", lambda: False)
+    monkeypatch.setattr(recorded_claims, "has_gpu", lambda: False)
     keep(tmp_path, values_of(driven) | {"devices": ["cuda (NVIDIA H100)"]}, resolved(driven))
     assert "recorded on cuda (NVIDIA H100), and there is no GPU here" in rows_of(Workspace(tmp_path))[0].check
 

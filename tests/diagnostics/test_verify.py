@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,9 @@ from torch import Tensor, nn
 
 from harness.cli import main
 from harness.cli.verify import SUBJECTS
-from harness.diagnostics.verify import (
-    Check,
-    ClaimRow,
-    Finding,
-    Line,
-    Section,
-    convolution,
-    costs,
-    full_scale,
-    merging,
-)
+from harness.diagnostics.verify import convolution, costs, full_scale, merging
 from harness.diagnostics.verify.checks import CHECKS, run_checks
+from harness.diagnostics.verify.findings import Check, ClaimRow, Finding, Line, Section
 from harness.diagnostics.verify.report import section_view, sum_view, verdicts_view, verify_values
 from harness.models.build import merge
 from harness.models.cost import Cost, network_cost
@@ -85,7 +77,8 @@ def test_every_figure_of_released_code_is_compared() -> None:
         if name not in ("resolution", "params", "params_merged")
     )
     known += len({(row.preset, form) for row in COUNTED for form in (row.params, row.params_merged) if form})
-    made = [costs.params_in_training, costs.params_merged, costs.params_folded, costs.macs, *_specs_entries()]
+    forms = [partial(costs.params, merged=merged) for merged in (False, True)]
+    made = [*forms, costs.params_folded, costs.macs, *_specs_entries()]
     assert sum(len(list(check())) for check in made) == known
 
 
@@ -137,7 +130,7 @@ def test_a_merge_that_changes_the_network_is_found(monkeypatch: pytest.MonkeyPat
 
 def test_a_closed_form_that_is_off_by_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "network_cost", lambda *given: network_cost(*given) + Cost(activations=1))
-    first = next(costs.short_merged())
+    first = next(costs.agreement(True))
     assert not first.holds and str(first.found)[:20] == str(first.expected)[:20]
 
 

@@ -12,8 +12,7 @@ from harness.analysis.results import StudyResults
 from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.executors.run_job import run_job
 from harness.measures import ON_DEMAND_MEASURES
-from harness.report.configurations import ConfigurationTables
-from harness.report.measure_columns import METRIC_COLUMNS
+from harness.report.configurations import METRIC_COLUMNS, ConfigurationTables
 from harness.report.study import results_view
 from harness.training.run import Ended, Job, Measured, Record, RunState, Started
 

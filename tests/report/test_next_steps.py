@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_studies import INLINE, TINY, CommandResult, Played, called, well, write_study
 
-from harness.analysis.results import ConfigurationResult
+from harness.analysis.configuration_result import ConfigurationResult
 from harness.cli.study_run import full_scale_commands
 from harness.system.command_line import program_name
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tiny_studies import EPOCHS, Played, started, text_of, well
 
+from harness.analysis.configuration_result import read_run_results
 from harness.analysis.formatting import (
     format_duration,
     format_mean_and_spread,
@@ -21,7 +22,7 @@ from harness.analysis.formatting import (
     sparkline,
 )
 from harness.analysis.plan import plan_study
-from harness.analysis.results import StudyResults, read_run_results
+from harness.analysis.results import StudyResults
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.report.event_log import EventFormatter, LogView
 from harness.report.live import LiveState

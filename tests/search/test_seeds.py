@@ -12,7 +12,8 @@ from optuna.pruners._successive_halving import _is_trial_promotable_to_next_rung
 from optuna.study import StudyDirection
 from tiny_studies import EPOCHS, Played, called, epoch, gains, started, text_of, well
 
-from harness.analysis.results import ConfigurationResult, StudyResults
+from harness.analysis.configuration_result import ConfigurationResult
+from harness.analysis.results import StudyResults
 from harness.analysis.study_reader import open_study_reader
 from harness.config.study import screening_epochs
 from harness.errors import StudyAborted
@@ -182,7 +183,7 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
     assert worst.state == "diverged" and n >= 1 and 1 not in worst.seeds
     assert worst.reason == f"{n} of {n + 1} seeds: seed 1 diverged: the training loss is nan"
     assert "over the budget" not in text_of(results_view(results))
-    assert results.best is row(results, 3) and results.ranked_metric is row(results, 3) and not worst.is_on_front
+    assert results.best is row(results, 3) and results.best_so_far is row(results, 3) and not worst.is_on_front
     assert progress.best_value == pytest.approx(row(results, 3).mean)
     assert "K=3-3-3-3" in text_of(state.draw()) and "diverged" in worst.state
     with open_study_reader(study.path, study.place) as reader:

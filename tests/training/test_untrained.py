@@ -10,8 +10,9 @@ import torch
 from tiny_runs import tiny_run, with_
 from tiny_studies import HERE, TINY, VERSIONS, Played, called, files_of, text_of, write_study
 
+from harness.analysis.configuration_result import read_run_results
 from harness.analysis.plan import images_per_run, measured_images, plan_study
-from harness.analysis.results import read_run_results, study_results
+from harness.analysis.results import study_results
 from harness.analysis.study_reader import open_space, open_study_reader
 from harness.config.study_file import load_study
 from harness.data import load

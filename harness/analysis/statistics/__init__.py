@@ -27,7 +27,7 @@ How intervals, p and verdict go together:
   whose values happen to be equal is not exact: it has no interval yet, and its test is the sign test.
 - **Assumptions**: independent pairs, and differences that are close to normal. Symmetric differences with heavy tails
   or coarse steps err less often than alpha; exponential ones, a very strong skew, err in 15 % of the null studies of
-  the plan (3, 8), where a single t test at 8 pairs errs in 11 % (`simulate`).
+  the plan (3, 8), where a single t test at 8 pairs errs in 11 % (`tests/analysis/test_looks.py`).
 - The plain t interval, the BCa bootstrap interval (Efron 1987), the t p and the sign-flip p are those of a single look;
   they are shown in addition, and decide nothing. With only one look, the plain and the repeated ones are equal.
 
@@ -41,19 +41,21 @@ repeated intervals); Lan & DeMets 1983, Biometrika 70, 659-663; Efron 1987, JASA
 Journal of Statistics 6, 65-70; Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15, 657-680.
 """
 
-from harness.analysis.statistics.estimates import Estimate, estimate_effect
-from harness.analysis.statistics.evidence import Evidence
-from harness.analysis.statistics.power import seeds_to_decide
+from harness.analysis.statistics.estimates import (
+    Estimate,
+    Evidence,
+    Verdict,
+    estimate_effect,
+    holm,
+    judge,
+    seeds_to_decide,
+)
 from harness.analysis.statistics.sequential import Plan
 from harness.analysis.statistics.stretched import ExtendedPlan, plan_after
-from harness.analysis.statistics.verdict import Verdict, holm, judge
-from harness.config.expectation import Expectation, ExpectationKind
 
 __all__ = [
     "Estimate",
     "Evidence",
-    "Expectation",
-    "ExpectationKind",
     "ExtendedPlan",
     "Plan",
     "Verdict",

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.statistics.sequential import Plan
-from harness.analysis.statistics.simulate import simulate_verdicts
 
 LEVEL = 0.95
 """Confidence level of all intervals here."""
@@ -61,6 +60,29 @@ def false_verdicts(differences: Sequence[float], plan: Plan, *, studies: int, se
     values = recorded[order] * rng.choice([-1.0, 1.0], order.shape)
     verdicts, _ = simulate_verdicts(values, plan)
     return ErrorRate.of(int(np.count_nonzero(verdicts)), studies)
+
+
+def simulate_verdicts(values: NDArray[np.float64], plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sign of each study's verdict on `> 0`, 0 for none, and its number of pairs; values are (studies, pairs)."""
+    verdicts, pairs = np.zeros(len(values)), np.full(len(values), float(plan.most))
+    for n in plan.looks:
+        mean, p = values[:, :n].mean(axis=1), _p(values[:, :n])
+        is_decided_now = (p <= plan.level(n)) & (verdicts == 0)
+        verdicts[is_decided_now], pairs[is_decided_now] = np.sign(mean[is_decided_now]), n
+    return verdicts, pairs
+
+
+def _p(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`Sample.p` against 0, a study per row."""
+    from scipy.special import stdtr
+
+    n = values.shape[1]
+    mean, sd = values.mean(axis=1), values.std(axis=1, ddof=1)
+    is_flat = sd < 1e-9
+    t_p = 2 * stdtr(n - 1, -np.abs(mean) * math.sqrt(n) / np.where(is_flat, 1, sd))
+    sign_p = np.where(mean == 0, 1.0, 2.0 ** (1 - n))
+    p: NDArray[np.float64] = np.where(is_flat, sign_p, t_p)
+    return p
 
 
 class VarianceParts(NamedTuple):

@@ -68,7 +68,7 @@ def nominal_levels(first: int, spent: Array) -> Array:
         mass = 2 * _density(n, states) * chance * edge[:, None] * np.cos(_ANGLES)
         from_center = chebyshev.chebint(_series(mass), scl=np.pi / 4)
         bound = edge * np.sin(np.pi / 4 * (1 + _tail_point(from_center, spent[:, look] - spent[:, look - 1])))
-        levels[:, look] = _level(n, bound)
+        levels[:, look] = 2 * _distribution(n, -bound)
         uncrossed = _Uncrossed(edge, _series(chance))
     return levels
 
@@ -128,10 +128,6 @@ def _distribution(n: int, a: Array) -> Array:
 
     probability: Array = stdtr(n - 1, math.sqrt(n - 1) * np.sinh(a))
     return probability
-
-
-def _level(n: int, bound: Array) -> Array:
-    return 2 * _distribution(n, -bound)
 
 
 def _bound(n: int, level: Array) -> Array:

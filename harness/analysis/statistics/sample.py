@@ -1,12 +1,14 @@
 """A sample for the tests: number of values, mean, standard deviation, and the two-sided p against a bound."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 ROUNDING = 1e-9
 """Relative differences below this are rounding."""
+LookP = Callable[["Sample", float], float]
+"""Function of a look's sample and a bound: the smallest alpha at which the look rejects the bound."""
 
 
 @dataclass(frozen=True, slots=True)

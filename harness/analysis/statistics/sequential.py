@@ -17,11 +17,11 @@ here, 5.0 % (200,000 studies each).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sample import LookP, Sample
 
 EXPONENT = 2
 """Exponent of the spent error rate as a function of the pairs."""
@@ -60,7 +60,7 @@ class Plan:
         alphas, levels = rising_levels(self)
         return levels[self.looks.index(n)][alphas.index(self.alpha)]
 
-    def p_of(self, _: Sequence[float]) -> Callable[[Sample, float], float]:
+    def p_of(self, _: Sequence[float]) -> LookP:
         """The function of a look's sample and a bound that returns the smallest alpha at which it rejects the bound."""
         return lambda look, bound: self.repeated_p(look.n, look.p(bound))
 

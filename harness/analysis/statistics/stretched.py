@@ -17,20 +17,17 @@ verdicts from more values are exploratory. A plan that was changed before its se
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from harness.analysis.statistics.sample import Sample
+from harness.analysis.statistics.sample import LookP, Sample
 from harness.analysis.statistics.sequential import SMALLEST_P, Plan, rising_levels
 
 if TYPE_CHECKING:
     from harness.analysis.statistics.conditional import ConditionalError
-
-LookP = Callable[[Sample, float], float]
-"""Function of a look's sample and a bound: the smallest alpha at which the look rejects the bound."""
 
 
 @dataclass(frozen=True, slots=True)

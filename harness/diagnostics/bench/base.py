@@ -1,13 +1,22 @@
-"""A result of the bench with its repeats and its target, the size of the bench, and the checkout that it measures."""
+"""Shared by all benches: results with their repeats and targets, sizes, tables, and the checkout that is measured."""
 
 import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 import harness
 from harness.errors import UserError
+from harness.report.console import plain_table
 
 ROOT = Path(harness.__file__).parent.parent
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +74,15 @@ class BenchSize:
 
 
 FULL_SIZE = BenchSize()
-
-
 QUICK_SIZE = BenchSize(helps=3, starts=1, trials=(100, 300), rounds=1)
+
+
+def grouped(results: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
+    """The results by the values of these fields, in the order of the first of each group."""
+    groups: dict[Any, list[Row]] = {}
+    for result in results:
+        groups.setdefault(attrgetter(*names)(result), []).append(result)
+    return groups
 
 
 def run_study() -> str:
@@ -80,3 +95,41 @@ def run_study() -> str:
             remedy="Run `make bench` in a clone of the repository.",
         )
     return str(script)
+
+
+class ResultTable(NamedTuple):
+    """A table under a title: the first column is text, the others are numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+
+def empty_table(headings: Sequence[str]) -> Table:
+    """A table for the terminal, without rows: the first column is text, the others are numbers."""
+    table = plain_table(headings[:1], headings[1:])
+    table.header_style = "bold"
+    return table
+
+
+def table_text(grid: ResultTable) -> Group:
+    """The table for the terminal."""
+    table = empty_table([heading.replace("-", "-\n") for heading in grid.headings])
+    for line in grid.lines:
+        table.add_row(*line)
+    return Group(Text(grid.title, style="bold"), table)
+
+
+def markdown(title: str, conditions: Iterable[str], grids: Iterable[ResultTable], reading: str, after: str = "") -> str:
+    """A Markdown page: the conditions as a list, the tables with their titles, a note on reading them, and `after`."""
+    page = [f"# {title}", "", *(f"- {line}" for line in conditions)]
+    for grid in grids:
+        page += ["", f"## {grid.title}", "", *markdown_rows(grid.headings, grid.lines)]
+    return "\n".join([*page, "", reading, *(["", after] if after else []), ""])
+
+
+def markdown_rows(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table: the first column is text, the others are numbers."""
+    rules = ("---", *("---:" for _ in headings[1:]))
+    for line in (headings, rules, *lines):
+        yield f"| {' | '.join(line)} |"

@@ -15,18 +15,81 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from harness.diagnostics.bench.dwconv_candidates import CONV2D, Conv, DwconvCandidate, dwconv_candidates
 from harness.diagnostics.bench.dwconv_results import DwconvResult
-from harness.diagnostics.bench.machine import DevicePeak, at_precision, device_name, measure_peak
-from harness.diagnostics.bench.options import MODES, DwconvOptions, StackShape, precisions_for
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, DevicePeak, at_precision, device_name, measure_peak
+from harness.diagnostics.bench.options import (
+    CHOSEN,
+    CONV2D,
+    LAYOUTS,
+    MODES,
+    TUNED,
+    DwconvOptions,
+    ProgressCallback,
+    StackShape,
+    precisions_for,
+)
 from harness.measures.memory import extra_bytes
+from harness.ops import depthwise_conv2d
+from harness.ops.autotune import autotune
+from harness.ops.dispatch import ALGORITHMS
+from harness.ops.geometry import Window, crop_kernel
 from harness.ops.timing import FULL_TIMING, QUICK_TIMING, TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
 from harness.system.machine import keep_freed_memory
 
-ProgressCallback = Callable[[str], None]
+Conv = Callable[[Tensor, Tensor], Tensor]
+"""x (N, C, H, W), weight (C, 1, K, K) -> (N, C, H, W)"""
+
+
+class DwconvCandidate(NamedTuple):
+    """An algorithm, and the memory layout of its input."""
+
+    algorithm: str
+    layout: str
+
+
+def dwconv_candidates(x: Tensor, weight: Tensor, folder: Path) -> dict[DwconvCandidate, Conv]:
+    """All candidates that support these tensors, in both layouts; autotuning stores its results in `folder`."""
+    convs: dict[str, Conv] = {CONV2D: _conv2d, CHOSEN: _chosen, TUNED: _tuned(folder)}
+    convs |= {name: _by(name) for name in fitting(x, weight) if name != "stock"}
+    return {DwconvCandidate(name, layout): conv for name, conv in convs.items() for layout in LAYOUTS}
+
+
+def fitting(x: Tensor, weight: Tensor) -> list[str]:
+    """The algorithms that support these tensors, with stride 1 and "same" padding."""
+    weight, window = _cropped(x, weight)
+    return [name for name, algorithm in ALGORITHMS.items() if algorithm.fits(x, weight, window)]
+
+
+def _conv2d(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+
+
+def _chosen(x: Tensor, weight: Tensor) -> Tensor:
+    return depthwise_conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+def _tuned(folder: Path) -> Conv:
+    def conv(x: Tensor, weight: Tensor) -> Tensor:
+        with autotune(folder=folder):
+            return _chosen(x, weight)
+
+    return conv
+
+
+def _by(name: str) -> Conv:
+    def conv(x: Tensor, weight: Tensor) -> Tensor:
+        weight, window = _cropped(x, weight)
+        return ALGORITHMS[name].run(x, weight, None, window)
+
+    return conv
+
+
+def _cropped(x: Tensor, weight: Tensor) -> tuple[Tensor, Window]:
+    return crop_kernel(weight, Window.of(1, weight.shape[-1] // 2, 1), (x.shape[2], x.shape[3]))
 
 
 class DwconvSetting(NamedTuple):
@@ -36,7 +99,7 @@ class DwconvSetting(NamedTuple):
     precision: str
     dtype: torch.dtype
     peak: DevicePeak
-    patience: TimingBudget
+    timing: TimingBudget
 
 
 def measure_dwconv(
@@ -64,7 +127,7 @@ def measure_dwconv(
 def _rows(block: str, shape: StackShape, setting: DwconvSetting, folder: Path) -> Iterator[DwconvResult]:
     stacks = Stacks(shape, setting, folder)
     for mode in MODES:
-        times = time_interleaved(stacks.calls(mode), setting.device, setting.patience)
+        times = time_interleaved(stacks.calls(mode), setting.device, setting.timing)
         conv2d = {key.layout: _milliseconds(timings) for key, timings in times.items() if key.algorithm == CONV2D}
         for candidate, timings in times.items():
             yield DwconvResult(
@@ -110,7 +173,7 @@ class Stacks:
 
         None if the whole stack ran out of memory, or is so slow that it was run once.
         """
-        if times is None or times.median > self._setting.patience.single_sample_s:
+        if times is None or times.median > self._setting.timing.single_sample_s:
             return None
         tensors = self._tensors[candidate.layout]
         call = self._call(self._candidates[candidate], mode, tensors._replace(weights=tensors.weights[:1]))
@@ -127,9 +190,6 @@ class Tensors(NamedTuple):
     x: Tensor
     weights: tuple[Tensor, ...]
     upstream: Tensor
-
-
-MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def _tensors(shape: StackShape, setting: DwconvSetting, layout: torch.memory_format) -> Tensors:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from harness.analysis.formatting import DASH, format_milliseconds
-from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
+from harness.diagnostics.bench.base import ResultTable, grouped
 from harness.diagnostics.bench.dwconv_results import (
     LARGE,
     PAPER_GAIN,
@@ -15,13 +16,12 @@ from harness.diagnostics.bench.dwconv_results import (
     RatioTarget,
     best_ms,
     gains,
-    geometric_mean,
     growth,
     large_kernel_gains,
     memory,
     targets,
 )
-from harness.diagnostics.bench.tables import ResultTable
+from harness.diagnostics.bench.options import CHOSEN, CONV2D
 from harness.report.plots.style import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -43,15 +43,13 @@ STYLES: dict[str, Style] = {
     "conv2d, channels-last": ("black", "-", 1.2),
     CHOSEN: ("tab:red", "-", 2.4),
 }
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "tab:pink")
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:cyan", "tab:olive", "tab:pink")
 """Colors of the other algorithms, whose lines are solid and thin."""
 
 
 def dwconv_tables(results: Sequence[DwconvResult], device: str) -> Iterator[ResultTable]:
     """All tables in the order in which they are shown; `device` is `cpu` or `cuda`."""
-    parts: dict[tuple[str, str, str], list[DwconvResult]] = {}
-    for result in results:
-        parts.setdefault((result.block, result.precision, result.mode), []).append(result)
+    parts = grouped(results, "block", "precision", "mode")
     for name, part in parts.items():
         title = ", ".join(name)
         yield _times(title, part)
@@ -64,12 +62,12 @@ def dwconv_tables(results: Sequence[DwconvResult], device: str) -> Iterator[Resu
 
 
 def _times(title: str, results: Sequence[DwconvResult]) -> ResultTable:
-    others = [name for name in dict.fromkeys(result.algorithm for result in results) if name not in (CONV2D, CHOSEN)]
+    others = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
     lines = []
-    for shape in dict.fromkeys(result.shape for result in results):
-        some = [result for result in results if result.shape == shape]
-        conv2d = {result.layout: result.median_ms for result in some if result.algorithm == CONV2D}
-        best = [best_ms([result for result in some if result.algorithm == name]) for name in (*others, CHOSEN)]
+    for shape, some in grouped(results, "shape").items():
+        by_algorithm = grouped(some, "algorithm")
+        conv2d = {result.layout: result.median_ms for result in by_algorithm[CONV2D]}
+        best = [best_ms(by_algorithm.get(name, [])) for name in (*others, CHOSEN)]
         lines.append((str(shape), *map(format_milliseconds, (conv2d["default"], conv2d["channels_last"], *best))))
     return ResultTable(title, ("shape", "conv2d", "channels-last", *others, CHOSEN), lines)
 
@@ -77,8 +75,8 @@ def _times(title: str, results: Sequence[DwconvResult]) -> ResultTable:
 def _ours(title: str, results: Sequence[DwconvResult]) -> ResultTable:
     """The candidate that our blocks use, in its faster layout."""
     all_gains, lines = gains(results), []
-    for shape in dict.fromkeys(result.shape for result in results):
-        ours = [result for result in results if result.shape == shape and result.algorithm == CHOSEN]
+    for shape, some in grouped(results, "shape").items():
+        ours = [result for result in some if result.algorithm == CHOSEN]
         lines.append((str(shape), *_details(ours, all_gains.get(shape))))
     return ResultTable(title, ("shape", "ms", "±", "n", "gain", "in bounds", "of product", "of copy"), lines)
 
@@ -109,8 +107,7 @@ def _compared_with_paper(parts: dict[tuple[str, str], list[DwconvResult]]) -> Re
     headings = ("", CHOSEN, "paper's", CONV2D, "paper's PyTorch", "gain at K=31", "paper's gain")
     lines = []
     for (precision, mode), part in parts.items():
-        for side in dict.fromkeys(result.side for result in part):
-            some = [result for result in part if result.side == side]
+        for side, some in grouped(part, "side").items():
             at_31 = gains([result for result in some if result.kernel == 31])
             papers = (*PAPER_GROWTH.get(side, (None, None)), PAPER_GAIN.get(side))
             theirs, pytorch, gain = papers if mode == "forward" else (None, None, None)
@@ -129,13 +126,8 @@ def _memory(results: Sequence[DwconvResult]) -> ResultTable:
 
 
 def _target(target: RatioTarget) -> tuple[str, ...]:
-    sign = "≥" if target.is_least else "≤"
-    return (
-        target.about,
-        format_ratio(target.ratio),
-        f"{sign} {format_ratio(target.aim)}",
-        "met" if target.is_met else "missed",
-    )
+    aim = f"{'≥' if target.is_least else '≤'} {format_ratio(target.aim)}"
+    return (target.about, format_ratio(target.ratio), aim, "met" if target.is_met else "missed")
 
 
 def format_ratio(ratio: float | None) -> str:
@@ -150,13 +142,12 @@ def format_percent(share: float | None) -> str:
 
 def plot(path: Path, results: Sequence[DwconvResult]) -> None:
     """Write a PNG: a row of panels per precision and mode, a panel per side of the map, a line per candidate."""
-    lines = list(dict.fromkeys((result.precision, result.mode) for result in results))
-    sides = list(dict.fromkeys(result.side for result in results))
+    lines, sides = grouped(results, "precision", "mode"), grouped(results, "side")
     width, height = PANEL_INCHES
     figure = new_figure(width * len(sides), height * len(lines) + 1.2)
     panels = figure.subplots(len(lines), len(sides), squeeze=False)
     for (i, (precision, mode)), (j, side) in product(enumerate(lines), enumerate(sides)):
-        some = [result for result in results if (result.precision, result.mode, result.side) == (precision, mode, side)]
+        some = [result for result in lines[precision, mode] if result.side == side]
         _panel(panels[i][j], some, f"{precision}, {mode}, map {side}x{side}", styles(results))
     first = results[0]
     figure.suptitle(
@@ -172,20 +163,20 @@ def plot(path: Path, results: Sequence[DwconvResult]) -> None:
 
 def styles(results: Sequence[DwconvResult]) -> dict[str, Style]:
     """The style of each line, by its label."""
-    others = [name for name in dict.fromkeys(result.algorithm for result in results) if name not in (CONV2D, CHOSEN)]
-    return STYLES | {name: (COLOURS[i % len(COLOURS)], "-", 0.9) for i, name in enumerate(others)}
+    others = [name for name in grouped(results, "algorithm") if name not in (CONV2D, CHOSEN)]
+    return STYLES | {name: (COLORS[i % len(COLORS)], "-", 0.9) for i, name in enumerate(others)}
 
 
 def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: dict[str, Style]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for name, line in _lines(results).items():
-        colour, dashes, width = by_name[name]
+        color, dashes, width = by_name[name]
         kernels = [result.kernel for result in line]
         quartiles = [(result.median_ms or 0.0, result.q1_ms or 0.0, result.q3_ms or 0.0) for result in line]
         medians, firsts, thirds = zip(*quartiles, strict=True)
-        axes.plot(kernels, medians, dashes, color=colour, linewidth=width, marker=".", label=name)
-        axes.fill_between(kernels, firsts, thirds, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(kernels, medians, dashes, color=color, linewidth=width, marker=".", label=name)
+        axes.fill_between(kernels, firsts, thirds, color=color, alpha=0.15, linewidth=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -201,10 +192,8 @@ def _panel(axes: "Axes", results: Sequence[DwconvResult], title: str, by_name: d
 def _lines(results: Sequence[DwconvResult]) -> dict[str, list[DwconvResult]]:
     """By label, the rows sorted by kernel size: `conv2d` in each layout, all others in the faster layout."""
     lines: dict[str, list[DwconvResult]] = {}
-    for result in sorted(
-        (result for result in results if result.median_ms is not None),
-        key=lambda result: (result.kernel, result.median_ms),
-    ):
+    measured = (result for result in results if result.median_ms is not None)
+    for result in sorted(measured, key=lambda result: (result.kernel, result.median_ms)):
         is_conv2d = result.algorithm == CONV2D
         layout = {"default": "default layout", "channels_last": "channels-last"}[result.layout]
         line = lines.setdefault(f"{CONV2D}, {layout}" if is_conv2d else result.algorithm, [])

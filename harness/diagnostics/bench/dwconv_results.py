@@ -28,14 +28,14 @@ Source of the paper's values: arXiv 2203.06717, Table 1 (RTX 2080 Ti, float32, P
 """
 
 import csv
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import NamedTuple
 
-from harness.diagnostics.bench.dwconv_candidates import CHOSEN, CONV2D
-from harness.diagnostics.bench.options import StackShape
+from harness.diagnostics.bench.base import grouped
+from harness.diagnostics.bench.options import CHOSEN, CONV2D, StackShape
 from harness.models.cost import Cost
 from harness.models.cost.layers import conv
 
@@ -182,8 +182,8 @@ class RatioTarget(NamedTuple):
 def gains(results: Sequence[DwconvResult], layout: str | None = None) -> dict[StackShape, float]:
     """The gains by shape, with both in this layout, or each in its faster one for None."""
     by_shape = {}
-    for shape in dict.fromkeys(result.shape for result in results):
-        some = [result for result in results if result.shape == shape and layout in (result.layout, None)]
+    for shape, of_shape in grouped(results, "shape").items():
+        some = [result for result in of_shape if layout in (result.layout, None)]
         ours, theirs = (best_ms([result for result in some if result.algorithm == name]) for name in (CHOSEN, CONV2D))
         if ours is not None and theirs is not None:
             by_shape[shape] = theirs / ours
@@ -207,25 +207,16 @@ def best_ms(results: Sequence[DwconvResult]) -> float | None:
     return min((result.median_ms for result in results if result.median_ms is not None), default=None)
 
 
-def geometric_mean(values: Collection[float]) -> float:
-    """The geometric mean of ratios."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
-
-
 def memory(results: Sequence[DwconvResult]) -> dict[tuple[str, str], float]:
     """The largest extra memory relative to the activations over all shapes, by algorithm and mode."""
-    most: dict[tuple[str, str], float] = {}
-    for result in results:
-        if result.extra_over_activations is not None:
-            key = result.algorithm, result.mode
-            most[key] = max(most.get(key, 0.0), result.extra_over_activations)
-    return most
+    measured = [result for result in results if result.extra_over_activations is not None]
+    groups = grouped(measured, "algorithm", "mode").items()
+    return {key: max(0.0, *(result.extra_over_activations or 0.0 for result in group)) for key, group in groups}
 
 
 def targets(results: Sequence[DwconvResult], device: str) -> Iterator[RatioTarget]:
     """The targets that apply to these rows; `device` is `cpu` or `cuda`."""
-    for precision, mode in dict.fromkeys((result.precision, result.mode) for result in results):
-        some = [result for result in results if (result.precision, result.mode) == (precision, mode)]
+    for (precision, mode), some in grouped(results, "precision", "mode").items():
         if device == "cpu" and (precision, mode) == ("float32", "forward+backward"):
             yield from _on_cpu([result for result in some if result.block == "rows"])
         if device == "cuda" and precision in ("float32", "bfloat16"):

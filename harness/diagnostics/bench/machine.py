@@ -30,6 +30,8 @@ PRODUCT_S = 0.02
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 """Size of the copy, too large for any cache."""
 PEAK_REPEATS = 7
+MEMORY_FORMATS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+"""The layouts of `options.LAYOUTS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,9 @@ def device_lines(device: torch.device) -> Iterator[str]:
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         yield f"CUDA: {torch.version.cuda}, cuDNN {cudnn}"
     else:
-        yield f"Device: {device_name(device)}, {torch.get_num_threads()} threads, {_instructions()}"
+        instructions = torch.backends.cpu.get_cpu_capability()
+        yield f"Device: {device_name(device)}, {torch.get_num_threads()} threads, {instructions}"
     yield f"Libraries: {', '.join(f'{name} {_version(name)}' for name in ('timm', 'triton'))}"
-
-
-def _instructions() -> str:
-    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def _version(package: str) -> str:

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.formatting import DASH, format_milliseconds
+from harness.diagnostics.bench.base import ResultTable, grouped
 from harness.diagnostics.bench.dwconv_report import format_percent, format_ratio
-from harness.diagnostics.bench.tables import ResultTable
 
 NETWORK_NOTE = (
     "Images per second at the median time of n passes taken in turns, each network in its faster layout; ± is half the "
@@ -61,11 +61,8 @@ COLUMNS = tuple(NetworkResult.__slots__)
 
 def network_tables(results: Sequence[NetworkResult], device: str) -> Iterator[ResultTable]:
     """All tables in the order in which they are shown; `device` is `cpu` or `cuda`."""
-    for part in dict.fromkeys((result.mode, result.resolution, result.batch, result.precision) for result in results):
-        mode, resolution, batch, precision = part
-        some = [
-            result for result in results if (result.mode, result.resolution, result.batch, result.precision) == part
-        ]
+    parts = grouped(results, "mode", "resolution", "batch", "precision")
+    for (mode, resolution, batch, precision), some in parts.items():
         title = f"{mode} at {resolution}x{resolution}, batch {batch}, {precision}"
         headings = ("network", "kernels", "layout", "images/s", "±", "n", "gain", "depth-wise")
         yield ResultTable(title, headings, [_line(result) for result in best_layouts(some)])
@@ -75,11 +72,8 @@ def network_tables(results: Sequence[NetworkResult], device: str) -> Iterator[Re
 
 def best_layouts(results: Sequence[NetworkResult]) -> list[NetworkResult]:
     """The row of the faster layout, for each network and operator."""
-    best: dict[tuple[str, str], NetworkResult] = {}
-    for result in sorted(results, key=lambda result: -(result.images_per_s or 0.0)):
-        best.setdefault((result.network, result.kernels), result)
-    order = dict.fromkeys((result.network, result.kernels) for result in results)
-    return [best[key] for key in order]
+    groups = grouped(results, "network", "kernels").values()
+    return [max(group, key=lambda result: result.images_per_s or 0.0) for group in groups]
 
 
 def _line(result: NetworkResult) -> tuple[str, ...]:
@@ -87,27 +81,15 @@ def _line(result: NetworkResult) -> tuple[str, ...]:
     if result.images_per_s is None or result.slow_images_per_s is None or result.fast_images_per_s is None:
         return (result.network, result.kernels, layout, "no memory", DASH, "0", DASH, DASH)
     spread = format_percent((result.fast_images_per_s - result.slow_images_per_s) / 2 / result.images_per_s)
-    rate = format_milliseconds(result.images_per_s)
-    return (
-        result.network,
-        result.kernels,
-        layout,
-        rate,
-        spread,
-        str(result.n),
-        format_ratio(result.gain),
-        format_percent(result.depthwise_share),
-    )
+    rate, share = format_milliseconds(result.images_per_s), format_percent(result.depthwise_share)
+    return (result.network, result.kernels, layout, rate, spread, str(result.n), format_ratio(result.gain), share)
 
 
 def _ratios(results: Sequence[NetworkResult], *, is_aim: bool) -> Iterator[tuple[str, ...]]:
     """The ratios of RepLKNet-31B to Swin-B, with the paper's, and to itself with `nn.Conv2d`."""
-    for part in dict.fromkeys((result.mode, result.resolution, result.precision) for result in results):
-        mode, resolution, precision = part
+    for (mode, resolution, precision), part in grouped(results, "mode", "resolution", "precision").items():
         where = f"{mode} at {resolution}, {precision}"
-        some = best_layouts(
-            [result for result in results if (result.mode, result.resolution, result.precision) == part]
-        )
+        some = best_layouts(part)
         ours = next((result for result in some if (result.network, result.kernels) == (OURS, "harness")), None)
         swin = next((result for result in some if result.network.startswith(SWIN)), None)
         if ours and swin and ours.images_per_s and swin.images_per_s:

@@ -1,11 +1,19 @@
 """Options of the benches of operators and networks, with defaults that fit the device; imports no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+ProgressCallback = Callable[[str], None]
 MODES = ("forward", "forward+backward")
 NETWORK_MODES = ("inference", "training")
 LAYOUTS = ("default", "channels_last")
+CONV2D = "conv2d"
+"""What `nn.Conv2d` calls; the algorithm `stock` is the same."""
+CHOSEN = "harness"
+"""What our blocks call, with the algorithm that the default heuristic selects."""
+TUNED = "tuned"
+"""The same with `autotune` on: the fastest algorithm on this machine."""
 KERNELS = (3, 5, 7, 9, 13, 17, 21, 27, 29, 31)
 SIDES = (16, 32, 64)
 """Sides of the maps in Table 1 of the RepLKNet paper (arXiv 2203.06717)."""
@@ -70,12 +78,8 @@ class DwconvOptions:
 
     def rows(self, *, is_quick: bool) -> tuple[StackShape, ...]:
         """The rows of single layers; none if sizes were given."""
-        return () if is_quick or not self.is_of_default_size else ROWS
-
-    @property
-    def is_of_default_size(self) -> bool:
-        """Whether no size was given."""
-        return not (self.batch or self.channels or self.layers or self.sides or self.kernels)
+        has_size = bool(self.batch or self.channels or self.layers or self.sides or self.kernels)
+        return () if is_quick or has_size else ROWS
 
 
 BASELINES = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "convnext_base")

@@ -9,7 +9,15 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.analysis.formatting import DASH
-from harness.diagnostics.bench.base import FULL_SIZE, QUICK_SIZE, ROOT, BenchResult, BenchSize
+from harness.diagnostics.bench.base import (
+    FULL_SIZE,
+    QUICK_SIZE,
+    ROOT,
+    BenchResult,
+    BenchSize,
+    empty_table,
+    markdown_rows,
+)
 from harness.diagnostics.bench.driver_cost import driver_cost
 from harness.diagnostics.bench.machine import Conditions, bench_conditions, disturbed_lines
 from harness.diagnostics.bench.proxies import peak_memory, proxies
@@ -37,9 +45,7 @@ SECTIONS: dict[str, Callable[[BenchSize], Iterator[BenchResult]]] = {
 
 def results_table(bench_results: Sequence[BenchResult]) -> Table:
     """The results as a table for the terminal."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for position, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if position == 0 else "right", no_wrap=True)
+    table = empty_table(HEADINGS)
     for result in bench_results:
         style = "dim" if result.is_part else "red" if result.is_met is False else ""
         table.add_row(*_cells(result), style=style)
@@ -65,23 +71,10 @@ def write_results(folder: Path, bench_results: Sequence[BenchResult], made: Cond
 
 
 def _markdown(bench_results: Sequence[BenchResult], made: Conditions) -> str:
-    rows = [_cells(result) for result in bench_results]
-    rows = [[row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]] for row in rows]
-    lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *rows]
-    return "\n".join(
-        [
-            "# The cost of the harness itself",
-            "",
-            "Made by `make bench`.",
-            "",
-            *(f"- {line}" for line in made.lines()),
-            "",
-            *(f"| {' | '.join(line)} |" for line in lines),
-            "",
-            OVERHEAD_NOTE,
-            "",
-        ]
-    )
+    rows = [[name.replace("  ", "&nbsp;&nbsp;"), *cells] for name, *cells in map(_cells, bench_results)]
+    head = ["# The cost of the harness itself", "", "Made by `make bench`.", ""]
+    lines = (f"- {line}" for line in made.lines())
+    return "\n".join([*head, *lines, "", *markdown_rows(HEADINGS, rows), "", OVERHEAD_NOTE, ""])
 
 
 def _cells(result: BenchResult) -> list[str]:
@@ -104,16 +97,8 @@ def _amount(value: float, unit: str) -> str:
 
 def _short(value: float) -> str:
     """A number with about three digits: 0.093, 5.35, 48.2, 912."""
-    size = abs(value)
-    return (
-        f"{value:.3f}"
-        if size < 1
-        else f"{value:.2f}"
-        if size < 10
-        else f"{value:.1f}"
-        if size < 100
-        else f"{value:.0f}"
-    )
+    digits = next((digits for limit, digits in ((1, 3), (10, 2), (100, 1)) if abs(value) < limit), 0)
+    return f"{value:.{digits}f}"
 
 
 def bench(only: Sequence[str], output: Path | None, *, is_quick: bool) -> list[BenchResult]:

@@ -37,7 +37,7 @@ PARTS = (
 PART_PATTERNS = (r"opening ", r"starting ", r"\d+ workers? ready", r"{run}: training on ")
 """Patterns of the lines of the study's output at which each part except the last ends."""
 FIRST_EPOCH = re.compile(r"\S+ \S+  (\[\d+/\d+\] )?(?P<run>#(?P<trial>\d+) .*seed (?P<seed>\d+)): epoch \d+/")
-COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+COLORS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """Environment variables that would make output to a pipe look like output to a terminal."""
 STOP_S = 60.0
 
@@ -132,4 +132,4 @@ def _seconds_of_first_epoch(study: Path, results: Path, trial: int, seed: int) -
 
 
 def _plain(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in COLOURS}
+    return {name: value for name, value in environment.items() if name not in COLORS}

@@ -1,18 +1,22 @@
 """The actions of `harness bench dwconv` and `harness bench network`: measure, print and write."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from harness.diagnostics.bench.base import ROOT
+import torch
+
+from harness.diagnostics.bench.base import ROOT, ResultTable, markdown, table_text
 from harness.diagnostics.bench.machine import bench_conditions, device_lines, disturbed_lines, slug
 from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions
-from harness.diagnostics.bench.tables import ResultTable, markdown, table_text
 from harness.report.console import make_console
 from harness.system.device_slot import computing, counting_measurements
 from harness.training.fit import find_device
 
 BENCH_RESULTS = ROOT / "results" / "bench"
+Result = TypeVar("Result")
 
 
 def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool) -> None:
@@ -22,11 +26,7 @@ def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool)
     from harness.diagnostics.bench.dwconv_results import COLUMNS, write_csv
 
     device = find_device(options.device)
-    notes = BenchLog([*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    with computing(device), counting_measurements() as watch:
-        results = list(measure_dwconv(options, device, notes.log, is_quick=is_quick))
-    for line in disturbed_lines(watch):
-        notes.log(line)
+    conditions, results = _measure(partial(measure_dwconv, options, device), device, is_quick=is_quick)
     tables = list(dwconv_tables(results, device.type))
     _print(tables, DWCONV_NOTE)
     folder = output or (BENCH_RESULTS if options.is_whole and not is_quick else None)
@@ -35,7 +35,7 @@ def bench_dwconv(options: DwconvOptions, output: Path | None, *, is_quick: bool)
         write_csv(path.with_suffix(".csv"), COLUMNS, results)
         plot(path.with_suffix(".png"), [result for result in results if result.block == "table 1"])
         after = f"![Time against the side of the kernel]({path.name}.png)"
-        text = markdown("The large depth-wise convolution", notes.lines, tables, DWCONV_NOTE, after)
+        text = markdown("The large depth-wise convolution", conditions, tables, DWCONV_NOTE, after)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv, .png")
 
@@ -47,35 +47,36 @@ def bench_network(options: NetworkOptions, output: Path | None, *, is_quick: boo
     from harness.diagnostics.bench.network_report import COLUMNS, NETWORK_NOTE, network_tables
 
     device = find_device(options.device)
-    notes = BenchLog([*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)])
-    with computing(device), counting_measurements() as watch:
-        results = list(measure_networks(options, device, notes.log, is_quick=is_quick))
-    for line in disturbed_lines(watch):
-        notes.log(line)
+    conditions, results = _measure(partial(measure_networks, options, device), device, is_quick=is_quick)
     tables = list(network_tables(results, device.type))
     _print(tables, NETWORK_NOTE)
     folder = output or (None if is_quick else BENCH_RESULTS)
     if folder is not None:
         path = _named(folder, f"network_{slug(device)}")
         write_csv(path.with_suffix(".csv"), COLUMNS, results)
-        text = markdown("Whole networks", notes.lines, tables, NETWORK_NOTE)
+        text = markdown("Whole networks", conditions, tables, NETWORK_NOTE)
         path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"written: {path}.md, .csv")
 
 
-class BenchLog:
-    """Prints lines on standard error while a bench runs; all except progress are kept as its conditions."""
+def _measure(
+    measure: Callable[..., Iterator[Result]], device: torch.device, *, is_quick: bool
+) -> tuple[list[str], list[Result]]:
+    """The conditions and the results of a bench; both, and its progress, are printed on standard error."""
+    conditions: list[str] = []
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.lines: list[str] = []
-        for line in lines:
-            self.log(line)
-
-    def log(self, line: str) -> None:
-        """Print a line; keep it unless it reports progress."""
+    def log(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
         if not line.startswith("measuring: "):
-            self.lines.append(line)
+            conditions.append(line)
+
+    for line in (*bench_conditions(is_quick=is_quick).lines(), *device_lines(device)):
+        log(line)
+    with computing(device), counting_measurements() as watch:
+        results = list(measure(log, is_quick=is_quick))
+    for line in disturbed_lines(watch):
+        log(line)
+    return conditions, results
 
 
 def _print(tables: Iterable[ResultTable], reading: str) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.diagnostics.bench.base import BenchResult, BenchSize
-from harness.diagnostics.bench.network import MEMORY_FORMATS, with_conv2d
+from harness.diagnostics.bench.machine import MEMORY_FORMATS
+from harness.diagnostics.bench.network import with_conv2d
 from harness.diagnostics.bench.proxies import kernel_size
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec

@@ -3,7 +3,3 @@
 `findings` has the results of checks and recorded claims; neither it nor this package imports torch. `checks` is the
 table of all checks and imports the rest: a module per subject, and `models.equivalence`, which the tests use, too.
 """
-
-from harness.diagnostics.verify.findings import Check, CheckGroup, ClaimRow, Finding, Line, Section
-
-__all__ = ["Check", "CheckGroup", "ClaimRow", "Finding", "Line", "Section"]

@@ -1,5 +1,6 @@
 """Table of all checks by subject, and the function that runs them."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -18,23 +19,23 @@ CHECKS: dict[str, CheckGroup] = {
     "counts": CheckGroup(
         "parameters and MACs against papers and released code",
         (
-            Check("params in training", costs.params_in_training),
-            Check("params merged", costs.params_merged),
+            Check("params in training", partial(costs.params, merged=False)),
+            Check("params merged", partial(costs.params, merged=True)),
             Check("params, batch norms folded (millions)", costs.params_folded),
             Check("MACs in both forms (G)", costs.macs),
             Check("params as published, to their rounding", costs.published_params),
             Check("MACs as published, to their rounding", costs.published_macs),
-            Check("K from 3-3-3-3 to 31-29-27-13: % more MACs", costs.growth_of_macs),
-            Check("K from 3-3-3-3 to 31-29-27-13: % more params", costs.growth_of_params),
+            Check("K from 3-3-3-3 to 31-29-27-13: % more MACs", partial(costs.growth, "macs", "MACs")),
+            Check("K from 3-3-3-3 to 31-29-27-13: % more params", partial(costs.growth, "params", "params")),
             Check("taps of the large kernels on the map (%)", costs.in_bounds),
         ),
     ),
     "closed_form": CheckGroup(
         "the closed form against a count on the network, for every preset",
         (
-            Check("in training, up to two blocks a stage", costs.short_in_training),
-            Check("merged, up to two blocks a stage", costs.short_merged),
-            Check("whole, in both forms", costs.whole, is_slow=True),
+            Check("in training, up to two blocks a stage", partial(costs.agreement, False)),
+            Check("merged, up to two blocks a stage", partial(costs.agreement, True)),
+            Check("whole, in both forms", partial(costs.agreement, False, True, most_blocks=sys.maxsize), is_slow=True),
         ),
     ),
     "merge": CheckGroup(
@@ -42,8 +43,8 @@ CHECKS: dict[str, CheckGroup] = {
         (
             Check("every kind of large kernel, merged", merging.kinds),
             Check("every family with every kind, merged and folded", merging.families),
-            Check("presets up to 10M params, and replknet_31b", merging.presets),
-            Check("the larger presets", merging.larger_presets, is_slow=True),
+            Check("presets up to 10M params, and replknet_31b", partial(merging.presets, is_slow=False)),
+            Check("the larger presets", partial(merging.presets, is_slow=True), is_slow=True),
         ),
     ),
     "operator": CheckGroup(

@@ -17,7 +17,6 @@ from harness.models.batchnorm_folding import Foldable
 from harness.models.build import build
 from harness.models.cost import Cost, network_cost, network_parts
 from harness.models.large_kernels.peripheral import SharedConv2d
-from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.spec.published import COUNTED, GROWTH, IN_BOUNDS, PUBLISHED, CountedCost, Published
 
@@ -88,16 +87,12 @@ def _taps_on_the_map(size: Any, kernel: Any, stride: Any, padding: Any, dilation
     return int(F.conv2d(*ones, stride=stride, padding=padding, dilation=dilation).sum())
 
 
-def params_in_training() -> Iterator[Finding]:
-    """Parameters of the training form, exactly."""
+def params(*, merged: bool) -> Iterator[Finding]:
+    """Parameters of a form, exactly."""
     for row in _networks():
-        yield _counted(row, "params in training", row.params, _cost(row, merged=False).params)
-
-
-def params_merged() -> Iterator[Finding]:
-    """Parameters of the merged form, exactly."""
-    for row in _networks():
-        yield from _known(row, "params merged", row.params_merged, _cost(row, merged=True).params)
+        expected = row.params_merged if merged else row.params
+        found = _cost(row, merged=merged).params
+        yield from _known(row, f"params {'merged' if merged else 'in training'}", expected, found)
 
 
 def params_folded() -> Iterator[Finding]:
@@ -132,14 +127,12 @@ def published_macs() -> Iterator[Finding]:
             yield _published(row, "giga-MACs", row.gmacs, gmacs, GMACS_ROUNDING)
 
 
-def growth_of_macs() -> Iterator[Finding]:
-    """Guideline 1: large depth-wise kernels add few MACs."""
-    yield _growth("MACs", GROWTH.macs, *(cost.macs for cost in _grown()))
-
-
-def growth_of_params() -> Iterator[Finding]:
-    """Guideline 1: large depth-wise kernels add few parameters."""
-    yield _growth("params", GROWTH.params, *(cost.params for cost in _grown()))
+def growth(metric: str, title: str) -> Iterator[Finding]:
+    """Guideline 1: large depth-wise kernels add few MACs and few parameters."""
+    before, after = (getattr(network_cost(PRESETS[name], 224), metric) for name in (GROWTH.base, GROWTH.large))
+    name = f"{GROWTH.base} to {GROWTH.large}: % more {title}"
+    found = round(100 * (after / before - 1), 2)
+    yield Finding(name, getattr(GROWTH, metric), found, GROWTH.source, GROWTH.tolerance)
 
 
 def in_bounds() -> Iterator[Finding]:
@@ -165,62 +158,29 @@ def _cost(row: CountedCost, *, merged: bool) -> Cost:
     return network_cost(PRESETS[row.preset], row.resolution, merged)
 
 
-def _counted(row: CountedCost, what: str, expected: Plain, found: Plain) -> Finding:
-    return Finding(f"{row.preset}: {what}", expected, found, row.source)
-
-
 def _known(row: CountedCost, what: str, expected: Plain | None, found: Plain) -> Iterator[Finding]:
     if expected is not None:
-        yield _counted(row, what, expected, found)
+        yield Finding(f"{row.preset}: {what}", expected, found, row.source)
 
 
 def _published(row: Published, what: str, expected: float, found: float, tolerance: float) -> Finding:
     return Finding(f"{row.preset} at {row.resolution} px: {what}", expected, round(found, 3), row.source, tolerance)
 
 
-def _grown() -> tuple[Cost, Cost]:
-    base, large = (network_cost(PRESETS[name], 224) for name in (GROWTH.base, GROWTH.large))
-    return base, large
-
-
-def _growth(what: str, expected: float, before: int, after: int) -> Finding:
-    name = f"{GROWTH.base} to {GROWTH.large}: % more {what}"
-    return Finding(name, expected, round(100 * (after / before - 1), 2), GROWTH.source, GROWTH.tolerance)
-
-
 def _share(cost: Cost) -> float:
     return round(100 * cost.macs_in_bounds / cost.macs, 1)
 
 
-def short_in_training() -> Iterator[Finding]:
-    """Every preset in its training form, with few blocks."""
-    for name, spec in PRESETS.items():
-        yield _agreement(name, _short(spec), merged=False)
-
-
-def short_merged() -> Iterator[Finding]:
-    """The same in the merged form."""
-    for name, spec in PRESETS.items():
-        yield _agreement(name, _short(spec), merged=True)
-
-
-def whole() -> Iterator[Finding]:
-    """Every preset with all its blocks, in both forms."""
-    for name, spec in PRESETS.items():
-        for merged in (False, True):
-            yield _agreement(name, spec, merged=merged)
-
-
-def _short(spec: NetworkSpec) -> NetworkSpec:
-    return spec.replace(B=tuple(min(FEW_BLOCKS, blocks) for blocks in spec.B))
-
-
-def _agreement(name: str, spec: NetworkSpec, *, merged: bool) -> Finding:
-    with torch.device("meta"):
-        network = build(spec, merged=merged)
-    expected = _cost_text(count(network, spec.in_channels, SIZE))
-    form = f"{name}, {sum(spec.B)} blocks, {'merged' if merged else 'in training'}"
-    return Finding(form, expected, _cost_text(network_cost(spec, SIZE, merged)), BY_MODULE)
+def agreement(*forms: bool, most_blocks: int = FEW_BLOCKS) -> Iterator[Finding]:
+    """The closed form against a count, for every preset in these forms (merged or not), up to this many blocks."""
+    for name, whole in PRESETS.items():
+        spec = whole.replace(B=tuple(min(most_blocks, blocks) for blocks in whole.B))
+        for merged in forms:
+            with torch.device("meta"):
+                network = build(spec, merged=merged)
+            expected = _cost_text(count(network, spec.in_channels, SIZE))
+            form = f"{name}, {sum(spec.B)} blocks, {'merged' if merged else 'in training'}"
+            yield Finding(form, expected, _cost_text(network_cost(spec, SIZE, merged)), BY_MODULE)
 
 
 def _cost_text(cost: Cost) -> str:

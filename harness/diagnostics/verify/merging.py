@@ -47,17 +47,8 @@ def families() -> Iterator[Finding]:
         yield from _network(name, spec, SMALL_SIDE)
 
 
-def presets() -> Iterator[Finding]:
-    """The smaller presets, and the paper's main network."""
-    return _presets(is_slow=False)
-
-
-def larger_presets() -> Iterator[Finding]:
-    """The other presets."""
-    return _presets(is_slow=True)
-
-
-def _presets(*, is_slow: bool) -> Iterator[Finding]:
+def presets(*, is_slow: bool) -> Iterator[Finding]:
+    """The smaller presets, and the paper's main network; or the other presets, if `is_slow`."""
     for name, spec in PRESETS.items():
         is_small = network_cost(spec, SIDE).params < SLOW_FROM or name == GROWTH.large
         if is_small != is_slow:

@@ -1,21 +1,205 @@
 """The claims of all studies in a results folder: evaluated on the runs of its database, and from stored summaries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from harness.analysis.environments import other_environments
+from harness.analysis.formatting import plural
 from harness.analysis.noise import noise_line
 from harness.analysis.results import study_results
 from harness.analysis.reuse import study_environment
 from harness.analysis.study_reader import StudyReader, open_study_reader
-from harness.diagnostics.verify import ClaimRow
-from harness.diagnostics.verify.kept_studies import recorded_summaries
-from harness.errors import NotFound, UserError
+from harness.config.study_file import QUICK_SUFFIX, StudyFile, load_study, resolved_yaml
+from harness.config.study_growth import identity, study_values
+from harness.data import describe
+from harness.diagnostics.verify.findings import ClaimRow
+from harness.diagnostics.verify.full_scale import study_files
+from harness.errors import HarnessError, NotFound, UserError
+from harness.models.spec.network import NetworkSpec
+from harness.report.claims_summary import SUMMARY_FILE, ClaimsSummary, ClaimSummary, SummaryModel, read_summary
 from harness.report.summary import finished
 from harness.storage import Store
-from harness.storage.workspace import Workspace
-from harness.system.command_line import without_password
+from harness.storage.workspace import CLAIMS_FOLDER, Workspace
+from harness.system.command_line import command_line, short_path, without_password
+from harness.system.machine import available_cpus, has_gpu
+from harness.training.run import Run
+
+STUDY_FILE = "study.yaml"
+MAX_CHANGES_SHOWN = 3
+"""Number of changed keys that are shown."""
+
+
+class RunSummary(SummaryModel):
+    """A run of a stored summary."""
+
+    id: str
+    seed: int
+    wall_s: float | None = None
+
+
+class ConfigurationSummary(SummaryModel):
+    """A network of a stored summary with its runs."""
+
+    spec: dict[str, Any]
+    runs: tuple[RunSummary, ...]
+
+
+class StudySummary(ClaimsSummary):
+    """A stored summary with its runs."""
+
+    devices: tuple[str, ...] = ()
+    configurations: tuple[ConfigurationSummary, ...] = ()
+
+    @property
+    def runs(self) -> tuple[RunSummary, ...]:
+        """All runs."""
+        return tuple(run for configuration in self.configurations for run in configuration.runs)
+
+
+def recorded_summaries(workspace: Workspace, known: Sequence[ClaimRow]) -> Iterator[ClaimRow]:
+    """A row for each claim of stored summaries; `known` are the claims evaluated on the runs of the database."""
+    for file in sorted((workspace.results / CLAIMS_FOLDER).glob(f"*/{SUMMARY_FILE}")):
+        try:
+            summary = read_summary(file, StudySummary)
+        except UserError as error:
+            yield ClaimRow(file.parent.name, "", "", "", None, None, None, 0, None, "", None, "", fault=str(error))
+            continue
+        check = _check(summary, file.parent, workspace) if summary.claims else ""
+        for claim in summary.claims:
+            here = next((row for row in known if (row.study, row.name) == (summary.study, claim.name)), None)
+            low, high = claim.interval or (None, None)
+            yield ClaimRow(
+                study=summary.study,
+                name=claim.name,
+                says=claim.says,
+                verdict=str(claim.verdict),
+                effect=claim.effect,
+                low=low,
+                high=high,
+                n=claim.n,
+                p=claim.p,
+                unit=claim.metric,
+                paper=claim.paper,
+                device=", ".join(summary.devices),
+                source=str(file),
+                environment=summary.mark,
+                conditions=summary.conditions,
+                finished=summary.finished,
+                check=check,
+                compared=None if here is None or here.fault else _compared(claim, summary.finished, here),
+            )
+
+
+def _check(summary: StudySummary, folder: Path, workspace: Workspace) -> str:
+    """Whether the study can be run again here, with the command and the estimated time, or the reason why not."""
+    try:
+        file, options = _study_file(summary, folder)
+    except UserError as error:
+        return f"no: {error}"
+    changed = _changed(file, folder / STUDY_FILE, is_earlier=bool(summary.mark))
+    if changed:
+        return f"no: {short_path(file.path)} asks something else since ({changed})"
+    try:
+        describe(file.study.proxy)
+    except HarnessError as error:
+        return f"no: {error}"
+    if any(not device.startswith("cpu") for device in summary.devices) and not has_gpu():
+        return f"no: it was recorded on {', '.join(summary.devices)}, and there is no GPU here"
+    return (
+        f"yes: `{command_line('run', short_path(file.path), [*options, *workspace.options])}`, "
+        f"{_time(summary, file)}{_changed_runs(summary, file)}"
+    )
+
+
+def _study_file(summary: StudySummary, folder: Path) -> tuple[StudyFile, list[str]]:
+    """The shipped file of the study, else the resolved copy next to the summary; with the options to run it.
+
+    Raises `UserError` if there is neither, or none that can be read.
+    """
+    for path in study_files():
+        if summary.study == path.stem:
+            return load_study(path), []
+        if summary.study == f"{path.stem}{QUICK_SUFFIX}":
+            return load_study(path, is_quick=True), ["--quick"]
+    return load_study(folder / STUDY_FILE), []
+
+
+def _changed(file: StudyFile, recorded: Path, *, is_earlier: bool) -> str:
+    """The keys in which a study file differs from the recorded copy; empty if they are equal.
+
+    `proxy.resample` is not compared with a record that `is_earlier` than this key; see `_changed_runs`.
+    """
+    if not recorded.is_file() or recorded == file.path:
+        return ""
+    try:
+        before = identity(study_values(recorded.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError, OSError):
+        return f"{short_path(recorded)} is of a version that this one does not read"
+    now = identity(study_values(resolved_yaml(file)))
+    compared = {**before, **now}.keys() - ({"proxy.resample"} if is_earlier else set())
+    keys = sorted(f"`{key}`" for key in compared if before.get(key) != now.get(key))
+    more = f" and {len(keys) - MAX_CHANGES_SHOWN} more" if len(keys) > MAX_CHANGES_SHOWN else ""
+    return f"changed: {', '.join(keys[:MAX_CHANGES_SHOWN])}{more}" if keys else ""
+
+
+def _time(summary: StudySummary, file: StudyFile) -> str:
+    """The estimated time on all processors of this machine, from the times of the recorded runs, as text."""
+    times = [run.wall_s for run in summary.runs if run.wall_s]
+    if not times:
+        return "its time is not recorded"
+    workers = max(1, min(available_cpus() // file.study.resources.cpus, len(times)))
+    minutes = max(1, round(sum(times) / workers / 60))
+    return f"about {minutes:,} min for {plural(len(times), 'run')}"
+
+
+def _changed_runs(summary: StudySummary, file: StudyFile) -> str:
+    """A note if the recorded runs are not those that would be trained now; empty otherwise."""
+    pairs = [
+        (run.id, Run(NetworkSpec.from_mapping(configuration.spec), file.study.proxy, run.seed).id)
+        for configuration in summary.configurations
+        for run in configuration.runs
+    ]
+    others = sum(recorded != now for recorded, now in pairs)
+    if not others:
+        return ""
+    which = "all" if others == len(pairs) else f"{others} of {len(pairs)}"
+    return f"; the same recipe means something else since, so {which} are other runs than those recorded"
+
+
+def _compared(claim: ClaimSummary, finished: str | None, here: ClaimRow) -> str:
+    """Compare the stored claim with the same claim on the runs of the database, as text."""
+    if here.n == 0:
+        return "no seed is complete here yet"
+    order = _order(finished, here.finished)
+    if str(claim.verdict) != here.verdict:
+        recorded, now = (
+            f"{claim.verdict} (n = {claim.n}) as recorded",
+            f"{here.verdict} (n = {here.n}) by the runs here",
+        )
+        return f"{order}; they disagree: {recorded}, {now}"
+    effect = claim.effect
+    if effect is None or here.effect is None or abs(effect - here.effect) <= 1e-9 * max(abs(effect), 1.0):
+        return f"{order}; they agree"
+    if here.low is not None and here.high is not None and not here.low <= effect <= here.high:
+        return f"{order}; same verdict, but the recorded effect is outside the interval of the runs here"
+    return f"{order}; same verdict, another effect (n = {claim.n} as recorded, {here.n} here)"
+
+
+def _order(kept: str | None, here: str | None) -> str:
+    """Which of the two is newer, by the time at which their last runs were finished, as text."""
+    if here is None:
+        return "the runs here have no date"
+    if kept is None:
+        return "the runs here are newer"
+    first, second = datetime.fromisoformat(kept), datetime.fromisoformat(here)
+    if first == second:
+        return "the same runs are here"
+    return "the record is newer" if first > second else "the runs here are newer"
 
 
 def all_recorded_claims(workspace: Workspace) -> Iterator[ClaimRow]:

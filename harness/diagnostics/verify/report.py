@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.formatting import DASH, format_duration, format_metric, join_words, plural, printable
-from harness.diagnostics.verify import ClaimRow, Finding, Line, Section
+from harness.diagnostics.verify.findings import ClaimRow, Finding, Line, Section
 from harness.report.claims import VERDICT_STYLES, format_interval, format_p
 from harness.report.console import indented, plain_table
 
@@ -28,10 +28,8 @@ def section_view(section: Section) -> RenderableType:
     table = plain_table()
     table.show_header = False
     table.add_column(no_wrap=True)
-    table.add_column()
-    for _ in ("expected", "found"):
-        table.add_column()
-    table.add_column(style="dim")
+    for style in (None, None, None, "dim"):
+        table.add_column(style=style)
     for line in section.lines:
         _add_line(table, line)
     return Group(_heading(section.name, f"{section.about}, {format_duration(section.wall_s)}"), table, Text())
@@ -39,11 +37,7 @@ def section_view(section: Section) -> RenderableType:
 
 def verdicts_view(rows: Sequence[ClaimRow]) -> RenderableType:
     """Every recorded claim with its verdict, and the studies whose runs cannot be read."""
-    table = plain_table()
-    for name in ("study", "claim", "verdict"):
-        table.add_column(name, no_wrap=True)
-    for name in ("effect", "95 % interval", "n", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table(("study", "claim", "verdict"), ("effect", "95 % interval", "n", "p"))
     for name in ("unit", "paper", "device"):
         table.add_column(name)
     for row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.formatting import PREFIXES, format_mean_and_spread, format_metric, format_params, plural
+from harness.analysis.objective import spread_of
 from harness.analysis.statistics import Verdict
 from harness.config.expectation import ExpectationKind
 from harness.report.claims import format_interval, format_p
@@ -92,7 +93,7 @@ def _draw_runs(axes: "Axes", metric: str, arms: Mapping[str, ArmSummary]) -> Non
     step = 0.6 / len(seeds)
     for row, (name, arm) in enumerate(arms.items()):
         mean = statistics.fmean(arm.values)
-        spread = statistics.stdev(arm.values) if len(arm.values) > 1 else None
+        spread = spread_of(arm.values)
         heights = [row + step * (seeds.index(seed) - (len(seeds) - 1) / 2) for seed in arm.seeds]
         if spread is not None:
             axes.plot([mean - spread, mean + spread], [row, row], color=PALE, linewidth=5, alpha=0.35)
