@@ -36,6 +36,11 @@ def did_you_mean(name: str, known: Iterable[str], heading: str = "Known") -> str
     return f"{hint}{heading}: {', '.join(names)}."
 
 
+def first_of(names: Sequence[object], most: int) -> str:
+    """The first `most` names with commas between them, and `...` for further ones."""
+    return ", ".join([*map(str, names[:most]), *(["..."] if len(names) > most else [])])
+
+
 class HarnessError(Exception):
     """Base class of all errors that the harness raises on purpose."""
 

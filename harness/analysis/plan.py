@@ -12,7 +12,8 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
 from harness.config.study_growth import StudyChanges, seeds_of
-from harness.data.shapes.dataset import FINAL, TRAIN_SIZE, val_sizes
+from harness.data.resampling import final_val_size
+from harness.data.shapes.dataset import TRAIN_SIZE, val_sizes
 from harness.models.cost import network_cost
 from harness.models.spec.network import NetworkSpec
 from harness.storage import Store
@@ -305,7 +306,7 @@ def images_per_run(recipe: ProxyRecipe) -> float | None:
 
 def _val_sizes(recipe: ProxyRecipe) -> tuple[int | None, int | None]:
     """Like `shapes.val_sizes`, for an image folder, which may have fewer images."""
-    return recipe.val_size, recipe.final_val_size or (None if recipe.val_size is None else FINAL * recipe.val_size)
+    return recipe.val_size, final_val_size(recipe)
 
 
 def measured_images(recipe: ProxyRecipe, val: int) -> int:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.results import StudyResults, results_limit_sentence, study_results
 from harness.analysis.study_reader import StudyReader, open_study_reader
-from harness.config.full_scale_network import full_scale_network
 from harness.config.network_file import require_network_spec
+from harness.config.study_file import full_scale_network
 from harness.errors import NotFound, UserError
 from harness.models.spec.network import NetworkSpec
 from harness.storage.workspace import Workspace, run_of, trial_of

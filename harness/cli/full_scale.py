@@ -18,8 +18,7 @@ from rich.console import Console
 from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, NetworkRef, resolve_network
 from harness.cli.arguments import study_options, workspace_of
 from harness.cli.interrupt import EXIT_CODE, Interrupt
-from harness.config.full_scale_network import adapt_to_data
-from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
+from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe, adapt_to_data
 from harness.config.recipes.loading import load_classification_recipe, recipe_names
 from harness.config.space import plain_fields
 from harness.config.yaml_file import write_yaml

@@ -17,12 +17,11 @@ from harness.analysis.study_reader import open_space, study_size, study_title
 from harness.analysis.winner import BEST_OF
 from harness.cli.arguments import study_options, workspace_of
 from harness.cli.interrupt import EXIT_CODE, Interrupt, InterruptibleExecutor
-from harness.config.full_scale_network import full_scale_network
 from harness.config.recipes.loading import load_classification_recipe
 from harness.config.space import Space
 from harness.config.study import Study
 from harness.config.study_checks import check_device
-from harness.config.study_file import StudyFile, load_study
+from harness.config.study_file import StudyFile, full_scale_network, load_study
 from harness.config.study_growth import StudyChanges
 from harness.data.image_sources import GENERATED_DATASETS
 from harness.errors import NotFound, SpecError, StudyError

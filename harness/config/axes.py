@@ -70,11 +70,8 @@ class Range:
             raise StudyError(f"`step` must leave at most {MAX_VALUES:,} values", value=self.step)
         if not math.isclose(steps, round(steps), rel_tol=1e-9, abs_tol=1e-9):
             below, above = (_round_float(self.low + n * self.step) for n in (math.floor(steps), math.ceil(steps)))
-            raise StudyError(
-                f"`high` must be `low` ({self.low}) plus a whole number of steps of {self.step}",
-                value=self.high,
-                remedy=f"Try {below} or {above}.",
-            )
+            rule = f"`high` must be `low` ({self.low}) plus a whole number of steps of {self.step}"
+            raise StudyError(rule, value=self.high, remedy=f"Try {below} or {above}.")
         if self.log and not (self.is_integer and self.low >= 1 and self.step == 1):
             raise StudyError("`log` needs whole numbers from 1 on and a `step` of 1")
 

@@ -8,7 +8,7 @@ large one a sample of combinations is drawn; the share of feasible ones has a co
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from harness.config.axes import Axis, Choice, Sampler, Value, random_sampler
@@ -101,20 +101,15 @@ def distance(a: dict[str, Value], b: dict[str, Value], axes: dict[str, Axis]) ->
 def take_census(space: Space) -> SpaceCensus:
     """Take the census of a space: by enumeration if it is small enough, else from a sample; deterministic."""
     if space.size <= SMALL:
-        return _count(space, space.grid())
+        return _census(space, list(space.grid()), is_complete=True)
     probes = _draw(space, PROBES)
     if sum(candidate.is_feasible for candidate in probes) >= SCARCE_SHARE * PROBES:
         return _sampled(space, probes)
     if space.size <= MAX_PRICED:
-        return _count(space, space.grid())
+        return _census(space, list(space.grid()), is_complete=True)
     draws = _draw(space, MAX_DRAWS)
     census = _sampled(space, draws)
     return census if census.feasible else _downhill(space, census, draws)
-
-
-def _count(space: Space, candidates: Iterable[Candidate]) -> SpaceCensus:
-    tried = list(candidates)
-    return _census(space, tried, is_complete=True)
 
 
 def _sampled(space: Space, draws: list[Candidate]) -> SpaceCensus:
@@ -151,17 +146,8 @@ def _downhill(space: Space, census: SpaceCensus, draws: list[Candidate]) -> Spac
     nearest = sorted({candidate.fingerprint: candidate for candidate in draws}.values(), key=_excess)[:STARTS]
     ends = [_descend(space, candidate) for candidate in nearest]
     feasible = {candidate.fingerprint: candidate for candidate in ends if candidate.is_feasible}
-    return SpaceCensus(
-        census.size,
-        census.priced,
-        tuple(feasible.values()),
-        is_complete=False,
-        draws=census.draws,
-        feasible_draws=census.feasible_draws,
-        ruled_out=census.ruled_out,
-        least=census.least,
-        nearest=None if feasible else min(ends, key=_excess),
-    )
+    nearest_end = None if feasible else min(ends, key=_excess)
+    return replace(census, feasible=tuple(feasible.values()), nearest=nearest_end)
 
 
 def _descend(space: Space, start: Candidate) -> Candidate:

@@ -76,9 +76,8 @@ class Expression:
         try:
             outcome = evaluator.eval(self.text, previously_parsed=self._tree)
         except (InvalidExpression, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise self._error(
-                "must be true or false for every network", f"{self._with(values)}{_cause(error)}."
-            ) from error
+            cause = str(error).rstrip(".") or type(error).__name__
+            raise self._error("must be true or false for every network", f"{self._with(values)}{cause}.") from error
         if not isinstance(outcome, bool):
             remedy = f"{self._with(values)}it is {_short(outcome)}; write a comparison, as `max(K) > 5`."
             raise self._error("must be true or false", remedy)
@@ -156,10 +155,6 @@ def _constant_index(node: ast.expr) -> int | None:
         return None if inner is None else -inner
     is_index = isinstance(node, ast.Constant) and isinstance(node.value, int) and not isinstance(node.value, bool)
     return node.value if is_index else None  # type: ignore[attr-defined]
-
-
-def _cause(error: Exception) -> str:
-    return str(error).rstrip(".") or type(error).__name__
 
 
 def _short(value: object) -> str:
@@ -334,8 +329,6 @@ class Formula:
         return is_plain and len(call.args) == 1 and not call.keywords
 
     def _error(self, why: str) -> StudyError:
-        return StudyError(
-            f"must be a metric of a run, or a formula of metrics, but {why}",
-            value=self.text[:60],
-            remedy=f"As `top1`, `log(latency_ms_p50 / macs)`; functions: {', '.join(FORMULA_FUNCTIONS)}.",
-        )
+        rule = f"must be a metric of a run, or a formula of metrics, but {why}"
+        remedy = f"As `top1`, `log(latency_ms_p50 / macs)`; functions: {', '.join(FORMULA_FUNCTIONS)}."
+        return StudyError(rule, value=self.text[:60], remedy=remedy)

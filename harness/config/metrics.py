@@ -34,10 +34,7 @@ MEASURED_ON_DEMAND = {
     "shape_bias": ("shape_decisions", "cue_decisions", "shape_bias_pct", "shape_bias_pct_{class}"),
     "throughput": ("throughput_images_per_s_batch32", "throughput_images_per_s_batch128", "throughput_disturbed"),
     "train_step": (
-        "train_step_s",
-        "train_step_images_per_s",
-        "train_step_peak_bytes",
-        "train_step_gradients_finite",
+        *("train_step_s", "train_step_images_per_s", "train_step_peak_bytes", "train_step_gradients_finite"),
         "train_step_disturbed",
     ),
 }
@@ -51,22 +48,9 @@ TRANSFER_METRICS = {
 """Metrics by what a transfer learns; see `harness.training.transfer.TRANSFER_TASKS`."""
 ON_GPU = ("peak_gpu_memory_bytes", "throughput_images_per_s_batch128")
 ON_CPU = ("throughput_images_per_s_batch32",)
-IS_OF_MACHINE: dict[str, bool] = {
-    "ap": False,
-    "box_ap": False,
-    "cue": False,
-    "erf": False,
-    "iou": False,
-    "latency": True,
-    "merge_error": False,
-    "miou": False,
-    "peak": True,
-    "shape": False,
-    "throughput": True,
-    "train_step_disturbed": True,
-    "train_step_gradients": False,
-}
-"""Whether a metric describes the machine, by the first words of its name; a class name may follow them."""
+OF_MACHINE = ("latency", "peak", "throughput", "train_step_disturbed")
+OF_NETWORK = ("ap", "box_ap", "cue", "erf", "iou", "merge_error", "miou", "shape", "train_step_gradients")
+"""First words of metrics that describe the machine, and of those that do not; a class name may follow them."""
 MACHINE_UNITS = re.compile(r"(?:^|_)(?:ns|us|ms|s|min|h|bytes|[kmg]i?b|per_s|fps|hz|j|joules?|watts?|w)(?:_|$)")
 """Units of time, throughput, memory and energy in a metric's name, which classify every other metric."""
 
@@ -116,7 +100,8 @@ def _matches(name: str, known: str, classes: tuple[str, ...] | None) -> bool:
 
 def is_of_machine(name: str) -> bool:
     """Whether a metric is a time, a throughput or memory, which is valid only in the environment it was measured in."""
-    first_words = [words for words in IS_OF_MACHINE if name == words or name.startswith(f"{words}_")]
+    known = (*OF_MACHINE, *OF_NETWORK)
+    first_words = [words for words in known if name == words or name.startswith(f"{words}_")]
     if first_words:
-        return IS_OF_MACHINE[max(first_words, key=len)]
+        return max(first_words, key=len) in OF_MACHINE
     return MACHINE_UNITS.search(name) is not None

@@ -28,12 +28,8 @@ def find_network_spec(named: str) -> NetworkSpec | None:
         return PRESETS[named]
     path = Path(named)
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
-        raise SpecError(
-            "the network must be a preset or the path of a spec file (.yaml)",
-            field="base",
-            value=named,
-            remedy=did_you_mean(named, PRESETS, "Presets"),
-        )
+        rule = "the network must be a preset or the path of a spec file (.yaml)"
+        raise SpecError(rule, field="base", value=named, remedy=did_you_mean(named, PRESETS, "Presets"))
     document = read_document(path)
     return None if document.data.keys() & {"study", "base", "axes"} else _spec_of(document)
 
@@ -42,11 +38,8 @@ def require_network_spec(named: str) -> NetworkSpec:
     """As `find_network_spec`, but raises `StudyError` for a study file."""
     spec = find_network_spec(named)
     if spec is None:
-        raise StudyError(
-            "the network must be a preset or a spec file; this is a study file",
-            place=named,
-            remedy=f"Presets: {', '.join(PRESETS)}.",
-        )
+        rule = "the network must be a preset or a spec file; this is a study file"
+        raise StudyError(rule, place=named, remedy=f"Presets: {', '.join(PRESETS)}.")
     return spec
 
 

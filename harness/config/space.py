@@ -10,8 +10,8 @@ A small kernel that an axis chose is never dropped: the network is then invalid,
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from harness.config.axes import BASE, Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
 from harness.config.expressions import Expression
@@ -143,6 +143,14 @@ class Space:
     def network(self, params: Mapping[str, Value]) -> NetworkSpec:
         """The base with these choices. Raises `SpecError` if the result is no valid network."""
         return NetworkSpec.from_mapping(self._fields(params))
+
+    def with_base(self, large: NetworkSpec) -> Self:
+        """The axes on another base, without the conditions, rules and budgets, which are the proxy's.
+
+        The axis `base` is left out, too: it chooses among networks of the proxy's size.
+        """
+        axes = {name: axis for name, axis in self.axes.items() if name != BASE}
+        return replace(self, base=large, bases={}, axes=axes, when={}, rules=(), budgets={})
 
     def grid(self) -> Iterator[Candidate]:
         """Yield every configuration once, feasible or not; choices that repeat an earlier network are skipped."""

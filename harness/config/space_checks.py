@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.config.axes import Axis, Choice, GridEnumerator, Range, Sampler, Value, random_sampler, split_name
-from harness.config.census import SpaceCensus, take_census
+from harness.config.census import take_census
 from harness.config.expressions import Expression
 from harness.config.problems import FileErrors
 from harness.config.space import BUDGETS, Candidate, Space, plain_fields
@@ -71,17 +71,12 @@ def require_feasible(space: Space, document: Document) -> None:
     assert census.nearest is not None, "every space has a configuration"
     counts = census.ruled_out.most_common()
     causes = ", ".join(f"{count:,} break `{dotted(_place_of(key))}`" for key, count in counts)
+    least = " and ".join(f"{amount:,} {name}" for name, amount in census.least.items())
+    bound = f" The least is {least}." if least else ""
     of = f"{census.priced:,}" if census.is_complete else f"{census.priced:,} drawn from {census.size:,} combinations"
-    raise StudyError(
-        "At least one configuration must be within rules and budgets",
-        place=document.place(_place_of(counts[0][0])),
-        remedy=f"Of {of}, {causes}.{_least(census)} {_nearest(census.nearest, space)}",
-    )
-
-
-def _least(census: SpaceCensus) -> str:
-    amounts = [f"{amount:,} {name}" for name, amount in census.least.items()]
-    return f" The least is {' and '.join(amounts)}." if amounts else ""
+    rule = "At least one configuration must be within rules and budgets"
+    remedy = f"Of {of}, {causes}.{bound} {_nearest(census.nearest, space)}"
+    raise StudyError(rule, place=document.place(_place_of(counts[0][0])), remedy=remedy)
 
 
 def _nearest(candidate: Candidate, space: Space) -> str:

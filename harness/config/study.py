@@ -10,8 +10,6 @@ from harness.config.recipes.proxy import ProxyRecipe, StrictModel
 
 HALVING_FACTOR = 3
 """One in three configurations of a rung is promoted (asynchronous successive halving, Li et al. 2020)."""
-
-
 RESERVED_NAMES = ("bench", "claims", "erf", "full_scale")
 """Folders in the results folder that belong to no study."""
 CURVES = ("top1", "val_loss")
@@ -204,6 +202,11 @@ class Study(StrictModel):
         return self
 
 
+def first_rung(epochs: int) -> int:
+    """Epochs after which successive halving first decides."""
+    return max(1, math.ceil(epochs / HALVING_FACTOR))
+
+
 def screening_epochs(name: str, epochs: int) -> int:
     """Epochs of the screening run after which the pruner decides; 0 if it never decides.
 
@@ -218,13 +221,9 @@ def screening_epochs(name: str, epochs: int) -> int:
         case "hyperband":
             rung = max(1, epochs // HALVING_FACTOR**2)
         case _:
-            rung = _first_rung(epochs)
+            rung = first_rung(epochs)
     if rung > latest:
         return 0
     while rung * HALVING_FACTOR <= latest:
         rung *= HALVING_FACTOR
     return rung
-
-
-def _first_rung(epochs: int) -> int:
-    return max(1, math.ceil(epochs / HALVING_FACTOR))

@@ -33,12 +33,9 @@ def check_classes(study: Study, classes: tuple[str, ...], document: Document) ->
     """Raise `StudyError` for a metric of a class that the data set lacks."""
     for at, name in _requested_metrics(study):
         if not is_among(name, metrics_of(study.proxy), classes):
-            raise StudyError(
-                f"`{dotted(at)}` must be a metric of a class that the data set has",
-                value=name,
-                place=document.place(at),
-                remedy=f"Classes: {', '.join(classes[:20])}.",
-            )
+            rule = f"`{dotted(at)}` must be a metric of a class that the data set has"
+            remedy = f"Classes: {', '.join(classes[:20])}."
+            raise StudyError(rule, value=name, place=document.place(at), remedy=remedy)
 
 
 def check_sizes(study: Study, images: tuple[int | None, int | None], document: Document) -> None:
@@ -54,12 +51,9 @@ def check_sizes(study: Study, images: tuple[int | None, int | None], document: D
     ):
         size = getattr(recipe, key)
         if size is not None and most is not None and size > most:
-            raise StudyError(
-                f"`proxy.{key}` must be at most the {most:,} {split} images of the data set",
-                value=size,
-                place=document.place(("proxy", key)),
-                remedy="Lower it, or leave it out for all images.",
-            )
+            rule = f"`proxy.{key}` must be at most the {most:,} {split} images of the data set"
+            remedy = "Lower it, or leave it out for all images."
+            raise StudyError(rule, value=size, place=document.place(("proxy", key)), remedy=remedy)
     if recipe.train_size is None and train is not None:
         problems = FileErrors(document)
         _check_batches(study, train, f"the {train:,} training images of the data set", problems)
@@ -69,12 +63,9 @@ def check_sizes(study: Study, images: tuple[int | None, int | None], document: D
 def check_device(study: Study, document: Document, *, device: str) -> None:
     """Raise `StudyError` for a precision or a metric that runs on this kind of device, `cpu` or `cuda`, do not have."""
     if device == "cpu" and study.proxy.precision == "float16":
-        raise StudyError(
-            "`proxy.precision` must be float32 or bfloat16 where runs are trained on a CPU",
-            value="float16",
-            place=document.place(("proxy", "precision")),
-            remedy="Write `precision: bfloat16`, or give runs a GPU under `resources.gpus` where there is one.",
-        )
+        rule = "`proxy.precision` must be float32 or bfloat16 where runs are trained on a CPU"
+        remedy = "Write `precision: bfloat16`, or give runs a GPU under `resources.gpus` where there is one."
+        raise StudyError(rule, value="float16", place=document.place(("proxy", "precision")), remedy=remedy)
     for at, name in _requested_metrics(study):
         if name in (ON_GPU if device == "cpu" else ON_CPU):
             names = metrics_of(study.proxy, device=device)

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from harness.config.axes import BASE
 from harness.config.claim_arms import check_claims
 from harness.config.network_file import resolve, resolve_bases
 from harness.config.problems import FileErrors
@@ -23,7 +24,7 @@ from harness.config.space_checks import read_space, require_feasible
 from harness.config.study import Study
 from harness.config.study_checks import check_metrics
 from harness.config.yaml_file import Document, KeyPath, dotted, quoted, read_document, write_yaml
-from harness.errors import StudyError, did_you_mean
+from harness.errors import SpecError, StudyError, did_you_mean
 from harness.models.spec.network import NetworkSpec
 
 
@@ -113,6 +114,25 @@ def build_space(file: StudyFile, *, classes: int, channels: int, data: str | Non
     return space
 
 
+def full_scale_network(file: StudyFile, choices: Mapping[str, Any]) -> NetworkSpec | None:
+    """The network of a study's `full_scale.base` with these choices; None if the study has no `full_scale`.
+
+    Raises `SpecError`, with the file's line, if the choices do not fit the base.
+    """
+    large = file.full_scale_base
+    if large is None:
+        return None
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in choices.items() if name != BASE}
+    if not kept:
+        return large
+    space = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
+    try:
+        return space.with_base(large).network(kept)
+    except SpecError as error:
+        error.place = error.place or file.place(("full_scale", "base"))
+        raise
+
+
 def resolved_yaml(file: StudyFile) -> str:
     """The study as a study file with all defaults, and with networks as mappings instead of names."""
     values = file.study.model_dump(mode="json")
@@ -173,11 +193,9 @@ def apply_quick_profile(document: Document) -> tuple[Document, tuple[str, ...]]:
     """
     changes = document.data.get("quick")
     if not isinstance(changes, dict) or not changes:
-        raise StudyError(
-            "The file must have a key `quick` to be run with `--quick`",
-            place=str(document.path),
-            remedy="Add the changes for a short first run, as `quick: {search: {seeds: 1}, proxy: {epochs: 2}}`.",
-        )
+        rule = "The file must have a key `quick` to be run with `--quick`"
+        remedy = "Add the changes for a short first run, as `quick: {search: {seeds: 1}, proxy: {epochs: 2}}`."
+        raise StudyError(rule, place=str(document.path), remedy=remedy)
     data = {key: value for key, value in document.data.items() if key != "quick"}
     data = _merged(data, changes)
     notes = _fit(data, document.data, changes)
@@ -200,27 +218,22 @@ def _none_after_one(pruner: Any, epochs: Any, _: Any) -> Any:
     return "none" if epochs == 1 else pruner
 
 
-@dataclass(frozen=True, slots=True)
-class _DependentValue:
-    """A value that must be consistent with another one."""
+class _DependentValue(NamedTuple):
+    """A value that must be consistent with another one; `fitted` is (value, changed, changed before) -> value."""
 
     key: KeyPath
     default: Any
     changed: KeyPath
     changed_default: Any
     fitted: Callable[[Any, Any, Any], Any]
-    """Function of the value, the changed value, and its old value, that returns the adapted value."""
 
 
-_RECIPE, _EPOCHS = ProxyRecipe(), ("proxy", "epochs")
+_RECIPE, _EPOCHS, _TRAIN_SIZE = ProxyRecipe(), ("proxy", "epochs"), ("proxy", "train_size")
+_WARMUP = _RECIPE.schedule.warmup_epochs
 DEPENDENT_VALUES = (
-    _DependentValue(
-        ("proxy", "schedule", "warmup_epochs"), _RECIPE.schedule.warmup_epochs, _EPOCHS, _RECIPE.epochs, _same_share
-    ),
-    _DependentValue(("proxy", "batch_size"), _RECIPE.batch_size, ("proxy", "train_size"), None, _at_most),
-    _DependentValue(
-        ("proxy", "transfer", "batch_size"), Transfer().batch_size, ("proxy", "train_size"), None, _at_most
-    ),
+    _DependentValue(("proxy", "schedule", "warmup_epochs"), _WARMUP, _EPOCHS, _RECIPE.epochs, _same_share),
+    _DependentValue(("proxy", "batch_size"), _RECIPE.batch_size, _TRAIN_SIZE, None, _at_most),
+    _DependentValue(("proxy", "transfer", "batch_size"), Transfer().batch_size, _TRAIN_SIZE, None, _at_most),
     _DependentValue(("proxy", "val_size"), None, ("proxy", "final_val_size"), None, _at_most),
     _DependentValue(("search", "pruner"), "none", _EPOCHS, _RECIPE.epochs, _none_after_one),
 )

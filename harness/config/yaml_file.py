@@ -93,12 +93,9 @@ def read_document(path: Path) -> Document:
     if builder.problems:
         raise combined(path, builder.problems)
     if not isinstance(data, dict):
-        raise StudyError(
-            "The top of the file must be a mapping of keys to values",
-            value=quoted(data),
-            place=f"{path}:{node.start_mark.line + 1}",
-            remedy="Write lines such as `base: replknet_nano`.",
-        )
+        rule = "The top of the file must be a mapping of keys to values"
+        remedy = "Write lines such as `base: replknet_nano`."
+        raise StudyError(rule, value=quoted(data), place=f"{path}:{node.start_mark.line + 1}", remedy=remedy)
     return Document(path, text, data, builder.lines)
 
 
@@ -209,17 +206,16 @@ class _ValueBuilder:
             return None
         self._open.add(id(node))
         try:
-            return self._mapping(node, at) if isinstance(node, yaml.MappingNode) else self._sequence(node, at)
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, at)
+            return [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
         finally:
             self._open.discard(id(node))
-
-    def _sequence(self, node: yaml.Node, at: KeyPath) -> list[Any]:
-        return [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
         key_lines: dict[str, int] = {}
         values: dict[str, Any] = {}
-        for key, child in self._pairs(node):
+        for key, child in ((key, child) for key, child in node.value if not _is_merge(key)):
             line = key.start_mark.line + 1
             if key.tag != _TAG + "str" or not isinstance(key, yaml.ScalarNode):
                 value = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
@@ -235,9 +231,6 @@ class _ValueBuilder:
         for merged in self._merged(node, at):
             values = merged | values
         return values
-
-    def _pairs(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        return ((key, value) for key, value in node.value if not _is_merge(key))
 
     def _merged(self, node: yaml.MappingNode, at: KeyPath) -> Iterator[dict[str, Any]]:
         """The mappings that `<<` merges, in order of precedence."""

@@ -89,12 +89,9 @@ def images_at_most(recipe: ProxyRecipe, info: DataInfo) -> tuple[int | None, int
 def require_same_digest(info: DataInfo, digest: str | None, recipe: ProxyRecipe) -> None:
     """Raise `DataError` if the data set does not have that digest, which a run was trained on."""
     if info.digest != digest:
-        raise DataError(
-            f"the data set must be the one of the run (content {digest or 'unknown'})",
-            value=f"content {info.digest}",
-            place=recipe.root,
-            remedy="Its files were changed, added, moved or removed. Restore them, or train a new run on them.",
-        )
+        rule = f"the data set must be the one of the run (content {digest or 'unknown'})"
+        remedy = "Its files were changed, added, moved or removed. Restore them, or train a new run on them."
+        raise DataError(rule, value=f"content {info.digest}", place=recipe.root, remedy=remedy)
 
 
 def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
@@ -107,20 +104,13 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
 
 def _source(recipe: ProxyRecipe) -> DatasetSource:
     if recipe.dataset not in DATASETS:
-        raise DataError(
-            "`proxy.dataset` must be a known data set",
-            value=recipe.dataset,
-            place="proxy.dataset",
-            remedy=f"Data sets: {', '.join(DATASETS)}.",
-        )
+        rule = "`proxy.dataset` must be a known data set"
+        remedy = f"Data sets: {', '.join(DATASETS)}."
+        raise DataError(rule, value=recipe.dataset, place="proxy.dataset", remedy=remedy)
     source = DATASETS[recipe.dataset]
     if recipe.transfer is not None and recipe.transfer.learns not in source.annotations:
         needed = recipe.transfer.learns
         having = ", ".join(name for name, each in DATASETS.items() if needed in each.annotations)
-        raise DataError(
-            f"`proxy.dataset` must have {needed} where `proxy.transfer` has the head {recipe.transfer.head}",
-            value=recipe.dataset,
-            place="proxy.transfer",
-            remedy=f"With {needed}: {having}.",
-        )
+        rule = f"`proxy.dataset` must have {needed} where `proxy.transfer` has the head {recipe.transfer.head}"
+        raise DataError(rule, value=recipe.dataset, place="proxy.transfer", remedy=f"With {needed}: {having}.")
     return source

@@ -87,8 +87,9 @@ class CacheWriter:
         files = {str(path.relative_to(self.folder)): _checksum(path) for path in sorted(self.folder.glob("*/*.npy"))}
         meta = {"info": asdict(info), "mean": mean, "std": std, "notes": notes, "files": files}
         (self.folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        for path in self.folder.rglob("*.*"):
-            _flush(path)
+        for path in self.folder.rglob("*.*"):  # flushed before the folder is renamed, for a power failure after it
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def cached(
@@ -117,11 +118,9 @@ def cached(
         if max_bytes is not None:
             _trim(cache, name, max_bytes, keep=folder)
     except OSError as error:
-        raise DataError(
-            f"the cache of data sets must be writable ({error.strerror or error})",
-            place=str(cache),
-            remedy="Free space there, or choose another results folder.",
-        ) from error
+        rule = f"the cache of data sets must be writable ({error.strerror or error})"
+        remedy = "Free space there, or choose another results folder."
+        raise DataError(rule, place=str(cache), remedy=remedy) from error
     assert dataset is not None, f"a data set that has just been written can be read: {folder}"
     return dataset
 
@@ -233,12 +232,6 @@ def _split(folder: Path) -> Split:
 def _checksum(path: Path) -> str:
     size = path.stat().st_size
     return f"{size}-{zlib.crc32(path.read_bytes()):08x}" if size <= CHECKED_BYTES else f"{size}"
-
-
-def _flush(path: Path) -> None:
-    """Flush the file to the disk before the folder is renamed, so that it is complete even after a power failure."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def require_varied(images: NDArray[np.uint8] | Rows, split: str, place: str | None = None) -> None:

@@ -40,15 +40,9 @@ class CifarLayout:
     names: str
 
 
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 CIFAR_LAYOUTS = {
-    "cifar10": CifarLayout(
-        "cifar-10-batches-py",
-        tuple(f"data_batch_{i}" for i in range(1, 6)),
-        "test_batch",
-        "batches.meta",
-        "labels",
-        "label_names",
-    ),
+    "cifar10": CifarLayout("cifar-10-batches-py", _BATCHES, "test_batch", "batches.meta", "labels", "label_names"),
     "cifar100": CifarLayout("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names"),
 }
 
@@ -73,7 +67,7 @@ def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:
 
 def check(recipe: ProxyRecipe, cache: Path, digest: str | None) -> tuple[str, ...]:
     """See `harness.data.check`: all files are read."""
-    if is_cached(cache, recipe.dataset, _key(recipe, digest)):
+    if is_cached(cache, recipe.dataset, pool_key(recipe, READER, digest)):
         return ()
     folder, info = _folder(recipe), describe(recipe)
     pool = _pool(recipe, folder, info.classes)
@@ -93,12 +87,7 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
             writer.save(name, _at_side(split.images[:], split.labels, recipe.resolution))
         writer.finish(info, place=str(folder))
 
-    return resampled(cached(cache, recipe.dataset, _key(recipe, info.digest), build), recipe, seed)
-
-
-def _key(recipe: ProxyRecipe, digest: str | None) -> dict[str, object]:
-    """The values that decide the images in the cache."""
-    return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
+    return resampled(cached(cache, recipe.dataset, pool_key(recipe, READER, info.digest), build), recipe, seed)
 
 
 def _pool(recipe: ProxyRecipe, folder: Path, classes: int) -> list[Split]:
@@ -128,12 +117,9 @@ def _folder(recipe: ProxyRecipe) -> Path:
     folder = root / layout.folder if (root / layout.folder).is_dir() else root
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
-        raise DataError(
-            f"the folder must hold {recipe.dataset} as it is distributed (missing: {', '.join(missing)})",
-            value=str(root),
-            place="proxy.root",
-            remedy=f"Expected there: {expected}. Nothing is downloaded.",
-        )
+        rule = f"the folder must hold {recipe.dataset} as it is distributed (missing: {', '.join(missing)})"
+        remedy = f"Expected there: {expected}. Nothing is downloaded."
+        raise DataError(rule, value=str(root), place="proxy.root", remedy=remedy)
     return folder
 
 

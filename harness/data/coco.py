@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.coco_files import Sides, find_frames, id_of, locate_image, sorted_ids
-from harness.data.detection_annotations import Instances
-from harness.data.image_file import NO_VALUE_RANGE, Unreadable, ValueRange, decode_image, read_sampled_value_range
-from harness.data.outlines import Polygons, PolygonsBuilder
-from harness.data.read_report import UnreadableFile, image_or_none
+from harness.data.detection_annotations import Instances, Polygons, PolygonsBuilder
+from harness.data.image_file import Unreadable, UnreadableFile, ValueRange, decode_image, read_sampled_value_range
 from harness.errors import DataError
 
 COCO_LAYOUT = (
@@ -51,20 +49,16 @@ class CocoDetection:
     """Messages for the user about the data."""
     lacks_mask: NDArray[np.bool_]
     """Which instances have no mask although masks are requested; their box is used instead."""
-    is_stored: bool = False
+    is_stored: bool
     """Whether annotations are for images as stored, without EXIF rotation, if the sides do not decide it."""
-    levels: ValueRange = NO_VALUE_RANGE
+    levels: ValueRange
     """Range of the images' values."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def image(self, i: int) -> Image.Image | None:
-        """An image in color; None if it cannot be read, or its sides differ from those of its annotation."""
-        return image_or_none(self.image_or_failure(i))
-
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """An image, or the reason why it cannot be used."""
+        """An image in color, or why it cannot be used: unreadable, or its sides differ from those of its annotation."""
         try:
             return self._read(i)
         except Unreadable as error:
@@ -227,11 +221,8 @@ def _places(root: Path, split: str) -> tuple[Path, Path]:
     paths = sorted((root / "annotations").glob(f"instances_{split}*.json"))
     if len(paths) != 1:
         what = f"{len(paths)} of them" if paths else "none"
-        raise DataError(
-            f"the folder must have one file annotations/instances_{split}*.json; there is {what}",
-            place=str(root),
-            remedy=f"Expected: {COCO_LAYOUT}.",
-        )
+        rule = f"the folder must have one file annotations/instances_{split}*.json; there is {what}"
+        raise DataError(rule, place=str(root), remedy=f"Expected: {COCO_LAYOUT}.")
     folder = root / paths[0].stem.removeprefix("instances_")
     if not folder.is_dir():
         rule = f"the images of `{split}` must be in an existing folder"

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 
 from harness.data.threads import map_in_threads
@@ -28,7 +28,6 @@ UNCHANGED_FOR_NS = 2_000_000_000
 """Files that were changed less than this ago are not cached: a change within one tick of the clock would be missed."""
 DIGESTS_FOLDER = "digests"
 """Folder of the cached digests in the cache of data sets."""
-CHUNK = 1 << 20
 
 FileStamp = tuple[int, int, int, int]
 """Size, inode, and times of the last change of content and of the inode. A program cannot set the latter, so that a
@@ -56,7 +55,8 @@ def read_content(root: Path, files: Sequence[str], *, extra: object = None, cach
     total = sum(stamp[0] for stamp in stamps)
     chosen = range(len(files)) if total <= LARGE_BYTES else _sample(files)
     digests = _digests(root, [files[i] for i in chosen], [stamps[i] for i in chosen], cache)
-    names = [[file, stamp[0]] for file, stamp in zip(_printable(files), stamps, strict=True)]
+    texts = (os.fsencode(file).decode("utf-8", "backslashreplace") for file in files)  # bytes may not be UTF-8
+    names = [[text, stamp[0]] for text, stamp in zip(texts, stamps, strict=True)]
     digest = fingerprint([extra, names, digests])
     if total <= LARGE_BYTES:
         return ContentDigest(digest)
@@ -73,11 +73,6 @@ def _stamp(path: Path) -> FileStamp:
     except OSError as error:
         raise unreadable(path, error) from error
     return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _printable(files: Sequence[str]) -> list[str]:
-    """Names as valid texts for JSON; different bytes that are not UTF-8 stay different."""
-    return [os.fsencode(file).decode("utf-8", "backslashreplace") for file in files]
 
 
 def _sample(files: Sequence[str]) -> list[int]:
@@ -102,14 +97,11 @@ def _digests(root: Path, files: Sequence[str], stamps: Sequence[FileStamp], cach
 
 
 def _hash(path: Path) -> str:
-    digest = blake2b(digest_size=16)
     try:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+            return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise unreadable(path, error) from error
-    return digest.hexdigest()
 
 
 def _read(store: Path | None) -> dict[str, list[object]]:

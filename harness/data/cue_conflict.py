@@ -91,11 +91,9 @@ def find_stimuli(folder: Path) -> Stimuli:
     conflicts = tuple(each for each in named if each.shape != each.texture)
     if not conflicts:
         other = f" ({len(misnamed)} images are named otherwise, {misnamed[0].name} first)" if misnamed else ""
-        raise DataError(
-            f"the folder must hold stimuli whose shape and texture are of different classes{other}",
-            place=str(folder),
-            remedy=f"Expected: {STIMULI_LAYOUT}. Classes: {', '.join(SIXTEEN_CLASSES)}.",
-        )
+        rule = f"the folder must hold stimuli whose shape and texture are of different classes{other}"
+        remedy = f"Expected: {STIMULI_LAYOUT}. Classes: {', '.join(SIXTEEN_CLASSES)}."
+        raise DataError(rule, place=str(folder), remedy=remedy)
     return Stimuli(conflicts, agreeing=len(named) - len(conflicts), misnamed=tuple(misnamed))
 
 

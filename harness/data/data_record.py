@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from harness.data import Split
 from harness.data.dataset import ARRAYS
+from harness.errors import first_of
 from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing, yield_slot
 
@@ -18,8 +19,16 @@ CONTENT_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 20
 MAX_NAMED = 6
 """Maximum number of classes that a message lists."""
-RecordedSource = Sequence[Path] | Split
-"""The images of a split: files, or arrays in memory."""
+
+
+class RecordedImages(Protocol):
+    """The images of a split."""
+
+    def __len__(self) -> int: ...
+
+    def recorded(self) -> Sequence[Path] | Split:
+        """Their files, or the arrays in memory."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class DataRecord:
     def __str__(self) -> str:
         counts = " and ".join(f"{count:,} {split}" for split, count in self.images.items())
         where = self.dataset if self.folder is None else self.folder
-        return f"{counts} images of {_named(self.classes)} in {where}, digest {self.digest[:8]}"
+        return f"{counts} images of {classes_text(self.classes)} in {where}, digest {self.digest[:8]}"
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -58,27 +67,33 @@ class DataRecord:
         atomic_write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False))
 
 
+def classes_text(classes: Sequence[str]) -> str:
+    """The number of classes, and the first ones."""
+    return f"{len(classes):,} classes ({first_of(classes, MAX_NAMED)})"
+
+
 @computing()
 def record_data(
     dataset: str,
     classes: Sequence[str],
-    sources: Mapping[str, RecordedSource],
+    images: Mapping[str, RecordedImages],
     *,
-    images: Mapping[str, int],
     root: Path | None = None,
     annotations: Iterable[Path] = (),
 ) -> DataRecord:
-    """The record of images by split; `annotations` are files whose content is always part of the digest."""
+    """The record of the images of each split; `annotations` are files whose content is always part of the digest."""
     digest = blake2b(digest_size=16)
-    for split, source in sources.items():
+    for split, each in images.items():
         digest.update(f"{split}\0".encode())
+        source = each.recorded()
         if isinstance(source, Split):
             _add_arrays(digest, source)
         else:
             _add_files(digest, source, root or Path())
     for path in annotations:
         _add_content(digest, path)
-    return DataRecord(dataset, tuple(classes), dict(images), digest.hexdigest(), None if root is None else str(root))
+    counts = {split: len(each) for split, each in images.items()}
+    return DataRecord(dataset, tuple(classes), counts, digest.hexdigest(), None if root is None else str(root))
 
 
 def _add_arrays(digest: Any, split: Split) -> None:
@@ -104,8 +119,3 @@ def _add_content(digest: Any, path: Path) -> None:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             yield_slot()
-
-
-def _named(classes: Sequence[str]) -> str:
-    more = ", ..." if len(classes) > MAX_NAMED else ""
-    return f"{len(classes):,} classes ({', '.join(classes[:MAX_NAMED])}{more})"

@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from harness.config.recipes.detection import DetectionAugmentation, DetectionRecipe
-from harness.data import Split
 from harness.data.coco import CocoDetection, annotation_files, open_coco
-from harness.data.data_record import DataRecord, RecordedSource, record_data
+from harness.data.data_record import DataRecord, record_data
 from harness.data.detection_annotations import DetectionSource, Instances, encode_rle
-from harness.data.detection_transforms import DetectionSample, resized_sides, to_normalized_tensor
+from harness.data.detection_transforms import DenseItems, DetectionSample, resized_sides
+from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
-from harness.data.read_report import UnreadableFile
 from harness.data.seeding import mix_seed
 from harness.errors import DataError
 
@@ -38,22 +36,10 @@ class DetectionBatch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InMemoryDetection:
+class InMemoryDetection(InMemoryImages):
     """A data set in memory with one instance per image."""
 
-    split: Split
     with_masks: bool
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def image(self, i: int) -> Image.Image:
-        """See `DetectionSource`."""
-        return self.image_or_failure(i)
-
-    def image_or_failure(self, i: int) -> Image.Image:
-        """See `DetectionSource`."""
-        return InMemoryImages(self.split).image_or_failure(i)
 
     def instances(self, i: int) -> Instances:
         """See `DetectionSource`."""
@@ -78,20 +64,16 @@ class SubsetSource:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def image(self, i: int) -> Image.Image | None:
-        """See `DetectionSource`."""
-        return self.source.image(self.indices[i])
-
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """See `DetectionSource`."""
+        """See `ReadableFiles`."""
         return self.source.image_or_failure(self.indices[i])
 
     def instances(self, i: int) -> Instances:
         """See `DetectionSource`."""
         return self.source.instances(self.indices[i])
 
-    def paths(self) -> list[Path]:
-        """The files of the images."""
+    def recorded(self) -> list[Path]:
+        """See `RecordedImages`."""
         return [self.source.paths[i] for i in self.indices]
 
 
@@ -101,8 +83,8 @@ class DetectionData:
 
     names: tuple[str, ...]
     """Names of the classes."""
-    train: DetectionSource
-    val: DetectionSource
+    train: SubsetSource | InMemoryDetection
+    val: SubsetSource | InMemoryDetection
     notes: tuple[str, ...] = ()
 
 
@@ -113,21 +95,10 @@ def open_detection(recipe: DetectionRecipe, root: Path | None, cache: Path) -> D
 
 def record_detection(recipe: DetectionRecipe, data: DetectionData, root: Path | None) -> DataRecord:
     """The record of a detector's data: images and annotation files."""
-    splits = {"train": data.train, "val": data.val}
     folder = None if recipe.data.dataset == "shapes" else folder_of(recipe.data.dataset, root)
-    return record_data(
-        recipe.data.dataset,
-        data.names,
-        {split: _source(source) for split, source in splits.items()},
-        images={split: len(source) for split, source in splits.items()},
-        root=folder,
-        annotations=() if folder is None else annotation_files(folder),
-    )
-
-
-def _source(source: DetectionSource) -> RecordedSource:
-    assert isinstance(source, SubsetSource | InMemoryDetection), "the two kinds of sources"
-    return source.paths() if isinstance(source, SubsetSource) else source.split
+    annotations = () if folder is None else annotation_files(folder)
+    splits = {"train": data.train, "val": data.val}
+    return record_data(recipe.data.dataset, data.names, splits, root=folder, annotations=annotations)
 
 
 def _open_shapes(recipe: DetectionRecipe, cache: Path) -> DetectionData:
@@ -174,52 +145,37 @@ def _random_subset(source: CocoDetection, which: np.ndarray, size: int | None, k
     return chosen
 
 
-class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
+class DetectionTrainingSet(DenseItems[DetectionSource, DetectionRecipe, tuple[Tensor, dict[str, Tensor], int]]):
     """The augmented training images; each depends only on the pass, its index and the seed."""
-
-    def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
-        self.scenes, self.recipe, self.channels = source, recipe, channels
-
-    def __len__(self) -> int:
-        return len(self.scenes)
 
     def __getitem__(self, index: Index) -> tuple[Tensor, dict[str, Tensor], int]:
         """One image with its targets; a file that cannot be read is replaced by the next readable one."""
         number, i = index
         for passed in range(MAX_UNREADABLE_IN_A_ROW):
             at = (i + passed) % len(self)
-            picture = self.scenes.image(at)
-            if picture is not None:
-                sample = DetectionSample.of(picture, self.scenes.instances(at))
+            picture = self.source.image_or_failure(at)
+            if not isinstance(picture, UnreadableFile):
+                sample = DetectionSample.of(picture, self.source.instances(at))
                 rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                return *self._shown(augment_detection(sample, self.recipe.views, rng)), passed
-        nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.scenes.instances(i)).crop(0, 0, 1, 1)
-        return *self._shown(nothing), MAX_UNREADABLE_IN_A_ROW
-
-    def _shown(self, sample: DetectionSample) -> tuple[Tensor, dict[str, Tensor]]:
-        data = self.recipe.data
-        return to_normalized_tensor(sample.image, data.mean, data.std, self.channels), sample.target()
+                sample = augment_detection(sample, self.recipe.views, rng)
+                return self.to_tensor(sample.image), sample.target(), passed
+        nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.source.instances(i)).crop(0, 0, 1, 1)
+        return self.to_tensor(nothing.image), nothing.target(), MAX_UNREADABLE_IN_A_ROW
 
 
-class DetectionValidationSet(Dataset[tuple[int, Tensor | None, tuple[int, int]]]):
+class DetectionValidationSet(DenseItems[DetectionSource, DetectionRecipe, tuple[int, Tensor | None, tuple[int, int]]]):
     """The validation images: index, image, and its original height and width.
 
     An image that cannot be read is None.
     """
 
-    def __init__(self, source: DetectionSource, recipe: DetectionRecipe, channels: int) -> None:
-        self.scenes, self.recipe, self.channels = source, recipe, channels
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
     def __getitem__(self, i: int) -> tuple[int, Tensor | None, tuple[int, int]]:
-        picture, evaluation, data = self.scenes.image(i), self.recipe.evaluation, self.recipe.data
-        if picture is None:
+        picture, evaluation = self.source.image_or_failure(i), self.recipe.evaluation
+        if isinstance(picture, UnreadableFile):
             return i, None, (0, 0)
         sides = resized_sides(picture.size, evaluation.short, evaluation.longest)
         resized = picture.resize(sides, Image.Resampling.BILINEAR)
-        return i, to_normalized_tensor(resized, data.mean, data.std, self.channels), (picture.height, picture.width)
+        return i, self.to_tensor(resized), (picture.height, picture.width)
 
 
 def augment_detection(

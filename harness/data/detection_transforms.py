@@ -4,7 +4,7 @@ Shapes: B instances, H W height and width of the image; boxes are x0, y0, x1, y1
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
+from harness.config.recipes.detection import DetectionRecipe
+from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.detection_annotations import Instances, decode_rle
+from harness.data.read_report import ReadableFiles
 
 RGB_CHANNELS = 3
 """Channels of a color image."""
+
+Source = TypeVar("Source", bound=ReadableFiles)
+Recipe = TypeVar("Recipe", DetectionRecipe, SegmentationRecipe)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +84,22 @@ class DetectionSample:
         return target
 
 
+class DenseItems(Dataset[Item], Generic[Source, Recipe, Item]):
+    """Base class of the images of a dense-prediction recipe, as the inputs and targets of a network."""
+
+    def __init__(self, source: Source, recipe: Recipe, channels: int) -> None:
+        """`channels` are the network's input channels."""
+        self.source, self.channels = source, channels
+        self.recipe: Recipe = recipe
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def to_tensor(self, picture: Image.Image) -> Tensor:
+        """See `to_normalized_tensor`."""
+        return to_normalized_tensor(picture, self.recipe.data.mean, self.recipe.data.std, self.channels)
+
+
 def resized_sides(sides: tuple[int, int], short: float, longest: float) -> tuple[int, int]:
     """Width and height of an image resized to that shorter side, or to the longer side `longest` if that is smaller."""
     scale = min(short / min(sides), longest / max(sides))
@@ -91,8 +115,8 @@ def to_normalized_tensor(
     Three channels, or their mean for a network with one input channel.
     """
     pixels = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1) / 255
-    colours = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    return colours if channels == RGB_CHANNELS else colours.mean(0, keepdim=True)
+    colors = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    return colors if channels == RGB_CHANNELS else colors.mean(0, keepdim=True)
 
 
 def _resized(masks: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

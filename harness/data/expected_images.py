@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.config.recipes.full_scale import ClassificationDataConfig, ImageDataConfig
-from harness.data.ade20k import ADE20K_LAYOUT
-from harness.data.ade20k import CLASSES as ADE20K_CLASSES
 from harness.data.cifar import CIFAR_LAYOUTS
-from harness.data.cityscapes import CITYSCAPES_LAYOUT
-from harness.data.cityscapes import NAMES as CITYSCAPES_NAMES
 from harness.data.coco import COCO_LAYOUT
-from harness.data.image_folder import IMAGE_FOLDER_LAYOUT as FOLDER_LAYOUT
+from harness.data.image_folder import IMAGE_FOLDER_LAYOUT
 from harness.data.image_sources import GENERATED_DATASETS
+from harness.data.segmentation_datasets import ADE20K_CLASSES, ADE20K_LAYOUT, CITYSCAPES_CLASSES, CITYSCAPES_LAYOUT
 
 
 class ExpectedImages(NamedTuple):
@@ -39,7 +36,7 @@ EXPECTED_BY_DATASET = {
         f"a folder `{CIFAR_LAYOUTS['cifar100'].folder}` as it is distributed", "CIFAR-100", 50_000, 100
     ),
     "ade20k": ExpectedImages(ADE20K_LAYOUT, "ADE20K", 20_210, ADE20K_CLASSES),
-    "cityscapes": ExpectedImages(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_NAMES)),
+    "cityscapes": ExpectedImages(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_CLASSES)),
     "coco": ExpectedImages(COCO_LAYOUT, "COCO 2017 without its empty images", 117_266, 80),
 }
 
@@ -58,4 +55,4 @@ def expected_images(data: ImageDataConfig, dataset: str) -> ExpectedImages:
 def _folder(data: ImageDataConfig) -> ExpectedImages:
     classes = data.classes if isinstance(data, ClassificationDataConfig) else None
     name, images = IMAGENET_SIZES.get(classes or 0, (None, None))
-    return ExpectedImages(FOLDER_LAYOUT, name, images, classes)
+    return ExpectedImages(IMAGE_FOLDER_LAYOUT, name, images, classes)

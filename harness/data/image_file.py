@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,13 @@ class Unreadable(Exception):
     """A file that cannot be decoded; the text is a short reason, without the file's name."""
 
 
+class UnreadableFile(NamedTuple):
+    """A file that could not be read as an image, with the reason."""
+
+    path: Path
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class ValueRange:
     """The range of the values of images with more than 8 bits, over a whole data set."""
@@ -57,17 +64,13 @@ class ValueRange:
     @property
     def about(self) -> str | None:
         """The ranges as a note; None if all images have 8 bits."""
-        named = {"integer": self.whole, "floating-point": self.real}
-        parts = [f"{kind} values from {low:g} to {high:g}" for kind, (low, high) in _value_range(named)]
+        named = (("integer", self.whole), ("floating-point", self.real))
+        parts = [f"{kind} values from {ends[0]:g} to {ends[1]:g}" for kind, ends in named if ends is not None]
         return f"images of more than 8 bits are scaled over the whole data set: {', '.join(parts)}" if parts else None
 
 
 NO_VALUE_RANGE = ValueRange()
 """The range of images of 8 bits."""
-
-
-def _value_range(named: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((kind, ends) for kind, ends in named.items() if ends is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ def decode_image(path: Path, levels: ValueRange | None = None, *, turns: bool = 
     with _opened(path) as image:
         frames = image.format != "MPO" and getattr(image, "is_animated", False)
         stored, orientation = image.size, _orientation(image) if turns else 1
-        upright = _upright(image, orientation)
+        image.load()
+        upright = image if orientation == 1 else ImageOps.exif_transpose(image)
         remarks = (*(["more than one frame, of which the first is taken"] if frames else []), *_transparency(upright))
         return DecodedImage(_as_rgb(upright, levels), remarks, orientation, None if orientation == 1 else stored)
 
@@ -152,17 +156,12 @@ def _range_of(path: Path) -> tuple[str, float, float] | None:
                 if not values.size:
                     return None
                 return "real" if image.mode == "F" else "whole", float(values.min()), float(values.max())
-            if _is_wide(image):
+            if ";16" in str(getattr(image, "tile", "")):  # 16 bits per color, of which Pillow returns 8
                 bands = image.convert("RGB").getextrema()
                 return "wide", 0.0, float(max(high for _, high in bands))  # type: ignore[misc]
     except Unreadable:
         pass
     return None
-
-
-def _is_wide(image: Image.Image) -> bool:
-    """Whether the file has 16 bits per color, of which Pillow returns 8."""
-    return image.mode[0] not in "IF" and ";16" in str(getattr(image, "tile", ""))
 
 
 @contextmanager
@@ -209,12 +208,6 @@ def _orientation(image: Image.Image) -> int:
     except READ_ERRORS:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image turned according to its EXIF; as stored if the EXIF is damaged."""
-    image.load()
-    return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def _transparency(image: Image.Image) -> list[str]:
@@ -276,34 +269,38 @@ def _trusting() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = limit
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CroppedImage:
+class CroppedImage(NamedTuple):
     """The center square of an image."""
 
-    pixels: NDArray[np.uint8] | None
-    """(3, side, side); None for a file that cannot be decoded."""
-    remarks: tuple[str, ...] = ()
-    reason: str = ""
-    """The reason why there are no pixels."""
+    pixels: NDArray[np.uint8]
+    """(3, side, side)."""
+    remarks: tuple[str, ...]
 
 
-def decode_square(path: Path, side: int, levels: ValueRange | None = None) -> CroppedImage:
+def decode_square(path: Path, side: int, levels: ValueRange | None = None) -> CroppedImage | UnreadableFile:
     """The image's center square as RGB, or the reason why there is none."""
     try:
         picture = decode_image(path, levels)
     except Unreadable as error:
-        return CroppedImage(None, reason=str(error))
+        return UnreadableFile(path, str(error))
     return CroppedImage(center_square(picture.image, side), picture.remarks)
 
 
 def read_square(path: Path, side: int, levels: ValueRange | None = None) -> NDArray[np.uint8] | None:
     """The image's center square as RGB, (3, side, side); None for a file that cannot be read."""
-    return decode_square(path, side, levels).pixels
+    square = decode_square(path, side, levels)
+    return None if isinstance(square, UnreadableFile) else square.pixels
+
+
+def image_or_failure_of(path: Path, levels: ValueRange | None = None) -> Image.Image | UnreadableFile:
+    """The whole image of a file as RGB, or the reason why it cannot be read."""
+    try:
+        return decode_image(path, levels).image
+    except Unreadable as error:
+        return UnreadableFile(path, str(error))
 
 
 def read_full_image(path: Path, levels: ValueRange | None = None) -> Image.Image | None:
     """The whole image as RGB, turned according to its EXIF; None for a file that cannot be read."""
-    try:
-        return decode_image(path, levels).image
-    except Unreadable:
-        return None
+    image = image_or_failure_of(path, levels)
+    return None if isinstance(image, UnreadableFile) else image

@@ -21,7 +21,13 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.data.cache import SPLIT_TITLES, CacheWriter, cached, is_cached
 from harness.data.content import ContentDigest, read_content
 from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
-from harness.data.image_file import ValueRange, decode_square, read_sampled_value_range, read_value_range
+from harness.data.image_file import (
+    UnreadableFile,
+    ValueRange,
+    decode_square,
+    read_sampled_value_range,
+    read_value_range,
+)
 from harness.data.labels import label_order
 from harness.data.preflight import (
     MAX_S,
@@ -33,13 +39,7 @@ from harness.data.preflight import (
     sample_splits,
     spread_indices,
 )
-from harness.data.read_report import (
-    UnreadableFile,
-    reasons_text,
-    remark_notes,
-    require_mostly_readable,
-    unreadable_note,
-)
+from harness.data.read_report import reasons_text, remark_notes, require_mostly_readable, unreadable_note
 from harness.data.resampling import pool_indices, pool_key, resampled
 from harness.data.subsets import data_root
 from harness.data.threads import map_in_threads
@@ -62,11 +62,8 @@ def describe(recipe: ProxyRecipe) -> DataInfo:
     names = classes_of(root, "train")
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
-        raise DataError(
-            f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:MAX_NAMED])})",
-            place=str(root / "val"),
-            remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}.",
-        )
+        rule = f"every class of `val` must be a class of `train` (unknown: {', '.join(unknown[:MAX_NAMED])})"
+        raise DataError(rule, place=str(root / "val"), remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}.")
     return DataInfo(len(names), 3, names)
 
 
@@ -83,7 +80,7 @@ def check(recipe: ProxyRecipe, cache: Path, digest: str | None) -> tuple[str, ..
     files = {split: _files(root, split, info.names) for split in SPLITS}
     chosen, labels = _pool(files, recipe)
     require_enough(recipe, info.names, len(chosen["train"]), str(root))
-    if is_cached(cache, NAME, _key(recipe, digest)):
+    if is_cached(cache, NAME, pool_key(recipe, READER, digest)):
         return ()
     until = time.monotonic() + MAX_S
     listed = [file for split in SPLITS for file, _ in files[split]]
@@ -116,19 +113,12 @@ def load(recipe: ProxyRecipe, cache: Path, seed: int) -> Dataset:
             paths = [root / files[split][i][0] for i in numbers]
             notes += _write(writer, split, paths, labels[split], recipe.resolution, levels)
         if identify(recipe, cache).digest != content.digest:
-            raise DataError(
-                "the data set must stay as it is while it is read",
-                place=str(root),
-                remedy="Files were changed, added or removed meanwhile. Run the same command when that is over.",
-            )
+            rule = "the data set must stay as it is while it is read"
+            remedy = "Files were changed, added or removed meanwhile. Run the same command when that is over."
+            raise DataError(rule, place=str(root), remedy=remedy)
         writer.finish(info, tuple(notes), place=str(root))
 
-    return resampled(cached(cache, NAME, _key(recipe, content.digest), build), recipe, seed)
-
-
-def _key(recipe: ProxyRecipe, digest: str | None) -> dict[str, object]:
-    """The values that decide the images in the cache."""
-    return {"reader": READER, "content": digest, "resolution": recipe.resolution, "pool": pool_key(recipe)}
+    return resampled(cached(cache, NAME, pool_key(recipe, READER, content.digest), build), recipe, seed)
 
 
 def _pool(
@@ -160,8 +150,8 @@ class _Pool:
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
         """See `ReadableFiles`."""
         decoded = decode_square(self.path(i), self.side, self.levels)
-        if decoded.pixels is None:
-            return UnreadableFile(self.path(i), decoded.reason)
+        if isinstance(decoded, UnreadableFile):
+            return decoded
         return Image.fromarray(np.ascontiguousarray(decoded.pixels.transpose(1, 2, 0)))
 
 
@@ -198,19 +188,16 @@ def _counts(files: dict[str, list[tuple[str, int]]]) -> tuple[int, int]:
 def classes_of(root: Path, split: str) -> tuple[str, ...]:
     """The folders of a split in the order of their labels, see `label_order`. Raises `DataError` without any."""
     folder = root / split
-    names = label_order([path.name for path in folder.iterdir() if _is_class(path)]) if folder.is_dir() else []
+    names = label_order([path.name for path in _class_folders(folder)]) if folder.is_dir() else []
     if not names:
-        raise DataError(
-            f"`{split}` must be a folder with one folder of images per class",
-            value=str(folder),
-            place="proxy.root",
-            remedy=f"Expected: {IMAGE_FOLDER_LAYOUT}. Nothing is downloaded.",
-        )
+        rule = f"`{split}` must be a folder with one folder of images per class"
+        remedy = f"Expected: {IMAGE_FOLDER_LAYOUT}. Nothing is downloaded."
+        raise DataError(rule, value=str(folder), place="proxy.root", remedy=remedy)
     return tuple(names)
 
 
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+def _class_folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def files_of(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -256,8 +243,8 @@ def _write(
     lost: list[UnreadableFile] = []
     remarks: dict[str, list[Path]] = {}
     for i, decoded in enumerate(map_in_threads(lambda path: decode_square(path, side, levels), paths)):
-        if decoded.pixels is None:
-            lost.append(UnreadableFile(paths[i], decoded.reason))
+        if isinstance(decoded, UnreadableFile):
+            lost.append(decoded)
             continue
         images[i - len(lost)] = decoded.pixels
         readable[i] = True
@@ -290,21 +277,17 @@ def sample_images(root: Path, count: int, side: int) -> Dataset:
         if len(images) == count:
             break
         decoded = decode_square(path, side, levels)
-        image = decoded.pixels
-        if image is None:
-            lost.append(UnreadableFile(path, decoded.reason))
+        if isinstance(decoded, UnreadableFile):
+            lost.append(decoded)
             continue
         if path.parent.name not in names:
             names.append(path.parent.name)
-        images.append(image)
+        images.append(decoded.pixels)
         labels.append(names.index(path.parent.name))
     if not images:
         reasons = f"Unreadable: {reasons_text(lost)}. " if lost else ""
-        raise DataError(
-            "the folder must hold images that can be read",
-            place=str(root),
-            remedy=f"{reasons}Expected: {SAMPLES_LAYOUT}.",
-        )
+        rule = "the folder must hold images that can be read"
+        raise DataError(rule, place=str(root), remedy=f"{reasons}Expected: {SAMPLES_LAYOUT}.")
     split = Split(np.stack(images), np.array(labels, np.int64))
     notes = [f"{len(lost)} images could not be read and are left out: {reasons_text(lost)}"] if lost else []
     notes += [] if levels.about is None else [levels.about]
@@ -319,12 +302,7 @@ def _round_robin(root: Path) -> Iterator[Path]:
             "the images must be in an existing folder", place=str(root), remedy=f"Expected: {SAMPLES_LAYOUT}."
         )
     root = root / "val" if (root / "val").is_dir() else root
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    queues = [queue for folder in folders or [root] if (queue := _image_paths(folder))]
+    folders = _class_folders(root) or [root]
+    queues = [[folder / name for name in image_names(folder)] for folder in folders]
     for turn in range(max(map(len, queues), default=0)):
         yield from (queue[turn] for queue in queues if turn < len(queue))
-
-
-def _image_paths(folder: Path) -> list[Path]:
-    """Image files sorted by name, without hidden ones."""
-    return [folder / name for name in image_names(folder)]

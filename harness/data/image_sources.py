@@ -15,11 +15,18 @@ from harness.config.recipes.full_scale import ClassificationDataConfig, Classifi
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DATASETS, Dataset, Split, check
 from harness.data.cifar import SIDE
-from harness.data.data_record import DataRecord, RecordedSource, record_data
-from harness.data.image_file import NO_VALUE_RANGE, SAMPLE, ValueRange, read_value_range
+from harness.data.data_record import DataRecord, record_data
+from harness.data.image_file import (
+    NO_VALUE_RANGE,
+    SAMPLE,
+    UnreadableFile,
+    ValueRange,
+    image_or_failure_of,
+    read_value_range,
+)
 from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of
 from harness.data.preflight import check_images, require_classes
-from harness.data.read_report import UnreadableFile, image_or_failure_of, image_or_none
+from harness.data.read_report import ReadableFiles
 from harness.data.shapes.dataset import TRAIN_SIZE, VAL_SIZE
 from harness.data.shapes.dataset import load as load_annotated
 from harness.data.subsets import stratified_subset
@@ -33,22 +40,12 @@ TRAIN_SIZES = {"shapes": TRAIN_SIZE, "cifar10": 50_000, "cifar100": 50_000}
 """Number of training images of a data set if the recipe does not set it."""
 
 
-class ImageSource(Protocol):
+class ImageSource(ReadableFiles, Protocol):
     """The images of a split."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,)."""
-        ...
-
-    def image(self, i: int) -> Image.Image | None:
-        """An image in color; None for a file that cannot be read."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """An image in color, or the reason why it cannot be read; see `ReadableFiles`."""
         ...
 
 
@@ -66,20 +63,16 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, i: int) -> Image.Image | None:
-        """See `ImageSource`."""
-        return image_or_none(self.image_or_failure(i))
-
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """See `ImageSource`."""
+        """See `ReadableFiles`."""
         return image_or_failure_of(self.path(i), self.levels)
 
     def path(self, i: int) -> Path:
         """The file of an image."""
         return self.root / os.fsdecode(self.files[i])
 
-    def paths(self) -> list[Path]:
-        """All files, in the order of the images."""
+    def recorded(self) -> list[Path]:
+        """See `RecordedImages`."""
         return [self.root / os.fsdecode(file) for file in self.files]
 
 
@@ -97,16 +90,15 @@ class InMemoryImages:
     def __len__(self) -> int:
         return len(self.split)
 
-    def image(self, i: int) -> Image.Image:
-        """See `ImageSource`."""
-        return self.image_or_failure(i)
-
     def image_or_failure(self, i: int) -> Image.Image:
-        """See `ImageSource`."""
+        """See `ReadableFiles`."""
         pixels = self.split.images[i].transpose(1, 2, 0)
-        return Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).convert(
-            "RGB"
-        )
+        pixels = np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+        return Image.fromarray(pixels).convert("RGB")
+
+    def recorded(self) -> Split:
+        """See `RecordedImages`."""
+        return self.split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,14 +115,10 @@ class ClassificationData:
 def record_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> DataRecord:
     """The record of a classifier's data. Raises `DataError`s that name `--data`."""
     pictures = open_classification(recipe, root, cache)
-    splits = {split: each for split, each in (("train", pictures.train), ("val", pictures.val)) if each is not None}
-    return record_data(
-        recipe.data.dataset,
-        class_names(recipe, root),
-        {split: _source(source) for split, source in splits.items()},
-        images={split: len(source.labels) for split, source in splits.items()},
-        root=None if recipe.data.dataset in GENERATED_DATASETS else folder_of(recipe.data.dataset, root),
-    )
+    opened = {"train": pictures.train, "val": pictures.val}
+    splits = {split: each for split, each in opened.items() if isinstance(each, ImageFiles | InMemoryImages)}
+    folder = None if recipe.data.dataset in GENERATED_DATASETS else folder_of(recipe.data.dataset, root)
+    return record_data(recipe.data.dataset, class_names(recipe, root), splits, root=folder)
 
 
 def check_classification(recipe: ClassificationRecipe, root: Path | None, cache: Path) -> tuple[str, ...]:
@@ -153,22 +141,14 @@ def check_classification(recipe: ClassificationRecipe, root: Path | None, cache:
         return check_images(splits, str(folder_of(dataset, root)))
 
 
-def _source(images: ImageSource) -> RecordedSource:
-    assert isinstance(images, ImageFiles | InMemoryImages), "the two kinds of images"
-    return images.paths() if isinstance(images, ImageFiles) else images.split
-
-
 def count_classes(recipe: ClassificationRecipe, root: Path | None) -> int:
     """The number of classes; no image is read. Raises `DataError`s that name `--data`."""
     classes = len(class_names(recipe, root))
     wanted = recipe.data.classes
     if wanted is not None and classes != wanted:
-        raise DataError(
-            f"the images must be of {wanted:,} classes, as the recipe requires (`data.classes`)",
-            value=classes,
-            place=str(root),
-            remedy="Take the data set that the recipe is for, or a copy of the recipe with another number.",
-        )
+        rule = f"the images must be of {wanted:,} classes, as the recipe requires (`data.classes`)"
+        remedy = "Take the data set that the recipe is for, or a copy of the recipe with another number."
+        raise DataError(rule, value=classes, place=str(root), remedy=remedy)
     return classes
 
 
@@ -228,12 +208,8 @@ def require_known_classes(root: Path, names: Sequence[str]) -> None:
     """Raise `DataError` for a class of `val` that is not among these."""
     unknown = sorted(set(classes_of(root, "val")) - set(names))
     if unknown:
-        raise DataError(
-            "every class of `val` must be a class of `train`",
-            value=unknown[0],
-            place=str(root / "val"),
-            remedy=IMAGE_FOLDER_LAYOUT,
-        )
+        rule = "every class of `val` must be a class of `train`"
+        raise DataError(rule, value=unknown[0], place=str(root / "val"), remedy=IMAGE_FOLDER_LAYOUT)
 
 
 def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -> ImageFiles:

@@ -6,7 +6,7 @@ A network's classes are the rows of its classifier. A folder's classes are the n
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from harness.errors import DataError
+from harness.errors import DataError, first_of
 
 IMAGENET = "imagenet-1k"
 IMAGENET_CLASSES = 1000
@@ -25,7 +25,7 @@ class LabelAssignment(NamedTuple):
 
 def label_order(names: Sequence[str]) -> list[str]:
     """The names in the order of their labels: sorted as numbers if all are whole numbers, else as text."""
-    return sorted(names, key=_number) if _are_numbers(names) else sorted(names)
+    return sorted(names, key=int) if _are_numbers(names) else sorted(names)
 
 
 def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: int, place: str) -> LabelAssignment:
@@ -47,12 +47,9 @@ def assign_labels(names: Sequence[str], known: Sequence[str] | None, classes: in
 def assign_by_position(names: Sequence[str], classes: int, place: str, why: str) -> LabelAssignment:
     """Assign the n-th class of the images to the network's n-th. Raises `DataError` if their numbers differ."""
     if len(names) != classes:
-        raise DataError(
-            f"the images must be of the {classes:,} classes that the network tells apart",
-            value=len(names),
-            place=place,
-            remedy="Use the data set that it was trained for, or a network for these classes.",
-        )
+        rule = f"the images must be of the {classes:,} classes that the network tells apart"
+        remedy = "Use the data set that it was trained for, or a network for these classes."
+        raise DataError(rule, value=len(names), place=place, remedy=remedy)
     first, last = (f"`{name[:40]}`" for name in (names[0], names[-1]))
     order = ", as numbers," if _are_numbers(names) else ""
     about = f"by position, in order{order} from {first} to {last}: {why}"
@@ -86,16 +83,13 @@ def _by_name(names: Sequence[str], known: Sequence[str], place: str) -> LabelAss
     if set(names) <= set(index):
         return LabelAssignment(tuple(index[name] for name in names), f"by name: {_share(names, len(known))}")
     if _are_numbers(names) and _are_numbers(known):
-        numbers = {_number(name): label for name, label in index.items()}
-        if {_number(name) for name in names} <= set(numbers):
-            labels = tuple(numbers[_number(name)] for name in names)
+        numbers = {int(name): label for name, label in index.items()}
+        if {int(name) for name in names} <= set(numbers):
+            labels = tuple(numbers[int(name)] for name in names)
             return LabelAssignment(labels, f"by number: {_share(names, len(known))}")
-    raise DataError(
-        f"the classes of the images must be among those of the network: {_first(known)}",
-        value=class_differences(names, known),
-        place=place,
-        remedy=f"Rename the folders of the images as the classes were called in the training. {BY_POSITION}",
-    )
+    rule = f"the classes of the images must be among those of the network: {_first(known)}"
+    remedy = f"Rename the folders of the images as the classes were called in the training. {BY_POSITION}"
+    raise DataError(rule, value=class_differences(names, known), place=place, remedy=remedy)
 
 
 def _share(names: Sequence[str], classes: int) -> str:
@@ -110,10 +104,5 @@ def _are_numbers(names: Sequence[str]) -> bool:
     return are_whole and len({int(name) for name in names}) == len(names)
 
 
-def _number(name: str) -> int:
-    return int(name)
-
-
 def _first(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > MAX_NAMED else ""
-    return ", ".join(f"`{name[:40]}`" for name in names[:MAX_NAMED]) + more
+    return first_of([f"`{name[:40]}`" for name in names], MAX_NAMED)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.data.batching import BatchPlan
+from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import DATA_OPTION, ImageSource
 from harness.data.preprocessing import Preprocessing
 from harness.data.seeding import mix_seed, seeded_streams
@@ -113,8 +114,8 @@ class TrainingItems(Dataset[Item]):
         number, i = index
         for passed in range(MAX_UNREADABLE_IN_A_ROW):
             at = (i + passed) % len(self)
-            picture = self.images.image(at)
-            if picture is not None:
+            picture = self.images.image_or_failure(at)
+            if not isinstance(picture, UnreadableFile):
                 with seeded_streams(self.seed, number, i):
                     return self.transform(picture), int(self.images.labels[at]), passed
         return torch.zeros(3, self.side, self.side), UNREADABLE_LABEL, MAX_UNREADABLE_IN_A_ROW
@@ -130,9 +131,9 @@ class ValidationItems(Dataset[Item]):
         return len(self.images.labels)
 
     def __getitem__(self, i: int) -> Item:
-        picture = self.images.image(i)
+        picture = self.images.image_or_failure(i)
         channels = len(self.viewing.mean)
-        if picture is None:
+        if isinstance(picture, UnreadableFile):
             return torch.zeros(channels, self.viewing.resolution, self.viewing.resolution), UNREADABLE_LABEL, 1
         return self.transform(picture.convert("L") if channels == 1 else picture), int(self.images.labels[i]), 0
 
@@ -201,13 +202,6 @@ def worker_indices(count: int, most: int, *, rank: int, size: int) -> list[list[
     """The indices of a worker's share of `count` items, in lists of at most `most`."""
     own = range(rank, count, size)
     return [list(own[start : start + most]) for start in range(0, len(own), most)]
-
-
-def load_batches(
-    items: Dataset[Any], parts: Sequence[list[Any]], loaders: int, collate: Collate | None = None
-) -> Iterator[Any]:
-    """Yield a batch for each part, in order, read by data workers that end with the last one."""
-    yield from BatchReader(items, loaders, collate).read(parts)
 
 
 def training_transform(recipe: ClassificationRecipe) -> Any:

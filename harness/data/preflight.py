@@ -14,10 +14,10 @@ from PIL import Image
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data.cache import require_varied_counts
+from harness.data.image_file import UnreadableFile
 from harness.data.read_report import (
     MAX_UNREADABLE_SHARE,
     ReadableFiles,
-    UnreadableFile,
     reasons_text,
     require_mostly_readable,
     too_many_unreadable_error,
@@ -135,23 +135,16 @@ def require_enough(recipe: ProxyRecipe, names: tuple[str, ...], train: int, plac
     require_classes(names, place)
     count = min(recipe.train_size or train, train)
     if count < recipe.batch_size:
-        raise DataError(
-            f"`proxy.batch_size` must be at most the {count:,} training images",
-            value=recipe.batch_size,
-            place="proxy.batch_size",
-            remedy="Lower it.",
-        )
+        rule = f"`proxy.batch_size` must be at most the {count:,} training images"
+        raise DataError(rule, value=recipe.batch_size, place="proxy.batch_size", remedy="Lower it.")
 
 
 def require_classes(names: tuple[str, ...], place: str | None) -> None:
     """Raise `DataError` for a single class, for which every prediction is correct."""
     if len(names) < MIN_CLASSES:
-        raise DataError(
-            "images must be of two classes at least for a network to be trained to tell them apart",
-            value=", ".join(names),
-            place=place,
-            remedy="Put the images of another class into a folder next to it, in train and val.",
-        )
+        rule = "images must be of two classes at least for a network to be trained to tell them apart"
+        remedy = "Put the images of another class into a folder next to it, in train and val."
+        raise DataError(rule, value=", ".join(names), place=place, remedy=remedy)
 
 
 def _about(looks: list[SplitSample]) -> str:

@@ -1,15 +1,14 @@
 """Reports on unreadable images of a data set: notes with their number, or an error if there are too many."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
-from harness.data.image_file import Unreadable, ValueRange, decode_image
-from harness.errors import DataError
+from harness.data.image_file import UnreadableFile
+from harness.errors import DataError, first_of
 
 MAX_UNREADABLE_SHARE = 0.1
 """Largest allowed share of unreadable images of a split."""
@@ -21,14 +20,6 @@ MAX_REASONS = 5
 """Maximum number of reasons that are listed."""
 MAX_NAMED = 5
 """Maximum number of files that a note lists for each reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableFile:
-    """A file that could not be read as an image, with the reason."""
-
-    path: Path
-    reason: str
 
 
 def unreadable_note(split: str, total: int, lost: Sequence[UnreadableFile]) -> list[str]:
@@ -50,20 +41,9 @@ def require_mostly_readable(split: str, total: int, lost: Sequence[UnreadableFil
 def too_many_unreadable_error(split: str, value: str, lost: Sequence[UnreadableFile]) -> DataError:
     """The error for a split with too many unreadable images; `lost` are those that it lists."""
     named = f"Unreadable: {reasons_text(lost)}. " if lost else ""
-    return DataError(
-        f"at most {100 * MAX_UNREADABLE_SHARE:.0f} % of the {split} images may be unreadable",
-        value=value,
-        place=str(lost[0].path.parent) if lost else None,
-        remedy=f"{named}Restore these files; or remove them, and the result is of the images that are left.",
-    )
-
-
-def image_or_failure_of(path: Path, levels: ValueRange | None = None) -> Image.Image | UnreadableFile:
-    """The whole image of a file as RGB, or the reason why it cannot be read."""
-    try:
-        return decode_image(path, levels).image
-    except Unreadable as error:
-        return UnreadableFile(path, str(error))
+    rule = f"at most {100 * MAX_UNREADABLE_SHARE:.0f} % of the {split} images may be unreadable"
+    remedy = f"{named}Restore these files; or remove them, and the result is of the images that are left."
+    return DataError(rule, value=value, place=str(lost[0].path.parent) if lost else None, remedy=remedy)
 
 
 class ReadableFiles(Protocol):
@@ -77,11 +57,6 @@ class ReadableFiles(Protocol):
         Raises `DataError`, naming the file, for an error that makes the data set unusable for training.
         """
         ...
-
-
-def image_or_none(image: Image.Image | UnreadableFile) -> Image.Image | None:
-    """The image, or None for an unreadable file."""
-    return None if isinstance(image, UnreadableFile) else image
 
 
 def require_readable(split: str, total: int, lost: int, files: ReadableFiles) -> None:
@@ -118,5 +93,4 @@ def remark_notes(split: str, remarks: Mapping[str, Sequence[Path]]) -> list[str]
 
 def files_text(paths: Sequence[Path]) -> str:
     """The first files with their folders."""
-    named = ", ".join(f"{path.parent.name}/{path.name}" for path in paths[:MAX_NAMED])
-    return f"{named}, ..." if len(paths) > MAX_NAMED else named
+    return first_of([f"{path.parent.name}/{path.name}" for path in paths], MAX_NAMED)

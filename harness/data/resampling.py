@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data.cache import statistics
 from harness.data.dataset import Dataset, Rows, Split
-from harness.data.shapes.dataset import FINAL
+from harness.data.shapes.dataset import FINAL_VAL_FACTOR
 from harness.data.subsets import stratified_subset
-from harness.errors import DataError
+from harness.errors import DataError, first_of
 
-POOL = 8
+POOL_FACTOR = 8
 """Size of the pool, which is decoded once, relative to the number of images of the recipe, if there are as many."""
 
 Indices = NDArray[np.int64]
@@ -33,9 +33,13 @@ class DrawnIndices(NamedTuple):
     """In an order in which every prefix is stratified by class."""
 
 
-def pool_key(recipe: ProxyRecipe) -> list[object]:
-    """The values that, with the folder, decide the pool; with resampling, no seed of a run is among them."""
-    return [recipe.train_size, recipe.val_size, recipe.final_val_size, recipe.data_seed, recipe.resample == "none"]
+def pool_key(recipe: ProxyRecipe, reader: int, digest: str | None) -> dict[str, object]:
+    """The values that decide the pool in the cache; with resampling, no seed of a run is among them.
+
+    `reader` is the version of the code that reads the images, `digest` that of their files' content.
+    """
+    pool = [recipe.train_size, recipe.val_size, recipe.final_val_size, recipe.data_seed, recipe.resample == "none"]
+    return {"reader": reader, "content": digest, "resolution": recipe.resolution, "pool": pool}
 
 
 def pool_indices(train: Indices, val: Indices, recipe: ProxyRecipe) -> tuple[Indices, Indices]:
@@ -46,12 +50,12 @@ def pool_indices(train: Indices, val: Indices, recipe: ProxyRecipe) -> tuple[Ind
     seed = recipe.data_seed
     for labels, key in ((train, "train_size"), (val, "val_size"), (val, "final_val_size")):
         stratified_subset(labels, getattr(recipe, key), seed=seed, key=key)
-    final = min(_final(recipe) or len(val), len(val))
+    final = min(final_val_size(recipe) or len(val), len(val))
     if recipe.resample == "none":
         first = stratified_subset(val, min(recipe.val_size or final, final), seed=seed, key="val_size")
         others = np.setdiff1d(stratified_subset(val, final, seed=seed, key="final_val_size"), first)
         return stratified_subset(train, recipe.train_size, seed=seed, key="train_size"), np.append(first, others)
-    sizes = POOL * (recipe.train_size or len(train)), POOL * final
+    sizes = POOL_FACTOR * (recipe.train_size or len(train)), POOL_FACTOR * final
     of_train, of_val = (
         stratified_subset(labels, min(size, len(labels)), seed=seed, key="")
         for labels, size in zip((train, val), sizes, strict=True)
@@ -65,15 +69,12 @@ def resampled(pool: Dataset, recipe: ProxyRecipe, seed: int) -> Dataset:
     if recipe.resample == "none":
         return replace(pool, interim_val=interim)
     train, val = pool.train.labels, pool.val.labels
-    sizes = min(recipe.train_size or len(train), len(train)), min(_final(recipe) or len(val), len(val))
+    sizes = min(recipe.train_size or len(train), len(train)), min(final_val_size(recipe) or len(val), len(val))
     drawn = draw_indices(train, val, sizes, seed=recipe.image_seed(seed), is_bootstrap=recipe.resample == "bootstrap")
     if not len(drawn.val):
-        raise DataError(
-            "`resample: bootstrap` must leave images to validate on, but all were drawn for the training",
-            value=f"{len(train) + len(val)} images",
-            place="proxy.resample",
-            remedy="Take split or none, or more images.",
-        )
+        rule = "`resample: bootstrap` must leave images to validate on, but all were drawn for the training"
+        remedy = "Take split or none, or more images."
+        raise DataError(rule, value=f"{len(train) + len(val)} images", place="proxy.resample", remedy=remedy)
     labels, stored = np.concatenate([train, val]), [_stored(pool.train), _stored(pool.val)]
     parts = [Split(Rows(stored, numbers), labels[numbers]) for numbers in drawn]
     mean, std = statistics(parts[0].images)
@@ -107,11 +108,11 @@ def draw_indices(
     return DrawnIndices(np.sort(np.concatenate(chosen)), np.concatenate(judged)[np.argsort(turn, kind="stable")])
 
 
-def _final(recipe: ProxyRecipe) -> int | None:
+def final_val_size(recipe: ProxyRecipe) -> int | None:
     """Validation images of the last epoch; None for all."""
     if recipe.final_val_size is not None:
         return recipe.final_val_size
-    return None if recipe.val_size is None else FINAL * recipe.val_size
+    return None if recipe.val_size is None else FINAL_VAL_FACTOR * recipe.val_size
 
 
 def _stored(split: Split) -> NDArray[np.uint8]:
@@ -124,5 +125,5 @@ def _missing(names: tuple[str, ...], labels: Indices, drawn: DrawnIndices) -> li
     lacking = sorted(set(labels.tolist()) - set(labels[drawn.val].tolist()))
     if not lacking:
         return []
-    some = ", ".join(names[label] for label in lacking[:5])
-    return [f"no validation image of {len(lacking)} of {len(names)} classes: {some}{', ...' if lacking[5:] else ''}"]
+    some = first_of([names[label] for label in lacking], 5)
+    return [f"no validation image of {len(lacking)} of {len(names)} classes: {some}"]

@@ -17,17 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from harness.config.recipes.segmentation import SegmentationAugmentation, SegmentationRecipe
-from harness.data import Split
-from harness.data.ade20k import open_ade20k, read_class_names
-from harness.data.cityscapes import NAMES, open_cityscapes
-from harness.data.data_record import DataRecord, RecordedSource, record_data
-from harness.data.detection_transforms import resized_sides, to_normalized_tensor
+from harness.data.data_record import DataRecord, record_data
+from harness.data.detection_transforms import DenseItems, resized_sides
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
 from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
 from harness.data.seeding import mix_seed
+from harness.data.segmentation_datasets import CITYSCAPES_CLASSES, open_ade20k, open_cityscapes, read_ade20k_classes
 from harness.data.segmentation_files import (
     IGNORED,
     Mask,
@@ -54,38 +51,29 @@ ImageTransform = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SegmentationData:
-    """The training and validation images of a recipe."""
-
-    names: tuple[str, ...]
-    """Names of the classes."""
-    train: SegmentationSource
-    val: SegmentationSource
-    notes: tuple[str, ...] = ()
-    """Messages for the user about images that were left out."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class InMemorySegmentation:
-    """Images of a data set in memory."""
-
-    split: Split
-
-    def __len__(self) -> int:
-        return len(self.split)
+class InMemorySegmentation(InMemoryImages):
+    """Images of a data set in memory, with their masks."""
 
     def pair(self, i: int) -> tuple[Image.Image, Mask]:
         """See `SegmentationSource`."""
         assert self.split.masks is not None, "shapes have masks"
         return self.image_or_failure(i), np.asarray(self.split.masks[i])
 
-    def image_or_failure(self, i: int) -> Image.Image:
-        """See `SegmentationSource`."""
-        return InMemoryImages(self.split).image_or_failure(i)
-
     def place(self, i: int) -> str:
         """See `SegmentationSource`."""
         return f"image {i}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentationData:
+    """The training and validation images of a recipe."""
+
+    names: tuple[str, ...]
+    """Names of the classes."""
+    train: SegmentationFiles | InMemorySegmentation
+    val: SegmentationFiles | InMemorySegmentation
+    notes: tuple[str, ...] = ()
+    """Messages for the user about images that were left out."""
 
 
 def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path) -> SegmentationData:
@@ -95,21 +83,8 @@ def open_segmentation(recipe: SegmentationRecipe, root: Path | None, cache: Path
 
 def record_segmentation(recipe: SegmentationRecipe, data: SegmentationData, root: Path | None) -> DataRecord:
     """The record of a segmentation's data: images and masks."""
-    splits = {"train": data.train, "val": data.val}
-    return record_data(
-        recipe.data.dataset,
-        data.names,
-        {split: _source(source) for split, source in splits.items()},
-        images={split: len(source) for split, source in splits.items()},
-        root=None if isinstance(data.train, InMemorySegmentation) else folder_of(recipe.data.dataset, root),
-    )
-
-
-def _source(source: SegmentationSource) -> RecordedSource:
-    assert isinstance(source, SegmentationFiles | InMemorySegmentation), "the two kinds of images with masks"
-    return (
-        source.split if isinstance(source, InMemorySegmentation) else [path for pair in source.pairs for path in pair]
-    )
+    folder = None if isinstance(data.train, InMemorySegmentation) else folder_of(recipe.data.dataset, root)
+    return record_data(recipe.data.dataset, data.names, {"train": data.train, "val": data.val}, root=folder)
 
 
 def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> SegmentationData:
@@ -122,13 +97,13 @@ def _shapes(recipe: SegmentationRecipe, _: Path | None, cache: Path) -> Segmenta
 def _cityscapes(recipe: SegmentationRecipe, root: Path | None, _: Path) -> SegmentationData:
     folder, data = folder_of(recipe.data.dataset, root), recipe.data
     train, val = open_cityscapes(folder, "train", data.train_size), open_cityscapes(folder, "val", data.val_size)
-    return _in_files(NAMES, train, val)
+    return _in_files(CITYSCAPES_CLASSES, train, val)
 
 
 def _ade20k(recipe: SegmentationRecipe, root: Path | None, _: Path) -> SegmentationData:
     folder, data = folder_of(recipe.data.dataset, root), recipe.data
     train, val = open_ade20k(folder, "train", data.train_size), open_ade20k(folder, "val", data.val_size)
-    return _in_files(read_class_names(folder), train, val)
+    return _in_files(read_ade20k_classes(folder), train, val)
 
 
 def _in_files(names: tuple[str, ...], train: SegmentationFiles, val: SegmentationFiles) -> SegmentationData:
@@ -161,21 +136,15 @@ class SegmentationBatch(NamedTuple):
     """int64 (N,): number of unreadable files that were skipped for each image."""
 
 
-class SegmentationTrainingSet(Dataset[SegmentationBatch]):
+class SegmentationTrainingSet(DenseItems[SegmentationSource, SegmentationRecipe, SegmentationBatch]):
     """The augmented training images; each depends only on the pass, its index and the seed."""
-
-    def __init__(self, source: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
-        self.masked, self.recipe, self.channels = source, recipe, channels
-
-    def __len__(self) -> int:
-        return len(self.masked)
 
     def __getitem__(self, index: Index) -> SegmentationBatch:
         """One image with its mask; if one of them cannot be read, the next readable pair."""
         number, i = index
         try:
             for passed in range(MAX_UNREADABLE_IN_A_ROW):
-                pair = self.masked.pair((i + passed) % len(self))
+                pair = self.source.pair((i + passed) % len(self))
                 if pair is not None:
                     rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
                     return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
@@ -187,7 +156,7 @@ class SegmentationTrainingSet(Dataset[SegmentationBatch]):
         """Pad to the size of the crop, at the right and at the bottom, with 0 and the ignored label."""
         height, width = self.recipe.views.crop
         room = (0, width - mask.shape[1], 0, height - mask.shape[0])
-        image = F.pad(to_segmentation_tensor(picture, self.recipe, self.channels), room)
+        image = F.pad(self.to_tensor(picture), room)
         labels = F.pad(torch.from_numpy(mask.copy()), room, value=IGNORED)
         return SegmentationBatch(image[None], labels[None], [], torch.tensor([passed]))
 
@@ -215,19 +184,13 @@ class SegmentationSample(NamedTuple):
     fault: str | None = None
 
 
-class SegmentationValidationSet(Dataset[SegmentationSample]):
+class SegmentationValidationSet(DenseItems[SegmentationSource, SegmentationRecipe, SegmentationSample]):
     """The preprocessed validation images with their masks."""
-
-    def __init__(self, source: SegmentationSource, recipe: SegmentationRecipe, channels: int) -> None:
-        self.masked, self.recipe, self.channels = source, recipe, channels
-
-    def __len__(self) -> int:
-        return len(self.masked)
 
     def __getitem__(self, i: int) -> SegmentationSample:
         views = self.recipe.views
         try:
-            pair = self.masked.pair(i)
+            pair = self.source.pair(i)
         except DataError as error:
             return SegmentationSample(None, torch.zeros(0, 0, dtype=torch.uint8), str(error))
         if pair is None:
@@ -235,14 +198,7 @@ class SegmentationValidationSet(Dataset[SegmentationSample]):
         picture, mask = pair
         sides = resized_sides(picture.size, views.short, views.longest)
         resized = picture if sides == picture.size else picture.resize(sides, Image.Resampling.BILINEAR)
-        return SegmentationSample(
-            to_segmentation_tensor(resized, self.recipe, self.channels), torch.from_numpy(mask.copy())
-        )
-
-
-def to_segmentation_tensor(picture: Image.Image, recipe: SegmentationRecipe, channels: int) -> Tensor:
-    """The image as a normalized tensor (I, H, W): three channels, or their mean for one input channel."""
-    return to_normalized_tensor(picture, recipe.data.mean, recipe.data.std, channels)
+        return SegmentationSample(self.to_tensor(resized), torch.from_numpy(mask.copy()))
 
 
 def augment_segmentation(
@@ -304,15 +260,17 @@ def _adjust_contrast(picture: Image.Image, rng: np.random.Generator) -> Image.Im
 
 
 def _adjust_saturation(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    hue, saturation, value = picture.convert("HSV").split()
-    saturation = saturation.point(_level_table(PIXEL_LEVELS * rng.uniform(*FACTORS)))
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    return _change_hsv(picture, 1, PIXEL_LEVELS * rng.uniform(*FACTORS))
 
 
 def _shift_hue(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    hue, saturation, value = picture.convert("HSV").split()
-    hue = hue.point(_level_table((PIXEL_LEVELS + len(PIXEL_LEVELS) * rng.uniform(-HUE, HUE)) % len(PIXEL_LEVELS)))
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    return _change_hsv(picture, 0, (PIXEL_LEVELS + len(PIXEL_LEVELS) * rng.uniform(-HUE, HUE)) % len(PIXEL_LEVELS))
+
+
+def _change_hsv(picture: Image.Image, band: int, levels: NDArray[np.float64]) -> Image.Image:
+    bands = list(picture.convert("HSV").split())
+    bands[band] = bands[band].point(_level_table(levels))
+    return Image.merge("HSV", bands).convert("RGB")
 
 
 def _level_table(levels: NDArray[np.float64]) -> list[int]:

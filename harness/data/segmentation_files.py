@@ -15,14 +15,15 @@ from PIL import Image
 from harness.data.image_file import (
     NO_VALUE_RANGE,
     Unreadable,
+    UnreadableFile,
     ValueRange,
     decode_image,
     decode_stored,
     read_sampled_value_range,
 )
 from harness.data.image_folder import IMAGE_SUFFIXES
-from harness.data.read_report import UnreadableFile
-from harness.errors import DataError
+from harness.data.read_report import ReadableFiles
+from harness.errors import DataError, first_of
 
 IGNORED = 255
 """The label of pixels that are ignored in training and evaluation."""
@@ -36,20 +37,17 @@ Mask = NDArray[np.uint8]
 """(H, W): the class of each pixel, or `IGNORED`."""
 
 
-class SegmentationSource(Protocol):
-    """The images of a split."""
+class SegmentationSource(ReadableFiles, Protocol):
+    """The images of a split; `image_or_failure` gives the reason why one of a pair cannot be read.
 
-    def __len__(self) -> int: ...
+    It raises `DataError` as `pair` does.
+    """
 
     def pair(self, i: int) -> tuple[Image.Image, Mask] | None:
         """An image in color and its mask, of one size; None if one of the two cannot be read.
 
         Raises `DataError`, naming the file, for a mask that does not fit the image.
         """
-        ...
-
-    def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """The image of a pair, or the reason why the pair cannot be read. Raises `DataError` as `pair` does."""
         ...
 
     def place(self, i: int) -> str:
@@ -83,10 +81,14 @@ class SegmentationFiles:
         found = self._read(i)
         return found if isinstance(found, UnreadableFile) else found[0]
 
+    def recorded(self) -> list[Path]:
+        """See `RecordedImages`: images and masks."""
+        return [path for pair in self.pairs for path in pair]
+
     def place(self, i: int) -> str:
         """See `SegmentationSource`."""
         path = self.pairs[i][1]
-        return f"{path}, whose values are {_listed(np.unique(_values(path)).tolist())}"
+        return f"{path}, whose values are {first_of(np.unique(_values(path)).tolist(), MAX_LISTED)}"
 
     def _read(self, i: int) -> tuple[Image.Image, Mask] | UnreadableFile:
         image_path, mask_path = self.pairs[i]
@@ -106,11 +108,8 @@ class SegmentationFiles:
             )
         most = int(values[values != IGNORED].max(initial=0))
         if most > self.allowed[i]:
-            raise DataError(
-                f"the values of a mask must be at most {self.allowed[i]}, or {IGNORED}",
-                value=most,
-                place=str(mask_path),
-            )
+            rule = f"the values of a mask must be at most {self.allowed[i]}, or {IGNORED}"
+            raise DataError(rule, value=most, place=str(mask_path))
         return image, self.tables[i][values]
 
 
@@ -154,10 +153,6 @@ def _image_of(path: Path, sides: tuple[int, int], levels: ValueRange) -> Image.I
     return decode_image(path, levels, turns=False).image if picture.stored_sides == sides else picture.image
 
 
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values[:MAX_LISTED])) + (", ..." if len(values) > MAX_LISTED else "")
-
-
 def _values(path: Path) -> Mask:
     """The values of a mask's file, (H, W). Raises `Unreadable`, and `DataError` for a file that is no mask."""
     found = np.asarray(decode_stored(path))
@@ -188,13 +183,10 @@ def segmentation_levels(*splits: SegmentationFiles) -> ValueRange:
 def require_masks(missing: Sequence[Path], images: int, layout: str) -> None:
     """Raise `DataError` if masks are missing; `missing` are their images."""
     if missing:
-        named = ", ".join(path.name for path in missing[:MAX_NAMED])
-        raise DataError(
-            f"every image must have a mask; of {images:,}, {len(missing):,} have none ({named}"
-            f"{', ...' if len(missing) > MAX_NAMED else ''})",
-            place=str(missing[0].parent),
-            remedy=f"Expected: {layout}. Put the masks there, or take the images away.",
-        )
+        named = first_of([path.name for path in missing], MAX_NAMED)
+        rule = f"every image must have a mask; of {images:,}, {len(missing):,} have none ({named})"
+        remedy = f"Expected: {layout}. Put the masks there, or take the images away."
+        raise DataError(rule, place=str(missing[0].parent), remedy=remedy)
 
 
 def random_subset(count: int, size: int | None, key: str) -> list[int]:

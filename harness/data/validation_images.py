@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.data import DATASETS
-from harness.data.image_file import NO_VALUE_RANGE
+from harness.data.image_file import NO_VALUE_RANGE, UnreadableFile
 from harness.data.image_folder import classes_of
 from harness.data.image_sources import (
     GENERATED_DATASETS,
@@ -25,7 +25,6 @@ from harness.data.image_sources import (
     require_known_classes,
 )
 from harness.data.labels import LabelAssignment, assign_by_position, assign_labels
-from harness.data.read_report import UnreadableFile
 from harness.data.shapes.dataset import VAL_SIZE, make
 
 
@@ -39,12 +38,8 @@ class RelabeledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, i: int) -> Image.Image | None:
-        """See `ImageSource`."""
-        return self.images.image(i)
-
     def image_or_failure(self, i: int) -> Image.Image | UnreadableFile:
-        """See `ImageSource`."""
+        """See `ReadableFiles`."""
         return self.images.image_or_failure(i)
 
 

@@ -9,43 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.cost import convnext
+from harness.models.cost import families
 from harness.models.large_kernels import large_kernel
 from harness.models.large_kernels.reparam import Mergeable, ReparamConv
-from harness.models.layers import LAYER_NORM_EPS, DropPath, LayerNorm2d, conv2d, drop_path_by_stage
+from harness.models.layers import LAYER_NORM_EPS, DropPath, LayerNorm2d, StagedNetwork, conv2d, drop_path_by_stage
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
 
 
-class ConvNeXtStem(nn.ModuleList):
-    """ln(conv(x)), with kernel size = stride"""
+class ConvNeXtStem(nn.Sequential):
+    """ln(conv(x)), with kernel size = stride: (N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded down."""
 
     def __init__(self, c_in: int, c: int, *, stride: int = 4) -> None:
-        super().__init__([nn.Conv2d(c_in, c, stride, stride), LayerNorm2d(c)])
+        super().__init__(nn.Conv2d(c_in, c, stride, stride), LayerNorm2d(c))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded down."""
-        for layer in self:
-            x = layer(x)
-        return x
-
-    cost = staticmethod(convnext.convnext_stem)
+    cost = staticmethod(families.convnext_stem)
 
 
-class Downsample(nn.ModuleList):
-    """conv(ln(x)), with a 2x2 kernel of stride 2"""
+class Downsample(nn.Sequential):
+    """conv(ln(x)), with a 2x2 kernel of stride 2: (N, c_in, H, W) -> (N, c, H / 2, W / 2), rounded down."""
 
     def __init__(self, c_in: int, c: int) -> None:
-        super().__init__([LayerNorm2d(c_in), nn.Conv2d(c_in, c, 2, 2)])
+        super().__init__(LayerNorm2d(c_in), nn.Conv2d(c_in, c, 2, 2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) -> (N, c, H / 2, W / 2), rounded down."""
-        for layer in self:
-            x = layer(x)
-        return x
-
-    cost = staticmethod(convnext.downsample)
+    cost = staticmethod(families.downsample)
 
 
 class ConvNeXtMLP(nn.Module):
@@ -82,7 +70,7 @@ class ConvNeXtBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.shortcut = shortcut
-        if convnext.is_single(kernel, merged=merged):
+        if families.is_single(kernel, merged=merged):
             groups = c if kernel.depthwise else 1
             self.conv_dw = conv2d(c, c, kernel.k, dilation=kernel.dilation, groups=groups, bias=True)
         else:
@@ -99,7 +87,7 @@ class ConvNeXtBlock(nn.Module):
         residual: Tensor = self.drop_path(y.permute(0, 3, 1, 2))
         return x + residual if self.shortcut else residual
 
-    cost = staticmethod(convnext.convnext_block)
+    cost = staticmethod(families.convnext_block)
 
     def merge(self) -> None:
         """Merge the large kernel; if it becomes a single convolution, that replaces `conv_dw`, as in ConvNeXt."""
@@ -150,7 +138,7 @@ class ConvNeXtHead(nn.Module):
         return y
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(StagedNetwork):
     """Stem, four stages, head."""
 
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
@@ -163,15 +151,6 @@ class ConvNeXt(nn.Module):
         self.head = ConvNeXtHead(spec.C[-1], spec.classes)
         self.apply(_initialize)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The output maps of all stages: (N, C[s], H_s, W_s) each."""
-        maps: list[Tensor] = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
-
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, C[-1], H', W')."""
         return self.features(x)[-1]
@@ -180,10 +159,6 @@ class ConvNeXt(nn.Module):
         """(N, C[-1], H', W') -> logits (N, classes)."""
         y: Tensor = self.head(x)
         return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 def _initialize(layer: nn.Module) -> None:

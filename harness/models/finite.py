@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from harness.errors import Diverged, UserError
+from harness.errors import Diverged, UserError, first_of
 
-NAMED = 3
+MAX_NAMED = 3
 """Most entries named in a message."""
 
 
@@ -49,10 +50,9 @@ def nonfinite_entries(entries: Mapping[str, Any]) -> dict[str, int]:
 
 def count_nonfinite(counts: Mapping[str, int]) -> str:
     """The result of `nonfinite_entries` as text: the number of entries, and the first ones with their counts."""
-    named = ", ".join(f"`{name}`: {count:,}" for name, count in list(counts.items())[:NAMED])
-    more = ", ..." if len(counts) > NAMED else ""
+    named = first_of([f"`{name}`: {count:,}" for name, count in counts.items()], MAX_NAMED)
     entries_hold = "entry holds" if len(counts) == 1 else "entries hold"
-    return f"{len(counts):,} {entries_hold} values that are NaN or infinite ({named}{more})"
+    return f"{len(counts):,} {entries_hold} values that are NaN or infinite ({named})"
 
 
 @torch.no_grad()
@@ -62,7 +62,8 @@ def first_nonfinite_layer(run_forward: Callable[[], Any], model: nn.Module) -> s
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 (the hook's signature)
-            if not faults and any(not bool(tensor.isfinite().all()) for tensor in _tensors(output)):
+            tensors = (leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+            if not faults and any(not bool(tensor.isfinite().all()) for tensor in tensors):
                 faults.append(name)
 
         return hook
@@ -84,14 +85,3 @@ def as_user_error(name: str, remedy: str = "Take the weights of an earlier epoch
         yield
     except Diverged as error:
         raise UserError(str(error), place=name, remedy=remedy) from error
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for each in output.values():
-            yield from _tensors(each)
-    elif isinstance(output, list | tuple):
-        for each in output:
-            yield from _tensors(each)

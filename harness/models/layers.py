@@ -114,6 +114,27 @@ class DropPath(nn.Module):
         return f"p={self.p:.3g}"
 
 
+class StagedNetwork(nn.Module):
+    """A stem, stages in sequence, and a head: the interface that all families share."""
+
+    stem: nn.Module
+    stages: nn.ModuleList
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output maps of all stages: (N, C[s], H_s, W_s) each."""
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> logits (N, classes)."""
+        logits: Tensor = self.forward_head(self.forward_features(x))  # type: ignore[operator]
+        return logits
+
+
 def drop_path_by_stage(spec: NetworkSpec) -> list[list[float]]:
     """Drop probabilities, one per block and stage: linear from 0 at the first block to `drop_path` at the last."""
     last = max(1, sum(spec.B) - 1)

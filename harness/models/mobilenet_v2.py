@@ -7,9 +7,9 @@ stride. There is no dropout before the classifier.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.cost import mobilenet_v2
+from harness.models.cost import families
 from harness.models.large_kernels import large_kernel
-from harness.models.layers import ConvBN, ConvBNReLU6, DropPath, drop_path_by_stage
+from harness.models.layers import ConvBN, ConvBNReLU6, DropPath, StagedNetwork, drop_path_by_stage
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec
@@ -47,31 +47,22 @@ class InvertedResidual(nn.Module):
         residual: Tensor = self.drop_path(y)
         return x + residual if self.shortcut else residual
 
-    cost = staticmethod(mobilenet_v2.inverted_residual)
+    cost = staticmethod(families.inverted_residual)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(StagedNetwork):
     """Stem, seven stages, and a head of a 1x1 convolution, the pooling and the classifier."""
 
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
         super().__init__()
-        c = mobilenet_v2.STEM * spec.C[0]
+        c = families.MOBILENET_STEM * spec.C[0]
         self.stem = ConvBNReLU6(spec.in_channels, c, 3, stride=spec.stem_stride)
         self.stages = nn.ModuleList()
         for i, drop_paths in enumerate(drop_path_by_stage(spec)):
             self.stages.append(_stage(spec, i, c, drop_paths, merged))
             c = spec.C[i]
-        self.last = ConvBNReLU6(c, mobilenet_v2.LAST * c, 1)
-        self.head: nn.Module = nn.Linear(mobilenet_v2.LAST * c, spec.classes)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The output maps of all stages: (N, C[s], H_s, W_s) each."""
-        maps: list[Tensor] = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        self.last = ConvBNReLU6(c, families.MOBILENET_LAST * c, 1)
+        self.head: nn.Module = nn.Linear(families.MOBILENET_LAST * c, spec.classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, 4 C[-1], H', W')."""
@@ -83,10 +74,6 @@ class MobileNetV2(nn.Module):
         y: Tensor = self.head(x.mean((2, 3)))
         return y
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, classes)."""
-        return self.forward_head(self.forward_features(x))
-
 
 def _stage(spec: NetworkSpec, i: int, c_in: int, drop_paths: list[float], merged: bool) -> nn.Sequential:
     """The blocks of stage i; the first one has c_in input channels and the stride."""
@@ -97,7 +84,7 @@ def _stage(spec: NetworkSpec, i: int, c_in: int, drop_paths: list[float], merged
             InvertedResidual(
                 c_from,
                 spec.C[i],
-                width=mobilenet_v2.expanded(spec, i, c_from),
+                width=families.expanded_width(spec, i, c_from),
                 kernel=spec.kernel_of(i),
                 stride=1 if j else FAMILIES[spec.family].strides[i],
                 shortcut=spec.shortcut,

@@ -10,48 +10,41 @@ from torch import Tensor, nn
 
 from harness.models.activation_checkpointing import checkpoint_block
 from harness.models.batchnorm_folding import fold_into_next
-from harness.models.cost import replknet
+from harness.models.cost import families
 from harness.models.large_kernels import large_kernel
 from harness.models.large_kernels.reparam import Mergeable
-from harness.models.layers import ConvBN, ConvBNReLU, DropPath, drop_path_by_stage
+from harness.models.layers import ConvBN, ConvBNReLU, DropPath, StagedNetwork, drop_path_by_stage
 from harness.models.spec.kernel import Kernel
 from harness.models.spec.network import NetworkSpec, inner_width
 
 
-class RepLKNetStem(nn.ModuleList):
-    """3x3 dense of stride 2, 3x3 depth-wise, 1x1, 3x3 depth-wise of stride 2; of stride 1 for a total stride of 2."""
+class RepLKNetStem(nn.Sequential):
+    """3x3 dense of stride 2, 3x3 depth-wise, 1x1, 3x3 depth-wise of stride 2; of stride 1 for a total stride of 2.
+
+    (N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded up.
+    """
 
     def __init__(self, c_in: int, c: int, *, stride: int = 4) -> None:
-        super().__init__()
-        self.append(ConvBNReLU(c_in, c, 3, stride=2))
-        self.append(ConvBNReLU(c, c, 3, groups=c))
-        self.append(ConvBNReLU(c, c, 1))
-        self.append(ConvBNReLU(c, c, 3, stride=stride // 2, groups=c))
+        super().__init__(
+            ConvBNReLU(c_in, c, 3, stride=2),
+            ConvBNReLU(c, c, 3, groups=c),
+            ConvBNReLU(c, c, 1),
+            ConvBNReLU(c, c, 3, stride=stride // 2, groups=c),
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) -> (N, c, H / stride, W / stride), rounded up."""
-        for layer in self:
-            x = layer(x)
-        return x
-
-    cost = staticmethod(replknet.stem)
+    cost = staticmethod(families.replknet_stem)
 
 
-class Transition(nn.ModuleList):
-    """1x1 to the next stage's channels, then 3x3 depth-wise of stride 2."""
+class Transition(nn.Sequential):
+    """1x1 to the next stage's channels, then 3x3 depth-wise of stride 2.
+
+    (N, c_in, H, W) -> (N, c, H / 2, W / 2), rounded up.
+    """
 
     def __init__(self, c_in: int, c: int) -> None:
-        super().__init__()
-        self.append(ConvBNReLU(c_in, c, 1))
-        self.append(ConvBNReLU(c, c, 3, stride=2, groups=c))
+        super().__init__(ConvBNReLU(c_in, c, 1), ConvBNReLU(c, c, 3, stride=2, groups=c))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) -> (N, c, H / 2, W / 2), rounded up."""
-        for layer in self:
-            x = layer(x)
-        return x
-
-    cost = staticmethod(replknet.transition)
+    cost = staticmethod(families.transition)
 
 
 class RepLKBlock(nn.Module):
@@ -85,7 +78,7 @@ class RepLKBlock(nn.Module):
         residual: Tensor = self.drop_path(y)
         return x + residual if self.shortcut else residual
 
-    cost = staticmethod(replknet.rep_lk)
+    cost = staticmethod(families.rep_lk)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -108,7 +101,7 @@ class ConvFFN(nn.Module):
         y: Tensor = self.drop_path(self.pw2(F.gelu(self.pw1(self.preffn_bn(x)))))
         return x + y
 
-    cost = staticmethod(replknet.conv_ffn)
+    cost = staticmethod(families.conv_ffn)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -151,7 +144,7 @@ class RepLKNetStage(nn.Module):
                 module.merge()
 
 
-class RepLKNet(nn.Module):
+class RepLKNet(StagedNetwork):
     """Stem, four stages with transitions between them, and a head: norm, pooling, classifier, in this order."""
 
     def __init__(self, spec: NetworkSpec, *, merged: bool = False) -> None:
@@ -200,10 +193,6 @@ class RepLKNet(nn.Module):
         """(N, C[-1], H', W') -> logits (N, classes)."""
         y: Tensor = self.head(x.mean((2, 3)))
         return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, classes)."""
-        return self.forward_head(self.forward_features(x))
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.ops.autograd_ops import output_size
 from harness.ops.geometry import Algorithm, Pair, Window
 
 CHUNK_BYTES = 4 << 20
@@ -92,14 +93,8 @@ def _reversed(weight: Tensor, size: Pair, output: Pair, window: Window) -> Tenso
     return F.pad(weight[:, 0].flip(1, 2), pads)
 
 
-def _output(x: Tensor, weight: Tensor, window: Window) -> Pair:
-    sides = zip(x.shape[-2:], weight.shape[-2:], window.stride, window.padding, strict=True)
-    height, width = ((n + 2 * p - k) // s + 1 for n, k, s, p in sides)
-    return height, width
-
-
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    size, output = (x.shape[2], x.shape[3]), _output(x, weight, window)
+    size, output = (x.shape[2], x.shape[3]), output_size(x, weight, *window)
     rows = x.transpose(0, 1).flatten(2)
     product: Tensor = _Toeplitz.apply(rows, _reversed(weight, size, output, window), size, window.stride)
     maps = product.view(*product.shape[:2], *output).transpose(0, 1)
@@ -108,7 +103,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tens
 
 def _fits(x: Tensor, weight: Tensor, window: Window) -> bool:
     """No dilation, small maps, and a non-empty input and output."""
-    height, width = _output(x, weight, window)
+    height, width = output_size(x, weight, *window)
     area = max(x.shape[2] * x.shape[3], height * width)
     return window.dilation == (1, 1) and x.numel() > 0 and min(height, width) > 0 and area <= LARGEST_MAP
 

@@ -6,7 +6,7 @@ Optuna is imported inside the functions: the results of a finished study are sho
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from harness.config.study import HALVING_FACTOR, _first_rung
+from harness.config.study import HALVING_FACTOR, first_rung
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _none(_: int) -> "optuna.pruners.BasePruner":
 def _successive_halving(epochs: int) -> "optuna.pruners.BasePruner":
     from optuna.pruners import SuccessiveHalvingPruner
 
-    return SuccessiveHalvingPruner(min_resource=_first_rung(epochs), reduction_factor=HALVING_FACTOR)
+    return SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=HALVING_FACTOR)
 
 
 def _hyperband(epochs: int) -> "optuna.pruners.BasePruner":
@@ -66,7 +66,7 @@ def _hyperband(epochs: int) -> "optuna.pruners.BasePruner":
 def _median(epochs: int) -> "optuna.pruners.BasePruner":
     from optuna.pruners import MedianPruner
 
-    return MedianPruner(n_startup_trials=3, n_warmup_steps=_first_rung(epochs) - 1)
+    return MedianPruner(n_startup_trials=3, n_warmup_steps=first_rung(epochs) - 1)
 
 
 PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {

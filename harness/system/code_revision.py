@@ -16,20 +16,19 @@ from harness.system.atomic_write import atomic_write_text
 
 PACKAGE = Path(__file__).parent.parent
 OPERATOR = (
-    *("ops/__init__.py", "ops/autograd_ops.py", "ops/autotune.py", "ops/autotune_cache.py"),
+    *("ops/__init__.py", "ops/autograd_ops.py", "ops/autotune.py"),
     *("ops/autotune_measure.py", "ops/channels_last.py", "ops/depthwise.py", "ops/direct.py"),
-    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py", "ops/native.py"),
+    *("ops/direct_kernel.py", "ops/dispatch.py", "ops/fft.py", "ops/geometry.py"),
     *("ops/timing.py", "ops/toeplitz.py", "ops/triton_conv.py", "ops/triton_kernels.py", "ops/triton_tiles.py"),
-    *("ops/validation.py",),
 )
 """The algorithms of the depth-wise convolution, and the rule that chooses one."""
 TRAINING = (
     *("config/recipes/proxy.py",),
-    *("data/__init__.py", "data/ade20k.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
-    *("data/cityscapes.py", "data/coco.py", "data/coco_files.py", "data/content.py", "data/cue_conflict.py"),
+    *("data/__init__.py", "data/augment.py", "data/cache.py", "data/cifar.py"),
+    *("data/coco.py", "data/coco_files.py", "data/content.py", "data/cue_conflict.py"),
     *("data/dataset.py", "data/detection_annotations.py", "data/image_file.py", "data/image_folder.py"),
-    *("data/labels.py", "data/outlines.py", "data/preflight.py", "data/read_report.py", "data/resampling.py"),
-    *("data/seeding.py", "data/segmentation_files.py"),
+    *("data/labels.py", "data/preflight.py", "data/read_report.py", "data/resampling.py"),
+    *("data/seeding.py", "data/segmentation_datasets.py", "data/segmentation_files.py"),
     *("data/shapes", "data/subsets.py", "data/threads.py"),
     *("executors/run_job.py",),
     *("measures/__init__.py", "measures/base.py", "measures/kernel_weights.py", "measures/memory.py"),
@@ -49,7 +48,6 @@ DOWNSTREAM = (
 )
 """Further code that affects the outcome of a transfer."""
 FULL_SCALE = (
-    *("config/full_scale_network.py",),
     *("config/recipes/detection.py", "config/recipes/full_scale.py", "config/recipes/segmentation.py"),
     *("data/batching.py", "data/data_record.py", "data/detection.py", "data/expected_images.py"),
     *("data/image_sources.py", "data/loading.py", "data/preprocessing.py", "data/segmentation.py"),

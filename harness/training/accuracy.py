@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.data.image_sources import DATA_OPTION, ImageSource
-from harness.data.loading import Batch, ValidationItems, load_batches, worker_indices
+from harness.data.loading import Batch, BatchReader, ValidationItems, worker_indices
 from harness.data.preprocessing import Preprocessing
 from harness.data.read_report import require_readable
 from harness.errors import DataError, UserError
@@ -97,7 +97,7 @@ def measure_accuracy(
     models = [_placed(model, preprocessing, device) for model in forms.values()]
     count, timer, of = _FormCounters(len(models), device), Timer(), len(images.labels)
     parts = worker_indices(of, preprocessing.batch_size, rank=0, size=1)
-    batches = _timed(load_batches(ValidationItems(images, preprocessing), parts, loaders), timer)
+    batches = _timed(BatchReader(ValidationItems(images, preprocessing), loaders).read(parts), timer)
     try:
         for outputs in predict(models, batches, preprocessing, device, waits=True):
             count.add(outputs)

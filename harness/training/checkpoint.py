@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import StateNotWritten, UnusableState, UserError
-from harness.models.weights.digest import DIGEST, content_digest
+from harness.models.weights.files import DIGEST, content_digest
 from harness.system.atomic_write import atomic_write
 from harness.training.environment import Environment, describe_difference, differs
 from harness.training.run import Epoch

@@ -14,8 +14,8 @@ from torch import nn
 
 from harness.config.recipes.proxy import Optimizer, ProxyRecipe, Schedule, Transfer
 from harness.data import Dataset
+from harness.models.heads.detection import FCOSDetector
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import FCOSDetector
 from harness.models.heads.feature_pyramid import FeaturePyramid
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
@@ -65,9 +65,11 @@ def _masks(
     All pixels of all validation images have equal weight, and the background is a class; a class that is neither in the
     masks nor in the predictions is left out.
     """
-    assert recipe.transfer is not None
+    plan = recipe.transfer
+    assert plan is not None
     classes = ("ground", *dataset.info.names)
-    model = Segmenter(network, spec, recipe.transfer, classes=len(classes), side=recipe.resolution)
+    encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
+    model = Segmenter(encoder, plan.head, plan.channels, classes=len(classes), side=recipe.resolution)
     for _ in train_segmenter(model, dataset, recipe, seed=seed, device=device, check=check):
         pass
     counts = confusion_matrix_on(dataset.val, model, dataset, recipe, device, check=check)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from harness.data.coco import CocoDetection, open_coco
 from harness.data.detection_annotations import decode_rle, encode_rle
+from harness.data.image_file import UnreadableFile
 from harness.errors import DataError
 
 
@@ -39,8 +40,8 @@ def test_images_come_with_their_figures_whatever_the_order_of_the_file(root: Pat
     source = open_coco(root, "train", masks=True)
     assert len(source) == 3 and source.names == ("red", "green") and source.notes == ()
     for i in range(3):
-        picture, instances = source.image(i), source.instances(i)
-        assert picture is not None and instances.labels.tolist() == [i % 2]
+        picture, instances = source.image_or_failure(i), source.instances(i)
+        assert isinstance(picture, Image.Image) and instances.labels.tolist() == [i % 2]
         lit = np.asarray(picture)[:, :, i % 2] >= 180
         rows, columns = np.nonzero(lit)
         assert instances.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
@@ -129,11 +130,11 @@ def test_odd_images(root: Path, kind: str) -> None:
         image.transpose(Image.Transpose.ROTATE_90).save(path, "JPEG", exif=exif)
     else:
         image.convert("L" if kind == "grey" else kind).save(path, "JPEG")
-    picture = open_coco(root, "train", masks=True).image(0)
+    picture = open_coco(root, "train", masks=True).image_or_failure(0)
     if kind in ("truncated", "other size"):
-        assert picture is None
+        assert isinstance(picture, UnreadableFile)
     else:
-        assert picture is not None and picture.mode == "RGB" and picture.size == (WIDTH, HEIGHT)
+        assert isinstance(picture, Image.Image) and picture.mode == "RGB" and picture.size == (WIDTH, HEIGHT)
 
 
 BROKEN: list[tuple[Any, str, str]] = [

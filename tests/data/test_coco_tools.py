@@ -18,7 +18,7 @@ from harness.data.coco_files import locate_image, sorted_ids
 from harness.data.detection import open_detection
 from harness.data.detection_annotations import Instances, decode_rle
 from harness.data.detection_transforms import DetectionSample
-from harness.data.read_report import UnreadableFile
+from harness.data.image_file import UnreadableFile
 from harness.errors import DataError
 from harness.models.heads.roi_heads import _has_mask
 from harness.training.metrics.detection import Detections, detection_metrics
@@ -64,8 +64,8 @@ def tag(root: Path, orientation: int, back: Image.Transpose | None = None, which
 
 def is_right(source: CocoDetection, i: int) -> bool:
     """Whether the box and the mask lie where the picture is bright."""
-    picture, instances = source.image(i), source.instances(i)
-    if picture is None or instances.masks is None:
+    picture, instances = source.image_or_failure(i), source.instances(i)
+    if isinstance(picture, UnreadableFile) or instances.masks is None:
         return False
     lit = np.asarray(picture)[:, :, int(instances.labels[0])] >= 180
     rows, columns = np.nonzero(lit)
@@ -118,7 +118,7 @@ def test_sides_that_fit_no_frame_are_named(root: Path) -> None:
     change(root, each_of("images", swap))
     source = open_coco(root, "train", masks=False)
     lost = source.image_or_failure(0)
-    assert source.image(0) is None and isinstance(lost, UnreadableFile)
+    assert isinstance(lost, UnreadableFile)
     assert lost.reason == f"of {WIDTH}x{HEIGHT} pixels, where the entry has {HEIGHT}x{WIDTH}"
 
 
@@ -146,7 +146,7 @@ def test_images_turned_upside_down_are_noted_where_nothing_tells_the_frame(root:
 def test_names_with_folders_of_another_machine_are_found(root: Path, name: str) -> None:
     change(root, each_of("images", lambda each: each.update(file_name=name.format(each["file_name"]))))
     source = open_coco(root, "train", masks=False)
-    assert len(source) == 6 and source.image(0) is not None
+    assert len(source) == 6 and isinstance(source.image_or_failure(0), Image.Image)
     (note,) = source.notes
     assert "file names that lead elsewhere, taken by what is in the folder: 6" in note
 
@@ -201,8 +201,8 @@ def test_figures_without_polygons_stay_among_the_boxes(root: Path) -> None:
     assert [source.instances(i).has_mask.tolist() for i in range(2)] == [[True], [False]]
     (note,) = source.notes
     assert "objects without a mask (no polygon of three corners): 3 of 6; they count for boxes" in note
-    picture = source.image(1)
-    assert picture is not None
+    picture = source.image_or_failure(1)
+    assert isinstance(picture, Image.Image)
     assert DetectionSample.of(picture, source.instances(1)).flip().resize(20, 40).target()["has_mask"].tolist() == [
         False
     ]

@@ -10,9 +10,7 @@ from PIL import Image
 from segmentation_cases import segmentation_job, segmentation_recipe, write_ade20k, write_cityscapes
 
 from harness.config.recipes.segmentation import SegmentationAugmentation
-from harness.data.ade20k import INFO, open_ade20k, read_class_names
 from harness.data.batching import BatchPlan
-from harness.data.cityscapes import CLASSES, NAMES, open_cityscapes
 from harness.data.segmentation import (
     SegmentationTrainingSet,
     SegmentationValidationSet,
@@ -21,6 +19,14 @@ from harness.data.segmentation import (
     has_mixed_classes,
     open_segmentation,
     photometric_distortion,
+)
+from harness.data.segmentation_datasets import (
+    ADE20K_INFO,
+    CITYSCAPES_CLASSES,
+    CITYSCAPES_LABELS,
+    open_ade20k,
+    open_cityscapes,
+    read_ade20k_classes,
 )
 from harness.data.segmentation_files import IGNORED, Mask, SegmentationFiles
 from harness.errors import DataError
@@ -38,9 +44,9 @@ def mask_of(files: SegmentationFiles, i: int = 0) -> Mask:
 
 def test_cityscapes_labels_become_its_19_classes(tmp_path: Path) -> None:
     files = open_cityscapes(write_cityscapes(tmp_path), "train", None)
-    assert len(files) == 6 and len(NAMES) == 19 == len(set(CLASSES.values()))
+    assert len(files) == 6 and len(CITYSCAPES_CLASSES) == 19 == len(set(CITYSCAPES_LABELS.values()))
     mask = mask_of(files)
-    assert set(np.unique(mask)) == {NAMES.index("sky"), NAMES.index("road"), NAMES.index("car"), IGNORED}
+    assert set(np.unique(mask)) == {*map(CITYSCAPES_CLASSES.index, ("sky", "road", "car")), IGNORED}
     assert (mask[0] == IGNORED).all() and (mask[-1] == 0).all()
 
 
@@ -56,16 +62,16 @@ def test_ade20k_counts_its_classes_from_0_and_ignores_the_rest(tmp_path: Path) -
     files = open_ade20k(write_ade20k(tmp_path), "val", None)
     assert len(files) == 3 and files.pairs[0][0].suffix == ".jpg"
     assert set(np.unique(mask_of(files))) == {0, 149, IGNORED}
-    assert read_class_names(tmp_path)[0] == "class 1"
+    assert read_ade20k_classes(tmp_path)[0] == "class 1"
 
 
 def test_ade20k_s_own_file_names_its_classes(tmp_path: Path) -> None:
     lines = ["Idx\tRatio\tTrain\tVal\tName", *(f"{i}\t0.1\t1\t1\tthing{i}, other" for i in range(1, 151))]
-    (tmp_path / INFO).write_text("\n".join(lines))
-    assert read_class_names(tmp_path)[0] == "thing1" and len(read_class_names(tmp_path)) == 150
-    (tmp_path / INFO).write_text("\n".join(lines[:9]))
+    (tmp_path / ADE20K_INFO).write_text("\n".join(lines))
+    assert read_ade20k_classes(tmp_path)[0] == "thing1" and len(read_ade20k_classes(tmp_path)) == 150
+    (tmp_path / ADE20K_INFO).write_text("\n".join(lines[:9]))
     with pytest.raises(DataError, match="must name 150 classes"):
-        read_class_names(tmp_path)
+        read_ade20k_classes(tmp_path)
 
 
 def test_a_smaller_draw_is_part_of_a_larger_one(tmp_path: Path) -> None:

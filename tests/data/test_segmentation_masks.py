@@ -11,7 +11,7 @@ from segmentation_cases import segmentation_job, segmentation_recipe, write_ade2
 
 from harness.data.image_sources import open_classification
 from harness.data.preprocessing import Preprocessing
-from harness.data.segmentation import open_segmentation
+from harness.data.segmentation import InMemorySegmentation, open_segmentation
 from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
 from harness.models.build import build
@@ -63,8 +63,9 @@ def test_cityscapes_without_a_class_is_refused(tmp_path: Path) -> None:
 def test_a_validation_that_counts_no_pixel_is_an_error(tmp_path: Path) -> None:
     task = SegmentationTask(segmentation_job(tmp_path / "run"), CPU)
     model, _ = task.build()
-    masks = task.masked.val.split.masks  # type: ignore[attr-defined]
-    masks[:] = IGNORED
+    val = task.masked.val
+    assert isinstance(val, InMemorySegmentation) and isinstance(val.split.masks, np.ndarray)
+    val.split.masks[:] = IGNORED
     with pytest.raises(DataError, match="a pixel of the validation masks at least must have a class"):
         task.validate(model)
 
@@ -140,6 +141,6 @@ def test_a_folder_of_many_bits_is_scaled_alike_in_both_splits(tmp_path: Path) ->
             Image.fromarray(np.full((20, 20), 200 * factor, np.uint16)).save(path, "PNG")
     pictures = open_classification(full_recipe(data={"dataset": "imagefolder"}), root, tmp_path)
     assert pictures.val is not None
-    seen = [images.image(0) for images in (pictures.train, pictures.val)]
-    assert [np.asarray(each).max() for each in seen if each is not None] == [200 // 16, 200]
+    seen = [images.image_or_failure(0) for images in (pictures.train, pictures.val)]
+    assert [np.asarray(each).max() for each in seen if isinstance(each, Image.Image)] == [200 // 16, 200]
     assert "integer values from 200 to 3200" in pictures.notes[0]

@@ -22,8 +22,8 @@ from harness.models.build import merge
 from harness.models.cost import Cost, network_cost
 from harness.models.equivalence import max_error, relative_error
 from harness.models.spec.published import COUNTED, GROWTH
+from harness.ops.dispatch import STOCK
 from harness.ops.geometry import Window
-from harness.ops.native import NATIVE
 
 HEAVY = "presets up to 10M params, and replknet_31b"
 """Two gigabytes of float64; other tests merge and fold the proxies."""
@@ -109,7 +109,7 @@ def test_a_convolution_that_is_wrong_anywhere_is_found() -> None:
     case = convolution.CASES["K=7 on 24 x 17"]
 
     def wrong(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-        y = NATIVE.run(x, weight, bias, window)
+        y = STOCK.run(x, weight, bias, window)
         return torch.where(torch.arange(y.numel()).view(y.shape) == 1, y + 1e-3, y)
 
     metrics = convolution.errors(wrong, case, torch.float64, "cpu")

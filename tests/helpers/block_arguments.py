@@ -6,7 +6,7 @@ import pkgutil
 from typing import Any
 
 from hypothesis import strategies as st
-from random_specs import kernels, odd_sides
+from random_specs import kernels
 from torch import nn
 
 from harness.models import large_kernels
@@ -20,12 +20,8 @@ ALPHABET: dict[str, st.SearchStrategy[Any]] = {
     "c_in": st.integers(1, 6),
     "c": st.integers(1, 6),
     "width": st.integers(1, 8),
-    "k": odd_sides,
-    "s": st.none() | odd_sides,
     "kernel": kernels(),
     "stride": st.sampled_from((1, 2)),
-    "dilation": st.integers(1, 3),
-    "depthwise": st.booleans(),
     "shortcut": st.booleans(),
     "drop_path": st.just(0.0),
     "merged": st.booleans(),
@@ -62,8 +58,6 @@ def arguments(draw: st.DrawFn, block: type[nn.Module]) -> dict[str, Any]:
         values |= {name: max(values[name], least) for name in ("c", "width") if name in values}
     if block in (RepLKNetStem, ConvNeXtStem):
         values["stride"] *= 2
-    if values.get("s") is not None:
-        values["s"] = min(values["s"], values["k"]) if values.get("dilation", 1) == 1 else None
     return values
 
 

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from harness.data.detection_annotations import Instances, encode_rle
 from harness.models.build import build
+from harness.models.heads.detection import CASCADE, RCNN, SINGLE_STAGE, FCOSDetector
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import FCOSDetector
 from harness.models.heads.feature_pyramid import FeaturePyramid
-from harness.models.heads.rcnn import CASCADE, RCNN, SINGLE_STAGE
 from harness.models.heads.roi_heads import RoIHeadsConfig, Targets
 from harness.models.spec.network import NetworkSpec
 
@@ -30,7 +29,7 @@ def tiny_detector(kind: str, spec: NetworkSpec | None = None, **heads: Any) -> F
     if kind == "cascade_mask_rcnn":
         heads = {"body": "convolutions", "loss": "giou"} | heads
     how = RoIHeadsConfig(CLASSES, **({"hidden": 64, "sampled": 16} | heads))
-    return RCNN(FeaturePyramid(encoder, 16, "pool"), how, rungs=SINGLE_STAGE if kind == "mask_rcnn" else CASCADE)
+    return RCNN(FeaturePyramid(encoder, 16, "pool"), how, cascade=SINGLE_STAGE if kind == "mask_rcnn" else CASCADE)
 
 
 def target(boxes: list[list[int]], labels: list[int], height: int = SIDE, width: int = SIDE) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from tiny_runs import tiny_spec
 
 from harness.config.recipes.proxy import Transfer
 from harness.models.build import build
+from harness.models.heads.detection import FCOSDetector
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import FCOSDetector
 from harness.models.heads.feature_pyramid import FeaturePyramid
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.family import FAMILIES
@@ -23,7 +23,9 @@ DETECTION: dict[str, Any] = {"head": "fcos", "epochs": 1, "channels": 32}
 def segmenter(spec: NetworkSpec | None = None, *, side: int = 16, **changes: Any) -> Segmenter:
     spec = spec or tiny_spec()
     torch.manual_seed(0)
-    return Segmenter(build(spec), spec, Transfer(**(TRANSFER | changes)), classes=CLASSES, side=side)
+    plan = Transfer(**(TRANSFER | changes))
+    encoder = Encoder(build(spec), spec, finest=plan.finest, frozen=plan.frozen)
+    return Segmenter(encoder, plan.head, plan.channels, classes=CLASSES, side=side)
 
 
 def detector(spec: NetworkSpec | None = None, **changes: Any) -> FCOSDetector:

@@ -15,10 +15,17 @@ from torchvision.ops import box_iou
 
 from harness.errors import Diverged
 from harness.models.build import build, merge
+from harness.models.heads.detection import (
+    CASCADE,
+    RCNN,
+    SINGLE_STAGE,
+    Cascade,
+    FCOSDetector,
+    apply_deltas,
+    apply_deltas_to_sample,
+)
 from harness.models.heads.encoder import Encoder
-from harness.models.heads.fcos import FCOSDetector
 from harness.models.heads.feature_pyramid import BoxAnchors, ExtraLevels, FeaturePyramid, PadToBatch
-from harness.models.heads.rcnn import CASCADE, RCNN, SINGLE_STAGE, Cascade, apply_deltas, apply_deltas_to_sample
 from harness.models.heads.roi_heads import RCNNStage, RoIHeadsConfig, RoIPooler, StageSample, Targets
 from harness.models.spec.presets import PRESETS
 from harness.training.metrics.detection import detection_metrics
@@ -168,7 +175,9 @@ def test_parameters_are_those_of_the_paper(name: str, fcos: int | None, cascaded
     spec = PRESETS[name]
     with torch.device("meta"):
         heads = RoIHeadsConfig(80, body="convolutions", loss="giou")
-        model: nn.Module = RCNN(FeaturePyramid(Encoder(build(spec), spec, finest=4), 256, "pool"), heads, rungs=CASCADE)
+        model: nn.Module = RCNN(
+            FeaturePyramid(Encoder(build(spec), spec, finest=4), 256, "pool"), heads, cascade=CASCADE
+        )
         assert sum(parameter.numel() for parameter in model.parameters()) // 1_000_000 == cascaded
         if fcos is not None:
             model = FCOSDetector(FeaturePyramid(Encoder(build(spec), spec, finest=8), 256, "convolutions"), classes=80)
@@ -250,7 +259,7 @@ def test_a_sample_goes_on_without_the_figures_own_boxes() -> None:
 def test_stages_count_by_their_weights() -> None:
     head, maps = cascade()
     even = copy.deepcopy(head)
-    even.rungs = tuple(stage._replace(loss_weight=1.0) for stage in head.rungs)
+    even.cascade = tuple(stage._replace(loss_weight=1.0) for stage in head.cascade)
     gradients = []
     for each in (head, even):
         torch.manual_seed(0)

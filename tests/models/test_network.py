@@ -13,7 +13,8 @@ from random_statistics import randomize
 from torch import Tensor, nn
 
 from harness.models.build import NETWORKS, build, merge
-from harness.models.cost import PARTS, network_cost
+from harness.models.cost import network_cost
+from harness.models.cost.families import PARTS
 from harness.models.layers import drop_path_by_stage
 from harness.models.replknet import RepLKNet
 from harness.models.spec.family import FAMILIES

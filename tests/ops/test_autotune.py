@@ -15,8 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from harness.ops import DepthwiseConv2d, autotune, depthwise_conv2d
-from harness.ops.autotune import Tuner, default_folder, pick_algorithm
-from harness.ops.autotune_cache import AutotuneCache
+from harness.ops.autotune import AutotuneCache, Tuner, default_folder, pick_algorithm
 from harness.ops.autotune_measure import (
     AlgorithmTimes,
     ConvCall,
@@ -25,9 +24,8 @@ from harness.ops.autotune_measure import (
     peak_bytes,
     time_algorithms,
 )
-from harness.ops.dispatch import ALGORITHMS, choose_algorithm
+from harness.ops.dispatch import ALGORITHMS, STOCK, choose_algorithm
 from harness.ops.geometry import Algorithm, Window
-from harness.ops.native import NATIVE
 from harness.ops.timing import ROUNDS, TRUSTED_ROUNDS, min_seconds
 
 CPU = torch.device("cpu")
@@ -59,7 +57,7 @@ def add(monkeypatch: pytest.MonkeyPatch, name: str, run: Run) -> None:
 
 def slow(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     time.sleep(0.05)
-    return NATIVE.run(x, weight, bias, window)
+    return STOCK.run(x, weight, bias, window)
 
 
 def plant(folder: Path, one: ConvCall, winner: str) -> None:
@@ -195,7 +193,7 @@ def test_who_would_take_too_much_memory_is_never_run(monkeypatch: pytest.MonkeyP
 
     def hog(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
         seen.append(type(x))
-        return NATIVE.run(x, weight, bias, window) + x.new_empty(1 << 40)[0]
+        return STOCK.run(x, weight, bias, window) + x.new_empty(1 << 40)[0]
 
     add(monkeypatch, "hog", hog)
     assert "hog" not in time_algorithms(call(), ["stock", "hog"]).ms
@@ -258,7 +256,7 @@ import sys
 from pathlib import Path
 import torch
 from harness.ops.autotune_measure import AlgorithmTimes
-from harness.ops.autotune_cache import AutotuneCache
+from harness.ops.autotune import AutotuneCache
 
 winners, me = AutotuneCache(Path(sys.argv[1]), torch.device("cpu")), sys.argv[2]
 for i in range(10):

@@ -12,7 +12,7 @@ from tiny_runs import tiny_run, with_
 from harness.errors import StateNotWritten, UnusableState
 from harness.executors.run_job import run_job
 from harness.models.build import build
-from harness.models.weights.digest import DIGEST, content_digest
+from harness.models.weights.files import DIGEST, content_digest
 from harness.training.checkpoint import Checkpoint, read_state, write_state
 from harness.training.run import Ended, Epoch, Job, Record, RunState, Started
 

@@ -16,7 +16,7 @@ from harness.analysis.study_reader import open_space
 from harness.config.study_file import load_study
 from harness.executors import WorkerRequest, make_executor
 from harness.executors.run_job import run_job
-from harness.models.weights.digest import DIGEST
+from harness.models.weights.files import DIGEST
 from harness.search.events import EpochEnded
 from harness.search.session import open_for_driving
 from harness.storage import RunRow, Store

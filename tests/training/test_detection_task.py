@@ -112,7 +112,7 @@ def test_subsets_are_drawn_by_lot_and_the_same_every_time(tmp_path: Path) -> Non
     root = write_coco(tmp_path / "coco", train=8, val=4)
     one, other = (open_detection(coco(train_size=5, val_size=2), root, tmp_path) for _ in range(2))
     assert len(one.train) == 5 and len(one.val) == 2
-    assert one.train.indices == other.train.indices  # type: ignore[attr-defined]
+    assert one.train.indices == other.train.indices  # type: ignore[union-attr]
     with pytest.raises(DataError, match=r"`data\.train_size` must be at most the 8 images"):
         open_detection(coco(train_size=9), root, tmp_path)
 

@@ -11,11 +11,12 @@ from full_scale_cases import CPU, RECIPE, full_spec, recipe_of, write_folder
 from PIL import Image
 from study_texts import PLAIN
 
-from harness.config.full_scale_network import adapt_to_data, full_scale_network
-from harness.config.study_file import load_study
+from harness.config.recipes.full_scale import adapt_to_data
+from harness.config.study_file import full_scale_network, load_study
 from harness.data.batching import BatchPlan
+from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import count_classes, count_images, open_classification
-from harness.data.loading import TrainingItems, ValidationItems, load_batches, step_batches, worker_indices
+from harness.data.loading import BatchReader, TrainingItems, ValidationItems, step_batches, worker_indices
 from harness.data.preprocessing import Preprocessing
 from harness.data.seeding import seeded_streams
 from harness.errors import DataError, SpecError, UserError
@@ -186,8 +187,8 @@ def test_images_in_imagenet_s_layout(tmp_path: Path) -> None:
     assert pictures.val is not None
     assert (pictures.classes, len(pictures.train.labels), len(pictures.val.labels)) == (3, 24, 12)
     assert count_classes(recipe, root) == 3 and count_images(recipe, root) == 24
-    picture = pictures.train.image(23)
-    assert picture is not None and picture.mode == "RGB" and picture.size == (24, 31)
+    picture = pictures.train.image_or_failure(23)
+    assert isinstance(picture, Image.Image) and picture.mode == "RGB" and picture.size == (24, 31)
     assert np.asarray(picture).mean((0, 1)).argmax() == 2 == pictures.train.labels[23]
     few = open_classification(folder_recipe(data={"dataset": "imagefolder", "train_size": 6}), root, tmp_path)
     assert np.bincount(few.train.labels).tolist() == [2, 2, 2]
@@ -211,9 +212,10 @@ def test_grey_cmyk_palette_and_turned_images_become_colour(tmp_path: Path) -> No
     plain.save(folder / "d.jpg", exif=exif)
     Image.new("RGB", (1, 1)).save(folder / "e.png")
     pictures = open_classification(folder_recipe(data={"dataset": "imagefolder", "has_val": False}), root, tmp_path)
-    found = [pictures.train.image(i) for i in range(5)]
-    assert [image.mode for image in found if image] == ["RGB"] * 5
-    assert [image.size for image in found if image] == [(20, 10)] * 3 + [(10, 20), (1, 1)]
+    found = [pictures.train.image_or_failure(i) for i in range(5)]
+    images = [image for image in found if isinstance(image, Image.Image)]
+    assert [image.mode for image in images] == ["RGB"] * 5
+    assert [image.size for image in images] == [(20, 10)] * 3 + [(10, 20), (1, 1)]
     batch = next(_batches(pictures.train, folder_recipe(batch_size=4, micro_batch=4), loaders=0))
     assert batch[0].shape == (4, 3, 16, 16) and batch[0].isfinite().all()
 
@@ -224,12 +226,12 @@ def test_images_that_cannot_be_read_are_replaced_in_training_and_left_out_of_val
         path.write_bytes(path.read_bytes()[:300])
     recipe = folder_recipe()
     pictures = open_classification(recipe, root, tmp_path)
-    assert pictures.val is not None and pictures.train.image(10) is None
+    assert pictures.val is not None and isinstance(pictures.train.image_or_failure(10), UnreadableFile)
     batches = list(_batches(pictures.train, recipe, loaders=0))
     assert sum(int(passed.sum()) for _, _, passed in batches) == 2  # once in each epoch
     assert all((labels >= 0).all() for _, labels, _ in batches)
     preprocessing = Preprocessing.of(recipe)
-    shown = load_batches(ValidationItems(pictures.val, preprocessing), worker_indices(12, 5, rank=0, size=1), 0)
+    shown = BatchReader(ValidationItems(pictures.val, preprocessing), 0).read(worker_indices(12, 5, rank=0, size=1))
     scores = validate_classifier(build(full_spec(recipe, classes=3)), shown, preprocessing, CPU)
     assert scores.unreadable == 1 and scores["top5"] == 100  # of three classes
 
@@ -298,7 +300,7 @@ def test_validation_images_are_shared_without_overlap(tmp_path: Path) -> None:
     images = open_classification(recipe, None, tmp_path).val
     assert images is not None
     items = ValidationItems(images, Preprocessing.of(recipe))
-    parts = [list(load_batches(items, worker_indices(24, 5, rank=rank, size=3), 0)) for rank in range(3)]
+    parts = [list(BatchReader(items, 0).read(worker_indices(24, 5, rank=rank, size=3))) for rank in range(3)]
     assert [[len(labels) for _, labels, _ in part] for part in parts] == [[5, 3]] * 3
     labels = torch.stack([torch.cat([each for _, each, _ in part]) for part in parts], 1).flatten()
     assert labels.tolist() == images.labels.tolist()

@@ -22,8 +22,7 @@ from tiny_studies import CommandResult, called
 
 from harness.errors import UserError, WeightsError
 from harness.models.weights import read_weights
-from harness.models.weights.digest import DIGEST
-from harness.models.weights.files import read_metadata
+from harness.models.weights.files import DIGEST, read_metadata
 from harness.training.checkpoint import read_state, write_state
 from harness.training.full_scale import loop
 from harness.training.full_scale.job import FullScaleJob

@@ -21,7 +21,7 @@ from harness.data.augment import FlipShift
 from harness.errors import DataError, Diverged, Stopped, StudyError
 from harness.executors.run_job import run_job
 from harness.models.build import build, merge
-from harness.models.heads.fcos import FCOSDetector
+from harness.models.heads.detection import FCOSDetector
 from harness.models.spec.family import FAMILIES
 from harness.training.metrics.detection import average_precision
 from harness.training.run import Ended, Job, Measured, RunState

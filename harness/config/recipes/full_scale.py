@@ -12,10 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.config.recipes.proxy import RANDAUGMENT_PATTERN, StrictModel
+from harness.models.spec.network import NetworkSpec
 from harness.system.fingerprint import fingerprint
 
 REVISION = 1
 """Part of every fingerprint. Raised when code or a default changes the outcome of the same recipe."""
+RGB_CHANNELS = 3
+"""Channels of the images at full scale, which are all in color."""
 FREE_TO_CHANGE = ("about", "keep_last", "save_minutes")
 """Keys that do not affect the outcome."""
 
@@ -254,3 +257,9 @@ class ClassificationRecipe(EpochBasedRecipe):
         if not self.data.has_val and self.data.dataset != "imagefolder":
             raise ValueError(f"`data.has_val` must be true of {self.data.dataset}, which has images to validate on")
         return self
+
+
+def adapt_to_data(spec: NetworkSpec, recipe: ClassificationRecipe, classes: int) -> NetworkSpec:
+    """The network as it is trained: with the data set's classes, color images, and the recipe's stochastic depth."""
+    drop_path = spec.drop_path if recipe.drop_path is None else recipe.drop_path
+    return spec.replace(classes=classes, in_channels=RGB_CHANNELS, drop_path=drop_path)

@@ -48,11 +48,8 @@ def recipe_file(named: str, task: str | None = None) -> Path:
         if named and Path(named).name == named and path.is_file():
             return path
     names = recipe_names(task)
-    raise StudyError(
-        "the recipe must be one that comes with the harness or the path of a file (.yaml)",
-        value=named,
-        remedy=did_you_mean(named, names, "Recipes"),
-    )
+    rule = "the recipe must be one that comes with the harness or the path of a file (.yaml)"
+    raise StudyError(rule, value=named, remedy=did_you_mean(named, names, "Recipes"))
 
 
 def load_classification_recipe(named: str) -> ClassificationRecipe:
@@ -65,12 +62,9 @@ def load_task_recipe(named: str, task: str, recipe_class: type[R]) -> R:
     document = read_document(recipe_file(named, task))
     recipe_task = task_of(document)
     if recipe_task != task and recipe_task in RECIPE_CLASSES:
-        raise StudyError(
-            f"the recipe must be for {task}",
-            value=recipe_task,
-            place=document.place(("task",)),
-            remedy=f"Recipes for {task}: {', '.join(recipe_names(task))}.",
-        )
+        rule = f"the recipe must be for {task}"
+        remedy = f"Recipes for {task}: {', '.join(recipe_names(task))}."
+        raise StudyError(rule, value=recipe_task, place=document.place(("task",)), remedy=remedy)
     return _validated(document, recipe_class)
 
 

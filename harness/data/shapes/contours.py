@@ -24,7 +24,7 @@ STROKE = 0.7
 """Standard deviation of the stroke's profile in units of the scene."""
 NOISE = 0.08
 """Standard deviation of the noise, relative to the contrast of a line."""
-GROUND, LINE = 64.0, 144.0
+BACKGROUND, LINE = 64.0, 144.0
 """Gray level of the background, and the additional brightness of a line."""
 SAMPLES = 1 << 13
 """Number of points of a curve: at most 0.017 of the scene's units apart, a small part of a pixel. A power of 2."""
@@ -255,7 +255,7 @@ def shade(strokes: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[n
     """Gray levels of bright, slightly noisy lines on a darker background."""
     levels = LINE * strokes
     levels += np.float32(LINE * NOISE) * noise
-    levels += np.float32(GROUND + 0.5)  # `astype` below then rounds to the nearest
+    levels += np.float32(BACKGROUND + 0.5)  # `astype` below then rounds to the nearest
     return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 

@@ -21,7 +21,7 @@ from harness.system.device_slot import yield_slot
 GENERATOR = 9
 """Part of the cache's hash; raised when the same recipe results in other images."""
 TRAIN_SIZE, VAL_SIZE = 2000, 1000
-FINAL = 8
+FINAL_VAL_FACTOR = 8
 """Factor of the number of validation images in the last epoch, if the recipe does not set it."""
 CHUNK = 128
 """Images generated at once, a multiple of eight: enough to spend the time in numpy, few enough for the CPU cache."""
@@ -42,7 +42,7 @@ def identify(recipe: ProxyRecipe, cache: Path | None) -> DataInfo:  # noqa: ARG0
 def val_sizes(recipe: ProxyRecipe) -> tuple[int, int]:
     """Numbers of validation images of all epochs except the last, and of the last one."""
     first = recipe.val_size or min(VAL_SIZE, recipe.final_val_size or VAL_SIZE)
-    return first, recipe.final_val_size or FINAL * first
+    return first, recipe.final_val_size or FINAL_VAL_FACTOR * first
 
 
 def load(recipe: ProxyRecipe, cache: Path, seed: int, *, annotated: bool | None = None) -> Dataset:

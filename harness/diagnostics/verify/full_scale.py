@@ -10,7 +10,6 @@ from pathlib import Path
 
 import harness
 from harness.config.axes import BASE, Value
-from harness.config.full_scale_network import with_base
 from harness.config.space import Candidate, Space, random_sampler
 from harness.config.study_file import StudyFile, build_space, load_study
 from harness.config.yaml_file import read_document
@@ -70,7 +69,7 @@ def configurations() -> Iterator[Finding]:
     """The choices of every configuration fit onto the full-scale base."""
     for path, file, large in _full_scale():
         small = build_space(file, classes=file.base.classes, channels=file.base.in_channels)
-        full = with_base(small, large)
+        full = small.with_base(large)
         for candidate in _candidates(small):
             choices = {name: value for name, value in candidate.params.items() if name != BASE}
             output = " ".join(f"{name}={value}" for name, value in choices.items())

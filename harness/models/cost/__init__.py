@@ -4,27 +4,19 @@ Conventions as in RepLKNet's tables (arXiv 2203.06717): a multiply-accumulate (M
 connected layers count, norms and activation functions do not. In-bounds MACs leave out the taps on zero padding.
 Activations are the elements of all outputs of convolutions and of fully connected layers, per image.
 
-`layers` has the leaves, `large_kernels` the kinds of large kernel; each family has a file, from its blocks to the
-network. Each function takes h and w, the sides of its input map, and the arguments of the block.
+`layers` has the leaves, `large_kernels` the kinds of large kernel, `families` the blocks and networks of each family.
+Each function takes h and w, the sides of its input map, and the arguments of the block.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from harness.errors import SpecError
-from harness.models.cost import convnext, mobilenet_v2, replknet
+from harness.models.cost.families import PARTS
 from harness.models.cost.layers import Cost, Part
 from harness.models.spec.family import FAMILIES
 from harness.models.spec.network import NetworkSpec
 
 __all__ = ["Cost", "Part", "network_cost", "network_parts"]
-
-PARTS: dict[str, Callable[[NetworkSpec, int, int, bool], tuple[Part, ...]]] = {
-    "replknet": replknet.parts,
-    "mobilenet_v2": mobilenet_v2.parts,
-    "convnext": convnext.parts,
-}
-"""(spec, height, width, merged) -> the parts of a network, by the spec's `family`."""
 
 
 def network_cost(spec: NetworkSpec, resolution: int | tuple[int, int], merged: bool = True) -> Cost:

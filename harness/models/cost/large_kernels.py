@@ -16,20 +16,9 @@ def large_kernel(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, mer
     return KERNEL_COSTS[kernel.kind](h, w, c, kernel, stride=stride, merged=merged)
 
 
-def reparam_conv(
-    h: int,
-    w: int,
-    c: int,
-    *,
-    k: int,
-    s: int | None = None,
-    stride: int = 1,
-    dilation: int = 1,
-    depthwise: bool = True,
-    merged: bool = False,
-) -> Cost:
+def reparam_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> Cost:
     """bn(conv_k(x)) + bn(conv_s(x)), or one biased conv_k(x)."""
-    groups = c if depthwise else 1
+    k, s, dilation, groups = kernel.k, kernel.s, kernel.dilation, c if kernel.depthwise else 1
     if merged:
         return conv(h, w, c, c, k=k, stride=stride, dilation=dilation, groups=groups, bias=True)
     small = Cost() if s is None else conv_bn(h, w, c, c, k=s, stride=stride, groups=groups)
@@ -66,7 +55,7 @@ def bands_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, merge
 
 def peripheral_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> Cost:
     """As reparam_conv, except for the shared weights of the large kernel in training"""
-    dense = reparam_conv(h, w, c, k=kernel.k, s=kernel.s, stride=stride, merged=merged)
+    dense = reparam_conv(h, w, c, kernel, stride=stride, merged=merged)
     shared = 0 if merged else (kernel.k**2 - len(peripheral_cells(kernel.k)) ** 2) * c
     return dense + Cost(params=-shared)
 
@@ -80,13 +69,8 @@ def sequential_conv(h: int, w: int, c: int, kernel: Kernel, *, stride: int = 1, 
     return near + conv_bn(h, w, c, c, k=taps, stride=stride, dilation=d, groups=c)
 
 
-def _plain(h: int, w: int, c: int, kernel: Kernel, *, stride: int, merged: bool) -> Cost:
-    k, s, dilation, depthwise = kernel.k, kernel.s, kernel.dilation, kernel.depthwise
-    return reparam_conv(h, w, c, k=k, s=s, stride=stride, dilation=dilation, depthwise=depthwise, merged=merged)
-
-
 KERNEL_COSTS: dict[str, Callable[..., Cost]] = {
-    "plain": _plain,
+    "plain": reparam_conv,
     "dilated_reparam": dilated_reparam_conv,
     "stripes": stripes_conv,
     "bands": bands_conv,

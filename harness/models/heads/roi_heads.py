@@ -26,7 +26,7 @@ CONVOLUTIONS = 4
 """Number of convolutions of the mask head, and of a box head with convolutions."""
 POSITIVE_FRACTION = 0.25
 """Largest fraction of positive boxes in a training sample (arXiv 1504.08083)."""
-LEAST_SCORE, OVERLAP, MOST_FOUND = 0.05, 0.5, 100
+MIN_SCORE, NMS_IOU, MAX_DETECTIONS = 0.05, 0.5, 100
 """Score threshold, IoU threshold of non-maximum suppression, and most detections per image."""
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
 """A box of this side is pooled from the map of stride 2**level (arXiv 1612.03144, equation 1)."""
@@ -101,22 +101,22 @@ class RCNNStage(RoIHeads):  # type: ignore[misc]
     """
 
     def __init__(
-        self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, *, matched_at: float = 0.5, unit: float = 0.1
+        self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, *, iou_threshold: float = 0.5, delta_scale: float = 0.1
     ) -> None:
-        """A box is positive from the IoU `matched_at`; `unit` is the scale of center deltas, in sides of the box."""
+        """A box is positive from `iou_threshold` on; `delta_scale` scales center deltas, in sides of the box."""
         width = pyramid.out_channels
         super().__init__(
             RoIPooler(pyramid, BOX_SIDE),
             _body(width, heads),
             BoxPredictor(heads.hidden, heads),
-            matched_at,
-            matched_at,
+            iou_threshold,
+            iou_threshold,
             heads.sampled,
             POSITIVE_FRACTION,
-            (1 / unit, 1 / unit, 0.5 / unit, 0.5 / unit),
-            LEAST_SCORE,
-            OVERLAP,
-            MOST_FOUND,
+            (1 / delta_scale, 1 / delta_scale, 0.5 / delta_scale, 0.5 / delta_scale),
+            MIN_SCORE,
+            NMS_IOU,
+            MAX_DETECTIONS,
         )
         self.loss = heads.loss
         if heads.masks:

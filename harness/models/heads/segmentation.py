@@ -4,7 +4,6 @@ Shapes: N batch, H W height and width of the image.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol
 
 import torch
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.models.heads.encoder import FIRST_MAP, Encoder
-from harness.models.spec.network import NetworkSpec
 
 ATROUS_RATES, ATROUS_SIDE = (6, 12, 18), 33
 """DeepLabv3's dilations, and the side of the map that they are for (arXiv 1706.05587: stride 16 of 513 pixels)."""
@@ -66,31 +64,7 @@ SEGMENTATION_HEADS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": deeplabv3plus,
     "upernet": upernet,
 }
-"""Builders (encoder, *, channels, side) of decoders by `HeadConfig.head`; `side` is that of the images."""
-
-
-class HeadConfig(Protocol):
-    """Configuration of a decoder: `harness.config.recipes.proxy.Transfer`, or `segmenter` of a full-scale recipe."""
-
-    @property
-    def head(self) -> str:
-        """A key of `SEGMENTATION_HEADS`."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Width of the decoder."""
-        ...
-
-    @property
-    def finest(self) -> Literal[2, 4, 8]:
-        """Stride of the finest map that the decoder uses."""
-        ...
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the network is not trained."""
-        ...
+"""Builders (encoder, *, channels, side) of decoders, `channels` wide; `side` is that of the images."""
 
 
 class AuxiliaryHead(nn.Module):
@@ -122,26 +96,26 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
-        spec: NetworkSpec,
-        plan: HeadConfig,
+        encoder: Encoder,
+        head: str,
+        channels: int,
         *,
         classes: int,
         side: int,
         dropout: float = 0.0,
         auxiliary: int | None = None,
     ) -> None:
-        """`network` becomes a submodule and loses its classifier; `classes` includes the background.
+        """`head` is a key of `SEGMENTATION_HEADS`, `channels` its width; `classes` includes the background.
 
         `dropout` is applied before the last convolution. `auxiliary` is the width of a second head; None for none.
         """
         super().__init__()
-        self.encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen)
-        self.decoder = SEGMENTATION_HEADS[plan.head](self.encoder, channels=plan.channels, side=side)
+        self.encoder = encoder
+        self.decoder = SEGMENTATION_HEADS[head](encoder, channels=channels, side=side)
         self.dropout = _dropout(dropout)
-        self.classifier = nn.Conv2d(plan.channels, classes, 1)
+        self.classifier = nn.Conv2d(channels, classes, 1)
         initialize_head(self.classifier)
-        self.auxiliary = None if auxiliary is None else AuxiliaryHead(self.encoder, auxiliary, classes, dropout)
+        self.auxiliary = None if auxiliary is None else AuxiliaryHead(encoder, auxiliary, classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, in_channels, H, W) -> logits (N, classes, H, W); in training with a second head, also its logits."""

@@ -18,13 +18,8 @@ def large_kernel(c: int, kernel: Kernel, *, stride: int = 1, merged: bool = Fals
     return LARGE_KERNELS[kernel.kind](c, kernel, stride=stride, merged=merged)
 
 
-def _plain(c: int, kernel: Kernel, *, stride: int, merged: bool) -> nn.Module:
-    k, s, dilation, depthwise = kernel.k, kernel.s, kernel.dilation, kernel.depthwise
-    return ReparamConv(c, k=k, s=s, stride=stride, dilation=dilation, depthwise=depthwise, merged=merged)
-
-
 LARGE_KERNELS: dict[str, Callable[..., nn.Module]] = {
-    "plain": _plain,
+    "plain": ReparamConv,
     "dilated_reparam": DilatedReparamConv,
     "stripes": StripesConv,
     "bands": BandsConv,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.models.batchnorm_folding import bn_scale_shift, to_float64
 from harness.models.cost import large_kernels
 from harness.models.layers import ConvBN, conv2d
+from harness.models.spec.kernel import Kernel
 
 
 @runtime_checkable
@@ -38,19 +39,9 @@ class ReparamConv(nn.Module):
     small_conv: ConvBN | None
     lkb_reparam: nn.Conv2d | None
 
-    def __init__(
-        self,
-        c: int,
-        *,
-        k: int,
-        s: int | None = None,
-        stride: int = 1,
-        dilation: int = 1,
-        depthwise: bool = True,
-        merged: bool = False,
-    ) -> None:
+    def __init__(self, c: int, kernel: Kernel, *, stride: int = 1, merged: bool = False) -> None:
         super().__init__()
-        groups = c if depthwise else 1
+        k, s, dilation, groups = kernel.k, kernel.s, kernel.dilation, c if kernel.depthwise else 1
         self.lkb_origin = None if merged else ConvBN(c, c, k, stride=stride, dilation=dilation, groups=groups)
         self.small_conv = None if merged or s is None else ConvBN(c, c, s, stride=stride, groups=groups)
         large = conv2d(c, c, k, stride=stride, dilation=dilation, groups=groups, bias=True) if merged else None

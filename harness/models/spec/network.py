@@ -196,12 +196,8 @@ def _per_stage(name: str, value: object, stages: int) -> tuple[object, ...]:
     if value == DEFAULTS[name]:  # the default holds for any number of stages
         return tuple(value) * stages
     if len(value) != stages:
-        raise SpecError(
-            f"`{name}` must have one value per stage, {stages} in all",
-            field=name,
-            value=list(value),
-            remedy=f"Give {stages} values, or one for all.",
-        )
+        rule = f"`{name}` must have one value per stage, {stages} in all"
+        raise SpecError(rule, field=name, value=list(value), remedy=f"Give {stages} values, or one for all.")
     return tuple(value)
 
 
@@ -218,12 +214,8 @@ def _number(name: str, value: object) -> float:
 
 def _check_odd(name: str, k: int) -> None:
     if k % 2 == 0:
-        raise SpecError(
-            f"`{name}` must be odd, so that the kernel has a center",
-            field=name,
-            value=k,
-            remedy=f"Try {k - 1} or {k + 1}.",
-        )
+        rule = f"`{name}` must be odd, so that the kernel has a center"
+        raise SpecError(rule, field=name, value=k, remedy=f"Try {k - 1} or {k + 1}.")
 
 
 def _check_small(name: str, s: object, k: int) -> None:
@@ -233,12 +225,9 @@ def _check_small(name: str, s: object, k: int) -> None:
     assert isinstance(s, int)
     _check_odd(name, s)
     if s > k:
-        raise SpecError(
-            f"`{name}` must be at most the large kernel's side {k}",
-            field=name,
-            value=s,
-            remedy=f"Try {k}, or null for no small kernel in that stage.",
-        )
+        rule = f"`{name}` must be at most the large kernel's side {k}"
+        remedy = f"Try {k}, or null for no small kernel in that stage."
+        raise SpecError(rule, field=name, value=s, remedy=remedy)
 
 
 def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
@@ -257,11 +246,8 @@ def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
     most = largest_small_kernel(kernel)
     if kernel.s is not None and kernel.s > most:
         allowed = f"at most {most}" if most else "null"
-        raise SpecError(
-            f"`reparam[{i}]` must be {allowed} {context}, which does not support this small kernel",
-            field=f"reparam[{i}]",
-            value=kernel.s,
-        )
+        rule = f"`reparam[{i}]` must be {allowed} {context}, which does not support this small kernel"
+        raise SpecError(rule, field=f"reparam[{i}]", value=kernel.s)
     if width < kind.least_width:
         rule = f"`C[{i}]` must give the large kernel at least {kind.least_width} channels {context}"
         raise SpecError(rule, field=f"C[{i}]", value=width, remedy="Take more channels, or a larger ratio to them.")
@@ -270,12 +256,8 @@ def _check_kernel(i: int, kernel: Kernel, *, width: int) -> None:
 def _band_ratio(ratio: object) -> float:
     value = _number("band_ratio", ratio)
     if not 0 < value <= 1 / 3:
-        raise SpecError(
-            "`band_ratio` must be above 0 and at most 1/3, since three convolutions share the channels",
-            field="band_ratio",
-            value=ratio,
-            remedy="InceptionNeXt uses 0.125.",
-        )
+        rule = "`band_ratio` must be above 0 and at most 1/3, since three convolutions share the channels"
+        raise SpecError(rule, field="band_ratio", value=ratio, remedy="InceptionNeXt uses 0.125.")
     return value
 
 
@@ -284,12 +266,9 @@ def _ratio(name: str, ratio: object, channels: Sequence[int]) -> float:
     for i, c in enumerate(channels):
         if inner_width(c, value) < 1 or not math.isclose(inner_width(c, value), c * value):
             divisor = math.gcd(*channels)
-            raise SpecError(
-                f"`{name}` must be positive and give every stage a whole number of channels (C[{i}] is {c})",
-                field=name,
-                value=ratio,
-                remedy=f"Try {max(1, round(divisor * value)) / divisor}, or other channels.",
-            )
+            rule = f"`{name}` must be positive and give every stage a whole number of channels (C[{i}] is {c})"
+            remedy = f"Try {max(1, round(divisor * value)) / divisor}, or other channels."
+            raise SpecError(rule, field=name, value=ratio, remedy=remedy)
     return value
 
 

@@ -50,10 +50,6 @@ PRESETS: dict[str, NetworkSpec] = {
 def preset(name: str) -> NetworkSpec:
     """The preset called `name`. Raises `SpecError`, listing the names, if there is none."""
     if name not in PRESETS:
-        raise SpecError(
-            "`base` must be a preset or the path of a spec file",
-            field="base",
-            value=name,
-            remedy=f"Presets: {', '.join(PRESETS)}.",
-        )
+        rule = "`base` must be a preset or the path of a spec file"
+        raise SpecError(rule, field="base", value=name, remedy=f"Presets: {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -40,11 +40,8 @@ def set_output_stride(network: RepLKNet, strides: Sequence[int], output_stride: 
     stride) the maps are unchanged, including borders. Returns the new strides of the stages.
     """
     if output_stride not in strides:
-        raise UserError(
-            "`output_stride` must be the stride of a stage",
-            value=output_stride,
-            remedy=f"Strides: {', '.join(map(str, strides))}.",
-        )
+        rule = "`output_stride` must be the stride of a stage"
+        raise UserError(rule, value=output_stride, remedy=f"Strides: {', '.join(map(str, strides))}.")
     dilation = 1
     for transition, stage, stride in zip(network.transitions, network.stages[1:], strides[1:], strict=True):
         _dilate(transition, dilation)
@@ -203,11 +200,9 @@ class TimmRepLKNet(RepLKNet):
         if indices is None or isinstance(indices, int):
             indices = range(-(n if indices is None else indices), 0)
         if not indices or not all(-n <= i < n for i in indices):
-            raise UserError(
-                f"`out_indices` must name stages from 0 to {n - 1}",
-                value=list(indices),
-                remedy=f"There are {n} maps; segmentation_models_pytorch requests them with encoder_depth={n}.",
-            )
+            rule = f"`out_indices` must name stages from 0 to {n - 1}"
+            remedy = f"There are {n} maps; segmentation_models_pytorch requests them with encoder_depth={n}."
+            raise UserError(rule, value=list(indices), remedy=remedy)
         return [i % n for i in indices]
 
 

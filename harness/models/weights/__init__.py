@@ -24,10 +24,11 @@ from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import preset_of
 from harness.models.weights.candidates import all_entries, choose_candidate, find_candidates, stand_ins
-from harness.models.weights.digest import DIGEST, content_digest
 from harness.models.weights.files import (
+    DIGEST,
     Entries,
     WeightsContent,
+    content_digest,
     contiguous_copies,
     files_of,
     read_content,
@@ -44,17 +45,6 @@ from harness.models.weights.matching import (
     names_of,
     shapes,
 )
-
-__all__ = [
-    "Weights",
-    "export_weights",
-    "import_weights",
-    "load_weights",
-    "read_weights",
-    "save_weights",
-    "sha256",
-    "write_weights",
-]
 
 
 class Weights(NamedTuple):
@@ -237,11 +227,9 @@ def _sentences(notes: list[str]) -> list[str]:
 def _spec_in(metadata: Mapping[str, str], path: Path) -> NetworkSpec:
     """The network in the metadata of a file of ours."""
     if "spec" not in metadata:
-        raise WeightsError(
-            "The network must be given for a file that does not name it",
-            place=str(path),
-            remedy="Import it: `harness weights import FILE --network replknet_31b --output OUT.safetensors`.",
-        )
+        rule = "The network must be given for a file that does not name it"
+        remedy = "Import it: `harness weights import FILE --network replknet_31b --output OUT.safetensors`."
+        raise WeightsError(rule, place=str(path), remedy=remedy)
     try:
         return NetworkSpec.from_mapping(json.loads(metadata["spec"]))
     except (ValueError, TypeError, AttributeError, SpecError) as error:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.errors import WeightsError
+from harness.errors import WeightsError, first_of
 from harness.models.weights.files import Entries, tensors_in
 from harness.models.weights.pickles import StandIn
 
@@ -118,12 +118,9 @@ def choose_candidate(
     why = (
         f" (OpenMMLab's EMA hook saves the average as `state_dict`, the raw weights as `{SWAPPED}`)" if swapped else ""
     )
-    raise WeightsError(
-        f"The file holds {len(best)} networks, and one must be selected{why}",
-        value=_labels(best),
-        place=str(place),
-        remedy=f"Name one: `harness weights import FILE --entry {best[0].label} ...`.",
-    )
+    rule = f"The file holds {len(best)} networks, and one must be selected{why}"
+    remedy = f"Name one: `harness weights import FILE --entry {best[0].label} ...`."
+    raise WeightsError(rule, value=_labels(best), place=str(place), remedy=remedy)
 
 
 def stand_ins(tree: object) -> Iterator[tuple[str, str]]:
@@ -198,15 +195,15 @@ def _matches(candidate: WeightsCandidate, names: frozenset[str]) -> int:
 
 def _distinct(candidates: Sequence[WeightsCandidate]) -> list[WeightsCandidate]:
     """The candidates without those whose entries are equal to an earlier one's."""
+
+    def are_equal(one: Entries, other: Entries) -> bool:
+        return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
     kept: list[WeightsCandidate] = []
     for candidate in candidates:
-        if not any(_are_equal(candidate.entries, other.entries) for other in kept):
+        if not any(are_equal(candidate.entries, other.entries) for other in kept):
             kept.append(candidate)
     return kept
-
-
-def _are_equal(one: Entries, other: Entries) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def _notes(taken: WeightsCandidate, candidates: Sequence[WeightsCandidate], reason: str) -> list[str]:
@@ -220,10 +217,8 @@ def _notes(taken: WeightsCandidate, candidates: Sequence[WeightsCandidate], reas
         notes.append(f"`{taken.prefix}` was taken off every name")
     notes += [f"`{old}` was read as `{new}`" for old, new in taken.renamed]
     if taken.left_out:
-        more = ", ..." if len(taken.left_out) > MAX_NAMED else ""
-        listed = ", ".join(name[:80] for name in taken.left_out[:MAX_NAMED])
-        count = len(taken.left_out)
-        notes.append(f"left out, as not the network's: {count} {'entry' if count == 1 else 'entries'} ({listed}{more})")
+        listed, count = first_of([name[:80] for name in taken.left_out], MAX_NAMED), len(taken.left_out)
+        notes.append(f"left out, as not the network's: {count} {'entry' if count == 1 else 'entries'} ({listed})")
     return notes
 
 

@@ -2,7 +2,6 @@
 
 import re
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 HEAD = 4096
@@ -92,9 +91,5 @@ def _describe_zip(path: Path) -> tuple[str, str]:
         return "a NumPy archive (.npz)", CONVERT_FIRST
     if "model.weights.h5" in names:
         return "a Keras model (.keras)", CONVERT_FIRST
-    return f"a zip archive of other files ({_first(names)})", "Unpack it, and give the file of weights in it."
-
-
-def _first(names: Iterable[str]) -> str:
-    shown = list(names)[:3]
-    return ", ".join(name[:60] for name in shown) or "none"
+    first = ", ".join(name[:60] for name in names[:3]) or "none"
+    return f"a zip archive of other files ({first})", "Unpack it, and give the file of weights in it."

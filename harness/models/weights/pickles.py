@@ -126,7 +126,10 @@ def read_pickle(path: Path) -> object:
         head = file.read(len(TORCH_LEGACY))
     is_plain = head[:1] == b"\x80" and head != TORCH_LEGACY
     try:
-        return _read_plain(path) if is_plain else _read_torch(path)
+        if not is_plain:
+            return _read_torch(path)
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, path).load()
     except WeightsError:
         raise
     except Exception as error:  # a parser can raise anything for untrusted bytes
@@ -206,11 +209,9 @@ def _additions(message: str, path: Path, allowed: Mapping[str, Any]) -> dict[str
 
 def _require_harmless(name: str, path: Path) -> None:
     if "." not in name or name.split(".")[0] in DANGEROUS:  # PyTorch names builtins without their module
-        raise WeightsError(
-            f"The file must hold only tensors, because anything else could run code; it holds {name}",
-            place=str(path),
-            remedy="Do not load it unless you trust who made it; then save its state dict alone.",
-        )
+        rule = f"The file must hold only tensors, because anything else could run code; it holds {name}"
+        remedy = "Do not load it unless you trust who made it; then save its state dict alone."
+        raise WeightsError(rule, place=str(path), remedy=remedy)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -230,11 +231,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError(f"a reference to {pid!r}")
-
-
-def _read_plain(path: Path) -> object:
-    with path.open("rb") as file:
-        return _PlainUnpickler(file, path).load()
 
 
 def _refuse_codec(encoding: str) -> bytes:

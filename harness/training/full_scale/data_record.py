@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from harness.data.data_record import DataRecord, _named
+from harness.data.data_record import DataRecord, classes_text
 from harness.errors import DataError
 from harness.training.full_scale.folder import CLASSES, DATA, WEIGHTS, is_started
 
@@ -26,7 +26,7 @@ def require_unchanged_data(folder: Path, now: DataRecord) -> None:
         raise _other_data(folder, str(before), str(now), before.folder)
     classes = _earlier_classes(folder) if before is None else None
     if classes is not None and classes != now.classes:
-        raise _other_data(folder, f"images of {_named(classes)}", str(now), None)
+        raise _other_data(folder, f"images of {classes_text(classes)}", str(now), None)
 
 
 def write_data_record(folder: Path, now: DataRecord) -> None:

@@ -24,12 +24,8 @@ class NoiseImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, i: int) -> Image.Image:
-        """See `ImageSource`."""
-        return self.image_or_failure(i)
-
     def image_or_failure(self, i: int) -> Image.Image:
-        """See `ImageSource`."""
+        """See `ReadableFiles`."""
         pixels = np.random.default_rng(i).integers(256, size=(self.side, self.side, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
 

@@ -25,7 +25,7 @@ from harness.data.loading import worker_indices
 from harness.data.read_report import require_readable
 from harness.errors import DataError, Diverged
 from harness.models.finite import describe_fault
-from harness.models.heads.detectors import DETECTORS
+from harness.models.heads.detection import DETECTORS
 from harness.models.heads.encoder import Encoder
 from harness.models.heads.roi_heads import RoIHeadsConfig
 from harness.models.spec.network import NetworkSpec

@@ -25,6 +25,7 @@ from harness.data.segmentation import (
 )
 from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
+from harness.models.heads.encoder import Encoder
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import yield_slot
@@ -149,9 +150,9 @@ def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationR
     """Build the model around `network`, which becomes part of it; torch's global generator initializes the rest."""
     plan = recipe.segmenter
     return Segmenter(
-        network,
-        spec,
-        plan,
+        Encoder(network, spec, finest=plan.finest, frozen=plan.frozen),
+        plan.head,
+        plan.channels,
         classes=classes,
         side=min(recipe.views.crop),
         dropout=plan.dropout,

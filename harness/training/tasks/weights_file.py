@@ -17,8 +17,7 @@ from harness.config.recipes.loading import recipe_class
 from harness.errors import SpecError, WeightsError
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.models.spec.network import NetworkSpec
-from harness.models.weights.digest import DIGEST, content_digest
-from harness.models.weights.files import Entries, read_file, write_file
+from harness.models.weights.files import DIGEST, Entries, content_digest, read_file, write_file
 
 KEYS = ("spec", "recipe", "classes", "form")
 

@@ -1,23 +1,31 @@
-"""Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (arXiv 1712.00726) with a network as the backbone.
+"""Detectors with a network as the backbone, and their table, from torchvision's parts.
 
-A region proposal network proposes boxes; a head classifies and refines each of them. A cascade has three such heads in
-sequence: each is trained on the boxes refined by the head before it, with a higher IoU threshold for positive boxes.
-The class probabilities of all heads are averaged; the boxes are those of the last head.
+FCOS (arXiv 1904.01355) on a feature pyramid: a level is responsible for boxes whose farthest side is 4 to 8 of its
+strides from the location, the finest also for all smaller and the coarsest also for all larger boxes.
 
+Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (arXiv 1712.00726): a region proposal network proposes boxes; a
+head classifies and refines each of them. A cascade has three such heads in sequence: each is trained on the boxes
+refined by the head before it, with a higher IoU threshold for positive boxes. The class probabilities of all heads are
+averaged; the boxes are those of the last head.
+
+Images may have any size, and must be normalized already.
 Shapes: N batch, H W height and width of the image; boxes are x0, y0, x1, y1 in pixels, x1 and y1 just outside.
 """
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import clip_boxes_to_image
 
-from harness.models.heads.fcos import require_finite_outputs
-from harness.models.heads.feature_pyramid import ASPECT_RATIOS, BoxAnchors, FeaturePyramid, PadToBatch
+from harness.errors import Diverged
+from harness.models.heads.encoder import Encoder
+from harness.models.heads.feature_pyramid import ASPECT_RATIOS, BoxAnchors, FeaturePyramid, PadToBatch, PointAnchors
 from harness.models.heads.roi_heads import (
     RCNNStage,
     RoIHeadsConfig,
@@ -27,6 +35,60 @@ from harness.models.heads.roi_heads import (
     average_logits,
     select_class_masks,
 )
+
+MIN_SCORE = 0.05
+"""Score threshold of detections, as in FCOS's code; torchvision's 0.2 is for visualization and reduces AP."""
+NMS_IOU = 0.6
+"""IoU threshold of non-maximum suppression, as in FCOS's code."""
+
+
+class FCOSDetector(FCOS):  # type: ignore[misc]
+    """Backbone, feature pyramid, and a head shared by all levels.
+
+    In training, (images, targets) -> the three losses by name; in evaluation, images -> a mapping of boxes (D, 4),
+    scores and labels (D,) for each. Images are float32 (N, in_channels, H, W), or a list of images of several sizes;
+    each target is a mapping of boxes (B, 4) and int64 labels (B,), counted from 0.
+    """
+
+    def __init__(
+        self,
+        pyramid: FeaturePyramid,
+        *,
+        classes: int,
+        nms_iou: float = NMS_IOU,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        """`classes` does not count the background; `layout` is the memory format of batches that are padded here."""
+        super().__init__(
+            pyramid,
+            classes,
+            anchor_generator=PointAnchors(pyramid.strides),
+            head=FCOSDetectionHead(pyramid.out_channels, 1, classes),
+            score_thresh=MIN_SCORE,
+            nms_thresh=nms_iou,
+        )
+        self.transform = PadToBatch(layout)
+
+    def postprocess_detections(self, head_outputs: dict[str, list[Tensor]], *args: Any) -> list[dict[str, Tensor]]:
+        """As in torchvision. Raises `Diverged` if an output of the head is not finite."""
+        require_finite_outputs(level for levels in head_outputs.values() for level in levels)
+        detections: list[dict[str, Tensor]] = super().postprocess_detections(head_outputs, *args)
+        return detections
+
+
+class FCOSDetectionHead(FCOSHead):  # type: ignore[misc]
+    """torchvision's head, with outputs in float32: bfloat16 cannot distinguish adjacent pixels beyond the 256th."""
+
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        """Maps -> class logits, distances to the four sides and centerness, (N, pixels of all levels, .) each."""
+        return {name: output.float() for name, output in super().forward(x).items()}
+
+
+def require_finite_outputs(outputs: Iterable[Tensor]) -> None:
+    """Raise `Diverged` if an output of a head is not finite: otherwise it would silently detect nothing."""
+    if not all(output.isfinite().all() for output in outputs):
+        raise Diverged("the detection's outputs are not finite after its last step")
+
 
 ANCHOR_SCALE = 8.0
 """Side of the anchors in strides: 32 pixels on the finest map of stride 4 (arXiv 1612.03144)."""
@@ -65,7 +127,7 @@ class RCNN(GeneralizedRCNN):  # type: ignore[misc]
         pyramid: FeaturePyramid,
         heads: RoIHeadsConfig,
         *,
-        rungs: tuple[CascadeStage, ...] = SINGLE_STAGE,
+        cascade: tuple[CascadeStage, ...] = SINGLE_STAGE,
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         """`layout` is the memory format of batches that are padded here."""
@@ -80,7 +142,7 @@ class RCNN(GeneralizedRCNN):  # type: ignore[misc]
             post_nms_top_n=PROPOSALS,
             nms_thresh=0.7,
         )
-        super().__init__(pyramid, proposals, Cascade(pyramid, heads, rungs), PadToBatch(layout))
+        super().__init__(pyramid, proposals, Cascade(pyramid, heads, cascade), PadToBatch(layout))
 
     def forward(self, images: Tensor | list[Tensor], targets: Targets | None = None) -> dict[str, Tensor] | Targets:
         """See the class. Internally, the background is class 0."""
@@ -106,11 +168,12 @@ class ProposalHead(RPNHead):  # type: ignore[misc]
 class Cascade(nn.Module):
     """A sequence of R-CNN stages; with a single one it is Mask R-CNN."""
 
-    def __init__(self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, rungs: tuple[CascadeStage, ...]) -> None:
+    def __init__(self, pyramid: FeaturePyramid, heads: RoIHeadsConfig, cascade: tuple[CascadeStage, ...]) -> None:
         super().__init__()
-        self.rungs = rungs
+        self.cascade = cascade
         self.stages = nn.ModuleList(
-            RCNNStage(pyramid, heads, matched_at=stage.iou_threshold, unit=stage.delta_scale) for stage in rungs
+            RCNNStage(pyramid, heads, iou_threshold=stage.iou_threshold, delta_scale=stage.delta_scale)
+            for stage in cascade
         )
 
     def forward(
@@ -126,7 +189,7 @@ class Cascade(nn.Module):
             refined = apply_deltas_to_sample(before, sample, sizes, targets)
             stage_losses, sample = stage.losses(maps, refined, sizes, targets)
             losses.append(stage_losses)
-        stages = zip(itertools.count(), self.rungs, losses, strict=False)
+        stages = zip(itertools.count(), self.cascade, losses, strict=False)
         return [], {f"{name}_{i}": s.loss_weight * loss for i, s, terms in stages for name, loss in terms.items()}
 
     @property
@@ -175,3 +238,29 @@ def apply_deltas(stage: RCNNStage, boxes: list[Tensor], classes: Tensor, deltas:
     selected = deltas.detach().view(len(start), -1, 4)[torch.arange(len(start), device=start.device), classes]
     refined = stage.box_coder.decode_single(selected, start).split([len(tensor) for tensor in boxes])
     return [clip_boxes_to_image(tensor, size) for tensor, size in zip(refined, sizes, strict=True)]
+
+
+FCOS_NMS_IOU = 0.5
+"""IoU threshold of non-maximum suppression in RepLKNet's configuration of FCOS."""
+
+DetectorBuilder = Callable[[Encoder, int, RoIHeadsConfig, torch.memory_format], nn.Module]
+
+
+def _fcos(encoder: Encoder, channels: int, heads: RoIHeadsConfig, layout: torch.memory_format) -> nn.Module:
+    pyramid = FeaturePyramid(encoder, channels, "convolutions")
+    return FCOSDetector(pyramid, classes=heads.classes, nms_iou=FCOS_NMS_IOU, layout=layout)
+
+
+def _rcnn(cascade: tuple[CascadeStage, ...]) -> DetectorBuilder:
+    def make(encoder: Encoder, channels: int, heads: RoIHeadsConfig, layout: torch.memory_format) -> nn.Module:
+        return RCNN(FeaturePyramid(encoder, channels, "pool"), heads, cascade=cascade, layout=layout)
+
+    return make
+
+
+DETECTORS: dict[str, DetectorBuilder] = {
+    "fcos": _fcos,
+    "mask_rcnn": _rcnn(SINGLE_STAGE),
+    "cascade_mask_rcnn": _rcnn(CASCADE),
+}
+"""Builders (encoder, width of the feature pyramid, box heads, layout); FCOS uses only `classes` of the box heads."""
