@@ -21,7 +21,7 @@ from harness.diagnostics.bench.dwconv_candidates import CONV2D, Conv, DwconvCand
 from harness.diagnostics.bench.dwconv_results import DwconvResult
 from harness.diagnostics.bench.machine import DevicePeak, at_precision, device_name, measure_peak
 from harness.diagnostics.bench.options import MODES, DwconvOptions, StackShape, precisions_for
-from harness.measures.memory import extra_bytes
+from harness.measures.speed import extra_bytes
 from harness.ops.timing import FULL_TIMING, QUICK_TIMING, TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
 from harness.system.machine import keep_freed_memory
