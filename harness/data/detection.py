@@ -20,7 +20,7 @@ from harness.data.data_record import DataRecord, RecordedSource, record_data
 from harness.data.detection_annotations import DetectionSource, Instances, encode_rle
 from harness.data.detection_transforms import DetectionSample, resized_sides, to_normalized_tensor
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
-from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
+from harness.data.loading import Index, first_readable
 from harness.data.read_report import UnreadableFile
 from harness.data.seeding import mix_seed
 from harness.errors import DataError
@@ -186,15 +186,13 @@ class DetectionTrainingSet(Dataset[tuple[Tensor, dict[str, Tensor], int]]):
     def __getitem__(self, index: Index) -> tuple[Tensor, dict[str, Tensor], int]:
         """One image with its targets; a file that cannot be read is replaced by the next readable one."""
         number, i = index
-        for passed in range(MAX_UNREADABLE_IN_A_ROW):
-            at = (i + passed) % len(self)
-            picture = self.scenes.image(at)
-            if picture is not None:
-                sample = DetectionSample.of(picture, self.scenes.instances(at))
-                rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                return *self._shown(augment_detection(sample, self.recipe.views, rng)), passed
-        nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.scenes.instances(i)).crop(0, 0, 1, 1)
-        return *self._shown(nothing), MAX_UNREADABLE_IN_A_ROW
+        picture, at, passed = first_readable(self.scenes.image, i, len(self))
+        if picture is None:
+            nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.scenes.instances(i)).crop(0, 0, 1, 1)
+            return *self._shown(nothing), passed
+        sample = DetectionSample.of(picture, self.scenes.instances(at))
+        rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
+        return *self._shown(augment_detection(sample, self.recipe.views, rng)), passed
 
     def _shown(self, sample: DetectionSample) -> tuple[Tensor, dict[str, Tensor]]:
         data = self.recipe.data

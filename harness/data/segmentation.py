@@ -26,7 +26,7 @@ from harness.data.cityscapes import NAMES, open_cityscapes
 from harness.data.data_record import DataRecord, RecordedSource, record_data
 from harness.data.detection_transforms import resized_sides, to_normalized_tensor
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
-from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
+from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index, first_readable
 from harness.data.seeding import mix_seed
 from harness.data.segmentation_files import (
     IGNORED,
@@ -174,14 +174,13 @@ class SegmentationTrainingSet(Dataset[SegmentationBatch]):
         """One image with its mask; if one of them cannot be read, the next readable pair."""
         number, i = index
         try:
-            for passed in range(MAX_UNREADABLE_IN_A_ROW):
-                pair = self.masked.pair((i + passed) % len(self))
-                if pair is not None:
-                    rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                    return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
+            pair, _, passed = first_readable(self.masked.pair, i, len(self))
         except DataError as error:  # passed as text through the data workers; see `SegmentationTask.batches`
             return self._nothing([str(error)])
-        return self._nothing([])
+        if pair is None:
+            return self._nothing([])
+        rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
+        return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
 
     def _filled(self, picture: Image.Image, mask: Mask, *, passed: int) -> SegmentationBatch:
         """Pad to the size of the crop, at the right and at the bottom, with 0 and the ignored label."""
