@@ -36,11 +36,11 @@ from harness.system.command_line import resume_command
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 from harness.system.machine import available_cpus
-from harness.training.full_scale.data_record import require_unchanged_data, write_data_record
 from harness.training.full_scale.folder import NETWORK, RECIPE, STATE_PATTERN, is_started, lock_of
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import FullScaleMessage
+from harness.training.full_scale.records import require_unchanged_data, write_data_record
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ def _estimate_of_noise(
     job: FullScaleJob[ClassificationRecipe], batch_plan: BatchPlan, expected: ExpectedImages, images: int
 ) -> str:
     """The estimated time of a training, measured on noise images, as one line."""
-    from harness.training.full_scale.noise_images import noise_classification
+    from harness.training.full_scale.step_time import noise_classification
 
     job = replace(job, loaders=0)
     return estimate(job, batch_plan, open_task(job, partial(noise_classification, images=images)), expected)
@@ -271,13 +271,11 @@ def _records(job: FullScaleJob[Any], request: WorkerRequest, interrupt: Interrup
 
 def device_for(job: FullScaleJob[Any]) -> "torch.device":
     """The GPU if there is one, else the CPU. Raises `UserError` for a precision that a CPU does not support."""
-    import torch
+    from harness.training.device import find_device, require_precision
 
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if job.run.recipe.precision == "float16":
-        raise UserError("`precision: float16` needs a GPU", remedy="Take `--precision bfloat16` or float32.")
-    return torch.device("cpu")
+    device = find_device()
+    require_precision(job.run.recipe.precision, device)
+    return device
 
 
 @computing()

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
@@ -30,7 +30,6 @@ from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import load_task_recipe, recipe_names
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import BatchPlan
-from harness.data.data_record import DataRecord
 from harness.data.expected_images import expected_images, is_data_present
 from harness.data.labels import class_differences
 from harness.errors import UserError
@@ -41,16 +40,12 @@ from harness.report.summary import json_text
 from harness.storage.full_run_recorder import recording_run
 from harness.storage.workspace import Workspace
 from harness.system.device_slot import computing
-from harness.training.full_scale.data_record import require_unchanged_data
-from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS, is_started, weights_file
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
+from harness.training.full_scale.records import read_environments, require_unchanged_data
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from harness.training.tasks.merged_evaluation import MergedEvaluation
-    from harness.training.tasks.weights_file import DenseWeights
+    from harness.training.tasks.dense import DenseTask, MergedEvaluation
 
 BEST = "best"
 """The weights that are read from the folder of a training."""
@@ -63,47 +58,6 @@ CHANNELS = 3
 """Image channels of a network without weights."""
 KNOWN_CHANNELS = (1, CHANNELS)
 RANDOM_WEIGHTS = "random weights (warning: useful only as a test; name trained weights for real results)"
-
-
-class DownstreamTask(Protocol):
-    """What `harness downstream` needs of a task, in addition to what the training loop needs."""
-
-    backbone: str
-
-    @property
-    def images(self) -> int:
-        """The number of training images."""
-        ...
-
-    @property
-    def validation_images(self) -> int:
-        """The number of validation images, readable or not."""
-        ...
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """The names of the classes."""
-        ...
-
-    def data_record(self) -> DataRecord:
-        """The record of the data it is trained on."""
-        ...
-
-    def check_images(self) -> tuple[str, ...]:
-        """Notes on its images. Raises `DataError` for images that cannot be trained on."""
-        ...
-
-    def evaluate(self, model: "nn.Module") -> tuple[Mapping[str, float], int]:
-        """All metrics by name, and the number of validation images that could not be read."""
-        ...
-
-    def load(self, weights: "DenseWeights") -> "nn.Module":
-        """The model with the weights of a file, in the same form (training or merged)."""
-        ...
-
-    def save(self, path: Path, model: "nn.Module", source: str, *, is_merged: bool = False) -> None:
-        """Write a model's weights to a file."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +133,9 @@ def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> i
     return 0
 
 
-def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: DownstreamTask, console: Console) -> int:
+def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: "DenseTask[Any]", console: Console) -> int:
     """Merge the best weights, evaluate them in merged form, and write weights and metrics."""
-    from harness.training.tasks.merged_evaluation import evaluate_merged
+    from harness.training.tasks.dense import evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
     device = device_for(job)
@@ -199,7 +153,7 @@ def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: Downstream
 def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     """Evaluate weights that this command has written; weights in training form are merged first."""
     from harness.models.finite import as_user_error
-    from harness.training.tasks.merged_evaluation import MergedEvaluation, evaluate_merged
+    from harness.training.tasks.dense import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
     path = Path(args.network)
@@ -239,7 +193,7 @@ def _check_classes(names: Sequence[str], trained: Sequence[str], place: str) -> 
 
 def _show(
     command: DownstreamCommand,
-    task: DownstreamTask,
+    task: "DenseTask[Any]",
     evaluation: "MergedEvaluation",
     console: Console,
     *,
@@ -286,7 +240,7 @@ def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
     if path.suffix != ".pt":
         return InitialNetwork(network_ref.name, network_ref.spec.replace(in_channels=CHANNELS))
     from harness.training.checkpoint import require_own_name
-    from harness.training.full_scale.initial_weights import load_training_weights
+    from harness.training.tasks.weights_file import load_training_weights
 
     require_own_name(path)
     return InitialNetwork(
@@ -296,8 +250,7 @@ def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
 
 def _from_weights(path: Path) -> InitialNetwork:
     """The network and weights of a file that contains the network's spec."""
-    from harness.training.full_scale.initial_weights import load_training_weights
-    from harness.training.tasks.weights_file import is_dense
+    from harness.training.tasks.weights_file import is_dense, load_training_weights
 
     if is_dense(path):
         raise UserError(

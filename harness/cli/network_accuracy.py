@@ -51,8 +51,7 @@ def evaluate(args: Namespace) -> AccuracyReport:
 
     from harness.models.finite import as_user_error
     from harness.storage.load_network import load_network
-    from harness.training.device import process_environment, started_record
-    from harness.training.fit import find_device
+    from harness.training.device import find_device, process_environment, started_record
 
     device = find_device(args.device)
     network = load_network(args.network, args.storage, which=args.which)
@@ -125,6 +124,8 @@ def _changed(
     preprocessing: "Preprocessing", args: Namespace, spec: NetworkSpec, device: "torch.device"
 ) -> "Preprocessing":
     """The preprocessing with the options of the command line applied, for the number of channels of the network."""
+    from harness.training.device import require_precision
+
     names = {"resolution": "resolution", "crop": "crop", "mode": "crop_mode", "interpolation": "interpolation"}
     names |= {"mean": "mean", "std": "std", "batch_size": "batch", "precision": "precision"}
     changes = {name: value for name, option in names.items() if (value := getattr(args, option)) is not None}
@@ -145,7 +146,7 @@ def _changed(
         raise UserError("`--std` must be above 0", value=min(preprocessing.std))
     if preprocessing.precision == "float16" and device.type == "cpu":
         if args.precision is not None:
-            raise UserError("`--precision float16` needs a GPU", remedy="Take bfloat16 or float32.")
+            require_precision(preprocessing.precision, device, "`--precision float16`")
         preprocessing = replace(preprocessing, precision="float32")
     return preprocessing
 

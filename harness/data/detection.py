@@ -19,7 +19,7 @@ from harness.data.detection_annotations import DetectionSource, Instances, encod
 from harness.data.detection_transforms import DenseItems, DetectionSample, resized_sides
 from harness.data.image_file import UnreadableFile
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
-from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
+from harness.data.loading import Index, first_readable
 from harness.data.seeding import mix_seed
 from harness.errors import DataError
 
@@ -151,16 +151,14 @@ class DetectionTrainingSet(DenseItems[DetectionSource, DetectionRecipe, tuple[Te
     def __getitem__(self, index: Index) -> tuple[Tensor, dict[str, Tensor], int]:
         """One image with its targets; a file that cannot be read is replaced by the next readable one."""
         number, i = index
-        for passed in range(MAX_UNREADABLE_IN_A_ROW):
-            at = (i + passed) % len(self)
-            picture = self.source.image_or_failure(at)
-            if not isinstance(picture, UnreadableFile):
-                sample = DetectionSample.of(picture, self.source.instances(at))
-                rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                sample = augment_detection(sample, self.recipe.views, rng)
-                return self.to_tensor(sample.image), sample.target(), passed
-        nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.source.instances(i)).crop(0, 0, 1, 1)
-        return self.to_tensor(nothing.image), nothing.target(), MAX_UNREADABLE_IN_A_ROW
+        picture, at, passed = first_readable(self.source.image_or_failure, i, len(self))
+        if picture is None:
+            nothing = DetectionSample.of(Image.new("RGB", (1, 1)), self.source.instances(i)).crop(0, 0, 1, 1)
+            return self.to_tensor(nothing.image), nothing.target(), passed
+        sample = DetectionSample.of(picture, self.source.instances(at))
+        rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
+        sample = augment_detection(sample, self.recipe.views, rng)
+        return self.to_tensor(sample.image), sample.target(), passed
 
 
 class DetectionValidationSet(DenseItems[DetectionSource, DetectionRecipe, tuple[int, Tensor | None, tuple[int, int]]]):

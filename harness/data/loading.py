@@ -7,7 +7,7 @@ Shapes: N images, R the recipe's resolution.
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from harness.data.seeding import mix_seed, seeded_streams
 from harness.errors import DataError
 from harness.system.device_slot import computing, released_cpu_slot
 
+T = TypeVar("T")
 Collate = Callable[[list[Any]], Any]
 """Function that makes a batch of items."""
 
@@ -99,6 +100,19 @@ Index = tuple[int, int]
 """The number of a pass over the training images, from 1, and the index of an image."""
 
 
+def first_readable(read: Callable[[int], T | UnreadableFile | None], i: int, count: int) -> tuple[T | None, int, int]:
+    """The first readable item from index `i` on, of `count` items in a circle; its index, and how many were skipped.
+
+    `read` returns the item at an index, or no item if it cannot be read. None after `MAX_UNREADABLE_IN_A_ROW`.
+    """
+    for passed in range(MAX_UNREADABLE_IN_A_ROW):
+        at = (i + passed) % count
+        item = read(at)
+        if item is not None and not isinstance(item, UnreadableFile):
+            return item, at, passed
+    return None, i, MAX_UNREADABLE_IN_A_ROW
+
+
 class TrainingItems(Dataset[Item]):
     """The augmented training images; each depends only on the pass, its index and the seed."""
 
@@ -112,13 +126,11 @@ class TrainingItems(Dataset[Item]):
     def __getitem__(self, index: Index) -> Item:
         """One item; a file that cannot be read is replaced by the next readable one."""
         number, i = index
-        for passed in range(MAX_UNREADABLE_IN_A_ROW):
-            at = (i + passed) % len(self)
-            picture = self.images.image_or_failure(at)
-            if not isinstance(picture, UnreadableFile):
-                with seeded_streams(self.seed, number, i):
-                    return self.transform(picture), int(self.images.labels[at]), passed
-        return torch.zeros(3, self.side, self.side), UNREADABLE_LABEL, MAX_UNREADABLE_IN_A_ROW
+        picture, at, passed = first_readable(self.images.image_or_failure, i, len(self))
+        if picture is None:
+            return torch.zeros(3, self.side, self.side), UNREADABLE_LABEL, passed
+        with seeded_streams(self.seed, number, i):
+            return self.transform(picture), int(self.images.labels[at]), passed
 
 
 class ValidationItems(Dataset[Item]):

@@ -22,7 +22,7 @@ from harness.config.recipes.segmentation import SegmentationAugmentation, Segmen
 from harness.data.data_record import DataRecord, record_data
 from harness.data.detection_transforms import DenseItems, resized_sides
 from harness.data.image_sources import InMemoryImages, folder_of, load_shapes
-from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index
+from harness.data.loading import MAX_UNREADABLE_IN_A_ROW, Index, first_readable
 from harness.data.seeding import mix_seed
 from harness.data.segmentation_datasets import CITYSCAPES_CLASSES, open_ade20k, open_cityscapes, read_ade20k_classes
 from harness.data.segmentation_files import (
@@ -143,14 +143,13 @@ class SegmentationTrainingSet(DenseItems[SegmentationSource, SegmentationRecipe,
         """One image with its mask; if one of them cannot be read, the next readable pair."""
         number, i = index
         try:
-            for passed in range(MAX_UNREADABLE_IN_A_ROW):
-                pair = self.source.pair((i + passed) % len(self))
-                if pair is not None:
-                    rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
-                    return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
+            pair, _, passed = first_readable(self.source.pair, i, len(self))
         except DataError as error:  # passed as text through the data workers; see `SegmentationTask.batches`
             return self._nothing([str(error)])
-        return self._nothing([])
+        if pair is None:
+            return self._nothing([])
+        rng = np.random.default_rng(mix_seed(self.recipe.seed, number, i))
+        return self._filled(*augment_segmentation(*pair, self.recipe.views, rng), passed=passed)
 
     def _filled(self, picture: Image.Image, mask: Mask, *, passed: int) -> SegmentationBatch:
         """Pad to the size of the crop, at the right and at the bottom, with 0 and the ignored label."""

@@ -7,6 +7,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,12 +16,13 @@ from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load, require_same_digest
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut, one_line
-from harness.measures import Measure, TrainedRun, machine_measures_of, measures_of
+from harness.measures import machine_measures_of, measures_of
+from harness.measures.base import Measure, TrainedRun
 from harness.models.build import build
 from harness.system.device_slot import computing, computing_each
 from harness.system.machine import keep_freed_memory
 from harness.training.checkpoint import Checkpoint
-from harness.training.device import environment_of, started_record
+from harness.training.device import environment_of, place_network, require_precision, started_record
 from harness.training.fit import fit
 from harness.training.run import DataNote, Ended, Job, Measured, Record, RunState
 
@@ -62,8 +64,7 @@ def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterat
 def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     """Train and measure; raises an error for everything that ends the run early."""
     run, device = job.run, _prepare(job)
-    if run.recipe.precision == "float16" and device.type == "cpu":
-        raise HarnessError("`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU")
+    require_precision(run.recipe.precision, device)
     torch.manual_seed(run.training_seed)
     computed_by = environment_of(run.recipe, device, job.cpus)
     with computing(device):
@@ -74,15 +75,9 @@ def _train_and_measure(job: Job, check: Callable[[], None]) -> Iterator[Record]:
     if checkpoint.is_of_another_environment and not job.resumes_any:
         checkpoint.set_aside(job.replaced)
     notes = () if checkpoint.note is None else (checkpoint.note,)
-    yield started_record(
-        device,
-        job.cpus,
-        epochs=run.recipe.epochs,
-        first_epoch=len(checkpoint.epochs) + 1,
-        environment=computed_by,
-        earlier=checkpoint.earlier,
-        notes=notes,
-    )
+    first = len(checkpoint.epochs) + 1
+    started = started_record(device, job.cpus, epochs=run.recipe.epochs, first_epoch=first, environment=computed_by)
+    yield replace(started, earlier=checkpoint.earlier, notes=notes)
     for note in notes:
         _log(job, f"{note}\n")
     dataset = load(run.recipe, job.data_cache, run.seed)
@@ -114,8 +109,7 @@ def _measure_again(job: Job, check: Callable[[], None]) -> Iterator[Record]:
         if len(checkpoint.epochs) != run.recipe.epochs:
             raise HarnessError(checkpoint.note or f"no weights of the last epoch are kept ({job.checkpoint})")
         checkpoint.restore_model(model)
-    memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
-    model.to(device).to(memory_format=memory_format)
+    place_network(model, run.recipe, device)
     dataset = load(run.recipe, job.data_cache, run.seed)
     require_same_digest(dataset.info, run.data, run.recipe)
     trained = TrainedRun(model.eval(), dataset, run.recipe, device, job.times)

@@ -11,10 +11,10 @@ from harness.storage import Store
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.storage.workspace import Workspace
 from harness.training.environment import describe_environment
-from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import FullScaleEpoch, to_plain
+from harness.training.full_scale.records import read_environments
 
 VAL_SIZES = {"shapes": VAL_SIZE, "cifar10": 10_000, "cifar100": 10_000}
 """Numbers of validation images by data set, if the recipe does not set one."""

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from harness.config.recipes.proxy import ProxyRecipe
-from harness.measures import memory, merge_error, receptive_field, shape_bias, speed
-from harness.measures.base import Measure, TrainedRun
+from harness.measures import merge_error, receptive_field, shape_bias, speed
+from harness.measures.base import Measure
 
 ALWAYS_MEASURES: dict[str, Measure] = {
     "latency": speed.latency,
-    "peak_memory": memory.peak_memory,
+    "peak_memory": speed.peak_memory,
 }
 """Taken of every run, before the others: the peak of memory is that of the training."""
 
@@ -25,17 +25,6 @@ MACHINE_MEASURES = ("latency", "peak_memory", "throughput", "train_step")
 """Measures that yield times, throughput or memory; `harness.config.metrics.is_of_machine` is true for their metrics."""
 TRAINING_MEASURES = ("peak_memory",)
 """Measures that are available only at the end of a training, and cannot be measured again on its weights."""
-
-__all__ = [
-    "ALWAYS_MEASURES",
-    "MACHINE_MEASURES",
-    "ON_DEMAND_MEASURES",
-    "TRAINING_MEASURES",
-    "Measure",
-    "TrainedRun",
-    "machine_measures_of",
-    "measures_of",
-]
 
 
 def measures_of(recipe: ProxyRecipe) -> Iterator[Measure]:

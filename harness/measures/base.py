@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset
 from harness.models.build import merge
+from harness.training.device import place_images, place_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,6 @@ Measure = Callable[[TrainedRun], Iterator[tuple[str, float]]]
 def merged_for_inference(trained: TrainedRun, batch: int) -> tuple[nn.Module, Tensor]:
     """The merged network in evaluation mode, and a batch of blank images (N, C, H, W), in the recipe's layout."""
     channels, side = trained.dataset.info.channels, trained.recipe.resolution
-    memory_format = torch.channels_last if trained.recipe.channels_last else torch.contiguous_format
     images = torch.zeros(batch, channels, side, side, device=trained.device)
-    model = merge(trained.model).eval().to(memory_format=memory_format)
-    return model, images.contiguous(memory_format=memory_format)
+    model = place_network(merge(trained.model).eval(), trained.recipe, trained.device)
+    return model, place_images(images, trained.recipe, trained.device)

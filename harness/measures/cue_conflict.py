@@ -25,15 +25,16 @@ from harness.data.cue_conflict import (
 )
 from harness.data.image_file import read_sampled_value_range, read_square
 from harness.data.labels import class_differences, imagenet_synsets
-from harness.data.preprocessing import published_normalization
+from harness.data.preprocessing import Preprocessing, published_normalization
 from harness.errors import DataError, UserError
 from harness.measures.erf_comparison import progress_printer
 from harness.measures.shape_bias import Decisions, count_decisions, decisions_by_class
-from harness.models.finite import as_user_error, require_finite
+from harness.models.finite import as_user_error
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names
-from harness.system.device_slot import computing, yield_slot
-from harness.training.device import process_environment
+from harness.system.device_slot import computing
+from harness.training.device import find_device, process_environment
 from harness.training.environment import Environment
+from harness.training.fit import predict
 
 STIMULI_BATCH = 32
 
@@ -72,7 +73,7 @@ def classify_stimuli(network: LoadedNetwork, folder: Path, side: int) -> CueConf
     """
     _check(network)
     stimuli = find_stimuli(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device()
     tell = progress_printer(network.name, len(stimuli.conflicts))
     order, labels = _class_order(network)
     with as_user_error(network.name), computing(device):
@@ -99,7 +100,6 @@ def to_sixteen(probabilities: Tensor) -> Tensor:
     return torch.stack([probabilities[:, list(members)].mean(1) for members in SIXTEEN_CLASS_MEMBERS.values()], dim=1)
 
 
-@torch.no_grad()
 def _predict(
     network: LoadedNetwork,
     stimuli: Sequence[Stimulus],
@@ -112,14 +112,12 @@ def _predict(
 
     `order` holds the index of the logit of each synset of ImageNet-1K; None if they are in their usual order.
     """
-    model = network.model.to(device).eval()
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in _statistics(network))
+    stored = _batches(stimuli, side)
+    batches = (((images.to(device).float() / 255 - mean) / std, readable) for images, readable in stored)
+    how = Preprocessing(side, channels_last=False)
     answers, shown = [], []
-    for images, readable in _batches(stimuli, side):
-        yield_slot()
-        batch = (images.to(device).float() / 255 - mean) / std
-        logits = model(batch)
-        require_finite(logits, model, batch, "the logits of a stimulus")
+    for logits, readable in predict(network.model.to(device), batches, how, device, "the logits of a stimulus"):
         if order is not None:
             logits = logits[:, order]
         answers.append(to_sixteen(logits.double().softmax(1)).argmax(1).cpu())

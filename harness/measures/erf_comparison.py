@@ -34,7 +34,7 @@ from harness.models.spec.network import NetworkSpec
 from harness.models.spec.published import FIELDS_PX, RANDOM_FIELDS_NOTE, has_published_field, resolutions
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.system.device_slot import computing
-from harness.training.device import process_environment
+from harness.training.device import find_device, process_environment
 from harness.training.environment import Environment
 
 SHAPES_OPTION = "shapes"
@@ -151,7 +151,7 @@ def _side(network: LoadedNetwork, shown: LoadedNetwork | None, resolution: int |
 
 
 def _fields(network: LoadedNetwork, images: ErfImages, tell: Callable[[int], None]) -> dict[str, ReceptiveField]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device()
     try:
         with computing(device):
             return receptive_fields(network.model.to(device), images.pixels, tell=tell)

@@ -49,7 +49,7 @@ def shape_bias(trained: TrainedRun) -> Iterator[tuple[str, float]]:
     split = dataset.conflict
     assert split is not None and split.cues is not None, "a recipe without such images is refused when it is checked"
     logits = predict_logits(trained.model, split, dataset, trained.recipe, trained.device)
-    answers = torch.cat([batch.argmax(1).cpu() for batch in logits]).numpy()
+    answers = torch.cat([batch.argmax(1).cpu() for batch, _ in logits]).numpy()
     whole = count_decisions(answers, split.labels, split.cues)
     yield "shape_decisions", float(whole.shape)
     yield "cue_decisions", float(whole.cue)

@@ -1,10 +1,13 @@
-"""Speed on the device and with the threads of the run: latency and throughput of the merged network, a training step.
+"""Speed and memory on the device and with the threads of the run: of the merged network, and of a training step.
 
 Times are taken while no other harness process computes on the device.
 """
 
 import copy
-from collections.abc import Iterator
+import resource
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +17,9 @@ from torch.nn import functional as F
 from harness.data.augment import normalize
 from harness.errors import OutOfMemory
 from harness.measures.base import TrainedRun, merged_for_inference
-from harness.measures.memory import extra_bytes
 from harness.measures.timing_cache import MetricValues, cached_times, time_undisturbed
 from harness.ops.timing import TimingBudget, time_interleaved, time_until_precise
-from harness.training.device import isolated_rng
-from harness.training.fit import autocast
+from harness.training.device import autocast, isolated_rng, place_images
 
 LATENCY_WARM_UP = 5
 LATENCY_PASSES = 30
@@ -88,12 +89,11 @@ class TrainStep:
 
     def __init__(self, trained: TrainedRun) -> None:
         train, recipe = trained.dataset.train, trained.recipe
-        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         index = np.arange(recipe.batch_size) % len(train)  # a split may be smaller than a batch
         images = torch.from_numpy(train.images[index]).to(trained.device)
         self._trained = trained
         self._model = copy.deepcopy(trained.model).train()
-        self._images = normalize(images, trained.dataset).contiguous(memory_format=memory_format)
+        self._images = place_images(normalize(images, trained.dataset), recipe, trained.device)
         self._labels = torch.from_numpy(train.labels[index]).to(trained.device)
 
     def __call__(self) -> tuple[Tensor, ...]:  # noqa: D102 (see the class)
@@ -136,3 +136,51 @@ def _step_times(step: TrainStep, trained: TrainedRun) -> MetricValues:
     if times is None:
         raise OutOfMemory(f"the measure `train_step` needs memory for {batch} images at once")
     return {"train_step_s": times.median, "train_step_images_per_s": batch / times.median}
+
+
+def peak_memory(trained: TrainedRun) -> Iterator[tuple[str, float]]:
+    """Largest resident size of the worker's process so far, in bytes; on a GPU also what torch allocated there."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    yield "peak_memory_bytes", float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if trained.device.type == "cuda":
+        yield "peak_gpu_memory_bytes", float(torch.cuda.max_memory_allocated(trained.device))
+
+
+def extra_bytes(call: Callable[[], Iterable[Tensor]], device: torch.device) -> int:
+    """Peak memory during a call, minus the memory before it and the returned tensors, in bytes.
+
+    As counted by PyTorch's allocator: scratch memory that oneDNN takes from the system on a CPU is not included.
+    """
+    peak, results = (_on_gpu if device.type == "cuda" else _on_cpu)(call)
+    return max(0, peak - sum(tensor.numel() * tensor.element_size() for tensor in results))
+
+
+def _on_gpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    results = list(call())
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before, results
+
+
+def _on_cpu(call: Callable[[], Iterable[Tensor]]) -> tuple[int, list[Tensor]]:
+    """Adds up allocations and releases in their order.
+
+    Uses PyTorch's legacy profiler, because Kineto writes its own lines to the terminal.
+    """
+    autograd: Any = torch.autograd
+    profiler: Any = torch._C._profiler
+    plain = (False, True, False, False, False)  # the second option is `profile_memory`
+    autograd._enable_profiler_legacy(
+        autograd.ProfilerConfig(autograd.ProfilerState.CPU, *plain, profiler._ExperimentalConfig())
+    )
+    try:
+        results = list(call())
+    finally:
+        threads = autograd._disable_profiler_legacy()
+    held = peak = 0
+    for event in (event for events in threads for event in events if event.kind() == "memory_alloc"):
+        held += event.cpu_memory_usage()
+        peak = max(peak, held)
+    return peak, results

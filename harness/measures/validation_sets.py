@@ -7,10 +7,10 @@ continues, and a command with more sets evaluates only the new ones.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from harness.config.recipes.proxy import ProxyRecipe
@@ -24,6 +24,7 @@ from harness.system.atomic_write import atomic_write_text
 from harness.system.device_slot import computing
 from harness.system.fingerprint import fingerprint
 from harness.system.machine import keep_freed_memory
+from harness.training.device import find_device, place_network
 from harness.training.fit import validate
 from harness.training.run import Job, Run
 
@@ -79,26 +80,23 @@ class _Network:
 
     def __init__(self, run: Run, file: Path, cache: Path) -> None:
         self._run, self._file, self._cache = run, file, cache
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: nn.Module | None = None
-        self._dataset: Dataset | None = None
+        self._device = find_device()
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
         """The data set of the run; images are normalized with its statistics."""
-        if self._dataset is None:
-            self._dataset = load(self._run.recipe, self._cache, self._run.seed)
-        return self._dataset
+        return load(self._run.recipe, self._cache, self._run.seed)
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        network = read_weights(self._file, self._run.spec).network()
+        return place_network(network, self._run.recipe, self._device)
 
     def judge(self, dataset: Dataset) -> tuple[float, float]:
         """The values of `METRICS` on the validation images of `dataset`."""
-        if self._model is None:
-            is_last = self._run.recipe.channels_last
-            memory_format = torch.channels_last if is_last else torch.contiguous_format
-            network = read_weights(self._file, self._run.spec).network()
-            self._model = network.to(self._device).to(memory_format=memory_format)
+        model = self._model
         with as_user_error(str(self._file)), computing(self._device):
-            return validate(self._model, dataset, self._run.recipe, self._device)
+            return validate(model, dataset, self._run.recipe, self._device)
 
 
 class _Kept:

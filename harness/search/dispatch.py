@@ -1,17 +1,20 @@
-"""Submits, polls and stops the runs of a driver on its executor."""
+"""The runs of a driver on its executor: submission, failures in a row, and the time that is left."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.config.study import Study
+from harness.errors import StudyAborted
 from harness.executors.base import Executor
 from harness.search.trial import OpenTrial
-from harness.training.run import Ended, Job, Record, Run
+from harness.training.run import Ended, Epoch, Job, Record, Run, RunState
 
 STOP_TIMEOUT_S = 20.0
 """Maximum time that an interrupted driver waits for its workers to end their step."""
+MAX_FAILURES_IN_A_ROW = 3
+"""Number of failed runs, without a complete one between them, that abort the study as wrong itself."""
 
 
 @dataclass(slots=True)
@@ -94,3 +97,76 @@ class RunDispatcher:
         if self._executor is None:
             self._executor = self.start_executor()
         return self._executor
+
+
+@dataclass(slots=True)
+class FailureTracker:
+    """Counts failed runs in a row; a trial that a failed run would end stays open until another run is complete.
+
+    If all runs fail instead, the study is aborted, and the same command trains them again.
+    """
+
+    before: Container[str]
+    """Runs that failed in finished trials. If they fail again, they are not counted."""
+    suspects: list[OpenTrial] = field(default_factory=list)
+    _in_a_row: int = 0
+
+    def is_new(self, run_id: str, state: RunState) -> bool:
+        """Whether a run failed for the first time."""
+        return state == RunState.FAILED and run_id not in self.before
+
+    def count(self, run_id: str, state: RunState) -> None:
+        """Count the end of a run."""
+        if state == RunState.COMPLETE:
+            self._in_a_row = 0
+        elif self.is_new(run_id, state):
+            self._in_a_row += 1
+
+    def require_few(self, cause: str | None, log: str) -> None:
+        """Raise `StudyAborted` after too many failed runs in a row; `cause` and `log` are those of the last one."""
+        if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
+            raise StudyAborted(
+                f"{MAX_FAILURES_IN_A_ROW} runs in a row failed, the last with: {cause}",
+                place=log,
+                remedy="Fix the cause and run the same command again; nothing is lost.",
+            )
+
+    def release(self) -> list[OpenTrial]:
+        """Return and clear the trials that were kept open; their failures are their own."""
+        doubted, self.suspects = self.suspects, []
+        return doubted
+
+
+class TimeLeftEstimator:
+    """Estimates from the wall times of complete runs, or before there are any, from the pace of active runs."""
+
+    def __init__(self, walls_s: Iterable[float], epochs: int) -> None:
+        self._walls_s = list(walls_s)
+        self._epochs = epochs
+        self._pace: dict[str, tuple[int, float]] = {}
+        """Number of finished epochs, and seconds since the start of this attempt, of every active run."""
+
+    def started(self, run_id: str, first_epoch: int) -> None:
+        """Add a run that was started."""
+        self._pace[run_id] = (first_epoch - 1, 0.0)
+
+    def advanced(self, run_id: str, epoch: Epoch) -> None:
+        """Add a finished epoch; epochs from the run's checkpoint took no time in this attempt."""
+        done, seconds = self._pace.get(run_id, (0, 0.0))
+        if epoch.epoch <= done:
+            return
+        self._pace[run_id] = (epoch.epoch, seconds + epoch.wall_s)
+
+    def ended(self, run_id: str, wall_s: float | None) -> None:
+        """Remove a run that has ended; `wall_s` is the wall time of a complete run, else None."""
+        self._pace.pop(run_id, None)
+        if wall_s is not None:
+            self._walls_s.append(wall_s)
+
+    def left_s(self, runs: int, workers: int) -> float | None:
+        """Seconds until `runs` runs, including active ones, are trained; None before any epoch has ended."""
+        per_run = self._walls_s or [s / n * self._epochs for n, s in self._pace.values() if n and s]
+        if not per_run:
+            return None
+        under_way = sum(n for n, _ in self._pace.values()) / max(1, self._epochs)
+        return max(0.0, runs - under_way) * sum(per_run) / len(per_run) / workers

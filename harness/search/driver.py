@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.objective import compares_times, curve_value
 from harness.analysis.reuse import ReuseRule, study_environment
-from harness.analysis.run_status import DIVERGED
+from harness.analysis.run_status import DIVERGED, configuration_status
 from harness.config.space import Space
 from harness.config.study import CURVES, Study
 from harness.executors.base import Executor
 from harness.search.claim_monitor import ClaimMonitor
-from harness.search.dispatch import RunDispatcher
+from harness.search.dispatch import FailureTracker, RunDispatcher, TimeLeftEstimator
 from harness.search.events import (
     DataNoteAdded,
     EpochEnded,
@@ -38,13 +38,10 @@ from harness.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from harness.search.failures import FailureTracker
 from harness.search.history import StudyHistory
 from harness.search.proposals import Proposals
-from harness.search.remeasure import Remeasurement
 from harness.search.samplers import seed_text
-from harness.search.stored_runs import StoredRuns
-from harness.search.time_left import TimeLeftEstimator
+from harness.search.stored_runs import Remeasurement, StoredRuns
 from harness.search.trial import OpenTrial, TrialOutcome
 from harness.storage import RunRow, Store, reap_undriven
 from harness.storage.rows import SEARCH_ENDED
@@ -86,8 +83,8 @@ class Driver:
     def __init__(self, inputs: DriverContext) -> None:
         self._in = inputs
         self._study = inputs.study
-        self._metric, direction = next(iter(inputs.study.objectives.items()))
-        self._ledger = StudyHistory(is_maximized=direction == "maximize")
+        self._metric = next(iter(inputs.study.objectives))
+        self._ledger = StudyHistory()
         self._reuse = inputs.reuse or ReuseRule(inputs.study, inputs.store, study_environment(inputs.study))
         self._looks = ClaimMonitor(self._reuse, inputs.space, self._ledger)
         self._proposals = Proposals(inputs.study, inputs.space, inputs.trials, self._ledger, self._looks.wanted)
@@ -357,23 +354,19 @@ class Driver:
 
     def _mark_if_diverged(self, owner: OpenTrial) -> None:
         """Mark a trial as diverged for the sampler if its configuration has diverged with another seed."""
-        history = self._ledger.configurations.get(owner.spec.fingerprint())
-        if history is not None and history.status.state == DIVERGED and owner.values:
+        trials = self._ledger.configurations.get(owner.spec.fingerprint())
+        if trials and owner.values and configuration_status(trials).state == DIVERGED:
             owner.mark_diverged()
 
     # Progress
 
     def progress(self) -> Progress:
         """The current progress of the study."""
-        value, number = self._ledger.best or (None, None)
         total = self._runs_total()
         return Progress(
             runs_done=self._ledger.runs_done,
             runs_total=total,
-            runs_active=len(self._dispatch.owners),
             eta_s=self._estimate.left_s(total - self._ledger.runs_done, self._dispatch.slots),
-            best_trial=number,
-            best_value=value,
         )
 
     def _runs_total(self) -> int:

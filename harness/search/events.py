@@ -16,11 +16,17 @@ class Progress:
     runs_done: int
     runs_total: int
     """Exact for a grid; an upper bound for a sampler: the trials still allowed, times the seeds."""
-    runs_active: int
     eta_s: float | None
     """Estimated seconds to the end, from wall times so far; None before the first run of this recipe has ended."""
-    best_trial: int | None
-    best_value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Base class of the events of one run of a trial."""
+
+    trial: int
+    run_id: str
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,9 @@ class TrialStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class RunQueued:
+class RunQueued(RunEvent):
     """A run was submitted to the executor."""
 
-    trial: int
-    run_id: str
-    seed: int
     spec: NetworkSpec
     attempt: int
     only_times: bool = False
@@ -58,43 +61,31 @@ class RunQueued:
 
 
 @dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(RunEvent):
     """A worker started a run."""
 
-    trial: int
-    run_id: str
-    seed: int
     started: Started
 
 
 @dataclass(frozen=True, slots=True)
-class DataNoteAdded:
+class DataNoteAdded(RunEvent):
     """A run reported a note about its data that belongs to its result."""
 
-    trial: int
-    run_id: str
-    seed: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class EpochEnded:
+class EpochEnded(RunEvent):
     """A run finished an epoch."""
 
-    trial: int
-    run_id: str
-    seed: int
     epoch: Epoch
     epochs: int
 
 
 @dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(RunEvent):
     """A run ended, or was taken from the store."""
 
-    trial: int
-    run_id: str
-    seed: int
     state: RunState
     value: float | None
     """The objective, if the run is complete."""

@@ -1,6 +1,5 @@
-"""The history of a study: finished configurations, the seeds of each, and the best configuration."""
+"""The history of a study: finished configurations, and the seeds of each."""
 
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,26 +36,9 @@ def seeds_taken(trials: Iterable["FrozenTrial"]) -> dict[str, set[int]]:
 
 
 @dataclass(slots=True)
-class ConfigurationHistory:
-    """The results of one configuration's trials."""
-
-    number: int
-    """Number of its first finished trial."""
-    trials: list[TrialStatus] = field(default_factory=list)
-    values: dict[str, float] = field(default_factory=dict)
-    """The objective by seed."""
-
-    @property
-    def status(self) -> TrialStatus:
-        """Status of the configuration, from its finished trials."""
-        return configuration_status(self.trials)
-
-
-@dataclass(slots=True)
 class StudyHistory:
     """History of a study: read from Optuna's trials when a driver starts, and then updated by the driver."""
 
-    is_maximized: bool
     finished: set[str] = field(default_factory=set)
     """Fingerprints of configurations with a complete or pruned trial; a failed one may be tried again."""
     used_seeds: dict[str, set[int]] = field(default_factory=dict)
@@ -67,7 +49,8 @@ class StudyHistory:
     rejected: int = 0
     """Number of proposals that violated a rule or a budget."""
     runs_done: int = 0
-    configurations: dict[str, ConfigurationHistory] = field(default_factory=dict)
+    configurations: dict[str, list[TrialStatus]] = field(default_factory=dict)
+    """The finished trials of each configuration, by its fingerprint."""
 
     def read(self, trials: Iterable["FrozenTrial"]) -> None:
         """Read earlier trials; from open ones, only their seeds."""
@@ -88,8 +71,7 @@ class StudyHistory:
 
     def is_new(self, fingerprint: str) -> bool:
         """Whether a configuration has neither seeds nor a pruned trial."""
-        history = self.configurations.get(fingerprint)
-        was_pruned = history is not None and any(status.state == "pruned" for status in history.trials)
+        was_pruned = any(trial.state == "pruned" for trial in self.configurations.get(fingerprint, ()))
         return not self.used_seeds.get(fingerprint) and not was_pruned
 
     def lacks_seeds(self, fingerprint: str, count: int) -> bool:
@@ -121,27 +103,5 @@ class StudyHistory:
         self.trials += FURTHER_SEEDS not in trial.user_attrs
         if trial.state.name != "FAIL":
             self.finished.add(fingerprint)
-        history = self.configurations.setdefault(fingerprint, ConfigurationHistory(trial.number))
-        history.trials.append(trial_status(trial))
-        history.values |= values_by_seed(trial)
-        return history.status
-
-    @property
-    def best(self) -> tuple[float, int] | None:
-        """Mean over the seeds and number of the first trial of the best configuration within the budgets."""
-        complete = (
-            history for history in self.configurations.values() if history.status.state == "complete" and history.values
-        )
-        means = ((statistics.fmean(history.values.values()), history.number) for history in complete)
-        return (max if self.is_maximized else min)(means, key=lambda pair: pair[0], default=None)
-
-
-def values_by_seed(trial: "FrozenTrial") -> dict[str, float]:
-    """The objective by seed of a finished trial; a trial of an earlier version has values in the order of its seeds."""
-    if trial.state.name != "COMPLETE":
-        return {}
-    if "values_by_seed" in trial.user_attrs:
-        return dict(trial.user_attrs["values_by_seed"])
-    values = trial.user_attrs.get("values", [trial.value])
-    seeds = trial.user_attrs["seeds"] if len(trial.user_attrs["seeds"]) == len(values) else range(len(values))
-    return {str(seed): value for seed, value in zip(seeds, values, strict=True)}
+        self.configurations.setdefault(fingerprint, []).append(trial_status(trial))
+        return configuration_status(self.configurations[fingerprint])

@@ -3,17 +3,13 @@
 Optuna is imported inside the functions: the results of a finished study are shown without it.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from harness.config.study import HALVING_FACTOR, first_rung
-from harness.errors import StudyError
 
 if TYPE_CHECKING:
     import optuna
-
-T = TypeVar("T")
-
 
 SCREENING_SEEDS = 1_000_000
 """Offset of the screening runs' seed from the study's first seed, far from all seeds that are in a mean."""
@@ -79,16 +75,9 @@ PRUNERS: dict[str, Callable[[int], "optuna.pruners.BasePruner"]] = {
 
 def build_sampler(name: str, seed: int, trials_so_far: int) -> "optuna.samplers.BaseSampler":
     """The sampler, seeded by the study's seed and number of trials; with the seed alone, a resumed one would repeat."""
-    return table_entry(SAMPLERS, name, "search.sampler")((seed * 1_000_003 + trials_so_far) % 2**32)
+    return SAMPLERS[name]((seed * 1_000_003 + trials_so_far) % 2**32)
 
 
 def build_pruner(name: str, epochs: int) -> "optuna.pruners.BasePruner":
     """The pruner, with its rungs in epochs; it never decides before a third of the epochs (hyperband: a ninth)."""
-    return table_entry(PRUNERS, name, "search.pruner")(epochs)
-
-
-def table_entry(table: Mapping[str, T], name: str, key: str) -> T:
-    """The entry with this name. Raises `StudyError`, which lists all names, if there is none."""
-    if name not in table:
-        raise StudyError(f"`{key}` must be one of {', '.join(table)}", value=name)
-    return table[name]
+    return PRUNERS[name](epochs)

@@ -166,7 +166,7 @@ def trials_done(store: Store, study: Study) -> TrialsDone:
         trials = load_study(store, study.study).get_trials(deepcopy=False)
     except NotFound:
         return TrialsDone()
-    history = StudyHistory(is_maximized=True)
+    history = StudyHistory()
     history.read(trial for trial in trials if trial.state.is_finished())
     return TrialsDone(history.trials, history.seeds_used)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError, one_line
 from harness.storage import FullScaleRow, FullScaleRuns, Store
-from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
+from harness.training.full_scale.records import earlier_environments, read_environments
 from harness.training.run import RunState, Started
 
 RETRY_REMEDY = "run the same command again to write it there, too."

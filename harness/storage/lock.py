@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.engine import URL
 
 from harness.errors import StoreError
-from harness.storage.engine import sqlite_file
+from harness.storage.database import sqlite_file
 from harness.storage.errors import translate_errors
 from harness.storage.rows import RunRow
 from harness.storage.store import Store
@@ -78,14 +78,6 @@ def driver_of(store: Store, study: str) -> str | None:
     return holder
 
 
-class _Lock(Protocol):
-    def acquire(self) -> str | None:
-        """Take the lock and return None, or return the name of its holder."""
-
-    def release(self) -> None:
-        """Release the lock."""
-
-
 class _FileLock:
     """A lock on the file `<database>.<study>.lock`, which contains the holder's name, and is empty after release."""
 
@@ -94,6 +86,7 @@ class _FileLock:
         self._lock = FileLock(self.path, timeout=0, thread_local=False, fallback_to_soft=False)
 
     def acquire(self) -> str | None:
+        """Take the lock and return None, or return the name of its holder."""
         try:
             self._lock.acquire()
         except Timeout:
@@ -161,7 +154,7 @@ def reap_undriven(store: Store, study: str) -> list[RunRow]:
         return []
 
 
-def _lock(url: URL, study: str) -> _Lock:
+def _lock(url: URL, study: str) -> "_FileLock | _ServerLock":
     file = sqlite_file(url)
     return _ServerLock(url, study) if file is None else _FileLock(file, study)
 

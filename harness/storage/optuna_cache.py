@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from harness.storage.engine import upsert
+from harness.storage.database import upsert
 from harness.storage.errors import study_deleted
 
 TABLES = BaseModel.metadata.tables
@@ -41,6 +41,16 @@ UNIQUE_KEYS = {
     "trial_values": ("trial_id", "objective"),
 }
 """The columns that identify a row, by table."""
+
+
+def _left_to_optuna(name: str, *, is_changed: bool = False) -> Any:
+    """A method of `CachedTrialStorage` that calls that of `RDBStorage`, for a study that must exist."""
+
+    def call(self: "CachedTrialStorage", study_id: int, *args: Any, **kwargs: Any) -> Any:
+        with self._existing(study_id, is_changed=is_changed):
+            return getattr(self._rows, name)(study_id, *args, **kwargs)
+
+    return call
 
 
 class CachedTrialStorage(BaseStorage):
@@ -96,43 +106,20 @@ class CachedTrialStorage(BaseStorage):
         self._distributions = {key: known for key, known in self._distributions.items() if key[0] != study_id}
         self._names.pop(study_id, None)
 
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Left to Optuna."""
-        with self._existing(study_id, is_changed=True):
-            self._rows.set_study_user_attr(study_id, key, value)
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Left to Optuna."""
-        with self._existing(study_id, is_changed=True):
-            self._rows.set_study_system_attr(study_id, key, value)
-
     def get_study_id_from_name(self, study_name: str) -> int:
         """Left to Optuna."""
         return self._rows.get_study_id_from_name(study_name)
 
-    def get_study_name_from_id(self, study_id: int) -> str:
-        """Left to Optuna."""
-        with self._existing(study_id):
-            return self._rows.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Left to Optuna."""
-        with self._existing(study_id):
-            return self._rows.get_study_directions(study_id)
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Left to Optuna."""
-        with self._existing(study_id):
-            return self._rows.get_study_user_attrs(study_id)
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Left to Optuna."""
-        with self._existing(study_id):
-            return self._rows.get_study_system_attrs(study_id)
-
     def get_all_studies(self) -> list[FrozenStudy]:
         """Left to Optuna."""
         return self._rows.get_all_studies()
+
+    get_study_name_from_id = _left_to_optuna("get_study_name_from_id")
+    get_study_directions = _left_to_optuna("get_study_directions")
+    get_study_user_attrs = _left_to_optuna("get_study_user_attrs")
+    get_study_system_attrs = _left_to_optuna("get_study_system_attrs")
+    set_study_user_attr = _left_to_optuna("set_study_user_attr", is_changed=True)
+    set_study_system_attr = _left_to_optuna("set_study_system_attr", is_changed=True)
 
     # Trials: reading
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import Connection, inspect, select
 
 from harness.errors import NotFound, StoreError
-from harness.storage.engine import connect_options
+from harness.storage.database import connect_options
 from harness.storage.errors import study_deleted
 from harness.storage.rows import RunRow
 from harness.storage.store import Store
@@ -20,8 +20,6 @@ from harness.storage.store import Store
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
 
 Direction = Literal["maximize", "minimize"]
@@ -53,14 +51,7 @@ def optuna_storage(store: Store) -> "RDBStorage":
     return storage
 
 
-def open_study(
-    store: Store,
-    name: str,
-    *,
-    directions: Sequence[Direction],
-    sampler: "BaseSampler | None" = None,
-    pruner: "BasePruner | None" = None,
-) -> "optuna.Study":
+def open_study(store: Store, name: str, *, directions: Sequence[Direction]) -> "optuna.Study":
     """Open or create the Optuna study with this name, for its driver; to be called under its `DriverLock`.
 
     Raises `StoreError` if it was created with other directions. A new study starts without the links of an earlier
@@ -74,14 +65,7 @@ def open_study(
     with store.translate_errors(), _quiet():
         if name not in optuna.get_all_study_names(storage):
             store.unlink(name)
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            pruner=pruner,
-            directions=list(directions),
-            load_if_exists=True,
-        )
+        study = optuna.create_study(study_name=name, storage=storage, directions=list(directions), load_if_exists=True)
     stored_directions = [direction.name.lower() for direction in study.directions]
     if stored_directions != list(directions):
         raise StoreError(

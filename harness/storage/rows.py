@@ -63,6 +63,13 @@ class RunRow:
         return not any(differs(environment, reference) for environment in self.environments)
 
 
+COPIED_FIELDS = (
+    *("id", "state", "cause", "attempts", "owner", "created", "started", "finished"),
+    *("wall_s", "host", "pid", "device", "threads"),
+)
+"""Columns that are equal to the fields of `RunRow`."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudyRow:
     """A study file, resolved as it was last saved."""
@@ -113,22 +120,10 @@ def spec_values(spec: NetworkSpec) -> dict[str, Any]:
 def run_row(row: RunTable, root: Path | None) -> RunRow:
     """Convert a row of the table; `root` is the base of relative folders."""
     return RunRow(
-        id=row.id,
         run=Run(NetworkSpec.from_mapping(row.spec), ProxyRecipe.model_validate(row.recipe), row.seed, row.data),
-        state=row.state,
-        cause=row.cause,
-        attempts=row.attempts,
-        owner=row.owner,
         folder=None if row.folder is None else (root or Path()) / row.folder,
-        created=row.created,
-        started=row.started,
-        finished=row.finished,
-        wall_s=row.wall_s,
-        host=row.host,
-        pid=row.pid,
-        device=row.device,
-        threads=row.threads,
         versions=row.versions or {},
+        **{name: getattr(row, name) for name in COPIED_FIELDS},
         **environments_of(row.environment),
     )
 

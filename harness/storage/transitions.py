@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from harness.errors import StoreError
-from harness.storage.engine import upsert
+from harness.storage.database import upsert
 from harness.storage.rows import environments_of, stored_environments
 from harness.storage.tables import Base, EpochTable, EventTable, MeasureTable, RunTable
 from harness.training.environment import Environment

@@ -31,20 +31,19 @@ TRAINING = (
     *("data/seeding.py", "data/segmentation_datasets.py", "data/segmentation_files.py"),
     *("data/shapes", "data/subsets.py", "data/threads.py"),
     *("executors/run_job.py",),
-    *("measures/__init__.py", "measures/base.py", "measures/kernel_weights.py", "measures/memory.py"),
+    *("measures/__init__.py", "measures/base.py", "measures/kernel_weights.py"),
     *("measures/merge_error.py", "measures/receptive_field.py", "measures/shape_bias.py", "measures/speed.py"),
     *("measures/timing_cache.py",),
     *("models/activation_checkpointing.py", "models/batchnorm_folding.py", "models/build.py", "models/convnext.py"),
     *("models/large_kernels", "models/layers.py", "models/mobilenet_v2.py", "models/replknet.py"),
     *("models/spec/family.py", "models/spec/kernel.py", "models/spec/network.py"),
-    *("training/device.py", "training/fit.py"),
+    *("training/device.py", "training/fit.py", "training/optim.py"),
 )
 """All other code that affects the outcome of a run: networks, defaults, images, training loop, seeding, measures."""
 DOWNSTREAM = (
     *("data/detection_transforms.py",),
     *("models/heads",),
-    *("training/transfer.py", "training/transfer_detection.py", "training/transfer_segmentation.py"),
-    *("training/metrics/detection.py", "training/metrics/segmentation.py"),
+    *("training/metrics/detection.py", "training/metrics/segmentation.py", "training/transfer.py"),
 )
 """Further code that affects the outcome of a transfer."""
 FULL_SCALE = (
@@ -54,12 +53,10 @@ FULL_SCALE = (
     *("data/validation_images.py",),
     *("executors/ray_train.py",),
     *("training/accuracy.py", "training/accuracy_results.py", "training/tasks"),
-    *("training/full_scale/data_record.py", "training/full_scale/environments.py"),
-    *("training/full_scale/initial_weights.py", "training/full_scale/job.py", "training/full_scale/logger.py"),
-    *("training/full_scale/loop.py", "training/full_scale/messages.py"),
-    *("training/full_scale/noise_images.py", "training/full_scale/optim.py"),
-    *("training/full_scale/process_group.py", "training/full_scale/state.py"),
-    *("training/full_scale/step_time.py", "training/full_scale/timer.py", "training/full_scale/worker.py"),
+    *("training/full_scale/job.py", "training/full_scale/logger.py", "training/full_scale/loop.py"),
+    *("training/full_scale/messages.py", "training/full_scale/process_group.py", "training/full_scale/records.py"),
+    *("training/full_scale/state.py", "training/full_scale/step_time.py", "training/full_scale/timer.py"),
+    *("training/full_scale/worker.py",),
     *("training/metrics/classification.py",),
 )
 """Further code that affects the outcome of a full-scale training, in addition to all of the above."""

@@ -51,7 +51,6 @@ class MeasurementConditions:
 
     is_quiet: bool
     """Whether no other process of the harness computes on the device meanwhile."""
-    waited_s: float
 
 
 @dataclass(slots=True)
@@ -172,7 +171,7 @@ def measuring(device: Any = None, *, timeout_s: float | None = None) -> Iterator
     """
     outer = _state.hold
     if outer is not None and outer.is_measuring:
-        yield MeasurementConditions(outer.is_quiet, waited_s=0.0)
+        yield MeasurementConditions(outer.is_quiet)
         return
     if outer is not None:
         outer.finish()
@@ -230,10 +229,10 @@ class MachineSlots:
     folder: Path
 
     @contextlib.contextmanager
-    def alone(self, *, timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
+    def alone(self) -> Iterator[MeasurementConditions]:
         """Lock the processor's slot exclusively, as `measuring` does; work inside may compute and measure."""
         assert _state.hold is None, "a thread that holds a slot would wait for itself"
-        with _alone(_slots((CPU,), self.folder), timeout_s) as quiet:
+        with _alone(_slots((CPU,), self.folder)) as quiet:
             yield quiet
 
 
@@ -256,7 +255,7 @@ def separate_slots() -> Iterator[MachineSlots]:
 
 
 @contextlib.contextmanager
-def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[MeasurementConditions]:
+def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None = None) -> Iterator[MeasurementConditions]:
     """Lock the last of these slots exclusively and the others shared; without slots, `is_quiet` is False."""
     if timeout_s is None:
         timeout_s = WAITS_AGAIN_S if slots and slots[-1].is_starved else MEASURER_WAITS_S
@@ -268,7 +267,7 @@ def _alone(slots: tuple[SlotFiles, ...], timeout_s: float | None) -> Iterator[Me
     try:
         if begin - start > POLL_S:
             time.sleep(SETTLE_S)
-        yield MeasurementConditions(is_quiet, begin - start)
+        yield MeasurementConditions(is_quiet)
     finally:
         for slot in held:
             slot.release()
@@ -297,14 +296,10 @@ def _names(device: Any) -> tuple[str, ...]:
 def _finisher(device: Any) -> Callable[[], None]:
     """A function that waits for the GPU to finish its work; on a processor it does nothing."""
     if device is None or device.type != "cuda":
-        return _nothing
+        return lambda: None
     import torch
 
     return lambda: torch.cuda.synchronize(device)
-
-
-def _nothing() -> None:
-    return
 
 
 def _slots(names: tuple[str, ...], folder: Path | None = None) -> tuple[SlotFiles, ...]:

@@ -3,16 +3,19 @@
 Shapes: N images of a batch.
 """
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.data.image_sources import DATA_OPTION, ImageSource
 from harness.data.loading import Batch, BatchReader, ValidationItems, worker_indices
 from harness.data.preprocessing import Preprocessing
 from harness.data.read_report import require_readable
 from harness.errors import DataError, UserError
+from harness.models.finite import require_finite
+from harness.system.device_slot import yield_slot
 from harness.training.accuracy_results import (
     MERGED,
     TRAINING,
@@ -21,17 +24,17 @@ from harness.training.accuracy_results import (
     FormAccuracy,
     FormDifference,
 )
-from harness.training.full_scale.messages import Scores
+from harness.training.device import autocast, place_images, place_network
 from harness.training.full_scale.timer import Timer
-from harness.training.metrics.classification import AccuracyAccumulator, BatchOutputs, predict, scores_from_sums
+from harness.training.metrics.classification import AccuracyAccumulator, readable_batches
 
 
 class _FormCounters:
     """Counters of the outputs of each form so far."""
 
     def __init__(self, forms: int, device: torch.device) -> None:
-        self.tallies = [AccuracyAccumulator(device) for _ in range(forms)]
-        self.seen: list[tuple[int, tuple[float, ...]]] = []
+        self.accumulators = [AccuracyAccumulator(device) for _ in range(forms)]
+        self.seen: list[tuple[int, Sequence[float]]] = []
         self.unreadable = 0
         self.changed = torch.zeros((), dtype=torch.int64, device=device)
         self.apart = torch.zeros((), device=device)
@@ -39,19 +42,21 @@ class _FormCounters:
         self.truths: set[int] = set()
         self.ties = [0] * forms
 
-    def add(self, outputs: BatchOutputs) -> None:
-        self.unreadable += outputs.unreadable
-        if not outputs.logits:
-            return
-        self.seen.append((len(outputs.targets), outputs.seconds))
-        for form, (accumulator, logits) in enumerate(zip(self.tallies, outputs.logits, strict=True)):
-            accumulator.add(logits, outputs.targets)
+    def add(self, labels: Tensor, outputs: Sequence[Tensor], seconds: Sequence[float]) -> None:
+        self.seen.append((len(labels), seconds))
+        for form, (accumulator, logits) in enumerate(zip(self.accumulators, outputs, strict=True)):
+            accumulator.add(logits, labels)
             self.answers[form] |= set(logits.argmax(1).tolist())
             self.ties[form] += int(((logits == logits.amax(1, keepdim=True)).sum(1) > 1).sum())
-        self.truths |= set(outputs.targets.tolist())
-        first, last = outputs.logits[0], outputs.logits[-1]
+        self.truths |= set(labels.tolist())
+        first, last = outputs[0], outputs[-1]
         self.changed += (first.argmax(1) != last.argmax(1)).sum()
         self.apart = torch.maximum(self.apart, (first - last).abs().max())
+
+    def add_unreadable(self, count: int) -> None:
+        self.unreadable += count
+        for accumulator in self.accumulators:
+            accumulator.add_unreadable(count)
 
     @property
     def images(self) -> int:
@@ -70,10 +75,6 @@ class _FormCounters:
                 f"{name} form: the prediction is class {answer} for every image, so that top-1 is the share of the "
                 "images of that class"
             )
-
-    def scores(self, form: int) -> Scores:
-        sums = self.tallies[form].sums
-        return scores_from_sums(torch.cat([sums, sums.new_tensor([self.unreadable])]))
 
     def images_per_s(self, form: int) -> float:
         """Images per second, without the first batch, which also selects algorithms, unless it is the only one."""
@@ -94,14 +95,14 @@ def measure_accuracy(
     The networks are moved to the device. Raises `DataError` if no image can be read, `UserError` if the device has too
     little memory, and `Diverged` if a logit is not finite.
     """
-    models = [_placed(model, preprocessing, device) for model in forms.values()]
+    models = [place_network(model, preprocessing, device).eval() for model in forms.values()]
     count, timer, of = _FormCounters(len(models), device), Timer(), len(images.labels)
     parts = worker_indices(of, preprocessing.batch_size, rank=0, size=1)
     batches = _timed(BatchReader(ValidationItems(images, preprocessing), loaders).read(parts), timer)
     try:
-        for outputs in predict(models, batches, preprocessing, device, waits=True):
-            count.add(outputs)
-            if count.images and timer.is_due():
+        for batch, labels in readable_batches(batches, count.add_unreadable):
+            count.add(labels, *_predict_each(models, batch, preprocessing, device))
+            if timer.is_due():
                 yield _progress(count, of, timer.elapsed_s)
     except torch.OutOfMemoryError as error:
         raise UserError(
@@ -112,7 +113,8 @@ def measure_accuracy(
     if not count.images:
         raise DataError("of the images, one must be readable", value=f"{of} that are not", place=DATA_OPTION)
     require_readable("validation", of, count.unreadable, images)
-    results = {name: FormAccuracy(count.scores(i), count.images_per_s(i)) for i, name in enumerate(forms)}
+    scores = [accumulator.scores() for accumulator in count.accumulators]
+    results = {name: FormAccuracy(scores[i], count.images_per_s(i)) for i, name in enumerate(forms)}
     yield AccuracyResult(
         forms=results,
         difference=_difference(results, count),
@@ -124,9 +126,24 @@ def measure_accuracy(
     )
 
 
-def _placed(model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> nn.Module:
-    memory_format = torch.channels_last if preprocessing.channels_last else torch.contiguous_format
-    return model.to(device).to(memory_format=memory_format)
+@torch.no_grad()
+def _predict_each(
+    models: Sequence[nn.Module], batch: Tensor, preprocessing: Preprocessing, device: torch.device
+) -> tuple[list[Tensor], list[float]]:
+    """The logits of each network for a batch, (N, classes), in float32; and the seconds that each took."""
+    yield_slot()
+    images, logits, seconds = place_images(batch, preprocessing, device), [], []
+    for model in models:
+        start = time.perf_counter()
+        with autocast(preprocessing, device):
+            output = model(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+        with autocast(preprocessing, device):
+            require_finite(output, model, images)
+        logits.append(output.float())
+    return logits, seconds
 
 
 def _timed(batches: Iterator[Batch], timer: Timer) -> Iterator[Batch]:
@@ -141,7 +158,8 @@ def _timed(batches: Iterator[Batch], timer: Timer) -> Iterator[Batch]:
 
 def _progress(count: _FormCounters, of: int, here_s: float) -> AccuracyProgress:
     done = count.images + count.unreadable
-    return AccuracyProgress(done, of, count.scores(0)["top1"], done / here_s, (of - done) * here_s / max(1, done))
+    top1 = count.accumulators[0].scores()["top1"]
+    return AccuracyProgress(done, of, top1, done / here_s, (of - done) * here_s / max(1, done))
 
 
 def _difference(forms: Mapping[str, FormAccuracy], count: _FormCounters) -> FormDifference | None:

@@ -1,4 +1,4 @@
-"""The device of a training: name, memory format and random state; and the record of host, device and versions."""
+"""The device of a training: how networks and images are placed on it; and the record of host, device and versions."""
 
 import os
 import platform
@@ -6,11 +6,14 @@ import socket
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Protocol, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from harness import __version__
 from harness.config.recipes.proxy import ProxyRecipe
+from harness.errors import UserError
 from harness.system.code_revision import code_digest
 from harness.system.machine import cpu_name
 from harness.training.environment import (
@@ -23,10 +26,54 @@ from harness.training.environment import (
 )
 from harness.training.run import Started
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-def memory_format(recipe: ProxyRecipe) -> torch.memory_format:
+
+class ComputeFormat(Protocol):
+    """Protocol of an object with the formats in which a network computes: a recipe, or a preprocessing."""
+
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images and weights are stored channels last."""
+
+
+def memory_format(recipe: ComputeFormat) -> torch.memory_format:
     """The memory format of images and weights."""
     return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+def place_network(network: ModuleT, recipe: ComputeFormat, device: torch.device) -> ModuleT:
+    """Move a network to the device, in the recipe's memory format; returns the same object."""
+    return network.to(device).to(memory_format=memory_format(recipe))
+
+
+def place_images(images: Tensor, recipe: ComputeFormat, device: torch.device) -> Tensor:
+    """Images (N, C, H, W) on the device, in the recipe's memory format."""
+    return images.to(device, non_blocking=True).contiguous(memory_format=memory_format(recipe))
+
+
+def autocast(recipe: ComputeFormat, device: torch.device) -> AbstractContextManager[object]:
+    """Context of mixed precision in the recipe's precision; does nothing for float32."""
+    return torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32")
+
+
+def require_precision(precision: str, device: torch.device, name: str = "`precision: float16`") -> None:
+    """Raise `UserError`, which begins with `name`, for a precision that the device does not support."""
+    if precision == "float16" and device.type == "cpu":
+        raise UserError(f"{name} needs a GPU", remedy="Take bfloat16 or float32.")
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """The device of that name; by default a GPU if there is one. Raises `UserError` for a GPU that is not available."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "the device must be one that PyTorch can use", value=name, remedy="Leave --device out, or use cpu."
+        )
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def isolated_rng(device: torch.device) -> AbstractContextManager[None]:
@@ -69,14 +116,7 @@ def device_name(device: torch.device) -> str:
 
 
 def started_record(
-    device: torch.device,
-    threads: int,
-    *,
-    epochs: int,
-    first_epoch: int = 1,
-    environment: Environment | None = None,
-    earlier: tuple[Environment | None, ...] = (),
-    notes: tuple[str, ...] = (),
+    device: torch.device, threads: int, *, epochs: int, first_epoch: int = 1, environment: Environment | None = None
 ) -> Started:
     """The `Started` record of this process."""
     return Started(
@@ -94,8 +134,6 @@ def started_record(
         epochs=epochs,
         first_epoch=first_epoch,
         environment=environment,
-        earlier=earlier,
-        notes=notes,
     )
 
 

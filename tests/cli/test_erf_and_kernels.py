@@ -17,7 +17,7 @@ from harness.cli import main
 from harness.config.network_file import dump_network_spec
 from harness.data import load
 from harness.errors import UserError
-from harness.measures import TrainedRun
+from harness.measures.base import TrainedRun
 from harness.measures.erf_comparison import FieldResult, center_offset, compare_fields
 from harness.measures.receptive_field import ERF_IMAGES, ReceptiveField, erf, receptive_fields
 from harness.models.build import build, merge

@@ -11,7 +11,8 @@ from tiny_transfers import DETECTION, TRANSFER
 from harness.config.metrics import is_of_machine
 from harness.data import Dataset, load
 from harness.executors.run_job import run_job
-from harness.measures import ALWAYS_MEASURES, MACHINE_MEASURES, ON_DEMAND_MEASURES, TRAINING_MEASURES, TrainedRun
+from harness.measures import ALWAYS_MEASURES, MACHINE_MEASURES, ON_DEMAND_MEASURES, TRAINING_MEASURES
+from harness.measures.base import TrainedRun
 from harness.models.build import build
 from harness.training.run import Ended, Job, Measured, RunState, Started
 

@@ -21,7 +21,8 @@ from harness.config.study import Study
 from harness.config.study_file import load_study
 from harness.data import load
 from harness.errors import StudyError
-from harness.measures import ALWAYS_MEASURES, ON_DEMAND_MEASURES, TrainedRun
+from harness.measures import ALWAYS_MEASURES, ON_DEMAND_MEASURES
+from harness.measures.base import TrainedRun
 from harness.models.build import build
 
 CLAIM: dict[str, Any] = {"name": "c", "says": "s", "contrast": {"K=[5,5,3,3]": 1, "K=3": -1}, "expect": "> 0"}

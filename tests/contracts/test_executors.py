@@ -188,7 +188,7 @@ def test_inline_is_interrupted_within_a_step_and_goes_on_later(
     inline.submit(job)
     until(inline, Epoch, job)
     with monkeypatch.context() as patched:
-        patched.setattr("harness.training.fit.learning_rate", interrupt)
+        patched.setattr("harness.training.fit.proxy_learning_rate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             inline.poll(1.0)
     assert end_of([record for _, record in inline.poll(1.0)]).state == RunState.STOPPED

@@ -217,10 +217,9 @@ def test_optuna_is_quiet_here_and_as_it_was_elsewhere(tmp_path: Path, capfd: pyt
 def test_a_trial_costs_the_same_number_of_statements_however_many_there_were(tmp_path: Path) -> None:
     """The clock of a shared machine tells little; the number of questions put to the database tells what grows."""
     with Store.open(tmp_path / "studies.db") as store:
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-        study = open_study(
-            store, "s", directions=["maximize"], sampler=optuna.samplers.TPESampler(seed=0), pruner=pruner
-        )
+        study = open_study(store, "s", directions=["maximize"])
+        study.sampler = optuna.samplers.TPESampler(seed=0)
+        study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
         rdb: RDBStorage = study._storage._rows  # type: ignore[attr-defined]
         lines: list[str] = []
 

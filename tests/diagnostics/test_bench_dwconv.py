@@ -36,11 +36,11 @@ from harness.diagnostics.bench.options import (
     DwconvOptions,
     StackShape,
 )
-from harness.measures.memory import extra_bytes
+from harness.measures.speed import extra_bytes
 from harness.models.cost.layers import conv
 from harness.ops.dispatch import ALGORITHMS
 from harness.ops.timing import TimingBudget, Timings, time_interleaved
-from harness.training.fit import find_device
+from harness.training.device import find_device
 
 CPU = torch.device("cpu")
 TINY = DwconvOptions(device="cpu", batch=2, channels=4, layers=2, sides=(6,), kernels=(3, 31))

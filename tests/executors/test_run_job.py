@@ -8,7 +8,8 @@ from tiny_runs import RECIPE, tiny_run, with_
 
 from harness.data import load
 from harness.executors.run_job import run_job
-from harness.measures import ALWAYS_MEASURES, TrainedRun
+from harness.measures import ALWAYS_MEASURES
+from harness.measures.base import TrainedRun
 from harness.models.build import build
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
@@ -63,7 +64,7 @@ def test_any_other_error_fails_the_run_and_leaves_its_traceback_in_the_log(tmp_p
 def test_float16_on_a_cpu_is_refused_in_words(tmp_path: Path) -> None:
     *_, ended = run_job(job(tmp_path, run=tiny_run(recipe=with_(precision="float16"))))
     assert isinstance(ended, Ended) and ended.state == RunState.FAILED
-    assert ended.cause == "`precision: float16` needs a GPU; use bfloat16 or float32 on a CPU"
+    assert ended.cause == "`precision: float16` needs a GPU. Take bfloat16 or float32."
 
 
 def test_missing_data_are_told_in_words(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.recipes.proxy import ProxyRecipe
-from harness.training.fit import build_optimizer, learning_rate
+from harness.training.optim import build_proxy_optimizer, proxy_learning_rate
 
 
 def plain_epochs(
@@ -19,7 +19,7 @@ def plain_epochs(
 ) -> list[float]:
     """Train in place on a CPU, in float32; gives the mean loss of each epoch."""
     model.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-    optimizer = build_optimizer(model, recipe.optimizer)
+    optimizer = build_proxy_optimizer(model, recipe.optimizer)
     steps = count // recipe.batch_size
     losses = []
     for epoch in range(1, recipe.epochs + 1):
@@ -31,7 +31,7 @@ def plain_epochs(
         total = torch.zeros(())
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, (epoch - 1) * steps + step, steps)
+                group["lr"] = proxy_learning_rate(recipe, (epoch - 1) * steps + step, steps)
             loss = batch_loss(order[step * recipe.batch_size : (step + 1) * recipe.batch_size], generator)
             optimizer.zero_grad()
             torch.autograd.backward(loss)

@@ -82,13 +82,10 @@ class Bench:
 
     def open_trials(self, store: Store) -> optuna.Study:
         search = self.study.search
-        return open_study(
-            store,
-            self.study.study,
-            directions=list(self.study.objectives.values()),
-            sampler=build_sampler(search.sampler, search.seed, 0),
-            pruner=build_pruner(search.pruner, self.study.proxy.epochs),
-        )
+        study = open_study(store, self.study.study, directions=list(self.study.objectives.values()))
+        study.sampler = build_sampler(search.sampler, search.seed, 0)
+        study.pruner = build_pruner(search.pruner, self.study.proxy.epochs)
+        return study
 
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         with Store.open(self.folder / "studies.db") as store:

@@ -20,7 +20,8 @@ from tiny_studies import Played, epoch, started, text_of
 from harness.analysis.objective import compares_times
 from harness.data import Dataset, load
 from harness.executors.run_job import run_job
-from harness.measures import TrainedRun, timing_cache
+from harness.measures import timing_cache
+from harness.measures.base import TrainedRun
 from harness.measures.speed import latency
 from harness.measures.timing_cache import network_digest, timing_conditions
 from harness.models.build import build, merge

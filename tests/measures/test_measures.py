@@ -17,8 +17,8 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load
 from harness.errors import OutOfMemory
 from harness.executors.run_job import run_job
-from harness.measures import ALWAYS_MEASURES, ON_DEMAND_MEASURES, TrainedRun, measures_of, speed
-from harness.measures.base import merged_for_inference
+from harness.measures import ALWAYS_MEASURES, ON_DEMAND_MEASURES, measures_of, speed
+from harness.measures.base import TrainedRun, merged_for_inference
 from harness.models.build import build
 from harness.models.large_kernels import reparam
 from harness.models.spec.network import NetworkSpec

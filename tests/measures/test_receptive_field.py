@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harness.data import load
 from harness.data.augment import normalize
-from harness.measures import TrainedRun
+from harness.measures.base import TrainedRun
 from harness.measures.receptive_field import (
     ERF_IMAGES,
     SHARES,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from harness.data.cue_conflict import IMAGENET_CLASSES, SIXTEEN_CLASS_MEMBERS, SIXTEEN_CLASSES, find_stimuli
 from harness.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataInfo, Dataset, Split
 from harness.errors import DataError, UserError
-from harness.measures import TrainedRun
+from harness.measures.base import TrainedRun
 from harness.measures.cue_conflict import CueConflictResult, classify_stimuli, to_sixteen
 from harness.measures.shape_bias import count_decisions, shape_bias
 from harness.models.build import build

@@ -37,7 +37,7 @@ from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.training.accuracy import measure_accuracy
 from harness.training.accuracy_results import AccuracyResult
 from harness.training.fit import predict_logits, validate
-from harness.training.tasks.merged_evaluation import feature_difference
+from harness.training.tasks.dense import feature_difference
 
 SPEC = tiny_spec(in_channels=3, classes=3, K=5, reparam=3)
 CPU = torch.device("cpu")

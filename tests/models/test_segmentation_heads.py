@@ -14,8 +14,7 @@ from harness.models.build import build, merge
 from harness.models.heads.encoder import Encoder
 from harness.models.heads.segmentation import SEGMENTATION_HEADS
 from harness.models.spec.family import FAMILIES
-from harness.training.metrics.segmentation import confusion_matrix, intersection_over_union
-from harness.training.transfer_segmentation import pixel_loss
+from harness.training.metrics.segmentation import confusion_matrix, intersection_over_union, pixel_loss
 
 # mIoU
 

@@ -184,7 +184,6 @@ def test_a_configuration_with_a_seed_that_diverged_is_infeasible_everywhere(
     assert worst.reason == f"{n} of {n + 1} seeds: seed 1 diverged: the training loss is nan"
     assert "over the budget" not in text_of(results_view(results))
     assert results.best is row(results, 3) and results.best_so_far is row(results, 3) and not worst.is_on_front
-    assert progress.best_value == pytest.approx(row(results, 3).mean)
     assert "K=3-3-3-3" in text_of(state.draw()) and "diverged" in worst.state
     with open_study_reader(study.path, study.place) as reader:
         trials = [t for t in reader.trials if t.user_attrs["fingerprint"] == worst.spec.fingerprint()]

@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import NotFound, StoreError
 from harness.models.spec.presets import preset
-from harness.storage import Store, engine, load_study, open_study
-from harness.storage.engine import check_file_system, database_label, database_url
+from harness.storage import Store, load_study, open_study
+from harness.storage.database import check_file_system, database_label, database_url
 from harness.training.run import Run
 
 pytest_plugins = ["postgres"]
@@ -214,7 +214,7 @@ def test_network_file_systems_are_refused(file: str, kind: str | None) -> None:
 def test_the_mounts_of_this_machine_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"server:/x {tmp_path} nfs rw 0 0\n")
-    monkeypatch.setattr(engine, "MOUNTS", mounts)
+    monkeypatch.setattr("harness.storage.database.MOUNTS", mounts)
     with pytest.raises(StoreError, match="must be on a local disk"):
         Store.open(tmp_path / "studies.db")
     assert list(tmp_path.iterdir()) == [mounts]

@@ -219,7 +219,7 @@ class Gpu:
 @pytest.fixture
 def gpu(slots: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:  # noqa: ARG001
     monkeypatch.setattr(device_slot, "_names", lambda device: ("cpu", "gpu-1") if device is not None else ("cpu",))
-    monkeypatch.setattr(device_slot, "_finisher", lambda _: device_slot._nothing)
+    monkeypatch.setattr(device_slot, "_finisher", lambda _: lambda: None)
     return Gpu()
 
 

@@ -25,7 +25,7 @@ from tiny_studies import CommandResult, called
 from harness.data import load
 from harness.diagnostics.bench.options import NetworkOptions
 from harness.diagnostics.bench.subjects import bench_network
-from harness.measures import TrainedRun
+from harness.measures.base import TrainedRun
 from harness.measures.speed import train_step
 from harness.models.build import build
 from harness.models.weights import save_weights

@@ -19,7 +19,8 @@ from harness.data.augment import augment
 from harness.errors import Diverged, Stopped
 from harness.models.build import build
 from harness.training.checkpoint import Checkpoint
-from harness.training.fit import build_optimizer, fit, learning_rate, validate
+from harness.training.fit import fit, validate
+from harness.training.optim import build_proxy_optimizer, proxy_learning_rate
 from harness.training.run import Epoch
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
 
 def test_learning_rate_warms_up_to_its_peak_and_falls_to_its_end() -> None:
     recipe = with_(epochs=10, schedule={"warmup_epochs": 2, "final": 0.1}, optimizer={"lr": 0.5})
-    rates = [learning_rate(recipe, step, 8) for step in range(80)]
+    rates = [proxy_learning_rate(recipe, step, 8) for step in range(80)]
     assert rates[:16] == sorted(rates[:16]) and rates[0] > 0
     assert rates[16] == 0.5 == max(rates)
     assert rates[16:] == sorted(rates[16:], reverse=True)
@@ -144,13 +145,13 @@ def test_learning_rate_warms_up_to_its_peak_and_falls_to_its_end() -> None:
 
 def test_constant_schedule_stays_at_its_peak() -> None:
     recipe = with_(schedule={"name": "constant", "warmup_epochs": 0}, optimizer={"lr": 0.5})
-    assert {learning_rate(recipe, step, 4) for step in range(12)} == {0.5}
+    assert {proxy_learning_rate(recipe, step, 4) for step in range(12)} == {0.5}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_norms_and_biases_are_not_decayed(name: str) -> None:
     model = build(tiny_spec())
-    optimizer = build_optimizer(model, Optimizer(name=name, weight_decay=0.1))  # type: ignore[arg-type]
+    optimizer = build_proxy_optimizer(model, Optimizer(name=name, weight_decay=0.1))  # type: ignore[arg-type]
     decayed, others = optimizer.param_groups
     assert all(p.ndim > 1 for p in decayed["params"]) and decayed["weight_decay"] == 0.1
     assert all(p.ndim == 1 for p in others["params"]) and others["weight_decay"] == 0.0
@@ -164,7 +165,7 @@ def test_the_optimisers_are_torchs_own_to_the_last_bit(name: Literal["sgd", "ada
     def trained(stock: bool) -> tuple[list[Tensor], dict[str, Any]]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
-        optimizer = build_optimizer(model, config)
+        optimizer = build_proxy_optimizer(model, config)
         if stock:
             kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
             groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]

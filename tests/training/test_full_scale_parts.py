@@ -22,14 +22,14 @@ from harness.data.seeding import seeded_streams
 from harness.errors import DataError, SpecError, UserError
 from harness.models.build import build
 from harness.models.spec.presets import PRESETS
-from harness.training.full_scale.optim import (
+from harness.training.metrics.classification import validate_classifier
+from harness.training.optim import (
     LR_SCALE,
     full_scale_learning_rate,
     layer_count,
     layer_of,
     parameter_groups,
 )
-from harness.training.metrics.classification import validate_classifier
 
 # Target
 

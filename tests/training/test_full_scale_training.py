@@ -30,7 +30,6 @@ from harness.models.weights import load_weights, read_weights
 from harness.training.checkpoint import read_state
 from harness.training.environment import Environment
 from harness.training.full_scale import timer
-from harness.training.full_scale.environments import earlier_environments, read_environments, record_environment
 from harness.training.full_scale.messages import (
     FullScaleEpoch,
     FullScaleMessage,
@@ -39,6 +38,7 @@ from harness.training.full_scale.messages import (
     from_plain,
     to_plain,
 )
+from harness.training.full_scale.records import earlier_environments, read_environments, record_environment
 from harness.training.full_scale.worker import run_worker
 from harness.training.run import Started
 

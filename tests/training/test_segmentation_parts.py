@@ -26,15 +26,20 @@ from harness.data.loading import step_batches
 from harness.data.segmentation_files import IGNORED
 from harness.errors import StudyError
 from harness.models.build import build
-from harness.training.full_scale.optim import LR_SCALE, full_scale_learning_rate, layer_count, parameter_groups
 from harness.training.metrics.segmentation import (
     ConfusionAccumulator,
     class_metrics,
     confusion_matrix,
     segmentation_metrics,
 )
-from harness.training.tasks.segmentation import SegmentationTask, build_segmenter
-from harness.training.tasks.sliding_window import mean_probabilities, sliding_window_inference, window_starts
+from harness.training.optim import LR_SCALE, full_scale_learning_rate, layer_count, parameter_groups
+from harness.training.tasks.segmentation import (
+    SegmentationTask,
+    build_segmenter,
+    mean_probabilities,
+    sliding_window_inference,
+    window_starts,
+)
 
 # Recipes
 

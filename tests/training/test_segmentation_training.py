@@ -30,7 +30,7 @@ from harness.errors import Stopped, UserError
 from harness.models.build import build, merge
 from harness.models.weights import read_weights, save_weights
 from harness.training.full_scale.messages import Message
-from harness.training.tasks.merged_evaluation import evaluate_merged
+from harness.training.tasks.dense import evaluate_merged
 from harness.training.tasks.segmentation import SegmentationTask
 from harness.training.tasks.weights_file import read_dense
 

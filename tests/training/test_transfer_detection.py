@@ -23,10 +23,17 @@ from harness.executors.run_job import run_job
 from harness.models.build import build, merge
 from harness.models.heads.detection import FCOSDetector
 from harness.models.spec.family import FAMILIES
+from harness.training.fit import ProxyContext
 from harness.training.metrics.detection import average_precision
 from harness.training.run import Ended, Job, Measured, RunState
-from harness.training.transfer import transfer, transfer_recipe
-from harness.training.transfer_detection import augment_boxes, detection_targets, predict_split, train_detector
+from harness.training.transfer import (
+    augment_boxes,
+    detection_targets,
+    predict_split,
+    train_detector,
+    transfer,
+    transfer_recipe,
+)
 
 CPU = torch.device("cpu")
 EVERY_STEM = [(name, stride) for name, family in FAMILIES.items() for stride in family.stem_strides]
@@ -207,7 +214,7 @@ def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     learnt = transferred(dataset, changes, C=[8, 8, 16, 16])
 
     untrained = detector(tiny_spec(C=[8, 8, 16, 16]), finest=2)
-    detections, truth = predict_split(dataset.val, untrained, dataset, recipe, CPU)
+    detections, truth = predict_split(dataset.val, untrained, ProxyContext(dataset, recipe, 0, CPU))
     random = dict(average_precision(detections, truth, dataset.info.names))
     mean_box = torch.from_numpy(dataset.train.boxes).float().mean(dim=0)
     every_class = {"boxes": mean_box.expand(8, 4), "scores": torch.ones(8), "labels": torch.arange(8)}
@@ -221,7 +228,7 @@ def test_same_seed_same_losses_other_seed_others(dataset: Dataset) -> None:
 
     def loss(seed: int) -> float:
         torch.rand(3)
-        (epoch,) = train_detector(detector(tiny_spec(drop_path=0.2)), dataset, plan, seed=seed, device=CPU)
+        (epoch,) = train_detector(detector(tiny_spec(drop_path=0.2)), ProxyContext(dataset, plan, seed, CPU))
         return epoch.train_loss
 
     first = loss(0)
@@ -241,7 +248,7 @@ def test_figures_have_the_names_of_the_classes_and_their_mean(dataset: Dataset) 
 def test_a_frozen_backbone_stays_as_it_is(dataset: Dataset, frozen: bool) -> None:
     model = detector(frozen=frozen)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    list(train_detector(model, dataset, plan_of(recipe_with()), seed=0, device=CPU))
+    list(train_detector(model, ProxyContext(dataset, plan_of(recipe_with()), 0, CPU)))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in changed} == {"backbone", "head"}
     assert any(name.startswith("backbone.pyramid.") for name in changed)
@@ -255,7 +262,7 @@ def test_the_recipes_precision_is_that_of_the_transfer(dataset: Dataset, precisi
     model = detector()
     model.head.classification_head.register_forward_hook(lambda *seen: inside.add(seen[-1].dtype))
     model.head.register_forward_hook(lambda *seen: outside.update(each.dtype for each in seen[-1].values()))
-    list(train_detector(model, dataset, plan_of(with_(recipe_with(), precision=precision)), seed=0, device=CPU))
+    list(train_detector(model, ProxyContext(dataset, plan_of(with_(recipe_with(), precision=precision)), 0, CPU)))
     assert inside == {getattr(torch, precision)} and outside == {torch.float32}
 
 
@@ -268,7 +275,7 @@ def test_outputs_that_are_not_finite_are_no_prediction(dataset: Dataset) -> None
     model = detector()
     nn.init.constant_(model.head.regression_head.bbox_ctrness.weight, torch.nan)
     with pytest.raises(Diverged, match="outputs"):
-        predict_split(dataset.val, model, dataset, RECIPE, CPU)
+        predict_split(dataset.val, model, ProxyContext(dataset, RECIPE, 0, CPU))
 
 
 def test_check_is_called_before_every_step(dataset: Dataset) -> None:
@@ -278,7 +285,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
         if next(calls) == 6:  # four steps an epoch
             raise Stopped("enough")
 
-    epochs = train_detector(detector(), dataset, RECIPE, seed=0, device=CPU, check=check)
+    epochs = train_detector(detector(), ProxyContext(dataset, RECIPE, 0, CPU, check))
     assert next(epochs).epoch == 1
     with pytest.raises(Stopped):
         next(epochs)

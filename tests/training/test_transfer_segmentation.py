@@ -22,10 +22,10 @@ from harness.errors import DataError, Diverged, Stopped
 from harness.executors.run_job import run_job
 from harness.models.build import build
 from harness.models.heads.segmentation import SEGMENTATION_HEADS
-from harness.training.metrics.segmentation import confusion_matrix, intersection_over_union
+from harness.training.fit import ProxyContext
+from harness.training.metrics.segmentation import confusion_matrix, intersection_over_union, pixel_loss
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState
-from harness.training.transfer import transfer, transfer_recipe
-from harness.training.transfer_segmentation import augment_masks, confusion_matrix_on, pixel_loss, train_segmenter
+from harness.training.transfer import augment_masks, confusion_matrix_on, train_segmenter, transfer, transfer_recipe
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_a_transfer_is_bit_for_bit_what_a_plain_loop_gives(dataset: Dataset) -> 
     assert recipe.transfer is not None
     plan = transfer_recipe(recipe, recipe.transfer)
     model, plain = segmenter(tiny_spec(drop_path=0.2)), segmenter(tiny_spec(drop_path=0.2))
-    epochs = list(train_segmenter(model, dataset, plan, seed=3, device=CPU))
+    epochs = list(train_segmenter(model, ProxyContext(dataset, plan, 3, CPU)))
     images, masks = torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.masks)
 
     def loss(index: Tensor, generator: torch.Generator) -> Tensor:
@@ -128,7 +128,7 @@ def test_a_frozen_backbone_stays_as_it_is(dataset: Dataset, frozen: bool) -> Non
     model, recipe = segmenter(frozen=frozen), recipe_with()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert recipe.transfer is not None
-    list(train_segmenter(model, dataset, transfer_recipe(recipe, recipe.transfer), seed=0, device=CPU))
+    list(train_segmenter(model, ProxyContext(dataset, transfer_recipe(recipe, recipe.transfer), 0, CPU)))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("decoder.") for name in changed) and "classifier.weight" in changed
     assert any(name.startswith("encoder.") for name in changed) is not frozen
@@ -141,7 +141,7 @@ def test_the_recipes_precision_is_that_of_the_transfer(dataset: Dataset, precisi
     model.classifier.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     recipe = with_(recipe_with(), precision=precision)
     assert recipe.transfer is not None
-    list(train_segmenter(model, dataset, transfer_recipe(recipe, recipe.transfer), seed=0, device=CPU))
+    list(train_segmenter(model, ProxyContext(dataset, transfer_recipe(recipe, recipe.transfer), 0, CPU)))
     assert set(seen) == {getattr(torch, precision)}
 
 
@@ -154,7 +154,7 @@ def test_logits_that_are_not_finite_are_no_prediction(dataset: Dataset) -> None:
     model = segmenter()
     nn.init.constant_(model.classifier.weight, torch.nan)
     with pytest.raises(Diverged, match="logits"):
-        confusion_matrix_on(dataset.val, model, dataset, RECIPE, CPU)
+        confusion_matrix_on(dataset.val, model, ProxyContext(dataset, RECIPE, 0, CPU))
 
 
 def test_check_is_called_before_every_step(dataset: Dataset) -> None:
@@ -164,7 +164,7 @@ def test_check_is_called_before_every_step(dataset: Dataset) -> None:
         if next(calls) == 6:  # four steps an epoch
             raise Stopped("enough")
 
-    epochs = train_segmenter(segmenter(), dataset, RECIPE, seed=0, device=CPU, check=check)
+    epochs = train_segmenter(segmenter(), ProxyContext(dataset, RECIPE, 0, CPU, check))
     assert next(epochs).epoch == 1
     with pytest.raises(Stopped):
         next(epochs)

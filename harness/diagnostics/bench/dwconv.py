@@ -31,7 +31,7 @@ from harness.diagnostics.bench.options import (
     StackShape,
     precisions_for,
 )
-from harness.measures.memory import extra_bytes
+from harness.measures.speed import extra_bytes
 from harness.ops import depthwise_conv2d
 from harness.ops.autotune import autotune
 from harness.ops.dispatch import ALGORITHMS

@@ -13,7 +13,7 @@ from harness.diagnostics.bench.machine import bench_conditions, device_lines, di
 from harness.diagnostics.bench.options import DwconvOptions, NetworkOptions
 from harness.report.console import make_console
 from harness.system.device_slot import computing, counting_measurements
-from harness.training.fit import find_device
+from harness.training.device import find_device
 
 BENCH_RESULTS = ROOT / "results" / "bench"
 Result = TypeVar("Result")

@@ -22,7 +22,7 @@ from harness.models.spec.network import NetworkSpec
 from harness.ops.timing import TimingBudget, cpu_threads, time_interleaved
 from harness.system.device_slot import computing
 from harness.system.machine import keep_freed_memory
-from harness.training.fit import backward_and_step, build_optimizer
+from harness.training.optim import backward_and_step, build_proxy_optimizer
 
 OVER_NATIVE = 7.0
 """The target for the speedup over PyTorch's operator in its default layout."""
@@ -63,7 +63,7 @@ def step_results(spec: NetworkSpec, recipe: ProxyRecipe, rounds: int) -> Iterato
 def _step(network: nn.Module, images: Tensor, layout: str, recipe: ProxyRecipe) -> Callable[[], None]:
     network.to(memory_format=MEMORY_FORMATS[layout]).train()
     images, labels = images.contiguous(memory_format=MEMORY_FORMATS[layout]), torch.zeros(len(images), dtype=torch.long)
-    optimizer = build_optimizer(network, recipe.optimizer)
+    optimizer = build_proxy_optimizer(network, recipe.optimizer)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def step() -> None:

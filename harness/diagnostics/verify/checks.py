@@ -13,7 +13,7 @@ from harness.ops.dispatch import ALGORITHMS
 from harness.ops.timing import cpu_threads
 from harness.system.device_slot import computing, yield_slot
 from harness.system.machine import cpu_name
-from harness.training.fit import find_device
+from harness.training.device import find_device
 
 CHECKS: dict[str, CheckGroup] = {
     "counts": CheckGroup(

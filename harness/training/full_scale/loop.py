@@ -21,14 +21,13 @@ from harness.data.seeding import mix_seed
 from harness.errors import Diverged, Stopped
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.system.device_slot import yield_slot
-from harness.training.fit import optimizer_step
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleEpoch, Scores, StepProgress
-from harness.training.full_scale.optim import full_scale_learning_rate, set_learning_rate
 from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.full_scale.state import TrainingState
 from harness.training.full_scale.timer import Timer
-from harness.training.tasks.base import TrainingTask
+from harness.training.optim import full_scale_learning_rate, optimizer_step, set_learning_rate
+from harness.training.tasks import TrainingTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +52,8 @@ def fit_full_scale(
     `should_stop` is called before every step; if it is true in any worker, the state is saved and `Stopped` raised.
     Raises `Diverged` at a loss that is not finite.
     """
-    recipe, task, batch_plan, group, progress = (
-        context.job.run.recipe,
-        context.task,
-        context.batch_plan,
-        context.group,
-        state.progress,
-    )
+    recipe, progress = context.job.run.recipe, state.progress
+    task, batch_plan, group = context.task, context.batch_plan, context.group
     batches = task.batches(batch_plan, epoch=progress.epoch, rank=group.rank, first_step=progress.step)
     saved = time.monotonic()
 

@@ -1,16 +1,24 @@
-"""Training time per image on this machine, measured before a long training begins."""
+"""Training time per image on this machine, measured before a long training; on noise where its data are missing."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
+from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.data.image_sources import ClassificationData
 from harness.errors import UserError
 from harness.ops.timing import TimingBudget, time_interleaved
 from harness.system.device_slot import computing
 from harness.training.device import isolated_rng
+from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.loop import TrainingContext
+from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.full_scale.worker import prepare_model
+from harness.training.tasks.classification import ClassificationTask
 
 STEP_TIMING = TimingBudget(min_samples=1, max_samples=2, budget_s=1.0)
 FEW_IMAGES = 2
@@ -59,3 +67,28 @@ def _step(context: TrainingContext, images: int) -> Callable[[], None]:
         torch.autograd.backward(task.loss(model, batch, (1, 0, 0)))
 
     return step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseImages:
+    """Noise images of one size, all of the first class."""
+
+    labels: NDArray[np.int64]
+    """(N,)."""
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image_or_failure(self, i: int) -> Image.Image:
+        """See `ReadableFiles`."""
+        pixels = np.random.default_rng(i).integers(256, size=(self.side, self.side, 3), dtype=np.uint8)
+        return Image.fromarray(pixels)
+
+
+def noise_classification(
+    job: FullScaleJob[ClassificationRecipe], group: ProcessGroup, images: int
+) -> ClassificationTask:
+    """A classification task on `images` noise images, without validation images."""
+    noise = NoiseImages(np.zeros(images, np.int64), job.run.recipe.resolution)
+    return ClassificationTask(job, group, ClassificationData(job.run.spec.classes, noise, None))

@@ -14,16 +14,16 @@ from harness.models.activation_checkpointing import enable_checkpointing
 from harness.models.weights.files import read_metadata
 from harness.system.device_slot import computing, computing_each
 from harness.system.machine import keep_freed_memory
-from harness.training.device import process_environment, started_record
-from harness.training.full_scale.environments import record_environment
+from harness.training.device import place_network, process_environment, started_record
 from harness.training.full_scale.folder import WEIGHTS
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.logger import open_logger
 from harness.training.full_scale.loop import TrainingContext, epoch_suffix, fit_full_scale, keep_best
 from harness.training.full_scale.messages import FullScaleMessage, Message
-from harness.training.full_scale.optim import build_full_scale_optimizer
 from harness.training.full_scale.process_group import ProcessGroup
+from harness.training.full_scale.records import record_environment
 from harness.training.full_scale.state import TrainingState, UnusableFile, latest_state
+from harness.training.optim import build_full_scale_optimizer
 from harness.training.tasks import TASKS
 
 
@@ -68,8 +68,7 @@ def prepare_model(model: nn.Module, context: TrainingContext) -> nn.Module:
         enable_checkpointing(model.get_submodule(context.task.backbone), run.spec.family)
     if group.size > 1 and group.device.type == "cuda" and run.recipe.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    memory_format = torch.channels_last if run.recipe.channels_last else torch.contiguous_format
-    return model.to(group.device).to(memory_format=memory_format)
+    return place_network(model, run.recipe, group.device)
 
 
 def _state(model: nn.Module, context: TrainingContext) -> TrainingState:

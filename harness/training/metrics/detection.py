@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.detection_annotations import RLE, Instances
-from harness.training.transfer_detection import Boxes
 
+Boxes = list[dict[str, Tensor]]
+"""For each image a dictionary of float32 `boxes` (B, 4), int64 `labels` (B,) and, for detections, `scores` (B,)."""
 AP_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 """The first metrics of COCO's summary, in its order: over all overlaps, at two of them, by size (up to 32 pixels
 squared, up to 96, and above)."""

@@ -1,6 +1,7 @@
-"""Metrics of a segmentation, in percent, from one confusion matrix over all pixels of all images.
+"""Loss and metrics of a segmentation: metrics in percent, from one confusion matrix over all pixels of all images.
 
-Shapes: C classes, including the background if there is one; predicted and true classes have any shape, but the same.
+Shapes: N images, H W height and width; C classes, including the background if there is one. Predicted and true classes
+have any shape, but the same.
 """
 
 import math
@@ -10,9 +11,16 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from harness.data.segmentation_files import IGNORED
 from harness.training.full_scale.process_group import ProcessGroup
+
+
+def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over pixels that are not ignored, 0 if all are: (N, C, H, W), int64 (N, H, W) -> ()."""
+    total = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
@@ -47,6 +55,10 @@ class ConfusionAccumulator:
         """An accumulator without pixels."""
         counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
         return cls(counts, torch.zeros((), dtype=torch.float64, device=device))
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add pixels by their predicted and true classes."""
+        self.counts += confusion_matrix(predicted, truth, len(self.counts))
 
     def all_reduce(self, group: ProcessGroup) -> "ConfusionAccumulator":
         """The sum over all workers."""

@@ -23,13 +23,13 @@ from harness.data.seeding import mix_seed
 from harness.models.build import build
 from harness.models.weights import save_weights
 from harness.models.weights.matching import classifier_of
-from harness.training.fit import autocast
-from harness.training.full_scale.initial_weights import load_training_weights
+from harness.training.device import autocast, place_images
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import Message, Scores
 from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.metrics.classification import validate_classifier
-from harness.training.tasks.base import BatchPosition
+from harness.training.tasks import BatchPosition
+from harness.training.tasks.weights_file import load_training_weights
 
 
 class ClassificationTask:
@@ -91,9 +91,8 @@ class ClassificationTask:
     def _mixed(self, batch: Batch, position: BatchPosition) -> tuple[Tensor, Tensor]:
         """The images on the device, mixed by the recipe: (N, 3, R, R), and labels (N,) or targets (N, classes)."""
         recipe, group = self.recipe, self.team
-        images, labels = (tensor.to(group.device, non_blocking=True) for tensor in batch[:2])
-        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        images = images.contiguous(memory_format=memory_format)
+        images = place_images(batch[0], recipe, group.device)
+        labels = batch[1].to(group.device, non_blocking=True)
         mixing = Augmentation(mixup=recipe.augmentation.mixup, cutmix=recipe.augmentation.cutmix)
         if not mixing.mixup and not mixing.cutmix:
             return images, labels

@@ -1,9 +1,13 @@
-"""Base class of the dense-prediction tasks, segmentation and detection: a network with heads."""
+"""Base class of the dense-prediction tasks, segmentation and detection: a network with heads.
+
+At the end of a training, the model is merged, evaluated, and compared with its training form (`evaluate_merged`).
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -13,47 +17,26 @@ from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import BatchPlan
 from harness.data.data_record import DataRecord
+from harness.data.detection import DetectionData
 from harness.data.image_sources import GENERATED_DATASETS
 from harness.data.loading import BatchReader, Collate, step_batches
 from harness.data.preflight import check_images
-from harness.data.read_report import ReadableFiles, require_readable
+from harness.data.read_report import require_readable
 from harness.data.seeding import mix_seed
+from harness.data.segmentation import SegmentationData
 from harness.models.build import build, merge
 from harness.models.spec.network import NetworkSpec
-from harness.training.full_scale.initial_weights import initialize_network
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import Message
 from harness.training.full_scale.process_group import ProcessGroup
-from harness.training.tasks.weights_file import DenseWeights, save_dense
+from harness.training.tasks.weights_file import DenseWeights, load_training_weights, save_dense
 
+SIDE = 64
+"""Side, in pixels, of the noise images on which both forms are compared; it covers every merge."""
 HEAD_SEED = 1
 """Separates the random numbers of the heads' initial weights from others of the recipe's seed."""
 
 R = TypeVar("R", SegmentationRecipe, DetectionRecipe)
-
-
-class DenseData(Protocol):
-    """Protocol of the data set of a dense-prediction recipe."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        ...
-
-    @property
-    def train(self) -> ReadableFiles:
-        """The training images."""
-        ...
-
-    @property
-    def val(self) -> ReadableFiles:
-        """The validation images."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Messages about images and annotations that were left out."""
-        ...
 
 
 class DenseTask(ABC, Generic[R]):
@@ -67,7 +50,7 @@ class DenseTask(ABC, Generic[R]):
         self,
         job: FullScaleJob[R],
         group: ProcessGroup,
-        opened: DenseData,
+        opened: SegmentationData | DetectionData,
         *,
         training: Dataset[Any],
         validation: Dataset[Any],
@@ -100,6 +83,13 @@ class DenseTask(ABC, Generic[R]):
     def data_record(self) -> DataRecord:
         """The record of the data, for the training's folder."""
 
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> tuple[Mapping[str, float], int]:
+        """All metrics by name, in percent, and the number of validation images that could not be read.
+
+        The same in every worker.
+        """
+
     def check_images(self) -> tuple[str, ...]:
         """Check the images before anything is trained or written; returns messages. See `harness.data.preflight`.
 
@@ -111,9 +101,12 @@ class DenseTask(ABC, Generic[R]):
         return check_images({"training": self.opened.train, "validation": self.opened.val}, place)
 
     def build(self) -> tuple[nn.Module, Message | None]:
-        """The model; its network has random weights or those of the job's file."""
+        """The model; its network has random weights, or those of the job's file including its classifier."""
         spec, seed = self.job.run.spec, self.recipe.seed
-        network = initialize_network(spec, self.job.weights, seed)
+        loaded = None if self.job.weights is None else load_training_weights(self.job.weights, spec)
+        network = build(spec if loaded is None else loaded.spec, seed=seed)
+        if loaded is not None:
+            network.load_state_dict(loaded.entries)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mix_seed(seed, HEAD_SEED))
             model = self.build_model(network, spec, len(self.class_names))
@@ -142,3 +135,43 @@ class DenseTask(ABC, Generic[R]):
         yield from step_batches(
             self.training, self.recipe, batch_plan, **place, loaders=self.job.loaders, collate=self.collate
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MergedEvaluation:
+    """Metrics of a merged model, and its differences from the training form."""
+
+    metrics: Mapping[str, float]
+    """Metrics of the merged model, in percent."""
+    metric_differences: Mapping[str, float]
+    """Metrics of the merged model minus those of the training form, in percentage points."""
+    feature_difference: float
+    """The largest difference between the feature maps of both forms, relative to the largest value."""
+    unreadable: int
+    """Number of validation images that could not be read."""
+    images: int
+    """Number of validation images that were evaluated."""
+
+
+def evaluate_merged(model: nn.Module, task: DenseTask[Any]) -> tuple[nn.Module, MergedEvaluation]:
+    """Merge a copy of a trained model, and evaluate both forms; returns the merged model and its evaluation."""
+    merged = merge(model.eval())
+    before, _ = task.evaluate(model)
+    after, unreadable = task.evaluate(merged)
+    differences = {name: value - before[name] for name, value in after.items() if name in before}
+    images = task.validation_images - unreadable
+    return merged, MergedEvaluation(
+        after, differences, feature_difference(model, merged, task.backbone), unreadable, images
+    )
+
+
+@torch.no_grad()
+def feature_difference(model: nn.Module, merged: nn.Module, backbone: str) -> float:
+    """The largest relative difference of the network's feature maps after merging, on noise, in the model's dtype."""
+    own, other = (module.get_submodule(backbone) for module in (model, merged))
+    first = next(own.parameters())
+    noise = torch.randn(2, first.shape[1], SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(first)
+    maps, others = (module.features(noise) for module in (own, other))  # type: ignore[operator]
+    largest = torch.stack([values.abs().max() for values in maps]).max().item()
+    error = torch.stack([(a - b).abs().max() for a, b in zip(maps, others, strict=True)]).max().item()  # NaN stays NaN
+    return float(error / max(largest, 1e-30))

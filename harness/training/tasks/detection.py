@@ -30,12 +30,12 @@ from harness.models.heads.encoder import Encoder
 from harness.models.heads.roi_heads import RoIHeadsConfig
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import yield_slot
-from harness.training.fit import autocast
+from harness.training.device import autocast, memory_format
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.metrics.detection import Detections, detection_metrics
-from harness.training.tasks.base import BatchPosition
+from harness.training.tasks import BatchPosition
 from harness.training.tasks.dense import DenseTask
 
 MAIN_DETECTION_METRIC = "ap"
@@ -56,8 +56,19 @@ class DetectionTask(DenseTask[DetectionRecipe]):
         super().__init__(job, group, self.scenes, training=training, validation=validation, collate=collate_detection)
 
     def build_model(self, network: nn.Module, spec: NetworkSpec, classes: int) -> nn.Module:
-        """See `DenseTask`."""
-        return build_detector(network, spec, self.recipe, classes)
+        """See `DenseTask`; the network loses its classifier."""
+        plan = self.recipe.detector
+        encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen, normed=plan.normed)
+        heads = RoIHeadsConfig(
+            classes,
+            hidden=plan.hidden,
+            body=plan.body,
+            loss=plan.loss,
+            by_class=plan.by_class,
+            masks=plan.masks,
+            sampled=plan.sampled,
+        )
+        return DETECTORS[plan.name](encoder, plan.channels, heads, memory_format(self.recipe))
 
     def data_record(self) -> DataRecord:
         """See `DenseTask`."""
@@ -130,26 +141,6 @@ class DetectionTask(DenseTask[DetectionRecipe]):
         except Diverged:
             raise Diverged(describe_fault(model, images, "the detection's outputs")) from None
         return detections
-
-
-def build_detector(network: nn.Module, spec: NetworkSpec, recipe: DetectionRecipe, classes: int) -> nn.Module:
-    """Build the detector around `network`, which becomes part of it and loses its classifier.
-
-    torch's global generator initializes the weights outside `network`.
-    """
-    plan = recipe.detector
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    encoder = Encoder(network, spec, finest=plan.finest, frozen=plan.frozen, normed=plan.normed)
-    heads = RoIHeadsConfig(
-        classes,
-        hidden=plan.hidden,
-        body=plan.body,
-        loss=plan.loss,
-        by_class=plan.by_class,
-        masks=plan.masks,
-        sampled=plan.sampled,
-    )
-    return DETECTORS[plan.name](encoder, plan.channels, heads, layout)
 
 
 def to_image_coordinates(found: dict[str, Tensor], shown: tuple[int, int], sides: tuple[int, int]) -> Detections:

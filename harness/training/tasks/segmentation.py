@@ -1,5 +1,7 @@
 """Segmentation task: cross-entropy per pixel, and intersection over union.
 
+Images are evaluated whole or with a sliding window, at one or several scales, optionally flipped.
+
 Shapes: N images, I input channels of the network, H W height and width, C classes.
 """
 
@@ -8,8 +10,9 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from harness.config.recipes.segmentation import SegmentationRecipe
+from harness.config.recipes.segmentation import SegmentationEvaluation, SegmentationRecipe
 from harness.data.batching import BatchPlan
 from harness.data.data_record import DataRecord
 from harness.data.loading import worker_indices
@@ -25,24 +28,23 @@ from harness.data.segmentation import (
 )
 from harness.data.segmentation_files import IGNORED
 from harness.errors import DataError
+from harness.models.finite import require_finite
 from harness.models.heads.encoder import Encoder
 from harness.models.heads.segmentation import Segmenter
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import yield_slot
-from harness.training.fit import autocast
+from harness.training.device import autocast, place_images
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import Scores
 from harness.training.full_scale.process_group import ProcessGroup
 from harness.training.metrics.segmentation import (
     ConfusionAccumulator,
     class_metrics,
-    confusion_matrix,
+    pixel_loss,
     segmentation_metrics,
 )
-from harness.training.tasks.base import BatchPosition
+from harness.training.tasks import BatchPosition
 from harness.training.tasks.dense import DenseTask
-from harness.training.tasks.sliding_window import mean_probabilities
-from harness.training.transfer_segmentation import pixel_loss
 
 MAIN_SEGMENTATION_METRIC = "miou"
 MIN_PROBABILITY = 1e-12
@@ -81,7 +83,7 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
         """Cross-entropy over the pixels that are not ignored, plus that of the auxiliary head times its weight."""
         masks = batch.masks.to(self.team.device, non_blocking=True).long()
         with autocast(self.recipe, self.team.device):
-            output = network(self._placed(batch.images))
+            output = network(place_images(batch.images, self.recipe, self.team.device))
         if not isinstance(output, tuple):
             return pixel_loss(output, masks)
         logits, second = output
@@ -131,19 +133,15 @@ class SegmentationTask(DenseTask[SegmentationRecipe]):
 
     def _count(self, accumulator: ConfusionAccumulator, model: nn.Module, images: Sequence[SegmentationSample]) -> None:
         """Add the pixels of images of equal size to the accumulator."""
-        batch = self._placed(torch.stack([sample.image for sample in images if sample.image is not None]))
+        stacked = torch.stack([sample.image for sample in images if sample.image is not None])
+        batch = place_images(stacked, self.recipe, self.team.device)
         truth = torch.stack([sample.mask for sample in images]).to(self.team.device).long()
         with autocast(self.recipe, self.team.device):
             shares = mean_probabilities(model, batch, self.recipe.evaluation, (truth.shape[1], truth.shape[2]))
-        accumulator.counts += confusion_matrix(shares.argmax(1), truth, len(self.masked.names))
+        accumulator.add(shares.argmax(1), truth)
         counted = truth != IGNORED
         own = shares.gather(1, truth.where(counted, 0)[:, None])[:, 0][counted]
         accumulator.loss_sum -= own.clamp(min=MIN_PROBABILITY).log().sum(dtype=torch.float64)
-
-    def _placed(self, images: Tensor) -> Tensor:
-        """(N, I, H, W) on the device."""
-        memory_format = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        return images.to(self.team.device, non_blocking=True).contiguous(memory_format=memory_format)
 
 
 def build_segmenter(network: nn.Module, spec: NetworkSpec, recipe: SegmentationRecipe, classes: int) -> Segmenter:
@@ -168,3 +166,69 @@ def _sides(sample: SegmentationSample) -> tuple[torch.Size, torch.Size]:
 def _require_sound(faults: Sequence[str]) -> None:
     if faults:
         raise DataError(faults[0].rstrip("."))
+
+
+def mean_probabilities(
+    model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation, size: tuple[int, int]
+) -> Tensor:
+    """Mean class probabilities over all views, resized to `size`: (N, I, H, W) -> float32 (N, C, *size).
+
+    Raises `Diverged` if a logit is not finite.
+    """
+    total: Tensor | None = None
+    count = 0
+    for logits in tta_views(model, images, evaluation):
+        require_finite(logits, model, images, "the segmentation's logits of a validation image")
+        shares = _resized(logits.float(), size).softmax(1)
+        total = shares if total is None else total + shares
+        count += 1
+    assert total is not None, "a recipe has at least one scale"
+    return total / count
+
+
+def tta_views(model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation) -> Iterator[Tensor]:
+    """Logits of every test-time view, flipped back if the view was flipped; their sizes follow from the scales."""
+    height, width = images.shape[2:]
+    for scale in evaluation.scales:
+        scaled = _resized(images, (max(1, round(scale * height)), max(1, round(scale * width))))
+        yield _predict_view(model, scaled, evaluation)
+        if evaluation.flip:
+            yield _predict_view(model, scaled.flip(3), evaluation).flip(3)
+
+
+def _predict_view(model: nn.Module, images: Tensor, evaluation: SegmentationEvaluation) -> Tensor:
+    if evaluation.window is None or evaluation.stride is None:
+        logits: Tensor = model(images)
+        return logits
+    (height, width), (down, right) = evaluation.window, evaluation.stride
+    return sliding_window_inference(model, images, (height, width), (down, right))
+
+
+def sliding_window_inference(
+    model: nn.Module, images: Tensor, window: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
+    """Logits, float32, with a sliding window; where windows overlap, their mean."""
+    total: Tensor | None = None
+    counts = torch.zeros(images.shape[2:], device=images.device)
+    for top in window_starts(images.shape[2], window[0], stride[0]):
+        for left in window_starts(images.shape[3], window[1], stride[1]):
+            rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+            logits = model(images[:, :, rows, columns]).float()
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], *images.shape[2:])
+            total[:, :, rows, columns] += logits
+            counts[rows, columns] += 1
+    assert total is not None, "there is at least one window"
+    return total / counts
+
+
+def window_starts(side: int, window: int, stride: int) -> list[int]:
+    """Start positions of the windows along a side; the last window ends at the side's end. A short side has one."""
+    steps = -(-max(0, side - window) // stride)
+    return [max(0, min(step * stride, side - window)) for step in range(steps + 1)]
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

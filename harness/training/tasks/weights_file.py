@@ -1,6 +1,6 @@
-"""Weights files of networks with dense-prediction heads.
+"""Weights files: initial weights of a training, and weights of networks with dense-prediction heads.
 
-They are safetensors files, with network, recipe, classes, form and origin in the metadata.
+The latter are safetensors files, with network, recipe, classes, form and origin in the metadata.
 """
 
 import json
@@ -14,12 +14,29 @@ from torch import nn
 from harness import __version__
 from harness.config.recipes.full_scale import FullScaleRecipe
 from harness.config.recipes.loading import recipe_class
-from harness.errors import SpecError, WeightsError
+from harness.errors import SpecError, UserError, WeightsError
 from harness.models.finite import count_nonfinite, nonfinite_entries
 from harness.models.spec.network import NetworkSpec
+from harness.models.weights import Weights, read_weights
 from harness.models.weights.files import DIGEST, Entries, content_digest, read_file, write_file
 
 KEYS = ("spec", "recipe", "classes", "form")
+
+
+def load_training_weights(path: Path, spec: NetworkSpec | None = None, *, place: str = "--weights") -> Weights:
+    """Load the weights of a file, which must be in training form: merged weights cannot be trained well.
+
+    Raises `UserError`; `place` is the command line option that names the file.
+    """
+    weights = read_weights(path, spec)
+    if weights.is_merged:
+        raise UserError(
+            "the weights must be in training form, whose batch norms and small kernels can be trained",
+            value=str(path),
+            place=place,
+            remedy="Use the un-merged weights that these were merged from; merging comes last.",
+        )
+    return weights
 
 
 class DenseWeights(NamedTuple):
