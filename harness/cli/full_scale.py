@@ -15,8 +15,9 @@ from filelock import Timeout
 from pydantic import ValidationError
 from rich.console import Console
 
-from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, NetworkRef, resolve_network
-from harness.cli.arguments import study_options, workspace_of
+from harness.analysis.network_forms import NetworkUse
+from harness.analysis.networks import NetworkRef, resolve_network
+from harness.cli.arguments import network_query, network_words, workspace_of
 from harness.cli.interrupt import EXIT_CODE, Interrupt
 from harness.config.full_scale_network import adapt_to_data
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
@@ -35,7 +36,7 @@ from harness.storage import FullScaleRow
 from harness.storage.full_run_recorder import FullScaleRunRecorder, recording_run
 from harness.system.command_line import resume_command
 from harness.system.device_slot import computing
-from harness.system.fingerprint import fingerprint
+from harness.system.fingerprint import fingerprint, short_id
 from harness.system.machine import available_cpus
 from harness.training.full_scale.data_record import require_unchanged_data, write_data_record
 from harness.training.full_scale.folder import NETWORK, RECIPE, STATE_PATTERN, is_started, lock_of
@@ -57,10 +58,9 @@ RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_
 R = TypeVar("R", bound=FullScaleRecipe)
 
 
-def train(args: Namespace) -> int:
+def train(args: Namespace, use: NetworkUse) -> int:
     """Train a network at full scale; returns the exit code."""
-    query = NetworkQuery(workspace_of(args), args.quick, args.trial, study_options(args))
-    network_ref = resolve_network(args.network, query)
+    network_ref = resolve_network(network_words(args), network_query(args), use)
     recipe = _recipe(args, network_ref)
     if args.dry_run and not is_data_present(recipe.data.dataset, args.data):
         return _dry_run(args, network_ref, recipe)
@@ -172,7 +172,7 @@ def _job(
     loaders, threads = worker_resources(args)
     return FullScaleJob(
         run=run,
-        folder=results / FULL_SCALE_FOLDER / f"{network_ref.name}-{run.id[:SHOWN_DIGITS]}",
+        folder=results / FULL_SCALE_FOLDER / f"{network_ref.name}-{short_id(run.id)}",
         cache=results / "data",
         root=None if args.data is None else args.data.expanduser().absolute(),
         weights=weights,

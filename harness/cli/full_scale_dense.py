@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
-from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, resolve_network
+from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
+from harness.analysis.networks import NetworkRef, resolve_network
+from harness.cli.arguments import network_query, network_words
 from harness.cli.full_scale import (
     apply_options,
     device_for,
@@ -41,9 +43,10 @@ from harness.report.summary import json_text
 from harness.storage.full_run_recorder import recording_run
 from harness.storage.workspace import Workspace
 from harness.system.device_slot import computing
+from harness.system.fingerprint import short_id
 from harness.training.full_scale.data_record import require_unchanged_data
 from harness.training.full_scale.environments import read_environments
-from harness.training.full_scale.folder import WEIGHTS, is_started, weights_file
+from harness.training.full_scale.folder import is_started, weights_file
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 
 if TYPE_CHECKING:
@@ -62,6 +65,11 @@ MERGED, METRICS = "merged.safetensors", "evaluation.json"
 CHANNELS = 3
 """Image channels of a network without weights."""
 KNOWN_CHANNELS = (1, CHANNELS)
+EVALUATED = NetworkUse(
+    frozenset((NetworkForm.WITH_HEAD,)),
+    dict.fromkeys(NETWORKS, "Without `--evaluate-only`, this command trains it with a head."),
+)
+"""What is evaluated: weights or a folder that this command has written."""
 RANDOM_WEIGHTS = "random weights (warning: useful only as a test; name trained weights for real results)"
 
 
@@ -147,7 +155,8 @@ def downstream(args: Namespace) -> int:
 
 
 def _train(args: Namespace, command: DownstreamCommand) -> int:
-    initial, recipe = resolve_initial_network(args.network, args.storage), _recipe(args, command)
+    initial = initial_network(resolve_network(network_words(args), network_query(args)))
+    recipe = _recipe(args, command)
     job, request = _job(args, initial, recipe), worker_request(args)
     if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
         return _dry_run(job, initial, request.workers or 1)
@@ -202,6 +211,7 @@ def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     from harness.training.tasks.merged_evaluation import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
+    resolve_network(network_words(args), network_query(args), EVALUATED)
     path = Path(args.network)
     weights = read_dense(weights_file(path, BEST) if path.is_dir() else path)
     if not isinstance(weights.recipe, command.recipe):
@@ -275,43 +285,20 @@ def _trained_by(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
-    """The network with this name, file or folder, and its weights, which must be in training form."""
-    path = Path(named)
-    if path.is_dir():
-        path = weights_file(path, BEST)
-    if path.is_file() and path.suffix not in (".pt", ".yaml", ".yml"):
-        return _from_weights(path)
-    network_ref = resolve_network([str(path)], NetworkQuery(Workspace(path.parent, storage)))
-    if path.suffix != ".pt":
-        return InitialNetwork(network_ref.name, network_ref.spec.replace(in_channels=CHANNELS))
+def initial_network(ref: NetworkRef) -> InitialNetwork:
+    """The network that was named, and its weights, which must be in training form."""
+    path = ref.weights_path()
+    if path is None:
+        return InitialNetwork(ref.name, ref.spec.replace(in_channels=CHANNELS))
     from harness.training.checkpoint import require_own_name
     from harness.training.full_scale.initial_weights import load_training_weights
 
-    require_own_name(path)
-    return InitialNetwork(
-        network_ref.name, load_training_weights(path, network_ref.spec, place=NETWORK).spec, path.absolute()
-    )
-
-
-def _from_weights(path: Path) -> InitialNetwork:
-    """The network and weights of a file that contains the network's spec."""
-    from harness.training.full_scale.initial_weights import load_training_weights
-    from harness.training.tasks.weights_file import is_dense
-
-    if is_dense(path):
-        raise UserError(
-            "the network must not have a head; this file was written by `harness downstream` itself",
-            value=str(path),
-            place=NETWORK,
-            remedy="Evaluate it with `--evaluate-only`.",
-        )
-    spec = load_training_weights(path, place=NETWORK).spec
+    if ref.run is not None:
+        require_own_name(path)
+    spec = load_training_weights(path, None if ref.run is None else ref.run.spec, place=NETWORK).spec
     if spec.in_channels not in KNOWN_CHANNELS:
         raise UserError("the network must take gray or color images", value=spec.in_channels, place=str(path))
-    return InitialNetwork(
-        path.absolute().parent.name if path.name == WEIGHTS[BEST] else path.stem, spec, path.absolute()
-    )
+    return InitialNetwork(ref.name, spec, path.absolute())
 
 
 def _recipe(args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
@@ -349,7 +336,7 @@ def _job(args: Namespace, initial: InitialNetwork, recipe: FullScaleRecipe) -> F
     drop_path = initial.spec.drop_path if recipe.drop_path is None else recipe.drop_path
     digest = None if initial.weights is None else sha256(initial.weights)
     run = FullScaleRun(initial.spec.replace(drop_path=drop_path), recipe, digest)
-    folder = args.results.absolute() / DOWNSTREAM_FOLDER / f"{initial.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
+    folder = args.results.absolute() / DOWNSTREAM_FOLDER / f"{initial.name}-{args.task}-{short_id(run.id)}"
     return FullScaleJob(run, folder, weights=initial.weights, **_means(args))
 
 

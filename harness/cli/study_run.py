@@ -9,11 +9,11 @@ from pathlib import Path
 
 from harness.analysis.claims import evaluate_claims
 from harness.analysis.formatting import plural, printable
+from harness.analysis.network_forms import BEST_OF
 from harness.analysis.plan import plan_study
 from harness.analysis.results import ConfigurationResult, StudyResults, study_results
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.study_reader import open_space, study_size, study_title
-from harness.analysis.winner import BEST_OF
 from harness.cli.arguments import study_options, workspace_of
 from harness.cli.interrupt import EXIT_CODE, Interrupt, InterruptibleExecutor
 from harness.config.full_scale_network import full_scale_network

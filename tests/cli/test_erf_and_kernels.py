@@ -13,6 +13,7 @@ from tiny_runs import tiny_spec
 from tiny_studies import INLINE, TINY, called, text_of, write_study
 from torch import nn
 
+from harness.analysis.networks import NetworkQuery, load_network, resolve_network
 from harness.cli import main
 from harness.config.network_file import dump_network_spec
 from harness.data import load
@@ -27,7 +28,8 @@ from harness.models.spec.published import PUBLISHED_FIELDS
 from harness.models.weights import import_weights
 from harness.report.plots.style import file_names
 from harness.report.receptive_field import fields_values, fields_view
-from harness.storage.load_network import LoadedNetwork, WeightsOrigin, load_network
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
+from harness.storage.workspace import Workspace
 from harness.system.code_revision import operator_digest
 
 SMALL = ("--images", "4", "--resolution", "32")
@@ -104,7 +106,8 @@ def test_a_database_elsewhere_is_given(checkpoint: Path, trained: Path, tmp_path
     moved = shutil.copy(checkpoint, tmp_path / checkpoint.name)
     with pytest.raises(UserError, match="must be known to a database"):
         load_network(str(moved))
-    network = load_network(str(moved), f"sqlite:///{trained / 'results' / 'studies.db'}")
+    elsewhere = Workspace(tmp_path, f"sqlite:///{trained / 'results' / 'studies.db'}")
+    network = load_network(resolve_network(str(moved), NetworkQuery(elsewhere)))
     assert network.spec.K == (5, 5, 3, 3)
 
 
@@ -283,7 +286,7 @@ def test_files_have_names_of_their_own() -> None:
     [
         (("erf", "replknet_nanno"), ("must be a preset", "Did you mean `replknet_nano`")),
         (("erf", "nowhere.yaml"), ("must exist", "nowhere.yaml")),
-        (("erf", "results/x/checkpoints/0123456789abcdef.pt"), ("must be a preset", "0123456789abcdef")),
+        (("erf", "results/x/checkpoints/0123456789abcdef.pt"), ("known to a database", "0123456789abcdef")),
         (("erf", "0123456789abcdef.pt"), ("known to a database", "0123456789abcdef.pt", "--storage")),
         (("erf", "text.safetensors"), ("whole checkpoint", "text.safetensors")),
         (("erf", "study.yaml"), ("this is a study file",)),
