@@ -10,26 +10,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError, one_line
+from harness.errors import StoreError, cause_of
 from harness.storage import FullScaleRow, FullScaleRuns, Store
 from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
-from harness.training.run import RunState, Started
+from harness.training.run import RunState, Started, state_after
 
 RETRY_REMEDY = "run the same command again to write it there, too."
 BUSY_TIMEOUT_S = 5.0
 """Maximum time that a training waits for a database that another process writes to."""
 EXCLUDED_FIELDS = ("kind", "epoch", "epochs", "is_best", *VALIDATION_FIELDS)
 """Fields of an epoch that are not metrics themselves."""
-STATE_BY_ERROR: tuple[tuple[type[BaseException], RunState], ...] = (
-    (Stopped, RunState.STOPPED),
-    (KeyboardInterrupt, RunState.STOPPED),
-    (Diverged, RunState.DIVERGED),
-    (OutOfMemory, RunState.OUT_OF_MEMORY),
-)
-"""State of a training by the error that ended it; any other error means FAILED."""
 
 
 @contextmanager
@@ -40,9 +33,7 @@ def recording_run(row: FullScaleRow, database: str | Path) -> Iterator["FullScal
     try:
         yield recorder
     except BaseException as error:
-        state = next((state for kind, state in STATE_BY_ERROR if isinstance(error, kind)), RunState.FAILED)
-        kind = "" if isinstance(error, HarnessError | KeyboardInterrupt) else f"{type(error).__name__}: "
-        recorder.finish(state, f"{kind}{one_line(error)}" or None)
+        recorder.finish(state_after(error), cause_of(error) or None)
         raise
     recorder.finish(RunState.COMPLETE, None)
 
