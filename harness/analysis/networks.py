@@ -145,14 +145,19 @@ def resolve_networks(words: Sequence[str], query: NetworkQuery, use: NetworkUse 
     return [_resolve(group, query, use) for group in _split(words)]
 
 
-def load_network(network: NetworkRef | str, *, which: str | None = None) -> "LoadedNetwork":
-    """Load a network with its weights; `which` (a key of `WEIGHTS`, by default the best) chooses those of a training.
+def load_network(
+    network: NetworkRef | str | Sequence[str], storage: str | None = None, *, which: str | None = None
+) -> "LoadedNetwork":
+    """Load a network with its weights; a preset and a network file have random ones.
 
-    A preset and a network file have random weights. Raises `UserError`s for files that are missing or of another kind.
+    `network` is what `resolve_network` returns or takes; `storage` is the URL of the database of a run or study, by
+    default the one in its results folder. `which` (a key of `WEIGHTS`, by default the best) chooses the weights of a
+    training. Raises `UserError`s for files that are missing or of another kind.
     """
     from harness.storage.load_network import load_random, load_run, load_weights_file
 
-    ref = resolve_network(network) if isinstance(network, str) else network
+    query = NetworkQuery(Workspace(DEFAULT_RESULTS, storage))
+    ref = network if isinstance(network, NetworkRef) else resolve_network(network, query)
     path = ref.weights_path(which)
     if path is None:
         return load_random(ref.name, ref.spec)

@@ -13,7 +13,7 @@ from tiny_runs import tiny_spec
 from tiny_studies import INLINE, TINY, called, text_of, write_study
 from torch import nn
 
-from harness.analysis.networks import NetworkQuery, load_network, resolve_network
+from harness.analysis.networks import load_network
 from harness.cli import main
 from harness.config.network_file import dump_network_spec
 from harness.data import load
@@ -29,7 +29,6 @@ from harness.models.weights import import_weights
 from harness.report.plots.style import file_names
 from harness.report.receptive_field import fields_values, fields_view
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin
-from harness.storage.workspace import Workspace
 from harness.system.code_revision import operator_digest
 
 SMALL = ("--images", "4", "--resolution", "32")
@@ -106,8 +105,7 @@ def test_a_database_elsewhere_is_given(checkpoint: Path, trained: Path, tmp_path
     moved = shutil.copy(checkpoint, tmp_path / checkpoint.name)
     with pytest.raises(UserError, match="must be known to a database"):
         load_network(str(moved))
-    elsewhere = Workspace(tmp_path, f"sqlite:///{trained / 'results' / 'studies.db'}")
-    network = load_network(resolve_network(str(moved), NetworkQuery(elsewhere)))
+    network = load_network(str(moved), f"sqlite:///{trained / 'results' / 'studies.db'}")
     assert network.spec.K == (5, 5, 3, 3)
 
 

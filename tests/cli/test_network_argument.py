@@ -14,13 +14,13 @@ from tiny_studies import INLINE, TINY, called, write_study
 
 from harness.analysis.network_forms import BEST_OF, NETWORKS, NetworkForm
 from harness.analysis.networks import NetworkQuery, load_network, recognize, resolve_network, resolve_networks
-from harness.cli.full_scale import write_description
 from harness.config.network_file import dump_network_spec
 from harness.errors import NotFound, UserError
 from harness.models.build import build
 from harness.models.weights import save_weights
 from harness.storage.load_network import WeightsOrigin
 from harness.storage.workspace import Workspace
+from harness.training.full_scale.preparation import write_description
 
 STUDY, SPEC, WEIGHTS = "study.yaml", "mine.yaml", "mine.safetensors"
 TRAINING, WITH_HEAD = "results/full_scale/net", "results/downstream/net-segment"
