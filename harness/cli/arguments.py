@@ -56,15 +56,10 @@ def add_study_command(
     parser = add_command(commands, name, about, details=details)
     parser.add_argument("file", metavar="FILE", type=Path, help=file)
     add_workspace_options(parser)
-    add_quick_option(parser)
-    return parser
-
-
-def add_quick_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--quick` of commands that take a study."""
     parser.add_argument(
         "--quick", action="store_true", help="use the quick profile of the file, which is a separate study"
     )
+    return parser
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +95,7 @@ def add_network_options(
         parser.add_argument("second", metavar=second[0], nargs="?", help=second[1])
     parser.add_argument("--trial", type=natural, metavar="N", help="with best-of: this trial instead of the best")
     if has_quick:
-        help = "with best-of: the quick profile of the study file"
+        help = "use the quick profile of the study file, which is a separate study"
         parser.add_argument("--quick", action="store_true", help=help)
     add_workspace_options(parser)
 
