@@ -63,7 +63,7 @@ class NetworkUse:
             return
         *others, last = (each.value for each in NetworkForm if each in self.accepted)
         accepted = f"{', '.join(others)} or {last}" if others else last
-        remedy = (REMEDIES | self.remedies).get(form)
+        remedy = {**REMEDIES, **self.remedies}.get(form)
         raise UserError(
             f"the network must be {accepted}; this is {form.value}",
             place=named,

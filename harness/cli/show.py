@@ -45,7 +45,8 @@ def run(args: Namespace) -> int:
     if args.network != BEST_OF and recognize(args.network) == NetworkForm.STUDY:
         return _show_study(args)
     if args.network != BEST_OF and args.second is not None:
-        raise UserError("TRIAL must follow a study file, but this is a network", value=args.second)
+        trial = _trial_number(args.second)
+        raise UserError("TRIAL must follow a study file, but this is a network", value=trial)
     return _show_network(args, resolve_network(network_words(args), network_query(args), USE).spec)
 
 

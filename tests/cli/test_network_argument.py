@@ -103,7 +103,7 @@ COMMANDS = {
         NETWORKS - {NetworkForm.BEST_OF},
     ),
 }
-REMEDIES = {
+REMEDIES: dict[tuple[str, NetworkForm], str] = {
     ("train", NetworkForm.TRAINING): f"{TRAINING}/network.yaml --weights {TRAINING}/best.safetensors",
     ("train", NetworkForm.WEIGHTS): f"NETWORK --weights {WEIGHTS}",
     ("shape-bias", NetworkForm.PRESET): "harness weights import",
