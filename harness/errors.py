@@ -156,3 +156,9 @@ def one_line(error: BaseException) -> str:
     """The first line of an error's text, cut to fit a table; `...` marks a cut."""
     text = (str(error).strip().splitlines() or [""])[0]
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 4].rstrip()} ..."
+
+
+def cause_of(error: BaseException) -> str:
+    """The cause that is recorded of a run that an error ended, as one line; the class is named for errors of others."""
+    kind = "" if isinstance(error, HarnessError | KeyboardInterrupt) else f"{type(error).__name__}: "
+    return f"{kind}{one_line(error)}"

@@ -10,21 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from harness import __version__
+from harness.analysis.network_forms import ANY_NETWORK, NetworkUse
 from harness.errors import UserError
 from harness.training.full_scale.folder import WEIGHTS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from harness.analysis.networks import NetworkQuery
     from harness.storage.workspace import Workspace
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 STUDY = "a study file, such as search_spaces/kernel_size.yaml"
-NETWORK_HELP = (
-    "a preset, such as replknet_31b, a network file, the checkpoint of a run, the folder of a training, "
-    "or a weights file"
-)
 PRECISIONS = ("float32", "bfloat16", "float16")
 LEAST_SIDE, MOST_SIDE = 1, 4096
 """Bounds on the side of a network's images, in pixels."""
@@ -77,15 +75,29 @@ def add_workspace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="URL", help="database (default: sqlite, studies.db in the results folder)")
 
 
-def add_network_options(parser: argparse.ArgumentParser, *, several: bool = False, help: str = NETWORK_HELP) -> None:
-    """Add the argument for one or several networks, and the option for the database with its runs."""
+def add_network_options(
+    parser: argparse.ArgumentParser,
+    use: NetworkUse = ANY_NETWORK,
+    *,
+    several: bool = False,
+    second: tuple[str, str] = ("STUDY", "the study file after best-of"),
+    has_quick: bool = True,
+) -> None:
+    """Add the argument for one or several networks, and the options that select a network; see `network_words`.
+
+    `second` is the name and the help of the word after a single network. `has_quick` is False for a command whose own
+    `--quick` means something else.
+    """
     if several:
-        parser.add_argument("networks", metavar="NETWORK", nargs="+", help=help)
+        parser.add_argument("networks", metavar="NETWORK", nargs="+", help=use.help)
     else:
-        parser.add_argument("network", metavar="NETWORK", help=help)
-    parser.add_argument(
-        "--storage", metavar="URL", help="database with the runs (default: the one next to their study)"
-    )
+        parser.add_argument("network", metavar="NETWORK", help=use.help)
+        parser.add_argument("second", metavar=second[0], nargs="?", help=second[1])
+    parser.add_argument("--trial", type=natural, metavar="N", help="with best-of: this trial instead of the best")
+    if has_quick:
+        help = "use the quick profile of the study file, which is a separate study"
+        parser.add_argument("--quick", action="store_true", help=help)
+    add_workspace_options(parser)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +200,19 @@ def workspace_of(args: argparse.Namespace) -> "Workspace":
 def study_options(args: argparse.Namespace) -> list[str]:
     """The options of this command line that select the study and the place where studies are stored."""
     return [*(["--quick"] if args.quick else []), *workspace_of(args).options]
+
+
+def network_words(args: argparse.Namespace) -> list[str]:
+    """The words of this command line that name its network: one, or `best-of` and a study file."""
+    return [args.network] if args.second is None else [args.network, args.second]
+
+
+def network_query(args: argparse.Namespace, *, has_quick: bool = True) -> "NetworkQuery":
+    """The options of this command line that select a network."""
+    from harness.analysis.networks import NetworkQuery
+
+    options = study_options(args) if has_quick else workspace_of(args).options
+    return NetworkQuery(workspace_of(args), has_quick and args.quick, args.trial, options)
 
 
 def resolution_of(args: argparse.Namespace) -> int | None:

@@ -4,12 +4,14 @@ import argparse
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from harness.cli.arguments import Subparsers, add_command, odd, positive
+from harness.analysis.network_forms import NetworkUse
+from harness.cli.arguments import Subparsers, add_command, add_network_options, network_query, odd, positive
 
 BENCH_SECTIONS = ("help", "start", "driver", "step", "proxies", "memory")
 """Sections that `harness bench` measures without a subject."""
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 """Precisions in which the operator and networks can be measured; tf32 is float32 with products rounded to TF32."""
+USE = NetworkUse(note="with random weights in each case")
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -88,9 +90,7 @@ def _add_bench_dwconv(subjects: Subparsers) -> None:
 def _add_bench_network(subjects: Subparsers) -> None:
     about = "whole networks: ours with our operator and with nn.Conv2d, and baselines of timm"
     network = subjects.add_parser("network", help=about, description=f"Measure {about}, in images per second.")
-    network.add_argument(
-        "networks", metavar="NETWORK", nargs="+", help="a preset, such as replknet_31b, or a network file"
-    )
+    add_network_options(network, USE, several=True, has_quick=False)
     _add_bench_output(network)
     _add_bench_device(network)
     network.add_argument(
@@ -136,11 +136,13 @@ def _bench_dwconv(args: Namespace) -> None:
 
 
 def _bench_network(args: Namespace) -> None:
+    from harness.analysis.networks import resolve_networks
     from harness.diagnostics.bench.options import BASELINES, NetworkOptions
     from harness.diagnostics.bench.subjects import bench_network
 
+    networks = resolve_networks(args.networks, network_query(args, has_quick=False), USE)
     options = NetworkOptions(
-        networks=tuple(args.networks),
+        networks={network.named: network.spec for network in networks},
         resolutions=tuple(args.resolution),
         beside=BASELINES if args.beside is None else tuple(args.beside),
         device=args.device,

@@ -26,15 +26,12 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Print the network as a network file."""
     from harness.analysis.study_reader import open_study_reader
-    from harness.analysis.winner import NetworkQuery, find_winner
+    from harness.analysis.winner import find_winner
     from harness.config.network_file import dump_network_spec
     from harness.report.conclusions import conditions_text, configuration_line
 
-    workspace = workspace_of(args)
-    with open_study_reader(args.file, workspace, is_quick=args.quick) as study:
-        configuration, results = find_winner(
-            study, NetworkQuery(workspace, trial=args.trial, options=study_options(args))
-        )
+    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
+        configuration, results = find_winner(study, args.trial, study_options(args))
     if args.json:
         return print_json(configuration.spec.canonical())
     which = "Best" if args.trial is None else "One"

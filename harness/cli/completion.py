@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
 def _paths(parser: ArgumentParser) -> Iterator[argparse.Action]:
     """The arguments of a parser and its commands that take a path, or a network or recipe that may be a path."""
     for action in parser._actions:
-        if action.type is Path or action.metavar in (*FOLDERS, "NETWORK", "RECIPE"):
+        if action.type is Path or action.metavar in (*FOLDERS, "NETWORK", "STUDY", "RECIPE"):
             yield action
         if isinstance(action, argparse._SubParsersAction):
             for command in dict.fromkeys(action.choices.values()):

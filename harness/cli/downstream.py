@@ -3,14 +3,19 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from harness.analysis.network_forms import NetworkUse
 from harness.cli.arguments import (
-    NETWORK_HELP,
     Subparsers,
     add_command,
+    add_network_options,
     add_training_options,
-    add_workspace_options,
     positive,
     scale,
+)
+
+USE = NetworkUse(
+    note="presets and network files have random weights; with --evaluate-only, weights or a folder that this command "
+    "has written"
 )
 
 
@@ -35,9 +40,7 @@ def run(args: Namespace) -> int:
 
 def _add_common(task: ArgumentParser) -> None:
     """Add the arguments that all tasks have."""
-    network = f"{NETWORK_HELP}; with --evaluate-only, weights or a folder that this command has written"
-    task.add_argument("network", metavar="NETWORK", help=network)
-    add_workspace_options(task)
+    add_network_options(task, USE)
     add_training_options(task)
     only = task.add_argument_group("evaluation")
     only.add_argument(

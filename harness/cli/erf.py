@@ -9,6 +9,7 @@ from harness.cli.arguments import (
     add_command,
     add_json_option,
     add_network_options,
+    network_query,
     positive,
     print_json,
     print_view,
@@ -33,13 +34,13 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the receptive fields, and draw them."""
+    from harness.analysis.networks import load_network, resolve_networks
     from harness.measures.erf_comparison import compare_fields
     from harness.report.plots.heat_maps import plot_field, plot_fields
     from harness.report.plots.style import file_names
     from harness.report.receptive_field import fields_values, fields_view
-    from harness.storage.load_network import load_network
 
-    networks = [load_network(name, args.storage) for name in args.networks]
+    networks = [load_network(network) for network in resolve_networks(args.networks, network_query(args))]
     fields = list(compare_fields(networks, images=args.images, resolution=args.resolution, data=args.data))
     if args.output is not None:
         for field, name in zip(fields, file_names("erf", [network.name for network in networks]), strict=True):

@@ -4,13 +4,12 @@ import argparse
 from argparse import ArgumentParser, Namespace
 
 from harness.cli.arguments import (
-    NETWORK_HELP,
     PRECISIONS,
     Subparsers,
     add_command,
     add_json_option,
+    add_network_options,
     add_which_option,
-    add_workspace_options,
     natural,
     positive,
     print_json,
@@ -22,7 +21,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
     about = "evaluate a network on validation images: top-1 and top-5 in training form, merged, or both"
     parser = add_command(commands, "evaluate", about)
-    parser.add_argument("network", metavar="NETWORK", help=NETWORK_HELP)
+    add_network_options(parser)
     add_which_option(parser, default="best")
     data = (
         "a folder with one folder of images per class, a folder of CIFAR, or shapes "
@@ -38,7 +37,6 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     means = parser.add_argument_group("resources")
     means.add_argument("--device", choices=("cpu", "cuda"), help="device (default: the GPU if there is one)")
     means.add_argument("--loaders", type=natural, metavar="N", help="number of data-loading processes")
-    add_workspace_options(parser)
     add_json_option(parser)
     return parser
 

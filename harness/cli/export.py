@@ -10,6 +10,8 @@ from harness.cli.arguments import (
     add_command,
     add_network_options,
     add_which_option,
+    network_query,
+    network_words,
     print_view,
     resolution_of,
 )
@@ -49,13 +51,14 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def run(args: Namespace) -> int:
     """Write the network in all requested formats, or in none; returns 1 if a file computes other logits."""
+    from harness.analysis.networks import load_network, resolve_network
     from harness.export.comparison import rows_table
     from harness.export.export import export_network
     from harness.export.exportable import exportable
     from harness.export.formats import chosen_formats
-    from harness.storage.load_network import WeightsOrigin, load_network
+    from harness.storage.load_network import WeightsOrigin
 
-    network = load_network(args.network, args.storage, which=args.which)
+    network = load_network(resolve_network(network_words(args), network_query(args)), which=args.which)
     product = exportable(network, args.storage, resolution_of(args), is_merged=not args.unmerged)
     names = None if args.format is None else [name for names in args.format for name in names]
     formats, notes = chosen_formats(product, names)

@@ -6,41 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
-from harness.analysis.winner import SHOWN_DIGITS, NetworkQuery, resolve_network
-from harness.cli.full_scale import (
-    apply_options,
-    device_for,
-    estimate,
-    full_scale_row,
-    invalid_recipe_error,
-    is_not_started,
-    open_task,
-    prepare_folder,
-    show_notes,
-    train_job,
-    training_lock,
-    worker_request,
-    worker_resources,
-)
+from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
+from harness.analysis.networks import NetworkRef, resolve_network
+from harness.cli.arguments import network_query, network_words
+from harness.cli.launch import PlannedTraining, estimate, job_resources, launch, make_job, with_options, worker_request
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.full_scale import FullScaleRecipe
-from harness.config.recipes.loading import load_task_recipe, recipe_names
+from harness.config.recipes.loading import load_task_recipe, override_recipe, recipe_names
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.data.batching import BatchPlan
 from harness.data.expected_images import expected_images, is_data_present
 from harness.data.labels import class_differences
 from harness.errors import UserError
+from harness.executors.full_scale import device_for, open_task
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import make_console
 from harness.report.dense import detection_view, downstream_view, merged_evaluation_lines, segmentation_view
 from harness.report.summary import json_text
-from harness.storage.full_run_recorder import recording_run
-from harness.storage.workspace import Workspace
+from harness.storage.full_run_recorder import full_scale_row
 from harness.system.device_slot import computing
-from harness.training.full_scale.folder import WEIGHTS, is_started, weights_file
+from harness.training.full_scale.environments import read_environments
+from harness.training.full_scale.folder import weights_file
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 from harness.training.full_scale.records import read_environments, require_unchanged_data
 
@@ -57,6 +45,11 @@ MERGED, METRICS = "merged.safetensors", "evaluation.json"
 CHANNELS = 3
 """Image channels of a network without weights."""
 KNOWN_CHANNELS = (1, CHANNELS)
+EVALUATED = NetworkUse(
+    frozenset((NetworkForm.WITH_HEAD,)),
+    dict.fromkeys(NETWORKS, "Without `--evaluate-only`, this command trains it with a head."),
+)
+"""What is evaluated: weights or a folder that this command has written."""
 RANDOM_WEIGHTS = "random weights (warning: useful only as a test; name trained weights for real results)"
 
 
@@ -101,27 +94,24 @@ def downstream(args: Namespace) -> int:
 
 
 def _train(args: Namespace, command: DownstreamCommand) -> int:
-    initial, recipe = resolve_initial_network(args.network, args.storage), _recipe(args, command)
+    initial = initial_network(resolve_network(network_words(args), network_query(args)))
+    recipe = _recipe(args, command)
     job, request = _job(args, initial, recipe), worker_request(args)
     if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
         return _dry_run(job, initial, request.workers or 1)
-    task, console = open_task(job), make_console()
+    task: DownstreamTask = open_task(job)
     batch_plan = BatchPlan.of(recipe, task.images, request.workers or 1)
-    notes = task.check_images() if args.fresh or not is_started(job.folder) else ()
-    console.print(downstream_view(job, batch_plan, initial.name, initial.about, len(task.class_names)))
-    show_notes(console, notes)
-    if (args.fresh or is_not_started(job)) and request.address is None:
-        console.print(estimate(job, batch_plan, task))
-    data = task.data_record()
-    if not args.fresh:
-        require_unchanged_data(job.folder, data)
-    if args.dry_run:
-        return 0
-    with training_lock(job.folder):
-        prepare_folder(job, data, is_fresh=args.fresh)
-        row = full_scale_row(job, data, initial.name, args.recipe)
-        code = train_job(job, request, recording_run(row, Workspace(args.results, args.storage).database))
-        return code or _finish(job, command, task, console)
+    planned = PlannedTraining(
+        job,
+        request,
+        downstream_view(job, batch_plan, initial.name, initial.about, len(task.class_names)),
+        check_images=task.check_images,
+        estimate=lambda: estimate(job, batch_plan, task),
+        data_record=task.data_record,
+        row=lambda data: full_scale_row(job, data, initial.name, args.recipe),
+        finish=lambda console: _finish(job, command, task, console),
+    )
+    return launch(args, planned)
 
 
 def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> int:
@@ -133,7 +123,7 @@ def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> i
     return 0
 
 
-def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: "DenseTask[Any]", console: Console) -> int:
+def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: DownstreamTask, console: Console) -> None:
     """Merge the best weights, evaluate them in merged form, and write weights and metrics."""
     from harness.training.tasks.dense import evaluate_merged
     from harness.training.tasks.weights_file import read_dense
@@ -147,7 +137,6 @@ def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: "DenseTask
     (job.folder / METRICS).write_text(f"{json_text(values)}\n", encoding="utf-8")
     _show(command, task, evaluation, console)
     console.print(f"merged weights: {job.folder / MERGED}; metrics: {job.folder / METRICS}")
-    return 0
 
 
 def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
@@ -156,12 +145,13 @@ def _evaluate(args: Namespace, command: DownstreamCommand) -> int:
     from harness.training.tasks.dense import MergedEvaluation, evaluate_merged
     from harness.training.tasks.weights_file import read_dense
 
+    resolve_network(network_words(args), network_query(args), EVALUATED)
     path = Path(args.network)
     weights = read_dense(weights_file(path, BEST) if path.is_dir() else path)
     if not isinstance(weights.recipe, command.recipe):
         raise UserError(f"the weights must be of a {command.task}", value=str(path), remedy="See `harness recipes`.")
-    recipe = _with_evaluation_options(apply_options(weights.recipe, args, str(path)), args, command)
-    job: FullScaleJob[Any] = FullScaleJob(FullScaleRun(weights.spec, recipe), path.parent, **_means(args))
+    recipe = _with_evaluation_options(with_options(weights.recipe, args, str(path)), args, command)
+    job: FullScaleJob[Any] = FullScaleJob(FullScaleRun(weights.spec, recipe), path.parent, **job_resources(args))
     task = open_task(job)
     _check_classes(task.class_names, weights.names, str(path))
     device = device_for(job)
@@ -229,60 +219,34 @@ def _trained_by(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def resolve_initial_network(named: str, storage: str | None) -> InitialNetwork:
-    """The network with this name, file or folder, and its weights, which must be in training form."""
-    path = Path(named)
-    if path.is_dir():
-        path = weights_file(path, BEST)
-    if path.is_file() and path.suffix not in (".pt", ".yaml", ".yml"):
-        return _from_weights(path)
-    network_ref = resolve_network([str(path)], NetworkQuery(Workspace(path.parent, storage)))
-    if path.suffix != ".pt":
-        return InitialNetwork(network_ref.name, network_ref.spec.replace(in_channels=CHANNELS))
+def initial_network(ref: NetworkRef) -> InitialNetwork:
+    """The network that was named, and its weights, which must be in training form."""
+    path = ref.weights_path()
+    if path is None:
+        return InitialNetwork(ref.name, ref.spec.replace(in_channels=CHANNELS))
     from harness.training.checkpoint import require_own_name
     from harness.training.tasks.weights_file import load_training_weights
 
-    require_own_name(path)
-    return InitialNetwork(
-        network_ref.name, load_training_weights(path, network_ref.spec, place=NETWORK).spec, path.absolute()
-    )
-
-
-def _from_weights(path: Path) -> InitialNetwork:
-    """The network and weights of a file that contains the network's spec."""
-    from harness.training.tasks.weights_file import is_dense, load_training_weights
-
-    if is_dense(path):
-        raise UserError(
-            "the network must not have a head; this file was written by `harness downstream` itself",
-            value=str(path),
-            place=NETWORK,
-            remedy="Evaluate it with `--evaluate-only`.",
-        )
-    spec = load_training_weights(path, place=NETWORK).spec
+    if ref.run is not None:
+        require_own_name(path)
+    spec = load_training_weights(path, None if ref.run is None else ref.run.spec, place=NETWORK).spec
     if spec.in_channels not in KNOWN_CHANNELS:
         raise UserError("the network must take gray or color images", value=spec.in_channels, place=str(path))
-    return InitialNetwork(
-        path.absolute().parent.name if path.name == WEIGHTS[BEST] else path.stem, spec, path.absolute()
-    )
+    return InitialNetwork(ref.name, spec, path.absolute())
 
 
 def _recipe(args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
     if args.recipe is None:
         names = ", ".join(recipe_names(command.task))
         raise UserError("`--recipe` must name a recipe", remedy=f"Recipes for {command.task}: {names}.")
-    return apply_options(load_task_recipe(args.recipe, command.task, command.recipe), args, args.recipe)
+    return with_options(load_task_recipe(args.recipe, command.task, command.recipe), args, args.recipe)
 
 
 def _with_evaluation_options(recipe: FullScaleRecipe, args: Namespace, command: DownstreamCommand) -> FullScaleRecipe:
     """The recipe with the evaluation options of the command line applied."""
-    values = recipe.model_dump(mode="json")
     options = {name: getattr(args, name) for name in command.evaluation_options if getattr(args, name, None)}
-    values["evaluation"] = {**values["evaluation"], **options, **_mode(args)}
-    try:
-        return type(recipe).model_validate(values)
-    except ValidationError as error:
-        raise invalid_recipe_error(error, "evaluation", args.network) from error
+    evaluation = {**recipe.model_dump(mode="json")["evaluation"], **options, **_mode(args)}
+    return override_recipe(recipe, {"evaluation": evaluation}, args.network, what="evaluation")
 
 
 def _mode(args: Namespace) -> dict[str, Any]:
@@ -296,22 +260,7 @@ def _mode(args: Namespace) -> dict[str, Any]:
 
 
 def _job(args: Namespace, initial: InitialNetwork, recipe: FullScaleRecipe) -> FullScaleJob[Any]:
-    """The job: the run, its folder, its images and its resources."""
-    from harness.models.weights import sha256
-
+    """The job of the network, with the recipe's stochastic depth."""
     drop_path = initial.spec.drop_path if recipe.drop_path is None else recipe.drop_path
-    digest = None if initial.weights is None else sha256(initial.weights)
-    run = FullScaleRun(initial.spec.replace(drop_path=drop_path), recipe, digest)
-    folder = args.results.absolute() / DOWNSTREAM_FOLDER / f"{initial.name}-{args.task}-{run.id[:SHOWN_DIGITS]}"
-    return FullScaleJob(run, folder, weights=initial.weights, **_means(args))
-
-
-def _means(args: Namespace) -> dict[str, Any]:
-    """The fields of a job that do not change its results: cache, image folder, data loaders and threads."""
-    loaders, threads = worker_resources(args)
-    return {
-        "cache": args.results.absolute() / "data",
-        "root": None if args.data is None else args.data.expanduser().absolute(),
-        "loaders": loaders,
-        "threads": threads,
-    }
+    spec, name = initial.spec.replace(drop_path=drop_path), f"{initial.name}-{args.task}"
+    return make_job(args, spec, recipe, initial.weights, parent=DOWNSTREAM_FOLDER, name=name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.cli.arguments import network_query, network_words
 from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.data.batching import split_cpus
 from harness.data.cifar import kind_of
@@ -49,12 +50,13 @@ def evaluate(args: Namespace) -> AccuracyReport:
     """Measure the accuracy of the network of the command line. Raises `UserError`s for options that do not fit."""
     import torch
 
+    from harness.analysis.networks import load_network, resolve_network
     from harness.models.finite import as_user_error
-    from harness.storage.load_network import load_network
-    from harness.training.device import find_device, process_environment, started_record
+    from harness.training.device import process_environment, started_record
+    from harness.training.fit import find_device
 
     device = find_device(args.device)
-    network = load_network(args.network, args.storage, which=args.which)
+    network = load_network(resolve_network(network_words(args), network_query(args)), which=args.which)
     _check(network.spec)
     preprocessing = _changed(_preprocessing(args, network), args, network.spec, device)
     network_cost(network.spec, preprocessing.resolution)  # raises for images that are too small for the network

@@ -3,14 +3,26 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
 from harness.cli.arguments import (
     Subparsers,
     add_command,
     add_json_option,
     add_network_options,
+    network_query,
+    network_words,
     print_json,
     print_view,
     resolution_of,
+)
+
+UNTRAINED = (
+    "The shape bias of random weights means nothing: take trained ones, such as `harness weights import` writes."
+)
+USE = NetworkUse(
+    NETWORKS - {NetworkForm.PRESET, NetworkForm.SPEC},
+    {NetworkForm.PRESET: UNTRAINED, NetworkForm.SPEC: UNTRAINED},
+    note="here not a preset or a network file, which have no trained weights",
 )
 
 
@@ -18,7 +30,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
     about = "measure the shape bias of an ImageNet-1K network on images whose shape and texture disagree"
     parser = add_command(commands, "shape-bias", about)
-    add_network_options(parser, help="the checkpoint of a run, the folder of a training, or a weights file")
+    add_network_options(parser, USE)
     stimuli = "a folder of images with names such as cat1-bicycle3.png: the shape first, then the texture"
     parser.add_argument("--stimuli", metavar="FOLDER", type=Path, required=True, help=stimuli)
     parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
@@ -28,11 +40,11 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print the share of decisions by shape, overall and per class."""
+    from harness.analysis.networks import load_network, resolve_network
     from harness.measures.cue_conflict import classify_stimuli
     from harness.models.spec.published import resolutions
     from harness.report.shape_bias import cue_conflict_values, cue_conflict_view
-    from harness.storage.load_network import load_network
 
-    network = load_network(args.network, args.storage)
+    network = load_network(resolve_network(network_words(args), network_query(args), USE))
     decisions = classify_stimuli(network, args.stimuli, resolution_of(args) or resolutions(network.spec)[0])
     return print_json(cue_conflict_values(decisions)) if args.json else print_view(cue_conflict_view(decisions))

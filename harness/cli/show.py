@@ -1,13 +1,18 @@
 """`harness show`: print a network by stage, all configurations of a study, or one trial in detail."""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.network_forms import BEST_OF, NETWORKS, NetworkForm, NetworkUse
 from harness.cli.arguments import (
     STUDY,
     Subparsers,
+    add_command,
     add_json_option,
-    add_study_command,
+    add_network_options,
+    network_query,
+    network_words,
     print_json,
     print_view,
     resolution_of,
@@ -17,17 +22,17 @@ from harness.errors import NotFound, UserError
 
 if TYPE_CHECKING:
     from harness.analysis.study_reader import StudyReader
+    from harness.models.spec.network import NetworkSpec
+
+USE = NetworkUse(NETWORKS | {NetworkForm.STUDY}, note=f"or {STUDY}, whose configurations are shown")
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
-    parser = add_study_command(
-        commands,
-        "show",
-        "show a network by stage, all configurations of a study, or one trial in detail",
-        file=f"a preset, such as replknet_31b, a network file, or {STUDY}",
-    )
-    parser.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="number of a trial, from the column #")
+    about = "show a network by stage, all configurations of a study, or one trial in detail"
+    parser = add_command(commands, "show", about)
+    trial = "after a study file: number of a trial, from the column #; after best-of: the study file"
+    add_network_options(parser, USE, second=("TRIAL", trial))
     parser.add_argument("--resolution", type=int, metavar="N", help="side of the images (default: as published)")
     add_json_option(parser)
     return parser
@@ -35,21 +40,41 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Print a network, all configurations of a study, or one of its trials."""
-    from harness.analysis.study_reader import open_study_reader
-    from harness.config.network_file import find_network_spec
+    from harness.analysis.networks import recognize, resolve_network
+
+    if args.network != BEST_OF and recognize(args.network) == NetworkForm.STUDY:
+        return _show_study(args)
+    if args.network != BEST_OF and args.second is not None:
+        trial = _trial_number(args.second)
+        raise UserError("TRIAL must follow a study file, but this is a network", value=trial)
+    return _show_network(args, resolve_network(network_words(args), network_query(args), USE).spec)
+
+
+def _show_network(args: Namespace, spec: "NetworkSpec") -> int:
     from harness.models.spec.published import resolutions
     from harness.report.network import network_values, network_view
 
-    spec = find_network_spec(str(args.file))
-    if spec is not None:
-        if args.trial is not None:
-            raise UserError("TRIAL must follow a study file, but this is a network", value=args.trial)
-        resolution = resolution_of(args) or resolutions(spec)[0]
-        return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
+    resolution = resolution_of(args) or resolutions(spec)[0]
+    return print_json(network_values(spec, resolution)) if args.json else print_view(network_view(spec, resolution))
+
+
+def _show_study(args: Namespace) -> int:
+    from harness.analysis.study_reader import open_study_reader
+
     if args.resolution is not None:
         raise UserError("`--resolution` needs a network; a study has its own", value=args.resolution)
-    with open_study_reader(args.file, workspace_of(args), is_quick=args.quick) as study:
-        return _show_all(args, study) if args.trial is None else _show_trial(args, study)
+    if args.trial is not None:
+        raise UserError(f"`--trial` must be used with `{BEST_OF} STUDY.yaml`; of a study file, TRIAL follows it")
+    trial = None if args.second is None else _trial_number(args.second)
+    with open_study_reader(Path(args.network), workspace_of(args), is_quick=args.quick) as study:
+        return _show_all(args, study) if trial is None else _show_trial(args, study, trial)
+
+
+def _trial_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError("TRIAL must be the number of a trial", value=text) from None
 
 
 def _show_all(args: Namespace, reader: "StudyReader") -> int:
@@ -77,7 +102,7 @@ def _show_all(args: Namespace, reader: "StudyReader") -> int:
     return print_view(Group(*parts))
 
 
-def _show_trial(args: Namespace, reader: "StudyReader") -> int:
+def _show_trial(args: Namespace, reader: "StudyReader", number: int) -> int:
     from rich.console import Group
     from rich.text import Text
 
@@ -86,10 +111,10 @@ def _show_trial(args: Namespace, reader: "StudyReader") -> int:
     from harness.report.trial import trial_values, trial_view
 
     study = reader.file.study
-    trial = next((trial for trial in reader.trials if trial.number == args.trial), None)
+    trial = next((trial for trial in reader.trials if trial.number == number), None)
     if trial is None:
         numbers = f"0 to {len(reader.trials) - 1}" if reader.trials else "none"
-        raise NotFound("the trial must be one of the study's", value=args.trial, remedy=f"Trials: {numbers}.")
+        raise NotFound("the trial must be one of the study's", value=number, remedy=f"Trials: {numbers}.")
     linked = reader.store.trial_runs(study.study).get(trial.number, ())
     runs = list(read_run_results(reader.store, linked).values())
     if args.json:

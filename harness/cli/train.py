@@ -3,23 +3,29 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from harness.cli.arguments import Subparsers, add_command, add_training_options, add_workspace_options, natural
+from harness.analysis.network_forms import NETWORKS, NetworkForm, NetworkUse
+from harness.cli.arguments import Subparsers, add_command, add_network_options, add_training_options
+
+USE = NetworkUse(
+    NETWORKS - {NetworkForm.TRAINING, NetworkForm.WEIGHTS},
+    {
+        NetworkForm.TRAINING: "Give its network, and its weights to start from them: `{0}/network.yaml --weights "
+        "{0}/best.safetensors`.",
+        NetworkForm.WEIGHTS: "Give its network, and the weights to start from them: `NETWORK --weights {0}`.",
+    },
+    note="without its weights; best-of on the study's full-scale base; here not a training or a weights file, which "
+    "`--weights` takes",
+    is_full_scale=True,
+)
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
     """See `arguments.Command`."""
     about = "train a network at full scale with a recipe of the paper, after printing its cost and time"
     parser = add_command(commands, "train", about)
-    network = (
-        "best-of STUDY.yaml (the best choices of the study, on its full-scale base), a preset, such as replknet_31b, "
-        "a network file, or the checkpoint of a run"
-    )
-    parser.add_argument("network", metavar="NETWORK", nargs="+", help=network)
-    parser.add_argument("--trial", type=natural, metavar="N", help="with best-of: this trial instead of the best")
-    parser.add_argument("--quick", action="store_true", help="with best-of: the quick profile of the study file")
+    add_network_options(parser, USE)
     weights = "start from these weights of the same network; its last layer is initialized again for other classes"
     parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
-    add_workspace_options(parser)
     add_training_options(parser)
     return parser
 
@@ -28,4 +34,4 @@ def run(args: Namespace) -> int:
     """Train a network at full scale."""
     from harness.cli.full_scale import train
 
-    return train(args)
+    return train(args, USE)

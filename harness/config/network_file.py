@@ -19,28 +19,9 @@ def load_network_spec(path: Path) -> NetworkSpec:
     return _spec_of(read_document(path))
 
 
-def find_network_spec(named: str) -> NetworkSpec | None:
-    """The network of a preset's name or of the path of a spec file; None for the path of a study file.
-
-    A study file is recognized by its keys. Raises `SpecError` for any other name, `StudyError` for an invalid file.
-    """
-    if named in PRESETS:
-        return PRESETS[named]
-    path = Path(named)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
-        rule = "the network must be a preset or the path of a spec file (.yaml)"
-        raise SpecError(rule, field="base", value=named, remedy=did_you_mean(named, PRESETS, "Presets"))
-    document = read_document(path)
-    return None if document.data.keys() & {"study", "base", "axes"} else _spec_of(document)
-
-
-def require_network_spec(named: str) -> NetworkSpec:
-    """As `find_network_spec`, but raises `StudyError` for a study file."""
-    spec = find_network_spec(named)
-    if spec is None:
-        rule = "the network must be a preset or a spec file; this is a study file"
-        raise StudyError(rule, place=named, remedy=f"Presets: {', '.join(PRESETS)}.")
-    return spec
+def is_study_file(path: Path) -> bool:
+    """Whether a YAML file is a study file, by its keys. Raises `StudyError` for a file that is not YAML."""
+    return not {"study", "base", "axes"}.isdisjoint(read_document(path).data)
 
 
 def dump_network_spec(spec: NetworkSpec, comment: str | None = None) -> str:

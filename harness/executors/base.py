@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.errors import one_line
-from harness.training.run import Ended, Job, Record, RunState
+from harness.errors import cause_of
+from harness.training.run import Ended, Job, Record, RunState, state_after
 
 
 class Executor(Protocol):
@@ -66,7 +66,7 @@ class AcceptedJob:
 
     def failed(self, error: BaseException) -> Ended:
         """The last record of a run that ended with an error outside `run_job`."""
-        return self.ended(RunState.FAILED, f"{type(error).__name__}: {one_line(error)}")
+        return self.ended(state_after(error), cause_of(error))
 
 
 def run_job_logged(job: Job, should_stop: Callable[[], bool]) -> Iterator[Record]:

@@ -13,7 +13,18 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError, one_line
+from harness.errors import (
+    Diverged,
+    ExecutorError,
+    HarnessError,
+    OutOfMemory,
+    RunFailure,
+    Stopped,
+    TimedOut,
+    UserError,
+    WorkerLost,
+    one_line,
+)
 from harness.executors import WorkerRequest, ray_cluster
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleMessage, from_plain, to_plain
@@ -29,6 +40,10 @@ WORKERS_END_TIMEOUT_S = 30.0
 """Maximum time for Ray Train to end after a stop request."""
 READY_FILE = "ready"
 """The line that rank 0 writes before it opens its images, which may take long."""
+WORKER_ERRORS: dict[str, type[HarnessError]] = {
+    kind.__name__: kind for kind in (Stopped, Diverged, OutOfMemory, TimedOut, WorkerLost, UserError, RunFailure)
+}
+"""The errors that a worker's file names, by which the state of the training is chosen; any other is a `RunFailure`."""
 
 
 def train_with_ray(
@@ -177,7 +192,7 @@ def _read_messages(lines: Any) -> Iterator[FullScaleMessage]:
 
 def write_worker_error(folder: Path, error: HarnessError) -> None:
     """Write the error that ended this worker to a file."""
-    kind = "stopped" if isinstance(error, Stopped) else "user" if isinstance(error, UserError) else "failure"
+    kind = next((name for name, kind in WORKER_ERRORS.items() if isinstance(error, kind)), RunFailure.__name__)
     (folder / REASON).write_text(json.dumps({"kind": kind, "text": str(error)}), encoding="utf-8")
 
 
@@ -186,8 +201,7 @@ def raise_worker_error(folder: Path, fitting: "Future[None]") -> None:
     reason, error = folder / REASON, fitting.exception()
     if reason.exists():
         values = json.loads(reason.read_text(encoding="utf-8"))
-        kinds = {"stopped": Stopped, "user": UserError, "failure": RunFailure}
-        raise kinds[values["kind"]](values["text"].rstrip("."))
+        raise WORKER_ERRORS[values["kind"]](values["text"].rstrip("."))
     if error is not None:
         raise ExecutorError(
             "the workers must live to the end",

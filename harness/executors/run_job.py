@@ -15,25 +15,15 @@ import torch
 from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_machine
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load, require_same_digest
-from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, TimedOut, one_line
-from harness.measures import machine_measures_of, measures_of
-from harness.measures.base import Measure, TrainedRun
+from harness.errors import HarnessError, Stopped, TimedOut, cause_of
+from harness.measures import Measure, TrainedRun, machine_measures_of, measures_of
 from harness.models.build import build
 from harness.system.device_slot import computing, computing_each
 from harness.system.machine import keep_freed_memory
 from harness.training.checkpoint import Checkpoint
 from harness.training.device import environment_of, place_network, require_precision, started_record
 from harness.training.fit import fit
-from harness.training.run import DataNote, Ended, Job, Measured, Record, RunState
-
-_STATE_BY_ERROR: dict[type[BaseException], RunState] = {
-    Stopped: RunState.STOPPED,
-    Diverged: RunState.DIVERGED,
-    OutOfMemory: RunState.OUT_OF_MEMORY,
-    torch.OutOfMemoryError: RunState.OUT_OF_MEMORY,
-    MemoryError: RunState.OUT_OF_MEMORY,
-    TimedOut: RunState.TIMED_OUT,
-}
+from harness.training.run import DataNote, Ended, Job, Measured, Record, RunState, state_after
 
 
 def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
@@ -53,10 +43,8 @@ def run_job(job: Job, should_stop: Callable[[], bool] = lambda: False) -> Iterat
     try:
         yield from _measure_again(job, check) if job.only_times else _train_and_measure(job, check)
     except Exception as error:
-        state = next((state for kind, state in _STATE_BY_ERROR.items() if isinstance(error, kind)), RunState.FAILED)
-        cause = one_line(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {one_line(error)}"
         _log(job, traceback.format_exc())
-        yield Ended(state, wall_s=time.monotonic() - start, cause=cause)
+        yield Ended(state_after(error), wall_s=time.monotonic() - start, cause=cause_of(error))
     else:
         yield Ended(RunState.COMPLETE, wall_s=time.monotonic() - start)
 

@@ -9,27 +9,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from harness.errors import Diverged, HarnessError, OutOfMemory, Stopped, StoreError, one_line
+from harness.data.data_record import DataRecord
+from harness.errors import StoreError, cause_of
 from harness.storage import FullScaleRow, FullScaleRuns, Store
+from harness.system.fingerprint import fingerprint
+from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS
+from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
-from harness.training.full_scale.records import earlier_environments, read_environments
-from harness.training.run import RunState, Started
+from harness.training.run import RunState, Started, state_after
 
 RETRY_REMEDY = "run the same command again to write it there, too."
 BUSY_TIMEOUT_S = 5.0
 """Maximum time that a training waits for a database that another process writes to."""
 EXCLUDED_FIELDS = ("kind", "epoch", "epochs", "is_best", *VALIDATION_FIELDS)
 """Fields of an epoch that are not metrics themselves."""
-STATE_BY_ERROR: tuple[tuple[type[BaseException], RunState], ...] = (
-    (Stopped, RunState.STOPPED),
-    (KeyboardInterrupt, RunState.STOPPED),
-    (Diverged, RunState.DIVERGED),
-    (OutOfMemory, RunState.OUT_OF_MEMORY),
-)
-"""State of a training by the error that ended it; any other error means FAILED."""
+
+
+def full_scale_row(
+    job: FullScaleJob[Any],
+    data: DataRecord,
+    name: str,
+    recipe: str,
+    *,
+    study: str | None = None,
+    trial: int | None = None,
+) -> FullScaleRow:
+    """The training as a row of the results database; `study` and `trial` are those that its network comes from, if any.
+
+    Several results folders may share a database: the same network and recipe on other data is another row.
+    """
+    run = job.run
+    return FullScaleRow(
+        id=fingerprint([run.id, data.dataset, data.classes, data.digest]),
+        name=name,
+        spec=run.spec,
+        recipe=run.recipe.model_dump(mode="json"),
+        recipe_name=Path(recipe).stem,
+        recipe_fingerprint=run.recipe.fingerprint(),
+        folder=job.folder,
+        epochs=run.recipe.intervals,
+        study=study,
+        trial=trial,
+        weights=run.weights,
+    )
 
 
 @contextmanager
@@ -40,9 +66,7 @@ def recording_run(row: FullScaleRow, database: str | Path) -> Iterator["FullScal
     try:
         yield recorder
     except BaseException as error:
-        state = next((state for kind, state in STATE_BY_ERROR if isinstance(error, kind)), RunState.FAILED)
-        kind = "" if isinstance(error, HarnessError | KeyboardInterrupt) else f"{type(error).__name__}: "
-        recorder.finish(state, f"{kind}{one_line(error)}" or None)
+        recorder.finish(state_after(error), cause_of(error) or None)
         raise
     recorder.finish(RunState.COMPLETE, None)
 

@@ -26,7 +26,7 @@ class FullScaleRow:
     """A training at full scale and its state."""
 
     id: str
-    """Fingerprint of network, recipe, weights and data; see `harness.cli.full_scale.full_scale_row`."""
+    """Fingerprint of network, recipe, weights and data; see `storage.full_run_recorder.full_scale_row`."""
     name: str
     """Name from the command line: of a study, a preset, or a file."""
     spec: NetworkSpec

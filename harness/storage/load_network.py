@@ -1,7 +1,6 @@
-"""Load a network from its name on the command line: a preset, a spec file, a checkpoint, a training, or weights."""
+"""Networks with their weights: random, of a run's checkpoint, or of a file; see `analysis.networks` for NETWORK."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -9,27 +8,21 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.config.network_file import require_network_spec
 from harness.config.recipes.full_scale import ClassificationRecipe
 from harness.config.recipes.loading import load_classification_recipe
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, identify, load, require_same_digest
 from harness.data.labels import class_differences
-from harness.errors import DataError, NotFound, UserError, did_you_mean
+from harness.errors import DataError, UserError
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
-from harness.models.spec.presets import PRESETS
 from harness.models.weights import read_weights
 from harness.storage.data_changes import recorded_classes
-from harness.storage.workspace import Workspace, run_of
 from harness.system.device_slot import computing
+from harness.system.fingerprint import short_id
 from harness.training.checkpoint import load_epoch, require_own_name
-from harness.training.full_scale.folder import CLASSES, RECIPE, is_training, weights_file
-from harness.training.run import Job
-
-RUN_FILE_NAME = re.compile(r"([0-9a-f]{16})\.pt")
-SHOWN_DIGITS = 8
-"""Number of digits of a run's id in the name of a network."""
+from harness.training.full_scale.folder import CLASSES, RECIPE, is_training
+from harness.training.run import Job, Run
 
 
 class WeightsOrigin(StrEnum):
@@ -101,32 +94,41 @@ class LoadedNetwork:
 
 
 @computing()
-def load_network(named: str, storage: str | None = None, *, which: str | None = None) -> LoadedNetwork:
-    """Load the network with this name, or in this file or folder.
+def load_random(name: str, spec: NetworkSpec) -> LoadedNetwork:
+    """A network with random weights."""
+    return LoadedNetwork(name, spec, build(spec, seed=0).eval(), WeightsOrigin.RANDOM)
 
-    A run's checkpoint is `<results>/<study>/checkpoints/<run>.pt`; its network and recipe are read from the database in
-    the results folder, or from that at `storage`. A training at full scale is named by its folder,
-    `<results>/full_scale/<name>`, where `which` chooses the weights (a key of `WEIGHTS`, by default the best), or by a
-    file in it. Raises `UserError`s for files that do not exist or are of another kind.
+
+@computing()
+def load_run(path: Path, run: Run) -> LoadedNetwork:
+    """The network of a run's checkpoint, `<results>/<study>/checkpoints/<run>.pt`.
+
+    Raises `UserError`s for a file of another kind, or a checkpoint of another run.
     """
-    path = Path(named)
-    if which not in (None, "best") and not path.is_dir():
-        rule = "`--which` must be used with the folder of a training at full scale"
-        raise UserError(rule, value=which, place=named)
-    if named in PRESETS or path.suffix in (".yaml", ".yml"):
-        spec = require_network_spec(named)
-        return LoadedNetwork(path.stem, spec, build(spec, seed=0).eval(), WeightsOrigin.RANDOM)
-    if path.is_dir():
-        path = weights_file(path, which or "best")
-    if not path.is_file():
-        raise NotFound(
-            "the network must be a preset, a spec file (.yaml), a run's checkpoint (.pt), the folder of a training at "
-            "full scale, or a file of weights",
-            value=named,
-            remedy=did_you_mean(named, PRESETS, "Presets"),
-        )
-    if RUN_FILE_NAME.fullmatch(path.name):
-        return _load_training(path, storage)
+    require_own_name(path)
+    study, weights = path.absolute().parent.parent, read_weights(path, run.spec)
+    return LoadedNetwork(
+        f"{study.name}/{short_id(path.stem)}",
+        weights.spec,
+        weights.network(),
+        WeightsOrigin.RUN,
+        is_merged=weights.is_merged,
+        file=path,
+        recipe=run.recipe,
+        seed=run.seed,
+        data=run.data,
+        is_of_earlier_recipe=run.id != path.stem,
+        epochs=load_epoch(path),
+        data_cache=Job(run, study).data_cache,
+    )
+
+
+@computing()
+def load_weights_file(path: Path) -> LoadedNetwork:
+    """The network in a file of weights, with its recipe if the file is in the folder of a training at full scale.
+
+    Raises `UserError`s for a file of another kind.
+    """
     weights, folder = read_weights(path), path.absolute().parent
     network = LoadedNetwork(
         path.stem,
@@ -197,25 +199,3 @@ def _read_names(file: Path, classes: int) -> tuple[str, ...] | None:
         return None
     is_whole = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
     return tuple(names) if is_whole else None
-
-
-def _load_training(path: Path, storage: str | None) -> LoadedNetwork:
-    study = path.absolute().parent.parent
-    workspace = Workspace(study.parent, storage)
-    run = run_of(path, workspace)
-    require_own_name(path)
-    weights = read_weights(path, run.spec)
-    return LoadedNetwork(
-        f"{study.name}/{path.stem[:SHOWN_DIGITS]}",
-        weights.spec,
-        weights.network(),
-        WeightsOrigin.RUN,
-        is_merged=weights.is_merged,
-        file=path,
-        recipe=run.recipe,
-        seed=run.seed,
-        data=run.data,
-        is_of_earlier_recipe=run.id != path.stem,
-        epochs=load_epoch(path),
-        data_cache=Job(run, study).data_cache,
-    )

@@ -3,12 +3,14 @@
 All are plain values, which are sent between processes and stored; this module does not import torch.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from harness.config.recipes.proxy import ProxyRecipe
+from harness.errors import Diverged, OutOfMemory, Stopped, TimedOut, WorkerLost
 from harness.models.spec.network import NetworkSpec
 from harness.system.fingerprint import fingerprint
 from harness.training.environment import Environment
@@ -111,6 +113,26 @@ class RunState(StrEnum):
     """The worker or node is gone."""
     FAILED = "failed"
     """Any other error; the traceback is in the run's log."""
+
+
+STATE_BY_ERROR: dict[type[BaseException], RunState] = {
+    Stopped: RunState.STOPPED,
+    KeyboardInterrupt: RunState.STOPPED,
+    Diverged: RunState.DIVERGED,
+    OutOfMemory: RunState.OUT_OF_MEMORY,
+    MemoryError: RunState.OUT_OF_MEMORY,
+    TimedOut: RunState.TIMED_OUT,
+    WorkerLost: RunState.LOST,
+}
+"""The state in which an error leaves a run, or a training at full scale; any other error means FAILED."""
+
+
+def state_after(error: BaseException) -> RunState:
+    """The state of a run, or of a training at full scale, that an error ended."""
+    torch = sys.modules.get("torch")  # where it is not loaded, no error is one of its own
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return RunState.OUT_OF_MEMORY
+    return next((state for kind, state in STATE_BY_ERROR.items() if isinstance(error, kind)), RunState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,15 @@ from coco_folders import write_coco
 from detection_cases import DETECTORS, RECIPE
 from tiny_studies import CommandResult, called
 
+from harness.analysis.network_forms import NetworkForm
+from harness.analysis.networks import recognize
 from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.loading import load_task_recipe, recipe_names
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
 from harness.models.spec.presets import PRESETS
 from harness.models.weights import save_weights
-from harness.training.tasks.weights_file import is_dense, read_dense
+from harness.training.tasks.weights_file import read_dense
 
 SPEC = {"B": 1, "C": [4, 4, 8, 8], "K": 5, "reparam": 3, "stem_stride": 2}
 ALONE = ("--workers", "1", "--loaders", "0")
@@ -84,7 +86,7 @@ def test_begins_from_weights_in_grey_or_in_colour_and_on_cocos_format(tmp_path: 
     assert result.returncode == 0, result.stderr
     assert "green" in result.stdout and "grey.safetensors" in result.stdout
     best = folder_of(tmp_path) / "best.safetensors"
-    assert is_dense(best) and read_dense(best).spec.in_channels == 1
+    assert recognize(str(best)) == NetworkForm.WITH_HEAD and read_dense(best).spec.in_channels == 1
 
     smaller = detect(tmp_path, best, "--evaluate-only", "--data", root, "--short", "16", "--longest", "20")
     assert smaller.returncode == 0 and "AP of boxes" in smaller.stdout

@@ -13,6 +13,7 @@ from tiny_runs import tiny_spec
 from tiny_studies import INLINE, TINY, called, text_of, write_study
 from torch import nn
 
+from harness.analysis.networks import load_network
 from harness.cli import main
 from harness.config.network_file import dump_network_spec
 from harness.data import load
@@ -27,7 +28,7 @@ from harness.models.spec.published import PUBLISHED_FIELDS
 from harness.models.weights import import_weights
 from harness.report.plots.style import file_names
 from harness.report.receptive_field import fields_values, fields_view
-from harness.storage.load_network import LoadedNetwork, WeightsOrigin, load_network
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.system.code_revision import operator_digest
 
 SMALL = ("--images", "4", "--resolution", "32")
@@ -283,7 +284,7 @@ def test_files_have_names_of_their_own() -> None:
     [
         (("erf", "replknet_nanno"), ("must be a preset", "Did you mean `replknet_nano`")),
         (("erf", "nowhere.yaml"), ("must exist", "nowhere.yaml")),
-        (("erf", "results/x/checkpoints/0123456789abcdef.pt"), ("must be a preset", "0123456789abcdef")),
+        (("erf", "results/x/checkpoints/0123456789abcdef.pt"), ("known to a database", "0123456789abcdef")),
         (("erf", "0123456789abcdef.pt"), ("known to a database", "0123456789abcdef.pt", "--storage")),
         (("erf", "text.safetensors"), ("whole checkpoint", "text.safetensors")),
         (("erf", "study.yaml"), ("this is a study file",)),

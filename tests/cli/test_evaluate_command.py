@@ -353,7 +353,7 @@ def test_a_fresh_preset_is_evaluated_by_chance(tmp_path: Path) -> None:
 
 
 def test_other_verbs_take_a_training_s_folder_too(training: tuple[Path, list[FullScaleEpoch]], tmp_path: Path) -> None:
-    from harness.storage.load_network import load_network
+    from harness.analysis.networks import load_network
 
     network = load_network(str(training[0]), which="last")
     assert isinstance(network, LoadedNetwork) and network.name == "net-01234567/last"

@@ -15,10 +15,11 @@ from filelock import FileLock
 from full_scale_cases import RECIPE, write_folder
 from tiny_studies import RAY, CommandResult, Played, called, harness
 
-from harness.analysis.winner import NetworkQuery, resolve_network
+from harness.analysis.networks import NetworkQuery, resolve_network
+from harness.cli.train import USE
 from harness.config.network_file import load_network_spec
 from harness.config.recipes.loading import load_classification_recipe
-from harness.errors import Diverged, ExecutorError, HarnessError, RunFailure, SpecError, Stopped, UserError
+from harness.errors import Diverged, ExecutorError, HarnessError, SpecError, Stopped, UserError
 from harness.executors.ray_train import raise_worker_error, write_worker_error
 from harness.models.spec.presets import PRESETS
 from harness.storage.workspace import Workspace
@@ -217,16 +218,18 @@ def test_a_training_that_diverges_ends_with_1(tmp_path: Path) -> None:
 def test_the_best_of_a_study_on_its_full_scale_base(tmp_path: Path) -> None:
     played = Played(tmp_path, full_scale={"base": "replknet_31b", "recipe": "imagenet_300"})
     played.answer()
-    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
-    assert network_ref[:4] == ("question", PRESETS["replknet_31b"], "imagenet_300", "question")
-    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place, trial=0))
-    assert small == ("question-0", PRESETS["replknet_3"], "imagenet_300", "question", 0)
+    best = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place), USE)
+    assert (best.name, best.spec) == ("question", PRESETS["replknet_31b"])
+    assert (best.recipe, best.study, best.path) == ("imagenet_300", "question", None)
+    small = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place, trial=0), USE)
+    assert (small.name, small.spec) == ("question-0", PRESETS["replknet_3"])
+    assert (small.recipe, small.study, small.trial) == ("imagenet_300", "question", 0)
     result = called("train", "best-of", played.path, "--results", played.place.results, cwd=tmp_path)
     assert result.returncode == 2 and "`--data` must name the folder" in result.stderr
 
 
 def test_the_best_of_a_study_without_a_full_scale_base_is_trained_as_it_is(played: Played, tmp_path: Path) -> None:
-    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place))
+    network_ref = resolve_network(["best-of", str(played.path)], NetworkQuery(played.place), USE)
     assert (
         network_ref.recipe is None
         and network_ref.spec.K == (31, 29, 27, 13)
@@ -279,7 +282,7 @@ def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
     ("error", "kind"),
     [
         (Stopped("stopped in epoch 1"), Stopped),
-        (Diverged("the training loss is nan"), RunFailure),
+        (Diverged("the training loss is nan"), Diverged),
         (SpecError("`K` must be odd", field="K", value=4, place="a.yaml:3"), UserError),
     ],
 )

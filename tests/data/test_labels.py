@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_runs import tiny_spec
 from tiny_studies import called
 
+from harness.analysis.networks import load_network
 from harness.config.network_file import dump_network_spec
 from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.config.yaml_file import write_yaml
@@ -23,7 +24,7 @@ from harness.data.validation_images import open_validation
 from harness.errors import DataError, UserError
 from harness.models.build import build
 from harness.models.weights import read_weights, save_weights
-from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names, load_network
+from harness.storage.load_network import LoadedNetwork, WeightsOrigin, class_names
 from harness.training.full_scale.folder import CLASSES, NETWORK, RECIPE
 from harness.training.full_scale.messages import Message
 from harness.training.full_scale.process_group import ProcessGroup

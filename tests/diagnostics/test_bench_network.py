@@ -27,7 +27,7 @@ from harness.ops import DepthwiseConv2d
 CPU = torch.device("cpu")
 NANO = "replknet_nano"
 PEER = "test_convnext"
-OPTIONS = NetworkOptions(networks=(NANO,), resolutions=(32,), beside=(PEER,), device="cpu", batch=2)
+OPTIONS = NetworkOptions(networks={NANO: preset(NANO)}, resolutions=(32,), beside=(PEER,), device="cpu", batch=2)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from export_cases import noise, subject_of, tiny
 from full_scale_cases import job_of, trained
 from tiny_studies import INLINE, TINY, CommandResult, called, write_study
 
-from harness.cli.full_scale import write_description
+from harness.analysis.networks import load_network
 from harness.export.exportable import preprocessing_of
 from harness.export.formats import FORMATS
 from harness.models.weights import export_weights, import_weights, load_weights, save_weights
-from harness.storage.load_network import class_names, load_network
+from harness.storage.load_network import class_names
 from harness.training.full_scale.folder import CLASSES
+from harness.training.full_scale.preparation import write_description
 
 
 def exported(network: str | Path, *options: str, cwd: Path) -> CommandResult:

@@ -121,7 +121,7 @@ def test_presets_at_one_side_and_in_json(tmp_path: Path) -> None:
     [
         (("show", "replknet_31"), ("replknet_31", "Did you mean `replknet_31", "Presets: ")),
         (("show", "nowhere.yaml"), ("must exist", "nowhere.yaml")),
-        (("show", "."), ("preset or the path",)),
+        (("show", "."), ("must be that of a training",)),
         (("show", "replknet_31b", "--resolution", "0"), ("`--resolution` must be from 1 to 4096", "but got 0")),
         (("show", "replknet_31b", "--resolution", "4097"), ("but got 4097",)),
         (("show", "replknet_31b", "--resolution", "big"), ("invalid int value",)),

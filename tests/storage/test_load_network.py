@@ -9,13 +9,14 @@ from folder_data import write_folder, write_folder_study
 from full_scale_cases import epochs_of, job_of, trained
 from tiny_studies import INLINE, called
 
-from harness.cli.full_scale import write_description
+from harness.analysis.networks import load_network
 from harness.errors import UserError
 from harness.models.weights import read_weights
-from harness.storage.load_network import WeightsOrigin, class_names, load_network
+from harness.storage.load_network import WeightsOrigin, class_names
 from harness.training.full_scale.folder import EPOCHS, NETWORK, RECIPE, WEIGHTS
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import FullScaleEpoch
+from harness.training.full_scale.preparation import write_description
 
 Training = tuple[Path, list[FullScaleEpoch]]
 """The folder of a training, and its epochs."""

@@ -22,6 +22,7 @@ from tiny_runs import RECIPE as TINY_RECIPE
 from tiny_runs import tiny_spec, with_
 from tiny_studies import CommandResult, called
 
+from harness.config.network_file import load_network_spec
 from harness.data import load
 from harness.diagnostics.bench.options import NetworkOptions
 from harness.diagnostics.bench.subjects import bench_network
@@ -302,7 +303,7 @@ def test_times_that_others_did_not_make_room_for_are_on_record(
     assert metrics["train_step_disturbed"] == 1.0 and metrics["train_step_s"] > 0
     (tmp_path / "net.yaml").write_text(json.dumps({"B": 1, "C": [4, 4, 8, 8], "K": 3, "stem_stride": 2}))
     options = NetworkOptions(
-        networks=(str(tmp_path / "net.yaml"),), beside=(), resolutions=(32,), batch=1, device="cpu"
+        networks={"net": load_network_spec(tmp_path / "net.yaml")}, beside=(), resolutions=(32,), batch=1, device="cpu"
     )
     bench_network(options, tmp_path / "bench", is_quick=True)
     (report,) = (tmp_path / "bench").glob("*.md")

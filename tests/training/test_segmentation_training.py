@@ -244,9 +244,17 @@ def test_a_dry_run_needs_no_images(dataset: str, layout: str, tmp_path: Path) ->
         ("net.yaml", ("--recipe", "recipe.yaml", "--workers", "3"), "`--workers` must divide `batch_size` (8)"),
         ("replknet_31", ("--recipe", "recipe.yaml"), "Did you mean"),
         ("merged.safetensors", ("--recipe", "recipe.yaml"), "must be in training form"),
-        ("merged.safetensors", ("--evaluate-only",), "must be one that `harness downstream` has written"),
-        ("headed.safetensors", ("--recipe", "recipe.yaml"), "must not have a head"),
-        ("no.safetensors", ("--evaluate-only",), "must exist"),
+        (
+            "merged.safetensors",
+            ("--evaluate-only",),
+            "this is a weights file (merged.safetensors). Without `--evaluate-only`",
+        ),
+        (
+            "headed.safetensors",
+            ("--recipe", "recipe.yaml"),
+            "this is a network with a head, written by `harness downstream` (headed.safetensors). Evaluate it with",
+        ),
+        ("no.safetensors", ("--evaluate-only",), "must be a preset, a network file"),
     ],
 )
 def test_what_a_person_can_put_right_is_said_in_a_line(

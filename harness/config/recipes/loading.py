@@ -11,7 +11,7 @@ from harness.config.recipes.detection import DetectionRecipe
 from harness.config.recipes.full_scale import ClassificationRecipe, FullScaleRecipe
 from harness.config.recipes.segmentation import SegmentationRecipe
 from harness.config.yaml_file import Document, read_document
-from harness.errors import StudyError, did_you_mean
+from harness.errors import StudyError, UserError, did_you_mean
 
 RECIPES_FOLDER = Path(__file__).parent / "library"
 DOWNSTREAM = "downstream"
@@ -66,6 +66,21 @@ def load_task_recipe(named: str, task: str, recipe_class: type[R]) -> R:
         remedy = f"Recipes for {task}: {', '.join(recipe_names(task))}."
         raise StudyError(rule, value=recipe_task, place=document.place(("task",)), remedy=remedy)
     return _validated(document, recipe_class)
+
+
+def override_recipe(recipe: R, changes: Mapping[str, Any], place: str, *, what: str = "recipe") -> R:
+    """The recipe with other values of some keys; None keeps the recipe's own.
+
+    Raises `UserError` if that leaves no valid recipe; `what` names it, and `place` is where the recipe comes from.
+    """
+    values = recipe.model_dump(mode="json") | {name: value for name, value in changes.items() if value is not None}
+    try:
+        return type(recipe).model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        fault = first["msg"].removeprefix("Value error, ")
+        rule = f"the options must leave a valid {what}; {fault[:1].lower()}{fault[1:]}"
+        raise UserError(rule, place=".".join(map(str, first["loc"])) or place) from error
 
 
 def load_any_recipe(named: str) -> FullScaleRecipe:

@@ -10,22 +10,19 @@ Source of the published values: RepLKNet (arXiv 2203.06717), table 6 and the rem
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config.network_file import load_network_spec
-from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision, device_name
+from harness.diagnostics.bench.depthwise_share import depthwise_share
+from harness.diagnostics.bench.machine import at_precision, device_name
 from harness.diagnostics.bench.network_report import NetworkResult
 from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
 from harness.errors import UserError, did_you_mean
 from harness.models.build import build
 from harness.models.spec.network import NetworkSpec
-from harness.models.spec.presets import PRESETS, preset
 from harness.ops import DepthwiseConv2d
 from harness.ops.timing import TimingBudget, Timings, time_interleaved
 from harness.system.device_slot import measuring
@@ -166,7 +163,6 @@ def measure_networks(
     options: NetworkOptions, device: torch.device, tell: ProgressCallback, *, is_quick: bool
 ) -> Iterator[NetworkResult]:
     """A row for each candidate, mode, resolution and precision; `tell` is called with the progress."""
-    specs = {name: _spec(name) for name in options.networks}
     batch, budget = options.batch_for(device.type), QUICK_NETWORK_TIMING if is_quick else NETWORK_TIMING[device.type]
     for precision in precisions_for(device.type, options.precisions):
         with at_precision(precision) as dtype:
@@ -175,7 +171,7 @@ def measure_networks(
                 for mode in NETWORK_MODES:
                     tell(f"measuring: {mode} at {resolution}, batch {batch}, {precision}")
                     setting = NetworkSetting(mode, device, precision, dtype, resolution, batch, budget)
-                    yield from _rows(make_networks(specs, beside, mode), setting)
+                    yield from _rows(make_networks(options.networks, beside, mode), setting)
 
 
 def make_networks(
@@ -282,8 +278,3 @@ class NetworkPass:
 def _channels(network: nn.Module) -> int:
     """The number of image channels of the network."""
     return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
-
-
-def _spec(name: str) -> NetworkSpec:
-    path = Path(name)
-    return load_network_spec(path) if name not in PRESETS and path.suffix in (".yaml", ".yml") else preset(name)

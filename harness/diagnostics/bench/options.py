@@ -1,10 +1,11 @@
 """Options of the benches of operators and networks, with defaults that fit the device; imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-ProgressCallback = Callable[[str], None]
+from harness.models.spec.network import NetworkSpec
+
 MODES = ("forward", "forward+backward")
 NETWORK_MODES = ("inference", "training")
 LAYOUTS = ("default", "channels_last")
@@ -90,7 +91,8 @@ BASELINES = ("swin_base_patch4_window7_224", "swin_base_patch4_window12_384", "c
 class NetworkOptions:
     """Options of `harness bench network`; None and empty values are replaced by defaults that fit the device."""
 
-    networks: tuple[str, ...] = ("replknet_31b",)
+    networks: Mapping[str, NetworkSpec]
+    """The networks by the names that the tables have for them."""
     resolutions: tuple[int, ...] = (224,)
     beside: tuple[str, ...] = BASELINES
     device: str | None = None

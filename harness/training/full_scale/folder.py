@@ -61,14 +61,19 @@ def is_training(folder: Path) -> bool:
     return (folder / NETWORK).is_file() and (folder / RECIPE).is_file()
 
 
-def weights_file(folder: Path, which: str) -> Path:
-    """A file of weights of a training, by its key in `WEIGHTS`. Raises `NotFound`."""
+def require_training(folder: Path) -> None:
+    """Raise `NotFound` unless the folder is that of a training at full scale."""
     if not is_training(folder):
         raise NotFound(
             "a folder must be that of a training at full scale",
             value=str(folder),
             remedy="`harness train` prints where it is; it contains network.yaml and recipe.yaml.",
         )
+
+
+def weights_file(folder: Path, which: str) -> Path:
+    """A file of weights of a training, by its key in `WEIGHTS`. Raises `NotFound`."""
+    require_training(folder)
     path = folder / WEIGHTS[which]
     if path.is_file():
         return path

@@ -75,11 +75,6 @@ def save_dense(
     write_file(output, lambda partial: save_file(entries, partial, metadata))
 
 
-def is_dense(path: Path) -> bool:
-    """Whether a file has the metadata that `save_dense` writes, and does not contain only a network."""
-    return set(KEYS) <= set(read_file(path)[1])
-
-
 def read_dense(path: Path) -> DenseWeights:
     """Read the weights of a file. Raises `WeightsError` if `save_dense` did not write it, or in another version."""
     entries, metadata = read_file(path)
