@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from harness.analysis.results import ConfigurationResult, StudyResults, results_limit_sentence, study_results
+from harness.analysis.configuration_result import ConfigurationResult
+from harness.analysis.results import StudyResults, results_limit_sentence, study_results
 from harness.analysis.study_reader import StudyReader
 from harness.errors import NotFound, UserError
 from harness.system.command_line import command_line

@@ -11,8 +11,7 @@ from harness.analysis.network_forms import NetworkUse
 from harness.analysis.networks import NetworkRef, resolve_network
 from harness.cli.arguments import network_query, network_words
 from harness.cli.launch import PlannedTraining, estimate, launch, make_job, with_options, worker_request
-from harness.config.full_scale_network import adapt_to_data
-from harness.config.recipes.full_scale import ClassificationRecipe
+from harness.config.recipes.full_scale import ClassificationRecipe, adapt_to_data
 from harness.config.recipes.loading import load_classification_recipe, recipe_names
 from harness.data.batching import BatchPlan
 from harness.data.expected_images import expected_images, is_data_present
@@ -64,7 +63,7 @@ def _estimate(args: Namespace, job: FullScaleJob[ClassificationRecipe], batch_pl
 
 def _dry_run(args: Namespace, network_ref: NetworkRef, recipe: ClassificationRecipe) -> int:
     """Print what would be trained on images that are not here, and the estimated time, measured on noise images."""
-    from harness.training.full_scale.noise_images import noise_classification
+    from harness.training.full_scale.step_time import noise_classification
 
     expected = expected_images(recipe.data, recipe.data.dataset)
     job, request = _job(args, network_ref, recipe, expected.classes or network_ref.spec.classes), worker_request(args)

@@ -27,10 +27,9 @@ from harness.report.dense import detection_view, downstream_view, merged_evaluat
 from harness.report.summary import json_text
 from harness.storage.full_run_recorder import full_scale_row
 from harness.system.device_slot import computing
-from harness.training.full_scale.environments import read_environments
 from harness.training.full_scale.folder import weights_file
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
-from harness.training.full_scale.records import read_environments, require_unchanged_data
+from harness.training.full_scale.records import read_environments
 
 if TYPE_CHECKING:
     from harness.training.tasks.dense import DenseTask, MergedEvaluation
@@ -99,7 +98,7 @@ def _train(args: Namespace, command: DownstreamCommand) -> int:
     job, request = _job(args, initial, recipe), worker_request(args)
     if args.dry_run and not is_data_present(job.run.recipe.data.dataset, args.data):
         return _dry_run(job, initial, request.workers or 1)
-    task: DownstreamTask = open_task(job)
+    task: DenseTask[Any] = open_task(job)
     batch_plan = BatchPlan.of(recipe, task.images, request.workers or 1)
     planned = PlannedTraining(
         job,
@@ -123,7 +122,7 @@ def _dry_run(job: FullScaleJob[Any], initial: InitialNetwork, workers: int) -> i
     return 0
 
 
-def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: DownstreamTask, console: Console) -> None:
+def _finish(job: FullScaleJob[Any], command: DownstreamCommand, task: "DenseTask[Any]", console: Console) -> None:
     """Merge the best weights, evaluate them in merged form, and write weights and metrics."""
     from harness.training.tasks.dense import evaluate_merged
     from harness.training.tasks.weights_file import read_dense

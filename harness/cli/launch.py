@@ -28,10 +28,10 @@ from harness.storage.full_run_recorder import FullScaleRunRecorder, recording_ru
 from harness.system.command_line import resume_command
 from harness.system.fingerprint import short_id
 from harness.system.machine import available_cpus
-from harness.training.full_scale.data_record import require_unchanged_data
 from harness.training.full_scale.folder import is_started
 from harness.training.full_scale.job import FullScaleJob, FullScaleRun
 from harness.training.full_scale.preparation import has_state, prepare_folder, training_lock
+from harness.training.full_scale.records import require_unchanged_data
 
 FAILED = 1
 RECIPE_OPTIONS = ("epochs", "iterations", "validate_every", "precision", "micro_batch", "seed")

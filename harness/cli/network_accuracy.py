@@ -52,8 +52,7 @@ def evaluate(args: Namespace) -> AccuracyReport:
 
     from harness.analysis.networks import load_network, resolve_network
     from harness.models.finite import as_user_error
-    from harness.training.device import process_environment, started_record
-    from harness.training.fit import find_device
+    from harness.training.device import find_device, process_environment, started_record
 
     device = find_device(args.device)
     network = load_network(resolve_network(network_words(args), network_query(args)), which=args.which)

@@ -11,8 +11,8 @@ from harness.analysis.claims import evaluate_claims
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.analysis.formatting import plural, printable
 from harness.analysis.network_forms import BEST_OF
-from harness.analysis.plan import plan_study
-from harness.analysis.results import ConfigurationResult, StudyResults, study_results
+from harness.analysis.plan import TrialsDone, plan_study
+from harness.analysis.results import StudyResults, study_results
 from harness.analysis.reuse import ReuseRule, study_environment
 from harness.analysis.study_reader import open_space, study_size, study_title
 from harness.cli.arguments import study_options, workspace_of

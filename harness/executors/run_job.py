@@ -16,7 +16,8 @@ from harness.config.metrics import CHANCE_TOP1, TRAIN_IMAGES, VAL_IMAGES, is_of_
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load, require_same_digest
 from harness.errors import HarnessError, Stopped, TimedOut, cause_of
-from harness.measures import Measure, TrainedRun, machine_measures_of, measures_of
+from harness.measures import machine_measures_of, measures_of
+from harness.measures.base import Measure, TrainedRun
 from harness.models.build import build
 from harness.system.device_slot import computing, computing_each
 from harness.system.machine import keep_freed_memory

@@ -15,11 +15,11 @@ from harness.data.data_record import DataRecord
 from harness.errors import StoreError, cause_of
 from harness.storage import FullScaleRow, FullScaleRuns, Store
 from harness.system.fingerprint import fingerprint
-from harness.training.full_scale.environments import earlier_environments, read_environments
 from harness.training.full_scale.folder import EPOCHS
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import VALIDATION_FIELDS, FullScaleEpoch, FullScaleMessage, to_plain
+from harness.training.full_scale.records import earlier_environments, read_environments
 from harness.training.run import RunState, Started, state_after
 
 RETRY_REMEDY = "run the same command again to write it there, too."

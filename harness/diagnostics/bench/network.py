@@ -10,14 +10,14 @@ Source of the published values: RepLKNet (arXiv 2203.06717), table 6 and the rem
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.diagnostics.bench.depthwise_share import depthwise_share
-from harness.diagnostics.bench.machine import at_precision, device_name
+from harness.diagnostics.bench.machine import MEMORY_FORMATS, at_precision, device_name
 from harness.diagnostics.bench.network_report import NetworkResult
 from harness.diagnostics.bench.options import LAYOUTS, NETWORK_MODES, NetworkOptions, ProgressCallback, precisions_for
 from harness.errors import UserError, did_you_mean

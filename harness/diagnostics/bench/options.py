@@ -1,11 +1,12 @@
 """Options of the benches of operators and networks, with defaults that fit the device; imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from harness.models.spec.network import NetworkSpec
 
+ProgressCallback = Callable[[str], None]
 MODES = ("forward", "forward+backward")
 NETWORK_MODES = ("inference", "training")
 LAYOUTS = ("default", "channels_last")

@@ -12,10 +12,10 @@ from harness.config.space import plain_fields
 from harness.config.yaml_file import write_yaml
 from harness.data.data_record import DataRecord
 from harness.errors import UserError
-from harness.training.full_scale.data_record import write_data_record
 from harness.training.full_scale.folder import NETWORK, RECIPE, STATE_PATTERN, lock_of
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.logger import read_epochs
+from harness.training.full_scale.records import write_data_record
 
 
 @contextmanager
