@@ -28,7 +28,7 @@ from harness.data.data_record import DataRecord
 from harness.data.expected_images import ExpectedImages, expected_images, is_data_present
 from harness.data.image_sources import check_classification, count_classes, count_images, record_classification
 from harness.errors import RunFailure, Stopped, UserError
-from harness.executors import WorkerRequest
+from harness.executors.base import WorkerRequest
 from harness.report.console import is_live, make_console
 from harness.report.full_scale import estimate_line, job_view, make_full_scale_view
 from harness.storage import FullScaleRow

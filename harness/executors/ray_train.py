@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ExecutorError, HarnessError, RunFailure, Stopped, UserError, one_line
-from harness.executors import WorkerRequest, ray_cluster
+from harness.executors import ray_cluster
+from harness.executors.base import WorkerRequest
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleMessage, from_plain, to_plain
 
