@@ -8,6 +8,7 @@ from harness.analysis.claims import evaluate_claims
 from harness.analysis.reuse import ReuseRule
 from harness.config.census import SpaceCensus, take_census
 from harness.config.claim_arms import arm_choices
+from harness.config.measures import MEASURES, PASSES
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.space import Candidate, Space
 from harness.config.study import Study, screening_epochs
@@ -31,12 +32,10 @@ The five networks of `kernel_size.yaml` do 5.9 to 11.5 billion on one thread of 
 """
 MACS_PER_S_PER_GPU = 1e12
 """Rough estimate for a GPU, a guess: nothing has been timed on one."""
-MEASURED_CALLS = 5
-"""Estimated number of calls of a time measure: two for warm-up, and three or more."""
+LATENCY_IMAGES = 35
+"""Forward passes of the measure `latency`, with its warm-up."""
 OVERHEAD_S = 2.0
 """Additional time of a run: building, checkpoints."""
-PASSES = 3
-"""Cost of a training step in forward passes: the backward pass costs twice the forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,19 +309,8 @@ def _val_sizes(recipe: ProxyRecipe) -> tuple[int | None, int | None]:
 
 
 def measured_images(recipe: ProxyRecipe, val: int) -> int:
-    """Number of images that measures pass through the network on a CPU; see `harness.measures`. A gradient adds two.
-
-    Images for the receptive field count by their pixels: their side is four times as long, up to 1024.
-    """
-    latency, in_float64, side, field_images = 35, 2, recipe.resolution, min(32, val or 32)
-    on_demand = {
-        "erf": round(field_images * (1 + 2 * 2) * (max(side, min(4 * side, 1024)) / side) ** 2),
-        "merge_error": 4 * 3 * in_float64,
-        "shape_bias": val,
-        "throughput": 32 * MEASURED_CALLS,
-        "train_step": recipe.batch_size * PASSES * (MEASURED_CALLS + 1),
-    }
-    return latency + sum(on_demand[name] for name in recipe.measures)
+    """Number of images that measures pass through the network on a CPU; see `harness.config.measures`."""
+    return LATENCY_IMAGES + sum(MEASURES[name].images(recipe, val) for name in recipe.measures)
 
 
 def _spec(candidate: Candidate) -> NetworkSpec:

@@ -15,8 +15,8 @@ from harness.cli.arguments import (
     print_view,
     resolution_of,
 )
+from harness.export.formats import FORMATS
 
-EXPORT_FORMATS = ("safetensors", "onnx", "torch", "timm")
 EXPORTS_FOLDER = Path("exports")
 FAILED = 1
 
@@ -28,8 +28,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     add_network_options(parser)
     parser.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder (default: exports/NAME)")
     formats = (
-        f"one or more of {', '.join(EXPORT_FORMATS)}, separated by spaces or commas "
-        "(default: all that the network supports)"
+        f"one or more of {', '.join(FORMATS)}, separated by spaces or commas (default: all that the network supports)"
     )
     parser.add_argument("--format", type=_formats, nargs="+", metavar="FORMAT", help=formats)
     side = "side of the images (default: as in its training, else as published)"
@@ -44,8 +43,8 @@ def _formats(text: str) -> tuple[str, ...]:
     """Parse format names separated by commas."""
     names = tuple(name for name in text.split(",") if name)
     for name in names or (text,):
-        if name not in EXPORT_FORMATS:
-            raise argparse.ArgumentTypeError(f"must be of {', '.join(EXPORT_FORMATS)}, but got {name!r}")
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(FORMATS)}, but got {name!r}")
     return names
 
 

@@ -18,7 +18,7 @@ from harness.data.batching import BatchPlan, split_cpus
 from harness.data.data_record import DataRecord
 from harness.data.expected_images import ExpectedImages
 from harness.errors import RunFailure, Stopped
-from harness.executors import WorkerRequest
+from harness.executors.base import WorkerRequest
 from harness.executors.full_scale import measure_step, train_full_scale
 from harness.models.spec.network import NetworkSpec
 from harness.report.console import is_live, make_console

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from harness.cli.arguments import Subparsers, add_study_command, add_version, positive
+from harness.executors import EXECUTORS
 
 
 def add_parser(commands: Subparsers) -> ArgumentParser:
@@ -12,7 +13,7 @@ def add_parser(commands: Subparsers) -> ArgumentParser:
     workers = parser.add_argument_group("workers")
     workers.add_argument(
         "--executor",
-        choices=("ray", "inline"),
+        choices=tuple(EXECUTORS),
         default="ray",
         help="train in Ray workers, or inline in this process (default: ray)",
     )

@@ -25,7 +25,8 @@ from harness.config.study_file import StudyFile, full_scale_network, load_study
 from harness.config.study_growth import StudyChanges
 from harness.data.image_sources import GENERATED_DATASETS
 from harness.errors import NotFound, SpecError, StudyError
-from harness.executors import Executor, WorkerRequest, make_executor
+from harness.executors import make_executor
+from harness.executors.base import Executor, WorkerRequest
 from harness.report.console import is_live, make_console
 from harness.report.event_log import EventFormatter, EventView, LogView
 from harness.report.live import LiveState, LiveView

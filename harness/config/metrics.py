@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.config.measures import MEASURES
 from harness.config.recipes.proxy import ProxyRecipe
 
 TRAIN_IMAGES, VAL_IMAGES, CHANCE_TOP1 = "train_images", "val_images", "chance_top1"
@@ -28,16 +29,7 @@ ALWAYS_MEASURED = {
     "peak_memory": ("peak_memory_bytes", "peak_gpu_memory_bytes"),
 }
 """Metrics of every run, by measure; see `harness.measures.ALWAYS_MEASURES`."""
-MEASURED_ON_DEMAND = {
-    "erf": tuple(f"erf_{name}_r{t}_pct" for name in ("raw", "log") for t in (20, 30, 50, 99)),
-    "merge_error": ("merge_error_max_abs", "merge_error_relative"),
-    "shape_bias": ("shape_decisions", "cue_decisions", "shape_bias_pct", "shape_bias_pct_{class}"),
-    "throughput": ("throughput_images_per_s_batch32", "throughput_images_per_s_batch128", "throughput_disturbed"),
-    "train_step": (
-        *("train_step_s", "train_step_images_per_s", "train_step_peak_bytes", "train_step_gradients_finite"),
-        "train_step_disturbed",
-    ),
-}
+MEASURED_ON_DEMAND = {name: MEASURES[name].metrics for name in sorted(MEASURES)}
 """Metrics by the measure that a recipe can name; see `harness.measures.ON_DEMAND_MEASURES`."""
 VALIDATION_METRICS = (VAL_IMAGES, CHANCE_TOP1)
 """Metrics of every run that is trained."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import cifar, image_folder
@@ -16,6 +16,7 @@ __all__ = [
     "DataInfo",
     "Dataset",
     "DatasetSource",
+    "Distributed",
     "Rows",
     "Split",
     "check",
@@ -25,6 +26,17 @@ __all__ = [
     "load",
     "require_same_digest",
 ]
+
+
+class Distributed(NamedTuple):
+    """What is known of a distributed data set before it is there."""
+
+    title: str
+    layout: str
+    """The expected content of `proxy.root`, or of the folder of `--data`."""
+    classes: int
+    side: int
+    """Side of its images in pixels; at full scale they are read in this size, and resized like files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +53,41 @@ class DatasetSource:
     """See `check`; None for generated data, which follow from the recipe."""
     annotations: tuple[Literal["masks", "boxes"], ...] = ()
     """Annotations of its images for dense prediction, in addition to the class."""
+    sizes: tuple[int, int] | None = None
+    """Numbers of training and validation images, if the recipe does not set them; None if its folder decides."""
+    distributed: Distributed | None = None
+    """What is known of a data set that is read as it is distributed; None for generated data and for any folder."""
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the images follow from the recipe, so that no folder is read."""
+        return self.check is None
 
 
 DATASETS: dict[str, DatasetSource] = {
     "shapes": DatasetSource(
-        shapes_dataset.describe, shapes_dataset.load, shapes_dataset.identify, annotations=("masks", "boxes")
+        shapes_dataset.describe,
+        shapes_dataset.load,
+        shapes_dataset.identify,
+        annotations=("masks", "boxes"),
+        sizes=(shapes_dataset.TRAIN_SIZE, shapes_dataset.VAL_SIZE),
     ),
-    "cifar10": DatasetSource(cifar.describe, cifar.load, cifar.identify, cifar.check),
-    "cifar100": DatasetSource(cifar.describe, cifar.load, cifar.identify, cifar.check),
+    "cifar10": DatasetSource(
+        cifar.describe,
+        cifar.load,
+        cifar.identify,
+        cifar.check,
+        sizes=(50_000, 10_000),
+        distributed=Distributed("CIFAR-10", cifar.describe_layout("cifar10"), classes=10, side=cifar.SIDE),
+    ),
+    "cifar100": DatasetSource(
+        cifar.describe,
+        cifar.load,
+        cifar.identify,
+        cifar.check,
+        sizes=(50_000, 10_000),
+        distributed=Distributed("CIFAR-100", cifar.describe_layout("cifar100"), classes=100, side=cifar.SIDE),
+    ),
     "imagefolder": DatasetSource(image_folder.describe, image_folder.load, image_folder.identify, image_folder.check),
 }
 

@@ -47,6 +47,11 @@ CIFAR_LAYOUTS = {
 }
 
 
+def describe_layout(name: str) -> str:
+    """The expected folder, for messages about images that are not there."""
+    return f"a folder `{CIFAR_LAYOUTS[name].folder}` as it is distributed"
+
+
 def describe(recipe: ProxyRecipe) -> DataInfo:
     """The names of the classes; checks that every file exists."""
     layout, folder = CIFAR_LAYOUTS[recipe.dataset], _folder(recipe)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.config.recipes.full_scale import ClassificationDataConfig, ImageDataConfig
-from harness.data.cifar import CIFAR_LAYOUTS
+from harness.data import DATASETS
 from harness.data.coco import COCO_LAYOUT
 from harness.data.image_folder import IMAGE_FOLDER_LAYOUT
 from harness.data.image_sources import GENERATED_DATASETS
@@ -29,12 +29,11 @@ class ExpectedImages(NamedTuple):
 IMAGENET_SIZES = {1000: ("ImageNet-1K", 1_281_167), 21_841: ("ImageNet-22K", 14_197_122)}
 """Name and number of training images, by the number of classes."""
 EXPECTED_BY_DATASET = {
-    "cifar10": ExpectedImages(
-        f"a folder `{CIFAR_LAYOUTS['cifar10'].folder}` as it is distributed", "CIFAR-10", 50_000, 10
-    ),
-    "cifar100": ExpectedImages(
-        f"a folder `{CIFAR_LAYOUTS['cifar100'].folder}` as it is distributed", "CIFAR-100", 50_000, 100
-    ),
+    **{
+        name: ExpectedImages(known.layout, known.title, source.sizes and source.sizes[0], known.classes)
+        for name, source in DATASETS.items()
+        if (known := source.distributed) is not None
+    },
     "ade20k": ExpectedImages(ADE20K_LAYOUT, "ADE20K", 20_210, ADE20K_CLASSES),
     "cityscapes": ExpectedImages(CITYSCAPES_LAYOUT, "Cityscapes", 2_975, len(CITYSCAPES_CLASSES)),
     "coco": ExpectedImages(COCO_LAYOUT, "COCO 2017 without its empty images", 117_266, 80),

@@ -14,7 +14,6 @@ from PIL import Image
 from harness.config.recipes.full_scale import ClassificationDataConfig, ClassificationRecipe, ImageDataConfig
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import DATASETS, Dataset, Split, check
-from harness.data.cifar import SIDE
 from harness.data.data_record import DataRecord, record_data
 from harness.data.image_file import (
     NO_VALUE_RANGE,
@@ -27,7 +26,7 @@ from harness.data.image_file import (
 from harness.data.image_folder import IMAGE_FOLDER_LAYOUT, classes_of, files_of
 from harness.data.preflight import check_images, require_classes
 from harness.data.read_report import ReadableFiles
-from harness.data.shapes.dataset import TRAIN_SIZE, VAL_SIZE
+from harness.data.shapes.dataset import VAL_SIZE
 from harness.data.shapes.dataset import load as load_annotated
 from harness.data.subsets import stratified_subset
 from harness.errors import DataError
@@ -35,9 +34,7 @@ from harness.errors import DataError
 DATA_OPTION = "--data"
 SMALLEST_BATCH = 2
 """The smallest `batch_size` of a study's recipe."""
-GENERATED_DATASETS = ("shapes",)
-TRAIN_SIZES = {"shapes": TRAIN_SIZE, "cifar10": 50_000, "cifar100": 50_000}
-"""Number of training images of a data set if the recipe does not set it."""
+GENERATED_DATASETS = tuple(name for name, source in DATASETS.items() if source.is_generated)
 
 
 class ImageSource(ReadableFiles, Protocol):
@@ -166,7 +163,9 @@ def count_images(recipe: ClassificationRecipe, root: Path | None) -> int:
     if data.train_size is not None:
         return data.train_size
     if data.dataset != "imagefolder":
-        return TRAIN_SIZES[data.dataset]
+        sizes = DATASETS[data.dataset].sizes
+        assert sizes is not None, "only a folder of any images decides how many there are"
+        return sizes[0]
     with naming_option():
         folder = folder_of(data.dataset, root)
         return len(files_of(folder / "train", classes_of(folder, "train")))
@@ -222,10 +221,12 @@ def files_in(root: Path, split: str, names: tuple[str, ...], size: int | None) -
 
 
 def proxy_data(data: ClassificationDataConfig, resolution: int, root: Path | None) -> ProxyRecipe:
-    """The data of a recipe as a proxy recipe; CIFAR's images at their original size."""
-    if data.dataset in GENERATED_DATASETS:
+    """The data of a recipe as a proxy recipe; images of a distributed data set at their original size."""
+    source = DATASETS[data.dataset]
+    if source.is_generated:
         return _described(data, data.dataset, resolution)
-    return _described(data, data.dataset, SIDE, str(folder_of(data.dataset, root)))
+    side = resolution if source.distributed is None else source.distributed.side
+    return _described(data, data.dataset, side, str(folder_of(data.dataset, root)))
 
 
 def _described(data: ImageDataConfig, dataset: str, side: int, folder: str | None = None) -> ProxyRecipe:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.batching import BatchPlan
 from harness.errors import UserError
-from harness.executors import WorkerRequest
+from harness.executors.base import WorkerRequest
 from harness.system.device_slot import computing
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleMessage

@@ -25,7 +25,8 @@ from harness.errors import (
     WorkerLost,
     one_line,
 )
-from harness.executors import WorkerRequest, ray_cluster
+from harness.executors import ray_cluster
+from harness.executors.base import WorkerRequest
 from harness.training.full_scale.job import FullScaleJob
 from harness.training.full_scale.messages import FullScaleMessage, from_plain, to_plain
 

@@ -1,13 +1,14 @@
-"""Table of the export formats."""
+"""Table of the export formats; each imports only what it needs, so that the command line lists them without torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import UserError
-from harness.export import onnx, safetensors, timm, torch_export
-from harness.export.comparison import Network
-from harness.export.exportable import Exportable
+
+if TYPE_CHECKING:
+    from harness.export.comparison import Network
+    from harness.export.exportable import Exportable
 
 
 class Format(NamedTuple):
@@ -16,58 +17,61 @@ class Format(NamedTuple):
     file: str
     """Name of the file that it adds to the folder."""
     about: str
-    write: Callable[[Exportable, Path], None]
+    write: Callable[["Exportable", Path], None]
     """Writes the network into the folder."""
-    load: Callable[[Exportable, Path], Network]
+    load: Callable[["Exportable", Path], "Network"]
     """Loads the network from the folder, as its users would; raises an error for a faulty file."""
-    usage: Callable[[Exportable], str]
+    usage: Callable[["Exportable"], str]
     """The code that loads the network, run in the folder, and computes `logits` from `images`."""
-    unsupported_reason: Callable[[Exportable], str | None] = lambda _: None
+    unsupported_reason: Callable[["Exportable"], str | None] = lambda _: None
     """Why a network cannot be written in this format; None if it can."""
     require: Callable[[], None] = lambda: None
     """Raises `UserError` if a package that the format needs is not installed."""
 
 
-FORMATS: dict[str, Format] = {
-    "safetensors": Format(
-        safetensors.FILE,
-        "the weights, and which network they are of",
-        safetensors.write,
-        safetensors.load,
-        safetensors.usage,
-    ),
-    "onnx": Format(
-        onnx.FILE,
-        "the graph for onnxruntime and other runtimes",
-        onnx.write,
-        onnx.load,
-        onnx.usage,
-        require=onnx.require_packages,
-    ),
-    "torch": Format(
-        torch_export.FILE,
-        "the graph for PyTorch, without the harness",
-        torch_export.write,
-        torch_export.load,
-        torch_export.usage,
-    ),
-    "timm": Format(
-        timm.FILE,
-        "what timm needs to load the weights from this folder",
-        timm.write,
-        timm.load,
-        timm.usage,
-        unsupported_reason=timm.unsupported_reason,
-    ),
+def _safetensors() -> Format:
+    from harness.export import safetensors
+
+    about = "the weights, and which network they are of"
+    return Format(safetensors.FILE, about, safetensors.write, safetensors.load, safetensors.usage)
+
+
+def _onnx() -> Format:
+    from harness.export import onnx
+
+    about = "the graph for onnxruntime and other runtimes"
+    return Format(onnx.FILE, about, onnx.write, onnx.load, onnx.usage, require=onnx.require_packages)
+
+
+def _torch() -> Format:
+    from harness.export import torch_export
+
+    about = "the graph for PyTorch, without the harness"
+    return Format(torch_export.FILE, about, torch_export.write, torch_export.load, torch_export.usage)
+
+
+def _timm() -> Format:
+    from harness.export import timm
+
+    about = "what timm needs to load the weights from this folder"
+    return Format(timm.FILE, about, timm.write, timm.load, timm.usage, unsupported_reason=timm.unsupported_reason)
+
+
+FORMATS: dict[str, Callable[[], Format]] = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "torch": _torch,
+    "timm": _timm,
 }
+"""Functions that import a format, by the name on the command line."""
 
 
-def chosen_formats(exportable: Exportable, names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
+def chosen_formats(exportable: "Exportable", names: Sequence[str] | None) -> tuple[dict[str, Format], list[str]]:
     """The formats of these names, in table order, or all that the network supports; and notes on those left out.
 
     Raises `UserError` for a format that this network, or this installation, does not support.
     """
-    chosen = {name: file_format for name, file_format in FORMATS.items() if names is None or name in names}
+    chosen = {name: load_format() for name, load_format in FORMATS.items() if names is None or name in names}
     faults = {
         name: fault
         for name, file_format in chosen.items()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from harness.analysis.formatting import DASH, format_duration, plural
 from harness.analysis.limits import validation_image_count
 from harness.config.metrics import is_of_machine
-from harness.data.shapes.dataset import VAL_SIZE
+from harness.data import DATASETS
 from harness.storage import Store
 from harness.storage.load_network import LoadedNetwork, WeightsOrigin
 from harness.storage.workspace import Workspace
@@ -16,8 +16,6 @@ from harness.training.full_scale.logger import read_epochs
 from harness.training.full_scale.messages import FullScaleEpoch, to_plain
 from harness.training.full_scale.records import read_environments
 
-VAL_SIZES = {"shapes": VAL_SIZE, "cifar10": 10_000, "cifar100": 10_000}
-"""Numbers of validation images by data set, if the recipe does not set one."""
 METRIC_TITLES = {"top1": "top-1 %", "top5": "top-5 %", "loss": "loss"}
 """Validation metrics, and their names in the card."""
 
@@ -126,7 +124,9 @@ def _better(epoch: FullScaleEpoch) -> str:
 
 
 def _validated_on(dataset: str, size: int | None) -> str:
-    size = size or VAL_SIZES.get(dataset)
+    source = DATASETS.get(dataset)  # None for a data set of dense prediction
+    if size is None and source is not None and source.sizes is not None:
+        size = source.sizes[1]
     return f"{_size(size)} validation images of {dataset}"
 
 

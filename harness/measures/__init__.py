@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from harness.config.measures import MEASURES
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.measures import merge_error, receptive_field, shape_bias, speed
 from harness.measures.base import Measure
@@ -19,9 +20,9 @@ ON_DEMAND_MEASURES: dict[str, Measure] = {
     "throughput": speed.throughput,
     "train_step": speed.train_step,
 }
-"""Taken if the recipe lists them under `measures`, which accepts the same names."""
+"""Taken if the recipe lists them under `measures`; `harness.config.measures.MEASURES` has a row for each."""
 
-MACHINE_MEASURES = ("latency", "peak_memory", "throughput", "train_step")
+MACHINE_MEASURES = ("latency", "peak_memory", *(name for name, row in MEASURES.items() if row.is_of_machine))
 """Measures that yield times, throughput or memory; `harness.config.metrics.is_of_machine` is true for their metrics."""
 TRAINING_MEASURES = ("peak_memory",)
 """Measures that are available only at the end of a training, and cannot be measured again on its weights."""

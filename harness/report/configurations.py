@@ -13,6 +13,7 @@ from harness.analysis.configuration_result import ConfigurationResult, latency_t
 from harness.analysis.formatting import DASH, format_mean_and_spread, format_value, si
 from harness.analysis.objective import LATENCY, spread_of
 from harness.analysis.results import StudyResults
+from harness.config.measures import MEASURES, CellFormat, MetricColumn
 from harness.models.spec.published import RANDOM_FIELDS_NOTE
 from harness.report.console import plain_table
 from harness.training.run import RunState
@@ -32,21 +33,6 @@ class Column:
     is_left: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MetricColumn:
-    """One metric of a measure as a column."""
-
-    name: str
-    """Name of the metric in runs."""
-    heading: str
-    show: Callable[[Sequence[float]], str]
-    """Formats the cell from the values of the runs."""
-    is_by_batch: bool = False
-    """Whether runs append the batch size to the name."""
-    disturbed: str | None = None
-    """Name of the metric that marks a disturbed measurement; the cell then starts with `~`, as for a latency."""
-
-
 def _mean(values: Sequence[float]) -> str:
     return format_mean_and_spread(statistics.fmean(values), spread_of(values), "")
 
@@ -61,27 +47,18 @@ def _are_finite(values: Sequence[float]) -> str:
     return "finite" if n == len(values) else "not finite" if n == 0 else f"finite in {n} of {len(values)}"
 
 
+FORMATTERS: dict[CellFormat, Callable[[Sequence[float]], str]] = {
+    "mean": _mean,
+    "percent": _percent,
+    "largest_error": lambda values: f"{max(values):.0e}",
+    "most_bytes": lambda values: f"{si(max(values))}B",
+    "are_finite": _are_finite,
+}
+"""Functions that format a cell from the values of the runs, by `MetricColumn.format`."""
 METRIC_COLUMNS: dict[str, tuple[MetricColumn, ...]] = {
-    "throughput": (
-        MetricColumn(
-            "throughput_images_per_s_batch", "images/s", _mean, is_by_batch=True, disturbed="throughput_disturbed"
-        ),
-    ),
-    "merge_error": (MetricColumn("merge_error_relative", "merge\nerror", lambda values: f"{max(values):.0e}"),),
-    "train_step": (
-        MetricColumn("train_step_s", "step\ns", _mean, disturbed="train_step_disturbed"),
-        MetricColumn("train_step_peak_bytes", "step\nmemory", lambda values: f"{si(max(values))}B"),
-        MetricColumn("train_step_gradients_finite", "step\ngradients", _are_finite),
-    ),
-    "erf": (
-        MetricColumn("erf_log_r20_pct", "ERF %\nt=20", _percent),
-        MetricColumn("erf_log_r30_pct", "30", _percent),
-        MetricColumn("erf_log_r50_pct", "50", _percent),
-        MetricColumn("erf_log_r99_pct", "99", _percent),
-    ),
-    "shape_bias": (MetricColumn("shape_bias_pct", "shape\nbias %", _percent),),
-    "masks": (MetricColumn("miou", "mIoU %", _percent),),
-    "boxes": (MetricColumn("ap", "AP %", _percent),),
+    **{name: row.columns for name, row in MEASURES.items()},
+    "masks": (MetricColumn("miou", "mIoU %", "percent"),),
+    "boxes": (MetricColumn("ap", "AP %", "percent"),),
 }
 """The metrics for comparing networks, by measure or by the labels of a transfer, in the order of the columns. All
 others are in the JSON and in `harness show STUDY TRIAL`."""
@@ -174,7 +151,7 @@ def _cell(column: MetricColumn, name: str, row: ConfigurationResult) -> str:
     done = [facts.measures for facts in row.runs if facts.row.state == RunState.COMPLETE]
     values = [measures[name] for measures in done if name in measures]
     mark = "~" * any(column.disturbed in measures for measures in done)
-    return f"{mark}{column.show(values)}" if values else DASH
+    return f"{mark}{FORMATTERS[column.format](values)}" if values else DASH
 
 
 def _sampling_note(rows: Sequence[ConfigurationResult]) -> Iterator[str]:

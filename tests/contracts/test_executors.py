@@ -13,16 +13,17 @@ import pytest
 from polling import FOREVER, PATIENCE_S, end_of, tiny_job, train, until
 
 from harness.errors import ExecutorError
-from harness.executors import EXECUTORS, Executor, WorkerRequest, make_executor
+from harness.executors import EXECUTORS, make_executor
+from harness.executors.base import Executor, WorkerRequest
 from harness.executors.ray_cluster import allocate
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 
-WORKERS = {"inline": 1, "ray": 2}
+WORKERS = {"ray": 2}
 
 
 @pytest.fixture(scope="module")
 def crews() -> Iterator[dict[str, Executor]]:
-    started = {name: make_executor(name, WorkerRequest(workers=WORKERS[name])) for name in EXECUTORS}
+    started = {name: make_executor(name, WorkerRequest(workers=WORKERS.get(name, 1))) for name in EXECUTORS}
     yield started
     for executor in started.values():
         executor.shutdown()

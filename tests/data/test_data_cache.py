@@ -7,12 +7,14 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
+from harness.config.recipes.full_scale import ClassificationDataConfig
 from harness.config.recipes.proxy import ProxyRecipe, Transfer
 from harness.data import DATASETS, Dataset, cache, describe, load
 from harness.data.cache import CacheWriter, cached, statistics
@@ -170,6 +172,16 @@ def test_processes_that_build_at_once_end_with_one_whole_folder(tmp_path: Path) 
     sums = {int(worker.communicate()[0]) for worker in workers}
     assert len(folders(tmp_path / "shared")) == 1
     assert sums == {int(load(SMALL, tmp_path / "reference", 0).train.images[:].sum())}
+
+
+def test_a_training_at_full_scale_takes_every_data_set() -> None:
+    assert get_args(ClassificationDataConfig.model_fields["dataset"].annotation) == tuple(DATASETS)
+
+
+def test_the_size_of_a_data_set_is_in_its_row_unless_its_folder_decides() -> None:
+    assert [name for name, source in DATASETS.items() if source.sizes is None] == ["imagefolder"]
+    read = {name for name, source in DATASETS.items() if not source.is_generated}
+    assert {name for name, source in DATASETS.items() if source.distributed} == read - {"imagefolder"}
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:

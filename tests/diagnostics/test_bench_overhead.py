@@ -18,7 +18,8 @@ from harness.diagnostics.bench.proxies import InlineProcess, JobSeries, compare_
 from harness.diagnostics.bench.startup import PARTS, help_time, parts_of_start
 from harness.diagnostics.bench.train_step import step_results
 from harness.errors import HarnessError
-from harness.executors import WorkerRequest, make_executor
+from harness.executors import make_executor
+from harness.executors.base import WorkerRequest
 from harness.system.device_slot import separate_slots
 from harness.training.run import Epoch
 

@@ -11,7 +11,8 @@ import pytest
 from polling import end_of, tiny_job, until
 
 from harness.errors import ExecutorError
-from harness.executors import WorkerRequest, ray_cluster, ray_executor
+from harness.executors import ray_cluster, ray_executor
+from harness.executors.base import WorkerRequest
 from harness.executors.ray_executor import RayExecutor
 from harness.training.run import Ended, Epoch, RunState, Started
 

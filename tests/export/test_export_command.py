@@ -147,8 +147,8 @@ def test_imported_weights_keep_their_origin_and_its_licence(tmp_path: Path) -> N
 
 
 def test_a_file_over_the_tolerance_ends_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    off = FORMATS["timm"]._replace(load=lambda *_: lambda images: images.new_ones(len(images), 10))
-    monkeypatch.setitem(FORMATS, "timm", off)
+    off = FORMATS["timm"]()._replace(load=lambda *_: lambda images: images.new_ones(len(images), 10))
+    monkeypatch.setitem(FORMATS, "timm", lambda: off)
     result = exported("replknet_nano", cwd=tmp_path)
     assert result.returncode == 1
     assert "error: timm of replknet_nano" in result.stderr and "Nothing was written." in result.stderr

@@ -34,7 +34,7 @@ def test_a_failed_export_leaves_the_one_before_it_alone(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     written(product_of(tiny()), folder, "safetensors")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    file_format = FORMATS["safetensors"]._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
+    file_format = FORMATS["safetensors"]()._replace(load=lambda *_: lambda images: images.new_zeros(len(images), 7))
     (result,) = export_network(product_of(tiny(K=5)), {"safetensors": file_format}, folder)
     assert result.error is not None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

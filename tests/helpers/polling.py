@@ -6,7 +6,7 @@ from typing import Any
 
 from tiny_runs import RECIPE, tiny_run, with_
 
-from harness.executors import Executor
+from harness.executors.base import Executor
 from harness.training.run import Ended, Job, Record
 
 PATIENCE_S = 180.0

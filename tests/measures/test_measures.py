@@ -13,6 +13,7 @@ from random_statistics import randomize
 from tiny_runs import RECIPE, tiny_run, tiny_spec, with_
 from torch import Tensor, nn
 
+from harness.config.measures import MEASURES
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.data import Dataset, load
 from harness.errors import OutOfMemory
@@ -49,7 +50,7 @@ def figures(measure: str, trained: TrainedRun) -> dict[str, float]:
 
 def test_the_recipe_knows_the_names_of_the_table() -> None:
     (names,) = get_args(ProxyRecipe.model_fields["measures"].annotation)
-    assert sorted(get_args(names)) == sorted(ON_DEMAND_MEASURES)
+    assert sorted(get_args(names)) == sorted(ON_DEMAND_MEASURES) == sorted(MEASURES)
     assert not ALWAYS_MEASURES.keys() & ON_DEMAND_MEASURES.keys()
 
 

@@ -1,5 +1,7 @@
 """The maps of a backbone, both heads on them, and intersection over union."""
 
+from typing import get_args
+
 import pytest
 import torch
 from random_statistics import randomize
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from harness.config.recipes.proxy import SegmentationHead, Transfer
+from harness.config.recipes.segmentation import SegmentationHeadConfig
 from harness.data.segmentation_files import IGNORED
 from harness.models.build import build, merge
 from harness.models.heads.encoder import Encoder
@@ -78,6 +82,12 @@ def test_an_encoder_gives_the_last_map_of_every_stride(
     assert torch.equal(image, x) and nothing.shape[1] == 0
     assert [each.shape[1] for each in (image, nothing, *maps)] == encoder.out_channels
     assert [64 // each.shape[2] for each in maps] == list(strides)
+
+
+def test_recipes_take_every_head() -> None:
+    assert get_args(SegmentationHead) == tuple(SEGMENTATION_HEADS)
+    assert get_args(SegmentationHeadConfig.model_fields["head"].annotation) == tuple(SEGMENTATION_HEADS)
+    assert get_args(Transfer.model_fields["head"].annotation) == (*SEGMENTATION_HEADS, "fcos")
 
 
 @pytest.mark.parametrize("head", SEGMENTATION_HEADS)

@@ -46,7 +46,27 @@ def test_the_name_of_a_file_is_part_of_the_digest(tmp_path: Path) -> None:
 def test_the_digests_are_of_different_code() -> None:
     assert len({operator_digest(), code_digest(), code_digest(downstream=True)}) == 3
     assert all(int(digest, 16) >= 0 and len(digest) == 8 for digest in (operator_digest(), code_digest()))
-    assert all((code_revision.PACKAGE / name).exists() for name in code_revision.TRAINING)
+
+
+def test_a_new_module_of_data_or_measures_is_code_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("data/shapes", "measures"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in (
+        "data/mine.py",
+        "data/shapes/mine.py",
+        "measures/mine.py",
+        "measures/erf_comparison.py",
+        "data/loading.py",
+    ):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(code_revision, "PACKAGE", tmp_path)
+    listed = [str(path.relative_to(tmp_path)) for name in ("data", "measures") for path in code_revision._files(name)]
+    assert sorted(listed) == ["data/mine.py", "data/shapes/mine.py", "measures/mine.py"]
+
+
+def test_every_list_names_files_that_exist() -> None:
+    names = (*code_revision.TRAINING, *code_revision.DOWNSTREAM, *code_revision.FULL_SCALE, *code_revision.NOT_IN_RUNS)
+    assert [name for name in (*names, *code_revision.OPERATOR) if not (code_revision.PACKAGE / name).exists()] == []
 
 
 def test_the_digests_import_neither_torch_nor_the_code() -> None:

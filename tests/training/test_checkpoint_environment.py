@@ -14,7 +14,8 @@ from tiny_studies import INLINE, TINY, called, write_study
 
 from harness.analysis.study_reader import open_space
 from harness.config.study_file import load_study
-from harness.executors import WorkerRequest, make_executor
+from harness.executors import make_executor
+from harness.executors.base import WorkerRequest
 from harness.executors.run_job import run_job
 from harness.models.weights.files import DIGEST
 from harness.search.events import EpochEnded

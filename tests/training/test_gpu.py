@@ -7,7 +7,8 @@ import torch
 from tiny_runs import RECIPE, tiny_run, with_
 from tiny_transfers import DETECTION, TRANSFER
 
-from harness.executors import WorkerRequest, make_executor
+from harness.executors import make_executor
+from harness.executors.base import WorkerRequest
 from harness.executors.run_job import run_job
 from harness.training.run import Ended, Epoch, Job, Measured, Record, RunState, Started
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from harness.config.measures import MeasureName
 from harness.system.fingerprint import fingerprint
 
 REVISION = 5
@@ -62,6 +63,10 @@ class Augmentation(StrictModel):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
 
 
+SegmentationHead = Literal["deeplabv3plus", "upernet"]
+"""The keys of `harness.models.heads.segmentation.SEGMENTATION_HEADS`."""
+
+
 class Transfer(StrictModel):
     """Dense prediction with the trained network as the backbone (guideline 4): the data set's masks, or its boxes.
 
@@ -69,7 +74,7 @@ class Transfer(StrictModel):
     Data, flips, shifts and precision are those of the recipe. The defaults suit proxies of few pixels.
     """
 
-    head: Literal["deeplabv3plus", "upernet", "fcos"] = "deeplabv3plus"
+    head: Literal[SegmentationHead, "fcos"] = "deeplabv3plus"
     """A segmentation decoder of segmentation-models-pytorch, or torchvision's detector FCOS."""
     channels: Annotated[int, Field(ge=1, le=4096)] = 64
     """Width of the decoder or of the detector's feature pyramid; 256 in the papers of all heads, 512 in RepLKNet's
@@ -142,7 +147,7 @@ class ProxyRecipe(StrictModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
-    measures: list[Literal["erf", "merge_error", "shape_bias", "throughput", "train_step"]] = Field(default=[])
+    measures: list[MeasureName] = Field(default=[])
     """Measures of the trained network in addition to latency and memory: effective receptive field; error of the merged
     form; shape bias (textured `shapes`); images per second; time and memory of a training step."""
     transfer: Transfer | None = None

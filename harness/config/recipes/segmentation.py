@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.config.recipes.full_scale import Fraction, FullScaleRecipe, ImageDataConfig, Pair, Positive
-from harness.config.recipes.proxy import StrictModel
+from harness.config.recipes.proxy import SegmentationHead, StrictModel
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 """Side in pixels."""
@@ -30,7 +30,7 @@ class SegmentationDataConfig(ImageDataConfig):
 class SegmentationHeadConfig(StrictModel):
     """The decoder on the network's feature maps, from segmentation-models-pytorch."""
 
-    head: Literal["upernet", "deeplabv3plus"] = "upernet"
+    head: SegmentationHead = "upernet"
     """UPerNet (arXiv 1807.10221), or DeepLabv3+ (1802.02611)."""
     channels: Annotated[int, Field(ge=1, le=4096)] = 512
     """Width of the decoder."""

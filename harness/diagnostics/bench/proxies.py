@@ -22,7 +22,8 @@ from harness.config.recipes.proxy import ProxyRecipe
 from harness.config.study_file import load_study
 from harness.diagnostics.bench.base import ROOT, BenchResult, BenchSize
 from harness.errors import HarnessError
-from harness.executors import Executor, WorkerRequest, make_executor
+from harness.executors import make_executor
+from harness.executors.base import Executor, WorkerRequest
 from harness.models.spec.network import NetworkSpec
 from harness.system.device_slot import MachineSlots, separate_slots
 from harness.system.machine import available_cpus
