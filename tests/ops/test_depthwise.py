@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from torch import Tensor, nn
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
@@ -55,7 +56,7 @@ def windows(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], Window]:
 
 
 @given(case=windows(), n=st.integers(1, 3), c=st.integers(1, 4), biased=st.booleans(), last=st.booleans())
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_equals_the_stock_operator_in_float64(case: Any, n: int, c: int, biased: bool, last: bool) -> None:
     size, kernel, window = case
     x, weight, bias = _tensors(n, c, size, kernel)
@@ -67,7 +68,7 @@ def test_equals_the_stock_operator_in_float64(case: Any, n: int, c: int, biased:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 @given(case=windows(), n=st.integers(1, 3), c=st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_each_algorithm_equals_the_stock_operator_where_it_fits(name: str, case: Any, n: int, c: int) -> None:
     size, kernel, window = case
     x, weight, bias = _tensors(n, c, size, kernel)
