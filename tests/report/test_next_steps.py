@@ -34,7 +34,13 @@ def run_as_printed(words: list[str], folder: Path) -> CommandResult:
     return result
 
 
-@pytest.mark.parametrize(("recipe", "place"), [("imagenet_300", ("--results", "my results")), ("shapes", ("--quick",))])
+@pytest.mark.parametrize(
+    ("recipe", "place"),
+    [
+        pytest.param("imagenet_300", ("--results", "my results"), marks=pytest.mark.long),
+        ("shapes", ("--quick",)),
+    ],
+)
 def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...], tmp_path: Path) -> None:
     write_study(
         tmp_path,
