@@ -78,7 +78,15 @@ def test_each_algorithm_equals_the_stock_operator_where_it_fits(name: str, case:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("window", [Window.of(1, 2, 1), Window.of(1, (2, 3), (1, 2)), Window.of(1, 0, 1)], ids=str)
+@pytest.mark.parametrize(
+    "window",
+    [
+        pytest.param(Window.of(1, 2, 1), marks=pytest.mark.long),
+        pytest.param(Window.of(1, (2, 3), (1, 2)), marks=pytest.mark.long),
+        Window.of(1, 0, 1),
+    ],
+    ids=str,
+)
 def test_first_and_second_derivatives_against_finite_differences(name: str, window: Window) -> None:
     tensors = _tensors(2, 2, (5, 6), (5, 3))
     if not ALGORITHMS[name].fits(tensors[0], tensors[1], window):
