@@ -9,15 +9,19 @@ STUDY ?= search_spaces/kernel_size.yaml
 study: setup
 	$(BIN)/python run_study.py $(STUDY)
 
+# A process that has run its tests takes half of those that another has left.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := --numprocesses auto --dist worksteal
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not alone"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone
+	$(PYTEST) $(PARALLEL) -m "not long and not alone" --hypothesis-profile brief
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MAKE) test
+	$(PYTEST) $(PARALLEL) -m "not alone"
+	$(PYTEST) -m alone
 
 format: setup
 	$(BIN)/ruff format .

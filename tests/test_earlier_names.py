@@ -25,6 +25,7 @@ def test_a_script_of_an_earlier_version_gets_the_same_objects(earlier: str, pres
     assert getattr(import_module(present), name) in [getattr(taken, own) for own in taken.__all__]
 
 
+@pytest.mark.long
 def test_a_script_of_timm_is_run_under_the_earlier_name(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import sys, timm; print(sys.argv[1], timm.is_model('replknet_31b'))")
     command = [sys.executable, "-m", "harness.timm_script", str(tmp_path / "train.py"), "x"]

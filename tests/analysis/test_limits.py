@@ -121,6 +121,13 @@ CLAIM: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def at_chance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyResults]:
+    """The folder of a finished study at chance, which is only read, and its results."""
+    folder = tmp_path_factory.mktemp("at_chance")
+    return folder, Played(folder).answer(CHANCE)
+
+
 @pytest.mark.parametrize(("script", "limit"), [(CHANCE, "chance"), (CEILING, "ceiling")])
 @pytest.mark.parametrize("objective", ["top1", "val_loss"])
 def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit: str, objective: str) -> None:
@@ -133,14 +140,14 @@ def test_a_study_at_a_limit_names_nothing(tmp_path: Path, script: Script, limit:
     assert "Best network" not in text and "Pareto front" not in text and "nothing can be told apart" in text
 
 
-def test_a_limit_is_in_what_programs_read_and_ends_well(tmp_path: Path) -> None:
-    Played(tmp_path).answer(CHANCE)
-    shown = json.loads(called("show", "study.yaml", "--json", cwd=tmp_path).stdout)
+def test_a_limit_is_in_what_programs_read_and_ends_well(at_chance: tuple[Path, StudyResults]) -> None:
+    folder, _ = at_chance
+    shown = json.loads(called("show", "study.yaml", "--json", cwd=folder).stdout)
     assert (shown["limit"], shown["best_trial"], shown["pareto_front"]) == ("chance", None, [])
     assert {row["limit"] for row in shown["configurations"]} == {"chance"}
-    assert json.loads(called("status", "study.yaml", "--json", cwd=tmp_path).stdout)["best"] is None
-    assert "at chance" in called("status", "study.yaml", cwd=tmp_path).stdout
-    assert "at chance" in called("show", "study.yaml", cwd=tmp_path).stdout
+    assert json.loads(called("status", "study.yaml", "--json", cwd=folder).stdout)["best"] is None
+    assert "at chance" in called("status", "study.yaml", cwd=folder).stdout
+    assert "at chance" in called("show", "study.yaml", cwd=folder).stdout
 
 
 def scenes(played: Played, script: Script) -> list[str]:
@@ -162,8 +169,10 @@ def test_the_live_view_names_no_best_at_a_limit_in_the_words_of_the_answer(tmp_p
     assert shown[-1] == f"best top1 (maximize): none. {sentence}"
 
 
-def test_a_live_view_that_goes_on_knows_the_limits_of_before(tmp_path: Path) -> None:
-    results = Played(tmp_path).answer(CHANCE)
+def test_the_live_view_of_a_resumed_study_has_the_limits_of_its_earlier_runs(
+    at_chance: tuple[Path, StudyResults],
+) -> None:
+    _, results = at_chance
     state = LiveState("question", None, "top1", "maximize", EventFormatter("top1"))
     LiveView(Console(file=io.StringIO()), state).begin(results)
     assert "at chance (no better than a constant answer, 15 runs" in text_of(state.draw(), width=300)
@@ -179,16 +188,16 @@ def test_a_best_at_the_ceiling_is_marked_in_every_view(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("best", "study.yaml"), ("train", "best-of", "study.yaml", "--dry-run")])
-def test_no_best_network_is_given_of_a_study_at_chance(tmp_path: Path, command: tuple[str, ...]) -> None:
-    Played(tmp_path).answer(CHANCE)
-    result = called(*command, cwd=tmp_path)
+def test_no_best_network_is_given_of_a_study_at_chance(
+    at_chance: tuple[Path, StudyResults], command: tuple[str, ...]
+) -> None:
+    result = called(*command, cwd=at_chance[0])
     assert result.returncode == 2 and "all at chance" in result.stderr and "--trial" in result.stderr
     assert result.stdout == ""
 
 
-def test_any_trial_of_a_study_at_chance_can_be_named(tmp_path: Path) -> None:
-    Played(tmp_path).answer(CHANCE)
-    result = called("best", "study.yaml", "--trial", "1", cwd=tmp_path)
+def test_any_trial_of_a_study_at_chance_can_be_named(at_chance: tuple[Path, StudyResults]) -> None:
+    result = called("best", "study.yaml", "--trial", "1", cwd=at_chance[0])
     assert result.returncode == 0 and "trial 1" in result.stdout and "B: [" in result.stdout
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from random_statistics import randomize
 from timm.data import create_transform
 from tiny_runs import tiny_spec
-from tiny_studies import INLINE, TINY, CommandResult, called, text_of, write_study
+from tiny_studies import BRIEF, INLINE, TINY, CommandResult, called, text_of, write_study
 from torch.nn import functional as F
 
 from harness.config.network_file import dump_network_spec
@@ -199,7 +199,7 @@ def test_what_a_training_says_gives_way_to_options(training: tuple[Path, list[Fu
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a study that was trained in this process."""
     folder = tmp_path_factory.mktemp("study")
-    write_study(folder, TINY, search={"seeds": 1})
+    write_study(folder, TINY, search={"seeds": 1}, proxy=BRIEF)
     result = called("run", "study.yaml", "--quiet", *INLINE, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "results"
@@ -213,7 +213,7 @@ def test_a_run_of_a_study_is_evaluated_as_it_was_validated(results: Path, tmp_pa
     for run_id, top1 in recorded.items():
         path = results / "tiny" / "checkpoints" / f"{run_id}.pt"
         found = values(path, cwd=tmp_path)
-        assert found["forms"]["training"]["top1"] == pytest.approx(top1) and found["images"] == 256
+        assert found["forms"]["training"]["top1"] == pytest.approx(top1) and found["images"] == 64
     larger = values(path, "--resolution", "24", cwd=tmp_path)
     assert larger["viewing"]["resolution"] == 24 and len(larger["viewing"]["mean"]) == 1
 

@@ -77,7 +77,7 @@ def test_an_executor_that_trains_in_its_poll_is_interrupted_there() -> None:
     assert notes == ["stopping"]
 
 
-@pytest.mark.parametrize("at", [1, 2, 7, 20, 33])
+@pytest.mark.parametrize("at", [7, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 2, 20, 33))])
 def test_a_study_that_is_interrupted_anywhere_keeps_every_epoch(tmp_path: Path, at: int) -> None:
     study = Played(tmp_path)
     shown: list[tuple[str, int]] = []

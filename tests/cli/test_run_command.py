@@ -1,4 +1,4 @@
-"""`harness run` as a person meets it: real processes, real training on tiny networks, all ways of ending it."""
+"""`harness run` as a user sees it: real processes, real training on tiny networks, all ways of ending it."""
 
 import fcntl
 import json
@@ -14,7 +14,9 @@ import termios
 import time
 from pathlib import Path
 
+import pytest
 from tiny_studies import (
+    BRIEF,
     INLINE,
     RAY,
     REPOSITORY,
@@ -24,7 +26,6 @@ from tiny_studies import (
     command,
     environ,
     files_of,
-    harness,
     write_study,
 )
 
@@ -59,7 +60,7 @@ def test_output_that_is_no_terminal_is_plain_lines_with_times(finished: Finished
 
 def test_a_finished_study_trains_nothing_and_gives_the_same_answer(finished: Finished) -> None:
     folder, first = finished
-    again = harness("run", "study.yaml", cwd=folder)
+    again = called("run", "study.yaml", cwd=folder)
     assert again.returncode == 0 and "nothing was left to train" in again.stdout
     assert "given to a worker" not in again.stdout
     assert again.stdout.split("Pareto")[1] == first.stdout.split("Pareto")[1]
@@ -87,17 +88,17 @@ def test_the_commands_that_are_printed_work(finished: Finished) -> None:
     assert load_network_spec(folder / "best.yaml").C == (4, 4, 8, 8)
 
 
-def test_run_study_is_the_same_door(finished: Finished) -> None:
+def test_run_study_py_does_the_same(finished: Finished) -> None:
     folder, _ = finished
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "run_study.py"), "study.yaml", "--quiet"],
         cwd=folder, env=environ(), capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0 and done.stdout == harness("run", "study.yaml", "--quiet", cwd=folder).stdout
+    assert done.returncode == 0 and done.stdout == called("run", "study.yaml", "--quiet", cwd=folder).stdout
 
 
-def test_fresh_forgets_and_trains_anew(tmp_path: Path) -> None:
-    keys = TINY | {"axes": {"K": [[3, 3, 3, 3]]}, "search": {"seeds": 1}}
+def test_fresh_forgets_and_trains_again(tmp_path: Path) -> None:
+    keys = TINY | {"axes": {"K": [[3, 3, 3, 3]]}, "search": {"seeds": 1}, "proxy": BRIEF}
     write_study(tmp_path, keys)
     for options in ((), ("--fresh",)):
         done = called("run", "study.yaml", *INLINE, *options, cwd=tmp_path)
@@ -112,8 +113,8 @@ def test_runs_are_shared_between_studies(finished: Finished, tmp_path: Path) -> 
     assert "nothing was left to train" in done.stdout
 
 
-def test_storage_may_stand_elsewhere(tmp_path: Path) -> None:
-    write_study(tmp_path, TINY, axes={"K": [[3, 3, 3, 3]]}, search={"seeds": 1})
+def test_storage_may_be_elsewhere(tmp_path: Path) -> None:
+    write_study(tmp_path, TINY, axes={"K": [[3, 3, 3, 3]]}, search={"seeds": 1}, proxy=BRIEF)
     where = ("--storage", f"sqlite:///{tmp_path}/elsewhere.db")
     assert called("run", "study.yaml", *INLINE, *where, cwd=tmp_path).returncode == 0
     assert not (tmp_path / "results" / "studies.db").exists()
@@ -142,6 +143,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"the process ended without saying {words!r}: {seen}")
 
 
+@pytest.mark.long
 def test_a_study_survives_all_ways_of_ending_it(tmp_path: Path) -> None:
     """SIGTERM with Ray, Ctrl-C twice inline, then the end; meanwhile others look, and a second driver is refused."""
     write_study(tmp_path, TINY | LONG, axes={"K": [[3, 3, 3, 3]]})
@@ -173,7 +175,7 @@ def test_a_study_survives_all_ways_of_ending_it(tmp_path: Path) -> None:
 
 
 def first_epoch(out: str) -> int:
-    """The epoch that a run went on from, as the lines say it."""
+    """The epoch that a run was resumed from, by the lines of its output."""
     since = re.search(r"from epoch (\d+) on", out)
     return int(since[1]) if since else 1
 
@@ -204,7 +206,7 @@ def test_a_closed_pipe_is_no_error(finished: Finished) -> None:
 
 
 def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int = 80) -> tuple[int, str]:
-    """Run on a terminal of that width; gives the exit code and all that was written to it."""
+    """Run on a terminal of that width; returns the exit code and all that was written to it."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
@@ -218,7 +220,7 @@ def on_terminal(folder: Path, *arguments: str, kind: str = "xterm", columns: int
             continue
         try:
             part = os.read(leader, 65536)
-        except OSError:  # how a terminal says that its last writer is gone
+        except OSError:  # the terminal's last writer has ended
             break
         said += part
     os.close(leader)

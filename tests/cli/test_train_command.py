@@ -258,6 +258,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
     assert called("recipes", "no", cwd=tmp_path).returncode == 2
 
 
+@pytest.mark.long
 def test_two_workers_train_together_and_one_goes_on(tmp_path: Path) -> None:
     write(tmp_path)
     command = ("train", "net.yaml", "--recipe", "recipe.yaml")

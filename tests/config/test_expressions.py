@@ -4,8 +4,9 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from harness.config.expressions import MAX_CONDITION_LENGTH, Expression
 from harness.config.space import plain_fields
@@ -169,7 +170,7 @@ TOKENS += [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(st.sampled_from(TOKENS), max_size=14).map(" ".join) | st.text(max_size=40))
 def test_any_text_is_an_expression_or_a_study_error(text: str) -> None:
     try:

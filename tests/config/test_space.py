@@ -6,8 +6,9 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from properties import examples
 
 from harness.config.expressions import Expression
 from harness.config.space import Axis, Candidate, Choice, Range, Sampler, Space, random_sampler
@@ -314,7 +315,7 @@ def signature(candidate: Candidate) -> tuple[Any, ...]:
     return (candidate.fingerprint, candidate.is_feasible, candidate.cost, tuple(sorted(candidate.violations)))
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(drawn=spaces(), seed=st.integers(0, 100))
 def test_a_grid_is_all_that_can_be_sampled(drawn: Space, seed: int) -> None:
     grid = list(drawn.grid())
@@ -325,7 +326,7 @@ def test_a_grid_is_all_that_can_be_sampled(drawn: Space, seed: int) -> None:
     assert {signature(candidate) for candidate in sampled} <= known
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(drawn=spaces())
 def test_every_candidate_accounts_for_itself(drawn: Space) -> None:
     for candidate in drawn.grid():

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from study_texts import FULL, PLAIN, loaded, written
 
 from harness.config.study_file import build_space, load_study
@@ -346,7 +347,7 @@ HOSTILE += ["[3, 3]", "{a: {b: {c: 1}}}", "__import__('os')", "9" * 400, "true",
 KEYS = re.findall(r"(?m)(?:^|[{,] ?)([A-Za-z_][\w\[\]]*):", FULL)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_with_its_place(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     lines = FULL.splitlines(keepends=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from properties import examples
 from random_specs import specs
 from study_texts import FULL, PLAIN, loaded, written
 
@@ -154,7 +155,7 @@ def test_presets_survive_a_spec_file(tmp_path: Path, name: str) -> None:
     assert load_network_spec(written(tmp_path, text)) == PRESETS[name]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(spec=specs())
 def test_any_spec_survives_a_spec_file(tmp_path_factory: pytest.TempPathFactory, spec: NetworkSpec) -> None:
     path = written(tmp_path_factory.getbasetemp(), dump_network_spec(spec, "best of kernel_size"))

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from harness.config.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read_document, write_yaml
 from harness.errors import StudyError
@@ -200,7 +201,7 @@ keys = st.text(max_size=6, alphabet="abcK[3]:#- 0e") | st.sampled_from(["on", "1
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.dictionaries(keys, values, min_size=1, max_size=5), comment=st.none() | st.text(max_size=20))
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], comment: str

@@ -1,4 +1,4 @@
-"""The contract of the seam on every executor; and that Ray's crew survives what happens to its workers."""
+"""The contract of every executor; and that Ray's executor survives what happens to its workers."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ WORKERS = {"ray": 2}
 
 
 @pytest.fixture(scope="module")
-def crews() -> Iterator[dict[str, Executor]]:
+def executors() -> Iterator[dict[str, Executor]]:
     started = {name: make_executor(name, WorkerRequest(workers=WORKERS.get(name, 1))) for name in EXECUTORS}
     yield started
     for executor in started.values():
@@ -30,13 +30,13 @@ def crews() -> Iterator[dict[str, Executor]]:
 
 
 @pytest.fixture(params=EXECUTORS)
-def executor(request: pytest.FixtureRequest, crews: dict[str, Executor]) -> Executor:
-    return crews[request.param]
+def executor(request: pytest.FixtureRequest, executors: dict[str, Executor]) -> Executor:
+    return executors[request.param]
 
 
 @pytest.fixture
-def ray(crews: dict[str, Executor]) -> Executor:
-    return crews["ray"]
+def ray(executors: dict[str, Executor]) -> Executor:
+    return executors["ray"]
 
 
 def curve(records: list[Record]) -> list[tuple[float, ...]]:
@@ -48,7 +48,7 @@ def start_of(records: list[Record]) -> Started:
     return records[0]
 
 
-def test_a_run_says_where_it_is_then_its_epochs_then_its_measures_then_its_end(
+def test_a_run_yields_its_start_then_its_epochs_then_its_measures_then_its_end(
     executor: Executor, tmp_path: Path
 ) -> None:
     records = train(executor, tiny_job(tmp_path))
@@ -60,13 +60,13 @@ def test_a_run_says_where_it_is_then_its_epochs_then_its_measures_then_its_end(
     assert (end_of(records).state, end_of(records).cause) == (RunState.COMPLETE, None)
 
 
-def test_a_run_gives_the_same_numbers_on_every_executor(crews: dict[str, Executor], tmp_path: Path) -> None:
-    first, *others = [curve(train(executor, tiny_job(tmp_path / name, seed=3))) for name, executor in crews.items()]
+def test_a_run_gives_the_same_numbers_on_every_executor(executors: dict[str, Executor], tmp_path: Path) -> None:
+    first, *others = [curve(train(executor, tiny_job(tmp_path / name, seed=3))) for name, executor in executors.items()]
     assert len(first) == 3 and len(others) == len(EXECUTORS) - 1
     assert all(other == first for other in others)
 
 
-def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_numbers_of_an_undisturbed_one(
+def test_a_stopped_run_is_resumed_from_its_checkpoint_to_the_numbers_of_an_undisturbed_one(
     executor: Executor, tmp_path: Path
 ) -> None:
     undisturbed = train(executor, tiny_job(tmp_path / "undisturbed", epochs=8))
@@ -143,13 +143,13 @@ def test_a_run_whose_log_cannot_be_written_ends_too(executor: Executor, tmp_path
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
-def test_a_share_of_a_gpu_where_there_is_none_is_done_without(executor: Executor, tmp_path: Path) -> None:
+def test_a_share_of_a_gpu_where_there_is_none_is_replaced_by_the_processor(executor: Executor, tmp_path: Path) -> None:
     records = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
     assert start_of(records).device.startswith("cpu")
     assert end_of(records).state == RunState.COMPLETE
 
 
-def test_records_come_while_the_run_goes_on(executor: Executor, tmp_path: Path) -> None:
+def test_records_arrive_during_the_run(executor: Executor, tmp_path: Path) -> None:
     job = tiny_job(tmp_path, epochs=20)
     executor.submit(job)
     heard: dict[int, float] = {}
@@ -161,7 +161,7 @@ def test_records_come_while_the_run_goes_on(executor: Executor, tmp_path: Path) 
     assert sum(gap > 0 for gap in gaps) > 15
 
 
-def test_an_idle_executor_waits_as_long_as_it_is_told(executor: Executor) -> None:
+def test_an_idle_executor_waits_until_the_timeout(executor: Executor) -> None:
     for timeout_s in (0.0, 0.3):
         start = time.monotonic()
         assert executor.poll(timeout_s) == []
@@ -173,19 +173,19 @@ def test_an_unknown_executor_is_named_with_the_known_ones() -> None:
         make_executor("rya", WorkerRequest())
 
 
-@pytest.mark.parametrize("crew", [WorkerRequest(workers=2), WorkerRequest(address="auto")])
-def test_inline_refuses_what_it_cannot_give(crew: WorkerRequest) -> None:
+@pytest.mark.parametrize("request_", [WorkerRequest(workers=2), WorkerRequest(address="auto")])
+def test_inline_refuses_what_it_cannot_give(request_: WorkerRequest) -> None:
     with pytest.raises(ExecutorError, match=r"`inline` trains .*--executor ray"):
-        make_executor("inline", crew)
+        make_executor("inline", request_)
 
 
-def test_inline_is_interrupted_within_a_step_and_goes_on_later(
-    crews: dict[str, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_inline_is_interrupted_within_a_step_and_resumed_later(
+    executors: dict[str, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    inline, job = crews["inline"], tiny_job(tmp_path)
+    inline, job = executors["inline"], tiny_job(tmp_path)
     inline.submit(job)
     until(inline, Epoch, job)
     with monkeypatch.context() as patched:
@@ -208,7 +208,8 @@ def test_two_workers_train_at_the_same_time(ray: Executor, tmp_path: Path) -> No
     _stop(ray, *jobs)
 
 
-def test_a_run_whose_worker_is_killed_is_lost_and_the_crew_goes_on(
+@pytest.mark.long
+def test_a_run_whose_worker_is_killed_is_lost_and_the_others_continue(
     ray: Executor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
@@ -226,6 +227,7 @@ def test_a_run_whose_worker_is_killed_is_lost_and_the_crew_goes_on(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.long
 def test_a_run_given_to_a_worker_that_is_already_dead_is_given_to_another(ray: Executor, tmp_path: Path) -> None:
     jobs = [tiny_job(tmp_path, seed=seed, epochs=FOREVER) for seed in range(2)]
     for job in jobs:
@@ -244,6 +246,7 @@ class Deadly(type(Path())):  # type: ignore[misc]
         return os._exit, (7,)
 
 
+@pytest.mark.long
 def test_a_run_that_no_worker_survives_is_lost_before_it_begins(ray: Executor, tmp_path: Path) -> None:
     job = replace(tiny_job(tmp_path), folder=Deadly(tmp_path))
     (lost,) = train(ray, job)
@@ -252,6 +255,7 @@ def test_a_run_that_no_worker_survives_is_lost_before_it_begins(ray: Executor, t
     assert end_of(train(ray, tiny_job(tmp_path, seed=1))).state == RunState.COMPLETE
 
 
+@pytest.mark.long
 def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
     ray: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +274,7 @@ def test_a_run_that_hangs_is_timed_out_and_its_process_ended(
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_more_workers_than_there_is_room_for_are_refused_with_both_numbers(ray: Executor) -> None:
+def test_more_workers_than_fit_are_refused_with_both_numbers(ray: Executor) -> None:
     assert ray.slots == 2
     with pytest.raises(ExecutorError, match=r"at most \d+ workers? with 1 processor each can run, but got 4096"):
         allocate(WorkerRequest(workers=4096))
@@ -279,7 +283,7 @@ def test_more_workers_than_there_is_room_for_are_refused_with_both_numbers(ray: 
 
 
 @pytest.mark.usefixtures("ray")
-def test_no_more_workers_are_hired_than_there_are_runs() -> None:
+def test_no_more_workers_are_allocated_than_there_are_runs() -> None:
     assert allocate(WorkerRequest(runs=1)) == (1, 0.0)
     assert allocate(WorkerRequest(workers=2, runs=1)) == (1, 0.0)
     assert allocate(WorkerRequest(workers=2, runs=9)) == (2, 0.0)

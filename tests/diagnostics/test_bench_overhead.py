@@ -112,6 +112,7 @@ def test_a_proxy_that_fails_is_told_of(tmp_path: Path) -> None:
             aside.wait()
 
 
+@pytest.mark.long
 def test_ray_is_compared_with_plain_processes(tmp_path: Path) -> None:
     found = {figure.name: figure for figure in compare_executors(tiny_jobs(tmp_path), rounds=1)}
     over = found["a proxy in a Ray worker, over inline"]

@@ -1,4 +1,4 @@
-"""A wait has a clock: the Ray cluster's own processes die or hang, and the crew is started anew, or the study ends."""
+"""Processes of the Ray cluster die or hang: the cluster is restarted within a time limit, or the study ends."""
 
 import os
 import signal
@@ -18,27 +18,28 @@ from harness.training.run import Ended, Epoch, RunState, Started
 
 
 @pytest.fixture
-def crew() -> Iterator[RayExecutor]:
-    executor = RayExecutor(WorkerRequest(workers=1))
-    yield executor
-    executor.shutdown()
+def executor() -> Iterator[RayExecutor]:
+    started = RayExecutor(WorkerRequest(workers=1))
+    yield started
+    started.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("process", ["raylet", "gcs_server"])
-def test_a_cluster_whose_process_is_killed_is_started_anew(process: str, crew: RayExecutor, tmp_path: Path) -> None:
+def test_a_cluster_whose_process_is_killed_is_restarted(process: str, executor: RayExecutor, tmp_path: Path) -> None:
     job = tiny_job(tmp_path, epochs=40)
-    crew.submit(job)
-    until(crew, Epoch, job)
+    executor.submit(job)
+    until(executor, Epoch, job)
     (pid,) = (each.pid for kind, each in ray_cluster._own_processes() if kind == process)
     start = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    records = until(crew, Ended, job)[job.run.id]
+    records = until(executor, Ended, job)[job.run.id]
     assert end_of(records).state == RunState.LOST
     assert f"the Ray cluster was lost: its process {process} has ended" in str(end_of(records).cause) or "gone" in str(
         records
     )
-    crew.submit(job)
-    again = until(crew, Ended, job)[job.run.id]
+    executor.submit(job)
+    again = until(executor, Ended, job)[job.run.id]
     assert time.monotonic() - start < 120
     assert end_of(again).state == RunState.COMPLETE
     assert isinstance(again[0], Started) and again[0].first_epoch > 1, "it is resumed from its checkpoint"
@@ -62,7 +63,7 @@ class _Silent:
 
 
 class _Quiet:
-    """A cluster that nothing is known against, or what a test says."""
+    """A cluster without a fault, or with the one that a test sets."""
 
     reason: str | None = None
 
@@ -87,7 +88,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_a_cluster_on_which_no_worker_reports_is_started_anew_once_and_then_given_up(starts: list[str]) -> None:
+def test_a_cluster_on_which_no_worker_reports_is_restarted_once_and_then_given_up(starts: list[str]) -> None:
     executor = RayExecutor(WorkerRequest())
     assert executor.poll(0.0) == [] and starts == ["start", "leave", "start"]
     with pytest.raises(ExecutorError, match="must work for as long as a study is trained") as ended:
@@ -97,7 +98,7 @@ def test_a_cluster_on_which_no_worker_reports_is_started_anew_once_and_then_give
 
 
 @pytest.mark.parametrize("reason", ["none of its nodes is alive", "it has not answered for 41 s", None])
-def test_a_cluster_that_was_joined_is_not_started_anew(
+def test_a_cluster_that_was_joined_is_not_restarted(
     starts: list[str], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = RayExecutor(WorkerRequest(address="auto"))
@@ -107,7 +108,7 @@ def test_a_cluster_that_was_joined_is_not_started_anew(
     assert (reason or "no worker has reported") in str(ended.value) and starts == ["join auto"]
 
 
-def test_the_watch_tells_silence_and_dead_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_monitor_reports_silence_and_dead_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     answers: list[Any] = [[{"Alive": False}, {"Alive": True}], [{"Alive": False}]]

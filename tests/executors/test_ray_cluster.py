@@ -1,4 +1,4 @@
-"""Clusters that are started, joined, refused and left; each test has its own, so none runs beside another."""
+"""Ray clusters that are started, joined, refused and left."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from harness.training.full_scale.messages import FullScaleEpoch, Message
 from harness.training.run import Ended, Epoch, RunState, Started
 
 ENOUGH_S = 30.0
-Hire = Callable[[WorkerRequest], Executor]
+StartExecutor = Callable[[WorkerRequest], Executor]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def crew() -> Iterator[Hire]:
-    """Hires a crew on Ray, and dismisses it after the test."""
+def start_executor() -> Iterator[StartExecutor]:
+    """Starts an executor on Ray, and shuts it down after the test."""
     with ExitStack() as at_end:
 
         def start(wanted: WorkerRequest) -> Executor:
@@ -61,10 +61,10 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_started(
-    crew: Hire, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_workers_of_this_machine_start_without_output_and_end_at_once_with_all_that_they_started(
+    start_executor: StartExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    executor = crew(WorkerRequest(workers=1))
+    executor = start_executor(WorkerRequest(workers=1))
     job = tiny_job(tmp_path, epochs=FOREVER)
     executor.submit(job)
     executor.submit(tiny_job(tmp_path, seed=1))
@@ -81,17 +81,20 @@ def test_a_crew_of_this_machine_comes_quietly_and_goes_at_once_with_all_that_it_
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_machine_on_which_ray_does_not_start_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_on_which_ray_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 30)))  # sockets have short names
     with pytest.raises(ExecutorError, match=r"Ray must start on this machine \(OSError: .*RAY_TMPDIR"):
         make_executor("ray", WorkerRequest())
 
 
-def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: Any, crew: Hire, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_node_that_dies_loses_its_run_and_the_others_continue(
+    cluster: Any, start_executor: StartExecutor, tmp_path: Path
+) -> None:
     import ray
 
     third = cluster.add_node(num_cpus=1)
-    executor = crew(WorkerRequest(address=cluster.address))
+    executor = start_executor(WorkerRequest(address=cluster.address))
     assert executor.slots == 3
     own = ray.get_runtime_context().get_node_id()
     doomed = next(node for node in (third, *cluster.worker_nodes) if node.node_id != own)
@@ -117,11 +120,12 @@ def test_a_node_that_dies_takes_its_run_with_it_and_the_others_go_on(cluster: An
         time.sleep(0.2)
 
 
-def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_is_done_without(
-    cluster: Any, crew: Hire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.long
+def test_a_cluster_that_was_joined_is_not_stopped_and_a_missing_gpu_is_replaced_by_the_processor(
+    cluster: Any, start_executor: StartExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    executor = crew(WorkerRequest(workers=1, gpus=0.25, address="auto"))
+    executor = start_executor(WorkerRequest(workers=1, gpus=0.25, address="auto"))
     started, *_, ended = train(executor, replace(tiny_job(tmp_path), gpus=0.25))
     executor.shutdown()
     assert isinstance(started, Started) and started.device.startswith("cpu")
@@ -133,7 +137,8 @@ def test_a_cluster_that_was_joined_is_left_to_itself_and_a_gpu_that_it_has_not_i
         ray_cluster.disconnect()
 
 
-def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_is_left(cluster: Any) -> None:
+@pytest.mark.long
+def test_more_workers_than_fit_on_the_cluster_are_refused_and_the_cluster_is_left(cluster: Any) -> None:
     import ray
 
     with pytest.raises(ExecutorError, match=r"at most 2 workers with 1 processor each can run, but got 3 \(--work"):
@@ -143,17 +148,19 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_and_the_cluster_
     assert not ray.is_initialized()
 
 
+@pytest.mark.long
 def test_a_node_with_another_version_of_the_harness_is_refused(
-    cluster: Any, crew: Hire, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, start_executor: StartExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.executors.ray_executor.__version__", "0.0.1")
-    executor = crew(WorkerRequest(workers=1, address=cluster.address))
+    executor = start_executor(WorkerRequest(workers=1, address=cluster.address))
     with pytest.raises(ExecutorError, match=r"must have version 0\.0\.1 of the harness, but got '\d"):
         executor.poll(60.0)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train reads settings of its own that Ray deprecates
-def test_a_network_is_trained_by_workers_on_two_nodes_and_goes_on_there_as_if_undisturbed(
+def test_a_network_is_trained_by_workers_on_two_nodes_and_resumed_there_as_if_undisturbed(
     cluster: Any, tmp_path: Path
 ) -> None:
     job, pair = job_of(tmp_path / "run"), WorkerRequest(workers=2, address=cluster.address)
@@ -192,6 +199,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.long
 def test_a_token_is_not_shown_to_a_cluster_that_asks_for_none(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     environment |= {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of another cluster
@@ -200,6 +208,7 @@ def test_a_token_is_not_shown_to_a_cluster_that_asks_for_none(tmp_path: Path) ->
     assert "answer: 42" in done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:
     key, space = b"CLUSTER_METADATA", b"cluster"
     client = cluster.head_node.get_gcs_client()
@@ -213,13 +222,13 @@ def test_a_cluster_with_another_version_of_ray_is_refused(cluster: Any) -> None:
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:10001", "127.0.0.1:port", ":6379"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(ExecutorError, match="must be `host:port` or `auto`"):
         make_executor("ray", WorkerRequest(address=address))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_an_address_where_nobody_listens_is_refused_within_seconds(host: str) -> None:
+def test_an_address_without_a_server_is_refused_within_seconds(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     start = time.monotonic()
@@ -228,7 +237,7 @@ def test_an_address_where_nobody_listens_is_refused_within_seconds(host: str) ->
     assert time.monotonic() - start < ENOUGH_S
 
 
-def test_an_address_where_something_else_listens_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_of_another_server_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "CONNECT_TIMEOUT_S", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

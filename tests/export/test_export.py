@@ -71,7 +71,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 # What is written
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, marks=() if family == "replknet" else pytest.mark.long) for family in sorted(FAMILIES)],
+)
 def test_each_file_is_loaded_by_the_code_of_the_card(family: str, exported: Exported) -> None:
     exportable, (folder, results) = CASES[family], exported(family)
     names = {name for result in results for name in result.sizes}
@@ -161,6 +164,7 @@ def test_a_preset_keeps_its_name_and_a_convnext_is_timms_own(tmp_path: Path) -> 
     assert type(timm.create_model(f"local-dir:{tmp_path / 'theirs'}")).__module__ == "timm.models.convnext"
 
 
+@pytest.mark.long
 def test_a_graph_of_another_form_is_told_from_it(exported: Exported) -> None:
     unmerged = CASES["convnext"]
     wanted = [each.sides for each in onnx_file._of_network(unmerged.deployable)]

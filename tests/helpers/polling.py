@@ -1,5 +1,8 @@
-"""What the tests of the executors share: tiny jobs, and waiting for what is said about them."""
+"""What the tests of the executors share: tiny jobs, and waiting for their records."""
 
+import atexit
+import functools
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,21 @@ FOREVER = 10_000
 
 
 def tiny_job(folder: Path, *, seed: int = 0, minutes: float = 30.0, **recipe: Any) -> Job:
-    """A run of a fraction of a second per epoch."""
-    return Job(tiny_run(seed=seed, recipe=with_(RECIPE, **recipe)), folder / "study", minutes=minutes)
+    """A run of a fraction of a second per epoch; all in this process share generated images and measured times."""
+    run = tiny_run(seed=seed, recipe=with_(RECIPE, **recipe))
+    return Job(run, folder / "study", minutes=minutes, cache=_cache())
+
+
+@functools.cache
+def _cache() -> Path:
+    """The folder of images and times, which is removed when this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="harness-tests-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def until(executor: Executor, kind: type[Record], *jobs: Job) -> dict[str, list[Record]]:
-    """Poll until each of the jobs has said a record of that kind; all that was said by any, by run."""
+    """Poll until each of the jobs has yielded a record of that kind; returns all records of any, by run."""
     records_by_run: dict[str, list[Record]] = {job.run.id: [] for job in jobs}
     deadline = time.monotonic() + PATIENCE_S
     while not all(any(isinstance(record, kind) for record in records_by_run[job.run.id]) for job in jobs):
@@ -38,6 +50,6 @@ def end_of(records: list[Record]) -> Ended:
 
 
 def train(executor: Executor, job: Job) -> list[Record]:
-    """All that one run says."""
+    """All records of one run."""
     executor.submit(job)
     return until(executor, Ended, job)[job.run.id]

@@ -49,6 +49,8 @@ TINY: dict[str, Any] = {
     },
 }
 """Trained in a second or two per run, to just above chance."""
+BRIEF: dict[str, Any] = TINY["proxy"] | {"train_size": 64, "val_size": 8}
+"""The proxy of studies in which no accuracy needs to be above chance."""
 
 SCRIPTED: dict[str, Any] = {
     "study": "question",

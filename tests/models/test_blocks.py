@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from block_arguments import BLOCKS, arguments, side_after
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from properties import examples
 from random_statistics import randomize
 from torch import Tensor, nn
 
@@ -51,7 +52,7 @@ def test_cost_takes_arguments_of_the_constructor(name: str) -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 @given(data=st.data(), size=sizes)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_the_output_has_c_channels_and_the_stride_of_the_block(
     name: str, data: st.DataObject, size: tuple[int, int]
 ) -> None:
@@ -66,7 +67,7 @@ def test_the_output_has_c_channels_and_the_stride_of_the_block(
 
 @pytest.mark.parametrize("name", MERGEABLE)
 @given(data=st.data(), size=sizes)
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_merged_equals_unmerged(name: str, data: st.DataObject, size: tuple[int, int]) -> None:
     values = data.draw(arguments(BLOCKS[name])) | {"merged": False}
     block = _trained(BLOCKS[name](**values))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from block_arguments import BLOCKS, arguments, side_after
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from properties import examples
 from random_specs import specs_and_sizes
 
 from harness.diagnostics.verify.costs import count
@@ -58,7 +59,7 @@ def _in_bounds_percent(part: Part) -> float:
 
 
 @given(drawn=specs_and_sizes(), merged=st.booleans())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_random_networks_agree_with_the_count(drawn: tuple[NetworkSpec, tuple[int, int]], merged: bool) -> None:
     spec, size = drawn
     with torch.device("meta"):
@@ -68,7 +69,7 @@ def test_random_networks_agree_with_the_count(drawn: tuple[NetworkSpec, tuple[in
 
 @pytest.mark.parametrize("name", BLOCKS)
 @given(data=st.data(), size=st.tuples(st.integers(1, 20), st.integers(1, 20)))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_every_block_agrees_with_the_count(name: str, data: st.DataObject, size: tuple[int, int]) -> None:
     block: Any = BLOCKS[name]
     values: dict[str, Any] = data.draw(arguments(block))

@@ -315,7 +315,10 @@ def test_boxes_that_are_off_cost_by_what_they_have_in_common_with_their_figure()
 # Learning by heart
 
 
-@pytest.mark.parametrize(("kind", "steps", "lr"), [("fcos", 50, 1e-2), ("mask_rcnn", 100, 5e-3)])
+@pytest.mark.parametrize(
+    ("kind", "steps", "lr"),
+    [("fcos", 50, 1e-2), pytest.param("mask_rcnn", 100, 5e-3, marks=pytest.mark.long)],
+)
 def test_a_few_images_are_learnt_by_heart(kind: str, steps: int, lr: float) -> None:
     model, (images, detections) = tiny_detector(kind), lit_rectangles(3)
     fit(model, images, detections, steps=steps, lr=lr)
@@ -325,6 +328,7 @@ def test_a_few_images_are_learnt_by_heart(kind: str, steps: int, lr: float) -> N
         assert metrics["mask_ap75"] > 95, metrics
 
 
+@pytest.mark.long
 def test_a_cascade_learns_by_heart_and_every_stage_comes_nearer() -> None:
     model, (images, detections) = tiny_detector("cascade_mask_rcnn", body="fully_connected"), lit_rectangles(3)
     fit(model, images, detections, steps=100, lr=5e-3)

@@ -6,8 +6,9 @@ import pytest
 import timm
 import torch
 from block_arguments import BLOCKS, arguments, side_after
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from properties import examples
 from random_specs import specs_and_sizes
 from random_statistics import randomize
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def _assert_fold_is_exact(network: nn.Module, x: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize("name", BLOCKS)
 @given(data=st.data(), size=st.tuples(st.integers(1, 12), st.integers(1, 12)))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_block_without_batch_norms_computes_the_same(
     name: str, data: st.DataObject, size: tuple[int, int]
 ) -> None:
@@ -62,7 +63,7 @@ def test_every_block_without_batch_norms_computes_the_same(
 
 
 @given(drawn=specs_and_sizes(least=8), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_random_networks_without_batch_norms_compute_the_same(
     drawn: tuple[NetworkSpec, tuple[int, int]], seed: int
 ) -> None:

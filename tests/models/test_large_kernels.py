@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_specs import kernels
 from random_statistics import randomize
 from torch import Tensor, nn
@@ -300,7 +301,7 @@ def test_what_is_left_when_merged(kind: str, entries: dict[str, tuple[int, ...]]
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_kernels_far_larger_than_the_map_merge_exactly(kind: str, data: st.DataObject) -> None:
     kernel = data.draw(kernels(st.just(kind)))
     kernel = kernel._replace(k=31 + 2 * data.draw(st.integers(0, 10)))

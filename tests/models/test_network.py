@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_specs import specs_and_sizes
 from random_statistics import randomize
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def test_parameters_have_the_released_checkpoints_names_and_shapes() -> None:
 
 
 @given(drawn=specs_and_sizes(least=8), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_merged_equals_unmerged_for_random_networks(drawn: tuple[NetworkSpec, tuple[int, int]], seed: int) -> None:
     _assert_merge_is_exact(*drawn, seed)
 
@@ -152,7 +153,7 @@ def _assert_one_network(spec: NetworkSpec, size: tuple[int, int]) -> None:
 
 
 @given(drawn=specs_and_sizes(least=8))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_spec_and_its_identity_are_one_network(drawn: tuple[NetworkSpec, tuple[int, int]]) -> None:
     _assert_one_network(*drawn)
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from random_specs import specs
 
 from harness.config.recipes.proxy import ProxyRecipe
@@ -132,7 +133,7 @@ json_values = st.recursive(
 
 
 @given(field=st.sampled_from(FIELDS), value=json_values)
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_any_value_in_any_field_is_a_network_or_a_spec_error(field: str, value: object) -> None:
     try:
         spec = NetworkSpec.from_mapping(PLAIN | {field: value})
@@ -148,7 +149,7 @@ def test_one_value_stands_for_all_stages() -> None:
 
 
 @given(specs())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_canonical_form_is_the_inverse_of_from_mapping(spec: NetworkSpec) -> None:
     again = NetworkSpec.from_mapping(spec.canonical())
     assert again == spec
@@ -214,7 +215,7 @@ def test_networks_that_look_alike_have_fingerprints_of_their_own(one: dict[str, 
 
 
 @given(specs())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_an_identity_is_its_own(spec: NetworkSpec) -> None:
     assert spec.identity().identity() == spec.identity()
 

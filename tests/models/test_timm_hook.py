@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import harness
 
 REPOSITORY = Path(harness.__file__).parent.parent
@@ -70,6 +72,7 @@ def test_presets_are_in_timm_when_timm_comes_later() -> None:
     assert python("-c", HARNESS_FIRST) == REGISTERED
 
 
+@pytest.mark.long
 def test_presets_are_in_timm_when_timm_came_first() -> None:
     assert python("-c", TIMM_FIRST) == REGISTERED
 
@@ -100,6 +103,7 @@ def test_a_timm_without_what_is_needed_stays_usable_and_says_so(tmp_path: Path) 
     assert output.startswith("42 [") and output.count("RepLKNet is not registered in timm: ") == 1
 
 
+@pytest.mark.long
 def test_a_script_that_knows_nothing_of_the_harness_finds_the_presets(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("value = 7")
     (tmp_path / "train.py").write_text(

@@ -1,68 +1,21 @@
-"""Weights as training scripts keep them: under keys, behind prefixes, in shards; what is no weights is named."""
+"""Weights as training scripts keep them: under keys, after prefixes, in shards, with values that are not finite."""
 
-import argparse
-import builtins
-import collections
 import json
-import os
-import pickle
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_runs import tiny_spec
 from tiny_studies import called
-from torch import Tensor, nn
+from weights_files import SPEC, A, B, State, assert_equal, error_of, read, renamed, saved, state_of, without_head
 
 from harness.errors import WeightsError
 from harness.models.build import build
 from harness.models.spec.presets import PRESETS
-from harness.models.weights import Weights, import_weights, read_weights, save_weights, sha256
+from harness.models.weights import import_weights, read_weights, save_weights, sha256
 
 NANO = PRESETS["replknet_nano"]
-SPEC = tiny_spec(in_channels=3)
-State = dict[str, Tensor]
-
-
-def state_of(seed: int = 1) -> State:
-    return build(SPEC, seed=seed).state_dict()
-
-
-A, B = state_of(1), state_of(2)
-
-
-def renamed(state: State, prefix: str) -> State:
-    return {prefix + name: value for name, value in state.items()}
-
-
-def without_head(state: State) -> State:
-    return {name: value for name, value in state.items() if not name.startswith("head.")}
-
-
-def saved(folder: Path, content: Any) -> Path:
-    torch.save(content, folder / "x.pth")
-    return folder / "x.pth"
-
-
-def read(folder: Path, content: Any, entry: str | None = None) -> Weights:
-    return read_weights(saved(folder, content), SPEC, entry=entry)
-
-
-def assert_equal(entries: State, state: State) -> None:
-    assert list(entries) == list(state)
-    assert all(torch.equal(entries[name], value) for name, value in state.items())
-
-
-def error_of(path: Path, entry: str | None = None) -> str:
-    with pytest.raises(WeightsError) as caught:
-        read_weights(path, SPEC, entry=entry)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
 
 
 # Several networks in a file
@@ -79,7 +32,7 @@ def error_of(path: Path, entry: str | None = None) -> str:
         ({"model": A, "ema": {"module": B, "decay": 0.9}}, "ema.module"),
     ],
 )
-def test_the_moving_average_is_taken_as_timm_does_and_the_choice_is_told(
+def test_the_moving_average_is_taken_as_timm_does_and_the_choice_is_stated(
     tmp_path: Path, content: Any, taken: str
 ) -> None:
     weights = read(tmp_path, content)
@@ -115,7 +68,7 @@ def test_an_entry_can_be_named(tmp_path: Path, entry: str) -> None:
         {"state_dict": A, "ema_state_dict": B},
     ],
 )
-def test_two_networks_of_equal_right_are_asked_about(tmp_path: Path, content: Any) -> None:
+def test_of_two_equal_candidates_the_user_has_to_choose(tmp_path: Path, content: Any) -> None:
     output = error_of(saved(tmp_path, content))
     assert "networks, and one must be selected" in output and "--entry" in output
 
@@ -131,7 +84,7 @@ def test_the_same_weights_twice_are_no_choice(tmp_path: Path) -> None:
     assert_equal(read(tmp_path, {"model": A, "student": dict(A)}).entries, A)
 
 
-def test_an_incomplete_average_is_left_and_told(tmp_path: Path) -> None:
+def test_an_incomplete_average_is_not_taken_and_is_named(tmp_path: Path) -> None:
     shadow = {name: value for name, value in B.items() if "running" not in name and "tracked" not in name}
     weights = read(tmp_path, {"model": A, "model_ema": shadow})
     assert_equal(weights.entries, A)
@@ -139,7 +92,7 @@ def test_an_incomplete_average_is_left_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "averaged_model", "network", "anything"])
-def test_what_is_alone_is_taken(tmp_path: Path, key: str) -> None:
+def test_a_single_candidate_is_taken(tmp_path: Path, key: str) -> None:
     assert_equal(read(tmp_path, {"epoch": 3, key: renamed(B, "module.")}).entries, B)
 
 
@@ -150,7 +103,7 @@ def test_what_is_alone_is_taken(tmp_path: Path, key: str) -> None:
     "prefix",
     ["module.", "model.", "backbone.", "module.model.", "_orig_mod.module.", "model.backbone.", "net.0.", "a.b.c."],
 )
-def test_prefixes_are_taken_off_and_told(tmp_path: Path, prefix: str) -> None:
+def test_prefixes_are_removed_and_named(tmp_path: Path, prefix: str) -> None:
     weights = read(tmp_path, {"state_dict": renamed(A, prefix)})
     assert_equal(weights.entries, A)
     assert f"`{prefix}` was taken off every name" in weights.notes
@@ -187,166 +140,15 @@ def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_another_precision_is_told(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_another_precision_is_stated(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in A.items()}
     (note,) = read(tmp_path, state).notes
     assert note == f"entries are {str(dtype).removeprefix('torch.')}, and the network computes in float32"
 
 
-def test_another_number_of_classes_is_told(tmp_path: Path) -> None:
+def test_another_number_of_classes_is_stated(tmp_path: Path) -> None:
     weights = read_weights(saved(tmp_path, A), SPEC.replace(classes=1000))
     assert weights.spec.classes == SPEC.classes and "and the network as named for 1,000" in weights.notes[0]
-
-
-# What lies beside the weights
-
-
-class Config:
-    """A class of somebody else's, whose code must not be needed."""
-
-    def __init__(self) -> None:
-        self.values = {"lr": 0.1}
-
-    def __setstate__(self, state: Any) -> None:
-        raise AssertionError("this must not run")
-
-
-class Evil:
-    """Code that a pickle would run."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-class Mapped(dict[str, Any]):
-    """As Lightning keeps hyperparameters."""
-
-
-class Listed(list[Any]):
-    """As OmegaConf's lists."""
-
-
-BESIDE = {
-    "a mapping": Mapped(a=1, b=Mapped(c=2)),
-    "a list": Listed([1, 2]),
-    "namespace": argparse.Namespace(model="x", lr=1e-3, nested=argparse.Namespace(a=[1])),
-    "numpy scalars": {"best": np.float64(83.5), "n": np.int32(4), "ok": np.bool_(True)},
-    "arrays": [np.arange(3), np.array(["a", "b"])],
-    "default": collections.defaultdict(list, a=[1]),
-    "a class": Config(),
-    "a device": torch.device("cpu"),
-    "a path": Path("x"),
-    "a set": {1, 2},
-}
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("what", list(BESIDE))
-def test_objects_beside_the_weights_do_no_harm(tmp_path: Path, what: str, zipped: bool) -> None:
-    content = {"model": A, "beside": BESIDE[what], "epoch": 3}
-    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-    assert_equal(read_weights(tmp_path / "x.pth", SPEC).entries, A)
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_a_plain_pickle_of_arrays_is_read(tmp_path: Path, protocol: int) -> None:
-    arrays = {name: value.numpy() for name, value in A.items()}
-    content = {"state_dict": arrays, "epoch": 299, "best": np.float32(1), "args": BESIDE["namespace"], "x": Config()}
-    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol))
-    assert_equal(read_weights(tmp_path / "x.pkl", SPEC).entries, A)
-
-
-@pytest.mark.parametrize("plain", [True, False])
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [(os.mkdir, ("evil",)), (builtins.exec, ("import os; os.mkdir('evil')",)), (builtins.getattr, ("", "join"))],
-)
-def test_code_is_refused_and_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Any, arguments: Any, plain: bool
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    content = {"model": {name: value.numpy() for name, value in A.items()}, "x": Evil(function, *arguments)}
-    if plain:
-        (tmp_path / "x.pth").write_bytes(pickle.dumps(content, 4))
-    else:
-        saved(tmp_path, content)
-    output = error_of(tmp_path / "x.pth")
-    assert "could run code" in output and function.__name__ in output
-    assert not (tmp_path / "evil").exists()
-
-
-def touch(_: int) -> int:
-    raise AssertionError("this must not run")
-
-
-def test_a_function_of_somebody_else_is_not_called(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"model": A, "x": Evil(touch, 1)})
-    assert_equal(read_weights(path, SPEC).entries, A)
-
-
-# What is no weights
-
-
-def test_a_whole_pickled_model_is_named(tmp_path: Path) -> None:
-    output = error_of(saved(tmp_path, nn.Linear(2, 2)))
-    assert "a pickled object of the class torch.nn.modules.linear.Linear" in output and "state_dict()" in output
-    output = error_of(saved(tmp_path, {"epoch": 3, "model": nn.Linear(2, 2)}))
-    assert "under `model` a pickled object" in output
-
-
-def _zip(path: Path, *names: str) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, b"x")
-
-
-def _bytes(content: bytes) -> Callable[[Path], Any]:
-    return lambda path: path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"), "a Git LFS pointer"),
-        (_bytes(b"<!DOCTYPE html>\n<html><body>Sign in</body></html>"), "a web page (HTML)"),
-        (_bytes(b"\n<HTML>404"), "a web page (HTML)"),
-        (_bytes(b""), "it is empty"),
-        (_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "an HDF5 file, as Keras"),
-        (_bytes(b"\x08\x07\x12\x07pytorch\x1a\x052.0.0" + bytes(40)), "an ONNX graph"),
-        (_bytes(b"\x1f\x8b\x08" + bytes(40)), "compressed with gzip"),
-        (_bytes(b"\x00" * 257 + b"ustar" + bytes(300)), "a tar archive"),
-        (_bytes(b'{"error": "not found"}'), "JSON that begins with"),
-        (_bytes(b"\x93NUMPY\x01\x00" + bytes(60)), "a NumPy array"),
-        (_bytes(os.urandom(8) + b"\xff\xfe" * 40), "damaged, or something else"),
-        (lambda path: _zip(path, "a.txt", "b/c.jpg"), "a zip archive of other files (a.txt, b/c.jpg)"),
-        (lambda path: _zip(path, "a.npy"), "a NumPy archive"),
-        (lambda path: _zip(path, "config.json", "model.weights.h5"), "a Keras model"),
-    ],
-)
-def test_what_a_file_is_instead_is_said(tmp_path: Path, write: Callable[[Path], Any], words: str) -> None:
-    write(tmp_path / "x.pth")
-    assert words in error_of(tmp_path / "x.pth")
-
-
-def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
-    _zip(tmp_path / "x.pth", "m/data.pkl", "m/code/__torch__.py", "m/constants.pkl")
-    assert "TorchScript" in error_of(tmp_path / "x.pth")
-
-
-def test_safetensors_that_are_cut_short_say_so(tmp_path: Path) -> None:
-    save_file(A, tmp_path / "x.safetensors")
-    data = (tmp_path / "x.safetensors").read_bytes()
-    (tmp_path / "x.safetensors").write_bytes(data[:-1000])
-    assert f"the file has {len(data) - 1000:,} bytes" in error_of(tmp_path / "x.safetensors")
-
-
-def test_a_whole_file_that_the_reader_does_not_take_is_not_called_damaged(tmp_path: Path) -> None:
-    torch.save({"model": A}, tmp_path / "x.pth", pickle_protocol=4)
-    output = error_of(tmp_path / "x.pth")
-    assert "reading failed: Unsupported operand" in output and "damaged" not in output
 
 
 # Shards
@@ -430,7 +232,7 @@ def test_a_file_of_ours_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "y.safetensors").classes == names
 
 
-def test_the_verb_tells_what_it_took(tmp_path: Path) -> None:
+def test_the_command_states_what_it_took(tmp_path: Path) -> None:
     state = build(NANO, seed=1).state_dict()
     saved(tmp_path, {"model": state, "model_ema": {name: value + 1 for name, value in state.items()}})
     command = ("weights", "import", "x.pth", "--network", "replknet_nano", "--output", "y.safetensors")

@@ -265,6 +265,7 @@ print(winners.put("common", AlgorithmTimes("stock", {me: 1.0}), ["stock"]).ms)
 """
 
 
+@pytest.mark.long
 def test_several_processes_at_once_lose_nothing_and_agree(tmp_path: Path) -> None:
     started = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(me)], stdout=subprocess.PIPE, text=True)

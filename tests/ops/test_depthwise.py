@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from torch import Tensor, nn
 
 from harness.ops import DepthwiseConv2d, depthwise_conv2d
@@ -55,7 +56,7 @@ def windows(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int], Window]:
 
 
 @given(case=windows(), n=st.integers(1, 3), c=st.integers(1, 4), biased=st.booleans(), last=st.booleans())
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_equals_the_stock_operator_in_float64(case: Any, n: int, c: int, biased: bool, last: bool) -> None:
     size, kernel, window = case
     x, weight, bias = _tensors(n, c, size, kernel)
@@ -67,7 +68,7 @@ def test_equals_the_stock_operator_in_float64(case: Any, n: int, c: int, biased:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 @given(case=windows(), n=st.integers(1, 3), c=st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_each_algorithm_equals_the_stock_operator_where_it_fits(name: str, case: Any, n: int, c: int) -> None:
     size, kernel, window = case
     x, weight, bias = _tensors(n, c, size, kernel)
@@ -77,7 +78,15 @@ def test_each_algorithm_equals_the_stock_operator_where_it_fits(name: str, case:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("window", [Window.of(1, 2, 1), Window.of(1, (2, 3), (1, 2)), Window.of(1, 0, 1)], ids=str)
+@pytest.mark.parametrize(
+    "window",
+    [
+        pytest.param(Window.of(1, 2, 1), marks=pytest.mark.long),
+        pytest.param(Window.of(1, (2, 3), (1, 2)), marks=pytest.mark.long),
+        Window.of(1, 0, 1),
+    ],
+    ids=str,
+)
 def test_first_and_second_derivatives_against_finite_differences(name: str, window: Window) -> None:
     tensors = _tensors(2, 2, (5, 6), (5, 3))
     if not ALGORITHMS[name].fits(tensors[0], tensors[1], window):

@@ -63,6 +63,7 @@ def test_every_branch_in_float64(name: str, window: Window, real_from: int, monk
         assert max(errors(name, arguments, window)) < 1e-13
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("real_from", [0, 1000], ids=["real columns", "complex columns"])
 @pytest.mark.parametrize("name", MATRICES)

@@ -93,6 +93,7 @@ def test_compiles_what_is_transformed(name: str, tensors: tuple[Tensor, Tensor, 
     close(torch.compile(transformed, fullgraph=True, backend="aot_eager")(ours), transformed(stock))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler's default backend wants a C++ compiler")
 def test_compiles_with_the_default_backend() -> None:
@@ -200,6 +201,7 @@ def train_one_of_two(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.long
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     spawn(train_one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     model = small_network()

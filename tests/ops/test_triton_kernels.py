@@ -31,6 +31,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HAS_TRITON, reason="no Triton for this platform")
 def test_the_kernels_under_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(TESTS / "interpreted_kernels.py")]

@@ -160,12 +160,14 @@ def wait_for_text(browser: webdriver.Chrome, *parts: str) -> str:
     return WebDriverWait(browser, PATIENCE_S).until(text)
 
 
+@pytest.mark.long
 def test_the_page_shows_history_curves_and_the_best(shown: ServedStudy, browser: webdriver.Chrome) -> None:
     browser.get(shown.url)
     text = wait_for_text(browser, "History", "Intermediate values", "Best Trial (number=4)", "trial #4")
     assert "K: [31, 29, 27, 13], reparam: 5" in text and "How large?" in text
 
 
+@pytest.mark.long
 def test_the_page_of_a_trial_shows_its_attributes(shown: ServedStudy, browser: webdriver.Chrome) -> None:
     browser.get(f"{shown.url}/trials?numbers=4")
     text = wait_for_text(browser, "User Attributes", "Intermediate Values", "latency_ms_p50")
@@ -173,6 +175,7 @@ def test_the_page_of_a_trial_shows_its_attributes(shown: ServedStudy, browser: w
         assert part in text
 
 
+@pytest.mark.long
 def test_the_page_names_the_best_within_the_budgets(budgeted: ServedStudy, browser: webdriver.Chrome) -> None:
     answer = json.loads(harness("show", "study.yaml", "--json", cwd=budgeted.study.path.parent).stdout)
     assert {row["state"] for row in answer["configurations"]} == {"complete", "over budget"}
@@ -181,6 +184,7 @@ def test_the_page_names_the_best_within_the_budgets(budgeted: ServedStudy, brows
     assert "K: [3, 3, 3, 3], C: [16, 32, 64, 128]" in text
 
 
+@pytest.mark.long
 def test_the_list_tells_rejected_trials_apart_and_a_note_has_the_network(
     budgeted: ServedStudy, browser: webdriver.Chrome
 ) -> None:

@@ -6,7 +6,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from tiny_studies import INLINE, TINY, CommandResult, Played, called, well, write_study
+from tiny_studies import BRIEF, INLINE, TINY, CommandResult, Played, called, well, write_study
 
 from harness.analysis.configuration_result import ConfigurationResult
 from harness.cli.study_run import full_scale_commands
@@ -34,7 +34,13 @@ def run_as_printed(words: list[str], folder: Path) -> CommandResult:
     return result
 
 
-@pytest.mark.parametrize(("recipe", "place"), [("imagenet_300", ("--results", "my results")), ("shapes", ("--quick",))])
+@pytest.mark.parametrize(
+    ("recipe", "place"),
+    [
+        pytest.param("imagenet_300", ("--results", "my results"), marks=pytest.mark.long),
+        ("shapes", ("--quick",)),
+    ],
+)
 def test_every_command_works_as_it_is_printed(recipe: str, place: tuple[str, ...], tmp_path: Path) -> None:
     write_study(
         tmp_path,
@@ -70,7 +76,7 @@ def test_without_full_scale_no_training_is_proposed(tmp_path: Path) -> None:
 
 def test_where_nothing_is_best_no_training_is_proposed(tmp_path: Path) -> None:
     full_scale = {"base": LARGE, "recipe": "shapes"}
-    write_study(tmp_path, TINY, search={"seeds": 1}, full_scale=full_scale, budgets={"latency_ms": 1e-6})
+    write_study(tmp_path, TINY, proxy=BRIEF, search={"seeds": 1}, full_scale=full_scale, budgets={"latency_ms": 1e-6})
     result = called("run", "study.yaml", *INLINE, cwd=tmp_path)
     assert result.returncode == 1
     assert [command[0] for command in next_commands(result, tmp_path)] == ["show", "dashboard"]
@@ -87,10 +93,10 @@ def test_a_recipe_that_goes_on_from_weights_or_none(recipe: str | None, tmp_path
 
 
 def test_the_remedy_for_a_study_that_was_never_started_starts_it(tmp_path: Path) -> None:
-    write_study(tmp_path, TINY, search={"seeds": 1})
+    write_study(tmp_path, TINY, proxy=BRIEF, search={"seeds": 1})
     place = ("--results", "my results")
     assert called("run", "study.yaml", *INLINE, *place, "--quiet", cwd=tmp_path).returncode == 0
-    write_study(tmp_path, TINY, study="other", quick={"search": {"seeds": 1}})
+    write_study(tmp_path, TINY, proxy=BRIEF, study="other", quick={"search": {"seeds": 1}})
     result = called("status", "study.yaml", "--quick", *place, cwd=tmp_path)
     assert result.returncode == 2
     words = shlex.split(result.stderr.partition("Start it: `")[2].partition("`")[0])[len(program_name()) :]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from scripted_driver import Bench, make_study, of
-from tiny_studies import TINY, Played, called, files_of, write_study
+from tiny_studies import BRIEF, TINY, Played, called, files_of, write_study
 
 from harness.analysis.study_reader import open_space
 from harness.config.census import take_census
@@ -65,7 +65,7 @@ def test_both_feasible_networks_are_trained_and_the_study_says_why_it_ends(tmp_p
 
 def test_the_answer_says_why_the_search_ended_however_it_is_shown(tmp_path: Path) -> None:
     search = {"sampler": "random", "trials": 3, "seeds": 1}
-    path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search)
+    path = write_study(tmp_path, TINY, axes={"K[0]": [3, 5]}, search=search, proxy=BRIEF)
     done = called("run", path, "--quiet", "--executor", "inline", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     reason = "1 proposal repeated a known network, for a further seed of it"

@@ -74,7 +74,10 @@ def values(results: StudyResults) -> dict[str, float | None]:
     return {str(sorted(configuration.params.items(), key=str)): configuration.mean for configuration in results.rows}
 
 
-@pytest.mark.parametrize("after", [TrialStarted, EpochEnded, RunEnded, TrialEnded])
+@pytest.mark.parametrize(
+    "after",
+    [RunEnded, *(pytest.param(event, marks=pytest.mark.long) for event in (TrialStarted, EpochEnded, TrialEnded))],
+)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_driver_ends_in_words_and_the_same_command_comes_to_the_right_end(
     name: str, after: type, tmp_path: Path, undisturbed: StudyResults

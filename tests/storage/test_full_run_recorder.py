@@ -56,6 +56,7 @@ def test_a_training_leaves_a_row_with_every_figure(tmp_path: Path) -> None:
     assert found.earlier == () and row.environment is not None
 
 
+@pytest.mark.long
 def test_trainings_on_other_data_are_other_rows_of_a_shared_database(tmp_path: Path) -> None:
     recipe = RECIPE | {"epochs": 1, "schedule": {"warmup_epochs": 0}, "data": {"dataset": "imagefolder"}}
     recipe |= {"batch_size": 8, "micro_batch": 8}
@@ -146,6 +147,7 @@ def test_a_database_that_vanishes_meanwhile_is_made_anew(tmp_path: Path) -> None
     assert set(metrics) == {1, 2}
 
 
+@pytest.mark.long
 def test_show_lays_proxy_beside_full_scale(tmp_path: Path) -> None:
     played = Played(tmp_path)
     best = played.answer().best

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from harness.config.recipes.proxy import ProxyRecipe
 from harness.errors import StoreError
@@ -48,7 +49,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield opened
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(operations=st.lists(OPERATIONS, max_size=10))
 def test_states_hold_whatever_is_said(shared_store: Store, operations: list[str | list[Record]]) -> None:
     store = shared_store

@@ -51,6 +51,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Slots of this test's own, whatever else is measured on this machine."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv(device_slot.OTHER_FOLDER, raising=False)
     return tmp_path
 
 
@@ -200,6 +201,7 @@ def test_a_temporary_folder_that_cannot_be_written_to_stops_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.delenv(device_slot.OTHER_FOLDER, raising=False)
     with computing():
         yield_slot()
     with measuring() as quiet:

@@ -146,6 +146,7 @@ def is_quiet_elsewhere(timeout_s: float = 0.05) -> bool:
 # What computes
 
 
+@pytest.mark.long
 def test_processes_that_read_images_stop_for_a_measurement_and_nobody_waits_for_each_other(
     start: Start, tmp_path: Path
 ) -> None:

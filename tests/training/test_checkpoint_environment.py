@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_runs import tiny_run
-from tiny_studies import INLINE, TINY, called, write_study
+from tiny_studies import BRIEF, INLINE, TINY, called, write_study
 
 from harness.analysis.study_reader import open_space
 from harness.config.study_file import load_study
@@ -34,7 +34,7 @@ ONE: dict[str, Any] = {"axes": {"K": [[3, 3, 3, 3]]}, "search": {"seeds": 1}}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a study of one run of two epochs; the environment is the first one."""
     monkeypatch.setenv(SETTING, FIRST)
-    write_study(tmp_path, TINY, **ONE)
+    write_study(tmp_path, TINY, **ONE, proxy=BRIEF)
     return tmp_path
 
 

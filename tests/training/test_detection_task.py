@@ -33,7 +33,7 @@ def test_a_detector_trains_from_start_to_finish(tmp_path: Path, kind: str) -> No
     assert job.best.is_file() and (job.folder / "last.safetensors").is_file()
 
 
-@pytest.mark.parametrize("kind", ["fcos", "cascade_mask_rcnn"])
+@pytest.mark.parametrize("kind", ["fcos", pytest.param("cascade_mask_rcnn", marks=pytest.mark.long)])
 def test_a_training_that_was_stopped_goes_on_to_the_bit(tmp_path: Path, kind: str) -> None:
     whole = trained(job_of(tmp_path / "whole", recipe_of(kind)))
     job = job_of(tmp_path / "parts", recipe_of(kind))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy.exc import OperationalError
-from tiny_studies import INLINE, TINY, CommandResult, called, write_study
+from tiny_studies import BRIEF, INLINE, TINY, CommandResult, called, write_study
 
 from harness.storage import Store
 from harness.training.run import Epoch, Record, RunState
 
 EPOCHS = 3
 STUDY: dict[str, Any] = TINY | {"search": {"seeds": 1}}
-STUDY["proxy"] = TINY["proxy"] | {"epochs": EPOCHS}
+STUDY["proxy"] = BRIEF | {"epochs": EPOCHS}
 Curves = dict[str, list[tuple[int, float, float]]]
 
 
@@ -65,7 +65,7 @@ def test_a_database_that_is_gone_is_filled_again_from_the_checkpoints(
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_a_record_that_could_not_be_written_comes_again(
+def test_a_record_that_could_not_be_written_is_stored_later(
     lost: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_study(tmp_path, STUDY)
@@ -87,7 +87,7 @@ def test_a_record_that_could_not_be_written_comes_again(
     assert curves_of(tmp_path) == curves_of(undisturbed)
 
 
-def test_a_checkpoint_that_was_changed_is_told_and_the_run_starts_anew(undisturbed: Path, copied: Path) -> None:
+def test_a_checkpoint_that_was_changed_is_reported_and_the_run_starts_again(undisturbed: Path, copied: Path) -> None:
     for path in (copied / "results" / "tiny" / "checkpoints").iterdir():
         content = torch.load(path, weights_only=True)
         torch.save({**content, "epoch": 99}, path)

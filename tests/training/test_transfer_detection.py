@@ -207,6 +207,7 @@ def test_what_was_trained_unmerged_is_merged_last_without_a_change() -> None:
 # The loop
 
 
+@pytest.mark.long
 def test_a_tiny_network_learns_boxes(tmp_path: Path) -> None:
     recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
     dataset = load(recipe, tmp_path, 0)

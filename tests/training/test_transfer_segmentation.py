@@ -62,7 +62,9 @@ def test_images_and_masks_are_turned_and_moved_together(dataset: Dataset) -> Non
     assert targets.dtype == torch.int64 and not torch.equal(targets, masks.long())
 
 
-@pytest.mark.parametrize("head", SEGMENTATION_HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=pytest.mark.long if i else ()) for i, head in enumerate(SEGMENTATION_HEADS)]
+)
 def test_a_tiny_network_learns_masks(tmp_path: Path, head: str) -> None:
     recipe = with_(rendering="textured", difficulty=0.0, resolution=24, train_size=192, val_size=64, transfer={})
     dataset = load(recipe, tmp_path, 0)
